@@ -140,6 +140,11 @@ class RabbitmqNode:
         return done.stdout
 
     @property
+    def logs(self) -> list[Path]:
+        """What it has written: its own log, and what its programs said."""
+        return [*self._home.glob("*.log"), *self._home.glob("log/*.log")]
+
+    @property
     def running(self) -> bool:
         """Whether it was started, and neither killed nor stopped."""
         return self._server is not None

@@ -1,15 +1,18 @@
-"""How long each fault is made, and where its account is told.
+"""How long each fault is made, where its account is told, and what is kept of one that fails.
 
 `NOTIFIER_TEST_FAULTS=long` takes the long form of each (`make faults`), `NOTIFIER_TEST_FAULTS_SEED` another chance, and
 `NOTIFIER_TEST_FAULTS_REPORT` names a file that gets the account of each as a line of JSON, of which the table of
-docs/reliability.md is made.
+docs/reliability.md is made. What fails leaves the logs of its workers and brokers below `build/faults`.
 """
 
 import json
 import os
 import random
+import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+import shlex
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -17,20 +20,65 @@ from typing import TypeVar
 import pytest
 
 from notifier.adapters.queues.rabbitmq.administration import delete_topology
+from tests.conftest import declare_at_once, node_or_exit
+from tests.faults import story
+from tests.faults.rig import LONG
 from tests.rabbit_options import rabbit_options
+from tests.rabbitmq_cluster import RabbitmqCluster
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.ledger import Account
 
 T = TypeVar("T")
 Form = Callable[[T, T], T]
 Tell = Callable[..., None]
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "build" / "faults"
+SETTINGS = ("NOTIFIER_TEST_RABBITMQ", "NOTIFIER_TEST_FAULTS", "NOTIFIER_TEST_FAULTS_SEED")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """What failed says what became of its deliveries, where its logs are, and how to run it again."""
+    report: pytest.TestReport = yield
+    if report.failed and isinstance(item, pytest.Function):
+        folder = KEPT / re.sub(r"[^\w.-]+", "-", item.nodeid.removeprefix("tests/faults/"))
+        accounts = keep(item, folder)
+        settings = {"NOTIFIER_TEST_FAULTS_SEED": "1"} | {
+            name: os.environ[name] for name in SETTINGS if name in os.environ
+        }
+        again = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+        told = [
+            *accounts,
+            f"Logs of workers and brokers: {folder}",
+            f"Again: {again} make test ARGS=\"'{item.nodeid}'\"",
+        ]
+        report.sections.append(("what is known of this fault", "\n".join(told)))
+    return report  # type: ignore[return-value]
+
+
+def keep(item: pytest.Function, folder: Path) -> list[str]:
+    """Copy the logs of a test into the folder. Returns the stories of its ledgers."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    used = item.funcargs.values()
+    nodes = [value for value in used if isinstance(value, RabbitmqNode)]
+    nodes += [node for value in used if isinstance(value, RabbitmqCluster) for node in value.nodes]
+    logs = {f"{node.name}-{path.name}": path for node in nodes for path in node.logs}
+    stories = []
+    if isinstance(made := item.funcargs.get("tmp_path"), Path):
+        logs |= {path.name: path for path in made.rglob("logs/worker-*.log")}
+        stories = [path.read_text() for path in made.rglob(story.FILE)]
+    for name, path in logs.items():
+        shutil.copy(path, folder / name)
+    if stories:
+        (folder / story.FILE).write_text("\n".join(stories))
+    return stories
 
 
 @pytest.fixture
 def form() -> Form[int]:
     """`form(short, long)` returns the first in every test run, the second in the long form."""
-    long = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
-    return lambda short, longer: longer if long else short
+    return lambda short, longer: longer if LONG else short
 
 
 @pytest.fixture
@@ -39,20 +87,46 @@ def chance() -> random.Random:
     return random.Random(int(os.environ.get("NOTIFIER_TEST_FAULTS_SEED", "1")))
 
 
+@pytest.fixture(scope="session")
+def node_to_hurt() -> Iterator[RabbitmqNode]:
+    """The node of this process of the run whose tests kill, freeze and throttle it, one after the other."""
+    with node_or_exit() as node:
+        yield node
+
+
 @pytest.fixture
-async def queues(module_node: RabbitmqNode) -> AsyncIterator[str]:
-    """A queue prefix on `module_node` for one test. Its queues are deleted afterwards."""
+def own_node(node_to_hurt: RabbitmqNode) -> RabbitmqNode:
+    """That node, and it is well, whatever the test before has left."""
+    node_to_hurt.thaw()
+    if not node_to_hurt.running:
+        node_to_hurt.start()
+    return node_to_hurt
+
+
+@pytest.fixture
+async def new_queues(own_node: RabbitmqNode) -> AsyncIterator[str]:
+    """A queue prefix on `own_node`. Nothing stands yet, and workers wait until it stands safely: for who kills it."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
-    await delete_topology(rabbit_options(module_node.url, name))
+    await delete_topology(rabbit_options(own_node.url, name))
+
+
+@pytest.fixture
+async def queues(own_node: RabbitmqNode, new_queues: str) -> str:
+    """The same, and its queues stand."""
+    await declare_at_once(own_node.url, new_queues)
+    return new_queues
 
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest, broker_version: str) -> Tell:
-    """`tell(account, times=20)` fails if the account does not hold, and writes it down for the table."""
+    """`tell(account, times=20)` fails if the account does not hold, and writes it down for the table.
+
+    `once`: it fails too if anybody was told twice.
+    """
     marker = request.node.get_closest_marker("fault")
 
-    def tell(account: Account, *, times: int = 1, broker: str = broker_version) -> None:
+    def tell(account: Account, *, times: int = 1, broker: str = broker_version, once: bool = False) -> None:
         print(account)  # noqa: T201  what `pytest -s` and a failed run show
         path = os.environ.get("NOTIFIER_TEST_FAULTS_REPORT")
         if path and marker is not None:
@@ -60,6 +134,7 @@ def tell(request: pytest.FixtureRequest, broker_version: str) -> Tell:
             line = {"group": group, "what": what, "times": times, "broker": broker, **asdict(account)}
             with Path(path).open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        assert account.holds, str(account)
+        if not account.holds or (once and account.duplicates):
+            pytest.fail(str(account))
 
     return tell

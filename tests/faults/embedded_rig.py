@@ -4,15 +4,15 @@
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from tests.faults.http_publisher import HttpPublisher
-from tests.faults.rig import CLIENTS, PATIENCE, Rig, answers
+from tests.faults.rig import CLIENTS, Rig, answers
 from tests.rabbitmq_node import free_ports
 from tests.system import ledger
 from tests.system.clients import Clients
-from tests.system.ledger import Account
+from tests.system.ledger import Found
 from tests.system.waiting import until
 
 
@@ -27,25 +27,16 @@ class EmbeddedRig(Rig):
         self.site.write()
         self.publisher: HttpPublisher = HttpPublisher(self.port, CLIENTS)
 
-    async def until_settled(self, patience: float = PATIENCE, others: int = 0) -> None:
-        """Wait until every delivery of every confirmed event was accepted, or is dead where it must die.
-
-        `patience` is for the next that is accepted. `others`: how many were accepted of sessions that are not the
-        publisher's.
-        """
-        alive = len(CLIENTS) * len(self.publisher.confirmed) - len(self.to_die) + others
-        while (before := len(self.clients.accepted)) < alive:
-            await self.clients.until(lambda before=before: len(self.clients.accepted) > before, patience)  # type: ignore[misc]
-
+    async def _until_buried(self, patience: float) -> None:
         async def rest() -> tuple[bool, int]:
-            found = ledger.in_sqlite(self.file)
-            return self.cast(found, cause="").holds, sum(each.queue != "dead" for each in found)
+            found = await self.found()
+            return self.cast(found).holds, sum(each.queue != "dead" for each in found)
 
         await until(rest, lambda answer: answer == (True, 0), patience)
 
-    async def account(self, *, cause: str = "redelivered") -> Account:
-        """The account, once no worker runs. `cause` is what made the duplicates that the publisher did not."""
-        return self.cast(ledger.in_sqlite(self.file), cause=cause)
+    async def found(self, queues: Sequence[str] | None = None) -> list[Found]:
+        """What lies in the file."""
+        return [each for each in ledger.in_sqlite(self.file) if queues is None or each.queue in queues]
 
 
 @contextlib.asynccontextmanager
@@ -53,7 +44,5 @@ async def embedded(folder: Path, file: Path | None = None) -> AsyncIterator[Embe
     """An installation whose queue is made by the first worker that starts: `queue.db` in the folder, or `file`."""
     async with Clients(answers(20)) as clients:
         made = EmbeddedRig(folder, file or folder / "queue.db", clients)
-        try:
+        async with made.told_in_the_end():
             yield made
-        finally:
-            await made.publisher.close()

@@ -2,17 +2,21 @@
 
 `healthy` takes everything. `flaky` answers 503 to the first request of every third event, so that retries are on their
 way at any moment. `refusing` answers 403 to every seventh, so that dead letters are.
+
+Where a test fails inside, what the ledger knows of each delivery in doubt is left in the folder (story.py).
 """
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
+from tests.faults import story
 from tests.system import ledger
-from tests.system.broker import broker
+from tests.system.broker import QUEUES, broker
 from tests.system.clients import Clients, Hit
 from tests.system.ledger import Account, Found
 from tests.system.publisher import Publisher
@@ -21,7 +25,9 @@ from tests.system.waiting import until
 
 CLIENTS = ("healthy", "flaky", "refusing")
 ANSWER = 0.01  # seconds that a client takes
-PATIENCE = 120.0  # seconds for the last delivery to arrive; a retry takes one, a broker that comes back up to fifteen
+PATIENCE = 120.0  # seconds for the next delivery to arrive; a retry takes one, a broker that comes back up to fifteen
+LOOK_WITHIN = 15.0  # seconds, at queues whose broker may be dead
+LONG = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
 
 
 def refuses(number: int) -> bool:
@@ -75,7 +81,11 @@ async def load(publisher: Publishes, rate: float, first: int = 0) -> AsyncIterat
 
 
 class Rig:
-    """See the module. Made by `rig`; workers are the test's own to start and to kill."""
+    """See the module. Made by `rig`; workers are the test's own to start and to kill.
+
+    `expected`: the deliveries that must end as dead letters, with their reasons, where a test's clients have another
+    `judge`. `queues`: those in which the account looks.
+    """
 
     def __init__(self, folder: Path, urls: Sequence[str], prefix: str, clients: Clients) -> None:
         self.clients = clients
@@ -85,7 +95,10 @@ class Rig:
         self.site = Site(folder, urls[0], prefix)
         if len(urls) > 1:
             self.site.config["queue"]["url"] = list(urls)
-        self.site.config["log"]["level"] = "info"
+        self.expected: Mapping[ledger.Pair, str] | None = None
+        self.queues: Sequence[str] = QUEUES
+        # For the story of a failed test. The long form has too many lines for it.
+        self.site.config["log"] |= {"level": "info" if LONG else "debug", "subject": "raw"}
         self.site.write()
         self.register(clients.port)
 
@@ -94,9 +107,12 @@ class Rig:
         self.site.write_clients([client(name, f"http://127.0.0.1:{port}/{name}") for name in CLIENTS])
 
     @property
-    def to_die(self) -> dict[ledger.Pair, str]:
+    def to_die(self) -> Mapping[ledger.Pair, str]:
         """The deliveries that must end as dead letters."""
-        return {(event, "refusing"): "refused" for event in self.publisher.confirmed if refuses(int(event))}
+        if self.expected is not None:
+            return self.expected
+        of = self.publisher.confirmed.items()
+        return {(event, "refusing"): "refused" for event, named in of if "refusing" in named and refuses(int(event))}
 
     async def more(self, requests: int, patience: float = PATIENCE) -> None:
         """Wait for so many more requests."""
@@ -106,42 +122,64 @@ class Rig:
     async def until_settled(self, patience: float = PATIENCE, others: int = 0) -> None:
         """Wait until every delivery was accepted, or is the dead letter that it must become.
 
-        `others`: how many were accepted of sessions that are not the publisher's.
+        `patience` is for the next one. `others`: how many were accepted of sessions that are not the publisher's.
         """
-        dead = len(self.to_die)
-        alive = len(CLIENTS) * len(self.publisher.confirmed) - dead + others
-        await self.clients.until(lambda: len(self.clients.accepted) >= alive, patience)
+        alive = sum(map(len, self.publisher.confirmed.values())) - len(self.to_die) + others
+        while (before := len(self.clients.accepted)) < alive:
+            await self.clients.until(lambda before=before: len(self.clients.accepted) > before, patience)  # type: ignore[misc]
+        await self._until_buried(patience)
 
-        async def letters() -> int:
-            async with broker(self.urls[0], self.prefix) as rabbit:
-                return (await rabbit.depths(["dead"])).get("dead", 0)
+    async def _until_buried(self, patience: float) -> None:
+        """A lost confirm leaves a dead letter twice, so the number of messages is not enough."""
 
         async def buried() -> int:
-            """A lost confirm leaves a dead letter twice, so the number of messages is not enough."""
-            found = await ledger.in_rabbitmq(self.urls[0], self.prefix, ["dead"])
-            return sum(self.cast(found, cause="").dead.values())
+            async with broker(self.urls[0], self.prefix) as rabbit:
+                if (await rabbit.depths(["dead"])).get("dead", 0) < len(self.to_die):
+                    return 0
+            return sum(self.cast(await self.found(["dead"])).dead.values())
 
-        await until(letters, lambda count: count >= dead, patience)
-        await until(buried, lambda count: count >= dead, patience)
+        await until(buried, lambda count: count >= len(self.to_die), patience)
+
+    async def found(self, queues: Sequence[str] | None = None) -> list[Found]:
+        """What lies in the queues. Only what no worker holds is seen."""
+        return await ledger.in_rabbitmq(self.urls[0], self.prefix, queues or self.queues)
 
     async def account(self, *, cause: str = "redelivered") -> Account:
         """The account, once no worker runs. `cause` explains duplicates that are not the publisher's."""
-        return self.cast(await ledger.in_rabbitmq(self.urls[0], self.prefix), cause=cause)
+        return self.cast(await self.found(), cause=cause)
 
-    def cast(self, found: Sequence[Found], *, cause: str) -> Account:
+    def cast(self, found: Sequence[Found], *, cause: str = "") -> Account:
         """The account of what was found in the queues."""
         publisher = self.publisher
         return ledger.account(
             publisher.confirmed, self.clients, found, to_die=self.to_die, resent=publisher.resent, cause=cause
         )
 
+    @contextlib.asynccontextmanager
+    async def told_in_the_end(self) -> AsyncIterator[Self]:
+        """Leave the story if the block fails, and hang up."""
+        try:
+            yield self
+        except BaseException:
+            (self.site.folder / story.FILE).write_text(await self._story())
+            raise
+        finally:
+            await self.publisher.close()
+
+    async def _story(self) -> str:
+        try:
+            async with asyncio.timeout(LOOK_WITHIN):
+                found, why = await self.found(), ""
+        except Exception as error:  # noqa: BLE001  what the test failed of matters more
+            found, why = [], f"\nThe queues cannot be read, so what lies there counts as lost: {error!r}"
+        logs = sorted(self.site.folder.rglob("logs/worker-*.log"))
+        publisher = self.publisher
+        return story.story(self.cast(found), publisher.confirmed, self.clients, publisher.resent, logs) + why
+
 
 @contextlib.asynccontextmanager
 async def rig(folder: Path, urls: str | Sequence[str], prefix: str) -> AsyncIterator[Rig]:
     """An installation whose queues are declared by the first worker that starts."""
-    async with Clients(judge) as clients:
-        made = Rig(folder, [urls] if isinstance(urls, str) else urls, prefix, clients)
-        try:
-            yield made
-        finally:
-            await made.publisher.close()
+    several = [urls] if isinstance(urls, str) else urls
+    async with Clients(judge) as clients, Rig(folder, several, prefix, clients).told_in_the_end() as made:
+        yield made

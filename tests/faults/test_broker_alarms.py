@@ -41,14 +41,14 @@ async def until_those_who_are_well_are_told(made: Rig) -> None:
 )
 @pytest.mark.timeout(300)
 async def test_an_alarm(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, raised: Command, cleared: Command, tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, raised: Command, cleared: Command, tell: Tell
 ) -> None:
     """Retries and dead letters wait in the worker's memory, their messages unacked. Healthy clients hear of all."""
-    async with rig(tmp_path, module_node.url, queues) as made:
+    async with rig(tmp_path, own_node.url, queues) as made:
         async with worker(made.site) as running:
             assert await running.stop() == 0
         await made.publisher.publish(range(EVENTS), rate=1000)
-        await asyncio.to_thread(module_node.ctl, *raised)
+        await asyncio.to_thread(own_node.ctl, *raised)
         try:
             publishing = asyncio.create_task(made.publisher.publish(range(EVENTS, EVENTS + 100), rate=100))
             async with worker(made.site) as running:
@@ -62,7 +62,7 @@ async def test_an_alarm(
                 assert (shown.returncode, "publishing blocked" in shown.stdout) == (0, True)
                 assert (await running.post(made.publisher.event(9999)))[0] == 503
                 assert await running.metric("dead_letters_total") == 0
-                await asyncio.to_thread(module_node.ctl, *cleared)
+                await asyncio.to_thread(own_node.ctl, *cleared)
                 await publishing
                 await made.until_settled()
                 assert await readiness(running) == (200, False, "")
@@ -70,31 +70,31 @@ async def test_an_alarm(
                 await running.until_said("publishing_unblocked")
                 assert await running.stop() == 0
         finally:
-            await asyncio.to_thread(module_node.ctl, *cleared)
+            await asyncio.to_thread(own_node.ctl, *cleared)
         tell(await made.account(cause="held back by the alarm"))
 
 
 @pytest.mark.fault("broker", "memory alarm while the worker is stopped, and another takes over")
 @pytest.mark.timeout(300)
 async def test_a_worker_is_stopped_while_the_alarm_stands(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell
 ) -> None:
     """The worker gives back what it could not settle within its grace, and ends as always."""
     raised, cleared = MEMORY
-    async with rig(tmp_path, module_node.url, queues) as made:
+    async with rig(tmp_path, own_node.url, queues) as made:
         made.site.config["shutdown_grace"] = "2s"
         made.site.write()
         async with worker(made.site) as running:
             assert await running.stop() == 0
         await made.publisher.publish(range(EVENTS), rate=1000)
-        await asyncio.to_thread(module_node.ctl, *raised)
+        await asyncio.to_thread(own_node.ctl, *raised)
         try:
             async with worker(made.site) as running:
                 await until_those_who_are_well_are_told(made)
                 await until(lambda: readiness(running), lambda told: told[1])
                 assert await running.stop() == 0
         finally:
-            await asyncio.to_thread(module_node.ctl, *cleared)
+            await asyncio.to_thread(own_node.ctl, *cleared)
         async with worker(made.site) as running:
             await made.until_settled()
             assert await running.stop() == 0

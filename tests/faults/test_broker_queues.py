@@ -74,10 +74,10 @@ async def test_retries_deleted(tmp_path: Path, amqp_url: str, prefix: str, tell:
 @pytest.mark.fault("broker", "the queue of retries missing while delays run out: the broker holds them for minutes")
 @pytest.mark.timeout(400)
 async def test_retries_missing_when_due(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[bool], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[bool], tell: Tell
 ) -> None:
     """No worker runs that could declare the queue. No queue shows the deliveries, and yet none is lost."""
-    async with rig(tmp_path, module_node.url, queues) as made:
+    async with rig(tmp_path, own_node.url, queues) as made:
         made.clients.judge = down = Down()
         made.site.config["delivery"]["retry"] = {"base": "8s"}
         made.site.write()
@@ -86,7 +86,7 @@ async def test_retries_missing_when_due(
             assert await running.stop() == 0
         async with broker(made.urls[0], queues) as rabbit:
             await rabbit.delete_queue("retries")
-        await until(lambda: held_by_broker(module_node), lambda count: count == COUNT, 60)
+        await until(lambda: held_by_broker(own_node), lambda count: count == COUNT, 60)
         down.over = True
         async with worker(made.site) as running:
             if form(False, True):

@@ -30,16 +30,16 @@ async def settled(made: Rig, running: WorkerProcess) -> None:
 @pytest.mark.fault("broker", "every connection force-closed by rabbitmqctl, again and again")
 @pytest.mark.timeout(600)
 async def test_connections_closed(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
     """The publisher's connections are closed too."""
     times = form(2, 20)
-    async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
+    async with rig(tmp_path, own_node.url, queues) as made, worker(made.site) as running:
         async with load(made.publisher, rate=80):
             for _ in range(times):
                 await made.more(50, BACK)
                 await asyncio.sleep(chance.uniform(0, 0.5))
-                await asyncio.to_thread(module_node.ctl, "close_all_connections", "maintenance")
+                await asyncio.to_thread(own_node.ctl, "close_all_connections", "maintenance")
             await running.until_said("queue_connection_lost")
             await made.more(50, BACK)
         await settled(made, running)
@@ -58,28 +58,28 @@ async def test_connections_closed(
 )
 @pytest.mark.timeout(600)
 async def test_permissions_withdrawn(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, left: tuple[str, ...], form: Form[int], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, left: tuple[str, ...], form: Form[int], tell: Tell
 ) -> None:
     """The worker meets it on its open connections, then on new ones. It has its own user, so the publisher goes on."""
     times = form(1, 5)
-    async with rig(tmp_path, module_node.url, queues) as made, user(module_node):
-        made.site.config["queue"]["url"] = module_node.url.replace("guest:guest", f"{USER}:{PASSWORD}")
+    async with rig(tmp_path, own_node.url, queues) as made, user(own_node):
+        made.site.config["queue"]["url"] = own_node.url.replace("guest:guest", f"{USER}:{PASSWORD}")
         made.site.write()
         async with worker(made.site) as running:
             async with load(made.publisher, rate=60):
                 for _ in range(times):
                     await made.more(50, BACK)
                     if left:
-                        await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *left)
+                        await asyncio.to_thread(own_node.ctl, "set_permissions", USER, *left)
                     else:
-                        await asyncio.to_thread(module_node.ctl, "clear_permissions", USER)
+                        await asyncio.to_thread(own_node.ctl, "clear_permissions", USER)
                     await asyncio.sleep(1)  # what it does on the connections it has
-                    await asyncio.to_thread(module_node.ctl, "close_all_connections", "permissions withdrawn")
+                    await asyncio.to_thread(own_node.ctl, "close_all_connections", "permissions withdrawn")
                     await running.until_ready(ready=False)
                     await running.until_said("queue_not_connected")
                     _, told = await running.get("/readyz")
                     assert "permission" in told or "may enter" in told
-                    await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *ALL)
+                    await asyncio.to_thread(own_node.ctl, "set_permissions", USER, *ALL)
                     await running.until_ready(patience=BACK)
             await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)
@@ -123,7 +123,7 @@ async def environment(node: RabbitmqNode, **values: int) -> AsyncIterator[None]:
 @pytest.mark.fault("broker", "a channel closed by a precondition failure: a message not acked in time")
 @pytest.mark.timeout(300)
 async def test_the_ack_comes_too_late(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
 ) -> None:
     """A client answers too late for the broker's ack timeout. Everything unacked comes again."""
     times = form(1, 5)
@@ -134,8 +134,8 @@ async def test_the_ack_comes_too_late(
             await asyncio.sleep(waits)
         return await judge(hit)
 
-    impatient = environment(module_node, consumer_timeout=2000, channel_tick_interval=500)
-    async with impatient, rig(tmp_path, module_node.url, queues) as made:
+    impatient = environment(own_node, consumer_timeout=2000, channel_tick_interval=500)
+    async with impatient, rig(tmp_path, own_node.url, queues) as made:
         made.clients.judge = hangs_now_and_then
         made.site.config["delivery"]["timeout"] = "20s"
         made.site.write()
@@ -149,18 +149,18 @@ async def test_the_ack_comes_too_late(
 @pytest.mark.fault("broker", "a channel closed by a precondition failure: retries larger than the broker takes")
 @pytest.mark.timeout(300)
 async def test_what_is_published_is_refused(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
 ) -> None:
     """Each publish closes the worker's channel, until the broker takes messages of that size again."""
     times = form(1, 5)
-    async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
+    async with rig(tmp_path, own_node.url, queues) as made, worker(made.site) as running:
         async with load(made.publisher, rate=100):
             for _ in range(times):
                 await made.more(50, BACK)
-                async with environment(module_node, max_message_size=200):
-                    await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
+                async with environment(own_node, max_message_size=200):
+                    await asyncio.to_thread(own_node.ctl, "close_all_connections", "new channels")
                     await running.until_said("queue_refuses", lambda line: "PRECONDITION" in line["reason"].upper())
                     await made.more(50, BACK)
-                await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
+                await asyncio.to_thread(own_node.ctl, "close_all_connections", "new channels")
         await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)

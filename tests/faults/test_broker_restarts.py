@@ -42,12 +42,12 @@ async def killed(node: RabbitmqNode, running: WorkerProcess) -> None:
 )
 @pytest.mark.timeout(900)
 async def test_killed_and_restarted(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, answer: Judge, form: Form[int], chance: random.Random,
+    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, answer: Judge, form: Form[int], chance: random.Random,
     tell: Tell,
 ) -> None:  # fmt: skip
     """Confirmed events are on its disk, and the publisher sends the others again."""
     times = form(1, 10)
-    async with rig(tmp_path, module_node.url, queues) as made:
+    async with rig(tmp_path, own_node.url, new_queues) as made:
         made.clients.judge = answer
         async with worker(made.site) as running:
             # A client that fails every delivery once is down as long as new ones are tried: it takes some 20 a second.
@@ -55,7 +55,7 @@ async def test_killed_and_restarted(
                 for _ in range(times):
                     await made.more(100, BACK)
                     await asyncio.sleep(chance.uniform(0, 1))
-                    await killed(module_node, running)
+                    await killed(own_node, running)
                     await running.until_ready(patience=BACK)
             await made.until_settled()
             assert await running.stop() == 0
@@ -65,11 +65,11 @@ async def test_killed_and_restarted(
 @pytest.mark.fault("broker", "killed by SIGKILL and restarted, while thousands wait for a client that is down")
 @pytest.mark.timeout(600)
 async def test_killed_while_thousands_wait(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], tell: Tell
 ) -> None:
     """All but its leash are in its bucket. The clock of the delay queue in which the leash is runs on."""
     count = form(600, 5000)
-    async with rig(tmp_path, module_node.url, queues) as made:
+    async with rig(tmp_path, own_node.url, new_queues) as made:
         down = True
 
         async def one_is_down(hit: Hit) -> int:
@@ -81,7 +81,7 @@ async def test_killed_while_thousands_wait(
         async with worker(made.site) as running:
             await made.publisher.publish(range(count), rate=250)
             await until(lambda: waiting(made), lambda found: found >= count * 0.8, BACK)
-            await killed(module_node, running)
+            await killed(own_node, running)
             down = False
             await made.until_settled()
             assert await running.stop() == 0
@@ -96,20 +96,20 @@ async def waiting(made: Rig) -> int:
 
 @pytest.mark.fault("broker", "frozen by SIGSTOP for 30 s, then continued")
 @pytest.mark.timeout(300)
-async def test_frozen(tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell) -> None:
+async def test_frozen(tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], tell: Tell) -> None:
     """Its sockets stay open and silent. It may handle what was sent later, or never."""
     # A connection silent for three heartbeats is given up: in 7 s in the short form, and after 33 s in the long one, so
     # that it lives through.
     seconds = form(10, 30)
-    url = module_node.url + ("?heartbeat=2" if seconds == 10 else "")
-    async with rig(tmp_path, url, queues) as made, worker(made.site) as running:
+    url = own_node.url + ("?heartbeat=2" if seconds == 10 else "")
+    async with rig(tmp_path, url, new_queues) as made, worker(made.site) as running:
         async with load(made.publisher, rate=60):
             await made.more(100, BACK)
-            await asyncio.to_thread(module_node.freeze)
+            await asyncio.to_thread(own_node.freeze)
             try:
                 await asyncio.sleep(seconds)
             finally:
-                await asyncio.to_thread(module_node.thaw)
+                await asyncio.to_thread(own_node.thaw)
         await made.until_settled()
         await running.until_ready(patience=BACK)
         assert await running.stop() == 0

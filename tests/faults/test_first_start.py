@@ -45,39 +45,39 @@ async def until_each_answers(url: str, prefix: str) -> None:
 )
 @pytest.mark.timeout(900)
 async def test_killed_as_soon_as_it_is_ready(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], tell: Tell
 ) -> None:
     """At the first start of all, then at starts that find `events` missing, so that it is the queue created last."""
     times = form(2, 10)
-    async with rig(tmp_path, module_node.url, queues) as made:
+    async with rig(tmp_path, own_node.url, new_queues) as made:
         for nth in range(times):
             if nth:
-                async with broker(module_node.url, queues) as rabbit:
+                async with broker(own_node.url, new_queues) as rabbit:
                     await rabbit.delete_queue("events")
             made.clients.judge = too_slow
             async with worker(made.site) as running:
                 await made.publisher.publish(range(nth * EVENTS, (nth + 1) * EVENTS), rate=1000)
                 running.send(signal.SIGKILL)
-                await asyncio.to_thread(module_node.kill)
-            await asyncio.to_thread(module_node.start)
+                await asyncio.to_thread(own_node.kill)
+            await asyncio.to_thread(own_node.start)
             made.clients.judge = judge
             async with worker(made.site) as running:
                 assert not running.said("queues_new")
                 await made.until_settled()
                 assert await running.stop() == 0
-        await until_each_answers(module_node.url, queues)
+        await until_each_answers(own_node.url, new_queues)
         tell(await made.account(cause="held by a worker that was killed"), times=times)
 
 
-async def test_without_the_wait_what_was_confirmed_is_lost(module_node: RabbitmqNode, queues: str) -> None:
+async def test_without_the_wait_what_was_confirmed_is_lost(own_node: RabbitmqNode, new_queues: str) -> None:
     """The trap itself. Once this fails, RabbitMQ has closed it, and nobody need wait for new queues any more."""
-    await declare_at_once(module_node.url, queues)
-    async with broker(module_node.url, queues) as rabbit:
+    await declare_at_once(own_node.url, new_queues)
+    async with broker(own_node.url, new_queues) as rabbit:
         await rabbit.delete_queue("events")
         await rabbit.declare_queue("events")
         await rabbit.publish({"id": "1"})
         assert await rabbit.depths(["events"]) == {"events": 1}
-        await asyncio.to_thread(module_node.kill)
-    await asyncio.to_thread(module_node.start)
-    async with broker(module_node.url, queues) as rabbit:
+        await asyncio.to_thread(own_node.kill)
+    await asyncio.to_thread(own_node.start)
+    async with broker(own_node.url, new_queues) as rabbit:
         assert await rabbit.depths(["events"]) == {}

@@ -114,19 +114,19 @@ async def replay(made: Rig, *reasons: str) -> Mapping[str, Any]:
 
 @pytest.mark.fault("publisher", "forges deliveries, parts of events and dead letters of ours, which expire unread")
 @pytest.mark.timeout(600)
-async def test_no_forgery_is_taken_for_ours(tmp_path: Path, module_node: RabbitmqNode, queues: str, tell: Tell) -> None:
+async def test_no_forgery_is_taken_for_ours(tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell) -> None:
     """No client hears of a forgery, a replay sends none, and everything else is delivered."""
-    async with rig(tmp_path, module_node.url, queues) as made:
+    async with rig(tmp_path, own_node.url, queues) as made:
         made.site.config["issuers"][OTHER]["publishers"] = ["guest"]
         made.site.config["registry"]["grace"] = "1h"
         made.site.config["delivery"]["retry"] = {"base": "16s", "factor": 1, "jitter": 0}
         made.site.write()
         victim = client("victim", made.clients.url("victim"), OTHER)
         made.site.write_clients([*json.loads((tmp_path / "clients.yaml").read_text()), victim])
-        module_node.ctl("add_user", USER, PASSWORD)
-        module_node.ctl("set_permissions", USER, "^$", rf"^{queues}\.(events|bulk)$", "^$")
-        url = str(URL(module_node.url).with_user(USER).with_password(PASSWORD))
-        async with broker(module_node.url, queues) as rabbit, worker(made.site) as first:
+        own_node.ctl("add_user", USER, PASSWORD)
+        own_node.ctl("set_permissions", USER, "^$", rf"^{queues}\.(events|bulk)$", "^$")
+        url = str(URL(own_node.url).with_user(USER).with_password(PASSWORD))
+        async with broker(own_node.url, queues) as rabbit, worker(made.site) as first:
             await made.publisher.publish(range(EVENTS), rate=500)
             await rabbit.publish({"iss": UNKNOWN, "sid": "s", "clients": ["victim"]}, user_id="guest")
             await first.until_metric(1.0, "deferrals_total", cause="unknown")
@@ -135,7 +135,7 @@ async def test_no_forgery_is_taken_for_ours(tmp_path: Path, module_node: Rabbitm
                 await theirs.publish({"iss": OTHER, "sid": "forged", "clients": ["victim"]}, user_id=USER)
                 await rabbit.until_dead(len(made.to_die) + 1)
                 assert await first.stop() == 0
-                forger = Forger(theirs, templates(await ledger.in_rabbitmq(module_node.url, queues)))
+                forger = Forger(theirs, templates(await ledger.in_rabbitmq(own_node.url, queues)))
                 await forger.forge(expiration=0.5)
                 honest = len(made.to_die) + 1
                 await until(

@@ -2,40 +2,57 @@
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.faults.rig import rig
-from tests.system.clients import Clients
+from tests.faults import story
+from tests.faults.conftest import Tell
+from tests.faults.rig import judge, rig
+from tests.system.clients import Clients, Hit
 from tests.system.ledger import Found, account
 from tests.system.worker_process import ROOT, worker
 
 ACKS_FIRST = [sys.executable, str(ROOT / "tests" / "faults" / "acks_first.py")]
 
 
-@pytest.mark.timeout(120)
-async def test_a_worker_that_acks_first_is_caught(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """A worker that acks each message as it comes is killed once: the ledger finds what it lost."""
-    async with rig(tmp_path, amqp_url, prefix) as made:
+async def lose(folder: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
+    """Have a worker ack each message as it comes, and kill it while its clients take their time."""
+    killed = asyncio.Event()
+
+    async def slowly(hit: Hit) -> int:
+        if killed.is_set():
+            return await judge(hit)
+        await killed.wait()
+        return 503
+
+    async with rig(folder, amqp_url, prefix) as made:
+        made.clients.judge = slowly
         async with worker(made.site, command=ACKS_FIRST) as running:
-            publishing = asyncio.create_task(made.publisher.publish(range(300), rate=600))
-            await made.clients.until(lambda: len(made.clients.hits) >= 150)
+            await made.publisher.publish(range(60), rate=600)
+            await made.clients.until(lambda: bool(made.clients.at("healthy")))
             running.send(signal.SIGKILL)
             await running.ended()
-            await publishing
+        killed.set()
         async with worker(made.site) as running:
             await running.until_metric(0, "queue_messages", queue="events")
             await running.until_metric(0, "in_flight")
-            await asyncio.sleep(2)  # every retry that was made is due by then
-            await running.until_metric(0, "in_flight")
             assert await running.stop() == 0
-        found = await made.account()
-    assert found.missing
-    assert not found.holds
-    assert f"{len(found.missing)} LOST" in str(found)
+        tell(await made.account())
+
+
+@pytest.mark.timeout(120)
+async def test_a_worker_that_acks_first_is_caught(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
+    """The ledger finds what is lost, and tells who saw it last."""
+    with pytest.raises(pytest.fail.Exception, match="LOST"):
+        await lose(tmp_path, amqp_url, prefix, tell)
+    told = (tmp_path / story.FILE).read_text()
+    last = r"LOST: event \d+ for client healthy\n  its publisher sent it\n  \S+ the client gets request 1\n"
+    assert re.search(last, told), told
+    assert re.search(r"^worker-\d+ ended with -9$", told, re.MULTILINE), told
 
 
 def letter(reason: str) -> Found:

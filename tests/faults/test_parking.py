@@ -111,19 +111,19 @@ async def test_workers_killed(
 )
 @pytest.mark.timeout(900)
 async def test_broker_killed(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
     """Confirmed parks are on its disk, and a drain that was cut off goes on."""
     times = form(1, 5)
 
     async def killed(*running: WorkerProcess) -> None:
-        await asyncio.to_thread(module_node.kill)
-        await asyncio.to_thread(module_node.start)
+        await asyncio.to_thread(own_node.kill)
+        await asyncio.to_thread(own_node.start)
         for each in running:
             await each.until_ready(patience=BACK)
 
     async with (
-        rig(tmp_path, module_node.url, queues) as made,
+        rig(tmp_path, own_node.url, new_queues) as made,
         sick_in(made, chance) as sick,
         worker(made.site) as first,
         worker(made.site) as second,

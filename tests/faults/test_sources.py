@@ -85,19 +85,19 @@ async def account(made: Rig, cause: str) -> ledger.Account:
 @pytest.mark.fault("broker", "killed by SIGKILL and restarted, while events wait in the queue of a source")
 @pytest.mark.timeout(300)
 async def test_the_broker_is_killed(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
     """Queue and bindings are on its disk; the server goes on publishing as soon as it can."""
     times = form(1, 10)
-    async with shop(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
+    async with shop(tmp_path, own_node.url, new_queues) as made, worker(made.site) as running:
         await running.until_said("source_bound")
         async with load(made.publisher, rate=60):
             for _ in range(times):
                 await made.more(60, BACK)
                 await asyncio.sleep(chance.uniform(0, 1))
-                await asyncio.to_thread(module_node.kill)
+                await asyncio.to_thread(own_node.kill)
                 await running.until_ready(ready=False)
-                await asyncio.to_thread(module_node.start)
+                await asyncio.to_thread(own_node.start)
                 await running.until_ready(patience=BACK)
             await made.more(60, BACK)
         await settled(made)
@@ -108,11 +108,11 @@ async def test_the_broker_is_killed(
 @pytest.mark.fault("worker", "killed by SIGKILL with events of a source in hand")
 @pytest.mark.timeout(300)
 async def test_workers_are_killed(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
     """The next one takes what they held. An event without an id gets the same one each time, so copies are known."""
     times = form(1, 20)
-    async with shop(tmp_path, module_node.url, queues) as made:
+    async with shop(tmp_path, amqp_url, prefix) as made:
         async with worker(made.site) as running:
             await running.until_said("source_bound")
             assert await running.stop() == 0
@@ -131,17 +131,17 @@ async def test_workers_are_killed(
 
 
 async def test_an_exchange_that_is_missing_or_not_ours_to_read(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str
+    tmp_path: Path, own_node: RabbitmqNode, queues: str
 ) -> None:
     """The worker is ready, and says what to do. Once that is done it is bound without a restart."""
 
     async def ctl(*words: str) -> None:
-        await asyncio.to_thread(module_node.ctl, *words)
+        await asyncio.to_thread(own_node.ctl, *words)
 
     await ctl("add_user", "worker", "only-a-test")
     own = rf"^({queues}\.(events|bulk|retries|dead|delay|parked|source|doctor|worker|outcomes)|amq\.default$)"
     await ctl("set_permissions", "-p", "/", "worker", own, own, own)
-    url = str(URL(module_node.url).with_user("worker").with_password("only-a-test"))
+    url = str(URL(own_node.url).with_user("worker").with_password("only-a-test"))
     async with shop(tmp_path, url, queues, declared=False) as made, worker(made.site) as running:
         await running.until_ready()
         said = await running.until_said("source_not_bound")
@@ -150,13 +150,13 @@ async def test_an_exchange_that_is_missing_or_not_ours_to_read(
         permission = f"give user worker the permission `read` on {queues}.{THEIRS}"
         assert permission in said["advice"]
         assert "source shop is not bound to exchange" in await say(made, "status")
-        await declare(module_node.url, queues)
+        await declare(own_node.url, queues)
         said = await running.until_said("source_not_bound", lambda line: "refuses" in line["reason"])
         assert said["advice"].startswith(permission)
         assert "only-a-test" not in running.log
         await ctl("set_permissions", "-p", "/", "worker", own, own, ".*")
         await running.until_said("source_bound")
-        made.publisher = Shop([module_node.url], queues, CLIENTS, exchange=THEIRS)
+        made.publisher = Shop([own_node.url], queues, CLIENTS, exchange=THEIRS)
         await made.publisher.publish(range(3), rate=100)
         await settled(made)
         made.site.config["sources"]["shop"]["bind"].append({"exchange": "another"})
@@ -165,9 +165,9 @@ async def test_an_exchange_that_is_missing_or_not_ours_to_read(
         assert await running.stop() == 0
 
 
-async def test_what_came_by_no_exchange_or_too_late(tmp_path: Path, module_node: RabbitmqNode, queues: str) -> None:
+async def test_what_came_by_no_exchange_or_too_late(tmp_path: Path, own_node: RabbitmqNode, queues: str) -> None:
     """Each is a dead letter that names the source. Once replayed, it is read by the mapping."""
-    url = module_node.url
+    url = own_node.url
     async with shop(tmp_path, url, queues) as made:
         async with worker(made.site) as running:
             await running.until_said("source_bound")

@@ -38,7 +38,8 @@ class Found:
 class Account:
     """The end of a run. `missing` is what was lost, `wrong` the dead letters that should be none, by pair and reason.
 
-    `duplicates`: requests beyond the one that settled a delivery, by cause.
+    `left` says in which queue each delivery lies that waits. `duplicates`: requests beyond the one that settled a
+    delivery, by cause.
     """
 
     events: int
@@ -49,6 +50,7 @@ class Account:
     duplicates: Mapping[str, int]
     missing: tuple[Pair, ...]
     wrong: tuple[tuple[Pair, str], ...]
+    left: tuple[tuple[Pair, str], ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -79,7 +81,7 @@ def account(
     `to_die`: the deliveries that must end as dead letters, with their reason. `resent`: events that the publisher sent
     more than once; any other duplicate counts as of `cause`.
     """
-    owed = {(event, client) for event, named in confirmed.items() for client in named}
+    owed = owed_by(confirmed)
     told = {(who, path.removeprefix("/")) for path, who in clients.accepted}
     waiting: dict[Pair, str] = {}
     dead: dict[Pair, str] = {}
@@ -90,12 +92,13 @@ def account(
             else:
                 waiting.setdefault(pair, found.queue)
     expected, unsettled = to_die or {}, owed - told - dead.keys()
+    left = [(pair, queue) for pair, queue in sorted(waiting.items()) if pair in unsettled]
     return Account(
         events=len(confirmed),
         deliveries=len(owed),
         delivered=len(owed & told),
         # Plain dicts: `asdict` makes a Counter anew from its pairs, and counts those.
-        waiting=dict(Counter(queue for pair, queue in waiting.items() if pair in unsettled)),
+        waiting=dict(Counter(queue for _, queue in left)),
         dead=dict(Counter(reason for pair, reason in dead.items() if pair in owed)),
         duplicates=dict(_duplicates(owed, clients, set(resent), cause)),
         missing=tuple(sorted(owed - told - waiting.keys() - dead.keys())),
@@ -106,18 +109,26 @@ def account(
                 if pair in owed and expected.get(pair) != reason and pair not in told
             )
         ),
+        left=tuple(left),
     )
 
 
-def _duplicates(owed: set[Pair], clients: Clients, resent: set[str], cause: str) -> Counter[str]:
-    """What came after the request that the client had accepted."""
+def owed_by(confirmed: Mapping[str, Sequence[str]]) -> set[Pair]:
+    """Every delivery of these events."""
+    return {(event, client) for event, named in confirmed.items() for client in named}
+
+
+def told_again(owed: set[Pair], clients: Clients) -> dict[Pair, int]:
+    """How many requests came after the one that the client had accepted, where any came."""
     came = Counter((hit.who, hit.path.removeprefix("/")) for hit in clients.hits)
+    accepted = {(who, path.removeprefix("/")): nth for (path, who), nth in clients.accepted.items()}
+    return {pair: came[pair] - nth for pair, nth in accepted.items() if pair in owed and came[pair] > nth}
+
+
+def _duplicates(owed: set[Pair], clients: Clients, resent: set[str], cause: str) -> Counter[str]:
     found: Counter[str] = Counter()
-    for (path, who), nth in clients.accepted.items():
-        pair = who, path.removeprefix("/")
-        again = came[pair] - nth
-        if pair in owed and again:
-            found["sent again by its publisher" if who in resent else cause] += again
+    for (event, _), again in told_again(owed, clients).items():
+        found["sent again by its publisher" if event in resent else cause] += again
     return found
 
 

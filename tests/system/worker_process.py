@@ -220,4 +220,7 @@ async def worker(
     finally:
         if running.running:
             process.kill()
-        await running.ended()
+        code = await running.ended()
+        logs = site.folder / "logs"  # which a failed test may keep
+        logs.mkdir(exist_ok=True)
+        (logs / f"worker-{running.pid}.log").write_text(f"{running.log}ended with {code}\n")
