@@ -133,7 +133,7 @@ class RabbitmqNode:
         """What `rabbitmqctl` prints. It blocks for about a second: in a coroutine, `asyncio.to_thread(node.ctl, …)`."""
         command = self._installation.command(self._home, "rabbitmqctl", "-n", self.name, "--quiet", *arguments)
         done = subprocess.run(
-            command, env=self._environment, cwd=self._home, capture_output=True, text=True, timeout=60, check=False
+            command, env=self._environment, cwd=self._home, capture_output=True, text=True, timeout=180, check=False
         )
         if done.returncode:
             raise RuntimeError(f"rabbitmqctl {arguments[0]} failed: {done.stdout}{done.stderr}")

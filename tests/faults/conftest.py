@@ -5,6 +5,7 @@
 docs/reliability.md is made. What fails leaves the logs of its workers and brokers below `build/faults`.
 """
 
+import asyncio
 import json
 import os
 import random
@@ -12,7 +13,9 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +25,8 @@ import pytest
 from notifier.adapters.queues.rabbitmq.administration import delete_topology
 from tests.conftest import declare_at_once, node_or_exit
 from tests.faults import story
-from tests.faults.rig import LONG
+from tests.faults.embedded_rig import embedded
+from tests.faults.rig import LONG, Rig, rig
 from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_cluster import RabbitmqCluster
 from tests.rabbitmq_node import RabbitmqNode
@@ -37,11 +41,12 @@ SETTINGS = ("NOTIFIER_TEST_RABBITMQ", "NOTIFIER_TEST_FAULTS", "NOTIFIER_TEST_FAU
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What failed says what became of its deliveries, where its logs are, and how to run it again."""
-    report: pytest.TestReport = yield
+    report = yield
     if report.failed and isinstance(item, pytest.Function):
-        folder = KEPT / re.sub(r"[^\w.-]+", "-", item.nodeid.removeprefix("tests/faults/"))
+        name = re.sub(r"@[\w-]+$", "", item.nodeid)  # without the group that pytest-xdist adds
+        folder = KEPT / re.sub(r"[^\w.-]+", "-", name.removeprefix("tests/faults/"))
         accounts = keep(item, folder)
         settings = {"NOTIFIER_TEST_FAULTS_SEED": "1"} | {
             name: os.environ[name] for name in SETTINGS if name in os.environ
@@ -49,11 +54,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         again = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
         told = [
             *accounts,
-            f"Logs of workers and brokers: {folder}",
-            f"Again: {again} make test ARGS=\"'{item.nodeid}'\"",
+            f"Logs of workers and brokers: {folder.relative_to(ROOT)}",
+            f"Again: {again} make test ARGS=\"'{name}'\"",
         ]
         report.sections.append(("what is known of this fault", "\n".join(told)))
-    return report  # type: ignore[return-value]
+    return report
 
 
 def keep(item: pytest.Function, folder: Path) -> list[str]:
@@ -65,9 +70,12 @@ def keep(item: pytest.Function, folder: Path) -> list[str]:
     nodes += [node for value in used if isinstance(value, RabbitmqCluster) for node in value.nodes]
     logs = {f"{node.name}-{path.name}": path for node in nodes for path in node.logs}
     stories = []
-    if isinstance(made := item.funcargs.get("tmp_path"), Path):
-        logs |= {path.name: path for path in made.rglob("logs/worker-*.log")}
-        stories = [path.read_text() for path in made.rglob(story.FILE)]
+    for made in {id(value): value for value in used if isinstance(value, Rig)}.values():
+        with ThreadPoolExecutor(1) as pool:  # its fixture learns of no failure, and this is no coroutine
+            pool.submit(asyncio.run, made.leave_story()).result()
+    if isinstance(folder_of_test := item.funcargs.get("tmp_path"), Path):
+        logs |= {path.name: path for path in folder_of_test.rglob("logs/worker-*.log")}
+        stories = [path.read_text() for path in folder_of_test.rglob(story.FILE)]
     for name, path in logs.items():
         shutil.copy(path, folder / name)
     if stories:
@@ -85,6 +93,24 @@ def form() -> Form[int]:
 def chance() -> random.Random:
     """Chance that is the same in every run, unless the environment names another seed."""
     return random.Random(int(os.environ.get("NOTIFIER_TEST_FAULTS_SEED", "1")))
+
+
+@pytest.fixture
+async def made(tmp_path: Path, amqp_url: str, prefix: str) -> AsyncIterator[Rig]:
+    """An installation on the run's RabbitMQ, whose queues stand."""
+    async with rig(tmp_path, amqp_url, prefix) as made:
+        yield made
+
+
+@pytest.fixture
+async def installation(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
+    """One on the queue that the parameter names, `rabbitmq` or `sqlite`. Ask for it before `tell`."""
+    if request.param == "sqlite":
+        opened: AbstractAsyncContextManager[Rig] = embedded(tmp_path)
+    else:
+        opened = rig(tmp_path, request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix"))
+    async with opened as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

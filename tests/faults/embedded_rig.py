@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from tests.faults.http_publisher import HttpPublisher
-from tests.faults.rig import CLIENTS, Rig, answers
+from tests.faults.rig import Rig, answers
 from tests.rabbitmq_node import free_ports
 from tests.system import ledger
 from tests.system.clients import Clients
@@ -20,12 +20,15 @@ class EmbeddedRig(Rig):
     """See the module. Made by `embedded`; `file` is the queue."""
 
     def __init__(self, folder: Path, file: Path, clients: Clients) -> None:
-        super().__init__(folder, [f"sqlite:{file}"], "", clients)
-        self.file = file
         [self.port] = free_ports(1)  # the same at each start: whoever publishes finds the next worker there
+        self.file = file
+        super().__init__(folder, [f"sqlite:{file}"], "", clients)
         self.site.config["api"]["listen"] = f"127.0.0.1:{self.port}"
         self.site.write()
-        self.publisher: HttpPublisher = HttpPublisher(self.port, CLIENTS)
+
+    def publish_for(self, clients: Sequence[str]) -> None:
+        """Have all events be for these clients."""
+        self.publisher: HttpPublisher = HttpPublisher(self.port, clients)
 
     async def _until_buried(self, patience: float) -> None:
         async def rest() -> tuple[bool, int]:

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tests.faults.embedded_rig import EmbeddedRig
-from tests.faults.http_publisher import HttpPublisher
 from tests.faults.rig import ANSWER, Rig
 from tests.rabbit_options import BUCKETS
-from tests.system import ledger
 from tests.system.broker import broker
 from tests.system.clients import Hit
-from tests.system.publisher import Publisher
 from tests.system.site import client
 from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.waiting import until
@@ -131,11 +128,7 @@ async def sick_in(made: Rig, chance: random.Random) -> AsyncIterator[Sick]:
     async with TcpProxy("127.0.0.1", made.clients.port, chance) as way:
         sick = Sick(made, way)
         made.clients.judge = sick.judge
-        made.publisher = (
-            HttpPublisher(made.port, CLIENTS)
-            if isinstance(made, EmbeddedRig)
-            else Publisher(made.urls, made.prefix, CLIENTS)
-        )
+        made.publish_for(CLIENTS)
         made.site.config["delivery"]["timeout"] = f"{TIMEOUT}s"
         made.site.write()
         healthy = client("healthy", made.clients.url("healthy"))
@@ -163,18 +156,3 @@ async def parked(made: Rig, parked_for: int = 1024) -> int:
 async def until_parked(made: Rig, least: int, parked_for: int = 1024) -> None:
     """Wait until so many deliveries are parked."""
     await until(lambda: parked(made, parked_for), lambda count: count >= least, PATIENCE)
-
-
-async def until_all_told(made: Rig, patience: float = PATIENCE) -> None:
-    """Wait until every delivery of every confirmed event was accepted. None may be a dead letter."""
-    owed = sum(map(len, made.publisher.confirmed.values()))
-    await made.clients.until(lambda: len(made.clients.accepted) >= owed, patience)
-
-
-async def account_of(made: Rig, cause: str, queues: list[str] | None = None) -> ledger.Account:
-    """The account, once no worker runs."""
-    if isinstance(made, EmbeddedRig):
-        found = ledger.in_sqlite(made.file)
-    else:
-        found = await ledger.in_rabbitmq(made.urls[0], made.prefix, *([queues] if queues else []))
-    return ledger.account(made.publisher.confirmed, made.clients, found, resent=made.publisher.resent, cause=cause)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, Self
@@ -22,6 +23,7 @@ from tests.system.ledger import Account, Found
 from tests.system.publisher import Publisher
 from tests.system.site import Site, client
 from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess
 
 CLIENTS = ("healthy", "flaky", "refusing")
 ANSWER = 0.01  # seconds that a client takes
@@ -49,6 +51,12 @@ def answers(flaky_every: int, within: float = ANSWER) -> Callable[[Hit], Awaitab
 
 
 judge = answers(3)
+
+
+async def kill(running: WorkerProcess) -> None:
+    """By SIGKILL, and wait until it is gone."""
+    running.send(signal.SIGKILL)
+    await running.ended()
 
 
 class Publishes(Protocol):
@@ -91,7 +99,7 @@ class Rig:
         self.clients = clients
         self.urls = urls
         self.prefix = prefix
-        self.publisher = Publisher(urls, prefix, CLIENTS)
+        self.publish_for(CLIENTS)
         self.site = Site(folder, urls[0], prefix)
         if len(urls) > 1:
             self.site.config["queue"]["url"] = list(urls)
@@ -101,6 +109,10 @@ class Rig:
         self.site.config["log"] |= {"level": "info" if LONG else "debug", "subject": "raw"}
         self.site.write()
         self.register(clients.port)
+
+    def publish_for(self, clients: Sequence[str]) -> None:
+        """Have all events be for these clients."""
+        self.publisher: Publisher = Publisher(self.urls, self.prefix, clients)
 
     def register(self, port: int) -> None:
         """Register the clients at this port: their own, or that of a proxy."""
@@ -129,8 +141,17 @@ class Rig:
             await self.clients.until(lambda before=before: len(self.clients.accepted) > before, patience)  # type: ignore[misc]
         await self._until_buried(patience)
 
+    async def settle(self, *workers: WorkerProcess, patience: float = PATIENCE, others: int = 0) -> None:
+        """Wait for the same, and stop the workers in good order."""
+        await self.until_settled(patience, others)
+        for each in workers:
+            assert await each.stop() == 0
+
     async def _until_buried(self, patience: float) -> None:
         """A lost confirm leaves a dead letter twice, so the number of messages is not enough."""
+
+        if not self.to_die:
+            return
 
         async def buried() -> int:
             async with broker(self.urls[0], self.prefix) as rabbit:
@@ -161,20 +182,22 @@ class Rig:
         try:
             yield self
         except BaseException:
-            (self.site.folder / story.FILE).write_text(await self._story())
+            await self.leave_story()
             raise
         finally:
             await self.publisher.close()
 
-    async def _story(self) -> str:
+    async def leave_story(self) -> None:
+        """Write down what is known of each delivery in doubt."""
+        publisher, found, why = self.publisher, list[Found](), ""
         try:
             async with asyncio.timeout(LOOK_WITHIN):
-                found, why = await self.found(), ""
+                found = await self.found()
         except Exception as error:  # noqa: BLE001  what the test failed of matters more
-            found, why = [], f"\nThe queues cannot be read, so what lies there counts as lost: {error!r}"
+            why = f"\nThe queues cannot be read, so what lies there counts as lost: {error!r}"
         logs = sorted(self.site.folder.rglob("logs/worker-*.log"))
-        publisher = self.publisher
-        return story.story(self.cast(found), publisher.confirmed, self.clients, publisher.resent, logs) + why
+        told = story.story(self.cast(found), publisher.confirmed, self.clients, publisher.resent, logs)
+        (self.site.folder / story.FILE).write_text(told + why)
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,6 @@
 """A long life under mixed faults: nothing is lost, nothing is wrong, and the worker that is never killed does not grow.
 
     python -m tests.faults.soak --minutes 30 [--seed 1] [--json FILE] [--document]
-    python -m tests.faults.soak --document-from FILE
 
 Two workers on a private RabbitMQ, with default settings, under a steady load; Ctrl-C ends it early, with its account.
 """
@@ -21,6 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.faults import story
 from tests.faults.rig import ANSWER
 from tests.faults.soak_faults import Pair, Scripts, ready
 from tests.faults.soak_figures import Figures, Sample, courses, cpu_seconds, look
@@ -117,6 +117,11 @@ class Soak:
             for server in self._servers:
                 await server.close()
             account = await self._account()
+            if not account.holds:
+                confirmed, resent = self._confirmed(), {event for server in self._servers for event in server.resent}
+                logs = sorted(self._site.folder.glob("logs/worker-*.log"))
+                told = story.story(account, confirmed, self._crowd, resent, logs)
+                (self._site.folder / story.FILE).write_text(told)
         return Figures(
             began=f"{began:%Y-%m-%d %H:%M} UTC",
             broker=(await asyncio.to_thread(self._node.ctl, "version")).strip(),
@@ -248,11 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument("--document", action="store_true", help="write the figures into docs/reliability.md")
-    parser.add_argument("--document-from", type=Path, metavar="FILE", help="no run: write those of an earlier one")
     asked = parser.parse_args(arguments)
-    if asked.document_from is not None:
-        write_section(Figures.from_json(asked.document_from.read_text()))
-        return 0
     for name in ("aio_pika", "aiormq"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # our publishers lose their connections all the time
     with rabbitmq_node() as node, tempfile.TemporaryDirectory(prefix="notifier-soak-") as folder:

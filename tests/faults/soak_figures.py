@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Self
+from typing import Any
 
 from tests.system.ledger import Account
 
@@ -156,15 +156,6 @@ class Figures:
     def to_json(self) -> str:
         """All figures as JSON."""
         return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote."""
-        read = json.loads(text)
-        read["account"] = Account(**read["account"])
-        read["samples"] = [Sample(**each) for each in read["samples"]]
-        read["courses"] = [Course(**each) for each in read["courses"]]
-        return cls(**read)
 
     def __str__(self) -> str:
         lines = [

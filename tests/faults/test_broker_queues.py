@@ -48,27 +48,25 @@ async def ready(made: Rig, queues: list[str]) -> int:
 
 
 @pytest.mark.fault("broker", "the queue of retries deleted while deliveries are in the delay queues")
-@pytest.mark.timeout(200)
-async def test_retries_deleted(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
+@pytest.mark.timeout(600)
+async def test_retries_deleted(made: Rig, tell: Tell) -> None:
     """The worker declares the queue again before anything comes due, and the deliveries still wait."""
-    async with rig(tmp_path, amqp_url, prefix) as made:
-        made.clients.judge = down = Down()
-        made.site.config["delivery"]["retry"] = {"base": "8s"}
-        made.site.write()
-        async with worker(made.site) as running:
-            await all_delayed(made)
-            async with broker(amqp_url, prefix) as rabbit:
-                await rabbit.delete_queue("retries")
-            await running.until_said("queue_consumer_lost")
-            await running.until_ready(patience=4)
-            assert await running.stop() == 0
-        between = await made.account()
-        assert (sum(between.waiting.values()), between.missing, between.wrong) == (COUNT, (), ())
-        down.over = True
-        async with worker(made.site) as running:
-            await made.until_settled()
-            assert await running.stop() == 0
-        tell(await made.account())
+    made.clients.judge = down = Down()
+    made.site.config["delivery"]["retry"] = {"base": "8s"}
+    made.site.write()
+    async with worker(made.site) as running:
+        await all_delayed(made)
+        async with broker(made.urls[0], made.prefix) as rabbit:
+            await rabbit.delete_queue("retries")
+        await running.until_said("queue_consumer_lost")
+        await running.until_ready()
+        assert await running.stop() == 0
+    between = await made.account()
+    assert (sum(between.waiting.values()), between.missing, between.wrong) == (COUNT, (), ())
+    down.over = True
+    async with worker(made.site) as running:
+        await made.settle(running)
+    tell(await made.account())
 
 
 @pytest.mark.fault("broker", "the queue of retries missing while delays run out: the broker holds them for minutes")
@@ -90,8 +88,7 @@ async def test_retries_missing_when_due(
         down.over = True
         async with worker(made.site) as running:
             if form(False, True):
-                await made.until_settled(HELD)
-                assert await running.stop() == 0
+                await made.settle(running, patience=HELD)
                 tell(await made.account())
             else:
                 await ready(made, ["retries"])  # it is there again
@@ -129,10 +126,10 @@ async def until_taken(rabbit: Broker, running: WorkerProcess) -> None:
     ],
 )
 @pytest.mark.timeout(600)
-async def test_a_lane_deleted(tmp_path: Path, amqp_url: str, prefix: str, by: str, form: Form[int], tell: Tell) -> None:
+async def test_a_lane_deleted(made: Rig, by: str, form: Form[int], tell: Tell) -> None:
     """Deliveries in flight find their fate, though their messages are gone. The publisher finds no queue meanwhile."""
-    times = form(2, 10)
-    async with rig(tmp_path, amqp_url, prefix) as made, broker(amqp_url, prefix) as rabbit:
+    times = form(1, 10)
+    async with broker(made.urls[0], made.prefix) as rabbit:
         free = asyncio.Event()
 
         async def held(hit: Hit) -> int:
@@ -140,8 +137,6 @@ async def test_a_lane_deleted(tmp_path: Path, amqp_url: str, prefix: str, by: st
             return await judge(hit)
 
         made.clients.judge = held
-        async with worker(made.site) as running:
-            assert await running.stop() == 0
         made.site.config["queue"]["topology"] = by
         made.site.write()
         async with worker(made.site) as running:

@@ -1,7 +1,6 @@
 """A client whose tokens are encrypted, under load: its keys cannot be had, or it opens nothing by the old one."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -10,7 +9,7 @@ from jwcrypto.jwk import JWK
 
 from tests.adapters.signers.encryption_keys import opened, public
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import CLIENTS, Rig, load, rig
+from tests.faults.rig import CLIENTS, Rig, load
 from tests.system.loopback import LoopbackServer
 from tests.system.site import client
 from tests.system.worker_process import WorkerProcess, worker
@@ -89,14 +88,12 @@ async def _held(running: WorkerProcess) -> float:
     ],
 )
 @pytest.mark.timeout(600)
-async def test_a_key_that_cannot_be_had(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell, fault: str
-) -> None:
+async def test_a_key_that_cannot_be_had(made: Rig, form: Form[int], tell: Tell, fault: str) -> None:
     """Its logouts wait, nothing is sent in clear, and the others notice nothing. Then all of them arrive."""
-    async with Reader(fault) as reader, rig(tmp_path, amqp_url, prefix) as made:
+    async with Reader(fault) as reader:
         reader.register(made)
         async with worker(made.site) as running, load(made.publisher, 30) as end:
-            await made.more(form(90, 600))
+            await made.more(form(45, 600))
             await _others_are_told(made)
             deferral = await running.until_said("deferral", lambda line: line["cause"] == "encryption")
             assert f"its jwks_uri {reader.base}/jwks cannot be read" in deferral["error"]
@@ -105,22 +102,21 @@ async def test_a_key_that_cannot_be_had(
             assert await _held(running) > 0
             reader.mend()
             await end()
-            await made.until_settled(SLOW)
-            assert await running.stop() == 0
+            await made.settle(running, patience=SLOW)
         assert (reader.clear, reader.refused) == (0, 0)
         tell(await made.account(cause="none"))
 
 
 @pytest.mark.fault(KEYS, "its key changed under load: it refuses the old one")
 @pytest.mark.timeout(600)
-async def test_a_key_that_changes(tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell) -> None:
+async def test_a_key_that_changes(made: Rig, form: Form[int], tell: Tell) -> None:
     """Its 400s are held back, the new key is read at once, and no delivery comes nearer to its end by them."""
-    async with Reader() as reader, rig(tmp_path, amqp_url, prefix) as made:
+    async with Reader() as reader:
         reader.register(made)
         async with worker(made.site) as running, load(made.publisher, 30) as end:
-            await made.more(form(60, 600))
+            await made.more(form(30, 600))
             reader.rotate()
-            await made.more(form(60, 600))
+            await made.more(form(30, 600))
             await _others_are_told(made)
             await end()
             await made.until_settled()

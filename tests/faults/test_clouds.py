@@ -12,7 +12,7 @@ WHAT = "throttles, hangs, answers 500, signs wrongly and locks the worker out, u
 
 
 @pytest.mark.fault("AWS KMS", WHAT)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_no_logout_is_lost_by_aws(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """Deliveries wait, and go out once it signs again. No client sees a bad token, no other issuer waits.
 

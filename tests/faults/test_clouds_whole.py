@@ -12,14 +12,14 @@ WHAT = "throttles, hangs, answers 500, signs wrongly and locks the worker out, u
 
 
 @pytest.mark.fault("Azure Key Vault", WHAT)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_no_logout_is_lost_by_azure(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """Deliveries wait, and go out once it signs again. No client sees a bad token, no other issuer waits."""
     tell(await suffer(tmp_path, key_vault(tmp_path), [*TOLD], form(20, 40)), times=len(TOLD))
 
 
 @pytest.mark.fault("Google Cloud KMS", WHAT)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_no_logout_is_lost_by_google(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """Deliveries wait, and go out once it signs again. No client sees a bad token, no other issuer waits."""
     tell(await suffer(tmp_path, google(tmp_path), [*TOLD], form(20, 40)), times=len(TOLD))

@@ -26,6 +26,7 @@ from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
+pytestmark = pytest.mark.xdist_group("cluster")  # one for all, whatever process runs them
 CAUSE = "its ack died with a node"
 RATE = 60  # three nodes, a worker and a publisher share two cores
 PATIENCE = 90.0  # seconds until an election, or the next try of a worker, has brought the next delivery
@@ -77,8 +78,7 @@ async def load(made: Rig) -> AsyncIterator[WorkerProcess]:
         await more(made, 200)
         yield running
         await end()
-        await made.until_settled(300)
-        assert await running.stop() == 0
+        await made.settle(running, patience=300)
 
 
 async def more(made: Rig, count: int) -> None:
@@ -169,7 +169,13 @@ async def killed_and_restarted(
 ) -> None:
     """Kill two of three nodes for so long. One that is back is enough to go on."""
     await asyncio.gather(*(asyncio.to_thread(node.kill) for node in nodes))
-    await asyncio.sleep(1)  # what was under way is confirmed, or will not be
+
+    async def still() -> bool:
+        before = len(made.publisher.confirmed)
+        await asyncio.sleep(1)
+        return len(made.publisher.confirmed) == before
+
+    await until(still, bool, PATIENCE)  # what was under way is confirmed, or will not be
     confirmed = len(made.publisher.confirmed)
     await asyncio.sleep(seconds)
     assert len(made.publisher.confirmed) == confirmed

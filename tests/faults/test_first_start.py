@@ -63,8 +63,7 @@ async def test_killed_as_soon_as_it_is_ready(
             made.clients.judge = judge
             async with worker(made.site) as running:
                 assert not running.said("queues_new")
-                await made.until_settled()
-                assert await running.stop() == 0
+                await made.settle(running)
         await until_each_answers(own_node.url, new_queues)
         tell(await made.account(cause="held by a worker that was killed"), times=times)
 

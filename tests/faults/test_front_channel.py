@@ -5,17 +5,12 @@ Others are told at once, by either channel. Once all is well, each has heard of 
 
 import asyncio
 import json
-import signal
-from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.embedded_rig import embedded
-from tests.faults.http_publisher import HttpPublisher
-from tests.faults.rig import ANSWER, CLIENTS, Rig, judge, rig
+from tests.faults.rig import ANSWER, CLIENTS, Rig, judge, kill
 from tests.system.clients import Hit
-from tests.system.publisher import Publisher
 from tests.system.site import ISSUER
 from tests.system.worker_process import worker
 
@@ -44,17 +39,27 @@ class Trouble:
         return 500 if self.lasts and hit.path == "/front-fails" else 200
 
 
-async def killed_meanwhile(made: Rig, times: int) -> None:
-    """Kill so many workers while the trouble lasts."""
-    trouble, site = Trouble(), made.site
-    made.clients.judge = trouble.judge
+@pytest.mark.parametrize(
+    "installation",
+    [
+        pytest.param("rabbitmq", marks=pytest.mark.fault("client", WHAT)),
+        pytest.param("sqlite", marks=pytest.mark.fault("embedded queue", WHAT)),
+    ],
+    indirect=True,
+)
+@pytest.mark.timeout(600)
+async def test_killed_meanwhile(installation: Rig, form: Form[int], tell: Tell) -> None:
+    """What waits for the two is parked. No worker tells them before they are well."""
+    times, trouble, site = form(1, 10), Trouble(), installation.site
+    installation.publish_for((*CLIENTS, *FRONT))
+    installation.clients.judge = trouble.judge
     site.config["delivery"]["timeout"] = f"{TIMEOUT}s"
     site.write()
     by_front = [
         {
             "client_id": name,
             "issuer": ISSUER,
-            "frontchannel_logout_uri": f"{made.clients.url(name)}?of=us",
+            "frontchannel_logout_uri": f"{installation.clients.url(name)}?of=us",
             "notifier": {"front_channel": "server"},
         }
         for name in FRONT
@@ -62,36 +67,13 @@ async def killed_meanwhile(made: Rig, times: int) -> None:
     site.write_clients([*json.loads((site.folder / "clients.yaml").read_text()), *by_front])
     for nth in range(times + 1):
         async with worker(site) as running:
-            await made.publisher.publish(range(nth * PART, (nth + 1) * PART), rate=100)
+            await installation.publisher.publish(range(nth * PART, (nth + 1) * PART), rate=100)
             for name in ("healthy", "front"):
-                await made.clients.until_told(name, made.publisher.confirmed)
-            assert not {path for path, _ in made.clients.accepted} & {"/front-hangs", "/front-fails"}
+                await installation.clients.until_told(name, installation.publisher.confirmed)
+            assert not {path for path, _ in installation.clients.accepted} & {"/front-hangs", "/front-fails"}
             if nth < times:
-                running.send(signal.SIGKILL)
-                await running.ended()
+                await kill(running)
                 continue
             trouble.lasts = False
-            await made.until_settled(others=len(FRONT) * len(made.publisher.confirmed))
-            assert await running.stop() == 0
-
-
-@pytest.mark.fault("client", WHAT)
-@pytest.mark.timeout(600)
-async def test_on_rabbitmq(tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell) -> None:
-    """What waits for the two is parked."""
-    times = form(1, 10)
-    async with rig(tmp_path, amqp_url, prefix) as made:
-        made.publisher = Publisher(amqp_url, prefix, (*CLIENTS, *FRONT))
-        await killed_meanwhile(made, times)
-        tell(await made.account(cause=HELD), times=times)
-
-
-@pytest.mark.fault("embedded queue", WHAT)
-@pytest.mark.timeout(600)
-async def test_on_sqlite(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """The same."""
-    times = form(1, 10)
-    async with embedded(tmp_path) as made:
-        made.publisher = HttpPublisher(made.port, (*CLIENTS, *FRONT))
-        await killed_meanwhile(made, times)
-        tell(await made.account(cause=HELD), times=times)
+            await installation.settle(running)
+    tell(await installation.account(cause=HELD), times=times)

@@ -8,12 +8,11 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import CLIENTS, Rig, answers, load, rig
+from tests.faults.rig import CLIENTS, Rig, answers, load
 from tests.system.clients import Hit
 from tests.system.site import ISSUER, client
 from tests.system.worker_process import worker
@@ -68,36 +67,33 @@ def _signed(made: Rig, kid: str) -> bool:
         ),
     ],
 )
-@pytest.mark.timeout(300)
-async def test_no_logout_is_lost(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell, a_day: bool
-) -> None:
+@pytest.mark.timeout(600)
+async def test_no_logout_is_lost(made: Rig, form: Form[int], tell: Tell, a_day: bool) -> None:
     """With a `not_before` by which the client knows the key it refuses nothing. Otherwise its 400s are held back."""
     times = form(1, 5)
-    async with rig(tmp_path, amqp_url, prefix) as made:
-        kept = KeptKeys(made)
-        made.clients.judge = kept.judge
-        made.site.write_clients(
-            [
-                client(name, made.clients.url(name), **({"preset": "duende_bff"} if name == KEEPER else {}))
-                for name in CLIENTS
-            ]
-        )
-        days_ago = time.time() - 2 * 86_400
-        os.utime(tmp_path / "first.pem", (days_ago, days_ago))
-        async with worker(made.site) as running, load(made.publisher, 60) as end:
-            await made.more(60)
-            for turn in range(times):
-                begins = datetime.now(UTC) + timedelta(seconds=KEEPS + 2 if a_day else 0)
-                kid = made.site.add_key(ISSUER, f"turn-{turn}.pem", not_before=begins.isoformat())
-                made.site.write()
-                await made.clients.until(partial(_signed, made, kid), 60)
-                await asyncio.sleep(KEEPS)
-            await end()
-            await made.until_settled()
-            held = await running.metric("deferrals_total", client_id=KEEPER, cause="signing")
-            assert await running.metric("dead_letters_total", reason="rejected_token") == 0
-            assert await running.stop() == 0
-        assert (kept.refused > 0) != a_day
-        assert (held > 0) != a_day
-        tell(await made.account(cause="refused by the client"), times=times)
+    kept = KeptKeys(made)
+    made.clients.judge = kept.judge
+    made.site.write_clients(
+        [
+            client(name, made.clients.url(name), **({"preset": "duende_bff"} if name == KEEPER else {}))
+            for name in CLIENTS
+        ]
+    )
+    days_ago = time.time() - 2 * 86_400
+    os.utime(made.site.folder / "first.pem", (days_ago, days_ago))
+    async with worker(made.site) as running, load(made.publisher, 60) as end:
+        await made.more(60)
+        for turn in range(times):
+            begins = datetime.now(UTC) + timedelta(seconds=KEEPS + 2 if a_day else 0)
+            kid = made.site.add_key(ISSUER, f"turn-{turn}.pem", not_before=begins.isoformat())
+            made.site.write()
+            await made.clients.until(partial(_signed, made, kid), 60)
+            await asyncio.sleep(KEEPS)
+        await end()
+        await made.until_settled()
+        held = await running.metric("deferrals_total", client_id=KEEPER, cause="signing")
+        assert await running.metric("dead_letters_total", reason="rejected_token") == 0
+        assert await running.stop() == 0
+    assert (kept.refused > 0) != a_day
+    assert (held > 0) != a_day
+    tell(await made.account(cause="refused by the client"), times=times)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import signal
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from tests.faults import story
 from tests.faults.conftest import Tell
-from tests.faults.rig import judge, rig
+from tests.faults.rig import judge, kill, rig
 from tests.system.clients import Clients, Hit
 from tests.system.ledger import Found, account
 from tests.system.worker_process import ROOT, worker
@@ -34,8 +33,7 @@ async def lose(folder: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
         async with worker(made.site, command=ACKS_FIRST) as running:
             await made.publisher.publish(range(60), rate=600)
             await made.clients.until(lambda: bool(made.clients.at("healthy")))
-            running.send(signal.SIGKILL)
-            await running.ended()
+            await kill(running)
         killed.set()
         async with worker(made.site) as running:
             await running.until_metric(0, "queue_messages", queue="events")
@@ -44,7 +42,7 @@ async def lose(folder: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
         tell(await made.account())
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 async def test_a_worker_that_acks_first_is_caught(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
     """The ledger finds what is lost, and tells who saw it last."""
     with pytest.raises(pytest.fail.Exception, match="LOST"):

@@ -16,7 +16,7 @@ from notifier.domain.event_document import understand
 from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.outcome import DeadReason
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import CLIENTS, Rig, judge, rig
+from tests.faults.rig import CLIENTS, Rig, judge
 from tests.fuzz.mutation import mutated, samples
 from tests.fuzz.promises import NOW
 from tests.system import ledger
@@ -122,30 +122,29 @@ async def dead_letters(made: Rig) -> dict[str, DeadReason]:
 @pytest.mark.fault("messages", "mutated ones that cannot be read, thousands between the valid ones")
 @pytest.mark.timeout(900)
 async def test_mutated_messages_between_the_valid_ones(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+    made: Rig, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
     """Every valid message is delivered, every other becomes a dead letter. The worker neither ends nor grows."""
-    count = form(1000, 10_000)
-    first, rest = mutants(200, chance), mutants(count, chance)
-    async with rig(tmp_path, amqp_url, prefix) as made:
-        made.clients.judge = lambda hit: judge(hit) if hit.who.isdecimal() else 200  # an event again, by chance
-        made.site.config["registry"]["inline"] = "deny"
-        made.site.write()
-        made.site.write_clients([client(name, made.clients.url(name), max_concurrent=AT_A_TIME) for name in CLIENTS])
-        async with worker(made.site) as running, broker(amqp_url, prefix) as rabbit:
-            await publish(rabbit, {f"first-{name}": mutant for name, mutant in first.items()}, rate=300)
-            await until_idle(rabbit, running)
-            size, open_files = resident(running.pid), await running.descriptors()
-            valid = asyncio.create_task(made.publisher.publish(range(count // 5), rate=60))
-            await publish(rabbit, rest, rate=300)
-            await valid
-            await until_idle(rabbit, running)
-            assert resident(running.pid) - size < GROWTH
-            assert await running.descriptors() <= open_files + AT_A_TIME * len(CLIENTS)  # connections kept alive
-            assert "Traceback" not in running.log
-            assert await running.stop() == 0
-        dead = await dead_letters(made)
-        unread = {name for name, mutant in rest.items() if not mutant.is_event}
-        assert len(unread) > count / 2
-        assert {name: dead.get(name) for name in unread} == dict.fromkeys(unread, DeadReason.MALFORMED_EVENT)
-        tell(await made.account(), times=count)
+    count = form(400, 10_000)
+    first, rest = mutants(100, chance), mutants(count, chance)
+    made.clients.judge = lambda hit: judge(hit) if hit.who.isdecimal() else 200  # an event again, by chance
+    made.site.config["registry"]["inline"] = "deny"
+    made.site.write()
+    made.site.write_clients([client(name, made.clients.url(name), max_concurrent=AT_A_TIME) for name in CLIENTS])
+    async with worker(made.site) as running, broker(made.urls[0], made.prefix) as rabbit:
+        await publish(rabbit, {f"first-{name}": mutant for name, mutant in first.items()}, rate=300)
+        await until_idle(rabbit, running)
+        size, open_files = resident(running.pid), await running.descriptors()
+        valid = asyncio.create_task(made.publisher.publish(range(count // 5), rate=60))
+        await publish(rabbit, rest, rate=300)
+        await valid
+        await until_idle(rabbit, running)
+        assert resident(running.pid) - size < GROWTH
+        assert await running.descriptors() <= open_files + AT_A_TIME * len(CLIENTS)  # connections kept alive
+        assert "Traceback" not in running.log
+        assert await running.stop() == 0
+    dead = await dead_letters(made)
+    unread = {name for name, mutant in rest.items() if not mutant.is_event}
+    assert len(unread) > count / 2
+    assert {name: dead.get(name) for name in unread} == dict.fromkeys(unread, DeadReason.MALFORMED_EVENT)
+    tell(await made.account(), times=count)

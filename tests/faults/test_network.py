@@ -22,7 +22,7 @@ from tests.system.worker_process import WorkerProcess, worker
 
 LOST = "the connection to the broker was lost before the ack"
 LINKS = 2  # connections of a worker: one consumes, one publishes
-LONG = 60.0  # seconds for a worker that pauses up to 15 s between two tries
+LONG = 120.0  # seconds for a worker that pauses up to 15 s between two tries
 HEARTBEAT = 2  # seconds; the broker gives a silent worker up after two or three, the worker the broker after 9 s
 
 
@@ -82,7 +82,7 @@ def behind(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random) ->
 @pytest.mark.timeout(1200)
 async def test_cut_again_and_again(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """Some cuts meet a worker that is still connecting."""
-    times = form(5, 30)
+    times = form(3, 30)
     async with behind() as given:
         publishing = given.publish(150 * times, rate=100)
         for _ in range(times):
@@ -97,7 +97,7 @@ async def test_cut_again_and_again(behind: Behinds, form: Form[int], chance: ran
 @pytest.mark.timeout(1200)
 async def test_reset_in_mid_frame(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """The reset comes after a random number of bytes, mostly within a frame: an ack has 21 bytes, a delivery 400."""
-    times = form(5, 30)
+    times = form(3, 30)
     async with behind() as given:
         publishing = given.publish(150 * times, rate=100)
         for _ in range(times):
@@ -127,7 +127,7 @@ async def test_stalled_past_the_heartbeat(behind: Behinds, form: Form[int], tell
     """Whoever hears nothing gives the connection up. Later everything that was held back arrives."""
     times = form(1, 4)
     async with behind() as given:
-        publishing = given.publish(form(500, 4000), rate=40)
+        publishing = given.publish(form(240, 4000), rate=40)
         for count in range(times):
             await given.worker.until_ready(patience=LONG)
             await given.rig.more(50)
@@ -154,7 +154,7 @@ async def lost(running: WorkerProcess, times: int) -> None:
 @pytest.mark.timeout(400)
 async def test_stalled_for_a_moment(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """No connection is lost over it, and nobody is told twice."""
-    times = form(4, 30)
+    times = form(3, 30)
     async with behind(heartbeat=20) as given:
         publishing = given.publish(120 * times, rate=100)
         for _ in range(times):
@@ -165,30 +165,28 @@ async def test_stalled_for_a_moment(behind: Behinds, form: Form[int], chance: ra
         await publishing
         account = await given.account()
         assert given.worker.said("queue_connection_lost") == []
-        tell(account, times=times)
-        assert account.duplicates == {}
+        tell(account, times=times, once=True)
 
 
 @pytest.mark.fault("network to the broker", "100 to 300 ms of latency each way")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_latency(behind: Behinds, form: Form[int], tell: Tell) -> None:
     """It only takes longer: no connection is lost over it, and nobody is told twice."""
     async with behind(heartbeat=20) as given:
         given.proxy.delay(0.1, 0.3)
-        await given.rig.publisher.publish(range(form(500, 6000)), rate=100)
+        await given.rig.publisher.publish(range(form(200, 6000)), rate=100)
         account = await given.account()
         assert given.worker.said("queue_connection_lost") == []
-        tell(account)
-        assert account.duplicates == {}
+        tell(account, once=True)
 
 
 @pytest.mark.fault("network to the broker", "cut, and new connections refused for a while")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_refused_for_a_while(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """The worker says that it is not ready, and recovers by itself."""
     times = form(1, 5)
     async with behind() as given:
-        publishing = given.publish(500 * times, rate=100)
+        publishing = given.publish(form(300, 500) * times, rate=100)
         for _ in range(times):
             await given.worker.until_ready(patience=LONG)
             given.proxy.refuse()
@@ -201,15 +199,15 @@ async def test_refused_for_a_while(behind: Behinds, form: Form[int], chance: ran
 
 
 @pytest.mark.fault("network to the broker", "stalled both ways when the worker is told to stop")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_stopped_while_it_is_stalled(behind: Behinds, tell: Tell) -> None:
     """It ends in time, though none of its acks arrives. Another worker finishes what it held."""
     async with behind(heartbeat=20) as given:
         given.rig.site.config["shutdown_grace"] = "3s"
         given.rig.site.write()
         async with worker(given.rig.site) as stopping:
-            publishing = given.publish(600, rate=100)
-            await given.rig.clients.until(lambda: len(given.rig.clients.hits) > 300)
+            publishing = given.publish(300, rate=100)
+            await given.rig.clients.until(lambda: len(given.rig.clients.hits) > 150)
             given.proxy.stall(*Way)
             assert await stopping.stop() == 0
             given.proxy.flow()

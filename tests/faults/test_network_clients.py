@@ -100,7 +100,7 @@ async def test_ended_in_the_middle(
     before: Befores, form: Form[int], chance: random.Random, tell: Tell, fault: tuple[Way, int, Ending]
 ) -> None:
     """Again and again, every open connection ends after some more bytes."""
-    times, (way, within, ending) = form(10, 60), fault
+    times, (way, within, ending) = form(4, 60), fault
     async with before(deadline=10) as given:
         publishing = asyncio.create_task(given.rig.publisher.publish(range(30 * times), rate=30))
         for _ in range(times):
@@ -127,7 +127,7 @@ async def test_stalled_past_the_deadline(before: Befores, form: Form[int], tell:
     """Each attempt ends at its deadline. The held-back bytes arrive later and do no harm."""
     times = form(1, 10)
     async with before() as given:
-        publishing = asyncio.create_task(given.rig.publisher.publish(range(250 * times), rate=40))
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(form(120, 250) * times), rate=40))
         for _ in range(times):
             await given.rig.more(30)
             given.proxy.stall(*ways)
@@ -146,17 +146,16 @@ async def test_latency(before: Befores, form: Form[int], tell: Tell) -> None:
     """It only takes longer: nobody is told twice."""
     async with before(deadline=10) as given:
         given.proxy.delay(0.1, 0.3)
-        await given.rig.publisher.publish(range(form(60, 600)), rate=20)
+        await given.rig.publisher.publish(range(form(40, 600)), rate=20)
         account = await given.account()
-        tell(account)
-    assert account.duplicates == {}
+        tell(account, once=True)
 
 
 @pytest.mark.fault(NETWORK, "cut, and new connections refused for a while")
 @pytest.mark.timeout(900)
 async def test_refused_for_a_while(before: Befores, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """All clients are away, and come back."""
-    times = form(2, 20)
+    times = form(1, 20)
     async with before() as given:
         publishing = asyncio.create_task(given.rig.publisher.publish(range(100 * times), rate=50))
         for _ in range(times):

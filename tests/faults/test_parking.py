@@ -19,14 +19,12 @@ from tests.faults.embedded_rig import embedded
 from tests.faults.parking_rig import (
     Down,
     Sick,
-    account_of,
     parked,
     parks,
     sick_in,
-    until_all_told,
     until_parked,
 )
-from tests.faults.rig import Rig, load, rig
+from tests.faults.rig import Rig, kill, load, rig
 from tests.faults.test_broker_restarts import BACK
 from tests.faults.test_broker_restarts import KILLED as BROKER_KILLED
 from tests.faults.test_network import LINKS, LONG, LOST
@@ -67,8 +65,7 @@ async def killed_now_and_then(
                 await ended.wait()
                 assert await running.stop() == 0
                 return kills
-            running.send(signal.SIGKILL)
-            await running.ended()
+            await kill(running)
     raise AssertionError
 
 
@@ -82,16 +79,14 @@ async def until_told_more(made: Rig, count: int) -> None:
     "parking", "two workers killed by SIGKILL at random moments, while a client goes down and recovers by turns"
 )
 @pytest.mark.timeout(900)
-async def test_workers_killed(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
+async def test_workers_killed(made: Rig, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """It answers 503, hangs and refuses connections. After its last recovery nothing waits for long."""
-    async with rig(tmp_path, amqp_url, prefix) as made, sick_in(made, chance) as sick:
+    async with sick_in(made, chance) as sick:
         over, ended, last = asyncio.Event(), asyncio.Event(), [asyncio.Event() for _ in range(2)]
         async with asyncio.TaskGroup() as group:
             crew = [group.create_task(killed_now_and_then(made, chance, over, each, ended)) for each in last]
             async with load(made.publisher, rate=RATE):
-                await by_turns(sick, chance, form(3, 30))
+                await by_turns(sick, chance, form(2, 30))
                 sick.fall(chance.choice(list(Down)))
                 await asyncio.sleep(3)
                 await until_parked(made, 20)
@@ -100,9 +95,9 @@ async def test_workers_killed(
                     await each.wait()
                 await sick.recover()
                 await sick.until_served()
-            await until_all_told(made)
+            await made.until_settled()
             ended.set()
-        tell(await account_of(made, KILLED), times=sum(each.result() for each in crew))
+        tell(await made.account(cause=KILLED), times=sum(each.result() for each in crew))
         sick.was_served_soon()
 
 
@@ -132,17 +127,15 @@ async def test_broker_killed(
         for nth in range(times):
             sick.fall(Down.ANSWERS_503)
             async with load(made.publisher, rate=2 * RATE, first=nth * MOST):
-                await until_parked(made, 150)
+                await until_parked(made, 100)
             await killed(first, second)
             await sick.recover()
             await until_told_more(made, 30)
             await killed(first, second)
             await sick.until_served()
             sick.was_served_soon()
-        await until_all_told(made)
-        for each in (first, second):
-            assert await each.stop() == 0
-        tell(await account_of(made, BROKER_KILLED), times=2 * times)
+        await made.settle(first, second)
+        tell(await made.account(cause=BROKER_KILLED), times=2 * times)
 
 
 @pytest.mark.fault("parking", "connection cut again and again, while parked deliveries drain")
@@ -151,7 +144,7 @@ async def test_connection_cut(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
     """What was fetched and not acked returns to its bucket, and is fetched again."""
-    times = form(3, 20)
+    times = form(2, 20)
     url = URL(amqp_url)
     async with (
         rig(tmp_path, amqp_url, prefix) as made,
@@ -164,16 +157,15 @@ async def test_connection_cut(
         async with worker(made.site) as running:
             sick.fall(Down.REFUSES)
             async with load(made.publisher, rate=2 * RATE):
-                await until_parked(made, 100 * times)
+                await until_parked(made, 60 * times)
             await sick.recover()
             for _ in range(times):
                 await proxy.until_connections(LINKS, LONG)
                 await until_told_more(made, 20)
                 proxy.end(chance.choice(list(Ending)))
             await sick.until_served()
-            await until_all_told(made)
-            assert await running.stop() == 0
-        tell(await account_of(made, LOST), times=times)
+            await made.settle(running)
+        tell(await made.account(cause=LOST), times=times)
         sick.was_served_soon()
 
 
@@ -182,12 +174,10 @@ async def test_connection_cut(
     "worker killed as a delivery was parked or became the leash, was fetched, was told: each time before the ack",
 )
 @pytest.mark.timeout(900)
-async def test_killed_at_each_step(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
+async def test_killed_at_each_step(made: Rig, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """No other worker knows the client. The next one finds what is parked by a leash, or by its first audit."""
     times = form(1, 5)
-    async with rig(tmp_path, amqp_url, prefix) as made, sick_in(made, chance) as sick:
+    async with sick_in(made, chance) as sick:
         for nth in range(times):
             sick.fall(Down.ANSWERS_503)
             async with load(made.publisher, rate=RATE, first=nth * MOST):
@@ -198,9 +188,8 @@ async def test_killed_at_each_step(
                         assert await running.ended(LONG) == -signal.SIGKILL
             async with worker(made.site) as running:
                 await sick.until_served()
-                await until_all_told(made)
-                assert await running.stop() == 0
-        tell(await account_of(made, KILLED), times=times * len(STEPS))
+                await made.settle(running)
+        tell(await made.account(cause=KILLED), times=times * len(STEPS))
         sick.was_served_soon()
 
 
@@ -216,19 +205,16 @@ async def test_on_sqlite(tmp_path: Path, form: Form[int], chance: random.Random,
             async with worker(made.site) as running:
                 async with load(made.publisher, rate=2 * RATE, first=nth * MOST):
                     await until_parked(made, 100)
-                running.send(signal.SIGKILL)
-                await running.ended()
+                await kill(running)
             async with worker(made.site) as running:
                 await until_parked(made, 80)
                 await sick.recover()
                 await until_told_more(made, 20)
-                running.send(signal.SIGKILL)
-                await running.ended()
+                await kill(running)
             async with worker(made.site) as running:
                 await sick.until_served()
-                await until_all_told(made)
-                assert await running.stop() == 0
-        tell(await account_of(made, KILLED), times=2 * times)
+                await made.settle(running)
+        tell(await made.account(cause=KILLED), times=2 * times)
         sick.was_served_soon()
 
 
@@ -249,10 +235,10 @@ async def take_leash(made: Rig) -> str:
 
 
 @pytest.mark.fault("parking", "leash lost: the one delivery that tries the client taken out of its delay queue")
-@pytest.mark.timeout(300)
-async def test_leash_lost(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random, tell: Tell) -> None:
+@pytest.mark.timeout(600)
+async def test_leash_lost(made: Rig, chance: random.Random, tell: Tell) -> None:
     """The audit finds the bucket that nobody looks after. It is made thirty times as often here as by default."""
-    async with rig(tmp_path, amqp_url, prefix) as made, sick_in(made, chance) as sick:
+    async with sick_in(made, chance) as sick:
         async with worker(made.site, command=parks(audit_every=2)) as running:
             sick.fall(Down.REFUSES)
             await made.publisher.publish(range(100), rate=RATE)
@@ -265,6 +251,5 @@ async def test_leash_lost(tmp_path: Path, amqp_url: str, prefix: str, chance: ra
             [event] = sick.owed()
             assert f'"{event}"' in lost
             made.publisher.confirmed[event] = ["healthy"]
-            await until_all_told(made)
-            assert await running.stop() == 0
-        tell(await account_of(made, "told again"))
+            await made.settle(running)
+        tell(await made.account(cause="told again"))

@@ -7,16 +7,14 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import CLIENTS, Rig, rig
+from tests.faults.rig import CLIENTS, Rig
 from tests.rabbit_options import BUCKETS
-from tests.system import ledger
 from tests.system.broker import broker
 from tests.system.waiting import until
 from tests.system.worker_process import ROOT, worker
@@ -87,32 +85,25 @@ async def look_away(made: Rig) -> int:
 )  # fmt: skip
 @pytest.mark.timeout(1200)
 async def test_one_that_kills_the_process(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell, when: str, dying: tuple[str, ...]
+    made: Rig, form: Form[int], tell: Tell, when: str, dying: tuple[str, ...]
 ) -> None:
     """Only the poison reaches the limit and is buried. Everything that was prefetched beside it is delivered.
 
     In the short form workers die until it is the only one left, and most of its hundred lives are mere looks.
     """
-    count = form(120, 800)
-    async with rig(tmp_path, amqp_url, prefix) as made:
-        async with worker(made.site) as running:
-            assert await running.stop() == 0
-        await made.publisher.publish(range(count), rate=1000)
-        to_die = made.to_die | {(str(POISON), who): "delivery_limit" for who in dying}
-        tally = Counter(owed=len(CLIENTS) * count - len(to_die))
-        await live_and_die(made, killed_by(when, dying[0]), form(1, 0), tally)
-        looks = 0
-        if form(1, 0):
-            looks = await look_away(made)
-            await live_and_die(made, killed_by(when, dying[0]), 0, tally)
-        deaths, highest = tally["deaths"], tally["highest"]
-        print(f"{deaths} deaths; the neighbours were given back {highest} times at most; {looks} looks")  # noqa: T201  as the account is
-        assert deaths + tally["stops"] + looks >= LIMIT - 1
-        assert highest < LIMIT / 2
-        found = await ledger.in_rabbitmq(amqp_url, prefix)
-        buried = {each.headers.get("reason") for each in found if each.queue == "dead"}
-        assert ("delivery_limit" in buried) == (when == "telling")
-        cast = ledger.account(
-            made.publisher.confirmed, made.clients, found, to_die=to_die, cause="held by a worker that was killed"
-        )
-        tell(cast, times=deaths)
+    count = form(40, 800)
+    await made.publisher.publish(range(count), rate=1000)
+    made.expected = {**made.to_die, **{(str(POISON), who): "delivery_limit" for who in dying}}
+    tally = Counter(owed=len(CLIENTS) * count - len(made.to_die))
+    await live_and_die(made, killed_by(when, dying[0]), form(1, 0), tally)
+    looks = 0
+    if form(1, 0):
+        looks = await look_away(made)
+        await live_and_die(made, killed_by(when, dying[0]), 0, tally)
+    deaths, highest = tally["deaths"], tally["highest"]
+    print(f"{deaths} deaths; the neighbours were given back {highest} times at most; {looks} looks")  # noqa: T201  as the account is
+    assert deaths + tally["stops"] + looks >= LIMIT - 1
+    assert highest < LIMIT / 2
+    buried = {each.headers.get("reason") for each in await made.found(["dead"])}
+    assert ("delivery_limit" in buried) == (when == "telling")
+    tell(await made.account(cause="held by a worker that was killed"), times=deaths)

@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.faults import killed_before_ack
 from tests.system.clients import Clients, Hit
 from tests.system.command import environment, notifier
@@ -26,6 +28,7 @@ async def run(site: Site, *words: str) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.timeout(600)
 async def test_killed_between_the_confirm_and_the_ack(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Each is told; at most once more than without the kill, since two copies of one delivery may be on their way."""
     well = False

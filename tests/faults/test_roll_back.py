@@ -23,12 +23,10 @@ from tests.faults.parking_rig import (
     SECONDS,
     Down,
     Sick,
-    account_of,
     buckets,
     parked,
     parks,
     sick_in,
-    until_all_told,
     until_parked,
 )
 from tests.faults.rig import Rig, load, rig
@@ -77,6 +75,7 @@ class Releases:
 
     def __init__(self, made: Rig, sick: Sick, code: Path, stack: AsyncExitStack) -> None:
         self.running: list[WorkerProcess] = []
+        made.queues = [*buckets(PARKED_FOR), *QUEUES[BUCKETS:]]
         folder = made.site.folder / "before"
         folder.mkdir()
         site = Site(folder, made.urls[0], made.prefix)
@@ -103,17 +102,6 @@ class Releases:
         """Stop the one that has run for longest."""
         old, *self.running = self.running
         await replace(old, self.running)
-
-    async def stop(self) -> None:
-        """Stop both."""
-        for each in self.running:
-            assert await each.stop() == 0
-
-
-async def told(made: Rig, tell: Tell, times: int) -> None:
-    """Cast the account."""
-    queues = [*buckets(PARKED_FOR), *QUEUES[BUCKETS:]]
-    tell(await account_of(made, CAUSE, queues), times=times)
 
 
 @pytest.mark.fault(
@@ -146,9 +134,8 @@ async def test_update(
             await until_parked(made, 40, PARKED_FOR)
             await sick.recover()
             await sick.until_served()
-        await until_all_told(made)
-        await releases.stop()
-        await told(made, tell, 2)
+        await made.settle(*releases.running)
+        tell(await made.account(cause=CAUSE), times=2)
         assert sick.lags[-1].lag < sick.lags[-1].down / 2 + SECONDS
 
 
@@ -183,7 +170,6 @@ async def test_roll_back(
         await sick.recover()
         await sick.until_served()
         assert await parked(made, PARKED_FOR) == 0
-        await until_all_told(made)
-        await releases.stop()
-        await told(made, tell, 2)
+        await made.settle(*releases.running)
+        tell(await made.account(cause=CAUSE), times=2)
         assert sick.lags[-1].lag < PARKED_FOR + SECONDS

@@ -8,12 +8,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from itertools import count
-from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import CLIENTS, Rig, judge, rig
+from tests.faults.rig import CLIENTS, Rig, judge
 from tests.system.clients import Hit
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -85,13 +84,11 @@ async def alarms(running: WorkerProcess) -> list[str]:
 @pytest.mark.fault(
     "worker", "two replaced one after the other, as a rolling update does: a new one ready, an old one drained"
 )
-@pytest.mark.timeout(300)
-async def test_a_rolling_update_is_not_noticed(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
-) -> None:
+@pytest.mark.timeout(600)
+async def test_a_rolling_update_is_not_noticed(made: Rig, form: Form[int], tell: Tell) -> None:
     """Nothing is lost, no client is told twice, the other workers stay ready, and no metric alerts."""
     rounds = form(1, 5)
-    async with rig(tmp_path, amqp_url, prefix) as made, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         install(made)
         running = [await stack.enter_async_context(worker(made.site)) for _ in range(2)]
         over = asyncio.Event()

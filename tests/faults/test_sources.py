@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import random
-import signal
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ import pytest
 from yarl import URL
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import CLIENTS, Rig, load, rig
+from tests.faults.rig import CLIENTS, Rig, kill, load, rig
 from tests.rabbitmq_node import RabbitmqNode
-from tests.system import ledger
 from tests.system.broker import QUEUES, broker
 from tests.system.clients import Hit
 from tests.system.command import notifier
@@ -30,7 +28,7 @@ from tests.system.worker_process import worker
 
 THEIRS = "theirs"
 OWN = "source.shop"
-BACK = 60.0  # seconds for a worker to find a broker that boots
+BACK = 120.0  # seconds for a worker to find a broker that boots
 
 
 class Shop(Publisher):
@@ -52,7 +50,7 @@ async def shop(folder: Path, url: str, prefix: str, *, declared: bool = True) ->
     """An installation with one source. Twenty of its messages are in hand at a time; the rest waits in its queue."""
     async with rig(folder, url, prefix) as made:
         made.publisher = Shop(made.urls, prefix, CLIENTS, exchange=THEIRS)
-        made.clients.judge = takes
+        made.clients.judge, made.expected, made.queues = takes, {}, (*QUEUES, OWN)
         words = {"sub": "user", "sid": "sid", "clients": "clients"}
         bind = [{"exchange": f"{prefix}.{THEIRS}"}]
         made.site.config["sources"] = {"shop": {"issuer": ISSUER, "event": words, "bind": bind}}
@@ -70,20 +68,8 @@ async def declare(url: str, prefix: str) -> None:
         await channel.declare_exchange(f"{prefix}.{THEIRS}", "fanout", durable=True)
 
 
-async def settled(made: Rig) -> None:
-    """Wait until every client was told of every event that the broker has confirmed."""
-    wanted = len(CLIENTS) * len(made.publisher.confirmed)
-    await made.clients.until(lambda: len(made.clients.accepted) >= wanted, 120)
-
-
-async def account(made: Rig, cause: str) -> ledger.Account:
-    """The account, with the queue of the source."""
-    found = await ledger.in_rabbitmq(made.urls[0], made.prefix, (*QUEUES, OWN))
-    return ledger.account(made.publisher.confirmed, made.clients, found, resent=made.publisher.resent, cause=cause)
-
-
 @pytest.mark.fault("broker", "killed by SIGKILL and restarted, while events wait in the queue of a source")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_the_broker_is_killed(
     tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
@@ -100,13 +86,12 @@ async def test_the_broker_is_killed(
                 await asyncio.to_thread(own_node.start)
                 await running.until_ready(patience=BACK)
             await made.more(60, BACK)
-        await settled(made)
-        assert await running.stop() == 0
-        tell(await account(made, "acked to a broker that was killed"), times=times)
+        await made.settle(running)
+        tell(await made.account(cause="acked to a broker that was killed"), times=times)
 
 
 @pytest.mark.fault("worker", "killed by SIGKILL with events of a source in hand")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_workers_are_killed(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
@@ -121,15 +106,14 @@ async def test_workers_are_killed(
             async with worker(made.site) as running:
                 await made.more(30)
                 await asyncio.sleep(chance.uniform(0, 0.5))
-                running.send(signal.SIGKILL)
-                await running.ended()
+                await kill(running)
         async with worker(made.site) as running:
             await publishing
-            await settled(made)
-            assert await running.stop() == 0
-        tell(await account(made, "held by a worker that was killed"), times=times)
+            await made.settle(running)
+        tell(await made.account(cause="held by a worker that was killed"), times=times)
 
 
+@pytest.mark.timeout(600)
 async def test_an_exchange_that_is_missing_or_not_ours_to_read(
     tmp_path: Path, own_node: RabbitmqNode, queues: str
 ) -> None:
@@ -158,13 +142,14 @@ async def test_an_exchange_that_is_missing_or_not_ours_to_read(
         await running.until_said("source_bound")
         made.publisher = Shop([own_node.url], queues, CLIENTS, exchange=THEIRS)
         await made.publisher.publish(range(3), rate=100)
-        await settled(made)
+        await made.until_settled()
         made.site.config["sources"]["shop"]["bind"].append({"exchange": "another"})
         made.site.write()
         await running.until_said("reload_needs_restart", lambda line: line["settings"] == ["sources.shop.bind"])
         assert await running.stop() == 0
 
 
+@pytest.mark.timeout(600)
 async def test_what_came_by_no_exchange_or_too_late(tmp_path: Path, own_node: RabbitmqNode, queues: str) -> None:
     """Each is a dead letter that names the source. Once replayed, it is read by the mapping."""
     url = own_node.url

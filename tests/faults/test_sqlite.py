@@ -1,9 +1,7 @@
-"""The embedded queue under load: a worker that is killed, a disk that fills, a file that somebody else has locked."""
+"""The embedded queue under load: a disk that fills, a file that somebody else has locked."""
 
 import asyncio
 import contextlib
-import random
-import signal
 import sqlite3
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded
-from tests.faults.rig import load
+from tests.faults.rig import kill, load
 from tests.faults.test_workers import KILLED
 from tests.small_disk import filled, small_disk
 from tests.system.waiting import until
@@ -30,31 +28,11 @@ async def until_problem(running: WorkerProcess, text: str | None) -> None:
     await until(lambda: running.get("/readyz"), good)
 
 
-@pytest.mark.fault("embedded queue", "worker killed by SIGKILL at random moments, each time with deliveries in flight")
-@pytest.mark.timeout(900)
-async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: random.Random, tell: Tell) -> None:
-    """The publisher finds nobody, or an answer that is cut off, and sends again."""
-    times = form(3, 20)
-    async with embedded(tmp_path) as made:
-        async with load(made.publisher, rate=100) as end:
-            for _ in range(times):
-                async with worker(made.site) as running:
-                    await made.more(1)
-                    await asyncio.sleep(chance.uniform(0, 1))
-                    running.send(signal.SIGKILL)
-                    await running.ended()
-            async with worker(made.site) as running:
-                await end()
-                await made.until_settled()
-                assert await running.stop() == 0
-        tell(await made.account(cause=KILLED), times=times)
-
-
 @pytest.mark.fault("embedded queue", "disk full while events come, then free again")
 @pytest.mark.timeout(900)
 async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """While the disk is full, publishers get 503, and probe and log say why. Then all goes on by itself."""
-    times = form(2, 10)
+    times = form(1, 10)
     with small_disk(tmp_path / "disk", mib=12) as disk:
         async with embedded(tmp_path, disk / "queue.db") as made, worker(made.site) as running:
             async with load(made.publisher, rate=100):
@@ -105,13 +83,11 @@ async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell
                         await made.more(100)
                         with filled(disk):
                             await made.publisher.until_answered(503, made.publisher.answers[503] + 5, 60)
-                            running.send(signal.SIGKILL)
-                            await running.ended()
+                            await kill(running)
                             await start_on_a_full_disk(made)
                 async with worker(made.site) as running:
                     await end()
-                    await made.until_settled()
-                    assert await running.stop() == 0
+                    await made.settle(running)
             tell(await made.account(cause=KILLED), times=times)
 
 

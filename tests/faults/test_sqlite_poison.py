@@ -44,12 +44,12 @@ async def test_one_that_kills_the_process(tmp_path: Path, form: Form[int], tell:
 
     In the short form workers die until it is the only one left, and the rest of its hundred lives are mere looks.
     """
-    count, left = form(120, 800), form(1, 0)
+    count, left = form(40, 800), form(1, 0)
     async with embedded(tmp_path) as made:
         async with worker(made.site, ready=False, command=killed_by("reading", CLIENTS[0])) as running:
             await made.publisher.publish(range(count), rate=200)
-            to_die = made.to_die | {(str(POISON), who): "delivery_limit" for who in CLIENTS}
-            owed = len(CLIENTS) * count - len(to_die)
+            made.expected = {**made.to_die, **{(str(POISON), who): "delivery_limit" for who in CLIENTS}}
+            owed = len(CLIENTS) * count - len(made.to_die)
             await made.clients.until(lambda: len(made.clients.accepted) >= owed, PATIENCE)
 
             async def rest() -> int:
@@ -63,12 +63,4 @@ async def test_one_that_kills_the_process(tmp_path: Path, form: Form[int], tell:
         print(f"{deaths} deaths; the neighbours were given back {highest} times at most; {looks} looks")  # noqa: T201  as the account is
         assert deaths + looks >= DELIVERY_LIMIT - 1  # at which a worker that lives long enough buries it
         assert highest < DELIVERY_LIMIT / 2
-        cast = ledger.account(
-            made.publisher.confirmed,
-            made.clients,
-            ledger.in_sqlite(made.file),
-            to_die=to_die,
-            resent=made.publisher.resent,
-            cause=KILLED,
-        )
-        tell(cast, times=deaths)
+        tell(await made.account(cause=KILLED), times=deaths)

@@ -2,34 +2,32 @@
 
 import asyncio
 import signal
-from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import CLIENTS, answers, rig
+from tests.faults.rig import CLIENTS, Rig, answers
 from tests.system.worker_process import worker
 
 ANSWER = 0.1  # seconds: so that at any moment some are under way, and six seconds of events are no flood
 
 
 @pytest.mark.fault("worker", "frozen by SIGSTOP for 6 s, past the deadline of every attempt under way")
-@pytest.mark.timeout(300)
-async def test_no_client_is_blamed(tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell) -> None:
+@pytest.mark.timeout(600)
+async def test_no_client_is_blamed(made: Rig, form: Form[int], tell: Tell) -> None:
     """Answers lay unread or deadlines passed meanwhile, which is no fault of the clients."""
     times = form(1, 5)
-    async with rig(tmp_path, amqp_url, prefix) as made:
-        made.clients.judge = answers(0, ANSWER)  # a client that fails would rightly rest
-        async with worker(made.site) as running:
-            publishing = asyncio.create_task(made.publisher.publish(range(300 * times), rate=30))
-            for _ in range(times):
-                await made.more(200)
-                running.send(signal.SIGSTOP)
-                await asyncio.sleep(6)
-                running.send(signal.SIGCONT)
-            await publishing
-            await made.until_settled()
-            rests = {name: await running.metric("deferrals_total", client_id=name, cause="circuit") for name in CLIENTS}
-            assert await running.stop() == 0
-        assert rests == dict.fromkeys(CLIENTS, 0)
-        tell(await made.account(cause="under way in the frozen worker"), times=times)
+    made.clients.judge = answers(0, ANSWER)  # a client that fails would rightly rest
+    async with worker(made.site) as running:
+        publishing = asyncio.create_task(made.publisher.publish(range(form(120, 300) * times), rate=30))
+        for _ in range(times):
+            await made.more(100)
+            running.send(signal.SIGSTOP)
+            await asyncio.sleep(6)
+            running.send(signal.SIGCONT)
+        await publishing
+        await made.until_settled()
+        rests = {name: await running.metric("deferrals_total", client_id=name, cause="circuit") for name in CLIENTS}
+        assert await running.stop() == 0
+    assert rests == dict.fromkeys(CLIENTS, 0)
+    tell(await made.account(cause="under way in the frozen worker"), times=times)

@@ -5,21 +5,19 @@ Nothing is lost, and for each death a client is told of a session once more at m
 
 import asyncio
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.embedded_rig import embedded
 from tests.faults.http_publisher import HttpPublisher
-from tests.faults.rig import Rig, rig
-from tests.faults.web_rig import SAME_SUB, WebFace, faced, most_told_again
+from tests.faults.rig import Rig
+from tests.faults.web_rig import SAME_SUB, faced, most_told_again
 from tests.system.worker_process import ROOT, worker
 
 SIGN_OUT = "killed by SIGKILL when a `POST /v1/sign-outs` is durable and not answered; its sender repeats it"
 TOKEN = "killed by SIGKILL when an upstream's logout token is durable and not answered; the upstream repeats it"
 HELD = "held by a worker that was killed"
-NTH = 100  # of a worker's requests is never answered; others are under way then, and deliveries too
+NTH = 50  # of a worker's requests is never answered; others are under way then, and deliveries too
 RATE = 100.0
 
 
@@ -32,53 +30,41 @@ async def killed(made: Rig, sender: HttpPublisher, times: int) -> None:
             assert await running.ended() < 0
     async with worker(made.site) as running:
         await publishing
-        await made.until_settled()
-        assert await running.stop() == 0
+        await made.settle(running)
     assert len(sender.resent) >= times
     assert most_told_again(made.clients) <= times
 
 
-async def signed_out(face: WebFace, times: int) -> None:
-    """By an identity server whose users wait for a page."""
-    await killed(face.made, face.signing_out, times)
-    assert face.signing_out.pages == len(face.made.publisher.confirmed)
-
-
-@pytest.mark.fault("worker", SIGN_OUT)
-@pytest.mark.timeout(300)
-async def test_sign_outs_on_rabbitmq(tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell) -> None:
-    """Every answer that came at last has a page."""
+@pytest.mark.parametrize(
+    "installation",
+    [
+        pytest.param("rabbitmq", marks=pytest.mark.fault("worker", SIGN_OUT)),
+        pytest.param("sqlite", marks=pytest.mark.fault("embedded queue", SIGN_OUT)),
+    ],
+    indirect=True,
+)
+@pytest.mark.timeout(600)
+async def test_sign_outs(installation: Rig, form: Form[int], tell: Tell) -> None:
+    """By an identity server whose users wait for a page. Every answer that came at last has one."""
     times = form(1, 10)
-    async with rig(tmp_path, amqp_url, prefix) as made, faced(made, {}) as face:
-        await signed_out(face, times)
-        tell(await made.account(cause=HELD), times=times)
+    async with faced(installation, {}) as face:
+        await killed(installation, face.signing_out, times)
+        assert face.signing_out.pages == len(installation.publisher.confirmed)
+        tell(await installation.account(cause=HELD), times=times)
 
 
-@pytest.mark.fault("embedded queue", SIGN_OUT)
-@pytest.mark.timeout(300)
-async def test_sign_outs_on_sqlite(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """The same."""
-    times = form(1, 10)
-    async with embedded(tmp_path) as made, faced(made, {}) as face:
-        await signed_out(face, times)
-        tell(await made.account(cause=HELD), times=times)
-
-
-@pytest.mark.fault("upstream", TOKEN)
-@pytest.mark.timeout(300)
-async def test_tokens_on_rabbitmq(tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell) -> None:
+@pytest.mark.parametrize(
+    "installation",
+    [
+        pytest.param("rabbitmq", marks=pytest.mark.fault("upstream", TOKEN)),
+        pytest.param("sqlite", marks=pytest.mark.fault("embedded queue", TOKEN)),
+    ],
+    indirect=True,
+)
+@pytest.mark.timeout(600)
+async def test_tokens(installation: Rig, form: Form[int], tell: Tell) -> None:
     """The next worker has not seen the token; the event that it becomes has the same id."""
     times = form(1, 10)
-    async with rig(tmp_path, amqp_url, prefix) as made, faced(made, {"login": SAME_SUB}) as face:
-        await killed(made, face.upstreams["login"], times)
-        tell(await made.account(cause=HELD), times=times)
-
-
-@pytest.mark.fault("embedded queue", TOKEN)
-@pytest.mark.timeout(300)
-async def test_tokens_on_sqlite(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """The same."""
-    times = form(1, 10)
-    async with embedded(tmp_path) as made, faced(made, {"login": SAME_SUB}) as face:
-        await killed(made, face.upstreams["login"], times)
-        tell(await made.account(cause=HELD), times=times)
+    async with faced(installation, {"login": SAME_SUB}) as face:
+        await killed(installation, face.upstreams["login"], times)
+        tell(await installation.account(cause=HELD), times=times)

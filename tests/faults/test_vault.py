@@ -39,7 +39,7 @@ async def until_held(running: WorkerProcess, wanted: float) -> None:
 @pytest.mark.fault(
     "signing key", "in a Vault that is sealed under load: deliveries wait, and follow once it is unsealed"
 )
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_sealed(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """Each time it is unsealed all goes on by itself, with the token that it had. That token is in no log."""
     times = form(1, 5)

@@ -151,8 +151,7 @@ async def test_nobody_feels_a_flood(tmp_path: Path, form: Form[int], tell: Tell)
                 async with reported(face, seen):
                     await installed.goes_on()
             await until(lambda: installed.page(context), lambda status: status == 200)
-            await made.until_settled()
-            assert await running.stop() == 0
+            await made.settle(running)
         grown = (installed.largest - before) / 2**20
         told = f"probes took {installed.slowest:.2f} s at most, the worker grew by {grown:.0f} MiB"
         print(told, dict(seen))  # noqa: T201  as the account is

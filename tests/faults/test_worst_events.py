@@ -14,7 +14,7 @@ import pytest
 from notifier.domain.event_entries import MISTAKES
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
-from tests.faults.rig import Rig, rig
+from tests.faults.rig import Rig
 from tests.faults.test_mutated_messages import resident
 from tests.faults.worst_events import NOBODY, WORST, worst
 from tests.system.broker import broker
@@ -98,29 +98,27 @@ async def one_behind(made: Rig, number: int) -> float:
     return late
 
 
+@pytest.mark.alone
 @pytest.mark.fault("publisher", "the worst events of 128 KiB in a row: nobody waits for them, and nothing grows")
 @pytest.mark.timeout(900)
-async def test_the_worst_events_in_a_row(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
-) -> None:
+async def test_the_worst_events_in_a_row(made: Rig, form: Form[int], tell: Tell) -> None:
     """A logout behind a hundred of them comes at once. Each becomes one dead letter, no larger than the event."""
     count = form(AT_ONCE, 10 * AT_ONCE)
     bodies = list(worst(count))
-    async with rig(tmp_path, amqp_url, prefix) as made:
-        made.site.config["registry"]["grace"] = "6s"  # so that those of no issuer are put off, and again
-        made.site.write()
-        async with worker(made.site) as running, broker(amqp_url, prefix) as rabbit:
-            async with watched(running) as watch:
-                await asyncio.gather(*(rabbit.publish(body) for body in bodies[:AT_ONCE]))
-                late = [await one_behind(made, 0)]
-                for start in range(AT_ONCE, count, AT_ONCE):  # more than are taken at a time
-                    await asyncio.gather(*(rabbit.publish(body) for body in bodies[start : start + AT_ONCE]))
-                await one_behind(made, 1)
-                await made.until_settled()
-                await rabbit.until_depths({"dead": count + len(made.to_die)}, PATIENCE)
-            assert await running.stop() == 0
-            letters = [letter for letter in await rabbit.dead_letters() if letter.headers["client_id"] != "refusing"]
-        tell(await made.account(), times=count)
+    made.site.config["registry"]["grace"] = "6s"  # so that those of no issuer are put off, and again
+    made.site.write()
+    async with worker(made.site) as running, broker(made.urls[0], made.prefix) as rabbit:
+        async with watched(running) as watch:
+            await asyncio.gather(*(rabbit.publish(body) for body in bodies[:AT_ONCE]))
+            late = [await one_behind(made, 0)]
+            for start in range(AT_ONCE, count, AT_ONCE):  # more than are taken at a time
+                await asyncio.gather(*(rabbit.publish(body) for body in bodies[start : start + AT_ONCE]))
+            await one_behind(made, 1)
+            await made.until_settled()
+            await rabbit.until_depths({"dead": count + len(made.to_die)}, PATIENCE)
+        assert await running.stop() == 0
+        letters = [letter for letter in await rabbit.dead_letters() if letter.headers["client_id"] != "refusing"]
+    tell(await made.account(), times=count)
     assert len(letters) == count
     readable = Counter(body for body in bodies if NOBODY.encode() not in body)
     assert Counter(letter.body for letter in letters if letter.type == UNREADABLE) == readable
@@ -128,41 +126,22 @@ async def test_the_worst_events_in_a_row(
     watch.check(late)
 
 
-@pytest.mark.fault("publisher", "the worst events of 128 KiB by HTTP: nobody waits for them, and nothing grows")
-@pytest.mark.timeout(900)
-async def test_the_worst_events_by_http(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
-) -> None:
-    """They come a hundred at a time, and each is answered with its first mistakes."""
-    async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site) as running:
-        watch, late = await posted(made, running, form(1, 10))
-        await made.until_settled()
-        assert await running.stop() == 0
-        tell(await made.account(), times=form(1, 10) * AT_ONCE)
-    watch.check(late)
-
-
+@pytest.mark.alone
 @pytest.mark.fault("embedded queue", "the worst events of 128 KiB by HTTP: nobody waits for them, and nothing grows")
 @pytest.mark.timeout(900)
-async def test_the_worst_events_on_the_embedded_queue(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """As on RabbitMQ: the answer says what is wrong."""
+async def test_the_worst_events_by_http(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+    """They come a hundred at a time, and each is answered with its first mistakes."""
+    rounds = form(1, 10)
     async with embedded(tmp_path) as made, worker(made.site) as running:
-        watch, late = await posted(made, running, form(1, 10))
-        await made.until_settled()
-        assert await running.stop() == 0
-        tell(await made.account(), times=form(1, 10) * AT_ONCE)
+        late: list[float] = []
+        async with watched(running) as watch:
+            for number in range(rounds):
+                sending = [asyncio.ensure_future(running.post(body)) for body in worst(AT_ONCE)]
+                await asyncio.sleep(0)
+                late.append(await one_behind(made, number))
+                for status, told in await asyncio.gather(*sending):
+                    assert status == 400
+                    assert 0 < len(told["mistakes"]) <= MISTAKES + 1
+        await made.settle(running)
+        tell(await made.account(), times=rounds * AT_ONCE)
     watch.check(late)
-
-
-async def posted(made: Rig, running: WorkerProcess, rounds: int) -> tuple[Watch, list[float]]:
-    """Post the worst events, a hundred at a time, and a logout behind them each time: how late each of these came."""
-    late: list[float] = []
-    async with watched(running) as watch:
-        for number in range(rounds):
-            sending = [asyncio.ensure_future(running.post(body)) for body in worst(AT_ONCE)]
-            await asyncio.sleep(0)
-            late.append(await one_behind(made, number))
-            for status, told in await asyncio.gather(*sending):
-                assert status == 400
-                assert 0 < len(told["mistakes"]) <= MISTAKES + 1
-    return watch, late

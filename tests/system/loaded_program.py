@@ -3,6 +3,8 @@
 multiprocessing's fork server loads the code once for a run of tests, and forks a process for each command. That process
 has the arguments, the folder, the environment, the streams and the exit of one that a shell starts. The shell itself
 starts every command of the documents in `test_document_commands.py`, `test_tutorial.py` and `test_readme.py`.
+
+A program that changes the command, a file `….py`, can be the first argument instead.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -155,11 +158,15 @@ class _Command:
         time.tzset()
         # Started in the background by a shell, the tests themselves ignore SIGINT, and would hand that down.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.argv = ["notifier", *arguments]
-        from notifier.cli import main  # noqa: PLC0415  whoever asks for the command has no need of it
-
         try:
-            main()
+            if arguments[0].endswith(".py"):
+                sys.argv = [*arguments]
+                runpy.run_path(arguments[0], run_name="__main__")
+            else:
+                from notifier.cli import main  # noqa: PLC0415  whoever asks for the command has no need of it
+
+                sys.argv = ["notifier", *arguments]
+                main()
         except Exception:  # noqa: BLE001  as Python does at the end of a program
             sys.excepthook(*sys.exc_info())
             sys.exit(1)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-PATIENCE = 30.0  # seconds until a wait of a test is a failure
+PATIENCE = 90.0  # seconds until a wait of a test is a failure
 EVERY = 0.05
 
 T = TypeVar("T")

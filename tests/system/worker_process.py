@@ -199,7 +199,9 @@ async def worker(
         name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR")
     }
     environment |= {"PYTHONPATH": str(ROOT), **(settings or {})}
-    words = ("run", "-c", str(site.file))
+    words: tuple[str, ...] = ("run", "-c", str(site.file))
+    if command is not None and command[0] == sys.executable and command[1].endswith(".py"):
+        words, command = (*command[1:], *words), None
     process: Process | LoadedProcess
     if command is None:
         process = await start_loaded(words, cwd=site.folder, env=environment, limit=LONGEST_LINE)
