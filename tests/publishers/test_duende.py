@@ -152,7 +152,7 @@ def read(event: dict[str, Any]) -> SessionEnded:
     """The event as a worker reads it, after the publisher's broker user was checked."""
     jsonschema.validate(event, event_schema(), format_checker=jsonschema.FormatChecker())
     body = json.dumps(event).encode()
-    message = Message(lane=Lane.EVENTS, body=body, tag=1, user_id="idp", message_id=event["id"])
+    message = Message(lane=Lane.EVENTS, body=body, tag=1, user_id=USER, message_id=event["id"])
     found = understand(message, max_bytes=131_072, new_id=lambda: "made up", now=2e9)
     assert found.wrong is None
     return found.event
@@ -261,6 +261,9 @@ def test_what_it_links_to_is_there() -> None:
 # ── its broker user ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+USER = "idp-of-duende"  # users are of the whole node, which other tests share
+
+
 @pytest.fixture
 def user(rabbitmq: RabbitmqNode | None) -> Iterator[str]:
     """Whom the README has its reader make, on a broker with notifier's topology; the URL."""
@@ -269,18 +272,18 @@ def user(rabbitmq: RabbitmqNode | None) -> Iterator[str]:
     (line,) = re.findall(r"rabbitmqctl (set_permissions .*)", README)
     options = rabbit_options(rabbitmq.url, PREFIX)
     asyncio.run(declare_topology(options, Settling(seconds=0)))
-    rabbitmq.ctl("add_user", "idp", "secret")
-    rabbitmq.ctl(*shlex.split(line))
+    rabbitmq.ctl("add_user", USER, "secret")
+    rabbitmq.ctl(*(USER if word == "idp" else word for word in shlex.split(line)))
     try:
-        yield rabbitmq.url.replace("guest:guest@", "idp:secret@")
+        yield rabbitmq.url.replace("guest:guest@", f"{USER}:secret@")
     finally:
-        rabbitmq.ctl("delete_user", "idp")
+        rabbitmq.ctl("delete_user", USER)
         asyncio.run(delete_topology(options))
 
 
 async def test_the_user_of_the_readme_may_publish_and_nothing_else(user: str) -> None:
     """To both exchanges, mandatory and in its own name; neither past them nor out of the queues."""
-    event = aio_pika.Message(b"{}", user_id="idp", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+    event = aio_pika.Message(b"{}", user_id=USER, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
 
     async def publish(exchange: str, routing_key: str = "session.ended") -> None:
         async with await aio_pika.connect(user) as connection:

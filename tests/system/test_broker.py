@@ -31,9 +31,9 @@ def event(number: int) -> dict[str, object]:
 async def test_a_broker_out_of_reach_is_found_again(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """At the start, and under load. Not ready meanwhile, but alive, and the API answers 503; every event is told."""
     account, at = amqp_url.removeprefix("amqp://").split("@")
-    host, port = at.split("/")[0].split(":")
+    (host, port), vhost = at.split("/")[0].split(":"), at.partition("/")[2]
     async with Clients(slowly) as clients, TcpProxy(host, int(port)) as way, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, f"amqp://{account}@127.0.0.1:{way.port}/", prefix)
+        site = Site(tmp_path, f"amqp://{account}@127.0.0.1:{way.port}/{vhost}", prefix)
         site.write_clients([client("shop", clients.url("shop"))])
         way.refuse()
         async with worker(site, ready=False) as running:

@@ -195,14 +195,14 @@ async def test_a_wrong_entry_never_takes_the_others_with_it(tmp_path: Path, amqp
 
 
 async def test_only_its_publishers_speak_for_an_issuer(
-    tmp_path: Path, rabbitmq: RabbitmqNode | None, amqp_url: str, prefix: str
+    tmp_path: Path, rabbitmq: RabbitmqNode | None, own_vhost: str, amqp_url: str, prefix: str
 ) -> None:
     """AMQP `user_id`, which the broker checks, decides; without one, or with another's, the event is dead."""
     if rabbitmq is None:
         pytest.skip("users can only be made on a node of our own")
     user = f"idp-of-{prefix}"
     await asyncio.to_thread(rabbitmq.ctl, "add_user", user, "idp-password")
-    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", "-p", "/", user, ".*", ".*", ".*")
+    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", "-p", own_vhost, user, ".*", ".*", ".*")
     idp_url = amqp_url.replace("guest:guest", f"{user}:idp-password")
     async with Clients() as clients:
         site = Site(tmp_path, amqp_url, prefix)
