@@ -152,7 +152,7 @@ def read(event: dict[str, Any]) -> SessionEnded:
     """The event as a worker reads it, after the publisher's broker user was checked."""
     jsonschema.validate(event, event_schema(), format_checker=jsonschema.FormatChecker())
     body = json.dumps(event).encode()
-    message = Message(lane=Lane.EVENTS, body=body, tag=1, user_id=USER, message_id=event["id"])
+    message = Message(lane=Lane.EVENTS, body=body, tag=1, user_id="idp", message_id=event["id"])
     found = understand(message, max_bytes=131_072, new_id=lambda: "made up", now=2e9)
     assert found.wrong is None
     return found.event
