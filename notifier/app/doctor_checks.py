@@ -177,6 +177,8 @@ class _Checks:
                 yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
         for fault in self._loaded.faults:
             yield warning(Area.CLIENT, fault.path, fault.text, "correct it where the client is registered")
+        for each in self._loaded.registry.all_beyond():
+            yield warning(Area.CLIENT, each.path, each.text, "write it in a `file` source, if it is meant")
         for name, text in self._sources.warnings:
             yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")
 

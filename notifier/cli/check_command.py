@@ -84,7 +84,8 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
     from notifier.settings.source_settings import open_exchanges
 
     settings, registry = loaded.settings, loaded.registry
-    told = (*loaded.warnings, *loaded.faults, *open_exchanges(settings.sources), *_unsigned(loaded))
+    of_clients = (*loaded.faults, *registry.all_beyond())
+    told = (*loaded.warnings, *of_clients, *open_exchanges(settings.sources), *_unsigned(loaded))
     issuers = {}
     for iss in settings.issuers:
         clients = registry.clients_of(iss).values()
@@ -110,6 +111,7 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
             {"source": layer.name, "clients": len(layer.rows), "cached": layer.name in sources.cached}
             for layer in loaded.layers
         ],
+        "sources": {name: {"speaks_for": list(source.speaks_for)} for name, source in registry.sources.items()},
         "upstreams": {name: _upstream(name, upstream, settings) for name, upstream in settings.upstreams.items()},
         "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {
@@ -172,6 +174,8 @@ def _in_words(summary: dict[str, Any]) -> str:
     for source in summary["registry"]:
         aside = " (from the cache)" if source["cached"] else ""
         lines.append(f"registry source {source['source']}: {counted(source['clients'], 'client')}{aside}")
+    for name, each in summary["sources"].items():
+        lines.append(f"source {name}: may end sessions at {', '.join(each['speaks_for'])}")
     for name, each in summary["upstreams"].items():
         whom = f"{each['issuer']}, as {', '.join(each['client_id'])}: posts to {each['path']}"
         lines.append(f"upstream {name}: {whom}, sessions at {each['iss']} by {each['resolve']}")

@@ -68,6 +68,18 @@ class FrontChannelWay(StrEnum):
 
 # Claims that the specification owns: neither `claims` nor `reason_claim` may name them (B10–B14).
 RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "sid", "events", "nonce"})
+IDENTIFYING_CLAIMS = frozenset(
+    {
+        "acr", "act", "address", "amr", "at_hash", "auth_time", "azp", "birthdate", "c_hash", "client_id", "cnf",
+        "entitlements", "family_name", "gender", "given_name", "groups", "may_act", "middle_name", "name", "nickname",
+        "picture", "preferred_username", "profile", "roles", "s_hash", "scope", "scp", "sub_jwk", "upn", "website",
+    }
+)  # fmt: skip
+"""By these, and by all whose name begins as IDENTIFYING_BEGINNINGS, services know a user and what the user may do.
+
+A token with one of them could pass for an ID token or an access token, so no logout token has one.
+"""
+IDENTIFYING_BEGINNINGS = ("email", "phone_number", "realm_access", "resource_access")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from notifier.domain.client import Client, Route
 from notifier.domain.delivery import Inline
+from notifier.domain.errors import Mistake
 from notifier.domain.source import Source
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -29,7 +30,8 @@ class Registry:
     """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names.
 
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
-    used, by issuer and `client_id`. `sources`: how the events of other servers are read, by name.
+    used, by issuer and `client_id`. `beyond`: what a source said of a client that it may not say, likewise.
+    `sources`: how the events of other servers are read, by name.
     """
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
@@ -39,7 +41,12 @@ class Registry:
     unregistered: Client | None = None
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    beyond: Mapping[str, Mapping[str, tuple[Mistake, ...]]] = field(default_factory=lambda: MappingProxyType({}))
     sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
+
+    def all_beyond(self) -> list[Mistake]:
+        """What sources said that they may not say, and was left away."""
+        return [each for of_issuer in self.beyond.values() for told in of_issuer.values() for each in told]
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """The registered clients of one issuer by `client_id`, in the order of the file."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import unquote
 
 from pydantic_core import to_json
 
@@ -70,8 +71,9 @@ class Translation:
 class Source:
     """A compiled source. `secret` are the names of headers that are kept nowhere, in lower case.
 
-    `realm` gives the key of `issuers`, if that is set. `members` are those of the event. `mentioned` are all names in
-    its expressions.
+    `issuer` and the values of `issuers` are those for which it may speak, whatever a document says. `realm` gives what
+    the document calls its issuer: the key of `issuers` or, without these, a name that must fit `issuer`. `members` are
+    those of the event. `mentioned` are all names in its expressions.
     """
 
     name: str
@@ -86,6 +88,12 @@ class Source:
     members: Mapping[str, Expression]
     secret: frozenset[str] = frozenset()
     mentioned: frozenset[str] = frozenset()
+
+    @property
+    def speaks_for(self) -> tuple[str, ...]:
+        """The issuers whose sessions it may end."""
+        own = () if self.issuer is None else (self.issuer,)
+        return tuple(dict.fromkeys((*own, *(self.issuers or {}).values())))
 
     def received(self, message: Message) -> Message:
         """The message with the headers that may be kept, and without a wish to be told its fate."""
@@ -208,27 +216,42 @@ class _Reading:
 
     def _issuer(self, reader: Reader, named: object) -> object:
         source = self._source
-        if source.issuers is not None and source.realm is not None:
+        if source.realm is not None:
             path = f"sources.{source.name}.issuers"
             try:
                 named = reader.value(source.realm)
             except ExpressionFailed as failed:
                 raise MalformedEvent([Mistake(path, str(failed))]) from None
             names = [str(each) for each in (named if isinstance(named, list) else [named]) if each not in (None, "")]
-            for name in names:
-                if (iss := source.issuers.get(name)) is not None:
-                    return iss
-            if names and names[0] in source.issuers.values():
-                return names[0]
             if names:
-                raise MalformedEvent([Mistake(path, f"{excerpt(names[0])} is not among them; add what it means")])
+                return self._meant(names, path)
             named = None
-        if named not in (None, ""):
-            return named
-        if source.issuer is None:
+        if named in (None, ""):
+            named = source.issuer
+        if named is None:
             text = "the document names none; set it"
             raise MalformedEvent([Mistake(f"sources.{source.name}.issuer", text)])
-        return source.issuer
+        if isinstance(named, str) and named not in source.speaks_for:
+            text = f"the document names {excerpt(named)}; this source speaks for {', '.join(source.speaks_for)} alone"
+            raise MalformedEvent([Mistake(f"sources.{source.name}.issuer", text)])
+        return named
+
+    def _meant(self, names: Sequence[str], path: str) -> str:
+        """The issuer that the document calls so: by `issuers`; without these, by the end of the only issuer.
+
+        The last name is the one for people, where there are several. Raises MalformedEvent.
+        """
+        source = self._source
+        if source.issuers is None:
+            iss = source.issuer or ""
+            if names[-1] in (iss, unquote(iss.rstrip("/").rpartition("/")[2])):
+                return iss
+            text = f"the document names {excerpt(names[-1])}, which does not fit {iss}; if it is the same, write "
+            raise MalformedEvent([Mistake(path, f'{text}issuers: {{"{excerpt(names[-1])}": "{iss}"}}')])
+        for name in names:
+            if (iss := source.issuers.get(name, "")) or (name == names[0] and name in source.speaks_for):
+                return iss or name
+        raise MalformedEvent([Mistake(path, f"{excerpt(names[0])} is not among them; add what it means")])
 
     def _with_spares(self, document: Unwrapped, data: Mapping[str, object]) -> Message:
         """The message with the id and the time that its event has if the mapping gave none."""

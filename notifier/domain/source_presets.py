@@ -13,8 +13,8 @@ from types import MappingProxyType
 class SourcePreset:
     """How events of one server are read.
 
-    `realm` says what a document calls its issuer where that is no `iss`: it is looked up in `issuers`, and not read at
-    all if the source has `issuer` alone. `server` and `ids` are for people: which versions, and what makes the id.
+    `realm` says what a document calls its issuer where that is no `iss`: it is looked up in `issuers`, or must fit
+    `issuer` where the source has that alone. `server` and `ids` are for people: which versions, and what makes the id.
     """
 
     server: str

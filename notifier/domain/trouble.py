@@ -31,6 +31,7 @@ class TroubleKind(StrEnum):
     PROXY = "proxy"
     JWKS_UNREAD = "jwks_unread"
     RESTART_NEEDED = "restart_needed"
+    BEYOND = "registry_source_beyond"
 
 
 EXPLAINED: Mapping[str, str] = MappingProxyType(
@@ -51,11 +52,12 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
         TroubleKind.PROXY: str(Cause.PROXY),
         TroubleKind.JWKS_UNREAD: "NotifierSigningKeyNotPublished",
         TroubleKind.RESTART_NEEDED: "NotifierRestartNeeded",
+        TroubleKind.BEYOND: "NotifierRegistryBeyond",
     }
 )
 """The section of the runbook for each kind."""
 
-MILD = frozenset({TroubleKind.JWKS_UNREAD, TroubleKind.RESTART_NEEDED})
+MILD = frozenset({TroubleKind.JWKS_UNREAD, TroubleKind.RESTART_NEEDED, TroubleKind.BEYOND})
 """Those that keep nothing from being delivered now."""
 
 _URGENCY = {str(kind): place for place, kind in enumerate(TroubleKind)}

@@ -22,6 +22,8 @@ from pydantic import (
 )
 
 from notifier.domain.client import (
+    IDENTIFYING_BEGINNINGS,
+    IDENTIFYING_CLAIMS,
     RESERVED_CLAIMS,
     Algorithm,
     Client,
@@ -117,6 +119,10 @@ def _proxy(value: str) -> str:
 def _free_claim(name: str) -> str:
     if name in RESERVED_CLAIMS:
         raise ValueError(f"the claim {name} belongs to the specification; choose another name")
+    if name in IDENTIFYING_CLAIMS or name.startswith(IDENTIFYING_BEGINNINGS):
+        raise ValueError(
+            f"the claim {name} says who somebody is, or may do what; no logout token has one: leave it away"
+        )
     return name
 
 

@@ -1,5 +1,6 @@
 """The registry: where clients are read from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
@@ -34,7 +35,15 @@ class RegistrySourceSettings(Section):
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="Its name in metrics and logs. Left out: its kind."
     )
-    issuer: IssuerId | None = Field(None, description="The issuer of its clients, if it does not say it itself.")
+    issuer: IssuerId | None = Field(
+        None, description="The issuer whose clients it may have. Left out: Keycloak's realm, else the only issuer."
+    )
+    issuers: tuple[IssuerId, ...] | None = Field(
+        None, min_length=1, description="The same for several: each client of its list names one of them."
+    )
+    clients: tuple[str, ...] | None = Field(
+        None, min_length=1, description='The clients it may have, as patterns: ["shop-*"]. Left out: all of the issuer.'
+    )
     every: Annotated[float, Lasting(above=0.2, most=600.0)] = Field(60.0, description="How often it is read, ± 10 %.")
     timeout: Annotated[float, Lasting(above=0.0, most=600.0)] = Field(30.0, description="Time for one reading.")
     file: ExistingFile | None = Field(None, description="YAML or JSON: a list of client metadata.")
@@ -56,17 +65,20 @@ class RegistrySourceSettings(Section):
         """Its name."""
         return self.name or self.kind
 
-    @property
-    def own_issuer(self) -> str | None:
-        """The issuer of its clients, where one setting or the kind itself tells it."""
-        if self.issuer is None and self.keycloak is not None:
-            return f"{self.keycloak.url}/realms/{quote(self.keycloak.realm, safe='')}"
-        return self.issuer
+    def speaks_for(self, configured: Sequence[str]) -> tuple[str, ...]:
+        """The issuers whose clients it may have, where these are configured. A file may have those of all.
 
-    @property
-    def may_name_issuers(self) -> bool:
-        """True if what it answers can name an issuer for each client."""
-        return self.file is not None or self.http is not None or (self.sql is not None and self.sql.query is not None)
+        Empty if nothing tells it: such a source is refused.
+        """
+        if self.issuers is not None:
+            return self.issuers
+        if self.issuer is not None:
+            return (self.issuer,)
+        if self.file is not None:
+            return tuple(configured)
+        if self.keycloak is not None:
+            return (f"{self.keycloak.url}/realms/{quote(self.keycloak.realm, safe='')}",)
+        return tuple(configured) if len(configured) == 1 else ()
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -74,6 +86,10 @@ class RegistrySourceSettings(Section):
         if len(given) != 1:
             found = f"; it has {' and '.join(given)}" if given else ""
             raise ValueError(f"needs one of {', '.join(KINDS)}{found}")
+        if self.issuer is not None and self.issuers is not None:
+            raise ValueError("issuer and issuers are both given; write all in issuers")
+        if self.file is not None and (self.issuers is not None or self.clients is not None):
+            raise ValueError("issuers and clients bound a list of others; a file is your own, and each row says it")
         if self.hydra is not None and self.issuer is None:
             raise ValueError("needs an issuer: Hydra's list of clients does not name it")
         return self

@@ -62,7 +62,8 @@ def test_a_client_of_no_issuer_of_ours_says_why_it_is_not_there(folder: Path) ->
     with sqlite3.connect(folder / "own.db") as database:
         database.execute("CREATE TABLE apps (client_id, issuer)")
         database.execute("INSERT INTO apps VALUES ('shop', NULL)")
-    _write(folder, {"sources": [{"sql": {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}}]})
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    _write(folder, {"sources": [{"sql": sql, "issuers": [ISS, OTHER]}]})
     done = notifier("clients", "show", "-c", "n.yaml", "shop", cwd=folder)
     assert done.returncode == 1
     assert "client 'shop' of registry source sql: issuer: is required, since there are 2 issuers" in done.stderr

@@ -19,10 +19,10 @@ DOCUMENT = {"user": "alice", "apps": ["a", "b"]}
 
 MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "a misspelt preset": ({"preset": "duend"}, {"preset": "did you mean duende?"}),
-    "no issuer": ({"event": EVENT, "issuer": None}, {"issuer": "is required, or event.iss"}),
-    "no issuer for a preset that names realms": (
-        {"preset": "keycloak_rabbitmq", "issuer": None},
-        {"issuer": "is required, or issuers"},
+    "no issuer, and several are configured": ({"event": EVENT, "issuer": None}, {"issuer": f'issuers: {{"{ISS}": '}),
+    "no issuer, where documents name one": (
+        {"preset": "duende", "issuer": None},
+        {"issuer": "there are 2: the one it"},
     ),
     "issuers, and nothing that says which": (
         {"event": EVENT, "issuer": None, "issuers": {"demo": DEMO}},
@@ -134,7 +134,16 @@ READ: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
     ),
     "headers in any case": ({"event": {**EVENT, "sid": '"$headers"."X-Sid"'}}, {}, {"sid": "h"}),
     "a property": ({"event": {**EVENT, "reason": '"$properties".app_id'}}, {}, {"reason": "shop-idp"}),
-    "the issuer that the document names": ({"event": {**EVENT, "iss": "issuer"}}, {"issuer": DEMO}, {"iss": DEMO}),
+    "the issuer that the document names": (
+        {"event": {**EVENT, "iss": "issuer"}, "issuers": {DEMO: DEMO}},
+        {"issuer": DEMO},
+        {"iss": DEMO},
+    ),
+    "a realm by its name": (
+        {"preset": "keycloak_rabbitmq", "issuer": DEMO},
+        {"type": "LOGOUT", "userId": "alice", "realmId": "7c1e", "realmName": "demo", "time": 1_800_000_000_000},
+        {"iss": DEMO, "sub": "alice", "clients": "*"},
+    ),
     "the issuer if it names none": ({"event": {**EVENT, "iss": "issuer"}}, {"issuer": ""}, {"iss": ISS}),
     "an issuer by its number": (
         {"event": {**EVENT, "iss": "tenant"}, "issuers": {"7": DEMO}},
@@ -215,9 +224,34 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
         {"sources.shop.issuer": "the document names none"},
     ),
     "no issuer anywhere": (
-        {"event": {**EVENT, "iss": "realm"}, "issuer": None},
+        {"event": {**EVENT, "iss": "realm"}, "issuer": None, "issuers": {"demo": DEMO}},
         {},
         {"sources.shop.issuer": "the document names none"},
+    ),
+    "another issuer than the source's": (
+        {"event": {**EVENT, "iss": "issuer"}},
+        {"issuer": DEMO},
+        {"sources.shop.issuer": f"the document names {DEMO}; this source speaks for {ISS} alone"},
+    ),
+    "another issuer in a preset's own member": (
+        {"preset": "duende"},
+        {"Issuer": DEMO, "SubjectId": "alice", "SessionId": "s", "ClientIds": ["a"]},
+        {"sources.shop.issuer": "speaks for"},
+    ),
+    "another realm than the issuer's": (
+        {"preset": "keycloak_rabbitmq", "issuer": DEMO},
+        {"type": "LOGOUT", "userId": "alice", "realmId": "demo", "realmName": "other", "time": 1},
+        {"sources.shop.issuers": f'if it is the same, write issuers: {{"other": "{DEMO}"}}'},
+    ),
+    "a realm by its id alone": (
+        {"preset": "keycloak_rabbitmq", "issuer": DEMO},
+        {"type": "LOGOUT", "userId": "alice", "realmId": "7c1e", "time": 1},
+        {"sources.shop.issuers": f'write issuers: {{"7c1e": "{DEMO}"}}'},
+    ),
+    "an issuer that is not among those of the source": (
+        {"preset": "duende", "issuers": {ISS: ISS}},
+        {"Issuer": DEMO, "SubjectId": "alice", "SessionId": "s", "ClientIds": ["a"]},
+        {"sources.shop.issuers": "is not among them"},
     ),
     "a list where an object is meant": (
         {"when": "type == 'LOGOUT'"},

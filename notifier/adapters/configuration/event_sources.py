@@ -75,13 +75,13 @@ class _Making:
         when = preset.when if given.when is None else given.when
         members = self._members(preset)
         realm = self._realm(preset, members)
-        self._check_issuers(preset, members)
+        self._check_issuers()
         proofs = () if given.http is None else (given.http.header, given.http.hmac and given.http.hmac.header)
         secret = {header.lower() for header in proofs if header}
         return Source(
             name=self.name,
             preset=given.preset,
-            issuer=given.issuer,
+            issuer=self._only(),
             issuers=given.issuers,
             realm=realm,
             envelopes=tuple(filter(None, map(self._envelope, range(len(named)), named))),
@@ -131,9 +131,10 @@ class _Making:
             self.wrong("event", "needs sub or sid, which say whose session ended")
 
     def _realm(self, preset: SourcePreset, members: Mapping[str, Expression]) -> Expression | None:
-        """What the document calls its issuer, to be looked up in `issuers`."""
+        """What the document calls its issuer, if that is no `iss`."""
         if self.given.issuers is None:
-            return None
+            own = "iss" in (self.given.event or {})
+            return None if own or preset.realm is None else self._expression("event.iss", preset.realm)
         own = self.given.event is not None and "iss" in self.given.event
         if preset.realm is not None and not own:
             return self._expression("event.iss", preset.realm)
@@ -143,14 +144,21 @@ class _Making:
             self.wrong("issuers", "needs event.iss, an expression for what a document calls its issuer")
         return members.get("iss")
 
-    def _check_issuers(self, preset: SourcePreset, members: Mapping[str, Expression]) -> None:
+    def _only(self) -> str | None:
+        """Of the source: where nothing says it, that of its Security Event Tokens, or the only one configured."""
+        given, known = self.given, self.issuers or ()
+        if given.issuer is not None or given.issuers is not None:
+            return given.issuer
+        if given.http is not None and given.http.set is not None and given.http.set.issuer in known:
+            return given.http.set.issuer
+        return known[0] if len(known) == 1 else None
+
+    def _check_issuers(self) -> None:
         given = self.given
-        wrong_preset = given.preset is not None and preset is _OWN
-        if given.issuer is None and given.issuers is None and not wrong_preset:
-            if preset.realm is not None and "iss" not in (given.event or {}):
-                self.wrong("issuer", "is required, or issuers, since a document names its realm or tenant alone")
-            elif "iss" not in members and "iss" not in (given.event or {}):
-                self.wrong("issuer", "is required, or event.iss, an expression for it")
+        if self.issuers and self._only() is None and given.issuers is None:
+            each = ", ".join(f'"{iss}": "{iss}"' for iss in self.issuers)
+            text = f"is required, since there are {len(self.issuers)}: the one it speaks for; or issuers: {{{each}}}"
+            self.wrong("issuer", text)
         places = {} if given.issuer is None else {"issuer": given.issuer}
         places |= {f"issuers.{name}": iss for name, iss in (given.issuers or {}).items()}
         for place, iss in places.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from notifier.adapters.configuration.loading import Loaded, load, log_faults
+from notifier.adapters.configuration.loading import Loaded, load, log_beyond, log_faults
 from notifier.adapters.configuration.reload_state import ReloadState
 from notifier.adapters.registries.answers import HeldAnswers
 from notifier.adapters.registries.clients_file import answered, no_collections
@@ -118,7 +118,7 @@ class LiveConfiguration:
             (each, nth) for nth, each in enumerate(now.settings.registry.all_sources) if each.called == name
         )
         layers = list(now.layers)
-        layers[nth] = answered(source, answer)
+        layers[nth] = answered(source, tuple(now.settings.issuers), answer)
         with no_collections():
             pause = PAUSE if now.layers[nth].read else 0  # a worker that has no clients yet has nothing to do beside
             laid = lay_again(now.needs, now.registry, now.layers, nth, layers[nth], lambda: time.sleep(pause))
@@ -130,6 +130,8 @@ class LiveConfiguration:
             write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=loss)
         told = set(now.faults)
         log_faults(new := [fault for fault in laid.faults if fault not in told])
+        known = set(now.registry.all_beyond())
+        log_beyond([each for each in laid.registry.all_beyond() if each not in known])
         self.answers.hold(source, answer)
         still = _still(now.faults, laid.registry)
         old = _clients_of(now.registry)

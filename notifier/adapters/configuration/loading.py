@@ -65,6 +65,7 @@ class Loaded:
         if more := len(self.warnings[TOLD:]):
             log.warning("settings_without_effect", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
+        log_beyond(self.registry.all_beyond())
 
 
 def log_faults(faults: Sequence[Mistake]) -> None:
@@ -74,6 +75,15 @@ def log_faults(faults: Sequence[Mistake]) -> None:
         log.warning("client_left_out", client=each.path, reason=each.text)
     if more := len(faults[TOLD:]):
         log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
+
+
+def log_beyond(told: Sequence[Mistake]) -> None:
+    """Log each thing that a registry source said of a client, and may not say."""
+    log = structlog.get_logger()
+    for each in told[:TOLD]:
+        log.warning("registry_source_beyond", client=each.path, reason=each.text)
+    if more := len(told[TOLD:]):
+        log.warning("registry_sources_beyond", more=more, hint="`notifier check` tells all")
 
 
 def load(
@@ -147,11 +157,34 @@ def _warnings(settings: Settings, layered: Layered) -> Iterator[Mistake]:
     if settings.delivery.circuit is not None:
         yield Mistake("delivery.circuit", NO_EFFECT)
     yield from layered.warnings
+    yield from _realms_by_name(layered.registry)
+    yield from _tokens_of_others(layered.registry)
     if settings.api is None:
         text = "has no effect without a section `api`, which opens the listener"
         yield from (Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http)
     yield from upstream_warnings(settings)
     yield from web_warnings(settings, layered.registry)
+
+
+def _realms_by_name(registry: Registry) -> Iterator[Mistake]:
+    """Sources whose documents may name a realm by its id alone, which nothing explains."""
+    for name, source in registry.sources.items():
+        if source.preset == "keycloak_rabbitmq" and source.issuers is None and source.realm is not None:
+            text = (
+                "an event that has the realm's id and not its name is refused: write"
+                f' issuers: {{"REALM-ID": "{source.issuer}"}}'
+            )
+            yield Mistake(f"sources.{name}.issuers", text)
+
+
+def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:
+    """Clients whose tokens look like those that other services take. Only a file can ask for both."""
+    for iss in registry.issuers:
+        for client in registry.clients_of(iss).values():
+            if client.token.typ == "JWT" and client.token.audience:
+                others = ", ".join(client.token.audience)
+                text = f"its tokens have typ JWT and are for {others} too, which may believe them: leave one away"
+                yield Mistake(f"client {client.client_id!r}", text)
 
 
 def _mistakes_at_start(settings: Settings) -> list[Mistake]:

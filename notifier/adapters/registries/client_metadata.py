@@ -4,7 +4,7 @@ It does not know where the metadata comes from. It is made for 100,000 clients: 
 that one mistake neither hides nor slows the others, and all clients share what they do not set themselves.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -69,6 +69,7 @@ class RegistryBuilder:
         self._defaults = settings.registry.defaults
         self._aliases: dict[str, dict[str, str]] = {}
         self._faults: dict[str, dict[str, str]] = {}
+        self._beyond: dict[str, dict[str, tuple[Mistake, ...]]] = {}
 
     def registry(self) -> Registry:
         """The snapshot of the clients that were added."""
@@ -84,13 +85,21 @@ class RegistryBuilder:
             unregistered=self._template,
             aliases=self._aliases,
             faults=self._faults,
+            beyond=self._beyond,
             sources=compile_sources(self._settings)[0],
         )
 
-    def name(self, iss: str, client_id: str, aliases: object) -> None:
-        """Note other names of a client."""
-        if isinstance(aliases, list):
-            self._aliases.setdefault(iss, {}).update({str(alias): client_id for alias in aliases})
+    def name(self, iss: str, client_id: str, aliases: object) -> list[tuple[str, str]]:
+        """Note other names of a client. Returns those that another client has already, with its `client_id`."""
+        known = self._aliases.setdefault(iss, {}) if isinstance(aliases, list) and aliases else {}
+        names = map(str, aliases) if isinstance(aliases, list) else ()
+        return [(alias, owner) for alias in names if (owner := known.setdefault(alias, client_id)) != client_id]
+
+    def leave_away(self, iss: str, client_id: str, told: Sequence[Mistake]) -> None:
+        """Note what a source may not say of a client, and did."""
+        if told:
+            of_issuer = self._beyond.setdefault(iss, {})
+            of_issuer[client_id] = (*of_issuer.get(client_id, ()), *told)
 
     def leave_out(self, iss: str, client_id: str, why: str) -> None:
         """Take a client out again, and note why it cannot be used."""

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from notifier.adapters.configuration.document_files import read_document
+from notifier.adapters.registries.authority import Authority
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.adapters.registries.layer import Layer
 from notifier.adapters.registries.layers import Layered, Needs, lay
@@ -57,12 +58,17 @@ def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
     """What is wrong about the issuers that `registry` names."""
     known = settings.issuers
     for nth, source in enumerate(settings.registry.sources):
-        iss = source.own_issuer
-        if iss is None and len(known) > 1 and not source.may_name_issuers:
-            text = f"is required, since there are {len(known)} issuers, and it does not say whose clients it has"
+        of = source.speaks_for(tuple(known))
+        if not of and source.file is None:
+            text = (
+                f"is required, since there are {len(known)} issuers: write issuer: {next(iter(known), 'ISS')}, or"
+                " issuers: [ISS, ISS] for those whose clients it may have"
+            )
             yield Mistake(f"registry.sources[{nth}].issuer", text)
-        elif iss is not None and iss not in known:
-            yield Mistake(f"registry.sources[{nth}].issuer", _not_configured(iss, known))
+        for iss in of:
+            if iss not in known and (source.file is None or source.issuer is not None):
+                member = "issuers" if source.issuers else "issuer"
+                yield Mistake(f"registry.sources[{nth}].{member}", _not_configured(iss, known))
     for iss in settings.registry.defaults.keys() - known.keys():
         yield Mistake(f'registry.defaults["{iss}"]', _not_configured(iss, known))
 
@@ -80,18 +86,23 @@ def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[l
     cache = settings.registry.cache
     for source in settings.registry.all_sources:
         try:
-            layers.append(answered(source, answer_of(source, cache)) if source.file is None else _read(source, files))
+            if source.file is None:
+                layers.append(answered(source, tuple(settings.issuers), answer_of(source, cache)))
+            else:
+                layers.append(_read(source, files))
         except ConfigurationError as error:
             mistakes += error.mistakes
     return layers, mistakes
 
 
-def answered(source: RegistrySourceSettings, answer: SourceAnswer | None) -> Layer:
-    """The layer of a source that is not a file."""
+def answered(source: RegistrySourceSettings, issuers: Sequence[str], answer: SourceAnswer | None) -> Layer:
+    """The layer of a source that is not a file, where these issuers are configured."""
     rows, faults = ((), ()) if answer is None else (answer.rows, answer.faults)
+    of = source.speaks_for(issuers)
     return Layer(
-        name=source.called, rows=rows, issuer=source.issuer, context={}, faults=faults, read=answer is not None
-    )
+        name=source.called, rows=rows, issuer=of[0] if len(of) == 1 else None, context={}, faults=faults,
+        authority=Authority(issuers=of, clients=source.clients), read=answer is not None,
+    )  # fmt: skip
 
 
 def load_registry(settings: Settings, answer_of: AnswerOf = unanswered) -> Registry:

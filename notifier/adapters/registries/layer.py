@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from notifier.adapters.registries.authority import Authority
 from notifier.domain.client_rows import Row
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen
@@ -15,7 +16,8 @@ Key: TypeAlias = tuple[str, str]
 class Layer:
     """The rows of one source. `file`: the name of the file, None if the source is not a file.
 
-    `issuer`: that of rows that name none. `context`: which folder the files that its rows name are relative to.
+    `issuer`: that of rows that name none. `authority`: whose clients its rows may be about, None for a file, which is
+    the operator's own. `context`: which folder the files that its rows name are relative to.
     `faults`: clients that the source's reader could not use, see `SourceAnswer`.
     `read`: False while the source has never answered.
     """
@@ -24,6 +26,7 @@ class Layer:
     rows: Sequence[Any]
     issuer: str | None
     context: Mapping[str, Any]
+    authority: Authority | None = None
     file: str | None = None
     faults: Sequence[Mistake] = ()
     read: bool = True
@@ -36,11 +39,17 @@ class Layer:
         client_id = row.get("client_id") if isinstance(row, Mapping) else None
         return f"client {client_id!r} of registry source {self.name}"
 
+    def beyond(self, row: Any) -> str | None:
+        """Say why the row is about a client that the source may not speak of; None if it may."""
+        return (
+            None if self.authority is None or not isinstance(row, Mapping) else self.authority.why_not(row, self.name)
+        )
+
 
 def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[Key, int]]:
     """Yield the clients that the rows are about. Rows that are no metadata are left out."""
     for index, row in enumerate(layer.rows):
-        for iss in issuers_of(row, layer.issuer, issuers):
+        for iss in issuers_of(layer, row, issuers):
             yield (iss, row["client_id"]), index
 
 
@@ -54,7 +63,7 @@ class ClientsOf:
         self._names: dict[str, set[str]] = {iss: set() for iss in issuers}
         for layer in layers:
             for row in layer.rows:
-                for iss in issuers_of(row, layer.issuer, issuers):
+                for iss in issuers_of(layer, row, issuers):
                     self._names[iss].add(row["client_id"])
 
     def __contains__(self, key: object) -> bool:
@@ -62,11 +71,14 @@ class ClientsOf:
         return isinstance(key, tuple) and key[1] in self._names.get(key[0], ())
 
 
-def issuers_of(row: Any, default: str | None, issuers: Sequence[str]) -> Sequence[str]:
-    """The issuers that the row is about; none if it is no metadata, or names an issuer that is not configured."""
-    if not isinstance(row, Mapping) or not isinstance(row.get("client_id"), str):
+def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
+    """The issuers that the row of the layer is about.
+
+    None if it is no metadata, names an issuer that is not configured, or is beyond the source's authority.
+    """
+    if not isinstance(row, Mapping) or not isinstance(row.get("client_id"), str) or layer.beyond(row) is not None:
         return ()
-    named = row.get("issuer") or default
+    named = row.get("issuer") or layer.issuer
     if named is None:
         return issuers if len(issuers) == 1 else ()
     if named in ("*", ["*"]):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from notifier.adapters.registries.authority import Longest, bounded, longest_of, taken
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.adapters.registries.layer import Key, Layer, issuers_of, merged
 from notifier.domain.client import Client
@@ -95,6 +96,7 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
     clients: dict[str, Mapping[str, Client]] = {}
     faults: dict[str, Mapping[str, str]] = {}
     aliases: dict[str, Mapping[str, str]] = {}
+    beyond: dict[str, Mapping[str, tuple[Mistake, ...]]] = {}
     for iss, of_issuer in part.clients.items():
         kept = _copied(old.clients_of(iss))
         for client_id in changed:
@@ -104,8 +106,14 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
         still = {key: why for key, why in old.faults.get(iss, {}).items() if key not in changed}
         faults[iss] = still | dict(part.faults.get(iss, {}))
         named = {alias: name for alias, name in old.aliases.get(iss, {}).items() if name not in changed}
-        aliases[iss] = named | dict(part.aliases.get(iss, {}))
-    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, aliases=aliases)
+        coming = part.aliases.get(iss, {})
+        aliases[iss] = dict(coming) | named  # a name that is taken stays with its client
+        told = {key: said for key, said in old.beyond.get(iss, {}).items() if key not in changed}
+        told |= part.beyond.get(iss, {})
+        for alias in coming.keys() & named.keys():
+            told[coming[alias]] = (*told.get(coming[alias], ()), taken(alias, coming[alias], named[alias]))
+        beyond[iss] = told
+    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, aliases=aliases, beyond=beyond)
 
 
 class _Laying:
@@ -122,6 +130,7 @@ class _Laying:
         self._scratch = RegistryBuilder(needs.settings, needs.unsure)
         self._builder = RegistryBuilder(needs.settings, needs.unsure)
         self._faults: list[Mistake] = []
+        self._longest: dict[str, Longest] = {}
 
     def made(self) -> Layered:
         builder = self._builder
@@ -157,7 +166,7 @@ class _Laying:
                 if nth and isinstance(row, Mapping) and "notifier" in row and row.keys() <= _SETTINGS:
                     additions.append((nth, index))
                     continue
-                issuers = issuers_of(row, layer.issuer, self._issuers)
+                issuers = issuers_of(layer, row, self._issuers)
                 if not issuers:
                     self._refuse(layer, index)
                 for iss in issuers:
@@ -175,10 +184,10 @@ class _Laying:
         layer = self._layers[nth]
         row = layer.rows[index]
         client_id = row.get("client_id")
-        if row.get("issuer") is None and layer.issuer is None:
-            issuers: Sequence[str] = self._issuers
+        if row.get("issuer") is None and layer.issuer is None and layer.beyond(row) is None:
+            issuers = self._issuers if layer.authority is None else layer.authority.issuers
         else:
-            issuers = issuers_of(row, layer.issuer, self._issuers)
+            issuers = issuers_of(layer, row, self._issuers)
         known = [parts for iss in issuers if isinstance(client_id, str) and (parts := found.get((iss, client_id)))]
         for parts in known:
             parts.append((nth, index))
@@ -201,6 +210,9 @@ class _Laying:
     def _refuse(self, layer: Layer, index: int) -> None:
         """Say what is wrong with a row that is about no client of ours."""
         scratch, row = self._scratch, layer.rows[index]
+        if (beyond := layer.beyond(row)) is not None:
+            self._faults.append(Mistake(layer.place(index), beyond))
+            return
         if layer.issuer is not None and isinstance(row, Mapping):
             row = {"issuer": layer.issuer, **row}
         scratch.add(row, place := layer.place(index), {**layer.context})
@@ -217,14 +229,16 @@ class _Laying:
         mistakes.append(Mistake(f"{layer.place(index)}.client_id", text))
 
     def _add(self, key: Key, parts: _Parts) -> None:
-        rows = tuple(self._layers[nth].rows[index] for nth, index in parts)
-        builder = self._builder
         iss, client_id = key
+        parts.sort(key=lambda part: self._layers[part[0]].file is not None)  # what a file says no list changes
+        rows = tuple(self._bounded(nth, index, key) for nth, index in parts)
+        builder = self._builder
         nth, index = parts[-1]
         of_files = [row for (layer, _), row in zip(parts, rows, strict=True) if self._layers[layer].file is not None]
         context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
         whole = {**merged(rows), "issuer": iss}
-        builder.name(iss, client_id, whole.pop("aliases", None))
+        of_others = builder.name(iss, client_id, whole.pop("aliases", None))
+        builder.leave_away(iss, client_id, [taken(alias, client_id, owner) for alias, owner in of_others])
         asked = whole.get("id_token_signed_response_alg")
         if isinstance(asked, list) and len(of_files) < len(rows):
             whole["id_token_signed_response_alg"] = self._first_signable(asked, iss)
@@ -245,6 +259,20 @@ class _Laying:
             said = [Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in theirs]
             builder.leave_out(iss, client_id, "; ".join(map(str, said)))
             self._faults += [Mistake(place_there, str(each)) for each in said]
+
+    def _bounded(self, nth: int, index: int, key: Key) -> Row:
+        """The row as far as its source may say it. What goes beyond is told."""
+        layer, (iss, client_id) = self._layers[nth], key
+        row: Row = layer.rows[index]
+        if layer.file is not None:
+            return row
+        if iss not in self._longest:
+            self._longest[iss] = longest_of(self._needs.settings, iss)
+        row, left = bounded(row, self._longest[iss])
+        if left:
+            place = layer.place(index)
+            self._builder.leave_away(iss, client_id, [Mistake(place, f"{name}: {why}") for name, why in left.items()])
+        return row
 
     def _first_signable(self, asked: Sequence[object], iss: str) -> object:
         """Some servers have a list of algorithms, and sign with the first that they can."""

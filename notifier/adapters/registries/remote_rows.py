@@ -1,8 +1,7 @@
 """What a row of a remote registry source may say. All sources but files pass their clients through here.
 
-A file is the operator's own. What somebody else's server says about a client must neither make notifier read files of
-this machine, nor loosen the egress policy, nor bring secrets into memory and cache. So secrets and everything that has
-nothing to do with logout are dropped at once, and four sections of `notifier` are refused.
+Secrets, and everything that has nothing to do with logout, are dropped at once. How much of the rest such a source
+may say is decided where the registry is made (authority.py).
 """
 
 import asyncio
@@ -11,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from notifier.adapters.registries.authority import withhold
 from notifier.adapters.registries.client_metadata import meant_member
 from notifier.domain.client_jwks import public_jwks
 from notifier.domain.client_rows import Row, SourceAnswer
@@ -22,7 +22,6 @@ from notifier.domain.frozen import replace
 from notifier.settings.clients import ClientMetadata
 
 _ROW = frozenset(ClientMetadata.model_fields) | {"aliases"}
-_FILES_ONLY = ("egress", "tls", "proxy", "headers")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # no event can name such a client, and logs would show it
 _LONGEST = 60  # characters of a misspelt name
 PART = 250  # rows, after which the event loop of the worker, in another thread, gets its turn
@@ -55,6 +54,8 @@ def clean(raw: object, place: str) -> Row | Mistake:
     if not _unicode(row):
         return Mistake(place, "has a text that is no Unicode (a lone surrogate)")
     wrong = _mistake(row)
+    if "notifier" in row and wrong is None:
+        row["notifier"] = withhold(row["notifier"])
     return row if wrong is None else Mistake(client_id, wrong)
 
 
@@ -89,11 +90,6 @@ def _mistake(row: dict[str, Any]) -> str | None:
     ours = row.get("notifier", {})
     if not isinstance(ours, dict):
         return "notifier must hold notifier's settings of this client, by name"
-    refused = next((name for name in _FILES_ONLY if ours.get(name) is not None), None)
-    if refused is not None:
-        return (
-            f"notifier.{refused} is taken from files only; write it for this client in a `file` source after this one"
-        )
     return None
 
 

@@ -98,7 +98,7 @@ def test_a_client_without_an_address_is_a_client(tmp_path: Path) -> None:
         ({"backchannel_logout_uri": "javascript:1"}, "https"),
         ({"id_token_signed_response_alg": "HS256"}, "secret"),
         ({"id_token_signed_response_alg": "ES256"}, "add a P-256 key"),
-        ({"notifier": {"timeuot": "3s"}}, "did you mean timeout?"),
+        ({"notifier": {"timeout": "3"}}, "timeout"),
         ({"subject_type": 7}, "subject_type"),
         ({"id_token_encrypted_response_alg": "RSA-OAEP"}, "register its jwks or jwks_uri"),
         ({"id_token_encrypted_response_alg": "RSA1_5"}, "RSA1_5 is not sent"),

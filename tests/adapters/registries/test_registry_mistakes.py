@@ -187,7 +187,7 @@ class TestMistakes:
         registry = {"sources": sources, "defaults": {"https://kc.example.com/realms/a": {"timeout": "3s"}}}
         found = mistakes(tmp_path, "[]", ONE, TWO, registry=registry)
         assert list(found) == [
-            "registry.sources[0].issuer", "registry.sources[1].issuer", "registry.sources[3].issuer",
+            *(f"registry.sources[{nth}].issuer" for nth in range(4)),
             'registry.defaults["https://kc.example.com/realms/a"]',
         ]  # fmt: skip
         assert f"did you mean {ONE}?" in found["registry.sources[0].issuer"]

@@ -60,10 +60,6 @@ def test_only_what_concerns_a_logout_is_kept() -> None:
         ({"client_id": "a\ud800"}, "[7]: has a text that is no Unicode"),
         ({"client_id": "a", "notifier": {"claims": {"x": ["\ud800"]}}}, "[7]: has a text that is no Unicode"),
         ({"client_id": "a", "notifier": "3s"}, "a: notifier must hold"),
-        ({"client_id": "a", "notifier": {"egress": {"allow_http": True}}}, "a: notifier.egress is taken from files"),
-        ({"client_id": "a", "notifier": {"tls": {"verify": False}}}, "a: notifier.tls is taken from files only"),
-        ({"client_id": "a", "notifier": {"proxy": {"file": "/etc/passwd"}}}, "a: notifier.proxy is taken from files"),
-        ({"client_id": "a", "notifier": {"headers": {"X": {"file": "/etc/passwd"}}}}, "a: notifier.headers is taken"),
     ],
 )
 def test_a_client_that_cannot_be_used_is_a_fault_that_names_it(raw: Any, fault: str) -> None:

@@ -1,0 +1,124 @@
+"""What a registry source may say: the one place that decides it. The table is in docs/configuration.md.
+
+A file is the operator's own and may say everything. Whoever else keeps a list of clients may say how its clients are
+reached, and how gently. It may not say what a token is or for whom, nor lend a client what belongs to the operator. So
+a row of a list makes no token that another service believes, and no list speaks for the clients of another issuer.
+
+What goes beyond is left away and told. The client is kept: its logouts do not depend on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Any
+
+from notifier.domain.client_rows import Row
+from notifier.domain.durations import parse_duration
+from notifier.domain.errors import Mistake
+from notifier.domain.frozen import frozen
+from notifier.domain.presets import PRESETS
+from notifier.settings.clients import ClientOptions
+from notifier.settings.service_settings import Settings
+
+OPTIONS = frozenset(
+    {
+        "preset", "subject", "front_channel", "paused", "per_second", "max_concurrent", "lifetime", "timeout", "retry",
+        "retry_statuses", "audience", "max_age", "sub_only_max_age",
+    }
+)  # fmt: skip
+"""Of the section `notifier` of a row; the last three and `preset` within limits. All others are of files alone."""
+STRICTER = ("max_age", "sub_only_max_age")
+"""A list may make these shorter than what holds without it, never longer."""
+SECRET = frozenset({"headers", "proxy", "tls"})
+"""Their values are neither kept in memory nor written to the cache, whoever sends them."""
+WITHHELD = "(not kept)"
+_FILE_ONLY = "only a file may say it; it is left away"
+
+Longest = Mapping[str, float]
+"""Of each member of STRICTER, the seconds that hold where a list says nothing."""
+
+
+def longest_of(settings: Settings, iss: str) -> Longest:
+    """What `registry.defaults` says of the issuer's clients, else `delivery`."""
+    defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
+    own = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
+    return {name: getattr(retry, name) if seconds is None else seconds for name, seconds in own.items()}
+
+
+@frozen
+class Authority:
+    """Whose clients a list may speak of. `issuers`: of which. `clients`: names, as shell patterns; None means all."""
+
+    issuers: Sequence[str]
+    clients: Sequence[str] | None = None
+
+    def why_not(self, row: Mapping[str, Any], source: str) -> str | None:
+        """Say why the row is beyond it; None if it is not. What is no client at all is judged elsewhere."""
+        named = row.get("issuer")
+        if named is not None:
+            listed = [named] if isinstance(named, str) else named
+            beyond = [iss for iss in listed if iss not in self.issuers] if isinstance(listed, list | tuple) else [named]
+            if beyond:
+                return f"is of issuer {str(beyond[0])[:200]}; {source} may speak for {_shown(self.issuers)} alone"
+        client_id = row.get("client_id")
+        if self.clients is None or not isinstance(client_id, str):
+            return None
+        if any(fnmatchcase(client_id, pattern) for pattern in self.clients):
+            return None
+        return f"is beyond {source}, which may speak of clients {_shown(self.clients)} alone"
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names) or "no issuer"
+
+
+def withhold(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `notifier` of a row without values that may be secrets. Their names stay, to be told."""
+    return {name: WITHHELD if name in SECRET and value is not None else value for name, value in options.items()}
+
+
+def bounded(row: Row, longest: Longest = MappingProxyType({})) -> tuple[Row, Mapping[str, str]]:
+    """Return the row as far as a list may say it, and what was left away: the member and why."""
+    options = row.get("notifier")
+    if not isinstance(options, Mapping):
+        return row, {}
+    left = {
+        f"notifier.{name}": why
+        for name, value in options.items()
+        if value is not None and (why := _why_not(name, value, longest)) is not None
+    }
+    if not left:
+        return row, {}
+    return {**row, "notifier": {name: each for name, each in options.items() if f"notifier.{name}" not in left}}, left
+
+
+def taken(alias: str, client_id: str, owner: str) -> Mistake:
+    """Say that an alias is left away, since it is another client's: no list takes a name from another one."""
+    return Mistake(f"client {client_id!r}", f"alias {alias!r} is client {owner!r} already; it is left away")
+
+
+def _why_not(name: str, value: Any, longest: Longest) -> str | None:
+    if name not in OPTIONS:
+        return _FILE_ONLY if name in ClientOptions.model_fields else f"there is no such setting{_near(name)}"
+    if name == "audience" and value not in ("string", "list", []):
+        return "a list may say string or list, and no further audiences; it is left away"
+    if name == "preset" and isinstance(value, str) and (preset := PRESETS.get(value)) is not None:
+        goes = [member for member in ("typ", "audience") if getattr(preset, member)]
+        return f"preset {value} sets {goes[0]}: {_FILE_ONLY}" if goes else None
+    if name in STRICTER and (most := longest.get(name)) is not None and _seconds(value) > most:
+        return f"a list may make it shorter than {most:g} s, not longer; it is left away"
+    return None
+
+
+def _near(name: str) -> str:
+    meant = get_close_matches(name, OPTIONS, 1)
+    return f"; did you mean {meant[0]}?" if meant else "; it is left away"
+
+
+def _seconds(value: Any) -> float:
+    """Of what is no duration nothing is said here: it is a mistake of the row."""
+    try:
+        return parse_duration(value)
+    except ValueError:
+        return 0.0

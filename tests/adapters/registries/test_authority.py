@@ -1,0 +1,234 @@
+"""What a list of clients may say: how its clients are reached, never what a token is or for whom."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.adapters.configuration.loading import load
+from notifier.adapters.registries.authority import OPTIONS, WITHHELD, bounded
+from notifier.adapters.registries.clients_file import answered
+from notifier.adapters.registries.layer import Layer
+from notifier.adapters.registries.layers import Layered, Needs, lay, lay_again
+from notifier.adapters.registries.remote_rows import clean
+from notifier.domain.client import Algorithm, Client
+from notifier.domain.client_rows import SourceAnswer
+from notifier.domain.errors import ConfigurationError
+from notifier.domain.frozen import replace
+from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.registry_settings import RegistrySourceSettings
+from tests.adapters.registries.registry_sample import HOOK, ONE, TWO, mistakes, settings
+from tests.adapters.signers.key_folder import pem
+
+EVIL = "https://evil.example.net/hook"
+LIST = {"url": "https://list.example.com/clients"}
+
+
+def row(client_id: str = "shop", uri: str = HOOK, **members: Any) -> dict[str, Any]:
+    """A client, as a list names it."""
+    return {"client_id": client_id, "backchannel_logout_uri": uri, **members}
+
+
+def of_list(*rows: Any, name: str = "db", **source: Any) -> Layer:
+    """What a list answered, kept as a worker keeps it."""
+    given = RegistrySourceSettings.model_validate({"name": name, "http": LIST, **source})
+    kept = [each for raw in rows if isinstance(each := clean(raw, "[0]"), dict)]
+    return answered(given, (ONE, TWO), SourceAnswer(rows=kept, at=0.0))
+
+
+def of_file(*rows: Any) -> Layer:
+    """A file of the operator's."""
+    return Layer(name="file", rows=list(rows), issuer=ONE, context={"base": Path()}, file="clients.yaml")
+
+
+def laid(folder: Path, *layers: Layer, **sections: Any) -> Layered:
+    """The registry that these make where two issuers are configured."""
+    return lay(needs(folder, **sections), layers)
+
+
+def needs(folder: Path, **sections: Any) -> Needs:
+    """What clients are judged by."""
+    given = settings(folder, "[]", ONE, TWO, **sections)
+    return Needs(settings=given, algorithms_of=lambda _: frozenset({Algorithm.RS256}))
+
+
+def told(made: Layered) -> list[str]:
+    """What was left away, and whom it concerns."""
+    return [str(each) for each in made.registry.all_beyond()]
+
+
+def shop(made: Layered, iss: str = ONE) -> Client:
+    """The client in force."""
+    return made.registry.clients_of(iss)["shop"]
+
+
+def test_a_list_mints_no_token_for_others(tmp_path: Path) -> None:
+    """A row with all that an ID token for Kubernetes needs gives a plain logout token for the client alone."""
+    evil = {"typ": "JWT", "audience": ["kubernetes", "bank"], "claims": {"tenant": "x"}, "reason_claim": "reason"}
+    made = laid(tmp_path, of_list(row(notifier=evil), issuer=ONE))
+    client = shop(made)
+    assert (client.token.typ, client.token.audience, client.token.reason_claim) == ("logout+jwt", None, None)
+    assert not client.token.claims
+    assert client.backchannel_logout_uri == HOOK
+    assert len(told(made)) == 4
+    assert all(each.startswith("client 'shop' of registry source db: notifier.") for each in told(made))
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(ClientOptions.model_fields.keys() - OPTIONS), "typo", "audience", "preset", "max_age"]
+)
+def test_each_member_beyond_the_table_is_left_away_and_named(name: str) -> None:
+    """The others stay."""
+    values: dict[str, object] = {"audience": ["kubernetes"], "preset": "auth0_sample", "max_age": "2h"}
+    kept, left = bounded(row(notifier={name: values.get(name, "x"), "timeout": "3s"}), {"max_age": 3600.0})
+    assert kept == row(notifier={"timeout": "3s"})
+    assert list(left) == [f"notifier.{name}"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"audience": "list"},
+        {"audience": []},
+        {"preset": "lemonldap"},
+        {"preset": "duende_bff", "subject": "sid"},
+        {"max_age": "30m", "sub_only_max_age": "1m"},
+        {"front_channel": "server", "paused": True, "per_second": 3, "max_concurrent": 2, "lifetime": "1m"},
+        {"timeout": "3s", "retry": {"base": "1s"}, "retry_statuses": [404]},
+        {"typ": None},
+    ],
+)
+def test_what_a_list_may_say_stays(options: dict[str, Any]) -> None:
+    """To the letter: a row that says nothing else is the same object."""
+    said = row(notifier=options)
+    assert bounded(said, {"max_age": 3600.0, "sub_only_max_age": 600.0}) == (said, {})
+    assert bounded(said, {"max_age": 3600.0, "sub_only_max_age": 600.0})[0] is said
+
+
+def test_the_table_of_the_documents_is_the_codes() -> None:
+    """Each member is in one row of it."""
+    text = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
+    _, may, stricter, never = text[text.index("| a list | members |") :].split("\n| ")[:4]
+    assert {name for name in OPTIONS if f"`{name}`" not in may and f"`notifier.{name}`" not in stricter} == set()
+    assert [name for name in ClientOptions.model_fields.keys() - OPTIONS - {"circuit"} if name not in never] == []
+
+
+def test_secrets_of_a_list_are_not_kept() -> None:
+    """Neither in memory nor in the cache; their names are, so that they are told."""
+    kept = clean(
+        row(notifier={"headers": {"Authorization": "hunter2"}, "proxy": "http://u:hunter2@p", "typ": "JWT"}), ""
+    )
+    assert "hunter2" not in json.dumps(kept)
+    assert isinstance(kept, dict)
+    assert kept["notifier"] == {"headers": WITHHELD, "proxy": WITHHELD, "typ": "JWT"}
+
+
+def test_no_list_makes_a_delivery_live_longer(tmp_path: Path) -> None:
+    """Than the issuer's defaults say, or else `delivery`."""
+    said = {"max_age": "1d", "sub_only_max_age": "9m"}
+    longest = {"sources": [{"file": "clients.yaml"}], "defaults": {ONE: {"sub_only_max_age": "8m"}}}
+    made = laid(tmp_path, of_list(row(notifier=said), issuer=ONE), registry=longest, delivery={"max_age": "2h"})
+    assert (shop(made).retry.max_age, shop(made).retry.sub_only_max_age) == (7200, 480)
+    assert len(told(made)) == 2
+
+
+def test_what_a_file_says_of_a_client_no_list_changes(tmp_path: Path) -> None:
+    """Whatever their order; what it does not say the list says."""
+    ours = of_file({"client_id": "shop", "backchannel_logout_uri": HOOK, "subject_type": "pairwise"})
+    theirs = of_list(row(uri=EVIL, subject_type="public", client_name="Shop"), issuer=ONE)
+    for layers in ([ours, theirs], [theirs, ours]):
+        client = shop(laid(tmp_path, *layers))
+        assert (client.backchannel_logout_uri, client.pairwise, client.client_name) == (HOOK, True, "Shop")
+
+
+@pytest.mark.parametrize("issuer", [TWO, [ONE, TWO], "*", ["*"], "https://id.example.com/", 7])
+def test_a_list_has_no_client_of_another_issuer(tmp_path: Path, issuer: object) -> None:
+    """Such a row is left out and named; the others are taken."""
+    honest = of_list(row(), name="honest", issuer=TWO)
+    made = laid(tmp_path, honest, of_list(row(uri=EVIL, issuer=issuer), row("news"), issuer=ONE))
+    assert shop(made, TWO).backchannel_logout_uri == HOOK
+    assert [*made.registry.clients_of(ONE)] == ["news"]
+    assert [each.path for each in made.faults] == ["client 'shop' of registry source db"]
+
+
+def test_a_list_for_several_issuers_names_them(tmp_path: Path) -> None:
+    """Each row says one of them; a row that says none is no client of any."""
+    made = laid(tmp_path, of_list(row(issuer=TWO), row("b"), issuers=[ONE, TWO]))
+    assert [*made.registry.clients_of(TWO)] == ["shop"]
+    assert [each.path for each in made.faults] == ["client 'b' of registry source db"]
+
+
+def test_patterns_bound_the_clients_of_a_list(tmp_path: Path) -> None:
+    """Capitals matter."""
+    made = laid(tmp_path, of_list(row("shop-1"), row("Shop-2"), row("bank"), issuer=ONE, clients=["shop-*"]))
+    assert [*made.registry.clients_of(ONE)] == ["shop-1"]
+    assert len(made.faults) == 2
+
+
+def test_settings_alone_are_bounded_too(tmp_path: Path) -> None:
+    """A list of one issuer pauses no client of another."""
+    made = laid(
+        tmp_path,
+        of_list(row(), name="honest", issuer=TWO),
+        of_list({"client_id": "shop", "notifier": {"paused": True}}, issuer=ONE),
+        of_list({"client_id": "shop", "issuer": TWO, "notifier": {"paused": True}}, name="evil", issuer=ONE),
+    )
+    assert not shop(made, TWO).paused
+
+
+def test_an_alias_takes_no_name_that_another_client_has(tmp_path: Path) -> None:
+    """At the start, and by a refresh."""
+    first = of_list(row("shop", aliases=["4711"]), name="honest", issuer=ONE)
+    empty, evil = of_list(issuer=ONE), of_list(row("evil", EVIL, aliases=["4711", "shop"]), issuer=ONE)
+    at_start = laid(tmp_path, first, evil)
+    before = laid(tmp_path, first, empty)
+    refreshed = lay_again(needs(tmp_path), before.registry, [first, empty], 1, evil, lambda: None)
+    for made in (at_start, refreshed):
+        for name in ("4711", "shop"):
+            client = made.registry.resolve(ONE, name, None)
+            assert client is not None
+            assert client.backchannel_logout_uri == HOOK
+        assert any("'4711' is client 'shop' already" in each for each in told(made))
+
+
+def test_what_is_told_ends_with_the_row(tmp_path: Path) -> None:
+    """A refresh tells what the other rows still say."""
+    bad, worse = row(notifier={"typ": "JWT"}), row("b", notifier={"typ": "JWT"})
+    layer, better = of_list(bad, worse, issuer=ONE), of_list(row(), issuer=ONE)
+    better = replace(better, rows=[*better.rows, layer.rows[1]])
+    made = laid(tmp_path, layer)
+    again = lay_again(needs(tmp_path), made.registry, [layer], 0, better, lambda: None)
+    assert [each.partition(" of ")[0] for each in told(again)] == ["client 'b'"]
+
+
+def test_a_source_that_nothing_bounds_is_refused(tmp_path: Path) -> None:
+    """Where there are several issuers. The line to write is in the error."""
+    sources = [{"http": LIST}]
+    wrong = mistakes(tmp_path, "[]", ONE, TWO, registry={"sources": sources})
+    assert "issuer: https://id.example.com" in wrong["registry.sources[0].issuer"]
+    for refused in ({"issuer": ONE, "issuers": [TWO], "http": LIST}, {"file": "clients.yaml", "clients": ["a"]}):
+        with pytest.raises(ConfigurationError):
+            settings(tmp_path, "[]", registry={"sources": [refused]})
+
+
+@pytest.mark.parametrize(
+    "claim", ["email", "email_verified", "groups", "roles", "azp", "nonce", "scope", "cnf", "name"]
+)
+def test_no_token_says_who_somebody_is(claim: str) -> None:
+    """Not even by a file."""
+    with pytest.raises(ValueError, match=claim):
+        ClientMetadata.model_validate(row(notifier={"claims": {claim: "x"}}))
+
+
+def test_a_file_that_asks_for_a_token_of_others_is_warned(tmp_path: Path) -> None:
+    """`typ: JWT` beside further audiences; each alone is the operator's choice."""
+    given = {
+        "a": {"typ": "JWT", "audience": ["bank"]},
+        "b": {"typ": "JWT", "audience": []},
+        "c": {"audience": ["bank"]},
+    }
+    settings(tmp_path, json.dumps([row(name, notifier=said) for name, said in given.items()]))
+    (tmp_path / "key.pem").write_bytes(pem("RS256"))
+    loaded = load(tmp_path / "notifier.json", {})
+    assert [each.path for each in loaded.warnings] == ["client 'a'"]
