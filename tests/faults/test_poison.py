@@ -38,8 +38,16 @@ def given_up(letters: Sequence[AbstractIncomingMessage]) -> bool:
 async def live_and_die(made: Rig, command: Sequence[str], left: int, tally: Counter[str]) -> None:
     """Let workers live and die until everything is settled but `left` messages."""
 
+    looks = 0  # at which it looked settled: what a worker has in hand is in no queue
+
     def settled(found: Mapping[str, int]) -> bool:
         return sum(count for queue, count in found.items() if queue != "dead") == left
+
+    def long_enough(found: Mapping[str, int]) -> bool:
+        """One that is stopped at once tells nobody: each life is a little longer than the one before."""
+        nonlocal looks
+        looks += settled(found)
+        return looks > 5 * tally["stops"]
 
     async with broker(made.urls[0], made.prefix) as rabbit:
         while True:
@@ -47,7 +55,8 @@ async def live_and_die(made: Rig, command: Sequence[str], left: int, tally: Coun
                 await made.clients.until(lambda: len(made.clients.accepted) >= tally["owed"], PATIENCE)
                 if not left:
                     await until(rabbit.dead_letters, given_up, PATIENCE)
-                await until(rabbit.depths, settled, PATIENCE)
+                looks = 0
+                await until(rabbit.depths, long_enough, PATIENCE)
                 # 143: the last worker was still starting.
                 assert await running.stop() in (0, 128 + signal.SIGTERM)
                 tally["deaths"] += len(running.said("killed"))
