@@ -26,6 +26,7 @@ CONTEXT = {
 }  # fmt: skip
 OF_MASSTRANSIT = RECORDED / "duende" / "mt8.5.12-is8-masstransit-context.json"
 OF_KEYCLOAK = RECORDED / "keycloak_rabbitmq" / "logout.json"
+REALM = {"5f1c6b1e-3a0e-4f0e-9d43-0123456789ab": ISS}
 
 
 def forms() -> Mapping[str, Callable[[], object]]:
@@ -44,7 +45,7 @@ def forms() -> Mapping[str, Callable[[], object]]:
         "our own form": lambda: understand(own, max_bytes=131_072, new_id=str, now=1.0),
         "Duende": _mapped({"preset": "duende"}, _message(CONTEXT)),
         "Duende in MassTransit": _mapped({"preset": "duende"}, in_envelope),
-        "Keycloak": _mapped({"preset": "keycloak_rabbitmq"}, recorded(OF_KEYCLOAK)),
+        "Keycloak": _mapped({"preset": "keycloak_rabbitmq", "issuers": REALM}, recorded(OF_KEYCLOAK)),
         "clients as objects": _mapped({"event": mapping}, _message(objects)),
     }
 
