@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 
 from notifier.domain.client import Algorithm
 from notifier.settings.clients import algorithm
-from notifier.settings.policies import TlsSettings
-from notifier.settings.values import ExistingFile, Section, WebAddress
+from notifier.settings.list_settings import AskedServer
+from notifier.settings.values import ExistingFile, WebAddress
 
 
 def _server(url: str) -> str:
@@ -31,7 +31,7 @@ def _realm(name: str) -> str:
     return name
 
 
-class KeycloakSettings(Section):
+class KeycloakSettings(AskedServer):
     """The clients of one realm, by Keycloak's Admin API. One of `client_secret` and `client_secret_file` is given."""
 
     url: Annotated[WebAddress, AfterValidator(_server)] = Field(
@@ -48,7 +48,6 @@ class KeycloakSettings(Section):
         Algorithm.RS256,
         description="The realm's default signature algorithm, which clients without one of their own have.",
     )
-    tls: TlsSettings | None = Field(None, description="TLS to Keycloak.")
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

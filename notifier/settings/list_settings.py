@@ -1,13 +1,13 @@
 """Servers whose clients are read over HTTP, as an operator names them: Hydra, WSO2, Auth0, authentik, or a list."""
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.settings.clients import HeaderName, HeaderValue
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import ExistingFile, Lasting, Section, WebAddress
+from notifier.settings.values import ExistingFile, Lasting, Listen, Section, WebAddress
 
 
 def without_user(url: str) -> str:
@@ -32,15 +32,51 @@ ServerAddress = Annotated[WebAddress, AfterValidator(_server)]
 _HEADERS = "Further request headers. A value is a text, or `{file: PATH}`."
 
 
-class HydraSettings(Section):
+class AskedServer(Section):
+    """A server that is asked over HTTP. A secret goes to it over https, or stays on this machine."""
+
+    _address: ClassVar[str] = "url"
+
+    tls: TlsSettings | None = Field(None, description="TLS to the server.")
+    allow_http: bool = Field(default=False, description="Send our credentials to it over http:// too, in clear.")
+
+    @property
+    def credentials(self) -> bool:
+        """Whether a secret is sent along."""
+        return True
+
+    @model_validator(mode="after")
+    def _not_in_clear(self) -> Self:
+        parts = urlsplit(getattr(self, self._address))
+        safe = parts.scheme == "https" or Listen(parts.hostname or "", 0).loopback
+        if self.credentials and not safe and not self.allow_http:
+            raise ValueError(
+                f"{self._address} must begin with https://, since our credentials are sent there; on a network of your"
+                " own, where nobody can listen, write allow_http: true beside it"
+            )
+        return self
+
+
+class HeadersServer(AskedServer):
+    """One that needs no credentials. What is in `headers` counts as such."""
+
+    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=_HEADERS)
+
+    @property
+    def credentials(self) -> bool:
+        """Whether a secret is sent along."""
+        return bool(self.headers)
+
+
+class HydraSettings(HeadersServer):
     """Ory Hydra's clients, by its admin API."""
 
+    _address: ClassVar[str] = "admin_url"
+
     admin_url: ServerAddress = Field(description="The address of the admin API, such as http://hydra-admin:4445.")
-    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=_HEADERS)
-    tls: TlsSettings | None = Field(None, description="TLS to Hydra.")
 
 
-class Wso2Settings(Section):
+class Wso2Settings(AskedServer):
     """WSO2 Identity Server's applications, by its API."""
 
     url: ServerAddress = Field(
@@ -54,7 +90,6 @@ class Wso2Settings(Section):
         description="How soon a changed address is found: so often each application is asked for its address, a few at"
         " each reading. A new application is asked at once.",
     )
-    tls: TlsSettings | None = Field(None, description="TLS to WSO2.")
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
@@ -69,7 +104,7 @@ class Wso2Settings(Section):
         return self
 
 
-class Auth0Settings(Section):
+class Auth0Settings(AskedServer):
     """A tenant's applications, by Auth0's Management API."""
 
     url: ServerAddress = Field(
@@ -77,22 +112,18 @@ class Auth0Settings(Section):
     )
     client_id: str = Field(min_length=1, description="A machine-to-machine application with the scope read:clients.")
     client_secret_file: ExistingFile = Field(description="A file with its secret. It is read each time.")
-    tls: TlsSettings | None = Field(None, description="TLS to Auth0.")
 
 
-class AuthentikSettings(Section):
+class AuthentikSettings(AskedServer):
     """authentik's OAuth2 providers, by its API."""
 
     url: ServerAddress = Field(description="authentik's address, such as https://auth.example.com.")
     token_file: ExistingFile = Field(description="A file with an API token. It is read each time.")
-    tls: TlsSettings | None = Field(None, description="TLS to authentik.")
 
 
-class HttpListSettings(Section):
+class HttpListSettings(HeadersServer):
     """A list of client metadata at an address."""
 
     url: Annotated[WebAddress, AfterValidator(without_user)] = Field(
         description="The address. JSON, or YAML (`application/yaml`): a list of client metadata, or `{clients: […]}`."
     )
-    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=_HEADERS)
-    tls: TlsSettings | None = Field(None, description="TLS to the server.")

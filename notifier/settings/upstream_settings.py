@@ -6,8 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from notifier.domain.issuer_document import metadata_uri
-from notifier.settings.clients import HeaderName, HeaderValue
-from notifier.settings.list_settings import without_user
+from notifier.settings.list_settings import HeadersServer, without_user
 from notifier.settings.policies import TlsSettings
 from notifier.settings.sql_settings import DatabaseUrl
 from notifier.settings.values import ExistingFile, IssuerId, Lasting, Section, WebAddress, listed
@@ -70,14 +69,10 @@ class SessionsSqlSettings(Section):
         return self
 
 
-class SessionsHttpSettings(Section):
+class SessionsHttpSettings(HeadersServer):
     """An endpoint of the identity server that knows the sessions: `POST {iss, sub, sid}` as JSON."""
 
     url: Annotated[WebAddress, AfterValidator(without_user)] = Field(description="The address.")
-    headers: dict[HeaderName, HeaderValue] | None = Field(
-        None, repr=False, description="Further request headers. A value is a text, or `{file: PATH}`."
-    )
-    tls: TlsSettings | None = Field(None, description="TLS to the server.")
     timeout: Within = Field(5.0, description="Time for one question.")
 
 

@@ -1,5 +1,6 @@
 """Mistakes in the settings of registry sources that are read over HTTP. Each is found at start, with its path."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,44 @@ def test_a_mistake_names_its_place_and_the_way_out(source: dict[str, Any], told:
     assert "hunter2" not in str(caught.value)
 
 
+KEYCLOAK = {"realm": "demo", "client_id": "notifier", "client_secret_file": "key.pem"}
+SENDS_A_SECRET: Mapping[str, Mapping[str, Any]] = {
+    "keycloak": KEYCLOAK, "auth0": AUTH0, "wso2": WSO2, "authentik": {"token_file": "key.pem"},
+    "hydra": {"headers": BASIC}, "http": {"headers": BASIC},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SENDS_A_SECRET)
+def test_no_secret_goes_over_http(kind: str, tmp_path: Path) -> None:
+    """Anybody on the way could read it. On this machine there is no way; another is the operator's to name."""
+    address = "admin_url" if kind == "hydra" else "url"
+
+    def read(url: str, **further: Any) -> None:
+        source = {"issuer": ONE, kind: {**SENDS_A_SECRET[kind], address: url, **further}}
+        settings(tmp_path, "[]", registry={"sources": [source]})
+
+    with pytest.raises(ConfigurationError) as caught:
+        read("http://kc:8080")
+    assert f"registry.sources[0].{kind}: {address} must begin with https://" in str(caught.value)
+    assert "allow_http: true" in str(caught.value)
+    read("http://kc:8080", allow_http=True)
+    for safe in ("https://kc:8080", "http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost:8080"):
+        read(safe)
+
+
+@pytest.mark.parametrize("source", [{"http": {"url": "http://list/"}}, {"issuer": ONE, "hydra": HYDRA}])
+def test_without_a_secret_http_is_allowed(source: dict[str, Any], tmp_path: Path) -> None:
+    """As Hydra's admin port is mostly reached."""
+    settings(tmp_path, "[]", registry={"sources": [source]})
+
+
 def test_no_header_is_in_the_repr(tmp_path: Path) -> None:
     """Headers hold tokens."""
     (tmp_path / "token").write_text("Bearer hunter2\n")
     headers = {"Authorization": {"file": "token"}}
     sources = [
         {"http": {"url": "https://x/", "headers": headers}},
-        {"issuer": ONE, "hydra": {**HYDRA, "headers": headers}},
+        {"issuer": ONE, "hydra": {"admin_url": "https://hydra-admin:4445", "headers": headers}},
         {"wso2": {"url": WSO2["url"], "headers": headers}},
     ]
     read = settings(tmp_path, "[]", registry={"sources": sources})
