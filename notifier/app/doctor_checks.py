@@ -32,7 +32,7 @@ from notifier.app.ids import new_id
 from notifier.domain.client import Client, ClientKeysPlace, TlsFiles
 from notifier.domain.errors import QueueError
 from notifier.domain.first_day import Seen
-from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, found_egress
 from notifier.domain.presets import PRESETS
 from notifier.domain.printable import counted
 from notifier.operations.canary import CanaryTools, canary_client, send_canary
@@ -193,6 +193,7 @@ class _Checks:
     def _issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
         ours = [client for client in self._clients if client.iss == iss]
+        named = (iss,) if settings.jwks_uri is None else (iss, settings.jwks_uri)
         case = IssuerCase(
             iss=iss,
             jwks_uri=settings.jwks_uri,
@@ -205,7 +206,7 @@ class _Checks:
             area=Area.KEYS,
             subject=iss,
             within=3 * ISSUER_WITHIN + ASK_WITHIN,
-            run=lambda: examine_issuer(case, self._read_by(settings.tls), time.time, self.asked.keys),
+            run=lambda: examine_issuer(case, self._read_by(settings.tls, *named), time.time, self.asked.keys),
         )
 
     def _transmitter(self, name: str, settings: SetSettings) -> Check:
@@ -214,14 +215,18 @@ class _Checks:
             area=Area.KEYS,
             subject=subject,
             within=2 * ISSUER_WITHIN,
-            run=lambda: examine_transmitter(subject, settings.jwks_uri, self._read_by(settings.tls)),
+            run=lambda: examine_transmitter(subject, settings.jwks_uri, self._read_by(settings.tls, settings.jwks_uri)),
         )
 
-    def _read_by(self, tls: TlsSettings | None) -> Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]:
-        """Reads documents that issuers publish, with this TLS."""
-        egress = issuer_egress(self._settings.template().route.egress)
+    def _read_by(
+        self, tls: TlsSettings | None, *named: str
+    ) -> Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]:
+        """Reads documents that issuers publish, with this TLS. The operator named these addresses."""
+        policy = self._settings.template().route.egress
         files = TlsFiles() if tls is None else tls.files()
-        return lambda uri: self.reader.read(uri, egress=egress, tls=files, within=ISSUER_WITHIN)
+        return lambda uri: self.reader.read(
+            uri, egress=found_egress(policy, uri, *named), tls=files, within=ISSUER_WITHIN
+        )
 
     def _server(self, server: Server) -> Check:
         return Check(

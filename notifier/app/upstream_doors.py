@@ -19,7 +19,7 @@ from notifier.app.ids import new_id
 from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.front_channel import FrontChannelContext, origin_of
 from notifier.domain.frozen import frozen
-from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, found_egress, issuer_egress
 from notifier.domain.message import Lane, Outgoing
 from notifier.domain.upstream import LocalSessions, Question, SessionsAway, same_session
 from notifier.domain.upstream_token import UpstreamRules
@@ -168,20 +168,25 @@ async def read_upstream_keys(
 ) -> IssuerDocument | UnreadDocument:
     """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises."""
     tls = TlsFiles() if settings.tls is None else settings.tls.files()
-    read = partial(reader.read, egress=issuer_egress(egress), tls=tls, within=WITHIN)
-    uri = settings.jwks_uri
-    if uri is None:
-        found = await read(settings.metadata)
-        if isinstance(found, UnreadDocument):
-            return UnreadDocument(text=f"its metadata at {settings.metadata} could not be read: {found.text}")
-        metadata = found.content if isinstance(found.content, dict) else {}
-        uri, named = metadata.get("jwks_uri"), metadata.get("issuer")
-        if named != settings.issuer:
-            text = f"its metadata at {settings.metadata} name the issuer {named!r:.200}, not {settings.issuer}"
-            return UnreadDocument(text=text)
-        if not isinstance(uri, str):
-            return UnreadDocument(text=f"its metadata at {settings.metadata} name no jwks_uri")
-    return await read(uri)
+    read = partial(reader.read, tls=tls, within=WITHIN)
+    if settings.jwks_uri is not None:
+        return await read(settings.jwks_uri, egress=issuer_egress(egress))
+    found = await read(settings.metadata, egress=issuer_egress(egress))
+    if isinstance(found, UnreadDocument):
+        return UnreadDocument(text=f"its metadata at {settings.metadata} could not be read: {found.text}")
+    metadata = found.content if isinstance(found.content, dict) else {}
+    uri, named = metadata.get("jwks_uri"), metadata.get("issuer")
+    if named != settings.issuer:
+        text = f"its metadata at {settings.metadata} name the issuer {named!r:.200}, not {settings.issuer}"
+        return UnreadDocument(text=text)
+    if not isinstance(uri, str):
+        return UnreadDocument(text=f"its metadata at {settings.metadata} name no jwks_uri")
+    policy = found_egress(egress, uri, settings.metadata, settings.issuer)
+    found = await read(uri, egress=policy)
+    if isinstance(found, UnreadDocument) and policy is egress:
+        way_out = "if you mean that address, write it as jwks_uri"
+        return UnreadDocument(text=f"{found.text} (the jwks_uri of its metadata, {uri!r:.200}; {way_out})")
+    return found
 
 
 def asking_for(resolve: ResolveSettings) -> Asking | None:

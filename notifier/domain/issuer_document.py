@@ -10,6 +10,7 @@ from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from notifier.domain.client import EgressPolicy
+from notifier.domain.front_channel import origin_of
 
 _ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
@@ -59,6 +60,15 @@ def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
     metadata services, and https without `allow_http` apply as for clients.
     """
     return replace(policy, allow=(*policy.allow, *_ANYWHERE))
+
+
+def found_egress(policy: EgressPolicy, uri: str, *named: str) -> EgressPolicy:
+    """The egress policy for `uri`, which a document says.
+
+    At the servers of the addresses `named` by the operator it is that of the issuer's own documents. Anywhere else it
+    is that of clients: no document opens the way to a private address.
+    """
+    return issuer_egress(policy) if origin_of(uri) in map(origin_of, named) else policy
 
 
 def only_in_tests(iss: str) -> bool:
