@@ -3,14 +3,12 @@
 The set is the client's word. What is not public is dropped; a key that is weak, or slow to compute with, is refused.
 """
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from notifier.domain.client import ClientKeysPlace, EncryptionKey, KeyManagement
+from notifier.domain.foreign_keys import MOST_KEYS, rsa_fault
 from notifier.domain.printable import excerpt
-from notifier.domain.published_keys import MOST_KEYS
 
 _MATERIAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
@@ -20,8 +18,6 @@ _CURVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "k")
 _OPERATIONS = frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"})
-_RSA_BITS = range(2048, 8193)  # 2048 is the least of RFC 7518 §4.3; each doubling of it takes four times as long
-_EXPONENT_BYTES = 8  # a longer one would take as long as a private key's
 _NAMED = 5  # keys in a text
 _KID = 60  # characters of it in a text
 
@@ -109,22 +105,5 @@ def _unfit(key: EncryptionKey, alg: KeyManagement) -> str | None:
     if len(members) < len(_MATERIAL[key.kty]):
         return "lacks members"
     if key.kty == "RSA":
-        return _unfit_rsa(members)
+        return rsa_fault(members)
     return None if members["crv"] in _CURVES[key.kty] else f"is on the curve {excerpt(members['crv'], _KID)}"
-
-
-def _unfit_rsa(members: Mapping[str, str]) -> str | None:
-    modulus, exponent = _decoded(members["n"]), _decoded(members["e"])
-    bits = int.from_bytes(modulus).bit_length()
-    if bits not in _RSA_BITS:
-        return f"has {bits} bits, not {_RSA_BITS.start} to {_RSA_BITS.stop - 1}"
-    return "has an exponent that is too long" if len(exponent) > _EXPONENT_BYTES else None
-
-
-def _decoded(value: str) -> bytes:
-    """The bytes of a number, without leading zeros; none if it is not base64url."""
-    plain = value.rstrip("=")
-    try:
-        return base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4)).lstrip(b"\0")
-    except (binascii.Error, ValueError):
-        return b""

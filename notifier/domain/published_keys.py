@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from notifier.domain.client import Algorithm
+from notifier.domain.foreign_keys import MOST_KEYS
 
 _MATERIAL: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "k")
-MOST_KEYS = 1000  # keys of one set that are read; issuers publish a handful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

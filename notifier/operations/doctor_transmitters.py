@@ -1,11 +1,12 @@
 """The doctor's check of a source whose events are Security Event Tokens: can they be verified?"""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
+from notifier.domain.foreign_keys import MOST_KEYS, rsa_fault, unused_keys
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.printable import counted
-from notifier.domain.published_keys import read_jwks
-from notifier.operations.doctor import Area, Finding, failed, ok
+from notifier.domain.published_keys import PublishedKey, read_jwks
+from notifier.operations.doctor import Area, Finding, failed, ok, warning
 
 
 async def examine_transmitter(
@@ -23,8 +24,27 @@ async def examine_transmitter(
     if any(key.private for key in published):
         advice = "have the transmitter replace the key, and tell its operator: whoever has read it can sign users out"
         return [failed(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
-    usable = sum(key.use in (None, "sig") and key.material[0] in ("RSA", "EC", "OKP") for key in published)
+    jwks = [jwk for jwk in _members(document.content)[:MOST_KEYS] if isinstance(jwk, dict)]
+    usable = sum(map(_verifies, published, jwks))
+    unused = unused_keys(jwks)
     if not usable:
         advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
-        return [failed(Area.KEYS, setting, f"the JWK Set at {uri} has no key that verifies signatures", advice)]
-    return [ok(Area.KEYS, setting, f"{counted(usable, 'key')} for its tokens can be read")]
+        why = "" if unused is None else f": {unused}"
+        return [failed(Area.KEYS, setting, f"the JWK Set at {uri} has no key that verifies signatures{why}", advice)]
+    found = ok(Area.KEYS, setting, f"{counted(usable, 'key')} for its tokens can be read")
+    if unused is None:
+        return [found]
+    advice = "tokens that they sign are refused; have the transmitter publish an RSA key as others do, or another kind"
+    return [found, warning(Area.KEYS, setting, f"the JWK Set at {uri} has keys that are not used: {unused}", advice)]
+
+
+def _verifies(key: PublishedKey, jwk: Mapping[str, object]) -> bool:
+    if key.use not in (None, "sig"):
+        return False
+    kty = key.material[0]
+    return rsa_fault(jwk) is None if kty == "RSA" else kty in ("EC", "OKP")
+
+
+def _members(document: object) -> list[object]:
+    found = document.get("keys") if isinstance(document, dict) else None
+    return found if isinstance(found, list) else []

@@ -29,6 +29,7 @@ ISS = "https://id.example"
 JWKS = f"{ISS}/jwks"
 NOW = 1_800_000_000.0
 EC = {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": "k1"}
+SLOW = {"kty": "RSA", "kid": "slow", "n": "A" + "_" * 350, "e": "_" * 350}
 GOOD = {
     "issuer": ISS,
     "jwks_uri": JWKS,
@@ -379,8 +380,10 @@ def test_the_issuer_of_a_test_is_never_meant() -> None:
         (IssuerDocument(content=[]), "is no JWK Set"),
         (IssuerDocument(content={"keys": [{**EC, "use": "enc"}, {"kty": "oct"}]}), "no key that verifies signatures"),
         (IssuerDocument(content={"keys": [EC, {**EC, "d": "AAAA"}]}), "holds a private key"),
+        (IssuerDocument(content={"keys": [SLOW]}), "verifies signatures: key 'slow' has an exponent that is too long"),
+        (IssuerDocument(content={"keys": [EC, SLOW]}), "not used: key 'slow' has an exponent that is too long"),
     ],
-    ids=range(5),
+    ids=range(7),
 )
 async def test_whether_the_tokens_of_a_source_can_be_verified(
     document: IssuerDocument | UnreadDocument, expected: str

@@ -19,8 +19,8 @@ import jwt
 import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from notifier.domain.foreign_keys import MOST_KEYS, rsa_fault, unused_keys
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
-from notifier.domain.published_keys import MOST_KEYS
 from notifier.domain.security_event_token import SET_ALGORITHMS, KeysAway
 
 FRESH = 300.0  # seconds that a set counts as what the transmitter publishes
@@ -29,7 +29,6 @@ UNKNOWN_EVERY = 2.0  # seconds between two readings for tokens whose key is not 
 MOST_HELD = 32  # tokens that wait for such a reading to be due
 MOST_WAITING = 100  # tokens that wait for it or for a reading; 256 requests are served at a time
 _SURE = 0.01  # seconds more, since a timer of uvloop may end a millisecond early
-_RSA_BITS = 2048
 _CURVES: Mapping[str, str] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 
 Read = Callable[[], Awaitable[IssuerDocument | UnreadDocument]]
@@ -77,6 +76,7 @@ class TransmitterKeys:
         self._held = 0
         self._waiting = 0
         self._set: _Set | None = None
+        self._unused: str | None = None
         self._reading = asyncio.Lock()
         self._due = float("-inf")
         self._due_for_unknown = float("-inf")
@@ -143,7 +143,7 @@ class TransmitterKeys:
             self._due_for_unknown = ended + UNKNOWN_EVERY
         fault = self._take(document, now)
         self._due = ended + (FRESH if fault is None else AGAIN)
-        self._tell(fault)
+        self._tell(self._unused if fault is None else fault)
 
     def _take(self, document: IssuerDocument | UnreadDocument, began: float) -> str | None:
         """Keep what was read. Returns what is wrong with it, None if nothing is."""
@@ -152,7 +152,8 @@ class TransmitterKeys:
         content = document.content
         if not isinstance(content, dict) or not isinstance(content.get("keys"), list):
             return 'is no JWK Set: it must be a JSON object with a list "keys"'
-        self._set = _Set(jwks=tuple(filter(_usable, content["keys"][:MOST_KEYS])), began=began)
+        jwks = tuple(filter(_usable, content["keys"][:MOST_KEYS]))
+        self._set, self._unused = _Set(jwks=jwks, began=began), unused_keys(jwks)
         return None
 
     def _tell(self, fault: str | None) -> None:
@@ -170,14 +171,13 @@ def _usable(jwk: object) -> bool:
 
 
 def _verifying(jwk: Mapping[str, object], alg: str) -> jwt.PyJWK | None:
-    """The key for this algorithm, None if it is for another, too weak, or broken."""
+    """The key for this algorithm, None if it is for another, too weak, too slow, or broken."""
     kty = "RSA" if alg[:2] in ("RS", "PS") else "OKP" if alg == "EdDSA" else "EC"
     if alg not in SET_ALGORITHMS or jwk.get("kty") != kty or jwk.get("alg", alg) != alg:
         return None
-    if kty != "RSA" and jwk.get("crv") != _CURVES[alg]:
+    if rsa_fault(jwk) is not None if kty == "RSA" else jwk.get("crv") != _CURVES[alg]:
         return None
     try:
-        key = jwt.PyJWK(dict(jwk), algorithm=alg)
+        return jwt.PyJWK(dict(jwk), algorithm=alg)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
         return None
-    return None if kty == "RSA" and key.key.key_size < _RSA_BITS else key

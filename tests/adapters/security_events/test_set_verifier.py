@@ -1,11 +1,14 @@
 """Which Security Event Tokens are taken (RFC 8417), what RFC 8935 calls the others, and when keys are read."""
 
 import asyncio
+import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import lcm
 from typing import Any
 
 import pytest
+import structlog
 from joserfc.jwk import Key
 
 from notifier.adapters.security_events.set_verifier import SetVerifier
@@ -194,6 +197,38 @@ async def test_signed_content_that_is_no_claims(payload: bytes) -> None:
 async def test_which_published_keys_verify(jwk: Mapping[str, Any], expected: str) -> None:
     """Public ones that are meant to; a broken one is passed over."""
     assert await told(Transmitter({"kty": "?"}, jwk), signed()) == expected
+
+
+def rsa_with(**numbers: int) -> dict[str, Any]:
+    """The public half of an RSA key with other numbers."""
+    bits = {name: number.to_bytes((number.bit_length() + 7) // 8) for name, number in numbers.items()}
+    return public(key("RSA"), **{name: segments(value).decode() for name, value in bits.items()})
+
+
+def slow_exponent() -> int:
+    """Another public exponent of the same key: what it signed is verified by it as well, fifty times as slowly."""
+    secret = key("RSA").as_dict(private=True)
+    p, q, e = (int.from_bytes(base64.urlsafe_b64decode(f"{secret[name]}==")) for name in ("p", "q", "e"))
+    return e + lcm(p - 1, q - 1)
+
+
+@pytest.mark.parametrize(
+    ("jwk", "expected"),
+    [
+        (rsa_with, "taken"),
+        (lambda: rsa_with(e=slow_exponent()), "invalid_key"),
+        (lambda: {**rsa_with(), "e": "\u00e9" + rsa_with(e=slow_exponent())["e"]}, "invalid_key"),
+        (lambda: rsa_with(n=(1 << 8192) + 1), "invalid_key"),
+        (lambda: rsa_with(n=(1 << 1024) + 1), "invalid_key"),
+    ],
+    ids=["right", "slow", "slow, spelled so that it seems short", "large", "weak"],
+)
+async def test_an_rsa_key_is_within_the_bounds_of_clients_keys(jwk: Callable[[], Any], expected: str) -> None:
+    """Else eight of them, tried for each token of a stranger, would keep a worker busy."""
+    with structlog.testing.capture_logs() as said:
+        assert await told(Transmitter(jwk()), signed(of=key("RSA"), alg="RS256")) == expected
+    assert [line["event"] for line in said] == ([] if expected == "taken" else ["jwks_unread"])
+    assert all("key 'k1' has " in line["reason"] for line in said)
 
 
 async def test_a_new_key_is_found_when_a_token_names_it() -> None:
