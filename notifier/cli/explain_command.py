@@ -10,7 +10,7 @@ from notifier.cli.command_options import Json
 from notifier.cli.output import say, say_json
 
 WIDTH = 80  # columns, if neither COLUMNS nor a terminal says it
-_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
+_LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 EXAMPLES = (
     ("why was a logout given up?", "notifier explain rejected_token"),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -37,7 +36,7 @@ class Screen(Console):
             return
         with self.capture() as captured:
             super().print(*objects, **how)
-        self.file.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
+        self.file.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line with a style. On a terminal it is broken between words, elsewhere never."""

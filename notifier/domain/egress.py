@@ -117,7 +117,6 @@ _METADATA_NAMES = frozenset(
 )
 _METADATA_OF_NAMES = ip_address("169.254.169.254")
 
-_WRITABLE = re.compile(r"[!-\[\]-~]*")  # visible ASCII except the backslash, which some programs read as a slash
 _NO_URI_CHARACTER = re.compile(r"[^!-\[\]-~]")  # controls, space, backslash, non-ASCII
 _URI = re.compile(r"(https?)://([^/?]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?")

@@ -12,7 +12,6 @@ from urllib.parse import quote, quote_plus
 _SECRETS = (
     # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of one that was cut.
     ("eyJ", re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}"), "[token]"),
-    ("@", re.compile(r"(://[^/\s:@\"]*):[^\s\"]*@"), r"\1:[password]@"),
     ("earer ", re.compile(r"([Bb]earer +)[A-Za-z0-9._~+/=-]+"), r"\1[token]"),
     (
         "PRIVATE KEY",
@@ -20,6 +19,8 @@ _SECRETS = (
         "[key]",
     ),
 )
+_WORD = re.compile(r"[^\s\"]+")
+_USER = re.compile(r"://[^/\s:@\"]*:")
 
 
 def redact(line: str) -> str:
@@ -29,7 +30,13 @@ def redact(line: str) -> str:
     for sign, pattern, instead in _SECRETS:
         if sign in line:
             line = pattern.sub(instead, line)
-    return line
+    return _WORD.sub(_without_password, line) if "@" in line and "://" in line else line
+
+
+def _without_password(word: re.Match[str]) -> str:
+    before, at, after = word[0].rpartition("@")
+    user = _USER.search(before) if at else None
+    return word[0] if user is None else f"{before[: user.end()]}[password]@{after}"
 
 
 _TELLING = 3  # characters: a shorter `sub` may be any word of an answer

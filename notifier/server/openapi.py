@@ -33,7 +33,7 @@ _OF_ALL = {
 }
 _KEPT = "described"
 _WORDS = re.compile(r"[^a-z0-9]+")
-_PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
+_PARAMETER = re.compile(r"\{(\w+)(?::[^{}]*)?\}")
 
 EVENT: JsonSchema = {"$ref": "#/components/schemas/event"}
 CLOUDEVENT: JsonSchema = {

@@ -26,7 +26,9 @@ from notifier.settings.source_settings import BindSettings, bindings_of
 PREFIX = "NOTIFIER_"
 _OURS_OTHERWISE = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
 # Kubernetes sets these for each service of the namespace, and one service may be called "notifier".
-_OF_KUBERNETES = re.compile(r"NOTIFIER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?)")
+_OF_KUBERNETES = re.compile(
+    r"NOTIFIER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?)", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Whether a database's user may do more than read. The registry never writes, so it should not be able to."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +21,6 @@ OR HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 
 ORDER BY 1
 """
 _WRITING = re.compile(r"\b(ALL PRIVILEGES|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|SUPER)\b")
-_GRANT = re.compile(r"GRANT (?P<rights>.+?) ON (?P<what>.+?) TO ", re.IGNORECASE)
 
 
 def may_write(connection: sa.Connection) -> list[str]:
@@ -31,14 +31,22 @@ def may_write(connection: sa.Connection) -> list[str]:
         case "mssql":
             found = _first(connection, _SQL_SERVER)
         case "mysql" | "mariadb":
-            grants = [str(row[0]) for row in _rows(connection, "SHOW GRANTS")]
-            matches = [match for grant in grants if (match := _GRANT.match(grant))]
-            found = next((match["what"] for match in matches if _WRITING.search(match["rights"].upper())), None)
+            found = written_by(str(row[0]) for row in _rows(connection, "SHOW GRANTS"))
         case _:
             found = None
     if found is None:
         return []
     return [f"the database's user may write, such as to {found}; give notifier one that has the right to SELECT alone"]
+
+
+def written_by(grants: Iterable[str]) -> str | None:
+    """The first table, or whatever else, that one of the grants of MySQL or MariaDB lets its user write to."""
+    for grant in grants:
+        rights, _, rest = grant.partition(" ON ")
+        what, of_somebody, _ = rest.partition(" TO ")
+        if of_somebody and _WRITING.search(rights.upper()):
+            return what
+    return None
 
 
 def _first(connection: sa.Connection, statement: str) -> str | None:

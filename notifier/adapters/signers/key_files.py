@@ -5,7 +5,6 @@ Keys are loaded once into key objects: PyJWT takes 30 ms a token if it is given 
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError, Mistake
 
 MAX_FILE = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
-_PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,22 +112,35 @@ def _wrong(text: str, place: str = "file") -> ConfigurationError:
     return ConfigurationError([Mistake(place, text)])
 
 
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """The PEM blocks (RFC 7468), each with its label. A block that is cut off is none."""
+    blocks = []
+    at = 0
+    while (end := text.find(_END, at)) >= 0:
+        begin = text.rfind(_BEGIN, at, end)
+        label = text[begin + len(_BEGIN) : end].partition(_DASHES)[0] if begin >= 0 else ""
+        at = end + len(_END)
+        if label and text.startswith(label + _DASHES, at):
+            blocks.append((label, text[begin : at + len(label + _DASHES)]))
+    return blocks
+
+
 def _read_pem(path: Path, text: str) -> object:
-    blocks = list(_PEM_BLOCK.finditer(text))
-    private = [block for block in blocks if block[1].endswith("PRIVATE KEY")]
+    blocks = _blocks(text)
+    private = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
     if not private:
-        labels = " ".join(block[1] for block in blocks)
+        labels = " ".join(label for label, _ in blocks)
         found = "a certificate" if "CERTIFICATE" in labels else "a public key" if "PUBLIC KEY" in labels else "damaged"
         raise _wrong(f"{path} is {found}; the private key is needed")
     if len(private) > 1:
         raise _wrong(f"{path} holds {len(private)} private keys; give each a file of its own")
-    (block,) = private
-    if block[1] == "OPENSSH PRIVATE KEY":
+    ((label, block),) = private
+    if label == "OPENSSH PRIVATE KEY":
         raise _wrong(f"{path} is an OpenSSH key; convert a copy of it by: ssh-keygen -p -m PKCS8 -f FILE")
-    if block[1].startswith("ENCRYPTED") or "4,ENCRYPTED" in block[0]:
+    if label.startswith("ENCRYPTED") or "4,ENCRYPTED" in block:
         raise _wrong(f"{path} is encrypted; store it decrypted (openssl pkey -in FILE), readable for notifier alone")
     try:
-        return load_pem_private_key(block[0].encode(), password=None)
+        return load_pem_private_key(block.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise _wrong(f"{path} is damaged, or not a PKCS#8, PKCS#1 or SEC1 key of a kind that can be used") from error
 

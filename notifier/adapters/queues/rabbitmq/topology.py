@@ -4,7 +4,6 @@ Every queue is a durable quorum queue that dead-letters at least once; the deliv
 because leaving it out means 20 on RabbitMQ 4.x, and -1 means "drop at the first requeue" on 3.10.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -24,14 +23,6 @@ from notifier.domain.message import DEAD, DELIVERY_LIMIT, SOURCE, Lane
 NO_LIMIT = 2**31 - 1  # looking must never use a dead letter up
 OUTCOMES = "outcomes"
 COLLECTED = "collected"  # of `notifier collect`, which declares it; here it is only deleted with the rest
-
-_INEQUIVALENT = re.compile(
-    r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>queue|exchange) '(?P<name>[^']+)'.*?"
-    r"received (?P<wanted>.+?) but current is (?P<actual>.+)",
-    re.DOTALL,
-)
-
-_TYPED = re.compile(r"the value ('.*') of type '\w+'")  # how the broker writes one where the other is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,11 +274,17 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
 
 def _explain(what: str, failed: ChannelPreconditionFailed) -> str:
     text = str(failed.args[0]) if failed.args else ""
-    told = _INEQUIVALENT.search(text)
-    if told is None:
+    argument, _, rest = text.partition("inequivalent arg '")[2].partition("' for ")
+    wanted, current, actual = rest.partition("received ")[2].partition(" but current is ")
+    if not current:
         return f"{what}: {text}"
-    actual, wanted = (_TYPED.sub(r"\1", told[which].strip()) for which in ("actual", "wanted"))
-    return f"{what}: argument {told['argument']} is {actual}, but should be {wanted}"
+    return f"{what}: argument {argument} is {_bare(actual)}, but should be {_bare(wanted)}"
+
+
+def _bare(value: str) -> str:
+    """The broker writes `the value '5' of type 'signedint'` where the other is none."""
+    value = value.strip()
+    return value.removeprefix("the value ").rpartition(" of type ")[0] if value.startswith("the value ") else value
 
 
 def _not_allowed(refused: ChannelClosed) -> QueueError:
