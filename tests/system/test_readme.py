@@ -413,6 +413,7 @@ def test_every_setting_of_a_registry_source_is_documented() -> None:
     assert sorted(name for name in told if ".tls." not in name) == sorted(real)
     for path, default in real.items():
         written = format_duration(default) if isinstance(default, float) else str(default)
+        written = written.lower() if isinstance(default, bool) else written
         expected = "required" if default is ... else "–" if default is None else written
         assert told[path] in (expected, "its kind", "the user's own"), path
 
