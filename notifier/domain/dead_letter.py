@@ -60,7 +60,8 @@ class DeadLetter:
     `dead_since` is in epoch seconds. `iss`, `client_id` and `event_id` are empty if unknown or not applicable.
     `entries` limits the letter to these entries of `clients` in `raw`, in the form of `WrongEntries.which`; the others
     were served. None means the whole message. `source` is the name of the source that the message in `raw` came from.
-    Of its message `events` says which events the letter is for, in the form of `sourced.written_places`.
+    Of its message `events` says which events the letter is for, in the form of `sourced.written_places`. `vouched` is
+    that of the message.
     """
 
     id: str
@@ -71,6 +72,7 @@ class DeadLetter:
     client_id: str = ""
     event_id: str = ""
     publisher: str | None = None
+    vouched: bool = False
     attempts: int = 0
     mistakes: tuple[Mistake, ...] = ()
     delivery: Delivery | None = None
@@ -145,6 +147,7 @@ def bury_raw(
         iss=iss,
         event_id=event_id,
         publisher=message.user_id,
+        vouched=message.vouched,
         mistakes=mistakes,
         raw=unreadable.raw_of(message),
         source=message.source,
@@ -299,6 +302,7 @@ def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
         user_id=letter.publisher,
         app_id=raw.app_id,
         source=letter.source,
+        vouched=letter.vouched,
     )
 
 

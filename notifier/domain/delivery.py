@@ -23,7 +23,7 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 @frozen
 class Inline:
-    """What the event says about the client. It overrides the registry if `registry.inline` is `allow`."""
+    """What the event says about the client. It overrides the registry where it counts, see `Registry.hears`."""
 
     backchannel_logout_uri: str | None = None
     backchannel_logout_session_required: bool | None = None
@@ -46,7 +46,8 @@ class Delivery:
 
     `sub` and `sid` are those of the event or its entry; at each attempt the client's profile chooses between them.
 
-    `entry_sub` is True if `sub` is for this client only (pairwise). `no_address`: the event says that the client has
+    `entry_sub` is True if `sub` is for this client only (pairwise). `inline` counts, `ignored` did not when the
+    event was planned; at most one of them is set. `no_address`: the event says that the client has
     none, so it is never unknown, also if the registry forgets it meanwhile. `rejections` counts 400s (R3, R12).
     `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry. `held` is the time
     since then that does not count as age, in seconds. `waited_for` has every cause of its deferrals.
@@ -66,6 +67,7 @@ class Delivery:
     sid: str | None
     entry_sub: bool = False
     inline: Inline | None = None
+    ignored: Inline | None = None
     no_address: bool = False
     ended_at: float | None = None
     not_after: float | None = None

@@ -124,6 +124,7 @@ def read_opened(
         type=envelope.type if envelope else None,
         publisher=message.user_id,
         claimed_publisher=None if message.app_id is None else excerpt(message.app_id),
+        vouched=message.vouched,
         trace=opened.trace,
         reply_to=message.reply_to,
     )

@@ -88,7 +88,7 @@ Uri = Annotated[
 
 @with_config(ConfigDict(strict=True, title="Client"))
 class EntryDocument(TypedDict, total=False):
-    """A client to tell. Its members override the registry for this event, if `registry.inline` allows it."""
+    """A client to tell. Its members override the registry for this event, if they count (`registry.inline`)."""
 
     client_id: Required[Annotated[ClientId, Field(description="The client's `client_id` at this issuer.")]]
     backchannel_logout_uri: Annotated[

@@ -76,7 +76,8 @@ class Message:
     With `cut_from` the message was too large for an event, and `body` is its beginning. `survived`: how many of the
     `delivery_count` times that it was given back this process has lived through. `source`: the name of the source by
     whose own queue it came, None if it came by one of notifier's exchanges. With `unrouted` it was written into that
-    queue past all exchanges, and so past all that the broker permits there.
+    queue past all exchanges, and so past all that the broker permits there. `vouched`: who wrote it is known to be the
+    operator, or the identity server of the issuer that it names.
     """
 
     lane: Lane
@@ -95,6 +96,7 @@ class Message:
     cut_from: Whole | None = None
     source: str | None = None
     unrouted: bool = False
+    vouched: bool = False
 
     @property
     def queue(self) -> str:

@@ -61,19 +61,19 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
 
     An unknown client gets its delivery too: the registry may know it by the time of the attempt.
     """
-    registered = registry.clients_of(event.iss)
+    registered, heard = registry.clients_of(event.iss), _is_heard(event, registry)
     for each in _members(event, registry):
         entry = ClientEntry(client_id=each) if isinstance(each, str) else each
         client = registered.get(entry.client_id)
-        if _is_skipped(client, entry, registry):
+        if _is_skipped(client, entry, heard=heard):
             yield Skipped(iss=event.iss, client_id=entry.client_id, event_id=event.id, reply_to=event.reply_to)
         else:
-            yield _delivery(event, entry, registry)
+            yield _delivery(event, entry, heard=heard)
 
 
 def fates_of(event: SessionEnded, registry: Registry) -> int:
     """The number of fates to report: one for each delivery and each skipped client."""
-    registered = registry.clients_of(event.iss)
+    registered, heard = registry.clients_of(event.iss), _is_heard(event, registry)
     if event.clients == "*":
         return sum(client.told_at is not None for client in registered.values())
     names = {entry for entry in event.clients if isinstance(entry, str)}
@@ -81,18 +81,17 @@ def fates_of(event: SessionEnded, registry: Registry) -> int:
     for entry in event.clients:
         if isinstance(entry, ClientEntry):
             client = registered.get(entry.client_id)
-            fate = _fate(event, entry, client, registry)
+            fate = _fate(event, entry, client, heard=heard)
             alone = ClientEntry(client_id=entry.client_id)
-            if entry.client_id not in names or fate != _fate(event, alone, client, registry):
+            if entry.client_id not in names or fate != _fate(event, alone, client, heard=heard):
                 fates.add(fate)
     return len(names) + len(fates)  # 20,000 names get no more than this, which would hold the loop
 
 
-def _fate(
-    event: SessionEnded, entry: ClientEntry, client: Client | None, registry: Registry
-) -> tuple[str, str] | Identity:
+def _fate(event: SessionEnded, entry: ClientEntry, client: Client | None, *, heard: bool) -> tuple[str, str] | Identity:
     """What distinguishes one fate from another."""
-    return (entry.client_id, "skipped") if _is_skipped(client, entry, registry) else _identity(event, entry, registry)
+    skipped = _is_skipped(client, entry, heard=heard)
+    return (entry.client_id, "skipped") if skipped else _identity(event, entry, heard=heard)
 
 
 def wrong_entries(event: SessionEnded) -> tuple[WrongEntry, ...]:
@@ -150,32 +149,40 @@ def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEn
         yield event.clients[0]
         return
     seen: set[Identity] = set()
+    heard = _is_heard(event, registry)
     for entry in event.clients:
         if isinstance(entry, WrongEntry):
             continue
-        identity = (entry, event.sub, event.sid, None) if isinstance(entry, str) else _identity(event, entry, registry)
+        identity = (
+            (entry, event.sub, event.sid, None) if isinstance(entry, str) else _identity(event, entry, heard=heard)
+        )
         if identity not in seen:
             seen.add(identity)
             yield entry
 
 
-def _is_skipped(client: Client | None, entry: ClientEntry, registry: Registry) -> bool:
+def _is_heard(event: SessionEnded, registry: Registry) -> bool:
+    """Whether what the event says of its clients counts."""
+    return registry.hears(event.iss, event.publisher, vouched=event.vouched)
+
+
+def _is_skipped(client: Client | None, entry: ClientEntry, *, heard: bool) -> bool:
     if client is None:
         return entry.no_address
     if client.told_at is not None:
         return False
-    return entry.backchannel_logout_uri is None or not registry.inline_allowed
+    return entry.backchannel_logout_uri is None or not heard
 
 
-def _identity(event: SessionEnded, entry: ClientEntry, registry: Registry) -> Identity:
+def _identity(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Identity:
     """What distinguishes the delivery of this entry from the others of the event, and its id from theirs.
 
     Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them, and
-    to tell a client twice does no harm. If `registry.inline` is `deny`, no inline member counts.
+    to tell a client twice does no harm. What does not count distinguishes nothing.
     """
     sub = event.sub if entry.sub is None else entry.sub
     sid = event.sid if entry.sid is None else entry.sid
-    return (entry.client_id, sub, sid, _inline(entry) if registry.inline_allowed else None)
+    return (entry.client_id, sub, sid, _inline(entry) if heard else None)
 
 
 def _inline(entry: ClientEntry) -> Inline | None:
@@ -192,8 +199,8 @@ def _inline(entry: ClientEntry) -> Inline | None:
     )
 
 
-def _delivery(event: SessionEnded, entry: ClientEntry, registry: Registry) -> Delivery:
-    client_id, sub, sid, counts = _identity(event, entry, registry)
+def _delivery(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Delivery:
+    client_id, sub, sid, counts = _identity(event, entry, heard=heard)
     identity = delivery_id(
         iss=event.iss,
         spoken_by=(event.publisher, event.source),
@@ -212,7 +219,8 @@ def _delivery(event: SessionEnded, entry: ClientEntry, registry: Registry) -> De
         sub=sub,
         sid=sid,
         entry_sub=entry.sub is not None,
-        inline=_inline(entry),
+        inline=counts,
+        ignored=None if heard else _inline(entry),
         no_address=entry.no_address,
         ended_at=event.ended_at,
         not_after=event.not_after,

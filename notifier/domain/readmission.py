@@ -252,7 +252,7 @@ def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | No
     """Seconds for which the delivery may be repeated although its token names no session; None where it names one."""
     client = None
     if registry is not None:
-        client = registry.resolve(delivery.iss, delivery.client_id, delivery.inline)
+        client = registry.client_of(delivery)
     if client is None:
         return SUB_ONLY_MAX_AGE if delivery.sid is None else None
     return None if carries_sid(delivery, client) else client.retry.sub_only_max_age

@@ -6,12 +6,16 @@ A client is looked up at every attempt, so that a corrected registration also ap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from notifier.domain.client import Client, Route
-from notifier.domain.delivery import Inline
+from notifier.domain.delivery import Delivery, Inline
 from notifier.domain.errors import Mistake
 from notifier.domain.source import Source
+
+InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
+"""From whom an event's own members of a client count, such as its address."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -36,7 +40,7 @@ class Registry:
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
     clients: Mapping[str, Mapping[str, Client]] = field(default_factory=lambda: MappingProxyType({}))
-    inline_allowed: bool = True
+    inline: InlineRule = "publishers"
     grace: float = 300.0
     unregistered: Client | None = None
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
@@ -52,6 +56,24 @@ class Registry:
         """The registered clients of one issuer by `client_id`, in the order of the file."""
         return self.clients.get(iss, MappingProxyType({}))
 
+    def hears(self, iss: str, publisher: str | None, *, vouched: bool = False) -> bool:
+        """Whether what an event says of its clients counts. It names where tokens go, and so who gets one.
+
+        It counts from the issuer's identity server, which signs what it likes anyway: from one of the issuer's
+        `publishers`, or if the event is `vouched` for. Without `publishers` a name proves nothing: anybody may publish.
+        """
+        if self.inline != "publishers":
+            return self.inline == "allow"
+        issuer = self.issuers.get(iss)
+        return vouched or (issuer is not None and issuer.publishers is not None and publisher in issuer.publishers)
+
+    def client_of(self, delivery: Delivery) -> Client | None:
+        """The client that the delivery is for. What the event said, and did not count, may count by now."""
+        inline = delivery.inline
+        if delivery.ignored is not None and self.hears(delivery.iss, delivery.publisher):
+            inline = delivery.ignored
+        return self.resolve(delivery.iss, delivery.client_id, inline)
+
     def resolve(self, iss: str, client_id: str, inline: Inline | None) -> Client | None:
         """The client as it is registered now. None if neither the registry nor the event says how to reach it.
 
@@ -63,7 +85,7 @@ class Registry:
         registered = self.clients_of(iss).get(client_id)
         if registered is None and (meant := self.aliases.get(iss, _NONE).get(client_id)) is not None:
             registered = self.clients_of(iss).get(meant)
-        if inline is None or not self.inline_allowed:
+        if inline is None or self.inline == "deny":
             return registered
         if registered is None:
             if inline.backchannel_logout_uri is None or self.unregistered is None:

@@ -71,7 +71,7 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     registered = len(before)
     if _too_many(len(gone), registered) or (gone and not after):
         return f"{len(gone)} of {registered} registered clients would be gone: {_named(gone, old)}"
-    if none_told and old.inline_allowed and not new.inline_allowed:
+    if none_told and old.inline != "deny" and new.inline == "deny":
         return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"
     return None
 

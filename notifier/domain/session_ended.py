@@ -43,7 +43,8 @@ class WrongEntry:
 class SessionEnded:
     """The event as it was read. `id_given` is False if notifier made up the id, which then marks no duplicate.
 
-    A plain string in `clients` is a `client_id` without further members.
+    A plain string in `clients` is a `client_id` without further members. `vouched`: who published it is known to be the
+    issuer's identity server or the operator, also where the issuer names no `publishers`.
     """
 
     id: str
@@ -59,5 +60,6 @@ class SessionEnded:
     type: str | None = None
     publisher: str | None = None
     claimed_publisher: str | None = None
+    vouched: bool = False
     trace: str | None = None
     reply_to: ReplyTo | None = None

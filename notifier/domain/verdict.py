@@ -34,6 +34,7 @@ OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looke
 # Causes that lie with the client: the ages go on. All other causes lie with us and stop the ages.
 OF_CLIENT = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 NO_SUCH_CLIENT = "the registry has no such client (yet)"
+UNHEARD = f"{NO_SUCH_CLIENT}, and nobody vouches for the address that its event brings (registry.inline)"
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 
 
@@ -113,14 +114,23 @@ def before_attempt(
 
 
 def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float) -> Defer | Dead:
+    unheard = delivery.ignored is not None and delivery.ignored.backchannel_logout_uri is not None
     looks = 0 if delivery.unknown_since is None else delivery.deferrals
     left = grace_left(delivery.unknown_since, looks, grace, now)
     if left > 0:
         wait = min(left, our_fault_wait(looks))
-        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=NO_SUCH_CLIENT)
+        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=UNHEARD if unheard else NO_SUCH_CLIENT)
     if not issuer_known:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
         return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)
+    if unheard:
+        who = "it set no user_id" if delivery.publisher is None else f"it is {delivery.publisher!a}"
+        text = (
+            f"the registry has no client {delivery.client_id!r} of this issuer that can be used, and the event's URI"
+            f" does not count: nobody knows its publisher to be the identity server ({who}; registry.inline). Name the"
+            f' publisher in issuers["{delivery.iss}"].publishers, or register the client; then replay'
+        )
+        return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
     text = (
         f"the registry has no client {delivery.client_id!r} of this issuer that can be used, and the event has no URI;"
         " `notifier clients show` says whether it was left out, and why; register it, then replay"

@@ -18,7 +18,7 @@ from notifier.domain.nearest import Hint, near_client, near_issuer
 from notifier.domain.outcome import Cause
 from notifier.domain.registry import Registry
 from notifier.domain.trouble import Trouble, TroubleKind
-from notifier.domain.verdict import NO_SUCH_CLIENT
+from notifier.domain.verdict import NO_SUCH_CLIENT, UNHEARD
 from notifier.pipeline.facts import Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
 from notifier.pipeline.ports import Clock
 
@@ -125,7 +125,8 @@ class DeferralWatch:
             if fact.iss not in self._registry().issuers:
                 return TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""
             # Otherwise it is a fault of our own code, of which the line `unexpected` tells.
-            return (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, "") if fact.text == NO_SUCH_CLIENT else None
+            known = fact.text in (NO_SUCH_CLIENT, UNHEARD)
+            return (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, "") if known else None
         if (kind := _KINDS.get(fact.cause)) is None:
             return None
         if kind is TroubleKind.SIGNING:  # of all clients of the issuer alike; only an age in the text changes

@@ -267,7 +267,7 @@ class Worker:
             delivery = replace(delivery, parked=False)
             self._counts.came_back(delivery.key)
         registry = self._registry()
-        client = registry.resolve(delivery.iss, delivery.client_id, delivery.inline)
+        client = registry.client_of(delivery)
         now = self._tools.clock()
         verdict: Verdict | None = before_attempt(
             delivery,

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.domain.registry import Registry
+from notifier.domain.registry import InlineRule, Registry
 from notifier.settings.clients import ClientOptions
 from notifier.settings.keycloak_settings import KeycloakSettings
 from notifier.settings.list_settings import (
@@ -106,7 +106,10 @@ class RegistrySettings(Section):
     cache: Annotated[Path, AfterValidator(from_base), AfterValidator(_folder)] | None = Field(
         None, description="A folder for the last good answer of each source. Workers start with it if a source is away."
     )
-    inline: Literal["allow", "deny"] = Field("allow", description="Whether an event may say how to reach a client.")
+    inline: InlineRule = Field(
+        Registry().inline,
+        description="From whom an event's own address of a client counts. publishers: from the identity server.",
+    )
     grace: Duration = Field(Registry().grace, description="How long a delivery waits for an unknown client or issuer.")
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ def write(folder: Path, more: dict[str, Any] | None = None, clients: list[dict[s
     """A configuration of one issuer by the key `k.pem`, and its clients."""
     settings = {
         "queue": {"url": "amqp://u:s3cret@mq.example.com/"},
-        "issuers": {ISS: {"keys": [{"file": "k.pem"}]}},
+        "issuers": {ISS: {"keys": [{"file": "k.pem"}], "publishers": ["idp"]}},
         "registry": {"file": "clients.yaml"},
     }
     (folder / "n.yaml").write_text(yaml.safe_dump({**settings, **(more or {})}))
@@ -159,6 +159,52 @@ def test_check_warns_of_an_exchange_of_the_brokers_own(made: Path, tmp_path: Pat
     [warned] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=tmp_path).stdout)["warnings"]
     assert warned["path"] == "sources.shop.bind[1]"
     assert "whoever may write to amq.topic" in done.stdout
+
+
+_TOKEN = "a-token-of-more-than-twenty-characters"
+_SHOP = {
+    "client_id": "shop",
+    "backchannel_logout_uri": "https://shop.example.com/",
+    "id_token_signed_response_alg": "ES256",
+}
+_LIST = {"name": "apps", "issuer": ISS, "http": {"url": "https://apps.example.com/clients"}}
+_BOUND = {"name": "idp", "token": _TOKEN, "scopes": ["publish"], "issuers": [ISS]}
+_MAPPED = {"issuer": ISS, "event": {"sub": "user", "clients": "apps[].{client_id: id, backchannel_logout_uri: url}"}}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "name its user or API token here"),
+        ({"queue": {"url": "sqlite:n.db"}, "api": {}}, "name its user or API token here"),  # anybody on the machine
+        ({"sources": {"v3": {"preset": "identityserver4_v3", "issuer": ISS, "bind": [{"exchange": "X"}]}}}, "[USER]"),
+        (
+            {"api": {}, "sources": {"web": {**_MAPPED, "http": {"header": "Authorization", "value_file": "secret"}}}},
+            "publishers: [web]",
+        ),
+        ({"api": {"tokens_file": "bound.yaml"}}, None),
+        ({"queue": {"url": "sqlite:n.db"}}, None),  # whoever may write to the file is the operator
+        ({"registry": {"inline": "allow"}}, None),
+        ({"registry": {"inline": "deny"}}, None),
+        ({"registry": {"file": "some.yaml"}}, None),
+        ({"registry": {"sources": [_LIST]}}, None),  # it may say more than it does now
+    ],
+)
+def test_check_warns_of_an_issuer_that_relies_on_addresses_of_events(
+    made: Path, tmp_path: Path, more: dict[str, Any], told: str | None
+) -> None:
+    """Where the registry knows no address, and nobody is known to be the identity server. It names the way out."""
+    (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
+    (tmp_path / "k.pem").chmod(0o600)
+    (tmp_path / "bound.yaml").write_text(yaml.safe_dump([_BOUND]))
+    (tmp_path / "bound.yaml").chmod(0o600)
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump([_SHOP]))
+    (tmp_path / "secret").write_text("a-secret-of-the-source")
+    write(tmp_path, {"issuers": {ISS: {"keys": [{"file": "k.pem"}]}}, **more})
+    loaded = notifier("check", "-c", "n.yaml", "--offline", "--json", cwd=tmp_path)
+    warnings = [each for each in json.loads(loaded.stdout).get("warnings", ()) if each["path"].endswith("publishers")]
+    assert [told in each["text"] for each in warnings if told] == ([] if told is None else [True]), loaded.stdout
+    assert len(warnings) == (told is not None)
 
 
 def test_check_warns_of_a_key_that_others_may_read(made: Path) -> None:

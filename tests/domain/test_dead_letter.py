@@ -94,7 +94,7 @@ def test_a_buried_event_comes_back_whole(event: SessionEnded, reason: DeadReason
 @given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
 def test_a_buried_message_comes_back_to_the_byte(body: bytes) -> None:
     """It is the message's own body; whoever asks gets text where it is text, base64 where it is not."""
-    came = message(body, content_type="text/plain", message_id="m", timestamp=5.0, user_id="idp")
+    came = message(body, content_type="text/plain", message_id="m", timestamp=5.0, user_id="idp", vouched=True)
     letter = bury_raw(came, [Mistake("", "no JSON")], NOW)
     assert through_the_queue(letter) == letter
     assert raw_of(letter).sha256 == hashlib.sha256(body).hexdigest()

@@ -24,7 +24,7 @@ def registry(count: int = 3, **changes: Any) -> Registry:
     of_a = {f"c{n}": Client(iss=A, client_id=f"c{n}", backchannel_logout_uri=URI) for n in range(count)}
     of_a["silent"] = Client(iss=A, client_id="silent", backchannel_logout_uri=None)
     of_b = {"c0": Client(iss=B, client_id="c0", backchannel_logout_uri=URI)}
-    return Registry(clients={A: of_a, B: of_b}, **changes)
+    return Registry(clients={A: of_a, B: of_b}, **({"inline": "allow"} | changes))
 
 
 def event(*clients: ClientEntry | WrongEntry | str, **changes: Any) -> SessionEnded:
@@ -90,17 +90,17 @@ def test_a_registered_client_without_uri_is_skipped() -> None:
     inline = event(ClientEntry(client_id="silent", backchannel_logout_uri=URI))
     assert plan(event("silent")) == [Skipped(iss=A, client_id="silent", event_id="e-1")]
     assert [step.client_id for step in planned(inline)] == ["silent"]
-    assert plan(inline, registry(inline_allowed=False)) == [Skipped(iss=A, client_id="silent", event_id="e-1")]
+    assert plan(inline, registry(inline="deny")) == [Skipped(iss=A, client_id="silent", event_id="e-1")]
 
 
 def test_a_client_without_an_address_is_skipped_unless_it_is_registered() -> None:
     """By the event's own word, also where no address of an event counts; the delivery keeps that word for later."""
     none = ClientEntry(client_id="who", no_address=True)
-    for by in (registry(), registry(inline_allowed=False), Registry()):
+    for by in (registry(), registry(inline="deny"), Registry()):
         assert plan(event(none), by) == [Skipped(iss=A, client_id="who", event_id="e-1")]
         assert fates_of(event(none), by) == 1
     known, bare = replace(none, client_id="c0"), "c0"
-    for by in (registry(), registry(inline_allowed=False)):
+    for by in (registry(), registry(inline="deny")):
         (step,), (other,) = planned(event(known), by), planned(event(bare), by)
         assert (step.no_address, other.no_address) == (True, False)
         assert step.id == other.id  # it is no other logout
@@ -145,10 +145,74 @@ def test_entries_that_say_something_different_of_a_client_are_told_each(more: di
 
 def test_where_inline_is_denied_entries_that_differ_in_nothing_else_are_one() -> None:
     """What counts for nothing tells nothing apart: the id is that of an entry which gives nothing."""
-    deny = registry(inline_allowed=False)
+    deny = registry(inline="deny")
     both = event(*(ClientEntry(client_id="c0", backchannel_logout_uri=f"{URI}?{n}") for n in range(2)))
     assert [step.id for step in planned(both, deny)] == [planned(event("c0"))[0].id]
     assert fates_of(both, deny) == 1
+
+
+IDP = Issuer(iss=A, publishers=frozenset({"idp"}))
+
+
+@pytest.mark.parametrize(
+    ("inline", "issuer", "speaker", "heard"),
+    [
+        ("publishers", Issuer(iss=A), {"publisher": "idp"}, False),  # a name alone proves nothing: anybody may publish
+        ("publishers", Issuer(iss=A), {}, False),
+        ("publishers", IDP, {"publisher": "idp"}, True),
+        ("publishers", IDP, {"publisher": "app"}, False),
+        ("publishers", IDP, {}, False),
+        ("publishers", Issuer(iss=B, publishers=frozenset({"idp"})), {"publisher": "idp"}, False),
+        ("publishers", Issuer(iss=A), {"vouched": True}, True),
+        ("allow", Issuer(iss=A), {}, True),
+        ("deny", IDP, {"publisher": "idp", "vouched": True}, False),
+    ],
+)
+def test_an_address_of_an_event_counts_from_the_identity_server(
+    inline: str, issuer: Issuer, speaker: dict[str, Any], *, heard: bool
+) -> None:
+    """Known by the issuer's publishers, or by what vouches for the event. Else it is kept, and counts for nothing."""
+    by = registry(inline=inline, issuers={issuer.iss: issuer})
+    (delivery,) = planned(event(ClientEntry(client_id="new", backchannel_logout_uri=URI), **speaker), by)
+    said = Inline(backchannel_logout_uri=URI)
+    assert (delivery.inline, delivery.ignored) == ((said, None) if heard else (None, said))
+
+
+def test_what_counts_is_decided_when_the_event_is_planned() -> None:
+    """What waits, or is replayed, keeps its address, unless addresses are denied by now."""
+    template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
+    by = registry(unregistered=template)
+    (delivery,) = planned(event(ClientEntry(client_id="new", backchannel_logout_uri=URI)), by)
+    client = replace(by, inline="publishers").client_of(delivery)
+    assert client is not None
+    assert client.backchannel_logout_uri == URI
+    assert replace(by, inline="deny").client_of(delivery) is None
+
+
+def test_an_address_that_did_not_count_does_once_its_publisher_is_named() -> None:
+    """So what waits for an unknown client, or died of it, goes where the event said. That of nobody else does."""
+    template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
+    by = registry(inline="publishers", unregistered=template, issuers={A: Issuer(iss=A)})
+    entry = ClientEntry(client_id="new", backchannel_logout_uri=URI)
+    (of_idp,), (of_app,) = planned(event(entry, publisher="idp"), by), planned(event(entry, publisher="app"), by)
+    assert by.client_of(of_idp) is None
+    named = replace(by, issuers={A: IDP})
+    client = named.client_of(of_idp)
+    assert client is not None
+    assert client.backchannel_logout_uri == URI
+    assert named.client_of(of_app) is None
+
+
+def test_where_an_address_does_not_count_a_registered_client_is_told_at_its_own() -> None:
+    """Or skipped, if it has none."""
+    by = registry(inline="publishers")
+    entries = [ClientEntry(client_id=name, backchannel_logout_uri=f"{URI}?evil") for name in ("c0", "silent")]
+    told, skipped = plan(event(*entries), by)
+    assert isinstance(told, Delivery)
+    client = by.client_of(told)
+    assert client is not None
+    assert client.backchannel_logout_uri == URI
+    assert isinstance(skipped, Skipped)
 
 
 _ENTRIES = st.builds(
@@ -160,10 +224,13 @@ _ENTRIES = st.builds(
 )
 
 
-@given(st.lists(_ENTRIES | st.sampled_from(["c0", "c1", "c2"]), max_size=12), st.booleans())
-def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | str], inline: bool) -> None:
+@given(
+    st.lists(_ENTRIES | st.sampled_from(["c0", "c1", "c2"]), max_size=12),
+    st.sampled_from(["allow", "publishers", "deny"]),
+)
+def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | str], inline: str) -> None:
     """Each delivery's, known by its id, and each skipped client's: whoever waits hears all."""
-    by, of = registry(inline_allowed=inline), event(*entries)
+    by, of = registry(inline=inline), event(*entries)
     steps = plan(of, by)
     ids = [step.id for step in steps if isinstance(step, Delivery)]
     assert len(ids) == len(set(ids))

@@ -8,7 +8,7 @@ import pytest
 
 from notifier.domain.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
 from notifier.domain.delivery import Inline
-from notifier.domain.registry import Registry
+from notifier.domain.registry import InlineRule, Registry
 from notifier.domain.registry_checks import find_unsignable, too_much_lost
 
 ONE = "https://id.example.com"
@@ -24,12 +24,12 @@ SHOP = Client(iss=ONE, client_id="shop", backchannel_logout_uri=URI, route=ROUTE
 TEMPLATE = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False, timeout=9.0)
 
 
-def registry_of(clients: Iterable[Client], *, inline_allowed: bool = True) -> Registry:
+def registry_of(clients: Iterable[Client], *, inline: InlineRule = "allow") -> Registry:
     """A registry of these clients."""
     by_issuer: dict[str, dict[str, Client]] = {}
     for client in clients:
         by_issuer.setdefault(client.iss, {})[client.client_id] = client
-    return Registry(clients=by_issuer, unregistered=TEMPLATE, inline_allowed=inline_allowed)
+    return Registry(clients=by_issuer, unregistered=TEMPLATE, inline=inline)
 
 
 def numbered(count: int, iss: str = ONE) -> list[Client]:
@@ -62,7 +62,7 @@ class TestResolve:
 
     def test_inline_is_denied(self) -> None:
         """Where `registry.inline` is deny, the event cannot say how to reach a client."""
-        registry = registry_of([SHOP], inline_allowed=False)
+        registry = registry_of([SHOP], inline="deny")
         inline = Inline(backchannel_logout_uri="https://evil.example.com/")
         assert registry.resolve(ONE, "shop", inline) is SHOP
         assert registry.resolve(ONE, "other", inline) is None
@@ -177,14 +177,14 @@ class TestTooMuchLost:
 
     def test_none_is_left_where_events_may_not_say(self) -> None:
         """Where no client has a URI, events bring them: to deny that is to tell nobody."""
-        assert too_much_lost(registry_of([]), registry_of([], inline_allowed=False)) is not None
+        assert too_much_lost(registry_of([]), registry_of([], inline="deny")) is not None
         silent = [replace(SHOP, backchannel_logout_uri=None)]
-        assert "registry.inline" in loss(registry_of(silent), registry_of(silent, inline_allowed=False))
+        assert "registry.inline" in loss(registry_of(silent), registry_of(silent, inline="deny"))
 
     def test_inline_uris_are_denied_at_once(self) -> None:
         """Whoever takes them from a hostile publisher need not ask twice: registered clients are told as before."""
-        assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(30), inline_allowed=False)) is None
-        denied = registry_of([], inline_allowed=False)
+        assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(30), inline="deny")) is None
+        denied = registry_of([], inline="deny")
         assert too_much_lost(denied, denied) is None
 
     def test_what_is_believed(self) -> None:

@@ -37,6 +37,7 @@ def registry() -> Registry:
     return Registry(
         issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER)},
         clients={ISS: {one.client_id: one for one in known}, OTHER: {}},
+        inline="allow",
         unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
     )
 

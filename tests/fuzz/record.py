@@ -44,7 +44,7 @@ async def record(folder: Path, url: str) -> dict[str, bytes]:
     async with Clients(judge) as clients:
         site = Site(folder, url)
         site.config["delivery"]["retry"] = {"base": "60s", "factor": 1, "jitter": 0}
-        site.config["registry"]["grace"] = "60s"
+        site.config["registry"] |= {"grace": "60s", "inline": "allow"}
         site.write()
         site.write_clients([client(name, clients.url(name)) for name in TOLD[:-1]])
         async with worker(site) as running:

@@ -72,7 +72,9 @@ async def served(stage: Stage, body: bytes, *, asked: ReplyTo | None = ASKED) ->
 
 async def test_who_publishes_learns_no_address_behind_a_name() -> None:
     """Whoever may publish may name any URI; which address it led to, and that it is one of ours, stays here."""
-    [told] = await served(Stage(), body_of({"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"}))
+    [told] = await served(
+        Stage(inline="allow"), body_of({"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"})
+    )
     assert (told.fate, told.reason, told.text) == (Fate.DEAD, "egress_denied", "")
 
 
@@ -101,7 +103,7 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
 
 async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() -> None:
     """By one event: neither delivery is taken for a copy of the other, nor its dead letter, nor its reply."""
-    stage = Stage(client("well"))
+    stage = Stage(client("well"), inline="allow")
     stage.receivers.behaviours["gone"] = stage.receivers.behaviours["off"] = answers(410)
     uris = [f"https://{host}.example/out" for host in ("well", "gone", "off", "gone")]
     told = await served(stage, body_of(*({"client_id": "well", "backchannel_logout_uri": uri} for uri in uris)))

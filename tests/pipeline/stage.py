@@ -15,7 +15,7 @@ from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Kind, Lane, Message, NewerKind, Outgoing
 from notifier.domain.outcome import Answer, Wire
-from notifier.domain.registry import Issuer, Registry
+from notifier.domain.registry import InlineRule, Issuer, Registry
 from notifier.operations.dead_letter_listing import document_of
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.back_channel import BackChannel
@@ -139,7 +139,7 @@ class MemoryQueue:
 class Stage:
     """One worker on these ports. `until` waits for a condition, bounded."""
 
-    def __init__(self, *clients: Client, **limits: Any) -> None:
+    def __init__(self, *clients: Client, inline: InlineRule = "publishers", **limits: Any) -> None:
         self.queue = MemoryQueue(clock=lambda: self.now + self.jumped)
         self.queue.open.set()
         self.receivers = Receivers()
@@ -151,6 +151,7 @@ class Stage:
         self.registry = Registry(
             issuers={iss: Issuer(iss=iss) for iss in by_issuer},
             clients=by_issuer,
+            inline=inline,
             unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
         )
         numbers = itertools.count()

@@ -324,7 +324,7 @@ async def test_a_corrected_registration_serves_what_waits() -> None:
 
 async def test_an_inline_uri_reaches_a_client_nobody_registered() -> None:
     """With the defaults, and nobody else's secrets."""
-    async with running(Stage()) as stage:
+    async with running(Stage(inline="allow")) as stage:
         await stage.acked(stage.event({"client_id": "new", "backchannel_logout_uri": "https://new.example/out"}))
         assert stage.told() == ["new"]
 

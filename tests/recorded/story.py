@@ -75,7 +75,7 @@ async def told() -> dict[str, Recorded]:
     """The story as this release tells it, by the names under which it is kept."""
     found = {}
     for name, queue in _QUEUES.items():
-        stage = Stage(client("refuses"), client("fails"), client("shop"))
+        stage = Stage(client("refuses"), client("fails"), client("shop"), inline="allow")
         stage.receivers.behaviours |= {"refuses": _answers(403), "fails": _answers(503)}
         stage.worker._intake._max_event = 1 << 20
         async with running(stage):

@@ -254,6 +254,17 @@ async def test_403_for_those_who_may_not_speak(api: Api, bearer: str, iss: str) 
     assert api.queue.taken == []
 
 
+@pytest.mark.parametrize(("bearer", "vouched"), [("bound-secret", True), ("other-secret", False), (None, False)])
+async def test_a_token_that_is_bound_to_the_issuer_vouches_for_its_events(
+    api: Api, bearer: str | None, *, vouched: bool
+) -> None:
+    """One that is not says nothing of who it is, nor does the loopback interface: addresses of its events count not."""
+    api.tokens = None if bearer is None else (*TOKENS, token("bound", issuers=frozenset({ISS, CLOSED})))
+    event = {**EVENT, "vouched": True}  # no member that counts
+    assert (await api.post(event, bearer=bearer))[0] == 202
+    assert api.queue.taken[0][0].vouched is vouched
+
+
 async def test_the_publisher_that_is_listed_may_speak(api: Api) -> None:
     """`publishers` names tokens."""
     api.tokens = TOKENS

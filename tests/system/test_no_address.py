@@ -56,7 +56,7 @@ async def test_it_is_skipped_however_it_comes_unless_the_registry_knows_one(
                 "http": {"header": "Authorization", "value_file": "secret"},
             }
         }
-        site.config["registry"] = {"grace": "1s"}
+        site.config["registry"] = {"grace": "1s", "inline": "allow"}
         site.write()
         async with worker(site) as running:
             await rabbit.publish(event("s1", silent(), shop))

@@ -65,6 +65,8 @@ async def test_one_client_with_two_uris_is_told_at_both(place: tuple[str, str], 
     """By one event, over HTTP and over AMQP: who waits hears of both, and each that is refused is a dead letter."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, *place)
+        site.config["registry"]["inline"] = "allow"
+        site.write()
         twice = [
             {"client_id": "shop", "backchannel_logout_uri": clients.url(path)} for path in ("shop", "gone", "gone?2")
         ]

@@ -11,6 +11,7 @@ from cryptography.fernet import MultiFernet
 from notifier.adapters.configuration.config_file import examine_settings, read_credentials, read_subject_key
 from notifier.adapters.configuration.event_sources import compile_sources
 from notifier.adapters.configuration.file_watch import Stamp, stamps_of
+from notifier.adapters.configuration.inline_speakers import unheard_addresses
 from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.adapters.configuration.upstream_issuers import upstream_mistakes, upstream_warnings
@@ -137,7 +138,7 @@ def load(
         raise ConfigurationError(mistakes)
     return Loaded(
         settings=settings, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
-        warnings=tuple(_warnings(settings, layered)), faults=tuple(layered.faults), needs=needs, layers=layers,
+        warnings=tuple(_warnings(settings, layered, tokens)), faults=tuple(layered.faults), needs=needs, layers=layers,
         source_secrets=source_secrets, web_keys=web_keys,
     )  # fmt: skip
 
@@ -152,13 +153,14 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
         return None, error.mistakes
 
 
-def _warnings(settings: Settings, layered: Layered) -> Iterator[Mistake]:
+def _warnings(settings: Settings, layered: Layered, tokens: Sequence[ApiToken] | None) -> Iterator[Mistake]:
     """What is accepted and has no effect."""
     if settings.delivery.circuit is not None:
         yield Mistake("delivery.circuit", NO_EFFECT)
     yield from layered.warnings
     yield from _realms_by_name(layered.registry)
     yield from _tokens_of_others(layered.registry)
+    yield from unheard_addresses(settings, layered.registry, tokens)
     if settings.api is None:
         text = "has no effect without a section `api`, which opens the listener"
         yield from (Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http)

@@ -80,7 +80,7 @@ class RegistryBuilder:
         return Registry(
             issuers=MappingProxyType(issuers),
             clients=MappingProxyType({iss: MappingProxyType(clients) for iss, clients in self._clients.items()}),
-            inline_allowed=self._settings.registry.inline == "allow",
+            inline=self._settings.registry.inline,
             grace=self._settings.registry.grace,
             unregistered=self._template,
             aliases=self._aliases,

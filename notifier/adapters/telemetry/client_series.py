@@ -203,7 +203,7 @@ class ClientSeries:
             return label, client_id
         if client_id in registry.clients_of(iss):
             return label, OTHER
-        return label, UNKNOWN if unknown or label == UNKNOWN or not registry.inline_allowed else INLINE
+        return label, UNKNOWN if unknown or label == UNKNOWN or registry.inline == "deny" else INLINE
 
     def _follow(self) -> None:
         """After a reload, forget the numbers of clients that no longer have a label of their own."""

@@ -170,6 +170,7 @@ class EventRequests:
                 if name.lower().startswith("ce-") or name.lower() == "traceparent"
             },
             user_id=token.name if token is not None else None,
+            vouched=token is not None and token.issuers is not None,  # one of another issuer is refused below
         )
         sources = self._sources
         try:

@@ -109,7 +109,7 @@ shutdwn_grace: 20s
             ("delivery: {retry: {base: 2h}}", "delivery", "must not be longer than retry.max_delay"),
             ("egress: {allow: 10.0.0.0/8}", "egress.allow", "must be a list"),
             ("registry: {file: none.yaml}", "registry.file", "there is no file"),
-            ("registry: {inline: refuse}", "registry.inline", "must be 'allow' or 'deny'"),
+            ("registry: {inline: refuse}", "registry.inline", "must be 'publishers', 'allow' or 'deny'"),
             ("log: {subject_key: a, subject_key_file: notifier.yaml}", "log", "both given"),
             ("outcomes: some", "outcomes", "must be 'off', 'failures' or 'all'"),
             ("shutdown_grace: -1s", "shutdown_grace", "is not a duration"),

@@ -110,7 +110,7 @@ class TestClients:
         """`registry.inline` and `registry.grace`, and who may speak for an issuer, are in the snapshot."""
         plain = settings(tmp_path, "[]", registry={"file": "clients.yaml", "inline": "deny", "grace": "1m"})
         found = load_registry(plain)
-        assert (found.inline_allowed, found.grace) == (False, 60.0)
+        assert (found.inline, found.grace) == ("deny", 60.0)
         assert found.issuers[ONE].publishers is None
 
     def test_no_file(self) -> None:

@@ -14,7 +14,7 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.domain.plan import Skipped
-from notifier.domain.registry import Issuer, Registry
+from notifier.domain.registry import InlineRule, Issuer, Registry
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
@@ -40,12 +40,12 @@ class Now:
         return self.at
 
 
-def registry(*client_ids: str, inline_allowed: bool = True) -> Registry:
+def registry(*client_ids: str, inline: InlineRule = "publishers") -> Registry:
     clients = {
         client_id: Client(iss=ISS, client_id=client_id, backchannel_logout_uri="https://a.example/")
         for client_id in client_ids
     }
-    return Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: clients}, inline_allowed=inline_allowed)
+    return Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: clients}, inline=inline)
 
 
 def metrics(known: Registry, *, max_clients: int = 500) -> Metrics:
@@ -199,7 +199,7 @@ async def test_labels_follow_a_reload_and_counts_go_on() -> None:
     subject = Metrics(lambda: known[0], version="1", max_clients=500, clock=Now())
     for client_id in ("shop", "mail"):
         subject.observe(attempt(client_id, Delivered(status=200)))
-    known[0] = registry("mail", inline_allowed=False)
+    known[0] = registry("mail", inline="deny")
     for client_id in ("shop", "mail"):
         subject.observe(attempt(client_id, Delivered(status=200)))
     samples = await scrape(subject)

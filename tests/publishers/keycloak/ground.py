@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import sqlalchemy as sa
@@ -207,6 +208,8 @@ async def _make_realms(made: Ground, site: Site, *, registry: bool) -> None:
         _configure(site, made.keycloak.url, name)
     if not registry:
         del site.config["registry"]
+        for issuer in site.config["issuers"].values():  # events say how to reach clients, by the broker's user
+            issuer["publishers"] = [urlsplit(made.amqp_url).username or "guest"]
     site.write()
 
 

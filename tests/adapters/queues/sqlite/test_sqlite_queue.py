@@ -371,3 +371,12 @@ async def test_nobody_waits_for_a_dead_thread(file: Path) -> None:
     await queue.open()
     await queue.consume(Inbox())
     await queue.close()
+
+
+async def test_who_writes_an_event_into_the_file_is_vouched_for(place: Place) -> None:
+    """Whoever may write to it is the operator. What a worker wrote for somebody else is not theirs."""
+    queue, inbox = await place.consume()
+    await queue.send_event(Lane.EVENTS, b"{}", message_id="theirs")
+    await queue.publish(Lane.EVENTS, outgoing("ours"))
+    found = {message.message_id: message.vouched for message in await inbox.some(2)}
+    assert found == {"theirs": True, "ours": False}

@@ -1,0 +1,83 @@
+"""Whose word counts that says how to reach a client: the identity server's and the operator's, and nobody else's."""
+
+import asyncio
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.system.broker import broker
+from tests.system.clients import Clients
+from tests.system.command import notifier
+from tests.system.site import ISSUER, Site, client
+from tests.system.worker_process import worker
+
+
+def event(sid: str, *clients: object) -> dict[str, object]:
+    """One session."""
+    return {"id": f"e-{sid}", "iss": ISSUER, "sub": "alice", "sid": sid, "clients": clients}
+
+
+def said(clients: Clients, name: str, path: str) -> dict[str, object]:
+    """An entry that says how to reach the client."""
+    return {
+        "client_id": name,
+        "backchannel_logout_uri": clients.url(path),
+        "id_token_signed_response_alg": "ES256",
+    }
+
+
+async def commanded(site: Site, *words: str, stdin: str = "") -> str:
+    """What a command prints."""
+    done = await asyncio.to_thread(notifier, *words, "-c", site.file, cwd=site.folder, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def test_nobody_gets_a_token_at_an_address_of_his_own(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """A known client is told at its own address. Of an unknown one log, status and dead letter name the way out.
+
+    Once the publisher is named, the replay of that letter goes where the event said, and so does each new event.
+    """
+    who = urlsplit(amqp_url).username or "guest"
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        site.write_clients([client("shop", clients.url("shop"))])
+        async with worker(site) as running:
+            await rabbit.publish(event("s1", said(clients, "shop", "evil")), user_id=who)
+            await rabbit.publish(event("s2", said(clients, "kubernetes", "evil")), user_id=who)
+            assert (await running.post(event("s3", said(clients, "shop", "evil"))))[0] == 202
+            await clients.until_told("shop", ["s1", "s3"])
+            await running.until_said("deferral", lambda line: "registry.inline" in line["error"])
+            assert "registry.inline" in await commanded(site, "status", "--json")
+            [letter] = await rabbit.until_dead(1)
+            text = json.loads(letter.body)["text"]
+            assert f'issuers["{ISSUER}"].publishers' in text
+            assert who in text
+            assert clients.told("evil") == []
+
+            site.config["issuers"][ISSUER]["publishers"] = [who]
+            site.write()
+            await running.until_said("reloaded")
+            await commanded(site, "dead-letters", "replay", "--reason", "unknown_client")
+            await clients.until_told("evil", ["s2"])
+            await rabbit.publish(event("s4", said(clients, "kubernetes", "evil")), user_id=who)
+            await clients.until_told("evil", ["s2", "s4"])
+        assert clients.told("shop") == ["s1", "s3"]
+
+
+async def test_who_may_write_to_the_queues_file_is_the_operator(tmp_path: Path) -> None:
+    """So `notifier publish` says how to reach a client, and one with an unbound token of the API does not."""
+    async with Clients() as clients:
+        site = Site(tmp_path, "sqlite:notifier.db")
+        site.config["registry"]["grace"] = "10m"
+        site.write()
+        async with worker(site) as running:
+            assert (await running.post(event("s1", said(clients, "new", "evil"))))[0] == 202
+            await running.until_said("deferral", lambda line: "registry.inline" in line["error"])
+            await commanded(site, "publish", stdin=json.dumps(event("s2", said(clients, "new", "new"))))
+            await clients.until_told("new", ["s2"])
+
+            site.config["registry"]["inline"] = "allow"
+            site.write()
+            await running.until_said("reloaded")
+            await clients.until_told("evil", ["s1"])
