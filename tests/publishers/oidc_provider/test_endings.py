@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -250,10 +251,11 @@ def held_up(stage: Callable[[], Stage]) -> Callable[[Hit], Answer | Awaitable[An
 
 
 def site_of(folder: Path, rig: Rig, issuer: str, prefix: str) -> Site:
-    """A worker's files: keys of the issuer, and no registry."""
+    """A worker's files: the issuer with its keys and its user of the broker, as the page has it, and no registry."""
     site = Site(folder, rig.broker, prefix)
     del site.config["registry"]
-    site.config["issuers"] = {issuer: {"keys": [{"file": str(pem)} for pem in rig.keys.pems]}}
+    keys = [{"file": str(pem)} for pem in rig.keys.pems]
+    site.config["issuers"] = {issuer: {"keys": keys, "publishers": [urlsplit(rig.broker).username]}}
     site.write()
     return site
 
