@@ -16,6 +16,8 @@ class ClientKeyReader:
     async def read(self, place: ClientKeysPlace) -> IssuerDocument | UnreadDocument:
         """Read a client's JWK Set, or say why it cannot be read. Never raises."""
         route = place.route
+        if route.withheld is not None:
+            return UnreadDocument(text=route.withheld)
         return await self._reader.read(place.uri, egress=route.egress, tls=route.tls, within=WITHIN, proxy=route.proxy)
 
     async def close(self) -> None:

@@ -146,12 +146,16 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How a client is reached. It applies to the registered origin only, never to an inline URI of another origin."""
+    """How a client is reached. It applies to the registered origin only, never to an inline URI of another origin.
+
+    `withheld`: why nothing may go this way, and what to do. Such a way lends nothing.
+    """
 
     egress: EgressPolicy = EgressPolicy()
     tls: TlsFiles = TlsFiles()
     proxy: str | None = field(default=None, repr=False)  # may hold a password
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
+    withheld: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,7 @@ class Cause(StrEnum):
     ENCRYPTION = "encryption"
     TLS_FILES = "tls_files"
     PROXY = "proxy"
+    ORIGIN = "origin"
 
 
 # ── what the transport saw ──────────────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,7 @@ class TroubleKind(StrEnum):
     ENCRYPTION = "encryption"
     TLS_FILES = "tls_files"
     PROXY = "proxy"
+    ORIGIN = "origin"
     JWKS_UNREAD = "jwks_unread"
     RESTART_NEEDED = "restart_needed"
     BEYOND = "registry_source_beyond"
@@ -50,6 +51,7 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
         TroubleKind.ENCRYPTION: str(Cause.ENCRYPTION),
         TroubleKind.TLS_FILES: str(Cause.TLS_FILES),
         TroubleKind.PROXY: str(Cause.PROXY),
+        TroubleKind.ORIGIN: str(Cause.ORIGIN),
         TroubleKind.JWKS_UNREAD: "NotifierSigningKeyNotPublished",
         TroubleKind.RESTART_NEEDED: "NotifierRestartNeeded",
         TroubleKind.BEYOND: "NotifierRegistryBeyond",

@@ -29,7 +29,13 @@ KEPT = (
 )
 SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
 FORGET_EVERY = 1.0  # seconds: made-up names must not cost more
-OF_CLIENT = (TroubleKind.UNKNOWN_CLIENT, TroubleKind.ENCRYPTION, TroubleKind.TLS_FILES, TroubleKind.PROXY)
+OF_CLIENT = (
+    TroubleKind.UNKNOWN_CLIENT,
+    TroubleKind.ENCRYPTION,
+    TroubleKind.TLS_FILES,
+    TroubleKind.PROXY,
+    TroubleKind.ORIGIN,
+)
 _HOURS = re.compile(r"[0-9.]{1,12} h ")
 _KINDS = MappingProxyType(
     {
@@ -37,6 +43,7 @@ _KINDS = MappingProxyType(
         Cause.ENCRYPTION: TroubleKind.ENCRYPTION,
         Cause.TLS_FILES: TroubleKind.TLS_FILES,
         Cause.PROXY: TroubleKind.PROXY,
+        Cause.ORIGIN: TroubleKind.ORIGIN,
     }
 )
 

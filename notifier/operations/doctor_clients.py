@@ -75,6 +75,9 @@ async def examine_server(
     server: Server, reach: Reach, clock: Callable[[], float], ask_met: Callable[[], Awaitable[Met]]
 ) -> list[Finding]:
     """Connect as a delivery would, and check the certificate. A client that workers find not well is told apart."""
+    if server.route.withheld is not None:
+        advice = "until then its deliveries wait, and nothing is sent to the address"
+        return [failed(Area.CLIENT, server.subject, server.route.withheld, advice)]
     reached = await reach(server.uri, server.route, server.within)
     if isinstance(reached, Unreached):
         text = f"{server.origin} cannot be reached: {reached.text}"

@@ -9,6 +9,7 @@ from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import (
     Answer,
     Break,
+    Cause,
     Delivered,
     Failed,
     Outcome,
@@ -136,6 +137,8 @@ def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools)
 async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcome | Dead, str]:
     """Return the outcome and the `jti` that was sent; `Dead` if nothing can be sent to this client."""
     channel = tools.channel
+    if client.route.withheld is not None:
+        raise OurFault(Cause.ORIGIN, client.route.withheld)
     uri = channel.uri(client)
     if (denied := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=denied), ""

@@ -173,4 +173,4 @@ class Transport(Protocol):
     """Sends requests to clients."""
 
     async def post(self, request: Request) -> Wire:
-        """Send it and say what happened. Raises OurFault(cause=tls_files), never for a fault of the client's."""
+        """Send it and say what happened. Raises OurFault(cause=tls_files or origin), never for a client's fault."""

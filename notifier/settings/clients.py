@@ -35,6 +35,7 @@ from notifier.domain.client import (
 from notifier.domain.presets import PRESETS
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings, no_effect
 from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file, listed, names_host
+from notifier.settings.web_settings import Origin
 
 _ALGORITHMS = frozenset(Algorithm)
 MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
@@ -207,6 +208,11 @@ class ClientOptions(Section):
         description="URL of a proxy. It looks names up, so egress judges only what the URI says.",
     )
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description="Further request headers.")
+    origins: tuple[Origin, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Where its headers, certificate, proxy and wider egress may go, beside its address in a file.",
+    )
     success_statuses: frozenset[Status] | None = Field(None, description="Further statuses that count as delivered.")
     retry_statuses: frozenset[Status] | None = Field(None, description="Further statuses that are retried.")
     front_channel: FrontChannelWay | None = Field(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.fate import Notice
@@ -107,14 +109,15 @@ def test_what_the_client_causes_is_not_told() -> None:
     assert (fact.first, notice(fact).text) == (True, "")
 
 
-def test_a_key_of_a_client_that_cannot_be_had_is_told_until_the_client_was_attempted() -> None:
+@pytest.mark.parametrize("cause", [Cause.ENCRYPTION, Cause.ORIGIN])
+def test_a_key_or_an_origin_that_a_client_lacks_is_told_until_the_client_was_attempted(cause: Cause) -> None:
     """Of that client alone, and not to its publisher."""
     told = Told()
     text = "its tokens must be encrypted, and its jwks_uri https://shop.example/jwks cannot be read: answered 503"
-    first = told.deferred(Cause.ENCRYPTION, "shop", text=text)
+    first = told.deferred(cause, "shop", text=text)
     assert (first.first, notice(first).text) == (True, "")
-    assert not told.deferred(Cause.ENCRYPTION, "shop", text=text).first
-    assert told.troubles() == [("encryption", ISS, "shop", 2)]
+    assert not told.deferred(cause, "shop", text=text).first
+    assert told.troubles() == [(cause, ISS, "shop", 2)]
     delivery = first.delivery
     assert delivery is not None
     told.watch.observe(LogoutDelivered(delivery=delivery, propagation=None))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.domain.client import Algorithm, Client, FrontChannelClient, SubjectMode, TokenProfile
+from notifier.domain.client import Algorithm, Client, FrontChannelClient, Route, SubjectMode, TokenProfile
 from notifier.domain.first_day import SeenKey, seen_by_all
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests, only_issuer
 from notifier.domain.message import Depth
@@ -248,6 +248,22 @@ async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
     told = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW, nobody))
     assert words in told
     assert bool(told) == bool(words)
+
+
+async def test_a_server_that_a_list_names_and_no_file_is_not_connected_to() -> None:
+    """What a file lends the client is not for it. Others of the same server are."""
+
+    async def reach(_uri: str, route: Route, _within: float) -> Reached:
+        assert route.withheld is None
+        return Reached(address="192.0.2.1")
+
+    async def nobody() -> Met:
+        return {}
+
+    moved = replace(client("shop", "https://all.example/"), route=Route(withheld="add https://all.example"))
+    told = [await examine_server(each, reach, lambda: NOW, nobody) for each in servers_of([moved, client("mail")])]
+    assert (told[0][0].subject, told[0][0].level, told[0][0].text) == ("shop", "failed", "add https://all.example")
+    assert told[1][0].level == "ok"
 
 
 async def test_a_client_that_takes_connections_may_not_be_well() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from notifier.domain.client import FrontChannelClient, FrontChannelWay, Route
 from notifier.domain.errors import OurFault
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
@@ -164,6 +165,23 @@ async def test_a_missing_signing_key_is_a_deferral() -> None:
         await stage.acked(stage.event("shop"))
         [fact] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
         assert fact.cause is Cause.SIGNING
+
+
+@pytest.mark.parametrize("by_worker", [False, True])
+async def test_a_client_that_a_list_has_moved_is_put_off(*, by_worker: bool) -> None:
+    """Before egress is judged, and before a token is made: neither a dead letter nor a bare request comes of it."""
+    told = FrontChannelClient(frontchannel_logout_uri="http://10.0.0.1/out", way=FrontChannelWay.SERVER)
+    moved = replace(client("shop"), backchannel_logout_uri="http://10.0.0.1/out", route=Route(withheld="add it"))
+    if by_worker:
+        moved = replace(moved, backchannel_logout_uri=None, front_channel=told)
+    async with running(Stage(moved, client("mail"))) as stage:
+        await stage.acked(stage.event("shop", "mail"))
+        [fact] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
+        assert (fact.cause, fact.text, fact.client_id) == (Cause.ORIGIN, "add it", "shop")
+        assert fact.delivery is not None
+        assert fact.delivery.held > 0, "its age stands still"
+        assert [name for name, _ in stage.receivers.posts] == ["mail"]
+        assert not stage.dead()
 
 
 async def test_a_fault_in_our_code_is_told_and_the_delivery_deferred() -> None:

@@ -91,11 +91,13 @@ class HttpTransport:
         self._resolver = None
 
     async def post(self, request: Request) -> Wire:
-        """POST the token and return what happened. Raises OurFault(cause=tls_files), never for a client's fault.
+        """POST the token and return what happened. Raises OurFault for a fault of ours, never for a client's.
 
         The client's timeout begins when its TLS files are read.
         """
         route = request.route
+        if route.withheld is not None:
+            raise OurFault(Cause.ORIGIN, route.withheld)
         denied = check_uri(request.uri, route.egress)
         if denied is not None:
             return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=denied)

@@ -10,12 +10,12 @@ What goes beyond is left away and told. The client is kept: its logouts do not d
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 from typing import Any
 
 from notifier.domain.client_rows import Row
 from notifier.domain.durations import parse_duration
 from notifier.domain.errors import Mistake
+from notifier.domain.front_channel import origin_of
 from notifier.domain.frozen import frozen
 from notifier.domain.presets import PRESETS
 from notifier.settings.clients import ClientOptions
@@ -34,16 +34,29 @@ SECRET = frozenset({"headers", "proxy", "tls"})
 """Their values are neither kept in memory nor written to the cache, whoever sends them."""
 WITHHELD = "(not kept)"
 _FILE_ONLY = "only a file may say it; it is left away"
-
-Longest = Mapping[str, float]
-"""Of each member of STRICTER, the seconds that hold where a list says nothing."""
+_ON_PAGES = "frontchannel_logout_uri"
 
 
-def longest_of(settings: Settings, iss: str) -> Longest:
-    """What `registry.defaults` says of the issuer's clients, else `delivery`."""
+@frozen
+class ListBounds:
+    """What bounds the word of a list on clients of one issuer.
+
+    `longest`: of each member of STRICTER, the seconds that hold where a list says nothing. `own`: the issuer's own
+    origins, where its cookies come along.
+    """
+
+    longest: Mapping[str, float]
+    own: frozenset[str | None]
+
+
+def bounds_of(settings: Settings, iss: str) -> ListBounds:
+    """By what `registry.defaults` says of the issuer's clients, else `delivery`; and by where its pages are."""
     defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
-    own = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
-    return {name: getattr(retry, name) if seconds is None else seconds for name, seconds in own.items()}
+    given = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
+    longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in given.items()}
+    pages = None if settings.web is None else settings.web.issuers.get(iss)
+    own = {origin_of(iss), None if pages is None else origin_of(pages.url)} - {None}
+    return ListBounds(longest=longest, own=frozenset(own))
 
 
 @frozen
@@ -78,19 +91,24 @@ def withhold(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: WITHHELD if name in SECRET and value is not None else value for name, value in options.items()}
 
 
-def bounded(row: Row, longest: Longest = MappingProxyType({})) -> tuple[Row, Mapping[str, str]]:
+def bounded(row: Row, bounds: ListBounds) -> tuple[Row, Mapping[str, str]]:
     """Return the row as far as a list may say it, and what was left away: the member and why."""
+    left = {}
+    if isinstance(uri := row.get(_ON_PAGES), str) and bounds.own and (origin := origin_of(uri)) in bounds.own:
+        left[_ON_PAGES] = f"is on {origin}, the issuer's own: browsers would send its cookies along; {_FILE_ONLY}"
     options = row.get("notifier")
-    if not isinstance(options, Mapping):
-        return row, {}
-    left = {
+    given = options if isinstance(options, Mapping) else {}
+    left |= {
         f"notifier.{name}": why
-        for name, value in options.items()
-        if value is not None and (why := _why_not(name, value, longest)) is not None
+        for name, value in given.items()
+        if value is not None and (why := _why_not(name, value, bounds.longest)) is not None
     }
     if not left:
         return row, {}
-    return {**row, "notifier": {name: each for name, each in options.items() if f"notifier.{name}" not in left}}, left
+    kept = {name: each for name, each in row.items() if name not in left}
+    if given:
+        kept["notifier"] = {name: each for name, each in given.items() if f"notifier.{name}" not in left}
+    return kept, left
 
 
 def taken(alias: str, client_id: str, owner: str) -> Mistake:
@@ -98,7 +116,7 @@ def taken(alias: str, client_id: str, owner: str) -> Mistake:
     return Mistake(f"client {client_id!r}", f"alias {alias!r} is client {owner!r} already; it is left away")
 
 
-def _why_not(name: str, value: Any, longest: Longest) -> str | None:
+def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:
     if name not in OPTIONS:
         return _FILE_ONLY if name in ClientOptions.model_fields else f"there is no such setting{_near(name)}"
     if name == "audience" and value not in ("string", "list", []):

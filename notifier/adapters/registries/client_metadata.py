@@ -21,12 +21,12 @@ from notifier.adapters.registries.front_channel_metadata import (
     front_channel_warning,
     wrong_for_server,
 )
+from notifier.adapters.registries.lending import Lending, lending_of
 from notifier.domain.client import (
     Algorithm,
     Client,
     ResponsePolicy,
     RetryPolicy,
-    Route,
     SubjectMode,
     TokenProfile,
 )
@@ -110,8 +110,11 @@ class RegistryBuilder:
         """The client as it was added."""
         return self._clients[iss].get(client_id)
 
-    def add(self, raw: object, place: str, context: dict[str, Any]) -> None:
-        """Add a client. `place` names it in mistakes; `context` says which folder its files are relative to."""
+    def add(self, raw: object, place: str, context: dict[str, Any], of_lists: Collection[str] = ()) -> None:
+        """Add a client. `place` names it in mistakes; `context` says which folder its files are relative to.
+
+        `of_lists`: its addresses that no file says.
+        """
         if isinstance(raw, dict):
             for name in raw.keys() - _KNOWN:
                 meant = meant_member(str(name))
@@ -129,27 +132,29 @@ class RegistryBuilder:
             text = f"of client {metadata.client_id} {NO_EFFECT}"
             self.warnings.append(Mistake(f"{place}.notifier.circuit", text))
         issuers = self._issuers_of(metadata, place)
-        client = self._made(issuers[0] if issuers else "", metadata)
+        client, lending = self._made(issuers[0] if issuers else "", metadata, of_lists)
         unsure = "egress" in self._unsure
         if not unsure and (unused := front_channel_warning(metadata, client)) is not None:
             self.warnings.append(Mistake(f"{place}.frontchannel_logout_uri", unused))
         wrong = dict(self._wrong(client)) | dict(wrong_for_server(metadata, client, unsure=unsure))
-        wrong |= dict(wrong_for_encryption(metadata, client, unsure=unsure))
+        wrong |= dict(wrong_for_encryption(metadata, client, unsure=unsure)) | dict(lending.wrong())
         for iss in issuers:
             each = client if iss == client.iss else replace(client, iss=iss)
             if iss in self._defaults and each is not client:
-                each = self._made(iss, metadata)
-                wrong |= self._wrong(each)
+                each, lending = self._made(iss, metadata, of_lists)
+                wrong |= dict(self._wrong(each)) | dict(lending.wrong())
             self._clients[iss][client.client_id] = each
         self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in wrong.items()]
         self._take_place(metadata.client_id, issuers, place)
 
-    def _made(self, iss: str, metadata: ClientMetadata) -> Client:
-        """The client: what it sets itself, then the defaults of its issuer, then the service's."""
+    def _made(self, iss: str, metadata: ClientMetadata, of_lists: Collection[str]) -> tuple[Client, Lending]:
+        """The client: what it sets itself, then the defaults of its issuer, then the service's. And what it is lent."""
         options = metadata.notifier or _NO_OPTIONS
         if (defaults := self._defaults.get(iss)) is not None:
             options = _laid_over(defaults, options)
-        return _client(iss, metadata, options, self._template, self._tokens)
+        way = self._template.route
+        lending = lending_of(iss, metadata, options, way, defaults=defaults, of_lists=of_lists)
+        return _client(iss, metadata, options, lending, self._template, self._tokens), lending
 
     def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], place: str) -> None:
         """Also finds what is wrong beside these members of a client, and does not depend on them."""
@@ -175,7 +180,8 @@ class RegistryBuilder:
         """Members that do not fit together, by the key to change."""
         uri = client.backchannel_logout_uri
         if uri is not None:
-            text = uri_mistake(uri) if "egress" in self._unsure else check_uri(uri, client.route.egress)
+            unjudged = "egress" in self._unsure or client.route.withheld is not None
+            text = uri_mistake(uri) if unjudged else check_uri(uri, client.route.egress)
             if text is not None:
                 yield "backchannel_logout_uri", text
         if client.backchannel_logout_session_required and client.token.subject is SubjectMode.SUB:
@@ -238,17 +244,19 @@ def _laid_over(under: SectionT, over: SectionT) -> SectionT:
     return under.model_copy(update=both)
 
 
-def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template: Client, tokens: _Tokens) -> Client:
+def _client(
+    iss: str, metadata: ClientMetadata, options: ClientOptions, lending: Lending, template: Client, tokens: _Tokens
+) -> Client:
     """The client: what it sets itself, then its preset, then the service's defaults."""
     preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
-    route = _route(options, template.route)
+    route = lending.to_client(metadata, options)
     origins = tuple(dict.fromkeys(filter(None, map(origin_of, metadata.redirect_uris or ()))))
     return Client(
         iss=iss,
         client_id=metadata.client_id,
         backchannel_logout_uri=metadata.backchannel_logout_uri,
         backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
-        front_channel=front_channel_of(metadata, options, origins, route.egress),
+        front_channel=front_channel_of(metadata, options, origins, route),
         client_name=metadata.client_name,
         redirect_origins=origins,
         pairwise=metadata.subject_type == "pairwise",
@@ -258,7 +266,7 @@ def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template
         max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
         per_second=options.per_second,
         token=_token(metadata.id_token_signed_response_alg, options, preset, tokens),
-        encryption=encryption_of(metadata, route),
+        encryption=encryption_of(metadata, lending),
         retry=_retry(options, template.retry),
         response=_response(options, template.response),
         route=route,
@@ -297,15 +305,4 @@ def _response(options: ClientOptions, default: ResponsePolicy) -> ResponsePolicy
         return default
     return ResponsePolicy(
         success_statuses=options.success_statuses or frozenset(), retry_statuses=options.retry_statuses or frozenset()
-    )
-
-
-def _route(options: ClientOptions, default: Route) -> Route:
-    if options.egress is None and options.tls is None and options.proxy is None and not options.headers:
-        return default
-    return Route(
-        egress=overridden(default.egress, options.egress),
-        tls=default.tls if options.tls is None else options.tls.files(),
-        proxy=options.proxy,
-        headers=tuple((options.headers or {}).items()),
     )

@@ -12,6 +12,7 @@ from notifier.adapters.registries.authority import Authority
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.adapters.registries.layer import Layer
 from notifier.adapters.registries.layers import Layered, Needs, lay
+from notifier.adapters.registries.lending import wrong_defaults
 from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import ConfigurationError, Mistake
@@ -55,7 +56,7 @@ def no_collections() -> Iterator[None]:
 
 
 def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
-    """What is wrong about the issuers that `registry` names."""
+    """What is wrong about the issuers that `registry` names, and what it would lend to all of their clients."""
     known = settings.issuers
     for nth, source in enumerate(settings.registry.sources):
         of = source.speaks_for(tuple(known))
@@ -71,6 +72,7 @@ def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
                 yield Mistake(f"registry.sources[{nth}].{member}", _not_configured(iss, known))
     for iss in settings.registry.defaults.keys() - known.keys():
         yield Mistake(f'registry.defaults["{iss}"]', _not_configured(iss, known))
+    yield from wrong_defaults(settings.registry.defaults)
 
 
 def _not_configured(iss: str, known: Collection[str]) -> str:

@@ -5,21 +5,21 @@ That a key cannot be had, or does not fit, is no mistake of the registration: it
 
 from collections.abc import Iterator
 
-from notifier.domain.client import Client, ClientKeysPlace, ContentEncryption, Encryption, Route, TlsFiles
+from notifier.adapters.registries.lending import Lending
+from notifier.domain.client import Client, ClientKeysPlace, ContentEncryption, Encryption
 from notifier.domain.client_jwks import read_client_keys
 from notifier.domain.egress import check_uri, uri_mistake
-from notifier.domain.front_channel import origin_of
 from notifier.settings.clients import ClientMetadata
 
 
-def encryption_of(metadata: ClientMetadata, route: Route) -> Encryption | None:
+def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | None:
     """What the client asks for; None if its tokens are signed only. Without a place of keys it has none."""
     alg, uri = metadata.id_token_encrypted_response_alg, metadata.jwks_uri
     if alg is None:
         return None
     enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
     if metadata.jwks is None and uri is not None:
-        return Encryption(alg=alg, enc=enc, keys=ClientKeysPlace(uri=uri, route=_way_to(uri, metadata, route)))
+        return Encryption(alg=alg, enc=enc, keys=ClientKeysPlace(uri=uri, route=lending.to_keys(metadata)))
     keys = read_client_keys(metadata.jwks)
     return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
 
@@ -41,13 +41,7 @@ def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bo
     elif uri is None:
         advice = "needs the client's public keys: register its jwks or jwks_uri, in a file if its source has none"
         yield "id_token_encrypted_response_alg", advice
-    elif (text := uri_mistake(uri) if unsure else check_uri(uri, client.route.egress)) is not None:
-        yield "jwks_uri", text
-
-
-def _way_to(uri: str, metadata: ClientMetadata, route: Route) -> Route:
-    """The client's way, without what only its own server may have: headers, and elsewhere our certificate."""
-    tls = route.tls
-    if origin_of(uri) != origin_of(metadata.backchannel_logout_uri or ""):
-        tls = TlsFiles(ca_file=tls.ca_file)
-    return Route(egress=route.egress, tls=tls, proxy=route.proxy)
+    elif isinstance(place := client.encryption.keys, ClientKeysPlace):
+        unjudged = unsure or place.route.withheld is not None
+        if (text := uri_mistake(uri) if unjudged else check_uri(uri, place.route.egress)) is not None:
+            yield "jwks_uri", text

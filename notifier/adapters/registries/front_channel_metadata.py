@@ -6,20 +6,21 @@ is to call it, there is no other way, and it is a mistake.
 
 from collections.abc import Iterator
 
-from notifier.domain.client import Client, EgressPolicy, FrontChannelClient, FrontChannelWay
+from notifier.domain.client import Client, FrontChannelClient, FrontChannelWay, Route
 from notifier.domain.egress import check_uri, uri_mistake
 from notifier.domain.front_channel import front_channel_mistake
 from notifier.settings.clients import ClientMetadata, ClientOptions
 
 
 def front_channel_of(
-    metadata: ClientMetadata, options: ClientOptions, origins: tuple[str, ...], egress: EgressPolicy
+    metadata: ClientMetadata, options: ClientOptions, origins: tuple[str, ...], route: Route
 ) -> FrontChannelClient | None:
     """What the client says of front-channel; None if its URI is not fit, or nobody is to call it."""
     uri, way = metadata.frontchannel_logout_uri, options.front_channel or FrontChannelWay.BROWSER
     if uri is None or way is FrontChannelWay.OFF:
         return None
-    if front_channel_mistake(uri, origins, allow_http=egress.allow_http) is not None:
+    waits = way is FrontChannelWay.SERVER and route.withheld is not None
+    if front_channel_mistake(uri, origins, allow_http=waits or route.egress.allow_http) is not None:
         return None
     required = bool(metadata.frontchannel_logout_session_required)
     return FrontChannelClient(frontchannel_logout_uri=uri, frontchannel_logout_session_required=required, way=way)
@@ -41,7 +42,7 @@ def wrong_for_server(metadata: ClientMetadata, client: Client, *, unsure: bool) 
     """
     if not _by_server(metadata):
         return
-    uri, egress = metadata.frontchannel_logout_uri, client.route.egress
+    uri, route = metadata.frontchannel_logout_uri, client.route
     if metadata.backchannel_logout_uri is not None:
         text = "is server, but the client has a backchannel_logout_uri, by which it is told; remove one of the two"
         yield "notifier.front_channel", text
@@ -50,8 +51,9 @@ def wrong_for_server(metadata: ClientMetadata, client: Client, *, unsure: bool) 
         return
     text_of_uri = uri_mistake(uri)
     if text_of_uri is None and not unsure:
-        mistake = front_channel_mistake(uri, client.redirect_origins, allow_http=egress.allow_http)
-        text_of_uri = mistake or check_uri(uri, egress)
+        waits = route.withheld is not None
+        mistake = front_channel_mistake(uri, client.redirect_origins, allow_http=waits or route.egress.allow_http)
+        text_of_uri = mistake or (None if waits else check_uri(uri, route.egress))
     if text_of_uri is not None:
         yield "frontchannel_logout_uri", text_of_uri
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from notifier.adapters.registries.authority import Longest, bounded, longest_of, taken
+from notifier.adapters.registries.authority import ListBounds, bounded, bounds_of, taken
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.adapters.registries.layer import Key, Layer, issuers_of, merged
+from notifier.adapters.registries.lending import ADDRESSES, withheld_of
 from notifier.domain.client import Client
 from notifier.domain.client_rows import Row, identities
 from notifier.domain.errors import Mistake
@@ -130,7 +131,7 @@ class _Laying:
         self._scratch = RegistryBuilder(needs.settings, needs.unsure)
         self._builder = RegistryBuilder(needs.settings, needs.unsure)
         self._faults: list[Mistake] = []
-        self._longest: dict[str, Longest] = {}
+        self._bounds: dict[str, ListBounds] = {}
 
     def made(self) -> Layered:
         builder = self._builder
@@ -243,12 +244,14 @@ class _Laying:
         if isinstance(asked, list) and len(of_files) < len(rows):
             whole["id_token_signed_response_alg"] = self._first_signable(asked, iss)
         before = len(builder.mistakes)
-        builder.add(whole, place := self._layers[nth].place(index), {**context})
+        of_lists = [name for name in ADDRESSES & whole.keys() if not any(name in row for row in of_files)]
+        builder.add(whole, place := self._layers[nth].place(index), {**context}, of_lists)
         wrong = builder.mistakes[before:]
         client = builder.client(iss, client_id)
         if not wrong and client is not None:
             text = None if len(of_files) == len(rows) else self._unsignable(client)
             if text is None:
+                self._note_moved(client, parts)
                 return
             wrong, of_files = [Mistake(f"{place}.id_token_signed_response_alg", text)], []
         theirs = [each for each in wrong if self._refreshed or not _said_by(each, place, of_files)]
@@ -260,15 +263,22 @@ class _Laying:
             builder.leave_out(iss, client_id, "; ".join(map(str, said)))
             self._faults += [Mistake(place_there, str(each)) for each in said]
 
+    def _note_moved(self, client: Client, parts: _Parts) -> None:
+        """Tell of a client that a list has moved to where no file lets it be reached."""
+        if why := withheld_of(client):
+            nth, index = [part for part in parts if self._layers[part[0]].file is None][-1]
+            place = self._layers[nth].place(index)
+            self._builder.leave_away(client.iss, client.client_id, [Mistake(place, text) for text in why])
+
     def _bounded(self, nth: int, index: int, key: Key) -> Row:
         """The row as far as its source may say it. What goes beyond is told."""
         layer, (iss, client_id) = self._layers[nth], key
         row: Row = layer.rows[index]
         if layer.file is not None:
             return row
-        if iss not in self._longest:
-            self._longest[iss] = longest_of(self._needs.settings, iss)
-        row, left = bounded(row, self._longest[iss])
+        if iss not in self._bounds:
+            self._bounds[iss] = bounds_of(self._needs.settings, iss)
+        row, left = bounded(row, self._bounds[iss])
         if left:
             place = layer.place(index)
             self._builder.leave_away(iss, client_id, [Mistake(place, f"{name}: {why}") for name, why in left.items()])

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from notifier.adapters.configuration.loading import Loaded
-from notifier.adapters.registries.authority import bounded, longest_of
+from notifier.adapters.registries.authority import bounded, bounds_of
 from notifier.adapters.registries.layer import Key, keys_of
 from notifier.domain.client_jwks import public_jwks
 from notifier.domain.frozen import frozen, replace
@@ -27,16 +27,14 @@ class Value:
 def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]:
     """The rows of each client with the names of their sources, as far as these may say them: files come last."""
     issuers = tuple(loaded.settings.issuers)
-    longest = {iss: longest_of(loaded.settings, iss) for iss in issuers}
+    bounds = {iss: bounds_of(loaded.settings, iss) for iss in issuers}
     found: dict[Key, list[tuple[str, Mapping[str, Any]]]] = {}
     for layer in sorted(loaded.layers, key=lambda layer: layer.file is not None):
         name = layer.name if layer.file is None else f"{layer.name} ({layer.file})"
         named = set()
         for key, index in keys_of(layer, issuers):
             row = layer.rows[index]
-            found.setdefault(key, []).append(
-                (name, row if layer.file is not None else bounded(row, longest[key[0]])[0])
-            )
+            found.setdefault(key, []).append((name, row if layer.file is not None else bounded(row, bounds[key[0]])[0]))
             named.add(index)
         for index, row in enumerate(layer.rows):  # settings of a client at any issuer
             if index not in named and isinstance(row, Mapping):

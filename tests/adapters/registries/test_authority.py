@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
 from notifier.adapters.configuration.loading import load
-from notifier.adapters.registries.authority import OPTIONS, WITHHELD, bounded
+from notifier.adapters.registries.authority import OPTIONS, WITHHELD, ListBounds, bounded
 from notifier.adapters.registries.clients_file import answered
 from notifier.adapters.registries.layer import Layer
 from notifier.adapters.registries.layers import Layered, Needs, lay, lay_again
@@ -22,6 +23,8 @@ from tests.adapters.registries.registry_sample import HOOK, ONE, TWO, mistakes, 
 from tests.adapters.signers.key_folder import pem
 
 EVIL = "https://evil.example.net/hook"
+BOUNDS = ListBounds(longest={"max_age": 3600.0, "sub_only_max_age": 600.0}, own=frozenset({ONE}))
+FILE_ONLY = "only a file may say it; it is left away"
 LIST = {"url": "https://list.example.com/clients"}
 
 
@@ -81,7 +84,7 @@ def test_a_list_mints_no_token_for_others(tmp_path: Path) -> None:
 def test_each_member_beyond_the_table_is_left_away_and_named(name: str) -> None:
     """The others stay."""
     values: dict[str, object] = {"audience": ["kubernetes"], "preset": "auth0_sample", "max_age": "2h"}
-    kept, left = bounded(row(notifier={name: values.get(name, "x"), "timeout": "3s"}), {"max_age": 3600.0})
+    kept, left = bounded(row(notifier={name: values.get(name, "x"), "timeout": "3s"}), BOUNDS)
     assert kept == row(notifier={"timeout": "3s"})
     assert list(left) == [f"notifier.{name}"]
 
@@ -102,8 +105,8 @@ def test_each_member_beyond_the_table_is_left_away_and_named(name: str) -> None:
 def test_what_a_list_may_say_stays(options: dict[str, Any]) -> None:
     """To the letter: a row that says nothing else is the same object."""
     said = row(notifier=options)
-    assert bounded(said, {"max_age": 3600.0, "sub_only_max_age": 600.0}) == (said, {})
-    assert bounded(said, {"max_age": 3600.0, "sub_only_max_age": 600.0})[0] is said
+    assert bounded(said, BOUNDS) == (said, {})
+    assert bounded(said, BOUNDS)[0] is said
 
 
 def test_the_table_of_the_documents_is_the_codes() -> None:
@@ -122,6 +125,23 @@ def test_secrets_of_a_list_are_not_kept() -> None:
     assert "hunter2" not in json.dumps(kept)
     assert isinstance(kept, dict)
     assert kept["notifier"] == {"headers": WITHHELD, "proxy": WITHHELD, "typ": "JWT"}
+
+
+@pytest.mark.parametrize("own", [f"{ONE}/logout", f"{ONE.upper()}:443/logout", "https://pages.example.com/logout"])
+def test_no_list_has_browsers_call_the_issuer_itself(tmp_path: Path, own: str) -> None:
+    """With its cookies. That is left away and told; the client is kept. Of another issuer it is an address like any."""
+    (tmp_path / "web.key").write_bytes(Fernet.generate_key())
+    pages = {ONE: {"url": "https://pages.example.com/connect/notify"}}
+    web = {"listen": "127.0.0.1:0", "keys_file": str(tmp_path / "web.key"), "issuers": pages}
+    said = row(frontchannel_logout_uri=own)
+    made = laid(tmp_path, of_list(said, issuer=ONE), of_list(said, name="two", issuer=TWO), web=web)
+    assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
+    assert shop(made, TWO).front_channel is not None
+    [told_] = told(made)
+    assert told_.startswith("client 'shop' of registry source db: frontchannel_logout_uri: is on https://")
+    assert told_.endswith("the issuer's own: browsers would send its cookies along; " + FILE_ONLY)
+    by_file = of_file({"client_id": "shop", "frontchannel_logout_uri": own})
+    assert shop(laid(tmp_path, of_list(row(), issuer=ONE), by_file, web=web)).front_channel is not None
 
 
 def test_no_list_makes_a_delivery_live_longer(tmp_path: Path) -> None:
