@@ -205,6 +205,11 @@ def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
+def is_attribute(header: str) -> bool:
+    """True if a header of this name is an attribute of a binary CloudEvent."""
+    return header.lower().startswith(_PREFIXES)
+
+
 def _header_text(value: object) -> str:
     """An AMQP or HTTP header as text. A value that cannot be an attribute becomes empty, and so counts as missing."""
     match value:

@@ -150,6 +150,11 @@ def cloudevents(document: Unwrapped, message: Message) -> Unwrapped:
     return document
 
 
+def names_message(header: str) -> bool:
+    """True if an envelope takes the event's id or time from a header of this name."""
+    return header.lower() == "messageid" or header.lower().startswith("nservicebus.")
+
+
 ENVELOPES: Mapping[str, Callable[[Unwrapped, Message], Unwrapped]] = {
     "masstransit": masstransit,
     "nservicebus": nservicebus,
@@ -186,7 +191,14 @@ def _members(document: Unwrapped, expression: Expression, given: Mapping[str, ob
     if not isinstance(listed, list):
         _refuse(f"`{excerpt(expression.text, 60)}` must give a list, not {kind_of(listed)}")
     for place, each in enumerate(listed):
-        yield Unwrapped(data=each, around=document.data, time=document.time, trace=document.trace, place=place)
+        yield Unwrapped(
+            data=each,
+            around=document.data,
+            time=document.time,
+            type=document.type,
+            trace=document.trace,
+            place=place,
+        )
 
 
 def _of_cloudevents(data: object, attributes: Mapping[str, str], trace: str | None) -> Unwrapped:

@@ -10,7 +10,7 @@ in it. Without both it would be the same at the user's next sign-out, which must
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Final
@@ -71,15 +71,18 @@ class Translation:
 class Source:
     """A compiled source. `secret` are the names of headers that are kept nowhere, in lower case.
 
-    `issuer` and the values of `issuers` are those for which it may speak, whatever a document says. `realm` gives what
-    the document calls its issuer: the key of `issuers` or, without these, a name that must fit `issuer`. `members` are
-    those of the event. `mentioned` are all names in its expressions.
+    `issuer` and the values of `issuers` are those for which it may speak, whatever a document says. `types` are the
+    CloudEvents types that end sessions, by issuer, if the source signs its bodies: each event must have one, since
+    without a type nobody signed what kind of event it is. `realm` gives what the document calls its issuer: the key of
+    `issuers` or, without these, a name that must fit `issuer`. `members` are those of the event. `mentioned` are all
+    names in its expressions.
     """
 
     name: str
     preset: str | None = None
     issuer: str | None = None
     issuers: Mapping[str, str] | None = None
+    types: Mapping[str, frozenset[str]] = field(default_factory=dict)
     realm: Expression | None = None
     envelopes: tuple[Envelope, ...] = ()
     lines: bool = False
@@ -192,6 +195,7 @@ class _Reading:
         except MalformedEvent as wrong:
             mistakes += wrong.mistakes
             data["iss"] = _NO_ISSUER
+        mistakes += self._wrong_type(document, str(data["iss"]))
         message = self._with_spares(document, data)
         opened = Opened(
             data=data, envelope=_cloudevent(document), path=path, mistakes=tuple(mistakes), trace=document.trace
@@ -213,6 +217,14 @@ class _Reading:
         if isinstance(value, bool):
             return value
         raise MalformedEvent([Mistake(path, f"must give true or false, not {kind_of(value)}")])
+
+    def _wrong_type(self, document: Unwrapped, iss: str) -> list[Mistake]:
+        types, found = self._source.types.get(iss), document.type
+        if types is None or found in types:
+            return []
+        what = "has no CloudEvents type" if found is None else f"is of the CloudEvents type {excerpt(found)}"
+        text = f'{what}; of a signed body, issuers["{iss}"].event_types asks for one of {", ".join(sorted(types))}'
+        return [Mistake(f"sources.{self._source.name}", text)]
 
     def _issuer(self, reader: Reader, named: object) -> object:
         source = self._source

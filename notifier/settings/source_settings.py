@@ -107,6 +107,11 @@ class SourceHttpSettings(Section):
     hmac: HmacSettings | None = Field(None, description="The body is signed with a secret.")
     set: SetSettings | None = Field(None, description="The body is a Security Event Token.")
 
+    @property
+    def signed(self) -> bool:
+        """True if the proof covers the body, and no header."""
+        return self.header is None
+
     @model_validator(mode="after")
     def _one_proof(self) -> Self:
         if (self.header is None) != (self.value_file is None):

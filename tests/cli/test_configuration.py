@@ -207,6 +207,29 @@ def test_check_warns_of_an_issuer_that_relies_on_addresses_of_events(
     assert len(warnings) == (told is not None)
 
 
+def test_check_warns_of_what_no_signature_covers(made: Path, tmp_path: Path) -> None:
+    """Headers beside a signed body, and types that a Security Event Token never has."""
+    (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
+    (tmp_path / "secret").write_text("s3cret-s3cret-s3cret-s3cret-s3cret")
+    mapped = {"issuer": ISS, "event": {"sub": "user", "sid": '"$headers".sid', "clients": "'*'"}}
+    hmac = {"hmac": {"header": "x-sig", "secret_file": "secret"}}
+    sets = {"set": {"issuer": ISS, "jwks_uri": "https://id.example.com/jwks", "audience": "us"}}
+    sources = {
+        "one": mapped | {"http": hmac},
+        "two": {"preset": "keycloak_ssf", "issuer": ISS, "http": sets},
+        "three": mapped | {"http": {"header": "Authorization", "value_file": "secret"}},
+    }
+    issuers = {ISS: {"keys": [{"file": "k.pem"}], "event_types": ["ended"]}}
+    write(tmp_path, {"sources": sources, "api": {"listen": "127.0.0.1:8080"}, "issuers": issuers})
+    done = notifier("check", "-c", "n.yaml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    found = json.loads(done.stdout)["warnings"]
+    told = {each["path"]: each["text"] for each in found if each["path"].startswith("sources.")}
+    assert set(told) == {"sources.one", "sources.two.http.set"}
+    assert "reads $headers, which are not signed" in told["sources.one"]
+    assert f'all are refused by issuers["{ISS}"].event_types' in told["sources.two.http.set"]
+
+
 def test_check_warns_of_a_key_that_others_may_read(made: Path) -> None:
     """With its setting and the way out; it is no mistake."""
     with TemporaryDirectory() as name:

@@ -1,7 +1,7 @@
 """Sources as the configuration makes them, and recorded messages for them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,18 @@ def mistakes_of(**sources: Mapping[str, Any]) -> dict[str, str]:
     return {mistake.path: mistake.text for mistake in _compiled(sources)[1]}
 
 
-def source(**given: Any) -> Source:
-    """The source `shop` with these settings."""
-    sources, mistakes = _compiled({"shop": {"issuer": ISS} | given})
+def source(types: Any = None, **given: Any) -> Source:
+    """The source `shop` with these settings. `types`: the CloudEvents types that end sessions at ISS."""
+    sources, mistakes = _compiled({"shop": {"issuer": ISS} | given}, types)
     assert mistakes == []
     return sources["shop"]
 
 
-def _compiled(sources: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, Source], list[Mistake]]:
-    issuers = {iss: {"keys": [{"file": __file__}]} for iss in (ISS, DEMO)}
+def _compiled(
+    sources: Mapping[str, Mapping[str, Any]], types: Sequence[str] | None = None
+) -> tuple[Mapping[str, Source], list[Mistake]]:
+    issuers: dict[str, dict[str, object]] = {iss: {"keys": [{"file": __file__}]} for iss in (ISS, DEMO)}
+    issuers[ISS]["event_types"] = types
     return compile_sources(Settings.model_validate({"issuers": issuers, "sources": dict(sources)}))
 
 

@@ -298,6 +298,40 @@ def test_a_document_that_cannot_be_read_says_why(case: str) -> None:
     assert "alice" not in str(found)
 
 
+SIGNED = (
+    {"hmac": {"header": "x-sig", "secret_file": __file__}},
+    {"set": {"issuer": ISS, "jwks_uri": f"{ISS}/keys", "audience": "us"}},
+)
+ENDED = {"specversion": "1.0", "id": "e", "source": "s", "type": "ended", "data": DOCUMENT}
+
+
+@pytest.mark.parametrize("http", SIGNED)
+def test_a_signed_body_has_a_type_where_types_say_what_ends_a_session(http: dict[str, Any]) -> None:
+    """Else whoever captured an event of another type could send its data as bare JSON."""
+    by = source(types=["ended"], event=EVENT, http=http)
+    assert translated(by, message(ENDED)).events[0].type == "ended"
+    assert refused(by, message(DOCUMENT)) == {
+        "sources.shop": f'has no CloudEvents type; of a signed body, issuers["{ISS}"].event_types asks for one of ended'
+    }
+    assert "is of the CloudEvents type begun" in refused(by, message(ENDED | {"type": "begun"}))["sources.shop"]
+    assert translated(source(event=EVENT, http=http), message(DOCUMENT)).events
+
+
+def test_a_signed_list_has_the_type_that_is_around_it() -> None:
+    """Its members have none of their own."""
+    by = source(types=["ended"], http=SIGNED[0], event=EVENT, envelope="@")
+    assert len(translated(by, message(ENDED | {"data": [DOCUMENT, DOCUMENT]})).events) == 2
+    assert refused(by, message(ENDED | {"type": "begun", "data": [DOCUMENT]}))
+    assert refused(by, message([DOCUMENT]))
+
+
+def test_what_is_not_signed_may_be_bare() -> None:
+    """As an event of notifier's own form may."""
+    proof = {"header": "Authorization", "value_file": __file__}
+    for more in ({}, {"http": proof}):
+        assert translated(source(types=["ended"], event=EVENT, **more), message(DOCUMENT)).events
+
+
 LIST = {
     "envelope": ["data.events"],
     "event": {"sub": '"$envelope".data.user', "sid": "s", "clients": "c"},

@@ -206,6 +206,26 @@ async def test_another_hash_and_no_prefix(api: Api) -> None:
     assert (await api.ask("sha1", {"X-Hub-Signature": signed(BODY, b"one", "sha1").hex()}))[0] == 202
 
 
+@pytest.mark.parametrize("name", ["ce-id", "CE-Type", "cloudEvents_id"])
+async def test_a_signed_body_is_no_binary_cloud_event(api: Api, name: str) -> None:
+    """Its headers are not signed: with another id, what somebody captured would be a new event."""
+    proof = {"x-wso2-event-signature": f"sha256={signed(BODY).hex()}"}
+    status, document, _ = await api.ask("wso2", {**proof, name: "another"})
+    assert (status, api.queue.taken) == (400, [])
+    assert f"{name.lower()} is not signed: send structured CloudEvents" in document["title"]
+    assert (await api.ask("wso2", {**proof, "Content-Type": "application/cloudevents+json"}))[0] == 202
+    assert (await api.ask("okta", {**OKTA, name: "another"}))[0] == 202  # a secret header proves no more of the body
+
+
+async def test_headers_give_a_signed_body_no_id_and_no_time(api: Api) -> None:
+    """NServiceBus and MassTransit's raw serializer write both into headers. Expressions have the others."""
+    given = {"NServiceBus.MessageId": "m", "nservicebus.timesent": "t", "MessageId": "m", "X-Tenant": "demo"}
+    await api.ask("wso2", {"x-wso2-event-signature": f"sha256={signed(BODY).hex()}", **given})
+    headers = api.queue.only().headers
+    assert headers["x-tenant"] == "demo"
+    assert not [name for name in headers if "message" in name or "nservice" in name]
+
+
 async def test_secrets_go_no_further_than_the_proof(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     """Neither its header nor any other that may hold one is queued, answered or logged."""
     secrets = {
@@ -370,6 +390,9 @@ async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> 
         {"err": "invalid_audience", "description": "aud does not name this receiver"},
     )
     assert (headers["Content-Type"], headers["Content-Language"]) == ("application/json; charset=utf-8", "en")
+    status, document, _ = await api.ask("kc", {**kind, "ce-id": "another"}, set_of())
+    assert (status, document["err"]) == (400, "invalid_request")
+    assert "The header ce-id is not signed" in document["description"]
     assert (await api.ask("kc", {"Content-Type": "application/json"}, set_of()))[0] == 415
     assert (await api.ask("kc", kind, b"x" * 3000))[0] == 413
     assert (await api.ask("kc", kind, b""))[1]["err"] == "invalid_request"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from types import MappingProxyType
 
@@ -31,6 +31,7 @@ def compile_sources(
     sources: dict[str, Source] = {}
     mistakes: list[Mistake] = []
     known = None if "issuers" in unsure else tuple(settings.issuers)
+    types = {iss: of.event_types for iss, of in settings.issuers.items() if of.event_types is not None}
     on_disk = "queue" not in unsure and settings.queue.sqlite_file is not None
     for name, given in settings.sources.items():
         making = _Making(name, given, known)
@@ -44,6 +45,8 @@ def compile_sources(
         source = making.source()
         if making.mistakes:
             mistakes += making.mistakes
+        elif given.http is not None and given.http.signed:
+            sources[name] = replace(source, types=MappingProxyType(types))
         else:
             sources[name] = source
     return MappingProxyType(sources), mistakes

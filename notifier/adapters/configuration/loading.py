@@ -161,6 +161,7 @@ def _warnings(settings: Settings, layered: Layered, tokens: Sequence[ApiToken] |
     yield from _realms_by_name(layered.registry)
     yield from _tokens_of_others(layered.registry)
     yield from unheard_addresses(settings, layered.registry, tokens)
+    yield from _beyond_signatures(settings, layered.registry)
     if settings.api is None:
         text = "has no effect without a section `api`, which opens the listener"
         yield from (Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http)
@@ -177,6 +178,23 @@ def _realms_by_name(registry: Registry) -> Iterator[Mistake]:
                 f' issuers: {{"REALM-ID": "{source.issuer}"}}'
             )
             yield Mistake(f"sources.{name}.issuers", text)
+
+
+def _beyond_signatures(settings: Settings, registry: Registry) -> Iterator[Mistake]:
+    """Sources that sign what they post, and what is asked of them that no signature covers."""
+    for name, source in registry.sources.items():
+        http = settings.sources[name].http
+        if http is None or not http.signed:
+            continue
+        if "$headers" in source.mentioned:
+            text = "reads $headers, which are not signed: whoever captures a body may send it again with others"
+            yield Mistake(f"sources.{name}", text)
+        for iss in source.speaks_for if http.set is not None else ():
+            if iss in source.types:
+                text = (
+                    f'Security Event Tokens have no CloudEvents type: all are refused by issuers["{iss}"].event_types'
+                )
+                yield Mistake(f"sources.{name}.http.set", text)
 
 
 def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:

@@ -88,6 +88,11 @@ class SourceDoor:
     challenge: Challenge | None = None
 
     @property
+    def signed(self) -> bool:
+        """True if the proof covers the body. Then the headers, which it does not cover, say nothing of the event."""
+        return not isinstance(self.proof, HeaderSecret)
+
+    @property
     def secret_headers(self) -> frozenset[str]:
         """The header of the proof, in lower case: it goes no further than this."""
         return frozenset() if isinstance(self.proof, SignedToken) else frozenset({self.proof.header.lower()})

@@ -17,6 +17,8 @@ from typing import assert_never
 import structlog
 from aiohttp import web
 
+from notifier.domain.cloudevents import is_attribute
+from notifier.domain.envelopes import names_message
 from notifier.domain.message import Lane, Message, Outgoing
 from notifier.domain.printable import json_text
 from notifier.domain.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
@@ -187,6 +189,8 @@ class SourceRoutes:
                 body = await read_body(request, self._limits)
                 if not proof.holds(request.headers, body):
                     raise _unproven()
+                if (unsigned := _unsigned(request)) is not None:
+                    raise Refusal(problem(400, unsigned))
             case SignedToken():
                 return await self._take_set(request, door, proof)
             case _:
@@ -203,6 +207,8 @@ class SourceRoutes:
             raise Refusal(problem(415, f"The body must be {SET_KIND}", headers={"Accept": SET_KIND}))
         refuse_compressed(request)
         found = await proof.verifier.verified(await read_body(request, self._limits))
+        if isinstance(found, VerifiedSet) and (unsigned := _unsigned(request)) is not None:
+            found = UnacceptedSet(err="invalid_request", description=unsigned)
         match found:
             case VerifiedSet():
                 await self._publish(request, door, found.claims, "application/json")
@@ -219,12 +225,15 @@ class SourceRoutes:
     async def _publish(self, request: web.Request, door: SourceDoor, body: bytes, kind: str) -> str:
         """Make the message durable. The source is its publisher, and has proved it."""
         access, lane = self._access, asked_lane(request)
+        headers = _joined(request.headers.items())
+        if door.signed:
+            headers = {name: value for name, value in headers.items() if not names_message(name)}
         message = Message(
             lane=lane,
             body=body,
             tag=None,
             content_type=kind,
-            headers=kept_headers(_joined(request.headers.items()), door.secret_headers, door.mentioned),
+            headers=kept_headers(headers, door.secret_headers, door.mentioned),
             timestamp=access.clock(),
             user_id=door.name,
             source=door.name,
@@ -249,6 +258,14 @@ def _reason(answer: str) -> str:
         return str(document.get("title") or f"{document['err']}: {document['description']}")
     except (ValueError, KeyError):
         return answer
+
+
+def _unsigned(request: web.Request) -> str | None:
+    """Why a signed body is refused: a header, which nobody signed, would give it another id or type."""
+    name = next(filter(is_attribute, request.headers), None)
+    if name is None:
+        return None
+    return f"The header {name.lower()[:60]} is not signed: send structured CloudEvents, application/cloudevents+json"
 
 
 def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
