@@ -6,7 +6,7 @@ A source is read every so often (± 10 %), when somebody asks, and when a delive
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import structlog
@@ -57,6 +57,10 @@ class SourceState:
     age: float
     clients: int = 0
     problem: str | None = None
+
+    def document(self, *, whole: bool) -> dict[str, object]:
+        """As JSON. Unless `whole`, without what may be of any issuer: the number of clients, and `problem`."""
+        return asdict(self) | ({} if whole else {"clients": None, "problem": None})
 
 
 @dataclass(slots=True)

@@ -1,12 +1,13 @@
 """The state of the service as JSON: `GET /v1/status`, and `notifier status --json`."""
 
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 from notifier.domain.first_day import SeenKey
 from notifier.domain.message import DEAD, PARKED
 from notifier.domain.moment import render_moment
-from notifier.domain.trouble import SharedTrouble
+from notifier.domain.trouble import SharedTrouble, TroubleKind
+from notifier.domain.verdict import NO_SUCH_CLIENT
 from notifier.operations.client_state import ClientState
 from notifier.operations.service_status import (
     ServiceStatus,
@@ -24,8 +25,13 @@ CIRCUITS = ("closed", "half-open", "open")
 _SHOWN = tuple(each.name for each in fields(ClientState))
 
 
-def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda _iss: True) -> dict[str, object]:
-    """The JSON of `GET /v1/status` and `--json`. Only clients whose issuer `concerns` the reader are in it."""
+def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = None) -> dict[str, object]:
+    """The JSON of `GET /v1/status` and `--json`. Only clients whose issuer `concerns` the reader are in it.
+
+    None: all issuers do. Else the names and texts in what is of no one issuer are left out, too.
+    """
+    whole = concerns is None
+    concerns = concerns or _everybody
     queues: dict[str, object] = {
         queue: {
             "ready": status.depths[queue].ready,
@@ -46,14 +52,18 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda 
         "workers": {
             "seen": status.seen,
             "answered": len(status.workers),
-            "each": [_worker(worker) for worker in status.workers],
+            "each": [_worker(worker, whole=whole) for worker in status.workers],
         },
         "clients": [_client(client) for client in status.clients if concerns(client.iss)],
-        "clients_left_out": status.left_out,
+        "clients_left_out": status.left_out if whole else None,
         "bindings_missing": [each.row() for each in bindings_missing(status)],
         "keys": [_key(each) for (iss, _), each in sorted(seen_keys(status).items()) if concerns(iss)],
-        "troubles": [_trouble(each, concerns) for each in troubles_of(status) if _is_shown(each, concerns)],
+        "troubles": [_trouble(each, whole=whole) for each in troubles_of(status) if _is_shown(each, concerns)],
     }
+
+
+def _everybody(_iss: str) -> bool:
+    return True
 
 
 def _key(seen: SeenKey) -> dict[str, object]:
@@ -65,23 +75,26 @@ def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
     return not shared.trouble.iss or concerns(shared.trouble.iss)
 
 
-def _trouble(shared: SharedTrouble, concerns: Callable[[str], bool]) -> dict[str, object]:
-    """The text of one without an issuer may name clients of any, so it is for those whom all issuers concern."""
+def _trouble(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
+    """One without an issuer may name clients of any, and so may the hint of an unknown client, after its text."""
     one = shared.trouble
+    text, named = one.text, whole or bool(one.iss)
+    if not whole and one.kind == TroubleKind.UNKNOWN_CLIENT:
+        text = NO_SUCH_CLIENT
     return {
         "kind": one.kind,
-        "text": one.text if concerns(one.iss) else "",
+        "text": text if named else "",
         "since": _moment(one.since),
         "iss": one.iss or None,
-        "client_id": one.client_id or None,
-        "subject": one.subject or None,
+        "client_id": (named and one.client_id) or None,
+        "subject": (named and one.subject) or None,
         "count": one.count,
         "workers": list(shared.workers),
         "explained": one.explained or None,
     }
 
 
-def _worker(worker: WorkerState) -> dict[str, object]:
+def _worker(worker: WorkerState, *, whole: bool) -> dict[str, object]:
     return {
         "worker": worker.worker,
         "version": worker.version,
@@ -90,7 +103,7 @@ def _worker(worker: WorkerState) -> dict[str, object]:
         "in_flight": worker.in_flight,
         "rates": dict(worker.rates),
         "replies_dropped": worker.replies_dropped,
-        "registry": [asdict(source) for source in worker.registry],
+        "registry": [source.document(whole=whole) for source in worker.registry],
     }
 
 

@@ -92,6 +92,11 @@ def concerns(token: ApiToken | None, iss: str) -> bool:
     return token is None or token.issuers is None or iss in token.issuers
 
 
+def concerns_all(token: ApiToken | None) -> bool:
+    """True if the token covers all issuers."""
+    return token is None or token.issuers is None
+
+
 def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
     """Find the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")

@@ -1,14 +1,13 @@
 """`GET /v1/registry` and `POST /v1/registry/refresh`: how this worker's registry sources fare, and a reading now."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Protocol
 
 from aiohttp import web
 
 from notifier.domain.errors import Mistake
 from notifier.operations.registry_refresh import SourceState
-from notifier.server.authorization import Authorization, caller
+from notifier.server.authorization import Authorization, caller, concerns_all
 from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.server.problem import Refusal, problem
 
@@ -37,12 +36,12 @@ class Refresh(Protocol):
 
 
 def registry_routes(authorization: Authorization, sources: Refresh) -> list[web.RouteDef]:
-    """To look needs the scope `read`, to refresh `repair` and no issuers."""
+    """To look needs the scope `read`, to refresh `repair` and no issuers. A token with issuers sees no clients."""
 
     @OperationDescription(summary="Tell how the registry sources of this worker fare.", scope="read", answers=_ANSWERS)
     async def get(request: web.Request) -> web.Response:
-        authorization.require(request, "read")
-        return _answer(sources.states())
+        token = authorization.require(request, "read")
+        return _answer(sources.states(), whole=concerns_all(token))
 
     @OperationDescription(
         summary="Read all registry sources of this worker now.",
@@ -53,7 +52,7 @@ def registry_routes(authorization: Authorization, sources: Refresh) -> list[web.
     )
     async def post(request: web.Request) -> web.Response:
         token = authorization.require_unbound(request, "repair")
-        return _answer(await sources.refresh(accepted_by=caller(token) if accepts_loss(request) else None))
+        return _answer(await sources.refresh(accepted_by=caller(token) if accepts_loss(request) else None), whole=True)
 
     return [web.get("/v1/registry", get), web.post("/v1/registry/refresh", post)]
 
@@ -67,5 +66,5 @@ def accepts_loss(request: web.Request) -> bool:
     return accept
 
 
-def _answer(states: Sequence[SourceState]) -> web.Response:
-    return web.json_response({"sources": [asdict(each) for each in states]})
+def _answer(states: Sequence[SourceState], *, whole: bool) -> web.Response:
+    return web.json_response({"sources": [each.document(whole=whole) for each in states]})

@@ -1,7 +1,7 @@
 """`GET /v1/status`: what waits, how fast it goes, how the workers and the clients fare. For tokens with scope `read`.
 
-A token with issuers sees only their clients. All workers are asked once a second at most,
-however many ask here.
+A token with issuers sees only their clients, and of what concerns all issuers no text and no name. All workers are
+asked once a second at most, however many ask here.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from aiohttp import web
 from notifier.domain.printable import json_text
 from notifier.operations.service_status import ServiceStatus
 from notifier.operations.status_document import document_of
-from notifier.server.authorization import Authorization, concerns
+from notifier.server.authorization import Authorization, concerns, concerns_all
 from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription
 
 FRESH = 1.0  # seconds
@@ -25,7 +25,7 @@ _STATUS: JsonSchema = {
         "rates": {"type": "object"},
         "workers": {"type": "object", "required": ["seen", "answered", "each"]},
         "clients": {"type": "array", "items": {"type": "object"}},
-        "clients_left_out": {"type": "integer"},
+        "clients_left_out": {"type": ["integer", "null"]},
         "bindings_missing": {"type": "array", "items": {"type": "object"}},
         "keys": {"type": "array", "items": {"type": "object"}},
         "troubles": {"type": "array", "items": {"type": "object"}},
@@ -58,7 +58,8 @@ class StatusRoutes:
     async def _get(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         status = await self._now()
-        return web.json_response(document_of(status, lambda iss: concerns(token, iss)), dumps=json_text)
+        document = document_of(status, None if concerns_all(token) else lambda iss: concerns(token, iss))
+        return web.json_response(document, dumps=json_text)
 
     async def _now(self) -> ServiceStatus:
         async with self._looking:

@@ -215,7 +215,7 @@ class WaitingRoutes:
     async def _retry(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
         asked = await requests.asked_in_body(request, _RETRY) if request.can_read_body else {}
-        client_id, iss = request.match_info["client_id"], self._issuer(asked)
+        client_id, iss = request.match_info["client_id"], self._issuer(asked, token)
         if not concerns(token, iss):
             raise Refusal(problem(403, "The token does not cover this issuer"))
         wish = RetryWish(key=(iss, client_id), who=caller(token), force=bool(asked.get("force")))
@@ -230,13 +230,14 @@ class WaitingRoutes:
             access.write_audit("retried_now", **names, **document)
         return web.json_response({"client_id": client_id, "iss": iss, "dry_run": dry_run, **document}, dumps=json_text)
 
-    def _issuer(self, asked: dict[str, Any]) -> str:
-        issuers = self._access.registry().issuers
+    def _issuer(self, asked: dict[str, Any], token: ApiToken | None) -> str:
+        """The issuer that is meant: of those that the token covers, which are all that an answer names."""
+        issuers = [iss for iss in self._access.registry().issuers if concerns(token, iss)]
         if (iss := asked.get("iss")) is not None:
             return str(iss)
         if (only := only_issuer(issuers)) is not None:
             return only
-        mistake = Mistake("iss", f"say which issuer: there are {', '.join(sorted(issuers))}")
+        mistake = Mistake("iss", f"say which issuer: there are {', '.join(sorted(issuers)) or 'none for this token'}")
         raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
 
     def _options(

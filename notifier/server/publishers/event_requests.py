@@ -185,7 +185,8 @@ class EventRequests:
         issuer = self._sources.registry().issuers.get(event.iss)
         if issuer is None:
             hint = near_issuer(event.iss, self._sources.registry())
-            near = "" if hint is None or not hint.concerns(None if token is None else token.name) else f"; {hint.text}"
+            told = hint is not None and hint.concerns(None if token is None else token.name)
+            near = f"; {hint.text}" if hint is not None and told and concerns(token, hint.whose.iss) else ""
             mistake = Mistake("iss", f"not one of the configured issuers{near}")
             raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
         objection = may_speak(event, issuer)
