@@ -89,9 +89,9 @@ class UpstreamDoors:
         return None if found is None else found.door
 
     def frame(self, name: str) -> UpstreamFrame | None:
-        """The upstream of this name, for browsers. None if there is none, or nobody to ask about its sessions."""
+        """The upstream of this name, for browsers. None if there is none."""
         found = self._now().get(name)
-        if found is None or found.asking is None:
+        if found is None:
             return None
         face, settings = self._live.now.settings.web, found.settings
         own = None if face is None else face.issuers.get(found.door.iss)
@@ -101,6 +101,7 @@ class UpstreamDoors:
             issuer=settings.issuer,
             parents=tuple(dict.fromkeys(above)),
             without_iss=settings.without_iss == "allow",
+            on=settings.front_channel,
         )
 
     async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:

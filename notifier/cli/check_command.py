@@ -145,6 +145,7 @@ def _upstream(name: str, upstream: UpstreamSettings, settings: Settings) -> dict
         "iss": local_issuer(upstream, settings),
         "resolve": next(iter(upstream.resolve.model_fields_set), None),
         "path": f"/upstreams/{name}/backchannel-logout",
+        "front_channel": f"/upstreams/{name}/frontchannel-logout" if upstream.front_channel else None,
     }
 
 
@@ -178,7 +179,8 @@ def _in_words(summary: dict[str, Any]) -> str:
         lines.append(f"source {name}: may end sessions at {', '.join(each['speaks_for'])}")
     for name, each in summary["upstreams"].items():
         whom = f"{each['issuer']}, as {', '.join(each['client_id'])}: posts to {each['path']}"
-        lines.append(f"upstream {name}: {whom}, sessions at {each['iss']} by {each['resolve']}")
+        browsers = "" if each["front_channel"] is None else f"; browsers may call {each['front_channel']}"
+        lines.append(f"upstream {name}: {whom}, sessions at {each['iss']} by {each['resolve']}{browsers}")
     lines.append(f"queue {', '.join(summary['queue']['url'])}")
     lines += [f"{name} listens on {where}" for name, where in summary["listeners"].items() if where is not None]
     return "\n".join(lines)

@@ -50,6 +50,7 @@ class Upstream:
             "client_id": AUDIENCE,
             "jwks_uri": f"{self.issuer}/jwks",
             "resolve": {"http": {"url": sessions}},
+            "front_channel": True,
         }
 
     def app(self) -> web.Application:

@@ -33,6 +33,7 @@ class UpstreamResult(StrEnum):
     KEYS_AWAY = "keys_away"
     SESSIONS_AWAY = "sessions_away"
     QUEUE_AWAY = "queue_away"
+    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

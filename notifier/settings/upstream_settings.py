@@ -40,7 +40,10 @@ class SessionsSqlSettings(Section):
     )
     url_file: ExistingFile | None = Field(None, description="A file with the URL. It is read each time.")
     preset: Literal["duende"] | None = Field(
-        None, description="`duende`: its server-side sessions, by `sid`, or by `sub` if the token has no `sid`."
+        None, description="`duende`: its server-side sessions, by `sid`. By `sub` alone only with `prefix`."
+    )
+    prefix: str | None = Field(
+        None, max_length=256, description="What stands before the upstream's `sub` in the preset's table."
     )
     query: str | None = Field(
         None,
@@ -60,8 +63,8 @@ class SessionsSqlSettings(Section):
             if (getattr(self, one) is None) == (getattr(self, other) is None)
         ]
         if self.query is not None:
-            given = [name for name, value in (("schema", self.db_schema), ("tables", self.tables)) if value is not None]
-            wrong += [f"{name} is for a preset; name the table in query" for name in given]
+            given = {"schema": self.db_schema, "tables": self.tables, "prefix": self.prefix}
+            wrong += [f"{name} is for a preset; say it in query" for name, value in given.items() if value is not None]
             if _ASKED.search(self.query) is None:
                 wrong.append("query must use :sub or :sid; without them it would end everybody's sessions")
         if wrong:
@@ -111,6 +114,10 @@ class UpstreamSettings(Section):
     )
     iss: IssuerId | None = Field(None, description="Which of `issuers` the sessions are at. Left out: the only one.")
     resolve: ResolveSettings = Field(description="Whose session it is here.")
+    front_channel: bool = Field(
+        default=False,
+        description="Browsers may call its front-channel address: whoever knows a `sid` ends that session.",
+    )
     parents: tuple[Origin, ...] = Field(
         (), description="Origins beside that of `issuer` whose pages may be above its front-channel page."
     )
@@ -123,6 +130,18 @@ class UpstreamSettings(Section):
         if self.jwks_uri is not None and self.discovery is not None:
             raise ValueError("jwks_uri and discovery are both given; remove one of them")
         return self
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        """Whoever asks by a browser proves nothing but a `sid`. So the sessions from here must be known from others."""
+        sql = self.resolve.sql
+        if self.front_channel and self.resolve.same_sub is not None:
+            way = "resolve.same_sub: nobody can tell a made-up sid from a real one"
+        elif self.front_channel and sql is not None and sql.preset is not None:
+            way = f"resolve.sql.preset {sql.preset}: its table does not say from which provider a session came"
+        else:
+            return self
+        raise ValueError(f"front_channel cannot be true with {way}; use resolve.sql.query or resolve.http")
 
     @property
     def metadata(self) -> str:

@@ -28,6 +28,8 @@ from tests.system.loopback import LoopbackServer
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/upstreams.yaml"
 OP: dict[str, Any] = {"issuer": "https://op.example.com", "client_id": "us", "resolve": {"same_sub": {}}}
+TABLE = {"url": "sqlite:///a.db", "preset": "duende"}
+ASKED = {"resolve": {"http": {"url": "https://login.example.com/sessions"}}}
 
 
 @pytest.fixture
@@ -66,6 +68,9 @@ def test_check_names_each_upstream(folder: Path) -> None:
     path = written(folder)
     done = notifier("check", "-c", str(path), cwd=folder)
     assert "upstream partner: " in done.stdout, done.stderr
+    assert [line for line in done.stdout.splitlines() if "browsers may call" in line] == [
+        line for line in done.stdout.splitlines() if line.startswith("upstream entra: ")
+    ]
     assert "posts to /upstreams/partner/backchannel-logout, sessions at https://login.example.com by " in done.stdout
     told = json.loads(notifier("check", "-c", str(path), "--json", cwd=folder).stdout)["upstreams"]
     assert {name: each["resolve"] for name, each in told.items()} == {
@@ -89,6 +94,12 @@ def test_check_names_each_upstream(folder: Path) -> None:
         ({**OP, "iss": "https://login.example.co"}, "did you mean https://login.example.com?"),
         ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db", "query": "SELECT sub FROM users"}}}, "end everybody's"),
         ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db"}}}, "needs preset or query"),
+        ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db", "query": "SELECT :sub", "prefix": "op|"}}}, "in query"),
+        ({**OP, "front_channel": True}, "a made-up sid from a real one; use resolve.sql.query or resolve.http"),
+        (
+            {**OP, "front_channel": True, "resolve": {"sql": {"url": "sqlite:///a.db", "preset": "duende"}}},
+            "its table does not say from which provider a session came; use resolve.sql.query or resolve.http",
+        ),
     ],
 )
 def test_a_mistake_names_the_setting_and_the_way_out(folder: Path, upstream: object, said: str) -> None:
@@ -108,6 +119,28 @@ def test_whose_issuer_it_is_must_be_clear(folder: Path) -> None:
     assert "must name op too" in mistake
     loaded = load(written(folder, web=None, upstreams={"op": OP}), {})
     assert "has no effect without a section `web`" in str(loaded.warnings[0])
+
+
+@pytest.mark.parametrize(
+    ("upstream", "warned"),
+    [
+        (OP, ["upstreams.op.resolve.same_sub.prefix"]),
+        ({**OP, "resolve": {"same_sub": {"prefix": "op|"}}}, []),
+        ({**OP, "issuer": "https://login.example.com"}, []),
+        ({**OP, "resolve": {"sql": {**TABLE, "prefix": ""}}}, ["upstreams.op.resolve.sql.prefix"]),
+        ({**OP, "resolve": {"sql": {**TABLE, "prefix": "op|"}}}, []),
+        ({**OP, "resolve": {"sql": TABLE}}, []),
+        ({**OP, **ASKED, "without_iss": "allow"}, ["upstreams.op.without_iss"]),
+        ({**OP, **ASKED, "parents": ["https://a.example"]}, ["upstreams.op.parents"]),
+        ({**OP, **ASKED, "parents": ["https://a.example"], "front_channel": True}, []),
+    ],
+)
+def test_what_may_end_anybodys_session_or_nobodys_is_warned_of(
+    folder: Path, upstream: object, warned: list[str]
+) -> None:
+    """An upstream that is the identity server itself may speak of all its users."""
+    loaded = load(written(folder, upstreams={"op": upstream}), {})
+    assert [each.path for each in loaded.warnings] == warned
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,13 @@ async def federated_sites(
 
     def upstreams(world: Sites) -> Mapping[str, Any]:
         asked = {"http": {"url": f"{here}/own/sessions"}}
-        company = {"issuer": upstream.issuer, "client_id": "login", "iss": world.iss, "resolve": asked}
+        company = {
+            "issuer": upstream.issuer,
+            "client_id": "login",
+            "iss": world.iss,
+            "resolve": asked,
+            "front_channel": True,
+        }
         return {"company": {**company, **upstream.more}}
 
     def clients(world: Sites) -> Mapping[str, Any]:

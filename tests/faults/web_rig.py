@@ -98,7 +98,13 @@ class WebFace:
         """Configure an upstream, and make its sender."""
         self.servers[name], issuer = server, server.base
         self.upstreams[name] = self._counted(UpstreamSender(self.web, CLIENTS, name, issuer))
-        upstream = {"issuer": issuer, "client_id": "notifier", "iss": ISSUER, "resolve": resolve}
+        upstream = {
+            "issuer": issuer,
+            "client_id": "notifier",
+            "iss": ISSUER,
+            "resolve": resolve,
+            "front_channel": "same_sub" not in resolve,
+        }
         self.made.site.config.setdefault("upstreams", {})[name] = upstream
         self.made.site.write()
 

@@ -253,7 +253,7 @@ async def test_what_nobody_could_resolve_is_a_dead_letter_that_can_be_replayed(t
 async def test_an_upstreams_page_ends_sessions_by_the_browser(tmp_path: Path) -> None:
     """A known `sid` publishes the event and answers with the page of clients, in frames of the upstream's own pages.
 
-    An unknown one publishes nothing. Without a place to ask no browser may call: a made-up `sid` would tell everybody.
+    An unknown one publishes nothing. Where the operator has not switched it on, nobody ends anything.
     """
     database = tmp_path / "sessions.db"
     await asyncio.to_thread(sign_in, database, ("raw-sid-88", "alice", "local-1", '["shop"]'))
@@ -261,12 +261,12 @@ async def test_an_upstreams_page_ends_sessions_by_the_browser(tmp_path: Path) ->
     async with Clients() as clients:
         op = {
             "issuer": "https://op.example.com/t1", "client_id": "notifier", "iss": ISSUER, "resolve": {"sql": sql},
-            "parents": ["https://portal.example.com"],
+            "parents": ["https://portal.example.com"], "front_channel": True,
         }  # fmt: skip
         entra = {**op, "without_iss": "allow"}
-        same = {**op, "resolve": {"same_sub": {}}}
+        off = {**op, "front_channel": False}
         place = (f"sqlite:{tmp_path}/q.db", "notifier")
-        site = installation(tmp_path, place, clients, op=op, entra=entra, same=same)
+        site = installation(tmp_path, place, clients, op=op, entra=entra, off=off)
         site.config["web"]["issuers"] = {ISSUER: {"url": f"{ISSUER}/connect/notify"}}
         shop = client("shop", clients.url("shop"))
         site.write_clients([{**shop, "frontchannel_logout_uri": "https://shop.example.com/front"}])
@@ -282,7 +282,8 @@ async def test_an_upstreams_page_ends_sessions_by_the_browser(tmp_path: Path) ->
             iss = str(op["issuer"])
             for name, query, expected in (
                 ("op", {"sid": "raw-sid-88"}, 400), ("op", {"iss": iss}, 400), ("op", {"iss": ISSUER, "sid": "x"}, 400),
-                ("entra", {"iss": ISSUER, "sid": "x"}, 400), ("same", {"iss": iss, "sid": "x"}, 404),
+                ("entra", {"iss": ISSUER, "sid": "x"}, 400), ("off", {"iss": iss, "sid": "raw-sid-88"}, 404),
+                ("off", {"sid": "x"}, 404),
                 ("nobody", {"iss": iss, "sid": "x"}, 404), ("op", {"iss": iss, "sid": "made-up"}, 200),
                 ("entra", {"sid": "made-up"}, 200),
             ):  # fmt: skip
@@ -297,6 +298,9 @@ async def test_an_upstreams_page_ends_sessions_by_the_browser(tmp_path: Path) ->
             assert {"https://op.example.com", "https://portal.example.com", ISSUER} <= set(policy.split())
             await clients.until_told("shop", ["local-1"])
             await running.until_metric(2, "upstream_requests_total", result="no_session")
+            await running.until_metric(2, "upstream_requests_total", upstream="off", result="off")
+            said = [(line["upstream"], line["setting"]) for line in running.said("upstream_front_channel_off")]
+            assert said == [("off", "upstreams.off.front_channel")]
             database.unlink()
             assert (await call("op", iss=iss, sid="raw-sid-88"))[0] == 503
             assert await running.stop() == 0

@@ -106,7 +106,7 @@ async def test_nothing_of_a_request_or_registration_becomes_markup_or_a_header(t
     face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": pages, "check_session": check_session}
     sql = {"url": f"sqlite:///{tmp_path}/none.db", "query": "SELECT 'a' AS sub WHERE :sid <> ''"}
     iss = "https://op.example.com"
-    op = {"issuer": iss, "client_id": "us", "iss": ISSUER, "resolve": {"sql": sql}}
+    op = {"issuer": iss, "client_id": "us", "iss": ISSUER, "resolve": {"sql": sql}, "front_channel": True}
     site.config |= {"web": face, "upstreams": {"op": op}}
     site.write()
     front = {"client_id": HOSTILE.partition("\r")[0], "client_name": HOSTILE, "issuer": ISSUER}

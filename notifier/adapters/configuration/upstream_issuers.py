@@ -1,6 +1,6 @@
 """Checks what `upstreams` needs that it does not hold: issuers, and the library that reads a database of sessions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
 
@@ -48,8 +48,22 @@ def upstream_mistakes(
 
 
 def upstream_warnings(settings: Settings) -> list[Mistake]:
-    """The upstreams that nobody can call."""
-    if settings.web is not None:
-        return []
-    text = "has no effect without a section `web`, which opens the listener"
-    return [Mistake(f"upstreams.{name}", text) for name in settings.upstreams]
+    """The upstreams that nobody can call, what has no effect, and those that may speak for every user here."""
+    if settings.web is None:
+        text = "has no effect without a section `web`, which opens the listener"
+        return [Mistake(f"upstreams.{name}", text) for name in settings.upstreams]
+    return [each for name, upstream in settings.upstreams.items() for each in _warnings(name, upstream, settings)]
+
+
+def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[Mistake]:
+    iss, place = local_issuer(upstream, settings), f"upstreams.{name}"
+    if not upstream.front_channel:
+        named = [each for each in ("parents", "without_iss") if each in upstream.model_fields_set]
+        text = "has no effect: browsers may not call this upstream's address without front_channel: true"
+        yield from (Mistake(f"{place}.{each}", text) for each in named)
+    if upstream.issuer == iss:
+        return  # it is the identity server itself
+    for way, section in (("same_sub", upstream.resolve.same_sub), ("sql", upstream.resolve.sql)):
+        if section is not None and section.prefix == "":
+            text = f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: name its users apart"
+            yield Mistake(f"{place}.resolve.{way}.prefix", text)

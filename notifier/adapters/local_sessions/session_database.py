@@ -28,6 +28,8 @@ class SessionDatabase:
     async def ask(self, question: Question) -> tuple[LocalSession, ...]:
         """Return the sessions that are meant. Raises SourceFault. Blocks its thread."""
         settings = self._settings
+        if settings.query is None and settings.prefix is None and question.sid is None:
+            raise SourceFault("the token has no sid, and means all sessions of its sub: set resolve.sql.prefix")
         deadline = Deadline(settings.timeout)
         with reading(database_url(settings.url, settings.url_file), deadline) as connection:
             result = self._query(connection, question) if settings.query else self._duende(connection, question)
@@ -40,7 +42,7 @@ class SessionDatabase:
             rows = result.fetchmany(MOST + 1)
             deadline.check()
         found = gathered(_row(dict(zip(names, row, strict=True)), number) for number, row in enumerate(rows, 1))
-        return found if settings.query else tuple(each for each in found if _is_meant(each, question))
+        return found if settings.query else tuple(each for each in found if _is_meant(each, question, settings.prefix))
 
     def _query(self, connection: sa.Connection, question: Question) -> sa.CursorResult[Any]:
         """Run the operator's query with what the upstream said. A text has a type: PostgreSQL asks for one of null."""
@@ -51,7 +53,10 @@ class SessionDatabase:
         return connection.execute(statement.bindparams(*bound))
 
     def _duende(self, connection: sa.Connection, question: Question) -> sa.CursorResult[Any]:
-        """Find the table and the session: by `sid` if the upstream gave one, since `sub` means all of the user's."""
+        """Find the table and the session: by `sid` if the upstream gave one, since `sub` means all of the user's.
+
+        The table does not say from which provider a session came. So `sub` alone names users behind a prefix.
+        """
         tables = self._settings.tables or SessionTableSettings()
         finder = TableFinder(connection, self._settings.db_schema)
         table = finder.find(tables.sessions, "sessions", explicit=self._settings.tables is not None)
@@ -59,13 +64,22 @@ class SessionDatabase:
             raise SourceFault(finder.nothing_like(tables.sessions))
         columns = finder.columns(table, _TABLE, _TABLE)
         sub, sid = (columns[name] for name in _TABLE)
-        meant = sub == question.sub if question.sid is None else sid == question.sid
+        own_sub = f"{self._settings.prefix or ''}{question.sub}"
+        meant = sub == own_sub if question.sid is None else sid == question.sid
         return connection.execute(sa.select(sub.label("sub"), sid.label("sid")).where(meant).limit(MOST + 1))
 
 
-def _is_meant(session: LocalSession, question: Question) -> bool:
-    """To the letter. MySQL, MariaDB and SQL Server find `alice` for `Alice`, too, who may be somebody else."""
-    return session.sub == question.sub if question.sid is None else session.sid == question.sid
+def _is_meant(session: LocalSession, question: Question, prefix: str | None) -> bool:
+    """To the letter. MySQL, MariaDB and SQL Server find `alice` for `Alice`, too, who may be somebody else.
+
+    With a prefix it is a session of the upstream's users alone, and of the user that the token names.
+    """
+    if question.sid is not None and session.sid != question.sid:
+        return False
+    if prefix is None:
+        return True
+    own = session.sub or ""
+    return own.startswith(prefix) if question.sub is None else own == prefix + question.sub
 
 
 def _row(row: dict[str, Any], number: int) -> LocalSession:

@@ -24,6 +24,7 @@ class UpstreamRecord:
         self._requests: dict[tuple[str, str], int] = {}
         self._look_ups: dict[tuple[str, str], int] = {}
         self._told: dict[tuple[str, str], float] = {}
+        self._told_off: set[str] = set()
 
     def know(self, upstreams: Iterable[str]) -> None:
         """Begin the series of these upstreams."""
@@ -37,7 +38,9 @@ class UpstreamRecord:
         """Count a request of an upstream that is configured. `reason` says what is wrong, without `sub` and `sid`."""
         key = (upstream, result.value)
         self._requests[key] = self._requests.get(key, 0) + 1
-        if result not in _HARMLESS and self._is_news(key):
+        if result is UpstreamResult.OFF:
+            self._tell_off(upstream)
+        elif result not in _HARMLESS and self._is_news(key):
             structlog.get_logger().warning(
                 "upstream_refused", upstream=upstream, result=result.value, reason=reason,
                 help="notifier explain NotifierUpstreamRefused",
@@ -62,6 +65,16 @@ class UpstreamRecord:
         yield labelled(CounterMetricFamily, "upstream_requests_total", text, labels, self._requests)
         text = "Questions which sessions here ended with one at an upstream."
         yield labelled(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
+
+    def _tell_off(self, upstream: str) -> None:
+        """Name the setting, once: anybody can call the address."""
+        if upstream in self._told_off:
+            return
+        self._told_off.add(upstream)
+        structlog.get_logger().warning(
+            "upstream_front_channel_off", upstream=upstream, setting=f"upstreams.{upstream}.front_channel",
+            help="notifier explain NotifierUpstreamRefused",
+        )  # fmt: skip
 
     def _is_news(self, key: tuple[str, str]) -> bool:
         now = self._steady()

@@ -1,8 +1,9 @@
 """`GET /upstreams/{upstream}/frontchannel-logout?iss&sid`: an upstream provider's page asks, by the user's browser.
 
-Its only secret is the `sid` (Front-Channel Logout 1.0 §3), and anybody can make a browser call it. So it is asked first
-whose session that is, and for an unknown `sid` nothing is published. The events are durable before the page of clients
-is answered. Where nobody can tell, the answer is 503: a logout token loses nothing, a browser's call is no promise.
+Its only secret is the `sid` (Front-Channel Logout 1.0 §3): every client of the session knows it, and anybody can make a
+browser call the address. So an operator switches it on for an upstream that has no better way. It is asked first whose
+session that is, and for an unknown `sid` nothing is published. The events are durable before the page of clients is
+answered. Where nobody can tell, the answer is 503: a logout token loses nothing, a browser's call is no promise.
 """
 
 import asyncio
@@ -22,24 +23,27 @@ from notifier.server.browsers.upstream_routes import AGAIN, PUBLISH_WITHIN
 from notifier.server.problem import problem
 
 FRONT_CHANNEL = "/upstreams/{upstream}/frontchannel-logout"
+COPIES = 600.0  # seconds of one and the same call; one of later may be meant, whoever made the first
+_UNKNOWN = "There is no such address"  # a stranger does not learn which upstreams there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamFrame:
     """What an upstream's page may ask. `parents`: the origins that may be above the answer.
 
-    `without_iss`: it need not say `iss`.
+    `without_iss`: it need not say `iss`. `on`: browsers may call it.
     """
 
     name: str
     issuer: str
     parents: tuple[str, ...]
     without_iss: bool = False
+    on: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignOutAccess:
-    """What the route needs. `frame` gives the upstream of a name; None if no browser may ask in its name.
+    """What the route needs. `frame` gives the upstream of a name; None if there is none.
 
     `page` answers with the page of a context, and with one that asks nobody for None.
     """
@@ -68,7 +72,9 @@ class UpstreamSignOuts:
         """End the sessions here, and answer with the page that asks their clients."""
         frame = self._access.frame(request.match_info["upstream"])
         if frame is None:
-            return problem(404, "There is no such upstream, or nobody could tell its sessions from made-up ones")
+            return problem(404, _UNKNOWN)
+        if not frame.on:
+            return self._refused(frame, UpstreamResult.OFF, 404, _UNKNOWN)
         issuers, sids = request.query.getall("iss", []), request.query.getall("sid", [])
         if issuers != [frame.issuer] and not (frame.without_iss and not issuers):
             return self._refused(frame, UpstreamResult.ISSUER, 400, "iss is missing, or another issuer")
@@ -85,12 +91,13 @@ class UpstreamSignOuts:
         return self._access.page(self._context(events), frame.parents)
 
     def _events(self, frame: UpstreamFrame, found: LocalSessions, sid: str) -> list[SessionEnded]:
-        """The events, with the same ids however often the address is called: a session ends once."""
+        """The events, with the same ids however often the address is called within COPIES, at whichever worker."""
+        now = self._access.clock()
         ending = EndedUpstream(
             upstream=frame.name,
             question=Question(iss=frame.issuer, sub=None, sid=sid),
-            id=ending_id(frame.name, frame.issuer, None, sid),
-            ended_at=self._access.clock(),
+            id=ending_id(frame.name, frame.issuer, None, sid, str(now // COPIES)),
+            ended_at=now,
         )
         return [ended_here(ending, found.iss, session) for session in found.sessions]
 

@@ -69,9 +69,38 @@ async def test_a_query_names_sessions_and_clients(url: str) -> None:
 @pytest.mark.parametrize("question", [BY_SID, BY_SUB])
 async def test_duendes_sessions_are_found_by_sid_else_by_sub(url: str, question: Question) -> None:
     """Its table may be called as conventions of PostgreSQL have it. All clients are told."""
-    found = await asked(url, question, preset="duende")
+    found = await asked(url, question, preset="duende", prefix="")
     both = (session("up-alice", "up-1"), session("up-alice", "up-2"))
     assert found == (both[:1] if question.sid else both)
+
+
+@pytest.mark.parametrize(
+    ("sub", "sid", "prefix", "found"),
+    [
+        ("alice", None, "up-", [1, 2]),
+        ("up-alice", None, "up-", []),
+        ("alice", "up-1", "up-", [1]),
+        (None, "up-1", "up-", [1]),
+        ("bob", "up-1", "up-", []),
+        (None, "up-1", "other-", []),
+        ("anybody", "up-1", None, [1]),
+    ],
+)
+async def test_a_prefix_bounds_whose_sessions_an_upstream_ends_in_duendes_table(
+    url: str, sub: str | None, sid: str | None, prefix: str | None, found: list[int]
+) -> None:
+    """Its own users' alone, and of those the one that the token names."""
+    question = Question(iss="https://op.example.com", sub=sub, sid=sid)
+    given = {} if prefix is None else {"prefix": prefix}
+    assert await asked(url, question, preset="duende", **given) == tuple(
+        session("up-alice", f"up-{number}") for number in found
+    )
+
+
+async def test_without_a_prefix_duendes_table_ends_nothing_by_sub_alone(url: str) -> None:
+    """It does not say from which provider a session came. The message waits, and the log says what to set."""
+    with pytest.raises(SourceFault, match=r"set resolve\.sql\.prefix"):
+        await asked(url, BY_SUB, preset="duende")
 
 
 @pytest.mark.parametrize(

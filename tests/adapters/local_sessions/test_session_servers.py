@@ -63,7 +63,8 @@ def session(sub: str, sid: str | None, *clients: str) -> LocalSession:
 
 
 async def asked(server: DatabaseServer, sub: str | None, sid: str | None, **settings: Any) -> tuple[LocalSession, ...]:
-    place = SessionsSqlSettings.model_validate({"url": server.url, **(settings or {"preset": "duende"})})
+    duende = {"preset": "duende", **({"prefix": ""} if sid is None else {})}
+    place = SessionsSqlSettings.model_validate({"url": server.url, **(settings or duende)})
     return await SessionDatabase(place).ask(Question(iss="https://op.example.com", sub=sub, sid=sid))
 
 
