@@ -18,7 +18,7 @@ from notifier.settings.list_settings import (
     Wso2Settings,
 )
 from notifier.settings.sql_settings import SqlSettings
-from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, from_base
+from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, Size, from_base
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
 
@@ -46,6 +46,9 @@ class RegistrySourceSettings(Section):
     )
     every: Annotated[float, Lasting(above=0.2, most=600.0)] = Field(60.0, description="How often it is read, ± 10 %.")
     timeout: Annotated[float, Lasting(above=0.0, most=600.0)] = Field(30.0, description="Time for one reading.")
+    max_answer: Size = Field(
+        64 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024, description="The largest answer of a server, unpacked."
+    )
     file: ExistingFile | None = Field(None, description="YAML or JSON: a list of client metadata.")
     sql: SqlSettings | None = Field(None, description="A database.")
     keycloak: KeycloakSettings | None = Field(None, description="A realm of Keycloak.")

@@ -111,6 +111,8 @@ def _disconnected(error: aiohttp.ClientError | OSError) -> str:
         return "connection closed before the answer was complete"
     if isinstance(error, aiohttp.ClientResponseError):
         return "the answer is not HTTP/1.1"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection broke within the answer"
     return _words(error)
 
 

@@ -1,10 +1,13 @@
 """The sessions that the identity server itself tells: one POST of JSON, answered by a list of sessions."""
 
+from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.local_sessions.session_rows import gathered, read_session
 from notifier.adapters.registries.web import place_of, web
 from notifier.domain.client_rows import SourceFault
 from notifier.domain.upstream import LocalSession, Question
 from notifier.settings.upstream_settings import SessionsHttpSettings
+
+_BOUNDS = Bounds(answer=1024 * 1024)  # bytes: the sessions of one user, with their clients
 
 
 class SessionEndpoint:
@@ -17,7 +20,7 @@ class SessionEndpoint:
         """Return the sessions that are meant. Raises SourceFault."""
         url = self._settings.url
         document = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
-        async with web(self._settings.tls, self._settings.timeout) as server:
+        async with web(self._settings.tls, self._settings.timeout, _BOUNDS) as server:
             answer = await server.post_json(url, document, self._settings.headers)
         if answer.status != 200:
             raise SourceFault(f"{place_of(url)} answered {answer.status}")

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
+from notifier.adapters.http.json_client import JsonAnswer
+from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.secret_file import read_secret
-from notifier.adapters.registries.web import Web, WebAnswer, web
+from notifier.adapters.registries.web import Web, web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -48,13 +50,14 @@ class Auth0Reader:
             raise ValueError("not a source of the kind auth0")
         self._settings = source.auth0
         self._timeout = source.timeout
+        self._bounds = Bounds(answer=source.max_answer)
         self._clock = clock
         self._token = ""
         self._token_ends = 0.0
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications; `last` itself if they are as they were. Raises SourceFault."""
-        async with web(self._settings.tls, self._timeout) as server:
+        async with web(self._settings.tls, self._timeout, self._bounds) as server:
             at = self._clock()
             gathering = await gather_pages(lambda nth: self._page(server, nth), last)
             return gathering.answer(at)
@@ -72,7 +75,7 @@ class Auth0Reader:
         more = bool(clients) and nth * PAGE + len(clients) < total
         return NumberedPage(rows=[_row(client) for client in clients], total=total, more=more)
 
-    async def _get(self, server: Web, url: str) -> WebAnswer:
+    async def _get(self, server: Web, url: str) -> JsonAnswer:
         """GET with a token; with a new one if the kept one is refused."""
         kept = self._token if self._clock() < self._token_ends - _EARLY else None
         if kept is not None:

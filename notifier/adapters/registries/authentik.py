@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.redirects import redirect_uris
@@ -35,12 +36,13 @@ class AuthentikReader:
             raise ValueError("not a source of the kind authentik")
         self._settings = source.authentik
         self._timeout = source.timeout
+        self._bounds = Bounds(answer=source.max_answer)
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all providers; `last` itself if they are as they were. Raises SourceFault."""
         headers = {"Authorization": f"Bearer {read_secret('token_file', self._settings.token_file)}"}
-        async with web(self._settings.tls, self._timeout) as server:
+        async with web(self._settings.tls, self._timeout, self._bounds) as server:
             at = self._clock()
             gathering = await gather_pages(lambda nth: self._page(server, headers, nth), last)
             return gathering.answer(at)

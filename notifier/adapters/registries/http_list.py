@@ -13,16 +13,18 @@ import yaml
 
 from notifier import __version__
 from notifier.adapters.configuration.document_files import parse_yaml
-from notifier.adapters.registries.json_parts import read_json
+from notifier.adapters.http.json_client import JsonAnswer
+from notifier.adapters.http.json_parts import NESTING, Bounds, NotJson, read_json, shown
 from notifier.adapters.registries.link_header import next_page
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.remote_rows import Gathering
-from notifier.adapters.registries.web import WebAnswer, web
+from notifier.adapters.registries.web import web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 MOST_PAGES = 10_000
 _VALUES = 4  # a byte at most: an alias of YAML (`*name`) repeats what it names
+YAML_LIMIT = 16 * 1024 * 1024  # bytes: read in one go, in some 5 s. Larger lists are JSON
 _ACCEPT = {"Accept": "application/json, application/yaml;q=0.9, text/yaml;q=0.8"}
 _YAML = ("/yaml", "/x-yaml", "+yaml", "/vnd.yaml")
 _VAGUE = ("", "text/plain", "application/octet-stream")  # what web servers say of a file that ends with .yaml
@@ -41,6 +43,7 @@ class HttpListReader:
             raise ValueError("not a source of the kind http")
         self._settings = source.http
         self._timeout = source.timeout
+        self._bounds = Bounds(answer=source.max_answer)
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
@@ -48,7 +51,7 @@ class HttpListReader:
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
         gathering, seen = Gathering(last, unique=True), {first}
-        async with web(self._settings.tls, self._timeout, _read) as server:
+        async with web(self._settings.tls, self._timeout, self._bounds, _read) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)
             if answer.status == 304:
@@ -57,7 +60,7 @@ class HttpListReader:
                 return last
             mark = _mark(answer, first)
             await gathering.add_all(_drained(_clients(answer)))
-            following = next_page(answer.links, first)
+            following = next_page(answer.whole("Link"), first)
             while following is not None:
                 if following in seen or len(seen) == MOST_PAGES:
                     never = "a page comes again" if following in seen else f"more than {MOST_PAGES} pages"
@@ -66,7 +69,7 @@ class HttpListReader:
                 mark = None
                 answer = await ask(server, following, headers, _ADVICE)
                 await gathering.add_all(_drained(_clients(answer)))
-                following = next_page(answer.links, following)
+                following = next_page(answer.whole("Link"), following)
             return gathering.answer(at, mark)
 
 
@@ -82,7 +85,7 @@ def _conditions(last: SourceAnswer | None, url: str) -> Mapping[str, str]:
         return {}
 
 
-def _mark(answer: WebAnswer, url: str) -> str | None:
+def _mark(answer: JsonAnswer, url: str) -> str | None:
     names = {"etag": "ETag", "modified": "Last-Modified"}
     told = {name: answer.headers[header] for name, header in names.items() if header in answer.headers}
     return json.dumps({"url": url, "version": __version__, **told}) if told else None
@@ -95,7 +98,7 @@ def _drained(clients: list[Any]) -> Iterator[Any]:
         yield clients.pop()
 
 
-def _clients(answer: WebAnswer) -> list[Any]:
+def _clients(answer: JsonAnswer) -> list[Any]:
     content = answer.content
     if isinstance(content, dict) and "clients" in content:
         content = content["clients"]
@@ -105,22 +108,24 @@ def _clients(answer: WebAnswer) -> list[Any]:
     return content
 
 
-async def _read(body: bytes, content_type: str) -> Any:
+async def _read(body: bytes, content_type: str, bounds: Bounds) -> Any:
     """The document. It is YAML if its type says so, or says nothing and it is not JSON. Raises ValueError."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.endswith(_YAML):
-        return _yaml(body)
+        return _yaml(body, bounds)
     try:
-        return await read_json(body)
-    except (ValueError, RecursionError):
+        return await read_json(body, bounds)
+    except NotJson:
         if kind in _VAGUE:
-            return _yaml(body)
+            return _yaml(body, bounds)
         raise ValueError("is not JSON; a list in YAML must have the type application/yaml") from None
 
 
-def _yaml(body: bytes) -> Any:
+def _yaml(body: bytes, bounds: Bounds) -> Any:
+    if len(body) > YAML_LIMIT:
+        raise ValueError(f"is YAML of more than {shown(YAML_LIMIT)}; a list of that size must be JSON")
     try:
-        return _plain(parse_yaml(body.decode("utf-8-sig")), [_VALUES * (len(body) + 1000)])
+        return _plain(parse_yaml(body.decode("utf-8-sig")), [min(bounds.values, _VALUES * (len(body) + 1000))])
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -129,13 +134,15 @@ def _yaml(body: bytes) -> Any:
         raise ValueError("is not YAML") from None
 
 
-def _plain(value: Any, left: list[int]) -> Any:
+def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
     """The value as JSON has it: a date becomes a text. Raises ValueError if it has more than `left[0]` values."""
     left[0] -= 1
     if left[0] < 0:
-        raise ValueError("repeats its aliases (*name) too often")
+        raise ValueError("has too many values, or repeats its aliases (*name) too often")
+    if depth > 2 + NESTING:
+        raise ValueError(f"has a client that is nested more than {NESTING} deep")
     if isinstance(value, dict):
-        return {str(name): _plain(member, left) for name, member in value.items()}
+        return {str(name): _plain(member, left, depth + 1) for name, member in value.items()}
     if isinstance(value, list):
-        return [_plain(member, left) for member in value]
+        return [_plain(member, left, depth + 1) for member in value]
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.link_header import next_link
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.remote_rows import Gathering
@@ -47,11 +48,12 @@ class HydraReader:
             raise ValueError("not a source of the kind hydra")
         self._settings = source.hydra
         self._timeout = source.timeout
+        self._bounds = Bounds(answer=source.max_answer)
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all clients; `last` itself if they are as they were. Raises SourceFault."""
-        async with web(self._settings.tls, self._timeout) as server:
+        async with web(self._settings.tls, self._timeout, self._bounds) as server:
             at = self._clock()
             token = await self._take(server, None, gathering := Gathering(last))
             try:
@@ -77,7 +79,7 @@ class HydraReader:
         if not isinstance(answer.content, list):
             raise SourceFault("its list of clients is not a list; `admin_url` must lead to Hydra's admin port")
         await gathering.add_all(_row(client) for client in answer.content)
-        following = next_link(answer.links, url)
+        following = next_link(answer.whole("Link"), url)
         if following is None:
             return None
         found = parse_qs(urlsplit(following).query).get("page_token")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
+from notifier.adapters.http.json_parts import OutOfBounds
 from notifier.adapters.registries.redirects import redirect_uris
 from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import Row
@@ -41,6 +42,8 @@ class KeycloakRealm:
 
     def row(self, client: Any, place: str) -> Row | Mistake:
         """Return the client's metadata, or why it cannot be used. `place` names a client without a name."""
+        if isinstance(client, OutOfBounds):
+            return Mistake(place, client.text)
         name = client.get("clientId") if isinstance(client, dict) else None
         if not isinstance(name, str) or not name:
             return Mistake(place, "has no clientId")

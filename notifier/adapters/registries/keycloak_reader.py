@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from notifier.adapters.http.json_client import JsonAnswer
+from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.keycloak_clients import KeycloakRealm
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.shifting_pages import ShiftingPages
-from notifier.adapters.registries.web import Web, WebAnswer, web
+from notifier.adapters.registries.web import Web, web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.settings.keycloak_settings import KeycloakSettings
@@ -35,6 +37,7 @@ class KeycloakReader:
             raise ValueError("not a source of the kind keycloak")
         self._settings = source.keycloak
         self._timeout = source.timeout
+        self._bounds = Bounds(answer=source.max_answer)
         self._clock = clock
         self._realm = _realm(source.keycloak, source.issuer)
 
@@ -42,7 +45,7 @@ class KeycloakReader:
         """Return the realm's clients; `last` itself if they are as they were. Raises SourceFault."""
         gathering, pages = Gathering(last), ShiftingPages(PAGE)
         at = self._clock()
-        async with web(self._settings.tls, self._timeout) as opened:
+        async with web(self._settings.tls, self._timeout, self._bounds) as opened:
             session = _AdminSession(self._settings, opened)
             while pages.first is not None:
                 await self._take_page(session, pages, gathering)
@@ -92,7 +95,7 @@ class _AdminSession:
             raise SourceFault("its list of clients is not a list; is `url` the address of a Keycloak?")
         return answer.content
 
-    async def _get(self, url: str) -> WebAnswer:
+    async def _get(self, url: str) -> JsonAnswer:
         if self._token is None:
             self._token = await self._new_token()
         return await self._web.get(url, {"Authorization": f"Bearer {self._token}"})
@@ -138,9 +141,9 @@ def _secret(settings: KeycloakSettings) -> str:
     return secret
 
 
-def _token_fault(answer: WebAnswer, settings: KeycloakSettings) -> str:
+def _token_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
     """What Keycloak says of a refused token, as the setting to change. Its own words are not shown."""
-    told = answer.problem if isinstance(answer.problem, dict) else {}
+    told = answer.content if isinstance(answer.content, dict) else {}
     words = f"{told.get('error')} {told.get('error_description')}".lower()
     client = settings.client_id
     match answer.status:
@@ -162,7 +165,7 @@ def _token_fault(answer: WebAnswer, settings: KeycloakSettings) -> str:
     return _status_fault("its token endpoint", answer.status)
 
 
-def _page_fault(answer: WebAnswer, settings: KeycloakSettings) -> str:
+def _page_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
     match answer.status:
         case 401:
             return (

@@ -9,7 +9,8 @@ import time
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
-from notifier.adapters.registries.web import Web, WebAnswer, place_of
+from notifier.adapters.http.json_client import JsonAnswer
+from notifier.adapters.registries.web import Web, place_of
 from notifier.domain.client_rows import SourceFault
 from notifier.domain.moment import read_http_date
 
@@ -34,7 +35,7 @@ async def ask(
     *,
     form: Mapping[str, str] | None = None,
     expected: Collection[int] = (),
-) -> WebAnswer:
+) -> JsonAnswer:
     """GET the URL, or POST the form. The answer is 2xx, 304, or one of the `expected` statuses. Raises SourceFault."""
     nth = 0
     while True:
@@ -54,7 +55,7 @@ def _told(status: int, advice: Advice) -> str:
     return advice.get(status) or _TOLD.get(status) or default
 
 
-def _wait(answer: WebAnswer, nth: int) -> float | None:
+def _wait(answer: JsonAnswer, nth: int) -> float | None:
     """How long to wait before the same is asked again. None: not at all."""
     if answer.status not in (429, 503):
         return None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from notifier.adapters.http.json_parts import OutOfBounds
 from notifier.adapters.registries.authority import withhold
 from notifier.adapters.registries.client_metadata import meant_member
 from notifier.domain.client_jwks import public_jwks
@@ -112,6 +113,8 @@ class Gathering:
         """Add a client, or note why it cannot be used: a `Mistake` says it already."""
         known = self._known_as(raw)
         place = f"[{self.count}]"
+        if isinstance(raw, OutOfBounds):
+            raw = Mistake(place, raw.text)
         row = raw if isinstance(raw, Mistake) else clean(raw, place) if known is None else known
         self.count += 1
         if isinstance(row, Mistake):

@@ -19,6 +19,7 @@ from math import ceil
 from typing import Any
 from urllib.parse import quote
 
+from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.remote_rows import Gathering
@@ -63,6 +64,7 @@ class Wso2Reader:
             raise ValueError("not a source of the kind wso2")
         self._settings = source.wso2
         self._timeout = source.timeout
+        self._bounds = Bounds(answer=source.max_answer)
         self._clock = clock
         self._ticks = ticks
         self._learnt: dict[str, _Learnt] = {}
@@ -71,7 +73,7 @@ class Wso2Reader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications with OIDC; `last` itself if they are as they were. Raises SourceFault."""
         headers = {**(self._settings.headers or {}), **_basic(self._settings)}
-        async with web(self._settings.tls, self._timeout) as server:
+        async with web(self._settings.tls, self._timeout, self._bounds) as server:
             at, tick = self._clock(), self._ticks()
             listed = await self._list(server, headers)
             for gone in self._learnt.keys() - listed.keys():

@@ -35,7 +35,9 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
 
 def source(kind: str, folder: Path | None = None, **settings: Any) -> RegistrySourceSettings:
     """A source of this kind, with `timeout` 30 s unless given. Files are relative to the folder."""
-    outer: dict[str, Any] = {name: settings.pop(name) for name in ("timeout", "every") if name in settings}
+    outer: dict[str, Any] = {
+        name: settings.pop(name) for name in ("timeout", "every", "max_answer") if name in settings
+    }
     document: dict[str, Any] = {"issuer": ISSUER, "timeout": "30s", **outer, kind: settings}
     return RegistrySourceSettings.model_validate(document, context={"base": folder or Path()})
 

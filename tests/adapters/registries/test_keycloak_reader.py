@@ -187,7 +187,7 @@ async def test_a_page_that_is_refused_in_the_middle_ends_the_reading(status: int
     ("way", "words"),
     [
         ("cut", "the connection broke"),
-        ("closed", "the connection was closed without an answer"),
+        ("closed", "connection closed before the answer was complete"),
         ("garbage", "the answer is not JSON"),
         ("hangs", "not read within 0.3 s (the source's `timeout`)"),
         ("repeats", "changes faster than it can be read, or a proxy"),
