@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.domain import frozen, unreadable
+from notifier.domain import unreadable
 from notifier.domain.delivery import Delivery, Past, shortened
 from notifier.domain.documents import OF_NAMES, EventDocument, as_written, dump_event, parse
 from notifier.domain.errors import MalformedEvent, Mistake
@@ -28,7 +28,7 @@ from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
 from notifier.domain.printable import escaped
-from notifier.domain.session_ended import SessionEnded, WrongEntry
+from notifier.domain.session_ended import SessionEnded
 from notifier.domain.source import WrongEvents
 from notifier.domain.sourced import read_places
 from notifier.domain.unreadable import HEADER, Raw
@@ -172,14 +172,6 @@ def bury_events(message: Message, wrong: WrongEvents, now: float) -> DeadLetter:
     letter = bury_raw(message, wrong.mistakes, now, {"iss": wrong.iss, "id": wrong.event_id})
     same = digest(message.body, (message.message_id or "").encode(errors="replace"), b"events", wrong.which.encode())
     return replace(letter, id=same, events=wrong.which)
-
-
-def bury_wrong(event: SessionEnded, wrong: Sequence[WrongEntry], now: float) -> DeadLetter:
-    """The letter for wrong entries that an earlier release read. It holds the event with these entries only."""
-    mistakes = unreadable.few(first_of([mistake for entry in wrong for mistake in entry.mistakes]))
-    of_these = frozen.replace(event, clients=tuple(wrong))
-    letter = bury_event(of_these, DeadReason.MALFORMED_EVENT, unreadable.told(mistakes), now)
-    return replace(letter, mistakes=mistakes)
 
 
 # ── through the queue ───────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ from itertools import chain, compress, islice
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, GetCoreSchemaHandler, Tag, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, from_json
+from pydantic_core import CoreSchema
 from pydantic_core.core_schema import with_default_schema
 
 from notifier.domain.cloudevents import kind_of
@@ -97,15 +97,6 @@ def sort_out(listed: Listed, raw: object, path: str, *, named: bool) -> tuple[Go
         told += 1
     more = max(0, len(found) - MISTAKES) + sum(map(len, wrong)) - told
     return clients, WrongEntries(mistakes=tuple(found[:MISTAKES]), more=more, which=_written(wrong))
-
-
-def read_again(text: str, *, named: bool) -> tuple[Good, WrongEntries | None]:
-    """Read an entry that an earlier release stored as wrong by today's rules."""
-    try:
-        raw = [from_json(text)]
-    except ValueError:  # nested too deeply to be read back
-        raw = [None]
-    return sort_out(read_entries(raw), raw, "clients", named=named)
 
 
 def names_someone(entry: str | EntryDocument | None) -> bool:

@@ -19,7 +19,7 @@ from notifier.domain.letter_names import Names, disagreements
 from notifier.domain.message import Kind, Message
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
-from notifier.domain.session_ended import ClientEntry, WrongEntry
+from notifier.domain.session_ended import ClientEntry
 
 NEWER = "newer_release"  # instead of a reason: a later release wrote the letter
 
@@ -206,11 +206,8 @@ def _subjects(letter: DeadLetter) -> Iterator[str | None]:
     if letter.event is not None:
         yield from (letter.event.sub, letter.event.sid)
         for entry in letter.event.clients if letter.event.clients != "*" else ():
-            match entry:
-                case ClientEntry():
-                    yield from (entry.sub, entry.sid)
-                case WrongEntry():
-                    yield from _named(entry.raw)
+            if isinstance(entry, ClientEntry):
+                yield from (entry.sub, entry.sid)
     if letter.raw is not None:
         yield from _named(letter.raw.body) if letter.source is None else _texts(letter.raw.body)
 

@@ -12,7 +12,7 @@ from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import DeadReason
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.reply import ReplyTo
-from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.session_ended import ClientEntry, SessionEnded
 
 PART = 100  # clients; an event with more is split, so that no message takes long
 
@@ -94,24 +94,17 @@ def _fate(event: SessionEnded, entry: ClientEntry, client: Client | None, *, hea
     return (entry.client_id, "skipped") if skipped else _identity(event, entry, heard=heard)
 
 
-def wrong_entries(event: SessionEnded) -> tuple[WrongEntry, ...]:
-    """The wrong entries in a document that an earlier release wrote."""
-    if event.clients == "*":
-        return ()
-    return tuple(entry for entry in event.clients if isinstance(entry, WrongEntry))
-
-
 def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
     """The event with each client by its `client_id`, where it names one by an alias that the registry knows."""
     aliases = registry.aliases.get(event.iss)
     if not aliases or event.clients == "*":
         return event
     registered = registry.clients_of(event.iss)
-    clients: list[str | ClientEntry | WrongEntry] = []
+    clients: list[str | ClientEntry] = []
     for entry in event.clients:
         name = entry if isinstance(entry, str) else entry.client_id
-        meant = None if name is None or name in registered else aliases.get(name)
-        if meant is None or isinstance(entry, WrongEntry):
+        meant = None if name in registered else aliases.get(name)
+        if meant is None:
             clients.append(entry)
         else:
             clients.append(meant if isinstance(entry, str) else replace(entry, client_id=meant))
@@ -145,14 +138,12 @@ def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEn
             if client.told_at is not None:
                 yield client.client_id
         return
-    if len(event.clients) == 1 and not isinstance(event.clients[0], WrongEntry):
+    if len(event.clients) == 1:
         yield event.clients[0]
         return
     seen: set[Identity] = set()
     heard = _is_heard(event, registry)
     for entry in event.clients:
-        if isinstance(entry, WrongEntry):
-            continue
         identity = (
             (entry, event.sub, event.sid, None) if isinstance(entry, str) else _identity(event, entry, heard=heard)
         )

@@ -20,10 +20,9 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.documents import EventDocument, dump_delivery, dump_event
 from notifier.domain.errors import MalformedEvent
 from notifier.domain.event_document import read_event
-from notifier.domain.event_entries import places, read_again
+from notifier.domain.event_entries import places
 from notifier.domain.logout_token import carries_sid
 from notifier.domain.message import Kind, Lane, Message, Outgoing
-from notifier.domain.plan import wrong_entries
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.domain.sourced import as_sourced, read_places
@@ -196,14 +195,6 @@ def _begun(delivery: Delivery) -> float | None:
 def _event(event: SessionEnded, now: float) -> Readmitted | KeptLetter:
     if (kept := _run_out(event.not_after, now)) is not None:
         return kept
-    if wrong := wrong_entries(event):
-        named = event.sub is not None or event.sid is not None
-        again = {entry: read_again(entry.raw, named=named) for entry in wrong}
-        mended = [good for entry in event.clients for good in (again[entry][0] if entry in again else (entry,))]
-        still = [(entry, found[1].mistakes) for entry, found in again.items() if found[1] is not None]
-        if not mended:
-            return _malformed("; ".join(str(mistake) for _, mistakes in still for mistake in mistakes))
-        event = replace(event, clients=(*mended, *(entry for entry, _ in still)))
     body = dump_event(EventDocument(event=replace(event, id_given=True)))
     return Readmitted(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
 

@@ -6,7 +6,6 @@ Times are seconds since the epoch. Names are those of OpenID Connect.
 from typing import Literal
 
 from notifier.domain.client import Algorithm
-from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen
 from notifier.domain.reply import ReplyTo
 
@@ -28,18 +27,6 @@ class ClientEntry:
 
 
 @frozen
-class WrongEntry:
-    """An entry of `clients` that could not be read, in a document that an earlier release wrote.
-
-    `raw` is the entry as JSON text. This release never creates one: see `event_entries`.
-    """
-
-    client_id: str | None
-    raw: str
-    mistakes: tuple[Mistake, ...]
-
-
-@frozen
 class SessionEnded:
     """The event as it was read. `id_given` is False if notifier made up the id, which then marks no duplicate.
 
@@ -52,7 +39,7 @@ class SessionEnded:
     iss: str
     sub: str | None
     sid: str | None
-    clients: tuple[str | ClientEntry | WrongEntry, ...] | Literal["*"]
+    clients: tuple[str | ClientEntry, ...] | Literal["*"]
     ended_at: float | None = None
     not_after: float | None = None
     reason: str | None = None

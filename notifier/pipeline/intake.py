@@ -24,7 +24,7 @@ from notifier.domain.plan import Skipped
 from notifier.domain.printable import excerpt
 from notifier.domain.registry import Registry
 from notifier.domain.reply import ReplyTo
-from notifier.domain.session_ended import SessionEnded, WrongEntry
+from notifier.domain.session_ended import SessionEnded
 from notifier.domain.upstream import upstream_of
 from notifier.domain.verdict import grace_left, our_fault_wait
 from notifier.pipeline.facts import Deferred, EventTaken
@@ -139,7 +139,7 @@ class Intake:
                     letter = dead_letter.bury_entries(message, found.event, found.wrong, now)
                 return self._event(message, documents.EventDocument(event=found.event), letter, now)
             case Kind.EVENT:
-                return self._written(message, documents.load_event(message.body), now)
+                return self._event(message, documents.load_event(message.body), None, now)
             case Kind.DELIVERY:
                 return Expand(steps=iter((documents.load_delivery(message.body),)), event=None)
             case Kind.SOURCED:
@@ -162,17 +162,6 @@ class Intake:
         if isinstance(work, Expand):
             return replace(work, source=message.source)
         return work if work.fact is None else replace(work, fact=replace(work.fact, source=message.source))
-
-    def _written(self, message: Message, document: documents.EventDocument, now: float) -> Expand | Move:
-        """Open an event that notifier wrote. Earlier releases left wrong entries among the others."""
-        event = document.event
-        if not (wrong := plan.wrong_entries(event)) or event.clients == "*":
-            return self._event(message, document, None, now)
-        letter = dead_letter.bury_wrong(event, wrong, now)
-        good = tuple(entry for entry in event.clients if not isinstance(entry, WrongEntry))
-        if not good:
-            return Move(sends=(buried(letter, event.reply_to),), fact=taken(event, "accepted"))
-        return self._event(message, replace(document, event=replace(event, clients=good)), letter, now)
 
     def _event(
         self, message: Message, document: documents.EventDocument, letter: DeadLetter | None, now: float

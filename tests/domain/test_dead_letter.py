@@ -17,7 +17,6 @@ from notifier.domain.dead_letter import (
     bury_entries,
     bury_event,
     bury_raw,
-    bury_wrong,
     dump_dead_letter,
     load_dead_letter,
     message_of,
@@ -28,15 +27,14 @@ from notifier.domain.errors import Mistake, UnknownVersion
 from notifier.domain.event_entries import WrongEntries
 from notifier.domain.message import Kind, Lane, Message, Outgoing, Whole
 from notifier.domain.outcome import DeadReason
-from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.session_ended import ClientEntry, SessionEnded
 from notifier.domain.unreadable import RAW_BYTES, Raw
 from notifier.operations.dead_letter_listing import document_of
 from tests.domain.test_documents import DELIVERIES, EVENTS
 
 NOW = 1769860800.25
-WRONG = WrongEntry(client_id="mail", raw='{"client_id":"mail","sub":1}', mistakes=(Mistake("clients[1].sub", "no"),))
 EVENT = SessionEnded(
-    id="e-1", id_given=True, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="shop"), WRONG), publisher="idp"
+    id="e-1", id_given=True, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="shop"),), publisher="idp"
 )
 DELIVERY = Delivery(
     id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="s", sid=None, attempts=2, publisher="idp",
@@ -182,16 +180,6 @@ def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
     assert bury_raw(came, [], NOW).id != letter.id
 
 
-def test_wrong_entries_of_an_earlier_release_are_buried_with_their_event() -> None:
-    """With the event's members, their own mistakes and no other client."""
-    letter = bury_wrong(EVENT, (WRONG,), NOW)
-    assert (letter.event_id, letter.publisher) == ("e-1", "idp")
-    assert letter.mistakes == WRONG.mistakes
-    assert letter.text == "clients[1].sub: no"
-    assert letter.event == replace(EVENT, clients=(WRONG,))
-    assert through_the_queue(letter) == letter
-
-
 @pytest.mark.parametrize("headers", [{}, {"letter": "{}"}, {"letter": '{"v": 1}'}, {"letter": b"\xff"}])
 def test_a_letter_without_its_header_is_shown_as_it_is(headers: Mapping[str, object]) -> None:
     """Whatever its body says: that is a publisher's, who may write a dead letter there."""
@@ -315,15 +303,11 @@ def test_a_letter_that_is_at_odds_with_its_delivery_is_malformed(name: str) -> N
 
 @pytest.mark.parametrize("name", ["iss", "client_id", "event_id", "publisher"])
 def test_a_letter_that_is_at_odds_with_its_event_is_malformed(name: str) -> None:
-    """Of its clients it may name one, as the letters of an earlier release do that hold a wrong entry."""
-    buried = bury_event(replace(EVENT, clients=(WRONG,)), DeadReason.MALFORMED_EVENT, "", NOW)
-    content = {**json.loads(dump_dead_letter(buried).body), "client_id": WRONG.client_id}
-    assert load_dead_letter(message(json.dumps(content).encode(), kind=Kind.DEAD_LETTER)).event is not None
+    """As one that is at odds with its delivery."""
+    content = json.loads(dump_dead_letter(bury_event(EVENT, DeadReason.MALFORMED_EVENT, "", NOW)).body)
     letter = load_dead_letter(message(json.dumps(content | {name: "other"}).encode(), kind=Kind.DEAD_LETTER))
     assert (letter.reason, letter.event) == (DeadReason.MALFORMED_EVENT, None)
     assert letter.text == f"{name}: is not that of the event that it holds"
-    everybody = content | {"event": content["event"] | {"clients": "*"}}
-    assert load_dead_letter(message(json.dumps(everybody).encode(), kind=Kind.DEAD_LETTER)).event is None
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.delivery import Delivery, Inline
-from notifier.domain.errors import Mistake
 from notifier.domain.outcome import DeadReason
-from notifier.domain.plan import PART, Skipped, deliveries, fates_of, may_speak, needs_split, split, wrong_entries
+from notifier.domain.plan import PART, Skipped, deliveries, fates_of, may_speak, needs_split, split
 from notifier.domain.registry import Issuer, Registry
-from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.session_ended import ClientEntry, SessionEnded
 
 A, B = "https://a.example.com", "https://b.example.com"
 URI = "https://rp.example.com/bcl"
@@ -27,7 +26,7 @@ def registry(count: int = 3, **changes: Any) -> Registry:
     return Registry(clients={A: of_a, B: of_b}, **({"inline": "allow"} | changes))
 
 
-def event(*clients: ClientEntry | WrongEntry | str, **changes: Any) -> SessionEnded:
+def event(*clients: ClientEntry | str, **changes: Any) -> SessionEnded:
     plain = SessionEnded(id="e-1", id_given=True, iss=A, sub="ann", sid="s-1", clients=clients)
     return replace(plain, **changes)
 
@@ -236,15 +235,6 @@ def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | str
     assert len(ids) == len(set(ids))
     skipped = {step.client_id for step in steps if isinstance(step, Skipped)}
     assert fates_of(of, by) == len(ids) + len(skipped)
-
-
-def test_wrong_entries_are_left_to_the_caller() -> None:
-    """Those of documents that earlier releases wrote: they take nobody with them."""
-    bad = WrongEntry(client_id=None, raw="7", mistakes=(Mistake("clients[1]", "no"),))
-    mixed = event("c0", bad, "c1")
-    assert [step.client_id for step in planned(mixed)] == ["c0", "c1"]
-    assert wrong_entries(mixed) == (bad,)
-    assert wrong_entries(event("c0")) == wrong_entries(event(clients="*")) == ()
 
 
 def test_a_star_names_the_registered_clients_of_that_issuer_that_have_a_uri() -> None:

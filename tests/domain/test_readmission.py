@@ -12,7 +12,6 @@ from notifier.domain.dead_letter import (
     bury_entries,
     bury_event,
     bury_raw,
-    bury_wrong,
     dump_dead_letter,
     load_dead_letter,
 )
@@ -24,7 +23,7 @@ from notifier.domain.message import Kind, Lane, Message, Whole
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
 from notifier.domain.registry import Registry
-from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.session_ended import ClientEntry, SessionEnded
 
 ISS = "https://id.example.com"
 NOW = 100_000.0
@@ -149,30 +148,6 @@ def test_what_could_not_be_read_is_read_again() -> None:
     assert still.why is KeepReason.MALFORMED
     assert "iss: must be a string" in still.text
     assert stays(of_raw(body[:10], cut_from=Whole(size=5000, sha256="0" * 64))) is KeepReason.CUT
-
-
-@pytest.mark.parametrize(
-    ("raw", "expected"), [('{"client_id":"mail"}', None), ('{"client_id":5}', KeepReason.MALFORMED)]
-)
-def test_a_wrong_entry_of_an_earlier_release_is_judged_again(raw: str, expected: KeepReason | None) -> None:
-    """Alone, as it was buried."""
-    entry = WrongEntry(client_id=None, raw=raw, mistakes=(Mistake("clients[0]", "no"),))
-    found = readmit(bury_wrong(EVENT, (entry,), NOW), RULES, NOW)
-    assert stays(found) is expected
-    if isinstance(found, Readmitted):
-        assert load_event(found.outgoing.body).event.clients == (ClientEntry(client_id="mail"),)
-
-
-def test_good_entries_of_an_earlier_release_go_with_what_is_still_wrong() -> None:
-    """Nobody is kept back for another's sake; the worker buries the wrong one again."""
-    bad = WrongEntry(client_id=None, raw="7", mistakes=(Mistake("clients[0]", "no"),))
-    mended = WrongEntry(client_id="mail", raw='"mail"', mistakes=())
-    event = replace(EVENT, clients=("shop", bad, mended))
-    found = readmit(bury_event(event, DeadReason.UNKNOWN_ISSUER, "", NOW), RULES, NOW)
-    assert isinstance(found, Readmitted)
-    assert load_event(found.outgoing.body).event.clients == (
-        ClientEntry(client_id="shop"), ClientEntry(client_id="mail"), bad,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

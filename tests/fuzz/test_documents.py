@@ -26,7 +26,7 @@ from notifier.domain.logout_token import claims_for
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
 from notifier.domain.readmission import ReplayRules, readmit
-from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.session_ended import ClientEntry, SessionEnded
 from notifier.domain.unreadable import Raw
 from notifier.domain.verdict import Defer, RetryAt, before_attempt, decide, last_moment, postponed, record
 from notifier.operations.dead_letter_listing import document_of
@@ -38,7 +38,7 @@ EVENT = SessionEnded(
     id="e-1", id_given=True, iss=ISS, sub="alice", sid="s-1",
     clients=(
         ClientEntry(client_id="shop", backchannel_logout_uri="https://shop.example/", sub="pairwise"),
-        WrongEntry(client_id="a", raw="{}", mistakes=(Mistake("clients[1]", "is wrong"),)),
+        "wiki",
     ),
     ended_at=1.7e9, not_after=1.9e9, reason="user_logout", source="/idp", type="t", publisher="idp",
     claimed_publisher="app",

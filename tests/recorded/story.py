@@ -1,14 +1,12 @@
 """What one worker writes into its queues, told by a fixed story: the same clock, the same ids, every kind of message.
 
-    python -m tests.recorded.story v2
+    python -m tests.recorded.story
 
-records it for a release that writes another version, or another form: of what it writes as before, nothing is kept
-anew. What was recorded is never written again.
+records what is not recorded yet. What was recorded is never written again.
 """
 
 import asyncio
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -66,9 +64,9 @@ class Recorded:
         )
 
 
-def kept(*versions: str) -> dict[str, Recorded]:
-    """What is kept of these versions, by name; where several have a name, as the last does."""
-    return {path.stem: Recorded.load(path) for version in versions for path in sorted((HERE / version).glob("*.json"))}
+def kept(folder: str) -> dict[str, Recorded]:
+    """What is kept there, by name."""
+    return {path.stem: Recorded.load(path) for path in sorted((HERE / folder).glob("*.json"))}
 
 
 async def told() -> dict[str, Recorded]:
@@ -141,15 +139,12 @@ def _answers(status: int) -> Any:
     return answer
 
 
-def main(version: str) -> None:
+def main() -> None:
     """Record what is not recorded yet."""
-    folder = HERE / version
-    folder.mkdir(exist_ok=True)
-    before = kept(*sorted(path.name for path in HERE.glob("v*") if path != folder))
     for name, message in asyncio.run(told()).items():
-        if not (folder / f"{name}.json").exists() and before.get(name) != message:
-            (folder / f"{name}.json").write_text(message.text())
+        if not (file := HERE / "written" / f"{name}.json").exists():
+            file.write_text(message.text())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()
