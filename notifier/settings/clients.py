@@ -33,7 +33,7 @@ from notifier.domain.client import (
     SubjectMode,
 )
 from notifier.domain.presets import PRESETS
-from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings, no_effect
+from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings
 from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file, listed, names_host
 from notifier.settings.web_settings import Origin
 
@@ -197,7 +197,6 @@ class ClientOptions(Section):
     max_age: Span | None = Field(None, description="How long a delivery lives, attempted or not.")
     sub_only_max_age: Duration | None = Field(None, description="The same for a token without sid.")
     retry: RetrySettings | None = Field(None, description="The waits between attempts.")
-    circuit: object = no_effect()
     egress: EgressSettings | None = Field(
         None, description="Where its URI may lead. Replaces `egress` member by member."
     )

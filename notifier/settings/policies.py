@@ -1,7 +1,7 @@
 """Settings that exist for all clients and for one (retries, egress), and how one overrides the other."""
 
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -48,17 +48,6 @@ class RetrySettings(Section):
     factor: float = Field(_RETRY.factor, ge=1, le=100, description="Each further wait is this many times as long.")
     max_delay: Span = Field(_RETRY.max_delay, description="The longest wait.")
     jitter: float = Field(_RETRY.jitter, ge=0, lt=1, description="The share by which a wait is changed at random.")
-
-
-def no_effect() -> Any:
-    """A setting of older releases. Any value is accepted, so that their files still work."""
-    return Field(None, description="No longer has an effect. Remove it.", json_schema_extra={"deprecated": True})
-
-
-NO_EFFECT = (
-    "no longer has an effect: notifier itself finds out when to try a client that fails; remove this key"
-    " (`notifier explain circuit` says more)"
-)
 
 
 class EgressSettings(Section):

@@ -18,7 +18,6 @@ from notifier.settings.policies import (
     RetrySettings,
     TlsSettings,
     hold_mistake,
-    no_effect,
 )
 from notifier.settings.registry_settings import RegistrySettings
 from notifier.settings.source_settings import SourceSettings
@@ -202,7 +201,6 @@ class DeliverySettings(Section):
         _UNREGISTERED.retry.max_paused, description="How much time that we hold a delivery back does not count as age."
     )
     retry: RetrySettings = Field(RetrySettings(), description="The waits between attempts.")
-    circuit: object = no_effect()
 
     @model_validator(mode="after")
     def _workable(self) -> Self:

@@ -138,14 +138,14 @@ def test_check_says_how_long_a_new_key_may_be_refused(made: Path, tmp_path: Path
 
 
 def test_check_warns_of_a_setting_without_effect(made: Path, tmp_path: Path) -> None:
-    """With the key and the client, in words and as JSON; it is no mistake."""
+    """Such as the address of a page that no browser may load, in words and as JSON; it is no mistake."""
     (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
-    write(tmp_path, clients=[{"client_id": "shop", "notifier": {"circuit": {"failures": 3}}}])
+    write(tmp_path, clients=[{"client_id": "shop", "frontchannel_logout_uri": "http://a.example/out"}])
     done = notifier("check", "-c", "n.yaml", cwd=tmp_path)
     assert done.returncode == 0
-    assert "warning: clients.yaml[0].notifier.circuit: of client shop no longer has an effect" in done.stdout
+    assert "warning: clients.yaml[0].frontchannel_logout_uri: of client shop is not used" in done.stdout
     [warned] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=tmp_path).stdout)["warnings"]
-    assert warned["path"] == "clients.yaml[0].notifier.circuit"
+    assert warned["path"] == "clients.yaml[0].frontchannel_logout_uri"
 
 
 def test_check_warns_of_an_exchange_of_the_brokers_own(made: Path, tmp_path: Path) -> None:

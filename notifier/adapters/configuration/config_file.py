@@ -60,7 +60,7 @@ def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[P
             mistakes += error.mistakes
             unsure |= SECTIONS  # the file may hold any of them
     mistakes += _overlay(document, environ, relative=path is not None, unsure=unsure)
-    mistakes += _place_queue(document, path)
+    _place_queue(document)
     base = Path() if path is None else path.absolute().parent
     usable = usable_settings(document, {"base": base, "files": files})
     return replace(usable, mistakes=(*mistakes, *usable.mistakes), unsure=usable.unsure | unsure)
@@ -105,7 +105,8 @@ def read_part(path: Path | None, environ: Mapping[str, str], sections: Collectio
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
     mistakes = _overlay(document, environ, relative=path is not None, unsure=set())
-    mistakes += _place_queue(document, path) if "queue" in sections else []
+    if "queue" in sections:
+        _place_queue(document)
     issuers = document.get("issuers")
     left_out = Settings.model_fields.keys() - set(sections)
     try:
@@ -142,26 +143,11 @@ def _mapping(path: Path) -> dict[str, Any]:
     return document
 
 
-def _place_queue(document: dict[str, Any], path: Path | None) -> list[Mistake]:
-    """Put the embedded queue beside the configuration if it names no queue.
-
-    Older releases made the file where they ran. One that lies there and not here may hold logouts: nothing begins anew.
-    """
+def _place_queue(document: dict[str, Any]) -> None:
+    """Put the embedded queue beside the configuration if it names no queue."""
     queue = document.get("queue") or {}
-    if not isinstance(queue, dict) or "url" in queue:
-        return []
-    document["queue"] = {**queue, "url": f"{SQLITE}{QUEUE_FILE}"}
-    if path is None:
-        return []
-    here, beside = Path(QUEUE_FILE).absolute(), path.absolute().parent / QUEUE_FILE
-    if here == beside or beside.exists() or not here.exists():
-        return []
-    text = (
-        f"without it the queue is the file {beside}, beside the configuration, which is not there; but where you are"
-        f" lies {here}, as older releases made it. If that is the queue, write url: {SQLITE}{here}, or move the file;"
-        f" if it is not, write url: {SQLITE}{beside}"
-    )
-    return [Mistake("queue.url", text)]
+    if isinstance(queue, dict) and "url" not in queue:
+        document["queue"] = {**queue, "url": f"{SQLITE}{QUEUE_FILE}"}
 
 
 # ── the environment ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,7 +175,7 @@ def _overlay(
         value = environ[name]
         if not name.startswith(PREFIX) or _OURS_OTHERWISE.fullmatch(name) or _OF_KUBERNETES.fullmatch(name):
             continue
-        variable = variables.get(name) or _without_effect(name)
+        variable = variables.get(name)
         if variable is None:
             # Compared without the prefix, which makes any two names similar.
             near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
@@ -203,12 +189,6 @@ def _overlay(
                 mistakes.append(Mistake(name, "is not valid JSON: a value that begins with [ or { must be"))
                 unsure.add(variable.path[0])
     return mistakes
-
-
-def _without_effect(name: str) -> _Variable | None:
-    """The variable of a member that `delivery.circuit` had in older releases."""
-    member = name.removeprefix(f"{PREFIX}DELIVERY__CIRCUIT__")
-    return None if member == name else _Variable(("delivery", "circuit", member.lower()), object)
 
 
 def _value(text: str, variable: _Variable, *, relative: bool) -> object:

@@ -31,7 +31,6 @@ from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import find_unsignable
 from notifier.settings.key_settings import KeySettings
-from notifier.settings.policies import NO_EFFECT
 from notifier.settings.service_settings import Settings
 
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
@@ -155,8 +154,6 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
 
 def _warnings(settings: Settings, layered: Layered, tokens: Sequence[ApiToken] | None) -> Iterator[Mistake]:
     """What is accepted and has no effect."""
-    if settings.delivery.circuit is not None:
-        yield Mistake("delivery.circuit", NO_EFFECT)
     yield from layered.warnings
     yield from _realms_by_name(layered.registry)
     yield from _tokens_of_others(layered.registry)

@@ -36,7 +36,7 @@ from notifier.domain.front_channel import origin_of
 from notifier.domain.presets import PRESETS, Preset
 from notifier.domain.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
-from notifier.settings.policies import NO_EFFECT, hold_mistake, overridden
+from notifier.settings.policies import hold_mistake, overridden
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 
@@ -128,9 +128,6 @@ class RegistryBuilder:
             if isinstance(raw, dict):
                 self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, place)
             return
-        if metadata.notifier is not None and metadata.notifier.circuit is not None:
-            text = f"of client {metadata.client_id} {NO_EFFECT}"
-            self.warnings.append(Mistake(f"{place}.notifier.circuit", text))
         issuers = self._issuers_of(metadata, place)
         client, lending = self._made(issuers[0] if issuers else "", metadata, of_lists)
         unsure = "egress" in self._unsure

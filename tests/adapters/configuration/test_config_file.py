@@ -17,7 +17,6 @@ from notifier.adapters.configuration.config_file import (
 from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.clients_file import load_registry
 from notifier.domain.client import Algorithm, SubjectMode
-from notifier.domain.errors import ConfigurationError
 from notifier.settings.values import Listen
 from tests.adapters.configuration.config_sample import NAMED, mistakes, sample, write
 
@@ -168,20 +167,12 @@ class TestEnvironment:
 
 
 def test_the_queue_s_file_is_beside_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a command runs; and a file that an older release made where it ran is told of, not passed over."""
+    """Wherever a command runs."""
     path = tmp_path / "etc" / "notifier.yaml"
     path.parent.mkdir()
     path.write_text("log: {level: info}")
     monkeypatch.chdir(tmp_path)
     beside, here = path.parent / "notifier.db", tmp_path / "notifier.db"
     assert read_part(Path("etc/notifier.yaml"), {}, {"queue"}).settings.queue.sqlite_file == beside
-    here.touch()
-    with pytest.raises(ConfigurationError, match=f"where you are lies {here}") as refused:
-        load_settings(path, {})
-    assert [mistake.path for mistake in refused.value.mistakes] == ["queue.url"]
-    for named in (here, beside):  # both ways out
-        settings = load_settings(path, {"NOTIFIER_QUEUE__URL": f"sqlite:{named}"})
-        assert settings.queue.sqlite_file == named
-    beside.touch()
     assert load_settings(path, {}).queue.sqlite_file == beside
     assert load_settings(None, {}).queue.sqlite_file == here

@@ -151,18 +151,17 @@ async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: P
 def test_settings_without_effect_are_accepted_and_told_by_each_reading(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever `circuit` holds in a file or a variable of an older release; each use has a line, up to twenty."""
-    clients = [{"client_id": f"c{number}", "notifier": {"circuit": {"failures": 0}}} for number in range(25)]
-    (folder / "clients.yaml").write_text(json.dumps([{"client_id": "plain", "notifier": {}}, *clients]))
-    path = write(folder, delivery={"circuit": {"failures": 0, "open_for": "1h", "colour": "red"}})
-    loaded = load(path, {"NOTIFIER_DELIVERY__CIRCUIT__OPEN_FOR": "a while"})
-    assert [each.path for each in loaded.warnings[:2]] == ["delivery.circuit", "clients.yaml[1].notifier.circuit"]
-    assert loaded.warnings[1].text.startswith("of client c0 no longer has an effect")
+    """Such as the address of a page that no browser may load; each use has a line, up to twenty."""
+    clients = [{"client_id": f"c{number}", "frontchannel_logout_uri": "http://a.example/out"} for number in range(25)]
+    (folder / "clients.yaml").write_text(json.dumps([{"client_id": "plain"}, *clients]))
+    path = write(folder)
+    loaded = load(path, {})
+    assert loaded.warnings[0].path == "clients.yaml[1].frontchannel_logout_uri"
+    assert loaded.warnings[0].text.startswith("of client c0 is not used")
     assert LiveConfiguration(path, {}, loaded).reload(asked=True)
     lines = capsys.readouterr().out.splitlines()
     assert sum("setting_without_effect" in line for line in lines) == 20
-    assert any("settings_without_effect" in line and "more=6" in line for line in lines)
-    assert len(load(write(folder), {"NOTIFIER_DELIVERY__CIRCUIT__FAILURES": "3"}).warnings) == 26
+    assert any("settings_without_effect" in line and "more=5" in line for line in lines)
 
 
 def test_a_client_that_is_left_out_again_is_told_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,7 @@ def test_the_table_of_the_documents_is_the_codes() -> None:
     text = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
     _, may, stricter, never = text[text.index("| a list | members |") :].split("\n| ")[:4]
     assert {name for name in OPTIONS if f"`{name}`" not in may and f"`notifier.{name}`" not in stricter} == set()
-    assert [name for name in ClientOptions.model_fields.keys() - OPTIONS - {"circuit"} if name not in never] == []
+    assert [name for name in ClientOptions.model_fields.keys() - OPTIONS if name not in never] == []
 
 
 def test_secrets_of_a_list_are_not_kept() -> None:

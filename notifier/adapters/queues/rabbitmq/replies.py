@@ -35,10 +35,7 @@ class Outbox:
         self.written = 0
 
     def put(self, to: str, correlation_id: str | None, body: bytes) -> None:
-        """Add a reply. Never waits. Drops one whose name cannot be written: it would end the connection for all.
-
-        An older release may have written such a name into a delivery.
-        """
+        """Add a reply. Never waits. Drops one whose name cannot be written: it would end the connection for all."""
         full = len(self._waiting) >= MOST or self._bytes + len(body) > MOST_BYTES
         if full or not ReplyTo(to=to, correlation_id=correlation_id).writable:
             self.dropped += 1

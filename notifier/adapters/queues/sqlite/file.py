@@ -28,20 +28,16 @@ _SCHEMA = (
         published_at   REAL NOT NULL,
         due            REAL,
         delivery_count INTEGER NOT NULL DEFAULT 0,
-        body           BLOB NOT NULL
+        body           BLOB NOT NULL,
+        parked         TEXT
     )""",
     "CREATE INDEX messages_queue ON messages (queue)",
     "CREATE INDEX messages_due ON messages (due) WHERE due IS NOT NULL",
+    "CREATE INDEX messages_parked ON messages (parked) WHERE parked IS NOT NULL",  # and by id: SQLite appends it
     "CREATE TABLE lanes (queue TEXT PRIMARY KEY, taken_to INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     "INSERT INTO lanes (queue) VALUES ('events'), ('retries'), ('bulk')",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
-# Added to files of older releases too. The schema's version stays: those releases name the columns that they read and
-# write, so they go on with such a file, and what is parked in it comes back to them at its `due`.
-_PARKING = (
-    "ALTER TABLE messages ADD COLUMN parked TEXT",
-    "CREATE INDEX messages_parked ON messages (parked) WHERE parked IS NOT NULL",  # and by id: SQLite appends it
 )
 
 
@@ -134,10 +130,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
     with transaction(database, path):  # writes nothing to a finished file, but shows now whether it could
-        statements = list(_SCHEMA) if new and _is_new(database, path) else []  # another process may have been quicker
-        if not one(database, "SELECT count(*) FROM pragma_table_info('messages') WHERE name = 'parked'"):
-            statements += _PARKING
-        for statement in statements:
+        for statement in _SCHEMA if new and _is_new(database, path) else ():  # another process may have been quicker
             database.execute(statement)
 
 

@@ -47,7 +47,7 @@ def request(database: sqlite3.Connection, wanted: Note, now: float, until: float
 
 
 def requested(database: sqlite3.Connection) -> bool:
-    """True if there are requests. An older release made a file without their table."""
+    """True if there are requests. Their table is made with the first."""
     return exist(database, "requests") and database.execute("SELECT 1 FROM requests").fetchone() is not None
 
 

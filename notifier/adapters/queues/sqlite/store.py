@@ -78,11 +78,6 @@ _DUE = f"FROM messages WHERE due <= ? AND {_NOT_IN_HAND} ORDER BY due, id LIMIT 
 _NEXT_DUE = f"SELECT due FROM messages WHERE due IS NOT NULL AND {_NOT_IN_HAND} ORDER BY due LIMIT 1"  # noqa: S608  constants
 _THESE = "FROM messages WHERE id IN (SELECT value FROM json_each(?))"
 _COUNT_RETURN = "UPDATE messages SET delivery_count = delivery_count + 1 WHERE id IN (SELECT value FROM json_each(?))"
-_DOCUMENT = "CAST(body AS TEXT)"
-_JOIN_HOPS = f"""
-    UPDATE messages SET queue = '{LONGEST_DELAY}', due = max(due, json_extract({_DOCUMENT}, '$.schedule.due'))
-    WHERE due IS NOT NULL AND CAST(substr(body, -3) AS TEXT) = ']}}}}'
-    AND CASE WHEN json_valid({_DOCUMENT}) THEN json_array_length({_DOCUMENT}, '$.schedule.hops') > 0 ELSE 0 END"""  # noqa: S608  constants
 _UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608  constants
 
 
@@ -176,10 +171,6 @@ class Store:
         ahead = max((due - DELAYS[queue] - now for queue, due in found), default=0.0)
         if ahead > 0:
             self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (ahead,))
-
-    def join_hops(self) -> None:
-        """Let a message that an earlier release delayed in several steps wait until it is due."""
-        self._database.execute(_JOIN_HOPS)
 
     def move_due(self, now: float, in_hand: Collection[int]) -> None:
         """Move messages that are due to `retries`, the earliest first, `DUE_AT_ONCE` at most. None that is in hand."""

@@ -219,7 +219,6 @@ class Writer:
                 with store.transaction():
                     store.give_back(self._pace())  # what a worker held that was killed
                     store.bound_delays(self._pace())
-                    store.join_hops()
                 self._parked.start(store)
             except BaseException:
                 lock.release()

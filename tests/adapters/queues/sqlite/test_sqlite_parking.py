@@ -1,8 +1,7 @@
-"""What the embedded queue keeps of parked messages beyond the contract: due times, kills, older releases, speed."""
+"""What the embedded queue keeps of parked messages beyond the contract: due times, kills, speed."""
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -186,79 +185,6 @@ async def test_an_ack_that_waits_for_room_on_the_disk(file: Path) -> None:
         await queue.available()
         await park(queue, 9e9, "c")
         assert names(await queue.fetch(bucket, 10)) == ["b", "c"]
-
-
-OLD_SCHEMA = (
-    """CREATE TABLE messages (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, kind TEXT, content_type TEXT, message_id TEXT,
-        headers TEXT NOT NULL, published_at REAL NOT NULL, due REAL, delivery_count INTEGER NOT NULL DEFAULT 0,
-        body BLOB NOT NULL)""",
-    "CREATE INDEX messages_queue ON messages (queue)",
-    "CREATE INDEX messages_due ON messages (due) WHERE due IS NOT NULL",
-    "CREATE TABLE lanes (queue TEXT PRIMARY KEY, taken_to INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
-    "INSERT INTO lanes (queue) VALUES ('events'), ('retries'), ('bulk')",
-    "PRAGMA application_id = 1853122162",
-    "PRAGMA user_version = 1",
-)
-OLD_COLUMNS = "queue, kind, content_type, message_id, headers, published_at, due, body"
-
-
-async def test_a_file_of_the_release_before_parking(file: Path) -> None:
-    """It is given what it lacks, and what waits in it is served."""
-    with contextlib.closing(sqlite3.connect(file)) as database, database:
-        for statement in OLD_SCHEMA:
-            database.execute(statement)
-        database.executemany(
-            f"INSERT INTO messages ({OLD_COLUMNS}) VALUES (?, 'notifier.delivery', NULL, ?, '{{}}', 0, ?, '{{}}')",
-            [("retries", "a", None), ("delay.2s", "b", 1.0)],
-        )
-    async with worker(file) as (queue, inbox):
-        assert names(await inbox.some(2)) == ["a", "b"]
-        bucket = await park(queue, 9e9, "c")
-        assert names(await queue.fetch(bucket, 1)) == ["c"]
-
-
-async def test_the_release_before_parking_goes_on_with_the_file(file: Path) -> None:
-    """It bounds, counts and moves the parked ones as delayed messages, with its own statements; it writes beside them.
-
-    What it moves and writes, this release takes: also what it had in hand when it was killed.
-    """
-    clock = Clock()
-    async with worker(file, clock) as (queue, _):
-        await park(queue, clock.now + 100, *"ab")
-        await park(queue, clock.now + 300, "c")
-        await queue.publish_later(outgoing("delayed"), due=clock.now + 200)
-    with contextlib.closing(sqlite3.connect(file)) as old, old:
-        assert old.execute("PRAGMA user_version").fetchone() == (1,)
-        delays = {f"delay.{2**power}s" for power in range(17)}
-        farthest = old.execute("SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue").fetchall()
-        assert {name for name, _ in farthest} <= delays
-        due = (clock.now + 250, 512)
-        old.execute(
-            "INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, body) "
-            "SELECT 'retries', kind, content_type, message_id, headers, published_at, body "
-            "FROM messages WHERE due <= ? ORDER BY due, id LIMIT ?",
-            due,
-        )
-        old.execute(
-            "DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE due <= ? ORDER BY due, id LIMIT ?)", due
-        )
-        old.execute(
-            f"INSERT INTO messages ({OLD_COLUMNS}) VALUES ('retries', NULL, NULL, 'new', '{{}}', 0, NULL, '{{}}')"
-        )
-        read = "SELECT message_id, due FROM (SELECT * FROM messages WHERE queue = 'retries' AND id > 0 ORDER BY id)"
-        assert old.execute(read).fetchall() == [("a", None), ("b", None), ("delayed", None), ("new", None)]
-        old.execute("UPDATE lanes SET taken_to = (SELECT max(id) FROM messages) WHERE queue = 'retries'")
-    async with worker(file, clock) as (queue, inbox):
-        taken = await inbox.some(5)
-        assert {str(each.message_id): each.delivery_count for each in taken} == {
-            "a": 1,
-            "b": 1,
-            "delayed": 1,
-            "new": 1,
-            "c": 0,
-        }
-        assert await queue.parked() == {}
 
 
 def filled(file: Path, rows: int) -> Store:

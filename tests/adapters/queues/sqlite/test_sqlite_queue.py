@@ -137,20 +137,6 @@ async def test_what_is_given_back_more_than_a_hundred_times_is_dead(place: Place
     assert abs(letter.dead_since - time.time()) < PATIENCE
 
 
-async def test_a_file_with_what_was_given_back_too_often_by_an_older_release(place: Place, file: Path) -> None:
-    """It had no limit: the first start that finds the message among those that were taken ends it."""
-    queue = await place.open()
-    for name in ("killer", "other"):
-        await queue.publish(Lane.EVENTS, outgoing(name))
-    await queue.close()
-    with contextlib.closing(sqlite3.connect(file)) as database, database:
-        database.execute("UPDATE messages SET delivery_count = 4711 WHERE message_id = 'killer'")
-        database.execute("UPDATE lanes SET taken_to = (SELECT max(id) FROM messages) WHERE queue = 'events'")
-    queue, inbox = await place.consume()
-    assert [(each.message_id, each.delivery_count) for each in await inbox.some(1)] == [("other", 1)]
-    assert names(await queue.browse(DEAD, 10)) == ["killer"]
-
-
 async def test_a_second_worker_is_refused(place: Place, file: Path) -> None:
     """Another process that would consume is told which file and whose pid; publishing beside the worker is welcome."""
     async with child("hold", file) as process:

@@ -91,27 +91,6 @@ async def test_a_start_on_a_full_disk(file: Path) -> None:
     await queue.close()
 
 
-async def test_a_delay_that_an_earlier_release_began(file: Path) -> None:
-    """It put a wait of 45 s into `delay.32s`, with the steps to follow in the document. Now it waits in one."""
-    now = 1_000_000.0
-    queue, inbox = SqliteQueue(SqliteOptions(path=file, pace=lambda: now)), Inbox()
-    await queue.open()
-    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.executemany(
-            "INSERT INTO messages (queue, headers, published_at, due, message_id, body) VALUES (?, '{}', 0, ?, ?, ?)",
-            (
-                ("delay.32s", now + 32, "in steps", b'{"v":1,"schedule":{"due":1000045.0,"hops":[8,4]}}'),
-                ("delay.32s", now + 32, "at once", b'{"v":1,"schedule":{"due":1000040.0}}'),
-                ("delay.8s", now + 8, "unreadable", b'\xff"hops":[8]}}'),
-            ),
-        )
-    await queue.consume(inbox)
-    for pause, name in ((8, "unreadable"), (24, "at once"), (13, "in steps")):
-        now += pause
-        assert names([await inbox.next()]) == [name]
-    await queue.close()
-
-
 async def test_a_row_of_another_release(file: Path) -> None:
     """A kind that this release does not know is kept, so that it can be put off, and holds up nothing behind it."""
     queue, inbox = SqliteQueue(SqliteOptions(path=file)), Inbox()
