@@ -139,20 +139,20 @@ async def sick_in(made: Rig, chance: random.Random) -> AsyncIterator[Sick]:
             print(*sick.lags, sep="\n")  # noqa: T201  as the account is
 
 
-def buckets(parked_for: int = 1024) -> list[str]:
+def buckets() -> list[str]:
     """The buckets' names."""
-    return [f"parked-{number:02d}.delay.{parked_for}s" for number in range(BUCKETS)]
+    return [f"parked-{number:02d}.delay.1024s" for number in range(BUCKETS)]
 
 
-async def parked(made: Rig, parked_for: int = 1024) -> int:
+async def parked(made: Rig) -> int:
     """How many deliveries are parked."""
     if isinstance(made, EmbeddedRig):
         with contextlib.closing(sqlite3.connect(made.file)) as database:
             return int(database.execute("SELECT count(*) FROM messages WHERE parked IS NOT NULL").fetchone()[0])
     async with broker(made.urls[0], made.prefix) as rabbit:
-        return sum((await rabbit.depths(buckets(parked_for))).values())
+        return sum((await rabbit.depths(buckets())).values())
 
 
-async def until_parked(made: Rig, least: int, parked_for: int = 1024) -> None:
+async def until_parked(made: Rig, least: int) -> None:
     """Wait until so many deliveries are parked."""
-    await until(lambda: parked(made, parked_for), lambda count: count >= least, PATIENCE)
+    await until(lambda: parked(made), lambda count: count >= least, PATIENCE)

@@ -1,9 +1,9 @@
 """The worker as it ships, but for what tests of parking cannot wait for, or cannot hit from outside.
 
-    python parks.py [parked_for=16] [audit_every=2] [dies=STEP:COUNT] run -c …
+    python parks.py [audit_every=2] [dies=STEP:COUNT] run -c …
 
-`parked_for`: the seconds that a delivery stays in a bucket at most. `audit_every`: the mean seconds between two looks
-at all buckets. `dies`: the process kills itself when it has come to this step so often:
+`audit_every`: the mean seconds between two looks at all buckets.
+`dies`: the process kills itself when it has come to this step so often:
 
 - `parked`: a delivery is durable in its bucket, and what it came with is not acked yet.
 - `leashed`: a leash is durable in its delay queue, and what it came with is not acked yet.
@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.cli import main
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Message
@@ -62,8 +61,6 @@ def die_at(step: str, count: int) -> None:
 def change(name: str, value: str) -> None:
     """Change one of the worker's times, or have it die."""
     match name:
-        case "parked_for":
-            (RabbitOptions.__init__.__kwdefaults__ or {})[name] = int(value)
         case "audit_every":
             fetching.AUDIT_EVERY = float(value)
         case "dies":
