@@ -8,7 +8,8 @@ from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.registries.answers import Cache
 from notifier.adapters.registries.readers import build_reader
 from notifier.adapters.registries.reading import SourceReading
-from notifier.domain.client_rows import SourceAnswer
+from notifier.adapters.telemetry.audit import write_audit
+from notifier.domain.client_rows import SourceAnswer, Taken
 from notifier.domain.outcome import Cause
 from notifier.operations.registry_refresh import RefreshedSource, RegistryRefresh
 from notifier.pipeline.facts import Deferred, Fact
@@ -37,7 +38,7 @@ class RegistrySources:
                 continue
             known = readings.get(source.called)
             if known is None or known[0] != source:
-                known = (source, SourceReading(source, build_reader(source), cache, time.time))
+                known = (source, SourceReading(source, build_reader, cache, time.time))
             self._readings[source.called] = known
             watched.append(
                 RefreshedSource(
@@ -55,11 +56,18 @@ class RegistrySources:
         """Read all sources now, as somebody asked."""
         self._asked = asyncio.create_task(self.refresh.refresh(accepted_by=None))
 
+    def drop(self, name: str, who: str) -> str | None:
+        """Have the next reading of the source drop all that it ever said; say why not, if so."""
+        problem = self.refresh.drop(name, dropped_by=who)
+        if problem is None:
+            write_audit("registry_source_dropped", who=who, source=name)
+        return problem
+
     def observe(self, fact: Fact) -> None:
         """Look at the sources again if nobody knows a delivery's client."""
         if isinstance(fact, Deferred) and fact.cause is Cause.UNKNOWN:
             self.refresh.unknown(fact.iss)
 
-    async def _take(self, name: str, answer: SourceAnswer, accepted_by: str | None) -> str | None:
+    async def _take(self, name: str, answer: SourceAnswer | None, accepted_by: str | None) -> Taken:
         async with self._reloading:
             return await asyncio.to_thread(self._live.take_answer, name, answer, accepted_by=accepted_by)

@@ -203,7 +203,9 @@ class Service:
             loop_lag=lambda: self._self_watch.loop_lag,
             certificates=lambda: self._self_watch.certificates,
             outcomes_dropped=lambda: 0 if self._feed is None else self._feed.dropped,
-            registry_sources=lambda: ((each.name, each.up, each.age) for each in self._registry.refresh.states()),
+            registry_sources=lambda: (
+                (each.name, each.up, each.age, each.changed) for each in self._registry.refresh.states()
+            ),
         )
 
     def _troubles(self) -> Iterator[Trouble]:

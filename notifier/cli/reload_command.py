@@ -21,6 +21,7 @@ SILENT = 2.0  # seconds of waiting for the workers before a line says so
 EXAMPLES = (
     ("what each worker did, and what keeps it from the new files", "notifier reload -c n.yaml"),
     ("these clients are meant to go", "notifier reload -c n.yaml --accept-loss"),
+    ("the list was poisoned: forget what it said", "notifier reload -c n.yaml --drop keycloak"),
     ("for a script", "notifier reload -c n.yaml --json | jq -r '.workers.each[].problems[]'"),
 )
 
@@ -33,13 +34,22 @@ def reload(
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Also if many clients, or all, could no longer be told.")
     ] = False,
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Drop the answers and cache of this registry source, and read it anew.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Have all workers read their configuration and their registry sources now, and show what each did.
 
     A worker reads the files of its own machine. It takes all of them or nothing: it keeps the old ones if a file has a
     mistake, or if more than one client and more than a fifth of all, or the last one, could no longer be told. It names
-    them. The same guards each registry source. If that loss is meant, say --accept-loss; the log then says who did.
+    them. Of a registry source's answer it takes all but such a loss. If the loss is meant, say --accept-loss; the log
+    then says who did. If a source was poisoned, correct it and say --drop: nothing that it said before is kept.
 
     The workers are asked through the queue, whose settings the command reads; it needs the rights of an operator there.
     A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has what it should.
@@ -51,7 +61,7 @@ def reload(
     environ = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     quiet_logs()
     queue = read_queue(config, environ, "-c FILE, --url URL").settings.queue
-    reloads = asyncio.run(_ask(queue, Reload(who=operating_user(), accept_loss=accept_loss)))
+    reloads = asyncio.run(_ask(queue, Reload(who=operating_user(), accept_loss=accept_loss, drop=drop)))
     if as_json:
         say_json(reloads.document(), indent=2)
     else:

@@ -23,16 +23,35 @@ class SourceAnswer:
 
     `mark`: what the source needs to ask again whether anything changed, such as an ETag. `faults`: clients that cannot
     be used, each by its `client_id` as the path; they are not in `rows`. A fault concerns that client alone.
+    `since`: when the source first named a client (epoch seconds), by `row_key`; what is not in it, it always had.
     """
 
     rows: Sequence[Row] = field(repr=False)  # asyncio writes a task's result: 0.25 s for 100,000 clients
     at: float
     mark: str | None = None
     faults: tuple[Mistake, ...] = ()
+    since: Mapping[tuple[str, str], float] = field(default_factory=dict, repr=False)
+
+
+@frozen
+class Taken:
+    """What became of an answer. `answer` is in force now; None if the source has none any more.
+
+    `held_back` says which losses are not taken. `sudden` says that many clients have come or moved at once.
+    """
+
+    answer: SourceAnswer | None
+    held_back: str | None = None
+    sudden: str | None = None
 
 
 class SourceFault(NotifierError):  # noqa: N818  the name says whose fault it is
     """A registry source could not be read. The text says why and what to do, in one line and without any secret."""
+
+
+def row_key(row: Row) -> tuple[str, str]:
+    """What tells a client of a source from its others."""
+    return str(row.get("issuer")), str(row.get("client_id"))
 
 
 def identities(rows: Sequence[Row]) -> set[int]:

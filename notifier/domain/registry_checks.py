@@ -52,15 +52,8 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     registration disappears, since events may bring its URI. A paused client is not lost: its deliveries wait. To deny
     inline URIs is the operator's decision, and is accepted unless it leaves no client.
     """
-    before = [client for client in _all(old) if only is None or client.key in only]
-    after = [client for client in _all(new) if only is None or client.key in only]
-    gone, silenced = [], []
-    for client in before:
-        now = new.clients_of(client.iss).get(client.client_id)
-        if now is None:
-            gone.append(client)
-        elif not _told(now) and _told(client):
-            silenced.append(client)
+    before, after = [*_all(old, only)], [*_all(new, only)]
+    gone, silenced = lost_clients(old, new, only)
     told, lost = sum(map(_told, before)), [*filter(_told, gone), *silenced]
     none_told = not any(map(_told, after))
     if _too_many(len(lost), told) or (lost and none_told):
@@ -76,8 +69,41 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     return None
 
 
-def _all(registry: Registry) -> Iterator[Client]:
-    return (client for clients in registry.clients.values() for client in clients.values())
+def lost_clients(
+    old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None
+) -> tuple[Sequence[Client], Sequence[Client]]:
+    """Those that are gone, and those that stay and cannot be told any more."""
+    gone, silenced = [], []
+    for client in _all(old, only):
+        now = new.clients_of(client.iss).get(client.client_id)
+        if now is None:
+            gone.append(client)
+        elif not _told(now) and _told(client):
+            silenced.append(client)
+    return gone, silenced
+
+
+def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:
+    """Say that as many of these clients have come, or have another address, as would be too many to lose. Else None."""
+    told = sum(map(_told, _all(old, only)))
+    moved, added = [], []
+    for client in filter(_told, _all(new, only)):
+        was = old.clients_of(client.iss).get(client.client_id)
+        if was is None or not _told(was):
+            added.append(client)
+        elif was.told_at != client.told_at:
+            moved.append(client)
+    said = [
+        f"{len(found)} {what}: {_named(found, new)}"
+        for found, what in ((moved, "have another address"), (added, "are new"))
+        if _too_many(len(found), told)
+    ]
+    return f"beside {told} clients that were told, " + "; ".join(said) if said else None
+
+
+def _all(registry: Registry, only: Container[tuple[str, str]] | None = None) -> Iterator[Client]:
+    every = (client for clients in registry.clients.values() for client in clients.values())
+    return every if only is None else (client for client in every if client.key in only)
 
 
 def _told(client: Client) -> bool:

@@ -33,6 +33,7 @@ class TroubleKind(StrEnum):
     JWKS_UNREAD = "jwks_unread"
     RESTART_NEEDED = "restart_needed"
     BEYOND = "registry_source_beyond"
+    SOURCE_CHANGED = "registry_source_changed"
 
 
 EXPLAINED: Mapping[str, str] = MappingProxyType(
@@ -55,11 +56,12 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
         TroubleKind.JWKS_UNREAD: "NotifierSigningKeyNotPublished",
         TroubleKind.RESTART_NEEDED: "NotifierRestartNeeded",
         TroubleKind.BEYOND: "NotifierRegistryBeyond",
+        TroubleKind.SOURCE_CHANGED: "NotifierRegistryChanged",
     }
 )
 """The section of the runbook for each kind."""
 
-MILD = frozenset({TroubleKind.JWKS_UNREAD, TroubleKind.RESTART_NEEDED, TroubleKind.BEYOND})
+MILD = frozenset({TroubleKind.JWKS_UNREAD, TroubleKind.RESTART_NEEDED, TroubleKind.BEYOND, TroubleKind.SOURCE_CHANGED})
 """Those that keep nothing from being delivered now."""
 
 _URGENCY = {str(kind): place for place, kind in enumerate(TroubleKind)}

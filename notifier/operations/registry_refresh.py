@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from notifier.domain.client_rows import SourceAnswer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault, Taken
 from notifier.domain.frozen import frozen
 from notifier.domain.trouble import Trouble, TroubleKind
 from notifier.pipeline.ports import Clock
@@ -19,6 +19,7 @@ from notifier.pipeline.ports import Clock
 SPREAD = 0.1  # share by which a pause is changed at random, so that workers do not ask together
 FIRST_PAUSE = 1.0  # seconds after a failure; it doubles up to the source's own pause
 APART = 5.0  # seconds between two readings for unknown clients
+SUDDEN = 3600.0  # seconds for which a sudden change is told
 
 
 class Reading(Protocol):
@@ -30,9 +31,12 @@ class Reading(Protocol):
     async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
         """Keep the answer for the next start, and free the one that it replaces. Never raises."""
 
+    async def forget(self) -> None:
+        """Drop all that is kept of the source, for the next start too. Never raises."""
 
-Take = Callable[[str, SourceAnswer, str | None], Awaitable[str | None]]
-"""Puts a source's answer into the registry; says why not, if so. The last says who accepts a loss of clients."""
+
+Take = Callable[[str, SourceAnswer | None, str | None], Awaitable[Taken]]
+"""Puts a source's answer into the registry, or takes it out (None). The last says who accepts a loss of clients."""
 
 
 @frozen
@@ -49,7 +53,10 @@ class RefreshedSource:
 
 @frozen
 class SourceState:
-    """How a source fares. `age`: seconds since it last confirmed what is in force; without an answer, since asked."""
+    """How a source fares. `age`: seconds since it last confirmed what is in force; without an answer, since asked.
+
+    `changed`: within the last hour many of its clients came or moved at once.
+    """
 
     name: str
     kind: str
@@ -57,6 +64,7 @@ class SourceState:
     age: float
     clients: int = 0
     problem: str | None = None
+    changed: bool = False
 
     def document(self, *, whole: bool) -> dict[str, object]:
         """As JSON. Unless `whole`, without what may be of any issuer: the number of clients, and `problem`."""
@@ -70,8 +78,12 @@ class _Kept:
     since: float
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     accepted_by: str | None = None
+    dropped_by: str | None = None
+    sudden: str | None = None
+    sudden_at: float = float("-inf")
     begun: float = float("-inf")
     problem: str | None = None
+    holds_back: bool = False
     failures: int = 0
     waiters: list[asyncio.Event] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
@@ -135,6 +147,16 @@ class RegistryRefresh:
             await each.wait()
         return self.states()
 
+    def drop(self, name: str, *, dropped_by: str) -> str | None:
+        """Have the next reading of the source begin anew, without anything it said before; say if there is none."""
+        kept = self._kept.get(name)
+        if kept is None:
+            return (
+                f"no registry source that is read again is called {name!r}; there is {', '.join(self._kept) or 'none'}"
+            )
+        kept.dropped_by = dropped_by
+        return None
+
     def unknown(self, iss: str) -> None:
         """A delivery is for a client that nobody knows. Read the sources that may know it, at most every 5 s."""
         for kept in self._kept.values():
@@ -164,6 +186,7 @@ class RegistryRefresh:
                 age=max(0.0, now - (kept.since if kept.last is None else kept.last.at)),
                 clients=0 if kept.last is None else len(kept.last.rows),
                 problem=kept.problem,
+                changed=now - kept.sudden_at < SUDDEN,
             )
             for kept in self._kept.values()
         ]
@@ -171,11 +194,15 @@ class RegistryRefresh:
     def troubles(self) -> Iterator[Trouble]:
         """What is wrong with the sources."""
         for kept in self._kept.values():
+            name = kept.source.name
             if kept.problem is not None:
-                known = "it was never read" if kept.last is None else "its last good answer is in force"
+                known = "; it was never read" if kept.last is None else "; its last good answer is in force"
                 since = kept.since if kept.last is None else kept.last.at
-                text = f"{kept.problem}; {known}"
-                yield Trouble(kind=TroubleKind.SOURCE_FAILED, subject=kept.source.name, text=text, since=since)
+                text = kept.problem + ("" if kept.holds_back else known)
+                yield Trouble(kind=TroubleKind.SOURCE_FAILED, subject=name, text=text, since=since)
+            if kept.sudden is not None and self._clock() - kept.sudden_at < SUDDEN:
+                text, since = kept.sudden, kept.sudden_at
+                yield Trouble(kind=TroubleKind.SOURCE_CHANGED, subject=name, text=text, since=since)
 
     def _begin(self, kept: _Kept) -> None:
         if self._running and kept.task is None:
@@ -206,8 +233,12 @@ class RegistryRefresh:
                 kept.wake.clear()
                 waiters, kept.waiters = kept.waiters, []
                 accepted_by, kept.accepted_by = kept.accepted_by, None
+                dropped_by, kept.dropped_by = kept.dropped_by, None
                 kept.begun = self._steady()
-                self._judge(kept, await self._read(kept, accepted_by))
+                if dropped_by is None:
+                    self._judge(kept, await self._read(kept, kept.last, accepted_by))
+                else:
+                    self._judge(kept, await self._read_anew(kept, dropped_by))
                 while waiters:
                     waiters.pop().set()
                 with suppress(TimeoutError):
@@ -217,26 +248,45 @@ class RegistryRefresh:
             for waiter in waiters:
                 waiter.set()
 
-    async def _read(self, kept: _Kept, accepted_by: str | None) -> str | None:
-        """Read the source, and have its answer taken. Return what is wrong, None if nothing is."""
+    async def _read_anew(self, kept: _Kept, dropped_by: str) -> str | None:
+        """Read the source as if it had never answered. If it does not answer, it has no clients any more."""
         source = kept.source
+        await source.reading.forget()
+        problem = await self._read(kept, None, dropped_by)
+        if problem is not None:
+            await self._take(source.name, None, dropped_by)
+            kept.last, kept.since = None, self._clock()
+        return problem
+
+    async def _read(self, kept: _Kept, last: SourceAnswer | None, accepted_by: str | None) -> str | None:
+        """Read the source, and have its answer taken. Return what is wrong, None if nothing is."""
+        source, problem = kept.source, None
+        kept.holds_back = False
         try:
-            answer = await source.reading.read(kept.last)
-            if kept.last is None or answer.rows is not kept.last.rows or answer.faults != kept.last.faults:
-                refusal = await self._take(source.name, answer, accepted_by)
-                if refusal is not None:
-                    return refusal
-                replaced, kept.last = kept.last, answer
-                self._note_completeness()
-                await source.reading.settle(answer, replaced)
-                self._log.info("registry_refreshed", source=source.name, clients=len(answer.rows))
+            answer = await source.reading.read(last)
+            if last is None or answer.rows is not last.rows or answer.faults != last.faults:
+                taken = await self._take(source.name, answer, accepted_by)
+                assert taken.answer is not None
+                answer, problem = taken.answer, taken.held_back
+                kept.holds_back = problem is not None
+                self._note_sudden(kept, taken.sudden)
+                if last is None or answer.rows is not last.rows or answer.faults != last.faults:
+                    replaced, kept.last = kept.last, answer
+                    self._note_completeness()
+                    await source.reading.settle(answer, replaced)
+                    self._log.info("registry_refreshed", source=source.name, clients=len(answer.rows))
         except SourceFault as fault:
             return str(fault)
         except Exception as error:  # noqa: BLE001  one source must not end the worker
             return f"taking its answer failed with {type(error).__name__}"
         kept.last = answer
         self._note_completeness()
-        return None
+        return problem
+
+    def _note_sudden(self, kept: _Kept, sudden: str | None) -> None:
+        if sudden is not None:
+            kept.sudden, kept.sudden_at = sudden, self._clock()
+            self._log.warning("registry_source_changed", source=kept.source.name, change=sudden)
 
     def _judge(self, kept: _Kept, problem: str | None) -> None:
         """Note how the reading went, and log it if that is news."""
@@ -245,7 +295,9 @@ class RegistryRefresh:
         if problem is None and before is not None:
             self._log.info("registry_source_well", source=kept.source.name)
         elif problem is not None and problem != before:
-            kept_list = "nothing yet" if kept.last is None else "its last good answer"
+            kept_list = (
+                "nothing yet" if kept.last is None else "these clients" if kept.holds_back else "its last good answer"
+            )
             self._log.error("registry_source_failed", source=kept.source.name, reason=problem, kept=kept_list)
 
     def _pause(self, kept: _Kept) -> float:

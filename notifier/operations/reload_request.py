@@ -17,10 +17,14 @@ WITHIN = 60.0  # seconds for a reload: 100,000 clients take some, and a registry
 
 @frozen
 class Reload:
-    """A reload. `who` asks for it; `accept_loss`: also if many clients could no longer be told."""
+    """A reload. `who` asks for it; `accept_loss`: also if many clients could no longer be told.
+
+    `drop`: the registry source whose answers are dropped, with its cache, before it is read.
+    """
 
     who: str
     accept_loss: bool
+    drop: str | None = None
 
 
 @frozen
@@ -101,7 +105,12 @@ def act_of(carry_out: Callable[[Reload], Awaitable[ReloadResult]]) -> Act:
     """What a worker does with the request."""
 
     async def act(request: WorkerRequest) -> Mapping[str, Any]:
-        reload = Reload(who=request.who, accept_loss=request.members.get("accept_loss") is True)
+        drop = request.members.get("drop")
+        reload = Reload(
+            who=request.who,
+            accept_loss=request.members.get("accept_loss") is True,
+            drop=drop if isinstance(drop, str) else None,
+        )
         return asdict(await carry_out(reload))
 
     return act
@@ -109,7 +118,9 @@ def act_of(carry_out: Callable[[Reload], Awaitable[ReloadResult]]) -> Act:
 
 async def reload_all(queue: Queue, reload: Reload) -> Reloads:
     """Have all workers reload. Raises QueueError."""
-    request = WorkerRequest(name=RELOAD, who=reload.who, members={"accept_loss": reload.accept_loss})
+    request = WorkerRequest(
+        name=RELOAD, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.drop}
+    )
     seen, answers = await ask_workers_to(queue, request, WITHIN)
     return Reloads(seen=seen, each=[_read(answer) for answer in answers])
 

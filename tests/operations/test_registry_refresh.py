@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from notifier.domain.client_rows import SourceAnswer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault, Taken
 from notifier.operations.registry_refresh import RefreshedSource, RegistryRefresh
 from tests.system.waiting import PATIENCE
 from tests.system.waiting import until as until_answer
@@ -27,9 +27,12 @@ class Told:
         self.says = says
         self.read_at: list[float] = []
         self.saved: list[SourceAnswer] = []
+        self.forgotten = 0
+        self.asked_after: list[SourceAnswer | None] = []
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         self.read_at.append(asyncio.get_running_loop().time())
+        self.asked_after.append(last)
         match self.says:
             case SourceAnswer():
                 return last if last is not None and last.rows == self.says.rows else self.says
@@ -43,19 +46,24 @@ class Told:
         del replaced
         self.saved.append(answer)
 
+    async def forget(self) -> None:
+        self.forgotten += 1
+
 
 class Registry:
-    """What has been taken."""
+    """What has been taken. While it holds back, it keeps its last answer, and `sudden` is told of the next one."""
 
     def __init__(self) -> None:
-        self.taken: list[tuple[str, SourceAnswer, str | None]] = []
-        self.refuse: str | None = None
+        self.taken: list[tuple[str, SourceAnswer | None, str | None]] = []
+        self.holds_back: str | None = None
+        self.sudden: str | None = None
 
-    async def take(self, name: str, found: SourceAnswer, accepted_by: str | None) -> str | None:
-        if self.refuse is not None and not accepted_by:
-            return self.refuse
+    async def take(self, name: str, found: SourceAnswer | None, accepted_by: str | None) -> Taken:
+        if self.holds_back is not None and not accepted_by:
+            return Taken(answer=self.taken[-1][1], held_back=self.holds_back)
         self.taken.append((name, found, accepted_by))
-        return None
+        sudden, self.sudden = self.sudden, None
+        return Taken(answer=found, sudden=sudden)
 
 
 def refreshed(
@@ -135,18 +143,62 @@ async def test_a_source_that_fails_is_logged_once_a_change(capsys: pytest.Captur
     assert lines(capsys, *told) == [told[2], told[0], told[0], told[1]]
 
 
-async def test_what_is_refused_stays_out_until_somebody_insists() -> None:
-    """A reading that nobody asked for does not insist."""
+async def test_what_is_held_back_stays_until_somebody_lets_it_go() -> None:
+    """A reading that nobody asked for lets nothing go. Nothing is saved where nothing has changed."""
     registry, source = Registry(), Told(answer("a", "b"))
     async with running(registry, refreshed(source)) as refresh:
         await refresh.complete()
-        registry.refuse, source.says = "too much lost", answer()
-        (state,) = await refresh.refresh(accepted_by=None)
-        assert (state.up, state.problem, state.clients) == (False, "too much lost", 2)
+        registry.holds_back, source.says = "held back: a, b", answer()
+        for _ in range(2):
+            (state,) = await refresh.refresh(accepted_by=None)
+            assert (state.up, state.problem, state.clients) == (False, "held back: a, b", 2)
+        assert [trouble.text for trouble in refresh.troubles()] == ["held back: a, b"]
         (state,) = await refresh.refresh(accepted_by="alice")
         assert (state.up, state.problem, state.clients) == (True, None, 0)
-    assert [len(found.rows) for _, found, _ in registry.taken] == [2, 0]
+    assert [found and len(found.rows) for _, found, _ in registry.taken] == [2, 0]
     assert [len(found.rows) for found in source.saved] == [2, 0]
+
+
+async def test_a_source_that_is_dropped_is_read_as_if_it_had_never_answered() -> None:
+    """Whatever it said is forgotten, and what it says now is taken without a guard. A wrong name is told."""
+    registry, source = Registry(), Told(answer("evil"))
+    async with running(registry, refreshed(source)) as refresh:
+        await refresh.complete()
+        assert "there is db" in (refresh.drop("dp", dropped_by="alice") or "")
+        registry.holds_back, source.says = "held back", answer("shop")
+        assert refresh.drop("db", dropped_by="alice") is None
+        (state,) = await refresh.refresh(accepted_by=None)
+    assert (state.up, state.clients, source.forgotten, source.asked_after) == (True, 1, 1, [None, None])
+    assert registry.taken[-1] == ("db", answer("shop"), "alice")
+
+
+async def test_a_source_that_is_dropped_and_away_has_no_clients() -> None:
+    """Better nobody is told for a while than an address that somebody else has chosen. It comes back by itself."""
+    registry, source = Registry(), Told(answer("evil"))
+    async with running(registry, refreshed(source, every=0.01)) as refresh:
+        await refresh.complete()
+        source.says = "away"
+        refresh.drop("db", dropped_by="alice")
+        (state,) = await refresh.refresh(accepted_by=None)
+        assert (state.up, state.clients, refresh.problem()) == (False, 0, "registry source db was never read: away")
+        assert registry.taken[-1][1:] == (None, "alice")
+        source.says = answer("shop")
+        await until(lambda: refresh.problem() is None)
+    assert registry.taken[-1][1:] == (answer("shop"), None)
+
+
+async def test_a_sudden_change_is_told_for_an_hour(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the log once, and by the state and a trouble meanwhile."""
+    registry, source, now = Registry(), Told(answer("a")), [100.0]
+    async with running(registry, refreshed(source), clock=lambda: now[0]) as refresh:
+        await refresh.complete()
+        registry.sudden, source.says = "40 are new", answer("b")
+        for moment, told in ((200.0, True), (3700.0, True), (3900.0, False)):
+            now[0] = moment
+            (state,) = await refresh.refresh(accepted_by=None)
+            assert (state.up, state.changed) == (True, told)
+            assert [each.text for each in refresh.troubles()] == ["40 are new"] * told
+    assert len(lines(capsys, "registry_source_changed")) == 1
 
 
 async def test_an_unknown_client_has_its_sources_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,11 +66,11 @@ async def test_what_cannot_be_done_is_answered_too(
 
 
 def test_taken_means_by_every_worker_and_in_every_part() -> None:
-    """Nobody there, one that is silent, one that keeps the old, one whose registry source is refused: not taken."""
+    """Nobody there, one that is silent, one that keeps the old, one that holds clients of a source back: not taken."""
     well = WorkerReload(worker="vm:1", version="1", result=TAKEN)
     silent = Reloads(seen=2, each=[well])
     old = WorkerReload(worker="vm:2", version="0", result=None, problem="knows no request 'reload'")
-    source = SourceState(name="keycloak", kind="keycloak", up=False, age=7.0, problem="refused: 3 of 7 clients")
+    source = SourceState(name="keycloak", kind="keycloak", up=False, age=7.0, problem="held back: 3 of 7 clients")
     stale = WorkerReload(
         worker="vm:3",
         version="1",
@@ -80,4 +80,4 @@ def test_taken_means_by_every_worker_and_in_every_part() -> None:
     for reloads in (Reloads(seen=0, each=[]), silent, Reloads(seen=2, each=[well, old]), Reloads(seen=1, each=[stale])):
         assert not reloads.taken
     [shown] = Reloads(seen=1, each=[stale]).document()["workers"]["each"]
-    assert (shown["taken"], shown["problems"]) == (False, ["registry source keycloak: refused: 3 of 7 clients"])
+    assert (shown["taken"], shown["problems"]) == (False, ["registry source keycloak: held back: 3 of 7 clients"])

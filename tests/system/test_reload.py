@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from tests.adapters.registries.list_server import page, serving
 from tests.system.broker import broker
 from tests.system.clients import Answer, Clients, Hit, verify_all
 from tests.system.command import notifier
@@ -134,6 +135,44 @@ async def test_over_http_all_workers_reload_and_the_guard_holds_at_each(
                 line = await each.until_said("reload_loss_accepted")
                 assert (line["who"], line["audit"]) == ("sre", True)
                 await each.until_metric(1, "config_last_reload_success")
+
+
+async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """By the honest list at once, whatever it lacks; and `--drop` forgets what a worker and its cache still keep."""
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        honest = [client(f"c{nth}", clients.url(f"c{nth}")) for nth in range(3)]
+        rows = [honest]
+
+        async def listed(_request: web.Request) -> web.Response:
+            return page(rows[0])
+
+        async with serving(listed) as url:
+            site = Site(tmp_path, amqp_url, prefix)
+            source = {"name": "idp", "issuer": ISSUER, "every": "10m", "http": {"url": f"{url}/clients"}}
+            site.config["registry"] = {"cache": "cache", "sources": [source]}
+            site.write()
+            async with worker(site) as running:
+                await running.until_said("replying")
+                rows[0] = [client(name, clients.url("evil")) for name in ("c0", "x1", "x2")]
+                poisoned = await reload(site)
+                assert "registry source idp: held back: 2 of 3 clients" in poisoned.stdout
+                await running.until_metric(1, "registry_source_changed", source="idp")
+                rows[0] = honest
+                assert (await reload(site)).returncode == 0
+                await rabbit.publish(event("s1", "c0"))
+                await clients.until_told("c0", ["s1"])
+                assert clients.told("evil") == []
+
+                rows[0] = []
+                assert "held back" in (await reload(site)).stdout
+                wrong = await reload(site, "--drop", "ipd")
+                assert (wrong.returncode, "there is idp" in wrong.stdout) == (1, True)
+                dropped = await reload(site, "--drop", "idp", "--json")
+                assert json.loads(dropped.stdout)["workers"]["each"][0]["clients"] == 0
+                line = await running.until_said("registry_source_dropped")
+                assert (line["source"], line["audit"], "@" in str(line["who"])) == ("idp", True, True)
+                assert (tmp_path / "cache" / "idp.jsonl").read_text().count("\n") == 1
+                assert await running.stop() == 0
 
 
 async def test_keys_roll_over_without_a_lost_or_doubled_delivery(tmp_path: Path, amqp_url: str, prefix: str) -> None:

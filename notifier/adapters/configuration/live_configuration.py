@@ -14,15 +14,14 @@ import structlog
 
 from notifier.adapters.configuration.loading import Loaded, load, log_beyond, log_faults
 from notifier.adapters.configuration.reload_state import ReloadState
-from notifier.adapters.registries.answers import HeldAnswers
-from notifier.adapters.registries.clients_file import answered, no_collections
-from notifier.adapters.registries.layer import ClientsOf
-from notifier.adapters.registries.layers import lay_again
+from notifier.adapters.registries.answers import HeldAnswers, seen_since
+from notifier.adapters.registries.clients_file import no_collections
+from notifier.adapters.registries.guard import SourcePlace, guard
 from notifier.adapters.signers.places import Places
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.domain.api_token import ApiToken
 from notifier.domain.client import Algorithm, Client
-from notifier.domain.client_rows import SourceAnswer
+from notifier.domain.client_rows import SourceAnswer, Taken
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.published_keys import Signing
 from notifier.domain.registry import Registry
@@ -108,37 +107,42 @@ class LiveConfiguration:
         structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
         return True
 
-    def take_answer(self, name: str, answer: SourceAnswer, *, accepted_by: str | None = None) -> str | None:
-        """Take what a registry source answered; return why not, if so. Runs in a thread.
+    def take_answer(self, name: str, answer: SourceAnswer | None, *, accepted_by: str | None = None) -> Taken:
+        """Take what a registry source answered; None: it has no answer any more. Runs in a thread.
 
-        It is refused if too many of the source's clients could no longer be told. `accepted_by`: who accepts that.
+        If too many of the source's clients could no longer be told, these stay as they are, and all else is taken; but
+        not clients that it has named for less than a day. `accepted_by`: who accepts that they go.
         """
         now = self.now
         source, nth = next(
             (each, nth) for nth, each in enumerate(now.settings.registry.all_sources) if each.called == name
         )
-        layers = list(now.layers)
-        layers[nth] = answered(source, tuple(now.settings.issuers), answer)
+        last = self.answers.held(source)
+        if answer is not None and now.settings.registry.cache is not None:
+            answer = seen_since(answer, last)
+        rest = PAUSE if now.layers[nth].read else 0  # a worker that has no clients yet has nothing to do beside
         with no_collections():
-            pause = PAUSE if now.layers[nth].read else 0  # a worker that has no clients yet has nothing to do beside
-            laid = lay_again(now.needs, now.registry, now.layers, nth, layers[nth], lambda: time.sleep(pause))
-            of_source = ClientsOf((now.layers[nth], layers[nth]), tuple(now.settings.issuers))
-            loss = too_much_lost(now.registry, laid.registry, of_source)
-        if loss is not None and accepted_by is None:
-            return f"refused: {loss}; to accept the loss: notifier reload --accept-loss"
-        if loss is not None:
-            write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=loss)
+            place = SourcePlace(
+                needs=now.needs, registry=now.registry, layers=now.layers, source=source, nth=nth,
+                pause=lambda: time.sleep(rest),
+            )  # fmt: skip
+            guarded = guard(place, answer, last, accepted=accepted_by is not None)
+            del place
+        if guarded.loss is not None and accepted_by is not None:
+            write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guarded.loss)
+        laid, taken = guarded.laid, guarded.taken
         told = set(now.faults)
         log_faults(new := [fault for fault in laid.faults if fault not in told])
         known = set(now.registry.all_beyond())
         log_beyond([each for each in laid.registry.all_beyond() if each not in known])
-        self.answers.hold(source, answer)
+        self.answers.hold(source, taken.answer)
         still = _still(now.faults, laid.registry)
         old = _clients_of(now.registry)
+        layers = [guarded.layer if place == nth else layer for place, layer in enumerate(now.layers)]
         self.now = replace(now, registry=laid.registry, layers=layers, faults=(*still, *new))
-        del now, laid
+        del now, laid, guarded
         _free(old)
-        return None
+        return taken
 
 
 def _still(faults: Sequence[Mistake], registry: Registry) -> list[Mistake]:

@@ -9,18 +9,21 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from notifier.adapters.registries.readers import build_reader
-from notifier.domain.client_rows import Row, SourceAnswer, SourceFault
+from notifier.domain.client_rows import Row, SourceAnswer, SourceFault, row_key
 from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.frozen import replace
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 VERSION = 1
+SINCE = "known_since"  # beside the metadata of a row in the cache; a release that does not know it passes it over
+DAY = 86400.0  # seconds for which a client is new to its source
 PART = 500  # rows read or written at a time, after which the thread pauses
 PAUSE = 0.001  # seconds
 
@@ -38,9 +41,12 @@ class HeldAnswers:
         copied._held |= self._held
         return copied
 
-    def hold(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
-        """Keep the answer."""
-        self._held[source.called] = (source, answer)
+    def hold(self, source: RegistrySourceSettings, answer: SourceAnswer | None) -> None:
+        """Keep the answer; None: the source has none any more."""
+        if answer is None:
+            self._held.pop(source.called, None)
+        else:
+            self._held[source.called] = (source, answer)
 
     def held(self, source: RegistrySourceSettings) -> SourceAnswer | None:
         """Return the answer; None if there is none."""
@@ -160,6 +166,15 @@ class Cache:
         except OSError:
             self.save(source, answer)
 
+    def forget(self, source: RegistrySourceSettings) -> None:
+        """Delete what was saved of this source. Never raises. Blocks."""
+        path = self._path(source)
+        try:
+            if path is not None:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            self._failing(source.called, error.strerror or type(error).__name__)
+
     def _path(self, source: RegistrySourceSettings) -> Path | None:
         return None if self._folder is None else self._folder / f"{source.called}.jsonl"
 
@@ -167,6 +182,20 @@ class Cache:
         if self._failed.get(name) != reason:
             structlog.get_logger().warning("registry_cache_not_written", source=name, reason=reason)
         self._failed[name] = reason
+
+
+def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
+    """The answer with since when the source names its clients. Those of its first answer it always had."""
+    if last is None:
+        return answer
+    before = dict.fromkeys(map(row_key, last.rows), 0.0) | dict(last.since)
+    found = {key: before.get(key, answer.at) for key in map(row_key, answer.rows)}
+    return replace(answer, since={key: at for key, at in found.items() if at > answer.at - DAY})
+
+
+def new_at(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
+    """The clients that the source has named for less than a day."""
+    return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY}
 
 
 def _log_unusable(file: str, reason: str) -> None:
@@ -196,11 +225,16 @@ def _write(path: Path, answer: SourceAnswer, identity: str) -> None:
         os.fchmod(file.fileno(), 0o600)
         file.write(json.dumps(heading) + "\n")
         for start in range(0, len(answer.rows), PART):
-            file.writelines(json.dumps(row) + "\n" for row in answer.rows[start : start + PART])
+            file.writelines(json.dumps(_dated(row, answer)) + "\n" for row in answer.rows[start : start + PART])
             time.sleep(PAUSE)
         file.flush()
         os.fsync(file.fileno())
     os.utime(path, (answer.at, answer.at))
+
+
+def _dated(row: Row, answer: SourceAnswer) -> Row:
+    since = answer.since.get(row_key(row))
+    return row if since is None else {**row, SINCE: since}
 
 
 def _read(path: Path, identity: str) -> SourceAnswer:
@@ -210,8 +244,9 @@ def _read(path: Path, identity: str) -> SourceAnswer:
             raise _UnfitError("another release wrote it")
         if heading["source"] != identity:
             raise _UnfitError("the settings of the source have changed")
-        rows: list[Row] = [json.loads(line) for line in file]
+        rows: list[dict[str, object]] = [json.loads(line) for line in file]
     if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
         raise _UnfitError("it is damaged")
     faults = tuple(Mistake(str(place), str(text)) for place, text in heading["faults"])
-    return SourceAnswer(rows=rows, at=path.stat().st_mtime, mark=heading["mark"], faults=faults)
+    since = {row_key(row): float(str(row.pop(SINCE))) for row in rows if SINCE in row}
+    return SourceAnswer(rows=rows, at=path.stat().st_mtime, mark=heading["mark"], faults=faults, since=since)

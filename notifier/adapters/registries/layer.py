@@ -1,10 +1,11 @@
 """One layer of the registry: the rows of a source, and which clients they are about."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import is_
 from typing import Any, TypeAlias
 
 from notifier.adapters.registries.authority import Authority
-from notifier.domain.client_rows import Row
+from notifier.domain.client_rows import Row, row_key
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen
 
@@ -59,10 +60,13 @@ class ClientsOf:
     It makes no object for each client: 100,000 new ones would have the garbage collector search all others.
     """
 
-    def __init__(self, layers: Iterable[Layer], issuers: Sequence[str]) -> None:
+    def __init__(self, layers: Iterable[Layer], issuers: Sequence[str], but: Collection[tuple[str, str]] = ()) -> None:
+        """Leave out the rows whose `row_key` is in `but`."""
         self._names: dict[str, set[str]] = {iss: set() for iss in issuers}
         for layer in layers:
             for row in layer.rows:
+                if but and isinstance(row, Mapping) and row_key(row) in but:
+                    continue
                 for iss in issuers_of(layer, row, issuers):
                     self._names[iss].add(row["client_id"])
 
@@ -86,6 +90,17 @@ def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
     listed = [named] if isinstance(named, str) else named
     known = isinstance(listed, list) and all(iss in issuers for iss in listed)
     return tuple(dict.fromkeys(listed)) if known else ()
+
+
+def kept_back(new: Layer, old: Layer, lost: Collection[Key], issuers: Sequence[str]) -> Sequence[Row]:
+    """The rows of the new layer, with the old ones of these clients; those of the old layer if they are the same."""
+
+    def about(layer: Layer, row: Any) -> bool:
+        return any((iss, row["client_id"]) in lost for iss in issuers_of(layer, row, issuers))
+
+    rows = [row for row in new.rows if not about(new, row)] + [row for row in old.rows if about(old, row)]
+    same = len(rows) == len(old.rows) and all(map(is_, rows, old.rows))
+    return old.rows if same else rows
 
 
 def merged(rows: Sequence[Row]) -> dict[str, Any]:

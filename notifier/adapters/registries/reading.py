@@ -9,7 +9,7 @@ from notifier.adapters.own_thread import in_own_thread
 from notifier.adapters.registries.answers import Cache
 from notifier.adapters.registries.clients_file import no_collections
 from notifier.adapters.registries.readers import ClientsReader
-from notifier.domain.client_rows import Row, SourceAnswer, SourceFault, identities
+from notifier.domain.client_rows import Row, SourceAnswer, SourceFault, identities, row_key
 from notifier.domain.frozen import replace
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -18,13 +18,18 @@ PART, PAUSE = 500, 0.001  # rows compared at a time, and seconds that the thread
 
 
 class SourceReading:
-    """One source that is read again and again. `reader` is made once, since it may keep a token or connection."""
+    """One source that is read again and again. Its reader is made once, since it may keep a token or connection."""
 
     def __init__(
-        self, source: RegistrySourceSettings, reader: ClientsReader, cache: Cache, clock: Callable[[], float]
+        self,
+        source: RegistrySourceSettings,
+        make_reader: Callable[[RegistrySourceSettings], ClientsReader],
+        cache: Cache,
+        clock: Callable[[], float],
     ) -> None:
         self._source = source
-        self._reader = reader
+        self._make_reader = make_reader
+        self._reader = make_reader(source)
         self._cache = cache
         self._clock = clock
         self._going: asyncio.Future[SourceAnswer] | None = None
@@ -53,7 +58,7 @@ class SourceReading:
         if last is None:
             return answer
         rows = last.rows if answer is last else _old_where_equal(last.rows, answer.rows)
-        now = replace(answer, at=self._clock(), rows=rows)
+        now = replace(answer, at=self._clock(), rows=rows, since=last.since)
         if rows is last.rows:
             self._cache.confirm(self._source, now)
         return now
@@ -61,6 +66,11 @@ class SourceReading:
     async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
         """Write the answer to the cache, and free the one that it replaces. Never raises."""
         await asyncio.to_thread(self._settle, answer, None if replaced is None else replaced.rows)
+
+    async def forget(self) -> None:
+        """Drop what the reader knows and what the cache holds. Never raises."""
+        self._reader = self._make_reader(self._source)
+        await asyncio.to_thread(self._cache.forget, self._source)
 
     def _settle(self, answer: SourceAnswer, replaced: Sequence[Row] | None) -> None:
         self._cache.save(self._source, answer)
@@ -76,16 +86,12 @@ def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
     ours = identities(old)
     if all(id(row) in ours for row in rows):
         return old if len(rows) == len(old) and all(map(is_, rows, old)) else rows
-    known = {_key(row): row for row in old}
+    known = {row_key(row): row for row in old}
     for index, row in enumerate(rows):
         if index % PART == PART - 1:
             time.sleep(PAUSE)
-        was = known.get(_key(row))
+        was = known.get(row_key(row))
         if was is not None and was == row:
             rows[index] = was
     same = len(rows) == len(old) and all(map(is_, rows, old))
     return old if same else rows
-
-
-def _key(row: Row) -> tuple[str, str]:
-    return str(row.get("issuer")), str(row.get("client_id"))

@@ -56,7 +56,7 @@ class Sources:
 
     `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
     deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
-    in it expires in epoch seconds), `registry_sources` (name, up, age in seconds).
+    in it expires in epoch seconds), `registry_sources` (name, up, age in seconds, changed).
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -71,7 +71,7 @@ class Sources:
     loop_lag: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
     outcomes_dropped: Callable[[], int] = lambda: 0
-    registry_sources: Callable[[], Iterable[tuple[str, bool, float]]] = tuple
+    registry_sources: Callable[[], Iterable[tuple[str, bool, float, bool]]] = tuple
 
 
 class Metrics:
@@ -227,8 +227,9 @@ class Metrics:
         yield gauge("config_restart_needed", text, sources.restart_needed())
         states = [*sources.registry_sources()]
         for name, text, nth in (
-            ("registry_source_up", "0 while a registry source cannot be read, or its answer is refused.", 1),
+            ("registry_source_up", "0 while a registry source cannot be read, or losses of clients are held back.", 1),
             ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
+            ("registry_source_changed", "1 for an hour after many of its clients came or moved at once.", 3),
         ):
             yield labelled(GaugeMetricFamily, name, text, ("source",), {each[0]: float(each[nth]) for each in states})
         missing = dict.fromkeys((each.binding.source for each in status.bindings), 0)

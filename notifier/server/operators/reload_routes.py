@@ -30,14 +30,18 @@ def reload_routes(authorization: Authorization, reload: Callable[[Reload], Await
     @OperationDescription(
         summary="Have all workers read their configuration and registry sources now.",
         scope="repair",
-        query=ACCEPT_LOSS,
+        query={
+            **ACCEPT_LOSS,
+            "drop": {"type": "string", "description": "A registry source: drop its answers and cache."},
+        },
         answers=_ANSWERS,
         problems={400: "accept_loss is neither true nor false.", 503: "The queue cannot be reached."},
     )
     async def post(request: web.Request) -> web.Response:
         token = authorization.require_unbound(request, "repair")
         try:
-            reloads = await reload(Reload(who=caller(token), accept_loss=accepts_loss(request)))
+            asked = Reload(who=caller(token), accept_loss=accepts_loss(request), drop=request.query.get("drop"))
+            reloads = await reload(asked)
         except QueueError:
             title = "The queue is away; try again soon"
             raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
