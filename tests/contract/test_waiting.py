@@ -10,14 +10,14 @@ from notifier.adapters.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.documents import dump_delivery, load_delivery
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, LONGEST_PARKED, SUSPECT, Kind, Lane, Outgoing
+from notifier.domain.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing
 from notifier.domain.outcome import Cause
 from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operations.queue_port import Queue
 from notifier.operations.waiting_listing import waiting_deliveries
 from notifier.operations.waiting_repair import ASKED, cancel, make_due
 from tests.contract.letters import course
-from tests.contract.queues import Place, names
+from tests.contract.queues import Place, names, ready
 from tests.rabbit_options import rabbit_options
 from tests.system.waiting import until
 
@@ -140,6 +140,41 @@ async def test_what_is_cancelled_is_gone_and_the_rest_stays_in_order(place: Plac
     await waits(queue, set(), OF_SHOP)
     assert [one.id for one in await listed(queue)] == [*(id_ for n, id_ in enumerate(ids) if n % 3), "w"]
     assert inbox.empty()
+
+
+async def test_a_walk_leaves_no_copy_to_who_fetches_meanwhile(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+    """What it parks anew is fetched once, also by a worker that empties the bucket while the walk ends."""
+    queue = await rabbit_place.open()
+    ids, anew, copied = [f"p-{number:02}" for number in range(60)], list[str | None](), asyncio.Event()
+    await parked(queue, *(delivery(id_, parked=True) for id_ in ids))
+    await ready(queue, PARKED, len(ids))
+    assert [one.id for one in await listed(queue)] == ids  # the next look gives none of them back
+
+    async def park(bucket: str, message: Outgoing) -> None:
+        await queue.park(bucket, message, until=time.time() + LONGEST_PARKED)
+        anew.append(message.message_id)
+        if len(anew) == len(ids):
+            copied.set()
+
+    async def drain() -> list[str | None]:
+        await copied.wait()
+        found: list[str | None] = []
+        while not looked.done() or await queue.parked():
+            fetched = await queue.fetch(queue.bucket(SHOP), 8)
+            found += names(fetched)
+            for each in fetched:
+                queue.ack(each)
+        return found
+
+    async def look() -> list[str]:
+        waiting = RabbitWaiting(rabbit_options(amqp_url, prefix), queue.publish, park)
+        async with aclosing(waiting_deliveries(waiting, OF_SHOP)) as found:
+            return [one.id async for one, _ in found]
+
+    async with asyncio.TaskGroup() as tasks:
+        looked, drained = tasks.create_task(look()), tasks.create_task(drain())
+    assert looked.result() == ids
+    assert sorted(map(str, drained.result())) == ids
 
 
 async def test_a_walk_stops_at_its_limit(queue: Queue) -> None:

@@ -5,6 +5,7 @@ python killed_before_ack.py retry -c …
 
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from notifier.adapters.queues.rabbitmq.visit import RabbitVisit
@@ -12,8 +13,8 @@ from notifier.cli import main
 from notifier.domain.message import Message
 
 
-async def killed(_visit: RabbitVisit[Any], _message: Message) -> None:
-    """In the place of the ack."""
+async def killed(_visit: RabbitVisit[Any], _messages: Sequence[Message]) -> None:
+    """In the place of the acks."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -13,8 +13,12 @@ early first takes the rest, as far as that was given back before; only one that 
 counts as a delivery, hence the queue's limit, which is out of reach.
 
 An ack has no answer, and the broker's channel keeps acks back while more than 32 are on their way to the queue: closed
-then, it loses them (on 3.10.8 and 4.0.5), and what was removed is there again. So at the end the oldest message that
-is still held is given back and taken again: it comes only after everything before it. The last ack waits for that.
+then, it loses them (on 3.10.8 and 4.0.5), and what was removed is there again. So a visit that acked ends with one more
+consumer, which is cancelled at once. Both go through the queue's log, behind the acks that were sent: after the first
+the channel hears that those are done, and sends what it kept back. That consumer may get a message, which is given back
+with the rest. A shared queue, where that would be one look more, is spared it if the acks are few.
+
+Nothing that was removed is ever given back: somebody could take it before we do, beside what replaces it.
 
 A queue of dead letters has one visitor at a time. A queue in which deliveries wait is *shared*: what is due leaves it
 meanwhile, and workers fetch from buckets. There a visit ends as soon as nothing is left, and what was given back may
@@ -29,7 +33,8 @@ from typing import Generic, TypeVar
 import aiormq
 import aiormq.abc
 
-from notifier.adapters.queues.rabbitmq.connection import asking, reason_of
+from notifier.adapters.queues.rabbitmq.acks import AckLedger
+from notifier.adapters.queues.rabbitmq.connection import asking
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.found import Found, Reader
@@ -45,10 +50,8 @@ RUN_BYTES = 16 * 1024 * 1024  # that are kept of a run, by the average of the ru
 ROW_BYTES = 2048  # of a message without its body
 SILENCE = 20.0  # seconds without a message, after which none is left or the broker is stuck
 GLANCE = 0.2  # the same in a shared queue, twice: what is left may have gone on by itself
-LOOK_EVERY = 0.01
 FORGET_TIMEOUT = 30.0
-SHARED_TIMEOUT = 5.0  # in a shared queue, where somebody else may take what was given back
-SAFE_ACKS = 24  # that the broker's channel surely does not keep back
+SAFE_ACKS = 24  # commands that the broker's channel surely does not keep back
 
 Publish = Callable[[str, Outgoing], Awaitable[None]]
 
@@ -66,7 +69,6 @@ class _Run(Generic[S]):
         self.count = 0
         self.size = 0
         self.given_back = False
-        self.highest = 0
         self.arrived = asyncio.Event()
         self.cancelled = False
 
@@ -74,7 +76,6 @@ class _Run(Generic[S]):
         """A message came."""
         self.count += 1
         self.given_back = bool(delivered.redelivered)
-        self.highest = delivered.delivery_tag or 0
         if self._look is not None:
             self.seen.append(self._look(to_message(self._place, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
             self.size += ROW_BYTES + len(self.seen[-1].message.body)
@@ -113,9 +114,8 @@ class RabbitVisit(Generic[S]):
         self._left = 0
         self._runs = 0
         self._length = FIRST_RUN
-        self._acked: set[int] = set()  # delivery tags, which count from 1 in a visit
-        self._highest = 0  # of the tags
-        self._last_ack: Message | None = None  # not sent yet
+        self._acks = AckLedger()  # its tags count from 1, as those of a visit do
+        self._on_their_way = 0  # commands of acks, at most, that the queue may not have heard
         self._given_back = False  # whether the last that was taken had been given back before
 
     @property
@@ -156,8 +156,7 @@ class RabbitVisit(Generic[S]):
         run, channel, tag = _Run(self._place, look), self._channel, f"visit-{name:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
         async with asking(f"lost {self._what} on the way"):
-            await channel.basic_qos(prefetch_count=count)
-            await channel.basic_consume(self._queue, run.on_message, consumer_tag=tag)
+            await self._consume(run, count, tag)
         await self._fill(run, count)
         if run.cancelled or channel.is_closed:
             raise QueueUnavailable(f"the broker took {self._what} away: their queue was deleted or has moved")
@@ -165,7 +164,7 @@ class RabbitVisit(Generic[S]):
             await channel.basic_cancel(tag)
         channel.on_consumer_cancel_callbacks.discard(run.cancel)
         self._given_back = run.given_back
-        self._highest = max(self._highest, run.highest)
+        self._on_their_way = 0
         return run
 
     async def _fill(self, run: "_Run[S]", count: int) -> None:
@@ -218,8 +217,7 @@ class RabbitVisit(Generic[S]):
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Forget these for good; all of them, since nobody else can. Raises QueueUnavailable."""
-        for message in messages:
-            await self._ack(message)
+        await self._ack(messages)
         return messages
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
@@ -235,77 +233,34 @@ class RabbitVisit(Generic[S]):
             elif isinstance(result, BaseException):
                 raise result
             else:
-                await self._ack(each.letter)
                 done.append(each.letter)
+        await self._ack(done)
         return Transferred(done=tuple(done), failure=failure)
 
-    async def _ack(self, message: Message) -> None:
-        """Send the ack before this one: the last is sent at the end."""
-        before, self._last_ack = self._last_ack, message
-        if before is not None:
-            await self._send_ack(before)
-
-    async def _send_ack(self, message: Message) -> None:
-        tag = message.tag
-        assert isinstance(tag, int), "a message of this visit"
-        self._acked.add(tag)
+    async def _ack(self, messages: Sequence[Message]) -> None:
+        """Ack these in few frames: the broker's channel sends one on as one command for each run that it touches."""
+        for message in messages:
+            assert isinstance(message.tag, int), "a message of this visit"
+            self._acks.settle(message.tag)
         async with asking("lost the connection"):
-            await self._channel.basic_ack(tag, wait=False)
+            for tag, multiple in self._acks.take():
+                self._on_their_way += self._runs if multiple else 1
+                await self._channel.basic_ack(tag, multiple=multiple, wait=False)
 
     async def forget(self) -> None:
-        """Return once the broker has forgotten all that were acked. The rest was taken. Raises QueueUnavailable."""
-        last = self._last_ack
-        if last is None:
+        """Return once all that were acked are gone for good. The rest was taken. Raises QueueUnavailable."""
+        if not self._on_their_way:
             return
-        others = (tag for tag in range(1, self._highest + 1) if tag not in self._acked and tag != last.tag)
-        oldest = next(others, None)
-        if self._shared:
-            await self._forget_in_shared(oldest, last)
+        if self._shared and self._on_their_way < SAFE_ACKS:
+            await self._ready()
             return
-        try:
-            async with asyncio.timeout(FORGET_TIMEOUT):
-                again = await self._again(oldest, last)
-                await self._send_ack(last if oldest is not None else again)
-                if oldest is not None:
-                    await self._give_back(again.tag)  # before the others, which go back as the channel closes
-                await self._ready()
-        except (QueueError, TimeoutError) as error:
-            text = f"the broker has not confirmed the end: some of {self._what} may be there again; a copy does no harm"
-            raise QueueUnavailable(f"{text} ({reason_of(error)})") from error
+        self._runs += 1
+        run, tag = _Run[S](self._place, None), f"visit-{self._runs:06}"
+        text = f"the broker has not confirmed the end: some of {self._what} may be there again; a copy does no harm"
+        async with asking(text, FORGET_TIMEOUT):
+            await self._consume(run, 1, tag)
+            await self._channel.basic_cancel(tag)
 
-    async def _forget_in_shared(self, oldest: int | None, last: Message) -> None:
-        """Do the same where what is given back may be gone at once. Raises QueueUnavailable."""
-        if oldest is not None or len(self._acked) < SAFE_ACKS:
-            await self._send_ack(last)
-            before = await self._ready()
-            if oldest is None or len(self._acked) <= SAFE_ACKS:
-                return
-            await self._give_back(oldest)  # shows only after all acks; before the others, which go back at the close
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SHARED_TIMEOUT):
-                    while await self._ready() <= before:  # noqa: ASYNC110  a broker tells nobody when it changes
-                        await asyncio.sleep(LOOK_EVERY)
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SHARED_TIMEOUT):
-                await self._send_ack(await self._again(None, last))
-                await self._ready()
-
-    async def _again(self, oldest: int | None, last: Message) -> Message:
-        """Give the oldest back, or the last if it is the only one held, and take it again."""
-        before = await self._ready()
-        await self._give_back(last.tag if oldest is None else oldest)
-        while True:
-            while await self._ready() <= before:  # noqa: ASYNC110  a broker tells nobody when it changes
-                await asyncio.sleep(LOOK_EVERY)
-            self._runs += 1
-            for found in (await self._take(1, self._runs, self._look)).seen:
-                # All that was given back before is held: what comes again is what was given back here.
-                if self._given_back and (oldest is not None or found.message.message_id == last.message_id):
-                    return found.message
-            before = -1
-
-    async def _give_back(self, tag: object) -> None:
-        assert isinstance(tag, int), "of a message of this visit"
-        async with asking("lost the connection"):
-            await self._channel.basic_nack(tag, requeue=True, wait=False)
+    async def _consume(self, run: "_Run[S]", count: int, tag: str) -> None:
+        await self._channel.basic_qos(prefetch_count=count)
+        await self._channel.basic_consume(self._queue, run.on_message, consumer_tag=tag)
