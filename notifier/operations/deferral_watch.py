@@ -22,7 +22,7 @@ from notifier.domain.verdict import NO_SUCH_CLIENT, UNHEARD
 from notifier.pipeline.facts import Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
 from notifier.pipeline.ports import Clock
 
-PER_ISSUER = 100  # names of one issuer, and of all unknown issuers together
+PER_ISSUER = 100  # names of one issuer and one kind, and of all unknown issuers together
 MOST = 2_000  # names in all
 KEPT = (
     300.0  # seconds after it was due for which nothing of it must be heard until it is over: other workers may have it
@@ -49,6 +49,8 @@ _KINDS = MappingProxyType(
 
 _Key = tuple[TroubleKind, str, str, str]
 """Kind, issuer, client (empty: all of the issuer), and what else tells two apart."""
+_Group = tuple[TroubleKind, str]
+"""Kind and issuer (empty: issuers that nobody knows). Names that publishers make up hide no client of ours."""
 
 
 @dataclass(slots=True)
@@ -72,11 +74,11 @@ class DeferralWatch:
         self._registry = registry
         self._clock = clock
         self._open: dict[_Key, _Open] = {}
-        self._groups: Counter[str] = Counter()  # names of each issuer; "": issuers that nobody knows
+        self._groups: Counter[_Group] = Counter()  # names
         self._signing: dict[str, set[_Key]] = {}  # by issuer
         self._forgot = 0.0
         self._searches, self._counted = float(SEARCHES), clock()
-        self._unlisted: dict[str, tuple[float, int]] = {}  # by group: since when, and how many deliveries
+        self._unlisted: dict[_Group, tuple[float, int]] = {}  # since when, and how many deliveries
         self._log = structlog.get_logger()
 
     def observe(self, fact: Fact) -> None:
@@ -93,10 +95,9 @@ class DeferralWatch:
         for (kind, iss, client_id, _), one in self._open.items():
             text = one.text if one.hint is None else f"{one.text}; {one.hint.text}"
             yield Trouble(kind=kind, text=text, since=one.since, iss=iss, client_id=client_id, count=one.count)
-        for group, (since, count) in self._unlisted.items():
-            kind = TroubleKind.UNKNOWN_CLIENT if group else TroubleKind.UNKNOWN_ISSUER
+        for (kind, iss), (since, count) in self._unlisted.items():
             text = f"there are more than {PER_ISSUER} names, of which the others are not listed"
-            yield Trouble(kind=kind, text=text, since=since, iss=group, subject="others", count=count)
+            yield Trouble(kind=kind, text=text, since=since, iss=iss, subject="others", count=count)
 
     def can_sign(self, iss: str) -> None:
         """Take what was put off for this issuer's keys for over. If it is not, the next deferral tells of it anew."""
@@ -141,15 +142,15 @@ class DeferralWatch:
         return kind, fact.iss, fact.client_id, ""
 
     def _begin(self, key: _Key, now: float, *, again: bool) -> _Open | None:
-        """Remember it. None if there is no room for another name of this issuer."""
+        """Remember it. None if there is no room for another name of its group."""
         group = _group(key)
         if self._full(group) and now - self._forgot >= FORGET_EVERY:
             self._forget()
         if self._full(group) and key not in self._open:
             since, count = self._unlisted.get(group, (now, 0))
             if group not in self._unlisted:
-                hint = "publishers name clients or issuers that nobody knows; status shows the first of them"
-                self._log.warning("deferrals_not_listed", iss=group, names=PER_ISSUER, hint=hint)
+                hint = "status shows the first of them, and counts the others"
+                self._log.warning("deferrals_not_listed", cause=str(key[0]), iss=group[1], names=PER_ISSUER, hint=hint)
             self._unlisted[group] = since, count + (not again)
             return None
         self._groups[group] += key not in self._open
@@ -164,7 +165,7 @@ class DeferralWatch:
             self._signing[key[1]].discard(key)
         return self._open.pop(key)
 
-    def _full(self, group: str) -> bool:
+    def _full(self, group: _Group) -> bool:
         return self._groups[group] >= PER_ISSUER or len(self._open) >= MOST
 
     def _may_search(self, now: float) -> bool:
@@ -206,5 +207,5 @@ class DeferralWatch:
             del self._unlisted[group]
 
 
-def _group(key: _Key) -> str:
-    return "" if key[0] is TroubleKind.UNKNOWN_ISSUER else key[1]
+def _group(key: _Key) -> _Group:
+    return key[0], "" if key[0] is TroubleKind.UNKNOWN_ISSUER else key[1]

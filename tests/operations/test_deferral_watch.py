@@ -150,3 +150,15 @@ def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
     assert ("unknown_client", ISS, "", 50) in told.troubles()
     told.now += KEPT + 3
     assert told.troubles() == []
+
+
+def test_made_up_names_hide_no_client_of_ours_and_the_others_keep_their_cause() -> None:
+    """A list that moves thousands of clients is not told as names that nobody knows, nor hidden by such names."""
+    told = Told()
+    for n in range(PER_ISSUER + 2):
+        told.deferred(Cause.UNKNOWN, f"made-up-{n}", text=NO_SUCH_CLIENT)
+    text = "backchannel_logout_uri leads to https://elsewhere.example, which no file names"
+    found = [told.deferred(Cause.ORIGIN, f"shop-{n}", text=text) for n in range(PER_ISSUER + 3)]
+    assert sum(fact.first for fact in found) == PER_ISSUER
+    others = [(each.kind, each.count) for each in told.watch.troubles() if each.subject == "others"]
+    assert others == [("unknown_client", 2), ("origin", 3)]
