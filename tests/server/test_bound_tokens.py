@@ -94,11 +94,10 @@ async def test_no_answer_names_clients_of_other_issuers(ask: Callable[..., Any],
 
 
 async def test_how_many_clients_others_have_is_not_told_either(ask: Callable[..., Any]) -> None:
-    """That a source fails is."""
+    """That a source fails, or has changed, is."""
     _, _, document = await ask("GET", "/v1/registry", "one")
-    assert document == {
-        "sources": [{"name": "list", "kind": "http", "up": False, "age": 1.0, "clients": None, "problem": None}]
-    }
+    said = {"name": "list", "kind": "http", "up": False, "age": 1.0, "changed": False}
+    assert document == {"sources": [{**said, "clients": None, "problem": None}]}
     _, _, status = await ask("GET", "/v1/status", "one")
     assert status["workers"]["each"][0]["registry"] == document["sources"]
     assert status["clients_left_out"] is None
