@@ -232,7 +232,7 @@ def _read(uri: str) -> _Target | str:
     host, port = host_and_port.groups()
     if port is not None and not 0 < int(port) < 65_536:
         return "must have a port between 1 and 65535"
-    address = _literal(host)
+    address = address_of(host)
     mistake = _host_mistake(host) if address is None else None
     if mistake is not None:
         return mistake
@@ -265,8 +265,11 @@ def _ends_in_number(host: str) -> bool:
     return _NUMBER.fullmatch(host.removesuffix(".").rsplit(".", 1)[-1]) is not None
 
 
-def _literal(host: str) -> Address | None:
-    """The address that a host itself means, by the rules of inet_aton and the resolver (`127.1`, `0x7f000001`)."""
+def address_of(host: str) -> Address | None:
+    """The address that a host itself means, by the rules of inet_aton and the resolver (`127.1`, `0x7f000001`).
+
+    None for a name.
+    """
     if host.startswith("["):
         try:
             return None if "%" in host else IPv6Address(host[1:-1])

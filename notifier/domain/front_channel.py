@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlencode, urlsplit
 
 from notifier.domain.client import Client, FrontChannelWay
-from notifier.domain.egress import uri_mistake
+from notifier.domain.egress import address_of, uri_mistake
 from notifier.domain.frozen import frozen
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded
@@ -51,7 +51,7 @@ class PagePlan:
 
 
 def origin_of(uri: str) -> str | None:
-    """The origin as browsers write it (RFC 6454 §6.2). None if it has none of http or https."""
+    """The origin as browsers write it (RFC 6454 §6.2), an address in one way. None if it has none of http or https."""
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
@@ -60,6 +60,8 @@ def origin_of(uri: str) -> str | None:
     if parts.scheme not in _PORTS or not host:
         return None
     shown = f"[{host}]" if ":" in host else host
+    if (address := address_of(shown)) is not None:
+        shown = f"[{address}]" if address.version == 6 else str(address)
     return f"{parts.scheme}://{shown}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")
 
 

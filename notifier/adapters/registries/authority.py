@@ -75,11 +75,13 @@ class Authority:
             if beyond:
                 return f"is of issuer {str(beyond[0])[:200]}; {source} may speak for {_shown(self.issuers)} alone"
         client_id = row.get("client_id")
-        if self.clients is None or not isinstance(client_id, str):
-            return None
-        if any(fnmatchcase(client_id, pattern) for pattern in self.clients):
+        if self.clients is None or not isinstance(client_id, str) or _fits(client_id, self.clients):
             return None
         return f"is beyond {source}, which may speak of clients {_shown(self.clients)} alone"
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -91,9 +93,19 @@ def withhold(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: WITHHELD if name in SECRET and value is not None else value for name, value in options.items()}
 
 
-def bounded(row: Row, bounds: ListBounds) -> tuple[Row, Mapping[str, str]]:
-    """Return the row as far as a list may say it, and what was left away: the member and why."""
+def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
+    """Return the row as far as a list may say it, and what was left away: the member and why.
+
+    An alias names a client as `client_id` does, so the patterns of the source's `authority` bound it, too.
+    """
     left = {}
+    patterns = None if authority is None else authority.clients
+    said = row.get("aliases")
+    aliases = said if isinstance(said, list) else []
+    within = [alias for alias in aliases if patterns is None or _fits(alias, patterns)]
+    if patterns is not None and len(within) < len(aliases):
+        beyond = next(alias for alias in aliases if alias not in within)
+        left["aliases"] = f"{beyond!r} is beyond the source, which may speak of clients {_shown(patterns)} alone"
     if isinstance(uri := row.get(_ON_PAGES), str) and bounds.own and (origin := origin_of(uri)) in bounds.own:
         left[_ON_PAGES] = f"is on {origin}, the issuer's own: browsers would send its cookies along; {_FILE_ONLY}"
     options = row.get("notifier")
@@ -106,6 +118,8 @@ def bounded(row: Row, bounds: ListBounds) -> tuple[Row, Mapping[str, str]]:
     if not left:
         return row, {}
     kept = {name: each for name, each in row.items() if name not in left}
+    if within:
+        kept["aliases"] = within
     if given:
         kept["notifier"] = {name: each for name, each in given.items() if f"notifier.{name}" not in left}
     return kept, left

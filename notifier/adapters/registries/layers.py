@@ -132,10 +132,13 @@ class _Laying:
         self._builder = RegistryBuilder(needs.settings, needs.unsure)
         self._faults: list[Mistake] = []
         self._bounds: dict[str, ListBounds] = {}
+        self._of_files: dict[Key, object] = {}  # the aliases that files say
 
     def made(self) -> Layered:
         builder = self._builder
         found = self._gathered()
+        for (iss, client_id), aliases in self._of_files.items():
+            builder.name(iss, client_id, aliases)  # first, so that no list takes one, whatever their order
         for nth, key in enumerate([*found]):
             if nth % PART == PART - 1:
                 self._pause()
@@ -152,7 +155,7 @@ class _Laying:
             for fault in layer.faults:
                 place = f"client {fault.path!r} of registry source {layer.name}"
                 self._faults.append(Mistake(place, fault.text))
-                for iss in self._issuers if layer.issuer is None else (layer.issuer,):
+                for iss in self._issuers if layer.authority is None else layer.authority.issuers:
                     if iss in self._issuers and self._builder.client(iss, fault.path) is None:
                         self._builder.leave_out(iss, fault.path, fault.text)
 
@@ -172,6 +175,8 @@ class _Laying:
                     self._refuse(layer, index)
                 for iss in issuers:
                     parts = found.setdefault((iss, row["client_id"]), [])
+                    if layer.file is not None and "aliases" in row:
+                        self._of_files[iss, row["client_id"]] = row["aliases"]
                     if parts and parts[-1][0] == nth:
                         self._twice(layer, index, parts[-1][1], iss)
                     else:
@@ -278,7 +283,7 @@ class _Laying:
             return row
         if iss not in self._bounds:
             self._bounds[iss] = bounds_of(self._needs.settings, iss)
-        row, left = bounded(row, self._bounds[iss])
+        row, left = bounded(row, self._bounds[iss], layer.authority)
         if left:
             place = layer.place(index)
             self._builder.leave_away(iss, client_id, [Mistake(place, f"{name}: {why}") for name, why in left.items()])

@@ -34,7 +34,8 @@ def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]
         named = set()
         for key, index in keys_of(layer, issuers):
             row = layer.rows[index]
-            found.setdefault(key, []).append((name, row if layer.file is not None else bounded(row, bounds[key[0]])[0]))
+            said = row if layer.file is not None else bounded(row, bounds[key[0]], layer.authority)[0]
+            found.setdefault(key, []).append((name, said))
             named.add(index)
         for index, row in enumerate(layer.rows):  # settings of a client at any issuer
             if index not in named and isinstance(row, Mapping):

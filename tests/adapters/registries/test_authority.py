@@ -15,7 +15,8 @@ from notifier.adapters.registries.layers import Layered, Needs, lay, lay_again
 from notifier.adapters.registries.remote_rows import clean
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.client_rows import SourceAnswer
-from notifier.domain.errors import ConfigurationError
+from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.front_channel import origin_of
 from notifier.domain.frozen import replace
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -25,6 +26,7 @@ from tests.adapters.signers.key_folder import pem
 EVIL = "https://evil.example.net/hook"
 BOUNDS = ListBounds(longest={"max_age": 3600.0, "sub_only_max_age": 600.0}, own=frozenset({ONE}))
 FILE_ONLY = "only a file may say it; it is left away"
+THREE = "https://three.example.com"
 LIST = {"url": "https://list.example.com/clients"}
 
 
@@ -252,3 +254,51 @@ def test_a_file_that_asks_for_a_token_of_others_is_warned(tmp_path: Path) -> Non
     (tmp_path / "key.pem").write_bytes(pem("RS256"))
     loaded = load(tmp_path / "notifier.json", {})
     assert [each.path for each in loaded.warnings] == ["client 'a'"]
+
+
+def test_an_alias_of_a_file_is_taken_by_no_list_before_it(tmp_path: Path) -> None:
+    """The order of the sources makes no difference, and neither does a refresh."""
+    evil, empty = of_list(row("evil", EVIL, aliases=["4711"]), issuer=ONE), of_list(issuer=ONE)
+    own = of_file(row("shop", aliases=["4711"]))
+    before = laid(tmp_path, empty, own)
+    refreshed = lay_again(needs(tmp_path), before.registry, [empty, own], 0, evil, lambda: None)
+    for made in (laid(tmp_path, evil, own), laid(tmp_path, own, evil), refreshed):
+        client = made.registry.resolve(ONE, "4711", None)
+        assert client is not None
+        assert client.backchannel_logout_uri == HOOK
+        [said] = told(made)
+        assert said == "client 'evil': alias '4711' is client 'shop' already; it is left away"
+
+
+def test_patterns_bound_the_aliases_of_a_list(tmp_path: Path) -> None:
+    """An alias is a name of a client, too: events that name it would go to an address of the list's choice."""
+    bounded_ = of_list(row("shop-1", aliases=["shop-one", "bank"]), issuer=ONE, clients=["shop-*"])
+    made = laid(tmp_path, bounded_)
+    assert made.registry.resolve(ONE, "shop-one", None) is not None
+    assert made.registry.resolve(ONE, "bank", None) is None
+    [said] = told(made)
+    assert said.startswith("client 'shop-1' of registry source db: aliases: 'bank' is beyond the source")
+
+
+def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
+    """A row that cannot be read leaves out a client of the list's issuers alone."""
+    given = RegistrySourceSettings.model_validate({"name": "db", "http": LIST, "issuers": [ONE, THREE]})
+    faults = (Mistake("shop", "aliases must be a list of texts"),)
+    layer = answered(given, (ONE, TWO, THREE), SourceAnswer(rows=(), at=0.0, faults=faults))
+    made = lay(Needs(settings=settings(tmp_path, "[]", ONE, TWO, THREE), algorithms_of=lambda _: frozenset()), [layer])
+    assert {iss for iss, left in made.registry.faults.items() if left} == {ONE, THREE}
+
+
+@pytest.mark.parametrize(
+    ("iss", "own"),
+    [
+        ("https://[2001:db8::5]", "https://[2001:DB8:0:0::5]/logout"),
+        ("https://192.0.2.5", "https://0xc0000205/logout"),
+        ("https://192.0.2.5", "https://192.0.517:443/logout"),
+        ("https://192.0.2.5", "https://192.0.2.5./logout"),
+    ],
+)
+def test_no_spelling_of_an_address_hides_the_issuer(iss: str, own: str) -> None:
+    """Browsers write an address in one way, and send its cookies."""
+    bounds = ListBounds(longest={}, own=frozenset({origin_of(iss)}))
+    assert [*bounded(row(frontchannel_logout_uri=own), bounds)[1]] == ["frontchannel_logout_uri"]
