@@ -47,8 +47,8 @@ class OutboxDisk:
         Returns all that lies there if some of it is new. Never raises for the disk.
         """
         try:
-            if (folder := self._folder) is not None and not await self._run(folder.path.is_dir):
-                folder.close()  # somebody has deleted it
+            if (folder := self._folder) is not None and not await self._run(folder.is_there):
+                folder.close()  # somebody has deleted it, or put another in its place
                 self._folder = None
             if self._folder is None:
                 self._folder = await self._run(OutboxFolder.claim, self.root)

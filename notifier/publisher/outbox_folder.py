@@ -2,6 +2,9 @@
 
 The kernel gives the lock back however the process ends. The lock file is never deleted: two could then hold it.
 A forked child lets go of its parent's lock at once, which would else outlive the parent.
+
+Whoever may write to such a folder has us publish what he likes. So one that is a link, of another user, or open to
+others is not used, and nothing is taken from it. The outbox's own folder may be open: a Kubernetes volume is.
 """
 
 import contextlib
@@ -14,11 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from notifier.domain.own_folder import why_not_own
 from notifier.publisher import outbox_files
 from notifier.publisher.outbox_files import PART, PENDING, READY
 
 MOST = 1000
+LOCK = "lock"
 _HELD = (errno.EACCES, errno.EAGAIN)
+
+
+class NotOurOwnError(OSError):
+    """A folder that is a link, of another user, or open to others."""
 
 
 class OutboxFolder:
@@ -32,12 +41,18 @@ class OutboxFolder:
 
     @classmethod
     def claim(cls, root: Path) -> Self:
-        """The first folder that no living process owns. Raises OSError."""
+        """The first folder that is ours alone, and that no living process owns. Raises OSError."""
         _make(root)
+        refused = None
         for number in range(MOST):
             path = root / str(number)
             _make(path)
-            lock = _lock(path)
+            try:
+                with _opened(path) as folder:
+                    lock = _lock(folder)
+            except NotOurOwnError as error:
+                refused = error
+                continue
             if lock is None:
                 continue
             try:
@@ -48,7 +63,15 @@ class OutboxFolder:
                 os.close(lock)
                 raise
             return cls(path, lock)
-        raise OSError(f"{MOST} processes own a folder below {root}")
+        raise refused or OSError(f"{MOST} processes own a folder below {root}")
+
+    def is_there(self) -> bool:
+        """False once somebody has deleted it, or put one of his in its place. Raises OSError."""
+        try:
+            now = (self.path / LOCK).lstat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return False
+        return self._lock is not None and os.path.samestat(now, os.fstat(self._lock))
 
     def take_over(self, failed: Callable[[Path, OSError], None]) -> int:
         """Move what dead processes left into this folder. `failed` is told of a folder that does not let us."""
@@ -57,8 +80,8 @@ class OutboxFolder:
             if other == self.path or not other.name.isdigit():
                 continue
             try:
-                for left in self._left_in(other):
-                    left.rename(self.path / left.name)
+                for folder, name in self._left_in(other):
+                    os.rename(name, self.path / name, src_dir_fd=folder)
                     taken += 1
             except OSError as error:
                 failed(other, error)
@@ -66,19 +89,20 @@ class OutboxFolder:
             outbox_files.sync(self.path)
         return taken
 
-    def _left_in(self, other: Path) -> Iterator[Path]:
-        """Its files, while it is held. Nothing if its process lives."""
+    def _left_in(self, other: Path) -> Iterator[tuple[int, str]]:
+        """Its files, by the open folder and their names, while it is held. Nothing if its process lives."""
         if not any(path.suffix in (PART, PENDING, READY) for path in other.iterdir()):
             return
-        lock = _lock(other)
-        if lock is None:
-            return
-        try:
-            for part in other.glob(f"*{PART}"):
-                part.unlink(missing_ok=True)
-            yield from (left.path for left in outbox_files.left_in(other))
-        finally:
-            os.close(lock)
+        with _opened(other) as folder:
+            lock = _lock(folder)
+            if lock is None:
+                return
+            try:
+                for part in other.glob(f"*{PART}"):
+                    part.unlink(missing_ok=True)
+                yield from ((folder, left.path.name) for left in outbox_files.left_in(other))
+            finally:
+                os.close(lock)
 
     def close(self) -> None:
         """Let another process have it."""
@@ -95,13 +119,33 @@ def _let_go(reference: "weakref.ref[OutboxFolder]") -> None:
 
 
 def _make(folder: Path) -> None:
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # events name users
+    with contextlib.suppress(FileExistsError):  # a link that leads nowhere, too
+        folder.mkdir(mode=0o700, parents=True)  # events name users
 
 
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder, None if a living process does. Raises OSError."""
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The folder, judged as it is open: nobody puts another in its place in between. Raises OSError."""
+    why = why_not_own(path.lstat(), os.geteuid())
+    if why is None:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            why = why_not_own(os.fstat(folder), os.geteuid())
+            if why is None:
+                yield folder
+                return
+        finally:
+            os.close(folder)
+    raise NotOurOwnError(
+        errno.EPERM,
+        f"{path} {why}, so anybody may have put its events there: look through them, then chmod 700 or chown it, or"
+        " name another folder in outbox (opened again at each start of a pod: set fsGroupChangePolicy: OnRootMismatch)",
+    )
+
+
+def _lock(folder: int) -> int | None:
+    """A descriptor that holds the open folder, None if a living process does. Raises OSError."""
+    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -1,5 +1,6 @@
 """The registry: where clients are read from."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
@@ -7,6 +8,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, model_validator
 
+from notifier.domain.own_folder import why_not_own
 from notifier.domain.registry import InlineRule, Registry
 from notifier.settings.clients import ClientOptions
 from notifier.settings.keycloak_settings import KeycloakSettings
@@ -21,11 +23,23 @@ from notifier.settings.sql_settings import SqlSettings
 from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, Size, from_base
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
+CACHE = "notifier"  # the cache within a folder that is not ours alone
 
 
 def _folder(path: Path) -> Path:
     if path.is_file():
         raise ValueError(f"{path} is a file; it must be a folder, which is made if it is missing")
+    try:
+        own = path if why_not_own(path.lstat(), os.geteuid()) is None else path / CACHE
+        why = why_not_own(own.lstat(), os.geteuid())
+    except OSError:  # it is missing, or out of reach, which costs the cache alone
+        return path
+    if why is not None:
+        way_out = (
+            "delete it, and it is made anew with mode 0700; or look through it, then chmod 700 or chown it; or name"
+            " another folder (opened again at each start of a pod: set fsGroupChangePolicy: OnRootMismatch)"
+        )
+        raise ValueError(f"{own} {why}, so anybody may have put its clients there: {way_out}")
     return path
 
 

@@ -2,6 +2,10 @@
 
 A cache is a file of JSON lines with mode 0600: a heading, then one row a line. Its time of change says when the source
 last confirmed it. A cache that cannot be used counts as none.
+
+The folder is ours alone, and so is each file: whoever writes to them says where logouts go. In a folder that is not, we
+make one of our own. It is opened without following links and judged as it is open, and files are named from there, so
+that nobody puts another in its place in between.
 """
 
 import asyncio
@@ -9,8 +13,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -19,7 +23,8 @@ from notifier.adapters.registries.readers import build_reader
 from notifier.domain.client_rows import Row, SourceAnswer, SourceFault, row_key
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.frozen import replace
-from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.domain.own_folder import why_not_own
+from notifier.settings.registry_settings import CACHE, RegistrySourceSettings
 
 VERSION = 1
 SINCE = "known_since"  # beside the metadata of a row in the cache; a release that does not know it passes it over
@@ -127,56 +132,59 @@ class Cache:
 
         `unusable` is told the file and the reason if there is a file that cannot be used.
         """
-        path = self._path(source)
-        if path is None:
+        if self._folder is None:
             return None
+        name = _name(source)
         try:
-            return _read(path, _identity(source))
+            with _own_folder(self._folder) as folder:
+                return _read(name, folder, _identity(source))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = str(error) if isinstance(error, _UnfitError) else type(error).__name__
-            unusable(str(path), reason)
+            unusable(str(self._folder / name), reason)
             return None
 
     def save(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
         """Keep the answer, with mode 0600. Never raises: a full disk costs only the cache, and is logged. Blocks."""
-        path = self._path(source)
-        if path is None:
+        if self._folder is None:
             return
-        beside = path.with_suffix(".new")
+        name = _name(source)
+        beside = f"{name}.new"
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(beside, answer, _identity(source))
-            beside.replace(path)
-        except OSError as error:
-            with suppress(OSError):  # the folder may be one that we may not enter
-                beside.unlink()
-            self._failing(source.called, error.strerror or type(error).__name__)
+            with _own_folder(self._folder, make=True) as folder:
+                try:
+                    _write(beside, folder, answer, _identity(source))
+                    os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                except OSError:
+                    with suppress(OSError):
+                        os.unlink(beside, dir_fd=folder)
+                    raise
+        except (OSError, _UnfitError) as error:
+            self._failing(source.called, _words(error))
         else:
             self._failed.pop(source.called, None)
 
     def confirm(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
         """Note that the source still answers so. Blocks."""
-        path = self._path(source)
-        if path is None:
+        if self._folder is None:
             return
         try:
-            os.utime(path, (answer.at, answer.at))
-        except OSError:
+            with _own_folder(self._folder) as folder:
+                os.utime(_name(source), (answer.at, answer.at), dir_fd=folder, follow_symlinks=False)
+        except (OSError, _UnfitError):
             self.save(source, answer)
 
     def forget(self, source: RegistrySourceSettings) -> None:
         """Delete what was saved of this source. Never raises. Blocks."""
-        path = self._path(source)
         try:
-            if path is not None:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            self._failing(source.called, error.strerror or type(error).__name__)
-
-    def _path(self, source: RegistrySourceSettings) -> Path | None:
-        return None if self._folder is None else self._folder / f"{source.called}.jsonl"
+            if self._folder is not None:
+                with _own_folder(self._folder) as folder:
+                    os.unlink(_name(source), dir_fd=folder)
+        except FileNotFoundError:
+            return
+        except (OSError, _UnfitError) as error:
+            self._failing(source.called, _words(error))
 
     def _failing(self, name: str, reason: str) -> None:
         if self._failed.get(name) != reason:
@@ -206,13 +214,58 @@ class _UnfitError(ValueError):
     """A cache that is whole and still cannot be used."""
 
 
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, _UnfitError) else getattr(error, "strerror", None) or type(error).__name__
+
+
+@contextmanager
+def _own_folder(root: Path, *, make: bool = False) -> Iterator[int]:
+    """The cache's folder, open: the one that the operator names, or ours within it. Raises OSError, _UnfitError."""
+    if make:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder = _open_own(root)
+    except _UnfitError:
+        if make:
+            with suppress(FileExistsError):
+                (root / CACHE).mkdir(mode=0o700)
+        folder = _open_own(root / CACHE)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _open_own(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise _UnfitError(f"{path} is a link or a file") from None
+    try:
+        _judge(descriptor, str(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _judge(descriptor: int, called: str) -> None:
+    why = why_not_own(os.fstat(descriptor), os.geteuid())
+    if why is not None:
+        raise _UnfitError(f"{called} {why}")
+
+
+def _name(source: RegistrySourceSettings) -> str:
+    return f"{source.called}.jsonl"
+
+
 def _identity(source: RegistrySourceSettings) -> str:
     """What tells that an answer is this source's: its settings, without how often it is asked."""
     members = source.model_dump_json(exclude={"every", "timeout", "name"}, exclude_defaults=True)
     return hashlib.sha256(members.encode()).hexdigest()
 
 
-def _write(path: Path, answer: SourceAnswer, identity: str) -> None:
+def _write(name: str, folder: int, answer: SourceAnswer, identity: str) -> None:
     heading = {
         "v": VERSION,
         "source": identity,
@@ -220,16 +273,17 @@ def _write(path: Path, answer: SourceAnswer, identity: str) -> None:
         "faults": [[each.path, each.text] for each in answer.faults],
         "rows": len(answer.rows),
     }
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
         file.write(json.dumps(heading) + "\n")
         for start in range(0, len(answer.rows), PART):
             file.writelines(json.dumps(_dated(row, answer)) + "\n" for row in answer.rows[start : start + PART])
             time.sleep(PAUSE)
         file.flush()
         os.fsync(file.fileno())
-    os.utime(path, (answer.at, answer.at))
+        os.utime(file.fileno(), (answer.at, answer.at))
 
 
 def _dated(row: Row, answer: SourceAnswer) -> Row:
@@ -237,8 +291,11 @@ def _dated(row: Row, answer: SourceAnswer) -> Row:
     return row if since is None else {**row, SINCE: since}
 
 
-def _read(path: Path, identity: str) -> SourceAnswer:
-    with path.open(encoding="utf-8") as file:
+def _read(name: str, folder: int, identity: str) -> SourceAnswer:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        _judge(descriptor, "it")
+        at = os.fstat(descriptor).st_mtime
         heading = json.loads(file.readline())
         if heading.get("v") != VERSION:
             raise _UnfitError("another release wrote it")
@@ -249,4 +306,4 @@ def _read(path: Path, identity: str) -> SourceAnswer:
         raise _UnfitError("it is damaged")
     faults = tuple(Mistake(str(place), str(text)) for place, text in heading["faults"])
     since = {row_key(row): float(str(row.pop(SINCE))) for row in rows if SINCE in row}
-    return SourceAnswer(rows=rows, at=path.stat().st_mtime, mark=heading["mark"], faults=faults, since=since)
+    return SourceAnswer(rows=rows, at=at, mark=heading["mark"], faults=faults, since=since)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import resource
 import stat
 import sys
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from notifier.adapters.registries.answers import Cache, HeldAnswers
 from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import Mistake
-from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.settings.registry_settings import RegistrySettings, RegistrySourceSettings
 from tests.adapters.registries.list_server import source
 
 ROWS = [{"client_id": f"c{number}", "notifier": {"claims": {"ä": [None, 1]}}} for number in range(1200)]
@@ -71,6 +73,8 @@ def _heading(file: Path, **changes: object) -> None:
         (lambda file: _heading(file, rows=3), "damaged"),
         (lambda file: _heading(file, source="else"), "settings of the source have changed"),
         (lambda file: (file.unlink(), file.mkdir()), "IsADirectoryError"),
+        (lambda file: file.chmod(0o660), "may be written to by others"),
+        (lambda file: (file.rename(file.with_name("a")), file.symlink_to(file.with_name("a"))), "OSError"),
     ],
 )
 def test_a_cache_that_cannot_be_used_counts_as_none(
@@ -85,6 +89,63 @@ def test_a_cache_that_cannot_be_used_counts_as_none(
     held.log_unusable()
     told = capsys.readouterr()
     assert reason in told.out + told.err
+
+
+def _link(folder: Path) -> None:
+    folder.rename(folder.with_name("aside"))
+    folder.symlink_to(folder.with_name("aside"))
+
+
+OPEN = [
+    lambda folder: folder.chmod(0o777),
+    lambda folder: folder.chmod(0o1777),
+    lambda folder: folder.chmod(0o770),
+    _link,
+]
+OTHERS = pytest.param(
+    lambda folder: os.chown(folder, 65534, 65534), marks=pytest.mark.skipif(os.geteuid() != 0, reason="root may chown")
+)
+
+
+@pytest.mark.parametrize("gave_away", [*OPEN, OTHERS])
+def test_a_folder_that_others_may_write_to_is_not_believed(tmp_path: Path, gave_away: Callable[[Path], object]) -> None:
+    """What lies in it may be anybody's. A folder of our own within it serves, as in a volume of Kubernetes."""
+    root = tmp_path / "cache"
+    cache = Cache(root)
+    cache.save(kind(), ANSWER)
+    assert RegistrySettings(cache=root).cache == root
+    gave_away(root)
+    assert cache.load(kind()) is None
+    cache.confirm(kind(), ANSWER)
+    assert RegistrySettings(cache=root).cache == root
+    own = root / "notifier"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    assert [file.name for file in own.iterdir()] == ["http.jsonl"]
+    assert Cache(root).load(kind()) is not None
+    cache.forget(kind())
+    assert Cache(root).load(kind()) is None
+
+
+@pytest.mark.parametrize("gave_away", [*OPEN, OTHERS])
+def test_a_folder_of_ours_that_others_have_got_is_refused(
+    tmp_path: Path, gave_away: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its path and the way out; a worker that runs takes nothing from it and writes nothing there."""
+    tmp_path.chmod(0o1777)
+    cache, own = Cache(tmp_path), tmp_path / "notifier"
+    cache.save(kind(), ANSWER)
+    gave_away(own)
+    with pytest.raises(
+        ValidationError, match=f"cache\n.*{own} (is a link|belongs|may be).*delete it.*chmod 700.*another folder"
+    ):
+        RegistrySettings(cache=tmp_path)
+    assert cache.load(kind()) is None
+    before = (own / "http.jsonl").stat()
+    cache.save(kind(), ANSWER)
+    cache.forget(kind())
+    assert (own / "http.jsonl").stat() == before
+    told = capsys.readouterr()
+    assert "registry_cache_not_written" in told.out + told.err
 
 
 def test_another_source_does_not_get_it(tmp_path: Path) -> None:
@@ -102,8 +163,8 @@ def test_a_folder_that_cannot_be_used_costs_the_cache_alone(
     """It is a file, is in one, or may not be entered. The source is read all the same."""
     (tmp_path / "file").touch()
     if folder == "no-way-in":
-        for name in ("stat", "unlink", "mkdir", "open"):
-            monkeypatch.setattr(Path, name, _refused)
+        monkeypatch.setattr(Path, "mkdir", _refused)
+        monkeypatch.setattr(os, "open", _refused)
     cache = Cache(tmp_path / folder)
     assert cache.load(kind()) is None
     cache.save(kind(), ANSWER)

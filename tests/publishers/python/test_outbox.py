@@ -3,9 +3,12 @@
 import asyncio
 import errno
 import logging
+import os
 import shutil
+import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +207,50 @@ async def test_a_folder_that_somebody_deletes(
         while publisher.state.written == 0:
             await publisher.publish(ended("b"))
         await queue.until(2)
+
+
+def _linked(folder: Path) -> None:
+    folder.rename(folder.parent / "aside")
+    folder.symlink_to(folder.parent / "aside")
+
+
+OTHERS = pytest.param(
+    lambda folder: os.chown(folder, 65534, 65534), marks=pytest.mark.skipif(os.geteuid() != 0, reason="root may chown")
+)
+
+
+@pytest.mark.parametrize("gave_away", [lambda it: it.chmod(0o777), lambda it: it.chmod(0o770), _linked, OTHERS])
+async def test_a_folder_that_others_may_write_to_is_refused(
+    amqp_url: str, queue: Queue, tmp_path: Path, gave_away: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing in it is published, and the log says the way out. The outbox itself may be open, as a volume is."""
+    await left(tmp_path, queue.prefix, "forged")
+    for path, gives in ((tmp_path / "0", gave_away), (tmp_path, lambda it: it.chmod(0o777))):
+        gives(path)
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
+        own = await publisher.publish(ended("own"))
+        await queue.until(1)
+        assert (tmp_path / "1" / "lock").exists()
+        assert stat.S_IMODE((tmp_path / "1").stat().st_mode) == 0o700
+    assert queue.ids == [own]
+    (told,) = {record.getMessage() for record in caplog.records if "cannot be taken over" in record.getMessage()}
+    assert f"{tmp_path / '0'} " in told
+    assert "look through them, then chmod 700 or chown it, or name another folder in outbox" in told
+
+
+async def test_a_folder_put_in_the_place_of_ours_is_not_read(
+    amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it can be within an open outbox: another is claimed at the next look."""
+    monkeypatch.setattr(of_publisher, "LOOK_EVERY", 0.05)
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
+        (tmp_path / "0").rename(tmp_path / "aside")
+        (tmp_path / "0").mkdir()
+        (tmp_path / "0").chmod(0o777)
+        await until((tmp_path / "1" / "lock").exists)
+        own = await publisher.publish(ended("own"))
+        await queue.until(1)
+    assert queue.ids == [own]
 
 
 async def test_a_disk_that_hangs_holds_up_no_sign_out(
