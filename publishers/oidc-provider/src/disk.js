@@ -7,7 +7,7 @@
 import { readFile, rename, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { within } from './failure.js'
-import { Inheritance, Place, codeOf } from './place.js'
+import { Inheritance, NotOurs, Place, codeOf } from './place.js'
 
 const TRY_AGAIN = 30_000
 const LOOKS = 4
@@ -110,7 +110,11 @@ export class Disk {
   /** The names of files that dead processes left, which are in our sub-folder now. */
   async takeOver () {
     return this.inheritance.takeOver(await this.placed(), (name, error) => this.log.again(`left ${name}`, {
-      level: 'error', event: 'not_taken_over', message: `what a process left in ${name} cannot be taken over (${codeOf(error)}): all processes must run as one user`
+      level: 'error',
+      event: 'not_taken_over',
+      message: error instanceof NotOurs
+        ? `${name} in outbox.folder is not taken over: ${error.message}`
+        : `what a process left in ${name} cannot be taken over (${codeOf(error)}): all processes must run as one user`
     }))
   }
 

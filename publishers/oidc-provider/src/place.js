@@ -10,10 +10,13 @@
  * A socket answers on its own machine alone. Where the owner ran on another (by the kernel's boot id), or the file system
  * has no sockets, its file `owner` counts, which it touches every 10 s: untouched for 90 s as we watch it, it is dead.
  * An owner that was merely slow then finds its folder gone, and claims another.
+ *
+ * What is found is published in the provider's name. So a folder that others may write to, or a link, is not taken over. The
+ * outbox folder itself may be open: a loose file in it then counts if it is our user's, or root's.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { constants, readFileSync } from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink, utimes, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink, utimes, writeFile } from 'node:fs/promises'
 import net from 'node:net'
 import { dirname, join } from 'node:path'
 
@@ -26,6 +29,11 @@ const STILL = 90_000
 const ABANDONED = 3_600_000
 const AT_ONCE = process.platform === 'linux' // a write is its own fsync: on a busy machine each step waits for a thread. Elsewhere O_SYNC promises less
 const NEW = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | (AT_ONCE ? constants.O_SYNC : 0)
+
+const OTHERS_WRITE = 0o022
+
+/** What others may have written. */
+export class NotOurs extends Error {}
 
 /** @param {unknown} error */
 export const codeOf = (error) => /** @type {NodeJS.ErrnoException} */ (error)?.code
@@ -169,9 +177,11 @@ export class Inheritance {
       const path = join(place.folder, entry.name)
       try {
         if (entry.isFile() && entry.name.endsWith('.json')) {
+          await refuseForeign(path, place)
           await rename(path, join(place.path, entry.name))
           files.push(entry.name)
-        } else if (entry.isDirectory() && entry.name !== place.name && ofOneProvider(entry.name, place.name) && await this.#isDead(path, entry.name)) {
+        } else if ((entry.isDirectory() || entry.isSymbolicLink()) && entry.name !== place.name && ofOneProvider(entry.name, place.name) && await this.#isDead(path, entry.name)) {
+          await refuseOpen(path)
           const inside = join(place.path, `taken-${entry.name}`)
           await rename(path, inside)
           this.watched.delete(entry.name)
@@ -202,6 +212,20 @@ export class Inheritance {
     this.watched.set(name, { mtime, since: this.clock() })
     return false
   }
+}
+
+/** @param {string} path Of what a process left. */
+async function refuseOpen (path) {
+  const seen = await lstat(path)
+  if (seen.isSymbolicLink()) throw new NotOurs('it is a link. Remove it')
+  if (seen.mode & OTHERS_WRITE) throw new NotOurs(`others may write to it (mode ${(seen.mode & 0o777).toString(8)}), so anybody may have put its events there. Look through them, then chmod 700 it, or remove it (opened again at each start of a pod: set fsGroupChangePolicy: OnRootMismatch)`)
+}
+
+/** @param {string} path Of a loose file. @param {Place} place */
+async function refuseForeign (path, place) {
+  if (!((await stat(place.folder)).mode & OTHERS_WRITE)) return
+  const [file, ours] = await Promise.all([lstat(path), stat(place.path)])
+  if (file.uid !== ours.uid && file.uid !== 0) throw new NotOurs('others may write to the outbox folder, and the file is another user\'s. Look into it, then chown it, or remove it')
 }
 
 /** Whether both are of providers with the same issuer. @param {string} name @param {string} ours */

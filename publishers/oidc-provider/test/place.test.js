@@ -1,7 +1,7 @@
 /** Sub-folders of the outbox: each process has its own, and takes over those of the dead, once, and never a living one's. */
 import assert from 'node:assert/strict'
 import { fork, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { test } from 'node:test'
@@ -184,4 +184,56 @@ test('a path longer than the kernel takes for sockets works as well', async (t) 
   assert.deepEqual(await new Inheritance().takeOver(other, never), [])
   await one.release()
   assert.deepEqual(await new Inheritance().takeOver(other, never), ['1-events.json'])
+})
+
+test('what others may have written is not taken over and told, a link neither; the rest is', async (t) => {
+  const folder = folderOf(t)
+  const left = await Promise.all(['open', 'group', 'linked', 'readable'].map(async (stem) => {
+    const dead = await Place.claim(folder, ISSUER)
+    await dead.write(`1-${stem}-events`, '.json', JSON.stringify({ lane: 'events', session: null, event: { id: stem } }))
+    await dead.release()
+    return dead
+  }))
+  const [open, group, linked, readable] = left.map(({ path }) => path)
+  chmodSync(open, 0o777)
+  chmodSync(group, 0o2770)
+  const elsewhere = folderOf(t)
+  renameSync(linked, join(elsewhere, 'linked'))
+  symlinkSync(join(elsewhere, 'linked'), linked)
+  chmodSync(readable, 0o755)
+  const log = keptLog()
+  const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(log), () => {}, ISSUER)
+  t.after(() => outbox.close())
+  await outbox.takeOver()
+  assert.deepEqual([...outbox.ready.events.keys()], ['1-readable-events'])
+  assert.deepEqual([filesIn(open, '.json'), filesIn(group, '.json'), filesIn(elsewhere, '.json')], [['1-open-events.json'], ['1-group-events.json'], ['1-linked-events.json']])
+  const told = log.of('not_taken_over').map(({ message }) => message).sort()
+  assert.equal(told.length, 3)
+  for (const [at, mode] of [[0, 'mode 777'], [1, 'mode 770'], [2, 'is a link']]) {
+    assert.ok(told.some((message) => message.startsWith(`${left[at].name} in outbox.folder is not taken over`) && message.includes(mode)), told.join('\n'))
+  }
+  chmodSync(open, 0o700) // the way out
+  await outbox.takeOver()
+  assert.ok(outbox.ready.events.has('1-open-events'))
+})
+
+test('the outbox folder may be open, as volumes are: our sub-folder is not', async (t) => {
+  const folder = folderOf(t)
+  chmodSync(folder, 0o777)
+  const place = await placeOf(t, folder)
+  assert.equal(statSync(place.path).mode & 0o777, 0o700)
+})
+
+test('a loose file of another user is left where others may write to the outbox folder', { skip: process.getuid() !== 0 && 'only root gives files away' }, async (t) => {
+  const folder = folderOf(t)
+  const place = await placeOf(t, folder)
+  for (const name of ['ours.json', 'theirs.json']) writeFileSync(join(folder, name), '{}')
+  chownSync(join(folder, 'theirs.json'), 65534, 65534)
+  chmodSync(folder, 0o1777)
+  const told = []
+  assert.deepEqual(await new Inheritance().takeOver(place, (name, error) => told.push([name, error.message])), ['ours.json'])
+  assert.deepEqual(told.map(([name]) => name), ['theirs.json'])
+  assert.match(told[0][1], /another user's.*chown/)
+  chmodSync(folder, 0o755)
+  assert.deepEqual(await new Inheritance().takeOver(place, never), ['theirs.json'])
 })

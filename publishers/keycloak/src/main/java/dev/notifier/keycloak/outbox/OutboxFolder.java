@@ -8,12 +8,15 @@ import java.nio.channels.FileChannel;
 import java.nio.channels.FileLock;
 import java.nio.channels.OverlappingFileLockException;
 import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.FileSystemException;
 import java.nio.file.Files;
+import java.nio.file.LinkOption;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.FileAttribute;
+import java.nio.file.attribute.PosixFileAttributes;
 import java.nio.file.attribute.PosixFilePermission;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.util.ArrayList;
@@ -21,13 +24,16 @@ import java.util.Collection;
 import java.util.List;
 import java.util.Set;
 import java.util.stream.Stream;
+import org.jboss.logging.Logger;
 
 /**
  * The folder of one process, below the setting's: numbered, and locked while its process lives.
  *
- * `.part` is being written; `.pending` is on disk, and its session may live; `.json` waits to be published.
+ * `.part` is being written; `.pending` is on disk, and its session may live; `.json` waits to be published. What is in it is
+ * published in Keycloak's name: one that others may write to, or a link, is refused. The setting's folder itself may be open.
  */
 final class OutboxFolder implements AutoCloseable {
+    private static final Logger LOG = Logger.getLogger(OutboxFolder.class);
     static final String PENDING = ".pending";
     static final String READY = ".json";
     static final String TRIAL = "trial-";
@@ -36,6 +42,8 @@ final class OutboxFolder implements AutoCloseable {
     private static final int MOST_FOLDERS = 1_000;
     private static final FileAttribute<Set<PosixFilePermission>> OURS_ALONE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
     private static final FileAttribute<Set<PosixFilePermission>> OUR_FILE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"));
+
+    private static final Set<PosixFilePermission> OTHERS_WRITE = Set.of(PosixFilePermission.GROUP_WRITE, PosixFilePermission.OTHERS_WRITE);
 
     private final Path folder;
     private final FileChannel lockFile;
@@ -47,7 +55,11 @@ final class OutboxFolder implements AutoCloseable {
         this.lock = lock;
     }
 
-    /** The first folder that no living process has. */
+    /**
+     * The first folder that no living process has.
+     *
+     * @throws IOException if it cannot be used, or others may write to it
+     */
     static OutboxFolder claim(Path base) throws IOException {
         if (!Files.isDirectory(base)) {
             Files.createDirectories(base, OURS_ALONE);
@@ -59,6 +71,7 @@ final class OutboxFolder implements AutoCloseable {
             } catch (FileAlreadyExistsException there) {
                 // of an earlier process, or of one that lives
             }
+            refuseOpen(place);
             OutboxFolder claimed = tryClaim(place);
             if (claimed != null) {
                 claimed.sync();
@@ -68,21 +81,42 @@ final class OutboxFolder implements AutoCloseable {
         throw new IOException("all " + MOST_FOLDERS + " folders below " + base + " are in use");
     }
 
-    /** Those that dead processes have left, each locked. The caller closes them. */
+    /** Those that dead processes have left, each locked. The caller closes them. One that cannot be taken over is told and left. */
     List<OutboxFolder> orphans() throws IOException {
         List<OutboxFolder> found = new ArrayList<>();
         try (Stream<Path> places = Files.list(folder.getParent())) {
             for (Path place : places.filter(each -> each.getFileName().toString().matches("\\d+") && !each.equals(folder)).toList()) {
-                if (isEmpty(place)) {
-                    continue;
-                }
-                OutboxFolder claimed = tryClaim(place);
-                if (claimed != null) {
-                    found.add(claimed);
+                try {
+                    OutboxFolder claimed = tryTakeOver(place);
+                    if (claimed != null) {
+                        found.add(claimed);
+                    }
+                } catch (IOException failed) { // once a minute, as the keeper looks
+                    LOG.errorf("notifier: what a process left is not taken over: %s", failed);
                 }
             }
         }
         return found;
+    }
+
+    private static OutboxFolder tryTakeOver(Path place) throws IOException {
+        if (isEmpty(place)) {
+            return null;
+        }
+        refuseOpen(place);
+        return tryClaim(place);
+    }
+
+    private static void refuseOpen(Path place) throws IOException {
+        PosixFileAttributes seen = Files.readAttributes(place, PosixFileAttributes.class, LinkOption.NOFOLLOW_LINKS);
+        if (seen.isSymbolicLink()) {
+            throw new FileSystemException(place.toString(), null, "it is a link, and events wait in folders of their own: remove the link");
+        }
+        if (seen.permissions().stream().anyMatch(OTHERS_WRITE::contains)) {
+            throw new FileSystemException(place.toString(), null, "others may write to it (" + PosixFilePermissions.toString(seen.permissions())
+                    + "), so anybody may have put its events there: look through them, then chmod 700 it, or move it away"
+                    + " (opened again at each start of a pod: set fsGroupChangePolicy: OnRootMismatch)");
+        }
     }
 
     private static boolean isEmpty(Path place) throws IOException {

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.notifier.keycloak.event.Ending;
@@ -28,6 +29,8 @@ import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class OutboxTest {
     @TempDir
@@ -46,6 +49,11 @@ class OutboxTest {
     @AfterEach
     void close() {
         open.forEach(Outbox::close);
+    }
+
+    /** One that is there already, with this mode whatever the umask. */
+    private Path folder(String name, String mode) throws IOException {
+        return Files.setPosixFilePermissions(Files.createDirectories(base.resolve(name)), PosixFilePermissions.fromString(mode));
     }
 
     private static Ending ending(String id, Lane lane) {
@@ -185,6 +193,49 @@ class OutboxTest {
         assertTrue(Files.exists(base.resolve("1").resolve(slip.name() + ".json")));
     }
 
+    @ParameterizedTest
+    @ValueSource(strings = {"rwxrwxrwx", "rwxrwx---", "rwx----w-"})
+    void aFolderThatOthersMayWriteToIsRefusedAtTheStart(String mode) throws Exception {
+        folder("0", mode);
+        String said = assertThrows(IOException.class, this::outbox).toString();
+        assertTrue(said.contains(base.resolve("0") + ": others may write to it (" + mode + ")"), said);
+        assertTrue(said.contains("chmod 700"), said);
+        assertFalse(Files.exists(base.resolve("0").resolve("lock")));
+        folder("0", "rwxr-xr-x"); // who only reads says nothing
+        outbox();
+    }
+
+    @Test
+    void aFolderThatIsALinkIsRefusedAtTheStart() throws Exception {
+        Path elsewhere = folder("elsewhere", "rwx------");
+        Files.createSymbolicLink(base.resolve("0"), elsewhere);
+        String said = assertThrows(IOException.class, this::outbox).toString();
+        assertTrue(said.contains(base.resolve("0") + ": it is a link"), said);
+        assertFalse(Files.exists(elsewhere.resolve("lock")));
+    }
+
+    @Test
+    void theSettingsFolderMayBeOpenAsKubernetesVolumesAre() throws Exception {
+        folder(".", "rwxrwxrwx");
+        outbox();
+        assertEquals("rwx------", PosixFilePermissions.toString(Files.getPosixFilePermissions(base.resolve("0"))));
+    }
+
+    @Test
+    void whatOthersMayHaveWrittenIsNotTakenOverAndTheRestIs() throws Exception {
+        Outbox outbox = outbox();
+        String file = "1600000000000-0a0b0c0d-00000000-events-1.json";
+        Files.write(folder("1", "rwxrwxrwx").resolve(file), ending("forged", Lane.EVENTS).line());
+        Files.write(folder("elsewhere", "rwx------").resolve("2" + file), ending("linked", Lane.EVENTS).line());
+        Files.createSymbolicLink(base.resolve("2"), base.resolve("elsewhere"));
+        Files.write(folder("3", "rwx------").resolve("3" + file), ending("left", Lane.EVENTS).line());
+        outbox.start(living());
+        until(() -> !waitingQuietly(outbox).isEmpty());
+        assertEquals(List.of("left"), waiting(outbox, Lane.EVENTS));
+        assertTrue(Files.exists(base.resolve("1").resolve(file)));
+        assertTrue(Files.exists(base.resolve("elsewhere").resolve("2" + file)));
+    }
+
     @Test
     void aLookUpThatFailsKeepsTheFile() throws Exception {
         Outbox outbox = outbox();
@@ -283,7 +334,7 @@ class OutboxTest {
 
     @Test
     void aFileThatIsNoEventIsReadAsNone() throws Exception {
-        Files.writeString(Files.createDirectory(base.resolve("0")).resolve("stray.json"), "hello\n");
+        Files.writeString(folder("0", "rwx------").resolve("stray.json"), "hello\n");
         Outbox outbox = outbox();
         outbox.start(living());
         until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
@@ -296,7 +347,7 @@ class OutboxTest {
 
     @Test
     void itsAgeIsInItsName() throws Exception {
-        Files.write(Files.createDirectory(base.resolve("0")).resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), ending("a", Lane.BULK).line());
+        Files.write(folder("0", "rwx------").resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), ending("a", Lane.BULK).line());
         Outbox outbox = outbox();
         outbox.start(living());
         until(() -> !outbox.lane(Lane.BULK).isEmpty());
