@@ -193,11 +193,17 @@ class Cache:
 
 
 def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
-    """The answer with since when the source names its clients. Those of its first answer it always had."""
+    """The answer with since when the source names its clients. Those of its first answer it always had.
+
+    A client whose row names its issuer in another way is no new one: else two answers could empty a list.
+    """
     if last is None:
         return answer
-    before = dict.fromkeys(map(row_key, last.rows), 0.0) | dict(last.since)
-    found = {key: before.get(key, answer.at) for key in map(row_key, answer.rows)}
+    before: dict[str, float] = {}
+    for key in map(row_key, last.rows):
+        at = last.since.get(key, 0.0)
+        before[key[1]] = min(at, before.get(key[1], at))
+    found = {key: before.get(key[1], answer.at) for key in map(row_key, answer.rows)}
     return replace(answer, since={key: at for key, at in found.items() if at > answer.at - DAY})
 
 

@@ -153,3 +153,13 @@ def test_a_source_that_is_dropped_has_no_clients(tmp_path: Path, capsys: pytest.
     told = capsys.readouterr()
     assert "registry_loss_accepted" in told.out + told.err
     assert source.says(GOOD, *NAMES) == Taken(answer=source.live.answers.held(source.settings.sources[0]))
+
+
+def test_a_client_is_no_new_one_because_its_row_names_its_issuer(tmp_path: Path) -> None:
+    """Else a poisoned list could spell the issuer out first, and lose all clients then."""
+    source = Source(tmp_path)
+    source.says(GOOD, *NAMES)
+    rows = [{"client_id": name, "issuer": ISS, "backchannel_logout_uri": f"{GOOD}/{name}"} for name in NAMES]
+    source.live.take_answer("own", SourceAnswer(rows=rows, at=time.time(), mark="8"), accepted_by=None)
+    assert source.says(GOOD).held_back is not None
+    assert source.told == at(GOOD, *NAMES)
