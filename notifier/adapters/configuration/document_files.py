@@ -18,6 +18,7 @@ from notifier.domain.errors import ConfigurationError, Mistake
 
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR = "tag:yaml.org,2002:str"
+_LONGEST = 100  # characters of what is no text. Numbers to the base of 60 (`1:30`) take quadratic time
 
 
 def read_text(path: Path) -> str:
@@ -80,6 +81,8 @@ def _resolve(text: str) -> object:
 def _tagged(text: str, tag: str) -> object:
     if tag in (_STR, "tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"):
         return text
+    if len(text) > _LONGEST:
+        raise ValueError("too long")
     constructor = yaml.SafeLoader("")
     return constructor.construct_object(yaml.ScalarNode(tag, text), deep=True)
 
@@ -130,7 +133,7 @@ class _Builder:
         if (tag is None and plain and text[:1] in self._ambiguous) or (tag is not None and tag != "!"):
             try:
                 value = _resolve(text) if tag is None else _tagged(text, tag)
-            except (yaml.YAMLError, ValueError):
+            except (yaml.YAMLError, ValueError, LookupError, AttributeError):  # `!!bool x`, `!!timestamp x`
                 what = "date, time or number it looks like" if tag is None else f"{tag} it is marked as"
                 _fail(event, f"this cannot be read as the {what}; if it is a text, put it in quotes")
         if event.anchor is not None:

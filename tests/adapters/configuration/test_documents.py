@@ -52,3 +52,14 @@ class TestYaml:
         with pytest.raises(ConfigurationError) as caught:
             read_document(write(tmp_path, text))
         assert "line 1, column" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    ["1" + ":1" * 100, "1" + ":1" * 1000 + ".5", "!!int 1" + ":1" * 100, "!!bool x", "!!timestamp x"],
+    ids=["base 60", "base 60, too large", "tagged", "no bool", "no time"],
+)
+def test_what_is_no_number_in_reasonable_time_is_a_mistake(scalar: str) -> None:
+    """PyYAML takes quadratic time for a number to the base of 60, and raises what is no ValueError for others."""
+    with pytest.raises(yaml.MarkedYAMLError, match="cannot be read as the"):
+        parse_yaml(f"[{scalar}]")
