@@ -207,6 +207,22 @@ def test_check_warns_of_an_issuer_that_relies_on_addresses_of_events(
     assert len(warnings) == (told is not None)
 
 
+def test_check_warns_of_senders_that_publishers_leave_out(made: Path, tmp_path: Path) -> None:
+    """Whoever names the identity server there refuses everybody else, also those that the files let speak."""
+    (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
+    (tmp_path / "k.pem").chmod(0o600)
+    (tmp_path / "bound.yaml").write_text(yaml.safe_dump([_BOUND]))
+    (tmp_path / "bound.yaml").chmod(0o600)
+    (tmp_path / "secret").write_text("a-secret-of-the-source")
+    posts = {"http": {"header": "Authorization", "value_file": "secret"}}
+    issuer = {"keys": [{"file": "k.pem"}], "publishers": ["broker-user", "named"]}
+    sources = {"web": {**_MAPPED, **posts}, "named": {**_MAPPED, **posts}}
+    write(tmp_path, {"issuers": {ISS: issuer}, "api": {"tokens_file": "bound.yaml"}, "sources": sources})
+    loaded = notifier("check", "-c", "n.yaml", "--offline", "--json", cwd=tmp_path)
+    warnings = [each for each in json.loads(loaded.stdout)["warnings"] if each["path"].endswith("publishers")]
+    assert [each["text"].split(":")[1] for each in warnings] == [" add web", " add idp"], loaded.stdout
+
+
 def test_check_warns_of_what_no_signature_covers(made: Path, tmp_path: Path) -> None:
     """Headers beside a signed body, and types that a Security Event Token never has."""
     (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())

@@ -22,7 +22,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "no issuer, and several are configured": ({"event": EVENT, "issuer": None}, {"issuer": f'issuers: {{"{ISS}": '}),
     "no issuer, where documents name one": (
         {"preset": "duende", "issuer": None},
-        {"issuer": "there are 2: the one it"},
+        {"issuer": "there are 2 issuers: the one it"},
     ),
     "issuers, and nothing that says which": (
         {"event": EVENT, "issuer": None, "issuers": {"demo": DEMO}},

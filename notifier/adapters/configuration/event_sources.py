@@ -160,7 +160,8 @@ class _Making:
         given = self.given
         if self.issuers and self._only() is None and given.issuers is None:
             each = ", ".join(f'"{iss}": "{iss}"' for iss in self.issuers)
-            text = f"is required, since there are {len(self.issuers)}: the one it speaks for; or issuers: {{{each}}}"
+            count = len(self.issuers)
+            text = f"is required, since there are {count} issuers: the one it speaks for, or issuers: {{{each}}}"
             self.wrong("issuer", text)
         places = {} if given.issuer is None else {"issuer": given.issuer}
         places |= {f"issuers.{name}": iss for name, iss in (given.issuers or {}).items()}

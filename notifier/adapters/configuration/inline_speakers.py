@@ -1,4 +1,4 @@
-"""Warns of issuers whose clients only an event could say how to reach, while no event's word counts there."""
+"""Warns of what `publishers` leaves unheard: addresses that no event may say, and senders that it does not name."""
 
 from collections.abc import Iterator, Sequence
 
@@ -32,6 +32,27 @@ def unheard_addresses(settings: Settings, registry: Registry, tokens: Sequence[A
         if not named and not _is_vouched_for(iss, settings, tokens or ()):
             text = "an event's own address counts only from the identity server: name its user or API token here"
             yield Mistake(path, f"{_RELIES}, and {text} (registry.inline)")
+
+
+def unnamed_speakers(settings: Settings, registry: Registry, tokens: Sequence[ApiToken] | None) -> Iterator[Mistake]:
+    """Yield a warning for each sender that is meant to speak for an issuer whose `publishers` do not name it."""
+    for iss, issuer in settings.issuers.items():
+        if issuer.publishers is None:
+            continue
+        senders = {
+            f"source {name}": name
+            for name, source in registry.sources.items()
+            if settings.sources[name].http is not None and iss in source.speaks_for
+        }
+        senders |= {
+            f"API token {token.name}": token.name
+            for token in tokens or ()
+            if "publish" in token.scopes and iss in (token.issuers or ())
+        }
+        for sender, name in senders.items():
+            if name not in issuer.publishers:
+                text = f"does not name {name}, so every event of the {sender} is refused: add {name}"
+                yield Mistake(f'issuers["{iss}"].publishers', text)
 
 
 def _has_clients(iss: str, settings: Settings, registry: Registry) -> bool:

@@ -11,7 +11,7 @@ from cryptography.fernet import MultiFernet
 from notifier.adapters.configuration.config_file import examine_settings, read_credentials, read_subject_key
 from notifier.adapters.configuration.event_sources import compile_sources
 from notifier.adapters.configuration.file_watch import Stamp, stamps_of
-from notifier.adapters.configuration.inline_speakers import unheard_addresses
+from notifier.adapters.configuration.inline_speakers import unheard_addresses, unnamed_speakers
 from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.adapters.configuration.upstream_issuers import upstream_mistakes, upstream_warnings
@@ -158,6 +158,7 @@ def _warnings(settings: Settings, layered: Layered, tokens: Sequence[ApiToken] |
     yield from _realms_by_name(layered.registry)
     yield from _tokens_of_others(layered.registry)
     yield from unheard_addresses(settings, layered.registry, tokens)
+    yield from unnamed_speakers(settings, layered.registry, tokens)
     yield from _beyond_signatures(settings, layered.registry)
     if settings.api is None:
         text = "has no effect without a section `api`, which opens the listener"
@@ -201,7 +202,7 @@ def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:
             if client.token.typ == "JWT" and client.token.audience:
                 others = ", ".join(client.token.audience)
                 text = f"its tokens have typ JWT and are for {others} too, which may believe them: leave one away"
-                yield Mistake(f"client {client.client_id!r}", text)
+                yield Mistake(f"client {client.client_id!r} of {iss}", text)
 
 
 def _mistakes_at_start(settings: Settings) -> list[Mistake]:

@@ -62,8 +62,8 @@ def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
         of = source.speaks_for(tuple(known))
         if not of and source.file is None:
             text = (
-                f"is required, since there are {len(known)} issuers: write issuer: {next(iter(known), 'ISS')}, or"
-                " issuers: [ISS, ISS] for those whose clients it may have"
+                f"is required, since there are {len(known)} issuers: write issuer: {next(iter(known), 'ISS')} if it may"
+                f" have the clients of that one alone, or issuers: [{', '.join(known)}]"
             )
             yield Mistake(f"registry.sources[{nth}].issuer", text)
         for iss in of:

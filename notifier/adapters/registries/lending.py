@@ -23,7 +23,7 @@ _TOLD_AT = ("backchannel_logout_uri", "frontchannel_logout_uri")
 _ON_THE_WAY_TO_KEYS = frozenset({"notifier.proxy", "notifier.egress"})  # headers never go there
 _OF_NO_ORIGIN = (
     "belongs to the origins that a file names, and none is named: write the client's address in this file, or"
-    " notifier.origins: [https://shop.example.com]"
+    " notifier.origins: [ORIGIN], its scheme, host and port, such as https://shop.example.com"
 )
 
 

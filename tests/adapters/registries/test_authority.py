@@ -228,7 +228,8 @@ def test_a_source_that_nothing_bounds_is_refused(tmp_path: Path) -> None:
     """Where there are several issuers. The line to write is in the error."""
     sources = [{"http": LIST}]
     wrong = mistakes(tmp_path, "[]", ONE, TWO, registry={"sources": sources})
-    assert "issuer: https://id.example.com" in wrong["registry.sources[0].issuer"]
+    assert f"write issuer: {ONE} if" in wrong["registry.sources[0].issuer"]
+    assert f"issuers: [{ONE}, {TWO}]" in wrong["registry.sources[0].issuer"]
     for refused in ({"issuer": ONE, "issuers": [TWO], "http": LIST}, {"file": "clients.yaml", "clients": ["a"]}):
         with pytest.raises(ConfigurationError):
             settings(tmp_path, "[]", registry={"sources": [refused]})
@@ -253,7 +254,7 @@ def test_a_file_that_asks_for_a_token_of_others_is_warned(tmp_path: Path) -> Non
     settings(tmp_path, json.dumps([row(name, notifier=said) for name, said in given.items()]))
     (tmp_path / "key.pem").write_bytes(pem("RS256"))
     loaded = load(tmp_path / "notifier.json", {})
-    assert [each.path for each in loaded.warnings] == ["client 'a'"]
+    assert [each.path for each in loaded.warnings] == [f"client 'a' of {ONE}"]
 
 
 def test_an_alias_of_a_file_is_taken_by_no_list_before_it(tmp_path: Path) -> None:
