@@ -69,12 +69,6 @@ class Clients(LoopbackServer):
         """The sessions that one client heard of, in order."""
         return [hit.who for hit in self.at(path)]
 
-    def add_past(self, path: str, who: str, *, times: int, accepted: int) -> None:
-        """As if so many requests had come for that session, of which this one was the first accepted."""
-        for nth in range(1, times + 1):
-            self.hits.append(Hit(path=path, token="", claims={"sid": who}, header={}, at=0.0, nth=nth))
-        self.accepted[path, who] = accepted
-
     async def until(self, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
         """Return once the condition holds. It is looked at after each request and each success."""
         try:

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import aio_pika
 
 from tests.system.clients import Clients, Hit
-from tests.system.command import notifier
 from tests.system.site import ISSUER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -88,54 +86,3 @@ async def test_on_the_embedded_queue(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / "q.db")) as database:
             whole = str(database.execute("SELECT * FROM outcomes").fetchall())
         assert "alice" not in whole
-
-
-async def test_a_missing_exchange_holds_up_nobody(amqp_url: str, prefix: str, tmp_path: Path) -> None:
-    """It is deleted while the worker runs: every delivery comes all the same, and the worker stops as always."""
-    async with Clients() as clients:
-        site = Site(tmp_path, amqp_url, prefix)
-        site.config["outcomes"] = "all"
-        site.write()
-        site.write_clients([client("takes", clients.url("takes"))])
-        async with worker(site) as running:
-            async with await aio_pika.connect(amqp_url) as connection:
-                channel = await connection.channel()
-                await channel.exchange_delete(f"{prefix}.outcomes")
-            for number in range(EVENTS):
-                await running.post({"iss": ISSUER, "sid": f"s{number}", "clients": ["takes"]})
-            await clients.until_told("takes", [f"s{number}" for number in range(EVENTS)], PATIENCE)
-            await running.until_metric(EVENTS, "deliveries_settled_total", fate="delivered")
-            assert await running.stop() == 0
-
-
-async def test_a_report_is_made_beside_a_worker(tmp_path: Path) -> None:
-    """`notifier report`: the file is read, and nothing is collected first."""
-    async with Clients(lambda hit: 403 if hit.path == "/refuses" else 200) as clients:
-        site = Site(tmp_path, "sqlite:q.db")
-        site.config["outcomes"] = "all"
-        site.config["delivery"] |= {"timeout": "60s"}
-        site.write()
-        site.write_clients([client(name, clients.url(name)) for name in ("takes", "refuses", "idle")])
-        async with worker(site) as running:
-            for number in range(5):
-                await running.post(
-                    {"iss": ISSUER, "sid": f"s{number}", "clients": ["takes", "refuses"], "ended_at": moment()}
-                )
-            await running.until_metric(5, "deliveries_settled_total", fate="delivered")
-            await running.until_metric(5, "deliveries_settled_total", fate="dead")
-            assert await running.stop() == 0
-    done = notifier("report", "-c", "notifier.yaml", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    by_client = {each["client_id"]: each for each in json.loads(done.stdout)["clients"]}
-    assert (by_client["takes"]["delivered"], by_client["takes"]["share"]) == (5, 1)
-    assert 0 < by_client["takes"]["median_seconds"] < 60
-    assert by_client["refuses"]["reasons"] == [{"reason": "refused", "dead": 5, "retries": 0}]
-    assert (by_client["refuses"]["failing"], by_client["takes"]["failing"]) == (True, False)
-    told = json.loads(done.stdout)
-    assert (told["total"]["got_nothing"], told["untold"]) == (1, [{"iss": ISSUER, "client_id": "idle"}])
-    with closing(sqlite3.connect(tmp_path / "q.db")) as database:
-        assert database.execute("SELECT count(*) FROM outcomes").fetchone() == (10,)
-
-
-def moment() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

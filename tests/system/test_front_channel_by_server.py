@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -89,20 +88,3 @@ async def test_each_client_is_asked_once_with_iss_and_sid(place: tuple[str, str]
         assert len(clients.asked) == 2
         assert "secret-session" not in running.log
         assert await running.stop() == 0
-
-
-async def test_a_worker_that_is_killed_between_two_calls_loses_none(place: tuple[str, str], tmp_path: Path) -> None:
-    """One that is down and one that hangs are asked again by the next worker; neither holds up others."""
-    async with site_of(tmp_path, place) as (site, clients):
-        clients.down, clients.hung = {"/down"}, {"/hung"}
-        async with worker(site) as running:
-            assert (await running.post(event(1, ["down", "hung", "shop"])))[0] == 202
-            await clients.server.until(lambda: clients.counts.keys() >= {"/down", "/hung", "/shop"})
-            running.send(signal.SIGKILL)
-            await running.ended()
-        clients.down, clients.hung = set(), set()
-        before = clients.counts
-        async with worker(site) as running:
-            await clients.server.until(lambda: all(clients.counts[path] > before[path] for path in ("/down", "/hung")))
-            await running.until_metric(0, "in_flight")
-            assert await running.stop() == 0

@@ -16,7 +16,6 @@ import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import aio_pika
 import pytest
 import structlog
 import typer.main
@@ -127,16 +126,17 @@ async def run_sample(code: str, url: str, prefix: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("language", "file"),
-    [("python", "publish.py"), ("csharp", "Publish.cs"), ("java", "Publish.java"), ("js", "publish.mjs")],
+    [
+        ("python", "publish.py"),
+        ("csharp", "Publish.cs"),
+        ("java", "Publish.java"),
+        ("js", "publish.mjs"),
+        ("sh", "publish.sh"),
+    ],
 )
 def test_the_samples_that_are_printed_are_the_files_of_docs_examples(language: str, file: str) -> None:
     """So that they can be run as they are."""
     assert (ROOT / "docs/examples" / file).read_text() in blocks(PUBLISHING, language)
-
-
-def test_the_request_that_is_printed_is_the_file_of_docs_examples() -> None:
-    """Likewise for HTTP."""
-    assert (ROOT / "docs/examples/publish.sh").read_text() in blocks(PUBLISHING, "sh")
 
 
 async def test_the_sample_that_keeps_its_connection_publishes_many(amqp_url: str, prefix: str) -> None:
@@ -275,33 +275,6 @@ async def test_with_the_permissions_that_are_printed_each_does_its_work_and_no_m
     status, output = await run_sample(forgery, publisher, "notifier")
     assert (status, "access to exchange 'amq.default'" in output) == (1, True), output
     assert len(await taken(worker, "notifier")) == 2
-    await replied(worker, publisher)
-
-
-async def replied(worker: str, publisher: str) -> None:
-    """A publisher is told what became of its event: direct reply-to needs no permission beside that to publish."""
-    queue = RabbitQueue(rabbit_options(worker))
-    queue.side_channel.listen(lambda: b"", lambda _who, _body: None)
-    await queue.open()
-    replies: asyncio.Queue[bytes] = asyncio.Queue()
-    try:
-        async with asyncio.timeout(60), await aio_pika.connect(publisher) as connection:
-            await queue.ready()
-            channel = await connection.channel()
-            inbox = await channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
-
-            async def keep(message: aio_pika.abc.AbstractIncomingMessage) -> None:
-                replies.put_nowait(message.body)
-
-            await inbox.consume(keep, no_ack=True)
-            events = await channel.get_exchange("notifier.events", ensure=False)
-            await events.publish(aio_pika.Message(b"{}", reply_to="amq.rabbitmq.reply-to"), "session.ended")
-            found = await until(lambda: queue.browse("events", 10), lambda found: len(found) == 3)
-            assert found[-1].reply_to is not None
-            queue.side_channel.reply(found[-1].reply_to.to, None, b"told")
-            assert await replies.get() == b"told"
-    finally:
-        await queue.close()
 
 
 # ── closed lists ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,14 +4,13 @@ import asyncio
 import json
 import signal
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 from aiohttp import web
 
 from tests.adapters.registries.list_server import page, serving
 from tests.system.broker import broker
-from tests.system.clients import Answer, Clients, Hit, verify_all
+from tests.system.clients import Clients
 from tests.system.command import notifier
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
@@ -25,27 +24,6 @@ def event(sid: str, client_id: str = "shop") -> dict[str, object]:
 async def reload(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
     """`notifier reload`."""
     return await asyncio.to_thread(notifier, "reload", "-c", "notifier.yaml", *options, cwd=site.folder)
-
-
-async def test_a_corrected_uri_serves_the_delivery_that_waits(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """The first attempt goes to the old URI, the retry to the one that is registered by then."""
-
-    def judge(hit: Hit) -> Answer:
-        return web.Response(status=503, headers={"Retry-After": "600"}) if hit.path == "/shop" else 200
-
-    async with Clients(judge) as clients, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, amqp_url, prefix)
-        site.write_clients([client("shop", clients.url("shop"))])
-        async with worker(site) as running:
-            await rabbit.publish(event("s1"))
-            await clients.until_told("shop", ["s1"])
-            site.write_clients([client("shop", clients.url("new"))])
-            await running.until_said("reloaded")
-            await clients.until_told("new", ["s1"])
-            await running.until_metric(1, "deliveries_settled_total", fate="delivered")
-            assert await running.stop() == 0
-        assert (clients.told("shop"), clients.told("new")) == (["s1"], ["s1"])
-        await rabbit.until_depths({})
 
 
 async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_url: str, prefix: str) -> None:
@@ -173,58 +151,6 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
                 assert (line["source"], line["audit"], "@" in str(line["who"])) == ("idp", True, True)
                 assert (tmp_path / "cache" / "idp.jsonl").read_text().count("\n") == 1
                 assert await running.stop() == 0
-
-
-async def test_keys_roll_over_without_a_lost_or_doubled_delivery(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """A new key file signs from the reload on; retries that were scheduled under the old key too."""
-    sessions = [f"s{number}" for number in range(150)]
-
-    def fails(path: str, sid: str) -> bool:
-        return path == "/flaky" and sid.endswith("7")
-
-    def judge(hit: Hit) -> int:
-        return 503 if fails(hit.path, hit.who) and hit.nth == 1 else 200
-
-    async with Clients(judge) as clients, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, amqp_url, prefix)
-        site.config["delivery"]["retry"] = {"base": "2s", "factor": 1}
-        site.write()
-        site.write_clients([client(name, clients.url(name)) for name in ("shop", "flaky")])
-        [first] = [key["kid"] for key in site.jwks(ISSUER)["keys"]]
-        async with worker(site) as running:
-            second = site.add_key(ISSUER, "second.pem", not_before="2020-01-01T00:00:00Z")
-            for start in range(0, 150, 50):
-                if start == 50:
-                    await clients.until(lambda: bool(clients.hits))
-                    site.write()
-                if start == 100:
-                    await running.until_said("reloaded")
-                await rabbit.publish_all(
-                    {**event(sid), "clients": ["shop", "flaky"]} for sid in sessions[start : start + 50]
-                )
-            await clients.until(lambda: len(clients.hits) >= 315)
-            await running.until_metric(300, "deliveries_settled_total", fate="delivered")
-            assert await running.stop() == 0
-        assert Counter(clients.told("shop")) == dict.fromkeys(sessions, 1)
-        assert Counter(clients.told("flaky")) == {sid: 2 if fails("/flaky", sid) else 1 for sid in sessions}
-        kids = [hit.header["kid"] for hit in clients.hits]
-        assert kids[0] == first
-        assert {hit.header["kid"] for hit in clients.hits if hit.who in sessions[100:]} == {second}
-        verify_all(clients.hits, site.jwks)
-        await rabbit.until_depths({})
-
-
-async def test_a_file_that_comes_after_it_was_named_is_read(tmp_path: Path) -> None:
-    """A home that is not there ends no worker; a file that was missing is taken when it comes, with nothing touched."""
-    site = Site(tmp_path, "sqlite:queue.db")
-    async with worker(site) as running:
-        site.write_clients([client("shop", "https://127.0.0.1:9/", tls={"ca_file": "~nobody-of-that-name/ca.pem"})])
-        await running.until_said("reload_failed", lambda line: "no such home" in str(line["mistakes"]))
-        site.write_clients([client("shop", "https://127.0.0.1:9/", tls={"ca_file": "ca.pem"})])
-        await running.until_said("reload_failed", lambda line: "there is no file" in str(line["mistakes"]))
-        (tmp_path / "ca.pem").write_text("of no use, but there")
-        await running.until_said("reloaded", lambda line: line["clients"] == 1)
-        assert await running.stop() == 0
 
 
 async def test_the_api_stays_guarded_until_the_restart(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from notifier.pipeline.drains import AT_ONCE
 from tests.system.clients import Answer, Clients, Hit
-from tests.system.command import command, environment, notifier
+from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import worker
@@ -128,36 +127,6 @@ async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_pa
             assert (await running.ask("DELETE", f"/v1/waiting/{id_}", "r"))[1]["cancelled"] == 1
             assert (await run(site, "waiting", "show", id_)).returncode == 1
             await running.until_said("waiting_cancelled_one")
-
-
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
-async def test_killed_in_the_middle_it_loses_nothing(place: tuple[str, str], tmp_path: Path) -> None:
-    """Neither with the command nor with the worker: each is told once at least, and the same command ends it."""
-    answers = Answers(shop=400)
-    sessions = {f"s{number}" for number in range(60)}
-    async with Clients(answers) as clients:
-        site = site_of(tmp_path, clients, place)
-        async with worker(site) as running:
-            for number in range(60):
-                assert (await running.post(event(number, "shop")))[0] == 202
-            await until(lambda: rows(site), lambda shown: len(shown) == 60)
-            answers.by_path["shop"] = 200
-            words = command(["retry", "-c", site.file, "--client-id", "shop", "--iss", ISSUER])
-            retrying = await asyncio.create_subprocess_exec(
-                *words, cwd=site.folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            await clients.until(lambda: "shop" in answers.accepted)
-            retrying.kill()
-            running.send(signal.SIGKILL)
-            await retrying.wait()
-            await running.ended()
-        async with worker(site) as running:
-            await running.until_ready()
-            if place[0].startswith("amqp"):
-                await running.until_said("replying")
-            done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
-            assert json.loads(done.stdout)["waiting"] == 0
-            await clients.until(lambda: {who for _, who in clients.accepted} == sessions)
 
 
 async def test_several_workers_share_a_retry(tmp_path: Path, amqp_url: str, prefix: str) -> None:

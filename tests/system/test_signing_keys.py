@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from aiohttp import web
 from tests.system.clients import Clients, always
 from tests.system.command import notifier
 from tests.system.loopback import LoopbackServer
-from tests.system.site import ISSUER, OTHER, Site, client
+from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
 
@@ -56,37 +54,3 @@ async def test_what_an_unpublished_key_signed_waits_and_is_delivered(tmp_path: P
             [seen] = await _seen_keys(site)
             assert (seen["iss"], seen["kid"]) == (ISSUER, "ours-2")
             assert await running.stop() == 0
-
-
-async def test_a_client_that_keeps_the_keys_for_long_may_refuse_one_in_its_first_day(tmp_path: Path) -> None:
-    """Its 400s are held back, and it is told once it knows the key; not where the key is old, and no other client's."""
-    async with Clients(lambda _: 400) as clients:
-        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-        site.config["delivery"]["retry"]["base"] = "100ms"
-        site.write()
-        days_ago = time.time() - 2 * 86_400
-        os.utime(tmp_path / "other-first.pem", (days_ago, days_ago))
-        bff = {"preset": "duende_bff"}
-        site.write_clients(
-            [
-                client("bff", clients.url("bff"), **bff),
-                client("shop", clients.url("shop")),
-                client("bff", clients.url("old"), OTHER, **bff),
-            ]
-        )
-        async with worker(site) as running:
-            for iss, names in ((ISSUER, ["bff", "shop"]), (OTHER, ["bff"])):
-                event = {"iss": iss, "sub": "alice", "sid": "s1", "clients": names}
-                assert (await running.post(event))[0] == 202
-            deferral = await running.until_said("deferral")
-            assert (deferral["iss"], deferral["client_id"], deferral["cause"]) == (ISSUER, "bff", "signing")
-            assert "restart the client, or wait" in deferral["error"]
-            await running.until_metric(2, "dead_letters_total", reason="rejected_token")
-            clients.judge = always
-            await running.until_metric(1, "deliveries_settled_total", fate="delivered")
-            assert {(line["iss"], line["client_id"]) for line in running.said("dead_letter")} == {
-                (ISSUER, "shop"),
-                (OTHER, "bff"),
-            }
-            assert await running.stop() == 0
-        assert len(clients.at("old")) == len(clients.at("shop")) == 4

@@ -1,7 +1,6 @@
 """Stopping in the middle of work: drained, cut short or killed, nothing is lost."""
 
 import asyncio
-import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -123,44 +122,6 @@ async def test_a_drain_is_bounded(tmp_path: Path, amqp_url: str, prefix: str) ->
         clients.hits.clear()
         held.set()
         await complete(clients, rabbit, site)
-
-
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(1, 4))])
-async def test_a_worker_killed_at_any_moment_loses_nothing(
-    tmp_path: Path, amqp_url: str, prefix: str, seed: int
-) -> None:
-    """SIGKILL twice, each time after some number of requests; the third worker delivers what is left."""
-    chance = random.Random(seed)
-    async with Clients(slowly) as clients, broker(amqp_url, prefix) as rabbit:
-        site = install(tmp_path, amqp_url, prefix, clients)
-        for _ in range(2):
-            async with worker(site) as victim:
-                if not clients.hits:
-                    await rabbit.publish_all(events())
-                enough = len(clients.hits) + chance.randrange(1, 200)
-                await clients.until(lambda enough=enough: len(clients.hits) >= enough)  # type: ignore[misc]
-                victim.send(signal.SIGKILL)
-                await victim.ended()
-        await complete(clients, rabbit, site)
-
-
-async def test_a_killed_worker_loses_nothing_of_the_embedded_queue(tmp_path: Path) -> None:
-    """What POST /v1/events answered 202 to is told, however often the process is killed."""
-    async with Clients(slowly) as clients:
-        site = install(tmp_path, "sqlite:queue.db", "", clients)
-        taken: set[tuple[str, str]] = set()
-        wanted = list(events())[:60]
-        for start in (0, 30):
-            async with worker(site) as victim:
-                for event in wanted[start : start + 30]:
-                    assert (await victim.post(event))[0] == 202
-                    taken |= {(f"/{name}", str(event["sid"])) for name in NAMES}
-                victim.send(signal.SIGKILL)
-                await victim.ended()
-        async with worker(site) as last:
-            await clients.until(lambda: succeeded(clients).keys() >= taken, patience=60)
-            assert await last.stop() == 0
-        verify_all(clients.hits, site.jwks)
 
 
 async def test_a_worker_that_drains_still_takes_events_over_http(tmp_path: Path, amqp_url: str, prefix: str) -> None:

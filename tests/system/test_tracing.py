@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.adapters.signers.encryption_keys import made, public
 from tests.system.clients import Clients, Hit
 from tests.system.loopback import LoopbackServer
 from tests.system.otlp_receiver import Collector
@@ -98,34 +97,3 @@ async def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None
             assert (await running.post(event))[0] == 202
             await clients.until_told("shop", ["s1"])
             assert await running.stop() == 0
-
-
-async def test_a_step_is_named_by_what_it_does(tmp_path: Path) -> None:
-    """A client called by front-channel is asked by GET, and nothing is signed for it; a token may be encrypted."""
-
-    async def well(_request: web.BaseRequest) -> web.Response:
-        return web.Response()
-
-    async with Collector() as collector, LoopbackServer(well) as server:
-        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-        site.config["tracing"] = {"endpoint": collector.base}
-        site.write()
-        front = {"frontchannel_logout_uri": f"{server.base}/out", "notifier": {"front_channel": "server"}}
-        keys = {"keys": [public(made("RSA"), use="enc")]}
-        secret = {"id_token_encrypted_response_alg": "RSA-OAEP", "jwks": keys}
-        site.write_clients(
-            [{"client_id": "shop", "issuer": ISSUER, **front}, client("mail", f"{server.base}/in") | secret]
-        )
-        async with worker(site) as running:
-            event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop", "mail"]}
-            assert (await running.post(event))[0] == 202
-            await running.until_metric(2, "deliveries_settled_total", fate="delivered")
-            assert await running.stop() == 0
-        await collector.until(lambda: len(collector.named("attempt")) == 2 and bool(collector.named("event")))
-    steps = {
-        of.attributes["notifier.client_id"]: [
-            span.name for span in sorted(collector.spans, key=lambda each: each.began) if span.parent == of.span_id
-        ]
-        for of in collector.named("attempt")
-    }
-    assert steps == {"shop": ["GET"], "mail": ["mint", "encrypt", "POST"]}

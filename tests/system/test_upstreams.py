@@ -12,17 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from cryptography.fernet import Fernet, MultiFernet
+from cryptography.fernet import Fernet
 
-from notifier.domain.front_channel import FrontChannelContext
-from notifier.domain.front_channel_context import seal
 from tests.adapters.security_events.transmitter import key, public
 from tests.adapters.security_events.upstream_provider import logout_token
 from tests.system.clients import Clients, verify_all
 from tests.system.command import notifier
 from tests.system.loopback import LoopbackServer
-from tests.system.site import API_TOKEN, ISSUER, Site, client
-from tests.system.tcp_proxy import Ending, TcpProxy
+from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import WorkerProcess, worker
 
 SECRETS = ("raw-sub-77", "raw-sid-88")
@@ -144,76 +141,6 @@ async def test_nothing_is_lost_while_the_sessions_cannot_be_read_and_the_worker_
             assert await running.stop() == 0
         verify_all(clients.hits, site.jwks)
         assert {hit.who for hit in clients.hits} == {"local-1", "local-2"}
-
-
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
-async def test_what_nobody_can_tell_is_asked_again_by_the_same_worker(tmp_path: Path, place: tuple[str, str]) -> None:
-    """The message leaves the queue, waits, and comes back as what it was."""
-    database = tmp_path / "sessions.db"
-    sql = {"url": f"sqlite:///{database}", "query": "SELECT sub, sid, clients FROM sessions WHERE upstream_sid = :sid"}
-    async with Clients() as clients, LoopbackServer(published) as upstream:
-        login = {"issuer": upstream.base, "client_id": "notifier", "iss": ISSUER, "resolve": {"sql": sql}}
-        site = installation(tmp_path, place, clients, login=login)
-        async with worker(site) as running:
-            await running.until_ready()
-            form = {"logout_token": token(upstream.base, sid="raw-sid-88").decode()}
-            assert await send(running, "login", form) == (200, None)
-            await running.until_said("upstream_sessions_away")
-            await asyncio.to_thread(sign_in, database, ("raw-sid-88", "alice", "local-1", '["shop"]'))
-            await clients.until_told("shop", ["local-1"])
-            assert running.said("dead_letter") == []
-            assert await running.stop() == 0
-
-
-async def test_while_the_queue_is_away_nothing_is_taken_and_pages_are_served(
-    tmp_path: Path, amqp_url: str, prefix: str
-) -> None:
-    """503 for a token and for a sign-out: both can be sent again, and each then tells once. A page needs no queue."""
-    account, at = amqp_url.removeprefix("amqp://").split("@")
-    host, port = at.split("/")[0].split(":")
-    async with (
-        Clients() as clients,
-        LoopbackServer(published) as upstream,
-        TcpProxy(host, int(port)) as broker,
-    ):
-        place = (f"amqp://{account}@127.0.0.1:{broker.port}/", prefix)
-        login = {"issuer": upstream.base, "client_id": "notifier", "iss": ISSUER, "resolve": {"same_sub": {}}}
-        site = installation(tmp_path, place, clients, login=login)
-        site.config["web"]["issuers"] = {ISSUER: {"url": f"{ISSUER}/connect/notify"}}
-        front = {"client_id": "front", "issuer": ISSUER, "frontchannel_logout_uri": "https://front.example.com/out"}
-        site.write_clients([client("shop", clients.url("shop")), front])
-        site.write()
-        form = {"logout_token": token(upstream.base, sid="s1").decode()}
-        event = {"iss": ISSUER, "id": "e1", "sub": "alice", "sid": "s2", "clients": ["shop", "front"]}
-        async with worker(site) as running, aiohttp.ClientSession() as session:
-            await running.until_ready()
-            api = await running.at("api")
-            web_at = await running.at("web")
-
-            async def sign_out() -> tuple[int, Any]:
-                own = {"Authorization": f"Bearer {API_TOKEN}"}
-                async with session.post(f"{api}/v1/sign-outs", json=event, headers=own) as answer:
-                    return answer.status, await answer.json()
-
-            broker.refuse()
-            broker.end(Ending.RESET)
-            status, document = await send(running, "login", form)
-            assert (status, document["error"]) == (503, "temporarily_unavailable")
-            status, document = await sign_out()
-            assert (status, "front_channel" in document) == (503, False)
-            assert "send the event again with the id e1" in document["title"]
-            key = MultiFernet([Fernet((tmp_path / "web.keys").read_bytes())])
-            context = FrontChannelContext(iss=ISSUER, sid="s3", clients=(("front", None),))
-            async with session.get(f"{web_at}/front-channel/{seal(context, key, time.time())}") as page:
-                assert (page.status, "https://front.example.com/out?iss=" in await page.text()) == (200, True)
-            await broker.accept()
-            await running.until_ready()
-            assert await send(running, "login", form) == (200, None)
-            status, document = await sign_out()
-            assert (status, document["front_channel"]["clients"]) == (202, 1)
-            await clients.until_told("shop", ["s1", "s2"])
-            assert await running.stop() == 0
-        assert sorted(clients.told("shop")) == ["s1", "s2"]
 
 
 async def test_what_nobody_could_resolve_is_a_dead_letter_that_can_be_replayed(tmp_path: Path) -> None:

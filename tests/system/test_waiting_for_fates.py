@@ -61,36 +61,6 @@ async def test_over_http_each_client_s_fate_is_told(place: tuple[str, str], tmp_
             assert running.said("observer_failed") == []
 
 
-async def test_one_client_with_two_uris_is_told_at_both(place: tuple[str, str], tmp_path: Path) -> None:
-    """By one event, over HTTP and over AMQP: who waits hears of both, and each that is refused is a dead letter."""
-    async with Clients(judge) as clients:
-        site = site_of(tmp_path, clients, *place)
-        site.config["registry"]["inline"] = "allow"
-        site.write()
-        twice = [
-            {"client_id": "shop", "backchannel_logout_uri": clients.url(path)} for path in ("shop", "gone", "gone?2")
-        ]
-        async with worker(site) as running:
-            if place[0].startswith("amqp"):
-                await running.until_said("replying")
-            status, document = await post(running, twice, id="e-1")
-            assert (status, document["complete"]) == (200, True)
-            fates = ["dead", "dead", "delivered"]
-            assert sorted(each["fate"] for each in document["clients"]) == fates
-            body = json.dumps({"id": "e-2", "iss": ISSUER, "sub": "alice", "sid": "s2", "clients": twice})
-            words = ("publish", "-c", site.file, "--wait", "30s", "--json")
-            done = await asyncio.to_thread(notifier, *words, cwd=tmp_path, stdin=body)
-            told = json.loads(done.stdout)
-            assert told["complete"]
-            assert sorted(each["fate"] for each in told["clients"]) == fates
-            await running.until_metric(4, "dead_letters_total", reason="refused")
-        assert clients.told("shop") == ["s1", "s2"]
-        assert clients.told("gone") == ["s1", "s1", "s2", "s2"]
-        done = await asyncio.to_thread(notifier, "dead-letters", "list", "-c", site.file, "--json", cwd=tmp_path)
-        letters = [json.loads(line) for line in done.stdout.splitlines()]
-        assert len({letter["id"] for letter in letters}) == len(letters) == 4
-
-
 async def test_over_http_whichever_worker_tells_the_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Two share the queue; of the events that one takes over HTTP the other delivers some, and tells of them."""
     async with Clients(judge) as clients:
