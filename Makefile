@@ -40,9 +40,9 @@ ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
 ALONGSIDE = --numprocesses 4 --dist loadfile --no-loadscope-reorder  # of two cores: tests wait for half of their time
 NO_PARTS = $$($(DEV)/bin/python -m tools.parts elsewhere)
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make faults` makes them on 4.x too.
-ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys crashing flapping forgeries \
-	front_channel key_rotation ledger moving mutated_messages network network_clients no_way_in publishers retry_killed \
-	rolling_update sent_again soak standstill unanswered upgrade upstreams web_floods worst_events)
+ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys forgeries \
+	front_channel key_rotation ledger moving network network_clients no_way_in publishers retry_killed \
+	rolling_update sent_again soak standstill unanswered upstreams web_floods worst_events)
 
 test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 3 min
 	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),$(PYTEST) first -m 'not full' $(NO_PARTS) $(ALONGSIDE))

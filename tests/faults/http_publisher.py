@@ -47,7 +47,7 @@ class HttpPublisher(Publisher):
             self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
         try:
             async with self._session.post(self._url, **self._request(body)) as response:
-                self._look(await response.read(), response)
+                await response.read()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError):
             status = 0
@@ -59,22 +59,6 @@ class HttpPublisher(Publisher):
     def _request(self, body: bytes) -> dict[str, Any]:
         """What the event's request is made of."""
         return {"data": body, "headers": _HEADERS}
-
-    def _look(self, body: bytes, response: aiohttp.ClientResponse) -> None:
-        """Look at an answer."""
-
-
-class SigningOut(HttpPublisher):
-    """An identity server whose user waits in a browser. Each of its events has a page; `pages` counts them."""
-
-    def __init__(self, port: int, clients: Sequence[str]) -> None:
-        super().__init__(port, clients, "/v1/sign-outs")
-        self.pages = 0
-
-    def _look(self, body: bytes, response: aiohttp.ClientResponse) -> None:
-        if response.status == 202:
-            assert json.loads(body)["front_channel"]["clients"] == 1
-            self.pages += 1
 
 
 class UpstreamSender(HttpPublisher):

@@ -2,265 +2,269 @@
 
     python -m tests.faults.soak --minutes 30 [--seed 1] [--json FILE] [--document]
 
-Two workers on a private RabbitMQ, with default settings, under a steady load; Ctrl-C ends it early, with its account.
+Two workers on a private RabbitMQ under a steady load; Ctrl-C ends it early, with its account. Four scripts side by
+side make faults by a seed: of workers, broker, a client and the registry. Each goes through its faults in an order
+drawn anew each round, with a pause before each. So every kind gets its share, and faults of different scripts overlap.
 """
 
 import argparse
 import asyncio
 import datetime as dt
+import json
 import logging
-import os
-import secrets
+import random
+import re
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.faults import story
-from tests.faults.rig import ANSWER
-from tests.faults.soak_faults import Pair, Scripts, ready
-from tests.faults.soak_figures import Figures, Sample, courses, cpu_seconds, look
-from tests.faults.soak_traffic import Crowd, IdentityServer, Registrations, to_die
+from yarl import URL
+
+from tests.faults.parking_rig import Down, Sick, sick_in
+from tests.faults.rig import CLIENTS, Rig, answers, load, rig
+from tests.faults.soak_figures import BOUNDS, Figures, course, look
 from tests.rabbitmq_node import RabbitmqNode, rabbitmq_node
-from tests.system import ledger
-from tests.system.broker import QUEUES, Broker, broker
-from tests.system.site import Site
+from tests.system.clients import Hit
+from tests.system.publisher import Publisher
+from tests.system.site import client
+from tests.system.worker_process import WorkerProcess, worker
 from tools.soak_section import write_section
 
-BULK_SHARE = 0.1
 FIRST_OF_BULK = 10_000_000
-PATIENCE = 3600.0  # seconds for the last delivery: a client may rest for a minute, and is served at its pace
-CAUSE = "redelivered after a fault"
-
-Say = Callable[[str], None]
+NEXT = 300.0  # seconds for the next delivery: a delay queue whose target was away goes on after 178 s
+READY, DRAINED = 120.0, 60.0  # seconds
+LASTS = (2, 10)  # seconds
+SAMPLES = 150
+ALARM = "set_vm_memory_high_watermark"
+KILLED, DRAINED_AGAIN = (f"a worker {how} and started again" for how in ("killed by SIGKILL", "drained by SIGTERM"))
+CLOSED, RELOADED = "every broker connection closed by force", "a changed registry"
+BROKER_KILLED, BROKER_FROZEN = "the broker killed by SIGKILL and started again", "the broker frozen"
+OUT_OF_MEMORY = "a memory alarm of the broker"
+FROZEN, LONG_FROZEN = "a worker frozen", "the long-lived worker frozen"
+DOWN: Mapping[str, Down] = {f"a client {down}": down for down in Down}
+SCRIPTS: Mapping[tuple[float, float], Sequence[str]] = {
+    (5, 20): (KILLED, DRAINED_AGAIN, FROZEN, LONG_FROZEN),
+    (10, 30): (CLOSED, BROKER_KILLED, BROKER_FROZEN, OUT_OF_MEMORY),
+    (15, 40): (*DOWN,),
+    (20, 60): (RELOADED,),
+}
+"""By the seconds between two faults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is asked for. `seconds` of faults; `rate` in events a second; `answer` in seconds that a client takes.
-
-    The rest is for short forms and broken builds.
-
-    `quiet`: for how long nothing must move before what is missing counts as lost. A delay queue whose target was away
-    goes on after 178 s.
-    """
+    """So many `seconds` of faults. `pace` stretches every pause and every fault that lasts: 1 in earnest."""
 
     seconds: float
     seed: int = 1
-    rate: float = 40.0
-    answer: float = ANSWER
     pace: float = 1.0
-    sample_every: float = 10.0
-    tell_every: float = 30.0
-    quiet: float = 200.0
-    command: Sequence[str] | None = None
-
-
-def site(folder: Path, url: str) -> Site:
-    """An installation of default settings but for what a test on one machine needs."""
-    made = Site(folder, url, f"soak-{secrets.token_hex(4)}")
-    made.config["log"] = {"level": "info", "format": "json"}
-    made.config["delivery"] = {}
-    made.config["registry"] = {"file": "clients.yaml"}
-    made.write()
-    return made
+    rate: float = 40.0
 
 
 class Soak:
-    """One run. Made of the plan, a node of its own, and a folder; `run` once."""
+    """One run. `run` once; `over` ends its faults."""
 
-    def __init__(self, plan: Plan, node: RabbitmqNode, folder: Path, say: Say) -> None:
+    def __init__(self, plan: Plan, node: RabbitmqNode) -> None:
         self.over = asyncio.Event()
-        self._plan = plan
-        self._node = node
-        self._say = say
+        self._plan, self._node = plan, node
+        self._made: Counter[str] = Counter()
         self._complaints: list[str] = []
-        self._site = site(folder, node.url)
-        self._crowd = Crowd(self._site, self._complaints, plan.answer)
-        self._registrations = Registrations(self._site, self._crowd)
-        self._workers = Pair(self._site, plan.command, self._complaints)
-        self._servers = [
-            IdentityServer(
-                node.url, self._site.prefix, lambda: self._registrations.guest, exchange=exchange, first=first
-            )
-            for exchange, first in (("events", 0), ("bulk", FIRST_OF_BULK))
-        ]
-        self._scripts = Scripts(
-            node, self._workers, self._crowd, self._registrations, self.over, self._complaints,
-            seed=plan.seed, pace=plan.pace,
-        )  # fmt: skip
-        self._samples: list[Sample] = []
-        self._began = 0.0
+        self._samples: list[Mapping[str, float]] = []
+        self._rig: Rig
+        self._sick: Sick
+        self._life: AsyncExitStack
+        self._long: WorkerProcess
+        self._other: WorkerProcess
 
-    @property
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time() - self._began
-
-    async def run(self) -> Figures:
+    async def run(self, folder: Path, prefix: str) -> Figures:
         """Make load and faults as long as planned, wait until all is settled, and cast the account."""
-        began = dt.datetime.now(dt.UTC)
-        async with self._crowd:
-            self._registrations.write()
-            async with self._workers:
-                self._began = asyncio.get_running_loop().time()
-                cpu = {"the long-lived worker": self._workers.long.pid, "clients and publishers": os.getpid()}
-                before = {who: cpu_seconds(pid) for who, pid in cpu.items()}
+        began, chance = dt.datetime.now(dt.UTC), random.Random(self._plan.seed)
+        async with rig(folder, self._node.url, prefix) as self._rig, sick_in(self._rig, chance) as self._sick:
+            self._install()
+            async with AsyncExitStack() as self._life:
+                self._long = await self._life.enter_async_context(worker(self._rig.site, keep=_is_kept))
+                await self._start_other()
+                asyncio.get_running_loop().call_later(self._plan.seconds, self.over.set)
                 await self._under_load()
-                taken = self._now
-                shares = {who: (cpu_seconds(pid) - before[who]) / taken for who, pid in cpu.items() if _lives(pid)}
-                await self._until_settled()
-                await self._workers.stop()
-            for server in self._servers:
-                await server.close()
-            account = await self._account()
+                taken = dt.datetime.now(dt.UTC) - began
+                with suppress(AssertionError):  # the account tells what is missing
+                    await self._rig.until_settled(NEXT)
+                for running in (self._long, self._other):
+                    await self._end(running, signal.SIGTERM)
+            account = await self._rig.account(cause="redelivered after a fault")
             if not account.holds:
-                confirmed, resent = self._confirmed(), {event for server in self._servers for event in server.resent}
-                logs = sorted(self._site.folder.glob("logs/worker-*.log"))
-                told = story.story(account, confirmed, self._crowd, resent, logs)
-                (self._site.folder / story.FILE).write_text(told)
+                await self._rig.leave_story()
         return Figures(
             began=f"{began:%Y-%m-%d %H:%M} UTC",
-            broker=(await asyncio.to_thread(self._node.ctl, "version")).strip(),
-            minutes=taken / 60,
+            broker=self._node.version,
+            minutes=taken.total_seconds() / 60,
             seed=self._plan.seed,
-            rate=self._plan.rate,
             account=account,
-            faults=dict(Counter(sorted(made.what for made in self._scripts.made))),
-            made=[{**asdict(made), "at": made.at - self._began} for made in self._scripts.made],
-            samples=self._samples,
-            courses=courses(self._samples),
-            said=dict(self._workers.said),
+            faults=dict(sorted(self._made.items())),
+            courses=[
+                course(what, [each[what] for each in self._samples]) for what in BOUNDS if len(self._samples) >= 10
+            ],
             complaints=self._complaints,
-            cpu=shares,
         )
+
+    def _install(self) -> None:
+        """Default settings but for what one machine needs. Every event is also for the client that falls sick."""
+        made, others = self._rig, answers(12)  # one that always fails a third is rightly held back
+
+        async def judge(hit: Hit) -> int:
+            # It came just now, so it is the last; kept whole, those of half an hour would take a gigabyte.
+            made.clients.hits[-1] = replace(hit, token="", claims={"sid": hit.who}, header={})
+            return await (self._sick.judge(hit) if hit.path == "/sick" else others(hit))
+
+        made.clients.judge = judge
+        made.publish_for((*CLIENTS, "sick"))
+        made.site.config |= {"delivery": {}, "log": {"level": "info", "format": "json"}}
+        made.site.write()
+        self._register()
+
+    def _register(self, query: str = "") -> None:
+        urls = {name: self._rig.clients.url(name) + query for name in CLIENTS} | {"sick": self._sick.url}
+        self._rig.site.write_clients([client(name, url) for name, url in urls.items()])
 
     async def _under_load(self) -> None:
-        rates = (self._plan.rate * (1 - BULK_SHARE), self._plan.rate * BULK_SHARE)
-        end = asyncio.get_running_loop().call_later(self._plan.seconds, self.over.set)
-        async with asyncio.TaskGroup() as tasks:
-            for server, rate in zip(self._servers, rates, strict=True):
-                tasks.create_task(server.publish(server.numbers(self.over), rate=rate))
-            tasks.create_task(self._scripts.run())
-            tasks.create_task(self._repeat(self._plan.sample_every, self._sample))
-            tasks.create_task(self._repeat(self._plan.tell_every, self._tell))
-        end.cancel()
+        made = self._rig
+        bulk = Publisher(made.urls, made.prefix, (*CLIENTS, "sick"), exchange="bulk")
+        bulk.confirmed, bulk.resent = made.publisher.confirmed, made.publisher.resent
+        async with (
+            load(made.publisher, 0.9 * self._plan.rate),
+            load(bulk, 0.1 * self._plan.rate, first=FIRST_OF_BULK),
+            asyncio.TaskGroup() as tasks,
+        ):
+            for pause, faults in SCRIPTS.items():
+                tasks.create_task(self._play(pause, faults))
+            tasks.create_task(self._look())
+        await bulk.close()
 
-    async def _repeat(self, every: float, what: Callable[[], object]) -> None:
-        due = every
+    async def _look(self) -> None:
+        ports = self._rig.clients.port, URL(self._sick.url).port or 0
         while not self.over.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, due - self._now)):
-                    await self.over.wait()
-                return
-            due += every
-            outcome = what()
-            if asyncio.iscoroutine(outcome):
-                await outcome
+            self._samples.append(look(self._long.pid, ports))
+            await self._rest(self._plan.seconds / SAMPLES)
 
-    async def _sample(self) -> None:
-        """A frozen worker answers no scrape, but has its memory all the same."""
-        long = self._workers.long
-        unsettled = None
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(2):
-                unsettled = await long.metric("queue_unsettled")
-        if long.running:
-            self._samples.append(look(long.pid, self._now, unsettled, (self._crowd.port, self._crowd.moody_port)))
+    async def _rest(self, seconds: float) -> None:
+        """Wait for so long, or until the soak is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.over.wait()
 
-    def _tell(self) -> None:
-        minutes, seconds = divmod(int(self._now), 60)
-        last = self._samples[-1] if self._samples else None
-        worker = (
-            f"{last.memory:.1f} MiB, {last.descriptors} descriptors, {last.connections} connections to clients, "
-            f"{last.threads} threads"
-            if last
-            else "–"
-        )
-        self._say(
-            f"{minutes:3}:{seconds:02} of {self._plan.seconds / 60:g} min: "
-            f"{sum(len(server.confirmed) for server in self._servers):,} events, {len(self._crowd.accepted):,} told, "
-            f"{len(self._scripts.made)} faults, {len(self._complaints)} wrong; {worker}"
-        )
+    # ── the faults ──
 
-    # ── the end ──
-
-    def _confirmed(self) -> dict[str, Sequence[str]]:
-        return {event: named for server in self._servers for event, named in server.confirmed.items()}
-
-    async def _until_settled(self) -> None:
-        """Wait until every delivery is told or dead, or until nothing has moved for long."""
-        confirmed = self._confirmed()
-        alive = sum(map(len, confirmed.values())) - len(to_die(confirmed))
-        self._say(f"no more faults; waiting for the last {alive - len(self._crowd.accepted):,} deliveries")
-        await asyncio.gather(*(ready(running) for running in (self._workers.long, self._workers.other)))
-        async with broker(self._node.url, self._site.prefix) as rabbit:
-            before, moved = await self._position(rabbit), self._now
-            end, tell_at = self._now + PATIENCE, self._now
-            while self._now < end:
-                await asyncio.sleep(1)
-                position = await self._position(rabbit)
-                if self._now >= tell_at:
-                    tell_at += self._plan.tell_every
-                    self._say(f"{alive - position[0]:,} not told, {position[1] or 'none'} wait, {position[2]:g} held")
-                idle = position[1:] == ({}, 0)
-                if idle and position == before and (position[0] >= alive or self._now - moved > self._plan.quiet):
+    async def _play(self, pause: tuple[float, float], faults: Sequence[str]) -> None:
+        chance, pace = random.Random(f"{self._plan.seed} {faults}"), self._plan.pace
+        while True:
+            for what in chance.sample(faults, len(faults)):
+                await self._rest(pace * chance.uniform(*pause))
+                if self.over.is_set():
                     return
-                if position != before:
-                    before, moved = position, self._now
+                try:
+                    await self._make(what, pace * chance.uniform(*LASTS))
+                except Exception as error:  # noqa: BLE001  around one fault: the rest of a long run is worth having
+                    self._complaints.append(f"{what}: {type(error).__name__}: {str(error)[:2000]}")
+                self._made[what] += 1
 
-    async def _position(self, rabbit: Broker) -> tuple[int, dict[str, int], float]:
-        """How many were told, what waits in the queues, and what the workers hold."""
-        held = [await running.metric("queue_unsettled") for running in (self._workers.long, self._workers.other)]
-        depths = await rabbit.depths([name for name in QUEUES if name != "dead"])
-        return len(self._crowd.accepted), depths, sum(held)
+    async def _make(self, what: str, seconds: float) -> None:
+        """Make one, and mend it after so long, or once the soak is over."""
+        if what in (KILLED, DRAINED_AGAIN):
+            await self._end(self._other, signal.SIGKILL if what == KILLED else signal.SIGTERM)
+            await self._start_other()
+        elif what == CLOSED:
+            await self._ctl("close_all_connections", "soak")
+        elif what == RELOADED:
+            self._register(f"?edition={self._made[what]}")
+        else:
+            async with AsyncExitStack() as mended:
+                await self._begin(what, mended)
+                await self._rest(seconds)
 
-    async def _account(self) -> ledger.Account:
-        confirmed = self._confirmed()
-        return ledger.account(
-            confirmed,
-            self._crowd,
-            await ledger.in_rabbitmq(self._node.url, self._site.prefix),
-            to_die=to_die(confirmed),
-            resent={event for server in self._servers for event in server.resent},
-            cause=CAUSE,
-        )
+    async def _begin(self, what: str, mended: AsyncExitStack) -> None:
+        if what == BROKER_KILLED:
+            await asyncio.to_thread(self._node.kill)
+            mended.push_async_callback(asyncio.to_thread, self._node.start)
+        elif what == BROKER_FROZEN:
+            self._node.freeze()
+            mended.callback(self._node.thaw)
+        elif what == OUT_OF_MEMORY:
+            mended.push_async_callback(self._ctl, ALARM, "0.4")
+            await self._ctl(ALARM, "0")
+        elif what in DOWN:
+            self._sick.fall(DOWN[what])
+            mended.push_async_callback(self._sick.recover)
+        else:
+            frozen = self._long if what == LONG_FROZEN else self._other
+            frozen.send(signal.SIGSTOP)
+            mended.callback(frozen.send, signal.SIGCONT)
+
+    async def _ctl(self, *arguments: str) -> None:
+        """On a busy machine rabbitmqctl may give up; an alarm that stayed would end the soak."""
+        for left in reversed(range(5)):
+            try:
+                await asyncio.to_thread(self._node.ctl, *arguments)
+            except (RuntimeError, subprocess.TimeoutExpired):
+                if not left:
+                    raise
+            else:
+                return
+
+    async def _start_other(self) -> None:
+        """It may start while the broker is away."""
+        self._other = await self._life.enter_async_context(worker(self._rig.site, ready=False, keep=_is_kept))
+        await self._other.until_ready(patience=READY)
+
+    async def _end(self, running: WorkerProcess, number: signal.Signals) -> None:
+        """An error in its log is a complaint, and so is another end than this."""
+        if not running.running:
+            self._complaints.append("a worker ended by itself")
+        running.send(number)
+        code = await running.ended(DRAINED)
+        if code != (0 if number is signal.SIGTERM else -number):
+            self._complaints.append(f"a worker ended by {number.name} with {code}")
+        self._complaints += [f"a worker said: {line[:2000]}" for line in running.lines if _is_error(line)]
 
 
-def _lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").exists()
+def _is_kept(line: str) -> bool:
+    return re.search(r'"event": ?"(attempt|dead_letter)"', line) is None
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+def _is_error(line: str) -> bool:
+    try:
+        return json.loads(line)["level"] in ("error", "critical")
+    except ValueError:
+        return line.endswith("\n")  # or cut off by SIGKILL
 
 
 async def _run(plan: Plan, node: RabbitmqNode, folder: Path) -> Figures:
-    soak = Soak(plan, node, folder, _say)
+    soak = Soak(plan, node)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, soak.over.set)
-    return await soak.run()
+    return await soak.run(folder, "soak")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument("--document", action="store_true", help="write the figures into docs/reliability.md")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args()
     for name in ("aio_pika", "aiormq"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # our publishers lose their connections all the time
     with rabbitmq_node() as node, tempfile.TemporaryDirectory(prefix="notifier-soak-") as folder:
         figures = asyncio.run(_run(Plan(seconds=asked.minutes * 60, seed=asked.seed), node, Path(folder)))
     if asked.json is not None:
-        asked.json.write_text(figures.to_json())
-    _say(str(figures))
+        asked.json.write_text(str(figures))
+    sys.stdout.write(f"{figures}\n")
     if asked.document:
         write_section(figures)
     return 0 if figures.holds else 1

@@ -16,7 +16,6 @@ from tests.system.worker_process import WorkerProcess, worker
 
 DELAYS = [f"delay.{2**power}s" for power in range(6)]
 COUNT = 30
-IN_FLIGHT = 6
 HELD = 240.0  # seconds: the broker tries a target that was missing again after three minutes
 
 

@@ -1,7 +1,6 @@
 """A broker that refuses the worker: it closes connections and channels, and withdraws permissions."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,25 +24,6 @@ async def settled(made: Rig, running: WorkerProcess) -> None:
     await made.until_settled()
     await running.until_ready(patience=BACK)
     assert await running.stop() == 0
-
-
-@pytest.mark.fault("broker", "every connection force-closed by rabbitmqctl, again and again")
-@pytest.mark.timeout(600)
-async def test_connections_closed(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
-    """The publisher's connections are closed too."""
-    times = form(1, 20)
-    async with rig(tmp_path, own_node.url, queues) as made, worker(made.site) as running:
-        async with load(made.publisher, rate=80):
-            for _ in range(times):
-                await made.more(50, BACK)
-                await asyncio.sleep(chance.uniform(0, 0.5))
-                await asyncio.to_thread(own_node.ctl, "close_all_connections", "maintenance")
-            await running.until_said("queue_connection_lost")
-            await made.more(50, BACK)
-        await settled(made, running)
-        tell(await made.account(cause=LIVED_ON), times=times)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,13 @@
 import asyncio
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import Rig, answers, judge, load, rig
+from tests.faults.rig import answers, judge, load, rig
 from tests.rabbitmq_node import RabbitmqNode
-from tests.system.broker import QUEUES, broker
-from tests.system.clients import Hit, Judge
-from tests.system.waiting import until
+from tests.system.clients import Judge
 from tests.system.worker_process import WorkerProcess, worker
 
 KILLED = "acked to a broker that was killed"
@@ -63,38 +60,6 @@ async def test_killed_and_restarted(
                     await running.until_ready(patience=BACK)
             await made.settle(running)
         tell(await made.account(cause=KILLED), times=times)
-
-
-@pytest.mark.full
-@pytest.mark.fault("broker", "killed by SIGKILL and restarted, while thousands wait for a client that is down")
-@pytest.mark.timeout(600)
-async def test_killed_while_thousands_wait(
-    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[Any], tell: Tell
-) -> None:
-    """All but its leash are in its bucket. The clock of the delay queue in which the leash is runs on."""
-    count = form(200, 5000)
-    async with rig(tmp_path, own_node.url, new_queues) as made:
-        down = True
-
-        async def one_is_down(hit: Hit) -> int:
-            return 503 if down and hit.path == "/flaky" else await judge(hit)
-
-        made.clients.judge = one_is_down
-        made.site.config["delivery"]["retry"] = {"base": form("4s", "8s"), "factor": 1, "jitter": 0}
-        made.site.write()
-        async with worker(made.site) as running:
-            await made.publisher.publish(range(count), rate=250)
-            await until(lambda: waiting(made), lambda found: found >= count * 0.8, BACK)
-            await killed(own_node, running)
-            down = False
-            await made.settle(running)
-        tell(await made.account(cause=KILLED))
-
-
-async def waiting(made: Rig) -> int:
-    """How many messages lie in buckets and delay queues."""
-    async with broker(made.urls[0], made.prefix) as rabbit:
-        return sum((await rabbit.depths([name for name in QUEUES if "delay" in name])).values())
 
 
 @pytest.mark.full

@@ -114,31 +114,6 @@ async def test_leader_killed_that_was_the_host(
         tell(await made.account(cause=CAUSE), times=times)
 
 
-@pytest.mark.fault(
-    "cluster", "leader of `events` killed, while worker and publisher are connected to a follower's node"
-)
-@pytest.mark.timeout(600)
-async def test_leader_killed_elsewhere(tmp_path: Path, members: list[RabbitmqNode], prefix: str, tell: Tell) -> None:
-    """The connections live on, and the broker moves consumers and publishes to the new leader."""
-    leader, host, _ = members
-    async with rig(tmp_path, urls(host, members), prefix) as made:
-        async with load(made):
-            await outlive(made, leader)
-        tell(await made.account(cause=CAUSE))
-
-
-@pytest.mark.fault("cluster", "a follower killed, and restarted")
-@pytest.mark.timeout(600)
-async def test_follower_killed(tmp_path: Path, members: list[RabbitmqNode], prefix: str, tell: Tell) -> None:
-    """Nobody notices."""
-    leader, follower, _ = members
-    async with rig(tmp_path, urls(leader, members), prefix) as made:
-        async with load(made) as running:
-            await outlive(made, follower)
-            assert running.said("queue_connection_lost") == []
-        tell(await made.account(cause=CAUSE))
-
-
 @pytest.mark.fault("cluster", "two of three nodes killed, the worker's host is left; restarted one after the other")
 @pytest.mark.timeout(600)
 async def test_two_of_three_killed(

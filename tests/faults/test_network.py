@@ -78,21 +78,6 @@ def behind(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random) ->
     return behind
 
 
-@pytest.mark.fault("network to the broker", "cut again and again at random moments")
-@pytest.mark.timeout(1200)
-async def test_cut_again_and_again(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
-    """Some cuts meet a worker that is still connecting."""
-    times = form(3, 30)
-    async with behind() as given:
-        publishing = given.publish(150 * times, rate=100)
-        for _ in range(times):
-            await given.proxy.until_connections(1, LONG)
-            await asyncio.sleep(chance.uniform(0, 2))
-            given.proxy.end(Ending.CUT)
-        await publishing
-        tell(await given.account(), times=times)
-
-
 @pytest.mark.fault("network to the broker", "reset in mid-frame, now of what the worker says, now of what it hears")
 @pytest.mark.timeout(1200)
 async def test_reset_in_mid_frame(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
@@ -119,7 +104,6 @@ STALLED = "network to the broker, stalled past the heartbeat"
             [Way.DOWN], marks=pytest.mark.fault(STALLED, "from the broker to the worker, which hears nothing")
         ),
         pytest.param([Way.UP], marks=pytest.mark.fault(STALLED, "from the worker to the broker: no ack arrives")),
-        pytest.param([Way.UP, Way.DOWN], marks=pytest.mark.fault(STALLED, "both ways")),
     ],
 )
 @pytest.mark.timeout(400)
@@ -166,36 +150,6 @@ async def test_stalled_for_a_moment(behind: Behinds, form: Form[int], chance: ra
         account = await given.account()
         assert given.worker.said("queue_connection_lost") == []
         tell(account, times=times, once=True)
-
-
-@pytest.mark.fault("network to the broker", "100 to 300 ms of latency each way")
-@pytest.mark.timeout(600)
-async def test_latency(behind: Behinds, form: Form[int], tell: Tell) -> None:
-    """It only takes longer: no connection is lost over it, and nobody is told twice."""
-    async with behind(heartbeat=20) as given:
-        given.proxy.delay(0.1, 0.3)
-        await given.rig.publisher.publish(range(form(200, 6000)), rate=100)
-        account = await given.account()
-        assert given.worker.said("queue_connection_lost") == []
-        tell(account, once=True)
-
-
-@pytest.mark.fault("network to the broker", "cut, and new connections refused for a while")
-@pytest.mark.timeout(600)
-async def test_refused_for_a_while(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
-    """The worker says that it is not ready, and recovers by itself."""
-    times = form(1, 5)
-    async with behind() as given:
-        publishing = given.publish(form(300, 500) * times, rate=100)
-        for _ in range(times):
-            await given.worker.until_ready(patience=LONG)
-            given.proxy.refuse()
-            given.proxy.end(chance.choice(list(Ending)))
-            await given.worker.until_ready(ready=False)
-            await asyncio.sleep(chance.uniform(1, 4))
-            await given.proxy.accept()
-        await publishing
-        tell(await given.account(), times=times)
 
 
 @pytest.mark.fault("network to the broker", "stalled both ways when the worker is told to stop")

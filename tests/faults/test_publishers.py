@@ -39,21 +39,3 @@ async def test_one_worker_recognises_every_copy(made: Rig, form: Form[int], chan
         assert await running.metric("events_total", result="duplicate") > 0
         assert await running.stop() == 0
         tell(await made.account(), times=publisher.hung_up, once=True)
-
-
-@pytest.mark.full
-@pytest.mark.fault("publisher", "confirms lost, every event sent twice or more, to two workers: told again, harmlessly")
-@pytest.mark.timeout(900)
-async def test_two_workers_tell_some_again(made: Rig, form: Form[int], chance: random.Random, tell: Tell) -> None:
-    """Neither knows what the other did. The ledger counts the duplicates."""
-    count = form(100, 8000)
-    async with worker(made.site) as first, worker(made.site) as second:
-        publisher = made.publisher = ForgetfulPublisher(made.urls[0], made.prefix, CLIENTS, chance)
-        await publisher.publish(range(count), rate=200)
-        await made.until_settled()
-        await until_each_has_its_letter(made)
-        assert await first.stop() == 0
-        assert await second.stop() == 0
-        account = await made.account()
-        tell(account, times=publisher.hung_up)
-    assert sum(account.duplicates.values()) > count / 10

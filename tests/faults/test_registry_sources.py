@@ -11,7 +11,6 @@ import pytest
 from aiohttp import web
 
 from tests.adapters.registries.list_server import cut, page, serving
-from tests.databases import PASSWORD, DatabaseServer, postgresql
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded
 from tests.faults.rig import CLIENTS, kill, load
@@ -156,84 +155,3 @@ async def test_no_list_at_all(tmp_path: Path, tell: Tell) -> None:
                 await end()
             await made.settle(running)
         tell(await made.account())
-
-
-def _tables(database: DatabaseServer, made: EmbeddedRig) -> None:
-    values = ", ".join(f"('{each['client_id']}', '{each['backchannel_logout_uri']}', 'ES256')" for each in rows(made))
-    database.run(
-        "CREATE TABLE rp (client_id text, backchannel_logout_uri text, id_token_signed_response_alg text)",
-        f"INSERT INTO rp VALUES {values}",
-        "GRANT SELECT ON rp TO reader",
-    )
-
-
-@pytest.mark.fault("registry", "PostgreSQL with the clients killed, frozen, slow, its password changed, its table gone")
-@pytest.mark.timeout(600)
-async def test_a_database_that_cannot_be_read(tmp_path: Path, tell: Tell) -> None:
-    """Everything is well again by itself, or by a new password in the file."""
-
-    async def fails(running: WorkerProcess, times: int) -> None:
-        told = await until_told(running, FAILED, times)
-        await running.until_metric(0, UP, source="theirs")
-        assert PASSWORD not in running.log
-        assert len(told) == times
-
-    async def well(running: WorkerProcess, times: int) -> None:
-        await until_told(running, WELL, times)
-        await running.until_metric(1, UP, source="theirs")
-
-    with postgresql() as database:
-        async with embedded(tmp_path) as made:
-            await asyncio.to_thread(_tables, database, made)
-            (tmp_path / "url").write_text(database.url)
-            reads(made, sql={"url_file": "url", "query": "SELECT * FROM rp"})
-            async with worker(made.site) as running:
-                async with load(made.publisher, rate=40) as end:
-                    await asyncio.to_thread(database.kill)
-                    await fails(running, 1)
-                    await asyncio.to_thread(database.start)
-                    await well(running, 1)
-                    with database.frozen():
-                        await fails(running, 2)
-                    await well(running, 2)
-                    await asyncio.to_thread(
-                        database.run, "ALTER TABLE rp RENAME TO real",
-                        "CREATE VIEW rp AS SELECT real.* FROM real, LATERAL (SELECT pg_sleep(5)) s",
-                        "GRANT SELECT ON rp TO reader",
-                    )  # fmt: skip
-                    await fails(running, 3)
-                    await asyncio.to_thread(database.run, "DROP VIEW rp")
-                    await asyncio.sleep(1.5)  # another fault, another line
-                    await asyncio.to_thread(database.run, "ALTER TABLE real RENAME TO rp")
-                    await well(running, 3)
-                    count = len(running.said(FAILED))
-                    await asyncio.to_thread(database.run, "ALTER ROLE reader PASSWORD 'another-one'")
-                    await fails(running, count + 1)
-                    (tmp_path / "url").write_text(database.url.replace(PASSWORD, "another-one"))
-                    await well(running, 4)
-                    assert "another-one" not in running.log
-                    await end()
-                await made.settle(running)
-            tell(await made.account(), times=5)
-
-
-@pytest.mark.fault("registry", "clients that are registered a moment before their sessions end")
-@pytest.mark.timeout(600)
-async def test_a_client_that_was_registered_a_moment_ago(tmp_path: Path, tell: Tell) -> None:
-    """The source is read when its first logout comes, long before its time."""
-    async with embedded(tmp_path) as made:
-        known: list[dict[str, Any]] = []
-
-        async def handle(_request: web.Request) -> web.StreamResponse:
-            return page(known)
-
-        async with serving(handle) as url:
-            reads(made, every="10m", http={"url": f"{url}/clients"})
-            async with worker(made.site) as running:
-                await until_told(running, "registry_refreshed", 1)
-                known += rows(made)
-                async with load(made.publisher, rate=10) as end:
-                    await made.more(6)
-                    await end()
-                await made.settle(running)
-            tell(await made.account())

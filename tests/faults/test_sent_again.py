@@ -3,13 +3,10 @@
 The client fails at first, so that every delivery is put off; then refuses it, whoever takes it; and then it is mended.
 """
 
-from pathlib import Path
-
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.embedded_rig import embedded
-from tests.faults.rig import PATIENCE, Rig, kill
+from tests.faults.rig import PATIENCE, Rig
 from tests.system.clients import Hit
 from tests.system.waiting import until
 from tests.system.worker_process import worker
@@ -50,22 +47,4 @@ async def test_with_two_workers(made: Rig, form: Form[int], tell: Tell) -> None:
         await made.publisher.publish(range(count), rate=200)
         await send_again(made, count)
         await made.settle(first, second)
-        tell(await made.account(), times=count)
-
-
-@pytest.mark.fault("embedded queue", "sent again after its dead letter, put off by a worker that was killed")
-@pytest.mark.timeout(900)
-async def test_with_one_worker_after_another(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """The second worker gives up what the first put off, and what it put off itself."""
-    count = form(30, 2000)
-    async with embedded(tmp_path) as made:
-        made.clients.judge, made.expected = judge, {}
-        made.publish_for(MENDED)
-
-        async with worker(made.site) as running:
-            await made.publisher.publish(range(count), rate=200)
-            await kill(running)
-        async with worker(made.site) as running:
-            await send_again(made, count)
-            await made.settle(running)
         tell(await made.account(), times=count)

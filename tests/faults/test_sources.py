@@ -16,7 +16,7 @@ import pytest
 from yarl import URL
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import CLIENTS, Rig, kill, load, rig
+from tests.faults.rig import CLIENTS, Rig, kill, rig
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.broker import QUEUES, broker
 from tests.system.clients import Hit
@@ -28,7 +28,6 @@ from tests.system.worker_process import worker
 
 THEIRS = "theirs"
 OWN = "source.shop"
-BACK = 120.0  # seconds for a worker to find a broker that boots
 
 
 class Shop(Publisher):
@@ -66,28 +65,6 @@ async def declare(url: str, prefix: str) -> None:
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange(f"{prefix}.{THEIRS}", "fanout", durable=True)
-
-
-@pytest.mark.fault("broker", "killed by SIGKILL and restarted, while events wait in the queue of a source")
-@pytest.mark.timeout(600)
-async def test_the_broker_is_killed(
-    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
-    """Queue and bindings are on its disk; the server goes on publishing as soon as it can."""
-    times = form(1, 10)
-    async with shop(tmp_path, own_node.url, new_queues) as made, worker(made.site) as running:
-        await running.until_said("source_bound")
-        async with load(made.publisher, rate=60):
-            for _ in range(times):
-                await made.more(60, BACK)
-                await asyncio.sleep(chance.uniform(0, 1))
-                await asyncio.to_thread(own_node.kill)
-                await running.until_ready(ready=False)
-                await asyncio.to_thread(own_node.start)
-                await running.until_ready(patience=BACK)
-            await made.more(60, BACK)
-        await made.settle(running)
-        tell(await made.account(cause="acked to a broker that was killed"), times=times)
 
 
 @pytest.mark.fault("worker", "killed by SIGKILL with events of a source in hand")

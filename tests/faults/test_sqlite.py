@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.embedded_rig import EmbeddedRig, embedded
-from tests.faults.rig import kill, load
-from tests.faults.test_workers import KILLED
+from tests.faults.embedded_rig import embedded
+from tests.faults.rig import load
 from tests.small_disk import filled, small_disk
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -48,47 +47,6 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
             assert len(running.said(USABLE)) >= times
             assert await running.stop() == 0
             tell(await made.account(cause="disk full"), times=times)
-
-
-async def start_on_a_full_disk(made: EmbeddedRig) -> None:
-    """Start a worker: it ends with an error that names the file, or finds room in the queue's log and stays."""
-    async with worker(made.site, ready=False) as started:
-        await started.until_said("listening", lambda line: "ops" in line)
-        await until_either(started)
-        assert "Traceback" not in started.log
-        if not started.running:
-            assert await started.ended() == 1
-            assert f"notifier: the queue file {made.file} cannot be used" in started.log
-
-
-async def until_either(started: WorkerProcess) -> None:
-    """Wait until it consumes or has ended."""
-
-    async def state() -> bool:
-        return not started.running or bool(started.said("consuming"))
-
-    await until(state, bool)
-
-
-@pytest.mark.fault("embedded queue", "worker killed while the disk is full, started while it is, and when it is free")
-@pytest.mark.timeout(900)
-async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """A start on the full disk succeeds, or ends with an error that names the file. Afterwards all goes on."""
-    times = form(1, 5)
-    with small_disk(tmp_path / "disk", mib=12) as disk:
-        async with embedded(tmp_path, disk / "queue.db") as made:
-            async with load(made.publisher, rate=100) as end:
-                for _ in range(times):
-                    async with worker(made.site) as running:
-                        await made.more(100)
-                        with filled(disk):
-                            await made.publisher.until_answered(503, made.publisher.answers[503] + 5, 60)
-                            await kill(running)
-                            await start_on_a_full_disk(made)
-                async with worker(made.site) as running:
-                    await end()
-                    await made.settle(running)
-            tell(await made.account(cause=KILLED), times=times)
 
 
 @pytest.mark.fault("embedded queue", "file locked by another process for longer than the worker waits for it")

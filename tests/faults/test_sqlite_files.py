@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded
 from tests.system.command import command, environment
 from tests.system.worker_process import worker
@@ -121,25 +120,3 @@ async def test_damage_under_a_running_worker(tmp_path: Path) -> None:
 async def fill_beside(made: EmbeddedRig) -> None:
     """More than one page of dead letters."""
     await made.publisher.publish(range(0, 350, 7), rate=200)
-
-
-@pytest.mark.fault("embedded queue", "a second worker started on the same file: refused, the first undisturbed")
-@pytest.mark.timeout(600)
-async def test_a_second_worker(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """It exits with 1, and names the file, the other's pid and the way out."""
-    times = form(1, 10)
-    async with embedded(tmp_path) as made, worker(made.site) as first:
-        made.site.config["api"]["listen"] = "127.0.0.1:0"
-        made.site.write()
-        for number in range(times):
-            publishing = asyncio.create_task(made.publisher.publish(range(200 * number, 200 * number + 200), rate=100))
-            await made.more(20)
-            async with worker(made.site, ready=False) as second:
-                assert await second.ended() == 1
-            text = f"notifier: {made.file} is in use by another worker (pid {first.pid}, lock file {made.file}.lock)"
-            assert text in second.log
-            assert "RabbitMQ for several workers" in second.log
-            assert "Traceback" not in second.log
-            await publishing
-        await made.settle(first, patience=PATIENCE)
-        tell(await made.account(cause="a second worker"), times=times)

@@ -14,7 +14,6 @@ from tests.faults.rig import Rig
 from tests.faults.web_rig import SAME_SUB, faced, most_told_again
 from tests.system.worker_process import ROOT, worker
 
-SIGN_OUT = "killed by SIGKILL when a `POST /v1/sign-outs` is durable and not answered; its sender repeats it"
 TOKEN = "killed by SIGKILL when an upstream's logout token is durable and not answered; the upstream repeats it"
 HELD = "held by a worker that was killed"
 NTH = 50  # of a worker's requests is never answered; others are under way then, and deliveries too
@@ -33,24 +32,6 @@ async def killed(made: Rig, sender: HttpPublisher, times: int) -> None:
         await made.settle(running)
     assert len(sender.resent) >= times
     assert most_told_again(made.clients) <= times
-
-
-@pytest.mark.parametrize(
-    "installation",
-    [
-        pytest.param("rabbitmq", marks=pytest.mark.fault("worker", SIGN_OUT)),
-        pytest.param("sqlite", marks=pytest.mark.fault("embedded queue", SIGN_OUT)),
-    ],
-    indirect=True,
-)
-@pytest.mark.timeout(600)
-async def test_sign_outs(installation: Rig, form: Form[int], tell: Tell) -> None:
-    """By an identity server whose users wait for a page. Every answer that came at last has one."""
-    times = form(1, 10)
-    async with faced(installation, {}) as face:
-        await killed(installation, face.signing_out, times)
-        assert face.signing_out.pages == len(installation.publisher.confirmed)
-        tell(await installation.account(cause=HELD), times=times)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ What was taken is told in the end, each once; and what one upstream lacks holds 
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -62,31 +61,6 @@ async def test_the_broker_is_away(tmp_path: Path, amqp_url: str, prefix: str, fo
                         await running.until_ready()
                 await made.settle(running)
             tell(await made.account(cause="held when the connection was lost"), times=times)
-
-
-@pytest.mark.fault("embedded queue", AWAY)
-@pytest.mark.timeout(600)
-async def test_the_file_is_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """By another process, for longer than the worker waits for it."""
-    times = form(1, 5)
-    async with embedded(tmp_path) as made, faced(made, {"login": SAME_SUB}) as face, worker(made.site) as running:
-        async with sending(face):
-            for _ in range(times):
-                await made.more(60)
-                with locked(made.file):
-                    await sees_it_away(face)
-                await running.until_said("queue_file_usable")
-        await made.settle(running)
-        tell(await made.account(cause="file locked"), times=times)
-
-
-@contextlib.contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold the lock of an embedded queue."""
-    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        yield
-        other.execute("ROLLBACK")
 
 
 @pytest.mark.fault("upstream", "its keys hang or cannot be read: its logouts are told later, those of others at once")

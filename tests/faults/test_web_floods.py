@@ -22,7 +22,7 @@ from notifier.domain.front_channel_context import seal
 from notifier.server.browsers.web_app import CONNECTIONS
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
-from tests.faults.test_mutated_messages import resident
+from tests.faults.soak_figures import resident
 from tests.faults.web_rig import SAME_SUB, WebFace, faced
 from tests.system.site import ISSUER
 from tests.system.waiting import until

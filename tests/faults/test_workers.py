@@ -40,23 +40,6 @@ async def test_killed_again_and_again(installation: Rig, form: Form[int], chance
 
 
 @pytest.mark.full
-@pytest.mark.fault("worker", "one of two killed by SIGKILL, the other goes on")
-@pytest.mark.timeout(600)
-async def test_one_of_two_killed(made: Rig, form: Form[int], chance: random.Random, tell: Tell) -> None:
-    """The other one takes over what the first held."""
-    times = form(1, 10)
-    async with worker(made.site) as staying:
-        publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=250))
-        for _ in range(times):
-            async with worker(made.site) as running:
-                await asyncio.sleep(chance.uniform(0, 1))
-                await kill(running)
-        await publishing
-        await made.settle(staying)
-        tell(await made.account(cause=KILLED), times=times)
-
-
-@pytest.mark.full
 @pytest.mark.fault("worker", "frozen by SIGSTOP until the broker has given it up (three heartbeats), then continued")
 @pytest.mark.timeout(600)
 async def test_frozen_past_the_heartbeat(

@@ -15,7 +15,7 @@ from notifier.domain.event_entries import MISTAKES
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import Rig
-from tests.faults.test_mutated_messages import resident
+from tests.faults.soak_figures import resident
 from tests.faults.worst_events import NOBODY, WORST, worst
 from tests.system.broker import broker
 from tests.system.ledger import UNREADABLE

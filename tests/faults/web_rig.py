@@ -1,4 +1,4 @@
-"""A rig's installation with a web listener. Logouts come by `POST /v1/sign-outs`, and from upstream providers.
+"""A rig's installation with a web listener. Logouts come from upstream providers.
 
 Each upstream publishes its keys at an address of its own.
 """
@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 
 from tests.adapters.security_events.transmitter import key, public
 from tests.faults.embedded_rig import EmbeddedRig
-from tests.faults.http_publisher import HttpPublisher, SigningOut, UpstreamSender
+from tests.faults.http_publisher import HttpPublisher, UpstreamSender
 from tests.faults.rig import CLIENTS, PATIENCE, Rig
 from tests.rabbitmq_node import free_ports
 from tests.system.clients import Clients
@@ -90,7 +90,6 @@ class WebFace:
         self.api, self.web = free_ports(2)  # the same at each start: whoever sends finds the next worker there
         if isinstance(made, EmbeddedRig):
             self.api = made.port
-        self.signing_out = self._counted(SigningOut(self.api, CLIENTS))
         self.upstreams: dict[str, UpstreamSender] = {}
         self.servers: dict[str, UpstreamServer] = {}
 
@@ -146,7 +145,7 @@ async def faced(made: Rig, upstreams: Mapping[str, Mapping[str, Any]]) -> AsyncI
     async with contextlib.AsyncExitStack() as stack:
         for name, resolve in upstreams.items():
             face.add_upstream(name, await stack.enter_async_context(UpstreamServer()), resolve)
-        for sender in (face.signing_out, *face.upstreams.values()):
+        for sender in face.upstreams.values():
             stack.push_async_callback(sender.close)
         yield face
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from notifier.adapters.http import HttpTransport
 from notifier.domain.client import ResponsePolicy
 from notifier.domain.egress import uri_mistake
-from notifier.domain.outcome import Answer, Break, StaleConnection, read_retry_after, read_wire
+from notifier.domain.outcome import Answer, Break, StaleConnection, read_wire
 from tests.adapters.http.http_requests import LOOPBACK, NOW, TOKEN, ScriptedResolver, opened, request
 from tests.behaviours import Behaviour
 from tests.fuzz.answers import Script, scripts
@@ -80,21 +80,6 @@ def test_every_answer_ends_as_an_outcome(bench: Bench) -> None:
 
     each()
     assert {"Answer", "Break"} <= came.keys(), came
-
-
-@pytest.mark.timeout(600)
-@many(300, 20_000)
-@given(
-    st.one_of(
-        st.text(max_size=70),
-        st.from_regex(r"(Mon|Fri), ?[0-9]{1,3} (Jan|Dec|Foo) [0-9]{1,6} [0-9:]{1,9} ?([A-Z]{3}|[+-][0-9]{1,12})?"),
-        st.lists(st.sampled_from([",", " ", "0", "Jan", ":", "-", "+", "GMT", "99", "Mon"]), max_size=12).map("".join),
-    )
-)
-def test_every_retry_after_is_seconds_or_nothing(value: str) -> None:
-    """Whatever the header says."""
-    seconds = read_retry_after(value, NOW)
-    assert seconds is None or 0.0 <= seconds < 1e13
 
 
 _HOSTS = st.sampled_from(
