@@ -122,19 +122,6 @@ def test_each_mistake_of_an_envelope_is_named(change: dict[str, object], expecte
     assert mistakes(ATTRIBUTES | {"data": EVENT} | change) == expected
 
 
-def test_mistakes_of_envelope_and_event_are_listed_together() -> None:
-    """Paths of a structured event begin with `data`, those of a binary one at the body."""
-    wrong = {"iss": 7, "sub": "ann", "clients": ["a"]}
-    assert mistakes(ATTRIBUTES | {"id": "", "data": wrong}) == [
-        "id: is required by CloudEvents",
-        "data.iss: must be a string, not a number",
-    ]
-    assert mistakes(wrong, headers=prefixed("ce-", ATTRIBUTES | {"id": ""})) == [
-        "id: is required by CloudEvents",
-        "iss: must be a string, not a number",
-    ]
-
-
 @pytest.mark.parametrize("content_type", ["application/cloudevents-batch+json", "application/cloudevents+avro"])
 def test_batches_and_other_formats_are_refused(content_type: str) -> None:
     """One event a message, in JSON."""

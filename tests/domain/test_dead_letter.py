@@ -348,13 +348,3 @@ def test_a_broken_dead_letter_is_shown_as_it_is() -> None:
     """It can be discarded."""
     letter = load_dead_letter(message(b"{}", kind=Kind.DEAD_LETTER, message_id="x"))
     assert (letter.id, letter.reason) == ("x", DeadReason.MALFORMED_EVENT)
-
-
-@given(
-    st.binary(max_size=60),
-    st.none() | st.sampled_from(Kind),
-    st.none() | st.lists(st.dictionaries(st.just("time"), st.text())),
-)
-def test_anything_among_the_dead_can_be_looked_at(body: bytes, kind: Kind | None, death: object) -> None:
-    """One unreadable message must not hide the others."""
-    assert load_dead_letter(message(body, kind=kind, headers={"x-death": death})).id

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from notifier.domain.client import Algorithm
 from notifier.domain.delivery import Delivery, Inline, Past
 from notifier.domain.documents import NAMES, EventDocument, dump_delivery, dump_event, load_delivery, load_event
-from notifier.domain.errors import MalformedEvent, UnknownVersion
+from notifier.domain.errors import MalformedEvent
 from notifier.domain.outcome import Cause
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 
@@ -68,37 +68,6 @@ def test_an_event_of_many_names_is_no_larger_than_it_came(names: int, version: i
 def test_an_event_comes_back_as_it_was_written(document: EventDocument, due: float | None) -> None:
     """Any worker can plan the rest."""
     assert load_event(dump_event(document, due=due)) == document
-
-
-def test_a_document_says_its_version_and_leaves_out_what_is_usual() -> None:
-    """Small, and the form is part of the contract between releases."""
-    assert json.loads(dump_delivery(DELIVERY, due=5.0)) == {
-        "v": 1,
-        "delivery": {
-            "id": "d",
-            "event_id": "e",
-            "id_given": True,
-            "iss": "i",
-            "client_id": "c",
-            "sub": "s",
-            "sid": None,
-        },
-        "schedule": {"due": 5.0},
-    }
-
-
-def test_members_of_a_later_release_are_ignored() -> None:
-    """Workers of two releases run side by side while one is rolled out."""
-    content = json.loads(dump_delivery(DELIVERY))
-    content["colour"] = content["delivery"]["colour"] = "red"
-    assert load_delivery(json.dumps(content).encode()) == DELIVERY
-
-
-@pytest.mark.parametrize("load", [load_delivery, load_event])
-def test_a_later_version_is_left_to_who_knows_it(load: Any) -> None:
-    """It is no malformed message: it must be put off, not buried."""
-    with pytest.raises(UnknownVersion):
-        load(b'{"v": 3, "something": "else"}')
 
 
 @pytest.mark.parametrize("load", [load_delivery, load_event])

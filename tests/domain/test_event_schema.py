@@ -6,18 +6,14 @@ than `queue.max_event`, JSON nested deeper than 200 levels, a member written twi
 
 import json
 import re
-from collections.abc import Mapping
 from functools import cache
 from ipaddress import ip_network
 from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from notifier.domain.client import Algorithm, EgressPolicy
-from notifier.domain.cloudevents import ID_BYTES
 from notifier.domain.egress import check_uri
 from notifier.domain.errors import MalformedEvent
 from notifier.domain.event_document import event_schema, read_event
@@ -177,98 +173,6 @@ def in_disguise(uri: str) -> bool:
 
 
 # ── made up ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_ODD = st.sampled_from(
-    ["", "*", "a", "a\n", "\n", "\x1f", "\x7f", "\x80", "\u202e", "\U0001f600", "a" * 1024, "a" * 1025]
-)
-_TEXT = _ODD | st.text(max_size=4)
-_OTHER = st.none() | st.booleans() | st.integers(0, 1) | st.just(NO_LIST) | st.just(NO_OBJECT)
-_TWO = st.integers(0, 99).map("{:02}".format)
-_MOMENT = st.builds(
-    lambda *parts: "".join(parts),
-    st.sampled_from(["2024", "2023", "2000", "1900", "0000", "0001", "9999", "202"]),
-    st.just("-"), _TWO, st.just("-"), _TWO, st.sampled_from("Tt _"), _TWO, st.just(":"), _TWO, st.just(":"), _TWO,
-    st.sampled_from(["", ".", ".5", ",5", "." + "0" * 21]),
-    st.sampled_from(["Z", "z", "", "+00:00", "-23:59", "+24:00", "+1:00", "Z\n"]),
-)  # fmt: skip
-_LABEL = st.sampled_from(
-    ["a", "A-b", "_", "-a", "a-", "", "1", "255", "256", "007", "0x", "0xG", "0x1F", "a" * 63, "a" * 64, "\u00e4"]
-)
-_GROUP = st.sampled_from(["", "0", "1", "ffff", "12345", "g", "1.2.3.4", "1.2.3"])
-_HOST = (
-    st.ip_addresses().map(lambda address: f"[{address}]" if address.version == 6 else str(address))
-    | st.ip_addresses(v=6).map(lambda address: f"[{address.exploded}]")
-    | st.lists(_LABEL, min_size=1, max_size=6).map(".".join)
-    | st.lists(st.sampled_from(["a" * 63, "a" * 61, "a"]), min_size=4, max_size=5).map(".".join)
-    | st.lists(_GROUP, min_size=1, max_size=10).map(lambda groups: f"[{':'.join(groups)}]")
-    | st.lists(st.sampled_from(["1", "ab"]), min_size=7, max_size=9).flatmap(
-        lambda groups: st.integers(0, 9).map(lambda at: f"[{':'.join(groups[:at])}::{':'.join(groups[at + 1 :])}]")
-    )
-)
-_URI = st.builds(
-    lambda *parts: "".join(parts),
-    st.sampled_from(["https://", "http://", "HTTPs://", "ftp://", "https:/", "//", ""]),
-    st.sampled_from(["", "", "", "u@", "u:p@", "@"]),
-    _HOST,
-    st.sampled_from(["", "", "."]),
-    st.sampled_from(["", "", ":1", ":0", ":00001", ":000001", ":65535", ":65536", ":70000", ":", ":a"]),
-    st.sampled_from(["", "/", "?", "/a?b@c:1", "/#", "#", "/a b", "/a\n", "\n", "/\x7f", "\\a", "/[]", "/%zz"]),
-)
-_ENTRY = _TEXT | _OTHER | st.fixed_dictionaries(
-    {"client_id": _TEXT},
-    optional={
-        "sub": _TEXT | _OTHER,
-        "sid": _TEXT | _OTHER,
-        "backchannel_logout_uri": _URI | _OTHER,
-        "backchannel_logout_session_required": _TEXT | _OTHER,
-        "id_token_signed_response_alg": st.sampled_from([*Algorithm, "HS256", "RS256\n"]).map(str) | _OTHER,
-    },
-)  # fmt: skip
-_GOOD = st.sampled_from(["a", A, B, {"client_id": "c", "sub": None}])
-_BODY = st.fixed_dictionaries(
-    {"clients": st.lists(_GOOD, min_size=1, max_size=3) | st.lists(_ENTRY, max_size=3) | st.just("*") | _TEXT | _OTHER},
-    optional={
-        **dict.fromkeys(("id", "sub", "sid", "reason"), st.just("a") | st.none() | _TEXT | _OTHER),
-        **dict.fromkeys(("ended_at", "not_after"), st.sampled_from(MOMENTS) | _MOMENT | _OTHER),
-        "iss": st.just(ISS) | _TEXT,
-        "other": _OTHER,
-    },
-).map(lambda body: {"iss": ISS, **body})
-
-
-@settings(max_examples=300)
-@given(_BODY)
-@example({"iss": ISS, "clients": ["shop"]})
-def test_both_judge_alike(body: dict[str, Any]) -> None:
-    """Bodies made of values that are nearly right."""
-    id_ = body.get("id")
-    if isinstance(id_, str) and len(id_) <= ID_BYTES < len(id_.encode()):
-        return
-    read, valid = judged(body)
-    assert read == valid or (read and any(map(in_disguise, inline_uris(body))))
-
-
-def inline_uris(body: Mapping[str, Any]) -> list[str]:
-    """The URIs of its entries."""
-    entries = body["clients"] if isinstance(body["clients"], list) else []
-    found = [each.get("backchannel_logout_uri") for each in entries if isinstance(each, dict)]
-    return [uri for uri in found if isinstance(uri, str)]
-
-
-@settings(max_examples=300)
-@given(_URI)
-def test_both_judge_uris_alike(uri: str) -> None:
-    """Hosts of every kind, whole and broken."""
-    read, valid = judged(entry(backchannel_logout_uri=uri))
-    assert read == valid or (read and in_disguise(uri))
-
-
-@settings(max_examples=300)
-@given(_MOMENT)
-def test_both_judge_moments_alike(moment: str) -> None:
-    """Days that exist or not, leap years, seconds and offsets."""
-    read, valid = judged(EVENT | {"ended_at": moment})
-    assert read == valid
 
 
 def test_every_validator_can_read_the_patterns() -> None:

@@ -4,8 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from notifier.domain.errors import MalformedEvent
@@ -21,43 +19,19 @@ WHOLE = Notice(
     last_attempt=LastAttempt(number=3, jti="0b1c", status=None, seconds=5.000125),
 )  # fmt: skip
 
-_names = st.text(st.characters(codec="utf-8"), max_size=40)
-_moments = st.integers(0, 4_000_000_000_000).map(lambda number: number / 1000)
-_sents = st.builds(
-    LastAttempt,
-    number=st.integers(1, 10_000),
-    jti=st.none() | _names,
-    status=st.none() | st.integers(100, 599),
-    seconds=st.integers(0, 600_000).map(lambda number: number / 1000),
-)
-_notices: st.SearchStrategy[FeedNotice] = st.builds(
-    Notice,
-    id=_names.filter(bool),
-    at=_moments,
-    fate=st.sampled_from([fate for fate in Fate if fate is not Fate.DUPLICATE]),
-    reason=st.sampled_from(REASONS),
-    iss=_names,
-    client_id=_names,
-    event_id=_names,
-    delivery_id=_names,
-    publisher=st.none() | _names,
-    ended_at=st.none() | _moments,
-    propagation=st.none() | st.integers(0, 10_000_000).map(lambda number: number / 1000),
-    next_due=st.none() | _moments,
-    last_attempt=st.none() | _sents,
-) | st.builds(
-    ClientNotice, id=_names.filter(bool), at=_moments, state=st.sampled_from(ClientChange), iss=_names, client_id=_names
+
+CLIENT = ClientNotice(id="a", at=0.0, state=ClientChange.FAILING, iss="https://id.example.com", client_id="shop")
+BARE = Notice(
+    id="b", at=1.5, fate=Fate.SKIPPED, reason=NO_URI, iss="\u2028", client_id="", event_id="e", propagation=0.25
 )
 
 
-@given(notice=_notices)
+@pytest.mark.parametrize("notice", [WHOLE, BARE, CLIENT])
 def test_what_is_told_is_read_again_and_fits_the_schema(notice: FeedNotice) -> None:
-    """To the microsecond."""
+    """Of a delivery with all there is and with the least, and of a client."""
     body = dump_feed_event(notice, SOURCE)
     Draft202012Validator(feed_schema()).validate(json.loads(body))
-    read = load_feed_event(body)
-    assert read.at == pytest.approx(notice.at, abs=2e-6)
-    assert dump_feed_event(read, SOURCE) == body
+    assert load_feed_event(body) == notice
 
 
 def test_it_is_a_cloudevent() -> None:
@@ -90,8 +64,7 @@ def test_it_is_a_cloudevent() -> None:
 
 def test_routing_keys_and_headers() -> None:
     """Codes are in the key, names in headers: client ids hold dots."""
-    client = ClientNotice(id="a", at=0.0, state=ClientChange.FAILING, iss="https://id.example.com", client_id="shop")
-    assert (routing_key(WHOLE), routing_key(client)) == ("retrying.timeout", "client.failing")
+    assert (routing_key(WHOLE), routing_key(CLIENT)) == ("retrying.timeout", "client.failing")
     assert headers(WHOLE) == {"iss": "https://id.example.com", "client_id": "shop.example", "event_id": "e1"}
     assert all(len(f"{fate}.{reason}") <= 255 for fate in Fate for reason in REASONS)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.domain.client import ResponsePolicy
-from notifier.domain.outcome import Answer, Break, Delivered, Failed, Reason, read_retry_after, read_wire
+from notifier.domain.outcome import Answer, Delivered, Failed, read_retry_after, read_wire
 
 PLAIN = ResponsePolicy()
 NOW = 1_000_000_000.0  # Sun, 09 Sep 2001 01:46:40 GMT
@@ -18,27 +18,6 @@ def test_every_status_has_one_outcome_that_keeps_status_and_text(status: int, te
     assert (outcome.status, outcome.text) == (status, text)
     assert isinstance(outcome, Delivered) == (200 <= status < 300)
     assert isinstance(outcome, Failed) == (status in (408, 425, 429) or status >= 500)
-
-
-@pytest.mark.parametrize("status", [200, 302, 400, 404, 503])
-def test_a_client_may_name_further_successes_and_retries(status: int) -> None:
-    """`success_statuses` goes before `retry_statuses`, and both before the table."""
-    assert isinstance(
-        read_wire(Answer(status=status), ResponsePolicy(success_statuses=frozenset({status})), NOW), Delivered
-    )
-    retry = read_wire(Answer(status=status, retry_after="7"), ResponsePolicy(retry_statuses=frozenset({status})), NOW)
-    assert isinstance(retry, Failed)
-    assert retry.retry_after == 7.0
-
-
-@pytest.mark.parametrize(
-    "reason", [Reason.DNS, Reason.CONNECT, Reason.TLS, Reason.TIMEOUT, Reason.DISCONNECTED, Reason.PROXY]
-)
-@pytest.mark.parametrize("ambiguous", [True, False])
-def test_a_break_is_a_failure_that_keeps_whether_it_is_ambiguous(reason: Reason, ambiguous: bool) -> None:
-    """R3: after the write the client may have acted."""
-    outcome = read_wire(Break(reason=reason, ambiguous=ambiguous, text="why"), PLAIN, NOW)
-    assert outcome == Failed(reason=reason, ambiguous=ambiguous, text="why")
 
 
 @pytest.mark.parametrize(

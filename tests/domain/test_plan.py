@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.delivery import Delivery, Inline
 from notifier.domain.outcome import DeadReason
-from notifier.domain.plan import PART, Skipped, deliveries, fates_of, may_speak, needs_split, split
+from notifier.domain.plan import PART, Skipped, deliveries, fates_of, may_speak, split
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 
@@ -110,15 +110,6 @@ def test_an_unknown_client_gets_its_delivery() -> None:
     assert [step.client_id for step in planned(event("who"))] == ["who"]
 
 
-def test_an_entry_with_a_uri_is_no_copy_of_one_without() -> None:
-    """The client has none registered: it is told by the URI of the second entry, though the first is skipped."""
-    given = ClientEntry(client_id="silent", backchannel_logout_uri=URI)
-    skipped, told = plan(event("silent", given))
-    assert isinstance(skipped, Skipped)
-    assert isinstance(told, Delivery)
-    assert told.inline is not None
-
-
 def test_the_same_client_twice_is_told_once() -> None:
     """Unless it is told about another session."""
     other = ClientEntry(client_id="c0", sid="s-2")
@@ -188,32 +179,6 @@ def test_what_counts_is_decided_when_the_event_is_planned() -> None:
     assert replace(by, inline="deny").client_of(delivery) is None
 
 
-def test_an_address_that_did_not_count_does_once_its_publisher_is_named() -> None:
-    """So what waits for an unknown client, or died of it, goes where the event said. That of nobody else does."""
-    template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
-    by = registry(inline="publishers", unregistered=template, issuers={A: Issuer(iss=A)})
-    entry = ClientEntry(client_id="new", backchannel_logout_uri=URI)
-    (of_idp,), (of_app,) = planned(event(entry, publisher="idp"), by), planned(event(entry, publisher="app"), by)
-    assert by.client_of(of_idp) is None
-    named = replace(by, issuers={A: IDP})
-    client = named.client_of(of_idp)
-    assert client is not None
-    assert client.backchannel_logout_uri == URI
-    assert named.client_of(of_app) is None
-
-
-def test_where_an_address_does_not_count_a_registered_client_is_told_at_its_own() -> None:
-    """Or skipped, if it has none."""
-    by = registry(inline="publishers")
-    entries = [ClientEntry(client_id=name, backchannel_logout_uri=f"{URI}?evil") for name in ("c0", "silent")]
-    told, skipped = plan(event(*entries), by)
-    assert isinstance(told, Delivery)
-    client = by.client_of(told)
-    assert client is not None
-    assert client.backchannel_logout_uri == URI
-    assert isinstance(skipped, Skipped)
-
-
 _ENTRIES = st.builds(
     ClientEntry,
     client_id=st.sampled_from(["c0", "silent", "who"]),
@@ -242,26 +207,6 @@ def test_a_star_names_the_registered_clients_of_that_issuer_that_have_a_uri() ->
     assert [step.client_id for step in planned(event(clients="*"))] == ["c0", "c1", "c2"]
     assert [(step.iss, step.client_id) for step in planned(event(clients="*", iss=B))] == [(B, "c0")]
     assert plan(event(clients="*", iss="https://c.example.com")) == []
-
-
-def test_only_large_events_are_split() -> None:
-    """More than a hundred clients, or all."""
-    assert not needs_split(event(*(f"c{n}" for n in range(PART))))
-    assert needs_split(event(*(f"c{n}" for n in range(PART + 1))))
-    assert needs_split(event(clients="*"))
-
-
-def test_a_star_that_names_nobody_has_no_parts() -> None:
-    """The event is accepted, and there is nothing to do."""
-    assert list(split(event(clients="*"), Registry())) == []
-
-
-def test_an_event_is_planned_lazily() -> None:
-    """The first delivery is there before the second is made."""
-    steps = deliveries(event(*(f"c{n}" for n in range(5000))), registry())
-    first = next(steps)
-    assert isinstance(first, Delivery)
-    assert first.client_id == "c0"
 
 
 @given(st.lists(st.integers(0, 300), max_size=400), st.booleans())

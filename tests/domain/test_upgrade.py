@@ -1,12 +1,10 @@
 """Dead letters of other releases: they are kept for long, and an operator reads and replays them with any of them."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
-from notifier.domain.errors import UnknownVersion
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.outcome import DeadReason
 from tests.recorded.story import kept
@@ -34,15 +32,3 @@ def test_a_recorded_dead_letter_is_read(name: str, reason: DeadReason) -> None:
     assert load_dead_letter(message_of(again)) == letter
     assert json.loads(again.body) == recorded.body
     assert {name: again.headers[name] for name in recorded.headers} == recorded.headers
-
-
-def test_members_of_a_later_release_are_ignored() -> None:
-    """They tell more of what is known already."""
-    later = replace(REFUSED, body={**REFUSED.body, "added_later": 1})
-    assert load_dead_letter(later.message()) == load_dead_letter(REFUSED.message())
-
-
-def test_a_later_version_is_left_alone() -> None:
-    """Shown as something else it could be replayed as something else."""
-    with pytest.raises(UnknownVersion):
-        load_dead_letter(replace(REFUSED, body={**REFUSED.body, "v": 3}).message())

@@ -1,17 +1,14 @@
 """Verdicts: what follows an outcome, and what needs no attempt at all."""
 
-import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from notifier.adapters.queues.rabbitmq.delays import hops
 from notifier.domain.backoff import deferral_wait
 from notifier.domain.client import Client, RetryPolicy
-from notifier.domain.delivery import HISTORY_LENGTH, HISTORY_TEXT, Delivery
-from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
+from notifier.domain.delivery import Delivery
+from notifier.domain.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
 from notifier.domain.verdict import (
     OF_CLIENT,
     PAUSE,
@@ -23,7 +20,6 @@ from notifier.domain.verdict import (
     before_attempt,
     decide,
     last_moment,
-    not_taken,
     postponed,
     record,
     uncharged,
@@ -78,15 +74,6 @@ def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
     assert after.rejections == 0
     assert isinstance(verdict, RetryAt)
     assert verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), after)[0].rejections == 1
-
-
-@pytest.mark.parametrize(
-    ("asked", "wait", "rounding"), [(30.0, 30.0, "up"), (0.0, 1.0, "up"), (10**9, 3600.0, "up"), (None, 2.0, "down")]
-)
-def test_retry_after_is_honoured_within_bounds(asked: float | None, wait: float, rounding: str) -> None:
-    """Clamped to one second and `max_delay`, and never rounded down; without it the backoff holds."""
-    _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked))
-    assert verdict == RetryAt(due=NOW + wait, rounding="up" if rounding == "up" else "down")
 
 
 def test_a_refusing_proxy_is_our_fault() -> None:
@@ -158,42 +145,6 @@ def test_what_lies_with_us_ends_as_well() -> None:
     )
 
 
-def test_what_expires_tells_its_whole_story() -> None:
-    """How often it was attempted, for how long and why not more often."""
-    delivery = postponed(DELIVERY, Defer(due=NOW + 64, cause=Cause.SLOT), CLIENT, NOW)
-    delivery = postponed(delivery, Defer(due=NOW + 128, cause=Cause.CIRCUIT), CLIENT, NOW + 64)
-    delivery = record(delivery, BUSY, NOW + 128)
-    delivery = postponed(delivery, Defer(due=NOW + 256, cause=Cause.SLOT), CLIENT, NOW + 128)
-    assert (delivery.first_taken_at, delivery.first_attempt_at) == (NOW, NOW + 128)
-    expired = known(delivery, now=NOW + POLICY.max_age + 1)
-    assert isinstance(expired, Dead)
-    assert (
-        expired.text == "given up after 1 attempt in 86401 s, put off for slot, circuit: older than max_age (86400 s)"
-    )
-    run_out = known(replace(delivery, attempts=0, not_after=NOW + 500), now=NOW + 501)
-    assert isinstance(run_out, Dead)
-    assert run_out.text.startswith("never attempted in 501 s, put off for slot, circuit: not_after has passed")
-
-
-def test_an_age_goes_on_while_the_queue_takes_no_deferral() -> None:
-    """The delivery is as it was begun, so that its copies are known as such; only its age is remembered."""
-    deferred = postponed(DELIVERY, Defer(due=NOW + 2, cause=Cause.SLOT), CLIENT, NOW)
-    again = not_taken(DELIVERY, deferred)
-    assert again.stage == DELIVERY.stage != deferred.stage
-    assert (again.first_taken_at, again.waited_for) == (NOW, (Cause.SLOT,))
-    assert isinstance(known(again, now=NOW + POLICY.max_age + 1), Dead)
-
-
-def test_what_an_earlier_release_wrote_ages_from_its_first_attempt() -> None:
-    """Or from when this one puts it off first."""
-    tried = replace(DELIVERY, attempts=1, first_attempt_at=NOW - POLICY.max_age - 1)
-    assert isinstance(known(tried), Dead)
-    waiting = replace(DELIVERY, deferrals=40, deferred_for=Cause.CIRCUIT)
-    assert known(waiting) is None
-    later = postponed(waiting, Defer(due=NOW + 2, cause=Cause.CIRCUIT), CLIENT, NOW)
-    assert later.first_taken_at == NOW
-
-
 def test_nothing_is_attempted_after_not_after() -> None:
     """Not even a first time; and no retry is due after it."""
     verdict = known(replace(DELIVERY, not_after=NOW - 1))
@@ -223,56 +174,6 @@ def test_an_unknown_client_has_its_grace() -> None:
     gone = ahead(waiting, now=now, issuer_known=False)
     assert isinstance(gone, Dead)
     assert gone.reason is DeadReason.UNKNOWN_ISSUER
-
-
-OUTCOMES = st.one_of(
-    st.builds(Delivered, status=st.sampled_from([200, 202, 204])),
-    st.builds(
-        Refused,
-        reason=st.sampled_from([Reason.REDIRECT, Reason.REJECTED_TOKEN, Reason.REFUSED, Reason.EGRESS_DENIED]),
-        status=st.none() | st.integers(300, 499),
-        text=st.text(max_size=2000),
-    ),
-    st.builds(
-        Failed,
-        reason=st.sampled_from(
-            [
-                Reason.SERVER_ERROR,
-                Reason.THROTTLED,
-                Reason.DNS,
-                Reason.CONNECT,
-                Reason.TLS,
-                Reason.TIMEOUT,
-                Reason.PROXY,
-            ]
-        ),
-        retry_after=st.none() | st.floats(0, 1e12),
-        ambiguous=st.booleans(),
-        text=st.text(max_size=2000),
-    ),
-)
-
-
-@given(outcomes=st.lists(OUTCOMES, max_size=30), carries_sid=st.booleans(), not_after=st.none() | st.floats(0, 1e6))
-def test_every_story_ends_and_stays_within_its_limits(
-    outcomes: list[Outcome], not_after: float | None, *, carries_sid: bool
-) -> None:
-    """Whatever is met: due times lie ahead and within the limit, and the history stays bounded."""
-    delivery = replace(DELIVERY, not_after=None if not_after is None else NOW + not_after)
-    now = NOW
-    for outcome in outcomes:
-        delivery, verdict = verdict_on(outcome, delivery, now=now, carries_sid=carries_sid)
-        assert len(delivery.history) <= HISTORY_LENGTH
-        assert sum(len(past.text) for past in delivery.history) <= HISTORY_TEXT
-        if not isinstance(verdict, RetryAt | Defer):
-            return
-        assert verdict.due > now
-        if isinstance(verdict, RetryAt):
-            first = delivery.first_attempt_at
-            assert first is not None
-            age = POLICY.max_age if carries_sid else POLICY.sub_only_max_age
-            assert verdict.due < min(first + age, delivery.not_after or math.inf)
-        now = verdict.due
 
 
 def test_a_failure_that_is_not_charged_makes_the_next_backoff_no_longer() -> None:
