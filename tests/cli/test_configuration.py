@@ -6,7 +6,6 @@ import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import jsonschema
@@ -246,27 +245,6 @@ def test_check_warns_of_what_no_signature_covers(made: Path, tmp_path: Path) -> 
     assert f'all are refused by issuers["{ISS}"].event_types' in told["sources.two.http.set"]
 
 
-def test_check_warns_of_a_key_that_others_may_read(made: Path) -> None:
-    """With its setting and the way out; it is no mistake."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        (folder / "k.pem").write_bytes((made / "k.pem").read_bytes())
-        (folder / "k.pem").chmod(0o644)
-        write(folder)
-        done = notifier("check", "-c", "n.yaml", cwd=folder)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert (
-            f'warning: issuers["{ISS}"].keys[0].file: every user of this machine may read {folder / "k.pem"}'
-            in done.stdout
-        )
-        assert f"chmod 600 {folder / 'k.pem'}" in done.stdout
-        [told] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=folder).stdout)["warnings"]
-        assert told["path"] == f'issuers["{ISS}"].keys[0].file'
-        found = json.loads(notifier("doctor", "-c", "n.yaml", "--offline", "--json", cwd=folder).stdout)
-        assert [row["subject"] for row in found if row["level"] == "warning"] == [told["path"]]
-
-
 def test_check_tells_every_mistake_at_once(made: Path) -> None:
     """Those of the configuration and of the clients in one go; on stderr, or as JSON on stdout; exit 2; `run` too."""
     more = {"delivery": {"timeout": "5 parsecs"}, "outcome": "all", "api": {"tokens_file": "x" * 300}}
@@ -284,18 +262,6 @@ def test_check_tells_every_mistake_at_once(made: Path) -> None:
     told = notifier("check", "-c", "bad.yaml", "--json", cwd=made)
     assert (told.returncode, told.stderr) == (2, "")
     assert {mistake["path"] for mistake in json.loads(told.stdout)["mistakes"]} == paths
-
-
-def test_run_refuses_what_check_refuses(made: Path) -> None:
-    """A client that asks for an algorithm that no key can do is named before anything is taken from the queue."""
-    client = {"client_id": "old", "backchannel_logout_uri": "https://old.example.com/out"}
-    (made / "rs.yaml").write_text(yaml.safe_dump([client]))
-    settings = {"NOTIFIER_REGISTRY__FILE": "rs.yaml"}
-    for name in ("check", "run"):
-        done = notifier(name, "-c", "n.yaml", cwd=made, settings=settings)
-        assert done.returncode == 2
-        assert "old" in done.stderr
-        assert "RS256" in done.stderr
 
 
 @pytest.mark.parametrize("document", ["event", "config", "clients", "tokens"])

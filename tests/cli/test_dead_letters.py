@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +19,6 @@ from notifier.operations.queue_port import Queue
 from tests.cli.in_process import notifier
 from tests.contract.letters import DELIVERY, bury, letter
 from tests.rabbit_options import rabbit_options
-from tests.system.site import ISSUER, Site, client
 
 BODY = b'{"iss": "https://id.example.com", "sub": "bob-sub-5", "clients": []}'
 WRONG = bury_raw(Message(lane=Lane.EVENTS, body=BODY, tag=None), [Mistake("clients", "must not be empty")], 1000.0)
@@ -117,27 +115,6 @@ def test_one_is_shown_with_what_a_replay_would_do(place: Place) -> None:
     missing = place.run("show", "d-9")
     assert (missing.returncode, missing.stdout) == (1, "")
     assert "there is no dead letter d-9" in missing.stderr
-
-
-def test_a_name_that_nobody_knows_is_told_with_the_nearest(tmp_path: Path) -> None:
-    """Once it is registered, that. Without a configuration nothing, since nobody says what there is."""
-    url = f"sqlite:{tmp_path / 'n.db'}"
-    site = Site(tmp_path, url)
-    site.write_clients([client("shop", "http://127.0.0.1:9/")])
-    unknown = DeadReason.UNKNOWN_CLIENT
-    letters = [
-        bury_delivery(replace(DELIVERY, id="c", client_id="Shop"), unknown, "no such client", 1000.0),
-        bury_delivery(replace(DELIVERY, id="i", iss=f"{ISSUER}/"), DeadReason.UNKNOWN_ISSUER, "no such issuer", 1000.0),
-        bury_delivery(replace(DELIVERY, id="n", client_id="shop"), unknown, "no such client", 1000.0),
-    ]
-    place = Place(tmp_path, {"NOTIFIER_QUEUE__URL": url, "NOTIFIER_CONFIG": str(site.file)})
-    place.fill(letters)
-    listed = place.run("list").stdout
-    assert "Shop: did you mean shop?\n" in listed
-    assert f"did you mean {ISSUER}, without the slash at the end?" in " ".join(listed.split())
-    assert "shop: it is registered now: notifier dead-letters replay\n" in listed
-    assert re.search(r"^hint +did you mean shop\?$", place.run("show", "c").stdout, re.MULTILINE)
-    assert "did you mean" not in place.run("list", NOTIFIER_CONFIG="").stdout
 
 
 def test_a_replay_says_what_stays_and_who_did_it(place: Place) -> None:

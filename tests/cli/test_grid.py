@@ -2,7 +2,6 @@
 
 import io
 
-from notifier.cli.output import wrapped
 from notifier.cli.screen import Screen, ago, table
 from notifier.domain.durations import in_words
 
@@ -39,16 +38,6 @@ def test_rows_stand_below_their_issuer() -> None:
     ]
 
 
-def test_what_does_not_fit_comes_row_by_row() -> None:
-    """With the names of the columns."""
-    assert lines(48)[1:5] == [
-        f" {ISSUER[:47]}",
-        f" {ISSUER[47:]}",
-        " payroll-of-the-north",
-        "   state: rests   dead: 1,200",
-    ]
-
-
 def test_no_width_breaks_a_word() -> None:
     """Nor drops one."""
     whole = {"payroll-of-the-north", "egress_denied", "server_error", "503", "1,200", "tried", "now", "all"}
@@ -58,15 +47,6 @@ def test_no_width_breaks_a_word() -> None:
         assert whole <= {*words}, width
         assert ISSUER in "".join(words), width
         assert max(map(len, drawn)) <= width
-
-
-def test_long_lines_are_broken_between_words() -> None:
-    """What goes on is indented; an address is never broken."""
-    assert (
-        wrapped("  shop: see https://id.example.com/docs now", 20)
-        == "  shop: see\n    https://id.example.com/docs\n    now"
-    )
-    assert wrapped("short\n\nlines", 20) == "short\n\nlines"
 
 
 def test_times_are_said_in_one_unit() -> None:

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from notifier.adapters.http import HttpTransport
-from notifier.domain.client import Algorithm, Client, Route
+from notifier.domain.client import Algorithm, Client
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
 from notifier.operations.canary import NOBODY, CanaryTools, send_canary
@@ -52,19 +51,6 @@ async def test_its_user_and_session_cannot_exist() -> None:
     assert found.level is Severity.OK
     assert receiver.claims["sub"] == receiver.claims["sid"] == f"{NOBODY}f00d"
     assert "f00d" in found.text
-
-
-async def test_a_client_that_a_list_has_moved_gets_none() -> None:
-    """By the transport that a worker has."""
-    receiver, transport = Receiver(Answer(status=200)), HttpTransport()
-    client = Client(
-        iss="https://id.example", client_id="shop", backchannel_logout_uri="http://127.0.0.1:1/out",
-        route=Route(withheld="add https://shop.example to notifier.origins"),
-    )  # fmt: skip
-    channel = BackChannel(receiver, clock=lambda: 1000.0, new_jti=lambda: "f00d")
-    [found] = await send_canary(client, CanaryTools(channel=channel, transport=transport, new_id=lambda: "f00d"))
-    assert found.level is Severity.FAILED
-    assert found.text == "no token could be sent: add https://shop.example to notifier.origins"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """What the doctor says of what was found: the level, and a sentence with the way out."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from notifier.domain.client import Algorithm, Client, FrontChannelClient, Route, SubjectMode, TokenProfile
+from notifier.domain.client import Algorithm, Client, FrontChannelClient, SubjectMode, TokenProfile
 from notifier.domain.first_day import SeenKey, seen_by_all
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests, only_issuer
 from notifier.domain.message import Depth
@@ -17,7 +16,7 @@ from notifier.domain.queue_state import BrokerState, FileState
 from notifier.domain.reach import Reached, Unreached
 from notifier.domain.trouble import Trouble
 from notifier.operations.client_state import ClientState
-from notifier.operations.doctor import Area, Check, Finding, Severity, examine, ok
+from notifier.operations.doctor import Finding, Severity
 from notifier.operations.doctor_clients import DAY, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer, judge_ages
 from notifier.operations.doctor_queue import clock_finding, judge_broker, judge_file
@@ -53,27 +52,6 @@ def bad(found: Sequence[Finding]) -> str:
 
 
 # ── running ──
-
-
-async def test_one_check_that_hangs_costs_its_own_answer_alone() -> None:
-    """The others are told all the same, in the order of the areas."""
-
-    async def well() -> Sequence[Finding]:
-        return [ok(Area.QUEUE, "broker", "is well")]
-
-    async def hangs() -> Sequence[Finding]:
-        await asyncio.Event().wait()
-        return []
-
-    done: list[tuple[int, int]] = []
-    checks = [
-        Check(area=Area.CLIENT, subject="shop", within=0.05, run=hangs),
-        Check(area=Area.QUEUE, subject="broker", within=30, run=well),
-    ]
-    first, second = await examine(checks, lambda so_far, total: done.append((so_far, total)))
-    assert (first.area, first.level) == (Area.QUEUE, Severity.OK)
-    assert (second.subject, second.level) == ("shop", Severity.FAILED)
-    assert done == [(1, 2), (2, 2)]
 
 
 # ── the queue ──
@@ -248,22 +226,6 @@ async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
     told = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW, nobody))
     assert words in told
     assert bool(told) == bool(words)
-
-
-async def test_a_server_that_a_list_names_and_no_file_is_not_connected_to() -> None:
-    """What a file lends the client is not for it. Others of the same server are."""
-
-    async def reach(_uri: str, route: Route, _within: float) -> Reached:
-        assert route.withheld is None
-        return Reached(address="192.0.2.1")
-
-    async def nobody() -> Met:
-        return {}
-
-    moved = replace(client("shop", "https://all.example/"), route=Route(withheld="add https://all.example"))
-    told = [await examine_server(each, reach, lambda: NOW, nobody) for each in servers_of([moved, client("mail")])]
-    assert (told[0][0].subject, told[0][0].level, told[0][0].text) == ("shop", "failed", "add https://all.example")
-    assert told[1][0].level == "ok"
 
 
 async def test_a_client_that_takes_connections_may_not_be_well() -> None:

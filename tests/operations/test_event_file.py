@@ -4,11 +4,10 @@ import asyncio
 import json
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.domain.errors import MalformedEvent, Mistake, QueueError, QueueUnavailable
+from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import Lane
 from notifier.operations.event_file import IN_FLIGHT, EventFileRules, FileEvent, line_ranges, read_events, send_all
 
@@ -38,34 +37,6 @@ def test_layout_matters_not(indents: list[int | None], between: str) -> None:
     begins = [file.index(f'"e-{number}"') for number in range(len(indents))]
     lines = [file.count("\n", 0, file.rindex("{", 0, begin)) + 1 for begin in begins]
     assert [each.line for each in found] == lines
-
-
-@given(st.binary(max_size=300))
-def test_any_bytes_are_events_or_mistakes(content: bytes) -> None:
-    """Nothing else comes of them."""
-    mistakes: tuple[Mistake, ...] = ()
-    events: list[FileEvent] = []
-    try:
-        events = read_events(content, READING)
-    except MalformedEvent as malformed:
-        mistakes = malformed.mistakes
-    assert events or mistakes
-
-
-def test_a_broken_event_hides_no_other() -> None:
-    """What follows it is judged from the next line that begins an object; places are those of the file."""
-    file = "\n".join([json.dumps(event(1)), '{"iss": ', " x}", json.dumps({"iss": ISS}), "[" * 5000])
-    with pytest.raises(MalformedEvent) as raised:
-        read_events(file.encode(), READING)
-    told = [str(mistake) for mistake in raised.value.mistakes]
-    assert told[0].startswith("line 2: not JSON: expected value at line 3 column 2")
-    assert {text.partition(":")[0] for text in told} == {"line 2", "line 4", "line 5"}
-
-
-def test_an_event_too_large_for_the_queue_is_a_mistake() -> None:
-    """It would only become a dead letter."""
-    with pytest.raises(MalformedEvent, match="line 1: the event has"):
-        read_events(json.dumps({**event(1), "reason": "x" * 1000}).encode(), READING)
 
 
 class EventSender:

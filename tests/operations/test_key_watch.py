@@ -110,23 +110,6 @@ async def test_a_400_brings_the_next_look_forward() -> None:
     assert site.read == [ISS, ISS]
 
 
-async def test_what_a_reload_brings_is_looked_at_at_once() -> None:
-    """A new key that signs before anybody published it; a new issuer; and one that went is asked no more."""
-    site = Site(ISS)
-    await site.look(0)
-    site.kids[ISS] = "k2"
-    assert site.watch.wait(1) == 0
-    [missing] = await site.look(1)
-    assert isinstance(missing, KeyMissing)
-    assert missing.kid == "k2"
-    site.kids = {OTHER: "k1"}
-    site.sets[OTHER] = GONE
-    await site.look(2)
-    assert site.read == [ISS, ISS, OTHER]
-    assert site.missing() is None
-    assert site.missing(OTHER) is not None
-
-
 async def test_a_key_is_no_older_than_its_file_and_than_its_publication() -> None:
     """Publication counts where it was seen: a set that had the key from the first look on may always have had it."""
     site = Site(ISS)

@@ -8,7 +8,6 @@ import pytest
 
 from notifier.domain.client_rows import SourceAnswer, SourceFault, Taken
 from notifier.operations.registry_refresh import RefreshedSource, RegistryRefresh
-from tests.system.waiting import PATIENCE
 from tests.system.waiting import until as until_answer
 
 Said = SourceAnswer | str | None
@@ -105,28 +104,6 @@ def lines(capsys: pytest.CaptureFixture[str], *events: str) -> Sequence[str]:
     return [event for place, event in found if place >= 0]
 
 
-async def test_a_worker_begins_once_each_source_has_answered() -> None:
-    """Until then it says which one is missing, and why."""
-    registry, source = Registry(), Told("no route to host")
-    async with running(registry, refreshed(source, every=0.01)) as refresh:
-        await until(lambda: len(source.read_at) > 1)
-        assert refresh.problem() == "registry source db was never read: no route to host"
-        source.says = answer("shop")
-        async with asyncio.timeout(PATIENCE):
-            await refresh.complete()
-        assert refresh.problem() is None
-    assert [name for name, *_ in registry.taken] == ["db"]
-
-
-async def test_an_earlier_workers_answer_is_enough_to_begin() -> None:
-    """The source is read at once all the same."""
-    source = Told()
-    async with running(Registry(), refreshed(source, last=answer("shop"))) as refresh:
-        async with asyncio.timeout(PATIENCE):
-            await refresh.complete()
-        await until(lambda: source.read_at)
-
-
 async def test_a_source_that_fails_is_logged_once_a_change(capsys: pytest.CaptureFixture[str]) -> None:
     """Its last good answer stays; its age grows from when it was given."""
     registry, source = Registry(), Told(answer("shop"))
@@ -157,19 +134,6 @@ async def test_what_is_held_back_stays_until_somebody_lets_it_go() -> None:
         assert (state.up, state.problem, state.clients) == (True, None, 0)
     assert [found and len(found.rows) for _, found, _ in registry.taken] == [2, 0]
     assert [len(found.rows) for found in source.saved] == [2, 0]
-
-
-async def test_a_source_that_is_dropped_is_read_as_if_it_had_never_answered() -> None:
-    """Whatever it said is forgotten, and what it says now is taken without a guard. A wrong name is told."""
-    registry, source = Registry(), Told(answer("evil"))
-    async with running(registry, refreshed(source)) as refresh:
-        await refresh.complete()
-        assert "there is db" in (refresh.drop("dp", dropped_by="alice") or "")
-        registry.holds_back, source.says = "held back", answer("shop")
-        assert refresh.drop("db", dropped_by="alice") is None
-        (state,) = await refresh.refresh(accepted_by=None)
-    assert (state.up, state.clients, source.forgotten, source.asked_after) == (True, 1, 1, [None, None])
-    assert registry.taken[-1] == ("db", answer("shop"), "alice")
 
 
 async def test_a_source_that_is_dropped_and_away_has_no_clients() -> None:

@@ -150,16 +150,6 @@ async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
     assert known_of(stage).settled
 
 
-async def test_a_copy_is_told_as_one() -> None:
-    """What became of the first is told to whoever published that."""
-    stage = Stage(client("well"))
-    async with running(stage):
-        for asked in (None, ASKED):
-            await stage.acked(stage.take(body_of("well", id="e-1"), reply_to=asked))
-    assert [told.fate for _, told in replies_of(stage)] == [Fate.DUPLICATE]
-    assert known_of(stage).settled
-
-
 @pytest.mark.parametrize(
     ("body", "reason"),
     [(b"{", "malformed_event"), (json.dumps({"iss": "https://no", "sub": "a", "clients": ["x"]}).encode(), "unknown")],
@@ -171,22 +161,6 @@ async def test_an_event_that_is_not_served_is_told_as_a_whole(body: bytes, reaso
     assert [asked for asked, _ in replies_of(stage)] == [ASKED]
     assert (told.client_id, told.reason) == ("", reason)
     assert known_of(stage).settled is (told.fate is Fate.DEAD)
-
-
-async def test_wrong_entries_are_told_together() -> None:
-    """As one dead letter holds them."""
-    stage = Stage(client("well"))
-    told = await served(stage, body_of("well", 1, 2, {"client_id": "well", "sub": 5}))
-    fates = sorted((each.fate.value, each.client_id or "") for each in told)
-    assert fates == [("dead", ""), ("delivered", "well")]
-    assert known_of(stage).settled
-
-
-async def test_nobody_hears_of_what_nobody_asked_for() -> None:
-    """Neither fates nor the event's end."""
-    stage = Stage(client("well"), client("down"))
-    stage.receivers.behaviours["down"] = answers(500)
-    assert await served(stage, body_of("well", "down"), asked=None) == []
 
 
 def test_a_late_word_takes_back_nothing() -> None:
@@ -205,28 +179,6 @@ def test_an_event_that_was_unknown_at_first_is_told_by_its_clients_then() -> Non
     known.add(Notice(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
     assert [told.fate for told in known.known] == [Fate.DELIVERED]
     assert known.settled
-
-
-@given(
-    st.builds(
-        Notice,
-        fate=st.sampled_from(Fate),
-        iss=st.text(),
-        event_id=st.text(),
-        client_id=st.text(),
-        delivery_id=st.text(),
-        reason=st.text(),
-        status=st.none() | st.integers(100, 599),
-        attempts=st.integers(0, 99),
-        next_due=st.none() | st.integers(0, 2_000_000_000).map(float),
-        text=st.text(max_size=100),
-        of=st.none() | st.integers(0, 5000),
-    )
-)
-def test_a_reply_is_read_as_it_was_written(notice: Notice) -> None:
-    """By whichever release, within a version. Only a retry and a dead letter have a reason."""
-    read = load_reply(dump_reply(notice))
-    assert read == (notice if notice.fate in (Fate.RETRYING, Fate.DEAD) else replace(notice, reason=""))
 
 
 def test_a_reply_is_written_as_every_release_writes_it() -> None:

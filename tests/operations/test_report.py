@@ -1,7 +1,6 @@
 """The propagation report: counts by client, quantiles of bounded error and memory, the worst first."""
 
 import math
-import random
 
 import pytest
 from hypothesis import given
@@ -16,7 +15,6 @@ from notifier.operations.report import (
     Durations,
     PropagationReport,
     ReportTally,
-    report_document,
 )
 
 ISS = "https://id.example.com"
@@ -57,22 +55,6 @@ def test_a_quantile_is_within_its_error(values: list[float], share: float) -> No
     assert found <= durations.slowest == max(values)
 
 
-def test_its_memory_does_not_grow_with_what_it_counts() -> None:
-    """From a tenth of a millisecond to a week there are 262 buckets."""
-    durations = Durations()
-    draw = random.Random(1)
-    for _ in range(50_000):
-        durations.add(10 ** draw.uniform(-6, math.log10(7 * 86_400)))
-    assert len(durations._counts) <= 263
-    assert sum(bar.count for bar in durations.bars()) == 50_000
-
-
-def test_no_duration_has_no_quantile() -> None:
-    """Not zero."""
-    assert Durations().quantile(0.5) is None
-    assert Durations().bars() == ()
-
-
 def test_the_share_is_of_what_came_to_an_end() -> None:
     """A retry is no end, and a client that is skipped need not be told."""
     found = line(
@@ -100,21 +82,6 @@ def test_what_was_given_up_for_it_is_the_worst_reason() -> None:
     ]
 
 
-def test_the_worst_client_comes_first() -> None:
-    """The smallest share, then the slowest; one that fails, and has no share yet, among those that get nothing."""
-    found = report(
-        seen("delivered", "quick", took=0.01),
-        seen("delivered", "slow", took=30.0),
-        seen("delivered", "half", took=0.01),
-        seen("dead", "half", reason="refused"),
-        seen("dead", "none", reason="refused"),
-        seen("retrying", "down", reason="connect"),
-        seen("failing", "down"),
-    )
-    assert [one.client_id for one in found.clients] == ["none", "down", "half", "slow", "quick"]
-    assert found.total.share == 0.6
-
-
 def test_who_fails_is_who_failed_last() -> None:
     """As status has it: whatever the order of the rows, a delivery or a recovery ends it; a dead letter begins it."""
     rejected = line(seen("delivered", at=SINCE + 1, took=0.1), seen("dead", reason="rejected_token", at=SINCE + 2))
@@ -140,21 +107,6 @@ def test_undated_deliveries_count_without_a_time() -> None:
     assert found.median == pytest.approx(2.0, rel=ERROR)
 
 
-def test_failures_alone_tell_no_share() -> None:
-    """What went well was not told, so 0 % would be a lie."""
-    found = line(seen("dead", reason="refused"), complete=False)
-    assert (found.delivered, found.share, found.dead) == (None, None, 1)
-    assert line(seen("dead", reason="refused"), complete=None).share is None
-    assert line(seen("dead", reason="refused"), seen("delivered"), complete=None).share == 0.5
-
-
-def test_a_client_that_fails_is_marked_until_it_recovers() -> None:
-    """With how often its circuit opened."""
-    found = line(seen("failing"), seen("recovered"), seen("failing"))
-    assert (found.openings, found.failing) == (2, True)
-    assert not line(seen("failing"), seen("recovered")).failing
-
-
 def test_the_time_line_covers_the_period() -> None:
     """In bins of one length; what lies outside is left out."""
     found = report(
@@ -167,16 +119,3 @@ def test_the_time_line_covers_the_period() -> None:
     assert len(found.timeline) == SLICES
     assert (found.timeline[0].delivered, found.timeline[1].dead, found.timeline[-1].delivered) == (1, 1, 1)
     assert found.total.delivered == 2
-
-
-def test_the_document_for_scripts() -> None:
-    """Durations in seconds, moments in RFC 3339, and the error of a quantile."""
-    found = report_document(report(seen("delivered", took=0.25), seen("dead", reason="refused")))
-    assert (found["since"], found["until"]) == ("2027-01-15T08:00:00.000000Z", "2027-01-15T09:20:00.000000Z")
-    assert found["quantile_error"] == 0.044
-    assert found["total"]["share"] == 0.5
-    (client,) = found["clients"]
-    assert client["client_id"] == "shop"
-    assert client["median_seconds"] == pytest.approx(0.25, rel=ERROR)
-    assert client["slowest_seconds"] == 0.25
-    assert client["reasons"] == [{"reason": "refused", "dead": 1, "retries": 0}]

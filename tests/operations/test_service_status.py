@@ -3,18 +3,16 @@
 import json
 
 from notifier.domain.delivery import Delivery
-from notifier.domain.first_day import SeenKey
 from notifier.domain.message import Depth
-from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason
+from notifier.domain.outcome import Cause, Failed, Reason
 from notifier.domain.trouble import EXPLAINED, Trouble, TroubleKind
 from notifier.operations.client_state import ClientState, clients_of
-from notifier.operations.health_observer import KEPT, SAMPLES, HealthObserver
+from notifier.operations.health_observer import KEPT, HealthObserver
 from notifier.operations.runbook import sections
 from notifier.operations.service_status import (
     LaneState,
     WorkerState,
     dump_state,
-    load_state,
     rates_of,
     status_of,
 )
@@ -93,29 +91,10 @@ def test_workers_are_summed_up() -> None:
     }  # fmt: skip
 
 
-def test_the_client_that_needs_somebody_comes_first() -> None:
-    """An open circuit before a last failure before a well client."""
-    well, failing = stands("well", last_success=NOW), stands("failing", last_failure=NOW)
-    down = stands("down", circuit=2)
-    assert [each.client_id for each in status_of({}, [worker("a", well, failing, down)], now=NOW).clients] == [
-        "down",
-        "failing",
-        "well",
-    ]
-
-
 def test_clients_of_other_issuers_are_not_told() -> None:
     """To a bearer whom they do not concern."""
     document = document_of(status_of({}, [worker("a", stands("shop"))], now=NOW), lambda iss: iss != ISS)
     assert document["clients"] == []
-
-
-def test_an_answer_is_read_as_it_was_written() -> None:
-    """Within a version."""
-    told = load_state(worker("a", stands("shop", status=503)))
-    assert told is not None
-    assert told.clients[0].status == 503
-    assert told.held["events"].unsettled == 2
 
 
 async def test_what_an_attempt_met_is_kept() -> None:
@@ -147,47 +126,6 @@ def failed(health: HealthObserver, client_id: str, at: float) -> None:
         delivery=delivery, number=1, jti="j", alg="ES256", outcome=outcome, seconds=0.1, at=at, next_due=None
     )
     health.observe(attempted)
-
-
-def test_a_failure_is_told_with_its_reason_until_a_success() -> None:
-    """The reason stays, for whoever asks what it was."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
-    failed(health, "shop", NOW)
-    [shop], _ = clients_of(health, [], [])
-    assert (shop.reason, shop.last_failure, shop.troubled) == ("connect", NOW, True)
-    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid=None)
-    success = facts.Attempted(
-        delivery=delivery, number=2, jti="k", alg="ES256", outcome=Delivered(status=200), seconds=0.1, at=NOW + 1,
-        next_due=None,
-    )  # fmt: skip
-    health.observe(success)
-    [shop], _ = clients_of(health, [], [])
-    assert (shop.reason, shop.troubled) == ("connect", False)
-
-
-def test_a_dead_letter_without_an_attempt_tells_its_own_reason() -> None:
-    """No attempt could."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
-    health.observe(facts.Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.NO_SID, text=""))
-    health.observe(facts.Buried(iss=ISS, client_id="", event_id="e", reason=DeadReason.UNKNOWN_ISSUER, text=""))
-    [shop], _ = clients_of(health, [], [])
-    assert (shop.reason, shop.last_failure, shop.dead) == ("no_sid", NOW, 1)
-    assert health.counts["dead"] == 2
-
-
-def test_the_rates_are_those_of_the_last_minute() -> None:
-    """What was before is forgotten."""
-    time = [0.0]
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: time[0])
-    for _ in range(600):
-        failed(health, "shop", NOW)
-    assert health.rates()["attempts"] == 600
-    for _ in range(SAMPLES):
-        time[0] += 5
-        health.sample()
-    for number in range(120):
-        failed(health, "shop", NOW + number)
-    assert health.rates()["attempts"] == 2.0
 
 
 def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
@@ -265,19 +203,6 @@ def test_troubles_of_all_workers_are_summed_up() -> None:
     assert told[1]["since"] == "2027-01-15T07:59:51.000000Z"
     of_one = document_of(status, lambda iss: iss == ISS)["troubles"]
     assert [(each["kind"], each["text"]) for each in of_one] == [("reload_refused", ""), ("of_a_later_release", "")]  # type: ignore[attr-defined]
-
-
-def test_since_when_the_workers_see_the_keys() -> None:
-    """The worker that saw a key appear knows best; a reader of one issuer hears of its keys alone."""
-    there = SeenKey(iss=ISS, kid="k", since=NOW - 9)
-    answers = [
-        worker("a", keys=[there, SeenKey(iss="https://else.example", kid="o", since=NOW)]),
-        worker("b", keys=[SeenKey(iss=ISS, kid="k", since=NOW - 5, appeared=True)]),
-    ]
-    told = document_of(status_of({}, answers, now=NOW), lambda iss: iss == ISS)["keys"]
-    assert told == [
-        {"iss": ISS, "kid": "k", "published_since": "2027-01-15T07:59:55.000000Z", "appeared": True},
-    ]
 
 
 def test_each_trouble_is_explained() -> None:
