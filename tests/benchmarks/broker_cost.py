@@ -8,6 +8,7 @@ private node only, since the time of another broker cannot be read.
 
 import argparse
 import asyncio
+import contextlib
 import secrets
 import sys
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import uvloop
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from tests.benchmarks import figures
-from tests.benchmarks.peers_run import _cpu_of_session
+from tests.benchmarks.processes import TICKS
 from tests.benchmarks.record import merge
 from tests.benchmarks.rig import IN_MEMORY, answer
 from tests.benchmarks.throughput_run import Case
@@ -49,14 +50,24 @@ async def once(node: RabbitmqNode, events: int) -> tuple[float, float]:
     await declare_topology(options)
     try:
         async with broker(node.url, prefix) as publisher:
-            begun = _cpu_of_session(pid)
+            begun = cpu_of_session(pid)
             await publisher.publish_all(CASE.events(events))
-            published = _cpu_of_session(pid)
+            published = cpu_of_session(pid)
         await _take(node.url, prefix, events)
-        taken = _cpu_of_session(pid)
+        taken = cpu_of_session(pid)
     finally:
         await delete_topology(options)
     return 1e6 * (published - begun) / events, 1e6 * (taken - published) / events
+
+
+def cpu_of_session(leader: int) -> float:
+    """Processor seconds of all processes of this session, with those of their dead children."""
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = file.read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15])) if int(fields[3]) == leader else 0
+    return ticks / TICKS
 
 
 async def _take(url: str, prefix: str, events: int) -> None:

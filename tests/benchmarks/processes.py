@@ -69,10 +69,6 @@ class Receivers:
         """How many requests each client has got."""
         return await self._ask({"do": "count"})
 
-    async def peaks(self) -> list[int]:
-        """How many requests each client had at a time, at most."""
-        return await self._ask({"do": "peaks"})
-
     async def arrivals(self) -> list[Arrival]:
         """Every request that came so far."""
         with tempfile.NamedTemporaryFile("r") as file:

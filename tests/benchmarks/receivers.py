@@ -94,7 +94,7 @@ class Hit:
 
 @dataclass(slots=True)
 class Played:
-    """One client: its port, how it behaves, who is connected, how many requests wait and how many did at most.
+    """One client: its port, how it behaves, who is connected, and how many requests came.
 
     `taken` counts the requests that were answered by 200 since it behaves so.
     """
@@ -106,8 +106,6 @@ class Played:
     connections: "set[Connection]" = field(default_factory=set)
     hits: int = 0
     taken: int = 0
-    running: int = 0
-    peak: int = 0
 
     async def listen(self, hits: list[Hit]) -> None:
         """Take connections, always at the same port."""
@@ -170,8 +168,6 @@ class Connection(asyncio.Protocol):
         self._hits.append(Hit(now, client.number, body, answer is OK))
         client.hits += 1
         self._pending = True
-        client.running += 1
-        client.peak = max(client.peak, client.running)
         if answer is None:
             return
         if delay := client.behaviour.delay(answer):
@@ -187,7 +183,6 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         if self._pending:
             self._pending = False
-            self._client.running -= 1
 
 
 @dataclass(slots=True)
@@ -212,15 +207,13 @@ class Company:
                 return None
             case {"do": "count"}:
                 return [client.hits for client in self.clients]
-            case {"do": "peaks"}:
-                return [client.peak for client in self.clients]
             case {"do": "write", "file": file}:
                 await asyncio.to_thread(write, Path(file), tuple(self.hits))
                 return None
             case {"do": "forget"}:
                 self.hits.clear()
                 for client in self.clients:
-                    client.hits = client.peak = 0
+                    client.hits = 0
                 return None
             case _:
                 raise ValueError(f"unknown command {command}")

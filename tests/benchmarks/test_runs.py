@@ -6,13 +6,14 @@ from argparse import Namespace
 import pytest
 from rich.console import Console
 
-from tests.benchmarks import deferrals_run, isolation, latency, scale, stages, throughput
+from tests.benchmarks import growth, isolation, latency, scale, stages, throughput
 from tests.benchmarks.isolation_run import Case, Options
 from tests.benchmarks.processes import receivers
 from tests.benchmarks.receivers import Behaviour, Kind
 from tests.benchmarks.rig import Cores, Setup
 from tests.benchmarks.stand_in import stand_in
 from tests.benchmarks.throughput_run import CASES, Bench
+from tests.benchmarks.throughput_run import Case as Drained
 
 QUIET = Console(quiet=True)
 ALL_CORES = Cores(tuple(sorted(os.sched_getaffinity(0))), frozenset(os.sched_getaffinity(0)))
@@ -30,23 +31,6 @@ async def test_isolation_accounts_for_every_delivery_to_the_healthy(amqp_url: st
     assert [account.expected for account in report.accounts][::2] == [2 * 20, 2 * 20]
     assert all(account.arrived == account.expected for account in report.accounts)
     assert set(report.ratios) == {"p50", "p99", "p99_second", "drain_99", "drain_all"}
-
-
-async def test_deferrals_all_arrive_after_the_recovery(amqp_url: str) -> None:
-    """Twenty deliveries wait for a client that refuses connections, and each arrives once it listens."""
-    options = deferrals_run.Options(
-        setup=Setup(delivery={}), deliveries=20, fault=Kind.REFUSE, wait=0.3, fresh=20,
-        answer=0.01, limit=40, max_concurrent=2,
-    )  # fmt: skip
-    found = await deferrals_run.run(amqp_url, options, None, QUIET)
-    assert found.account.complete
-    assert (
-        found.account.expected
-        == 20 + found.fresh_before.events + found.fresh_waiting.events + found.fresh_recovery.events
-    )
-    assert sum(found.recovery.arrivals) == 20
-    assert 1 <= found.recovery.peak <= 2
-    assert found.passes["all"] >= 1
 
 
 @pytest.mark.parametrize("name", ["rabbitmq-es256-10", "sqlite-rs256-1", "sqlite-es256-10-failing"])
@@ -86,3 +70,29 @@ async def test_two_workers_share_a_queue(amqp_url: str) -> None:
         drained = await bench.drained_by(2, share=0.0)
     assert drained.complete
     scale.report(case, 0.0, [(drained, drained)])
+
+
+async def test_of_a_backlog_only_the_first_are_waited_for(amqp_url: str) -> None:
+    """The others still wait when the drain is over. If the series grow, `/metrics` is measured too."""
+    case = Drained(queue="rabbitmq", alg="ES256", fan_out=1, clients=20, series=10, backlog=300)
+    point = growth.Growth(series="backlog", x=300, case=case)
+    async with stand_in(keep=20) as receiver:
+        found = await growth.grown(
+            "backlog-300", point, (amqp_url, receiver, ALL_CORES), Namespace(rounds=1, deliveries=20), QUIET
+        )
+    (_, worker), *_ = found.report.rounds
+    assert found.complete
+    assert worker.came >= worker.wanted == 20
+    assert worker.scrape is not None
+    assert worker.scrape.size > 1000
+    assert worker.memory_at[0][1] > 10
+
+
+async def test_a_start_and_a_reload_are_watched() -> None:
+    """The worker answers all the while, and reads the new file."""
+    found = await growth.started("start", growth.Starting(x=50, kind="yaml"), ALL_CORES, 1, QUIET)
+    (only,) = found.rounds
+    assert found.complete
+    assert only.clients == 50
+    assert only.seconds > 0
+    assert only.before.asked > 0

@@ -88,7 +88,7 @@ CASES = {
     for alg in ("RS256", "ES256")
     for fan_out in (1, 10)
 }
-"""What is compared with the peers, and measured with a second worker."""
+"""What is measured with a second worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,32 +1,11 @@
-"""The tables of docs/performance.md that set one run beside another: peers beside ours, a fault beside none."""
+"""The tables of docs/performance.md that set one run beside another: a fault beside none."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from tests.benchmarks.isolation import CASES as FAULTS
-from tests.benchmarks.peers import BEST, CEILING, OURS, target
 from tests.benchmarks.recovery import CASES as OUTAGES
-from tests.benchmarks.throughput_run import CASES
 from tools.performance.cells import Cases, rows, spread
-
-
-def peers(found: Cases) -> str:
-    """By case and program, the ceiling too."""
-    head = "| case | program | deliveries/s | notifier ÷ program | target | CPU µs |"
-    lines = []
-    for name in (name for name in CASES if name in found):
-        case = found[name]
-        label = f"`{name}`"
-        for program in (OURS, *sorted(set(case["rate"]) - {OURS, CEILING}), CEILING):
-            ahead = "" if program == OURS else spread(case["ahead"][program], ".2f")
-            wanted = target(CASES[name], program)
-            lines.append([label, program, spread(case["rate"][program]), ahead, wanted, spread(case["cpu"][program])])
-            label = ""
-        if BEST in case["ahead"]:
-            lines.append(["", f"*{BEST}*", "", spread(case["ahead"][BEST], ".2f"), target(CASES[name], BEST), ""])
-    versions = next(iter(found.values()))["versions"]
-    told = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    return f"{rows(head, lines)}\n\nWith {told}."
 
 
 def isolation(found: Cases) -> str:

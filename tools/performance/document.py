@@ -137,7 +137,6 @@ SECTIONS: Mapping[str, Callable[[Cases], str]] = {
     "growth": growth,
     "scale": scale,
     "broker": broker,
-    "peers": comparisons.peers,
     "isolation": comparisons.isolation,
     "recovery": comparisons.recovery,
 }
