@@ -25,14 +25,11 @@ pytest.register_assert_rewrite("publishers.conformance.cases")  # so that a case
 ROOT = Path(__file__).parent
 WHOLE_PATIENCE = 300.0  # seconds for ten thousand events
 SUBJECTS = sorted(found.stem for found in (ROOT / "subjects").glob("[a-z]*.py"))
-PROGRAM = "program"  # the one of `wrong`, when it is right: tried where it is asked for, while cases are written
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The two choices."""
-    parser.addoption(
-        "--publisher", action="append", choices=[*SUBJECTS, PROGRAM], help="try this one alone (again for more)"
-    )
+    parser.addoption("--publisher", action="append", choices=SUBJECTS, help="try this one alone (again for more)")
     parser.addoption("--form", choices=["short", "whole"], default="short", help="small numbers, or those of a release")
 
 
@@ -41,7 +38,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.parent != ROOT or not collection_path.name.startswith("test_"):
         return None
     name = collection_path.stem.removeprefix("test_")
-    return None if name in (config.getoption("--publisher") or [*SUBJECTS, "wrong"]) else True
+    return None if name in (config.getoption("--publisher") or SUBJECTS) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,8 +64,7 @@ async def module_world(
     folder = tmp_path_factory.mktemp(name)
     (folder / "subject").mkdir()
     try:
-        where = "wrong.subject" if name == PROGRAM else f"subjects.{name}"
-        subject = importlib.import_module(f"publishers.conformance.{where}").subject(folder / "subject")
+        subject = importlib.import_module(f"publishers.conformance.subjects.{name}").subject(folder / "subject")
         with rabbitmq_node() as node:
             async with broker(node, folder) as rabbit, make_world(subject, rabbit, folder) as made:
                 if request.config.getoption("--form") == "whole":

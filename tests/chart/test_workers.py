@@ -20,11 +20,6 @@ def test_pods_live_longer_than_a_drain(rendered: Rendered) -> None:
     assert spec["terminationGracePeriodSeconds"] >= grace + before + 5
 
 
-def test_a_drain_of_one_and_a_half_minutes_is_understood(every: Mapping[str, Rendered]) -> None:
-    """1.5 m of grace, 5 s before, because there is an API, and 10 s beyond."""
-    assert every["api"].worker()["terminationGracePeriodSeconds"] == 105
-
-
 @pytest.mark.parametrize(
     ("values", "rolled"),
     [

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,15 +117,3 @@ def typed(section: str) -> list[str]:
     """What docs/kubernetes.md has its readers type into kubectl under this heading, in order."""
     text = (ROOT / "docs/kubernetes.md").read_text().partition(f"\n{section}")[2].partition("\n## ")[0]
     return [line for line in text.replace("\\\n", " ").splitlines() if line.startswith("kubectl ")]
-
-
-class Watched:
-    """How few there were of something, as far as it was looked at."""
-
-    def __init__(self) -> None:
-        self.least: int | None = None
-        self.began = time.monotonic()
-
-    def see(self, number: int) -> None:
-        """Note one look."""
-        self.least = number if self.least is None else min(self.least, number)

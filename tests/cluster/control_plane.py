@@ -114,7 +114,6 @@ class ControlPlane:
             service_account_private_key_file=self.folder / "service-accounts.pem",
             node_monitor_grace_period="1h",  # the nodes here tell of themselves once
             controllers="*,-nodeipam,-cloud-node-lifecycle",
-            horizontal_pod_autoscaler_sync_period="2s",  # 15 s is the default, and tests wait for it
         )  # fmt: skip
         await self._start(
             "kube-scheduler", **common, kubeconfig=self.kubeconfig(SCHEDULER), secure_port=self._scheduler

@@ -1,4 +1,4 @@
-"""What the API server asks a kubelet: `kubectl logs`, `kubectl exec` and `kubectl port-forward` (see port_forward).
+"""What the API server asks a kubelet: `kubectl logs` and `kubectl exec`.
 
 A command's streams are channels of one WebSocket (`v5.channel.k8s.io`): the first byte of a message names the channel.
 """
@@ -12,10 +12,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from tests.cluster import port_forward
 from tests.cluster.pod import Pod
 from tests.cluster.pod_container import PodContainer
-from tests.cluster.port_forward import Tunnel
 
 PROTOCOL = "v5.channel.k8s.io"
 STDIN, STDOUT, STDERR, STATUS, CLOSED = 0, 1, 2, 3, 255
@@ -32,7 +30,6 @@ class Kubelet:
         where = "{namespace}/{pod}/{container}"
         self.app.router.add_get(f"/containerLogs/{where}", self._logs)
         self.app.router.add_get(f"/exec/{where}", self._exec)
-        self.app.router.add_get("/portForward/{namespace}/{pod}", self._forward)
 
     def _find(self, request: web.Request) -> PodContainer:
         wanted = request.match_info
@@ -60,16 +57,6 @@ class Kubelet:
                 await answer.write(more := file.read())
             place += len(more)
         return answer
-
-    async def _forward(self, request: web.Request) -> web.StreamResponse:
-        wanted = (request.match_info["namespace"], request.match_info["pod"])
-        for pod in self._pods.values():
-            if (pod.namespace, pod.name) == wanted:
-                socket = web.WebSocketResponse(protocols=(port_forward.PROTOCOL,))
-                await socket.prepare(request)
-                await Tunnel(socket, pod.address).serve()
-                return socket
-        raise web.HTTPNotFound(text="there is no such pod here")
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         container = self._find(request)

@@ -18,7 +18,6 @@ import aiohttp
 from tests.cluster.api import Api
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kubelet import kubelet
-from tests.cluster.metrics import Meter
 from tests.cluster.pod import Pod
 from tests.cluster.pod_container import now
 from tests.cluster.pod_files import NotThereYet
@@ -164,9 +163,8 @@ async def nodes(plane: ControlPlane, folder: Path) -> AsyncIterator[Nodes]:
             await made.register(port)
             try:
                 async with asyncio.TaskGroup() as group:  # a fault of ours ends it all
-                    watching = [group.create_task(work) for work in (made.watch(), Meter(api, made.pods).watch())]
+                    watching = group.create_task(made.watch())
                     yield made
-                    for task in watching:
-                        task.cancel()
+                    watching.cancel()
             finally:
                 await made.stop()

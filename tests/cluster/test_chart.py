@@ -4,18 +4,16 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster.commands import Commands, Watched
+from tests.cluster.commands import Commands
 from tests.cluster.release import Release
 from tests.system.shell import blocks
 from tools.chart_rendering import CHART, VALUE_FILES, values_file
 
 SECRETS = {"notifier-broker": "password", "notifier-signing-keys": "2026.pem"}
-ODD_NAMES = ("n", "on", "true", "2026", "1e3")  # YAML reads the bare words as something else
 PLACED = {
     "nodeSelector": {"kubernetes.io/hostname": "node-c"},
     "tolerations": [{"key": "only", "operator": "Equal", "value": "logout", "effect": "NoSchedule"}],
@@ -65,16 +63,6 @@ async def test_the_objects_of_the_documents_are_taken(commands: Commands, namesp
     await commands.apply(*objects)
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
-async def test_a_release_may_have_any_name(minimal: Release, name: str) -> None:
-    """Also one that YAML would read as a number or a truth, as a release and as an override."""
-    minimal.name = name
-    minimal.values["nameOverride"] = name
-    (await minimal.install()).good()
-    assert len(await minimal.workers()) == 2
-    (await minimal.uninstall()).good()
-
-
 async def test_a_test_runs_where_the_workers_run(commands: Commands, minimal: Release) -> None:
     """On nodes that only some may use, in a namespace with a quota: the canary's pod asks for what the workers ask."""
     quota = {"hard": {"requests.cpu": "2", "requests.memory": "2Gi", "limits.memory": "2Gi"}}
@@ -87,46 +75,6 @@ async def test_a_test_runs_where_the_workers_run(commands: Commands, minimal: Re
         (await minimal.helm("test", minimal.name, "--timeout", "30s")).good()
     finally:
         await commands.kubectl("taint", "node", "node-c", f"{TAINT}-")
-
-
-async def test_turning_an_autoscaler_on_keeps_the_workers(minimal: Release) -> None:
-    """Never fewer than run, and so when it is turned off again."""
-    minimal.values["replicaCount"] = 4
-    (await minimal.install("--wait", "--timeout", "1m")).good()
-    for wanted in (
-        {"autoscaling": {"kind": "hpa", "minReplicas": 2, "maxReplicas": 6}},
-        {"autoscaling": {"kind": "none"}},
-    ):
-        minimal.values |= wanted
-        watched = Watched()
-        watching = asyncio.create_task(watch(minimal, watched))
-        (await minimal.upgrade("--wait", "--timeout", "1m")).good()
-        await asyncio.wait({watching}, timeout=8)  # a controller looks every 2 s
-        watching.cancel()
-        assert watched.least == 4, wanted
-
-
-async def watch(release: Release, watched: Watched) -> None:
-    """See how many workers are wanted, until cancelled."""
-    while True:
-        watched.see((await release.deployment())["spec"]["replicas"])
-        await asyncio.sleep(0.2)
-
-
-async def test_more_clients_than_a_configmap_holds_are_refused_at_once(minimal: Release) -> None:
-    """Helm names the way out, and leaves no failed revision behind."""
-    minimal.values["clients"] = [registration(number) for number in range(8000)]
-    done = await minimal.install()
-    assert done.code != 0
-    assert "config.registry" in done.err, done
-    assert "Too long" not in done.err, done
-    assert await minimal.commands.get(minimal.namespace, "secrets", "-l", "owner=helm") == []
-
-
-def registration(number: int) -> dict[str, Any]:
-    """One of many clients."""
-    uri = f"https://client-{number}.example.com/backchannel-logout"
-    return {"client_id": f"client-{number}", "backchannel_logout_uri": uri, "backchannel_logout_session_required": True}
 
 
 async def test_an_upgrade_after_a_scale_by_hand_sets_what_the_values_say(minimal: Release) -> None:

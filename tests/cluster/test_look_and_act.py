@@ -1,18 +1,15 @@
 """The commands of docs/kubernetes.md that look into a cluster and act on it, typed as they stand there."""
 
-import asyncio
-import os
 import re
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from tests.cluster.commands import Commands, typed
 from tests.cluster.release import Release
-from tests.faults.rig import CLIENTS, Rig, refuses
+from tests.faults.rig import Rig, refuses
 from tests.system.clients import Hit
-from tests.system.site import API_TOKEN, OTHER
+from tests.system.site import OTHER
 from tests.system.waiting import until
 
 FIRST, MORE = range(1, 15), range(15, 21)  # two of the first are refused by one client
@@ -92,7 +89,6 @@ async def test_every_command_works_as_it_stands(
 ) -> None:
     """In a pod of a worker, with what the chart puts into its environment."""
     site = Site(release, made)
-    release.values["canary"] |= {"egress": ["10.96.0.0/12"], "timeoutSeconds": 5}  # where its Service is not
     (await release.install("--wait", "--timeout", "3m")).good()
     await site.publish(FIRST)
     await until(site.dead, lambda number: number == DEAD, 60)
@@ -103,62 +99,6 @@ async def test_every_command_works_as_it_stands(
         assert code == next((code for word, code in ENDS_WITH.items() if word in line), 0), said
     assert (tmp_path / "letters.jsonl").read_text().count("\n") == DEAD
     assert await site.waiting() == []
-    forwards = [line.partition(" #")[0] for line in typed("## Look and act") if "port-forward" in line]
-    assert len(forwards) == 2
-    await forward(commands, release, forwards[0], "/v1/status")
-    await forward(commands, release, forwards[1], "/metrics")
-    await forward(commands, release, "kubectl -n logout port-forward service/notifier-web 8090", "/", 404)
-    await accept_a_loss(commands, release, tmp_path)
-    await find_why(commands, release, tmp_path)
-
-
-async def forward(commands: Commands, release: Release, line: str, path: str, status: int = 200) -> None:
-    """`kubectl port-forward` as it is written, from a free port; the path is asked for through it."""
-    *words, port = line.replace("-n logout", f"-n {release.namespace}").split()[1:]
-    process = await asyncio.create_subprocess_exec(
-        commands.programs["kubectl"], *words, f":{port}", stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "KUBECONFIG": str(commands.kubeconfig)},
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        said = (await process.stdout.readline()).decode()
-        here = said.partition(" -> ")[0].rpartition(":")[2]
-        headers = {"Authorization": f"Bearer {API_TOKEN}"}
-        async with aiohttp.ClientSession(headers=headers) as session:
-            for _ in range(2):  # each in a connection of its own
-                async with session.get(f"http://127.0.0.1:{here}{path}", headers={"Connection": "close"}) as answer:
-                    assert (answer.status, len(await answer.read()) > 0) == (status, True), said
-    finally:
-        process.kill()
-        await process.wait()
-
-
-async def find_why(commands: Commands, release: Release, folder: Path) -> None:
-    """A canary that workers may not reach: the test fails, and what it says to type tells why."""
-    failed = await release.test()
-    assert failed.code != 0, failed
-    said = failed.out + failed.err
-    assert "did not arrive within 5 s" in said, said
-    print(said)  # noqa: T201
-    log, explain, status = re.findall(r'kubectl -n (?:(?!\\n|"$).)+', said, re.MULTILINE)  # Helm 4 writes one line
-    assert '"reason":"egress_denied"' in (await commands.type(log, folder))[1]
-    assert (await commands.type(explain.replace("REASON", "egress_denied"), folder))[0] == 0
-    assert (await commands.type(status, folder))[0] == 0
-
-
-async def accept_a_loss(commands: Commands, release: Release, folder: Path) -> None:
-    """Workers refuse to forget most clients, until an operator says that it is meant."""
-    release.values["clients"] = release.values["clients"][:1]
-    (await release.upgrade()).good()
-
-    async def refused() -> bool:
-        return "refusing" in (await release.notifier("reload")).out
-
-    await until(refused, bool, 60)  # the files of both pods have changed
-    lines = [line.replace("-n logout ", f"-n {release.namespace} ") for line in typed("## What rolls the pods")]
-    codes = [(await type_in(commands, line, folder))[0] for line in lines]
-    assert codes == [1, 0]
-    assert CLIENTS[1] not in (await release.notifier("clients", "list")).good().out
 
 
 async def type_in(commands: Commands, line: str, folder: Path) -> tuple[int, str]:

@@ -9,11 +9,10 @@ import re
 
 import pytest
 
-from tests.cluster.commands import Commands, Done
+from tests.cluster.commands import Commands
 from tests.cluster.release import Release
 from tests.faults.rig import Rig, load
 from tests.faults.test_rolling_update import slowly
-from tests.system.waiting import until
 
 RATE = 40  # events a second, each for three clients
 NODES = ("node-a", "node-b", "node-c")
@@ -29,22 +28,6 @@ async def drain_all(commands: Commands, release: Release) -> None:
         ).good()
         (await commands.kubectl("uncordon", node)).good()
         await ready(commands, release)
-
-
-async def autoscale(release: Release) -> list[Done]:
-    """Let a HorizontalPodAutoscaler add a worker, then go back to the two of before."""
-    before = release.values
-    release.values = before | {
-        "autoscaling": {"kind": "hpa", "minReplicas": 2, "maxReplicas": 3, "hpa": {"cpuUtilization": 20}},
-        "resources": {"requests": {"cpu": "20m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-    }
-    on = (await release.upgrade("--wait", "--timeout", "3m")).good()
-    await until(release.ready, lambda workers: workers == 3, 120)
-    release.values = before
-    forced = ["--force-conflicts"] if release.program == "helm4" else []  # as docs/kubernetes.md says
-    off = (await release.upgrade("--wait", "--timeout", "3m", *forced)).good()
-    await until(release.ready, lambda workers: workers == 2, 60)
-    return [on, off]
 
 
 async def ready(commands: Commands, release: Release) -> None:
@@ -72,7 +55,6 @@ async def test_a_release_lives_and_dies_under_load(commands: Commands, release: 
         steps.append((await release.upgrade("--wait", "--timeout", "3m")).good())
         await drain_all(commands, release)
         steps.append((await release.helm("rollback", release.name, "1", "--wait", "--timeout", "3m")).good())
-        steps += await autoscale(release)
         await made.more(100)
         await end()
     await made.until_settled()

@@ -14,11 +14,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from notifier.adapters.configuration.config_file import load_settings
 from notifier.adapters.signers.key_files import KeySource, load_keys
 from notifier.adapters.signers.key_ring import KeyRing
-from notifier.demo.receivers import sample_receivers
-from notifier.demo.story import ISS, Pace, RunningService, Start, play, write_configuration, write_key
+from notifier.demo.story import Pace, RunningService, Start, play
 from notifier.demo.token_check import LOGOUT_EVENT
 from notifier.domain.client import Algorithm
 from notifier.domain.dead_letter import DeadLetter
@@ -157,21 +155,3 @@ async def test_an_invalid_token_ends_the_story_badly(tamper: Mint, rule: str) ->
     assert status == 1
     assert "tokens were found invalid" in text
     assert rule in text
-
-
-async def test_the_demo_runs_on_a_configuration_like_any_other(tmp_path: Path) -> None:
-    """What is written for the service is read by the reader of every configuration, without a mistake."""
-    jwks = write_key(tmp_path)
-    async with sample_receivers(iss=ISS, jwks=jwks, clock=time.time) as sample:
-        config = write_configuration(tmp_path, tuple(sample.values()))
-        settings = load_settings(config, {})
-    assert list(settings.issuers) == [ISS]
-    assert settings.registry.file == tmp_path / "clients.yaml"
-
-
-async def test_a_terminal_gets_the_same_end() -> None:
-    """The live display changes nothing of the account."""
-    out = io.StringIO()
-    console = Console(file=out, width=100, force_terminal=True)
-    assert await play(courier(), console, QUICK) == 0
-    assert "every one is accounted for" in out.getvalue()

@@ -66,16 +66,6 @@ def test_an_alert_says_who_must_act_and_where_to_read() -> None:
         assert told["runbook_url"] == f"{RUNBOOK}#{name.lower()}"
 
 
-def test_one_command_puts_the_address_of_the_runbook_into_all_links() -> None:
-    """That which the head of the file shows; so does the value of the chart."""
-    text = (RULES / "alerts.yaml").read_text()
-    (command,) = re.findall(r"^#   sed -i 's#(.+?)#(.+?)#' alerts\.yaml$", text, re.MULTILINE)
-    assert command[0] == RUNBOOK
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace(*command)
-    assert "notifier.example.org" not in body
-    assert body.count(command[1]) == len(rules("alerts.yaml"))
-
-
 async def test_rules_ask_for_metrics_that_there_are() -> None:
     """Every name in an expression is on the page of a worker, or recorded by a rule; and so is every `le`."""
     registry = Registry(

@@ -8,7 +8,6 @@ import asyncio
 import json
 import re
 import shlex
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,14 +72,6 @@ def test_the_projects_name_files_that_are_there() -> None:
     assert missing == []
     solution = (PACKAGE / "Notifier.slnx").read_text()
     assert [path.stem for path in projects if path.name not in solution] == ["Notifier.Starts"]
-
-
-def test_the_version_is_the_services() -> None:
-    """They are released together."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    props = (PACKAGE / "Directory.Build.props").read_text()
-    assert re.findall(r"<Version>(.*?)</Version>", props) == [project["version"]]
-    assert re.findall(r"<PackageLicenseExpression>(.*?)</", props) == [project["license"]]
 
 
 def test_it_publishes_to_the_services_exchanges() -> None:
@@ -236,26 +227,6 @@ def test_the_table_of_metrics_is_the_code() -> None:
     results = [each.lower() for each in members(COMMON / "Publishing/PublishOutcome.cs", "PublishResult")]
     assert sorted(tags["`notifier.publisher.failures`"]) == sorted({*results} - {"confirmed", "refused"})
     assert tags["`notifier.publisher.written`"] == ["disk", "memory"]
-
-
-def test_the_log_lines_are_in_the_code() -> None:
-    """Word for word, or whoever looks for one finds nothing."""
-    logged = " ".join(each for path in (PACKAGE / "src").rglob("*.cs") for each in texts(path))
-    logged = re.sub(r"\{\w+\}", "…", logged)
-    results = members(COMMON / "Publishing/PublishOutcome.cs", "PublishResult")
-    for lines, _what in rows("**Logs**"):
-        for line in re.findall(r"`([^`]+)`", lines):
-            if (reason := re.fullmatch(r"fails \((\w+)\)", line)) is not None:
-                assert reason[1] in results
-                continue
-            if line != "no exchange":  # RabbitMQ's own words
-                assert line in logged, line
-
-
-def test_what_it_links_to_is_there() -> None:
-    """In this repository."""
-    for target in re.findall(r"\]\(([^)#]+)", README):
-        assert (PACKAGE / target).exists(), target
 
 
 # ── its broker user ─────────────────────────────────────────────────────────────────────────────────────────────

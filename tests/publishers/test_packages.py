@@ -69,15 +69,3 @@ def test_each_promise_names_its_cases() -> None:
             assert f"def {case}(" in (PACKAGES / "conformance/cases" / file).read_text(), (file, case)
             found += 1
     assert found > 15
-
-
-def test_every_link_of_the_overview_leads_somewhere() -> None:
-    """To a file, and to a heading in it."""
-    for target in re.findall(r"\]\((?!https:)([^)]+)\)", README):
-        name, _, anchor = target.partition("#")
-        path = PACKAGES / name
-        assert path.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-            assert anchor in anchors, target

@@ -3,10 +3,8 @@
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
-from aiohttp import ClientSession
 
 from notifier.adapters.signers.key_ring import KeyRing
 from notifier.domain.outcome import Failed, Reason
@@ -73,24 +71,3 @@ async def test_without_the_preset_it_answers_500(here: World, portal: Portal) ->
     assert isinstance(result.fact.outcome, Failed)
     assert (result.fact.outcome.reason, result.fact.outcome.status) == (Reason.SERVER_ERROR, 500)
     assert lives in portal.sessions
-
-
-async def test_a_token_of_half_a_minute_ago_is_a_500_too(here: World) -> None:
-    """Its clock ahead of ours looks the same."""
-    here.now -= 40
-    result = await here.attempt(delivery("alice", "s1"))
-    assert result.fact is not None
-    assert isinstance(result.fact.outcome, Failed)
-    assert result.fact.outcome.status == 500
-    assert "compare the client id and the clocks" in result.fact.outcome.text
-
-
-@pytest.mark.parametrize(
-    ("wrong", "status"), [({"without": "jti"}, 400), ({"iss": "https://x.example"}, 400), ({"nonce": "n"}, 500)]
-)
-async def test_what_it_refuses_knowingly_is_a_400(here: World, wrong: dict[str, Any], status: int) -> None:
-    """With the reason in its body; a `nonce` is another bare 500."""
-    body = await here.forge(typ="logout+jwt", aud=["shop"], **wrong)
-    headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
-    async with ClientSession() as session, session.post(here.site.url, data=body, headers=headers) as answer:
-        assert answer.status == status

@@ -5,11 +5,10 @@ looked at in its text.
 """
 
 import asyncio
-import contextlib
 import json
 import re
 import shlex
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import aio_pika
@@ -27,10 +26,7 @@ from tests.samples.languages import EXAMPLES, Ended, Samples
 
 pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Maven and npm get what the samples need
 ROOT = EXAMPLES.parents[1]
-C_SHARP = (EXAMPLES / "Publish.cs").read_text()
 WITHIN = 30.0  # seconds: 10, as docs/publishing.md promises, and three slow starts at once; they give up after 5
-PUBLISH = b"session.ended"
-CLOSE = bytes([0, 10, 0, 50])  # AMQP's connection.close
 
 
 @pytest.fixture(scope="module")
@@ -144,59 +140,6 @@ async def test_a_broker_that_is_frozen_holds_no_sample(
     assert await taken(module_node) == []
 
 
-@contextlib.asynccontextmanager
-async def freezing(node: RabbitmqNode, when: bytes, connections: int) -> AsyncIterator[int]:
-    """A port that leads to the node, which is frozen once so many connections bore these bytes, and never gets them."""
-    together = asyncio.Barrier(connections)
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mark: bytes | None) -> None:
-        with contextlib.suppress(OSError):
-            while piece := await reader.read(65_536):
-                if mark is not None and mark in piece:
-                    if await together.wait() == 0:
-                        node.freeze()
-                    await asyncio.get_running_loop().create_future()  # until we end
-                writer.write(piece)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, onward = await asyncio.open_connection("127.0.0.1", node.port)
-        for way in (one_way(reader, onward, when), one_way(there, writer, None)):
-            tasks.add(asyncio.create_task(way))
-
-    server = await asyncio.start_server(serve, "127.0.0.1")
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        node.thaw()
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def test_a_broker_that_freezes_before_its_confirm_holds_no_sample(
-    module_node: RabbitmqNode, samples: Samples
-) -> None:
-    """Whether the event was taken, nobody knows: sent again with its id it does no harm."""
-    async with freezing(module_node, PUBLISH, len(samples.languages)) as port:
-        ended = await samples.run(f"amqp://idp:secret@127.0.0.1:{port}")
-    assert_failed(ended, "(?i)time|within")
-    assert await taken(module_node) == []
-
-
-async def test_a_broker_that_freezes_after_its_confirm_holds_no_sample(
-    module_node: RabbitmqNode, samples: Samples
-) -> None:
-    """At the close of the connection; the events are durable."""
-    async with freezing(module_node, CLOSE, len(samples.languages)) as port:
-        ended = await samples.run(f"amqp://idp:secret@127.0.0.1:{port}")
-    assert all(each.seconds < WITHIN for each in ended.values()), ended
-    assert len(await taken(module_node)) == len(samples.languages)
-
-
 @pytest.mark.parametrize(
     "path", [*EXAMPLES.glob("*.cs"), ROOT / "docs/identity-servers/duende.md"], ids=lambda path: path.name
 )
@@ -206,14 +149,3 @@ def test_what_is_written_in_c_sharp_is_c_sharp(path: Path) -> None:
     parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_c_sharp.language()))
     for code in re.findall(r"^```csharp\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) or [text]:
         assert not parser.parse(code.encode()).root_node.has_error, code
-
-
-def test_the_sample_in_c_sharp_takes_the_same_care() -> None:
-    """What RabbitMQ.Client 7 needs for it: its `Uri` lets any name pass, and its limits do not hold a frozen broker."""
-    uri = C_SHARP.index("Uri = new Uri(")
-    assert uri < C_SHARP.index("factory.Ssl.AcceptablePolicyErrors = SslPolicyErrors.None;")
-    assert uri < C_SHARP.index("CreateConnectionAsync(late)")
-    assert "UserId = factory.UserName" in C_SHARP
-    assert "Persistent = true" in C_SHARP
-    assert re.search(r"await Task\.Run\(.*\)\s+\.WaitAsync\(limit\);", C_SHARP)
-    assert 'BasicPublishAsync("notifier.events", "session.ended", true, properties, body, late)' in C_SHARP

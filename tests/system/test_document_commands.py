@@ -58,8 +58,6 @@ IN_PROSE = {
     "rabbitmqctl set_permissions": "EXCHANGE is the reader's",
     "python -m tests.benchmarks.encryption": "measures for some minutes",
     "python -m tests.benchmarks.signers": "builds a C program and measures for some minutes",
-    "python -m tests.benchmarks.keycloak_sign_outs": "starts Keycloak twice and measures for some minutes",
-    "python -m tests.publishers.oidc_provider.benchmark": "measures for some minutes",
     "jq -r '.event": "the files are an identity server's",
     "python -m tests.benchmarks.registry_refresh": "starts a database and measures for some minutes",
     "rabbitmqctl delete_queue": "needs a broker on this host",

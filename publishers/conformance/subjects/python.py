@@ -14,6 +14,8 @@ import aiohttp
 from publishers.conformance.subject import Away, Session, Settings, SignOutFailed, Traits
 
 ROOT = Path(__file__).parents[3]
+HOST = "tests.publishers.python.host"
+ANSWER_WITHIN = 60.0  # seconds
 
 
 def subject(folder: Path) -> "Python":
@@ -25,12 +27,9 @@ class Python:
     """See the module. `part`: this process's own, in the folder of all."""
 
     name = "python"
-    module = "tests.publishers.python.host"
-    answer_within = 60.0  # seconds
     traits = Traits(bulk=True)
 
-    def __init__(self, folder: Path, part: str, wrong: str = "") -> None:
-        self._wrong = wrong
+    def __init__(self, folder: Path, part: str) -> None:
         self._folder = folder
         self._log = folder / f"{part}.log"
         self._process: asyncio.subprocess.Process | None = None
@@ -41,10 +40,10 @@ class Python:
     async def start(self, settings: Settings) -> None:
         """It prints its port."""
         sessions = str(self._folder / "sessions.db")
-        options = {"sessions": sessions, "publisher": _publisher(settings), "wrong": self._wrong}
+        options = {"sessions": sessions, "publisher": _publisher(settings)}
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self.module, json.dumps(options),
+                sys.executable, "-m", HOST, json.dumps(options),
                 stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT, env={**os.environ, **settings.environment},
             )  # fmt: skip
         assert self._process.stdout is not None
@@ -76,11 +75,11 @@ class Python:
     async def sibling(self) -> "Python":
         """At the same store."""
         self._siblings += 1
-        return type(self)(self._folder, f"{self._log.stem}-{self._siblings}", self._wrong)
+        return Python(self._folder, f"{self._log.stem}-{self._siblings}")
 
     async def _ask(self, method: str, path: str, **more: Any) -> Any:
         if self._http is None:
-            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.answer_within))
+            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN))
         try:
             async with self._http.request(method, self._at + path, **more) as answer:
                 text = await answer.text()
@@ -88,7 +87,7 @@ class Python:
                     raise SignOutFailed(f"{answer.status}: {text}")
                 return json.loads(text) if answer.content_type == "application/json" else text
         except TimeoutError:
-            raise SignOutFailed(f"no answer within {self.answer_within} s") from None
+            raise SignOutFailed(f"no answer within {ANSWER_WITHIN} s") from None
         except aiohttp.ClientError as error:
             raise Away(repr(error)) from error
 

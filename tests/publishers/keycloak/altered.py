@@ -56,22 +56,16 @@ def _rename(jar: Path, renamed: Mapping[bytes, bytes]) -> None:
             packed.writestr(name, text)
 
 
-def stranger(folder: Path, version: str, parents: Mapping[str, str]) -> Path:
-    """The jar of a plug-in whose factories come before all others. `parents`: its factories' own, by their service."""
+def stands_before(folder: Path, version: str, service: str, parent: str) -> Path:
+    """The jar of a plug-in whose factory of this service comes before all others."""
     sources, classes = folder / "stranger", folder / "classes"
     sources.mkdir()
-    services = {}
-    for service, parent in parents.items():
-        name = f"Before{parent.rpartition('.')[2]}"
-        (sources / f"{name}.java").write_text(STRANGER.format(name=name, parent=parent))
-        services[f"{SERVICES}/{service}"] = f"stranger.{name}\n"
+    name = f"Before{parent.rpartition('.')[2]}"
+    (sources / f"{name}.java").write_text(STRANGER.format(name=name, parent=parent))
     libraries = os.pathsep.join(map(str, find_keycloak(version).glob("lib/lib/main/*.jar")))
-    files = [str(path) for path in sources.glob("*.java")]
-    run_installer([program("javac", JDK), "--release", "17", "-cp", libraries, "-d", classes, *files])
+    run_installer([program("javac", JDK), "--release", "17", "-cp", libraries, "-d", classes, sources / f"{name}.java"])
     jar = folder / "stranger.jar"
     with zipfile.ZipFile(jar, "w") as packed:
-        for path in classes.rglob("*.class"):
-            packed.write(path, path.relative_to(classes))
-        for name, text in services.items():
-            packed.writestr(name, text)
+        packed.write(classes / "stranger" / f"{name}.class", f"stranger/{name}.class")
+        packed.writestr(f"{SERVICES}/{service}", f"stranger.{name}\n")
     return jar

@@ -1,22 +1,17 @@
-"""How many of each, and the databases."""
+"""Its database, and what is left out where Keycloak cannot be had."""
 
 import contextlib
-import os
-import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 import pytest
 
 from tests.apt_programs import ProgramMissing
-from tests.databases import DatabaseServer, mariadb, postgresql
+from tests.databases import DatabaseServer, postgresql
 from tests.keycloak_installation import KeycloakMissing, required
 
 T = TypeVar("T")
-Form = Callable[[int, int], int]
-LONG = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
-long_form_alone = pytest.mark.skipif(not LONG, reason="NOTIFIER_TEST_FAULTS=long does it: it starts a Keycloak or more")
 
 
 def missing(reason: Exception) -> None:
@@ -37,32 +32,10 @@ async def had(made: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
 
 
 @pytest.fixture(scope="module")
-def form() -> Form:
-    """`form(short, long)`: the second where NOTIFIER_TEST_FAULTS=long, as in tests/faults."""
-    return lambda short, longer: longer if LONG else short
-
-
-@pytest.fixture
-def chance() -> random.Random:
-    """The same in every run, unless the environment names another seed."""
-    return random.Random(int(os.environ.get("NOTIFIER_TEST_FAULTS_SEED", "1")))
-
-
-@pytest.fixture(scope="module")
 def postgres() -> Iterator[DatabaseServer]:
     """A PostgreSQL."""
     try:
         with postgresql() as server:
-            yield server
-    except ProgramMissing as reason:
-        missing(reason)
-
-
-@pytest.fixture(scope="module")
-def maria() -> Iterator[DatabaseServer]:
-    """A MariaDB, which repeats reads."""
-    try:
-        with mariadb() as server:
             yield server
     except ProgramMissing as reason:
         missing(reason)

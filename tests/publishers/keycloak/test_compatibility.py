@@ -1,7 +1,4 @@
-"""A Keycloak in which the plug-in could not do its work does not start, and its log names what is in the way.
-
-NOTIFIER_TEST_KEYCLOAK_FORM=whole pytest tests/publishers/keycloak/test_compatibility.py
-"""
+"""A Keycloak in which the plug-in could not do its work does not start, and its log names what is in the way."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +8,13 @@ import pytest
 from tests.databases import DatabaseServer
 from tests.keycloak_installation import NEWEST, KeycloakMissing, find_keycloak
 from tests.keycloak_server import KeycloakServer
-from tests.publishers.keycloak.altered import altered, stranger
+from tests.publishers.keycloak.altered import altered, stands_before
 from tests.publishers.keycloak.conftest import missing
 from tests.publishers.keycloak.plugged import OFTEN, new_database
 from tests.publishers.keycloak.plugin_settings import plugin_options, plugin_settings
-from tests.publishers.keycloak.test_keycloak_plugin import WHOLE
 
 PERSISTER = "org.keycloak.models.session.UserSessionPersisterProviderFactory"
-PROTOCOL = "org.keycloak.protocol.LoginProtocolFactory"
-PARENTS = {
-    PERSISTER: "org.keycloak.models.jpa.session.JpaUserSessionPersisterProviderFactory",
-    PROTOCOL: "org.keycloak.protocol.oidc.OIDCLoginProtocolFactory",
-}
+PARENT = "org.keycloak.models.jpa.session.JpaUserSessionPersisterProviderFactory"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,18 +26,14 @@ def keycloak() -> None:
         missing(reason)
 
 
-pytestmark = [
-    pytest.mark.full,
-    pytest.mark.skipif(not WHOLE, reason="the whole form does it: each builds and starts one more Keycloak"),
-    pytest.mark.timeout(900),
-]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 
 def _started(
-    folder: Path, postgres: DatabaseServer, *, stands_before: str = "", renamed: Mapping[str, str] | None = None
+    folder: Path, postgres: DatabaseServer, *, stranger: bool = False, renamed: Mapping[str, str] | None = None
 ) -> tuple[bool, str]:
     """Whether it starts, and the lines of its log that are the plug-in's."""
-    jars = [stranger(folder, NEWEST, {stands_before: PARENTS[stands_before]})] if stands_before else []
+    jars = [stands_before(folder, NEWEST, PERSISTER, PARENT)] if stranger else []
     database = new_database(postgres)
     installation = altered(folder, NEWEST, database.build, jars=jars, renamed=renamed)
     options = (*OFTEN, *plugin_options(plugin_settings("amqp://guest:guest@127.0.0.1:9/", "notifier", folder)))
@@ -72,14 +60,6 @@ def test_what_the_plug_in_uses_is_missing(tmp_path: Path, postgres: DatabaseServ
 
 def test_another_plug_in_stands_before_the_table_of_sessions(tmp_path: Path, postgres: DatabaseServer) -> None:
     """No ending would be heard of."""
-    started, log = _started(tmp_path, postgres, stands_before=PERSISTER)
+    started, log = _started(tmp_path, postgres, stranger=True)
     assert not started
     assert "since stranger.BeforeJpaUserSessionPersisterProviderFactory does: take that out of providers/" in log
-
-
-def test_another_plug_in_is_openid_connect(tmp_path: Path, postgres: DatabaseServer) -> None:
-    """Endings are told all the same, so it starts; an error says what is lacking."""
-    started, log = _started(tmp_path, postgres, stands_before=PROTOCOL)
-    assert started, log
-    assert "Keycloak goes on posting to clients" in log
-    assert "since stranger.BeforeOIDCLoginProtocolFactory has taken the place" in log

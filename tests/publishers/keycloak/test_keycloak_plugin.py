@@ -1,14 +1,10 @@
 """The plug-in in real Keycloaks, the oldest and the newest that it supports: from the sign-in to the tokens.
 
-    NOTIFIER_TEST_KEYCLOAK_FORM=whole pytest tests/publishers/keycloak
-
-Each version is started once, for all tests. Left out of the short form is what needs a start of its own.
+Each version is started once, for all tests.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -18,16 +14,20 @@ from tests.databases import DatabaseServer
 from tests.keycloak_installation import NEWEST
 from tests.publishers.keycloak.account import hold, nothing_else
 from tests.publishers.keycloak.conftest import had
-from tests.publishers.keycloak.ground import Ground, ground
-from tests.publishers.keycloak.plugged import metric, new_database, plugged_in
-from tests.publishers.keycloak.plugin_settings import plugin_settings
+from tests.publishers.keycloak.debugger import stop_in
+from tests.publishers.keycloak.ground import SHOP, Ground, ground
+from tests.publishers.keycloak.plugged import metric
 from tests.publishers.keycloak.shop_realm import GOODBYE
 from tests.publishers.keycloak.ways import WAYS, Ending, sessions_expire
 from tests.system.tcp_proxy import Ending as Cut
 from tests.system.waiting import until
 
 OLDEST = "26.4.5"
-WHOLE = os.environ.get("NOTIFIER_TEST_KEYCLOAK_FORM") == "whole"
+MOMENTS = {
+    "written, not committed": ("outbox.Slip.written", False),
+    "committed, not renamed": ("Endings.afterCompletion", True),
+}
+"""The method that comes next, and whether the session is gone from the table by then."""
 pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 
@@ -68,8 +68,6 @@ async def test_expired_sessions_are_told(running: Ground) -> None:
 
 async def test_events_outlive_keycloak(running: Ground) -> None:
     """It is killed with events in its outbox. They come after its restart."""
-    if running.version != NEWEST and not WHOLE:
-        pytest.skip("the whole form does it with each version")
     visits = [await running.sign_in("web", "app") for _ in range(3)]
     running.proxy.refuse()
     running.proxy.end(Cut.RESET)
@@ -77,6 +75,26 @@ async def test_events_outlive_keycloak(running: Ground) -> None:
         await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
     await running.restart()
     await hold(running, [Ending(visit=visit, clients=("web", "app")) for visit in visits])
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_killed_at_a_set_moment(moment: str, running: Ground) -> None:
+    """The file says that the session may live. It is gone: the event is told; or lives: it is dropped."""
+    await running.expiring  # its endings would come to the same methods
+    method, ended = MOMENTS[moment]
+    visit = await running.sign_in("web", "app")
+    async with stop_in(running.debug_port, f"dev.notifier.keycloak.{method}") as stop:
+        ending = asyncio.create_task(running.admin("DELETE", f"/{SHOP}/sessions/{visit.sid}"))
+        await stop.reached()
+        assert (running.files(".pending"), running.files(".json")) == (1, 0)
+        assert await running.lives(visit.sid) is not ended
+        running.kill()
+    await asyncio.gather(ending, return_exceptions=True)
+    await running.restart()
+    await until(lambda: asyncio.to_thread(running.files, ".pending"), lambda files: files == 0)
+    if not ended:  # an event of the ending that did not come would have come before this one's
+        await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
+    await hold(running, [Ending(visit=visit, clients=("web", "app"))])
 
 
 async def test_an_outbox_that_takes_nothing_breaks_no_sign_out(running: Ground) -> None:
@@ -129,38 +147,3 @@ async def test_what_the_logs_do_not_say(running: Ground) -> None:
     visits = [ending.visit for ending in running.endings]
     words = {word for visit in visits for word in (visit.sid, visit.sub, visit.user + "@")}
     assert not [word for word in words if word in ours]
-
-
-@pytest.mark.skipif(not WHOLE, reason="the whole form does it: it builds and starts one more Keycloak")
-@pytest.mark.parametrize("version", [OLDEST, NEWEST])
-async def test_sessions_that_are_in_no_table_are_warned_of(
-    version: str, tmp_path: Path, postgres: DatabaseServer
-) -> None:
-    """Without the feature `persistent-user-sessions` most endings cannot be seen. The log says so at the start."""
-    settings = plugin_settings("amqp://guest:guest@127.0.0.1:9/", "notifier", tmp_path)
-    build = "--features-disabled=persistent-user-sessions"
-    keycloak = plugged_in(version, tmp_path, new_database(postgres), settings, build=[build])
-    try:
-        keycloak.start()
-        keycloak.wait()
-        said = [line for line in keycloak.log.read_text().splitlines() if "dev.notifier" in line]
-    finally:
-        keycloak.kill()
-    assert [line for line in said if "persistent-user-sessions" in line], said
-
-
-@pytest.mark.skipif(not WHOLE, reason="the whole form does it: it starts one more Keycloak")
-@pytest.mark.parametrize("version", [OLDEST, NEWEST])
-async def test_mistakes_stop_the_start(version: str, tmp_path: Path, postgres: DatabaseServer) -> None:
-    """All of them are listed, each by its setting."""
-    settings = {"url": "amqp://guest@127.0.0.1:9/", "secret-file": tmp_path / "none", "outbox-max-events": "many"}
-    keycloak = plugged_in(version, tmp_path, new_database(postgres), settings)
-    try:
-        keycloak.start()
-        with pytest.raises(AssertionError, match="did not start"):
-            keycloak.wait()
-    finally:
-        keycloak.kill()
-    log = keycloak.log.read_text()
-    wrong = ("secret-file", "outbox-folder", "outbox-max-events")
-    assert [name for name in wrong if f"spi-notifier--publisher--{name}" not in log] == []

@@ -93,13 +93,6 @@ def test_the_program_that_is_printed_runs(text: str, counted: bool, tmp_path: Pa
     assert list((tmp_path / "outbox").iterdir()) == []
 
 
-def test_each_log_record_stands_in_the_readme() -> None:
-    """With what to do about it."""
-    logged = {*re.findall(r"event: '([a-z_]+)'", CODE), "event_refused", "event_expired"}
-    told = {name for row in table("Watch") for name in re.findall(r"`([a-z_]+)`", row[0]) if "_" in name}
-    assert told == logged
-
-
 def test_each_setting_stands_in_the_readme_with_its_default() -> None:
     """The same as in the types, which the code is checked against."""
     rows = table("Settings")[2:]
@@ -119,20 +112,3 @@ def test_each_setting_stands_in_the_readme_with_its_default() -> None:
 def _value(text: str) -> str:
     """As the README shows it."""
     return text if text in ("true", "false") else str(math.prod(int(factor) for factor in text.split("*")))
-
-
-def test_each_member_stands_in_the_readme() -> None:
-    """Of what publishLogouts returns."""
-    body = re.search(r"export interface Logouts \{(.*?)\n\}", TYPES, re.DOTALL)
-    assert body is not None
-    members = {*re.findall(r"^  (?:readonly )?(\w+)", body[1], re.MULTILINE)}
-    told = {name for row in table("Watch") for name in re.findall(r"`(\w+)(?:\(\w*\))?`", row[0])}
-    assert members <= told
-
-
-def test_the_readme_names_the_types_reasons() -> None:
-    """Why a try failed."""
-    reasons = re.search(r"export type FailureReason = (.*)", TYPES)
-    assert reasons is not None
-    for reason in re.findall(r"'(\w+)'", reasons[1]):
-        assert f"`{reason}`" in README

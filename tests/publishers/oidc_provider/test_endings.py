@@ -85,17 +85,6 @@ async def whole_session(stage: Stage) -> Endings:
 
 
 @way
-async def signed_in_again(stage: Stage) -> Endings:
-    """The next session of the same user is another one."""
-    async with stage.user("again", *ALL) as browser:
-        await browser.sign_out()
-        first = stage.ending(browser, *ALL)
-        await browser.sign_in("shop", "wiki")
-        await browser.sign_out("wiki")
-        return [first, stage.ending(browser, "shop", "wiki")]
-
-
-@way
 async def this_client_only(stage: Stage) -> Endings:
     """The user declines to leave the provider: the client that asked, and the others at the session's end."""
     async with stage.user("declines", *ALL) as browser:
@@ -114,14 +103,6 @@ async def this_client_only(stage: Stage) -> Endings:
         await browser.sign_out()
         assert not await browser.lives()
         return [*endings, stage.ending(browser, "mail", "pair")]
-
-
-@way
-async def nobody_signed_in(stage: Stage) -> Endings:
-    """A sign-out without a session."""
-    async with stage.user("nobody") as browser:
-        assert (await browser.sign_out()).status == SIGNED_OUT
-    return []
 
 
 @way
@@ -156,15 +137,6 @@ async def own_destroy(stage: Stage) -> Endings:
 
 
 @way
-async def own_call_for_a_client(stage: Stage) -> Endings:
-    """The application's own `client.backchannelLogout(…)`."""
-    async with stage.user("own-client", *ALL) as browser:
-        await browser.own("backchannel", client="mail")
-        assert await browser.lives()
-        return [stage.ending(browser, "mail", reason="terminated")]
-
-
-@way
 async def no_end(stage: Stage) -> Endings:
     """What ends no session, or passes the library's models by, tells nobody."""
     async with stage.user("none", *ALL) as browser:
@@ -185,22 +157,6 @@ async def offline_access(stage: Stage) -> Endings:
         assert await browser.lives()
         await browser.sign_out("wiki")
         return [stage.ending(browser, "shop", "wiki")]
-
-
-@way
-async def asked_for_a_sid(stage: Stage) -> Endings:
-    """A client whose registration says no `sid` gets none, though it may have asked for one in its ID token."""
-    async with stage.user("claims", "shop", "wiki", claims='{"id_token": {"sid": null}}') as browser:
-        assert "sid" in browser.claims["wiki"]
-        del browser.claims["wiki"]["sid"]
-        await browser.sign_out()
-        return [stage.ending(browser, "shop", "wiki")]
-
-
-@way
-async def store_fails(stage: Stage) -> Endings:
-    """The session cannot be deleted: it lives on, and nobody is told. The next try tells them."""
-    return await fails_first(stage, "store")
 
 
 @way

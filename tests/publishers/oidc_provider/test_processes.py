@@ -1,15 +1,12 @@
 """Several processes on one Redis and one outbox. Those that are killed at any moment are in publishers/conformance."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.publishers.oidc_provider.clients import ALL
 from tests.publishers.oidc_provider.conftest import newest
-from tests.publishers.oidc_provider.provider import Provider
 from tests.publishers.oidc_provider.rig import Rig
 from tests.system.waiting import until
 
@@ -60,20 +57,3 @@ async def test_two_providers_share_a_folder(rigged: Rig) -> None:
         async with rigged.provider(beside=first):
             await until_files(rigged)
         assert rigged.events.subs == {"bob"}
-
-
-@newest
-async def test_started_at_once(rigged: Rig, form: Callable[[int, int], int]) -> None:
-    """Processes that start at the same moment on one folder never share a sub-folder."""
-    first = Provider(rigged.folder, rigged.settings())
-    more: list[Any] = [Provider(rigged.folder, rigged.settings(beside=first)) for _ in range(form(2, 5))]
-    providers = [first, *more]
-    try:
-        await asyncio.gather(*(provider.start() for provider in providers))
-        for number, provider in enumerate(providers):
-            async with rigged.signed_in(provider, f"at-{number}", "shop") as browser:
-                await browser.sign_out()
-        await rigged.events.until(lambda _: len(rigged.events.subs) == len(providers))
-        assert len([path for path in rigged.outbox.iterdir() if path.is_dir()]) == len(providers)
-    finally:
-        await asyncio.gather(*(provider.kill() for provider in providers))

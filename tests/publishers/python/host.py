@@ -11,9 +11,8 @@ import signal
 import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
@@ -61,17 +60,10 @@ class Sessions:
         await self._ask("DELETE FROM sessions WHERE key = ?", key)
 
 
-class Publishes(Protocol):
-    """What ends sessions: ours, or one that breaks its contract."""
-
-    def ending(self, ended: SessionEnded, *, session: str, bulk: bool) -> AbstractAsyncContextManager[object]:
-        """Around the deletion of a session."""
-
-
 class Server:
     """The routes."""
 
-    def __init__(self, sessions: Sessions, publisher: Publishes) -> None:
+    def __init__(self, sessions: Sessions, publisher: Publisher) -> None:
         self._sessions = sessions
         self._publisher = publisher
 
@@ -109,7 +101,7 @@ class Server:
         return web.json_response(await self._sessions.lives(request.query["key"]))
 
 
-async def serve(sessions: Sessions, publisher: Publishes) -> None:
+async def serve(sessions: Sessions, publisher: Publisher) -> None:
     """Until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

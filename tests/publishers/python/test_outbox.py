@@ -1,8 +1,6 @@
 """What becomes of events in every corner: left over, too many, too large, cancelled, on a disk that fails or hangs."""
 
 import asyncio
-import errno
-import logging
 import os
 import shutil
 import stat
@@ -69,19 +67,6 @@ async def test_without_a_store_to_ask_what_was_begun_is_told(amqp_url: str, queu
         await queue.until(3)
         await until(lambda: not files(tmp_path))
     assert threading.main_thread().name not in threads
-
-
-async def test_two_processes_do_not_take_from_each_other(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
-    """Each has a folder; what one leaves, the other takes over once a minute."""
-    one = Publisher(settings(AWAY, tmp_path, queue.prefix, drain_limit=0.01))
-    async with one, Publisher(settings(amqp_url, tmp_path, queue.prefix)) as other:
-        first = await one.publish(ended())
-        await other._look()
-        assert [path.parent.name for path in files(tmp_path)] == ["0"]
-        await one.close()
-        await other._look()
-        await queue.until(1)
-    assert queue.ids == [first]
 
 
 async def test_a_block_that_fails_asks_the_store(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
@@ -173,26 +158,6 @@ async def test_full_outbox_then_full_memory(
     assert len(lines) < 20
 
 
-async def test_each_cause_why_events_are_in_memory_is_told_at_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A full disk just after a full outbox; then each once a minute."""
-
-    def full(*_: object) -> Path:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    async with Publisher(settings(AWAY, tmp_path, outbox_max_events=1, drain_limit=0.01)) as publisher:
-        async with publisher.ending(ended("a")) as first:
-            await publisher.publish(ended("b"))
-            first.withdraw()
-        monkeypatch.setattr(outbox_files, "write", full)
-        for sid in ("c", "d"):
-            await publisher.publish(ended(sid))
-    told = [line for record in caplog.records if "in memory alone: the outbox" in (line := record.getMessage())]
-    assert ["it is full" in line for line in told] == [True, False], told
-    assert "No space left on device" in told[1]
-
-
 async def test_a_folder_that_somebody_deletes(
     amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,30 +241,6 @@ async def test_a_disk_that_hangs_holds_up_no_sign_out(
     assert [event["sid"] for event in queue.events] == ["a"]
 
 
-async def test_old_and_damaged_files_are_set_aside(
-    amqp_url: str, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """They hold up nothing, and stay for whoever wants to look."""
-    caplog.set_level(logging.INFO)
-    folder = tmp_path / "7"
-    folder.mkdir()
-    old = outbox_files.name_of(10**9, "0" * 8, outbox_files.LANES[0])
-    (folder / f"{old}.json").write_bytes(outbox_files.encode(outbox_files.LANES[0], None, {"id": "old"}))
-    damaged = {"0": b"", "1": b"{}", "2": b'{"lane":"retries","event":{}}', "3": b"\xff", "4": b"[" * 5000}
-    for name, content in damaged.items():
-        (folder / f"{outbox_files.name_of(time.time_ns(), name * 8, outbox_files.LANES[0])}.json").write_bytes(content)
-    (folder / "half.part").write_bytes(b"{")
-    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
-        last = await publisher.publish(ended())
-        await queue.until(1)
-        await until(lambda: len(files(tmp_path, ".refused")) == len(damaged), lambda: files(tmp_path))
-        await until(lambda: len(files(tmp_path, ".expired")) == 1)
-        assert (publisher.state.refused, publisher.state.expired) == (len(damaged), 1)
-    assert queue.ids == [last]
-    assert not files(tmp_path, ".part")
-    assert "is set aside as" in caplog.text
-
-
 async def test_a_file_that_somebody_renamed_goes_by_its_own_lane(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """What an operator puts back is published, whatever they call it."""
     (tmp_path / "3").mkdir()
@@ -308,27 +249,6 @@ async def test_a_file_that_somebody_renamed_goes_by_its_own_lane(amqp_url: str, 
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix)):
         await queue.until(1)
     assert queue.messages[0].exchange == f"{queue.prefix}.bulk"
-
-
-async def test_a_session_that_cannot_be_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is said what is wrong with it, and the sign-out goes on."""
-    async with Publisher(settings(AWAY, tmp_path, drain_limit=0.01)) as publisher:
-        for session in (object(), "x" * outbox_files.LARGEST):
-            async with publisher.ending(ended(), session=session):
-                pass
-        assert publisher.state.lost == 2
-    assert "session: cannot be written as JSON" in caplog.text
-
-
-async def test_a_publisher_that_is_closed_says_so(tmp_path: Path) -> None:
-    """`publish` raises. A sign-out goes on."""
-    publisher = Publisher(settings(AWAY, tmp_path, drain_limit=0.01))
-    await publisher.start()
-    await publisher.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        await publisher.publish(ended())
-    async with publisher.ending(ended()):
-        pass
 
 
 @pytest.mark.parametrize(

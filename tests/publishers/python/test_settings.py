@@ -1,6 +1,5 @@
 """Mistakes in the settings are all told at once, each with its name and the way out, and never with the password."""
 
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from notifier.publisher import BlockingPublisher, Publisher, PublisherSettings, Server, SettingsMistake
-from notifier.publisher.address import AddressMistake, Host, read_address
+from notifier.publisher import BlockingPublisher, Publisher, PublisherSettings, SettingsMistake
+from notifier.publisher.address import AddressMistake, read_address
 
 PASSWORD = "p%40ss-word"
 
@@ -27,15 +26,6 @@ def test_a_brokers_address(url: str, hosts: list[str], vhost: str) -> None:
     """Hosts of one cluster, and its virtual host."""
     server = read_address(url)
     assert ([str(host) for host in server.hosts], server.vhost, server.user) == (hosts, vhost, "idp")
-
-
-def test_what_an_address_may_hold() -> None:
-    """A password for the broker, a path for the API."""
-    broker = read_address(f"amqp://i%64p:{PASSWORD}@h")
-    assert broker == Server(
-        protocol="amqp", tls=False, hosts=(Host(name="h", port=5672),), user="idp", password="p@ss-word"
-    )
-    assert read_address("https://h.example.com:8443/notifier/").base == "https://h.example.com:8443/notifier"
 
 
 @pytest.mark.parametrize(
@@ -98,11 +88,6 @@ def test_the_tls_files_must_go_together(tmp_path: Path) -> None:
     assert (name, "without TLS" in text) == ("ca_file", True)
 
 
-def test_settings_that_are_logged_show_no_secret() -> None:
-    """Neither the secret nor the URL, which may hold one."""
-    assert "x-secret" not in repr(PublisherSettings(url="amqp://idp:x-secret@h", outbox="o", secret="x-secret"))
-
-
 def test_the_package_is_light() -> None:
     """Importing it starts nothing, and imports no client library, no Django and nothing of the service."""
     script = "import sys, threading, notifier.publisher; print(threading.active_count(), *sys.modules)"
@@ -113,9 +98,3 @@ def test_the_package_is_light() -> None:
     assert not heavy & set(modules)
     rooms = {name.split(".")[1] for name in modules if name.startswith("notifier.")}
     assert rooms == {"publisher", "domain"}
-
-
-def test_logging_is_the_applications() -> None:
-    """One logger, which nobody has configured."""
-    logger = logging.getLogger("notifier.publisher")
-    assert (logger.handlers, logger.level, logger.propagate) == ([], logging.NOTSET, True)

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
 
-from notifier.publisher import Publisher, PublisherCollector, PublisherSettings
+from notifier.publisher import Publisher, PublisherSettings
 from tests.publishers.python.rig import ended, files, queue_at, settings, until
 
 
@@ -127,20 +126,6 @@ async def test_the_api_may_refuse_one_issuer_alone(tmp_path: Path, caplog: pytes
     assert {path for _, path in played.came} == {"/notifier/v1/events?lane=bulk"}
     assert "answered 400: no: <sub>, <sid>, line break" in caplog.text
     assert not [word for word in ("hush", "secret-user") if word in caplog.text]
-
-
-async def test_metrics(tmp_path: Path) -> None:
-    """A snapshot, and the same by prometheus_client."""
-    async with api() as (_, url), Publisher(PublisherSettings(url=url, outbox=tmp_path)) as publisher:
-        registry = CollectorRegistry()
-        registry.register(PublisherCollector(lambda: publisher.state))
-        await publisher.publish(ended())
-        await until(lambda: publisher.state.published == 1)
-        shown = generate_latest(registry).decode()
-    assert 'notifier_publisher_written_total{kept="disk"} 1.0' in shown
-    assert "notifier_publisher_published_total 1.0" in shown
-    assert 'notifier_publisher_failures_total{reason="unroutable"} 0.0' in shown
-    assert "notifier_publisher_waiting 0.0" in shown
 
 
 async def test_a_connection_is_kept_and_made_again(
