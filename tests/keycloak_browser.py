@@ -4,7 +4,6 @@ import base64
 import html
 import json
 import re
-import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +22,6 @@ class KeycloakBrowser:
         self._protocol = f"{url}/realms/{realm}/protocol/openid-connect"
         self._cookies: dict[str, str] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
-        self.more_fields: dict[str, str] = {}
-        self.pages = PAGES
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
@@ -40,12 +37,12 @@ class KeycloakBrowser:
     ) -> dict[str, Any]:
         """Sign in at a public client; its ID token's claims, and the token itself as `raw`. All tokens: `tokens`.
 
-        `more`: of the authentication request, such as `prompt`; `more_fields`: of forms.
+        `more`: of the authentication request, such as `prompt`.
         """
         query = {"client_id": client_id, "redirect_uri": redirect_uri, "response_type": "code", "scope": scope, **more}
-        fields = {"username": user, "password": password, "accept": "Yes", **self.more_fields}
+        fields = {"username": user, "password": password, "accept": "Yes"}
         location, page = await self._go("GET", f"{self._protocol}/auth", params=query)
-        for _page in range(self.pages):
+        for _page in range(PAGES):
             if location.startswith(redirect_uri):
                 break
             location, page = await (self._go("GET", location) if location else self._fill_in(page, fields))
@@ -82,19 +79,16 @@ class KeycloakBrowser:
         _, page = await self._go("GET", self._protocol.removesuffix("/protocol/openid-connect") + path)
         return page
 
-    async def sign_out(self, id_token: str, redirect_uri: str, *, cookies: bool = True, frames: bool = False) -> float:
-        """By RP-Initiated Logout, with hint and cookie; how many seconds it took.
+    async def sign_out(self, id_token: str, redirect_uri: str, *, cookies: bool = True, frames: bool = False) -> None:
+        """By RP-Initiated Logout, with hint and cookie.
 
         `frames`: there are clients with a front channel, so that a page is shown that loads their frames.
         """
         query = {"id_token_hint": id_token, "post_logout_redirect_uri": redirect_uri}
         kept, self._cookies = self._cookies, self._cookies if cookies else {}
-        began = time.monotonic()
         location, page = await self._go("GET", f"{self._protocol}/logout", params=query)
-        took = time.monotonic() - began
         self._cookies = kept if not cookies else self._cookies
         assert redirect_uri in (html.unescape(page) if frames else location), (location, page[:500])
-        return took
 
     async def post(self, path: str, form: Mapping[str, str]) -> tuple[int, Any]:
         """Status and answer of one of the realm's endpoints, asked as a client asks: without cookies."""

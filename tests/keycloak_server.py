@@ -65,9 +65,8 @@ class KeycloakServer(Keycloak):
     """One server. `home`: a folder for its log.
 
     `installation`: another than the one of the version that is tried. `options`: more for `kc.sh start`, `settings`:
-    more for its environment. `port`: of one that is gone, else a free one. `cache`: how it finds other nodes.
-    `signals`: the installation was built for them. After `kill` or `terminate` it may be started again, at the same
-    address.
+    more for its environment. `port`: of one that is gone, else a free one. `signals`: the
+    installation was built for them. After `kill` or `terminate` it may be started again, at the same address.
     """
 
     def __init__(
@@ -78,7 +77,6 @@ class KeycloakServer(Keycloak):
         options: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
         port: int = 0,
-        cache: str = "local",
         signals: bool | None = None,
     ) -> None:
         free, management = free_ports(2)
@@ -87,7 +85,7 @@ class KeycloakServer(Keycloak):
         super().__init__(port or free, management, home / "keycloak.log", signals=signals)
         self._home = home
         self._command = [
-            str((installation or find_keycloak()) / "bin/kc.sh"), "start", "--optimized", f"--cache={cache}",
+            str((installation or find_keycloak()) / "bin/kc.sh"), "start", "--optimized", "--cache=local",
             "--http-enabled=true", "--hostname-strict=false", "--http-host=127.0.0.1", f"--http-port={self.port}",
             f"--http-management-port={management}",
             *(_PUSHING if self.signals else ()), *(options or ("--log-level=warn",)),

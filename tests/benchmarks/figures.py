@@ -108,9 +108,3 @@ def ledger(events: Iterable[Event], clients: Collection[int], arrivals: Iterable
         strange=strange,
     )
     return Ledger(expected, first, found)
-
-
-def per_second(moments: Iterable[float], start: float) -> list[int]:
-    """How many moments fall into each second after `start`."""
-    counts = Counter(int(at - start) for at in moments if at >= start)
-    return [counts[second] for second in range(max(counts, default=-1) + 1)]

@@ -101,17 +101,3 @@ async def test_what_cookies_allow(new_page: NewPage, tmp_path: Path, pem: Path, 
             asked = world.asked("app", mark)
             cookies = [came.cookies for came in asked if came.path == "/rp/clear"]
             assert cookies[0] == (("s_none",) if allowed else ())  # what comes after may follow the first answer
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_page_of_an_expired_context_lets_its_embedder_go_on(
-    new_page: NewPage, tmp_path: Path, pem: Path, kind: str
-) -> None:
-    """Its frame loads at once, and nobody is asked."""
-    page = await new_page(kind)
-    async with sites(tmp_path, pem, clients) as world:
-        await page.goto(world.framing(world.page_url(world.seal("ok", now=time.time() - 601))))
-        await until(page, "loaded")
-        assert world.worker is not None
-        await world.worker.until_metric(1, "front_channel_pages_total", result="refused")
-        assert world.asked("ok") == []

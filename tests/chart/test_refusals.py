@@ -17,33 +17,21 @@ WRONG_KIND = [  # refused by values.schema.json
         """
         replicas: 3
         replicaCount: two
-        nameOverride: Notifier_X
         fullnameOverride: "2026"
         image: {tag: 1.0, digest: sha256:abc}
-        secrets: [broker]
         externalSecrets: [{name: a, secretStoreRef: {name: vault}}]
-        env: [{value: a}]
         podSecurityContext: {runAsNonRoot: false, runAsUser: 0, seccompProfile: {type: Unconfined}}
         securityContext: {readOnlyRootFilesystem: false, privileged: true, capabilities: {add: [NET_ADMIN]}}
         autoscaling: {kind: both, minReplicas: 1, keda: {queues: [dead]}, scaleDownAfterSeconds: 5}
-        ingress: {enabled: true}
-        metrics: {monitor: Prometheus}
         networkPolicy: {clientPorts: [https], broker: [{cidr: 10.0.0.0/8}]}
-        topologySpread: {zones: Always}
-        service: {opsPort: 70000}
-        preStopSeconds: 5s
-        probes: {liveness: {exec: {command: [ls]}}}
         """,
         [
             "Additional property replicas is not allowed",
             "replicaCount: Invalid type",
-            "nameOverride: Does not match pattern",
             "fullnameOverride: Does not match pattern",
             "image.tag: Invalid type",
             "image.digest: Does not match pattern",
-            "secrets: Invalid type",
             "data is required",
-            "env.0: name is required",
             "podSecurityContext.runAsNonRoot",
             "podSecurityContext.runAsUser",
             "podSecurityContext.seccompProfile.type",
@@ -54,56 +42,32 @@ WRONG_KIND = [  # refused by values.schema.json
             "autoscaling.minReplicas: Must be greater than or equal to 2",
             "Additional property queues is not allowed",
             "autoscaling.scaleDownAfterSeconds",
-            "ingress.host: String length must be greater than or equal to 1",
-            "metrics.monitor",
             "networkPolicy.clientPorts.0: Invalid type",
             "Additional property cidr is not allowed",
-            "topologySpread.zones",
-            "service.opsPort",
-            "preStopSeconds: Invalid type",
-            "Additional property exec is not allowed",
         ],
     ),
     (
         """
         config:
           que: {}
-          queue: {urls: amqp://mq, prefetch: {event: 2}}
-          delivery: {timeout: 5 minutes, retry: {bas: 1s}}
-          egress: {alow: [10.0.0.0/8], allow: [localhost]}
-          ops: {listen: "9464"}
-          tracing: {endpoint: "ftp://collector"}
-          sources: {Bad_Name: {}}
+          queue: {urls: amqp://mq}
+          delivery: {timeout: 5 minutes}
           registry: {sources: [{name: idp, htttp: {url: "https://id.example.com"}}]}
           issuers:
             https://b.example.com: {keys: []}
-            https://c.example.com: {keys: [{file: /k, kidd: a}], jwks_uri: "ftp://id.example.com/jwks"}
             id.example.com: {keys: [{file: /k}]}
         clients:
           - {backchannel_logout_uri: https://shop.example.com}
-          - {client_id: forum, id_token_signed_response_alg: HS256}
-          - {client_id: wiki, notifier: {presets: spring}}
           - {client_id: blog, notifier: {egress: {allow_htpp: true}}}
         """,
         [
             "config: Additional property que is not allowed",
             "config.queue: Additional property urls is not allowed",
-            "Additional property event is not allowed",
             "config.delivery.timeout: Does not match pattern",
-            "Additional property bas is not allowed",
-            "Additional property alow is not allowed",
-            "config.egress.allow.0: Does not match pattern",
-            "config.ops.listen: Does not match pattern",
-            "config.tracing.endpoint: Does not match pattern",
-            "Additional property Bad_Name is not allowed",
             "Additional property htttp is not allowed",
             "Array must have at least 1 items",
-            "Additional property kidd is not allowed",
-            "jwks_uri: Does not match pattern",
             "Additional property id.example.com is not allowed",
             "clients.0: client_id is required",
-            "id_token_signed_response_alg",
-            "presets is not allowed",
             "allow_htpp is not allowed",
         ],
     ),
@@ -111,27 +75,18 @@ WRONG_KIND = [  # refused by values.schema.json
         """
         image: {repository: "registry.example.com/notifier:1.2"}
         ingress: {host: "https://notifier.example.com"}
-        httpRoute: {hostnames: ["notifier.example.com:8443"]}
         canary: {clusterIP: None, egress: [services], keyFile: /etc/notifier/secrets/keys/}
-        collector: {report: {schedule: every day}, volume: {existingClaim: My Claim}}
-        podDisruptionBudget: {maxUnavailable: 0}
         resources: {limits: {memory: 512m}, requests: {memory: 512, cpu: 2 cores}}
-        strategy: {rollingUpdate: {maxSurge: "1"}}
         """,
         [
             "image.repository: Does not match pattern",
             "ingress.host: Does not match pattern",
-            "httpRoute.hostnames.0: Does not match pattern",
             "canary.clusterIP: Does not match pattern",
             "canary.egress.0: Does not match pattern",
             "canary.keyFile: Does not match pattern",
-            "collector.report.schedule: Does not match pattern",
-            "collector.volume.existingClaim: Does not match pattern",
-            "podDisruptionBudget.maxUnavailable: Must be greater than or equal to 1",
             "resources.limits.memory: Does not match pattern",
             "resources.requests.memory: Must be greater than or equal to",
             "resources.requests.cpu: Does not match pattern",
-            "strategy.rollingUpdate.maxSurge: Does not match pattern",
         ],
     ),
     (  # a section whose members are all commented out

@@ -1,4 +1,4 @@
-"""The volumes and the environment of a pod: what a kubelet makes of ConfigMaps, Secrets, `emptyDir` and claims."""
+"""The volumes and the environment of a pod: what a kubelet makes of ConfigMaps, Secrets and `emptyDir`."""
 
 import base64
 import os
@@ -78,8 +78,6 @@ class PodFiles:
             [kind] = volume.keys() - {"name"}
             if kind in EMPTY:
                 self._empty(volume["name"], group)
-            elif kind == "persistentVolumeClaim":
-                await self._claim(volume["name"], volume[kind]["claimName"], group, body["metadata"]["namespace"])
             elif kind in SOURCES:
                 await self._show(volume["name"], kind, volume[kind], group, body["metadata"]["namespace"])
             else:
@@ -90,23 +88,6 @@ class PodFiles:
             self.path(name).mkdir(parents=True)
             os.chown(self.path(name), 0, group)
             self.path(name).chmod(0o2777)
-
-    async def _claim(self, name: str, claim: str, group: int, namespace: str) -> None:
-        """The folder of this machine (`hostPath`) that the claim is bound to."""
-        if self.path(name).exists():
-            return
-        found = await self._api.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}")
-        volume = (found or {}).get("spec", {}).get("volumeName")
-        bound = await self._api.get(f"/api/v1/persistentvolumes/{volume}") if volume else None
-        if bound is None:
-            raise NotThereYet(f'persistentvolumeclaim "{claim}" not found, or not bound')
-        self._lay(name, Path(bound["spec"]["hostPath"]["path"]), group)
-
-    def _lay(self, name: str, there: Path, group: int) -> None:
-        os.chown(there, 0, group)
-        there.chmod(0o2770)
-        self.path(name).parent.mkdir(parents=True, exist_ok=True)
-        self.path(name).symlink_to(there)
 
     async def _show(self, name: str, kind: str, source: Mapping[str, Any], group: int, namespace: str) -> None:
         plural, member = SOURCES[kind]

@@ -63,12 +63,6 @@ def constants(path: Path) -> dict[str, str]:
     return found
 
 
-def members(path: Path, of: str) -> list[str]:
-    """The members of an enumeration of the file."""
-    (body,) = [node for node in every(parsed(path), "enum_declaration") if text(_field(node, "name")) == of]
-    return [text(_field(node, "name")) for node in every(body, "enum_member_declaration")]
-
-
 def texts(path: Path) -> Iterator[str]:
     """Every text that the file holds, those with names in them too."""
     root = parsed(path)

@@ -1,20 +1,14 @@
-"""A queue of its own on the exchanges that a publisher writes to: every event as it came, in order.
-
-What has not come is lost only if the tap itself is whole: `TapBroken` says that it is not.
-"""
+"""A queue of its own on the exchanges that a publisher writes to: every event as it came, in order."""
 
 import asyncio
 import contextlib
 import json
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import aio_pika
-from aio_pika import Message
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
-from aio_pika.exceptions import AMQPError
+from aio_pika.abc import AbstractIncomingMessage
 
 from tests.system.waiting import PATIENCE
 
@@ -58,18 +52,11 @@ def properties(event_id: str, user: str | None) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-class TapBroken(Exception):  # noqa: N818  the text says what is broken
-    """The tap has failed: what has come says nothing of the publisher."""
-
-
 class Tap:
     """What has come so far. Made by `tap`."""
 
-    def __init__(self, channel: AbstractChannel, queue: AbstractQueue) -> None:
+    def __init__(self) -> None:
         self.seen: list[Published] = []
-        self._channel = channel
-        self._queue = queue
-        self._marks: set[str] = set()
         self._broken = ""
         self._changed = asyncio.Condition()
 
@@ -97,34 +84,13 @@ class Tap:
         try:
             async with asyncio.timeout(patience), self._changed:
                 await self._changed.wait_for(lambda: self._broken or condition(self.seen))
-            self._hold()
+            assert not self._broken, f"the tap itself is broken: {self._broken}"
         except TimeoutError:
-            await self.catch_up()
             told = [
                 (each.lane, each.event.get("sid", each.event.get("sub")), sorted(each.clients))
                 for each in self.seen[-10:]
             ]
             raise AssertionError(f"waited {patience} s in vain; the last of {len(self.seen)} events: {told}") from None
-
-    async def catch_up(self, patience: float = PATIENCE) -> None:
-        """Return once all has come that the broker has given to the queue so far. Raises TapBroken if it does not come.
-
-        A message of ours goes into the same queue, behind it.
-        """
-        self._hold()
-        mark = secrets.token_hex(8)
-        try:
-            async with asyncio.timeout(patience):
-                await self._channel.default_exchange.publish(Message(b"", message_id=mark), self._queue.name)
-                async with self._changed:
-                    await self._changed.wait_for(lambda: self._broken or mark in self._marks)
-        except (TimeoutError, AMQPError) as error:
-            raise TapBroken(f"a message to its queue does not come back: {error!r}") from None
-        self._hold()
-
-    def _hold(self) -> None:
-        if self._broken:
-            raise TapBroken(self._broken)
 
     async def break_off(self, _sender: object, reason: BaseException | None = None) -> None:
         """The connection or the channel has been closed, and the queue is gone with what was in it."""
@@ -134,11 +100,6 @@ class Tap:
 
     async def take(self, message: AbstractIncomingMessage) -> None:
         """Keep one."""
-        if not message.exchange:
-            async with self._changed:
-                self._marks.add(message.message_id or "")
-                self._changed.notify_all()
-            return
         async with self._changed:
             self.seen.append(Published.read(message))
             self._changed.notify_all()
@@ -150,7 +111,7 @@ async def tap(url: str, prefix: str) -> AsyncIterator[Tap]:
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(exclusive=True)
-        made = Tap(channel, queue)
+        made = Tap()
         for each in (connection, channel):
             each.close_callbacks.add(made.break_off)
         for lane in ("events", "bulk"):

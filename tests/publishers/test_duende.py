@@ -29,7 +29,7 @@ from notifier.domain.plan import PART, Skipped, deliveries, needs_split, split
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 from notifier.settings.service_settings import QueueSettings
-from tests.publishers.c_sharp import Property, constants, every, members, parsed, properties, text, texts
+from tests.publishers.c_sharp import Property, constants, every, parsed, properties, text, texts
 from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 
@@ -212,21 +212,6 @@ def test_the_table_of_settings_is_the_code() -> None:
         told |= dict(zip(keys, values * len(keys) if len(values) == 1 else values, strict=True))
     words = {"required": "", "as the server is set": ""}
     assert {name: words.get(value, value) for name, value in told.items()} == dict(settings())
-
-
-def test_the_table_of_metrics_is_the_code() -> None:
-    """Names, and the closed lists of their tags."""
-    found = {each for each in texts(COMMON / "Diagnostics/NotifierMetrics.cs") if each.startswith("notifier.")}
-    told = set()
-    tags = {}
-    for names, _meaning, values in rows("**Metrics**"):
-        for name in names.split(", "):
-            told.add(re.sub(r"^\.", "notifier.publisher.", name.strip("`")))
-        tags[names] = re.findall(r"`(\w+)`", values)[1:]
-    assert told == found
-    results = [each.lower() for each in members(COMMON / "Publishing/PublishOutcome.cs", "PublishResult")]
-    assert sorted(tags["`notifier.publisher.failures`"]) == sorted({*results} - {"confirmed", "refused"})
-    assert tags["`notifier.publisher.written`"] == ["disk", "memory"]
 
 
 # ── its broker user ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -37,19 +37,6 @@ async def test_a_broker_that_hangs_holds_up_no_sign_out(world: World) -> None:
     await world.until_told(sessions)
 
 
-async def test_connections_are_cut_while_users_sign_out(world: World) -> None:
-    """Reset in the middle of whatever they carry, again and again."""
-    await world.run()
-    sessions = await world.sign_in(world.many(40, 1000))
-    stream = asyncio.create_task(world.sign_out(sessions))
-    while not stream.done():
-        await asyncio.sleep(world.chance.uniform(0.02, 0.2))
-        world.broker.go_away()
-        await world.broker.come_back()
-    await stream
-    await world.until_told(sessions)
-
-
 @pytest.mark.starts
 async def test_the_broker_is_killed(world: World) -> None:
     """SIGKILL, as a power cut, with events in flight; later it is there again with the data that it had."""

@@ -27,26 +27,23 @@ METRICS = "notifier_publisher_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """An empty one for Keycloak: `kind` as `kc.sh build --db` has it."""
+    """An empty one of PostgreSQL's for Keycloak."""
 
-    kind: str
     url: sa.URL
-    user: str
 
     @property
     def build(self) -> Sequence[str]:
         """What `kc.sh build` is told."""
-        return (f"--db={self.kind}", "--metrics-enabled=true")
+        return ("--db=postgres", "--metrics-enabled=true")
 
     @property
     def settings(self) -> dict[str, str]:
         """Keycloak's."""
-        scheme = self.kind if self.kind == "mariadb" else "postgresql"
         return {
-            "KC_DB_URL": f"jdbc:{scheme}://{self.url.host}:{self.url.port}/{self.url.database}",
-            "KC_DB_USERNAME": self.user,
+            "KC_DB_URL": f"jdbc:postgresql://{self.url.host}:{self.url.port}/{self.url.database}",
+            "KC_DB_USERNAME": "postgres",
             "KC_DB_PASSWORD": PASSWORD,
-            "KC_DB_POOL_MAX_SIZE": "6",  # the test's PostgreSQL has room for two nodes of that
+            "KC_DB_POOL_MAX_SIZE": "6",
             "KC_SPI_SCHEDULED_INTERVAL": "3",  # of the cleaner in 26.4, in seconds
         }
 
@@ -57,12 +54,8 @@ def new_database(server: DatabaseServer) -> Database:
     engine = sa.create_engine(server.root, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        if server.scheme == "mysql":
-            connection.exec_driver_sql(f"CREATE USER keycloak@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
-            connection.exec_driver_sql("GRANT ALL ON *.* TO keycloak@'127.0.0.1'")
     engine.dispose()
-    kind, user = ("mariadb", "keycloak") if server.scheme == "mysql" else ("postgres", "postgres")
-    return Database(kind=kind, url=sa.make_url(server.root).set(database=name), user=user)
+    return Database(url=sa.make_url(server.root).set(database=name))
 
 
 def plugged_in(
@@ -72,16 +65,13 @@ def plugged_in(
     settings: Mapping[str, object],
     environment: Mapping[str, str] | None = None,
     *,
-    build: Sequence[str] = (),
-    options: Sequence[str] = (),
     port: int = 0,
-    cache: str = "local",
 ) -> KeycloakServer:
-    """One with the plug-in, so set, and not started. `build`, `options`: more for `kc.sh`."""
-    installation = find_keycloak_with(plugin_jar(), version, *database.build, *build)
-    chosen = (*OFTEN, *options, *plugin_options(settings))
+    """One with the plug-in, so set, and not started."""
+    installation = find_keycloak_with(plugin_jar(), version, *database.build)
+    chosen = (*OFTEN, *plugin_options(settings))
     more = {**database.settings, **(environment or {})}
-    return KeycloakServer(folder, installation, options=chosen, settings=more, port=port, cache=cache)
+    return KeycloakServer(folder, installation, options=chosen, settings=more, port=port)
 
 
 def proxy_to(amqp_url: str, port: int = 0) -> TcpProxy:

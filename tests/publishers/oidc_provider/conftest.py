@@ -1,9 +1,7 @@
 """One Redis and one set of keys for all tests here; each test has a part of the broker to itself."""
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -12,16 +10,8 @@ from tests.publishers.oidc_provider.provider import VERSIONS
 from tests.publishers.oidc_provider.redis_server import RedisServer, redis_server
 from tests.publishers.oidc_provider.rig import Keys, Rig, make_keys, rig
 
-T = TypeVar("T")
-LONG = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
-newest = pytest.mark.parametrize("version", VERSIONS if LONG else VERSIONS[:1], indirect=True)
-"""What has to do with the package alone is tried with one version of the library, in the long form with all."""
-
-
-@pytest.fixture
-def form() -> Callable[[T, T], T]:
-    """`form(short, longer)` returns the first in every test run, the second with NOTIFIER_TEST_FAULTS=long."""
-    return lambda short, longer: longer if LONG else short
+newest = pytest.mark.parametrize("version", VERSIONS[:1], indirect=True)
+"""What has to do with the package alone is tried with one version of the library."""
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What a test of the package stands on: keys, a broker behind a proxy that can freeze and be away, and providers."""
+"""What a test of the package stands on: keys, what reaches a broker, and providers."""
 
 import contextlib
 import json
@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from joserfc.jwk import ECKey, RSAKey
 
@@ -17,7 +16,6 @@ from tests.publishers.oidc_provider.clients import registrations
 from tests.publishers.oidc_provider.provider import Provider, Settings, running
 from tests.publishers.tap import Tap, tap
 from tests.rabbitmq_node import free_ports
-from tests.system.tcp_proxy import TcpProxy, Way
 
 NOWHERE = "http://127.0.0.1:1"
 ALGORITHMS = (Algorithm.RS256, Algorithm.ES256)
@@ -64,7 +62,6 @@ class Rig:
     prefix: str
     events: Tap
     broker: str
-    proxy: TcpProxy
     receivers: str = NOWHERE
     session: int = 3600
 
@@ -75,10 +72,9 @@ class Rig:
 
     def options(self, **more: Any) -> dict[str, Any]:
         """The package's, as an application would give them; `more` goes into them, into their groups too."""
-        [account, _] = urlsplit(self.broker).netloc.split("@")
         defaults: dict[str, Any] = {
             "outbox": {"folder": str(self.outbox)},
-            "url": f"amqp://{account}@127.0.0.1:{self.proxy.port}/",
+            "url": self.broker,
             "exchange": f"{self.prefix}.events",
             "bulkExchange": f"{self.prefix}.bulk",
         }
@@ -120,26 +116,14 @@ class Rig:
         found = (path for path in self.outbox.rglob("*") if path.is_file())
         return sorted(path for path in found if path.suffix in (".part", ".pending", ".json", ".expired", ".refused"))
 
-    # ── the broker, as the package sees it ──
-
-    def freeze(self) -> None:
-        """Its connections stay open, and nothing comes back on them."""
-        self.proxy.stall(*Way)
-
-    def thaw(self) -> None:
-        """As if nothing had been."""
-        self.proxy.flow()
-
 
 @contextlib.asynccontextmanager
 async def rig(folder: Path, *, version: str, keys: Keys, redis: str, broker: str, prefix: str) -> AsyncIterator[Rig]:
     """With a broker whose topology stands."""
-    at = urlsplit(broker)
-    assert at.hostname is not None
-    async with TcpProxy(at.hostname, at.port or 5672) as proxy, tap(broker, prefix) as events:
+    async with tap(broker, prefix) as events:
         yield Rig(
             folder=folder, version=version, keys=keys, redis=redis, prefix=prefix,
-            events=events, broker=broker, proxy=proxy,
+            events=events, broker=broker,
         )  # fmt: skip
 
 

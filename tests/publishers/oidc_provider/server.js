@@ -8,7 +8,7 @@ import { createServer } from 'node:http'
 const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'))
 const { Provider } = await import(settings.version.startsWith('8') ? 'oidc-provider-8' : 'oidc-provider')
 const say = (told, more = {}) => { if (settings.tell) process.stdout.write(JSON.stringify({ told, ...more }) + '\n') }
-const faults = { ...settings.faults } // set by /own/fault too: store, revoke, die
+const faults = { ...settings.faults } // set by /own/fault too: revoke, die
 
 // The store that the library's documentation has as an example, and what can happen to it.
 let redis
@@ -33,7 +33,6 @@ class RedisAdapter {
   async consume (id) { const found = await this.find(id); await redis.set(this.key(id), JSON.stringify({ ...found, consumed: 1 }), 'KEEPTTL') }
   async destroy (id) {
     if (this.name === 'Session') {
-      if (faults.store) throw new Error('the store is away')
       if (faults.die === 'before') process.kill(process.pid, 'SIGKILL')
     }
     await redis.del(this.key(id))
@@ -99,7 +98,6 @@ const own = {
   destroy: async (session) => session.destroy(),
   'adapter-destroy': async (session) => provider.Session.adapter.destroy(session.jti),
   'grant-destroy': async (session, { client }) => (await provider.Grant.find(session.grantIdFor(client))).destroy(),
-  backchannel: async (session, { client }) => (await provider.Client.find(client)).backchannelLogout(session.accountId, session.sidFor(client)),
   forget: async (session, { client }) => { delete session.authorizations[client]; await session.persist() },
   'destroy-in-bulk': async (session, { uids }) => publisher.inBulk(() => Promise.all(uids.split(',').map(async (uid) => (await provider.Session.findByUid(uid)).destroy()))),
   fault: async (session, { name, value }) => { faults[name] = value },

@@ -203,21 +203,6 @@ async def test_a_folder_that_others_may_write_to_is_refused(
     assert "look through them, then chmod 700 or chown it, or name another folder in outbox" in told
 
 
-async def test_a_folder_put_in_the_place_of_ours_is_not_read(
-    amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As it can be within an open outbox: another is claimed at the next look."""
-    monkeypatch.setattr(of_publisher, "LOOK_EVERY", 0.05)
-    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
-        (tmp_path / "0").rename(tmp_path / "aside")
-        (tmp_path / "0").mkdir()
-        (tmp_path / "0").chmod(0o777)
-        await until((tmp_path / "1" / "lock").exists)
-        own = await publisher.publish(ended("own"))
-        await queue.until(1)
-    assert queue.ids == [own]
-
-
 async def test_a_disk_that_hangs_holds_up_no_sign_out(
     amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,16 +224,6 @@ async def test_a_disk_that_hangs_holds_up_no_sign_out(
         goes_on.set()
         await until(lambda: publisher.state.waiting == 0 and not files(tmp_path), lambda: files(tmp_path))
     assert [event["sid"] for event in queue.events] == ["a"]
-
-
-async def test_a_file_that_somebody_renamed_goes_by_its_own_lane(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
-    """What an operator puts back is published, whatever they call it."""
-    (tmp_path / "3").mkdir()
-    event = documents(ended(), now=time.time())[0].event
-    (tmp_path / "3" / "put-back.json").write_bytes(outbox_files.encode(outbox_files.LANES[1], None, event))
-    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)):
-        await queue.until(1)
-    assert queue.messages[0].exchange == f"{queue.prefix}.bulk"
 
 
 @pytest.mark.parametrize(
