@@ -30,6 +30,7 @@ class Answer:
     """What the next request is told. `hangs`: nothing, until who asked has gone."""
 
     status: int = 202
+    text: str = "{}"
     headers: Mapping[str, str] = field(default_factory=dict)
     hangs: bool = False
 
@@ -64,7 +65,9 @@ class Api:
         answer = self.script.popleft() if self.script else Answer()
         if answer.hangs:
             await asyncio.sleep(3600)
-        return web.json_response({}, status=answer.status, headers=dict(answer.headers))
+        return web.Response(
+            text=answer.text, content_type="application/json", status=answer.status, headers=dict(answer.headers)
+        )
 
 
 @contextlib.asynccontextmanager

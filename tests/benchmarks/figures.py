@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.table import Table
+
 from tests.benchmarks.processes import Arrival
-from tests.benchmarks.rig import Event
+from tests.benchmarks.rig import Event, table_of
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -40,6 +42,16 @@ def spread(values: Sequence[float]) -> Spread:
 def spreads(records: Sequence[object], *names: str) -> dict[str, Spread]:
     """The spread of each of these fields."""
     return {name: spread([getattr(record, name) for record in records]) for name in names}
+
+
+def table(title: str, records: Mapping[str, object]) -> Table:
+    """For people: a row for each record, with its spreads."""
+    first = next(iter(records.values()))
+    names = [name for name in getattr(first, "__dataclass_fields__", ()) if isinstance(getattr(first, name), Spread)]
+    made = table_of(f"{title}: median (min – max)", ("case", *names))
+    for case, record in records.items():
+        made.add_row(case, *(f"{getattr(record, name):,.2f}" for name in names))
+    return made
 
 
 def ratios(pairs: Iterable[tuple[float, float]]) -> Spread:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from tests.benchmarks import figures
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, answer, command_line, console, machine, table_of
+from tests.benchmarks.rig import Cores, answer, command_line, console, machine
 from tests.benchmarks.starting import Start, start
 from tests.benchmarks.throughput import Report, chosen, measure
 from tests.benchmarks.throughput_run import CLIENTS, Bench, Case, Receiver
@@ -145,33 +144,6 @@ async def started(name: str, point: Starting, cores: Cores, rounds: int, progres
     )
 
 
-def table(found: Sequence[Grown]) -> Table:
-    """Make the table of the drains."""
-    headings = ("series", "x", "rate", "CPU µs", "÷ ceiling", "MiB", "/metrics", "loop meanwhile, at most")
-    made = table_of("what a delivery costs: median (min – max)", headings)
-    for each in found:
-        report, scrapes = each.report, [worker.scrape for _, worker in each.report.rounds if worker.scrape is not None]
-        made.add_row(
-            each.series, f"{each.x:,}", f"{report.rate:,.0f}", f"{report.cpu:.0f}", f"{report.cpu_ratio:.2f}",
-            f"{report.memory.max:.0f}", f"{scrapes[0].took:.1f} ms" if scrapes else "",
-            f"{max(scrape.lag.max for scrape in scrapes):.1f} ms" if scrapes else "",
-        )  # fmt: skip
-    return made
-
-
-def starts_table(found: Sequence[Started]) -> Table:
-    """Make the table of the starts."""
-    headings = ("file", "clients", "ready after s", "MiB", "reload s", "MiB then, at most", "loop held up, ms")
-    made = table_of("starts and reloads: median (min – max)", headings)
-    for each in found:
-        most = max(start.memory for start in each.rounds), max(start.reload_memory for start in each.rounds)
-        made.add_row(
-            each.series, f"{each.x:,}", f"{each.seconds:.2f}", f"{most[0]:.0f}", f"{each.reload_seconds:.2f}",
-            f"{most[1]:.0f}", f"{each.stall:.1f}",
-        )  # fmt: skip
-    return made
-
-
 async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Grown | Started]:
     """Measure all points. Each is written as soon as it is measured."""
     found: list[Grown | Started] = []
@@ -202,9 +174,12 @@ def main() -> int:
     with machine(given.url) as (url, cores):
         found = uvloop.run(run(url, cores, given, progress))
     if drains := [each for each in found if isinstance(each, Grown)]:
-        answer(given.json).print(table(drains))
+        told = {f"{each.series}-{each.x}": each.report for each in drains}
+        answer(given.json).print(figures.table("what a delivery costs", told))
     if starts := [each for each in found if isinstance(each, Started)]:
-        answer(given.json).print(starts_table(starts))
+        answer(given.json).print(
+            figures.table("starts and reloads", {f"{each.series}-{each.x}": each for each in starts})
+        )
     return 0 if all(each.complete for each in found) else 1
 
 

@@ -35,7 +35,6 @@ CASES: Final[Mapping[str, Case]] = MappingProxyType(
         "300-of-1000": Case(clients=1000, faulty=300, fault=HANG),
         "300-of-1000-refuse": Case(clients=1000, faulty=300, fault=Behaviour(kind=Kind.REFUSE)),
         "slow": Case(clients=20, faulty=7, fault=Behaviour(seconds=4.5)),
-        "flapping": Case(clients=10, faulty=1, fault=Behaviour(kind=Kind.FLAP, seconds=20.0)),
         "two-workers": Case(clients=10, faulty=1, fault=HANG, workers=2),
     }
 )

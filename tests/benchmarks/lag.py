@@ -5,22 +5,18 @@ that a thread beside it costs. An idle loop answers in well under a millisecond.
 """
 
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import aiohttp
 from yarl import URL
 
 from tests.benchmarks import figures
-from tests.benchmarks.processes import BenchWorker
 
 EVERY = 0.002
 PATIENCE = 60.0
-SCRAPES = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,25 +80,3 @@ def questions(ops: str) -> Iterator[Questions]:
     finally:
         asked.end()
         thread.join()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scrape:
-    """`/metrics` after a drain: its bytes, the milliseconds it took, and how the loop was held up meanwhile."""
-
-    size: int
-    took: float
-    lag: Lag
-
-
-async def scraped(worker: BenchWorker) -> Scrape:
-    """Scrape a few times; the time is the median."""
-    took, size = [], 0
-    with questions(worker.ops) as asked:
-        async with aiohttp.ClientSession() as session:
-            for _ in range(SCRAPES):
-                began = time.monotonic()
-                async with session.get(f"{worker.ops}/metrics") as response:
-                    size = len(await response.read())
-                took.append(1000 * (time.monotonic() - began))
-    return Scrape(size=size, took=statistics.median(took), lag=asked.lag())

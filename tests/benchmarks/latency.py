@@ -14,20 +14,17 @@ from dataclasses import dataclass
 
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from tests.benchmarks import figures
 from tests.benchmarks.isolation_run import Bench, Case, Options, Paced
 from tests.benchmarks.processes import Receivers, receivers
 from tests.benchmarks.receivers import Behaviour
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, Setup, answer, command_line, console, machine, table_of
+from tests.benchmarks.rig import Cores, Setup, answer, command_line, console, machine
 
 LOADS = (0.1, 0.5, 0.8)
 CLIENTS = 20
 CASE = Case(clients=CLIENTS, faulty=0, fault=Behaviour())
-# Milliseconds at half load, at most.
-TARGETS = {"p50": 5, "p99": 25}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,21 +61,6 @@ def report(load: float, capacity: float, rounds: Sequence[Paced]) -> Report:
         late=figures.spread([paced.late_p99 for paced in rounds]),
         **figures.spreads(rounds, "p50", "p99", "p999", "max", "cpu"),
     )
-
-
-def table(reports: Sequence[Report]) -> Table:
-    """Make the table for people."""
-    title = f"ms from publication to arrival: median (min – max); at half load p50 < {TARGETS['p50']}, p99 < 25"
-    headings = ("load", "events/s", "p50", "p99", "p99.9", "max", "publisher late, p99", "of a core", "arrived")
-    made = table_of(title, headings, left=0)
-    for each in reports:
-        arrived = sum(paced.account.arrived for paced in each.rounds)
-        expected = sum(paced.account.expected for paced in each.rounds)
-        made.add_row(
-            f"{each.load:.0%}", f"{each.rate:,.0f}", f"{each.p50:.1f}", f"{each.p99:.1f}", f"{each.p999:.1f}",
-            f"{each.max:.0f}", f"{each.late:.1f}", f"{each.cpu.median:.0%}", f"{arrived:,} of {expected:,}",
-        )  # fmt: skip
-    return made
 
 
 async def measure(
@@ -121,7 +103,7 @@ def main() -> int:
     progress = console()
     with machine(given.url) as (url, cores):
         reports = uvloop.run(run(url, cores, given, progress))
-    answer().print(table(reports))
+    answer().print(figures.table("ms from publication to arrival", {f"{each.load:.0%}": each for each in reports}))
     merge(given.json, {f"load-{each.load:g}": each for each in reports})
     return 0 if all(each.complete for each in reports) else 1
 

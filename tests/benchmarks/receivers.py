@@ -34,7 +34,6 @@ class Kind(StrEnum):
     ANSWER = "answer"  # 200, after `seconds`
     HANG = "hang"  # takes connections and requests, and never answers
     REFUSE = "refuse"  # nobody listens
-    FLAP = "flap"  # answers for `seconds`, hangs for `seconds`, and so on
     FAIL = "fail"  # 503, after `seconds`
     LIMIT = "limit"  # takes one request every `seconds`, and answers 503 to the others
 
@@ -62,8 +61,6 @@ class Behaviour:
                 return AWAY if random.random() < self.share else OK
             case Kind.REFUSE:
                 return None
-            case Kind.FLAP:
-                return OK if int((now - self.since) / self.seconds) % 2 == 0 else None
             case Kind.LIMIT:
                 return OK if taken * self.seconds <= now - self.since else AWAY
             case _:

@@ -19,17 +19,15 @@ from functools import partial
 import aiohttp
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from tests.benchmarks import figures, quota
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.processes import bench_worker
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, answer, command_line, console, machine, table_of
+from tests.benchmarks.rig import Cores, answer, command_line, console, machine
 from tests.benchmarks.throughput_run import CASES, Bench, Case, Drain, Receiver, by_turns, watched
 
 SHARE = 0.45
-TARGET = 1.8
 
 
 class ScaleBench(Bench):
@@ -96,19 +94,6 @@ async def measure(
     return report(case, share, await by_turns(f"{case.name}: one worker, two", drains, given.rounds, progress))
 
 
-def table(reports: Sequence[Report]) -> Table:
-    """Make the table for people."""
-    headings = ("case", "share", "one, deliveries/s", "two", "two ÷ one", "target", "CPU µs, one", "two")
-    made = table_of("two workers against one, each with the same share of a core", headings)
-    for each in reports:
-        gain = f"{each.gain:.2f}" if each.share else "not measured: no control group"
-        made.add_row(
-            each.case.name, f"{each.share:.0%}", f"{each.one:,.0f}", f"{each.two:,.0f}", gain, f"≥ {TARGET}",
-            f"{each.one_cpu:.0f}", f"{each.two_cpu:.0f}",
-        )  # fmt: skip
-    return made
-
-
 async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Report]:
     """Measure all cases. Each is written as soon as it is measured."""
     reports = []
@@ -130,7 +115,11 @@ def main() -> int:
     progress = console()
     with machine(given.url) as (url, cores):
         reports = uvloop.run(run(url, cores, given, progress))
-    answer().print(table(reports))
+    answer().print(
+        figures.table(
+            "one worker, and two with the same share of a core each", {each.case.name: each for each in reports}
+        )
+    )
     return 0 if all(each.complete for each in reports) else 1
 
 

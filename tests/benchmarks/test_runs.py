@@ -73,7 +73,7 @@ async def test_two_workers_share_a_queue(amqp_url: str) -> None:
 
 
 async def test_of_a_backlog_only_the_first_are_waited_for(amqp_url: str) -> None:
-    """The others still wait when the drain is over. If the series grow, `/metrics` is measured too."""
+    """The others still wait when the drain is over."""
     case = Drained(queue="rabbitmq", alg="ES256", fan_out=1, clients=20, series=10, backlog=300)
     point = growth.Growth(series="backlog", x=300, case=case)
     async with stand_in(keep=20) as receiver:
@@ -83,9 +83,7 @@ async def test_of_a_backlog_only_the_first_are_waited_for(amqp_url: str) -> None
     (_, worker), *_ = found.report.rounds
     assert found.complete
     assert worker.came >= worker.wanted == 20
-    assert worker.scrape is not None
-    assert worker.scrape.size > 1000
-    assert worker.memory_at[0][1] > 10
+    assert worker.memory > 10
 
 
 async def test_a_start_and_a_reload_are_watched() -> None:

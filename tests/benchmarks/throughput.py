@@ -16,12 +16,11 @@ from typing import TypeVar
 
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from tests.benchmarks import figures
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, answer, command_line, console, machine, table_of
+from tests.benchmarks.rig import Cores, answer, command_line, console, machine
 from tests.benchmarks.throughput_run import Bench, Case, Drain, by_turns
 
 T = TypeVar("T")
@@ -87,20 +86,6 @@ def target(case: Case) -> float | None:
     return TARGETS.get((case.alg, case.fan_out)) if plain_one else None
 
 
-def table(reports: Sequence[Report]) -> Table:
-    """Make the table for people."""
-    headings = ("case", "worker", "ceiling", "worker ÷ ceiling", "target", "CPU µs", "ceiling µs", "MiB", "verified")
-    made = table_of("deliveries a second on one core: median (min – max)", headings)
-    for each in reports:
-        wanted = target(each.case)
-        made.add_row(
-            each.case.name, f"{each.rate:,.0f}", f"{each.ceiling:,.0f}", f"{each.ratio:.2f}",
-            "" if wanted is None else f"≥ {wanted}", f"{each.cpu:.0f}", f"{each.ceiling_cpu:.0f}",
-            f"{each.memory.max:.0f}", str(each.verified),
-        )  # fmt: skip
-    return made
-
-
 async def measure(name: str, bench: Bench, case: Case, rounds: int, progress: Console) -> Report:
     """Measure one case in all of its rounds."""
     pairs = await by_turns(f"{name}: ceiling, worker", (bench.ceiling, bench.drain), rounds, progress)
@@ -147,7 +132,9 @@ def main() -> int:
     progress = console()
     with machine(given.url) as (url, cores):
         reports = uvloop.run(run(given.chosen, url, cores, given, progress))
-    answer(given.json).print(table(reports))
+    answer(given.json).print(
+        figures.table("deliveries a second, and µs of a core", {each.case.name: each for each in reports})
+    )
     if str(given.json) == "-":
         merge(given.json, {each.case.name: each for each in reports})
     return 0 if all(each.complete for each in reports) else 1

@@ -8,7 +8,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +24,6 @@ from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 from notifier.domain.message import Lane
-from tests.benchmarks.lag import Scrape, scraped
 from tests.benchmarks.processes import bench_worker
 from tests.benchmarks.rig import Cores, encoded, publish_unconfirmed
 from tests.benchmarks.stages import costs
@@ -38,7 +37,6 @@ LOOK_EVERY = 0.02  # seconds between two looks at the count
 LOOK_EVERY_METRICS = 0.5  # likewise, where the worker itself has to be asked, which costs it 5 to 10 ms
 PATIENCE = 300.0
 SLOWEST = 1_000  # deliveries a second: a drain of a million may take longer than that patience
-MEMORY_TIMES = 20  # as often the memory is looked at in a drain
 WARM = 0.2  # of a drain: connections are made, caps grow
 NOBODY = "http://127.0.0.1:9/"  # the discard port: refused
 
@@ -95,8 +93,7 @@ CASES = {
 class Drain:
     """One drain: `rate` in deliveries a second, `cpu` in µs of the core each; how many came of how many.
 
-    `memory` is the process's peak in MiB, and `memory_at` what it was after so many deliveries; `stages` are the parts
-    of `cpu`, where it was looked at; `scrape` is what `/metrics` cost then, where it was asked for.
+    `memory` is the process's peak in MiB; `stages` are the parts of `cpu`, where it was looked at.
     """
 
     rate: float
@@ -107,8 +104,6 @@ class Drain:
     stages: Mapping[str, float] = field(default_factory=dict)
 
     beyond: bool = False
-    memory_at: Sequence[tuple[int, float]] = ()
-    scrape: Scrape | None = None
 
     @property
     def complete(self) -> bool:
@@ -272,26 +267,19 @@ class Bench:
             before = await self._receiver.count(session)
             async with bench_worker(site, set(self._cores.workers), looked_at=self._looked_at) as worker:
                 wanted = self._events * self._case.fan_out
-                memory: list[tuple[int, float]] = []
 
                 async def count() -> int:
                     if self._case.failing:
                         metrics = await worker.metrics()
                         return int(metrics.get("retries_scheduled_total", 0) + metrics.get("deferrals_total", 0))
-                    came = await self._receiver.count(session) - before
-                    if came >= len(memory) * wanted / MEMORY_TIMES:
-                        memory.append((came, worker.memory()))
-                    return came
+                    return await self._receiver.count(session) - before
 
                 every = LOOK_EVERY_METRICS if self._case.failing else LOOK_EVERY
                 found = await watched(count, worker.cpu, wanted, every)
                 stages = costs(await worker.looks(), found.cpu) if self._looked_at else {}
-                scrape = await scraped(worker) if self._case.series is not None else None
                 # A client that refuses is tried again, which counts once more.
                 beyond = self._case.failing or self._case.backlog > self._events
-                return replace(
-                    found, memory=worker.peak(), stages=stages, beyond=beyond, memory_at=memory, scrape=scrape
-                )
+                return replace(found, memory=worker.peak(), stages=stages, beyond=beyond)
 
     def _verify(self, site: Site) -> None:
         """Check that each token of the sample is valid for its client."""

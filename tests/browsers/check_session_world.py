@@ -7,7 +7,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,9 @@ class CheckSessionWorld:
         value = None if state is None else cookie_of(formula, state)
         await self.cookie(STATE_COOKIES.get(formula, "own"), value, attributes)
 
-    async def asker(self, host: str, formula: SessionFormula, *, plain: bool = False) -> Page:
-        """A page of a client, with `ask(text)` and `silence(text)`; by http if `plain`."""
-        origin = self._places.plain(host) if plain else self.origin(host)
-        return await self._page(f"{origin}/asker#{quote(self.frame(formula))}")
+    async def asker(self, host: str, formula: SessionFormula) -> Page:
+        """A page of a client, with `ask(text)` and `silence(text)`."""
+        return await self._page(f"{self.origin(host)}/asker#{quote(self.frame(formula))}")
 
     async def watcher(self, host: str, formula: SessionFormula) -> Page:
         """A page of a client where oidc-client-ts watches, each second; `said()` is what it has heard."""
@@ -104,17 +103,15 @@ class CheckSessionWorld:
 
 
 @asynccontextmanager
-async def check_session_world(
-    folder: Path, pem: Path, own: Page, *, changed: Callable[[str], str] = str
-) -> AsyncIterator[CheckSessionWorld]:
-    """The world, while entered. One page for each formula. `changed` alters its script, to see what for."""
+async def check_session_world(folder: Path, pem: Path, own: Page) -> AsyncIterator[CheckSessionWorld]:
+    """The world, while entered. One page for each formula."""
     clients: dict[str, Client] = {}
     registry = Registry(clients={"issuer": clients})
     pages = {
         str(formula): CheckSession(issuer="issuer", formula=formula, cookie=STATE_COOKIES.get(formula, "own"))
         for formula in SessionFormula
     }
-    served = CheckSessionPages(pages.get, lambda: registry, changed(check_session_script()))
+    served = CheckSessionPages(pages.get, lambda: registry, check_session_script())
     busy, app = asyncio.Event(), web_app(served.routes())
     app.middlewares.append(_while_busy(busy))
     async with serving(app) as listener:

@@ -19,19 +19,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Sites:
     """The sites."""
 
-    def __init__(self, port: int, plain: int, server: str, server_port: int) -> None:
+    def __init__(self, port: int, server: str, server_port: int) -> None:
         self._port = port
-        self._plain = plain
         self._server = server
         self._server_port = server_port
 
     def origin(self, host: str) -> str:
         """As browsers write it."""
         return f"https://{host}:{self._server_port if host == self._server else self._port}"
-
-    def plain(self, host: str) -> str:
-        """The same by http."""
-        return f"http://{host}:{self._plain}"
 
 
 @asynccontextmanager
@@ -60,6 +55,6 @@ async def sites(
         other = f"http://{LOOPBACK}:{behind}"
         nginx = proxied("nginx", folder / "nginx", pem=pem, notifier=notifier, other=other, block=locations)
         async with nginx as front:
-            yield Sites(port, behind, server, front)
+            yield Sites(port, server, front)
     finally:
         await runner.cleanup()

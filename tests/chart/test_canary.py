@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from aiohttp import web
 
 from tests.chart.installed import install
 from tests.system.command import ROOT
-from tests.system.loopback import LoopbackServer
 from tests.system.site import Site
 from tests.system.worker_process import worker
 from tools.chart_rendering import CHART, Rendered
@@ -94,18 +92,3 @@ async def test_a_canary_that_nobody_delivers_is_told(pods: Pods) -> None:
     assert re.search(f"  kubectl -n logout logs -l {workers} --tail=-1 --prefix . grep canary-[0-9a-f-]+\n", said)
     assert "  kubectl -n logout exec deploy/n-notifier -- notifier explain REASON\n" in said
     assert said.endswith("  kubectl -n logout exec deploy/n-notifier -- notifier status\n")
-
-
-async def test_a_pod_that_does_not_reach_itself_says_so(pods: Pods) -> None:
-    """Nobody answers at its Service, or another pod does. The test goes on, since workers may reach it all the same."""
-    async with worker(pods.site), LoopbackServer(somebody) as other:
-        for url, why in ((f"http://{pods.host}:1/", "refused"), (other.base, "another pod answers there")):
-            status, said = await pods.test(60, CANARY_URL=url, CANARY_REACH="0")
-            assert status == 0, said
-            assert re.search(f"did not reach itself at {url} within 0 s: .*{why}", said)
-            assert "published, signed and delivered in" in said
-
-
-async def somebody(_request: web.BaseRequest) -> web.Response:
-    """Not the pod of this test."""
-    return web.Response(text="canary-of-another-test")

@@ -51,10 +51,3 @@ def test_names_that_yaml_takes_for_something_else(release: str, tmp_path: Path) 
         if item["metadata"]["name"] != "1e3":  # the ServiceAccount, whose name is given
             assert re.match("[a-z]", item["metadata"]["name"])
         assert item["metadata"]["labels"]["app.kubernetes.io/instance"] == release
-
-
-def test_a_name_given_is_taken(tmp_path: Path) -> None:
-    """A fullnameOverride that YAML takes for something else is a name, too."""
-    run = template(values_file("minimal"), "--set-string", "fullnameOverride=on")
-    names = {item["metadata"]["name"] for item in yaml.load_all(run.stdout, Go) if item}
-    assert names == {"on", "on-ops", "on-canary"}

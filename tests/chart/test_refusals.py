@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.configuration.config_file import examine_settings
 from tools.chart_rendering import CHART, helm, template, values_file
 
 WRONG_KIND = [  # refused by values.schema.json
@@ -316,18 +315,6 @@ def test_other_metadata_of_a_client_is_let_through(tmp_path: Path) -> None:
     file.write_text(json.dumps({"clients": [{"client_id": "shop", **dict.fromkeys(METADATA.split(), "a")}]}))
     run = template(values_file("minimal"), "-f", str(file))
     assert run.returncode == 0, run.stderr
-
-
-def test_every_variable_that_the_chart_knows_sets_something() -> None:
-    """The service takes each of them for one of its settings, and those that hold a secret are marked."""
-    known = json.loads((CHART / "files/known.json").read_text())["variables"]
-    mistakes = examine_settings(None, dict.fromkeys(known, "x"), set()).mistakes
-    assert not [each for each in mistakes if "no such setting" in each.text]
-    assert {name for name, secret in known.items() if secret} == {
-        "NOTIFIER_QUEUE__PASSWORD",
-        "NOTIFIER_LOG__SUBJECT_KEY",
-    }
-    assert len(known) > 50
 
 
 def clients_file(folder: Path, count: int) -> Path:

@@ -86,15 +86,6 @@ def test_keda_counts_fresh_events_alone(every: Mapping[str, Rendered]) -> None:
     assert reference == {"parameter": "host", "name": "rabbitmq-management", "key": "url"}
 
 
-@pytest.mark.parametrize(("name", "at"), [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")])
-def test_workers_go_slowly(name: str, at: str, every: Mapping[str, Rendered]) -> None:
-    """One in two minutes, after ten in which fewer would have done: each takes its open connections with it."""
-    spec = every[name].one(at)["spec"]
-    spec = spec.get("advanced", {}).get("horizontalPodAutoscalerConfig", spec)
-    assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 600
-    assert spec["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
-
-
 def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> None:
     """Names, the broker, each port that the URI of a client or JWKS names, of the canary its pod, and nothing else."""
     policy = every["everything"].one("NetworkPolicy", "n-logout")["spec"]

@@ -105,17 +105,6 @@ class Release:
         found = await self.commands.get(self.namespace, KINDS)
         return sorted({f"{each['kind']}/{each['metadata']['name']}" for each in found} - theirs)
 
-    async def workers(self) -> list[dict[str, Any]]:
-        """The pods of the workers that are not on their way out."""
-        deployment = await self.deployment()
-        labels = ",".join(f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items())
-        pods = await self.commands.get(self.namespace, "pods", "-l", labels)
-        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-
-    async def ready(self) -> int:
-        """How many workers are ready."""
-        return int((await self.deployment()).get("status", {}).get("readyReplicas", 0))
-
     async def deployment(self) -> dict[str, Any]:
         """The workers' Deployment."""
         [found] = [

@@ -154,16 +154,3 @@ async def test_the_others_take_the_default(tmp_path: Path, preset: str) -> None:
 
 
 # ── the receivers are strict ────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("preset", "status"), [("keycloak", 501), ("keycloak", 504), ("spring", 400), ("spring", 500), ("nextcloud", 400)]
-)
-async def test_their_own_failures_are_tried_again(tmp_path: Path, preset: str, status: int) -> None:
-    """R12: Keycloak's 501 and 504, Spring's transient 400 and its 500 without a JWKS, and then it is taken."""
-    async with world(tmp_path, preset) as here:
-        here.site.failing = [status]
-        result = await here.attempt(delivery("alice", "s1"))
-        assert isinstance(result.verdict, RetryAt)
-        here.now += 6
-        assert (await here.attempt(result.delivery)).verdict == Done()

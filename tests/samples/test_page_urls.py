@@ -78,11 +78,3 @@ def test_what_a_sample_seals_we_open(language: str) -> None:
     opened = _opened(done.stdout.strip())
     assert opened is not None
     assert opened.context == _context([iss, None, "billing"])
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_sample_refuses_what_no_page_could_open(language: str) -> None:
-    """More clients than a URL holds."""
-    done = _run(language, "https://login.example.com", "5F2A", *(os.urandom(16).hex() for _ in range(400)))
-    assert done.returncode != 0
-    assert "too many clients for one page" in done.stderr

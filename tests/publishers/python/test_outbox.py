@@ -50,25 +50,6 @@ async def test_what_a_dead_process_left_is_told_if_its_session_is_gone(
     assert asked.count("away") == 3
 
 
-async def test_without_a_store_to_ask_what_was_begun_is_told(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
-    """A function without `await` is asked on a thread; none at all means that the session has ended."""
-    ids = await left(tmp_path, queue.prefix, "a", "b")
-    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)):
-        await queue.until(2)
-    assert queue.ids == ids
-    await left(tmp_path, queue.prefix, "c", "d")
-    threads: set[str] = set()
-
-    def alive(session: object) -> bool:
-        threads.add(threading.current_thread().name)
-        return session == "c"
-
-    async with Publisher(settings(amqp_url, tmp_path, queue.prefix), alive=alive):
-        await queue.until(3)
-        await until(lambda: not files(tmp_path))
-    assert threading.main_thread().name not in threads
-
-
 async def test_a_block_that_fails_asks_the_store(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """A deletion that raised or was cancelled may have happened."""
     gone = {"deleted"}

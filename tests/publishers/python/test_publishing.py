@@ -27,18 +27,6 @@ async def test_an_event_arrives_as_the_service_wants_it(amqp_url: str, queue: Qu
     }  # fmt: skip
 
 
-async def test_an_ending_that_raises_is_withdrawn(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
-    """What the store raised goes on to the caller, unchanged."""
-    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
-        with pytest.raises(ConnectionError, match="the store"):
-            async with publisher.ending(ended(), session="key"):
-                raise ConnectionError("the store is away")
-        await until(lambda: not files(tmp_path))
-        last = await publisher.publish(ended("s2"))
-        await queue.until(1)
-    assert queue.ids == [last]
-
-
 async def test_what_is_no_event_is_refused_at_once_and_ends_no_sign_out(amqp_url: str, tmp_path: Path) -> None:
     """`publish` lists all mistakes; around a deletion nothing is raised."""
     wrong = SessionEnded(iss="", clients=[])

@@ -1,17 +1,15 @@
 """What a publisher says and does when a broker or the API does not take its events."""
 
 import asyncio
-import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from notifier.publisher import Publisher, PublisherSettings
+from publishers.conformance.api import Answer, api
 from tests.publishers.python.rig import ended, files, queue_at, settings, until
 
 
@@ -79,51 +77,22 @@ async def test_a_queue_that_is_full_keeps_the_event(
         await connection.close()
 
 
-class Api:
-    """notifier's API, played: answers as told, and keeps what came."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, list[tuple[int, str]]] = {}
-        self.came: list[tuple[str, str]] = []
-
-    async def take(self, request: web.Request) -> web.Response:
-        """One event."""
-        event = await request.json()
-        self.came.append((event["sid"], request.path_qs))
-        waiting = self.answers.get(event["sid"], [])
-        status, text = waiting.pop(0) if waiting else (202, "")
-        return web.Response(status=status, text=text)
-
-
-@contextlib.asynccontextmanager
-async def api() -> AsyncIterator[tuple[Api, str]]:
-    """It, and its URL."""
-    made = Api()
-    application = web.Application()
-    application.router.add_post("/notifier/v1/events", made.take)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield made, f"http://127.0.0.1:{runner.addresses[0][1]}/notifier"
-    await runner.cleanup()
-
-
 async def test_the_api_may_refuse_one_issuer_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A 403 holds up nothing behind it. What a 400 says is logged without the user and the session."""
-    async with api() as (played, url):
-        played.answers["hush-a"] = [(403, "")] * 2
-        played.answers["hush-b"] = [(400, "no: secret-user, hush-b, line\nbreak")]
-        outbox = PublisherSettings(url=url, outbox=tmp_path)
-        away = PublisherSettings(url="http://127.0.0.1:1", outbox=tmp_path, drain_limit=0.01)
+    async with api(tmp_path) as played:
+        why = "no: secret-user, hush-b, line\nbreak"
+        played.script.extend([Answer(status=403), Answer(status=400, text=why), Answer(), Answer(status=403)])
+        outbox = PublisherSettings(url=f"{played.url}/notifier", outbox=tmp_path / "outbox")
+        away = PublisherSettings(url="http://127.0.0.1:1", outbox=tmp_path / "outbox", drain_limit=0.01)
         async with Publisher(away) as publisher:
             for sid in ("hush-a", "hush-b", "hush-c"):
                 await publisher.publish(ended(sid), bulk=True)
         async with Publisher(outbox) as publisher:
-            await until(lambda: len(files(tmp_path)) == 1 and len(played.came) == 5, lambda: played.came)
+            await until(lambda: len(files(tmp_path / "outbox")) == 1 and len(played.asked) == 5, lambda: played.asked)
             assert (publisher.state.refused, publisher.state.published) == (1, 2)
-    order = [sid for sid, _ in played.came]
+    order = [asked.event["sid"] for asked in played.asked]
     assert order == ["hush-a", "hush-b", "hush-c", "hush-a", "hush-a"]
-    assert {path for _, path in played.came} == {"/notifier/v1/events?lane=bulk"}
+    assert {(asked.path, asked.lane) for asked in played.asked} == {("/notifier/v1/events", "bulk")}
     assert "answered 400: no: <sub>, <sid>, line break" in caplog.text
     assert not [word for word in ("hush", "secret-user") if word in caplog.text]
 
