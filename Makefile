@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-rabbitmq4 test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
-.PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery
+.PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation
 .PHONY: chart chart-check publishers conformance
 .DELETE_ON_ERROR:
 
@@ -142,9 +142,6 @@ bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than
 
 bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
 	@$(DEV)/bin/python -m tests.benchmarks.isolation --json $(RESULTS)/isolation.json $(ARGS)
-
-bench-recovery: $(DEV)/.made ## measure how late logouts are at a client that was down or half works; 25 min: ARGS="--case down-45"
-	@$(DEV)/bin/python -m tests.benchmarks.recovery --json $(RESULTS)/recovery.json $(ARGS)
 
 image: ## build the image notifier:dev by docker, or by podman: ARGS="--build-arg …"
 	@$$(command -v docker || echo podman) build --tag notifier:dev $(ARGS) .

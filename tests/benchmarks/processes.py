@@ -61,7 +61,6 @@ class Receivers:
             "clients": list(clients),
             "kind": behaviour.kind,
             "seconds": behaviour.seconds,
-            "share": behaviour.share,
         }
         await self._ask({"do": "play", **wanted})
 

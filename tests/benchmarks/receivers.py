@@ -9,7 +9,6 @@ import base64
 import contextlib
 import gc
 import json
-import random
 import resource
 import socket
 import sys
@@ -18,13 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, assert_never, cast
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 import uvloop
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-AWAY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 BACKLOG = 1024
 
 
@@ -34,42 +32,14 @@ class Kind(StrEnum):
     ANSWER = "answer"  # 200, after `seconds`
     HANG = "hang"  # takes connections and requests, and never answers
     REFUSE = "refuse"  # nobody listens
-    FAIL = "fail"  # 503, after `seconds`
-    LIMIT = "limit"  # takes one request every `seconds`, and answers 503 to the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """A kind, and its time in seconds. `since` is when it began, on the monotonic clock.
-
-    `share` of the requests meet a client that hangs or fails; the others get a 200 at once.
-    """
+    """A kind, and the seconds until it answers."""
 
     kind: Kind = Kind.ANSWER
     seconds: float = 0.0
-    share: float = 1.0
-    since: float = 0.0
-
-    def answer(self, now: float, taken: int) -> bytes | None:
-        """The answer to a request that comes now, after so many that were taken; None if there is none."""
-        match self.kind:
-            case Kind.ANSWER:
-                return OK
-            case Kind.HANG:
-                return None if random.random() < self.share else OK
-            case Kind.FAIL:
-                return AWAY if random.random() < self.share else OK
-            case Kind.REFUSE:
-                return None
-            case Kind.LIMIT:
-                return OK if taken * self.seconds <= now - self.since else AWAY
-            case _:
-                assert_never(self.kind)
-
-    def delay(self, answer: bytes) -> float:
-        """Seconds until this answer."""
-        slow = self.kind is Kind.ANSWER or (self.kind is Kind.FAIL and answer is AWAY)
-        return self.seconds if slow else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +61,7 @@ class Hit:
 
 @dataclass(slots=True)
 class Played:
-    """One client: its port, how it behaves, who is connected, and how many requests came.
-
-    `taken` counts the requests that were answered by 200 since it behaves so.
-    """
+    """One client: its port, how it behaves, who is connected, and how many requests came."""
 
     number: int
     port: int = 0
@@ -102,7 +69,6 @@ class Played:
     server: asyncio.Server | None = None
     connections: "set[Connection]" = field(default_factory=set)
     hits: int = 0
-    taken: int = 0
 
     async def listen(self, hits: list[Hit]) -> None:
         """Take connections, always at the same port."""
@@ -116,7 +82,7 @@ class Played:
 
     async def play(self, behaviour: Behaviour, hits: list[Hit]) -> None:
         """Change the behaviour."""
-        self.behaviour, self.taken = behaviour, 0
+        self.behaviour = behaviour
         if behaviour.kind is not Kind.REFUSE:
             await self.listen(hits)
         elif self.server is not None:
@@ -159,22 +125,19 @@ class Connection(asyncio.Protocol):
             self._request(body[:length])
 
     def _request(self, body: bytes) -> None:
-        client, now = self._client, time.monotonic()
-        answer = client.behaviour.answer(now, client.taken)
-        client.taken += answer is OK
-        self._hits.append(Hit(now, client.number, body, answer is OK))
+        client, behaviour = self._client, self._client.behaviour
+        answers = behaviour.kind is Kind.ANSWER
+        self._hits.append(Hit(time.monotonic(), client.number, body, answers))
         client.hits += 1
         self._pending = True
-        if answer is None:
-            return
-        if delay := client.behaviour.delay(answer):
-            asyncio.get_running_loop().call_later(delay, self._answer, answer)
-        else:
-            self._answer(answer)
+        if answers and behaviour.seconds:
+            asyncio.get_running_loop().call_later(behaviour.seconds, self._answer)
+        elif answers:
+            self._answer()
 
-    def _answer(self, answer: bytes) -> None:
+    def _answer(self) -> None:
         if self._pending and not self.transport.is_closing():
-            self.transport.write(answer)
+            self.transport.write(OK)
             self._end()
 
     def _end(self) -> None:
@@ -197,8 +160,8 @@ class Company:
                     self.clients.append(client := Played(number=len(self.clients)))
                     await client.listen(self.hits)
                 return [client.port for client in self.clients]
-            case {"do": "play", "clients": chosen, "kind": kind, "seconds": seconds, "share": share}:
-                behaviour = Behaviour(kind=Kind(kind), seconds=seconds, share=share, since=time.monotonic())
+            case {"do": "play", "clients": chosen, "kind": kind, "seconds": seconds}:
+                behaviour = Behaviour(kind=Kind(kind), seconds=seconds)
                 for number in chosen:
                     await self.clients[number].play(behaviour, self.hits)
                 return None

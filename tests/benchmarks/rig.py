@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import aio_pika
 from rich.console import Console
@@ -66,13 +65,8 @@ class Setup:
 
 
 @contextlib.asynccontextmanager
-async def installation(
-    url: str, ports: Sequence[int], setup: Setup, of_client: Mapping[int, Mapping[str, Any]] | None = None
-) -> AsyncIterator[tuple[Site, Broker]]:
-    """Queues, configuration and clients of its own, `client-0` at the first port and so on; nothing is left behind.
-
-    `of_client` is what stands under `notifier` of some clients.
-    """
+async def installation(url: str, ports: Sequence[int], setup: Setup) -> AsyncIterator[tuple[Site, Broker]]:
+    """Queues, configuration and clients of its own, `client-0` at the first port and so on; nothing is left behind."""
     prefix = f"bench-{secrets.token_hex(4)}"
     options = RabbitOptions(urls=(url,), prefix=prefix)
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as folder:
@@ -82,13 +76,7 @@ async def installation(
         site.config["metrics"] = {"max_clients": len(ports)}
         del site.config["api"]
         site.write()
-        more = of_client or {}
-        site.write_clients(
-            [
-                client(name(number), f"http://127.0.0.1:{port}/", **more.get(number, {}))
-                for number, port in enumerate(ports)
-            ]
-        )
+        site.write_clients([client(name(number), f"http://127.0.0.1:{port}/") for number, port in enumerate(ports)])
         await declare_topology(options)
         try:
             async with broker(url, prefix) as rabbit:

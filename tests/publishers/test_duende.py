@@ -25,7 +25,7 @@ from notifier.domain.cloudevents import ID_BYTES
 from notifier.domain.event_document import event_schema, understand
 from notifier.domain.event_members import EntryDocument, EventBody
 from notifier.domain.message import Lane, Message
-from notifier.domain.plan import PART, Skipped, deliveries, needs_split, split
+from notifier.domain.plan import PART, needs_split, split
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 from notifier.settings.service_settings import QueueSettings
@@ -98,13 +98,6 @@ def test_it_offers_the_services_algorithms() -> None:
     assert sorted(re.findall(r'"(\w+)"', text(listed))) == sorted(Algorithm)
 
 
-def test_its_reasons_are_those_of_the_event() -> None:
-    """docs/event.md lists them."""
-    (line,) = (line for line in (ROOT / "docs/event.md").read_text().splitlines() if line.startswith("| `reason`"))
-    reasons = constants(COMMON / "Events/SessionEndedReasons.cs").values()
-    assert sorted(reasons) == sorted(re.findall(r"`(\w+_\w+|terminated)`", line.split("|", 3)[3].split("or a word")[0]))
-
-
 # ── what it writes ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -165,21 +158,6 @@ def test_its_event_is_read_as_meant() -> None:
         sub="pairwise",
         sid="own",
     )
-
-
-def test_a_client_named_by_its_id_alone_is_left_to_the_registry() -> None:
-    """As where the server's client store does not answer: what is not known is looked for, and not taken for silent."""
-    event, _client = written()
-    (step,) = deliveries(read(event), Registry())
-    assert not isinstance(step, Skipped)
-    assert step.inline is None
-
-
-def test_a_client_that_is_said_to_have_no_address_is_skipped() -> None:
-    """In an application's own events: null is not the same as nothing."""
-    event, _client = written()
-    (step,) = deliveries(read({**event, "clients": [{"client_id": "spa", "backchannel_logout_uri": None}]}), Registry())
-    assert isinstance(step, Skipped)
 
 
 def test_all_clients_are_those_of_the_registry() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 from notifier.operations import measured
 from notifier.operations.capacity import Demand, capacity
 from tests.benchmarks.record import FOLDER, load
-from tests.benchmarks.recovery import SINGLE
 from tests.benchmarks.throughput import cases, target
 from tools.performance import comparisons
 from tools.performance.cells import Cases, rows, spread
@@ -138,7 +137,6 @@ SECTIONS: Mapping[str, Callable[[Cases], str]] = {
     "scale": scale,
     "broker": broker,
     "isolation": comparisons.isolation,
-    "recovery": comparisons.recovery,
 }
 
 # ── pictures ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,17 +160,6 @@ def pictures(folder: Path) -> dict[Path, str]:
         title, y = "What a delivery costs with more of everything", "processor time ÷ the ceiling's"
         chart = Chart(title=title, x="messages, clients, clients an event, series", y=y, lines=lines, log_x=True)
         made[PICTURES / "growth.svg"] = svg(chart)
-    outages = sorted(
-        (each for name, each in load(folder / "recovery.json").items() if name in SINGLE),
-        key=lambda case: case["case"]["fault_for"],
-    )
-    if len(outages) > 1:
-        lines = [
-            Line(name, [(each["case"]["fault_for"], *3 * (each["found"][key],)) for each in outages])
-            for name, key in (("first", "first"), ("last", "last"), ("new ones", "after_first"))
-        ]
-        title, y = "How late logouts are after an outage", "seconds after the recovery"
-        made[PICTURES / "recovery.svg"] = svg(Chart(title=title, x="seconds of outage", y=y, lines=lines, log_x=True))
     return made
 
 
