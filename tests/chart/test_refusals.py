@@ -3,7 +3,6 @@
 Each block is laid over values that are right, in one run of `helm`; each text must be in what it says.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -295,26 +294,6 @@ def test_nothing_configured_is_refused(tmp_path: Path) -> None:
     assert "config.queue.url is missing" in run.stderr
     assert "config.issuers is missing" in run.stderr
     assert helm("lint", CHART).returncode == 0  # as tools run it that know no values
-
-
-# What the registry of IANA and OpenID Connect know of a client and notifier does not read.
-METADATA = (
-    "application_type backchannel_authentication_request_signing_alg client_id_issued_at client_uri "
-    "contacts default_acr_values default_max_age dpop_bound_access_tokens "
-    "grant_types initiate_login_uri jwks jwks_uri logo_uri policy_uri "
-    "post_logout_redirect_uris request_object_signing_alg request_uris require_auth_time "
-    "response_types scope sector_identifier_uri software_id token_endpoint_auth_method tos_uri "
-    "userinfo_encrypted_response_alg userinfo_encrypted_response_enc userinfo_signed_response_alg "
-    "introspection_signed_response_alg authorization_signed_response_alg "
-)
-
-
-def test_other_metadata_of_a_client_is_let_through(tmp_path: Path) -> None:
-    """No member that others know passes for one of ours that is misspelt."""
-    file = tmp_path / "clients.yaml"
-    file.write_text(json.dumps({"clients": [{"client_id": "shop", **dict.fromkeys(METADATA.split(), "a")}]}))
-    run = template(values_file("minimal"), "-f", str(file))
-    assert run.returncode == 0, run.stderr
 
 
 def clients_file(folder: Path, count: int) -> Path:

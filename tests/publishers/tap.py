@@ -15,18 +15,19 @@ from tests.system.waiting import PATIENCE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """One message: its lane, the event, and the properties that a publisher owes to the broker."""
+    """One message: its lane, the event, the properties that a publisher owes to the broker, and its bytes."""
 
     lane: str
     event: Mapping[str, Any]
     properties: Mapping[str, Any]
+    size: int = 0
 
     @classmethod
     def read(cls, message: AbstractIncomingMessage) -> Self:
         """As it lay in a queue."""
         owed = {name: getattr(message, name) for name in properties("", "")}
         lane = (message.exchange or "").rpartition(".")[2]
-        return cls(lane=lane, event=json.loads(message.body), properties=owed)
+        return cls(lane=lane, event=json.loads(message.body), properties=owed, size=len(message.body))
 
     @property
     def id(self) -> str:

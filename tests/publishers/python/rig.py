@@ -2,50 +2,36 @@
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiormq
-import aiormq.abc
-from aiormq.abc import DeliveredMessage
-from pamqp import commands
+import aio_pika
 
 from notifier.publisher import PublisherSettings, SessionEnded
+from tests.publishers.tap import Tap, tap
 
 ISSUER = "https://id.example.com"
 PATIENCE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Came:
-    """A message."""
-
-    exchange: str
-    routing_key: str
-    properties: commands.Basic.Properties
-    body: bytes
-
-
 class Queue:
-    """Classic queues bound to two exchanges, and every message that came, in order."""
+    """Two exchanges, and every event that came to them, in order."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, came: Tap) -> None:
         self.prefix = prefix
-        self.messages: list[Came] = []
+        self.came = came
 
     @property
     def events(self) -> list[dict[str, Any]]:
         """What came, first to last."""
-        return [json.loads(message.body) for message in self.messages]
+        return [dict(each.event) for each in self.came.seen]
 
     @property
     def ids(self) -> list[str]:
         """Of the events."""
-        return [event["id"] for event in self.events]
+        return [each.id for each in self.came.seen]
 
     async def until(self, count: int) -> None:
         """Wait until so many different events have come."""
@@ -64,31 +50,17 @@ async def until(
 
 @contextlib.asynccontextmanager
 async def queue_at(url: str, prefix: str) -> AsyncIterator[Queue]:
-    """Exchanges with a queue each. They stay where the broker stays, and go at the end."""
-    queue = Queue(prefix)
-    connection = await aiormq.connect(url)
-    try:
+    """Exchanges that a tap listens at. They stay where the broker stays, and go at the end."""
+    async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
-        for lane in ("events", "bulk"):
-            await channel.exchange_declare(f"{prefix}.{lane}", exchange_type="topic", durable=True)
-            await channel.queue_declare(f"{prefix}.{lane}", durable=True)
-            await channel.queue_bind(f"{prefix}.{lane}", f"{prefix}.{lane}", "#")
-
-        async def came(message: DeliveredMessage) -> None:
-            to, properties = message.delivery, message.header.properties
-            assert isinstance(to, commands.Basic.Deliver)
-            queue.messages.append(Came(to.exchange, to.routing_key or "", properties, message.body))
-            if message.delivery_tag is not None:
-                await message.channel.basic_ack(message.delivery_tag)
-
-        for lane in ("events", "bulk"):
-            await channel.basic_consume(f"{prefix}.{lane}", came)
-        yield queue
-        for lane in ("events", "bulk"):
-            await channel.queue_delete(f"{prefix}.{lane}")
-            await channel.exchange_delete(f"{prefix}.{lane}")
-    finally:
-        await connection.close()
+        made = [
+            await channel.declare_exchange(f"{prefix}.{lane}", aio_pika.ExchangeType.TOPIC, durable=True)
+            for lane in ("events", "bulk")
+        ]
+        async with tap(url, prefix) as came:
+            yield Queue(prefix, came)
+        for exchange in made:
+            await exchange.delete()
 
 
 def settings(url: str, outbox: Path, prefix: str = "notifier", **more: Any) -> PublisherSettings:

@@ -99,7 +99,7 @@ async def test_a_large_event_becomes_several(amqp_url: str, queue: Queue, tmp_pa
         await queue.until(parts)
     assert parts == 3
     assert len(set(queue.ids)) == parts
-    assert max(len(message.body) for message in queue.messages) <= 128 * 1024
+    assert max(message.size for message in queue.came.seen) <= 128 * 1024
     named = [client["client_id"] for event in queue.events for client in event["clients"]]
     assert sorted(named) == sorted(client.client_id for client in clients)
 
