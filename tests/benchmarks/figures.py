@@ -50,7 +50,8 @@ def table(title: str, records: Mapping[str, object]) -> Table:
     names = [name for name in getattr(first, "__dataclass_fields__", ()) if isinstance(getattr(first, name), Spread)]
     made = table_of(f"{title}: median (min – max)", ("case", *names))
     for case, record in records.items():
-        made.add_row(case, *(f"{getattr(record, name):,.2f}" for name in names))
+        spreads: list[Spread] = [getattr(record, name) for name in names]
+        made.add_row(case, *(f"{each:{',.0f' if each.median >= 100 else '.2f'}}" for each in spreads))
     return made
 
 

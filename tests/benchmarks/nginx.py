@@ -21,6 +21,7 @@ from aiohttp import web
 from tests.certificates import authority
 from tests.installing import apt_install
 from tests.rabbitmq_node import _guard, free_ports
+from tests.system.loopback import LoopbackServer
 from tests.system.waiting import until
 
 CONFIGURATION = """
@@ -79,32 +80,29 @@ async def nginx() -> AsyncIterator[Nginx]:
         tokens.append((request.path.removeprefix("/"), form.get("logout_token", [""])[0], time.time()))
         return web.Response()
 
-    keeper = web.ServerRunner(web.Server(keep))
-    await keeper.setup()
-    await web.TCPSite(keeper, "127.0.0.1", 0).start()
-    with tempfile.TemporaryDirectory(prefix="notifier-nginx-") as name:
-        folder = Path(name)
-        ca = authority(folder)
-        plain, tls = free_ports(2)
-        text = CONFIGURATION.format(
-            folder=folder, plain=plain, tls=tls, keeper=keeper.addresses[0][1], pem=ca.issue("localhost", "127.0.0.1")
-        )
-        (folder / "nginx.conf").write_text(text)
-        process = subprocess.Popen(  # noqa: ASYNC220  it forks once, before anything is measured
-            [_program(), "-p", name, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")],
-            start_new_session=True,
-        )
-        guard = _guard(process.pid)
-        try:
-            made = Nginx(plain, tls, ca.ca_file, tokens)
-            await until(lambda: _answers(plain), bool)
-            yield made
-        finally:
-            process.terminate()
-            process.wait()
-            guard.kill()
-            guard.communicate()
-            await keeper.cleanup()
+    async with LoopbackServer(keep) as keeper:
+        with tempfile.TemporaryDirectory(prefix="notifier-nginx-") as name:
+            folder = Path(name)
+            ca = authority(folder)
+            plain, tls = free_ports(2)
+            text = CONFIGURATION.format(
+                folder=folder, plain=plain, tls=tls, keeper=keeper.port, pem=ca.issue("localhost", "127.0.0.1")
+            )
+            (folder / "nginx.conf").write_text(text)
+            process = subprocess.Popen(  # noqa: ASYNC220  it forks once, before anything is measured
+                [_program(), "-p", name, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")],
+                start_new_session=True,
+            )
+            guard = _guard(process.pid)
+            try:
+                made = Nginx(plain, tls, ca.ca_file, tokens)
+                await until(lambda: _answers(plain), bool)
+                yield made
+            finally:
+                process.terminate()
+                process.wait()
+                guard.kill()
+                guard.communicate()
 
 
 async def _answers(port: int) -> bool:

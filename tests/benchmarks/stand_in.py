@@ -12,6 +12,8 @@ from urllib.parse import parse_qs
 import aiohttp
 from aiohttp import web
 
+from tests.system.loopback import LoopbackServer
+
 
 class StandIn:
     """Answers as `nginx.Nginx` does. Made by `stand_in`."""
@@ -46,11 +48,6 @@ class StandIn:
 async def stand_in(keep: int = 100) -> AsyncIterator[StandIn]:
     """Listen. Keep only so many tokens: to verify one takes 30 ms."""
     made = StandIn(keep)
-    runner = web.ServerRunner(web.Server(made.take), shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        made.port = runner.addresses[0][1]
+    async with LoopbackServer(made.take) as server:
+        made.port = server.port
         yield made
-    finally:
-        await runner.cleanup()

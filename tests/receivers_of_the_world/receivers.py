@@ -17,6 +17,8 @@ from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet
 
+from tests.system.loopback import LoopbackServer
+
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 
@@ -187,11 +189,6 @@ async def listening(site: Site) -> AsyncIterator[Site]:
         status, text = site.receive(await request.read())
         return web.Response(status=status, text=text)
 
-    runner = web.ServerRunner(web.Server(handle), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    site.url = f"http://127.0.0.1:{runner.addresses[0][1]}/backchannel-logout"
-    try:
+    async with LoopbackServer(handle) as server:
+        site.url = f"{server.base}/backchannel-logout"
         yield site
-    finally:
-        await runner.cleanup()

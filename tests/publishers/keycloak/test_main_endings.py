@@ -1,6 +1,6 @@
 """The plug-in in a real Keycloak of the newest version: the ways in which most sessions end, up to the verified tokens.
 
-The whole form of its part has all ways, in the oldest version too, with faults, and thousands.
+The whole form of its part has all ways, in the oldest version too, with faults.
 """
 
 from collections.abc import AsyncIterator
