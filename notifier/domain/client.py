@@ -70,16 +70,25 @@ class FrontChannelWay(StrEnum):
 RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "sid", "events", "nonce"})
 IDENTIFYING_CLAIMS = frozenset(
     {
-        "acr", "act", "address", "amr", "at_hash", "auth_time", "azp", "birthdate", "c_hash", "client_id", "cnf",
-        "entitlements", "family_name", "gender", "given_name", "groups", "may_act", "middle_name", "name", "nickname",
-        "picture", "preferred_username", "profile", "roles", "s_hash", "scope", "scp", "sub_jwk", "upn", "website",
+        "acr", "act", "address", "amr", "athash", "authtime", "azp", "birthdate", "chash", "clientid", "cnf",
+        "familyname", "gender", "givenname", "mayact", "middlename", "name", "nickname", "oid", "picture", "profile",
+        "shash", "scp", "subjwk", "uid", "uniquename", "upn", "website", "wids",
     }
 )  # fmt: skip
-"""By these, and by all whose name begins as IDENTIFYING_BEGINNINGS, services know a user and what the user may do.
+_IDENTIFYING_PARTS = (
+    "access", "accountname", "admin", "authorit", "authoriz", "claim", "entitlement", "group", "identit",
+    "kubernetesio", "login", "mail", "memberof", "permission", "phone", "privilege", "role", "scope", "user",
+)  # fmt: skip
 
-A token with one of them could pass for an ID token or an access token, so no logout token has one.
-"""
-IDENTIFYING_BEGINNINGS = ("email", "phone_number", "realm_access", "resource_access")
+
+def identifies(claim: str) -> bool:
+    """Whether services may know by a claim of this name who somebody is, or what somebody may do.
+
+    A token with it could pass for an ID token or an access token, so no logout token has one. What is no letter does
+    not count, nor do capitals: `cognito:groups` and `https://example.com/roles` name groups and roles.
+    """
+    letters = "".join(filter(str.isalpha, claim.lower()))
+    return letters in IDENTIFYING_CLAIMS or any(part in letters for part in _IDENTIFYING_PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

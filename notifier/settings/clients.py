@@ -22,8 +22,6 @@ from pydantic import (
 )
 
 from notifier.domain.client import (
-    IDENTIFYING_BEGINNINGS,
-    IDENTIFYING_CLAIMS,
     RESERVED_CLAIMS,
     Algorithm,
     Client,
@@ -31,6 +29,7 @@ from notifier.domain.client import (
     FrontChannelWay,
     KeyManagement,
     SubjectMode,
+    identifies,
 )
 from notifier.domain.presets import PRESETS
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings
@@ -120,7 +119,7 @@ def _proxy(value: str) -> str:
 def _free_claim(name: str) -> str:
     if name in RESERVED_CLAIMS:
         raise ValueError(f"the claim {name} belongs to the specification; choose another name")
-    if name in IDENTIFYING_CLAIMS or name.startswith(IDENTIFYING_BEGINNINGS):
+    if identifies(name):
         raise ValueError(
             f"the claim {name} says who somebody is, or may do what; no logout token has one: leave it away"
         )
@@ -142,6 +141,16 @@ def _header_value(value: str) -> str:
 
 
 Secret = BeforeValidator(_secret, json_schema_input_type=str | SecretFile)
+
+
+def _names_nobody(value: JsonValue) -> JsonValue:
+    """The value of a claim, if no member within it is one that says who somebody is."""
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _names_nobody(each)
+    for name in value if isinstance(value, dict) else ():
+        if identifies(name):
+            _free_claim(name)
+    return value
 
 
 def _finite(value: JsonValue) -> JsonValue:
@@ -182,8 +191,8 @@ class ClientOptions(Section):
     lifetime: Annotated[float, Lasting(above=0.0, most=120.0)] | None = Field(
         None, description="How long a token is valid: two minutes at most (B29)."
     )
-    claims: dict[ClaimName, Annotated[JsonValue, AfterValidator(_finite)]] | None = Field(
-        None, description="Further claims, the same in every token."
+    claims: dict[ClaimName, Annotated[JsonValue, AfterValidator(_finite), AfterValidator(_names_nobody)]] | None = (
+        Field(None, description="Further claims, the same in every token.")
     )
     reason_claim: ClaimName | None = Field(None, description="The claim that holds the event's reason.")
     timeout: Held | None = Field(None, description="Time for a whole attempt.")
