@@ -122,6 +122,25 @@ def test_whose_issuer_it_is_must_be_clear(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "two", "refused"),
+    [
+        ({"same_sub": {"prefix": "a:"}}, {"same_sub": {"prefix": "a:b:"}}, True),
+        ({"same_sub": {"prefix": "a:b:"}}, {"sql": {**TABLE, "prefix": "a:"}}, True),
+        ({"same_sub": {"prefix": "a:"}}, {"same_sub": {"prefix": "b:"}}, False),
+        ({"same_sub": {"prefix": "a:"}}, {"same_sub": {"prefix": "a:"}}, False),
+    ],
+)
+def test_no_upstream_is_called_as_another_ones_users_are(folder: Path, one: object, two: object, refused: bool) -> None:
+    """Else a made-up `sub` of the one is a user of the other. Two doors of one provider may have the same prefix."""
+    upstreams = {"one": {**OP, "resolve": one}, "two": {**OP, "resolve": two}}
+    if refused:
+        [mistake] = mistakes(folder, upstreams=upstreams)
+        assert "let none begin with another" in mistake
+    else:
+        assert not load(written(folder, upstreams=upstreams), {}).warnings
+
+
+@pytest.mark.parametrize(
     ("upstream", "warned"),
     [
         (OP, ["upstreams.op.resolve.same_sub.prefix"]),

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from notifier.domain.errors import Mistake
 from notifier.settings.service_settings import Settings
-from notifier.settings.upstream_settings import UpstreamSettings
+from notifier.settings.upstream_settings import SameSubSettings, SessionsSqlSettings, UpstreamSettings
 
 
 def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
@@ -44,7 +44,33 @@ def upstream_mistakes(
         elif (publishers := settings.issuers[iss].publishers) is not None and name not in publishers:
             text = f"must name {name} too, or every event of the upstream {name} becomes a dead letter"
             mistakes.append(Mistake(f'issuers["{iss}"].publishers', text))
-    return mistakes
+    return [*mistakes, *_not_apart(settings)]
+
+
+def _not_apart(settings: Settings) -> Iterator[Mistake]:
+    """Prefixes that begin with another upstream's: what that one calls a user could then be a user of this one."""
+    prefixes = [
+        (f"upstreams.{name}.resolve.{way}.prefix", local_issuer(upstream, settings), section.prefix)
+        for name, upstream in settings.upstreams.items()
+        for way, section in _prefixed(upstream)
+        if section.prefix
+    ]
+    for place, iss, prefix in prefixes:
+        for other, of, shorter in prefixes:
+            if iss == of and prefix != shorter and prefix.startswith(shorter):
+                text = (
+                    f"begins with that of {other}, {shorter!r}, so that upstream could end sessions of this one's"
+                    " users; let none begin with another, such as by a sign at the end that is in none of them"
+                )
+                yield Mistake(place, text)
+
+
+def _prefixed(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings | SessionsSqlSettings]]:
+    """What may say how the upstream's users are told from others."""
+    if upstream.resolve.same_sub is not None:
+        yield "same_sub", upstream.resolve.same_sub
+    if upstream.resolve.sql is not None:
+        yield "sql", upstream.resolve.sql
 
 
 def upstream_warnings(settings: Settings) -> list[Mistake]:
@@ -63,7 +89,7 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
         yield from (Mistake(f"{place}.{each}", text) for each in named)
     if upstream.issuer == iss:
         return  # it is the identity server itself
-    for way, section in (("same_sub", upstream.resolve.same_sub), ("sql", upstream.resolve.sql)):
-        if section is not None and section.prefix == "":
+    for way, section in _prefixed(upstream):
+        if section.prefix == "":
             text = f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: name its users apart"
             yield Mistake(f"{place}.resolve.{way}.prefix", text)
