@@ -35,8 +35,7 @@ class BrokerState:
 
     `declares`: workers declare what is missing (`queue.topology`). `blocked`: an alarm stops publishing. `stamped`: the
     broker's clock in epoch seconds, if it stamps messages (`message_interceptors`); `asked`: our clock at that moment.
-    `bindings`: those of the sources, and whether they can be made. `keeps_expired`: whether an expired message stays
-    until its next queue has it; None where our permissions or an alarm left that untried.
+    `bindings`: those of the sources, and whether they can be made.
     """
 
     prefix: str
@@ -52,7 +51,6 @@ class BrokerState:
     stamped: float | None = None
     asked: float = 0.0
     bindings: Sequence[BindingState] = ()
-    keeps_expired: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 A client is looked up at every attempt, so that a corrected registration also applies to deliveries that wait.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
@@ -35,7 +35,8 @@ class Registry:
 
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
     used, by issuer and `client_id`. `beyond`: what a source said of a client that it may not say, likewise.
-    `sources`: how the events of other servers are read, by name.
+    `taken`: aliases that are left away, since another client has them. `sources`: how the events of other servers are
+    read, by name.
     """
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
@@ -46,11 +47,13 @@ class Registry:
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     beyond: Mapping[str, Mapping[str, tuple[Mistake, ...]]] = field(default_factory=lambda: MappingProxyType({}))
+    taken: Sequence[Mistake] = ()
     sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
 
     def all_beyond(self) -> list[Mistake]:
         """What sources said that they may not say, and was left away."""
-        return [each for of_issuer in self.beyond.values() for told in of_issuer.values() for each in told]
+        beyond = [each for of_issuer in self.beyond.values() for told in of_issuer.values() for each in told]
+        return [*beyond, *self.taken]
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """The registered clients of one issuer by `client_id`, in the order of the file."""

@@ -57,6 +57,28 @@ def test_each_value_has_its_origin(folder: Path) -> None:
     assert "notifier.retry" not in found
 
 
+def test_what_a_list_may_not_say_is_no_value_in_force(folder: Path) -> None:
+    """Not by settings for a client of others, and not by a row that makes no sense beside what a file says."""
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, issuer, notifier, id_token_signed_response_alg, client_name)")
+        database.execute(
+            """INSERT INTO apps (client_id, notifier) VALUES ('shop', '{"typ": "JWT", "timeout": "4s"}')"""
+        )
+        database.execute("CREATE TABLE more (client_id, id_token_signed_response_alg, client_name)")
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    more = {"name": "more", "issuers": [ISS], "sql": {"url": "sqlite:///own.db", "query": "SELECT * FROM more"}}
+    sources = [{"name": "a", "file": "a.yaml"}, {"issuers": [ISS, OTHER], "sql": sql}, more]
+    _write(folder, {"sources": sources}, a=[{"client_id": "shop", "issuer": ISS, "backchannel_logout_uri": URI}])
+    found = _from(folder)
+    assert found["notifier.typ"] == ("logout+jwt", "default")
+    assert found["notifier.timeout"] == ("4s", "sql")
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("INSERT INTO more VALUES ('shop', 'HS256', 'Evil')")
+    found = _from(folder)
+    assert found["notifier.timeout"] == (5.0, "default")
+    assert "client_name" not in found
+
+
 def test_a_client_of_no_issuer_of_ours_says_why_it_is_not_there(folder: Path) -> None:
     """A row of a database without an issuer."""
     with sqlite3.connect(folder / "own.db") as database:

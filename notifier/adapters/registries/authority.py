@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urlsplit
 
 from notifier.domain.client_rows import Row
 from notifier.domain.durations import parse_duration
-from notifier.domain.errors import Mistake
 from notifier.domain.front_channel import origin_of
 from notifier.domain.frozen import frozen
 from notifier.domain.presets import PRESETS
@@ -42,11 +42,11 @@ class ListBounds:
     """What bounds the word of a list on clients of one issuer.
 
     `longest`: of each member of STRICTER, the seconds that hold where a list says nothing. `own`: the issuer's own
-    origins, where its cookies come along.
+    hosts, where its cookies come along, whatever the port.
     """
 
     longest: Mapping[str, float]
-    own: frozenset[str | None]
+    own: frozenset[str]
 
 
 def bounds_of(settings: Settings, iss: str) -> ListBounds:
@@ -55,8 +55,14 @@ def bounds_of(settings: Settings, iss: str) -> ListBounds:
     given = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
     longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in given.items()}
     pages = None if settings.web is None else settings.web.issuers.get(iss)
-    own = {origin_of(iss), None if pages is None else origin_of(pages.url)} - {None}
+    own = filter(None, (_host(iss), None if pages is None else _host(pages.url)))
     return ListBounds(longest=longest, own=frozenset(own))
+
+
+def _host(uri: str) -> str | None:
+    """The host, as browsers know it: cookies are sent to each port of it. A dot at its end makes no other one."""
+    origin = origin_of(uri)
+    return None if origin is None else (urlsplit(origin).hostname or "").removesuffix(".")
 
 
 @frozen
@@ -75,13 +81,18 @@ class Authority:
             if beyond:
                 return f"is of issuer {str(beyond[0])[:200]}; {source} may speak for {_shown(self.issuers)} alone"
         client_id = row.get("client_id")
-        if self.clients is None or not isinstance(client_id, str) or _fits(client_id, self.clients):
+        if not isinstance(client_id, str) or self.has(client_id):
             return None
-        return f"is beyond {source}, which may speak of clients {_shown(self.clients)} alone"
+        return f"is beyond {source}, which may speak of clients {_shown(self.clients or ())} alone"
+
+    def has(self, name: str) -> bool:
+        """Whether a client may be called so."""
+        return self.clients is None or any(fnmatchcase(name, pattern) for pattern in self.clients)
 
 
-def _fits(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def within(authority: Authority | None, aliases: Sequence[Any]) -> Sequence[str]:
+    """The aliases that a row of the source may say: each names a client as `client_id` does. None bounds a file."""
+    return [name for name in map(str, aliases) if authority is None or authority.has(name)]
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -99,15 +110,15 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
     An alias names a client as `client_id` does, so the patterns of the source's `authority` bound it, too.
     """
     left = {}
-    patterns = None if authority is None else authority.clients
     said = row.get("aliases")
     aliases = said if isinstance(said, list) else []
-    within = [alias for alias in aliases if patterns is None or _fits(alias, patterns)]
-    if patterns is not None and len(within) < len(aliases):
-        beyond = next(alias for alias in aliases if alias not in within)
-        left["aliases"] = f"{beyond!r} is beyond the source, which may speak of clients {_shown(patterns)} alone"
-    if isinstance(uri := row.get(_ON_PAGES), str) and bounds.own and (origin := origin_of(uri)) in bounds.own:
-        left[_ON_PAGES] = f"is on {origin}, the issuer's own: browsers would send its cookies along; {_FILE_ONLY}"
+    names = within(authority, aliases)
+    if authority is not None and len(names) < len(aliases):
+        beyond = next(alias for alias in aliases if alias not in names)
+        patterns = _shown(authority.clients or ())
+        left["aliases"] = f"{beyond!r} is beyond the source, which may speak of clients {patterns} alone"
+    if isinstance(uri := row.get(_ON_PAGES), str) and (host := _host(uri)) is not None and host in bounds.own:
+        left[_ON_PAGES] = f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
     options = row.get("notifier")
     given = options if isinstance(options, Mapping) else {}
     left |= {
@@ -118,16 +129,11 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
     if not left:
         return row, {}
     kept = {name: each for name, each in row.items() if name not in left}
-    if within:
-        kept["aliases"] = within
+    if names:
+        kept["aliases"] = names
     if given:
         kept["notifier"] = {name: each for name, each in given.items() if f"notifier.{name}" not in left}
     return kept, left
-
-
-def taken(alias: str, client_id: str, owner: str) -> Mistake:
-    """Say that an alias is left away, since it is another client's: no list takes a name from another one."""
-    return Mistake(f"client {client_id!r}", f"alias {alias!r} is client {owner!r} already; it is left away")
 
 
 def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:

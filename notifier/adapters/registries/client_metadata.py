@@ -67,7 +67,6 @@ class RegistryBuilder:
         self._unsure = unsure
         self._places: dict[tuple[str, str], str] = {}
         self._defaults = settings.registry.defaults
-        self._aliases: dict[str, dict[str, str]] = {}
         self._faults: dict[str, dict[str, str]] = {}
         self._beyond: dict[str, dict[str, tuple[Mistake, ...]]] = {}
 
@@ -83,17 +82,10 @@ class RegistryBuilder:
             inline=self._settings.registry.inline,
             grace=self._settings.registry.grace,
             unregistered=self._template,
-            aliases=self._aliases,
             faults=self._faults,
             beyond=self._beyond,
             sources=compile_sources(self._settings)[0],
         )
-
-    def name(self, iss: str, client_id: str, aliases: object) -> list[tuple[str, str]]:
-        """Note other names of a client. Returns those that another client has already, with its `client_id`."""
-        known = self._aliases.setdefault(iss, {}) if isinstance(aliases, list) and aliases else {}
-        names = map(str, aliases) if isinstance(aliases, list) else ()
-        return [(alias, owner) for alias in names if (owner := known.setdefault(alias, client_id)) != client_id]
 
     def leave_away(self, iss: str, client_id: str, told: Sequence[Mistake]) -> None:
         """Note what a source may not say of a client, and did."""

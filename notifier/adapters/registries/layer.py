@@ -40,6 +40,15 @@ class Layer:
         client_id = row.get("client_id") if isinstance(row, Mapping) else None
         return f"client {client_id!r} of registry source {self.name}"
 
+    def left_out_at(self, fault: Mistake, issuers: Sequence[str]) -> Sequence[str]:
+        """The issuers at which a client may be left out since the source's reader could not use it."""
+        of = self.authority
+        return issuers if of is None else [iss for iss in of.issuers if iss in issuers and of.has(fault.path)]
+
+    def speaks_of(self, row: Any, iss: str) -> bool:
+        """Whether settings in a row that names no issuer are about the client of this one."""
+        return self.authority is None or (iss in self.authority.issuers and self.beyond(row) is None)
+
     def beyond(self, row: Any) -> str | None:
         """Say why the row is about a client that the source may not speak of; None if it may."""
         return (

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from notifier.adapters.registries.authority import ListBounds, bounded, bounds_of, taken
+from notifier.adapters.registries.aliases import aliases_of
+from notifier.adapters.registries.authority import ListBounds, bounded, bounds_of
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.adapters.registries.layer import Key, Layer, issuers_of, merged
 from notifier.adapters.registries.lending import ADDRESSES, withheld_of
@@ -52,7 +53,7 @@ _Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: 
 
 def lay(needs: Needs, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None) -> Layered:
     """Make the registry. `pause` is called after each part."""
-    return _Laying(needs, layers, pause).made()
+    return _named(_Laying(needs, layers, pause).made(), needs, layers, pause)
 
 
 def lay_again(
@@ -63,15 +64,21 @@ def lay_again(
     Rows that are as they were must be the same objects. The other clients are not looked at.
     """
     changed = _changed(layers[nth], new)
-    parts = []
-    for place, layer in enumerate(layers):
-        source = new if place == nth else layer
+    parts, now = [], [new if place == nth else layer for place, layer in enumerate(layers)]
+    for source in now:
         pause()
         rows = [row for row in source.rows if _client_id(row) in changed]
         faults = [fault for fault in source.faults if fault.path in changed]
         parts.append(replace(source, rows=rows, faults=faults))
     laid = _Laying(needs, parts, pause, refreshed=True).made()
-    return replace(laid, registry=_patched(old, laid.registry, changed))
+    return _named(replace(laid, registry=_patched(old, laid.registry, changed)), needs, now, pause)
+
+
+def _named(laid: Layered, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> Layered:
+    """The same with the aliases of all clients. Who has one depends on all layers, so none of them is patched."""
+    named = aliases_of(layers, tuple(needs.settings.issuers), pause)
+    registry = dataclasses.replace(laid.registry, aliases=named.aliases, taken=named.taken)
+    return replace(laid, registry=registry)
 
 
 def _changed(old: Layer, new: Layer) -> set[str]:
@@ -96,7 +103,6 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
     """The old registry, with the changed clients as they are in `part`."""
     clients: dict[str, Mapping[str, Client]] = {}
     faults: dict[str, Mapping[str, str]] = {}
-    aliases: dict[str, Mapping[str, str]] = {}
     beyond: dict[str, Mapping[str, tuple[Mistake, ...]]] = {}
     for iss, of_issuer in part.clients.items():
         kept = _copied(old.clients_of(iss))
@@ -106,15 +112,9 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
         clients[iss] = MappingProxyType(kept)
         still = {key: why for key, why in old.faults.get(iss, {}).items() if key not in changed}
         faults[iss] = still | dict(part.faults.get(iss, {}))
-        named = {alias: name for alias, name in old.aliases.get(iss, {}).items() if name not in changed}
-        coming = part.aliases.get(iss, {})
-        aliases[iss] = dict(coming) | named  # a name that is taken stays with its client
         told = {key: said for key, said in old.beyond.get(iss, {}).items() if key not in changed}
-        told |= part.beyond.get(iss, {})
-        for alias in coming.keys() & named.keys():
-            told[coming[alias]] = (*told.get(coming[alias], ()), taken(alias, coming[alias], named[alias]))
-        beyond[iss] = told
-    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, aliases=aliases, beyond=beyond)
+        beyond[iss] = told | dict(part.beyond.get(iss, {}))
+    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, beyond=beyond)
 
 
 class _Laying:
@@ -132,13 +132,10 @@ class _Laying:
         self._builder = RegistryBuilder(needs.settings, needs.unsure)
         self._faults: list[Mistake] = []
         self._bounds: dict[str, ListBounds] = {}
-        self._of_files: dict[Key, object] = {}  # the aliases that files say
 
     def made(self) -> Layered:
         builder = self._builder
         found = self._gathered()
-        for (iss, client_id), aliases in self._of_files.items():
-            builder.name(iss, client_id, aliases)  # first, so that no list takes one, whatever their order
         for nth, key in enumerate([*found]):
             if nth % PART == PART - 1:
                 self._pause()
@@ -155,8 +152,8 @@ class _Laying:
             for fault in layer.faults:
                 place = f"client {fault.path!r} of registry source {layer.name}"
                 self._faults.append(Mistake(place, fault.text))
-                for iss in self._issuers if layer.authority is None else layer.authority.issuers:
-                    if iss in self._issuers and self._builder.client(iss, fault.path) is None:
+                for iss in layer.left_out_at(fault, self._issuers):
+                    if self._builder.client(iss, fault.path) is None:
                         self._builder.leave_out(iss, fault.path, fault.text)
 
     def _gathered(self) -> dict[Key, _Parts]:
@@ -175,8 +172,6 @@ class _Laying:
                     self._refuse(layer, index)
                 for iss in issuers:
                     parts = found.setdefault((iss, row["client_id"]), [])
-                    if layer.file is not None and "aliases" in row:
-                        self._of_files[iss, row["client_id"]] = row["aliases"]
                     if parts and parts[-1][0] == nth:
                         self._twice(layer, index, parts[-1][1], iss)
                     else:
@@ -235,42 +230,61 @@ class _Laying:
         mistakes.append(Mistake(f"{layer.place(index)}.client_id", text))
 
     def _add(self, key: Key, parts: _Parts) -> None:
-        iss, client_id = key
+        """Make one client. If what lists say makes no sense, it is what files alone say of it, or nothing."""
         parts.sort(key=lambda part: self._layers[part[0]].file is not None)  # what a file says no list changes
         rows = tuple(self._bounded(nth, index, key) for nth, index in parts)
-        builder = self._builder
+        of_files = tuple(row for (nth, _), row in zip(parts, rows, strict=True) if self._layers[nth].file is not None)
         nth, index = parts[-1]
-        of_files = [row for (layer, _), row in zip(parts, rows, strict=True) if self._layers[layer].file is not None]
+        place, mixed = self._layers[nth].place(index), len(of_files) < len(rows)
+        wrong = self._made_of(key, place, parts, rows, of_files)
+        if not wrong:
+            if mixed:
+                self._note_moved(key, parts)
+            return
+        alone = self._made_of(key, place, parts, of_files, of_files) if mixed and of_files else wrong
+        of_lists = [each for each in wrong if self._refreshed or (mixed and (not of_files or each not in alone))]
+        self._builder.mistakes += [each for each in wrong if each not in of_lists]
+        if of_lists:
+            self._leave_out(key, place, parts, of_lists, kept=mixed and bool(of_files) and not alone)
+
+    def _made_of(
+        self, key: Key, place: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
+    ) -> list[Mistake]:
+        """Add the client that these rows make. Returns what is wrong with it."""
+        (iss, client_id), builder = key, self._builder
         context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
-        whole = {**merged(rows), "issuer": iss}
-        of_others = builder.name(iss, client_id, whole.pop("aliases", None))
-        builder.leave_away(iss, client_id, [taken(alias, client_id, owner) for alias, owner in of_others])
+        whole = {**merged(rows), "client_id": client_id, "issuer": iss}
+        whole.pop("aliases", None)
+        mixed = len(of_files) < len(rows)
         asked = whole.get("id_token_signed_response_alg")
-        if isinstance(asked, list) and len(of_files) < len(rows):
+        if isinstance(asked, list) and mixed:
             whole["id_token_signed_response_alg"] = self._first_signable(asked, iss)
-        before = len(builder.mistakes)
         of_lists = [name for name in ADDRESSES & whole.keys() if not any(name in row for row in of_files)]
-        builder.add(whole, place := self._layers[nth].place(index), {**context}, of_lists)
+        before, warned = len(builder.mistakes), len(builder.warnings)
+        builder.add(whole, place, {**context}, of_lists)
         wrong = builder.mistakes[before:]
         client = builder.client(iss, client_id)
-        if not wrong and client is not None:
-            text = None if len(of_files) == len(rows) else self._unsignable(client)
-            if text is None:
-                self._note_moved(client, parts)
-                return
-            wrong, of_files = [Mistake(f"{place}.id_token_signed_response_alg", text)], []
-        theirs = [each for each in wrong if self._refreshed or not _said_by(each, place, of_files)]
-        if theirs:
-            builder.mistakes[before:] = [each for each in wrong if each not in theirs]
-            nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
-            place_there = self._layers[nth].place(index)
-            said = [Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in theirs]
-            builder.leave_out(iss, client_id, "; ".join(map(str, said)))
-            self._faults += [Mistake(place_there, str(each)) for each in said]
+        if not wrong and client is not None and mixed and (text := self._unsignable(client)) is not None:
+            wrong = [Mistake(f"{place}.id_token_signed_response_alg", text)]
+        if wrong:
+            del builder.mistakes[before:], builder.warnings[warned:]
+        return wrong
 
-    def _note_moved(self, client: Client, parts: _Parts) -> None:
+    def _leave_out(self, key: Key, place: str, parts: _Parts, wrong: Sequence[Mistake], *, kept: bool) -> None:
+        """Note what lists say that makes no sense. `kept`: the client is there without it, and can be told."""
+        (iss, client_id), builder = key, self._builder
+        nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
+        place_there = self._layers[nth].place(index)
+        said = [Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in wrong]
+        client = builder.client(iss, client_id)
+        if not kept or client is None or client.told_at is None:
+            builder.leave_out(iss, client_id, "; ".join(map(str, said)))
+        self._faults += [Mistake(place_there, str(each)) for each in said]
+
+    def _note_moved(self, key: Key, parts: _Parts) -> None:
         """Tell of a client that a list has moved to where no file lets it be reached."""
-        if why := withheld_of(client):
+        client = self._builder.client(*key)
+        if client is not None and (why := withheld_of(client)):
             nth, index = [part for part in parts if self._layers[part[0]].file is None][-1]
             place = self._layers[nth].place(index)
             self._builder.leave_away(client.iss, client.client_id, [Mistake(place, text) for text in why])
@@ -299,9 +313,3 @@ class _Laying:
         if client.backchannel_logout_uri is None or client.token.alg in able:
             return None
         return unsignable(client.token.alg, client.iss, able)
-
-
-def _said_by(mistake: Mistake, place: str, rows: Sequence[Row]) -> bool:
-    """True if one of these rows has the member that is wrong."""
-    member = mistake.path.removeprefix(place).lstrip(".").partition(".")[0].partition("[")[0]
-    return any(member in row for row in rows) if member else bool(rows)

@@ -5,7 +5,7 @@ from typing import Any
 
 from notifier.adapters.configuration.loading import Loaded
 from notifier.adapters.registries.authority import bounded, bounds_of
-from notifier.adapters.registries.layer import Key, keys_of
+from notifier.adapters.registries.layer import Key, Layer, keys_of
 from notifier.domain.client_jwks import public_jwks
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.presets import PRESETS
@@ -28,21 +28,34 @@ def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]
     """The rows of each client with the names of their sources, as far as these may say them: files come last."""
     issuers = tuple(loaded.settings.issuers)
     bounds = {iss: bounds_of(loaded.settings, iss) for iss in issuers}
-    found: dict[Key, list[tuple[str, Mapping[str, Any]]]] = {}
-    for layer in sorted(loaded.layers, key=lambda layer: layer.file is not None):
-        name = layer.name if layer.file is None else f"{layer.name} ({layer.file})"
+    found: dict[Key, list[tuple[Layer, Mapping[str, Any]]]] = {}
+    wrong, by_files = {each.path for each in loaded.faults}, set()
+    additions = []
+    for layer in loaded.layers:
         named = set()
         for key, index in keys_of(layer, issuers):
-            row = layer.rows[index]
-            said = row if layer.file is not None else bounded(row, bounds[key[0]], layer.authority)[0]
-            found.setdefault(key, []).append((name, said))
+            found.setdefault(key, []).append((layer, layer.rows[index]))
             named.add(index)
-        for index, row in enumerate(layer.rows):  # settings of a client at any issuer
-            if index not in named and isinstance(row, Mapping):
-                for key, parts in found.items():
-                    if key[1] == row.get("client_id") and row.get("issuer") is None:
-                        parts.append((name, row))
-    return found
+            if layer.file is None and layer.place(index) in wrong and key[1] in loaded.registry.clients_of(key[0]):
+                by_files.add(key)  # what lists say of it makes no sense, and has no effect
+        additions += [(layer, row) for index, row in enumerate(layer.rows) if index not in named]
+    for layer, row in additions:  # settings of a client at any issuer
+        if isinstance(row, Mapping) and row.get("issuer") is None:
+            for (iss, client_id), parts in found.items():
+                if client_id == row.get("client_id") and layer.speaks_of(row, iss):
+                    parts.append((layer, row))
+    return {
+        key: [
+            (_called(layer), row if layer.file is not None else bounded(row, bounds[key[0]], layer.authority)[0])
+            for layer, row in sorted(parts, key=lambda part: part[0].file is not None)
+            if layer.file is not None or key not in by_files
+        ]
+        for key, parts in found.items()
+    }
+
+
+def _called(layer: Layer) -> str:
+    return layer.name if layer.file is None else f"{layer.name} ({layer.file})"
 
 
 def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Value]:

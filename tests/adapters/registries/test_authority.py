@@ -16,7 +16,6 @@ from notifier.adapters.registries.remote_rows import clean
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.domain.front_channel import origin_of
 from notifier.domain.frozen import replace
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -24,7 +23,7 @@ from tests.adapters.registries.registry_sample import HOOK, ONE, TWO, mistakes, 
 from tests.adapters.signers.key_folder import pem
 
 EVIL = "https://evil.example.net/hook"
-BOUNDS = ListBounds(longest={"max_age": 3600.0, "sub_only_max_age": 600.0}, own=frozenset({ONE}))
+BOUNDS = ListBounds(longest={"max_age": 3600.0, "sub_only_max_age": 600.0}, own=frozenset({"id.example.com"}))
 FILE_ONLY = "only a file may say it; it is left away"
 THREE = "https://three.example.com"
 LIST = {"url": "https://list.example.com/clients"}
@@ -129,9 +128,18 @@ def test_secrets_of_a_list_are_not_kept() -> None:
     assert kept["notifier"] == {"headers": WITHHELD, "proxy": WITHHELD, "typ": "JWT"}
 
 
-@pytest.mark.parametrize("own", [f"{ONE}/logout", f"{ONE.upper()}:443/logout", "https://pages.example.com/logout"])
+@pytest.mark.parametrize(
+    "own",
+    [
+        f"{ONE}/logout", f"{ONE.upper()}:443/logout", f"{ONE}:8443/logout", f"{ONE}./logout",
+        "https://pages.example.com/logout", "https://pages.example.com:8080/logout",
+    ],
+)  # fmt: skip
 def test_no_list_has_browsers_call_the_issuer_itself(tmp_path: Path, own: str) -> None:
-    """With its cookies. That is left away and told; the client is kept. Of another issuer it is an address like any."""
+    """With its cookies, which each port of its host gets. That is left away and told; the client is kept.
+
+    For a client of another issuer it is an address like any.
+    """
     (tmp_path / "web.key").write_bytes(Fernet.generate_key())
     pages = {ONE: {"url": "https://pages.example.com/connect/notify"}}
     web = {"listen": "127.0.0.1:0", "keys_file": str(tmp_path / "web.key"), "issuers": pages}
@@ -140,8 +148,8 @@ def test_no_list_has_browsers_call_the_issuer_itself(tmp_path: Path, own: str) -
     assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
     assert shop(made, TWO).front_channel is not None
     [told_] = told(made)
-    assert told_.startswith("client 'shop' of registry source db: frontchannel_logout_uri: is on https://")
-    assert told_.endswith("the issuer's own: browsers would send its cookies along; " + FILE_ONLY)
+    assert told_.startswith("client 'shop' of registry source db: frontchannel_logout_uri: is on ")
+    assert told_.endswith("the issuer's own host: browsers would send its cookies along; " + FILE_ONLY)
     by_file = of_file({"client_id": "shop", "frontchannel_logout_uri": own})
     assert shop(laid(tmp_path, of_list(row(), issuer=ONE), by_file, web=web)).front_channel is not None
 
@@ -236,12 +244,56 @@ def test_a_source_that_nothing_bounds_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "claim", ["email", "email_verified", "groups", "roles", "azp", "nonce", "scope", "cnf", "name"]
+    "claim",
+    [
+        "email",
+        "email_verified",
+        "groups",
+        "roles",
+        "azp",
+        "nonce",
+        "scope",
+        "cnf",
+        "name",
+        "role",
+        "group",
+        "user",
+        "username",
+        "user_name",
+        "userName",
+        "cognito:groups",
+        "Permissions",
+        "permissions",
+        "authorities",
+        "wids",
+        "https://apps.example.com/roles",
+        "urn:zitadel:iam:org:project:roles",
+        "unique_name",
+        "oid",
+        "isAdmin",
+        "hasgroups",
+        "scopes",
+        "member_of",
+        "memberOf",
+        "samaccountname",
+        "realm_access",
+        "x-hasura-user-id",
+        "https://hasura.io/jwt/claims",
+        "kubernetes.io",
+        "identities",
+        "privileges",
+        "is_admin",
+        "mail",
+        "login",
+    ],
 )
 def test_no_token_says_who_somebody_is(claim: str) -> None:
     """Not even by a file."""
     with pytest.raises(ValueError, match=claim):
         ClientMetadata.model_validate(row(notifier={"claims": {claim: "x"}}))
+    if claim != "nonce":
+        with pytest.raises(ValueError, match=claim):
+            ClientMetadata.model_validate(row(notifier={"claims": {"ctx": [{claim: "x"}]}}))
 
 
 def test_a_file_that_asks_for_a_token_of_others_is_warned(tmp_path: Path) -> None:
@@ -296,10 +348,79 @@ def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
         ("https://[2001:db8::5]", "https://[2001:DB8:0:0::5]/logout"),
         ("https://192.0.2.5", "https://0xc0000205/logout"),
         ("https://192.0.2.5", "https://192.0.517:443/logout"),
-        ("https://192.0.2.5", "https://192.0.2.5./logout"),
+        ("https://192.0.2.5", "https://192.0.2.5.:8443/logout"),
     ],
 )
 def test_no_spelling_of_an_address_hides_the_issuer(iss: str, own: str) -> None:
     """Browsers write an address in one way, and send its cookies."""
-    bounds = ListBounds(longest={}, own=frozenset({origin_of(iss)}))
+    bounds = ListBounds(longest={}, own=frozenset({iss.removeprefix("https://").strip("[]")}))
     assert [*bounded(row(frontchannel_logout_uri=own), bounds)[1]] == ["frontchannel_logout_uri"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id_token_signed_response_alg": "HS256"},
+        {"id_token_signed_response_alg": "ES256"},
+        {"subject_type": "no such thing"},
+        {"notifier": {"subject": "nobody"}},
+        {"backchannel_logout_session_required": True, "notifier": {"subject": "sub"}},
+        {"id_token_encrypted_response_alg": "RSA-OAEP"},
+    ],
+)
+def test_a_client_of_a_file_is_never_hurt_by_a_row_of_a_list(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """It is what the file says, at the start and after a refresh. The row is named, and it is no mistake of the file.
+
+    Where the file has settings alone, the client is left out: nobody but the list says where it is.
+    """
+    bad, empty = of_list(row(uri=EVIL, **wrong), issuer=ONE), of_list(issuer=ONE)
+    ours = of_file(row(notifier={"per_second": 20}))
+    before = laid(tmp_path, empty, ours)
+    refreshed = lay_again(needs(tmp_path), before.registry, [empty, ours], 0, bad, lambda: None)
+    for made in (laid(tmp_path, bad, ours), refreshed):
+        assert (shop(made).backchannel_logout_uri, shop(made).per_second) == (HOOK, 20)
+        assert not made.mistakes
+        assert {each.path for each in made.faults} == {"client 'shop' of registry source db"}
+    settings_alone = laid(tmp_path, bad, of_file({"client_id": "shop", "notifier": {"per_second": 20}}))
+    assert (settings_alone.mistakes, [*settings_alone.registry.clients_of(ONE)]) == ([], [])
+    assert settings_alone.faults
+
+
+def test_who_has_an_alias_depends_on_the_configuration_alone(tmp_path: Path) -> None:
+    """Not on which list came first, or in which order: the first source has it, and in one the first `client_id`."""
+    one = of_list(row("b", aliases=["4711"]), row("a", aliases=["4711"]), name="one", issuer=ONE)
+    two = of_list(row("0", EVIL, aliases=["4711"]), name="two", issuer=ONE)
+    empty_one, empty_two = of_list(name="one", issuer=ONE), of_list(name="two", issuer=ONE)
+    asked = needs(tmp_path)
+    late = lay(asked, [empty_one, two])
+    assert late.registry.aliases[ONE] == {"4711": "0"}
+    early = lay(asked, [one, empty_two])
+    for made in (
+        laid(tmp_path, one, two),
+        lay_again(asked, late.registry, [empty_one, two], 0, one, lambda: None),
+        lay_again(asked, early.registry, [one, empty_two], 1, two, lambda: None),
+    ):
+        assert made.registry.aliases[ONE] == {"4711": "a"}
+        assert {each.partition(":")[0] for each in told(made)} == {"client 'b'", "client '0'"}
+    gone = lay_again(asked, laid(tmp_path, one, two).registry, [one, two], 0, empty_one, lambda: None)
+    assert (gone.registry.aliases[ONE], told(gone)) == ({"4711": "0"}, [])
+
+
+def test_no_alias_is_the_name_of_a_client_that_is_left_out(tmp_path: Path) -> None:
+    """Else its logouts would go to another while its own row is wrong."""
+    faults = (Mistake("bank", "aliases must be a list of texts"),)
+    given = RegistrySourceSettings.model_validate({"name": "kc", "http": LIST, "issuer": ONE})
+    wrong = [row("mail", "http://x.example.com")]
+    left_out = answered(given, (ONE, TWO), SourceAnswer(rows=wrong, at=0.0, faults=faults))
+    made = laid(tmp_path, left_out, of_list(row("evil", EVIL, aliases=["bank", "mail"]), issuer=ONE))
+    assert {name: made.registry.resolve(ONE, name, None) for name in ("bank", "mail")} == {"bank": None, "mail": None}
+    assert len(told(made)) == 2
+
+
+def test_a_source_leaves_out_no_client_that_it_may_not_have(tmp_path: Path) -> None:
+    """By a row that cannot be read, either: it is told, and said of no client of others."""
+    given = RegistrySourceSettings.model_validate({"name": "db", "http": LIST, "issuer": ONE, "clients": ["shop-*"]})
+    faults = (Mistake("bank", "aliases must be a list of texts"), Mistake("shop-1", "has no address"))
+    made = laid(tmp_path, answered(given, (ONE, TWO), SourceAnswer(rows=(), at=0.0, faults=faults)))
+    assert made.registry.faults[ONE].keys() == {"shop-1"}
+    assert len(made.faults) == 2
