@@ -30,7 +30,8 @@ class RabbitmqNode:
 
     `beside`: the first node of a cluster, which this one joins when it is started first, and whose epmd and cookie it
     shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say. `plugins`: those that it runs. `certificate`: a
-    PEM file with key and certificate, with which it speaks TLS on `tls_port` too.
+    PEM file with key and certificate, with which it speaks TLS on `tls_port` too. `flags`: the feature flags
+    that are on, if not all.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RabbitmqNode:
         advanced: str = "[].",
         plugins: Sequence[str] = (),
         certificate: Path | None = None,
+        flags: Sequence[str] = (),
     ) -> None:
         self.port, self.tls_port, self._dist_port, ctl_port, epmd_port = free_ports(5)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
@@ -58,6 +60,8 @@ class RabbitmqNode:
         if certificate is not None:
             shutil.copy(certificate, home / CERTIFICATE)
         self._environment = self._make_environment(ctl_port, advanced)
+        if flags:
+            self._environment["RABBITMQ_FEATURE_FLAGS"] = ",".join(flags)
         if not plugins:
             self._leave_plugins_out()
         (home / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
@@ -226,7 +230,11 @@ class RabbitmqNode:
 
 @contextlib.contextmanager
 def rabbitmq_node(
-    under: Path | None = None, *, plugins: Sequence[str] = (), certificate: Path | None = None
+    under: Path | None = None,
+    *,
+    plugins: Sequence[str] = (),
+    certificate: Path | None = None,
+    flags: Sequence[str] = (),
 ) -> Iterator[RabbitmqNode]:
     """A running node, gone with all its data at the end; they lie `under` that folder, or with other temporary files.
 
@@ -234,7 +242,7 @@ def rabbitmq_node(
     """
     installation = find_installation()
     with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", dir=under, ignore_cleanup_errors=True) as home:
-        node = RabbitmqNode(Path(home), installation, plugins=plugins, certificate=certificate)
+        node = RabbitmqNode(Path(home), installation, plugins=plugins, certificate=certificate, flags=flags)
         try:
             node.start()
             yield node

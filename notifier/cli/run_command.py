@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,12 +100,15 @@ async def _serve(service: Service) -> None:
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end, number)
-    # Not with the loop's handlers: when the loop closes it restores the default, which ends the process.
-    for request, act in zip(REQUESTS, (reload, service.log_level.toggle), strict=True):
-        signal.signal(request, lambda *_, act=act: loop.call_soon_threadsafe(act))
+    # Not with the loop's handlers: uvloop may see one signal twice beside others, and when the loop closes it restores
+    # the default, by which a request ends the process.
+    acts = {signal.SIGTERM: partial(end, signal.SIGTERM), signal.SIGINT: partial(end, signal.SIGINT)}
+    acts |= zip(REQUESTS, (reload, service.log_level.toggle), strict=True)
+    for number, act in acts.items():
+        signal.signal(number, lambda *_, act=act: loop.call_soon_threadsafe(act))
     try:
         await service.serve(stop)
     finally:
         _ignore_requests()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)

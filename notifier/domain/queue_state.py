@@ -35,7 +35,8 @@ class BrokerState:
 
     `declares`: workers declare what is missing (`queue.topology`). `blocked`: an alarm stops publishing. `stamped`: the
     broker's clock in epoch seconds, if it stamps messages (`message_interceptors`); `asked`: our clock at that moment.
-    `bindings`: those of the sources, and whether they can be made.
+    `bindings`: those of the sources, and whether they can be made. `keeps_expired`: whether an expired message stays
+    until its next queue has it; None where our permissions or an alarm left that untried.
     """
 
     prefix: str
@@ -51,6 +52,7 @@ class BrokerState:
     stamped: float | None = None
     asked: float = 0.0
     bindings: Sequence[BindingState] = ()
+    keeps_expired: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,10 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
         yield failed(
             Area.QUEUE, host, text, "free memory or disk on it; `rabbitmq-diagnostics alarms` tells which node"
         )
+    if state.keeps_expired is False:
+        text = "drops messages that expire while their next queue is missing or full, so logouts can be lost"
+        advice = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes; it takes effect at once"
+        yield failed(Area.QUEUE, host, text, advice)
     for difference in state.different:
         advice = "choose another queue.prefix, or stop the workers, `notifier topology delete`, and start them again"
         yield failed(Area.QUEUE, host, difference, advice)

@@ -128,8 +128,15 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     feeding = asyncio.create_task(feed.run())
     await asyncio.wait_for(feed.available(), PATIENCE)
     async with alarm(module_node):
-        first = asyncio.ensure_future(queue.publish(DEAD, outgoing("c")))  # the broker tells a publisher at its next
-        await eventually(lambda: queue.status().blocked)
+        undecided: list[asyncio.Future[None]] = []
+
+        async def told_so() -> bool:
+            """The broker tells a publisher at its next message, some time after the command."""
+            undecided.append(asyncio.ensure_future(queue.publish(DEAD, outgoing("c"))))
+            await asyncio.wait(undecided, timeout=0.1)
+            return queue.status().blocked
+
+        await until(told_so, bool)
         assert "alarm" in (queue.status().problem or "")
         with pytest.raises(QueueUnavailable, match=r"alarm"):
             await queue.publish(DEAD, outgoing("d"))
@@ -152,7 +159,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     await asyncio.wait_for(queue.available(), PATIENCE)
     assert (queue.status().blocked, queue.status().problem) == (False, None)
     await queue.publish(DEAD, outgoing("d"))
-    await asyncio.gather(first, return_exceptions=True)  # undecided: held back, then durable or refused
+    await asyncio.gather(*undecided, return_exceptions=True)  # held back, then durable or refused
     await queue.close()
     await ready(await worker(), Lane.EVENTS, 0)  # the acks had come through
     await asyncio.wait_for(feed.available(), PATIENCE)

@@ -66,6 +66,8 @@ def bad(found: Sequence[Finding]) -> str:
         ({"may_write": False}, True, "amq.default"),
         ({"may_read": False}, True, "may not read"),
         ({"blocked": True}, True, "alarm"),
+        ({"keeps_expired": True}, True, ""),
+        ({"keeps_expired": False}, True, "failed: drops messages that expire"),
         ({"missing": ("queue n.dead",)}, True, "warning: not declared yet"),
         ({"missing": ("queue n.dead",)}, False, "failed: missing"),
         ({"different": ("queue n.dead: argument",)}, True, "failed: queue n.dead"),

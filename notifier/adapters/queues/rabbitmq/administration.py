@@ -17,6 +17,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
     open_channel,
 )
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
+from notifier.adapters.queues.rabbitmq.expiry import demand_kept
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.queues.rabbitmq.side_channel import ask_workers
@@ -44,6 +45,7 @@ async def declare_topology(options: RabbitOptions, settling: Settling | None = N
     A binding that cannot be made is no error, but told in what is returned. Raises TopologyMismatch, QueueError.
     """
     async with connected(options, "topology") as connection:
+        await demand_kept(connection, options)
         await topology.declare(connection, topology.topology_of(options), settling or Settling())
         return await bind_all(connection, options)
 

@@ -1,7 +1,8 @@
 """Examines the broker for the doctor, and leaves no trace there.
 
-It tests permissions on an exclusive queue under our prefix, and on a name that no queue has. So it reads, moves and
-counts no message of a session. The broker reports an alarm only to a connection that publishes, hence the second one.
+It tests permissions on an exclusive queue under our prefix, and on a name that no queue has, and how messages expire on
+a temporary queue. So it reads, moves and counts no message of a session. The broker reports an alarm only to a
+connection that publishes, hence the second one.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
     reason_of,
     underlay_of,
 )
+from notifier.adapters.queues.rabbitmq.expiry import keeps_expired
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.source_bindings import look_at_bindings
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -42,6 +44,11 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         try:
             standings = await topology.survey(looking, topology.topology_of(options))
             bindings = await look_at_bindings(looking, options)
+            kept = (
+                await keeps_expired(publishing, options.prefix)
+                if configure and write and read and not blocked
+                else None
+            )
         except ChannelAccessRefused as refused:
             raise QueueError(reason_of(refused)) from refused
     return BrokerState(
@@ -57,6 +64,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         stamped=stamped,
         asked=asked,
         bindings=bindings,
+        keeps_expired=kept,
     )
 
 

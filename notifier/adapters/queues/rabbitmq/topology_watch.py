@@ -1,12 +1,14 @@
 """Keeps the topology whole while a worker runs: looks for missing queues, and declares or verifies them again."""
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
 from notifier.adapters.queues.rabbitmq import topology
 from notifier.adapters.queues.rabbitmq.administration import depths_at
 from notifier.adapters.queues.rabbitmq.connection import LOST, Connection, bounded, ending
+from notifier.adapters.queues.rabbitmq.expiry import demand_kept
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.domain.errors import NotifierError, QueueUnavailable
@@ -26,6 +28,8 @@ class TopologyWatch:
 
     def __init__(self, options: RabbitOptions) -> None:
         self._declares = options.topology == "declare"
+        self._options = options
+        self._tried = False
         self._topology = topology.topology_of(options)
         self._looked_at = {lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES)}
         self._connection: Connection | None = None
@@ -37,12 +41,19 @@ class TopologyWatch:
         self.consumers = 1
 
     async def establish(self, connection: Connection) -> None:
-        """Declare or verify everything. Raises TopologyMismatch, QueueError."""
+        """Declare or verify everything, once the broker is known to keep what expires. Raises QueueError."""
         async with bounded(None):
             if self._declares:
+                await self._try_expiry(connection)
                 await topology.declare(connection, self._topology, self.settling)
             else:
                 await topology.verify(connection, self._topology)
+
+    async def _try_expiry(self, connection: Connection) -> None:
+        if not self._tried:
+            with suppress(QueueUnavailable):  # an alarm blocks publishing: the next connection tries it
+                await demand_kept(connection, self._options)
+                self._tried = True
 
     async def mend(self) -> None:
         """Declare or verify the topology again, since something is missing."""
