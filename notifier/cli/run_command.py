@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from notifier.cli.command_options import Config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from notifier.app import Service
 
 REQUESTS = (signal.SIGHUP, signal.SIGUSR1)
@@ -102,7 +104,9 @@ async def _serve(service: Service) -> None:
 
     # Not with the loop's handlers: uvloop may see one signal twice beside others, and when the loop closes it restores
     # the default, by which a request ends the process.
-    acts = {signal.SIGTERM: partial(end, signal.SIGTERM), signal.SIGINT: partial(end, signal.SIGINT)}
+    acts: dict[signal.Signals, Callable[[], None]] = {
+        number: partial(end, number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     acts |= zip(REQUESTS, (reload, service.log_level.toggle), strict=True)
     for number, act in acts.items():
         signal.signal(number, lambda *_, act=act: loop.call_soon_threadsafe(act))

@@ -70,7 +70,7 @@ async def keeps_expired(connection: Connection, prefix: str) -> bool:
     async with channel_of(connection, confirms=True) as channel, bounded(WITHIN):
         name = f"{prefix}.doctor.{secrets.token_hex(4)}"
         await channel.queue_declare(
-            name, durable=True, arguments=ARGUMENTS | {"x-dead-letter-routing-key": f"{name}.none"}
+            name, durable=True, arguments={**ARGUMENTS, "x-dead-letter-routing-key": f"{name}.none"}
         )
         kept = await _fills_up(channel, name)
         await channel.queue_delete(name)
