@@ -49,6 +49,10 @@ class SourceFault(NotifierError):  # noqa: N818  the name says whose fault it is
     """A registry source could not be read. The text says why and what to do, in one line and without any secret."""
 
 
+class AnswerFault(SourceFault):
+    """An answer came, and cannot be taken: it is too much, or no JSON."""
+
+
 def row_key(row: Row) -> tuple[str, str]:
     """What tells a client of a source from its others."""
     return str(row.get("issuer")), str(row.get("client_id"))

@@ -34,7 +34,7 @@ OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looke
 # Causes that lie with the client: the ages go on. All other causes lie with us and stop the ages.
 OF_CLIENT = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 NO_SUCH_CLIENT = "the registry has no such client (yet)"
-UNHEARD = f"{NO_SUCH_CLIENT}, and nobody vouches for the address that its event brings (registry.inline)"
+UNHEARD = f"{NO_SUCH_CLIENT}, and the address that its event brings does not count (registry.inline)"
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 
 
@@ -96,14 +96,26 @@ Verdict = Done | Skip | RetryAt | Defer | Dead
 
 
 def before_attempt(
-    delivery: Delivery, client: Client | None, *, issuer_known: bool, grace: float, carries_sid: bool, now: float
+    delivery: Delivery,
+    client: Client | None,
+    *,
+    issuer_known: bool,
+    grace: float,
+    carries_sid: bool,
+    now: float,
+    denied: bool = False,
 ) -> Skip | Defer | Dead | None:
-    """Return the verdict that needs no attempt; None if an attempt is to be made. `grace` is `registry.grace`."""
+    """Return the verdict that needs no attempt; None if an attempt is to be made.
+
+    `grace` is `registry.grace`; `denied`: no event may bring an address (`registry.inline: deny`).
+    """
     if delivery.not_after is not None and now > delivery.not_after:
         text = f"{_story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
         return Dead(reason=DeadReason.EXPIRED, text=text)
     if client is None:
-        return Skip() if delivery.no_address else _unknown(delivery, issuer_known=issuer_known, grace=grace, now=now)
+        if delivery.no_address:
+            return Skip()
+        return _unknown(delivery, issuer_known=issuer_known, grace=grace, now=now, denied=denied)
     if client.told_at is None:
         return Skip()
     if now > _age_limit(delivery, client.retry, carries_sid=carries_sid, now=now):
@@ -113,8 +125,9 @@ def before_attempt(
     return None
 
 
-def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float) -> Defer | Dead:
-    unheard = delivery.ignored is not None and delivery.ignored.backchannel_logout_uri is not None
+def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float, denied: bool) -> Defer | Dead:
+    said = delivery.ignored or (delivery.inline if denied else None)
+    unheard = said is not None and said.backchannel_logout_uri is not None
     looks = 0 if delivery.unknown_since is None else delivery.deferrals
     left = grace_left(delivery.unknown_since, looks, grace, now)
     if left > 0:
@@ -123,6 +136,12 @@ def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float
     if not issuer_known:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
         return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)
+    if unheard and denied:
+        text = (
+            f"the registry has no client {delivery.client_id!r} of this issuer that can be used, and the event's URI"
+            " does not count, whoever says it: registry.inline is deny; register the client, then replay"
+        )
+        return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
     if unheard:
         who = "it set no user_id" if delivery.publisher is None else f"it is {delivery.publisher!a}"
         text = (

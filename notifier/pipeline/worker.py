@@ -274,6 +274,7 @@ class Worker:
             client,
             issuer_known=delivery.iss in registry.issuers,
             grace=registry.grace,
+            denied=registry.inline == "deny",
             # A delivery seen for the first time has no age, so what its token names does not matter.
             carries_sid=delivery.begun_at is not None
             and client is not None

@@ -4,10 +4,13 @@ from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from notifier.settings.clients import HeaderName, HeaderValue
 from notifier.settings.policies import TlsSettings
 from notifier.settings.values import ExistingFile, Lasting, Listen, Section, WebAddress
+
+IN_CLEAR = "in_clear"  # the type of the one mistake beside which all else of its section may be judged
 
 
 def without_user(url: str) -> str:
@@ -50,9 +53,11 @@ class AskedServer(Section):
         parts = urlsplit(getattr(self, self._address))
         safe = parts.scheme == "https" or Listen(parts.hostname or "", 0).loopback
         if self.credentials and not safe and not self.allow_http:
-            raise ValueError(
-                f"{self._address} must begin with https://, since our credentials are sent there; on a network of your"
-                " own, where nobody can listen, write allow_http: true beside it"
+            raise PydanticCustomError(
+                IN_CLEAR,
+                "{address} must begin with https://, since our credentials are sent there; on a network of your own,"
+                " where nobody can listen, write allow_http: true beside it",
+                {"address": self._address},
             )
         return self
 

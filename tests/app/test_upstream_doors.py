@@ -148,7 +148,7 @@ def test_no_upstream_is_called_as_another_ones_users_are(folder: Path, one: obje
         ({**OP, "issuer": "https://login.example.com"}, []),
         ({**OP, "resolve": {"sql": {**TABLE, "prefix": ""}}}, ["upstreams.op.resolve.sql.prefix"]),
         ({**OP, "resolve": {"sql": {**TABLE, "prefix": "op|"}}}, []),
-        ({**OP, "resolve": {"sql": TABLE}}, []),
+        ({**OP, "resolve": {"sql": TABLE}}, ["upstreams.op.resolve.sql.prefix"]),
         ({**OP, **ASKED, "without_iss": "allow"}, ["upstreams.op.without_iss"]),
         ({**OP, **ASKED, "parents": ["https://a.example"]}, ["upstreams.op.parents"]),
         ({**OP, **ASKED, "parents": ["https://a.example"], "front_channel": True}, []),

@@ -62,7 +62,7 @@ async def test_what_is_parked_is_fetched_oldest_first_and_acked(
 
 
 async def test_what_nobody_fetches_comes_back_as_a_retry(worker: OpenWorker) -> None:
-    """By its TTL, even if nobody knows of it any more. A release without buckets takes it for a deferral.
+    """By its TTL, even if nobody knows of it any more. It comes back as a deferral does.
 
     That one takes an `x-death` of a queue whose name ends like a delay queue's, by the default exchange, expired.
     """

@@ -7,7 +7,7 @@ import pytest
 from notifier.adapters.queues.rabbitmq.delays import hops
 from notifier.domain.backoff import deferral_wait
 from notifier.domain.client import Client, RetryPolicy
-from notifier.domain.delivery import Delivery
+from notifier.domain.delivery import Delivery, Inline
 from notifier.domain.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
 from notifier.domain.verdict import (
     OF_CLIENT,
@@ -174,6 +174,15 @@ def test_an_unknown_client_has_its_grace() -> None:
     gone = ahead(waiting, now=now, issuer_known=False)
     assert isinstance(gone, Dead)
     assert gone.reason is DeadReason.UNKNOWN_ISSUER
+
+
+def test_where_addresses_are_denied_the_way_out_is_to_register() -> None:
+    """To name a publisher would not help, whether the event is planned under `deny` or waited for it."""
+    said = Inline(backchannel_logout_uri="https://a.example/logout")
+    for asked in (replace(DELIVERY, ignored=said), replace(DELIVERY, inline=said)):
+        verdict = before_attempt(asked, None, issuer_known=True, grace=0.0, carries_sid=True, now=NOW, denied=True)
+        assert isinstance(verdict, Dead)
+        assert verdict.text.endswith("registry.inline is deny; register the client, then replay")
 
 
 def test_a_failure_that_is_not_charged_makes_the_next_backoff_no_longer() -> None:

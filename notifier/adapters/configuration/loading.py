@@ -40,8 +40,9 @@ TOLD = 20  # warnings of one reading that are logged one by one: there may be as
 class Loaded:
     """Everything that was read at one time. `stamps` were taken before the files were read.
 
-    `warnings`: settings that are accepted and have no effect. `faults`: clients that a registry source has and that
-    cannot be used. `needs` and `layers` serve a refresh of a registry source; if there is none, there are no layers.
+    `warnings`: settings that are accepted and have no effect, or another one than may be meant. `faults`: clients
+    that a registry source has and that cannot be used. `needs` and `layers` serve a refresh of a registry source;
+    if there is none, there are no layers.
     `source_secrets` prove the senders of sources, by name. `web_keys` seal the URLs of pages.
     """
 
@@ -61,9 +62,9 @@ class Loaded:
         """Log each warning."""
         log = structlog.get_logger()
         for each in self.warnings[:TOLD]:
-            log.warning("setting_without_effect", setting=each.path, reason=each.text)
+            log.warning("configuration_warning", setting=each.path, reason=each.text)
         if more := len(self.warnings[TOLD:]):
-            log.warning("settings_without_effect", more=more, hint="`notifier check` lists all")
+            log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
         log_beyond(self.registry.all_beyond())
 
@@ -153,7 +154,7 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
 
 
 def _warnings(settings: Settings, layered: Layered, tokens: Sequence[ApiToken] | None) -> Iterator[Mistake]:
-    """What is accepted and has no effect."""
+    """What is accepted, and has no effect or another one than may be meant."""
     yield from layered.warnings
     yield from _realms_by_name(layered.registry)
     yield from _tokens_of_others(layered.registry)

@@ -93,3 +93,10 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
         if section.prefix == "":
             text = f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: name its users apart"
             yield Mistake(f"{place}.resolve.{way}.prefix", text)
+    sql = upstream.resolve.sql
+    if sql is not None and sql.preset is not None and sql.prefix is None:
+        text = (
+            "is not set, so a token without sid ends nothing and becomes a dead letter, and one with a sid ends that"
+            " session of whatever user: write what stands before the sub of its users here"
+        )
+        yield Mistake(f"{place}.resolve.sql.prefix", text)

@@ -1,7 +1,8 @@
 """Keeps what is right of a configuration that has mistakes, so that the files it names can be checked too.
 
-Each try leaves out the members that are wrong, until the rest is right. Only the first try's mistakes are reported:
-later ones may come from the gaps.
+Each try leaves out the members that are wrong, until the rest is right. Once something is left out no more mistakes are
+reported: they may come from the gaps. A secret that would be sent in clear leaves no gap: it is read as if it were
+allowed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from notifier.adapters.configuration.mistakes import Loc, explain
 from notifier.domain.errors import Mistake
 from notifier.settings.key_settings import KeySettings
+from notifier.settings.list_settings import IN_CLEAR
 from notifier.settings.service_settings import IssuerSettings, Settings
 
 SECTIONS = frozenset(Settings.model_fields)
@@ -42,15 +44,21 @@ def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> Usa
     unsure: set[str] = set()
     wrong: dict[str, Any] = {}
     settings = None
-    for attempt in range(_TRIES):
+    whole = True
+    for _ in range(_TRIES):
         try:
             settings = Settings.model_validate(rest, context=context)
             break
         except ValidationError as error:
-            if attempt == 0:
+            if whole:
                 mistakes += explain(error, Settings)
-            places = [detail["loc"] for detail in error.errors(include_url=False, include_input=False)]
-            _leave_out(rest, places, unsure, wrong)
+            details = error.errors(include_url=False, include_input=False)
+            for detail in details:
+                if detail["type"] == IN_CLEAR:
+                    rest = _allowing_http(rest, detail["loc"])
+            if places := [detail["loc"] for detail in details if detail["type"] != IN_CLEAR]:
+                whole = False
+                _leave_out(rest, places, unsure, wrong)
     if settings is None:
         settings, unsure = Settings(), set(SECTIONS)
     keys: dict[str, tuple[KeySettings | None, ...]] = {iss: issuer.keys for iss, issuer in settings.issuers.items()}
@@ -64,6 +72,15 @@ def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> Usa
 def section_like(name: str) -> set[str]:
     """The section that a misspelt name may mean."""
     return set(get_close_matches(name.lower(), SECTIONS, 1))
+
+
+def _allowing_http(value: Any, place: Loc) -> Any:
+    """The same, with `allow_http` at this place. The caller's document stays unchanged."""
+    if not place:
+        return {**value, "allow_http": True}
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy[place[0]] = _allowing_http(copy[place[0]], place[1:])
+    return copy
 
 
 def _leave_out(rest: dict[Any, Any], places: Sequence[Loc], unsure: set[str], wrong: dict[str, Any]) -> None:

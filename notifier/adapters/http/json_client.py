@@ -56,6 +56,10 @@ class NoAnswer(NotifierError):  # noqa: N818  what it is
         self.ours = ours
 
 
+class BeyondBounds(NoAnswer):
+    """An answer came whose body cannot be taken: it is too much, or no JSON."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonAnswer:
     """An answer: its status, headers, and its JSON, None if it has none.
@@ -169,7 +173,7 @@ class JsonClient:
         except ValueError as error:
             wrong = str(error)  # and no more of it: its frames hold the answer
         if wrong and good:
-            raise NoAnswer(f"the answer {wrong}")
+            raise BeyondBounds(f"the answer {wrong}")
         return JsonAnswer(status=status, headers=found.headers, content=content)
 
     async def _content(self, found: aiohttp.ClientResponse, *, good: bool) -> Any:

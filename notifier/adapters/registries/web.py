@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from notifier.adapters.http.json_client import JsonAnswer, JsonClient, NoAnswer, Read, only_json
+from notifier.adapters.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer, Read, only_json
 from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.tls.client_contexts import TlsContexts
-from notifier.domain.client_rows import SourceFault
+from notifier.domain.client_rows import AnswerFault, SourceFault
 from notifier.settings.policies import TlsSettings
 
 _KEPT = 8  # connections, more than any source asks at a time
@@ -47,6 +47,8 @@ class Web:
     async def _ask(self, method: str, url: str, headers: Mapping[str, str] | None, **sent: Any) -> JsonAnswer:
         try:
             return await self._client.ask(method, url, headers, **sent)
+        except BeyondBounds as fault:
+            raise AnswerFault(f"{place_of(url)}: {fault}") from None
         except NoAnswer as fault:
             raise SourceFault(f"{place_of(url)}: {fault}") from None
 

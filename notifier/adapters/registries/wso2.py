@@ -19,20 +19,21 @@ from math import ceil
 from typing import Any
 from urllib.parse import quote
 
-from notifier.adapters.http.json_parts import Bounds
+from notifier.adapters.http.json_parts import Bounds, OutOfBounds
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.secret_file import read_secret
 from notifier.adapters.registries.shifting_pages import ShiftingPages
 from notifier.adapters.registries.web import Web, web
-from notifier.domain.client_rows import Row, SourceAnswer, SourceFault
+from notifier.domain.client_rows import AnswerFault, Row, SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen
 from notifier.settings.list_settings import Wso2Settings
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE = 100
+_BEYOND = " beyond"  # in place of what the list says of an application that goes beyond a bound; no such member comes
 AT_A_TIME = 4
 _SCOPE = "internal_application_mgt_view (Console → the user's role → Application Management, view)"
 _ADVICE = {
@@ -80,8 +81,9 @@ class Wso2Reader:
                 del self._learnt[gone]
             await self._learn(server, headers, listed, self._due(listed, tick))
             self._last_tick = tick
-            if all(isinstance(self._learnt[name].said, Mistake) for name in listed):
-                raise SourceFault("WSO2 answered 500 for each application; see its log")
+            faults = [said for name in listed if isinstance(said := self._learnt[name].said, Mistake)]
+            if len(faults) == len(listed):
+                raise SourceFault(f"no application can be read; the first, {faults[0].path}: {faults[0].text}")
         gathering = Gathering(last)
         await gathering.add_all(self._learnt[name].said for name in listed if self._learnt[name].said is not None)
         return gathering.answer(at)
@@ -96,6 +98,8 @@ class Wso2Reader:
             found = answer.content.get("applications") if isinstance(answer.content, dict) else None
             if not isinstance(found, list) and pages.first:
                 found = []  # some versions leave it out past the end
+            if isinstance(found, list):
+                found = [_placed(each, pages.first + nth) for nth, each in enumerate(found)]
             if not isinstance(found, list) or not all(_named(each) for each in found):
                 raise SourceFault("its list of applications is not a list; is `url` that of a WSO2 Identity Server?")
             if not found and not listed:
@@ -144,7 +148,12 @@ class Wso2Reader:
         self, server: Web, headers: Mapping[str, str], name: str, item: Mapping[str, Any]
     ) -> Row | Mistake | None:
         url = f"{self._settings.url}/api/server/v1/applications/{quote(name, safe='')}/inbound-protocols/oidc"
-        answer = await ask(server, url, headers, _ADVICE, expected=(404, 500))
+        if (beyond := item.get(_BEYOND)) is not None:
+            return Mistake(name, beyond)
+        try:
+            answer = await ask(server, url, headers, _ADVICE, expected=(404, 500))
+        except AnswerFault as fault:
+            return Mistake(name, str(fault))
         if answer.status == 404:
             return None
         if answer.status == 500:  # one damaged application must not hide all others
@@ -152,6 +161,11 @@ class Wso2Reader:
         if not isinstance(answer.content, dict):
             raise SourceFault(f"its application {name} is no object; is `url` that of a WSO2 Identity Server?")
         return _row(name, item, answer.content) if answer.content.get("clientId") else None
+
+
+def _placed(application: Any, place: int) -> Any:
+    """Name one that goes beyond a bound by its place in the list, so that all others are read."""
+    return {"id": f"[{place}]", _BEYOND: application.text} if isinstance(application, OutOfBounds) else application
 
 
 def _named(application: Any) -> bool:

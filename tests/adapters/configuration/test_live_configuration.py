@@ -160,8 +160,8 @@ def test_settings_without_effect_are_accepted_and_told_by_each_reading(
     assert loaded.warnings[0].text.startswith("of client c0 is not used")
     assert LiveConfiguration(path, {}, loaded).reload(asked=True)
     lines = capsys.readouterr().out.splitlines()
-    assert sum("setting_without_effect" in line for line in lines) == 20
-    assert any("settings_without_effect" in line and "more=5" in line for line in lines)
+    assert sum("configuration_warning " in line for line in lines) == 20
+    assert any("configuration_warnings" in line and "more=5" in line for line in lines)
 
 
 def test_a_client_that_is_left_out_again_is_told_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,13 @@
 """Mistakes in the settings of registry sources that are read over HTTP. Each is found at start, with its path."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from notifier.adapters.configuration.loading import load
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.registries.registry_sample import ONE, settings
 
@@ -66,6 +68,44 @@ def test_no_secret_goes_over_http(kind: str, tmp_path: Path) -> None:
     read("http://kc:8080", allow_http=True)
     for safe in ("https://kc:8080", "http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost:8080"):
         read(safe)
+
+
+def test_http_hides_no_other_mistake(tmp_path: Path) -> None:
+    """All are told in one round: those of the sources together, of another source, and of a file's clients."""
+    (tmp_path / "shop.yaml").write_text("- {client_id: shop, backchannel_logout_url: https://shop.example/}\n")
+    (tmp_path / "key.pem").write_text("a secret")
+    in_clear = {"issuer": ONE, "keycloak": {**KEYCLOAK, "url": "http://kc:8080"}}
+
+    def told(*sources: Mapping[str, Any]) -> str:
+        path = tmp_path / "n.yaml"
+        path.write_text(
+            json.dumps({"issuers": {ONE: {"keys": [{"file": "key.pem"}]}}, "registry": {"sources": sources}})
+        )
+        with pytest.raises(ConfigurationError) as caught:
+            load(path, {})
+        assert str(caught.value).count("registry.sources[0].keycloak: url must begin with https://") == 1
+        return str(caught.value)
+
+    assert "backchannel_logout_url" in told(in_clear, {"file": "shop.yaml"})
+    assert "two sources are called keycloak" in told(in_clear, {**in_clear, "every": "2m"})
+    assert "registry.sources[1]: needs an issuer" in told(in_clear, {"hydra": HYDRA})
+
+
+def test_a_question_for_sessions_takes_no_secret_over_http(tmp_path: Path) -> None:
+    """It is the same rule, at `resolve.http`."""
+
+    def read(**http: Any) -> None:
+        asked = {"url": "http://login.internal/sessions", **http}
+        settings(
+            tmp_path,
+            "[]",
+            upstreams={"up": {"issuer": "https://up.example", "client_id": "us", "resolve": {"http": asked}}},
+        )
+
+    with pytest.raises(ConfigurationError, match=r"upstreams\.up\.resolve\.http: url must begin with https://"):
+        read(headers={"A": "b"})
+    read()
+    read(headers={"A": "b"}, allow_http=True)
 
 
 @pytest.mark.parametrize("source", [{"http": {"url": "http://list/"}}, {"issuer": ONE, "hydra": HYDRA}])

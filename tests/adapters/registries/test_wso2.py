@@ -98,6 +98,21 @@ async def test_each_application_is_asked_once_and_then_in_turn(tmp_path: Path) -
     assert wso2.at_a_time[1] <= 4
 
 
+async def test_an_application_beyond_a_bound_costs_itself_alone(tmp_path: Path) -> None:
+    """Both in the list, by its place there, and when it is asked. The end of a page may be such ones."""
+    wso2 = _Wso2({f"u{nth:03}": _oidc(f"c{nth:03}") for nth in range(150)})
+    for nth in (5, *range(90, 105)):
+        wso2.names[f"u{nth:03}"] = "x" * 300_000
+    wso2.applications["u007"] = _oidc("c007", padding="x" * 300_000)
+    async with serving(wso2.answer) as url:
+        answer = await _reader(url, tmp_path, [0.0]).read(None)
+    assert len(answer.rows) == 150 - 17
+    faults = {fault.path: fault.text for fault in answer.faults}
+    assert set(faults) == {"u007", "[5]", *(f"[{nth}]" for nth in range(90, 105))}
+    assert "is larger than 256 KiB" in faults["[5]"]
+    assert "is larger than 256 KiB" in faults["u007"]
+
+
 async def test_what_an_application_says_becomes_metadata(tmp_path: Path) -> None:
     """No secret is kept; an application without OIDC is left out; a damaged one is a fault of its own."""
     encrypted = {"idToken": {"encryption": {"enabled": True, "algorithm": "RSA-OAEP", "method": "A128GCM"}}}
@@ -133,7 +148,7 @@ async def test_what_an_application_says_becomes_metadata(tmp_path: Path) -> None
         wso2.applications = dict.fromkeys(wso2.applications, 500)
         wso2.names = dict.fromkeys(wso2.applications, "renamed")
         assert len((await reader.read(None)).rows) == 5
-        with pytest.raises(SourceFault, match="500 for each application"):
+        with pytest.raises(SourceFault, match=r"no application can be read; the first, .*500"):
             await _reader(url, tmp_path, [0.0]).read(None)
 
 
