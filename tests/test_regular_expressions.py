@@ -32,6 +32,7 @@ LISTED = {
     "adapters/http/json_parts.py: _BLANKS": Worst("", " ", "x"),
     "adapters/http/json_parts.py: _MARKS": Worst("", '\\"', "["),
     "adapters/queues/rabbitmq/delays.py: _NO_HOPS": Worst("", '"schedule":{"due":1'),
+    r"adapters/queues/rabbitmq/expiry.py: (\d+)\.(\d+)": Worst("", "1"),
     "adapters/queues/rabbitmq/source_bindings.py: _MISSING_QUEUE": Worst("", "no queue "),
     "adapters/queues/rabbitmq/source_bindings.py: _REFUSED_USER": Worst("", "refused for user "),
     "adapters/queues/rabbitmq/wire/decoding.py: _OF_SOURCE": Worst("", ".source.a", "."),
