@@ -143,7 +143,11 @@ def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float
         )
         return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
     if unheard:
-        who = "it set no user_id" if delivery.publisher is None else f"it is {delivery.publisher!a}"
+        who = (
+            "it said neither a user_id nor, over HTTP, an API token"
+            if delivery.publisher is None
+            else f"it is {delivery.publisher!a}"
+        )
         text = (
             f"the registry has no client {delivery.client_id!r} of this issuer that can be used, and the event's URI"
             f" does not count: nobody knows its publisher to be the identity server ({who}; registry.inline). Name the"

@@ -40,6 +40,7 @@ from notifier.pipeline.facts import (
 )
 
 TEXT_LENGTH = 200  # characters of what others wrote
+WITH_WAY_OUT = 800  # of what we say, names in it included: the way out comes last
 _OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
 
 Subjects = Literal["hash", "omit", "raw"]
@@ -180,11 +181,19 @@ class LogObserver:
             case Buried():
                 error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
                 more = {} if fact.delivery is None else self._subjects(fact.delivery)
-                told = {"reason": str(fact.reason), "error": clip(error), "help": f"notifier explain {fact.reason}"}
+                told = {
+                    "reason": str(fact.reason),
+                    "error": clip(error, WITH_WAY_OUT),
+                    "help": f"notifier explain {fact.reason}",
+                }
                 self._log.warning("dead_letter", **_who(fact), **told, **more)
             case Deferred():
                 write = self._log.debug if _is_detail(fact) else self._log.warning
-                more = {"error": clip(fact.text), "help": f"notifier explain {fact.cause}"} if fact.text else {}
+                more = (
+                    {"error": clip(fact.text, WITH_WAY_OUT), "help": f"notifier explain {fact.cause}"}
+                    if fact.text
+                    else {}
+                )
                 if fact.hint:
                     more["hint"] = clip(fact.hint)
                 write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)

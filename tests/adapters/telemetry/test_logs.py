@@ -125,6 +125,17 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
     assert told[5]["result"] == "malformed"
 
 
+def test_a_long_reason_keeps_its_way_out() -> None:
+    """It comes last: behind the names of an issuer and a client, and what is wrong."""
+    who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
+    text = f"{'w' * 500}; register it, then replay"
+    for line in lines_of(
+        Buried(**who, reason=DeadReason.UNKNOWN_CLIENT, text=text),
+        Deferred(**who, cause=Cause.ORIGIN, due=1.0, text=text, first=True),
+    ):
+        assert line["error"] == text
+
+
 def test_a_fault_of_ours_is_told_by_kind_and_place() -> None:
     """An exception's own text may quote a `sub`, so the log has its type and the frames."""
 
