@@ -1,13 +1,17 @@
 """Whether a folder, or a file in it, is ours alone, so that what it holds may be believed.
 
+It is no link, belongs to our user, and nobody else may write to it but our own groups: Kubernetes opens a volume to the
+pod's `fsGroup` at each start, and who shares a volume with another `fsGroup` takes it away from us.
+
 Where an operator names a folder that is not (a Kubernetes `emptyDir` has mode 0777, a claim belongs to root), a folder
 of our own is made within it, and that one is judged.
 """
 
+import os
 import stat
-from typing import Protocol
+from typing import Protocol, Self
 
-OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+from notifier.domain.frozen import frozen
 
 
 class Status(Protocol):
@@ -21,13 +25,37 @@ class Status(Protocol):
     def st_uid(self) -> int:
         """Its owner."""
 
+    @property
+    def st_gid(self) -> int:
+        """Its group."""
 
-def why_not_own(status: Status, user: int) -> str | None:
-    """Say why this process, which runs as `user`, does not believe it; None if it is its own alone."""
-    if stat.S_ISLNK(status.st_mode):
-        return "is a link"
-    if status.st_uid != user:
-        return f"belongs to another user ({status.st_uid}; this one is {user})"
-    if status.st_mode & OTHERS_MAY_WRITE:
-        return f"may be written to by others (mode {stat.S_IMODE(status.st_mode):04o})"
-    return None
+
+@frozen
+class Whose:
+    """A user, and the groups that are its own."""
+
+    user: int
+    groups: frozenset[int]
+
+    @classmethod
+    def process(cls) -> Self:
+        """This process."""
+        return cls(user=os.geteuid(), groups=frozenset({os.getegid(), *os.getgroups()}))
+
+    @classmethod
+    def owner(cls, status: Status) -> Self:
+        """Whoever has it: root looks at what a service's user has made."""
+        return cls(user=status.st_uid, groups=frozenset({status.st_gid}))
+
+    def why_not(self, status: Status) -> str | None:
+        """Say why it is not theirs alone; None if it is."""
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISLNK(status.st_mode):
+            return "is a link"
+        if status.st_uid != self.user:
+            return f"belongs to another user ({status.st_uid}; this one is {self.user})"
+        if mode & stat.S_IWOTH:
+            return f"may be written to by others (mode {mode:04o})"
+        if mode & stat.S_IWGRP and status.st_gid not in self.groups:
+            return f"may be written to by others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
+        return None

@@ -4,7 +4,8 @@ The kernel gives the lock back however the process ends. The lock file is never 
 A forked child lets go of its parent's lock at once, which would else outlive the parent.
 
 Whoever may write to such a folder has us publish what he likes. So one that is a link, of another user, or open to
-others is not used, and nothing is taken from it. The outbox's own folder may be open: a Kubernetes volume is.
+others than our own groups is not used, and nothing is taken from it. The outbox's own folder may be open: a Kubernetes
+volume is.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from notifier.domain.own_folder import why_not_own
+from notifier.domain.own_folder import Whose
 from notifier.publisher import outbox_files
 from notifier.publisher.outbox_files import PART, PENDING, READY
 
@@ -126,11 +127,11 @@ def _make(folder: Path) -> None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     """The folder, judged as it is open: nobody puts another in its place in between. Raises OSError."""
-    why = why_not_own(path.lstat(), os.geteuid())
+    why = Whose.process().why_not(path.lstat())
     if why is None:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            why = why_not_own(os.fstat(folder), os.geteuid())
+            why = Whose.process().why_not(os.fstat(folder))
             if why is None:
                 yield folder
                 return
@@ -139,7 +140,7 @@ def _opened(path: Path) -> Iterator[int]:
     raise NotOurOwnError(
         errno.EPERM,
         f"{path} {why}, so anybody may have put its events there: look through them, then chmod 700 or chown it, or"
-        " name another folder in outbox (opened again at each start of a pod: set fsGroupChangePolicy: OnRootMismatch)",
+        " name another folder in outbox",
     )
 
 

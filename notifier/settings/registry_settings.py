@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.domain.own_folder import why_not_own
+from notifier.domain.own_folder import Whose
 from notifier.domain.registry import InlineRule, Registry
 from notifier.settings.clients import ClientOptions
 from notifier.settings.keycloak_settings import KeycloakSettings
@@ -30,17 +30,23 @@ def _folder(path: Path) -> Path:
     if path.is_file():
         raise ValueError(f"{path} is a file; it must be a folder, which is made if it is missing")
     try:
-        own = path if why_not_own(path.lstat(), os.geteuid()) is None else path / CACHE
-        why = why_not_own(own.lstat(), os.geteuid())
+        own = path if _why_not_own(path) is None else path / CACHE
+        why = _why_not_own(own)
     except OSError:  # it is missing, or out of reach, which costs the cache alone
         return path
     if why is not None:
         way_out = (
             "delete it, and it is made anew with mode 0700; or look through it, then chmod 700 or chown it; or name"
-            " another folder (opened again at each start of a pod: set fsGroupChangePolicy: OnRootMismatch)"
+            " another folder"
         )
         raise ValueError(f"{own} {why}, so anybody may have put its clients there: {way_out}")
     return path
+
+
+def _why_not_own(path: Path) -> str | None:
+    """To root any owner may be the service's user, whose settings `check` reads. A worker judges again."""
+    status = path.lstat()
+    return (Whose.process() if os.geteuid() else Whose.owner(status)).why_not(status)
 
 
 class RegistrySourceSettings(Section):

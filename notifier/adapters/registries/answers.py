@@ -23,7 +23,7 @@ from notifier.adapters.registries.readers import build_reader
 from notifier.domain.client_rows import Row, SourceAnswer, SourceFault, row_key
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.frozen import replace
-from notifier.domain.own_folder import why_not_own
+from notifier.domain.own_folder import Whose
 from notifier.settings.registry_settings import CACHE, RegistrySourceSettings
 
 VERSION = 1
@@ -104,7 +104,7 @@ class ReadNow:
                 self.problems[source.called] = str(fault)
             except Exception as error:  # noqa: BLE001  of whatever library: the other sources are read all the same
                 self.problems[source.called] = f"reading it failed with {type(error).__name__}"
-        found = Cache(folder).load(source)
+        found = Cache(folder, of_owner=os.geteuid() == 0).load(source)
         if found is not None:
             self.cached.add(source.called)
         return found
@@ -119,10 +119,14 @@ class ReadNow:
 
 
 class Cache:
-    """The folder with one file a source. Without a folder it keeps nothing."""
+    """The folder with one file a source. Without a folder it keeps nothing.
 
-    def __init__(self, folder: Path | None) -> None:
+    `of_owner`: for root's commands, which look at what the service's user keeps.
+    """
+
+    def __init__(self, folder: Path | None, *, of_owner: bool = False) -> None:
         self._folder = folder
+        self._of_owner = of_owner
         self._failed: dict[str, str] = {}
 
     def load(
@@ -136,8 +140,8 @@ class Cache:
             return None
         name = _name(source)
         try:
-            with _own_folder(self._folder) as folder:
-                return _read(name, folder, _identity(source))
+            with _own_folder(self._folder, of_owner=self._of_owner) as folder:
+                return _read(name, folder, _identity(source), of_owner=self._of_owner)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -225,38 +229,39 @@ def _words(error: Exception) -> str:
 
 
 @contextmanager
-def _own_folder(root: Path, *, make: bool = False) -> Iterator[int]:
+def _own_folder(root: Path, *, make: bool = False, of_owner: bool = False) -> Iterator[int]:
     """The cache's folder, open: the one that the operator names, or ours within it. Raises OSError, _UnfitError."""
     if make:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        folder = _open_own(root)
+        folder = _open_own(root, of_owner=of_owner)
     except _UnfitError:
         if make:
             with suppress(FileExistsError):
                 (root / CACHE).mkdir(mode=0o700)
-        folder = _open_own(root / CACHE)
+        folder = _open_own(root / CACHE, of_owner=of_owner)
     try:
         yield folder
     finally:
         os.close(folder)
 
 
-def _open_own(path: Path) -> int:
+def _open_own(path: Path, *, of_owner: bool) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError:
         raise _UnfitError(f"{path} is a link or a file") from None
     try:
-        _judge(descriptor, str(path))
+        _judge(descriptor, str(path), of_owner=of_owner)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _judge(descriptor: int, called: str) -> None:
-    why = why_not_own(os.fstat(descriptor), os.geteuid())
+def _judge(descriptor: int, called: str, *, of_owner: bool) -> None:
+    status = os.fstat(descriptor)
+    why = (Whose.owner(status) if of_owner else Whose.process()).why_not(status)
     if why is not None:
         raise _UnfitError(f"{called} {why}")
 
@@ -297,10 +302,10 @@ def _dated(row: Row, answer: SourceAnswer) -> Row:
     return row if since is None else {**row, SINCE: since}
 
 
-def _read(name: str, folder: int, identity: str) -> SourceAnswer:
+def _read(name: str, folder: int, identity: str, *, of_owner: bool) -> SourceAnswer:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(descriptor, encoding="utf-8") as file:
-        _judge(descriptor, "it")
+        _judge(descriptor, "it", of_owner=of_owner)
         at = os.fstat(descriptor).st_mtime
         heading = json.loads(file.readline())
         if heading.get("v") != VERSION:

@@ -31,6 +31,8 @@ const AT_ONCE = process.platform === 'linux' // a write is its own fsync: on a b
 const NEW = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | (AT_ONCE ? constants.O_SYNC : 0)
 
 const OTHERS_WRITE = 0o022
+const GROUP_WRITES = 0o020
+const ALL_WRITE = 0o002
 
 /** What others may have written. */
 export class NotOurs extends Error {}
@@ -218,7 +220,13 @@ export class Inheritance {
 async function refuseOpen (path) {
   const seen = await lstat(path)
   if (seen.isSymbolicLink()) throw new NotOurs('it is a link. Remove it')
-  if (seen.mode & OTHERS_WRITE) throw new NotOurs(`others may write to it (mode ${(seen.mode & 0o777).toString(8)}), so anybody may have put its events there. Look through them, then chmod 700 it, or remove it (opened again at each start of a pod: set fsGroupChangePolicy: OnRootMismatch)`)
+  if (seen.uid !== process.geteuid?.()) throw new NotOurs(`it belongs to another user (${seen.uid}), who may have put its events there. Look through them, then chown it, or remove it`)
+  if (seen.mode & ALL_WRITE || (seen.mode & GROUP_WRITES && !ourGroups().includes(seen.gid))) throw new NotOurs(`others may write to it (mode ${(seen.mode & 0o777).toString(8)}, group ${seen.gid}), so anybody may have put its events there. Look through them, then chmod 700 it, or remove it`)
+}
+
+/** Such as a pod's `fsGroup`, to which Kubernetes opens a volume at each start. */
+function ourGroups () {
+  return [process.getegid?.(), ...(process.getgroups?.() ?? [])]
 }
 
 /** @param {string} path Of a loose file. @param {Place} place */

@@ -160,12 +160,29 @@ def _linked(folder: Path) -> None:
     folder.symlink_to(folder.parent / "aside")
 
 
-OTHERS = pytest.param(
-    lambda folder: os.chown(folder, 65534, 65534), marks=pytest.mark.skipif(os.geteuid() != 0, reason="root may chown")
+def _of_another_group(folder: Path) -> None:
+    os.chown(folder, -1, 65534)
+    folder.chmod(0o2770)
+
+
+by_root = pytest.mark.skipif(os.geteuid() != 0, reason="root may chown")
+OTHERS = pytest.param(lambda folder: os.chown(folder, 65534, 65534), marks=by_root)
+
+
+async def test_what_kubernetes_opens_to_the_group_of_the_pod_is_taken_over(
+    amqp_url: str, queue: Queue, tmp_path: Path
+) -> None:
+    """With `fsGroup` it does so at each start."""
+    events = await left(tmp_path, queue.prefix, None)
+    (tmp_path / "0").chmod(0o2770)
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)):
+        await queue.until(1)
+    assert queue.ids == events
+
+
+@pytest.mark.parametrize(
+    "gave_away", [lambda it: it.chmod(0o777), pytest.param(_of_another_group, marks=by_root), _linked, OTHERS]
 )
-
-
-@pytest.mark.parametrize("gave_away", [lambda it: it.chmod(0o777), lambda it: it.chmod(0o770), _linked, OTHERS])
 async def test_a_folder_that_others_may_write_to_is_refused(
     amqp_url: str, queue: Queue, tmp_path: Path, gave_away: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.channels.FileLock;
 import java.nio.channels.OverlappingFileLockException;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
@@ -20,7 +21,9 @@ import java.nio.file.attribute.PosixFileAttributes;
 import java.nio.file.attribute.PosixFilePermission;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collection;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.stream.Stream;
@@ -30,7 +33,8 @@ import org.jboss.logging.Logger;
  * The folder of one process, below the setting's: numbered, and locked while its process lives.
  *
  * `.part` is being written; `.pending` is on disk, and its session may live; `.json` waits to be published. What is in it is
- * published in Keycloak's name: one that others may write to, or a link, is refused. The setting's folder itself may be open.
+ * published in Keycloak's name: one of another user, one that others than our own groups may write to, or a link, is
+ * refused. The setting's folder itself may be open.
  */
 final class OutboxFolder implements AutoCloseable {
     private static final Logger LOG = Logger.getLogger(OutboxFolder.class);
@@ -42,8 +46,6 @@ final class OutboxFolder implements AutoCloseable {
     private static final int MOST_FOLDERS = 1_000;
     private static final FileAttribute<Set<PosixFilePermission>> OURS_ALONE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
     private static final FileAttribute<Set<PosixFilePermission>> OUR_FILE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"));
-
-    private static final Set<PosixFilePermission> OTHERS_WRITE = Set.of(PosixFilePermission.GROUP_WRITE, PosixFilePermission.OTHERS_WRITE);
 
     private final Path folder;
     private final FileChannel lockFile;
@@ -112,10 +114,44 @@ final class OutboxFolder implements AutoCloseable {
         if (seen.isSymbolicLink()) {
             throw new FileSystemException(place.toString(), null, "it is a link, and events wait in folders of their own: remove the link");
         }
-        if (seen.permissions().stream().anyMatch(OTHERS_WRITE::contains)) {
-            throw new FileSystemException(place.toString(), null, "others may write to it (" + PosixFilePermissions.toString(seen.permissions())
-                    + "), so anybody may have put its events there: look through them, then chmod 700 it, or move it away"
-                    + " (opened again at each start of a pod: set fsGroupChangePolicy: OnRootMismatch)");
+        Set<PosixFilePermission> open = seen.permissions();
+        Process us = Process.read();
+        Object owner = Files.getAttribute(place, "unix:uid", LinkOption.NOFOLLOW_LINKS);
+        if (!us.isUser(owner)) {
+            throw new FileSystemException(place.toString(), null, "it belongs to another user (" + owner + "), who may have put its events there:"
+                    + " look through them, then chown it, or move it away");
+        }
+        boolean groupIsOurs = us.groups().contains(Files.getAttribute(place, "unix:gid", LinkOption.NOFOLLOW_LINKS));
+        if (open.contains(PosixFilePermission.OTHERS_WRITE) || open.contains(PosixFilePermission.GROUP_WRITE) && !groupIsOurs) {
+            throw new FileSystemException(place.toString(), null, "others may write to it (" + PosixFilePermissions.toString(open)
+                    + ", group " + seen.group().getName() + "), so anybody may have put its events there: look through them, then chmod 700 it, or move it away");
+        }
+    }
+
+    /** The user and the groups that this process runs as, such as a pod's `fsGroup`. Where the kernel does not say, any user and no group. */
+    private record Process(Set<Object> users, Set<Object> groups) {
+        private static final Path STATUS = Path.of("/proc/self/status");
+
+        static Process read() throws IOException {
+            if (!Files.isReadable(STATUS)) {
+                return new Process(Set.of(), Set.of());
+            }
+            Set<Object> users = new HashSet<>();
+            Set<Object> groups = new HashSet<>();
+            for (String line : Files.readAllLines(STATUS, StandardCharsets.ISO_8859_1)) {
+                String[] words = line.split("\\s+");
+                switch (words[0]) {
+                    case "Uid:" -> users.add(Integer.parseUnsignedInt(words[2])); // real, effective, saved, of the file system
+                    case "Gid:" -> groups.add(Integer.parseUnsignedInt(words[2]));
+                    case "Groups:" -> Arrays.stream(words).skip(1).map(Integer::parseUnsignedInt).forEach(groups::add);
+                    default -> { }
+                }
+            }
+            return new Process(users, groups);
+        }
+
+        boolean isUser(Object user) {
+            return users.isEmpty() || users.contains(user);
         }
     }
 

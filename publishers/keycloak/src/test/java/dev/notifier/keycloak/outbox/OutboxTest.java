@@ -194,15 +194,37 @@ class OutboxTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"rwxrwxrwx", "rwxrwx---", "rwx----w-"})
+    @ValueSource(strings = {"rwxrwxrwx", "rwx----w-"})
     void aFolderThatOthersMayWriteToIsRefusedAtTheStart(String mode) throws Exception {
         folder("0", mode);
         String said = assertThrows(IOException.class, this::outbox).toString();
-        assertTrue(said.contains(base.resolve("0") + ": others may write to it (" + mode + ")"), said);
+        assertTrue(said.contains(base.resolve("0") + ": others may write to it (" + mode + ", group "), said);
         assertTrue(said.contains("chmod 700"), said);
         assertFalse(Files.exists(base.resolve("0").resolve("lock")));
         folder("0", "rwxr-xr-x"); // who only reads says nothing
         outbox();
+    }
+
+    @Test
+    void whatKubernetesOpensToTheGroupOfThePodIsOurs() throws Exception {
+        folder("0", "rwxrwx---"); // by `fsGroup`, at each start
+        outbox();
+        assertTrue(Files.exists(base.resolve("0").resolve("lock")));
+    }
+
+    @Test
+    void aFolderOfAnotherUserOrGroupIsRefusedAtTheStart() throws Exception {
+        Path given = folder("0", "rwxrwx---");
+        if (!Files.getAttribute(given, "unix:uid").equals(0)) {
+            return; // only root gives files away
+        }
+        Files.setAttribute(given, "unix:gid", 65534);
+        assertTrue(assertThrows(IOException.class, this::outbox).toString().contains("others may write to it (rwxrwx---, group "));
+        folder("0", "rwx------");
+        Files.setAttribute(given, "unix:uid", 65534);
+        String said = assertThrows(IOException.class, this::outbox).toString();
+        assertTrue(said.contains("it belongs to another user (65534)"), said);
+        Files.setAttribute(given, "unix:uid", 0);
     }
 
     @Test
