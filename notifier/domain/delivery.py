@@ -11,7 +11,6 @@ from pydantic import Field
 from notifier.domain.client import Algorithm
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.json_size import cut, size
-from notifier.domain.outcome import Cause
 from notifier.domain.reply import ReplyTo
 
 HISTORY_LENGTH = 10
@@ -50,7 +49,8 @@ class Delivery:
     event was planned; at most one of them is set. `no_address`: the event says that the client has
     none, so it is never unknown, also if the registry forgets it meanwhile. `rejections` counts 400s (R3, R12).
     `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry. `held` is the time
-    since then that does not count as age, in seconds. `waited_for` has every cause of its deferrals.
+    since then that does not count as age, in seconds. `waited_for` has every cause of its deferrals, in
+    words: a later release has further ones, and its workers run beside this one's during an update.
 
     `leash`: it comes back then to be its client's next try. `backoffs` counts the attempts whose failure was its own
     and not part of an outage of the client, `charged_at` is the last of them; earlier releases charged each attempt.
@@ -83,9 +83,9 @@ class Delivery:
     first_taken_at: float | None = None
     first_attempt_at: float | None = None
     held: float = 0.0
-    waited_for: tuple[Cause, ...] = ()
+    waited_for: tuple[str, ...] = ()
     deferrals: Count = 0
-    deferred_for: Cause | None = None
+    deferred_for: str | None = None
     leash: float | None = None
     backoffs: Count | None = None
     charged_at: float | None = None
@@ -110,7 +110,7 @@ class Delivery:
         return self.attempts if self.backoffs is None else self.backoffs
 
     @property
-    def stage(self) -> tuple[int, int, Cause | None]:
+    def stage(self) -> tuple[int, int, str | None]:
         """Its stage: each retry and each deferral starts another one. Copies of one stage are duplicates."""
         return (self.attempts, self.deferrals, self.deferred_for)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.domain import frozen
 from notifier.domain.client import Algorithm
 from notifier.domain.delivery import Delivery, Inline, Past
 from notifier.domain.documents import NAMES, EventDocument, dump_delivery, dump_event, load_delivery, load_event
@@ -62,6 +63,12 @@ def test_an_event_of_many_names_is_no_larger_than_it_came(names: int, version: i
     assert len(body) <= len(json.dumps(clients)) + 15 * NAMES + 200
     found = load_event(body).event.clients
     assert found == (clients if version == 2 else tuple(ClientEntry(client_id=name) for name in clients))
+
+
+def test_a_cause_of_a_later_release_kills_no_delivery() -> None:
+    """Its workers put deliveries off beside ours during an update. What for is kept, for them and for the story."""
+    waits = frozen.replace(DELIVERY, waited_for=("origin", "tides"), deferred_for="tides", deferrals=2)
+    assert load_delivery(dump_delivery(waits)) == waits
 
 
 @given(st.builds(EventDocument, event=EVENTS, unknown_since=_TIME, deferrals=st.integers(0, 99)), _TIME)
