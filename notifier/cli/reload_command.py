@@ -49,7 +49,8 @@ def reload(
     A worker reads the files of its own machine. It takes all of them or nothing: it keeps the old ones if a file has a
     mistake, or if more than one client and more than a fifth of all, or the last one, could no longer be told. It names
     them. Of a registry source's answer it takes all but such a loss. If the loss is meant, say --accept-loss; the log
-    then says who did. If a source was poisoned, correct it and say --drop: nothing that it said before is kept.
+    then says who did. If a source was poisoned, correct it and say --drop: nothing that it said before is kept. A
+    worker that does not run keeps its cache: say it again once that one runs.
 
     The workers are asked through the queue, whose settings the command reads; it needs the rights of an operator there.
     A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has what it should.
@@ -65,7 +66,7 @@ def reload(
     if as_json:
         say_json(reloads.document(), indent=2)
     else:
-        _show(reloads)
+        _show(reloads, drop)
     raise typer.Exit(0 if reloads.taken else 1)
 
 
@@ -80,7 +81,7 @@ async def _ask(settings: QueueSettings, reload: Reload) -> Reloads:
     return await asking
 
 
-def _show(reloads: Reloads) -> None:
+def _show(reloads: Reloads, drop: str | None) -> None:
     alike: dict[tuple[str, ...], list[str]] = {}  # many workers mostly do the same
     for worker in reloads.each:
         alike.setdefault(tuple(_lines(worker)), []).append(worker.worker)
@@ -95,6 +96,8 @@ def _show(reloads: Reloads) -> None:
         silent = reloads.seen - len(reloads.each)
         missing = f"; {silent} did not answer" if silent else ""
         say(f"{took} of {counted(reloads.seen, 'worker')} took everything{missing}")
+    if drop is not None:
+        say(f"a worker that does not run now keeps its cache of {printable(drop)}: say it again once it runs")
 
 
 def _lines(worker: WorkerReload) -> list[str]:

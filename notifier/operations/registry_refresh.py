@@ -249,7 +249,7 @@ class RegistryRefresh:
                 waiter.set()
 
     async def _read_anew(self, kept: _Kept, dropped_by: str) -> str | None:
-        """Read the source as if it had never answered. If it does not answer, it has no clients any more."""
+        """Read the source as if it had never answered. If it does not answer, it has no clients until it does."""
         source = kept.source
         await source.reading.forget()
         problem = await self._read(kept, None, dropped_by)

@@ -116,18 +116,21 @@ async def test_over_http_all_workers_reload_and_the_guard_holds_at_each(
 
 
 async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """By the honest list at once, whatever it lacks; and `--drop` forgets what a worker and its cache still keep."""
+    """By the honest list at once, whatever it lacks; and `--drop` forgets what a worker and its cache still keep.
+
+    If the source is away then, logouts wait for its answer, for as long as that takes.
+    """
     async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
         honest = [client(f"c{nth}", clients.url(f"c{nth}")) for nth in range(3)]
-        rows = [honest]
+        rows: list[list[dict[str, object]] | None] = [honest]
 
         async def listed(_request: web.Request) -> web.Response:
-            return page(rows[0])
+            return web.Response(status=500) if rows[0] is None else page(rows[0])
 
         async with serving(listed) as url:
             site = Site(tmp_path, amqp_url, prefix)
             source = {"name": "idp", "issuer": ISSUER, "every": "10m", "http": {"url": f"{url}/clients"}}
-            site.config["registry"] = {"cache": "cache", "sources": [source]}
+            site.config["registry"] = {"cache": "cache", "grace": "1s", "sources": [source]}
             site.write()
             async with worker(site) as running:
                 await running.until_said("replying")
@@ -150,6 +153,17 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
                 line = await running.until_said("registry_source_dropped")
                 assert (line["source"], line["audit"], "@" in str(line["who"])) == ("idp", True, True)
                 assert (tmp_path / "cache" / "idp.jsonl").read_text().count("\n") == 1
+
+                rows[0] = None
+                away = await reload(site, "--drop", "idp")
+                assert away.returncode == 1
+                assert "a worker that does not run now keeps its cache of idp" in away.stdout
+                assert "registry source idp was never read" in (await running.get("/readyz"))[1]
+                assert not (tmp_path / "cache" / "idp.jsonl").exists()
+                await rabbit.publish(event("s2", "c0"))
+                await running.until_metric(2, "deferrals_total", cause="unknown")  # twice: longer than the grace
+                rows[0] = honest
+                await clients.until_told("c0", ["s1", "s2"])
                 assert await running.stop() == 0
 
 

@@ -5,6 +5,7 @@ so. Issuers, keys, clients, tokens, and the defaults that clients inherit take e
 restart are logged.
 """
 
+import math
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -139,7 +140,9 @@ class LiveConfiguration:
         still = _still(now.faults, laid.registry)
         old = _clients_of(now.registry)
         layers = [guarded.layer if place == nth else layer for place, layer in enumerate(now.layers)]
-        self.now = replace(now, registry=laid.registry, layers=layers, faults=(*still, *new))
+        # While a source has no answer, an unknown client may be one of its: none is given up.
+        grace = laid.registry.grace if all(layer.read for layer in layers) else math.inf
+        self.now = replace(now, registry=replace(laid.registry, grace=grace), layers=layers, faults=(*still, *new))
         del now, laid, guarded
         _free(old)
         return taken
