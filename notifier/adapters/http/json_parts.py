@@ -14,6 +14,7 @@ from typing import Any
 from notifier.domain.frozen import frozen
 
 PART = 256 * 1024  # characters, read within about 5 ms
+MEMBERS = 1000  # of a list or object, read within about 3 ms: each takes a call of the decoder
 NESTING = 32  # lists and objects within one another in a member; deeper ones exhaust the stack of whoever looks at them
 PASSED = 16 * 1024 * 1024  # characters of members that are left out, at up to 1 µs for each
 PAUSE = 0.001  # seconds
@@ -105,11 +106,13 @@ class _Parts:
             sign = self._take("]")
         while sign != "]":
             values.append(await self._whole())
+            await self._rest(len(values))
             sign = self._take(",]")
         return values
 
     async def _object(self) -> dict[str, Any]:
         members: dict[str, Any] = {}
+        read = 0
         sign = self._take("{")
         if self._sign() == "}":
             sign = self._take("}")
@@ -119,8 +122,15 @@ class _Parts:
             name = _within(await self._whole())
             self._take(":")
             members[name] = await self._value()
+            read += 1
+            await self._rest(read)
             sign = self._take(",}")
         return members
+
+    async def _rest(self, read: int) -> None:
+        """Pause after some members: a window holds very many that are tiny."""
+        if read % MEMBERS == 0:
+            await asyncio.sleep(PAUSE)
 
     async def _whole(self) -> Any:
         """The value that comes, read in one step, or `OutOfBounds`."""

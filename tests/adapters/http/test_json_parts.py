@@ -6,11 +6,38 @@ from typing import Any
 
 import pytest
 
-from notifier.adapters.http.json_parts import NESTING, PART, Bounds, NotJson, OutOfBounds, read_json
+from notifier.adapters.http.json_parts import MEMBERS, NESTING, PART, Bounds, NotJson, OutOfBounds, read_json
 
 MIB = 1024 * 1024
 BOUNDS = Bounds(answer=64 * MIB)
 SMALL = Bounds(answer=64 * MIB, member=128)  # windows so small that each sign is cut somewhere
+
+
+async def turns_of(text: str) -> int:
+    """How often something else runs while the text is read."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    beside = asyncio.create_task(others())
+    await read_json(text.encode(), BOUNDS)
+    beside.cancel()
+    return turns
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" + ",".join(["1"] * 20_000) + "]", "{" + ",".join(f'"{n}":1' for n in range(20_000)) + "}"],
+    ids=["list", "object"],
+)
+async def test_others_run_after_each_thousand_members(text: str) -> None:
+    """However tiny these are: 20,000 fit into one window."""
+    assert len(text) < PART
+    assert await turns_of(text) >= 20_000 / MEMBERS
 
 
 def nested(depth: int) -> str:
