@@ -70,8 +70,17 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 @lru_cache(maxsize=4096)
+def _resolve_short(text: str) -> object:
+    """Cached, since `true`, `8` and the like come again with every client."""
+    return _resolve_anew(text)
+
+
 def _resolve(text: str) -> object:
-    """The value of a plain scalar; cached, since `true`, `8` and the like come again with every client."""
+    """The value of a plain scalar. What is long is not kept."""
+    return _resolve_short(text) if len(text) <= _LONGEST else _resolve_anew(text)
+
+
+def _resolve_anew(text: str) -> object:
     for tag, pattern in yaml.SafeLoader.yaml_implicit_resolvers.get(text[:1], ()):
         if pattern.match(text):
             return _tagged(text, tag)

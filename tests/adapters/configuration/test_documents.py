@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.adapters.configuration.document_files import parse_yaml, read_document
+from notifier.adapters.configuration.document_files import _resolve_short, parse_yaml, read_document
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.configuration.config_sample import write
 
@@ -22,6 +22,12 @@ VALUES = st.recursive(
 
 
 class TestYaml:
+    def test_only_short_scalars_are_kept(self) -> None:
+        """4,096 long ones would be hundreds of MiB."""
+        before = _resolve_short.cache_info().currsize
+        assert parse_yaml("[" + ", ".join(f"t{nth}{'x' * 200}" for nth in range(50)) + "]")
+        assert _resolve_short.cache_info().currsize == before
+
     def test_anchors_and_merges(self, tmp_path: Path) -> None:
         """Anchors, aliases and merged mappings mean what they mean in YAML; own members win over merged ones."""
         path = write(
