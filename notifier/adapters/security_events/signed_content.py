@@ -13,7 +13,6 @@ from notifier.domain.security_event_token import KeysAway
 
 LONGEST = 16_384  # bytes of a token: to decode one of 128 KiB, which may be anybody's, held the loop for 20 ms
 _LONGEST_HEADER = 4096
-_MOST_TRIED = 8  # keys that a token without a kid is tried with
 
 
 class Unverified(Enum):
@@ -39,7 +38,7 @@ class SignedContent:
                 return keys
             if not keys:
                 return Unverified.FORGED if doubted else Unverified.NO_KEY
-            for key in keys[:_MOST_TRIED]:
+            for key in keys:
                 try:
                     payload: bytes = self._jws.decode_complete(token, key, algorithms=[alg])["payload"]
                 except jwt.InvalidSignatureError:

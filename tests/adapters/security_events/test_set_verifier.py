@@ -17,6 +17,7 @@ from notifier.adapters.security_events.transmitter_keys import (
     AGAIN,
     FRESH,
     MOST_HELD,
+    MOST_TRIED,
     MOST_WAITING,
     UNKNOWN_EVERY,
     TransmitterKeys,
@@ -197,6 +198,14 @@ async def test_signed_content_that_is_no_claims(payload: bytes) -> None:
 async def test_which_published_keys_verify(jwk: Mapping[str, Any], expected: str) -> None:
     """Public ones that are meant to; a broken one is passed over."""
     assert await told(Transmitter({"kty": "?"}, jwk), signed()) == expected
+
+
+async def test_of_a_thousand_keys_few_are_made() -> None:
+    """To make all of them would hold the event loop for 50 ms."""
+    transmitter = Transmitter(*(public(key("P-256", str(nth)), None) for nth in range(20)))
+    found = await transmitter.keys.fitting(None, "ES256")
+    assert isinstance(found, tuple)
+    assert len(found) == MOST_TRIED
 
 
 def rsa_with(**numbers: int) -> dict[str, Any]:
