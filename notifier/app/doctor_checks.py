@@ -33,10 +33,11 @@ from notifier.domain.client import Client, ClientKeysPlace, TlsFiles
 from notifier.domain.errors import QueueError
 from notifier.domain.first_day import Seen
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, found_egress
+from notifier.domain.left_away import Alike, alike
 from notifier.domain.presets import PRESETS
 from notifier.domain.printable import counted
 from notifier.operations.canary import CanaryTools, canary_client, send_canary
-from notifier.operations.doctor import Area, Check, Finding, examine, failed, ok, warning
+from notifier.operations.doctor import Area, Check, Finding, Severity, examine, failed, ok, warning
 from notifier.operations.doctor_client_keys import examine_keys, judge_jwks, keys_elsewhere
 from notifier.operations.doctor_clients import Server, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
@@ -175,10 +176,10 @@ class _Checks:
                 yield ok(Area.CLIENT, subject, f"{counted(len(layer.rows), 'client')}, read now")
             else:
                 yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
-        for fault in self._loaded.faults:
-            yield warning(Area.CLIENT, fault.path, fault.text, "correct it where the client is registered")
-        for each in self._loaded.registry.all_beyond():
-            yield warning(Area.CLIENT, each.path, each.text, "write it in a `file` source, if it is meant")
+        for each in alike(self._loaded.faults):
+            yield _of_clients(each, "correct it where the client is registered")
+        for each in self._loaded.registry.left_away():
+            yield _of_clients(each, "write it in a `file` source, if it is meant")
         for name, text in self._sources.warnings:
             yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")
 
@@ -289,6 +290,15 @@ async def libraries() -> Sequence[Finding]:
         *judge_hooks(Area.QUEUE, "aiormq, pamqp", prepare(), ADVICE),
         *judge_hooks(Area.CLIENT, "aiohttp", {"connections": usable()}, ADVICE),
     ]
+
+
+def _of_clients(found: Alike, advice: str) -> Finding:
+    told = found.mistake
+    first = tuple(each.path for each in found.first)
+    return Finding(
+        area=Area.CLIENT, subject=told.path, level=Severity.WARNING, text=told.text, advice=advice,
+        count=found.count, first=first,
+    )  # fmt: skip
 
 
 def _certificate(use: str, name: str, path: Path) -> Check:

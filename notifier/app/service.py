@@ -217,9 +217,11 @@ class Service:
         yield from self._signing_keys.troubles()
         yield from self._signers.troubles()
         yield from self._registry.refresh.troubles()
-        if beyond := self._live.now.registry.all_beyond():
-            more = f", and {len(beyond) - 1} more" if len(beyond) > 1 else ""
-            yield Trouble(kind=TroubleKind.BEYOND, text=f"{beyond[0]}{more}; notifier check lists all")
+        registry = self._live.now.registry
+        if beyond := next(registry.left_away(), None):
+            count = registry.left_away_count
+            more = f", and {count - 1} more" if count > 1 else ""
+            yield Trouble(kind=TroubleKind.BEYOND, text=f"{beyond.first[0]}{more}; notifier check tells all")
         yield from self._deferrals.troubles()
 
     def health(self) -> ops.Readiness:

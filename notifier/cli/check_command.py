@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from notifier.adapters.configuration.loading import Loaded
     from notifier.adapters.registries.answers import ReadNow
     from notifier.adapters.signers.key_ring import SigningKey
+    from notifier.domain.left_away import Alike
     from notifier.settings.service_settings import Settings
     from notifier.settings.upstream_settings import UpstreamSettings
 
@@ -81,11 +82,11 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
     from notifier.adapters.configuration.secret_files import exposed, secrets_of
     from notifier.cli.queue_access import shown_urls
     from notifier.domain.front_channel import is_on_page
+    from notifier.domain.left_away import alike
     from notifier.settings.source_settings import open_exchanges
 
     settings, registry = loaded.settings, loaded.registry
-    of_clients = (*loaded.faults, *registry.all_beyond())
-    told = (*loaded.warnings, *of_clients, *open_exchanges(settings.sources), *_unsigned(loaded))
+    told = (*loaded.warnings, *open_exchanges(settings.sources), *_unsigned(loaded))
     issuers = {}
     for iss in settings.issuers:
         clients = registry.clients_of(iss).values()
@@ -106,6 +107,7 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
             for each in exposed(secrets_of(settings, registry))
         ]
         + [{"path": each.path, "text": each.text} for each in told]
+        + [_shared(each) for each in (*alike(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
         "registry": [
             {"source": layer.name, "clients": len(layer.rows), "cached": layer.name in sources.cached}
@@ -120,6 +122,12 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
             "web": None if settings.web is None else str(settings.web.listen),
         },
     }
+
+
+def _shared(found: Alike) -> dict[str, Any]:
+    """A warning that may be of very many clients: `count` says of how many, `first` are the paths of the first."""
+    told = found.mistake
+    return {"path": told.path, "text": told.text, "count": found.count, "first": [each.path for each in found.first]}
 
 
 def _key(key: SigningKey) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 A client is looked up at every attempt, so that a corrected registration also applies to deliveries that wait.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from notifier.domain.client import Client, Route
 from notifier.domain.delivery import Delivery, Inline
 from notifier.domain.errors import Mistake
+from notifier.domain.left_away import Alike, LeftAway
 from notifier.domain.source import Source
 
 InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
@@ -34,7 +35,7 @@ class Registry:
     """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names.
 
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
-    used, by issuer and `client_id`. `beyond`: what a source said of a client that it may not say, likewise.
+    used, by issuer and `client_id`. `beyond`: what sources said of clients and may not say.
     `taken`: aliases that are left away, since another client has them. `sources`: how the events of other servers are
     read, by name.
     """
@@ -46,14 +47,27 @@ class Registry:
     unregistered: Client | None = None
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
-    beyond: Mapping[str, Mapping[str, tuple[Mistake, ...]]] = field(default_factory=lambda: MappingProxyType({}))
-    taken: Sequence[Mistake] = ()
+    beyond: LeftAway = field(default_factory=LeftAway)
+    taken: Alike = field(default_factory=Alike)
     sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
 
-    def all_beyond(self) -> list[Mistake]:
+    def left_away(self) -> Iterator[Alike]:
         """What sources said that they may not say, and was left away."""
-        beyond = [each for of_issuer in self.beyond.values() for told in of_issuer.values() for each in told]
-        return [*beyond, *self.taken]
+        yield from self.beyond.by_kind()
+        if self.taken.count:
+            yield self.taken
+
+    @property
+    def left_away_count(self) -> int:
+        """How much that is."""
+        return self.beyond.total + self.taken.count
+
+    def newly_left_away(self, old: "Registry") -> tuple[Sequence[Mistake], int]:
+        """What of it is new, some of it with its text, and how much it is in all."""
+        told, count = self.beyond.since(old.beyond)
+        known = set(old.taken.first)
+        taken = [each for each in self.taken.first if each not in known]
+        return [*told, *taken], count + max(len(taken), self.taken.count - old.taken.count)
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """The registered clients of one issuer by `client_id`, in the order of the file."""

@@ -35,13 +35,18 @@ class Area(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One result. `subject` is the issuer, client or file that it concerns, `advice` is what to do."""
+    """One result. `subject` is the issuer, client or file that it concerns, `advice` is what to do.
+
+    `count`: how many clients it concerns, if they are many; then `first` are the subjects of the first.
+    """
 
     area: Area
     subject: str
     level: Severity
     text: str
     advice: str = ""
+    count: int = 1
+    first: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

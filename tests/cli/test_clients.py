@@ -106,3 +106,27 @@ def test_mistakes_of_settings_and_of_sources_are_told_at_once(folder: Path) -> N
         f"registry source own: {url}: ",
     ):
         assert said in done.stderr
+
+
+def test_what_very_many_rows_may_not_say_is_told_by_kind(folder: Path) -> None:
+    """`check` says of how many clients it is, and names the first, in a page that a person reads."""
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, backchannel_logout_uri, notifier)")
+        rows = ((f"c{nth}", URI, '{"typ": "JWT", "claims": {"a": 1}}') for nth in range(2000))
+        database.executemany("INSERT INTO apps VALUES (?, ?, ?)", rows)
+        bad = ((f"b{nth}", "/hook", None) for nth in range(2000))
+        database.executemany("INSERT INTO apps VALUES (?, ?, ?)", bad)
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    _write(folder, {"sources": [{"name": "own", "issuer": ISS, "sql": sql}]})
+    done = notifier("check", "-c", "n.yaml", "--json", cwd=folder)
+    told = {each["text"].split(":")[0]: each for each in json.loads(done.stdout)["warnings"] if "count" in each}
+    assert {name: each["count"] for name, each in told.items()} == {
+        "notifier.typ": 2000,
+        "notifier.claims": 2000,
+        "backchannel_logout_uri must be an absolute URI that begins with https": 2000,
+    }
+    assert told["notifier.typ"]["path"] == "client 'c0' of registry source own"
+    assert told["notifier.typ"]["first"][:2] == [f"client 'c{nth}' of registry source own" for nth in (0, 1)]
+    assert len(told["notifier.typ"]["first"]) == 100
+    assert "and 1,979 more" in told["notifier.typ"]["text"]
+    assert max(map(len, (done.stdout, notifier("check", "-c", "n.yaml", cwd=folder).stdout))) < 40_000

@@ -134,8 +134,7 @@ class LiveConfiguration:
         laid, taken = guarded.laid, guarded.taken
         told = set(now.faults)
         log_faults(new := [fault for fault in laid.faults if fault not in told])
-        known = set(now.registry.all_beyond())
-        log_beyond([each for each in laid.registry.all_beyond() if each not in known])
+        log_beyond(*laid.registry.newly_left_away(now.registry))
         self.answers.hold(source, taken.answer)
         still = _still(now.faults, laid.registry)
         old = _clients_of(now.registry)

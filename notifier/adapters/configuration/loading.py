@@ -66,7 +66,7 @@ class Loaded:
         if more := len(self.warnings[TOLD:]):
             log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
-        log_beyond(self.registry.all_beyond())
+        log_beyond(*self.registry.newly_left_away(Registry()))
 
 
 def log_faults(faults: Sequence[Mistake]) -> None:
@@ -78,12 +78,12 @@ def log_faults(faults: Sequence[Mistake]) -> None:
         log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
 
 
-def log_beyond(told: Sequence[Mistake]) -> None:
-    """Log each thing that a registry source said of a client, and may not say."""
+def log_beyond(told: Sequence[Mistake], count: int) -> None:
+    """Log what registry sources said of clients, and may not say. `count`: how much it is in all."""
     log = structlog.get_logger()
     for each in told[:TOLD]:
         log.warning("registry_source_beyond", client=each.path, reason=each.text)
-    if more := len(told[TOLD:]):
+    if more := max(0, count - TOLD):
         log.warning("registry_sources_beyond", more=more, hint="`notifier check` tells all")
 
 

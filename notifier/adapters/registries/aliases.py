@@ -11,6 +11,8 @@ from notifier.adapters.registries.authority import within
 from notifier.adapters.registries.layer import Key, Layer, issuers_of
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen
+from notifier.domain.left_away import FIRST, Alike
+from notifier.domain.printable import excerpt
 
 _PART = 5000  # rows, after which the thread pauses
 
@@ -22,7 +24,7 @@ class Named:
     """The aliases of each issuer's clients, and what was left away: a name that another client has."""
 
     aliases: Mapping[str, Mapping[str, str]]
-    taken: Sequence[Mistake]
+    taken: Alike
 
 
 def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Named:
@@ -30,15 +32,19 @@ def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[
     said = _said(layers, issuers, pause)
     own = _own_names(layers, issuers, pause) if said else {}
     aliases: dict[str, dict[str, str]] = {}
-    taken = []
+    taken: list[Mistake] = []
+    count = 0
     for (iss, client_id), (_, names) in sorted(said.items(), key=lambda each: (each[1][0], each[0])):
         known = aliases.setdefault(iss, {})
         for alias in map(str, names):
             owner = alias if alias in own[iss] else known.setdefault(alias, client_id)
-            if owner != client_id:
-                text = f"alias {alias!r} is client {owner!r} already; it is left away"
+            if owner == client_id:
+                continue
+            count += 1
+            if len(taken) < FIRST:
+                text = f"alias {excerpt(alias)!r} is client {owner!r} already; it is left away"
                 taken.append(Mistake(f"client {client_id!r}", text))
-    return Named(aliases=aliases, taken=taken)
+    return Named(aliases=aliases, taken=Alike(first=taken, count=count))
 
 
 def _said(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Said:

@@ -18,6 +18,7 @@ from notifier.domain.durations import parse_duration
 from notifier.domain.front_channel import origin_of
 from notifier.domain.frozen import frozen
 from notifier.domain.presets import PRESETS
+from notifier.domain.printable import excerpt
 from notifier.settings.clients import ClientOptions
 from notifier.settings.service_settings import Settings
 
@@ -30,11 +31,14 @@ OPTIONS = frozenset(
 """Of the section `notifier` of a row; the last three and `preset` within limits. All others are of files alone."""
 STRICTER = ("max_age", "sub_only_max_age")
 """A list may make these shorter than what holds without it, never longer."""
-SECRET = frozenset({"headers", "proxy", "tls"})
-"""Their values are neither kept in memory nor written to the cache, whoever sends them."""
 WITHHELD = "(not kept)"
+"""Stands for the value of a member that no list may say: it may be a secret, and is not kept, nor in the cache."""
 _FILE_ONLY = "only a file may say it; it is left away"
+_UNKNOWN = "there is no such setting"
 _ON_PAGES = "frontchannel_logout_uri"
+SHOWN = 60  # characters of a name that a row made up
+MOVED = "an address leads to an origin that no file names: `notifier status` says which"
+"""A kind of what is left away: `LeftAway`."""
 
 
 @frozen
@@ -100,8 +104,8 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def withhold(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section `notifier` of a row without values that may be secrets. Their names stay, to be told."""
-    return {name: WITHHELD if name in SECRET and value is not None else value for name, value in options.items()}
+    """Return the section `notifier` of a row without values that no list may say. Their names stay, to be told."""
+    return {name: value if name in OPTIONS or value is None else WITHHELD for name, value in options.items()}
 
 
 def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
@@ -114,31 +118,45 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
     aliases = said if isinstance(said, list) else []
     names = within(authority, aliases)
     if authority is not None and len(names) < len(aliases):
-        beyond = next(alias for alias in aliases if alias not in names)
+        beyond = excerpt(next(alias for alias in map(str, aliases) if not authority.has(alias)), SHOWN)
         patterns = _shown(authority.clients or ())
         left["aliases"] = f"{beyond!r} is beyond the source, which may speak of clients {patterns} alone"
     if isinstance(uri := row.get(_ON_PAGES), str) and (host := _host(uri)) is not None and host in bounds.own:
         left[_ON_PAGES] = f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
     options = row.get("notifier")
     given = options if isinstance(options, Mapping) else {}
-    left |= {
-        f"notifier.{name}": why
-        for name, value in given.items()
-        if value is not None and (why := _why_not(name, value, bounds.longest)) is not None
-    }
+    goes, unknown = set(), []
+    for name, value in given.items():
+        if value is not None and name not in ClientOptions.model_fields:
+            unknown.append(name)
+        elif value is not None and (why := _why_not(name, value, bounds.longest)) is not None:
+            goes.add(name)
+            left[f"notifier.{name}"] = why
+    if unknown:  # a row may have made up thousands
+        more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
+        left[f"notifier.{excerpt(unknown[0], SHOWN)}"] = f"{_UNKNOWN}{_near(unknown[0])}{more}"
     if not left:
         return row, {}
     kept = {name: each for name, each in row.items() if name not in left}
     if names:
         kept["aliases"] = names
     if given:
-        kept["notifier"] = {name: each for name, each in given.items() if f"notifier.{name}" not in left}
+        goes.update(unknown)
+        kept["notifier"] = {name: each for name, each in given.items() if name not in goes}
     return kept, left
+
+
+def kind_of(member: str, text: str) -> str:
+    """What all clients share of which such a thing is left away: no name and no value of the row is in it."""
+    if member == "aliases":
+        return "aliases: some are beyond the source; they are left away"
+    of = member.partition(".")[2]
+    return f"notifier: {_UNKNOWN}; it is left away" if of and of not in ClientOptions.model_fields else text
 
 
 def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:
     if name not in OPTIONS:
-        return _FILE_ONLY if name in ClientOptions.model_fields else f"there is no such setting{_near(name)}"
+        return _FILE_ONLY
     if name == "audience" and value not in ("string", "list", []):
         return "a list may say string or list, and no further audiences; it is left away"
     if name == "preset" and isinstance(value, str) and (preset := PRESETS.get(value)) is not None:
@@ -150,7 +168,7 @@ def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:
 
 
 def _near(name: str) -> str:
-    meant = get_close_matches(name, OPTIONS, 1)
+    meant = get_close_matches(name, OPTIONS, 1) if len(name) <= SHOWN else ()
     return f"; did you mean {meant[0]}?" if meant else "; it is left away"
 
 

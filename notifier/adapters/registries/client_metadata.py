@@ -4,7 +4,7 @@ It does not know where the metadata comes from. It is made for 100,000 clients: 
 that one mistake neither hides nor slows the others, and all clients share what they do not set themselves.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -33,6 +33,7 @@ from notifier.domain.client import (
 from notifier.domain.egress import check_uri, uri_mistake
 from notifier.domain.errors import Mistake
 from notifier.domain.front_channel import origin_of
+from notifier.domain.left_away import Leaving
 from notifier.domain.presets import PRESETS, Preset
 from notifier.domain.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
@@ -68,7 +69,8 @@ class RegistryBuilder:
         self._places: dict[tuple[str, str], str] = {}
         self._defaults = settings.registry.defaults
         self._faults: dict[str, dict[str, str]] = {}
-        self._beyond: dict[str, dict[str, tuple[Mistake, ...]]] = {}
+        self.beyond = Leaving()
+        """What sources may not say of clients, and did."""
 
     def registry(self) -> Registry:
         """The snapshot of the clients that were added."""
@@ -83,15 +85,9 @@ class RegistryBuilder:
             grace=self._settings.registry.grace,
             unregistered=self._template,
             faults=self._faults,
-            beyond=self._beyond,
+            beyond=self.beyond.made(),
             sources=compile_sources(self._settings)[0],
         )
-
-    def leave_away(self, iss: str, client_id: str, told: Sequence[Mistake]) -> None:
-        """Note what a source may not say of a client, and did."""
-        if told:
-            of_issuer = self._beyond.setdefault(iss, {})
-            of_issuer[client_id] = (*of_issuer.get(client_id, ()), *told)
 
     def leave_out(self, iss: str, client_id: str, why: str) -> None:
         """Take a client out again, and note why it cannot be used."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from notifier.adapters.registries.aliases import aliases_of
-from notifier.adapters.registries.authority import ListBounds, bounded, bounds_of
+from notifier.adapters.registries.authority import MOVED, ListBounds, bounded, bounds_of, kind_of
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.adapters.registries.layer import Key, Layer, issuers_of, merged
 from notifier.adapters.registries.lending import ADDRESSES, withheld_of
@@ -103,7 +103,6 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
     """The old registry, with the changed clients as they are in `part`."""
     clients: dict[str, Mapping[str, Client]] = {}
     faults: dict[str, Mapping[str, str]] = {}
-    beyond: dict[str, Mapping[str, tuple[Mistake, ...]]] = {}
     for iss, of_issuer in part.clients.items():
         kept = _copied(old.clients_of(iss))
         for client_id in changed:
@@ -112,8 +111,7 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
         clients[iss] = MappingProxyType(kept)
         still = {key: why for key, why in old.faults.get(iss, {}).items() if key not in changed}
         faults[iss] = still | dict(part.faults.get(iss, {}))
-        told = {key: said for key, said in old.beyond.get(iss, {}).items() if key not in changed}
-        beyond[iss] = told | dict(part.beyond.get(iss, {}))
+    beyond = old.beyond.again(part.beyond, changed).made()
     return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, beyond=beyond)
 
 
@@ -286,21 +284,22 @@ class _Laying:
         client = self._builder.client(*key)
         if client is not None and (why := withheld_of(client)):
             nth, index = [part for part in parts if self._layers[part[0]].file is None][-1]
-            place = self._layers[nth].place(index)
-            self._builder.leave_away(client.iss, client.client_id, [Mistake(place, text) for text in why])
+            layer = self._layers[nth]
+            for text in why:
+                self._builder.beyond.add(client.key, (layer.name, MOVED), Mistake(layer.place(index), text))
 
     def _bounded(self, nth: int, index: int, key: Key) -> Row:
         """The row as far as its source may say it. What goes beyond is told."""
-        layer, (iss, client_id) = self._layers[nth], key
+        layer, iss = self._layers[nth], key[0]
         row: Row = layer.rows[index]
         if layer.file is not None:
             return row
         if iss not in self._bounds:
             self._bounds[iss] = bounds_of(self._needs.settings, iss)
         row, left = bounded(row, self._bounds[iss], layer.authority)
-        if left:
-            place = layer.place(index)
-            self._builder.leave_away(iss, client_id, [Mistake(place, f"{name}: {why}") for name, why in left.items()])
+        for name, why in left.items():
+            told = Mistake(layer.place(index), f"{name}: {why}")
+            self._builder.beyond.add(key, (layer.name, kind_of(name, told.text)), told)
         return row
 
     def _first_signable(self, asked: Sequence[object], iss: str) -> object:

@@ -31,23 +31,29 @@ PAUSE = 0.001  # seconds
 _Key: TypeAlias = str | tuple[str, str]
 
 
-def clean(raw: object, place: str) -> Row | Mistake:
+def clean(raw: object, place: str, known: Row | None = None) -> Row | Mistake:
     """Return what notifier keeps of a client: null and empty text count as absent.
 
-    `place` names the client in the mistake where its `client_id` does not.
+    `place` names the client in the mistake where its `client_id` does not. What makes the row `known` is that row, and
+    not judged again.
     """
     if not isinstance(raw, dict):
         return Mistake(place, "must be the metadata of a client")
     row = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
-    if "jwks" in row:  # most clients sign with their keys, and want nothing encrypted
-        row["jwks"] = public_jwks(row["jwks"])
-        if "id_token_encrypted_response_alg" not in row:
+    if "jwks" in row:
+        if "id_token_encrypted_response_alg" in row:
+            row["jwks"] = public_jwks(row["jwks"])
+        else:  # most clients sign with their keys, and want nothing encrypted
             del row["jwks"]
+    if isinstance(row.get("notifier"), dict):
+        row["notifier"] = withhold(row["notifier"])
     misspelt = next((name for name in raw if name not in _ROW and _misspelt(name)), None)
     client_id = row.get("client_id")
     if misspelt is not None:
         text = f"there is no member {misspelt}; did you mean {meant_member(misspelt)}?"
         return Mistake(client_id if isinstance(client_id, str) else place, text)
+    if known is not None and row == known:
+        return known
     if not isinstance(client_id, str):
         return Mistake(place, "has no client_id" if client_id is None else "client_id must be a text")
     if len(client_id) > TEXT_LENGTH or _CONTROL.search(client_id) is not None:
@@ -55,8 +61,6 @@ def clean(raw: object, place: str) -> Row | Mistake:
     if not _unicode(row):
         return Mistake(place, "has a text that is no Unicode (a lone surrogate)")
     wrong = _mistake(row)
-    if "notifier" in row and wrong is None:
-        row["notifier"] = withhold(row["notifier"])
     return row if wrong is None else Mistake(client_id, wrong)
 
 
@@ -115,7 +119,10 @@ class Gathering:
         place = f"[{self.count}]"
         if isinstance(raw, OutOfBounds):
             raw = Mistake(place, raw.text)
-        row = raw if isinstance(raw, Mistake) else clean(raw, place) if known is None else known
+        if known is not None and known == raw:
+            row: Row | Mistake = known
+        else:
+            row = raw if isinstance(raw, Mistake) else clean(raw, place, known)
         self.count += 1
         if isinstance(row, Mistake):
             self.refuse(row)
@@ -126,14 +133,11 @@ class Gathering:
             self.refuse(Mistake(str(row["client_id"]), text))
             return
         known = self._known.get(key)
-        self._rows[key] = row if known is None or known != row else known
+        self._rows[key] = row if known is None or known is row or known != row else known
 
     def _known_as(self, raw: object) -> Row | None:
-        """The row of the last answer that says the same to the letter, so that nobody looks at it again."""
-        if not isinstance(raw, dict) or "client_id" not in raw:
-            return None
-        known = self._known.get(_key(raw))
-        return known if known == raw else None
+        """The row that the client had in the last answer. Mostly it says the same, and nobody looks at it again."""
+        return self._known.get(_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
 
     def _differs(self, key: _Key, row: Row) -> bool:
         """Whether the client came before with other values. Then neither counts."""

@@ -240,7 +240,7 @@ class Metrics:
         left_out = sum(map(len, self._registry().faults.values()))
         yield gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
         text = "What registry sources said of clients, may not say, and was left away."
-        yield gauge("registry_members_left_away", text, len(self._registry().all_beyond()))
+        yield gauge("registry_members_left_away", text, self._registry().left_away_count)
         published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
         text = "1 while the issuer's JWKS has the key we sign with."
         yield labelled(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)

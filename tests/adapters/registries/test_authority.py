@@ -59,7 +59,7 @@ def needs(folder: Path, **sections: Any) -> Needs:
 
 def told(made: Layered) -> list[str]:
     """What was left away, and whom it concerns."""
-    return [str(each) for each in made.registry.all_beyond()]
+    return [str(each) for of_kind in made.registry.left_away() for each in of_kind.first]
 
 
 def shop(made: Layered, iss: str = ONE) -> Client:
@@ -125,7 +125,7 @@ def test_secrets_of_a_list_are_not_kept() -> None:
     )
     assert "hunter2" not in json.dumps(kept)
     assert isinstance(kept, dict)
-    assert kept["notifier"] == {"headers": WITHHELD, "proxy": WITHHELD, "typ": "JWT"}
+    assert kept["notifier"] == {"headers": WITHHELD, "proxy": WITHHELD, "typ": WITHHELD}
 
 
 @pytest.mark.parametrize(
@@ -424,3 +424,29 @@ def test_a_source_leaves_out_no_client_that_it_may_not_have(tmp_path: Path) -> N
     made = laid(tmp_path, answered(given, (ONE, TWO), SourceAnswer(rows=(), at=0.0, faults=faults)))
     assert made.registry.faults[ONE].keys() == {"shop-1"}
     assert len(made.faults) == 2
+
+
+def test_what_a_row_makes_up_is_told_once() -> None:
+    """A row may have thousands of settings that do not exist, or very long ones."""
+    made_up = {f"x{nth}": 1 for nth in range(5000)} | {"y" * 100_000: 1}
+    kept, left = bounded(row(notifier={**made_up, "timeout": "3s"}), BOUNDS)
+    assert kept == row(notifier={"timeout": "3s"})
+    assert list(left.values()) == ["there is no such setting; it is left away (and 5,000 more)"]
+    _, left = bounded(row(notifier={"y" * 100_000: 1}), BOUNDS)
+    assert max(map(len, left)) < 100
+
+
+def test_kinds_are_few_whatever_rows_say(tmp_path: Path) -> None:
+    """Names that rows make up, aliases and origins are no kinds of their own."""
+    rows = [
+        row(f"c{nth}", aliases=[f"a{nth}"], notifier={f"typ{nth}": "x", "claims": {"x": nth}}) for nth in range(300)
+    ]
+    made = laid(tmp_path, of_list(*rows, issuer=ONE, clients=["c*"]))
+    assert [each.count for each in made.registry.left_away()] == [300, 300, 300]
+    assert made.registry.left_away_count == 900
+
+
+def test_no_value_is_kept_that_no_list_may_say() -> None:
+    """It would take memory and the cache, and may be a secret."""
+    kept = clean(row(notifier={"typ": "JWT" * 999, "claims": {"a": 1}, "headers": None, "timeout": "3s"}), "[0]")
+    assert kept == row(notifier={"typ": WITHHELD, "claims": WITHHELD, "headers": None, "timeout": "3s"})

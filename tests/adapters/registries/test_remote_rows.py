@@ -58,7 +58,7 @@ def test_only_what_concerns_a_logout_is_kept() -> None:
             "a: backchannel_logout_uri must have at most 4096 characters",
         ),
         ({"client_id": "a\ud800"}, "[7]: has a text that is no Unicode"),
-        ({"client_id": "a", "notifier": {"claims": {"x": ["\ud800"]}}}, "[7]: has a text that is no Unicode"),
+        ({"client_id": "a", "notifier": {"retry_statuses": ["\ud800"]}}, "[7]: has a text that is no Unicode"),
         ({"client_id": "a", "notifier": "3s"}, "a: notifier must hold"),
     ],
 )
@@ -93,3 +93,18 @@ def test_a_client_that_comes_twice_counts_once() -> None:
     """Pages may shift while they are read."""
     answer = _gathered(None, {"client_id": "shop"}, {"client_id": "wiki"}, {"client_id": "shop"}, at=1.0)
     assert [row["client_id"] for row in answer.rows] == ["shop", "wiki"]
+
+
+async def test_a_row_that_came_before_is_judged_once() -> None:
+    """Also if it has more than is kept: secrets, other metadata, or settings that no list may say."""
+    raw = {
+        "client_id": "shop", "backchannel_logout_uri": HOOK, "client_secret": "hunter2", "jwks": {"keys": []},
+        "notifier": {"headers": {"a": "b"}, "typ": "JWT"},
+    }  # fmt: skip
+    first = Gathering(None)
+    await first.add_all([raw])
+    last = first.answer(0.0)
+    assert clean(raw, "[0]", last.rows[0]) is last.rows[0]
+    again = Gathering(last)
+    await again.add_all([dict(raw)])
+    assert again.answer(1.0) is last
