@@ -147,10 +147,15 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 
 
 def names_host(url: str, *schemes: str) -> bool:
-    """True if it is a URL of one of these schemes, with a host, and a port that can be used if any."""
+    """True if it is a URL of one of these schemes, with a host, and a port that can be used if any.
+
+    `urlsplit` takes `[::1]evil.example` for `::1`. No client of ours connects there.
+    """
     try:
         parts = urlsplit(url)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        place = parts.netloc.rpartition("@")[2]
+        odd = "[" in place and (not place.startswith("[") or place.rpartition("]")[2][:1] not in ("", ":"))
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not odd
     except ValueError:
         return False
 

@@ -23,6 +23,8 @@ BASIC = {"Authorization": "Basic cmVhZGVyOmh1bnRlcjI="}
         ({"hydra": HYDRA}, "registry.sources[0]: needs an issuer: Hydra's list of clients does not name it"),
         ({"issuer": ONE, "hydra": {}}, "registry.sources[0].hydra.admin_url: "),
         ({"issuer": ONE, "hydra": {"admin_url": "hydra-admin:4445"}}, "hydra.admin_url: must be an absolute URL"),
+        ({"http": {"url": "http://[::1]evil.example"}}, "http.url: must be an absolute URL"),
+        ({"http": {"url": "http://x[::1]/"}}, "http.url: must be an absolute URL"),
         ({"issuer": ONE, "hydra": {"admin_url": "http://h:4445/admin/clients"}}, "must end before /admin/clients"),
         ({"http": {"url": "https://u:hunter2@id.example.com/"}}, "http.url: must hold no user and password"),
         ({"http": {"url": "https://x/", "headers": {"Host": "y"}}}, "the header Host belongs to the request itself"),
