@@ -78,7 +78,8 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             ids="jti",
             when=f"{_REVOKED} != null",
             event={
-                "iss": "iss",
+                # Of whom it speaks, who may be another issuer's user than that of the token.
+                "iss": f"sub_id.user.iss || sub_id.iss || {_REVOKED}.subject.user.iss || {_REVOKED}.subject.iss || iss",
                 "id": "jti",
                 "sub": f"sub_id.user.sub || sub_id.sub || {_REVOKED}.subject.user.sub || {_REVOKED}.subject.sub",
                 # `ALL` is every session of the user, so that no session is named.

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from notifier.domain.frozen import replace
 from notifier.domain.session_ended import ClientEntry
 from notifier.domain.source_presets import SOURCE_PRESETS
 from tests.domain.source_documents import DEMO, ISS, RECORDED, recorded, refused, source, translated
@@ -173,3 +174,14 @@ def test_every_recorded_document_says_whether_a_server_emitted_it() -> None:
     assert {path.name for path in RECORDED.iterdir() if path.is_dir()} == set(SOURCE_PRESETS)
     listed = {f"{path.parent.name}/{path.stem}" for path in RECORDED.glob("*/*.json") if path.parent.name != "duende"}
     assert listed == set(OTHERS)
+
+
+@pytest.mark.parametrize("simple", [True, False])
+def test_keycloaks_token_ends_no_session_of_another_issuers_user(simple: bool) -> None:
+    """Its subject names an issuer of its own, beside that of the token."""
+    message = recorded(RECORDED / "keycloak_ssf/session.json")
+    document = json.loads(message.body)
+    user = {"format": "iss_sub", "iss": "https://other.example.com", "sub": "alice"}
+    document["sub_id"] = user if simple else {**document["sub_id"], "user": user}
+    why = refused(source(preset="keycloak_ssf"), replace(message, body=json.dumps(document).encode()))
+    assert "the document names https://other.example.com; this source speaks for" in str(why)
