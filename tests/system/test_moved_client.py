@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 
 from aiohttp import web
@@ -29,7 +30,10 @@ class Gateway(LoopbackServer):
 
 
 async def test_its_logouts_wait_until_a_file_names_the_new_origin(tmp_path: Path) -> None:
-    """`check`, `status`, `doctor` and the log say which. A canary is not sent either. Then the client is told there."""
+    """`check`, `status`, `doctor` and the log say which. A canary is not sent either. Then the client is told there.
+
+    A worker that is killed meanwhile changes nothing.
+    """
     async with Gateway() as old, Gateway() as new:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
         (tmp_path / "tokens.yaml").write_text(
@@ -71,9 +75,13 @@ async def test_its_logouts_wait_until_a_file_names_the_new_origin(tmp_path: Path
                 for words in (["status", "--json"], ["check", "--json"], ["doctor", "--canary", "shop", "--json"]):
                     assert way_out in await run(*words), words
                 assert new.secrets == []
+                running.send(signal.SIGKILL)
+                await running.ended()
+            async with worker(site) as running:
+                await running.until_said("deferral", lambda line: line["cause"] == "origin")
                 lend(old.base, new.base)
                 await new.until(lambda: len(new.secrets) == 1)
-                await running.until_metric(2, "deliveries_settled_total", fate="delivered")
+                await running.until_metric(1, "deliveries_settled_total", fate="delivered")
                 assert (old.secrets, new.secrets) == ([SECRET], [SECRET])
                 assert SECRET not in running.log
                 lend()
