@@ -17,7 +17,7 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import PARKED, Kind, Lane
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.parking import park, parked
-from tests.contract.queues import PATIENCE, Inbox, names
+from tests.contract.queues import PATIENCE, Inbox, eventually, names
 from tests.rabbit_options import rabbit_options
 
 SHOP = ("https://id.example.com", "shop")
@@ -109,7 +109,7 @@ async def test_a_bucket_that_is_gone_is_declared_again(
     await gone()
     assert await queue.parked() == {}
     await back(lambda: park(queue, SHOP, "b"))
-    assert queue.status().problem is None
+    await eventually(lambda: queue.status().problem is None)
 
 
 async def test_no_publisher_gets_a_message_into_a_bucket(
