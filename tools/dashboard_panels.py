@@ -284,6 +284,7 @@ def _workers() -> list[Panel]:
             queries=[
                 (f"max(notifier_publishing_blocked{{{HERE}}})", "blocked"),
                 (f"sum(increase(notifier_own_faults_total{{{HERE}}}[5m]))", "own faults"),
+                (f"sum(increase(notifier_events_unheard_total{{{HERE}}}[5m]))", "events not heard"),
                 (f"sum(increase(notifier_outcomes_dropped_total{{{HERE}}}[5m]))", "outcomes dropped"),
                 (f"sum(1 - notifier_signing_key_published{{{HERE}}})", "keys not published"),
                 (f'sum(increase(notifier_signatures_total{{{HERE},result!="ok"}}[5m])) or vector(0)', "not signed"),

@@ -3,8 +3,9 @@
 Everything is lazy, so that an event of 5,000 clients takes no more memory at once than its message.
 """
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Literal, TypeAlias, get_args
 
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery, Inline, delivery_id
@@ -15,6 +16,13 @@ from notifier.domain.reply import ReplyTo
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 
 PART = 100  # clients; an event with more is split, so that no message takes long
+
+Overriding: TypeAlias = Literal[
+    "backchannel_logout_uri", "backchannel_logout_session_required", "id_token_signed_response_alg"
+]
+"""A member of an event's entry that overrides what is registered, if it counts."""
+OVERRIDING: Sequence[Overriding] = get_args(Overriding)
+NAMED = 5  # clients of whom an `Unheard` says which members
 
 Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
 
@@ -27,6 +35,23 @@ class Skipped:
     client_id: str
     event_id: str
     reply_to: ReplyTo | None = None
+
+
+@frozen
+class Unheard:
+    """What an event says of registered clients, and does not count (`registry.inline`): they are told as registered.
+
+    `members`: which, of the first few clients by `client_id`; `clients`: how many these are in all. What is registered
+    just so is not among them. `denied`: it would count from nobody.
+    """
+
+    iss: str
+    event_id: str
+    publisher: str | None
+    clients: int
+    members: Mapping[str, Sequence[Overriding]]
+    denied: bool
+    source: str | None = None
 
 
 @frozen
@@ -69,6 +94,29 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
             yield Skipped(iss=event.iss, client_id=entry.client_id, event_id=event.id, reply_to=event.reply_to)
         else:
             yield _delivery(event, entry, heard=heard)
+
+
+def unheard(event: SessionEnded, registry: Registry) -> Unheard | None:
+    """Return what the event says of registered clients in vain. Of the others their deferrals and dead letters tell."""
+    if event.clients == "*" or _is_heard(event, registry):
+        return None
+    registered = registry.clients_of(event.iss)
+    found: dict[str, list[Overriding]] = {}
+    for entry in event.clients:
+        if isinstance(entry, ClientEntry) and (client := registered.get(entry.client_id)) is not None:
+            members = [name for name in OVERRIDING if getattr(entry, name) not in (None, _registered(client, name))]
+            if members:
+                found[entry.client_id] = members
+    if not found:
+        return None
+    return Unheard(
+        iss=event.iss, event_id=event.id, publisher=event.publisher, clients=len(found),
+        members=dict(islice(found.items(), NAMED)), denied=registry.inline == "deny",
+    )  # fmt: skip
+
+
+def _registered(client: Client, name: Overriding) -> object:
+    return client.token.alg if name == "id_token_signed_response_alg" else getattr(client, name)
 
 
 def fates_of(event: SessionEnded, registry: Registry) -> int:

@@ -6,7 +6,7 @@ from typing import Literal
 from notifier.domain.delivery import Delivery
 from notifier.domain.frozen import frozen
 from notifier.domain.outcome import Cause, DeadReason, Outcome
-from notifier.domain.plan import Skipped
+from notifier.domain.plan import Skipped, Unheard
 from notifier.domain.reply import ReplyTo
 
 
@@ -154,6 +154,7 @@ Fact = (
     | Deferred
     | LogoutDelivered
     | Skipped
+    | Unheard
     | Buried
     | Unexpected
     | ClientFailing

@@ -20,7 +20,7 @@ from notifier.domain.event_document import understand
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import SUSPECT, Kind, Lane, Message, NewerKind, Outgoing
 from notifier.domain.outcome import Cause, DeadReason
-from notifier.domain.plan import Skipped
+from notifier.domain.plan import Skipped, Unheard
 from notifier.domain.printable import excerpt
 from notifier.domain.registry import Registry
 from notifier.domain.reply import ReplyTo
@@ -60,7 +60,7 @@ class Move:
     look_up: Callable[[], Awaitable[Iterable[Send]]] | None = None
 
 
-Step: TypeAlias = Delivery | Skipped | Send
+Step: TypeAlias = Delivery | Skipped | Unheard | Send
 
 
 @frozen
@@ -198,7 +198,9 @@ class Intake:
             return Move(sends=_singly(event, registry, due=now + REST), fact=fact)
         if message.delivery_count >= SUSPECT and not event.id_given:
             return Move(sends=(_written_down(document),))
-        return Expand(steps=plan.deliveries(event, registry), event=event)
+        vain = plan.unheard(event, registry)
+        told = () if vain is None else (replace(vain, source=message.source),)
+        return Expand(steps=chain(told, plan.deliveries(event, registry)), event=event)
 
     def _parts(self, document: documents.EventDocument, registry: Registry, *, due: float | None) -> Iterator[Send]:
         """Write the parts as messages with ids of their own: with one id they would be confirmed one by one."""

@@ -15,7 +15,7 @@ from notifier.domain.errors import OurFault
 from notifier.domain.frozen import replace
 from notifier.domain.message import Lane, Message, Unsettled
 from notifier.domain.outcome import Cause
-from notifier.domain.plan import Skipped
+from notifier.domain.plan import Skipped, Unheard
 from notifier.domain.verdict import Defer, Done, Place, RetryAt, Verdict, before_attempt, not_taken, postponed
 from notifier.pipeline import facts
 from notifier.pipeline.admission import Go, Wait
@@ -251,7 +251,7 @@ class Worker:
             case Delivery():
                 if (begun := self._ledger.open_delivery(held, step)) is not None:
                     return self._ask(held, begun)
-            case Skipped():
+            case Skipped() | Unheard():
                 self._tools.observe(step)
             case Send():
                 self._ledger.open(held)

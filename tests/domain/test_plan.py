@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.delivery import Delivery, Inline
 from notifier.domain.outcome import DeadReason
-from notifier.domain.plan import PART, Skipped, deliveries, fates_of, may_speak, split
+from notifier.domain.plan import PART, Skipped, Unheard, deliveries, fates_of, may_speak, split, unheard
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 
@@ -166,6 +166,32 @@ def test_an_address_of_an_event_counts_from_the_identity_server(
     (delivery,) = planned(event(ClientEntry(client_id="new", backchannel_logout_uri=URI), **speaker), by)
     said = Inline(backchannel_logout_uri=URI)
     assert (delivery.inline, delivery.ignored) == ((said, None) if heard else (None, said))
+
+
+def test_what_an_event_says_of_registered_clients_in_vain_is_told_once() -> None:
+    """By client and member, the first few; not what is registered just so, nor of unknown clients."""
+    said = ClientEntry(client_id="c0", backchannel_logout_uri="https://evil.example.com/", sid="s-2")
+    agrees = ClientEntry(client_id="c1", backchannel_logout_uri=URI, id_token_signed_response_alg=Algorithm.RS256)
+    other = ClientEntry(
+        client_id="c2", backchannel_logout_session_required=True, id_token_signed_response_alg=Algorithm.ES256
+    )
+    new, silent = replace(said, client_id="new"), replace(said, client_id="silent")
+    by = registry(inline="publishers")
+    found = unheard(event(said, said, agrees, "c1", other, new, silent, publisher="app"), by)
+    assert found == Unheard(
+        iss=A, event_id="e-1", publisher="app", clients=3, denied=False,
+        members={
+            "c0": ["backchannel_logout_uri"],
+            "c2": ["backchannel_logout_session_required", "id_token_signed_response_alg"],
+            "silent": ["backchannel_logout_uri"],
+        },
+    )  # fmt: skip
+    many = unheard(event(*(replace(said, client_id=f"c{n}") for n in range(80))), registry(80, inline="deny"))
+    assert many is not None
+    assert (many.clients, len(many.members), many.denied) == (80, 5, True)
+    for of in (event(agrees, new, "c0"), event(clients="*")):
+        assert unheard(of, by) is None
+    assert unheard(event(said), registry(inline="allow")) is None
 
 
 def test_what_counts_is_decided_when_the_event_is_planned() -> None:

@@ -47,6 +47,14 @@ async def test_nobody_gets_a_token_at_an_address_of_his_own(tmp_path: Path, amqp
             await rabbit.publish(event("s2", said(clients, "kubernetes", "evil")), user_id=who)
             assert (await running.post(event("s3", said(clients, "shop", "evil"))))[0] == 202
             await clients.until_told("shop", ["s1", "s3"])
+            await running.until_metric(2, "events_unheard_total")
+            ignored = {line["event_id"]: line for line in running.said("members_ignored")}
+            assert ignored.keys() == {"e-s1", "e-s3"}
+            for line in ignored.values():
+                assert line["members"] == "shop: backchannel_logout_uri"  # its algorithm is the registered one
+                assert "registry.inline" in line["hint"]
+                assert "evil" not in str(line)
+            assert ignored["e-s1"]["publisher"] == who
             await running.until_said("deferral", lambda line: "registry.inline" in line["error"])
             assert "registry.inline" in await commanded(site, "status", "--json")
             [letter] = await rabbit.until_dead(1)

@@ -22,7 +22,7 @@ from notifier.adapters.telemetry.console_log import console_renderer, without_no
 from notifier.adapters.telemetry.log_output import JsonLine, Unbreakable, quick_writer, seen
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Delivered, Failed, Outcome, Refused
-from notifier.domain.plan import Skipped
+from notifier.domain.plan import Skipped, Unheard
 from notifier.domain.redaction import redact, without_subject
 from notifier.pipeline.facts import (
     Attempted,
@@ -39,6 +39,7 @@ from notifier.pipeline.facts import (
     UpstreamLookedUp,
 )
 
+NAME = 100  # characters of each client where several are named
 TEXT_LENGTH = 200  # characters of what others wrote
 WITH_WAY_OUT = 800  # of what we say, names in it included: the way out comes last
 _OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
@@ -170,6 +171,7 @@ class LogObserver:
         | Deferred
         | LogoutDelivered
         | Skipped
+        | Unheard
         | Buried
         | Unexpected
         | ClientFailing
@@ -199,13 +201,11 @@ class LogObserver:
                 write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
             case EventTaken():
                 write = self._log.debug if _is_detail(fact) else self._log.warning
-                by = None if fact.publisher is None else clip(fact.publisher)
-                who = {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": by}
-                if fact.source is not None:
-                    who["source"] = clip(fact.source)
-                write("event", **who, result=fact.result, deliveries=fact.deliveries)
+                write("event", **_whose(fact), result=fact.result, deliveries=fact.deliveries)
             case Skipped():
                 self._log.debug("skipped", **_who(fact))
+            case Unheard():
+                self._log.warning("members_ignored", **_in_vain(fact))
             case ClientFailing():
                 next_try, hint = _rfc3339(fact.next_try), "notifier explain NotifierClientFailing"
                 self._log.warning(
@@ -278,6 +278,24 @@ def _is_detail(fact: Fact) -> bool:
 
 def _who(fact: Buried | Deferred | Skipped | Unexpected) -> dict[str, str]:
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "client_id": clip(fact.client_id)}
+
+
+def _whose(fact: EventTaken | Unheard) -> dict[str, str | None]:
+    by = None if fact.publisher is None else clip(fact.publisher)
+    source = {} if fact.source is None else {"source": clip(fact.source)}
+    return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": by, **source}
+
+
+def _in_vain(fact: Unheard) -> dict[str, object]:
+    """Which members of which clients, without their values, and the way out."""
+    told = "; ".join(f"{clip(client_id, NAME)}: {', '.join(names)}" for client_id, names in fact.members.items())
+    hint = (
+        "registry.inline is deny: no event says how to reach a client"
+        if fact.denied
+        else "only the identity server's word counts (registry.inline); if this publisher is it, name it in"
+        " issuers.<iss>.publishers"
+    )
+    return {**_whose(fact), "clients": fact.clients, "members": told, "hint": hint}
 
 
 def _rfc3339(moment: float) -> str:

@@ -27,7 +27,7 @@ from notifier.adapters.telemetry.signature_counts import SignatureCounts
 from notifier.adapters.telemetry.upstream_record import UpstreamRecord
 from notifier.domain.message import Depth, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason
-from notifier.domain.plan import Skipped
+from notifier.domain.plan import Skipped, Unheard
 from notifier.domain.registry import Registry
 from notifier.pipeline.facts import (
     Attempted,
@@ -92,7 +92,7 @@ class Metrics:
         self._clients = ClientSeries(registry, max_clients)
         self.front_channel = FrontChannelCounts(self._clients.label)
         self._events = dict.fromkeys(_RESULTS, 0)
-        self._undated = 0
+        self._undated = self._unheard = 0
         self._source_requests: dict[tuple[str, str], int] = {}
         self._source_events: dict[tuple[str, str], int] = {}
         self.upstreams = UpstreamRecord()
@@ -124,17 +124,15 @@ class Metrics:
             case LogoutDelivered(delivery=delivery):
                 self._clients.of(delivery.iss, delivery.client_id).delivered(fact.propagation)
             case EventTaken():
-                self._events[fact.result] += 1
-                self._undated += fact.result == "accepted" and not fact.dated
-                if fact.source is not None:
-                    key = (fact.source, fact.result)
-                    self._source_events[key] = self._source_events.get(key, 0) + 1
+                self._taken(fact)
             case RetryScheduled(delivery=delivery):
                 self._clients.of(delivery.iss, delivery.client_id).retry()
             case Deferred():
                 self._clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).deferred(fact.cause)
             case Skipped():
                 self._clients.of(fact.iss, fact.client_id).skipped()
+            case Unheard():
+                self._unheard += 1
             case Buried():
                 self._clients.of(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
             case Unexpected():
@@ -146,6 +144,13 @@ class Metrics:
                 pass  # `circuit_state` is read at the scrape, and `UpstreamRecord` counts; the log tells the rest
             case _:
                 assert_never(fact)
+
+    def _taken(self, fact: EventTaken) -> None:
+        self._events[fact.result] += 1
+        self._undated += fact.result == "accepted" and not fact.dated
+        if fact.source is not None:
+            key = (fact.source, fact.result)
+            self._source_events[key] = self._source_events.get(key, 0) + 1
 
     def count_source_request(self, source: str, status: int) -> None:
         """Count a request to a source that exists, by the status of its answer."""
@@ -190,6 +195,9 @@ class Metrics:
         )
         yield plain_counter(
             "events_undated_total", "Accepted events of which nobody knows when they happened.", self._undated
+        )
+        yield plain_counter(
+            "events_unheard_total", "Events whose word on registered clients does not count.", self._unheard
         )
         yield plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._own_faults)
         yield plain_counter(

@@ -13,7 +13,7 @@ from notifier.adapters.telemetry.console_log import console_renderer
 from notifier.adapters.telemetry.logs import LogObserver, SubjectHash, Subjects, clip, configure
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
-from notifier.domain.plan import Skipped
+from notifier.domain.plan import Skipped, Unheard
 from notifier.domain.redaction import redact
 from notifier.pipeline.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered, Unexpected
 
@@ -123,6 +123,26 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
     assert told[0]["reason"] == "refused"
     assert told[2]["error"] == "no key is due"
     assert told[5]["result"] == "malformed"
+
+
+def test_what_an_event_says_in_vain_is_a_warning_with_its_way_out() -> None:
+    """Which members of which clients, and whom to name, or that nobody's word counts. Names of others are clipped."""
+    said: dict[str, Any] = {
+        "iss": ISS, "event_id": "evt-1", "clients": 7,
+        "members": {
+            "shop": ["backchannel_logout_uri"],
+            "b\nk": ["backchannel_logout_uri", "id_token_signed_response_alg"],
+        },
+    }  # fmt: skip
+    by, denied = lines_of(
+        Unheard(**said, publisher="app", source="theirs", denied=False), Unheard(**said, publisher=None, denied=True)
+    )
+    assert (by["event"], by["level"], by["publisher"], by["source"]) == ("members_ignored", "warning", "app", "theirs")
+    assert by["clients"] == 7
+    assert by["members"] == "shop: backchannel_logout_uri; b·k: backchannel_logout_uri, id_token_signed_response_alg"
+    assert "registry.inline" in by["hint"]
+    assert "publishers" in by["hint"]
+    assert "registry.inline is deny" in denied["hint"]
 
 
 def test_a_long_reason_keeps_its_way_out() -> None:

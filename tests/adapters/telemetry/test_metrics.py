@@ -13,7 +13,7 @@ from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
-from notifier.domain.plan import Skipped
+from notifier.domain.plan import Skipped, Unheard
 from notifier.domain.registry import InlineRule, Issuer, Registry
 from notifier.pipeline.facts import (
     Attempted,
@@ -138,6 +138,7 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
         LogoutDelivered(delivery=delivery("shop"), propagation=0.7),
         LogoutDelivered(delivery=delivery("shop"), propagation=None),
         Skipped(iss=ISS, client_id="shop", event_id="e"),
+        Unheard(iss=ISS, event_id="e", publisher=None, clients=3, members={}, denied=False),
         Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=""),
         Unexpected(iss=ISS, client_id="shop", event_id="e", error=ValueError()),
     ):
@@ -153,6 +154,7 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
     assert value(samples, "attempt_seconds_bucket", le="0.025") == 2
     assert value(samples, "tokens_minted_total", iss=ISS, alg="RS256") == 1
     assert value(samples, "retries_scheduled_total", **shop) == 1
+    assert value(samples, "events_unheard_total") == 1
     assert value(samples, "own_faults_total") == 1
     assert value(samples, "deferrals_total", **shop, cause="slot") == 1
     assert value(samples, "propagation_seconds_bucket", **shop, le="0.25") == 0
