@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.parts import ROOT, Part, read_parts, why_changed
+from tools import parts
+from tools.parts import ROOT, Part, Run, read_parts, run_everything, why_changed
 
 PART = Part(name="pages", what="pages", tests=["tests/pages"], of=["src/*.py"])
 Git = Callable[..., str]
@@ -61,6 +62,18 @@ def test_what_never_passed_elsewhere_or_otherwise_runs_again(git: Git, tmp_path:
     assert "not passed" in why_changed(PART, {}, tmp_path)
     assert "its row" in why_changed(PART, note(git, row="other"), tmp_path)
     assert "is not here" in why_changed(PART, note(git, commit="0" * 40), tmp_path)
+
+
+@pytest.mark.parametrize(("code", "left_out", "noted"), [(0, 0, True), (0, 1, False), (1, 0, False)])
+def test_only_what_passed_whole_is_noted(
+    git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, left_out: int, noted: bool
+) -> None:
+    """A test that was left out has not passed, and the command says so."""
+    monkeypatch.setattr(parts, "ROOT", tmp_path)
+    monkeypatch.setattr(parts, "NOTES", tmp_path / "parts.json")
+    monkeypatch.setattr(parts, "run", lambda *_, **__: Run(code=code, seconds=1.0, passed=9, left_out=left_out))
+    assert run_everything([PART], {}) == int(not noted)
+    assert (tmp_path / "parts.json").exists() == noted
 
 
 def test_the_table_names_what_there_is() -> None:

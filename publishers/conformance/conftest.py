@@ -80,10 +80,8 @@ async def module_world(
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def world(module_world: World, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def world(module_world: World) -> AsyncIterator[World]:
     """The same, well again, whatever the case before did."""
-    if module_world.dear and request.node.get_closest_marker("starts"):
-        pytest.skip("a start of this publisher takes long: in the whole form")
     await module_world.broker.come_back()
     yield module_world
     await module_world.broker.come_back()

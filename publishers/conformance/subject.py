@@ -66,17 +66,11 @@ class Session:
 class Traits:
     """What a publisher is like, where they differ.
 
-    `bulk`: `end_in_bulk` publishes on the bulk lane. `http`: it can publish to notifier's API. `looks_up`: it asks the
-    server whether the session of a `.pending` lives. `siblings`: several processes may share one outbox setting.
-    `cheap`: a start takes little more than a second, so that the short form may start it for every case.
+    `looks_up`: it asks the server whether the session of a `.pending` lives.
     `sign_ins`: how many sessions the short form may make for one case.
     """
 
-    bulk: bool = False
-    http: bool = True
     looks_up: bool = True
-    siblings: bool = True
-    cheap: bool = True
     sign_ins: int = 100
 
 
@@ -104,7 +98,7 @@ class Subject(Protocol):
         """End it and whatever else was started for it (a database, …). Nothing is left behind."""
 
     async def sibling(self) -> "Subject":
-        """A second process beside it, not started: same outbox, same store of sessions. Only where traits say so."""
+        """A second process beside it, not started: same outbox, same store of sessions."""
 
     async def sign_in(self, count: int = 1) -> list[Session]:
         """New sessions, each with at least two clients that must be told."""
@@ -113,7 +107,7 @@ class Subject(Protocol):
         """End it as its user does. Seconds that the user waited. Raises SignOutFailed, or Away."""
 
     async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
-        """End them in one go, as an administrator or an expiry job does. Only where traits say so."""
+        """End them in one go, as an administrator or an expiry job does."""
 
     async def lives(self, session: Session) -> bool:
         """Whether the identity server still has the session."""

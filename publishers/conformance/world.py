@@ -39,11 +39,6 @@ class World:
     others: list[Subject] = field(default_factory=list)
     runs_with: Settings | None = None
 
-    @property
-    def dear(self) -> bool:
-        """Whether a start of the publisher takes so long that the short form makes few of them."""
-        return not self.whole and not self.subject.traits.cheap
-
     def form(self, short: int, whole: int) -> int:
         """How many of something."""
         return whole if self.whole else short

@@ -15,8 +15,6 @@ from tests.system.worker_process import worker
 
 @asynccontextmanager
 async def _publishing_to(world: World, folder: Path) -> AsyncIterator[Api]:
-    if not world.subject.traits.http:
-        pytest.skip("this publisher speaks AMQP alone")
     async with api(folder) as made:
         await world.run(url=made.url, secret_file=made.secret_file)
         yield made
@@ -79,8 +77,6 @@ async def test_what_the_api_refuses_is_set_aside(world: World, tmp_path: Path, s
 @pytest.mark.starts
 async def test_mass_logouts_ask_for_the_bulk_lane(world: World, tmp_path: Path) -> None:
     """By `?lane=bulk`."""
-    if not world.subject.traits.bulk:
-        pytest.skip("this publisher has no bulk lane")
     async with _publishing_to(world, tmp_path) as http:
         sessions = await world.sign_in(2)
         await world.subject.end_in_bulk(sessions)
@@ -92,8 +88,6 @@ async def test_mass_logouts_ask_for_the_bulk_lane(world: World, tmp_path: Path) 
 @pytest.mark.starts
 async def test_a_worker_takes_the_events(world: World, tmp_path: Path) -> None:
     """notifier's own API, with a bearer token."""
-    if not world.subject.traits.http:
-        pytest.skip("this publisher speaks AMQP alone")
     site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
     token = tmp_path / "token"
     token.write_text(API_TOKEN)

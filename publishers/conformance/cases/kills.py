@@ -26,7 +26,7 @@ async def test_killed_with_a_full_outbox(world: World) -> None:
 
 async def test_killed_at_any_moment_of_a_sign_out(world: World) -> None:
     """For each session that is gone there is one event, with all its clients; for each that lives there is none."""
-    kills = world.form(1 if world.dear else 3, 30)
+    kills = world.form(3, 30)
     sessions: list[Session] = []
     answered: list[Session] = []
     for _ in range(kills):
@@ -99,8 +99,6 @@ async def test_stopped_with_events_waiting(world: World) -> None:
 @pytest.mark.starts
 async def test_two_processes_share_an_outbox(world: World) -> None:
     """A start takes nothing from a process that lives, and takes over what one left that was killed."""
-    if not world.subject.traits.siblings:
-        pytest.skip("one process only")
     await world.run()
     ours, theirs = await world.sign_in(world.many(40, 300)), await world.sign_in(5)
     other = await world.subject.sibling()

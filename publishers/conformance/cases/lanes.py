@@ -7,7 +7,6 @@ from publishers.conformance.world import World
 
 async def test_mass_logouts_go_to_the_bulk_lane(world: World) -> None:
     """And they say what they must."""
-    _need_bulk(world)
     await world.run()
     sessions = await world.sign_in(world.many(10, 500))
     await world.subject.end_in_bulk(sessions)
@@ -16,7 +15,6 @@ async def test_mass_logouts_go_to_the_bulk_lane(world: World) -> None:
 
 async def test_a_bulk_lane_that_cannot_be_published_holds_up_nobody(world: World) -> None:
     """Users who sign out are told while the mass logout waits."""
-    _need_bulk(world)
     await world.run()
     mass, users = await world.sign_in(5), await world.sign_in(3)
     async with world.broker.unbound("bulk"):
@@ -32,7 +30,6 @@ async def test_a_bulk_lane_that_cannot_be_published_holds_up_nobody(world: World
 @pytest.mark.full
 async def test_users_that_cannot_be_told_hold_up_no_mass_logout(world: World) -> None:
     """The other way round."""
-    _need_bulk(world)
     await world.run()
     mass, users = await world.sign_in(3), await world.sign_in(3)
     async with world.broker.unbound("events"):
@@ -42,8 +39,3 @@ async def test_users_that_cannot_be_told_hold_up_no_mass_logout(world: World) ->
         await world.until(lambda: wanted <= world.told(), "a mass logout waits for users")
         await world.stays_waiting(len(users))
     await world.until_told(users)
-
-
-def _need_bulk(world: World) -> None:
-    if not world.subject.traits.bulk:
-        pytest.skip("this publisher has no bulk lane")

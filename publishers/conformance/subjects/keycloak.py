@@ -34,7 +34,7 @@ class KeycloakSubject:
     """One Keycloak. Its database and its address stay the same over starts."""
 
     name = "keycloak"
-    traits = Traits(bulk=True, siblings=False, cheap=False, sign_ins=10)
+    traits = Traits(sign_ins=10)
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

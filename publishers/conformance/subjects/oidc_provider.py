@@ -69,7 +69,7 @@ class OidcProvider:
     """One process."""
 
     name = "oidc_provider"
-    traits = Traits(bulk=True, sign_ins=40)
+    traits = Traits(sign_ins=40)
 
     def __init__(self, folder: Path, users: Users, *, first: bool = True) -> None:
         self._folder = folder

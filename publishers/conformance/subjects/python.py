@@ -27,7 +27,7 @@ class Python:
     """See the module. `part`: this process's own, in the folder of all."""
 
     name = "python"
-    traits = Traits(bulk=True)
+    traits = Traits()
 
     def __init__(self, folder: Path, part: str) -> None:
         self._folder = folder
