@@ -6,19 +6,19 @@ MOST = 10_000  # tokens; of more, the oldest are forgotten. Taken again, such a 
 
 
 class SeenTokens:
-    """The tokens of a worker by `iss` and `jti`, each until it is refused for its age."""
+    """The tokens of a worker by what identifies each, until it is refused for its age."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._until: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._until: OrderedDict[str, float] = OrderedDict()
 
-    def seen(self, iss: str, jti: str, now: float) -> bool:
+    def seen(self, token: str, now: float) -> bool:
         """True if it was taken before, and could still be accepted by its age. `now` is in epoch seconds."""
-        return self._until.get((iss, jti), 0.0) >= now
+        return self._until.get(token, 0.0) >= now
 
-    def take(self, iss: str, jti: str, until: float) -> None:
+    def take(self, token: str, until: float) -> None:
         """Note that it was taken. After `until` (epoch seconds) it is refused anyway."""
-        self._until[iss, jti] = until
-        self._until.move_to_end((iss, jti))
+        self._until[token] = until
+        self._until.move_to_end(token)
         while len(self._until) > self._most:
             self._until.popitem(last=False)

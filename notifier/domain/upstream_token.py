@@ -94,9 +94,10 @@ def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
     mistake = _mistake(claims)
     if mistake is not None:
         return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=mistake)
-    iat, exp = claims["iat"], claims.get("exp", claims["iat"])
-    if not _number(iat) or not _number(exp):
-        text = "iat and exp must be numbers of seconds"
+    iat = claims["iat"]
+    exp, nbf = claims.get("exp", iat), claims.get("nbf", iat)
+    if not _number(iat) or not _number(exp) or not _number(nbf):
+        text = "iat, exp and nbf must be numbers of seconds"
         return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=text)
     until = iat + rules.max_age
     if "exp" in claims:
@@ -104,6 +105,8 @@ def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
     expired = UpstreamResult.EXPIRED
     if iat > now + SKEW:
         return UnacceptedLogout(result=expired, description="iat is in the future; compare the clocks")
+    if nbf > now + SKEW:  # RFC 7519 §4.1.5
+        return UnacceptedLogout(result=expired, description="nbf is in the future; compare the clocks")
     if now > until + SKEW:
         return UnacceptedLogout(result=expired, description="exp has passed, or iat is too old")
     return VerifiedLogout(

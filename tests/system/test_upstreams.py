@@ -64,7 +64,10 @@ async def published(request: web.BaseRequest) -> web.Response:
 
 
 async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, place: tuple[str, str]) -> None:
-    """Its own clients are told, each by a token of ours. One that comes again, or is wrong, tells nobody."""
+    """Its own clients are told, each by a token of ours. One that comes again, or is wrong, tells nobody.
+
+    Another token is no copy, though the upstream gives it the same `jti`: its logout is not lost.
+    """
     async with Clients() as clients, LoopbackServer(published) as upstream:
         login = {
             "issuer": upstream.base, "client_id": "notifier", "iss": ISSUER, "resolve": {"same_sub": {"prefix": "op|"}},
@@ -76,13 +79,16 @@ async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, 
             assert await send(running, "login", {"logout_token": good.decode(), "other": "ignored"}) == (200, None)
             await clients.until(lambda: (clients.told("shop"), clients.told("mail")) == (["s1"], ["s1"]))
             assert await send(running, "login", {"logout_token": good.decode()}) == (200, None)
+            again = token(upstream.base, sid="s2").decode()  # the upstream's `jti` is the same for each token
+            assert await send(running, "login", {"logout_token": again}) == (200, None)
+            await clients.until(lambda: (clients.told("shop"), clients.told("mail")) == (["s1", "s2"], ["s1", "s2"]))
             forged = token(upstream.base, sid="s9")[:-4] + b"AAAA"
             status, document = await send(running, "login", {"logout_token": forged.decode()})
             assert (status, document["error"]) == (400, "invalid_request")
             assert (await send(running, "login", {"logout_token": token("https://other").decode()}))[0] == 400
             assert (await send(running, "login", {}))[0] == 400
             assert (await send(running, "nobody", {"logout_token": good.decode()}))[0] == 404
-            await running.until_metric(1, "upstream_requests_total", upstream="login", result="accepted")
+            await running.until_metric(2, "upstream_requests_total", upstream="login", result="accepted")
             await running.until_metric(1, "upstream_requests_total", upstream="login", result="replayed")
             await running.until_metric(1, "upstream_requests_total", upstream="login", result="signature")
             del site.config["upstreams"]["login"]
@@ -93,7 +99,7 @@ async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, 
             assert await running.stop() == 0
         verify_all(clients.hits, site.jwks)
         assert {hit.claims["sub"] for hit in clients.hits} == {"op|raw-sub-77"}
-        assert sorted(hit.who for hit in clients.hits) == ["s1", "s1"]
+        assert sorted(hit.who for hit in clients.hits) == ["s1", "s1", "s2", "s2"]
         refused = running.said("upstream_refused")
         assert {line["result"] for line in refused} == {"signature", "issuer", "malformed"}
         assert not [secret for secret in (*SECRETS, good.decode()) if secret in running.log]

@@ -121,25 +121,19 @@ class UpstreamRoutes:
 
     async def _publish(self, door: UpstreamDoor, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
         """Make durable what the token says. Of one that comes again it is durable already."""
-        access = self._access
-        if self._seen.seen(logout.iss, logout.jti, access.clock()):
+        access, ending = self._access, _ending(door, logout)
+        if self._seen.seen(ending.id, access.clock()):
             return UpstreamResult.REPLAYED, ""
         try:
             async with asyncio.timeout(PUBLISH_WITHIN):
-                await access.publish(Lane.EVENTS, self._message(door, logout))
+                await access.publish(Lane.EVENTS, self._message(door, ending))
         except (QueueError, TimeoutError):
             return UpstreamResult.QUEUE_AWAY, "the queue is away; send the token again"
-        self._seen.take(logout.iss, logout.jti, logout.until)
+        self._seen.take(ending.id, logout.until)
         return UpstreamResult.ACCEPTED, ""
 
-    def _message(self, door: UpstreamDoor, logout: VerifiedLogout) -> Outgoing:
-        """The event, or the question which sessions end. Its id is the same for the same token, at any worker."""
-        ending = EndedUpstream(
-            upstream=door.name,
-            question=Question(iss=logout.iss, sub=logout.sub, sid=logout.sid),
-            id=ending_id(door.name, logout.iss, logout.jti),
-            ended_at=logout.iat,
-        )
+    def _message(self, door: UpstreamDoor, ending: EndedUpstream) -> Outgoing:
+        """The event, or the question which sessions end."""
         if door.same_sub is not None:
             session = same_session(ending.question, door.same_sub)
             return self._access.event_message(ended_here(ending, door.iss, session))
@@ -153,6 +147,19 @@ class UpstreamRoutes:
             source=PREFIX + door.name,
         )
         return as_sourced(message, self._access.new_id())
+
+
+def _ending(door: UpstreamDoor, logout: VerifiedLogout) -> EndedUpstream:
+    """What the token says. Its id is the same for the same token, at any worker.
+
+    A token is known by its `jti` and what it says: where an upstream uses a `jti` again, no logout is lost as a copy.
+    """
+    return EndedUpstream(
+        upstream=door.name,
+        question=Question(iss=logout.iss, sub=logout.sub, sid=logout.sid),
+        id=ending_id(door.name, logout.iss, logout.jti, str(logout.iat), logout.sub, logout.sid),
+        ended_at=logout.iat,
+    )
 
 
 async def _token(request: web.Request) -> bytes | None:
