@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from notifier.domain.printable import counted
 if TYPE_CHECKING:
     from notifier.adapters.configuration.loading import Loaded
     from notifier.adapters.registries.answers import ReadNow
+    from notifier.adapters.registries.layer import Layer
     from notifier.adapters.signers.key_ring import SigningKey
     from notifier.domain.left_away import Alike
     from notifier.settings.service_settings import Settings
@@ -30,6 +32,7 @@ EXAMPLES = (
     ("the mistakes for a script", "notifier check -c n.yaml --json | jq -r '.mistakes[].path'"),
 )
 
+REASONS = 3  # of rows that are left out, in the line of their source; the warnings have all
 _ASIDE = (
     ("by_browser", "told by browsers alone"),
     ("without_uri", "without backchannel_logout_uri, never told"),
@@ -109,10 +112,7 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
         + [{"path": each.path, "text": each.text} for each in told]
         + [_shared(each) for each in (*alike(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
-        "registry": [
-            {"source": layer.name, "clients": len(layer.rows), "cached": layer.name in sources.cached}
-            for layer in loaded.layers
-        ],
+        "registry": [{**_of_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers],
         "sources": {name: {"speaks_for": list(source.speaks_for)} for name, source in registry.sources.items()},
         "upstreams": {name: _upstream(name, upstream, settings) for name, upstream in settings.upstreams.items()},
         "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
@@ -122,6 +122,21 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
             "web": None if settings.web is None else str(settings.web.listen),
         },
     }
+
+
+def _of_source(layer: Layer, loaded: Loaded) -> dict[str, Any]:
+    """How many clients of a registry source are served, and how many of its rows are left out, with the first reasons.
+
+    A mistake in a file is none of these: it refuses the configuration.
+    """
+    from notifier.adapters.registries.provenance import served_of
+    from notifier.domain.left_away import alike
+
+    if layer.file is not None:
+        return {"source": layer.name, "clients": len(layer.rows), "left_out": 0, "why": []}
+    served = served_of(loaded, layer)
+    why = [{"text": each.first[0].text, "count": each.count} for each in islice(alike(served.faults), REASONS)]
+    return {"source": layer.name, "clients": served.clients, "left_out": served.left_out, "why": why}
 
 
 def _shared(found: Alike) -> dict[str, Any]:
@@ -167,6 +182,10 @@ def _unsigned(loaded: Loaded) -> Iterator[Mistake]:
             yield Mistake(f'issuers["{iss}"].keys', text)
 
 
+def _times(count: int) -> str:
+    return f" ({count:,})" if count > 1 else ""
+
+
 def _in_words(summary: dict[str, Any]) -> str:
     lines = ["no mistakes", *(f"warning: {each['path']}: {each['text']}" for each in summary["warnings"])]
     for iss, issuer in summary["issuers"].items():
@@ -181,7 +200,25 @@ def _in_words(summary: dict[str, Any]) -> str:
         aside = f" ({'; '.join(notes)})" if notes else ""
         lines.append(f"  {counted(issuer['clients'], 'client')}{aside}")
     for source in summary["registry"]:
-        aside = " (from the cache)" if source["cached"] else ""
+        notes = ["from the cache"] if source["cached"] else []
+        if source["left_out"]:
+            why = [f"{each['text']}{_times(each['count'])}" for each in source["why"]]
+            if sum(each["count"] for each in source["why"]) < source["left_out"]:
+                why.append("for the others see the warnings")
+            notes.append(f"{source['left_out']:,} left out: {'; '.join(why)}")
+        aside = f" ({'; '.join(notes)})" if notes else ""
+        lines.append(f"  {counted(issuer['clients'], 'client')}{aside}")
+    for source in summary["registry"]:
+        notes = ["from the cache"] if source["cached"] else []
+        if source["left_out"]:
+            why = "; ".join(f"{each['text']}{_times(each['count'])}" for each in source["why"])
+            more = (
+                "; and others, see the warnings"
+                if sum(each["count"] for each in source["why"]) < source["left_out"]
+                else ""
+            )
+            notes.append(f"{source['left_out']:,} left out: {why}{more}")
+        aside = f" ({'; '.join(notes)})" if notes else ""
         lines.append(f"registry source {source['source']}: {counted(source['clients'], 'client')}{aside}")
     for name, each in summary["sources"].items():
         lines.append(f"source {name}: may end sessions at {', '.join(each['speaks_for'])}")

@@ -35,7 +35,8 @@ class Registry:
     """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names.
 
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
-    used, by issuer and `client_id`. `beyond`: what sources said of clients and may not say.
+    used, by issuer and `client_id`. `refused`: likewise why a row is left out whose source may not have that client.
+    `beyond`: what sources said of clients and may not say.
     `taken`: aliases that are left away, since another client has them. `sources`: how the events of other servers are
     read, by name.
     """
@@ -47,6 +48,7 @@ class Registry:
     unregistered: Client | None = None
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    refused: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     beyond: LeftAway = field(default_factory=LeftAway)
     taken: Alike = field(default_factory=Alike)
     sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
@@ -72,6 +74,10 @@ class Registry:
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """The registered clients of one issuer by `client_id`, in the order of the file."""
         return self.clients.get(iss, MappingProxyType({}))
+
+    def why_left_out(self, iss: str, client_id: str) -> str | None:
+        """Why a client that is unknown here is in a source all the same; None if no source has it."""
+        return self.faults.get(iss, _NONE).get(client_id) or self.refused.get(iss, _NONE).get(client_id)
 
     def hears(self, iss: str, publisher: str | None, *, vouched: bool = False) -> bool:
         """Whether what an event says of its clients counts. It names where tokens go, and so who gets one.

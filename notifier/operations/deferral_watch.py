@@ -92,8 +92,10 @@ class DeferralWatch:
     def troubles(self) -> Iterator[Trouble]:
         """What is put off now, as far as it is not over."""
         self._forget()
-        for (kind, iss, client_id, _), one in self._open.items():
-            text = one.text if one.hint is None else f"{one.text}; {one.hint.text}"
+        for key, one in self._open.items():
+            kind, iss, client_id, _ = key
+            hint = self._left_out(key) or (one.hint and one.hint.text)
+            text = f"{one.text}; {hint}" if hint else one.text
             yield Trouble(kind=kind, text=text, since=one.since, iss=iss, client_id=client_id, count=one.count)
         for (kind, iss), (since, count) in self._unlisted.items():
             text = f"there are more than {PER_ISSUER} names, of which the others are not listed"
@@ -124,6 +126,8 @@ class DeferralWatch:
             one.clients.add(fact.client_id)
         publisher = fact.publisher if fact.delivery is None else fact.delivery.publisher
         hint, told = ("", False) if one.hint is None else (one.hint.text, one.hint.concerns(publisher))
+        if (why := self._left_out(key)) is not None:
+            hint, told = why, False  # it names settings of ours
         return replace(fact, first=news, hint=hint, hint_for_publisher=told)
 
     def _key(self, fact: Deferred) -> _Key | None:
@@ -176,6 +180,12 @@ class DeferralWatch:
             return False
         self._searches -= 1
         return True
+
+    def _left_out(self, key: _Key) -> str | None:
+        """Why a source has the client, and it is unknown all the same, as the registry is now."""
+        kind, iss, client_id, _ = key
+        why = self._registry().why_left_out(iss, client_id) if kind is TroubleKind.UNKNOWN_CLIENT else None
+        return None if why is None else f"its row is left out: {why}"
 
     def _hint(self, key: _Key) -> Hint | None:
         kind, iss, client_id, _ = key

@@ -130,3 +130,27 @@ def test_what_very_many_rows_may_not_say_is_told_by_kind(folder: Path) -> None:
     assert len(told["notifier.typ"]["first"]) == 100
     assert "and 1,979 more" in told["notifier.typ"]["text"]
     assert max(map(len, (done.stdout, notifier("check", "-c", "n.yaml", cwd=folder).stdout))) < 40_000
+
+
+def test_check_counts_the_clients_that_are_served(folder: Path) -> None:
+    """And says how many rows are left out, with the first reasons: a client of others, one beyond, a wrong address."""
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, issuer, backchannel_logout_uri)")
+        rows = [("shop", ISS, URI), ("shop", OTHER, URI), ("bank", None, URI), ("mail", ISS, "http://x.example.com")]
+        database.executemany("INSERT INTO apps VALUES (?, ?, ?)", [*rows, *((f"b{n}", None, URI) for n in range(9))])
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    source = {"issuer": ISS, "clients": ["shop", "mail"], "sql": sql}
+    _write(folder, {"sources": [source, {"file": "a.yaml"}]}, a=[{"client_id": "a", "issuer": ISS}])
+    done = notifier("check", "-c", "n.yaml", "--json", cwd=folder)
+    assert done.returncode == 0, done.stdout
+    theirs, ours = json.loads(done.stdout)["registry"]
+    assert (theirs["source"], theirs["clients"], theirs["left_out"]) == ("sql", 1, 12)
+    assert sorted(each["count"] for each in theirs["why"]) == [1, 1, 10]
+    assert (ours["clients"], ours["left_out"], ours["why"]) == (1, 0, [])
+    [line] = [
+        line
+        for line in notifier("check", "-c", "n.yaml", cwd=folder).stdout.splitlines()
+        if line.startswith("registry source sql:")
+    ]
+    assert line.startswith("registry source sql: 1 client (12 left out: ")
+    assert "registry.sources (10)" in line

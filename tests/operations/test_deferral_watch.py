@@ -1,5 +1,6 @@
 """What is put off for a cause that somebody must remove is told once, with a hint, until it is over."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,6 +83,24 @@ def test_an_unknown_client_is_told_until_it_is_registered() -> None:
     told.now += KEPT + 3
     assert told.troubles() == []
     assert told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
+
+
+def test_an_unknown_client_whose_row_is_left_out_is_told_so() -> None:
+    """With why, in place of a near name, as long as it is so; to operators, since it names settings of ours."""
+    told = Told()
+    why = "is beyond db (registry source db)"
+    plain = told.registry
+    told.registry = replace(plain, refused={ISS: {"shopp": why}})
+    first = told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT)
+    assert (first.hint, notice(first).text) == (f"its row is left out: {why}", NO_SUCH_CLIENT)
+    [trouble] = told.watch.troubles()
+    assert trouble.text == f"{NO_SUCH_CLIENT}; its row is left out: {why}"
+    told.registry = replace(plain, faults={ISS: {"shopp": "has no address (registry source kc)"}})
+    [trouble] = told.watch.troubles()
+    assert "has no address (registry source kc)" in trouble.text
+    told.registry = plain
+    [trouble] = told.watch.troubles()
+    assert "left out" not in trouble.text
 
 
 def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:

@@ -34,9 +34,11 @@ STRICTER = ("max_age", "sub_only_max_age")
 WITHHELD = "(not kept)"
 """Stands for the value of a member that no list may say: it may be a secret, and is not kept, nor in the cache."""
 _FILE_ONLY = "only a file may say it; it is left away"
+_WIDER = "if it may have this client, add the name to clients of {} in registry.sources"
 _UNKNOWN = "there is no such setting"
 _ON_PAGES = "frontchannel_logout_uri"
 SHOWN = 60  # characters of a name that a row made up
+NAMED = 5  # of a client's aliases
 MOVED = "an address leads to an origin that no file names: `notifier status` says which"
 """A kind of what is left away: `LeftAway`."""
 
@@ -83,11 +85,20 @@ class Authority:
             listed = [named] if isinstance(named, str) else named
             beyond = [iss for iss in listed if iss not in self.issuers] if isinstance(listed, list | tuple) else [named]
             if beyond:
-                return f"is of issuer {str(beyond[0])[:200]}; {source} may speak for {_shown(self.issuers)} alone"
+                return self._of_others(beyond[0], source)
         client_id = row.get("client_id")
         if not isinstance(client_id, str) or self.has(client_id):
             return None
-        return f"is beyond {source}, which may speak of clients {_shown(self.clients or ())} alone"
+        patterns = _shown(self.clients or ())
+        return f"is beyond {source}, which may speak of clients {patterns} alone: {_WIDER.format(source)}"
+
+    def _of_others(self, iss: object, source: str) -> str:
+        bound = f"{source} may speak for {_shown(self.issuers)} alone"
+        if iss == "*" or not isinstance(iss, str):
+            return f'is of issuer {str(iss)[:200]}; {bound}: have the list name an issuer, or none ("*" is for files)'
+        both = ", ".join((*self.issuers, excerpt(iss)))
+        way = f"if it may have this client, write issuers: [{both}] for {source} in registry.sources"
+        return f"is of issuer {str(iss)[:200]}; {bound}: {way}"
 
     def has(self, name: str) -> bool:
         """Whether a client may be called so."""
@@ -118,9 +129,13 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
     aliases = said if isinstance(said, list) else []
     names = within(authority, aliases)
     if authority is not None and len(names) < len(aliases):
-        beyond = excerpt(next(alias for alias in map(str, aliases) if not authority.has(alias)), SHOWN)
+        beyond = [excerpt(alias, SHOWN) for alias in map(str, aliases) if not authority.has(alias)]
+        more = f" and {len(beyond) - NAMED:,} more" if len(beyond) > NAMED else ""
         patterns = _shown(authority.clients or ())
-        left["aliases"] = f"{beyond!r} is beyond the source, which may speak of clients {patterns} alone"
+        left["aliases"] = (
+            f"{', '.join(map(repr, beyond[:NAMED]))}{more} {'is' if len(beyond) == 1 else 'are'} beyond the source,"
+            f" which may speak of clients {patterns} alone (its clients in registry.sources)"
+        )
     if isinstance(uri := row.get(_ON_PAGES), str) and (host := _host(uri)) is not None and host in bounds.own:
         left[_ON_PAGES] = f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
     options = row.get("notifier")

@@ -69,6 +69,7 @@ class RegistryBuilder:
         self._places: dict[tuple[str, str], str] = {}
         self._defaults = settings.registry.defaults
         self._faults: dict[str, dict[str, str]] = {}
+        self._refused: dict[str, dict[str, str]] = {}
         self.beyond = Leaving()
         """What sources may not say of clients, and did."""
 
@@ -85,6 +86,7 @@ class RegistryBuilder:
             grace=self._settings.registry.grace,
             unregistered=self._template,
             faults=self._faults,
+            refused=self._refused,
             beyond=self.beyond.made(),
             sources=compile_sources(self._settings)[0],
         )
@@ -93,6 +95,10 @@ class RegistryBuilder:
         """Take a client out again, and note why it cannot be used."""
         self._clients.get(iss, {}).pop(client_id, None)
         self._faults.setdefault(iss, {})[client_id] = why
+
+    def refuse(self, iss: str, client_id: str, why: str) -> None:
+        """Note why a row is left out whose source may not have that client. Another source may have it."""
+        self._refused.setdefault(iss, {})[client_id] = why
 
     def client(self, iss: str, client_id: str) -> Client | None:
         """The client as it was added."""

@@ -49,6 +49,13 @@ class Layer:
         """Whether settings in a row that names no issuer are about the client of this one."""
         return self.authority is None or (iss in self.authority.issuers and self.beyond(row) is None)
 
+    def refused_at(self, row: Mapping[str, Any], issuers: Sequence[str]) -> Sequence[str]:
+        """The issuers whose client a row means that is beyond its source."""
+        named = row.get("issuer")
+        listed = [named] if isinstance(named, str) else named if isinstance(named, list) else ()
+        bound = () if self.authority is None else self.authority.issuers
+        return [iss for iss in issuers if iss in listed] or [iss for iss in issuers if iss in bound]
+
     def beyond(self, row: Any) -> str | None:
         """Say why the row is about a client that the source may not speak of; None if it may."""
         return (

@@ -103,16 +103,25 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
     """The old registry, with the changed clients as they are in `part`."""
     clients: dict[str, Mapping[str, Client]] = {}
     faults: dict[str, Mapping[str, str]] = {}
+    refused: dict[str, Mapping[str, str]] = {}
     for iss, of_issuer in part.clients.items():
         kept = _copied(old.clients_of(iss))
         for client_id in changed:
             kept.pop(client_id, None)
         kept.update(_copied(of_issuer))
         clients[iss] = MappingProxyType(kept)
-        still = {key: why for key, why in old.faults.get(iss, {}).items() if key not in changed}
-        faults[iss] = still | dict(part.faults.get(iss, {}))
+        faults[iss] = _again(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
+        refused[iss] = _again(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
     beyond = old.beyond.again(part.beyond, changed).made()
-    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, beyond=beyond)
+    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, refused=refused, beyond=beyond)
+
+
+def _again(old: Mapping[str, str], part: Mapping[str, str], changed: set[str]) -> Mapping[str, str]:
+    return {key: why for key, why in old.items() if key not in changed} | dict(part)
+
+
+def _of(layer: Layer, why: str) -> str:
+    return f"{why} (registry source {layer.name})"
 
 
 class _Laying:
@@ -130,6 +139,7 @@ class _Laying:
         self._builder = RegistryBuilder(needs.settings, needs.unsure)
         self._faults: list[Mistake] = []
         self._bounds: dict[str, ListBounds] = {}
+        self._texts: dict[str, str] = {}
 
     def made(self) -> Layered:
         builder = self._builder
@@ -152,7 +162,7 @@ class _Laying:
                 self._faults.append(Mistake(place, fault.text))
                 for iss in layer.left_out_at(fault, self._issuers):
                     if self._builder.client(iss, fault.path) is None:
-                        self._builder.leave_out(iss, fault.path, fault.text)
+                        self._builder.leave_out(iss, fault.path, _of(layer, fault.text))
 
     def _gathered(self) -> dict[Key, _Parts]:
         """The rows of each client, in the order of the layers."""
@@ -168,6 +178,7 @@ class _Laying:
                 issuers = issuers_of(layer, row, self._issuers)
                 if not issuers:
                     self._refuse(layer, index)
+                    self._note_refused(layer, row)
                 for iss in issuers:
                     parts = found.setdefault((iss, row["client_id"]), [])
                     if parts and parts[-1][0] == nth:
@@ -221,6 +232,13 @@ class _Laying:
         else:
             self._builder.mistakes += scratch.mistakes
         scratch.mistakes.clear()
+
+    def _note_refused(self, layer: Layer, row: Any) -> None:
+        """Have whoever asks for the client told why nobody knows it. Many rows share one text."""
+        if isinstance(row, Mapping) and _client_id(row) and (why := layer.beyond(row)) is not None:
+            text = self._texts.setdefault(why, _of(layer, why))
+            for iss in layer.refused_at(row, self._issuers):
+                self._builder.refuse(iss, row["client_id"], text)
 
     def _twice(self, layer: Layer, index: int, first: int, iss: str) -> None:
         text = f"is registered at {iss} already, by {layer.place(first)}; remove one of the two"
@@ -276,7 +294,7 @@ class _Laying:
         said = [Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in wrong]
         client = builder.client(iss, client_id)
         if not kept or client is None or client.told_at is None:
-            builder.leave_out(iss, client_id, "; ".join(map(str, said)))
+            builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, said))))
         self._faults += [Mistake(place_there, str(each)) for each in said]
 
     def _note_moved(self, key: Key, parts: _Parts) -> None:

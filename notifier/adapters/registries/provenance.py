@@ -7,6 +7,7 @@ from notifier.adapters.configuration.loading import Loaded
 from notifier.adapters.registries.authority import bounded, bounds_of
 from notifier.adapters.registries.layer import Key, Layer, keys_of
 from notifier.domain.client_jwks import public_jwks
+from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.presets import PRESETS
 from notifier.settings.clients import ClientMetadata, ClientOptions
@@ -22,6 +23,34 @@ class Value:
     member: str
     value: object
     origin: str
+
+
+@frozen
+class Served:
+    """How many clients a source has in force, how many of its rows are left out, and why."""
+
+    clients: int
+    left_out: int
+    faults: Sequence[Mistake]
+
+
+def served_of(loaded: Loaded, layer: Layer) -> Served:
+    """Count the clients of a source that is no file. A row says nothing in force if it is left out."""
+    issuers, registry = tuple(loaded.settings.issuers), loaded.registry
+    ending = f" of registry source {layer.name}"
+    faults = [each for each in loaded.faults if each.path.partition(".client_id")[0].endswith(ending)]
+    refused = [
+        (layer.place(index), why) for index, row in enumerate(layer.rows) if (why := layer.beyond(row)) is not None
+    ]
+    told = {*refused}
+    wrong = {each.path for each in faults if (each.path, each.text) not in told}
+    kept = {
+        key
+        for key, index in keys_of(layer, issuers)
+        if key[1] in registry.clients_of(key[0]) and layer.place(index) not in wrong
+    }
+    clients = len({client_id for _, client_id in kept})
+    return Served(clients=clients, left_out=len(refused) + len(wrong), faults=faults)
 
 
 def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]:

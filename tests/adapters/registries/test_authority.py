@@ -196,6 +196,41 @@ def test_patterns_bound_the_clients_of_a_list(tmp_path: Path) -> None:
     assert len(made.faults) == 2
 
 
+def test_a_row_that_is_left_out_names_the_line_to_write(tmp_path: Path) -> None:
+    """The source, its bound, and the setting that widens it."""
+    rows = [row(issuer=TWO), row("all", issuer="*"), row("bank")]
+    made = laid(tmp_path, of_list(*rows, issuer=ONE, clients=["shop", "all"]))
+    other, everybody, beyond = (each.text for each in made.faults)
+    assert other == (
+        f"is of issuer {TWO}; db may speak for {ONE} alone: if it may have this client, write issuers: [{ONE}, {TWO}]"
+        " for db in registry.sources"
+    )
+    assert everybody == (
+        f'is of issuer *; db may speak for {ONE} alone: have the list name an issuer, or none ("*" is for files)'
+    )
+    assert beyond == (
+        "is beyond db, which may speak of clients shop, all alone: if it may have this client, add the name to clients"
+        " of db in registry.sources"
+    )
+
+
+def test_whoever_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) -> None:
+    """At the issuer that its row names; until the row goes. It takes the client from no other source."""
+    bad = of_list(row(issuer=TWO), row("bank"), row("other"), row("typo", issuer=THREE), issuer=ONE, clients=["[!b]*"])
+    honest = of_list(row(), name="honest", issuer=TWO)
+    made = laid(tmp_path, bad, honest)
+    assert {iss: {*left} for iss, left in made.registry.refused.items() if left} == {
+        ONE: {"bank", "typo"},
+        TWO: {"shop"},
+    }
+    assert (made.registry.why_left_out(ONE, "bank") or "").endswith("in registry.sources (registry source db)")
+    assert shop(made, TWO).backchannel_logout_uri == HOOK
+    better = replace(bad, rows=[each for each in bad.rows if each["client_id"] != "bank"])
+    again = lay_again(needs(tmp_path), made.registry, [bad, honest], 0, better, lambda: None)
+    assert again.registry.why_left_out(ONE, "bank") is None
+    assert again.registry.why_left_out(TWO, "shop") is not None
+
+
 def test_settings_alone_are_bounded_too(tmp_path: Path) -> None:
     """A list of one issuer pauses no client of another."""
     made = laid(
@@ -325,12 +360,16 @@ def test_an_alias_of_a_file_is_taken_by_no_list_before_it(tmp_path: Path) -> Non
 
 def test_patterns_bound_the_aliases_of_a_list(tmp_path: Path) -> None:
     """An alias is a name of a client, too: events that name it would go to an address of the list's choice."""
-    bounded_ = of_list(row("shop-1", aliases=["shop-one", "bank"]), issuer=ONE, clients=["shop-*"])
+    aliases = ["shop-one", "bank", *(f"n{nth}" for nth in range(300))]
+    bounded_ = of_list(row("shop-1", aliases=aliases), issuer=ONE, clients=["shop-*"])
     made = laid(tmp_path, bounded_)
     assert made.registry.resolve(ONE, "shop-one", None) is not None
     assert made.registry.resolve(ONE, "bank", None) is None
     [said] = told(made)
-    assert said.startswith("client 'shop-1' of registry source db: aliases: 'bank' is beyond the source")
+    assert said == (
+        "client 'shop-1' of registry source db: aliases: 'bank', 'n0', 'n1', 'n2', 'n3' and 296 more are beyond the"
+        " source, which may speak of clients shop-* alone (its clients in registry.sources)"
+    )
 
 
 def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_readers_own_faults_are_told(tmp_path: Path) -> None:
     """A client that its reader could not use is known as such, unless another source has it."""
     faults = [Mistake("bad", "its address holds ${x}"), Mistake("mended", "its address holds ${x}")]
     laid = lay(needs(tmp_path), [remote(row(), faults=faults), file(row("mended"))])
-    assert laid.registry.faults[ONE] == {"bad": "its address holds ${x}"}
+    assert laid.registry.faults[ONE] == {"bad": "its address holds ${x} (registry source db)"}
     assert set(clients(laid)) == {"shop", "mended"}
 
 
@@ -207,6 +207,7 @@ def test_a_refresh_makes_what_a_whole_reading_makes(tmp_path: Path) -> None:
         for iss in (ONE, TWO):
             assert dict(registry.clients_of(iss)) == dict(whole.clients_of(iss))
             assert registry.faults.get(iss, {}) == whole.faults.get(iss, {})
+            assert registry.refused.get(iss, {}) == whole.refused.get(iss, {})
             assert registry.aliases.get(iss, {}) == whole.aliases.get(iss, {})
 
 
