@@ -207,18 +207,6 @@ def _in_words(summary: dict[str, Any]) -> str:
                 why.append("for the others see the warnings")
             notes.append(f"{source['left_out']:,} left out: {'; '.join(why)}")
         aside = f" ({'; '.join(notes)})" if notes else ""
-        lines.append(f"  {counted(issuer['clients'], 'client')}{aside}")
-    for source in summary["registry"]:
-        notes = ["from the cache"] if source["cached"] else []
-        if source["left_out"]:
-            why = "; ".join(f"{each['text']}{_times(each['count'])}" for each in source["why"])
-            more = (
-                "; and others, see the warnings"
-                if sum(each["count"] for each in source["why"]) < source["left_out"]
-                else ""
-            )
-            notes.append(f"{source['left_out']:,} left out: {why}{more}")
-        aside = f" ({'; '.join(notes)})" if notes else ""
         lines.append(f"registry source {source['source']}: {counted(source['clients'], 'client')}{aside}")
     for name, each in summary["sources"].items():
         lines.append(f"source {name}: may end sessions at {', '.join(each['speaks_for'])}")
