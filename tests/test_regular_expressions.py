@@ -32,7 +32,6 @@ LISTED = {
     "adapters/http/json_parts.py: _BLANKS": Worst("", " ", "x"),
     "adapters/http/json_parts.py: _MARKS": Worst("", '\\"', "["),
     "adapters/queues/rabbitmq/delays.py: _NO_HOPS": Worst("", '"schedule":{"due":1'),
-    r"adapters/queues/rabbitmq/expiry.py: (\d+)\.(\d+)": Worst("", "1"),
     "adapters/queues/rabbitmq/source_bindings.py: _MISSING_QUEUE": Worst("", "no queue "),
     "adapters/queues/rabbitmq/source_bindings.py: _REFUSED_USER": Worst("", "refused for user "),
     "adapters/queues/rabbitmq/wire/decoding.py: _OF_SOURCE": Worst("", ".source.a", "."),
@@ -57,6 +56,7 @@ LISTED = {
     r"domain/issuer_document.py: (?i)\bno-(cache|store)\b": Worst("", "no-caches "),
     "domain/issuer_document.py: [0-9]{1,10}": Worst("", "1"),
     "domain/moment.py: _RFC_3339": Worst("2026-01-01T00:00:00.", "1"),
+    r"domain/queue_state.py: (\d{1,9})\.(\d{1,9})": Worst("", "1"),
     r"domain/redaction.py: ([Bb]earer +)[A-Za-z0-9._~+/=-]+": Worst("", "Bearer  ", '"'),
     r"domain/redaction.py: -----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)": Worst(
         "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----BEGIN "
@@ -73,7 +73,6 @@ LISTED = {
     "domain/upstream_token.py: _UNFIT": Worst("", "a"),
     "domain/validation.py: ^(Input|Value|Datetime|String|List) should ": Worst("", "Input shoul"),
     "operations/deferral_watch.py: _HOURS": Worst("", "1.1 "),
-    r"operations/doctor_queue.py: (\d+)\.(\d+)": Worst("", "1"),
     "operations/event_file.py: _PLACE": Worst("", " at line 1 "),
     "operations/runbook.py: _HEADING": Worst("", "\n## "),
     "publisher/address.py: _HOST": Worst("", "a", ":"),

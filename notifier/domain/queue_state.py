@@ -1,5 +1,6 @@
 """What a look at the queue finds, for `notifier status` and `notifier doctor`. A look changes nothing."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,3 +64,9 @@ class FileState:
     size: int | None
     worker: bool
     fault: str | None = None
+
+
+def release_of(version: str) -> tuple[int, int]:
+    """The release of a broker that says this version: its first two numbers; (0, 0) if it says none."""
+    found = re.match(r"(\d{1,9})\.(\d{1,9})", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

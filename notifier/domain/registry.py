@@ -3,6 +3,7 @@
 A client is looked up at every attempt, so that a corrected registration also applies to deliveries that wait.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -17,6 +18,9 @@ from notifier.domain.source import Source
 
 InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
 """From whom an event's own members of a client count, such as its address."""
+
+ENDLESS = math.inf
+"""The `grace` while a registry source has no answer: an unknown client may be one of its, so nobody is given up."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from notifier.domain.errors import QueueError
 from notifier.domain.frozen import replace
-from notifier.domain.queue_state import BrokerState, FileState
+from notifier.domain.queue_state import BrokerState, FileState, release_of
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
 from notifier.operations.queue_port import Queue
 
@@ -63,9 +63,7 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
 
 
 def _version(state: BrokerState, host: str) -> Finding:
-    found = re.match(r"(\d+)\.(\d+)", state.version)
-    version = (int(found[1]), int(found[2])) if found else (0, 0)
-    if TESTED[0] <= version <= TESTED[1]:
+    if TESTED[0] <= release_of(state.version) <= TESTED[1]:
         return ok(Area.QUEUE, host, f"connected to RabbitMQ {state.version}")
     advice = "use RabbitMQ 3.10 to 4.x, or run all tests on it: NOTIFIER_TEST_AMQP_URL=… make test-all"
     return warning(Area.QUEUE, host, f"is version {state.version or 'unknown'}, for which this was not tested", advice)

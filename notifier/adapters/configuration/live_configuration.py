@@ -5,7 +5,6 @@ so. Issuers, keys, clients, tokens, and the defaults that clients inherit take e
 restart are logged.
 """
 
-import math
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from notifier.domain.client import Algorithm, Client
 from notifier.domain.client_rows import SourceAnswer, Taken
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.published_keys import Signing
-from notifier.domain.registry import Registry
+from notifier.domain.registry import ENDLESS, Registry
 from notifier.domain.registry_checks import too_much_lost
 
 PAUSE = 0.001  # seconds between two parts of a refresh, in which the event loop runs
@@ -139,8 +138,7 @@ class LiveConfiguration:
         still = _still(now.faults, laid.registry)
         old = _clients_of(now.registry)
         layers = [guarded.layer if place == nth else layer for place, layer in enumerate(now.layers)]
-        # While a source has no answer, an unknown client may be one of its: none is given up.
-        grace = laid.registry.grace if all(layer.read for layer in layers) else math.inf
+        grace = laid.registry.grace if all(layer.read for layer in layers) else ENDLESS
         self.now = replace(now, registry=replace(laid.registry, grace=grace), layers=layers, faults=(*still, *new))
         del now, laid, guarded
         _free(old)

@@ -16,7 +16,7 @@ import base64
 import time
 from collections.abc import Callable, Iterator, Mapping
 from math import ceil
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from notifier.adapters.http.json_parts import Bounds, OutOfBounds
@@ -33,7 +33,6 @@ from notifier.settings.list_settings import Wso2Settings
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE = 100
-_BEYOND = " beyond"  # in place of what the list says of an application that goes beyond a bound; no such member comes
 AT_A_TIME = 4
 _SCOPE = "internal_application_mgt_view (Console → the user's role → Application Management, view)"
 _ADVICE = {
@@ -43,11 +42,15 @@ _ADVICE = {
 }
 
 
+_Item: TypeAlias = Mapping[str, Any] | OutOfBounds
+"""What the list says of an application. The latter: it goes beyond a bound, and was not read."""
+
+
 @frozen
 class _Learnt:
     """What an application said of itself at `at`, and what the list said of it then. `said`: None if it is not OIDC."""
 
-    listed: Mapping[str, Any]
+    listed: _Item
     said: Row | Mistake | None
     at: float
 
@@ -88,9 +91,9 @@ class Wso2Reader:
         await gathering.add_all(self._learnt[name].said for name in listed if self._learnt[name].said is not None)
         return gathering.answer(at)
 
-    async def _list(self, server: Web, headers: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
-        """What the list says of each application, by its UUID."""
-        listed: dict[str, Mapping[str, Any]] = {}
+    async def _list(self, server: Web, headers: Mapping[str, str]) -> dict[str, _Item]:
+        """What the list says of each application, by its UUID. One beyond a bound is known by its place in the list."""
+        listed: dict[str, _Item] = {}
         pages = ShiftingPages(PAGE)
         while pages.first is not None:
             query = f"limit={PAGE}&offset={pages.first}&attributes=clientId"
@@ -98,32 +101,31 @@ class Wso2Reader:
             found = answer.content.get("applications") if isinstance(answer.content, dict) else None
             if not isinstance(found, list) and pages.first:
                 found = []  # some versions leave it out past the end
-            if isinstance(found, list):
-                found = [_placed(each, pages.first + nth) for nth, each in enumerate(found)]
-            if not isinstance(found, list) or not all(_named(each) for each in found):
+            if not isinstance(found, list) or not all(map(_is_known, found)):
                 raise SourceFault("its list of applications is not a list; is `url` that of a WSO2 Identity Server?")
             if not found and not listed:
                 raise SourceFault(f"its list has no application, which cannot be: give the permission {_SCOPE}")
-            if pages.take([each["id"] for each in found]):
-                listed |= {each["id"]: each for each in found}
+            names = [_name(each, pages.first + nth) for nth, each in enumerate(found)]
+            if pages.take(names):
+                listed |= dict(zip(names, found, strict=True))
             if pages.stuck:
                 raise SourceFault("its list of applications changes faster than it can be read")
         return listed
 
-    def _due(self, listed: Mapping[str, Mapping[str, Any]], tick: float) -> list[str]:
+    def _due(self, listed: Mapping[str, _Item], tick: float) -> list[str]:
         """The applications to ask now."""
         new = [name for name, item in listed.items() if self._unsure(name, item)]
         share = ceil(len(listed) * min(1.0, (tick - self._last_tick) / self._settings.recheck))
         known = sorted(listed.keys() - set(new), key=lambda name: self._learnt[name].at)
         return new + known[:share]
 
-    def _unsure(self, name: str, item: Mapping[str, Any]) -> bool:
+    def _unsure(self, name: str, item: _Item) -> bool:
         """True if the application is new, changed in the list, or could not be read."""
         learnt = self._learnt.get(name)
         return learnt is None or learnt.listed != item or isinstance(learnt.said, Mistake)
 
     async def _learn(
-        self, server: Web, headers: Mapping[str, str], listed: Mapping[str, Mapping[str, Any]], due: list[str]
+        self, server: Web, headers: Mapping[str, str], listed: Mapping[str, _Item], due: list[str]
     ) -> None:
         """Ask these applications, a few at a time. Raises the first SourceFault; what was learnt until then stays."""
 
@@ -145,11 +147,11 @@ class Wso2Reader:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _application(
-        self, server: Web, headers: Mapping[str, str], name: str, item: Mapping[str, Any]
+        self, server: Web, headers: Mapping[str, str], name: str, item: _Item
     ) -> Row | Mistake | None:
+        if isinstance(item, OutOfBounds):
+            return Mistake(name, item.text)
         url = f"{self._settings.url}/api/server/v1/applications/{quote(name, safe='')}/inbound-protocols/oidc"
-        if (beyond := item.get(_BEYOND)) is not None:
-            return Mistake(name, beyond)
         try:
             answer = await ask(server, url, headers, _ADVICE, expected=(404, 500))
         except AnswerFault as fault:
@@ -163,13 +165,14 @@ class Wso2Reader:
         return _row(name, item, answer.content) if answer.content.get("clientId") else None
 
 
-def _placed(application: Any, place: int) -> Any:
-    """Name one that goes beyond a bound by its place in the list, so that all others are read."""
-    return {"id": f"[{place}]", _BEYOND: application.text} if isinstance(application, OutOfBounds) else application
-
-
-def _named(application: Any) -> bool:
+def _is_known(application: Any) -> bool:
+    if isinstance(application, OutOfBounds):
+        return True
     return isinstance(application, dict) and isinstance(application.get("id"), str)
+
+
+def _name(application: _Item, place: int) -> str:
+    return f"[{place}]" if isinstance(application, OutOfBounds) else str(application["id"])
 
 
 def _basic(settings: Wso2Settings) -> dict[str, str]:

@@ -7,7 +7,6 @@ cannot be off.
 """
 
 import asyncio
-import re
 import secrets
 
 import aiormq
@@ -24,6 +23,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
 )
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.domain.errors import QueueError, QueueUnavailable
+from notifier.domain.queue_state import release_of
 
 FLAG_REQUIRED = (3, 12)  # the first version that does not start without the flag
 TRIES = 8  # with the flag the second or third message is refused
@@ -78,8 +78,7 @@ async def keeps_expired(connection: Connection, prefix: str) -> bool:
 
 
 def _cannot_be_off(connection: Connection) -> bool:
-    found = re.match(r"(\d+)\.(\d+)", str(underlay_of(connection).server_properties.get("version", "")))
-    return found is not None and (int(found[1]), int(found[2])) >= FLAG_REQUIRED
+    return release_of(str(underlay_of(connection).server_properties.get("version", ""))) >= FLAG_REQUIRED
 
 
 async def _fills_up(channel: aiormq.Channel, name: str) -> bool:
