@@ -184,9 +184,10 @@ async def read_upstream_keys(
         return UnreadDocument(text=f"its metadata at {settings.metadata} name no jwks_uri")
     policy = found_egress(egress, uri, settings.metadata, settings.issuer)
     found = await read(uri, egress=policy)
-    if isinstance(found, UnreadDocument) and policy is egress:
-        way_out = "if you mean that address, write it as jwks_uri"
-        return UnreadDocument(text=f"{found.text} (the jwks_uri of its metadata, {uri!r:.200}; {way_out})")
+    if isinstance(found, UnreadDocument):
+        way_out = "; if you mean that address, write it as jwks_uri" if policy is egress else ""
+        text = f"the jwks_uri of its metadata at {settings.metadata}, {uri!r:.200}: {found.text}{way_out}"
+        return UnreadDocument(text=text)
     return found
 
 

@@ -251,7 +251,10 @@ async def test_discovery_opens_no_way_to_addresses_that_the_operator_did_not_nam
         refused = await keys(f"{other.base}/jwks", closed)
         assert isinstance(refused, UnreadDocument)
         assert "is loopback, not public" in refused.text
-        assert f"jwks_uri of its metadata, '{other.base}/jwks'; if you mean that address, write it" in refused.text
+        assert refused.text.startswith(
+            f"the jwks_uri of its metadata at {own.base}{configuration}, '{other.base}/jwks': "
+        )
+        assert refused.text.endswith("; if you mean that address, write it as jwks_uri")
         assert asked == [own.base + configuration]
         assert isinstance(await keys(f"{other.base}/jwks", closed, jwks_uri=f"{other.base}/jwks"), IssuerDocument)
         allowed = EgressPolicy(allow_http=True, allow=(ip_network("127.0.0.0/8"),))

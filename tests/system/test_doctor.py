@@ -9,13 +9,15 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from aiohttp import web
+from cryptography.fernet import Fernet
 
 from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
+from tests.adapters.security_events.transmitter import key, public
 from tests.receivers import Receiver
 from tests.system.command import notifier
 from tests.system.loopback import LoopbackServer
-from tests.system.site import Site, client
+from tests.system.site import ISSUER, Site, client
 
 
 @asynccontextmanager
@@ -70,3 +72,33 @@ async def test_all_is_well_until_the_key_goes(tmp_path: Path) -> None:
         offline = await run(site, "--offline")
         assert offline.returncode == 0
         assert "keys" not in offline.stdout.splitlines()
+
+
+async def test_a_key_set_inside_our_network_that_an_upstream_names_is_not_read(tmp_path: Path) -> None:
+    """Nor by a worker. The finding names the address, who named it, and the setting for one that is meant."""
+    own: dict[str, Any] = {}
+    inside = {"/jwks": {"keys": [public(key("P-256"))]}}
+    async with issuer(own) as iss, issuer(inside) as other:
+        own["/.well-known/openid-configuration"] = {"issuer": iss, "jwks_uri": f"{other}/jwks"}
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+        (tmp_path / "web.keys").chmod(0o600)
+        site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys"}
+        site.config["egress"] = {"allow_http": True}
+        login = {"issuer": iss, "client_id": "notifier", "iss": ISSUER, "resolve": {"same_sub": {"prefix": "op|"}}}
+        site.config["upstreams"] = {"login": login}
+        site.write_clients([])
+        site.write()
+
+        async def said() -> dict[str, Any]:
+            findings = json.loads((await run(site, "--json")).stdout)
+            return next(each for each in findings if each["subject"] == "upstreams.login")
+
+        refused = await said()
+        assert refused["level"] == "failed"
+        by = f"the jwks_uri of its metadata at {iss}/.well-known/openid-configuration, '{other}/jwks'"
+        assert refused["text"].startswith(f"the JWK Set could not be read: {by}: address 127.0.0.1 is loopback")
+        assert refused["text"].endswith("; if you mean that address, write it as jwks_uri")
+        login["jwks_uri"] = f"{other}/jwks"
+        site.write()
+        assert (await said())["text"] == "1 key for its tokens can be read"
