@@ -1,0 +1,44 @@
+"""A list has a client that its source may not have: whoever asks for it hears why, and which setting lets it in."""
+
+import asyncio
+from pathlib import Path
+
+from aiohttp import web
+
+from tests.adapters.registries.list_server import page, serving
+from tests.system.clients import Clients
+from tests.system.command import notifier
+from tests.system.site import ISSUER, Site, client
+from tests.system.worker_process import worker
+
+
+async def test_who_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) -> None:
+    """By the log, `status`, `check` and `clients show`. Once the setting lets it in, what waited is delivered."""
+    async with Clients() as clients:
+
+        async def listed(_request: web.Request) -> web.Response:
+            return page([client(name, clients.url(name)) for name in ("shop", "bank")])
+
+        async with serving(listed) as url:
+            site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+            source = {"name": "theirs", "issuer": ISSUER, "clients": ["shop"], "http": {"url": f"{url}/clients"}}
+            site.config["registry"] = {"grace": "5m", "sources": [source]}
+            site.write()
+
+            async def run(*words: str) -> str:
+                done = await asyncio.to_thread(notifier, *words, "-c", site.file, cwd=tmp_path)
+                return done.stdout + done.stderr
+
+            async with worker(site) as running:
+                told = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["bank"]}
+                assert (await running.post(told))[0] == 202
+                why = "add the name to clients of theirs in registry.sources"
+                deferral = await running.until_said("deferral")
+                assert deferral["hint"].startswith("its row is left out: is beyond theirs")
+                for words in (["status", "--json"], ["check", "--json"], ["clients", "show", "bank"]):
+                    assert why in await run(*words), words
+                assert "1 client (1 left out: is beyond theirs" in await run("check")
+                source["clients"] = ["shop", "bank"]
+                site.write()
+                await running.until_said("reloaded")
+                await clients.until_told("bank", ["s1"])
