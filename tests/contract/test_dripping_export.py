@@ -10,13 +10,11 @@ import pytest
 
 from notifier.domain.dead_letter import bury_raw
 from notifier.domain.errors import Mistake
-from notifier.domain.letter_filter import LetterFilter
 from notifier.domain.message import DEAD, Lane, Message
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.dead_letter_listing import DeadLetters
-from notifier.operations.dead_letter_repair import discard
 from notifier.operations.queue_port import Queue
 from notifier.server.authorization import Authorization
 from notifier.server.listener import Listener, listen
@@ -24,7 +22,7 @@ from notifier.server.operators import dead_letter_routes
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
 from notifier.server.publishers.event_requests import ApiSources
 from notifier.server.publishers.events import api_app
-from tests.contract.letters import RULES, bury, course
+from tests.contract.letters import RULES, bury
 from tests.contract.queues import ready
 
 pytestmark = pytest.mark.full
@@ -32,7 +30,6 @@ pytestmark = pytest.mark.full
 COUNT, SIZE = 150, 100_000  # more than the sockets on either side hold
 WITHIN = 1.0  # seconds
 EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take 15 s
-ALL = LetterFilter()
 
 
 @pytest.fixture
@@ -95,20 +92,6 @@ async def test_a_repair_waits_for_no_dripping_reader(queue: Queue, api: Listener
         for count, last in await asyncio.gather(*dripping):
             assert count < COUNT * SIZE
             assert not last.endswith(b"0\r\n\r\n")  # half an export does not look like a whole one
-    await ready(queue, DEAD, COUNT - 5)
-
-
-async def test_a_repair_of_another_process_waits_no_longer_either(
-    queue: Queue, letters: DeadLetters, api: Listener
-) -> None:
-    """Whoever has the letters there, they are free again when the reader's time is over."""
-    async with asyncio.timeout(60):
-        has_them = asyncio.Event()
-        dripping = asyncio.create_task(drip(api, has_them))
-        await has_them.wait()
-        account = await discard(letters, ALL, course(limit=5))
-        assert account.done == 5
-        await dripping
     await ready(queue, DEAD, COUNT - 5)
 
 

@@ -47,19 +47,6 @@ async def test_the_oldest_are_fetched_first(place: Place) -> None:
     assert list(await queue.fetch(bucket, 2)) == []
 
 
-async def test_fetched_and_acked_is_gone(place: Place) -> None:
-    """No later worker finds it, neither in the bucket nor among the retries."""
-    queue, _ = await place.consume()
-    bucket = await park(queue, SHOP, *"abc")
-    for message in await queue.fetch(bucket, 3):
-        queue.ack(message)
-    await queue.close()
-    queue, inbox = await place.consume()
-    assert list(await queue.fetch(bucket, 1)) == []
-    await queue.publish(Lane.RETRIES, outgoing("behind"))
-    assert names([await inbox.next()]) == ["behind"]
-
-
 async def test_fetched_and_not_acked_comes_again(place: Place) -> None:
     """After the worker is gone, oldest first, and it says how often it did; what was never fetched comes as new."""
     queue, _ = await place.consume()
@@ -67,6 +54,7 @@ async def test_fetched_and_not_acked_comes_again(place: Place) -> None:
     a, b, c = await queue.fetch(bucket, 3)
     queue.ack(b)
     await queue.close()
+    await parked(await place.open(), {bucket: 3})
     queue, inbox = await place.consume()
     counts = {message.message_id: message.delivery_count for message in await again(queue, inbox, bucket, 3)}
     assert counts == {"a": 1, "c": 1, "d": 0}
@@ -75,18 +63,6 @@ async def test_fetched_and_not_acked_comes_again(place: Place) -> None:
     await queue.close()
     queue, inbox = await place.consume()
     assert sorted(map(str, names(await again(queue, inbox, bucket, 3)))) == ["a", "c", "d"]
-
-
-async def test_what_nobody_fetched_outlives_the_worker(place: Place) -> None:
-    """A visitor sees how many wait; the next worker gets them all."""
-    queue, _ = await place.consume()
-    bucket = await park(queue, SHOP, *"ab")
-    await queue.close()
-    visitor = await place.open()
-    await parked(visitor, {bucket: 2})
-    await visitor.close()
-    queue, inbox = await place.consume()
-    assert names(await again(queue, inbox, bucket, 2)) == ["a", "b"]
 
 
 async def test_each_client_finds_its_own(place: Place) -> None:

@@ -11,7 +11,6 @@ from notifier.adapters.queues.rabbitmq import connection, publishing, side_chann
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, verify_topology
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
-from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.fate import ClientChange, ClientNotice
 from notifier.domain.message import DEAD, Lane
@@ -222,34 +221,3 @@ async def test_what_a_user_may_do_is_told_for_each_of_the_three(humble: str, mod
     await asyncio.to_thread(module_node.ctl, "set_permissions", "humble", r"^doctored\.", "^$", "^$")
     state = await examine_broker(rabbit_options(humble, "doctored"))
     assert (state.may_configure, state.may_write, state.may_read) == (True, False, False)
-
-
-@pytest.mark.full
-async def test_a_killed_broker_loses_nothing_confirmed(
-    worker: OpenWorker, module_node: RabbitmqNode, amqp_url: str
-) -> None:
-    """Power cut and restart in the middle of publishing: everything confirmed comes, without anybody's doing."""
-    options = rabbit_options(amqp_url, "settled")
-    await declare_topology(options, Settling(seconds=2.0))
-    queue, inbox = await worker(prefix="settled"), Inbox()
-    confirmed: set[str] = set()
-
-    async def publish(name: str) -> None:
-        await publish_until_durable(queue, Lane.BULK, outgoing(name))
-        confirmed.add(name)
-        if len(confirmed) == 200:
-            module_node.kill()  # here, so that no more is sent before
-
-    publishing = [asyncio.ensure_future(publish(str(count))) for count in range(2000)]
-    await eventually(lambda: not module_node.running)
-    await eventually(lambda: not queue.status().connected)
-    before = len(confirmed)
-    await queue.consume(inbox)
-    await asyncio.to_thread(module_node.start)
-    await asyncio.gather(*publishing)
-    assert 200 <= before < 2000
-    missing = {str(count) for count in range(2000)}
-    while missing:
-        message = await inbox.next()
-        missing.discard(message.message_id or "")
-        queue.ack(message)

@@ -4,7 +4,6 @@ The exchanges are made as others make them: MassTransit's as durable fanouts, wi
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,14 +23,10 @@ from notifier.adapters.queues.rabbitmq.administration import (
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.topology import topology_of
-from notifier.domain.errors import MalformedEvent
 from notifier.domain.found import Found
-from notifier.domain.frozen import replace
 from notifier.domain.message import DEAD, Binding, Lane, Message
-from notifier.domain.source import Source
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.queues import Inbox, ready
-from tests.domain.source_documents import ISS, RECORDED, recorded, source, translated
 from tests.rabbit_options import rabbit_options
 from tests.system.waiting import until
 
@@ -165,34 +160,6 @@ async def test_the_queue_says_the_source(at_work: tuple[RabbitQueue, Inbox], oth
     came = sorted(((message.source, message.body) for message in await inbox.some(3)), key=str)
     assert came == [("kc", b"both"), ("twin", b"both"), ("twin", b"one")]
     assert inbox.empty()
-
-
-@pytest.mark.parametrize("preset", ["duende", "identityserver4_v3", "keycloak_rabbitmq"])
-async def test_recorded_messages_come_through_unchanged(
-    at_work: tuple[RabbitQueue, Inbox], others: Others, preset: str
-) -> None:
-    """What a broker hands over of each recorded message becomes what the record itself becomes."""
-    queue, inbox = at_work
-    await others.exchange("context")
-    await bound(queue)
-    by = source(preset=preset, issuer=ISS)
-    for path in sorted((RECORDED / preset).glob("*.json")):
-        record = recorded(path)
-        properties = json.loads(path.read_text())["properties"]
-        known = {name: properties[name] for name in ("content_type", "message_id", "app_id") if name in properties}
-        headers: Any = dict(record.headers)
-        await others.publish("context", record.body, headers=headers, **known)
-        # aiormq makes up a `message_id` where there is none; the broker checks the user.
-        came = replace(await inbox.next(), source=record.source, message_id=record.message_id, user_id=record.user_id)
-        assert became(by, came) == became(by, record), path.name
-
-
-def became(by: Source, message: Message) -> object:
-    """Its events, or why there are none."""
-    try:
-        return translated(by, message)
-    except MalformedEvent as malformed:
-        return malformed.mistakes
 
 
 async def test_what_claims_to_be_something_else(
