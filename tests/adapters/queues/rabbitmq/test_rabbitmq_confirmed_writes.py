@@ -48,18 +48,6 @@ def begin(
     return writes.write(publish)
 
 
-async def test_all_are_confirmed_and_keep_their_order(amqp_url: str) -> None:
-    """Empty ones, and ones of several frames, among them."""
-    bodies = [b"", b"x" * 400_000, *(b"%d" % number for number in range(500))]
-    async with writes_to(amqp_url) as (writes, queue):
-        under_way = [begin(writes, queue, body, f"m{number}") for number, body in enumerate(bodies)]
-        async with asyncio.timeout(30):
-            await asyncio.gather(*under_way)
-        channel = writes._channel
-        for body in bodies:
-            assert (await channel.basic_get(queue, no_ack=True)).body == body
-
-
 async def test_a_patient_one_waits_for_others_but_not_for_long(amqp_url: str) -> None:
     """Alone it is written all the same, and the next that cannot wait takes it along, in order."""
     async with writes_to(amqp_url) as (writes, queue):

@@ -298,16 +298,6 @@ async def test_what_comes_due_while_the_lane_is_full(file: Path) -> None:
     await queue.close()
 
 
-async def test_a_backlog_keeps_its_order(place: Place) -> None:
-    """Many more messages than fit one turn or the prefetch come in the order in which they were sent."""
-    queue = await place.open(prefetch={Lane.EVENTS: 300})
-    sent = [f"m-{number}" for number in range(2000)]
-    await asyncio.gather(*(queue.publish(Lane.EVENTS, outgoing(name)) for name in sent))
-    inbox = Inbox(on_take=queue.ack)
-    await queue.consume(inbox)
-    assert names(await inbox.some(2000)) == sent
-
-
 @pytest.mark.parametrize("text", ["a\0b", "ü\N{GRINNING FACE}\u2028'\"", "x" * 5000])
 async def test_any_text_survives(place: Place, text: str) -> None:
     """Ids and headers may hold whatever text a publisher could think of."""
