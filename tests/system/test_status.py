@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import subprocess
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,10 +11,6 @@ from typing import Any
 
 from aiohttp import web
 
-from notifier.adapters.configuration.config_file import read_part
-from notifier.app import build_queue
-from notifier.operations.own_state import look_from_outside
-from notifier.operations.service_status import ServiceStatus
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client
@@ -126,27 +121,3 @@ async def the_command_line_names_them(site: Site, hints: Sequence[str]) -> None:
 
 def _tells(hint: str, answer: tuple[int, Any]) -> bool:
     return hint in [each.get("hint") for each in answer[1]["groups"]]
-
-
-async def test_all_workers_are_asked_and_summed_up(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """Whichever of them is asked over HTTP, and at the command line."""
-    async with Clients(judge) as clients:
-        site = site_of(tmp_path, clients, amqp_url, prefix)
-        async with worker(site) as first, worker(site) as second:
-            for each in (first, second):
-                await each.until_said("replying")
-            for _ in range(10):
-                await first.post({**EVENT, "clients": ["shop"]})
-            for each in (first, second):
-                await until(
-                    lambda each=each: status(each),  # type: ignore[misc]
-                    lambda answer: (answer[1]["workers"]["answered"], told(answer[1]).get("shop")) == (2, (10, None)),
-                )
-            settings = read_part(site.file, {}, {"queue"}).settings.queue
-
-            async def look() -> ServiceStatus:
-                return await look_from_outside(build_queue(settings), time.time)
-
-            seen = await until(look, lambda seen: len(seen.workers) == 2)
-            assert seen.seen == 2
-            assert [each.delivered for each in seen.clients] == [10]

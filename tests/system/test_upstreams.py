@@ -2,15 +2,12 @@
 
 import asyncio
 import json
-import os
-import signal
 import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet
 
@@ -111,42 +108,6 @@ def sign_in(database: Path, *rows: tuple[str, str, str, str | None]) -> None:
         connection.execute("CREATE TABLE sessions (upstream_sid, sub, sid, clients)")
         connection.executemany("INSERT INTO sessions VALUES (?, ?, ?, ?)", rows)
     connection.close()
-
-
-@pytest.mark.parametrize("place", ["rabbitmq", pytest.param("sqlite", marks=pytest.mark.full)], indirect=True)
-async def test_nothing_is_lost_while_the_sessions_cannot_be_read_and_the_worker_is_killed(
-    tmp_path: Path, place: tuple[str, str]
-) -> None:
-    """The upstream sends once, and is answered 200. The database comes back after the worker was killed."""
-    database = tmp_path / "sessions.db"
-    query = "SELECT sub, sid, clients FROM sessions WHERE upstream_sid = :sid"
-    async with Clients() as clients, LoopbackServer(published) as upstream:
-        sql = {"url": f"sqlite:///{database}", "query": query}
-        login = {"issuer": upstream.base, "client_id": "notifier", "iss": ISSUER, "resolve": {"sql": sql}}
-        site = installation(tmp_path, place, clients, login=login)
-        async with worker(site) as running:
-            await running.until_ready()
-            form = {"logout_token": token(upstream.base, sid="raw-sid-88").decode()}
-            assert await send(running, "login", form) == (200, None)
-            away = await running.until_said("upstream_sessions_away")
-            assert (away["upstream"], "unable to open database file" in away["reason"]) == ("login", True)
-            os.kill(running.pid, signal.SIGKILL)
-        assert not [secret for secret in SECRETS if secret in running.log]
-        await asyncio.to_thread(
-            sign_in, database,
-            ("raw-sid-88", "alice", "local-1", '["shop"]'), ("raw-sid-88", "alice", "local-2", None),
-            ("another", "bob", "local-3", "*"),
-        )  # fmt: skip
-        async with worker(site) as running:
-            await clients.until_told("shop", ["local-1", "local-2"])
-            await clients.until_told("mail", ["local-2"])
-            unknown = token(upstream.base, sid="nobody-knows", jti="j2").decode()
-            assert await send(running, "login", {"logout_token": unknown}) == (200, None)
-            await running.until_metric(1, "upstream_lookups_total", result="no_session")
-            assert running.said("dead_letter") == []
-            assert await running.stop() == 0
-        verify_all(clients.hits, site.jwks)
-        assert {hit.who for hit in clients.hits} == {"local-1", "local-2"}
 
 
 async def test_what_nobody_could_resolve_is_a_dead_letter_that_can_be_replayed(tmp_path: Path) -> None:

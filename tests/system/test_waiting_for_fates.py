@@ -41,26 +41,6 @@ async def post(
     return await running.ask("POST", f"/v1/events?wait={wait}", body=event)
 
 
-async def test_over_http_each_client_s_fate_is_told(place: tuple[str, str], tmp_path: Path) -> None:
-    """200 where all are settled; where one is tried again later than the wait, 202 without waiting for that."""
-    async with Clients(judge) as clients:
-        site = site_of(tmp_path, clients, *place)
-        async with worker(site) as running:
-            status, document = await post(running, ["shop", "gone", "silent"])
-            assert (status, document["complete"]) == (200, True)
-            fates = {each["client_id"]: (each["fate"], each.get("reason")) for each in document["clients"]}
-            assert fates == {"shop": ("delivered", None), "gone": ("dead", "refused"), "silent": ("skipped", None)}
-            status, document = await post(running, "*")
-            assert (status, document["complete"]) == (202, False)
-            fates = {each["client_id"]: (each["fate"], each.get("reason")) for each in document["clients"]}
-            assert fates == {
-                "shop": ("delivered", None),
-                "gone": ("dead", "refused"),
-                "down": ("retrying", "server_error"),
-            }
-            assert running.said("observer_failed") == []
-
-
 async def test_over_http_whichever_worker_tells_the_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Two share the queue; of the events that one takes over HTTP the other delivers some, and tells of them."""
     async with Clients(judge) as clients:

@@ -1,6 +1,5 @@
 """The web face of a worker process: it listens where it is configured, and nowhere else."""
 
-import asyncio
 import contextlib
 import sqlite3
 import time
@@ -19,31 +18,6 @@ from tests.system.command import notifier
 from tests.system.site import ISSUER, Site
 from tests.system.waiting import until
 from tests.system.worker_process import worker
-
-
-async def test_the_web_face_listens_only_where_it_is_configured(tmp_path: Path) -> None:
-    """Its line says where. Health and metrics stay where they were."""
-    site = Site(tmp_path, f"sqlite:{tmp_path}/q.db")
-    async with worker(site) as running:
-        await running.until_ready()
-        assert [line for line in running.said("listening") if "web" in line] == []
-        assert await running.stop() == 0
-    (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
-    (tmp_path / "web.keys").chmod(0o600)
-    pages = {"login": {"issuer": next(iter(site.config["issuers"])), "formula": "duende"}}
-    site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "check_session": pages}
-    site.write()
-    checked = await asyncio.to_thread(notifier, "check", "-c", "notifier.yaml", cwd=tmp_path)
-    assert "web listens on 127.0.0.1:0" in checked.stdout
-    async with worker(site) as running, aiohttp.ClientSession() as session:
-        url = await running.at("web")
-        for path in ("/", "/metrics", "/livez", "/v1/events"):
-            async with session.get(url + path) as answer:
-                assert answer.status == 404
-        async with session.get(f"{url}/check-session/login") as answer:
-            assert (answer.status, "idsrv.session" in await answer.text()) == (200, True)
-        await running.until_ready()
-        assert await running.stop() == 0
 
 
 async def test_redirect_uris_in_duendes_tables_say_who_may_ask(tmp_path: Path) -> None:
