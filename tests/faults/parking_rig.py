@@ -5,7 +5,6 @@
 
 import asyncio
 import contextlib
-import random
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -123,9 +122,9 @@ class Sick:
 
 
 @contextlib.asynccontextmanager
-async def sick_in(made: Rig, chance: random.Random) -> AsyncIterator[Sick]:
+async def sick_in(made: Rig) -> AsyncIterator[Sick]:
     """Make the rig's clients `healthy` and `sick`. Its events are for both."""
-    async with TcpProxy("127.0.0.1", made.clients.port, chance) as way:
+    async with TcpProxy("127.0.0.1", made.clients.port) as way:
         sick = Sick(made, way)
         made.clients.judge = sick.judge
         made.publish_for(CLIENTS)

@@ -84,8 +84,8 @@ class Soak:
 
     async def run(self, folder: Path, prefix: str) -> Figures:
         """Make load and faults as long as planned, wait until all is settled, and cast the account."""
-        began, chance = dt.datetime.now(dt.UTC), random.Random(self._plan.seed)
-        async with rig(folder, self._node.url, prefix) as self._rig, sick_in(self._rig, chance) as self._sick:
+        began = dt.datetime.now(dt.UTC)
+        async with rig(folder, self._node.url, prefix) as self._rig, sick_in(self._rig) as self._sick:
             self._install()
             async with AsyncExitStack() as self._life:
                 self._long = await self._life.enter_async_context(worker(self._rig.site, keep=_is_kept))

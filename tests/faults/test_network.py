@@ -58,7 +58,7 @@ Behinds = Callable[..., contextlib.AbstractAsyncContextManager[Behind]]
 
 
 @pytest.fixture
-def behind(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random) -> Behinds:
+def behind(tmp_path: Path, amqp_url: str, prefix: str) -> Behinds:
     """`behind(heartbeat=20)` makes one."""
     broker = URL(amqp_url)
 
@@ -66,7 +66,7 @@ def behind(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random) ->
     async def behind(heartbeat: int = HEARTBEAT) -> AsyncIterator[Behind]:
         async with (
             rig(tmp_path, amqp_url, prefix) as made,
-            TcpProxy(broker.host or "localhost", broker.port or 5672, chance) as proxy,
+            TcpProxy(broker.host or "localhost", broker.port or 5672) as proxy,
         ):
             url = broker.with_host("127.0.0.1").with_port(proxy.port).update_query(heartbeat=heartbeat)
             made.clients.judge = answers(20)  # retries all the while

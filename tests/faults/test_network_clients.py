@@ -56,12 +56,12 @@ Befores = Callable[..., contextlib.AbstractAsyncContextManager[Before]]
 
 
 @pytest.fixture
-def before(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random) -> Befores:
+def before(tmp_path: Path, amqp_url: str, prefix: str) -> Befores:
     """`before(deadline=10)` makes one."""
 
     @contextlib.asynccontextmanager
     async def before(deadline: int = DEADLINE) -> AsyncIterator[Before]:
-        async with rig(tmp_path, amqp_url, prefix) as made, TcpProxy("127.0.0.1", made.clients.port, chance) as proxy:
+        async with rig(tmp_path, amqp_url, prefix) as made, TcpProxy("127.0.0.1", made.clients.port) as proxy:
             made.clients.judge = answers(0)  # only the network fails here
             made.register(proxy.port)
             made.site.config["delivery"]["timeout"] = f"{deadline}s"

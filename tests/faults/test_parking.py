@@ -81,7 +81,7 @@ async def until_told_more(made: Rig, count: int) -> None:
 @pytest.mark.timeout(900)
 async def test_workers_killed(made: Rig, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """It answers 503, hangs and refuses connections. After its last recovery nothing waits for long."""
-    async with sick_in(made, chance) as sick:
+    async with sick_in(made) as sick:
         over, ended, last = asyncio.Event(), asyncio.Event(), [asyncio.Event() for _ in range(2)]
         async with asyncio.TaskGroup() as group:
             crew = [group.create_task(killed_now_and_then(made, chance, over, each, ended)) for each in last]
@@ -106,7 +106,7 @@ async def test_workers_killed(made: Rig, form: Form[int], chance: random.Random,
 )
 @pytest.mark.timeout(900)
 async def test_broker_killed(
-    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], chance: random.Random, tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], tell: Tell
 ) -> None:
     """Confirmed parks are on its disk, and a drain that was cut off goes on."""
     times = form(1, 5)
@@ -119,7 +119,7 @@ async def test_broker_killed(
 
     async with (
         rig(tmp_path, own_node.url, new_queues) as made,
-        sick_in(made, chance) as sick,
+        sick_in(made) as sick,
         worker(made.site) as first,
         worker(made.site) as second,
     ):
@@ -148,8 +148,8 @@ async def test_connection_cut(
     url = URL(amqp_url)
     async with (
         rig(tmp_path, amqp_url, prefix) as made,
-        sick_in(made, chance) as sick,
-        TcpProxy(url.host or "localhost", url.port or 5672, chance) as proxy,
+        sick_in(made) as sick,
+        TcpProxy(url.host or "localhost", url.port or 5672) as proxy,
     ):
         made.site.config["queue"]["url"] = str(url.with_host("127.0.0.1").with_port(proxy.port))
         made.site.write()
@@ -174,10 +174,10 @@ async def test_connection_cut(
     "worker killed as a delivery was parked or became the leash, was fetched, was told: each time before the ack",
 )
 @pytest.mark.timeout(900)
-async def test_killed_at_each_step(made: Rig, form: Form[int], chance: random.Random, tell: Tell) -> None:
+async def test_killed_at_each_step(made: Rig, form: Form[int], tell: Tell) -> None:
     """No other worker knows the client. The next one finds what is parked by a leash, or by its first audit."""
     times = form(1, 5)
-    async with sick_in(made, chance) as sick:
+    async with sick_in(made) as sick:
         for nth in range(times):
             sick.fall(Down.ANSWERS_503)
             async with load(made.publisher, rate=RATE, first=nth * MOST):
@@ -198,7 +198,7 @@ async def test_killed_at_each_step(made: Rig, form: Form[int], chance: random.Ra
 async def test_on_sqlite(tmp_path: Path, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """The next worker tries the client, parks what waits anew, and delivers it after the recovery."""
     times = form(1, 10)
-    async with embedded(tmp_path) as made, sick_in(made, chance) as sick:
+    async with embedded(tmp_path) as made, sick_in(made) as sick:
         sick.takes = 0.05
         for nth in range(times):
             sick.fall(chance.choice(list(Down)))
@@ -236,9 +236,9 @@ async def take_leash(made: Rig) -> str:
 
 @pytest.mark.fault("parking", "leash lost: the one delivery that tries the client taken out of its delay queue")
 @pytest.mark.timeout(600)
-async def test_leash_lost(made: Rig, chance: random.Random, tell: Tell) -> None:
+async def test_leash_lost(made: Rig, tell: Tell) -> None:
     """The audit finds the bucket that nobody looks after. It is made thirty times as often here as by default."""
-    async with sick_in(made, chance) as sick:
+    async with sick_in(made) as sick:
         async with worker(made.site, command=parks(audit_every=2)) as running:
             sick.fall(Down.REFUSES)
             await made.publisher.publish(range(100), rate=RATE)

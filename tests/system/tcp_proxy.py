@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that does what networks do: cuts, resets in mid-frame, stalls one way, delays, refuses.
+"""A TCP proxy on loopback that does what networks do: cuts, resets in mid-frame, stalls one way, refuses.
 
 Bytes go through unchanged and in order, or not at all. Everything can be changed while it runs, and holds for the
 connections there are and for those to come. What a stalled way holds back includes the end of a connection: while
@@ -7,7 +7,6 @@ nothing gets through, nobody can hear that the other one is gone.
 
 import asyncio
 import contextlib
-import random
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -16,7 +15,6 @@ from types import TracebackType
 from typing import Any, Self
 
 CHUNK = 65_536
-HELD = 64  # chunks a way holds back for one connection, before its sender's own buffers fill
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
 
 
@@ -34,24 +32,15 @@ class Ending(StrEnum):
     RESET = "reset"
 
 
-class _Traffic:
-    """What happens to everything that goes one way."""
-
-    def __init__(self) -> None:
-        self.flowing = asyncio.Event()
-        self.flowing.set()
-        self.latency = (0.0, 0.0)
-
-
 class TcpProxy:
     """Listens on `port` and leads to `host` and `to`. `made` counts the connections that ever stood."""
 
-    def __init__(self, host: str, to: int, chance: random.Random | None = None, port: int = 0) -> None:
+    def __init__(self, host: str, to: int, port: int = 0) -> None:
         self.port = port
         self.made = 0
         self._target = host, to
-        self._chance = chance or random.Random(1)
-        self._traffic = {way: _Traffic() for way in Way}
+        self._flowing = {way: asyncio.Event() for way in Way}
+        self.flow()
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
@@ -89,17 +78,12 @@ class TcpProxy:
     def stall(self, *ways: Way) -> None:
         """Hold back everything that goes these ways. Nothing is closed."""
         for way in ways:
-            self._traffic[way].flowing.clear()
+            self._flowing[way].clear()
 
     def flow(self) -> None:
         """Let everything through again, what was held back first."""
-        for traffic in self._traffic.values():
-            traffic.flowing.set()
-
-    def delay(self, least: float, most: float) -> None:
-        """Each piece, either way, takes so many seconds. Their order stays."""
-        for traffic in self._traffic.values():
-            traffic.latency = least, most
+        for flowing in self._flowing.values():
+            flowing.set()
 
     def refuse(self) -> None:
         """Refuse new connections; those there are live on."""
@@ -177,38 +161,19 @@ class TcpProxy:
     async def _one_way(
         self, way: Way, connection: "_Connection", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Read ahead as far as is held; write each piece when it is due and the way is free."""
-        held: asyncio.Queue[tuple[float, bytes | Ending]] = asyncio.Queue(HELD)
-        reading = asyncio.create_task(self._read(way, reader, held))
-        traffic, loop = self._traffic[way], asyncio.get_running_loop()
-        try:
-            while True:
-                due, piece = await held.get()
-                if (wait := due - loop.time()) > 0:
-                    await asyncio.sleep(wait)
-                await traffic.flowing.wait()
+        """Write each piece as soon as the way is free. Of what is held back one waits here, the rest in buffers."""
+        piece: bytes | Ending = b""
+        with contextlib.suppress(OSError):  # who should have got it is gone, and the other way will tell
+            while not isinstance(piece, Ending):
+                try:
+                    piece = await reader.read(CHUNK) or Ending.CUT
+                except OSError:
+                    piece = Ending.RESET
+                await self._flowing[way].wait()
                 if isinstance(piece, Ending):
                     connection.half_end(writer, piece)
-                    return
-                await connection.write(way, writer, piece)
-        except OSError:
-            pass  # who should have got it is gone, and the other way will tell
-        finally:
-            reading.cancel()
-            await asyncio.wait({reading})
-
-    async def _read(
-        self, way: Way, reader: asyncio.StreamReader, held: asyncio.Queue[tuple[float, bytes | Ending]]
-    ) -> None:
-        due, loop = 0.0, asyncio.get_running_loop()
-        piece: bytes | Ending = b""
-        while not isinstance(piece, Ending):
-            try:
-                piece = await reader.read(CHUNK) or Ending.CUT
-            except OSError:
-                piece = Ending.RESET
-            due = max(due, loop.time() + self._chance.uniform(*self._traffic[way].latency))
-            await held.put((due, piece))
+                else:
+                    await connection.write(way, writer, piece)
 
 
 class _Connection:
