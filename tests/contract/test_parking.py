@@ -4,13 +4,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-import pytest
-
-from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import LONGEST_PARKED, PARKED, Kind, Lane, Message, Outgoing
 from notifier.operations.queue_port import Queue
 from tests.contract.parking import park, parked
-from tests.contract.queues import PATIENCE, Inbox, Place, consuming, names, outgoing, ready
+from tests.contract.queues import Inbox, Place, names, outgoing, ready
 
 SHOP = ("https://id.example.com", "shop")
 WIKI = ("https://id.example.com", "wiki")
@@ -145,18 +142,3 @@ async def test_parked_again_is_the_newest(place: Place) -> None:
     await park(queue, SHOP, "a")
     queue.ack(a)
     assert names(await queue.fetch(bucket, 10)) == ["b", "a"]
-
-
-async def test_a_closed_queue_parks_nothing(place: Place) -> None:
-    """Each use of a closed queue is refused at once."""
-    queue, _ = await place.consume()
-    await consuming(queue)
-    bucket = await park(queue, SHOP, "a")
-    await queue.close()
-    async with asyncio.timeout(PATIENCE):
-        with pytest.raises(QueueUnavailable):
-            await park(queue, SHOP, "b")
-        with pytest.raises(QueueUnavailable):
-            await queue.fetch(bucket, 1)
-        with pytest.raises(QueueUnavailable):
-            await queue.parked()

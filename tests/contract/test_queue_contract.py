@@ -11,11 +11,12 @@ import pytest
 
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, PARKED, Kind, Lane, NewerKind, Outgoing
+from notifier.domain.message import DEAD, LONGEST_PARKED, PARKED, Kind, Lane, NewerKind, Outgoing
 from notifier.domain.queue_state import WorkerAnswers
 from notifier.operations.queue_port import Queue
 from tests.contract.queues import PATIENCE, Inbox, Place, consuming, delay, names, outgoing, ready
 
+SHOP = ("https://id.example.com", "shop")
 ONE_BY_ONE = {Lane.EVENTS: 1, Lane.RETRIES: 1, Lane.BULK: 1}
 
 
@@ -171,11 +172,11 @@ async def test_lanes_are_separate(place: Place) -> None:
 
 
 async def test_browsing_uses_nothing_up(place: Place) -> None:
-    """Dead letters may be looked at however often: they stay, in order, as they are.
+    """Dead letters may be looked at however often: they stay, in order, as they are, and nobody consumes them.
 
     A queue of RabbitMQ 4.x without a limit of its own drops a message at the 21st look.
     """
-    queue = await place.open()
+    queue, inbox = await place.consume()
     assert list(await queue.browse(DEAD, 10)) == []  # that there is nothing to see is no error
     for name in "abc":
         await queue.publish(DEAD, outgoing(name, body=name.encode(), headers={"reason": "refused"}))
@@ -185,18 +186,10 @@ async def test_browsing_uses_nothing_up(place: Place) -> None:
     assert [message.body for message in seen] == [b"a", b"b", b"c"]
     assert {message.headers["reason"] for message in seen} == {"refused"}
     assert names(await queue.browse(DEAD, 2)) == ["a", "b"]
-    await ready(queue, DEAD, 3)
-
-
-async def test_dead_letters_stay(place: Place) -> None:
-    """`dead` is consumed by nobody and outlives the worker."""
-    queue, inbox = await place.consume()
-    await queue.publish(DEAD, outgoing("a"))
     await queue.publish(Lane.RETRIES, outgoing("behind"))
     assert names([await inbox.next()]) == ["behind"]
     await queue.close()
-    visitor = await place.open()
-    assert names(await visitor.browse(DEAD, 10)) == ["a"]
+    await ready(await place.open(), DEAD, 3)
 
 
 async def test_depths_count_the_ready(place: Place) -> None:
@@ -232,14 +225,21 @@ async def test_an_unknown_queue(place: Place) -> None:
 
 
 async def test_a_closed_queue_takes_nothing(place: Place) -> None:
-    """A publish to a closed queue is refused at once, and its status says so."""
+    """Each use of a closed queue is refused at once, and its status says so."""
     queue, _ = await place.consume()
     status = await consuming(queue)
     assert (status.connected, status.consuming, status.blocked, status.problem) == (True, True, False, None)
     await queue.close()
     assert (queue.status().connected, queue.status().consuming) == (False, False)
-    with pytest.raises(QueueUnavailable):
-        await asyncio.wait_for(queue.publish(Lane.EVENTS, outgoing("a")), PATIENCE)
+    bucket = queue.bucket(SHOP)
+    for use in (
+        lambda: queue.publish(Lane.EVENTS, outgoing("a")),
+        lambda: queue.park(bucket, outgoing("a"), until=time.time() + LONGEST_PARKED),
+        lambda: queue.fetch(bucket, 1),
+        queue.parked,
+    ):
+        with pytest.raises(QueueUnavailable):
+            await asyncio.wait_for(use(), PATIENCE)
     await queue.close()  # closing twice is nothing
 
 

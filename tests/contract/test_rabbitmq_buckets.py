@@ -10,13 +10,12 @@ import aio_pika
 import pytest
 from aio_pika.abc import HeadersType
 
-from notifier.adapters.queues.rabbitmq import insides
 from notifier.adapters.queues.rabbitmq.buckets import bucket_number
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import PARKED, Kind, Lane
+from notifier.domain.message import Kind, Lane
 from tests.contract.broker import Administrator, OpenWorker
-from tests.contract.parking import park, parked
+from tests.contract.parking import park
 from tests.contract.queues import PATIENCE, Inbox, eventually, names
 from tests.rabbit_options import rabbit_options
 
@@ -35,30 +34,6 @@ def test_a_client_has_one_bucket_for_ever() -> None:
     assert bucket_number(("a", "bc"), 2**32) != bucket_number(("ab", "c"), 2**32)
     queue = RabbitQueue(rabbit_options("amqp://host/", buckets=64))
     assert queue.bucket(SHOP) == f"parked-{bucket_number(SHOP, 64):02d}.delay.1024s"
-
-
-@pytest.mark.parametrize("hooked", [True, False])
-async def test_what_is_parked_is_fetched_oldest_first_and_acked(
-    worker: OpenWorker, hooked: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With our readers of frames and with aiormq's own. Fewer than asked mean that nothing else waits."""
-    if not hooked:
-        for hook in ("reads", "hands_over", "writes"):
-            monkeypatch.setattr(insides, hook, lambda: False)
-    queue = await worker()
-    bucket = await park(queue, SHOP, *"abcde")
-    await parked(queue, {bucket: 5})
-    assert (await queue.depths())[PARKED].ready == 5
-    first, rest = await queue.fetch(bucket, 3), await queue.fetch(bucket, 3)
-    assert (names(first), names(rest)) == (["a", "b", "c"], ["d", "e"])
-    assert {(each.lane, each.kind, each.delivery_count) for each in first} == {(Lane.RETRIES, Kind.DELIVERY, 0)}
-    assert await queue.parked() == {}
-    for each in (*rest, *first):  # in any order
-        queue.ack(each)
-    await queue.close()
-    again = await worker()
-    assert await again.fetch(bucket, 3) == []
-    assert (await again.depths())[PARKED].ready == 0
 
 
 async def test_what_nobody_fetches_comes_back_as_a_retry(worker: OpenWorker) -> None:

@@ -9,15 +9,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from notifier.adapters.queues.rabbitmq import insides
-from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.app.doctor_checks import libraries
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing
 from notifier.operations.doctor import Severity
 from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
 from tests.contract.library_changes import CHANGES, OFF, Change, bearing, look_again, made
-from tests.contract.queues import PATIENCE, Inbox, delay, eventually, names, outgoing, ready
-from tests.rabbit_options import rabbit_options
+from tests.contract.parking import park
+from tests.contract.queues import Inbox, delay, eventually, names, outgoing, ready
 
 
 @pytest.fixture(params=CHANGES, ids=lambda change: change.__name__)
@@ -48,7 +47,8 @@ async def test_the_doctor_tells_which_and_what_to_do(changed: Change) -> None:
 async def test_messages_are_published_taken_acked_and_given_back(worker: OpenWorker) -> None:
     """In order, small, empty and of many frames; what is acked is gone, and what is not comes again.
 
-    A retry comes when it is due. A return is told to who published, and the others are confirmed.
+    A retry comes when it is due. A return is told to who published, and the others are confirmed. What is parked is
+    fetched, and dead letters can be looked at.
     """
     inbox, again = Inbox(), Inbox()
     queue = await worker(inbox)
@@ -79,6 +79,16 @@ async def test_messages_are_published_taken_acked_and_given_back(worker: OpenWor
     queue.ack(found)
     await ready(queue, Lane.EVENTS, 0)
     assert again.empty()
+    bucket = await park(queue, ("https://id.example.com", "shop"), *"abc")
+    fetched = [*await queue.fetch(bucket, 2), *await queue.fetch(bucket, 2)]
+    assert names(fetched) == ["a", "b", "c"]
+    for each in fetched:
+        queue.ack(each)
+    await queue.close()
+    queue = await worker()
+    assert await queue.fetch(bucket, 1) == []
+    await queue.publish(DEAD, outgoing("dead"))
+    assert names(await queue.browse(DEAD, 10)) == ["dead"]
 
 
 async def test_one_that_cannot_be_decoded_takes_no_neighbour_with_it(
@@ -114,21 +124,3 @@ async def test_where_nothing_bears_such_a_one_a_lane_takes_one_at_a_time(
         await publish_undecodable(administrator, f"{prefix}.events", b"micro")
         await eventually(lambda: not queue.status().connected)
         await queue.close()
-
-
-@pytest.mark.usefixtures("changed")
-async def test_letters_are_looked_at_and_outcomes_are_sent(worker: OpenWorker, amqp_url: str, prefix: str) -> None:
-    """What is beside the logouts goes on too."""
-    queue = await worker(Inbox())
-    await queue.publish(DEAD, outgoing("a"))
-    await queue.publish(DEAD, outgoing("b"))
-    assert names(await queue.browse(DEAD, 10)) == ["a", "b"]
-    outcomes = RabbitFeedTarget(rabbit_options(amqp_url, prefix))
-    running = asyncio.create_task(outcomes.run())
-    try:
-        async with asyncio.timeout(PATIENCE):
-            await outcomes.available()
-            await outcomes.send([])
-    finally:
-        running.cancel()
-        await asyncio.wait({running})

@@ -41,14 +41,6 @@ async def test_without_workers_nobody_answers_and_nothing_is_made(amqp_url: str,
     assert (overview.depths["events"].consumers, overview.worker_states) == (0, [])
 
 
-async def test_a_reply_reaches_another_worker(options: RabbitOptions, workers: NamedWorkers) -> None:
-    """By its address, with the correlation id."""
-    first, second = await workers.start(options, b"first"), await workers.start(options, b"second")
-    await until_answered(options, {b"first", b"second"})
-    second.side_channel.reply(first.side_channel.address, "c-1", b"told")
-    assert await asyncio.wait_for(workers.heard.get(), PATIENCE) == ("c-1", b"told")
-
-
 async def test_a_reply_to_nobody_is_lost_without_a_trace(options: RabbitOptions, workers: NamedWorkers) -> None:
     """Who asked has gone, or wrote a name at which the broker closes the connection: no logout's has noticed.
 

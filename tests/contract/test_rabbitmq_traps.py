@@ -147,16 +147,6 @@ async def test_a_deleted_queue_is_consumed_again(
     assert (await inbox.next()).message_id == "a"
 
 
-async def test_missing_retries_are_declared_though_nobody_consumes(
-    worker: OpenWorker, administrator: Administrator, prefix: str
-) -> None:
-    """A publisher that finds `retries` gone has it declared."""
-    queue = await worker()
-    await administrator.queue_delete(f"{prefix}.retries")
-    await publish_until_durable(queue, Lane.RETRIES, outgoing("a"))
-    await ready(queue, Lane.RETRIES, 1)
-
-
 async def test_a_closing_queue_tells_its_publishers(worker: OpenWorker) -> None:
     """A publish under way at the close is confirmed or raises QueueUnavailable; it is never cancelled."""
     queue = await worker()

@@ -1,6 +1,6 @@
 """Another process at an embedded queue, for tests that kill it or let it work beside a worker.
 
-`python -m tests.adapters.queues.sqlite.sqlite_child hold|park|churn|send FILE [COUNT]`.
+`python -m tests.adapters.queues.sqlite.sqlite_child hold|park|churn FILE`.
 It writes one line for each fact, each in one write.
 """
 
@@ -71,18 +71,8 @@ async def park(path: Path) -> None:
     await asyncio.Event().wait()
 
 
-async def send(path: Path, count: int) -> None:
-    """Send events as the command line does, beside a worker."""
-    queue = SqliteQueue(SqliteOptions(path=path))
-    await queue.open()
-    await queue.ready()
-    for number in range(count):
-        await queue.send_event(Lane.EVENTS, b"{}", message_id=f"sent-{number}")
-    await queue.close()
-
-
 if __name__ == "__main__":
-    job, file, *rest = sys.argv[1:]
+    job, file = sys.argv[1:]
     match job:
         case "park":
             asyncio.run(park(Path(file)))
@@ -90,5 +80,3 @@ if __name__ == "__main__":
             asyncio.run(churn(Path(file)))
         case "hold":
             asyncio.run(hold(Path(file)))
-        case "send":
-            asyncio.run(send(Path(file), int(rest[0])))

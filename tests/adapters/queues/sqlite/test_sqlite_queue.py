@@ -154,14 +154,6 @@ async def test_a_second_worker_is_refused(place: Place, file: Path) -> None:
     await second.consume(Inbox())
 
 
-async def test_another_process_sends(place: Place, file: Path) -> None:
-    """What the command line writes beside a running worker is taken without anything else happening."""
-    _, inbox = await place.consume()
-    async with child("send", file, 20) as process:
-        assert names(await inbox.some(20)) == [f"sent-{number}" for number in range(20)]
-        assert await process.wait() == 0
-
-
 def thesis(path: Path) -> str:
     """A file of no database."""
     path.write_bytes(b"the only copy of somebody's thesis\n" * 1000)
