@@ -39,7 +39,11 @@ class Listing:
 
 def streaming(connection: sa.Connection) -> dict[str, Any]:
     """How to run a statement whose rows come in parts."""
-    return {"stream_results": True, "yield_per": FETCHED if connection.dialect.name == "postgresql" else TURN}
+    return {"stream_results": True, "yield_per": _at_once(connection.dialect)}
+
+
+def _at_once(dialect: sa.engine.Dialect) -> int:
+    return FETCHED if dialect.name == "postgresql" else TURN
 
 
 def parts(
@@ -50,7 +54,7 @@ def parts(
     Raises SourceFault if the time is over.
     """
     number = 1
-    for fetched in result.partitions():
+    for fetched in result.partitions(_at_once(result.dialect)):  # said again: SQLAlchemy 2.1 forgets it of a text
         deadline.check()
         for start in range(0, len(fetched), TURN):
             pause(PAUSE)

@@ -1,5 +1,6 @@
 """A query of the operator's own, a file of SQLite that is not as it should be, and what the settings refuse."""
 
+import asyncio
 import sqlite3
 import sys
 from decimal import Decimal
@@ -10,11 +11,13 @@ from urllib.parse import quote
 import pytest
 from pydantic import ValidationError
 
-from notifier.adapters.registries.sql_columns import algorithms, text
+from notifier.adapters.registries.sql import SqlReader
+from notifier.adapters.registries.sql_columns import TURN, algorithms, text
 from notifier.adapters.registries.sql_query import COLUMNS
 from notifier.domain.client_rows import SourceFault
 from notifier.settings.clients import ClientMetadata
 from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.settings.sql_settings import SqlSettings
 from tests.adapters.registries.test_sql_duende import read
 
 
@@ -28,6 +31,16 @@ def url(tmp_path: Path) -> str:
 def test_each_column_is_client_metadata() -> None:
     """What is new in client metadata can be had from a query too."""
     assert COLUMNS.keys() >= ClientMetadata.model_fields.keys()
+
+
+@pytest.mark.parametrize("rows", [250, 251, 5000])
+def test_the_event_loop_gets_its_turn_after_many_rows(url: str, rows: int) -> None:
+    """A pause after each row takes longer than a reading may."""
+    pauses: list[float] = []
+    numbers = f"WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
+    settings = SqlSettings(url=url, query=f"{numbers} SELECT 'client-' || i AS client_id FROM n")
+    assert len(asyncio.run(SqlReader(settings, 30.0, pause=pauses.append).read(None)).rows) == rows
+    assert len(pauses) == -(-rows // TURN)
 
 
 @pytest.mark.parametrize("said", ["1", "'1'", "'t'", "'true'", "'Yes'", "1.0", "x'01'"])
