@@ -34,7 +34,7 @@ help: ## show this list
 demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker, no configuration, under 30 s
 	@$(RUN)/bin/notifier demo $(ARGS)
 
-PYTEST = .ci/pytest $(DEV)/bin/python
+PYTEST = $(DEV)/bin/python -m pytest
 ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
 ALONGSIDE = --numprocesses 4 --dist loadfile --no-loadscope-reorder  # of two cores: tests wait for half of their time
 NO_PARTS = $$($(DEV)/bin/python -m tools.parts elsewhere)
@@ -44,18 +44,18 @@ ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys forgeries \
 	rolling_update sent_again soak standstill unanswered upstreams web_floods worst_events)
 
 test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 3 min
-	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),$(PYTEST) first -m 'not full' $(NO_PARTS) $(ALONGSIDE))
+	@$(PYTEST) $(if $(ARGS),$(ARGS),-m 'not full' $(NO_PARTS) $(ALONGSIDE))
 
 test-all: $(DEV)/.made ## run every test but those of the parts below, with all faults, then on RabbitMQ 4.x; 15 min
 	@failed=; \
-		$(PYTEST) suite -m 'not alone' $(NO_PARTS) $(ALONGSIDE) || failed=1; \
-		$(PYTEST) alone -m alone $(NO_PARTS) || failed=1; \
+		$(PYTEST) -m 'not alone' $(NO_PARTS) $(ALONGSIDE) || failed=1; \
+		$(PYTEST) -m alone $(NO_PARTS) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
 		[ -z "$$failed" ]
 
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
-	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 -m "not alone" tests/contract tests/faults $(NO_PARTS) $(ELSEWHERE) $(ALONGSIDE))
+	@$(ON_4) $(PYTEST) $(if $(ARGS),$(ARGS),-m "not alone" tests/contract tests/faults $(NO_PARTS) $(ELSEWHERE) $(ALONGSIDE))
 
 test-changed: $(DEV)/.made ## run the parts that have changed since they last passed whole: tools/parts.toml lists them
 	@$(DEV)/bin/python -m tools.parts changed
