@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from notifier.domain.message import Lane
 
-PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 64, Lane.BULK: 64})
+PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64})
 MAX_IN_FLIGHT = 512
 MAX_EVENT = 128 * 1024
 BUCKETS = 64

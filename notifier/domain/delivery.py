@@ -52,7 +52,8 @@ class Delivery:
     since then that does not count as age, in seconds. `waited_for` has every cause of its deferrals, in
     words: a later release has further ones, and its workers run beside this one's during an update.
 
-    `leash`: it comes back then to be its client's next try. `backoffs` counts the attempts whose failure was its own
+    `leash`: it is a traveller: it comes back then to be its client's next try. `turn`: when it is its turn in the line of
+    a client that is up. `backoffs` counts the attempts whose failure was its own
     and not part of an outage of the client, `charged_at` is the last of them; earlier releases charged each attempt.
     `parked`: it waits in its client's bucket. No delivery in memory has it. `asked`: it waits because its client asked
     for that (`Retry-After`).
@@ -87,6 +88,7 @@ class Delivery:
     deferrals: Count = 0
     deferred_for: str | None = None
     leash: float | None = None
+    turn: float | None = None
     backoffs: Count | None = None
     charged_at: float | None = None
     parked: bool = False
@@ -108,11 +110,6 @@ class Delivery:
     def charged(self) -> int:
         """How many failures its next backoff counts."""
         return self.attempts if self.backoffs is None else self.backoffs
-
-    @property
-    def stage(self) -> tuple[int, int, str | None]:
-        """Its stage: each retry and each deferral starts another one. Copies of one stage are duplicates."""
-        return (self.attempts, self.deferrals, self.deferred_for)
 
     def with_past(self, past: Past) -> tuple[Past, ...]:
         """The history with one more outcome: the last ten, and the newest 2 KiB of text."""

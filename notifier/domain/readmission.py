@@ -172,6 +172,7 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
         deferrals=0,
         deferred_for=None,
         leash=None,
+        turn=None,
         backoffs=None,
         charged_at=None,
         parked=False,

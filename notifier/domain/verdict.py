@@ -41,8 +41,8 @@ LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 class Place(Enum):
     """Where a delivery waits."""
 
-    DELAYED = "delayed"  # in the delay queues, for itself
-    LEASH = "leash"  # in the delay queues, to be its client's next try
+    DELAYED = "delayed"  # in the delay queues, for itself or for its turn in its client's line
+    TRAVELLER = "traveller"  # in the delay queues, to be its client's next try
     PARKED = "parked"  # in its client's bucket, until the client answers
 
 
@@ -210,12 +210,17 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
         deferred_for=None,
         asked=False,
         leash=None,
+        turn=None,
         unknown_since=None,
     )
 
 
 def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: float) -> Delivery:
-    """Return the delivery after a deferral, with its cause, number, and the time that we hold it back."""
+    """Return the delivery after a deferral, with its cause, number, and the time that we hold it back.
+
+    A traveller remains one until it is parked: others wait in the bucket for what it finds out.
+    """
+    travels = verdict.place is Place.TRAVELLER or (delivery.leash is not None and verdict.place is not Place.PARKED)
     ours = verdict.cause not in OF_CLIENT
     held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if ours else 0.0)
     known = verdict.cause in delivery.waited_for
@@ -227,7 +232,7 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
         deferred_for=verdict.cause,
         asked=verdict.cause is Cause.RETRY_AFTER,
         held=held if client is None else min(held, client.retry.max_paused),
-        leash=verdict.due if verdict.place is Place.LEASH else None,
+        leash=verdict.due if travels else None,
         unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,
     )
 

@@ -1,11 +1,25 @@
-"""Keeps what a worker knows of one client: up or resting, what it bears, what runs at it and what waits for it. Pure.
+"""Keeps what a worker knows of one client: its state, what it bears, what runs at it and what waits for it. Pure.
 
-A client is *up* or it *rests*. One that nobody has tried yet may be tried at once, one attempt at a time. Its first
-success, and one that ends an outage, earns credit for 16 failures, each further one for four more, 32 at most. A
-failure costs one. A client without credit rests, and so does one without
-a success for ten seconds. So a client stays up if less than 80 % of its attempts fail. A rest lasts half of the time
-for which the client has been down, from one second to a minute. Then one delivery tries it. One success ends the
-outage.
+Every change of a client's state is made here and nowhere else:
+
+| state | what may happen | next state |
+|---|---|---|
+| new | an attempt succeeds | up |
+| | an attempt fails | down |
+| up | an attempt succeeds: credit for four more failures, 32 at most | up |
+| | one fails, and credit is left; each failure costs one | up |
+| | one fails without credit, or ten seconds after the last success | down |
+| | another worker says *down*, and nothing has succeeded here since its failures began | down |
+| down | its try succeeds, or another worker says *up* after more than two seconds: credit for 16 failures | up |
+| | its try succeeds within two seconds: credit for 4; for 32, 64 … where all first attempts fail, and they alone | up |
+| | its try fails, or another worker says so: it rests for longer | down |
+| | an operator wants it tried: its rest is over | down |
+| each | it asks for a pause (`Retry-After`) | paused |
+| paused | the pause is over, or an operator forces it | as before the pause |
+
+A client that is *new* may be tried at once, one attempt at a time. One that is *up* stays so if less than 80 % of its
+attempts fail. One that is *down* rests for half of the time for which it has been down: 1, 2, 4 … 64 s, each of which is
+one pass through one delay queue. Then one delivery tries it.
 """
 
 import math
@@ -22,25 +36,39 @@ Ticket = TypeVar("Ticket")
 Key = tuple[str, str]
 
 EARN, FULL = 4, 32  # failures that a success pays for, and that all of them pay for
+MOST_GRACE = 1024  # failures that it may have after a short outage, if only first attempts fail, and all of them
+MEMORY = 30.0  # seconds for which it is remembered that others fail, or that a first one did not
 LONG = 10.0  # seconds without a success, after which all credit is gone
 SHARE_OF_OUTAGE = 0.5
-SHORTEST, LONGEST = 1.0, 60.0  # seconds of a rest
+SHORTEST, LONGEST = 1.0, 64.0  # seconds of a rest
+AT_ONCE = 1e-3  # seconds by which a whole pass may fall short, or be too long
 SLOW = 1.0  # seconds: a client whose attempts take longer, or that is silent for as long, is slow
 SILENT, TIMES = 0.1, 4.0  # seconds, and times its usual: the shortest silence that makes a client slow
 SMOOTHING = 0.2  # the weight of the newest attempt in the mean
 
 
+class State(Enum):
+    """See the table."""
+
+    NEW = "new"
+    UP = "up"
+    DOWN = "down"
+    PAUSED = "paused"
+
+
 class Side(Enum):
-    """Which slots its attempts take: those of the window, or those beside it."""
+    """Which slots its attempts take: those of the window, those beside it for slow clients, or those for tries."""
 
     QUICK = "quick"
     SLOW = "slow"
+    PROBE = "probe"
 
 
 class Change(Enum):
     """What an attempt did to its client's state."""
 
     DOWN = "down"
+    STILL_DOWN = "still down"
     RECOVERED = "recovered"
 
 
@@ -51,6 +79,28 @@ class Mark(Enum):
     BRAKED = "braked"  # it asked for less (429, 408, 425)
     DOWN = "down"  # no connection, no answer, 5xx
     NOTHING = "nothing"  # a fault of ours, a refusing proxy among them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What one worker tells the others of a client, at best effort. All seconds are spans, not moments.
+
+    `failing` is for how long it had failed, `rest` for how long it rests from now on. `parked`: something is in its
+    bucket. `cap` is how many attempts at a time it bears, `spacing` the seconds between two if it has begun to keep a pace.
+    """
+
+    key: Key
+    up: bool
+    failing: float = 0.0
+    rest: float = 0.0
+    cap: int = 1
+    spacing: float = 0.0
+    parked: bool = False
+
+
+def whole_pass(seconds: float) -> float:
+    """Return the longest wait of this length at most that is one pass through one delay queue."""
+    return 2.0 ** math.floor(math.log2(seconds + AT_ONCE))
 
 
 def mark_of(outcome: Outcome) -> Mark:
@@ -80,10 +130,11 @@ class KnownClient(Generic[Ticket]):
     limit: int
     step: float
     heard: float
-    up: bool = False
-    rests: bool = False  # it failed, and is tried now and then; neither up nor resting: nobody has tried it yet
+    state: State = State.NEW  # but for a pause, see `state_at`
     cap: int = 1  # attempts at a time: grows by one with each success, halves with each rest
     credit: int = 0
+    grace: int = FULL // 2  # its credit when it last recovered
+    mixed: float = -math.inf  # when a first attempt last succeeded, or a repeat failed while it was up
     failing_since: float | None = None  # when the first of its failures in a row began
     outage: tuple[float, float] = (math.inf, math.inf)  # from when until when it was last down
     next_try: float = -math.inf  # when its rest ends
@@ -93,82 +144,130 @@ class KnownClient(Generic[Ticket]):
     well: float = -math.inf  # when one last ended well
     side: Side = Side.QUICK
     token_at: float = -math.inf
+    line: float = -math.inf  # when the last delivery has its turn that waits for that in the delay queues
     overload: Overload = field(default_factory=Overload)
-    running: dict[int, tuple[float, Lane]] = field(default_factory=dict)  # by the ticket's id: when it began
+    running: dict[int, tuple[float, Lane, Side]] = field(default_factory=dict)  # by the ticket's id: when it began
     queues: dict[Lane, deque[Ticket]] = field(default_factory=dict)
     waiting: int = 0
     parked: bool = False  # something may wait in its bucket
-    parks: int = 0  # how often this worker has parked something
+    pulling: bool = False  # this worker goes through its bucket
+    covered_until: float = -math.inf  # before that, a traveller that this worker sent cannot have come back
+    relief: bool = False  # the next one out of its bucket is to take the traveller's place
     recovered: float | None = None  # when it recovered, while what was parked before is being delivered
-    watched_until: float = -math.inf  # until then its bucket is looked at: other workers park until their rest ends
-    fetching: int = 0  # deliveries on their way out of its bucket
-    leash_due: float = -math.inf  # when the first of its leashes comes back
-    leash_until: float = -math.inf  # before that, a leash that this worker sent cannot have come back
 
-    # ── what an attempt says ──
+    # ── its state ──
 
-    def learn(self, mark: Mark, seconds: float, now: float) -> Change | None:
-        """Note how an attempt of that length ended. Returns what it did to the client's state."""
+    def state_at(self, now: float) -> State:
+        """Return its state, with the pause that it asked for."""
+        return State.PAUSED if now < self.paused_until else self.state
+
+    @property
+    def up(self) -> bool:
+        """True if it is served as it comes, pauses aside."""
+        return self.state is State.UP
+
+    @property
+    def down(self) -> bool:
+        """True if it is tried now and then."""
+        return self.state is State.DOWN
+
+    def learn(self, mark: Mark, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
+        """Note how an attempt of that length ended. `repeat`: not the delivery's first. `least`: seconds of a rest."""
         self.ended = now
         if mark is Mark.NOTHING:
             if not self.up:
                 self.next_try = max(self.next_try, now + SHORTEST)
             return None
         self.hold = self.hold + SMOOTHING * (seconds - self.hold) if self.hold else seconds
+        failed = mark is not Mark.ALIVE
+        if (failed and repeat and self.up) or not (failed or repeat):
+            self.mixed = now
         if seconds <= SLOW:
-            failed = mark is not Mark.ALIVE
-            self.overload.note(now, failed=failed, braked=mark is Mark.BRAKED, at_a_time=self.cap)
-        return self._recover(now) if mark is Mark.ALIVE else self._suffer(seconds, now)
+            braked = mark is Mark.BRAKED
+            self.overload.note(now, failed=failed, braked=braked, at_a_time=self.cap)
+        return self._fail(seconds, now, least=least) if failed else self._succeed(now)
 
-    def _recover(self, now: float) -> Change | None:
-        recovers = self.rests
+    def hear(self, news: News, now: float) -> Change | None:
+        """Note what another worker says. None if it is nothing new, or if this worker knows better."""
+        if news.spacing:
+            self.overload.adopt(news.spacing, now)
+        if news.up:
+            if not self.down or self.failing_since is None or now - self.failing_since <= 2 * SHORTEST:
+                return None  # of a short one its own try says more: it may bear no more than the others do
+            self.cap = max(self.cap, min(self.limit, news.cap) - 1)
+            return self._succeed(now)
+        since = now - news.failing
+        if self.state is State.NEW or (self.up and self.well >= since):
+            return None
+        self.failing_since = since if self.failing_since is None else min(self.failing_since, since)
+        self.ended, self.credit = max(self.ended, now), 0
+        return self._rest(news.rest, now)
+
+    def pause(self, until: float) -> None:
+        """Leave it alone until then: it asked for it (`Retry-After`)."""
+        self.paused_until = max(self.paused_until, until)
+
+    def try_now(self, now: float, *, force: bool) -> None:
+        """Let the next delivery try it, whoever is on the way for that. A pause stands, unless `force`."""
+        if force:
+            self.paused_until = min(self.paused_until, now)
+        if now >= self.paused_until:
+            self.next_try, self.covered_until = min(self.next_try, now), -math.inf
+
+    def _succeed(self, now: float) -> Change | None:
+        recovers, short = self.down, False
         if recovers and self.failing_since is not None:
             self.outage = (self.failing_since, now)
-            if now - self.failing_since > 2 * SHORTEST:
+            short = now - self.failing_since <= 2 * SHORTEST
+            if not short:
                 self.overload.forget(now)
         # Half of it at once: each delivery may fail at first, and what waited is served before those come again.
-        self.credit = min(FULL, self.credit + EARN) if self.up else FULL // 2
+        # After a short one less: it may be overloaded.
+        # But more and more if nothing but first attempts failed: they say nothing of the others.
+        if self.up:
+            self.credit = max(self.credit, min(FULL, self.credit + EARN))
+        else:
+            only_firsts = now - self.mixed > MEMORY
+            self.grace = FULL // 2 if not short else min(MOST_GRACE, 2 * self.grace) if only_firsts else EARN
+            self.credit = self.grace
         self.cap = min(self.limit, self.cap + 1)
-        self.up, self.rests, self.failing_since, self.well = True, False, None, now
+        self.state, self.failing_since, self.well = State.UP, None, now
+        if recovers:
+            self.recovered, self.line = now, -math.inf
         return Change.RECOVERED if recovers else None
 
-    def _suffer(self, seconds: float, now: float) -> Change | None:
+    def _fail(self, seconds: float, now: float, *, least: float) -> Change | None:
         if self.failing_since is None:
             self.failing_since = now - seconds
         down_for = now - self.failing_since
         self.credit = max(0, self.credit - 1) if down_for < LONG else 0
-        if self.credit or (not self.up and now < self.next_try):
+        if self.credit or (self.down and now < self.next_try):
             return None
-        rested = self.rests
-        self.up, self.rests, self.cap = False, True, max(1, self.cap // 2)
-        self.outage, self.recovered = (self.failing_since, math.inf), None
-        self.next_try = now + min(LONGEST, max(SHORTEST, SHARE_OF_OUTAGE * down_for))
-        return None if rested else Change.DOWN
+        rest = whole_pass(min(LONGEST, max(SHORTEST, SHARE_OF_OUTAGE * down_for)))
+        return self._rest(rest if least <= rest else 2.0 ** math.ceil(math.log2(least)), now)
 
-    # ── its leash ──
+    def _rest(self, seconds: float, now: float) -> Change:
+        rested = self.down
+        self.state, self.cap, self.recovered = State.DOWN, max(1, self.cap // 2), None
+        self.outage = (now if self.failing_since is None else self.failing_since, math.inf)
+        self.next_try = now + seconds
+        return Change.STILL_DOWN if rested else Change.DOWN
 
-    def leash_sent(self, due: float) -> None:
-        """Note that a leash was put off, which cannot come back before `due`."""
-        self.leash_due, self.leash_until = due, max(self.leash_until, due)
+    # ── its traveller ──
 
-    def leash_came(self, due: float, now: float) -> None:
-        """Let the last leash try the client, whoever sent it. If another one is known, they merge."""
-        self.parked = True
-        if due > self.leash_until - SHORTEST:  # the last one that this worker knows, perhaps a little early
-            self.leash_until = now
-        self.leash_due = self.leash_until
-        if self.leash_until <= now:
-            self.next_try = min(self.next_try, now)
+    def covered(self, now: float) -> bool:
+        """True while a traveller that this worker sent cannot have come back: it will look at the bucket."""
+        return now < self.covered_until
 
-    def leash_ends(self, due: float) -> None:
-        """Note that a leash ends at `due`, or has ended, since its delivery does."""
-        self.leash_due, self.leash_until = min(self.leash_due, due), min(self.leash_until, due)
+    def travels(self, due: float) -> None:
+        """Note that a traveller was sent, which cannot come back before `due`."""
+        self.covered_until = max(self.covered_until, due)
 
     # ── what it bears ──
 
     def silence(self, now: float) -> float:
         """Return for how many seconds an attempt has been running without any answer from the client."""
-        for began, _ in self.running.values():
+        for began, _, _ in self.running.values():
             return now - max(began, self.ended)
         return 0.0
 
@@ -203,7 +302,7 @@ class KnownClient(Generic[Ticket]):
     @property
     def idle(self) -> bool:
         """True if no delivery for it is in memory or on its way here."""
-        return not self.running and not self.waiting and not self.fetching
+        return not self.running and not self.waiting and not self.pulling
 
     def push(self, lane: Lane, ticket: Ticket) -> None:
         """Have it wait in memory."""
@@ -211,9 +310,9 @@ class KnownClient(Generic[Ticket]):
         self.waiting += 1
 
     @property
-    def next_lane(self) -> Lane:
-        """The lane of the next to begin. Call it only if any wait."""
-        return next(lane for lane in Lane if self.queues.get(lane))
+    def first(self) -> Ticket:
+        """The next to begin. Call it only if any wait."""
+        return next(queue[0] for lane in Lane if (queue := self.queues.get(lane)))
 
     def pop(self, *, newest: bool = False) -> Ticket:
         """Take out the next to begin: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""

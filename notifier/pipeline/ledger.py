@@ -1,19 +1,17 @@
 """Keeps the books of a worker: the messages it holds, their deliveries without a fate, and the ack of each message.
 
 The ledger is the only writer of what is held and counted. A message is acked when it has no delivery left to begin and
-each one that was begun has its durable fate. A copy of a delivery that is in flight, or that has its fate already, is
-entered too and shares that fate.
+each one that was begun has its durable fate. A copy of a delivery that is in flight is entered too, and waits for its end.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from notifier.domain.delivery import Delivery
-from notifier.domain.frozen import replace
 from notifier.domain.message import Lane, Message, Unsettled
-from notifier.domain.verdict import Dead, Defer, Done, RetryAt, Verdict
-from notifier.pipeline.duplicates import Apart, Duplicates, Expected, First, Joined, Known, stands_for
+from notifier.domain.verdict import Done, Verdict
+from notifier.pipeline.copies import Copies
 from notifier.pipeline.facts import EventTaken, Observer
 from notifier.pipeline.intake import Expand, Intake, Move, Step
 from notifier.pipeline.ports import Acknowledger, Clock
@@ -25,8 +23,8 @@ LARGE = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hu
 class HeldMessage:
     """A message that was taken and is not acked yet.
 
-    `open` counts its deliveries without a fate, `given` what it has asked for so far, `joined` the deliveries that
-    share the fate of a copy.
+    `open` counts its deliveries without a fate, `given` what it has asked for so far, `joined` the deliveries that were
+    made by a copy.
     """
 
     message: Message
@@ -58,11 +56,6 @@ class HeldMessage:
     def at_hand(self) -> bool:
         """True if it is not read yet, or if the messages that take its place are still being made."""
         return self.work is None or (isinstance(self.work, Move) and not self.closed)
-
-    @property
-    def of_event(self) -> bool:
-        """True for an event, False for a delivery in a message of its own."""
-        return isinstance(self.work, Expand) and self.work.event is not None
 
     def look(self, intake: Intake) -> None:
         """Open it, if that is not done yet. Then `ahead` holds what it asks for first; None if it asks for nothing."""
@@ -112,15 +105,13 @@ class Ledger:
     `without_fate` counts the deliveries in memory, by lane.
     """
 
-    def __init__(self, acknowledger: Acknowledger, observe: Observer, *, clock: Clock, steady: Clock) -> None:
+    def __init__(self, acknowledger: Acknowledger, observe: Observer, *, clock: Clock) -> None:
         self._acknowledger = acknowledger
         self._observe = observe
         self._clock = clock
-        self._steady = steady
         self._held: dict[Lane, dict[HeldMessage, float]] = {lane: {} for lane in Lane}  # in order of arrival
         self._last_taken: dict[str, float | None] = dict.fromkeys(map(str, Lane))  # by queue
-        self._duplicates: Duplicates[HeldMessage] = Duplicates()
-        self._expecting: list[tuple[float, HeldMessage, Delivery]] = []
+        self._copies: Copies[tuple[HeldMessage, Delivery]] = Copies()
         self.without_fate = dict.fromkeys(Lane, 0)
 
     # ── messages ──
@@ -184,32 +175,13 @@ class Ledger:
         self.open(held)
         return self._begin(held, delivery)
 
-    def expected_in_vain(self) -> Iterator[tuple[HeldMessage, Delivery]]:
-        """Return copies that waited for a retry that did not come here. Is called many times a second."""
-        now = self._steady()
-        over = [waited for waited in self._expecting if waited[0] <= now]
-        if over:
-            self._expecting = [waits for waits in self._expecting if waits[0] > now]
-        for _, held, delivery in over:
-            if (begun := self._begin(held, delivery)) is not None:
-                yield held, begun
-
     def _begin(self, held: HeldMessage, delivery: Delivery) -> Delivery | None:
         if not delivery.id_given:
             return delivery
-        redelivered = held.message.delivery_count > 0
-        match self._duplicates.begin(
-            delivery.id, delivery.stage, held, self._steady(), of_event=held.of_event, redelivered=redelivered
-        ):
-            case First():
+        match self._copies.begin(delivery.id, (held, delivery)):
+            case "first":
                 return delivery
-            case Apart():
-                return replace(delivery, id_given=False)  # its end is not the other's
-            case Expected(until=until):
-                self._expecting.append((until, held, delivery))
-            case Joined():
-                held.joined += 1
-            case Known():
+            case "delivered":
                 held.joined += 1
                 self.settle(held)
         return None
@@ -220,15 +192,10 @@ class Ledger:
         self.without_fate[held.lane] -= 1
         self.close(held)
 
-    def leaves(self, begun: Delivery, verdict: Verdict) -> None:
-        """The delivery's verdict is being made durable: other workers may soon see it."""
-        if begun.id_given and isinstance(verdict, RetryAt | Defer | Dead):
-            self._duplicates.leaves(begun.id, self._steady() + stands_for(verdict, self._clock()))
-
-    def settle_delivery(self, held: HeldMessage, begun: Delivery, verdict: Verdict) -> None:
-        """The delivery, as it was begun, has its durable fate, and so have its copies."""
-        if not begun.id_given:
-            self.settle(held)
-            return
-        for holder in self._duplicates.end(begun.id, delivered=isinstance(verdict, Done)):
-            self.settle(holder)
+    def settle_delivery(
+        self, held: HeldMessage, begun: Delivery, verdict: Verdict
+    ) -> list[tuple[HeldMessage, Delivery]]:
+        """The delivery, as it was begun, has its durable fate. Returns the copies that are to be made now."""
+        copies = self._copies.end(begun.id, delivered=isinstance(verdict, Done)) if begun.id_given else []
+        self.settle(held)
+        return [(holder, again) for holder, copy in copies if (again := self._begin(holder, copy)) is not None]

@@ -31,6 +31,7 @@ class Overload:
     _before: float | None = None  # the share of failures before the trial that is under way
     _known: bool = False  # a trial helped before, or the client says so by 429
     _next_trial: float = 0.0
+    _adopted: bool = False  # the pace is another worker's
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
         """Note an attempt that ended, at a client that may have so many `at_a_time`."""
@@ -58,6 +59,12 @@ class Overload:
         trial, few = self._before is not None, self._ended < FEW
         return not (trial and few) if not self._failed else self.spacing > 0 and not trial and not few
 
+    def adopt(self, spacing: float, now: float) -> None:
+        """Take over the pace that another worker tries, if it helps here too. Else each would find out nothing."""
+        if not self.spacing and not self._helped:
+            self.spacing, self._adopted = spacing, True
+            self._begin(now)
+
     def forget(self, now: float) -> None:
         """Forget all: the client was down meanwhile."""
         self.spacing = self._helped = 0.0
@@ -69,8 +76,11 @@ class Overload:
         before, braked = self._before, 2 * self._braked > self._failed
         used = self.spacing * self._ended / seconds > 0.5
         helped, self._helped = self._helped, 0.0
+        adopted, self._adopted = self._adopted, False
         self._begin(now)
-        if before is not None and share > before * HELPED[self._known]:
+        if adopted and share > 1 - BELOW:
+            self.spacing = 0.0
+        elif before is not None and share > before * HELPED[self._known]:
             if self._known:
                 self._known = False  # perhaps another worker's doing: the pace stays, and the next trial decides
             else:

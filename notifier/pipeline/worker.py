@@ -16,17 +16,28 @@ from notifier.domain.frozen import replace
 from notifier.domain.message import Lane, Message, Unsettled
 from notifier.domain.outcome import Cause
 from notifier.domain.plan import Skipped, Unheard
-from notifier.domain.verdict import Defer, Done, Place, RetryAt, Verdict, before_attempt, not_taken, postponed
+from notifier.domain.verdict import (
+    Dead,
+    Defer,
+    Done,
+    Place,
+    RetryAt,
+    Skip,
+    Verdict,
+    before_attempt,
+    not_taken,
+    postponed,
+)
 from notifier.pipeline import facts
-from notifier.pipeline.admission import Go, Wait
 from notifier.pipeline.attempt import AttemptResult, Tools, attempt, defer_for
 from notifier.pipeline.bucket_counts import BucketCounts
 from notifier.pipeline.delay_counts import DelayCounts
-from notifier.pipeline.fetching import Fetching
-from notifier.pipeline.gate import Gate, Standing, Ticket
+from notifier.pipeline.gate import Gate, Go, Standing, Ticket, Wait
 from notifier.pipeline.intake import Intake, Move, Step
+from notifier.pipeline.known_client import News
 from notifier.pipeline.ledger import HeldMessage, Ledger
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry, Parking
+from notifier.pipeline.pulls import Pulls
 from notifier.pipeline.selection import ROUND, Selection
 from notifier.pipeline.settlement import Send, Settlement
 
@@ -59,6 +70,7 @@ class Worker:
         parking: Parking,
         limits: Limits,
         workers: Callable[[], int] = lambda: 1,
+        tell: Callable[[News], None] = lambda _news: None,
     ) -> None:
         self._intake = intake
         self._settlement = settlement
@@ -71,7 +83,7 @@ class Worker:
         self._quiet = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
-        self._ledger = Ledger(acknowledger, tools.observe, clock=tools.clock, steady=tools.steady)
+        self._ledger = Ledger(acknowledger, tools.observe, clock=tools.clock)
         self._gate = Gate(
             tools,
             self._ledger.without_fate,
@@ -79,11 +91,12 @@ class Worker:
             slot_wait=limits.slot_wait,
             workers=workers,
             begun=lambda: (self._ledger.held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / limits.prefetch,
+            tell=tell,
         )
         self._selection = Selection(self._gate, intake, steady=tools.steady)
         self._counts = BucketCounts(parking.bucket)
         self._delayed = DelayCounts(tools.clock)
-        self._fetching = Fetching(parking, self._gate, self._take_parked, self._spawn, self._counts)
+        self._pulls = Pulls(parking, self._gate, self._take_parked, self._spawn, self._counts, tools.steady)
 
     # ── the queue's side ──
 
@@ -103,7 +116,7 @@ class Worker:
             self._selection.put(held)
             return True
         held.look(self._intake)
-        useful = held.ahead is None or self._begin(held, held.give(self._intake))
+        useful = held.ahead is None or self._begin(held, held.give(self._intake), pulled=True)
         self._ledger.close(held)
         return useful
 
@@ -119,10 +132,11 @@ class Worker:
 
         Raises what broke a settlement: its message has no fate, and the process must not go on as if it had.
         """
-        background = [asyncio.create_task(run()) for run in (self._tick, self._fetching.watch, self._fetching.audit)]
+        background = [asyncio.create_task(run()) for run in (self._tick, self._pulls.run)]
+        for task in background:
+            task.add_done_callback(self._broke)
         await self._stop.wait()
-        for looks in background[1:]:
-            looks.cancel()
+        background[1].cancel()
         for held in self._selection.give_back():
             self._ledger.let_go(held)
         self._pump()
@@ -142,15 +156,13 @@ class Worker:
             raise self._broken
 
     async def _tick(self) -> None:
-        """Put off those that wait at a client that hangs or is left alone; begin copies that waited in vain."""
+        """Put off those that wait at a client that hangs or is left alone."""
         while True:
             await asyncio.sleep(TICK)
             for ticket, later in self._gate.put_off():
                 self._put_off(ticket, later)
             for ticket in self._gate.hand_out():
                 self._start(ticket)
-            for held, delivery in self._ledger.expected_in_vain():
-                self._ask(held, delivery)
             self._pump()
 
     def stop(self) -> None:
@@ -185,6 +197,11 @@ class Worker:
     def try_now(self, key: tuple[str, str], *, force: bool) -> None:
         """Have the client tried at once, if something is parked for it. A pause stands, unless `force`."""
         self._gate.try_now(key, force=force)
+        self._pump()
+
+    def heard(self, news: News) -> None:
+        """Act as if this worker had seen what another one saw of a client."""
+        self._gate.heard(news)
         self._pump()
 
     def held_up(self, key: tuple[str, str]) -> bool:
@@ -233,7 +250,7 @@ class Worker:
         else:
             self._pump()
         if not self._stop.is_set():
-            self._fetching.begin(fresh_waits=self._selection.lined_up(Lane.EVENTS) > 0)
+            self._pulls.begin(fresh_waits=self._selection.lined_up(Lane.EVENTS) > 0)
         elif not self._tasks and not self._gate.waiting and not self._selection.waiting:
             self._quiet.set()
 
@@ -245,12 +262,12 @@ class Worker:
             self._making_room = True
             self._put_off(ticket, later)
 
-    def _begin(self, held: HeldMessage, step: Step | Move) -> bool:
+    def _begin(self, held: HeldMessage, step: Step | Move, *, pulled: bool = False) -> bool:
         """Begin what a message asks for. Returns False if it was parked."""
         match step:
             case Delivery():
                 if (begun := self._ledger.open_delivery(held, step)) is not None:
-                    return self._ask(held, begun)
+                    return self._ask(held, begun, pulled=pulled)
             case Skipped() | Unheard():
                 self._tools.observe(step)
             case Send():
@@ -261,9 +278,9 @@ class Worker:
                 self._spawn(self._move(held, step))
         return True
 
-    def _ask(self, held: HeldMessage, delivery: Delivery) -> bool:
+    def _ask(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> bool:
         """Attempt the delivery, put it off, or give it up. Returns False if it was parked."""
-        if was_parked := delivery.parked:
+        if delivery.parked:
             delivery = replace(delivery, parked=False)
             self._counts.came_back(delivery.key)
         registry = self._registry()
@@ -281,10 +298,10 @@ class Worker:
             and self._tools.channel.names_session(delivery, client),
             now=now,
         )
-        if verdict is not None and delivery.leash is not None:
-            self._gate.leash_ended(delivery.key)
+        if isinstance(verdict, Dead | Skip) and delivery.leash is not None:
+            self._gate.traveller_ended(delivery.key)
         if verdict is None and client is not None:
-            ticket = Ticket(held=held, delivery=delivery, client=client, was_parked=was_parked)
+            ticket = Ticket(held=held, delivery=delivery, client=client, pulled=pulled)
             verdict = self._admit(ticket)
             delivery = ticket.delivery
         if verdict is None:
@@ -318,10 +335,14 @@ class Worker:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        self._broke(task)
+        self._pump()
+
+    def _broke(self, task: "asyncio.Task[None]") -> None:
+        """End the worker if a task of it broke."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._broken = error
             self.stop()
-        self._pump()
 
     # ── doing ──
 
@@ -349,13 +370,14 @@ class Worker:
         return defer_for(fault, ticket.delivery, ticket.client, self._tools)
 
     async def _settle(self, held: HeldMessage, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
-        self._ledger.leaves(begun, verdict)
         durable = await self._settlement.settle(after, verdict)
         self._making_room = False
         if durable:
-            self._ledger.settle_delivery(held, begun, verdict)
+            copies = self._ledger.settle_delivery(held, begun, verdict)
             if isinstance(verdict, RetryAt | Defer):
                 self._note_wait(begun.key, verdict)
+            for holder, copy in copies:
+                self._ask(holder, copy)
         else:
             self._ask(held, not_taken(begun, after))
 

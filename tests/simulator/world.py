@@ -27,10 +27,11 @@ from notifier.pipeline.facts import (
     LogoutDelivered,
 )
 from notifier.pipeline.intake import Intake
+from notifier.pipeline.known_client import News
 from notifier.pipeline.ports import Push, Request
 from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Limits, Worker
-from tests.simulator.broker import BUCKETS, Broker, Consumer, Costs
+from tests.simulator.broker import BUCKETS, HAND_OUT, Broker, Consumer, Costs
 from tests.simulator.clients import ISS, OK, SILENT, Behaviour, well
 from tests.simulator.virtual_time import VirtualLoop
 
@@ -118,9 +119,16 @@ class World:
             consumer,
             Limits(),
             lambda: workers,
+            tell=lambda news: self._tell(worker, news),
         )
         consumer.inbox = Forwarder(worker, consumer.publish, consumer.available, consumer.ack, clock)
         return worker
+
+    def _tell(self, speaker: Worker, news: News) -> None:
+        """The workers' exchange: what one says, the others hear soon."""
+        for other in self._workers:
+            if other is not speaker:
+                self._loop.call_later(HAND_OUT, other.heard, news)
 
     # ── what happens ──
 
