@@ -20,6 +20,7 @@ SOON = 1.0  # seconds: the shortest wait. What is due within it is due now
 LATE = 8 / 7  # times the wait that a queue takes at most, where it rounds up
 EARLY = 7 / 8  # times the wait that a queue takes at least, where it rounds down
 LONGEST_DEFERRAL = 65_536
+_HAIR = 1e-3  # seconds: what reckoning with moments may add. 64 s must not become 65
 _ON_ITS_WAY = 0.01  # seconds between the decision to wait and the publish: 512 s must not become 511
 
 
@@ -32,7 +33,7 @@ def backoff(policy: RetryPolicy, tries: int, jitter: Jitter) -> float:
 
 def whole_seconds(seconds: float, rounding: Rounding) -> int:
     """The wait in whole seconds, one at the least."""
-    return max(1, int(seconds + _ON_ITS_WAY) if rounding == "down" else math.ceil(seconds))
+    return max(1, int(seconds + _ON_ITS_WAY) if rounding == "down" else math.ceil(seconds - _HAIR))
 
 
 def deferral_wait(seconds: float, rounding: Rounding = "down") -> int:

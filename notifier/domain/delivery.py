@@ -52,9 +52,9 @@ class Delivery:
     since then that does not count as age, in seconds. `waited_for` has every cause of its deferrals, in
     words: a later release has further ones, and its workers run beside this one's during an update.
 
-    `leash`: it is a traveller: it comes back then to be its client's next try. `turn`: when it is its turn in the line of
-    a client that is up. `backoffs` counts the attempts whose failure was its own
-    and not part of an outage of the client, `charged_at` is the last of them; earlier releases charged each attempt.
+    `leash`: it is its client's traveller, and comes back then to be the next try. `turn`: its turn in the line of a
+    client that is up. `backoffs` counts the attempts whose failure was its own and not part of an outage of the client,
+    `charged_at` is the last of them; earlier releases charged each attempt.
     `parked`: it waits in its client's bucket. No delivery in memory has it. `asked`: it waits because its client asked
     for that (`Retry-After`).
     """
@@ -110,6 +110,11 @@ class Delivery:
     def charged(self) -> int:
         """How many failures its next backoff counts."""
         return self.attempts if self.backoffs is None else self.backoffs
+
+    @property
+    def stage(self) -> tuple[int, int, str | None]:
+        """Its stage: each retry and each deferral starts another one."""
+        return (self.attempts, self.deferrals, self.deferred_for)
 
     def with_past(self, past: Past) -> tuple[Past, ...]:
         """The history with one more outcome: the last ten, and the newest 2 KiB of text."""

@@ -9,13 +9,13 @@ The worker and its selection ask here and nowhere else. This keeps one client fr
 
 What may neither go nor wait in memory waits in a queue:
 
-- For a client that is up, or that nobody has tried yet, in the *line*: its place and the client's pace say when its turn
-  is. Until then it waits in the delay queues, but never for longer at once than it has waited already, or a second.
+- For a client that is up, or that nobody has tried yet, in the *line*: its place and the client's pace say when its
+  turn is. Until then it waits in the delay queues, but at once for no longer than it has waited already, or a second.
 - For a client that is down or paused, as its *traveller*: it waits in a delay queue until the rest ends, and is the
   next try. Or, while a traveller that this worker sent itself cannot have come back yet, *parked* in the bucket.
 
-So whoever parks has a traveller out, and whoever sees a client answer goes through its bucket, if something may be there
-(`wishes`, see `pulls`). A worker that sees a client go down, fail its try or recover tells the others (`heard`).
+So whoever parks has a traveller out, and whoever sees a client answer goes through its bucket, if something may be
+there (`wishes`, see `pulls`). A worker that sees a client go down, fail its try or recover tells the others (`heard`).
 
 The gate keeps two clocks apart. It counts by a steady clock, so that a wall clock that jumps takes no client for down
 and lets nobody in. Messages bear the time of the wall clock, since other workers read them.
@@ -36,7 +36,16 @@ from notifier.domain.verdict import Defer, Place, RetryAt, last_moment, retry, u
 from notifier.pipeline.attempt import AttemptResult, Tools
 from notifier.pipeline.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.pipeline.known_client import (
-    AT_ONCE, SHARE_OF_OUTAGE, SHORTEST, Change, Key, KnownClient, Mark, News, Side, State, whole_pass,
+    SHARE_OF_OUTAGE,
+    SHORTEST,
+    Change,
+    Key,
+    KnownClient,
+    Mark,
+    News,
+    Side,
+    State,
+    whole_pass,
 )  # fmt: skip
 from notifier.pipeline.ledger import HeldMessage
 from notifier.pipeline.slots import PROBES, Slots, most_of_lane
@@ -52,6 +61,7 @@ FRESH = 4.0  # seconds after which a fresh delivery may try a client that is dow
 LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds at once that a delivery may wait for its turn, however young or old it is
 TIRED = 4  # attempts after which a traveller lets another delivery of its client take its place
 BUSY_TRY = 2.0  # seconds that a traveller waits for the end of another try, or for a slot
+OVERDUE = 60.0  # seconds after its rest that a traveller may be late: it waits behind others, or at another worker
 KEPT = 1800.0  # seconds that a client not heard of is remembered
 MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
 LOOKS = 64  # clients looked at, at a time, for one to be forgotten
@@ -376,7 +386,6 @@ class Gate:
         if (due - now) * LATE <= last - now:
             asked = later.cause is Cause.RETRY_AFTER  # several passes, of which the last may end a second early
             one.travels(due - ahead - (SOON if asked else 0))
-            due -= 0 if asked else AT_ONCE
             return Defer(due=due, cause=later.cause, place=Place.TRAVELLER, rounding="up")
         one.travels(now - ahead + min(due - now, last - now) * EARLY)
         return Defer(due=min(due, last), cause=later.cause, place=Place.TRAVELLER)
@@ -483,6 +492,13 @@ class Gate:
                 case State.NEW | State.DOWN | State.PAUSED:
                     if not one.running and (one.relief or not one.covered(now)):
                         self.wishes.add(one.key)
+
+    def look_after_overdue(self) -> None:
+        """Look after the clients whose traveller should have come long ago: an operator may have taken it away."""
+        now = self._tools.steady()
+        for one in self._down.values():
+            if now > max(one.next_try, one.covered_until, one.paused_until) + OVERDUE:
+                self._look_after(one, now)
 
     def wanted(self, key: Key) -> int | None:
         """Return how many of its parked deliveries the client bears now; None if it has no use of them."""

@@ -18,8 +18,8 @@ Every change of a client's state is made here and nowhere else:
 | paused | the pause is over, or an operator forces it | as before the pause |
 
 A client that is *new* may be tried at once, one attempt at a time. One that is *up* stays so if less than 80 % of its
-attempts fail. One that is *down* rests for half of the time for which it has been down: 1, 2, 4 … 64 s, each of which is
-one pass through one delay queue. Then one delivery tries it.
+attempts fail. One that is *down* rests for half of the time for which it has been down: 1, 2, 4 … 64 s, each of which
+is one pass through one delay queue. Then one delivery tries it.
 """
 
 import math
@@ -86,7 +86,8 @@ class News:
     """What one worker tells the others of a client, at best effort. All seconds are spans, not moments.
 
     `failing` is for how long it had failed, `rest` for how long it rests from now on. `parked`: something is in its
-    bucket. `cap` is how many attempts at a time it bears, `spacing` the seconds between two if it has begun to keep a pace.
+    bucket. `cap` is how many attempts at a time it bears, `spacing` the seconds between two if it has begun to keep a
+    pace.
     """
 
     key: Key

@@ -1,7 +1,7 @@
 """Keeps the books of a worker: the messages it holds, their deliveries without a fate, and the ack of each message.
 
 The ledger is the only writer of what is held and counted. A message is acked when it has no delivery left to begin and
-each one that was begun has its durable fate. A copy of a delivery that is in flight is entered too, and waits for its end.
+each one that was begun has its durable fate. A copy of a delivery is entered too, and may share the fate of the other.
 """
 
 from collections.abc import Collection
@@ -10,7 +10,6 @@ from typing import Literal
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Lane, Message, Unsettled
-from notifier.domain.verdict import Done, Verdict
 from notifier.pipeline.copies import Copies
 from notifier.pipeline.facts import EventTaken, Observer
 from notifier.pipeline.intake import Expand, Intake, Move, Step
@@ -23,8 +22,8 @@ LARGE = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hu
 class HeldMessage:
     """A message that was taken and is not acked yet.
 
-    `open` counts its deliveries without a fate, `given` what it has asked for so far, `joined` the deliveries that were
-    made by a copy.
+    `open` counts its deliveries without a fate, `given` what it has asked for so far, `joined` the deliveries that
+    share the fate of a copy.
     """
 
     message: Message
@@ -56,6 +55,11 @@ class HeldMessage:
     def at_hand(self) -> bool:
         """True if it is not read yet, or if the messages that take its place are still being made."""
         return self.work is None or (isinstance(self.work, Move) and not self.closed)
+
+    @property
+    def of_event(self) -> bool:
+        """True for an event, False for a delivery in a message of its own."""
+        return isinstance(self.work, Expand) and self.work.event is not None
 
     def look(self, intake: Intake) -> None:
         """Open it, if that is not done yet. Then `ahead` holds what it asks for first; None if it asks for nothing."""
@@ -105,10 +109,11 @@ class Ledger:
     `without_fate` counts the deliveries in memory, by lane.
     """
 
-    def __init__(self, acknowledger: Acknowledger, observe: Observer, *, clock: Clock) -> None:
+    def __init__(self, acknowledger: Acknowledger, observe: Observer, *, clock: Clock, steady: Clock) -> None:
         self._acknowledger = acknowledger
         self._observe = observe
         self._clock = clock
+        self._steady = steady
         self._held: dict[Lane, dict[HeldMessage, float]] = {lane: {} for lane in Lane}  # in order of arrival
         self._last_taken: dict[str, float | None] = dict.fromkeys(map(str, Lane))  # by queue
         self._copies: Copies[tuple[HeldMessage, Delivery]] = Copies()
@@ -178,13 +183,18 @@ class Ledger:
     def _begin(self, held: HeldMessage, delivery: Delivery) -> Delivery | None:
         if not delivery.id_given:
             return delivery
-        match self._copies.begin(delivery.id, (held, delivery)):
+        match self._copies.begin(delivery.id, delivery.stage, (held, delivery), self._steady(), of_event=held.of_event):
             case "first":
                 return delivery
-            case "delivered":
-                held.joined += 1
-                self.settle(held)
-        return None
+            case "waits":
+                return None
+            case "done":
+                self._join(held)
+                return None
+
+    def _join(self, held: HeldMessage) -> None:
+        held.joined += 1
+        self.settle(held)
 
     def settle(self, held: HeldMessage) -> None:
         """Something of this message has its durable fate."""
@@ -193,9 +203,16 @@ class Ledger:
         self.close(held)
 
     def settle_delivery(
-        self, held: HeldMessage, begun: Delivery, verdict: Verdict
+        self, held: HeldMessage, begun: Delivery, *, stands_until: float | None
     ) -> list[tuple[HeldMessage, Delivery]]:
-        """The delivery, as it was begun, has its durable fate. Returns the copies that are to be made now."""
-        copies = self._copies.end(begun.id, delivered=isinstance(verdict, Done)) if begun.id_given else []
+        """The delivery, as it was begun, has its durable fate. Returns the copies that are to be made now.
+
+        `stands_until`: see `Copies.end`.
+        """
+        copies = self._copies.end(begun.id, stands_until=stands_until) if begun.id_given else ()
         self.settle(held)
-        return [(holder, again) for holder, copy in copies if (again := self._begin(holder, copy)) is not None]
+        for (holder, _), done in copies:
+            if done:
+                self._join(holder)
+        waited = [(holder, self._begin(holder, copy)) for (holder, copy), done in copies if not done]
+        return [(holder, again) for holder, again in waited if again is not None]

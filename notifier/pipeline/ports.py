@@ -57,6 +57,9 @@ class Parking(Protocol):
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the name of the bucket of this client (`iss`, `client_id`)."""
 
+    def left_behind(self) -> Collection[str]:
+        """Return the buckets in which a worker that has ended may have left something."""
+
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
         """Return once the message is durable in the bucket. Raises QueueUnavailable.
 

@@ -3,17 +3,18 @@
 A pass is for one or several clients that share the bucket. It fetches as many at a time as these clients bear, and sees
 each message once that was there when it was last wished for: one that is parked again stands at the bucket's end. It
 ends early if none of its clients has any use of it. There is one pass at a time for each bucket, and what they take in
-vain is bounded.
+vain is bounded. A bucket that cannot be read is tried less and less often, and keeps its pass.
 
-A worker goes once through every bucket when it begins: the one before may have died in the middle of a pass, and its
-buckets hold what no traveller looks after.
+A worker goes through every bucket once when it begins, for the one before may have died in the middle of a pass. After
+a loss it goes again through those that it has lately fetched from: what it had not acked is there again.
 """
 
 import asyncio
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from notifier.domain.errors import QueueUnavailable
@@ -25,19 +26,24 @@ from notifier.pipeline.ports import Clock, Parking
 
 AT_ONCE = 4  # deliveries on their way out of buckets; 1 while a fresh one waits for the loop
 IN_VAIN = 400.0  # fetched a second for clients that are down: a thirtieth of a core
-AWAY = 0.5  # seconds to wait after a fetch from a queue that is away
+AWAY, LONGEST_AWAY = 0.5, 32.0  # seconds to wait after the first failure to fetch, and after many
+RECENT = 120.0  # seconds in which what was fetched has its fate
 FIRST = 1.0  # seconds, on average, from the start to the first passes
 COUNT_EVERY = 60.0  # seconds between two looks at all buckets, for what operators are told
 
 
 @dataclass(slots=True)
 class Pass:
-    """Goes through a bucket for these clients, or for `all`. `left`: messages to be seen, None if not counted yet."""
+    """Goes through a bucket for these clients, or for `all`.
+
+    `left`: messages to be seen, None if not counted yet. `failed`: fetches that failed in a row.
+    """
 
     clients: set[Key] = field(default_factory=set)
     all: bool = False
     left: int | None = None
     fetching: bool = False
+    failed: int = 0
     away_until: float = -math.inf
 
 
@@ -65,6 +71,7 @@ class Pulls:
         self._passes: OrderedDict[str, Pass] = OrderedDict()
         self._fetching = 0
         self._rests_until = -math.inf
+        self._fetched_at: dict[str, float] = {}  # by bucket: when something was last fetched from it
 
     def begin(self, *, fresh_waits: bool) -> None:
         """Begin the fetches that there is room for."""
@@ -85,6 +92,7 @@ class Pulls:
                 and self._clock() >= one.away_until
                 and (want := min(self._wanted(bucket, one), most - self._fetching)) > 0
             ):
+                want = 1 if one.failed else want  # it may take its share of those on their way for long
                 one.fetching = True
                 self._fetching += want
                 self._spawn(self._fetch(bucket, one, want))
@@ -108,15 +116,21 @@ class Pulls:
         try:
             if one.left is None:
                 one.left = (await self._parking.parked([bucket])).get(bucket, 0)
-            found = await self._parking.fetch(bucket, most) if one.left else ()
+            found = await self._parking.fetch(bucket, most)  # also if it seems to be empty: the fetch is the proof
+            one.failed = 0
             if one.left is not None:  # else more was parked meanwhile
                 one.left = one.left - len(found) if len(found) == most else 0
+            if found:
+                self._fetched_at[bucket] = self._clock()
             in_vain = sum(not self._take(message) for message in found)
             if in_vain:
                 self._rests_until = max(self._clock(), self._rests_until) + in_vain / IN_VAIN
             self._gate.fetched(one.clients)
         except QueueUnavailable:  # others go on meanwhile: perhaps it is this bucket alone
-            one.away_until = self._clock() + AWAY
+            if not one.failed:
+                self.lost()
+            one.away_until = self._clock() + min(LONGEST_AWAY, AWAY * 2**one.failed)
+            one.failed, one.left = one.failed + 1, None
         finally:
             one.fetching = False
             self._fetching -= most
@@ -125,19 +139,27 @@ class Pulls:
             for key in one.clients:
                 self._gate.pulls(key, pulling=False, empty=True)
 
+    def lost(self) -> None:
+        """Go again through the buckets that were lately fetched from: what is not acked may be there again."""
+        self._go_through(self._lately())
+
+    def _lately(self) -> Iterable[str]:
+        since = self._clock() - RECENT
+        self._fetched_at = {bucket: at for bucket, at in self._fetched_at.items() if at > since}
+        return self._fetched_at
+
+    def _go_through(self, buckets: Iterable[str]) -> None:
+        for bucket in buckets:
+            one = self._passes.setdefault(bucket, Pass())
+            one.all, one.left = True, None
+
     async def run(self) -> None:
-        """Go through all buckets once, and count them now and then, until cancelled."""
+        """Go through all buckets once; count them now and then, and find what was forgotten. Until cancelled."""
         await asyncio.sleep(FIRST * random.uniform(0.5, 1.5))  # noqa: S311  spreads the workers; no secret
-        first = True
+        self._go_through(self._parking.left_behind())
         while True:
-            try:
-                filled = await self._parking.parked()
-            except QueueUnavailable:
-                await asyncio.sleep(AWAY)
-                continue
-            self._counts.seen(set(filled))
-            if first:
-                for bucket in filled:
-                    self._passes.setdefault(bucket, Pass()).all = True
-                first = False
+            with suppress(QueueUnavailable):
+                self._counts.seen(set(await self._parking.parked()))
+            self._gate.look_after_overdue()
+            self._lately()
             await asyncio.sleep(COUNT_EVERY)

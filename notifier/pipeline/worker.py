@@ -6,6 +6,7 @@ end of a settlement each lead to `_pump`, which begins what now has room. Delive
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from notifier.domain.verdict import (
 from notifier.pipeline import facts
 from notifier.pipeline.attempt import AttemptResult, Tools, attempt, defer_for
 from notifier.pipeline.bucket_counts import BucketCounts
+from notifier.pipeline.copies import stands_for
 from notifier.pipeline.delay_counts import DelayCounts
 from notifier.pipeline.gate import Gate, Go, Standing, Ticket, Wait
 from notifier.pipeline.intake import Intake, Move, Step
@@ -83,7 +85,7 @@ class Worker:
         self._quiet = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
-        self._ledger = Ledger(acknowledger, tools.observe, clock=tools.clock)
+        self._ledger = Ledger(acknowledger, tools.observe, clock=tools.clock, steady=tools.steady)
         self._gate = Gate(
             tools,
             self._ledger.without_fate,
@@ -124,6 +126,8 @@ class Worker:
         """Let go of a queue's messages: they will come again. What runs goes on, and the second copy joins it."""
         self._selection.lose(lane, source)
         self._ledger.lose(lane, source)
+        if lane is Lane.RETRIES:
+            self._pulls.lost()
 
     # ── running and stopping ──
 
@@ -370,16 +374,25 @@ class Worker:
         return defer_for(fault, ticket.delivery, ticket.client, self._tools)
 
     async def _settle(self, held: HeldMessage, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
+        stands_until = self._stands_until(verdict)  # as of now: the retry may be back before its confirm is here
         durable = await self._settlement.settle(after, verdict)
         self._making_room = False
         if durable:
-            copies = self._ledger.settle_delivery(held, begun, verdict)
+            for holder, copy in self._ledger.settle_delivery(held, begun, stands_until=stands_until):
+                self._ask(holder, copy)
             if isinstance(verdict, RetryAt | Defer):
                 self._note_wait(begun.key, verdict)
-            for holder, copy in copies:
-                self._ask(holder, copy)
         else:
             self._ask(held, not_taken(begun, after))
+
+    def _stands_until(self, verdict: Verdict) -> float | None:
+        match verdict:
+            case Done():
+                return math.inf
+            case RetryAt(due=due) | Defer(due=due):
+                return self._tools.steady() + stands_for(due - self._tools.clock())
+            case Skip() | Dead():
+                return None
 
     def _note_wait(self, key: tuple[str, str], verdict: RetryAt | Defer) -> None:
         if verdict.place is Place.PARKED:

@@ -106,6 +106,9 @@ class MemoryQueue:
     def bucket(self, key: tuple[str, str]) -> str:
         return " ".join(key)
 
+    def left_behind(self) -> Collection[str]:
+        return [*self.buckets]
+
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
         await self.publish(PARKED, message)
         self.buckets.setdefault(bucket, []).append(message)

@@ -68,6 +68,10 @@ class Consumer:
         """Return the bucket of this client."""
         return f"parked-{crc32(' '.join(client).encode()) % self.broker.buckets:02}"
 
+    def left_behind(self) -> Collection[str]:
+        """Return all."""
+        return self.broker.parked_in
+
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
         """Write into the bucket."""
         await self.broker.written()

@@ -110,6 +110,7 @@ class BucketReader:
         self._turns = asyncio.Semaphore(CHANNELS)
         self._idle: list[_Getter] = []
         self._getters: set[_Getter] = set()
+        self._doubted: set[str] = set()  # queues whose last fetch failed
 
     async def serve(self, connection: Connection) -> None:
         """Fetch over this connection, until cancelled."""
@@ -124,24 +125,27 @@ class BucketReader:
     async def fetch(self, queue: str, most: int) -> Sequence[Message]:
         """Take up to `most` messages from this queue (full name), oldest first. Raises QueueUnavailable.
 
-        An error costs the channel: all its unacked messages come again, those of earlier fetches too.
+        An error costs the channel: all its unacked messages come again, those of earlier fetches too. So a queue whose
+        last fetch failed is tried on a new channel.
         """
         async with self._turns:
-            getter = await self._getter()
+            getter = await self._getter(new=queue in self._doubted)
             try:
                 taken = await self._get(getter, queue, most)
             except BaseException as error:
+                self._doubted.add(queue)
                 if isinstance(error.__cause__, ChannelNotFoundEntity):
                     self._mend_soon.set()
                 self._forget(getter)
                 await close_channel(getter.channel)
                 raise
+            self._doubted.discard(queue)
             if getter in self._getters:
                 self._idle.append(getter)
             return taken
 
-    async def _getter(self) -> _Getter:
-        while self._idle:
+    async def _getter(self, *, new: bool) -> _Getter:
+        while self._idle and not new:
             getter = self._idle.pop()
             if not getter.channel.is_closed:
                 return getter

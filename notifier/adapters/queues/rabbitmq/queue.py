@@ -200,6 +200,10 @@ class RabbitQueue:
         """Return the name of the bucket of this client (`iss`, `client_id`)."""
         return self._bucket_names[bucket_number(client, len(self._bucket_names))]
 
+    def left_behind(self) -> Sequence[str]:
+        """Return all buckets: they stay as a worker leaves them."""
+        return self._bucket_names
+
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
         """Return once the message is durable in the bucket. Raises QueueUnavailable."""
         await self._park(bucket, message)

@@ -154,6 +154,10 @@ class SqliteQueue:
         """The name of the client's bucket, which is its own."""
         return json.dumps(client)
 
+    def left_behind(self) -> Sequence[str]:
+        """Return none: what is parked becomes a retry when a worker starts."""
+        return ()
+
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
         """Return once the message is on disk. Raises QueueUnavailable.
 
