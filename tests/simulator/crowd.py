@@ -8,6 +8,8 @@ from functools import lru_cache
 from tests.simulator.clients import Behaviour, client, names, well
 from tests.simulator.world import EVENT, Tally, World, capacity, quantile
 
+LAST = 0.1  # seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Crowd:
@@ -101,5 +103,7 @@ def _run(how: Crowd) -> tuple[Tally, float]:
 def _felt(how: Crowd, tally: Tally, busy: float) -> Felt:
     """What the clients that are healthy in this crowd saw, in its time."""
     healthy = names(how.clients)[how.ill :]
-    sent = [(one.born, one.sent) for name in healthy for one in tally.told[name] if one.answered <= how.seconds]
+    until = how.seconds - LAST  # what was published at the end may be on its way, with or without the fault
+    told = [one for name in healthy for one in tally.told[name] if one.born <= until and one.answered <= how.seconds]
+    sent = [(one.born, one.sent) for one in told]
     return Felt(sent=sent, put_off=sum(tally.put_off[name] for name in healthy), busy=busy / how.seconds)
