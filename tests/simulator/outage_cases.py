@@ -96,7 +96,7 @@ def politeness() -> Iterator[Case]:
     yield _polite("hangs", replace(hour, bad=hangs), 20)
     yield _polite("10/s", replace(hour, rate=10), 20)
     yield _polite("3-workers", replace(hour, workers=3), 20)
-    for waiting, within, most in ((1, math.inf, (80, 36)), (10, 60.0, (20, 13))):
+    for waiting, within, most in ((1, math.inf, (80, 36)), (10, 60.0, (20, 14))):
         waits = replace(hour, waiting=waiting, within=within)
         yield _polite(f"{waiting}-wait", waits, most[0])
         yield _polite(f"{waiting}-wait-20-min", replace(waits, seconds=1200, watched=60.0), most[1], short=True)
