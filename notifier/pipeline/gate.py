@@ -152,6 +152,7 @@ class Gate:
         self._down: dict[Key, Known] = {}
         self.wishes: set[Key] = set()  # clients whose buckets are to be gone through
         self.waiting = 0  # deliveries that wait in memory for their client
+        self._leaving = False
 
     # ── room ──
 
@@ -231,6 +232,8 @@ class Gate:
                 return False
             case State.NEW if not one.running:  # one stands in line for the slot of its first try
                 return not one.waiting and self._fill() < CROWDED
+            case State.NEW if ticket.pulled:  # its first try says soon whether it bears more
+                return False
             case State.NEW | State.UP:
                 patience = self._patience()
                 turn = ticket.delivery.turn
@@ -330,7 +333,11 @@ class Gate:
         """Return where a delivery waits. `tried`: its failure took the client down, or was a traveller's."""
         age = 0.0 if ticket.delivery.begun_at is None else self._tools.clock() - ticket.delivery.begun_at
         state = one.state_at(now)
-        if state in (State.NEW, State.UP):
+        if state is State.NEW and ticket.pulled and (one.running or one.waiting):
+            later = Later(
+                due=now + SHORTEST, cause=Cause.SLOT, place=Place.PARKED
+            )  # who tries it looks after the bucket
+        elif state in (State.NEW, State.UP):
             cause = Cause.RATE if one.step and one.tokens(now) < 1 else Cause.SLOT
             later = self._in_line(one, ticket.delivery, now, age, cause)
         else:
@@ -367,7 +374,8 @@ class Gate:
         """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
 
         What is parked in a bucket may stay there beyond that, and is judged when it comes back. So one with little
-        time left is not parked: it waits in the delay queues for half of its age, again and again.
+        time left is not parked, nor is any by a worker that stops, since it looks after no bucket any more: they wait in
+        the delay queues for half of their age, again and again.
         """
         now, delivery, client = self._tools.clock(), ticket.delivery, ticket.client
         ahead = self._ahead()
@@ -376,7 +384,7 @@ class Gate:
             ticket.delivery = delivery = replace(delivery, turn=turn)
         sid = self._tools.channel.names_session(delivery, client)
         last = max(now, last_moment(delivery, client.retry, carries_sid=sid, now=now))
-        if later.place is Place.PARKED and last - now >= SHORT_LIVED:
+        if later.place is Place.PARKED and last - now >= SHORT_LIVED and not self._leaving:
             return Defer(due=due, cause=later.cause, place=Place.PARKED, until=last)
         if later.place is Place.PARKED:
             age = 0.0 if delivery.begun_at is None else now - delivery.begun_at
@@ -459,6 +467,10 @@ class Gate:
                 if not one.running:
                     self._busy.pop(key, None)
 
+    def leave(self) -> None:
+        """Park nothing any more, and leave what is parked to the other workers: this one stops."""
+        self._leaving = True
+
     def abandon(self) -> None:
         """Forget all that wait: a drain gives them back to the queue."""
         for one in self._busy.values():
@@ -485,13 +497,15 @@ class Gate:
 
     def _look_after(self, one: Known, now: float) -> None:
         """See to it that somebody looks at what is parked for the client: this worker, or a traveller on its way."""
-        if one.parked and not one.pulling:
-            match one.state_at(now):
-                case State.UP:
-                    self.wishes.add(one.key)
-                case State.NEW | State.DOWN | State.PAUSED:
-                    if not one.running and (one.relief or not one.covered(now)):
-                        self.wishes.add(one.key)
+        if not one.parked or one.pulling:
+            return
+        tried = bool(one.running or one.waiting) or (one.covered(now) and not one.relief)
+        if one.state_at(now) is not State.UP and tried:
+            return
+        if self._leaving:
+            self._pass_on(one, now, paced=False)
+        else:
+            self.wishes.add(one.key)
 
     def look_after_overdue(self) -> None:
         """Look after the clients whose traveller should have come long ago: an operator may have taken it away."""
@@ -562,6 +576,8 @@ class Gate:
         """Act as if this worker had seen what another one saw."""
         one, now = self._known.get(news.key), self._tools.steady()
         if one is None:
+            if news.up and news.parked:
+                self.wishes.add(news.key)  # by a worker that stops, perhaps
             return
         was_up = one.up
         change = one.hear(news, now)

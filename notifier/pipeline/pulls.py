@@ -25,7 +25,8 @@ from notifier.pipeline.known_client import Key
 from notifier.pipeline.ports import Clock, Parking
 
 AT_ONCE = 4  # deliveries on their way out of buckets; 1 while a fresh one waits for the loop
-IN_VAIN = 400.0  # fetched a second for clients that are down: a thirtieth of a core
+IN_VAIN = 400.0  # fetched a second for clients that are down: a thirtieth of a core …
+AT_THE_START = 2000.0  # … and while a worker goes through every bucket: 100,000 take a minute
 AWAY, LONGEST_AWAY = 0.5, 32.0  # seconds to wait after the first failure to fetch, and after many
 RECENT = 120.0  # seconds in which what was fetched has its fate
 FIRST = 1.0  # seconds, on average, from the start to the first passes
@@ -124,7 +125,9 @@ class Pulls:
                 self._fetched_at[bucket] = self._clock()
             in_vain = sum(not self._take(message) for message in found)
             if in_vain:
-                self._rests_until = max(self._clock(), self._rests_until) + in_vain / IN_VAIN
+                self._rests_until = max(self._clock(), self._rests_until) + in_vain / (
+                    AT_THE_START if one.all else IN_VAIN
+                )
             self._gate.fetched(one.clients)
         except QueueUnavailable:  # others go on meanwhile: perhaps it is this bucket alone
             if not one.failed:

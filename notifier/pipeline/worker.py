@@ -171,6 +171,7 @@ class Worker:
 
     def stop(self) -> None:
         """Begin the drain."""
+        self._gate.leave()
         self._stop.set()
 
     @property
