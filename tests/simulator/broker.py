@@ -1,20 +1,23 @@
 """A broker in memory and in virtual time: lanes with a prefetch, delay queues, and buckets that clients share.
 
-It delays as RabbitMQ does, by the real passes. What the core of a worker spends on a message is spent here.
+It delays as RabbitMQ does, by the real passes. What the core of a worker spends on a message is spent here. What was
+written is durable even if its worker is killed before the confirm, and what a worker held unacked is given back.
 """
 
 import asyncio
 import itertools
+import math
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from zlib import crc32
 
 from notifier.adapters.queues.rabbitmq.delays import first_pass
 from notifier.domain.backoff import Rounding
 from notifier.domain.defaults import PREFETCH
+from notifier.domain.errors import QueueUnavailable
 from notifier.domain.frozen import replace
-from notifier.domain.message import DEAD, LONGEST_PARKED, Lane, Message, Outgoing
+from notifier.domain.message import DEAD, LONGEST_PARKED, Kind, Lane, Message, Outgoing
 from notifier.pipeline.ports import Inbox
 from tests.simulator.virtual_time import VirtualLoop
 
@@ -39,23 +42,46 @@ class Costs:
 
 
 @dataclass(slots=True, eq=False)
+class Tag:
+    """What a worker holds unacked. With `bucket` it was fetched from there, and does not count against the prefetch."""
+
+    consumer: "Consumer"
+    message: Message
+    bucket: str | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Consumer:
-    """A worker's side of the broker, as it is connected: `inbox` takes what comes. Satisfies what a worker wants."""
+    """A worker's side of the broker, as it is connected: `inbox` takes what comes. Satisfies what a worker wants.
+
+    Once `cut` off it reaches nobody: what its worker does from then on has no effect.
+    """
 
     broker: "Broker"
     inbox: Inbox | None = None
     unacked: Counter[Lane] = field(default_factory=Counter)
+    held: dict[Tag, None] = field(default_factory=dict)  # in order of arrival
+    cut: bool = False
+
+    def hold(self, message: Message, bucket: str | None = None) -> Message:
+        """Return the message as the worker gets it."""
+        tag = Tag(self, message, bucket)
+        self.held[tag] = None
+        return replace(message, tag=tag)
 
     def ack(self, message: Message) -> None:
-        """Make room for another of its lane. What was fetched from a bucket has a tag of its own."""
-        if message.tag is self:
+        """Make room for another of its lane."""
+        assert isinstance(message.tag, Tag)
+        if self.cut:
+            return
+        del self.held[message.tag]
+        if message.tag.bucket is None:
             self.unacked[message.lane] -= 1
             self.broker.hand_out(message.lane)
 
     async def publish(self, queue: str, message: Outgoing) -> None:
         """Write into a lane, a delay queue or the dead letters."""
-        await self.broker.written()
-        self.broker.put(queue, message)
+        await self._written(self.broker.put, queue, message)
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
         """Write into the first of its delay queues."""
@@ -74,33 +100,54 @@ class Consumer:
 
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
         """Write into the bucket."""
-        await self.broker.written()
-        self.broker.parked_in[bucket].append((self.broker.loop.now + LONGEST_PARKED, message))
+        await self._written(self.broker.park, bucket, message)
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
         """Take the oldest."""
-        await asyncio.sleep(2 * HAND_OUT)
+        await self._reads(2 * HAND_OUT, bucket)
         waiting = self.broker.parked_in[bucket]
         found = [waiting.popleft()[1] for _ in range(min(most, len(waiting)))]
         for _ in found:
             self.broker.passed("read")
-        return [_retry(message) for message in found]
+        return [self.hold(_retry(message), bucket) for message in found]
 
     async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Count what waits."""
-        await asyncio.sleep(HAND_OUT)
         names = self.broker.parked_in if buckets is None else buckets
+        await self._reads(HAND_OUT, *names)
         return {name: count for name in names if (count := len(self.broker.parked_in[name]))}
+
+    async def _reads(self, seconds: float, *buckets: str) -> None:
+        await asyncio.sleep(seconds)
+        if self.cut or not self.broker.unreadable.isdisjoint(buckets):
+            raise QueueUnavailable("this bucket cannot be read")
+
+    async def _written(self, put: Callable[[str, Outgoing], None], queue: str, message: Outgoing) -> None:
+        """Write a message, and wait for the confirm."""
+        confirmed = self.broker.loop.create_future()
+        if not self.cut:
+            self.broker.passed("write")
+            self.broker.loop.call_later(self.broker.confirm, self._confirm, confirmed, put, queue, message)
+        await confirmed
+
+    def _confirm(
+        self, confirmed: asyncio.Future[None], put: Callable[[str, Outgoing], None], queue: str, message: Outgoing
+    ) -> None:
+        put(queue, message)
+        if not (self.cut or confirmed.done()):
+            confirmed.set_result(None)
 
 
 class Broker:
     """The queues, and what is written and read by the way. Deliveries' order within a lane is kept."""
 
-    def __init__(self, loop: VirtualLoop, costs: Costs, *, workers: int, buckets: int = BUCKETS) -> None:
+    def __init__(self, loop: VirtualLoop, costs: Costs, *, buckets: int = BUCKETS, confirm: float = CONFIRM) -> None:
         self.loop = loop
         self.costs = costs
         self.buckets = buckets
-        self.consumers = [Consumer(self) for _ in range(workers)]
+        self.confirm = confirm
+        self.consumers: list[Consumer] = []
+        self.unreadable: set[str] = set()  # buckets
         self.parked_in: dict[str, deque[tuple[float, Outgoing]]] = {
             f"parked-{number:02}": deque() for number in range(buckets)
         }
@@ -109,17 +156,45 @@ class Broker:
         self._turn = itertools.cycle(self.consumers)
         self.expire()
 
+    # ── who is connected ──
+
+    def connect(self) -> Consumer:
+        """A worker comes."""
+        self.consumers.append(consumer := Consumer(self))
+        self._turn = itertools.cycle(self.consumers)
+        return consumer
+
+    def stop_consuming(self, consumer: Consumer) -> None:
+        """A worker wants no more from the lanes."""
+        if consumer in self.consumers:
+            self.consumers.remove(consumer)
+            self._turn = itertools.cycle(self.consumers)
+
+    def disconnect(self, consumer: Consumer) -> None:
+        """A worker has gone. What it held unacked is given back to the head of its queue."""
+        self.stop_consuming(consumer)
+        consumer.cut = True
+        for tag in reversed(consumer.held):
+            again = replace(tag.message, delivery_count=tag.message.delivery_count + 1)
+            if tag.bucket is None:
+                self._lanes[again.lane].appendleft(again)
+            else:
+                self.parked_in[tag.bucket].appendleft((self.loop.now + LONGEST_PARKED, _again(again)))
+        consumer.held.clear()
+        for lane in Lane:
+            self.hand_out(lane)
+
+    def add_unreadable(self, bucket: str) -> None:
+        """One more bucket holds a message, and nobody can read it."""
+        self.parked_in[bucket] = deque([(math.inf, Outgoing(kind=Kind.DELIVERY, body=b"", message_id="none"))])
+        self.unreadable.add(bucket)
+
     # ── what a pass costs ──
 
     def passed(self, half: str) -> None:
         """The core makes half of a pass."""
         self.halves_in[int(self.loop.now)] += 1
         self.loop.spend(self.costs.write if half == "write" else self.costs.read)
-
-    async def written(self) -> None:
-        """Write a message, and wait for the confirm."""
-        self.passed("write")
-        await asyncio.sleep(CONFIRM)
 
     # ── queues ──
 
@@ -130,6 +205,10 @@ class Broker:
             self.loop.call_later(seconds, self.offer, _retry(message))
         elif queue != DEAD:
             self.offer(replace(_retry(message), lane=Lane(queue)))
+
+    def park(self, bucket: str, message: Outgoing) -> None:
+        """A message is durable in this bucket."""
+        self.parked_in[bucket].append((self.loop.now + LONGEST_PARKED, message))
 
     def offer(self, message: Message) -> None:
         """A message waits in its lane."""
@@ -146,16 +225,18 @@ class Broker:
                 continue
             refused = 0
             consumer.unacked[lane] += 1
-            self.loop.call_later(HAND_OUT, self._take, consumer, queue.popleft())
+            self.loop.call_later(HAND_OUT, self._take, consumer, consumer.hold(queue.popleft()))
 
     def _take(self, consumer: Consumer, message: Message) -> None:
         """A worker reads a message."""
+        if consumer.cut:
+            return
         assert consumer.inbox is not None
         if message.lane is Lane.RETRIES:
             self.passed("read")
         else:
             self.loop.spend(self.costs.take)
-        consumer.inbox.take(replace(message, tag=consumer))
+        consumer.inbox.take(message)
 
     def expire(self) -> None:
         """What was parked for too long is a retry by now. To be called every second."""
@@ -167,3 +248,9 @@ class Broker:
 
 def _retry(message: Outgoing) -> Message:
     return Message(lane=Lane.RETRIES, body=message.body, tag=None, kind=message.kind, message_id=message.message_id)
+
+
+def _again(message: Message) -> Outgoing:
+    assert message.kind is not None
+    assert message.message_id is not None
+    return Outgoing(kind=message.kind, body=message.body, message_id=message.message_id)

@@ -1,4 +1,4 @@
-"""Every case, by what is wrong with the client.
+"""Every case, by what is wrong with the client, and by how its deliveries wait.
 
 Short cases run with the tests. The others make the same ground denser: more lengths, shares, rates, workers and seeds.
 """
@@ -9,6 +9,7 @@ from tests.simulator.case import Case
 from tests.simulator.crowd_cases import crowds
 from tests.simulator.outage_cases import cost, politeness, recovery
 from tests.simulator.partly_cases import instance_hangs, overload, partial_failure
+from tests.simulator.waiting_cases import waiting
 
 
 def every() -> Iterator[Case]:
@@ -16,6 +17,7 @@ def every() -> Iterator[Case]:
     yield from half_well()
     yield from crowds()
     yield from outages()
+    yield from waiting()
 
 
 def half_well() -> Iterator[Case]:

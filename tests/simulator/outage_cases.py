@@ -9,7 +9,6 @@ from tests.simulator.clients import THROTTLED, Behaviour, answers_503, hangs, re
 from tests.simulator.outage import Outage, outage, wait
 
 NEW = 1.5  # seconds: the latest of those published after the first success
-ELSEWHERE = 7.5  # of those that a worker parks which has not noticed the recovery yet, and the time of the drain
 SOON_AFTER = 1.0  # of those published from 5 s after the recovery
 HUNG = 11.0  # of both, if the client hung: an attempt takes 5 s to fail
 BACKOFF = 2.0  # of one that failed before its client was taken for down: it waits for itself
@@ -24,7 +23,7 @@ def _recovery(name: str, how: Outage, *, backoff: float = BACKOFF, short: bool =
         it = outage(how)
         said = f"begins {seconds(it.begun)}, last {seconds(it.lag)}, new {seconds(it.fresh)}, later {seconds(it.later)}"
         drained = how.count / BACKLOG
-        new = it.fresh <= (NEW if how.workers == 1 else ELSEWHERE + drained) and it.later <= SOON_AFTER
+        new = it.fresh <= NEW and it.later <= SOON_AFTER
         if how.bad is hangs:
             new = max(it.fresh, it.later) <= HUNG
         if how.slowly:

@@ -31,8 +31,8 @@ from notifier.pipeline.known_client import News
 from notifier.pipeline.ports import Push, Request
 from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Limits, Worker
-from tests.simulator.broker import BUCKETS, HAND_OUT, Broker, Consumer, Costs
-from tests.simulator.clients import ISS, OK, SILENT, Behaviour, well
+from tests.simulator.broker import BUCKETS, CONFIRM, HAND_OUT, Broker, Costs
+from tests.simulator.clients import ISS, OK, SILENT, Behaviour, Step, well
 from tests.simulator.virtual_time import VirtualLoop
 
 EVENT = 10  # clients in an event, where there are many
@@ -67,18 +67,78 @@ class Tally:
     attempts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # when they began
     failed: Counter[str] = field(default_factory=Counter)  # the most failures of one delivery
     charged: Counter[str] = field(default_factory=Counter)  # the most of them that were charged to one delivery
+    told_by: Counter[tuple[int, str, str]] = field(default_factory=Counter)  # by worker, event and client
     put_off: Counter[str] = field(default_factory=Counter)
     running: Counter[str] = field(default_factory=Counter)
     most_running: Counter[str] = field(default_factory=Counter)
     changes: list[ClientFailing | ClientRecovered | ClientServed] = field(default_factory=list)
     buried: list[tuple[float, Buried]] = field(default_factory=list)
-    left: int = 0  # deliveries without a fate
+    open: set[tuple[str, str]] = field(default_factory=set)  # deliveries without a fate, by event and client
+
+    @property
+    def left(self) -> int:
+        """How many deliveries have no fate."""
+        return len(self.open)
+
+    def left_of(self, name: str) -> int:
+        """How many of a client's deliveries have no fate."""
+        return sum(each == name for _, each in self.open)
+
+    def rests_of(self, name: str) -> int:
+        """How often a client went down."""
+        return sum(isinstance(change, ClientFailing) and change.client_id == name for change in self.changes)
+
+    @property
+    def told_twice(self) -> int:
+        """How often a worker told a client what it had told it before."""
+        return sum(times - 1 for times in self.told_by.values())
+
+
+class Process:
+    """A worker as it runs, with its ways out. Once it is killed, nothing of it reaches anybody."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        self._world = world
+        self.number = number
+        self.consumer = world.broker.connect()
+        self.worker = world.make_worker(self)
+        self.running: asyncio.Task[None] | None = None
+        self.stops = False
+
+    async def post(self, request: Request) -> Wire:
+        """Satisfies the port `Transport`. A killed one never learns the answer."""
+        if self.consumer.cut:
+            await asyncio.Future()
+        wire = await self._world.answer(request, self.number)
+        if self.consumer.cut:
+            await asyncio.Future()
+        return wire
+
+    def observe(self, fact: Fact) -> None:
+        """Take a fact down."""
+        if not self.consumer.cut:
+            self._world.observe(fact)
+
+    async def run(self) -> None:
+        """Run the worker to its end. What it still held goes back."""
+        await self.worker.run()
+        if not self.consumer.cut:
+            self._world.broker.disconnect(self.consumer)
+
+    def stop(self, *, kill: bool) -> None:
+        """Begin the drain; or be gone at once."""
+        self.stops = True
+        if kill:
+            self._world.broker.disconnect(self.consumer)
+        self._world.broker.stop_consuming(self.consumer)
+        self.worker.stop()
 
 
 class World:
     """Fill it with `publish` and `stream`, then `run`. Use it as a context: its tasks end with it.
 
-    `core` is the speed of the core that a worker has: 1 as measured, 0.5 takes twice as long for everything.
+    `core` is the speed of the core that a worker has: 1 as measured, 0.5 takes twice as long for everything. The broker
+    confirms after `confirm` seconds. With `again` each event is published once more within as many seconds.
     """
 
     def __init__(
@@ -89,12 +149,15 @@ class World:
         workers: int = 1,
         core: float = 1.0,
         buckets: int = BUCKETS,
+        confirm: float = CONFIRM,
+        again: float | None = None,
         seed: int = 1,
     ) -> None:
         self._loop = VirtualLoop()
         self._costs = Costs().on(core * workers)  # one core for all: each has its share of the time
-        self.broker = Broker(self._loop, self._costs, workers=workers, buckets=buckets)
+        self.broker = Broker(self._loop, self._costs, buckets=buckets, confirm=confirm)
         self.tally = Tally()
+        self._again = again
         self._chance = random.Random(seed)
         self._behaviours = behaviours or {}
         self._born: dict[str, float] = {}
@@ -102,33 +165,42 @@ class World:
         registry = Registry(
             issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {client.client_id: client for client in clients}}
         )
-        self._workers = [self._worker(consumer, registry, workers) for consumer in self.broker.consumers]
-        self._running: list[asyncio.Task[None]] = []
+        self._registry = lambda: registry
+        self._shared_by = lambda: workers
+        self._numbers = itertools.count()
+        self._processes = [Process(self, next(self._numbers)) for _ in range(workers)]
+        self._draining: list[Process] = []
 
-    def _worker(self, consumer: Consumer, registry: Registry, workers: int) -> Worker:
-        clock = self._loop.time
+    def make_worker(self, process: Process) -> Worker:
+        """Build the worker of a process."""
+        clock, consumer = self._loop.time, process.consumer
         tools = Tools(
-            channel=self, transport=self, clock=clock, steady=clock, jitter=self._chance.random, observe=self._observe
+            channel=self,
+            transport=process,
+            clock=clock,
+            steady=clock,
+            jitter=self._chance.random,
+            observe=process.observe,
         )
         worker = Worker(
-            Intake(lambda: registry, clock=clock, new_id=lambda: f"made-up-{next(self._ids)}", max_event=128 * 1024),
-            Settlement(consumer, consumer, clock=clock, observe=self._observe),
+            Intake(self._registry, clock=clock, new_id=lambda: f"made-up-{next(self._ids)}", max_event=128 * 1024),
+            Settlement(consumer, consumer, clock=clock, observe=process.observe),
             tools,
-            lambda: registry,
+            self._registry,
             consumer,
             consumer,
             Limits(),
-            lambda: workers,
-            tell=lambda news: self._tell(worker, news),
+            self._shared_by,
+            tell=lambda news: self._tell(process, news),
         )
         consumer.inbox = Forwarder(worker, consumer.publish, consumer.available, consumer.ack, clock)
         return worker
 
-    def _tell(self, speaker: Worker, news: News) -> None:
+    def _tell(self, speaker: Process, news: News) -> None:
         """The workers' exchange: what one says, the others hear soon."""
-        for other in self._workers:
-            if other is not speaker:
-                self._loop.call_later(HAND_OUT, other.heard, news)
+        for other in (*self._processes, *self._draining):
+            if other is not speaker and not (speaker.consumer.cut or other.consumer.cut):
+                self._loop.call_later(HAND_OUT, other.worker.heard, news)
 
     # ── what happens ──
 
@@ -151,11 +223,28 @@ class World:
         listed = list(names)
         number = f"e{next(self._ids)}"
         self._born[number] = self.now if born is None else born
-        self.tally.left += len(listed)
+        self.tally.open.update((number, name) for name in listed)
         self.tally.published.update(listed)
         quoted = '","'.join(listed)
         body = f'{{"iss":"{ISS}","id":"{number}","sub":"alice","sid":"s","clients":["{quoted}"]}}'
-        self.broker.offer(Message(lane=Lane.EVENTS, body=body.encode(), tag=None))
+        message = Message(lane=Lane.EVENTS, body=body.encode(), tag=None)
+        self.broker.offer(message)
+        if self._again is not None:
+            self.at(self.now + self._again * self._chance.random(), self.broker.offer, message)
+
+    def restart(self, number: int, *, kill: bool = False) -> None:
+        """One of the workers is replaced, as in a rolling update: the new one is there when the old one stops.
+
+        With `kill` the old one ends at once, without a drain.
+        """
+        old = self._processes[number]
+        self._processes[number] = new = Process(self, next(self._numbers))
+        self._draining.append(old)
+        self._start(new)
+        old.stop(kill=kill)
+
+    def _start(self, process: Process) -> None:
+        process.running = self._loop.create_task(process.run())
 
     def stream(
         self,
@@ -182,11 +271,16 @@ class World:
 
     def run(self, until: float) -> Tally:
         """Let time pass up to that moment."""
-        if not self._running:
-            self._running = [self._loop.create_task(worker.run()) for worker in self._workers]
+        for process in self._processes:
+            if process.running is None:
+                self._start(process)
         self._loop.run_until_complete(asyncio.sleep(until - self.now))
-        broken = [task for task in self._running if task.done()]
-        assert not broken, broken
+        for process in (*self._processes, *self._draining):
+            assert process.running is not None
+            if process.running.done():
+                assert process.stops, process.running
+                process.running.result()
+        self._draining = [process for process in self._draining if process.running and not process.running.done()]
         return self.tally
 
     def run_until_done(self, until: float) -> Tally:
@@ -208,11 +302,11 @@ class World:
 
     # ── the workers' ports ──
 
-    async def post(self, request: Request) -> Wire:
-        """Satisfies the port `Transport`: the client behaves as it does."""
+    async def answer(self, request: Request, worker: int) -> Wire:
+        """The client behaves as it does."""
         self._loop.spend(self._costs.post)
         name, tally, began = request.uri[8:-9], self.tally, self._loop.now
-        seconds, wire = self._behaviours.get(name, well)(began, self._chance)
+        seconds, wire = self.behave(name, request.secret)
         if seconds >= request.timeout:
             seconds, wire = request.timeout, SILENT
         tally.attempts[name].append(began)
@@ -224,11 +318,16 @@ class World:
             tally.running[name] -= 1
         if wire is OK:
             tally.told[name].append(Told(self._born[request.secret], began, self._loop.now))
+            tally.told_by[worker, request.secret, name] += 1
         self._loop.spend(self._costs.answer)
         return wire
 
+    def behave(self, name: str, _event_id: str) -> Step:
+        """Return what a client does with a request now."""
+        return self._behaviours.get(name, well)(self._loop.now, self._chance)
+
     def uri(self, client: Client) -> str:
-        """Satisfies the port `Channel`, as do all that follow."""
+        """Satisfies the port `Channel`, as does what follows, up to `our_fault`."""
         assert client.backchannel_logout_uri is not None
         return client.backchannel_logout_uri
 
@@ -248,16 +347,17 @@ class World:
         """Nothing is our fault here."""
         return None
 
-    def _observe(self, fact: Fact) -> None:
+    def observe(self, fact: Fact) -> None:
+        """Take down what a worker says."""
         tally = self.tally
         match fact:
             case LogoutDelivered(delivery=delivery):
                 name = delivery.client_id
-                tally.left -= 1
+                tally.open.discard((delivery.event_id, name))
                 tally.failed[name] = max(tally.failed[name], delivery.attempts)
                 tally.charged[name] = max(tally.charged[name], delivery.charged)
             case Buried():
-                tally.left -= 1
+                tally.open.discard((fact.event_id, fact.client_id or ""))
                 tally.buried.append((self.now, fact))
             case Deferred():
                 tally.put_off[fact.client_id] += 1

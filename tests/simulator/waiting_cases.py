@@ -1,0 +1,122 @@
+"""The goals of waiting at scale: restarts, crowds that hang, shared buckets, copies, first attempts that fail."""
+
+from collections.abc import Iterator
+
+from tests.simulator.case import Case, Finding, seconds
+from tests.simulator.clients import OK, THROTTLED, UNAVAILABLE, Behaviour, LimitedRate, LimitedThreads, partly, steady
+from tests.simulator.waiting import Rolling, copied, first_fails, hung, many, paused, rolling, storm
+
+
+def waiting() -> Iterator[Case]:
+    """All of them."""
+    yield from _restarts()
+    yield from _crowds_hang()
+    yield from _storms()
+    yield from _copies()
+    yield from _first_attempts()
+    yield from _bounds()
+
+
+def _rolling(name: str, how: Rolling, *, short: bool = False) -> Case:
+    def measure() -> Finding:
+        last = rolling(how)
+        return Finding(f"last {seconds(last)}", last <= 30)
+
+    return Case(name=f"restart-{name}", goal="last ≤ 30 s after the first stop", measure=measure, short=short)
+
+
+def _restarts() -> Iterator[Case]:
+    """A paced client with a backlog, behind a dead one in its bucket: while it drains, rests, or after its recovery."""
+    for workers in (1, 3):
+        for word, at, was_down in (("drains", 22, False), ("rests", 67, True), ("drains-again", 75, True)):
+            for unreadable in (False, True):
+                name = f"{word}-{workers}-workers" + ("-unreadable" if unreadable else "")
+                how = Rolling(at=at, was_down=was_down, workers=workers, unreadable=unreadable)
+                yield _rolling(name, how, short=workers == 1 and unreadable == was_down)
+    yield _rolling("behind-2000", Rolling(at=22, was_down=False, parked=2000))
+
+
+def _hung(count: int, workers: int, *, short: bool = False) -> Case:
+    def measure() -> Finding:
+        it = hung(count, workers)
+        said = f"p99 {seconds(it.p99)}, longest {seconds(it.longest)}; one that recovers: last {seconds(it.back)}"
+        return Finding(said, it.p99 <= 30)
+
+    return Case(name=f"hung-{count}-{workers}-workers", goal="p99 ≤ 30 s", measure=measure, short=short)
+
+
+def _crowds_hang() -> Iterator[Case]:
+    """So many clients hang. A client that is well, but fails one in four, has its retries in time."""
+    for count in (300, 1500, 3000):
+        for workers in (1, 3):
+            yield _hung(count, workers, short=(count, workers) == (300, 1))
+
+
+def _storm(name: str, *, short: bool = False, **how: int) -> Case:
+    def measure() -> Finding:
+        it = storm(**how)
+        return Finding(
+            f"{it.busy:.1f} a second and worker (idle {it.idle:.1f}), told within {seconds(it.told)}",
+            it.busy < 10 and it.told < 1,
+        )
+
+    return Case(name=f"storm-{name}", goal="moves < 10 a second and worker", measure=measure, short=short)
+
+
+def _storms() -> Iterator[Case]:
+    """Clients are told for the first time, in the buckets of those that are down."""
+    yield _storm("2000-in-8", parked=2000, dead=50, firsts=600, buckets=8, short=True)
+    yield _storm("20000-in-64", parked=20_000, dead=300, firsts=3000, buckets=64)
+    yield _storm("20000-in-64-3-workers", parked=20_000, dead=300, firsts=3000, buckets=64, workers=3)
+
+
+def _copied(name: str, behaviour: Behaviour, rate: float, confirm: float, *, short: bool, **more: object) -> Case:
+    def measure() -> Finding:
+        it = copied(behaviour, rate, confirm, **more)
+        return Finding(f"{it.twice} of {it.published} told twice, {it.left} left", it.twice == it.left == 0)
+
+    return Case(
+        name=f"copies-{name}-{confirm * 1e3:g}-ms", goal="none told twice by one worker", measure=measure, short=short
+    )
+
+
+def _copies() -> Iterator[Case]:
+    """Each event comes twice, to clients that take a part of it; the broker takes its time to confirm."""
+    for confirm in (0.005, 0.1, 0.5):
+        half = partly(0.5, (0.002, UNAVAILABLE), (0.005, OK))
+        yield _copied("half-fail", half, 50, confirm, short=confirm == 0.1)
+        yield _copied("one-at-a-time", steady(0.05), 30, confirm, max_concurrent=1, short=confirm == 0.5)
+        yield _copied("30/s", LimitedRate(30, THROTTLED), 45, confirm, short=False)
+        yield _copied("4-threads", LimitedThreads(4, 0.1, UNAVAILABLE), 50, confirm, short=False)
+
+
+def _firsts(rate: float, workers: int, *, short: bool = False) -> Case:
+    def measure() -> Finding:
+        it = first_fails(rate, workers)
+        said = f"last {seconds(it.last)}, {it.attempts:.2f} attempts each, {it.rests} rests"
+        return Finding(said, it.last <= 20 and it.attempts <= 2.1)
+
+    name = f"firsts-fail-{rate:g}/s-{workers}-workers"
+    return Case(name=name, goal="last ≤ 20 s after the last event", measure=measure, short=short)
+
+
+def _first_attempts() -> Iterator[Case]:
+    """Each delivery's first attempt fails."""
+    for rate in (20, 40, 80, 150):
+        for workers in (1, 2, 3):
+            yield _firsts(rate, workers, short=(rate, workers) == (40, 1))
+
+
+def _bounds() -> Iterator[Case]:
+    """More clients than a worker remembers."""
+
+    def paused_ones() -> Finding:
+        left = paused(25_000)
+        return Finding(f"{left} of 1 left", left == 0)
+
+    def told_ones() -> Finding:
+        left = many(25_000, 300, 3000)
+        return Finding(f"{left} of 25000 left", left == 0)
+
+    yield Case(name="bounds-25000-paused", goal="goes on", measure=paused_ones)
+    yield Case(name="bounds-25000-told-beside-3000-parked", goal="lives", measure=told_ones)
