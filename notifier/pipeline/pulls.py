@@ -37,12 +37,14 @@ COUNT_EVERY = 60.0  # seconds between two looks at all buckets, for what operato
 class Pass:
     """Goes through a bucket for these clients, or for `all`.
 
-    `left`: messages to be seen, None if not counted yet. `failed`: fetches that failed in a row.
+    `left`: messages to be seen, None if not counted yet. `again`: more may have been parked since a fetch began, and so
+    since the count. `failed`: fetches that failed in a row.
     """
 
     clients: set[Key] = field(default_factory=set)
     all: bool = False
     left: int | None = None
+    again: bool = False
     fetching: bool = False
     failed: int = 0
     away_until: float = -math.inf
@@ -79,7 +81,7 @@ class Pulls:
         for key in self._gate.wishes:
             one = self._passes.setdefault(self._parking.bucket(key), Pass())
             one.clients.add(key)
-            one.left = None
+            one.left, one.again = None, True
             self._gate.pulls(key, pulling=True)
         self._gate.wishes.clear()
         most = 1 if fresh_waits else AT_ONCE
@@ -94,7 +96,7 @@ class Pulls:
                 and (want := min(self._wanted(bucket, one), most - self._fetching)) > 0
             ):
                 want = 1 if one.failed else want  # it may take its share of those on their way for long
-                one.fetching = True
+                one.fetching, one.again = True, False
                 self._fetching += want
                 self._spawn(self._fetch(bucket, one, want))
 
@@ -115,12 +117,13 @@ class Pulls:
 
     async def _fetch(self, bucket: str, one: Pass, most: int) -> None:
         try:
-            if one.left is None:
-                one.left = (await self._parking.parked([bucket])).get(bucket, 0)
+            left = one.left
+            if left is None:
+                left = (await self._parking.parked([bucket])).get(bucket, 0)
             found = await self._parking.fetch(bucket, most)  # also if it seems to be empty: the fetch is the proof
             one.failed = 0
-            if one.left is not None:  # else more was parked meanwhile
-                one.left = one.left - len(found) if len(found) == most else 0
+            left = left - len(found) if len(found) == most else 0
+            one.left = None if one.again else left
             if found:
                 self._fetched_at[bucket] = self._clock()
             in_vain = sum(not self._take(message) for message in found)
@@ -154,7 +157,7 @@ class Pulls:
     def _go_through(self, buckets: Iterable[str]) -> None:
         for bucket in buckets:
             one = self._passes.setdefault(bucket, Pass())
-            one.all, one.left = True, None
+            one.all, one.left, one.again = True, None, True
 
     async def run(self) -> None:
         """Go through all buckets once; count them now and then, and find what was forgotten. Until cancelled."""
