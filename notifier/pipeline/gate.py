@@ -530,10 +530,10 @@ class Gate:
     def parked(self, key: Key) -> None:
         """Note that a delivery is durable in the client's bucket."""
         one = self._known.get(key)
+        if one is None or (one.pulling and one.up):
+            self.wishes.add(key)  # it may have come too late for this pass, or for all that was known of the client
         if one is not None:
             one.parked = True
-            if one.pulling and one.up:
-                self.wishes.add(key)  # it may have come too late for this pass
             self._look_after(one, self._tools.steady())
 
     def fetched(self, keys: Iterable[Key]) -> None:
