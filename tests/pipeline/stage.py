@@ -28,7 +28,7 @@ from notifier.pipeline.worker import Limits, Worker
 ISS = "https://id.example"
 OTHER = "https://other.example"
 PARKED = "parked"
-PATIENCE = 60.0  # seconds until a wait is a failure: a machine may stand still
+PATIENCE = 5.0  # seconds until a wait is a failure: a machine may stand still
 
 Behaviour = Callable[[Request], Awaitable[Wire]]
 
@@ -77,7 +77,7 @@ class MemoryQueue:
     """What was published and acked, in order; `open` unset means that the queue is away. It delays as RabbitMQ does.
 
     `refused` tells where to something was to be published while it was. `given_back`: how often, before, what it gives
-    out of buckets.
+    out of buckets. `fetches`: the buckets that were fetched from, of which it cannot read those that are `unreadable`.
     """
 
     clock: Callable[[], float]
@@ -88,6 +88,8 @@ class MemoryQueue:
     buckets: dict[str, list[Outgoing]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     given_back: int = 0
+    fetches: list[str] = field(default_factory=list)
+    unreadable: set[str] = field(default_factory=set)
     fault: Exception | None = None
 
     async def publish(self, queue: str, message: Outgoing) -> None:
@@ -114,6 +116,9 @@ class MemoryQueue:
         self.buckets.setdefault(bucket, []).append(message)
 
     async def fetch(self, bucket: str, most: int) -> list[Message]:
+        self.fetches.append(bucket)
+        if bucket in self.unreadable:
+            raise QueueUnavailable("unreadable")
         waiting = self.buckets.get(bucket, [])
         taken, self.buckets[bucket] = waiting[:most], waiting[most:]
         return [
@@ -129,7 +134,8 @@ class MemoryQueue:
         ]
 
     async def parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
-        return {name: len(self.buckets[name]) for name in (self.buckets if buckets is None else buckets)}
+        names = self.buckets if buckets is None else buckets
+        return {name: count for name in names if (count := len(self.buckets.get(name, ())))}
 
     async def available(self) -> None:
         await self.open.wait()
@@ -184,6 +190,9 @@ class Stage:
         self._inbox = Forwarder(self.worker, queue.publish, queue.available, queue.ack, queue.clock)
         self._tags = itertools.count(1)
         self._proofs = itertools.count()
+        self._taken: list[Message] = []
+        self._delayed: list[tuple[float, Outgoing]] = []  # when each is back
+        self._followed = 0  # of what was published
 
     def event(self, *clients: Any, lane: Lane = Lane.EVENTS, delivery_count: int = 0, **members: Any) -> Message:
         """Hand an event to the worker."""
@@ -195,6 +204,7 @@ class Stage:
     ) -> Message:
         """Hand a message to the worker."""
         message = Message(lane=lane, body=body, kind=kind, tag=next(self._tags), timestamp=self.now, **more)
+        self._taken.append(message)
         self._inbox.take(message)
         return message
 
@@ -217,6 +227,37 @@ class Stage:
             await self.acked(self.retake(queue))
         return looks
 
+    async def pass_time(self, seconds: float, step: float = 1.0) -> None:
+        """Let so many seconds go by, step by step, and hand over whatever comes back from its delay queue."""
+        over = self.now + seconds
+        while self.now < over:
+            await self.settled()
+            self._delayed += [
+                (self.now + hop_of(queue), sent)
+                for queue, sent in self.queue.published[self._followed :]
+                if queue.startswith("delay.")
+            ]
+            self._followed = len(self.queue.published)
+            self.now += step
+            for one in [one for one in self._delayed if one[0] <= self.now]:
+                self._delayed.remove(one)
+                sent = one[1]
+                self.take(sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id)
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Wait until all that was taken is acked or waits in memory, and nothing is fetched."""
+        quiet = 0
+
+        def settled() -> bool:
+            nonlocal quiet
+            acked = sum(message.tag != "fetched" for message in self.queue.acked)
+            waiting = sum(count for _, _, count in self.worker.lines)
+            quiet = quiet + 1 if not self.worker.in_flight and len(self._taken) <= acked + waiting else 0
+            return quiet > 10
+
+        await self.until(settled)
+
     def told(self) -> list[str]:
         """Which clients were told, in order."""
         return [name for name, _ in self.receivers.posts]
@@ -232,6 +273,7 @@ class Stage:
         behaviours, self.receivers.behaviours = self.receivers.behaviours, {}
         await self.acked(self.event(*names, id=f"proof-{next(self._proofs)}"))
         self.receivers.behaviours, self._tags = behaviours, itertools.count(1)
+        self._taken.clear()
         for forgotten in (self.receivers.posts, self.facts, self.queue.acked, self.queue.log):
             forgotten.clear()
 

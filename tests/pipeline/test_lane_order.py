@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from notifier.domain.message import Lane
-from notifier.pipeline.admission import Admission, Go
+from notifier.pipeline.gate import Go
 from notifier.pipeline.selection import LaneOrder
-from tests.pipeline.stage import client
+from tests.pipeline.desk import Desk
 
 
 def _always(_lane: Lane) -> bool:
@@ -14,10 +14,10 @@ def _always(_lane: Lane) -> bool:
 
 
 def _room(size: int, in_flight: dict[Lane, int]) -> Callable[[Lane], bool]:
-    admission: Admission[object] = Admission(size, slot_wait=1.0)
+    desk = Desk(size)
     for number, lane in enumerate(lane for lane, count in in_flight.items() for _ in range(count)):
-        assert admission.ask(client(f"c{number}"), lane, number, 0.0) == Go()
-    return admission.slots.has_slot
+        assert desk.ask(f"c{number}", lane) == Go()
+    return desk.gate.has_room
 
 
 def test_fresh_events_go_first() -> None:
