@@ -1,12 +1,12 @@
 """The worker as it ships, but for what tests of parking cannot wait for, or cannot hit from outside.
 
-    python parks.py [audit_every=2] [dies=STEP:COUNT] run -c …
+    python parks.py [overdue=2] [dies=STEP:COUNT] run -c …
 
-`audit_every`: the mean seconds between two looks at all buckets.
+`overdue`: the seconds that a traveller may be late, and those between two looks for such ones.
 `dies`: the process kills itself when it has come to this step so often:
 
 - `parked`: a delivery is durable in its bucket, and what it came with is not acked yet.
-- `leashed`: a leash is durable in its delay queue, and what it came with is not acked yet.
+- `travels`: a traveller is durable in its delay queue, and what it came with is not acked yet.
 - `fetched`: a delivery came out of its bucket, and nothing was done with it yet.
 - `told`: the client has accepted a delivery that came out of its bucket, which is not acked yet.
 """
@@ -19,18 +19,18 @@ from notifier.cli import main
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Message
 from notifier.domain.verdict import Defer, Done, Place, RetryAt, Verdict
-from notifier.pipeline import fetching
+from notifier.pipeline import gate, pulls
 from notifier.pipeline import worker as pipeline
-from notifier.pipeline.ledger import HeldMessage, Ledger
+from notifier.pipeline.settlement import Settlement
 
-_settle = Ledger.settle_delivery
+_settle = Settlement.settle
 _take_parked = vars(pipeline.Worker)["_take_parked"]
 
 
 def die_at(step: str, count: int) -> None:
     """Have this process die when it has come to the step so often."""
     left = count
-    fetched: set[int] = set()
+    fetched: set[str | None] = set()
 
     def comes_to(name: str) -> None:
         nonlocal left
@@ -41,28 +41,29 @@ def die_at(step: str, count: int) -> None:
 
     def take_parked(self: pipeline.Worker, message: Message) -> bool:
         comes_to("fetched")
-        fetched.add(id(message))
+        fetched.add(message.message_id)
         return bool(_take_parked(self, message))
 
-    def settle(self: Ledger, held: HeldMessage, begun: Delivery, verdict: Verdict) -> None:
+    async def settle(self: Settlement, delivery: Delivery, verdict: Verdict) -> bool:
+        durable = await _settle(self, delivery, verdict)
         match verdict:
             case RetryAt(place=Place.PARKED) | Defer(place=Place.PARKED):
                 comes_to("parked")
-            case RetryAt(place=Place.LEASH) | Defer(place=Place.LEASH):
-                comes_to("leashed")
-            case Done() if id(held.message) in fetched:
+            case RetryAt(place=Place.TRAVELLER) | Defer(place=Place.TRAVELLER):
+                comes_to("travels")
+            case Done() if delivery.id in fetched:
                 comes_to("told")
-        _settle(self, held, begun, verdict)
+        return durable
 
     pipeline.Worker._take_parked = take_parked  # type: ignore[method-assign]
-    Ledger.settle_delivery = settle  # type: ignore[method-assign]
+    Settlement.settle = settle  # type: ignore[method-assign]
 
 
 def change(name: str, value: str) -> None:
     """Change one of the worker's times, or have it die."""
     match name:
-        case "audit_every":
-            fetching.AUDIT_EVERY = float(value)
+        case "overdue":
+            gate.OVERDUE = pulls.COUNT_EVERY = float(value)
         case "dies":
             step, _, count = value.partition(":")
             die_at(step, int(count))

@@ -28,7 +28,7 @@ from notifier.pipeline.worker import Limits, Worker
 ISS = "https://id.example"
 OTHER = "https://other.example"
 PARKED = "parked"
-PATIENCE = 5.0  # seconds until a wait is a failure: a machine may stand still
+PATIENCE = 20.0  # seconds until a wait is a failure: a machine may stand still
 
 Behaviour = Callable[[Request], Awaitable[Wire]]
 
@@ -193,6 +193,7 @@ class Stage:
         self._taken: list[Message] = []
         self._delayed: list[tuple[float, Outgoing]] = []  # when each is back
         self._followed = 0  # of what was published
+        self._retaken: list[Outgoing] = []
 
     def event(self, *clients: Any, lane: Lane = Lane.EVENTS, delivery_count: int = 0, **members: Any) -> Message:
         """Hand an event to the worker."""
@@ -211,7 +212,11 @@ class Stage:
     def retake(self, queue: str) -> Message:
         """Hand over the last message published to `queue`, as if it had come due."""
         outgoing = next(message for name, message in reversed(self.queue.published) if name == queue)
-        return self.take(outgoing.body, lane=Lane.RETRIES, kind=outgoing.kind, message_id=outgoing.message_id)
+        self._retaken.append(outgoing)
+        return self._retake(outgoing)
+
+    def _retake(self, sent: Outgoing) -> Message:
+        return self.take(sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id)
 
     async def through_delays(self, most: float) -> list[float]:
         """Let the last message go through its delay queues, each for its own time, until it is attempted or buried.
@@ -235,14 +240,14 @@ class Stage:
             self._delayed += [
                 (self.now + hop_of(queue), sent)
                 for queue, sent in self.queue.published[self._followed :]
-                if queue.startswith("delay.")
+                if queue.startswith("delay.") and not any(sent is one for one in self._retaken)
             ]
             self._followed = len(self.queue.published)
             self.now += step
-            for one in [one for one in self._delayed if one[0] <= self.now]:
-                self._delayed.remove(one)
-                sent = one[1]
-                self.take(sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id)
+            back = [sent for due, sent in self._delayed if due <= self.now]
+            self._delayed = [(due, sent) for due, sent in self._delayed if due > self.now]
+            for sent in back:
+                self._retake(sent)
         await self.settled()
 
     async def settled(self) -> None:

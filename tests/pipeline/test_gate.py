@@ -1,5 +1,7 @@
 """What may be attempted, what waits in memory, in line, in a bucket or as a traveller, and whose buckets are wanted."""
 
+from typing import Any
+
 import pytest
 
 from notifier.domain.message import Lane
@@ -15,6 +17,7 @@ from notifier.pipeline.gate import (
     SHORT_LIVED,
     TIRED,
     Go,
+    Ticket,
     Wait,
 )
 from notifier.pipeline.known_client import News
@@ -145,7 +148,7 @@ def test_what_waits_in_memory_goes_first_come_first_served() -> None:
     desk = busy(hold=0.1)
     tickets = [desk.ticket("shop", lane) for lane in (Lane.RETRIES, Lane.EVENTS, Lane.EVENTS)]
     assert [desk.ask_for(ticket) for ticket in tickets] == [Wait()] * 3
-    order = []
+    order: list[Ticket] = []
     for _ in tickets:
         desk.end("shop")
         order.append(*desk.running["shop"])
@@ -203,6 +206,7 @@ def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None
     desk = Desk(proven=("shop",))
     assert [desk.ask("shop") for _ in range(2)] == [Go()] * 2
     before = len(desk.running["shop"])
+    last, _ = desk.fails("shop")
     while not list(desk.gate.circuits()):
         last, _ = desk.fails("shop")
     assert last.place is Place.TRAVELLER
@@ -413,7 +417,7 @@ def test_a_failure_of_a_client_that_is_up_is_the_deliverys_own() -> None:
     desk = Desk(proven=("shop",))
     own, delivery = desk.fails("shop")
     assert (own.place, delivery.charged) == (Place.DELAYED, 1)
-    again = {"attempts": 1, "backoffs": 1, "charged_at": desk.wall()}
+    again: dict[str, Any] = {"attempts": 1, "backoffs": 1, "charged_at": desk.wall()}
     desk.now += 1
     _, delivery = desk.fails("shop", **again)
     assert (delivery.attempts, delivery.charged) == (2, 1)
@@ -512,7 +516,7 @@ def test_it_acts_on_what_it_hears() -> None:
     desk.now += 4
     desk.gate.heard(News(key=key, up=True, cap=4, parked=True))
     assert [*desk.gate.circuits()] == []
-    assert [type(fact) for fact in desk.facts] == [ClientFailing, ClientRecovered]
+    assert [fact.__class__.__name__ for fact in desk.facts] == [ClientFailing.__name__, ClientRecovered.__name__]
     assert desk.gate.wishes == {key}
     desk.gate.heard(News(key=desk.key("unknown"), up=True, parked=True))
     assert desk.gate.wishes == {key}

@@ -1,5 +1,7 @@
 """One client, as a worker knows it: when it rests and for how long, what its attempts say, and how many it may have."""
 
+from collections.abc import Callable
+
 import pytest
 
 from notifier.domain.message import Lane
@@ -149,12 +151,12 @@ def test_after_a_short_outage_it_has_little_credit() -> None:
 
 def test_after_short_outages_it_has_more_and_more_credit_where_all_first_attempts_fail() -> None:
     """And they alone: they say nothing of the others. A first attempt that succeeds ends that."""
-    one, credits = untried(), []
+    one, found = untried(), []
     for _ in range(8):
         down(one, at=one.well + 1 if one.up else NOW)
         learn(one, Mark.ALIVE, one.next_try, repeat=True)
-        credits.append(one.credit)
-    assert credits == [32, 64, 128, 256, 512, MOST_GRACE, MOST_GRACE, MOST_GRACE]
+        found.append(one.credit)
+    assert found == [32, 64, 128, 256, 512, MOST_GRACE, MOST_GRACE, MOST_GRACE]
     learn(one, Mark.ALIVE, one.well)
     down(one, at=one.well + 1)
     learn(one, Mark.ALIVE, one.next_try, repeat=True)
@@ -189,7 +191,9 @@ def test_an_operator_ends_the_rest() -> None:
 @pytest.mark.parametrize("before", State)
 def test_each_is_paused_when_it_asks_for_that(before: State) -> None:
     """Until the pause is over, or an operator forces it. Then it is as before."""
-    one = {State.NEW: untried, State.UP: proven, State.DOWN: down, State.PAUSED: paused}[before]()
+    made: dict[State, Callable[[], KnownClient[str]]]
+    made = {State.NEW: untried, State.UP: proven, State.DOWN: down, State.PAUSED: paused}
+    one = made[before]()
     was = one.state
     one.pause(NOW + 60)
     one.pause(NOW + 30)  # a shorter one changes nothing

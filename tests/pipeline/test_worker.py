@@ -11,6 +11,7 @@ from notifier.domain.errors import OurFault
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
 from notifier.domain.registry import Issuer
+from notifier.pipeline import pulls
 from notifier.pipeline.facts import Deferred, EventTaken, Unexpected
 from notifier.pipeline.ports import Request
 from notifier.pipeline.selection import GATHER
@@ -281,6 +282,34 @@ async def test_a_settlement_that_breaks_stops_the_worker() -> None:
     run = asyncio.create_task(stage.worker.run())
     stage.event("shop")
     with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(run, PATIENCE)
+    assert stage.queue.acked == []
+
+
+async def test_a_look_at_the_buckets_that_breaks_stops_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it nobody would find what lies there."""
+    monkeypatch.setattr(pulls, "FIRST", 0.0)
+    stage = Stage()
+
+    async def parked(_buckets: object = None) -> dict[str, int]:
+        raise ZeroDivisionError
+
+    stage.queue.parked = parked  # type: ignore[method-assign, assignment]
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(stage.worker.run(), PATIENCE)
+
+
+async def test_a_tick_that_breaks_stops_the_worker() -> None:
+    """Without it what waits in memory would wait for ever."""
+    stage = Stage(client("shop", max_concurrent=1), shutdown_grace=0.05)
+    stage.receivers.behaviours["shop"] = answers_after(asyncio.Event())
+    run = asyncio.create_task(stage.worker.run())
+    for number in range(2):
+        stage.event("shop", id=str(number))
+    await stage.until(lambda: bool([*stage.worker.lines]))
+    stage.jumped = None  # type: ignore[assignment]  # no clock any more
+    stage.now += 5
+    with pytest.raises(TypeError):
         await asyncio.wait_for(run, PATIENCE)
     assert stage.queue.acked == []
 

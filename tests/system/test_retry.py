@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from notifier.pipeline.drains import AT_ONCE
+from notifier.pipeline.pulls import AT_ONCE
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client
@@ -145,7 +145,7 @@ async def test_several_workers_share_a_retry(tmp_path: Path, amqp_url: str, pref
             assert {(each["client_id"], each["where"]) for each in shown} >= {("shop", "parked"), ("wiki", "delayed")}
             down, _ = await retried(site, "shop")
             assert (down["delivered"], down["dead"]) == (0, {})
-            in_hand = 1 + AT_ONCE  # of each worker: a leash, and what an audit fetches and parks again
+            in_hand = 1 + AT_ONCE  # of each worker: a traveller, and what a pass fetches and parks again
             assert min(down["waited"], down["waiting"]) >= 30 - 3 * in_hand
             answers.by_path = {}
             well, code = await retried(site, "wiki")

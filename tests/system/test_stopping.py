@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,10 +13,21 @@ import pytest
 from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, Hit, Judge, verify_all
 from tests.system.site import ISSUER, Site, client
+from tests.system.waiting import PATIENCE
 from tests.system.worker_process import worker
 
 EVENTS = 150
 NAMES = ("a", "b", "c")
+BROKEN = """
+from notifier.adapters.queues.sqlite.queue import SqliteQueue
+from notifier.cli import main
+
+async def parked(_queue, _buckets=None):
+    raise ZeroDivisionError
+
+SqliteQueue.parked = parked
+main()
+"""
 
 
 def slowly(hit: Hit) -> "asyncio.Future[int]":
@@ -68,6 +80,16 @@ async def complete(clients: Clients, rabbit: Broker, site: Site) -> None:
     await rabbit.until_depths({})
     assert succeeded(clients).keys() == ALL
     verify_all(clients.hits, site.jwks)
+
+
+async def test_a_worker_of_which_a_part_breaks_ends(tmp_path: Path) -> None:
+    """Its log says why. It does not live on and do less."""
+    site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
+    async with worker(site, command=[sys.executable, "-c", BROKEN]) as running:
+        assert await running.ended(PATIENCE) == 1
+        [said] = running.said("crashed")
+        assert said["error"] == "ZeroDivisionError"
+        assert "pulls.py" in said["exception"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
