@@ -28,7 +28,7 @@ from notifier.pipeline.worker import Limits, Worker
 ISS = "https://id.example"
 OTHER = "https://other.example"
 PARKED = "parked"
-PATIENCE = 20.0  # seconds until a wait is a failure: a machine may stand still
+PATIENCE = 60.0  # seconds until a wait is a failure: a machine may stand still
 
 Behaviour = Callable[[Request], Awaitable[Wire]]
 

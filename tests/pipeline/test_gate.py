@@ -518,8 +518,27 @@ def test_it_acts_on_what_it_hears() -> None:
     assert [*desk.gate.circuits()] == []
     assert [fact.__class__.__name__ for fact in desk.facts] == [ClientFailing.__name__, ClientRecovered.__name__]
     assert desk.gate.wishes == {key}
-    desk.gate.heard(News(key=desk.key("unknown"), up=True, parked=True))
-    assert desk.gate.wishes == {key}
+
+
+def test_what_another_worker_leaves_behind_is_gone_through() -> None:
+    """One that stops says so of each client, also to those who know nothing of it."""
+    desk = resting()
+    desk.gate.leave()
+    desk.now += 1
+    recovers(desk)
+    told, other = desk.news[-1], Desk()
+    assert (told.up, told.parked, desk.gate.wishes) == (True, True, set())
+    other.gate.heard(told)
+    assert other.gate.wishes == {told.key}
+
+
+def test_a_worker_that_stops_parks_nothing() -> None:
+    """It looks after no bucket any more: what waits is delayed for half of its age, again and again."""
+    desk = resting(for_long=True)
+    desk.gate.leave()
+    for age, wait in ((0.0, 1.0), (30.0, 15.0)):
+        defer = desk.put_off("shop", first_taken_at=desk.wall() - age)
+        assert (defer.place, defer.due) == (Place.DELAYED, desk.wall() + wait)
 
 
 # ── operators ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -106,7 +106,7 @@ async def test_a_first_success_fetches_nothing() -> None:
 
 @pytest.mark.parametrize("given_back", [0, INSIST], ids=["whole", "whose worker was killed"])
 async def test_at_its_start_a_worker_goes_through_all_buckets(monkeypatch: pytest.MonkeyPatch, given_back: int) -> None:
-    """An earlier one may have left something. Each message is fetched once."""
+    """An earlier one may have left something. What comes while a client is first tried is fetched once more."""
     monkeypatch.setattr(pulls, "FIRST", 0.001)
     stage = Stage(client("shop"), client("wiki"))
     stage.queue.given_back = given_back
@@ -115,7 +115,7 @@ async def test_at_its_start_a_worker_goes_through_all_buckets(monkeypatch: pytes
     async with running(stage):
         await until(stage, lambda: len(stage.told()) == 100)
         await rounds()
-    assert len(stage.queue.fetches) <= 2 * (50 / AT_ONCE + 1)
+    assert len(stage.queue.fetches) <= 2 * (50 / AT_ONCE + 2)
 
 
 async def test_a_pass_sees_each_message_once() -> None:
@@ -134,7 +134,8 @@ async def test_a_pass_sees_each_message_once() -> None:
         await until(stage, lambda: len(stage.told()) == 5, step=0.0001)
         await rounds(2000)
         assert stage.told() == ["shop"] * 5
-        assert (waits(stage), len(stage.queue.published)) == (99, 100)
+        assert waits(stage) == 99
+        assert len(stage.queue.published) < 100 + AT_ONCE
 
 
 async def test_what_is_parked_after_its_traveller_came_is_fetched() -> None:
