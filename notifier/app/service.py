@@ -54,6 +54,7 @@ from notifier.operations.own_state import OwnSources, OwnState
 from notifier.operations.reload_request import RELOAD, act_of
 from notifier.operations.reply_observer import Replies
 from notifier.operations.retry_request import RETRY, RetryAccounts
+from notifier.operations.worker_news import OtherWorkers
 from notifier.operations.worker_requests import RequestDesk
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
@@ -136,6 +137,12 @@ class Service:
         self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload, self._signers.silent)
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
         self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
+        self._others = OtherWorkers(
+            self.queue.consumers,
+            lambda news: self.worker.heard(news),  # noqa: PLW0108  it is made below
+            steady=time.monotonic,
+        )
+        self.queue.side_channel.share_news(self._others.following, self._others.hear)
         self._source_doors = SourceDoors(live)
         self._upstreams = UpstreamDoors(live, self.metrics.upstreams)
         self._self_watch = SelfWatch(live)
@@ -182,7 +189,7 @@ class Service:
                 slot_wait=settings.delivery.slot_wait,
                 shutdown_grace=settings.shutdown_grace,
             ),
-            workers=self.queue.consumers,
+            self._others,
         )
 
     def _after_reload(self) -> None:

@@ -15,7 +15,10 @@ from notifier.pipeline.ports import Acknowledger, Inbox, Parking, Publisher
 
 
 class SideChannel(Protocol):
-    """What a worker says beside deliveries: replies to publishers, and its state to operators. Best effort."""
+    """What a worker says beside deliveries, at best effort.
+
+    It replies to publishers, tells its state to operators, and tells other workers what it saw of clients.
+    """
 
     @property
     def address(self) -> str:
@@ -35,6 +38,13 @@ class SideChannel(Protocol):
         """Do what operators ask for by `Queue.request`, and answer. Call it before the queue is opened.
 
         `do` gets the request as a document, gives the answer as one, and never raises.
+        """
+
+    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Tell the other workers what `following` gives, and give `heard` what they tell. Call it before `open`.
+
+        `following` waits for news, and is called a bounded number of times a second. `heard` must return at once, and
+        both never raise. A queue that has one worker at most calls neither.
         """
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:

@@ -48,6 +48,7 @@ from notifier.pipeline.known_client import (
     whole_pass,
 )  # fmt: skip
 from notifier.pipeline.ledger import HeldMessage
+from notifier.pipeline.ports import Peers
 from notifier.pipeline.slots import PROBES, Slots, most_of_lane
 
 # Times that a message was given back for no known reason, from which on its delivery is attempted whatever its client
@@ -122,8 +123,7 @@ class Standing:
 class Gate:
     """Says whether one more may run. `in_memory` counts the deliveries in memory, by lane.
 
-    `begun` is the share of the prefetch of events that is begun and not acked. `workers` says over how many workers
-    clients' limits are shared. `tell` tells the other workers.
+    `begun` is the share of the prefetch of events that is begun and not acked.
     """
 
     def __init__(
@@ -133,15 +133,13 @@ class Gate:
         *,
         max_in_flight: int,
         slot_wait: float,
-        workers: Callable[[], int],
         begun: Callable[[], float],
-        tell: Callable[[News], None] = lambda _news: None,
+        peers: Peers,
     ) -> None:
         self._tools = tools
         self._in_memory = in_memory
         self._begun = begun
-        self._workers = workers
-        self._tell = tell
+        self._peers = peers
         self._slot_wait = slot_wait
         self._most = 2 * max_in_flight
         self._most_of_lane = most_of_lane(self._most)
@@ -180,7 +178,7 @@ class Gate:
     # ── what a client bears ──
 
     def _know(self, client: Client, now: float) -> Known:
-        workers = max(1, self._workers())
+        workers = max(1, self._peers.count())
         limit = max(1, client.max_concurrent // workers)
         step = 0.0 if client.per_second is None else workers / client.per_second
         one = self._known.get(key := client.key)
@@ -214,7 +212,7 @@ class Gate:
             return now >= one.next_try
         due = one.next_try + SHORTEST
         if delivery.begun_at is None and self._slots.many_probes_free:
-            due = min(due, one.ended + max(FRESH, SHORTEST * self._workers()))
+            due = min(due, one.ended + max(FRESH, SHORTEST * self._peers.count()))
         return now >= max(due, one.ended + SHORTEST)
 
     def _patience(self) -> float:
@@ -293,7 +291,7 @@ class Gate:
 
     def _least_rest(self, one: Known) -> float:
         """Return for how long it rests at least: until each of those that are down could have had its try."""
-        return len(self._down) * one.hold / (PROBES * max(1, self._workers()))
+        return len(self._down) * one.hold / (PROBES * max(1, self._peers.count()))
 
     def _turn(self, one: Known, change: Change | None, *, was_up: bool) -> None:
         """Note what became of the client's state."""
@@ -568,7 +566,7 @@ class Gate:
         failing = 0.0 if one.failing_since is None else now - one.failing_since
         rest = max(0.0, one.next_try - now)
         spacing = one.overload.spacing if paced else 0.0
-        self._tell(
+        self._peers.tell(
             News(key=one.key, up=one.up, failing=failing, rest=rest, cap=one.cap, spacing=spacing, parked=one.parked)
         )
 

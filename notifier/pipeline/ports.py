@@ -16,6 +16,7 @@ from notifier.domain.outcome import Answer, Break, Outcome, Wire
 from notifier.domain.registry import Registry
 from notifier.domain.upstream import LocalSessions, Question, SessionsAway
 from notifier.domain.verdict import Dead
+from notifier.pipeline.known_client import News
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
@@ -79,6 +80,16 @@ class Parking(Protocol):
 
         Messages that were taken and not acked do not count. Raises QueueUnavailable.
         """
+
+
+class Peers(Protocol):
+    """The workers that share the queue."""
+
+    def count(self) -> int:
+        """Return how many there are, this one included. They share the clients' limits."""
+
+    def tell(self, news: News) -> None:
+        """Tell the others, at best effort: what cannot go soon is dropped. Never raises, never waits."""
 
 
 class Acknowledger(Protocol):

@@ -7,7 +7,7 @@ end of a settlement each lead to `_pump`, which begins what now has room. Delive
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 
 from notifier.domain.defaults import PREFETCH
@@ -38,7 +38,7 @@ from notifier.pipeline.gate import Gate, Go, Standing, Ticket, Wait
 from notifier.pipeline.intake import Intake, Move, Step
 from notifier.pipeline.known_client import News
 from notifier.pipeline.ledger import HeldMessage, Ledger
-from notifier.pipeline.ports import Acknowledger, CurrentRegistry, Parking
+from notifier.pipeline.ports import Acknowledger, CurrentRegistry, Parking, Peers
 from notifier.pipeline.pulls import Pulls
 from notifier.pipeline.selection import ROUND, Selection
 from notifier.pipeline.settlement import Send, Settlement
@@ -71,8 +71,7 @@ class Worker:
         acknowledger: Acknowledger,
         parking: Parking,
         limits: Limits,
-        workers: Callable[[], int] = lambda: 1,
-        tell: Callable[[News], None] = lambda _news: None,
+        peers: Peers,
     ) -> None:
         self._intake = intake
         self._settlement = settlement
@@ -91,9 +90,8 @@ class Worker:
             self._ledger.without_fate,
             max_in_flight=limits.max_in_flight,
             slot_wait=limits.slot_wait,
-            workers=workers,
             begun=lambda: (self._ledger.held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / limits.prefetch,
-            tell=tell,
+            peers=peers,
         )
         self._selection = Selection(self._gate, intake, steady=tools.steady)
         self._counts = BucketCounts(parking.bucket)

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -79,16 +80,19 @@ async def publish_undecodable(administrator: Administrator, exchange: str, messa
 
 
 class NamedWorkers:
-    """Workers that say their names, and keep what they hear."""
+    """Workers that say their names, tell their `news` by name, and keep what they hear."""
 
     def __init__(self) -> None:
         self.heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.news: defaultdict[bytes, asyncio.Queue[bytes]] = defaultdict(asyncio.Queue)
+        self.heard_news: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self.queues: list[RabbitQueue] = []
 
     async def start(self, options: RabbitOptions, name: bytes) -> RabbitQueue:
         """One more of them."""
         queue = RabbitQueue(options)
         queue.side_channel.listen(lambda: name, lambda who, body: self.heard.put_nowait((who, body)))
+        queue.side_channel.share_news(self.news[name].get, lambda body: self.heard_news.put_nowait((name, body)))
         self.queues.append(queue)
         await queue.open()
         await asyncio.wait_for(queue.ready(), PATIENCE)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
+from notifier.adapters.queues.sqlite import SqliteQueue
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, LONGEST_PARKED, PARKED, Kind, Lane, NewerKind, Outgoing
 from notifier.domain.queue_state import WorkerAnswers
@@ -324,6 +325,28 @@ async def test_a_worker_carries_out_a_request_and_answers(place: Place) -> None:
                 pass
         assert answered == WorkerAnswers(seen=1, answers=[b"did it"])
     assert set(requests) == {b"it"}
+
+
+async def test_what_a_worker_tells_another_hears(place: Place) -> None:
+    """Here each says the same again and again. Or there is no other: a file has one worker."""
+    heard = asyncio.Queue[tuple[str, bytes]]()
+
+    async def following() -> bytes:
+        return b"saw"
+
+    for name in ("first", "second"):
+        queue = place.closed()
+        queue.side_channel.listen(lambda: b"", lambda _id, _body: None)
+        queue.side_channel.share_news(following, lambda body, name=name: heard.put_nowait((name, body)))  # type: ignore[misc]
+        await queue.open()
+        await asyncio.wait_for(queue.ready(), PATIENCE)
+        if isinstance(queue, SqliteQueue) and name == "second":
+            with pytest.raises(QueueUnavailable, match="serves one worker"):
+                await queue.consume(Inbox())
+            return
+        await queue.consume(Inbox())
+    found = {await asyncio.wait_for(heard.get(), PATIENCE) for _ in range(20)}
+    assert found == {("first", b"saw"), ("second", b"saw")}
 
 
 async def test_a_publisher_that_asked_hears_the_replies(place: Place) -> None:

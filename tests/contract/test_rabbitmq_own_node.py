@@ -214,6 +214,47 @@ async def test_who_may_not_declare_replies_and_cannot_be_asked(
     assert await until(told, bool)
 
 
+async def test_who_may_not_write_to_the_workers_exchange_hears_and_replies(
+    module_node: RabbitmqNode, amqp_url: str, prefix: str, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker closes the channel over the first news. It is opened again, and no more is told."""
+    monkeypatch.setattr(side_channel, "AGAIN", 0.1)
+    await asyncio.to_thread(module_node.ctl, "add_user", "mute", "only-a-test")
+    most = r"^(amq\.default|notifier\.(?!workers$).*)$"
+    await asyncio.to_thread(module_node.ctl, "set_permissions", "mute", ".*", most, ".*")
+    url = str(URL(amqp_url).with_user("mute").with_password("only-a-test"))
+    queue = await workers.start(rabbit_options(url, prefix), b"mute")
+    await workers.start(options := rabbit_options(amqp_url, prefix), b"worker")
+    await until_answered(options, {b"mute", b"worker"})
+    news = workers.news[b"mute"]
+    news.put_nowait(b"saw")
+    await eventually(news.empty)
+    await eventually(lambda: not queue.side_channel._may_tell)
+    news.put_nowait(b"saw more")
+    await until_answered(options, {b"mute", b"worker"})
+    workers.news[b"worker"].put_nowait(b"saw")
+    assert await asyncio.wait_for(workers.heard_news.get(), PATIENCE) == (b"mute", b"saw")
+    assert (workers.heard_news.empty(), news.qsize()) == (True, 1)
+
+
+async def test_while_the_broker_blocks_news_is_dropped(
+    module_node: RabbitmqNode, amqp_url: str, prefix: str, workers: NamedWorkers
+) -> None:
+    """What comes afterwards is told."""
+    options = rabbit_options(amqp_url, prefix)
+    first = await workers.start(options, b"first")
+    await workers.start(options, b"second")
+    await until_answered(options, {b"first", b"second"})
+    async with alarm(module_node):
+        with pytest.raises(QueueUnavailable, match="no confirm within"):
+            await fill(first, DEAD)
+        workers.news[b"first"].put_nowait(b"saw")
+        await eventually(workers.news[b"first"].empty)
+    await until_answered(options, {b"first", b"second"})
+    workers.news[b"first"].put_nowait(b"saw more")
+    assert await asyncio.wait_for(workers.heard_news.get(), PATIENCE) == (b"second", b"saw more")
+
+
 async def test_what_a_user_may_do_is_told_for_each_of_the_three(humble: str, module_node: RabbitmqNode) -> None:
     """As the doctor finds it. The last test that needs this user's rights as they were."""
     state = await examine_broker(rabbit_options(humble, "doctored"))

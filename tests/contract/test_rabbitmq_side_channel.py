@@ -1,6 +1,7 @@
 """The side channel on RabbitMQ: workers reply and tell their state, and a fault there stops no logout."""
 
 import asyncio
+from typing import Any
 
 import aio_pika
 import pytest
@@ -106,3 +107,56 @@ async def test_a_closed_channel_is_opened_again_and_the_logouts_go_on(
         await wrong.delete()
     await until_answered(options, {b"worker"})
     assert queue.status().connected
+
+
+async def publish_to_workers(options: RabbitOptions, kind: str, body: bytes, **properties: Any) -> None:
+    """As any worker could."""
+    async with await aio_pika.connect(options.urls[0]) as connection:
+        exchange = await (await connection.channel()).get_exchange(f"{options.prefix}.workers", ensure=False)
+        await exchange.publish(aio_pika.Message(body, type=kind, **properties), "")
+
+
+async def test_what_a_worker_tells_all_others_hear(options: RabbitOptions, workers: NamedWorkers) -> None:
+    """It does not hear itself, and one that asks for a state, or replies, tells no news by that."""
+    names = {b"first", b"second", b"third"}
+    for name in sorted(names):
+        await workers.start(options, name)
+    await until_answered(options, names)
+    for name in sorted(names):
+        workers.news[name].put_nowait(name + b" saw")
+        workers.news[name].put_nowait(name + b" saw more")
+    expected = {(who, name + said) for who in names for name in names - {who} for said in (b" saw", b" saw more")}
+    heard = {await asyncio.wait_for(workers.heard_news.get(), PATIENCE) for _ in expected}
+    await until_answered(options, names)  # behind all of them
+    assert (heard, workers.heard_news.empty(), workers.heard.empty()) == (expected, True, True)
+
+
+async def test_news_that_waits_for_seconds_is_gone(options: RabbitOptions, workers: NamedWorkers) -> None:
+    """It bears a time after which the broker drops it, and is not kept on disk."""
+    queue = await workers.start(options, b"worker")
+    await until_answered(options, {b"worker"})
+    async with await aio_pika.connect(options.urls[0]) as connection:
+        channel = await connection.channel()
+        here = await channel.declare_queue(exclusive=True)
+        await here.bind(f"{options.prefix}.workers")
+        workers.news[b"worker"].put_nowait(b"saw")
+        async with here.iterator(timeout=PATIENCE) as messages:
+            message = await anext(messages)
+    assert (message.type, message.body) == (side_channel.NEWS, b"saw")
+    assert message.delivery_mode == aio_pika.DeliveryMode.NOT_PERSISTENT
+    assert message.expiration == side_channel.STALE / 1000
+    assert queue.side_channel.dropped == 0
+
+
+async def test_a_message_of_a_kind_that_a_release_does_not_know_has_no_effect(
+    options: RabbitOptions, workers: NamedWorkers
+) -> None:
+    """So workers of several releases may share the exchange. One without a sender is another's."""
+    await workers.start(options, b"worker")
+    await until_answered(options, {b"worker"})
+    with capture_logs() as log:
+        await publish_to_workers(options, "notifier.later", b"{}", app_id="x")
+        await publish_to_workers(options, side_channel.NEWS, b"\xff")
+        await until_answered(options, {b"worker"})
+    assert await asyncio.wait_for(workers.heard_news.get(), PATIENCE) == (b"worker", b"\xff")
+    assert (workers.heard.empty(), log) == (True, [])

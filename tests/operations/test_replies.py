@@ -34,6 +34,9 @@ class SideChannel:
     def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Nobody asks for anything here."""
 
+    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """There are no other workers."""
+
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Keep a reply as the publisher reads it."""
         notice = load_reply(body)

@@ -21,6 +21,7 @@ from notifier.pipeline.attempt import Tools
 from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.facts import Fact
 from notifier.pipeline.intake import Intake
+from notifier.pipeline.known_client import News
 from notifier.pipeline.ports import Request
 from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Limits, Worker
@@ -63,6 +64,16 @@ class Receivers:
         name = request.uri.split("//")[1].split(".")[0]
         self.posts.append((name, json.loads(request.secret)))
         return await self.behaviours.get(name, answers(204))(request)
+
+
+class Alone:
+    """A worker has no others."""
+
+    def count(self) -> int:
+        return 1
+
+    def tell(self, news: News) -> None:
+        pass
 
 
 class PlainSigner:
@@ -185,6 +196,7 @@ class Stage:
             self.queue,
             self.queue,
             Limits(**limits),
+            Alone(),
         )
         queue = self.queue
         self._inbox = Forwarder(self.worker, queue.publish, queue.available, queue.ack, queue.clock)

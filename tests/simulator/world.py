@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from notifier.adapters.queues.rabbitmq.delays import Forwarder
+from notifier.adapters.queues.rabbitmq.side_channel import TELL_EVERY
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import Answer, Break, Outcome, Wire, read_wire
 from notifier.domain.registry import Issuer, Registry
+from notifier.operations.worker_news import OtherWorkers
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.facts import (
     Buried,
@@ -101,9 +103,32 @@ class Process:
         self._world = world
         self.number = number
         self.consumer = world.broker.connect()
+        self.others = OtherWorkers(self.count, self._heard, steady=lambda: world.now)
+        self._telling = False
         self.worker = world.make_worker(self)
         self.running: asyncio.Task[None] | None = None
         self.stops = False
+
+    def count(self) -> int:
+        """Satisfies the port `Peers`, as does `tell`."""
+        return self._world.size
+
+    def tell(self, news: News) -> None:
+        """Tell it at once, or when it is the next turn."""
+        self.others.tell(news)
+        if not self._telling and self._world.size > 1:
+            self._telling = True
+            self._world.at(self._world.now, self._tell_others)
+
+    def _heard(self, news: News) -> None:
+        self.worker.heard(news)
+
+    def _tell_others(self) -> None:
+        document = self.others.take()
+        self._telling = document is not None
+        if document is not None:
+            self._world.pass_on(document, self)
+            self._world.at(self._world.now + TELL_EVERY, self._tell_others)
 
     async def post(self, request: Request) -> Wire:
         """Satisfies the port `Transport`. A killed one never learns the answer."""
@@ -166,7 +191,7 @@ class World:
             issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {client.client_id: client for client in clients}}
         )
         self._registry = lambda: registry
-        self._shared_by = lambda: workers
+        self.size = workers
         self._numbers = itertools.count()
         self._processes = [Process(self, next(self._numbers)) for _ in range(workers)]
         self._draining: list[Process] = []
@@ -190,17 +215,16 @@ class World:
             consumer,
             consumer,
             Limits(),
-            self._shared_by,
-            tell=lambda news: self._tell(process, news),
+            process,
         )
         consumer.inbox = Forwarder(worker, consumer.publish, consumer.available, consumer.ack, clock)
         return worker
 
-    def _tell(self, speaker: Process, news: News) -> None:
+    def pass_on(self, document: bytes, speaker: Process) -> None:
         """The workers' exchange: what one says, the others hear soon."""
         for other in (*self._processes, *self._draining):
             if other is not speaker and not (speaker.consumer.cut or other.consumer.cut):
-                self._loop.call_later(HAND_OUT, other.worker.heard, news)
+                self._loop.call_later(HAND_OUT, other.others.hear, document)
 
     # ── what happens ──
 

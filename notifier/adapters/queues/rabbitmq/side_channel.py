@@ -1,4 +1,4 @@
-"""The side channel on RabbitMQ: a worker's replies to publishers, and its state for operators who ask.
+"""The side channel on RabbitMQ: a worker's replies to publishers, its state for operators who ask, news for workers.
 
 A logout is worth more than anything said here. So the side channel has an AMQP channel of its own on the publishing
 connection, waits for no confirm, and drops and counts a message when the outbox is full or the broker blocks. An error
@@ -6,12 +6,14 @@ closes that channel only. It is opened again, and no error leaves `serve`. Repli
 over another connection (`replies`).
 
 Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A user who may not
-declare them (`topology: verify`) still replies to publishers, but its worker cannot be asked for its state.
+declare them (`topology: verify`) still replies to publishers, but its worker cannot be asked for its state, and neither
+tells nor hears news.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import aiormq
 import aiormq.abc
@@ -26,6 +28,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
     bounded,
     channel_of,
     ending,
+    is_blocked,
     reason_of,
 )
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
@@ -36,6 +39,9 @@ from notifier.domain.reply import ReplyTo, asked_by_publisher
 
 QUESTION = "notifier.question"  # the AMQP `type` of a message that asks workers for their state
 REQUEST = "notifier.request"  # the `type` of one that asks them to do something; its body says what
+NEWS = "notifier.news"  # the `type` of one that tells them what another worker saw; `app_id` is who tells
+TELL_EVERY = 0.02  # seconds between two of these
+STALE = 3000  # milliseconds, after which they are of no use
 AT_ONCE = 8  # requests that a worker carries out at a time; it does not hear more
 MADE_UP = "amq."  # begins each name that the broker makes up, and that a publisher may forge
 AGAIN = 5.0  # seconds until a channel that was closed is opened anew
@@ -52,11 +58,13 @@ class RabbitSideChannel:
         self._state: Callable[[], bytes] | None = None
         self._heard: Callable[[str, bytes], None] = lambda _id, _body: None
         self._do: Callable[[bytes], Awaitable[bytes]] | None = None
+        self._news: Callable[[], Awaitable[bytes]] | None = None
+        self._heard_news: Callable[[bytes], None] = lambda _body: None
         self._doing: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._outbox = Outbox()
         self._cancelled = asyncio.Event()  # the broker took our queue away
-        self._may_declare = True
+        self._may_declare = self._may_tell = True
         self._told = ""
         self._log = structlog.get_logger(__name__)
 
@@ -75,6 +83,10 @@ class RabbitSideChannel:
     def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Do what operators ask for, and answer. `do` never raises."""
         self._do = do
+
+    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Tell the other workers what `following` gives, and give `heard` what they tell. Both never raise."""
+        self._news, self._heard_news = following, heard
 
     @property
     def dropped(self) -> int:
@@ -123,17 +135,43 @@ class RabbitSideChannel:
                 await self._bind(channel)
             self._connection, self._told = connection, ""
             self._log.debug("replying", answering=self._may_declare)
-            writing = asyncio.ensure_future(self._outbox.write(channel, connection))
-            cancelled = asyncio.ensure_future(self._cancelled.wait())
+            works: list[Coroutine[object, object, object]] = [
+                self._outbox.write(channel, connection),
+                self._cancelled.wait(),
+            ]
+            if self._news is not None and self._may_declare and self._may_tell:
+                works.append(self._tell(channel, connection, self._news))
+            tasks = [asyncio.create_task(each) for each in works]
             closing = channel.closing
             try:
-                await asyncio.wait({closing, writing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({closing, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+                if closing.done() and isinstance(_error_of(closing), ChannelAccessRefused):
+                    self._may_tell = False
             finally:
                 closing.cancel()
-                cancelled.cancel()
-                writing.cancel()
-                await asyncio.wait({writing})
-                writing.cancelled() or writing.exception()  # looked at, or asyncio complains
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                for task in tasks:
+                    _error_of(task)  # looked at, or asyncio complains
+
+    async def _tell(
+        self, channel: aiormq.Channel, connection: Connection, following: Callable[[], Awaitable[bytes]]
+    ) -> None:
+        """Tell the other workers what news there is, until cancelled. Raises what aiormq does, or QueueUnavailable."""
+        properties = commands.Basic.Properties(
+            content_type="application/json",
+            delivery_mode=TRANSIENT,
+            message_type=NEWS,
+            app_id=self.address,
+            expiration=str(STALE),
+        )
+        while True:
+            document = await following()
+            if not is_blocked(connection):
+                async with bounded(None):
+                    await channel.basic_publish(document, exchange=self._exchange, properties=properties)
+            await asyncio.sleep(TELL_EVERY)
 
     async def _bind(self, channel: aiormq.Channel) -> None:
         async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
@@ -161,6 +199,9 @@ class RabbitSideChannel:
                 task = asyncio.create_task(self._answer(asked, self._do(delivered.body)))
                 self._doing.add(task)
                 task.add_done_callback(self._doing.discard)
+        elif properties.message_type == NEWS:
+            if properties.app_id != self.address:
+                self._heard_news(delivered.body)
         elif properties.correlation_id:
             self._heard(properties.correlation_id, delivered.body)
 
@@ -210,3 +251,7 @@ async def ask_workers(
             waiting.cancel()
             closing.cancel()
     return answers
+
+
+def _error_of(done: "asyncio.Future[Any]") -> BaseException | None:
+    return None if done.cancelled() else done.exception()

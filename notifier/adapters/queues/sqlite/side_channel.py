@@ -53,6 +53,9 @@ class SqliteSideChannel:
         """Do what operators ask for, and answer. `do` never raises."""
         self._do = do
 
+    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Do nothing: the file has one worker, and nobody else to tell."""
+
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
         """Give each reply to this publisher to `heard`, from the next `open` on."""
         self._heard = heard
