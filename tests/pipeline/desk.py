@@ -13,9 +13,9 @@ from notifier.pipeline.attempt import AttemptResult, Tools
 from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.facts import Fact
 from notifier.pipeline.gate import Gate, Go, Ticket, Wait
-from notifier.pipeline.known_client import Key, Mark, News, mark_of
+from notifier.pipeline.known_client import Key, Mark, mark_of
 from notifier.pipeline.ledger import HeldMessage
-from tests.pipeline.stage import PlainSigner, Receivers, client
+from tests.pipeline.stage import Others, PlainSigner, Receivers, client
 
 SIZE = 64
 AHEAD = 1_800_000_000.0  # seconds from the steady clock to the wall clock
@@ -31,7 +31,8 @@ class Desk:
         self.members = {"max_concurrent": 32} | members
         self.in_memory = dict.fromkeys(Lane, 0)
         self.facts: list[Fact] = []
-        self.news: list[News] = []
+        others = Others(workers)
+        self.news = others.news
         self.tools = Tools(
             channel=BackChannel(PlainSigner(), clock=self.wall, new_jti=str, unverifiable=lambda _client: None),
             transport=Receivers(),
@@ -45,9 +46,8 @@ class Desk:
             self.in_memory,
             max_in_flight=size,
             slot_wait=1.0,
-            workers=lambda: workers,
             begun=lambda: self.fill,
-            tell=self.news.append,
+            peers=others,
         )
         self.running: dict[str, list[Ticket]] = {}
         self._numbers = itertools.count()

@@ -66,14 +66,18 @@ class Receivers:
         return await self.behaviours.get(name, answers(204))(request)
 
 
-class Alone:
-    """A worker has no others."""
+class Others:
+    """So many workers, this one included. `news`: what the others are told."""
+
+    def __init__(self, size: int = 1) -> None:
+        self.news: list[News] = []
+        self._size = size
 
     def count(self) -> int:
-        return 1
+        return self._size
 
     def tell(self, news: News) -> None:
-        pass
+        self.news.append(news)
 
 
 class PlainSigner:
@@ -196,7 +200,7 @@ class Stage:
             self.queue,
             self.queue,
             Limits(**limits),
-            Alone(),
+            Others(),
         )
         queue = self.queue
         self._inbox = Forwarder(self.worker, queue.publish, queue.available, queue.ack, queue.clock)
