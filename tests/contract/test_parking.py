@@ -62,6 +62,18 @@ async def test_fetched_and_not_acked_comes_again(place: Place) -> None:
     assert sorted(map(str, names(await again(queue, inbox, bucket, 3)))) == ["a", "c", "d"]
 
 
+async def test_what_a_worker_leaves_behind_is_found(place: Place) -> None:
+    """In one of the buckets that the queue names, each of which it names once, or as a retry."""
+    queue, _ = await place.consume()
+    await park(queue, SHOP, *"ab")
+    await park(queue, WIKI, "c")
+    await queue.close()
+    queue, inbox = await place.consume()
+    found = [message for bucket in queue.left_behind() for message in await queue.fetch(bucket, 3)]
+    found += await inbox.some(3 - len(found))
+    assert sorted(map(str, names(found))) == ["a", "b", "c"]
+
+
 async def test_each_client_finds_its_own(place: Place) -> None:
     """Its bucket may hold others' too, and nothing of anybody is lost."""
     queue, _ = await place.consume()

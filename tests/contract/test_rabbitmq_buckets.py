@@ -15,7 +15,7 @@ from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Kind, Lane
 from tests.contract.broker import Administrator, OpenWorker
-from tests.contract.parking import park
+from tests.contract.parking import fetched_again, park, parked
 from tests.contract.queues import PATIENCE, Inbox, eventually, names
 from tests.rabbit_options import rabbit_options
 
@@ -85,6 +85,22 @@ async def test_a_bucket_that_is_gone_is_declared_again(
     assert await queue.parked() == {}
     await back(lambda: park(queue, SHOP, "b"))
     await eventually(lambda: queue.status().problem is None)
+
+
+async def test_a_bucket_that_cannot_be_read_costs_the_others_nothing(worker: OpenWorker) -> None:
+    """Only its first fetch that fails takes a channel with it: what others fetched by that one comes again."""
+    queue = await worker()
+    bucket = await park(queue, SHOP, "a")
+    await queue.fetch(bucket, 1)
+    with pytest.raises(QueueUnavailable):
+        await queue.fetch("none", 1)
+    [again] = await fetched_again(queue, bucket, 1)
+    for _ in range(3):
+        with pytest.raises(QueueUnavailable):
+            await queue.fetch("none", 1)
+    assert list(await queue.fetch(bucket, 1)) == []
+    queue.ack(again)
+    await parked(queue, {})
 
 
 async def test_no_publisher_gets_a_message_into_a_bucket(

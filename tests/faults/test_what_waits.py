@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class Moods:
         self.ill: set[str] = set()
         self._made = made
         made.clients.judge = self._judge
-        limits = {} if paced is None else {"per_second": paced}
+        limits: dict[str, Any] = {} if paced is None else {"per_second": paced}
         made.site.write_clients(
             [
                 client("paced", made.clients.url("paced"), **limits),
