@@ -31,7 +31,7 @@ RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=1000)
 DELIVERY = Delivery(
     id="d-1", event_id="e-1", id_given=False, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=7,
     rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, held=5.0,
-    waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=NOW,
+    waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=NOW, turn=NOW,
     backoffs=5, charged_at=NOW - 60,
     history=(Past(at=NOW - 60, reason="timeout"),),
 )  # fmt: skip
@@ -65,7 +65,7 @@ def test_ages_begin_anew() -> None:
     anew = load_delivery(found.outgoing.body)
     assert anew == replace(
         DELIVERY, id_given=True, attempts=0, rejections=0, first_taken_at=None, first_attempt_at=None, held=0.0,
-        waited_for=(), deferrals=0, deferred_for=None, leash=None, backoffs=None, charged_at=None,
+        waited_for=(), deferrals=0, deferred_for=None, leash=None, turn=None, backoffs=None, charged_at=None,
     )  # fmt: skip
 
 

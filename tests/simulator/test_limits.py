@@ -93,7 +93,7 @@ def test_nothing_is_left_after_trouble(workers: int, buckets: int) -> None:
         assert not any(count for consumer in world.broker.consumers for count in consumer.unacked.values())
 
 
-def test_clients_that_share_a_bucket_keep_their_own_leash() -> None:
+def test_clients_that_share_a_bucket_keep_their_own_traveller() -> None:
     """Twenty are down for half an hour in one bucket. Each is probed as if alone, and one that recovers is served.
 
     It finds that the rest is others': nobody fetches their 570 deliveries again and again.
