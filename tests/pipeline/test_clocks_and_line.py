@@ -2,6 +2,7 @@
 
 import pytest
 
+from notifier.pipeline import worker
 from notifier.pipeline.facts import Deferred
 from tests.pipeline.stage import PARKED, Stage, answers, client, running
 from tests.pipeline.test_clocks import JUMPS
@@ -49,8 +50,9 @@ async def test_a_rest_keeps_its_length(jump: float) -> None:
 
 
 @JUMPS
-async def test_a_rate_is_kept(jump: float) -> None:
+async def test_a_rate_is_kept(jump: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A jump forwards brings no token, one backwards takes none; what waits in line comes at the client's rate."""
+    monkeypatch.setattr(worker, "TICK", 0.0)  # here seconds take no time
     async with running(Stage(client("shop", per_second=1.0))) as stage:
         for number in range(12):
             stage.event("shop", id=f"e{number}")
