@@ -59,7 +59,8 @@ LEAST_WAIT = 0.1  # the share of `slot_wait` that is left of it if memory is ful
 CROWDED = 0.5  # of memory in use: nothing is fetched
 OFF = 16  # deliveries put out of memory at a time: more would hold up the others
 FRESH = 4.0  # seconds after which a fresh delivery may try a client that is down; a second a worker if that is more
-LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds at once that a delivery may wait for its turn, however young or old it is
+LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds at once that a delivery waits in line, however young or old it is …
+LONGEST_LINE = 1024.0  # … or, where the client bears no more than now, until its turn, for so long at most
 TIRED = 4  # attempts after which a traveller lets another delivery of its client take its place
 BUSY_TRY = 2.0  # seconds that a traveller waits for the end of another try, or for a slot
 OVERDUE = 60.0  # seconds after its rest that a traveller may be late: it waits behind others, or at another worker
@@ -344,13 +345,14 @@ class Gate:
         return self._defer(one, ticket, later)
 
     def _in_line(self, one: Known, delivery: Delivery, now: float, age: float, cause: Cause) -> Later:
-        """Let it wait for its turn. Far from that it looks again: until then the client may bear more."""
+        """Let it wait for its turn. Far from that it looks again, and soon if the client may bear more by then."""
         turn = None if delivery.turn is None else delivery.turn - self._ahead()
-        longest = now + min(MOST_LINE, max(LEAST_LINE, age))
+        sure = one.overload.steady and (one.step > 0 or one.cap >= one.limit)
+        longest = now + (LONGEST_LINE if sure else min(MOST_LINE, max(LEAST_LINE, age)))
         if turn is None or turn <= now:
             pace = self._pace(one, now)
             turn = max(one.line, now + (one.waiting + 1) * pace) + pace
-            if turn > longest:
+            if turn > longest and not sure:
                 return Later(due=longest, cause=cause, place=Place.DELAYED)
             one.line = turn
         return Later(due=min(turn, longest), cause=cause, place=Place.DELAYED, turn=turn)

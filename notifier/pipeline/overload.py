@@ -59,6 +59,11 @@ class Overload:
         trial, few = self._before is not None, self._ended < FEW
         return not (trial and few) if not self._failed else self.spacing > 0 and not trial and not few
 
+    @property
+    def steady(self) -> bool:
+        """True if nothing fails, and so no pace will change."""
+        return not self.spacing and self._well >= SAMPLE
+
     def adopt(self, spacing: float, now: float) -> None:
         """Take over the pace that another worker tries, if it helps here too. Else each would find out nothing."""
         if not self.spacing and not self._helped:
