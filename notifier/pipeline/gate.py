@@ -349,7 +349,7 @@ class Gate:
         turn = None if delivery.turn is None else delivery.turn - self._ahead()
         sure = one.overload.steady and (one.step > 0 or one.cap >= one.limit)
         longest = now + (LONGEST_LINE if sure else min(MOST_LINE, max(LEAST_LINE, age)))
-        if turn is None or turn <= now:
+        if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
             pace = self._pace(one, now)
             turn = max(one.line, now + (one.waiting + 1) * pace) + pace
             if turn > longest and not sure:
