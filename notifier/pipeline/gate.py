@@ -374,8 +374,8 @@ class Gate:
         """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
 
         What is parked in a bucket may stay there beyond that, and is judged when it comes back. So one with little
-        time left is not parked, nor is any by a worker that stops, since it looks after no bucket any more: they wait in
-        the delay queues for half of their age, again and again.
+        time left is not parked, nor is any by a worker that stops, since it looks after no bucket any more: they wait
+        in the delay queues for half of their age, again and again.
         """
         now, delivery, client = self._tools.clock(), ticket.delivery, ticket.client
         ahead = self._ahead()
