@@ -338,20 +338,25 @@ class Gate:
             )  # who tries it looks after the bucket
         elif state in (State.NEW, State.UP):
             cause = Cause.RATE if one.step and one.tokens(now) < 1 else Cause.SLOT
-            later = self._in_line(one, ticket.delivery, now, age, cause)
+            later = self._in_line(one, ticket, now, age, cause)
         else:
             cause = Cause.CIRCUIT if state is State.DOWN else Cause.RETRY_AFTER
             later = self._away(one, now, cause, tried=tried)
         return self._defer(one, ticket, later)
 
-    def _in_line(self, one: Known, delivery: Delivery, now: float, age: float, cause: Cause) -> Later:
-        """Let it wait for its turn. Far from that it looks again, and soon if the client may bear more by then."""
-        turn = None if delivery.turn is None else delivery.turn - self._ahead()
+    def _in_line(self, one: Known, ticket: Ticket, now: float, age: float, cause: Cause) -> Later:
+        """Let it wait for its turn. Far from that it looks again, and soon if the client may bear more by then.
+
+        What this worker took out of a bucket has its turn at the pace of all workers: no other one has it in its line,
+        and it comes back to any of them.
+        """
+        turn = None if ticket.delivery.turn is None else ticket.delivery.turn - self._ahead()
         sure = one.overload.steady and (one.step > 0 or one.cap >= one.limit)
         longest = now + (LONGEST_LINE if sure else min(MOST_LINE, max(LEAST_LINE, age)))
         if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
             pace = self._pace(one, now)
-            turn = max(one.line, now + (one.waiting + 1) * pace) + pace
+            shared_by = max(1, self._peers.count()) if ticket.pulled else 1
+            turn = max(one.line, now + (one.waiting + 1) * pace) + pace / shared_by
             if turn > longest and not sure:
                 return Later(due=longest, cause=cause, place=Place.DELAYED)
             one.line = turn

@@ -11,7 +11,8 @@ Every change of a client's state is made here and nowhere else:
 | | one fails without credit, or ten seconds after the last success | down |
 | | another worker says *down*, and nothing has succeeded here since its failures began | down |
 | down | its try succeeds, or another worker says *up* after more than two seconds: credit for 16 failures | up |
-| | its try succeeds within two seconds: credit for 4; for 32, 64 … where all first attempts fail, and they alone | up |
+| | its try succeeds within two seconds: credit for 4 | up |
+| | either, where all first attempts fail, and they alone: credit for 32, 64 … 1,024 | up |
 | | its try fails, or another worker says so: it rests for longer | down |
 | | an operator wants it tried: its rest is over | down |
 | each | it asks for a pause (`Retry-After`) | paused |
@@ -36,7 +37,7 @@ Ticket = TypeVar("Ticket")
 Key = tuple[str, str]
 
 EARN, FULL = 4, 32  # failures that a success pays for, and that all of them pay for
-MOST_GRACE = 1024  # failures that it may have after a short outage, if only first attempts fail, and all of them
+MOST_GRACE = 1024  # failures that it may have after an outage, if only first attempts fail, and all of them
 MEMORY = 30.0  # seconds for which it is remembered that others fail, or that a first one did not
 LONG = 10.0  # seconds without a success, after which all credit is gone
 SHARE_OF_OUTAGE = 0.5
@@ -135,7 +136,7 @@ class KnownClient(Generic[Ticket]):
     cap: int = 1  # attempts at a time: grows by one with each success, halves with each rest
     credit: int = 0
     grace: int = FULL // 2  # its credit when it last recovered
-    mixed: float = -math.inf  # when a first attempt last succeeded, or a repeat failed while it was up
+    mixed: float = -math.inf  # when a first attempt last succeeded, or a repeat failed
     failing_since: float | None = None  # when the first of its failures in a row began
     outage: tuple[float, float] = (math.inf, math.inf)  # from when until when it was last down
     next_try: float = -math.inf  # when its rest ends
@@ -181,8 +182,8 @@ class KnownClient(Generic[Ticket]):
             return None
         self.hold = self.hold + SMOOTHING * (seconds - self.hold) if self.hold else seconds
         failed = mark is not Mark.ALIVE
-        if (failed and repeat and self.up) or not (failed or repeat):
-            self.mixed = now
+        if failed is repeat:
+            self.mixed, self.grace = now, FULL // 2
         if seconds <= SLOW:
             braked = mark is Mark.BRAKED
             self.overload.note(now, failed=failed, braked=braked, at_a_time=self.cap)
@@ -229,7 +230,7 @@ class KnownClient(Generic[Ticket]):
             self.credit = max(self.credit, min(FULL, self.credit + EARN))
         else:
             only_firsts = now - self.mixed > MEMORY
-            self.grace = FULL // 2 if not short else min(MOST_GRACE, 2 * self.grace) if only_firsts else EARN
+            self.grace = min(MOST_GRACE, 2 * self.grace) if only_firsts else EARN if short else FULL // 2
             self.credit = self.grace
         self.cap = min(self.limit, self.cap + 1)
         self.state, self.failing_since, self.well = State.UP, None, now

@@ -75,6 +75,8 @@ class Consumer:
         if self.cut:
             return
         del self.held[message.tag]
+        if message.kind is Kind.DELIVERY:
+            self.broker.waits[message.message_id or ""] -= 1
         if message.tag.bucket is None:
             self.unacked[message.lane] -= 1
             self.broker.hand_out(message.lane)
@@ -92,7 +94,7 @@ class Consumer:
 
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the bucket of this client."""
-        return f"parked-{crc32(' '.join(client).encode()) % self.broker.buckets:02}"
+        return self.broker.bucket(client)
 
     def left_behind(self) -> Collection[str]:
         """Return all."""
@@ -134,6 +136,8 @@ class Consumer:
         self, confirmed: asyncio.Future[None], put: Callable[[str, Outgoing], None], queue: str, message: Outgoing
     ) -> None:
         put(queue, message)
+        if message.kind is Kind.DELIVERY:
+            self.broker.waits[message.message_id] += 1
         if not (self.cut or confirmed.done()):
             confirmed.set_result(None)
 
@@ -152,9 +156,14 @@ class Broker:
             f"parked-{number:02}": deque() for number in range(buckets)
         }
         self.halves_in: Counter[int] = Counter()  # halves of passes, by the second in which they were made
+        self.waits: Counter[str] = Counter()  # retries that are not acked, by delivery
         self._lanes: dict[Lane, deque[Message]] = {lane: deque() for lane in Lane}
         self._turn = itertools.cycle(self.consumers)
         self.expire()
+
+    def bucket(self, client: tuple[str, str]) -> str:
+        """Return the bucket of this client."""
+        return f"parked-{crc32(' '.join(client).encode()) % self.buckets:02}"
 
     # ── who is connected ──
 

@@ -32,7 +32,7 @@ def _restarts() -> Iterator[Case]:
             for unreadable in (False, True):
                 name = f"{word}-{workers}-workers" + ("-unreadable" if unreadable else "")
                 how = Rolling(at=at, was_down=was_down, workers=workers, unreadable=unreadable)
-                yield _rolling(name, how, short=workers == 1 and unreadable == was_down)
+                yield _rolling(name, how, short=unreadable == was_down and word != "rests")
     yield _rolling("behind-2000", Rolling(at=22, was_down=False, parked=2000))
 
 
@@ -104,7 +104,7 @@ def _first_attempts() -> Iterator[Case]:
     """Each delivery's first attempt fails."""
     for rate in (20, 40, 80, 150):
         for workers in (1, 2, 3):
-            yield _firsts(rate, workers, short=(rate, workers) == (40, 1))
+            yield _firsts(rate, workers, short=rate == 40 and workers != 2)
 
 
 def _bounds() -> Iterator[Case]:

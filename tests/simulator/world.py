@@ -163,7 +163,8 @@ class World:
     """Fill it with `publish` and `stream`, then `run`. Use it as a context: its tasks end with it.
 
     `core` is the speed of the core that a worker has: 1 as measured, 0.5 takes twice as long for everything. The broker
-    confirms after `confirm` seconds. With `again` each event is published once more within as many seconds.
+    confirms after `confirm` seconds. With `again` each event is published once more within as many seconds; `copies`
+    times, if more.
     """
 
     def __init__(
@@ -176,13 +177,14 @@ class World:
         buckets: int = BUCKETS,
         confirm: float = CONFIRM,
         again: float | None = None,
+        copies: int = 1,
         seed: int = 1,
     ) -> None:
         self._loop = VirtualLoop()
         self._costs = Costs().on(core * workers)  # one core for all: each has its share of the time
         self.broker = Broker(self._loop, self._costs, buckets=buckets, confirm=confirm)
         self.tally = Tally()
-        self._again = again
+        self._again = () if again is None else (again,) * copies
         self._chance = random.Random(seed)
         self._behaviours = behaviours or {}
         self._born: dict[str, float] = {}
@@ -253,8 +255,8 @@ class World:
         body = f'{{"iss":"{ISS}","id":"{number}","sub":"alice","sid":"s","clients":["{quoted}"]}}'
         message = Message(lane=Lane.EVENTS, body=body.encode(), tag=None)
         self.broker.offer(message)
-        if self._again is not None:
-            self.at(self.now + self._again * self._chance.random(), self.broker.offer, message)
+        for within in self._again:
+            self.at(self.now + within * self._chance.random(), self.broker.offer, message)
 
     def restart(self, number: int, *, kill: bool = False) -> None:
         """One of the workers is replaced, as in a rolling update: the new one is there when the old one stops.
