@@ -138,6 +138,14 @@ def copied(behaviour: Behaviour, rate: float, confirm: float, **registered: obje
         return Copied(published=tally.published["x"], twice=tally.told_twice, left=tally.left)
 
 
+def chains(workers: int) -> int:
+    """A publisher sends one event 60 times in five minutes, for a dead client. Return how many retries then wait."""
+    with World([client("x")], {"x": refuses}, workers=workers, again=300.0, copies=60) as world:
+        world.at(10, world.publish, ["x"])
+        world.run(311)
+        return max(world.broker.waits.values())
+
+
 class FirstFails(World):
     """The first attempt at each delivery fails, and any other succeeds."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tests.simulator.case import Case, Finding, seconds
 from tests.simulator.clients import OK, THROTTLED, UNAVAILABLE, Behaviour, LimitedRate, LimitedThreads, partly, steady
-from tests.simulator.waiting import Rolling, copied, first_fails, hung, many, paused, rolling, storm
+from tests.simulator.waiting import Rolling, chains, copied, first_fails, hung, many, paused, rolling, storm
 
 
 def waiting() -> Iterator[Case]:
@@ -88,6 +88,18 @@ def _copies() -> Iterator[Case]:
         yield _copied("one-at-a-time", steady(0.05), 30, confirm, max_concurrent=1, short=confirm == 0.5)
         yield _copied("30/s", LimitedRate(30, THROTTLED), 45, confirm, short=False)
         yield _copied("4-threads", LimitedThreads(4, 0.1, UNAVAILABLE), 50, confirm, short=False)
+    yield _chains(1)
+    yield _chains(3)
+
+
+def _chains(workers: int) -> Case:
+    most = 7 * workers  # about one a minute at each, and the first ones while the rests are short
+
+    def measure() -> Finding:
+        return Finding(f"{(waits := chains(workers))} retries wait", waits <= most)
+
+    goal = f"at most {most} chains of retries after five minutes"
+    return Case(name=f"copies-chains-{workers}-workers", goal=goal, measure=measure, short=True)
 
 
 def _firsts(rate: float, workers: int, *, short: bool = False) -> Case:
