@@ -94,7 +94,7 @@ class Overload:
             self._helped, self.spacing = self.spacing, 0.0
         elif helped:
             self.spacing = helped if share > 1 - BELOW else 0.0
-        elif share > 1 - BELOW and good and now >= self._next_trial and (limited or not (few or self._well >= WELL)):
+        elif share > 1 - BELOW and good and (limited or not (few or self._well >= WELL or now < self._next_trial)):
             self._known, self._before, self.spacing = limited or braked, share, 1 / (BELOW * good)
         elif limited:
             self.spacing = self.spacing * BELOW if used or before is not None else 0.0

@@ -128,7 +128,7 @@ def test_up_goes_down_if_another_worker_says_so(failing: float, change: Change |
 
 def test_down_comes_up_if_its_try_succeeds() -> None:
     """How long it was down is known then."""
-    one = down()
+    one = down(proven())
     assert learn(one, Mark.ALIVE, NOW + 9, repeat=True) is Change.RECOVERED
     assert (one.state, one.credit, one.outage) == (State.UP, FULL // 2, (NOW, NOW + 9))
 
@@ -136,7 +136,7 @@ def test_down_comes_up_if_its_try_succeeds() -> None:
 @pytest.mark.parametrize(("after", "change"), [(2.1, Change.RECOVERED), (1.9, None)])
 def test_down_comes_up_if_another_worker_says_so(after: float, change: Change | None) -> None:
     """But not within two seconds: it may bear no more than the others do. It bears what it bears there."""
-    one = down()
+    one = down(proven())
     up = News(key=one.key, up=True, cap=6)
     assert one.hear(up, NOW + after) is change
     assert (one.credit, one.cap) == ((FULL // 2, 6) if change else (0, 1))
@@ -149,12 +149,13 @@ def test_after_a_short_outage_it_has_little_credit() -> None:
     assert one.credit == EARN
 
 
-def test_after_short_outages_it_has_more_and_more_credit_where_all_first_attempts_fail() -> None:
+@pytest.mark.parametrize("late", [0.0, 2.0])
+def test_it_has_more_and_more_credit_where_all_first_attempts_fail(late: float) -> None:
     """And they alone: they say nothing of the others. A first attempt that succeeds ends that."""
     one, found = untried(), []
     for _ in range(8):
         down(one, at=one.well + 1 if one.up else NOW)
-        learn(one, Mark.ALIVE, one.next_try, repeat=True)
+        learn(one, Mark.ALIVE, one.next_try + late, repeat=True)
         found.append(one.credit)
     assert found == [32, 64, 128, 256, 512, MOST_GRACE, MOST_GRACE, MOST_GRACE]
     learn(one, Mark.ALIVE, one.well)

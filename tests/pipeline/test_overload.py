@@ -80,3 +80,17 @@ def test_a_client_that_was_down_begins_anew() -> None:
     assert overload.spacing > 0
     overload.forget(100.0)
     assert overload.spacing == 0
+
+
+def test_a_pace_that_another_worker_found_quickens_only_while_it_helps() -> None:
+    """Also soon after a trial of one's own that did not help: when far too many fail again, it is slower at once."""
+    overload, _, _ = attempts(lambda number, _now: number % 3 == 0, seconds=8)
+    assert overload.spacing == 0
+    overload.adopt(0.1, 8.0)
+    for number in range(12):
+        overload.note(8.0 + 0.1 * (number + 1), failed=False, braked=False, at_a_time=32)
+    adopted = overload.spacing
+    assert 0 < adopted < 0.1
+    for number in range(40):
+        overload.note(9.2 + adopted * (number + 1), failed=number % 2 == 0, braked=False, at_a_time=32)
+    assert overload.spacing > adopted
