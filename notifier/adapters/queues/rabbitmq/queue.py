@@ -6,6 +6,7 @@ Callers name queues without prefix.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import NoReturn
 from uuid import uuid4
 
@@ -39,6 +40,8 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import SOURCE, Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.domain.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.pipeline.ports import Inbox
+
+FLUSH_WITHIN = 1.0  # seconds for the last acks; what does not get through comes again
 
 
 class RabbitQueue:
@@ -95,9 +98,9 @@ class RabbitQueue:
         await self.stop_consuming()
         if self._forwarder is not None:
             self._forwarder.stop()
-        for lane in self._lanes:
-            await lane.flush()
-        await self._bucket_reader.flush()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_WITHIN):
+                await asyncio.gather(*(lane.flush() for lane in self._lanes), self._bucket_reader.flush())
         for task in self._tasks:
             task.cancel()
         if self._tasks:
