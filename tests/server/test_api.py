@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from notifier.domain.api_token import ApiToken
 from notifier.domain.errors import QueueUnavailable, TopologyMismatch
@@ -252,6 +253,21 @@ async def test_403_for_those_who_may_not_speak(api: Api, bearer: str, iss: str) 
     assert status == 403
     assert is_problem(headers)
     assert api.queue.taken == []
+
+
+async def test_who_may_not_speak_is_named_in_the_log_with_the_way_out(api: Api) -> None:
+    """Once a minute. It bears neither the token nor a user."""
+    api.tokens = TOKENS
+    with capture_logs() as lines:
+        for bearer, iss in (("limited", ISS), ("limited", ISS), ("other", CLOSED), ("other", "https://x")):
+            await api.post({**EVENT, "iss": iss}, bearer=f"{bearer}-secret")
+    told = [(line["publisher"], line["iss"], line["hint"]) for line in lines if line["event"] == "publisher_refused"]
+    assert told == [
+        ("limited", ISS, "if it may, add the issuer to issuers of the token in api.tokens_file"),
+        ("other", CLOSED, "if it may, name it in issuers.<iss>.publishers"),
+    ]
+    assert "secret" not in str(lines)
+    assert "raw-sub-77" not in str(lines)
 
 
 @pytest.mark.parametrize(("bearer", "vouched"), [("bound-secret", True), ("other-secret", False), (None, False)])

@@ -220,8 +220,8 @@ class _Laying:
     def _refuse(self, layer: Layer, index: int) -> None:
         """Say what is wrong with a row that is about no client of ours."""
         scratch, row = self._scratch, layer.rows[index]
-        if (beyond := layer.beyond(row)) is not None:
-            self._faults.append(Mistake(layer.place(index), beyond))
+        if (why := layer.of_nobody(row)) is not None:
+            self._faults.append(Mistake(layer.place(index), why))
             return
         if layer.issuer is not None and isinstance(row, Mapping):
             row = {"issuer": layer.issuer, **row}
@@ -235,7 +235,7 @@ class _Laying:
 
     def _note_refused(self, layer: Layer, row: Any) -> None:
         """Have whoever asks for the client told why nobody knows it. Many rows share one text."""
-        if isinstance(row, Mapping) and _client_id(row) and (why := layer.beyond(row)) is not None:
+        if isinstance(row, Mapping) and _client_id(row) and (why := layer.of_nobody(row)) is not None:
             text = self._texts.setdefault(why, _of(layer, why))
             for iss in layer.refused_at(row, self._issuers):
                 self._builder.refuse(iss, row["client_id"], text)

@@ -154,6 +154,8 @@ def test_a_long_reason_keeps_its_way_out() -> None:
         Deferred(**who, cause=Cause.ORIGIN, due=1.0, text=text, first=True),
     ):
         assert line["error"] == text
+    [line] = lines_of(Deferred(**who, cause=Cause.UNKNOWN, due=1.0, text="no such client", hint=text, first=True))
+    assert line["hint"] == text
 
 
 def test_a_fault_of_ours_is_told_by_kind_and_place() -> None:
