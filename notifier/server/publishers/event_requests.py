@@ -186,8 +186,8 @@ class EventRequests:
 
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
         if not concerns(token, event.iss):
-            hint = "if it may, add the issuer to issuers of the token in api.tokens_file"
-            self._refuse(event, "The token may not speak for this issuer", hint)
+            way = "if it may, add the issuer to issuers of the token in api.tokens_file"
+            self._refuse(event, "The token may not speak for this issuer", way)
         issuer = self._sources.registry().issuers.get(event.iss)
         if issuer is None:
             hint = near_issuer(event.iss, self._sources.registry())
@@ -199,8 +199,8 @@ class EventRequests:
         if objection is None:
             return
         if objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED:
-            hint = "if it may, name it in issuers.<iss>.publishers"
-            self._refuse(event, "This publisher may not speak for this issuer", hint)
+            way = "if it may, name it in issuers.<iss>.publishers"
+            self._refuse(event, "This publisher may not speak for this issuer", way)
         raise Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection.text)]))
 
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
