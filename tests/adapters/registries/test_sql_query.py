@@ -118,12 +118,6 @@ def test_a_client_id_may_be_a_number() -> None:
             text(wrong)
 
 
-def test_a_word_in_capitals_is_understood(url: str) -> None:
-    """As enumerations of databases often have it."""
-    [row] = read(url, query="SELECT 'a' AS client_id, 'PAIRWISE' AS subject_type").rows
-    assert row["subject_type"] == "pairwise"
-
-
 def test_rows_without_a_client_id_are_named_by_their_number(url: str) -> None:
     """As those are that cannot be read for another reason."""
     answer = read(url, query="SELECT 'a' AS client_id UNION ALL SELECT NULL UNION ALL SELECT 1.5")
