@@ -266,14 +266,6 @@ def test_the_client_s_text_is_short_and_printable() -> None:
     assert clip("tab\there") == "tab·here"
 
 
-def test_console_lines_cannot_be_forged() -> None:
-    """A newline in an event id makes no second line on a terminal."""
-    stream = captured("info", "console")
-    fact = Buried(iss=ISS, client_id="shop\nfake", event_id="e\r\nfake", reason=DeadReason.REFUSED, text="a\nb")
-    LogObserver(hashing=SubjectHash(KEY)).observe(fact)
-    assert stream.getvalue().count("\n") == 1
-
-
 def test_libraries_come_the_same_way_from_warnings_on() -> None:
     """One format for all; at debug level libraries are heard from info on, never their frames."""
     stream = captured()

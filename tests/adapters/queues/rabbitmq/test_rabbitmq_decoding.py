@@ -89,12 +89,6 @@ def test_in_retries_is_ours_what_came_through_delay_queues(deaths: object, ours:
     assert to_message(Lane.RETRIES, message, None).kind is (Kind.DELIVERY if ours else None)
 
 
-def test_an_unknown_type_is_no_kind() -> None:
-    """Another `type` than ours, or none, is a publisher's message."""
-    assert to_message(Lane.EVENTS, delivered("", message_type="other"), None).kind is None
-    assert to_message(Lane.EVENTS, delivered(""), None).kind is None
-
-
 def test_a_later_releases_type_is_ours_where_it_cannot_be_forged() -> None:
     """It waits for a worker that knows it; through an exchange it is a publisher's word, and no reason to wait."""
     kind = to_message(Lane.EVENTS, delivered("", message_type="notifier.batch"), None).kind
@@ -147,12 +141,6 @@ def test_a_timestamp_out_of_range_is_none(seconds: int) -> None:
     assert decode.by_type(raw, "timestamp") == (8, None)
     table = b"\x01tT" + raw
     assert decode.by_type(struct.pack(">I", len(table)) + table, "table") == (len(table) + 4, {"t": None})
-
-
-def test_a_name_that_is_not_utf8_is_read_with_replacement() -> None:
-    """A short string may hold any octets."""
-    tolerate_any_publisher()
-    assert decode.by_type(b"\x03a\xffb", "shortstr") == (4, "a\ufffdb")
 
 
 def test_headers_nested_without_end_are_left_out() -> None:
