@@ -98,12 +98,6 @@ async def test_202_with_the_id_means_taken(api: Api) -> None:
     assert event.publisher is None
 
 
-async def test_an_id_that_was_given_is_kept(api: Api) -> None:
-    """So that the publisher's own retry is known as a copy."""
-    status, document, _ = await api.post({**EVENT, "id": "mine"})
-    assert (status, document) == (202, {"id": "mine"})
-
-
 async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:
     """Mass logouts take the other lane; a lane that does not exist is a mistake."""
     assert (await api.post(query="?lane=bulk"))[0] == 202
@@ -123,23 +117,6 @@ async def test_a_parameter_that_is_not_known_is_refused(api: Api) -> None:
         {"path": "debug", "text": "there is no such parameter; there are lane, wait"},
     ]
     assert api.queue.taken == []
-
-
-async def test_cloudevents_structured(api: Api) -> None:
-    """`application/cloudevents+json`: id and source from the envelope."""
-    envelope = {"specversion": "1.0", "id": "ce-7", "source": "/idp", "type": "session.ended", "data": EVENT}
-    status, document, _ = await api.post(envelope, Content_Type="application/cloudevents+json; charset=utf-8")
-    assert (status, document) == (202, {"id": "ce-7"})
-    assert api.queue.taken[0][0].source == "/idp"
-
-
-async def test_cloudevents_binary(api: Api) -> None:
-    """`ce-` headers, percent-encoded as the HTTP binding says."""
-    status, document, _ = await api.post(
-        ce_specversion="1.0", CE_Id="ce%208", ce_source="/idp", ce_type="session.ended", ce_time="1970-01-01T00:01:00Z"
-    )
-    assert (status, document) == (202, {"id": "ce 8"})
-    assert api.queue.taken[0][0].ended_at == 60.0
 
 
 async def test_400_names_every_mistake(api: Api) -> None:
@@ -176,14 +153,6 @@ async def test_a_type_that_is_not_meant_is_400(api: Api) -> None:
     assert document["mistakes"][0]["path"] == "type"
 
 
-async def test_413_above_the_limit(api: Api) -> None:
-    """As a problem (`test_limits` tells when)."""
-    status, _, headers = await api.post({**EVENT, "reason": "x" * 3000})
-    assert status == 413
-    assert is_problem(headers)
-    assert api.queue.taken == []
-
-
 @pytest.mark.parametrize(
     "kind",
     [
@@ -200,11 +169,6 @@ async def test_415_for_any_other_kind(api: Api, kind: str) -> None:
     assert status == 415
     assert is_problem(headers)
     assert api.queue.taken == []
-
-
-async def test_compressed_bodies_are_not_unpacked(api: Api) -> None:
-    """Nothing is unpacked, so that no bomb goes off."""
-    assert (await api.post(b"\x1f\x8b", Content_Encoding="gzip"))[0] == 415
 
 
 async def test_404_and_405_are_problems_too(api: Api) -> None:

@@ -12,7 +12,7 @@ from tests.adapters.registries.list_server import page, reader, serving
 
 HOOK = "https://shop.example.com/hook"
 SHOP = {"client_id": "shop", "backchannel_logout_uri": HOOK}
-RFC_7591 = {
+RFC_7591: dict[str, Any] = {
     **SHOP,
     "frontchannel_logout_uri": None,
     "subject_type": "",
