@@ -20,7 +20,6 @@ from notifier.domain.issuer_document import UnreadDocument
 from tests.adapters.signers.key_folder import ISS, pem
 
 
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A key, a token and no clients."""
