@@ -57,7 +57,7 @@ class RegistrySources:
         self._asked = asyncio.create_task(self.refresh.refresh(accepted_by=None))
 
     def drop(self, name: str, who: str) -> str | None:
-        """Read the source anew, and drop all that it ever said; say why not, if so."""
+        """Have the next reading of the source drop all that it ever said; say why not, if so."""
         problem = self.refresh.drop(name, dropped_by=who)
         if problem is None:
             write_audit("registry_source_dropped", who=who, source=name)

@@ -148,14 +148,13 @@ class RegistryRefresh:
         return self.states()
 
     def drop(self, name: str, *, dropped_by: str) -> str | None:
-        """Read the source anew, without anything it said before; say if there is none."""
+        """Have the next reading of the source begin anew, without anything it said before; say if there is none."""
         kept = self._kept.get(name)
         if kept is None:
             return (
                 f"no registry source that is read again is called {name!r}; there is {', '.join(self._kept) or 'none'}"
             )
         kept.dropped_by = dropped_by
-        kept.wake.set()
         return None
 
     def unknown(self, iss: str) -> None:
