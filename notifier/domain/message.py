@@ -132,11 +132,12 @@ class Outgoing:
 
 @frozen
 class Transfer:
-    """A dead letter that was taken, and the message to publish to `queue` in its place."""
+    """A dead letter that was taken, and the message to publish to `queue` in its place, after `wait` seconds."""
 
     letter: Message
     queue: str
     outgoing: Outgoing
+    wait: float = 0.0
 
 
 @frozen
