@@ -6,7 +6,7 @@ Left out where it cannot be had, unless NOTIFIER_TEST_KEYCLOAK is `required`.
 import asyncio
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from tests.adapters.registries.keycloak_upstream import change_key, company_site
 from tests.browsers.check_session_world import cookie_of
 from tests.keycloak_browser import KeycloakBrowser
 from tests.keycloak_server import Keycloak
-from tests.keycloak_shared import folder_of_the_run, shared_keycloak
+from tests.keycloak_shared import shared_keycloak
 from tests.system.clients import Clients, verify_all
 from tests.system.site import Site
 from tests.system.worker_process import WorkerProcess, worker
@@ -47,11 +47,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keycloak]:
+def keycloak(pytestconfig: pytest.Config) -> Keycloak:
     """The one of this run, which holds the realm."""
-    with shared_keycloak(folder_of_the_run(tmp_path_factory)) as shared:
-        shared.keycloak.admin("POST", "", realm())
-        yield shared.keycloak
+    found = shared_keycloak(pytestconfig).keycloak
+    found.admin("POST", "", realm())
+    return found
 
 
 def reader(url: str, client_id: str = "reader", **more: Any) -> KeycloakReader:
