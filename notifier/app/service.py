@@ -214,6 +214,8 @@ class Service:
         if status.blocked or status.problem:
             kind = TroubleKind.BLOCKED if status.blocked else TroubleKind.QUEUE
             yield Trouble(kind=kind, text=status.problem or "the broker takes no message")
+        for override in status.overrides:
+            yield Trouble(kind=TroubleKind.POLICY, text=str(override), subject=str(override.key))
         yield from self._live.reloads.troubles()
         yield from self._signing_keys.troubles()
         yield from self._signers.troubles()

@@ -76,6 +76,8 @@ shutdwn_grace: 20s
             ("queue: {url: 'amqp://h', password_file: '~nobody-/x'}", "queue.password_file", "there is no such home"),
             ("queue: {url: 'sqlite:~nobody-/x'}", "queue.url", "there is no such home"),
             ("queue: {prefix: 'a b'}", "queue.prefix", "must match"),
+            ("queue: {url: 'amqp://h', management: 'https://u:p@h'}", "queue.management", "the queue's own user"),
+            ("queue: {management: 'https://h'}", "queue", "cannot be used with sqlite"),
             ("ops: {listen: ':9464'}", "ops.listen", "must be an address and a port"),
             ("ops: {listen: 'localhost:70000'}", "ops.listen", "must be an address and a port"),
             ("api: {listen: '0.0.0.0:8080'}", "api", "tokens_file is required"),

@@ -29,6 +29,7 @@ from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.policy_watch import PolicyWatch
 from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel, ask_workers
 from notifier.adapters.queues.rabbitmq.source_bindings import SourceBindings
@@ -53,6 +54,7 @@ class RabbitQueue:
         self._forwarder: Forwarder | None = None
         self._watch = TopologyWatch(options)
         self._bindings = SourceBindings(options)
+        self._policies = PolicyWatch(options)
         self._lanes = [
             *(
                 LaneConsumer(lane, self._name(lane), options, self._watch.mend)
@@ -117,6 +119,7 @@ class RabbitQueue:
         forwarder = self._forwarder = Forwarder(inbox, self._publish_patiently, self.available, self.ack, self._clock)
         for lane in self._lanes:
             await lane.start(forwarder)
+        self._policies.begin()
 
     async def stop_consuming(self) -> None:
         """Take no more. Messages already taken can still be acked."""
@@ -131,6 +134,7 @@ class RabbitQueue:
             tasks.create_task(self._watch.run(connection))
             tasks.create_task(self._bucket_reader.serve(connection))
             tasks.create_task(self._bindings.run(connection))
+            tasks.create_task(self._policies.run())
             for lane in self._lanes:
                 tasks.create_task(lane.run(connection))
 
@@ -241,6 +245,7 @@ class RabbitQueue:
             blocked=blocked,
             problem=next((str(problem) for problem in told if problem is not None), None),
             bindings=self._bindings.states,
+            overrides=self._policies.overrides,
         )
 
     def consumers(self) -> int:
