@@ -161,16 +161,6 @@ def drip(before: bytes, drop: bytes, every: float = 0.02) -> Behaviour:
     return Behaviour(run=run)
 
 
-def drip_headers(status: int = 200) -> Behaviour:
-    """A status line, and then headers that never end, one at a time."""
-    return drip(b"HTTP/1.1 %d Scripted\r\n" % status, b"X-More: and more\r\n")
-
-
-def drip_body(status: int = 200) -> Behaviour:
-    """Complete headers, and then a body that comes a byte at a time."""
-    return drip(b"HTTP/1.1 %d Scripted\r\nContent-Length: 100000\r\n\r\n" % status, b".")
-
-
 def flood(before: bytes, chunk: bytes, most: int = 64 * 1024 * 1024) -> Behaviour:
     """`before`, and then `chunk` as fast as it is taken, up to `most` bytes."""
 

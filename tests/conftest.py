@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from tests.rabbitmq_installation import find_installation
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode, rabbitmq_node
-from tests.shared_servers import AskedServers, SharedServers
+from tests.shared_servers import SHARED, AskedServers, SharedServers
 
 ROOT = Path(__file__).parent
 FULL = frozenset({"fuzz", "packaging"})
@@ -41,14 +41,20 @@ FIRST_FAULTS = frozenset(
 settings.register_profile("notifier", deadline=None)  # a busy machine is no reason to fail
 settings.load_profile("notifier")
 
-SHARED = pytest.StashKey[SharedServers | AskedServers]()
 OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # ours, whatever the URL
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Lead the run, or ask who leads it."""
     led = getattr(config, "workerinput", None)
-    config.stash[SHARED] = SharedServers({"rabbitmq": rabbitmq_node}) if led is None else AskedServers(led["shared"])
+    servers = {"rabbitmq": rabbitmq_node, "keycloak": _keycloak}
+    config.stash[SHARED] = SharedServers(servers) if led is None else AskedServers(led["shared"])
+
+
+def _keycloak() -> contextlib.AbstractContextManager[object]:
+    from tests.keycloak_shared import keycloak_of_a_run  # noqa: PLC0415  few tests need it
+
+    return keycloak_of_a_run()
 
 
 @pytest.hookimpl(optionalhook=True)

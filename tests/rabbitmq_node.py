@@ -29,7 +29,8 @@ class RabbitmqNode:
     """One node. Made by `rabbitmq_node`.
 
     `beside`: the first node of a cluster, which this one joins when it is started first, and whose epmd and cookie it
-    shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say. `plugins`: those that it runs. `certificate`: a
+    shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say. `plugins`: those that it runs; `management` is
+    where one of them listens. `certificate`: a
     PEM file with key and certificate, with which it speaks TLS on `tls_port` too. `flags`: the feature flags
     that are on, if not all.
     """
@@ -45,13 +46,15 @@ class RabbitmqNode:
         certificate: Path | None = None,
         flags: Sequence[str] = (),
     ) -> None:
-        self.port, self.tls_port, self._dist_port, ctl_port, epmd_port = free_ports(5)
+        self.port, self.tls_port, self._dist_port, ctl_port, epmd_port, management_port = free_ports(6)
+        self.management = f"http://127.0.0.1:{management_port}"
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self.name = f"test-{self.port}@localhost"
         self.version = installation.version
         self._home = home
         self._installation = installation
         self._beside = beside
+        self._plugins = plugins
         self._epmd_port: int = epmd_port if beside is None else beside._epmd_port
         self._cookie: str = secrets.token_hex(16) if beside is None else beside._cookie
         self._server: subprocess.Popen[bytes] | None = None
@@ -59,7 +62,7 @@ class RabbitmqNode:
         self._guards: list[subprocess.Popen[bytes]] = []
         if certificate is not None:
             shutil.copy(certificate, home / CERTIFICATE)
-        self._environment = self._make_environment(ctl_port, advanced)
+        self._environment = self._make_environment(ctl_port, advanced, management_port)
         if flags:
             self._environment["RABBITMQ_FEATURE_FLAGS"] = ",".join(flags)
         if not plugins:
@@ -75,7 +78,7 @@ class RabbitmqNode:
         self.ctl("add_vhost", name)
         self.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
 
-    def _make_environment(self, ctl_port: int, advanced: str) -> dict[str, str]:
+    def _make_environment(self, ctl_port: int, advanced: str, management_port: int) -> dict[str, str]:
         home = self._home
         peers = [] if self._beside is None else [self._beside.name, self.name]
         configured = ["disk_free_limit.absolute = 100MB", "log.console = false"]
@@ -85,6 +88,8 @@ class RabbitmqNode:
             path = self._installation.seen(home) / CERTIFICATE
             configured += [f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}"]
             configured += [f"ssl_options.{half} = {path}" for half in ("certfile", "keyfile")]
+        if "rabbitmq_management" in self._plugins:
+            configured += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {management_port}"]
         (home / "rabbitmq.conf").write_text("\n".join([*configured, ""]))
         (home / "advanced.config").write_text(f"{advanced}\n")
         (home / "rabbitmq-env.conf").write_text("")

@@ -13,9 +13,13 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, cast
 
+import pytest
+
 Maker = Callable[[], contextlib.AbstractContextManager[Any]]
 Address = tuple[tuple[str, int], bytes]
 """Where the leader listens, and what proves that one may ask."""
+SHARED = pytest.StashKey["SharedServers | AskedServers"]()
+"""Whom to ask, of a run's configuration."""
 
 
 class SharedServers:

@@ -55,6 +55,7 @@ def rabbit_options(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) 
         tls=None if tls is None else tls.files(),
         prefix=settings.prefix,
         topology=settings.topology,
+        management=settings.management,
         bindings=bindings,
         buckets=settings.buckets,
         max_event=settings.max_event,

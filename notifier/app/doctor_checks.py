@@ -20,6 +20,8 @@ from notifier.adapters.library_hooks import ADVICE
 from notifier.adapters.queues.rabbitmq.insides import prepare
 from notifier.adapters.queues.sqlite.lock import worker_at
 from notifier.adapters.registries.answers import ReadNow
+from notifier.adapters.registries.layer import Layer
+from notifier.adapters.registries.provenance import served_of
 from notifier.adapters.signers.client_encryption import ClientEncryption
 from notifier.adapters.tls.certificates import expiries, presented
 from notifier.app.builders import build_queue
@@ -169,19 +171,23 @@ class _Checks:
             if problem is not None:
                 yield failed(Area.CLIENT, subject, problem, "workers keep its last good answer; see the runbook")
             elif layer.name in self._sources.cached:
-                yield ok(Area.CLIENT, subject, f"{counted(len(layer.rows), 'client')} in the cache")
+                yield ok(Area.CLIENT, subject, f"{self._served(layer)} in the cache")
             elif self._sources.offline:
                 yield ok(Area.CLIENT, subject, "not read, as asked, and not in the cache")
             elif layer.rows:
-                yield ok(Area.CLIENT, subject, f"{counted(len(layer.rows), 'client')}, read now")
+                yield ok(Area.CLIENT, subject, f"{self._served(layer)}, read now")
             else:
                 yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
         for each in alike(self._loaded.faults):
-            yield _of_clients(each, "correct it where the client is registered")
+            yield _of_clients(each, "correct it where the client is registered, or do here what it says")
         for each in self._loaded.registry.left_away():
-            yield _of_clients(each, "write it in a `file` source, if it is meant")
+            yield _of_clients(each, "take it out where the client is registered, or write it in a `file` source")
         for name, text in self._sources.warnings:
             yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")
+
+    def _served(self, layer: Layer) -> str:
+        served = served_of(self._loaded, layer)
+        return counted(served.clients, "client") + (f" ({served.left_out:,} left out)" if served.left_out else "")
 
     async def _secrets(self) -> Sequence[Finding]:
         found = await asyncio.to_thread(exposed, secrets_of(self._settings, self._loaded.registry))

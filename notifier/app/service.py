@@ -29,7 +29,7 @@ from notifier.adapters.telemetry.logs import LogObserver
 from notifier.adapters.telemetry.metrics import Metrics, Sources
 from notifier.app.builders import build_queue, subject_hash
 from notifier.app.client_keys import ClientKeyReader
-from notifier.app.freed_clients import FreedClients
+from notifier.app.freed import Freed
 from notifier.app.front_channel_pages import pages_of
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
@@ -124,7 +124,8 @@ class Service:
         ]
         told += [self._registry.observe, retries.observe]
         told += [each.observe for each in (self._feed, tracing) if each is not None]
-        self._deferrals = DeferralWatch(Observers(told).observe, live.registry, time.time)
+        self._freed = Freed(live, lambda: self.worker, self.queue)
+        self._deferrals = DeferralWatch(Observers(told).observe, live.registry, time.time, self._freed.over)
         self._observe = self._deferrals.observe
         self._transport = HttpTransport()
         self._client_keys = ClientKeyReader()
@@ -133,7 +134,7 @@ class Service:
         self._blocked = False
         self._signing_keys = SigningKeys(live, self._deferrals.can_sign)
         live.places.tell = self.metrics.signatures.count
-        self._signers = SignerWatch(live, self.metrics.signatures.know)
+        self._signers = SignerWatch(live, self.metrics.signatures.know, self._deferrals.can_sign)
         self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload, self._signers.silent)
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
         self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
@@ -220,6 +221,8 @@ class Service:
         if status.blocked or status.problem:
             kind = TroubleKind.BLOCKED if status.blocked else TroubleKind.QUEUE
             yield Trouble(kind=kind, text=status.problem or "the broker takes no message")
+        for override in status.overrides:
+            yield Trouble(kind=TroubleKind.POLICY, text=str(override), subject=str(override.key))
         yield from self._live.reloads.troubles()
         yield from self._signing_keys.troubles()
         yield from self._signers.troubles()
@@ -306,8 +309,8 @@ class Service:
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run, self._signers.run)
         yield from (self._self_watch.watch_loop, self._self_watch.watch_files, self._registry.refresh.run)
+        yield self._freed.run
         yield self.queue.broken
-        yield FreedClients(self._live.registry, self.worker, self.queue).run
 
     async def _consume(self) -> None:
         await self.queue.ready()

@@ -22,10 +22,16 @@ FIRST_LOOK_WITHIN = 5.0  # seconds that a start waits for the keys; an HSM that 
 class SignerWatch:
     """Looks at the keys of the configuration as it is now. `run` looks until it is cancelled."""
 
-    def __init__(self, live: LiveConfiguration, begin: Callable[[Iterable[str]], None]) -> None:
-        """`begin` begins the counters of these kinds of places."""
+    def __init__(
+        self, live: LiveConfiguration, begin: Callable[[Iterable[str]], None], can_sign: Callable[[str, float], None]
+    ) -> None:
+        """`begin` begins the counters of these kinds of places.
+
+        `can_sign` gets the issuer of each key that signs, for the first time or again, and since when it did not.
+        """
         self._live = live
         self._begin = begin
+        self._can_sign = can_sign
         self._changed = asyncio.Event()
         self._looked = asyncio.Event()
         self._unseen: set[PlacedKey] = set()
@@ -94,10 +100,12 @@ class SignerWatch:
         try:
             while True:
                 if key.due(time.monotonic()) <= 0:
-                    known = key.half
+                    known, fault = key.half, key.fault
                     await key.look()
                     if known is not key.half:
                         _learn(self._live.now.keys)
+                    if key.fault is None and (known is None or fault is not None):
+                        self._signs(key, float("-inf") if known is None or fault is None else fault.since)
                     self._seen(key)
                 log.tell(key, self._live.now.keys)
                 news.clear()
@@ -106,6 +114,11 @@ class SignerWatch:
                         await news.wait()
         finally:
             await key.close()
+
+    def _signs(self, key: PlacedKey, since: float) -> None:
+        """Tell it, also at the start: a worker that has ended may have put deliveries off."""
+        for iss in {iss for iss, each in self._live.now.keys.elsewhere() if each.placed is key}:
+            self._can_sign(iss, since)
 
     def _seen(self, key: PlacedKey) -> None:
         self._unseen.discard(key)

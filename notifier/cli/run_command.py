@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from notifier.app import Service
 
 REQUESTS = (signal.SIGHUP, signal.SIGUSR1)
+CLOSE_WITHIN = 3.0  # seconds after `shutdown_grace`; the chart and the unit kill 10 s after it, 5 s at the earliest
 
 EXAMPLES = (
     ("a worker by its configuration", "notifier run -c /etc/notifier/notifier.yaml"),
@@ -31,7 +33,8 @@ def run(config: Config = None) -> None:
     """Run a worker: take events from the queue and deliver their logouts, until SIGTERM or SIGINT.
 
     SIGTERM or SIGINT drains the worker. It takes nothing more, finishes what it began within shutdown_grace, gives the
-    rest back to the queue, and exits with 0. A second signal ends the process at once. No logout is lost either way.
+    rest back to the queue, and exits with 0, at most 3 s later, even if the broker is silent. A second signal ends the
+    process at once. No logout is lost either way.
 
     The worker reads issuers, keys, clients and tokens again when their files change, on SIGHUP, and when `notifier
     reload` asks. SIGUSR1 turns the level of the log to debug, and back.
@@ -55,7 +58,24 @@ def run(config: Config = None) -> None:
     answers.log_unusable()
     tracing = build_tracing(loaded.settings, os.environ)
     service = Service(LiveConfiguration(config, os.environ, loaded, answers, places), tracing=tracing)
-    uvloop.run(_serve(service))
+    last_moment = threading.Timer(loaded.settings.shutdown_grace + CLOSE_WITHIN, _cut_short)
+    last_moment.daemon = True
+    try:
+        uvloop.run(_serve(service, last_moment.start))
+    finally:
+        last_moment.cancel()
+
+
+def _cut_short() -> None:
+    """End the process while something has not closed: a broker, a collector or a disk that does not answer.
+
+    Attempts have ended or been given up by now. What was not acked comes again, so nothing is lost.
+    """
+    import structlog
+
+    hint = "a connection or a file did not close in time; what was not acked comes again"
+    structlog.get_logger().warning("stop_cut_short", hint=hint)
+    os._exit(0)
 
 
 def _tell_queue_file(file: Path | None) -> None:
@@ -87,7 +107,8 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(service: Service) -> None:
+async def _serve(service: Service, stopping: Callable[[], None]) -> None:
+    """Serve until a signal. `stopping` is called at the first one."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
@@ -95,6 +116,7 @@ async def _serve(service: Service) -> None:
     def end(number: signal.Signals) -> None:
         if stop.is_set():
             os._exit(128 + number)
+        stopping()
         stop.set()
 
     def reload() -> None:

@@ -40,7 +40,8 @@ class Alike:
         names = ", ".join(each.path.partition(_OF)[0][:NAME] for each in others)
         unnamed = self.count - 1 - len(others)
         more = f" and {unnamed:,} more" if unnamed else ""
-        return Mistake(one.path, f"{one.text}; likewise of {names}{more}")
+        same = all(each.text == one.text for each in others)
+        return Mistake(one.path, f"{one.text}; {'likewise of' if same else 'more of this kind:'} {names}{more}")
 
 
 def alike(faults: Sequence[Mistake]) -> Iterator[Alike]:

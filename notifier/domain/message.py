@@ -132,11 +132,12 @@ class Outgoing:
 
 @frozen
 class Transfer:
-    """A dead letter that was taken, and the message to publish to `queue` in its place."""
+    """A dead letter that was taken, and the message to publish to `queue` in its place, after `wait` seconds."""
 
     letter: Message
     queue: str
     outgoing: Outgoing
+    wait: float = 0.0
 
 
 @frozen
@@ -177,11 +178,42 @@ class BindingState:
         return f"{is_bound} {self.binding.exchange}{why}"
 
 
+class PolicyKey(StrEnum):
+    """What a policy of the broker may set and our queues do without, or have otherwise."""
+
+    OVERFLOW = "overflow"
+    MESSAGE_TTL = "message-ttl"
+    MAX_LENGTH = "max-length"
+    MAX_LENGTH_BYTES = "max-length-bytes"
+    EXPIRES = "expires"
+    DELIVERY_LIMIT = "delivery-limit"
+
+
+@frozen
+class PolicyOverride:
+    """A policy that changes what our queues were declared with: on these `queues` (full names), to this `value`.
+
+    Both are empty where only a temporary queue of ours shows it.
+    """
+
+    key: PolicyKey
+    value: str = ""
+    queues: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if not self.queues:
+            return f"a policy sets {self.key} on our queues"
+        more = f" and {len(self.queues) - 1} more" if len(self.queues) > 1 else ""
+        return f"a policy sets {self.key} to {self.value} on {self.queues[0]}{more}"
+
+
 @frozen
 class QueueStatus:
     """The state of the connection to the queue. `problem` says what is wrong; None if nothing is.
 
-    `bindings` are those of the sources. One that is missing stops nothing else, so it is no problem of the queue.
+    `bindings` are those of the sources. One that is missing stops nothing else, so it is no problem of the queue. Nor
+    is an override: nobody but the broker's operator can end it.
     """
 
     connected: bool
@@ -189,6 +221,7 @@ class QueueStatus:
     blocked: bool = False
     problem: str | None = None
     bindings: tuple[BindingState, ...] = ()
+    overrides: tuple[PolicyOverride, ...] = ()
 
 
 @frozen

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from notifier.domain.message import BindingState, Depth
+from notifier.domain.message import BindingState, Depth, PolicyOverride
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,19 @@ class WorkerAnswers:
 
     seen: int
     answers: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyLook:
+    """Which policies override what our queues were declared with.
+
+    `by` says who told it: the broker's management API, or a temporary queue, which shows only some. `fault`: why the
+    management API did not tell it, though it is configured.
+    """
+
+    by: Literal["management", "trial"] | None = None
+    overrides: tuple[PolicyOverride, ...] = ()
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +68,7 @@ class BrokerState:
     asked: float = 0.0
     bindings: Sequence[BindingState] = ()
     keeps_expired: bool | None = None
+    policies: PolicyLook = PolicyLook()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

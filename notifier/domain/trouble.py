@@ -32,6 +32,7 @@ class TroubleKind(StrEnum):
     ORIGIN = "origin"
     JWKS_UNREAD = "jwks_unread"
     RESTART_NEEDED = "restart_needed"
+    POLICY = "queue_policy"
     BEYOND = "registry_source_beyond"
     SOURCE_CHANGED = "registry_source_changed"
 
@@ -55,13 +56,22 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
         TroubleKind.ORIGIN: str(Cause.ORIGIN),
         TroubleKind.JWKS_UNREAD: "NotifierSigningKeyNotPublished",
         TroubleKind.RESTART_NEEDED: "NotifierRestartNeeded",
+        TroubleKind.POLICY: "NotifierQueuePolicy",
         TroubleKind.BEYOND: "NotifierRegistryBeyond",
         TroubleKind.SOURCE_CHANGED: "NotifierRegistryChanged",
     }
 )
 """The section of the runbook for each kind."""
 
-MILD = frozenset({TroubleKind.JWKS_UNREAD, TroubleKind.RESTART_NEEDED, TroubleKind.BEYOND, TroubleKind.SOURCE_CHANGED})
+MILD = frozenset(
+    {
+        TroubleKind.JWKS_UNREAD,
+        TroubleKind.RESTART_NEEDED,
+        TroubleKind.POLICY,
+        TroubleKind.BEYOND,
+        TroubleKind.SOURCE_CHANGED,
+    }
+)
 """Those that keep nothing from being delivered now."""
 
 _URGENCY = {str(kind): place for place, kind in enumerate(TroubleKind)}

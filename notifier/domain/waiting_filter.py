@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.domain.backoff import SOON
 from notifier.domain.found import Reader, reader_of
 from notifier.domain.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.domain.moment import render_moment
@@ -140,7 +141,8 @@ def _of_delivery(delivery: _Delivery, due: float | None) -> WaitingSummary:
 class WaitingFilter:
     """Selects what meets every given condition. `issuers` are those that the caller may see, None for all.
 
-    `keys` are clients by (`iss`, `client_id`). Without `parked` only what is in delay queues is meant.
+    `keys` are clients by (`iss`, `client_id`), `ended` are reasons to wait by (reason, `iss`, `client_id`); an empty
+    client is all of the issuer's. Without `parked` only what is in delay queues is meant.
     """
 
     ids: frozenset[str] = frozenset()
@@ -149,12 +151,13 @@ class WaitingFilter:
     event_id: str | None = None
     issuers: frozenset[str] | None = None
     keys: frozenset[tuple[str, str]] | None = None
+    ended: frozenset[tuple[str, str, str]] | None = None
     parked: bool = True
 
     @property
     def narrows(self) -> bool:
         """False if all that waits is meant."""
-        return bool(self.ids or self.client_id or self.iss or self.event_id or self.keys)
+        return bool(self.ids or self.client_id or self.iss or self.event_id or self.keys or self.ended)
 
     @property
     def clients(self) -> frozenset[tuple[str, str]] | None:
@@ -172,6 +175,10 @@ class WaitingFilter:
             and (self.iss is None or one.iss == self.iss)
             and (self.event_id is None or one.event_id == self.event_id)
             and (self.keys is None or (one.iss, one.client_id) in self.keys)
+            and (
+                self.ended is None
+                or not self.ended.isdisjoint(((one.reason, one.iss, one.client_id), (one.reason, one.iss, "")))
+            )
         )
 
 
@@ -180,10 +187,14 @@ def waiting_reader(meant: WaitingFilter, *, whole: bool) -> Reader[WaitingSummar
     return reader_of(read_waiting, lambda _message, one: meant.matches(one), whole=whole)
 
 
-def due_now(message: Message) -> Transfer:
-    """What makes a message that waits in a delay queue due: a retry that waits no longer."""
+def due_in(message: Message, wait: float, due: float) -> Transfer:
+    """What makes a message that waits in a delay queue due after `wait` seconds, at `due`; soon is a retry now."""
     document: dict[str, Any] = from_json(message.body, allow_inf_nan=False)
     document.pop("schedule", None)
+    if wait < SOON:
+        wait = 0.0
+    else:
+        document["schedule"] = {"due": due}
     assert message.kind is not None, "what waits is ours"
     again = Outgoing(kind=message.kind, body=to_json(document), message_id=message.message_id or "")
-    return Transfer(letter=message, queue=Lane.RETRIES.value, outgoing=again)
+    return Transfer(letter=message, queue=Lane.RETRIES.value, outgoing=again, wait=wait)

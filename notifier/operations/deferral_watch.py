@@ -3,6 +3,9 @@
 A wrong `iss` or `client_id` and a key that cannot sign put deliveries off, silently at every client's, for minutes. So
 the first deferral is logged with the nearest known name, and `notifier status` tells of it while it lasts. Made-up
 names cost bounded memory: each issuer has a limit, and all issuers that nobody knows share one.
+
+It is the one place that sees a cause end: an attempt gets through, or a key signs again. `over` is told, and has those
+come that still wait for it.
 """
 
 import re
@@ -28,6 +31,7 @@ KEPT = (
     300.0  # seconds after it was due for which nothing of it must be heard until it is over: other workers may have it
 )
 SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
+SHORT = 4.0  # seconds: what comes so soon by itself need not be fetched
 FORGET_EVERY = 1.0  # seconds: made-up names must not cost more
 OF_CLIENT = (
     TroubleKind.UNKNOWN_CLIENT,
@@ -45,6 +49,10 @@ _KINDS = MappingProxyType(
         Cause.PROXY: TroubleKind.PROXY,
         Cause.ORIGIN: TroubleKind.ORIGIN,
     }
+)
+
+_CAUSES = MappingProxyType(
+    {kind: cause for cause, kind in _KINDS.items()} | {TroubleKind.UNKNOWN_CLIENT: Cause.UNKNOWN}
 )
 
 _Key = tuple[TroubleKind, str, str, str]
@@ -69,8 +77,16 @@ class _Open:
 class DeferralWatch:
     """Stands before the observers: `tell` gets each fact, deferrals with `first` and the hint."""
 
-    def __init__(self, tell: Observer, registry: Callable[[], Registry], clock: Clock) -> None:
+    def __init__(
+        self,
+        tell: Observer,
+        registry: Callable[[], Registry],
+        clock: Clock,
+        over: Callable[[Cause, str, str], None] = lambda _cause, _iss, _client_id: None,
+    ) -> None:
+        """`over` gets a cause that has ended, its issuer and its client (empty: all of the issuer)."""
         self._tell = tell
+        self._over = over
         self._registry = registry
         self._clock = clock
         self._open: dict[_Key, _Open] = {}
@@ -101,10 +117,15 @@ class DeferralWatch:
             text = f"there are more than {PER_ISSUER} names, of which the others are not listed"
             yield Trouble(kind=kind, text=text, since=since, iss=iss, subject="others", count=count)
 
-    def can_sign(self, iss: str) -> None:
-        """Take what was put off for this issuer's keys for over. If it is not, the next deferral tells of it anew."""
-        for key in list(self._signing.get(iss, ())):
-            self._end(key)
+    def can_sign(self, iss: str, since: float = float("-inf")) -> None:
+        """Take what was put off for this issuer's keys for over. If it is not, the next deferral tells of it anew.
+
+        The key did not sign `since` then: other workers may have put deliveries off for as long.
+        """
+        now = self._clock()
+        waits = [self._waits(self._end(key), now) for key in list(self._signing.get(iss, ()))]
+        if any(waits) or now - since > SHORT:
+            self._over(Cause.SIGNING, iss, "")
 
     def _marked(self, fact: Deferred) -> Deferred:
         key = self._key(fact)
@@ -196,12 +217,21 @@ class DeferralWatch:
     def _attempted(self, iss: str, client_id: str) -> None:
         """Note that the client could be attempted: nothing of ours puts it off any more."""
         over = [key for kind in OF_CLIENT if (key := (kind, iss, client_id, "")) in self._open]
+        freed = {*over}
         for key in self._signing.get(iss, ()):
-            (one := self._open[key]).clients.discard(client_id)
+            one = self._open[key]
+            freed |= {key} if client_id in one.clients else set()
+            one.clients.discard(client_id)
             over += [] if one.clients else [key]
+        for cause in {_CAUSES[key[0]] for key in freed if self._waits(self._open[key], self._clock())}:
+            self._over(cause, iss, client_id)
         for key in over:
             one = self._end(key)
             self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=one.count)
+
+    def _waits(self, one: _Open, now: float) -> bool:
+        """True if something that was put off for it waits for longer."""
+        return one.until - KEPT - now > SHORT
 
     def _forget(self) -> None:
         """Forget what is over: the registry knows the name by now, or nothing was heard of it for long."""

@@ -1,10 +1,12 @@
 """The doctor's check of the queue: the state of the broker or of the queue's file, as findings."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from notifier.domain.errors import QueueError
 from notifier.domain.frozen import replace
+from notifier.domain.message import PolicyKey
 from notifier.domain.queue_state import BrokerState, FileState, release_of
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
 from notifier.operations.queue_port import Queue
@@ -38,6 +40,7 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
         text = "drops messages that expire while their next queue is missing or full, so logouts can be lost"
         advice = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes; it takes effect at once"
         yield failed(Area.QUEUE, host, text, advice)
+    yield from _policies(state, host)
     for difference in state.different:
         advice = "choose another queue.prefix, or stop the workers, `notifier topology delete`, and start them again"
         yield failed(Area.QUEUE, host, difference, advice)
@@ -60,6 +63,34 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
             yield ok(Area.QUEUE, host, f"source {binding.binding.source} may read exchange {binding.binding.exchange}")
     if state.stamped is not None:
         yield clock_finding(host, state.stamped - state.asked)
+
+
+HARM: Mapping[PolicyKey, str] = MappingProxyType(
+    {
+        PolicyKey.OVERFLOW: "a full queue drops its oldest, and what expires while its next queue is missing is lost",
+        PolicyKey.MESSAGE_TTL: "an event that waits longer becomes a dead letter, and a dead letter is deleted",
+        PolicyKey.MAX_LENGTH: "a full queue takes no more, and that of the dead letters drops its oldest",
+        PolicyKey.MAX_LENGTH_BYTES: "a full queue takes no more, and that of the dead letters drops its oldest",
+        PolicyKey.EXPIRES: "a queue that nobody uses for so long is deleted with all that waits there",
+        PolicyKey.DELIVERY_LIMIT: "a dead letter that was looked at so often is deleted",
+    }
+)
+
+
+def _policies(state: BrokerState, host: str) -> Iterator[Finding]:
+    """What the broker's policies change, and what could not be seen of them."""
+    look = state.policies
+    for override in look.overrides:
+        advice = f"leave {state.prefix}.* out of the policy, or ask who runs the broker to; `rabbitmqctl list_policies`"
+        yield failed(Area.QUEUE, host, f"{override}: {HARM[override.key]}", advice)
+    if look.fault:
+        advice = "look at queue.management, if you can give it, and whether the user has the tag `management`"
+        yield warning(Area.QUEUE, host, f"its policies are not known: {look.fault}", advice)
+    elif look.by == "management" and not look.overrides:
+        yield ok(Area.QUEUE, host, f"no policy changes a queue under {state.prefix}")
+    elif look.by == "trial" and not look.overrides:
+        text = "no policy shows on a temporary queue; a longer or larger limit would not: queue.management has it read"
+        yield ok(Area.QUEUE, host, text)
 
 
 def _version(state: BrokerState, host: str) -> Finding:

@@ -15,7 +15,8 @@ from notifier.pipeline.facts import Attempted, Buried, Deferred, Fact, LogoutDel
 from notifier.pipeline.ports import Clock
 
 KEPT = 10_000  # clients
-TEXT = 200  # characters of what a failure met
+TEXT = 200  # characters of what an attempt met
+WITH_WAY_OUT = 500  # of what we say of a dead letter: the way out comes last
 SAMPLES = 13  # one every five seconds: they cover the last minute
 
 
@@ -97,7 +98,7 @@ class HealthObserver:
         else:
             record.last_failure = fact.at
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
-            record.text = _told(fact.outcome.text, fact.delivery)
+            record.text = _told(fact.outcome.text, fact.delivery)[:TEXT]
 
     def _deferred(self, fact: Deferred) -> None:
         record = self._put_off((fact.iss, fact.client_id), fact.due, unknown=fact.cause is outcome.Cause.UNKNOWN)
@@ -119,9 +120,10 @@ class HealthObserver:
         if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
             record.last_failure = self._clock()
             record.reason, record.status = fact.reason.value, None
-            record.text = fact.text[:TEXT] if fact.delivery is None else _told(fact.text, fact.delivery)
+            told = fact.text if fact.delivery is None else _told(fact.text, fact.delivery)
+            record.text = told[:WITH_WAY_OUT]
 
 
 def _told(text: str, delivery: Delivery) -> str:
     """What a failure met, as operators may read it."""
-    return text and redact(without_subject(text, delivery.sub, delivery.sid))[:TEXT]
+    return text and redact(without_subject(text, delivery.sub, delivery.sid))

@@ -1,13 +1,15 @@
 """Cancels what waits, or makes it due, for the command line and the API. See `visits`."""
 
+import math
 from collections.abc import Callable
 
 from notifier.domain.message import Message
-from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary, due_now
+from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary, due_in
 from notifier.operations.visits import REMOVE, Pass, RepairOptions, RepairResult, Stays, Verdict
 from notifier.operations.waiting_listing import WaitingPlace
 
 DUE_RATE = 1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
+EARLIER = "earlier"  # why one stays: its turn would come later than it comes itself
 ASKED = "asked"  # why one stays: its client is not to be called before
 
 
@@ -21,10 +23,27 @@ async def cancel(
     return await Pass(waiting.visit(meant, whole=False), lambda _message, _one: REMOVE, options, report).run()
 
 
-async def make_due(waiting: WaitingPlace, meant: WaitingFilter, options: RepairOptions, *, force: bool) -> RepairResult:
-    """Have what waits in delay queues attempted now. What its client asked to wait for stays, but with `force`."""
+async def make_due(
+    waiting: WaitingPlace,
+    meant: WaitingFilter,
+    options: RepairOptions,
+    *,
+    force: bool,
+    pace: Callable[[], float] = lambda: math.inf,
+) -> RepairResult:
+    """Have what waits in delay queues attempted now. What its client asked to wait for stays, but with `force`.
+
+    `pace`: how many a second are to be attempted, asked for each. One comes at its turn, or before by itself.
+    """
+    turn = options.clock()
 
     def judge(message: Message, one: WaitingSummary) -> Verdict:
-        return Stays(ASKED) if one.asked and not force else due_now(message)
+        nonlocal turn
+        if one.asked and not force:
+            return Stays(ASKED)
+        own, turn = turn, turn + 1 / pace()
+        if one.due is not None and one.due <= own:
+            return Stays(EARLIER)
+        return due_in(message, own - options.clock(), own)
 
     return await Pass(waiting.visit(meant, whole=True), judge, options).run()

@@ -34,7 +34,7 @@ COUNT_EVERY = 60.0  # seconds between two looks at all buckets, for what operato
 
 
 @dataclass(slots=True)
-class Pass:
+class BucketPass:
     """Goes through a bucket for these clients, or for `all`.
 
     `left`: messages to be seen, None if not counted yet. `again`: more may have been parked since a fetch began, and so
@@ -71,7 +71,7 @@ class Pulls:
         self._spawn = spawn
         self._counts = counts
         self._clock = clock
-        self._passes: OrderedDict[str, Pass] = OrderedDict()
+        self._passes: OrderedDict[str, BucketPass] = OrderedDict()
         self._fetching = 0
         self._rests_until = -math.inf
         self._fetched_at: dict[str, float] = {}  # by bucket: when something was last fetched from it
@@ -79,7 +79,7 @@ class Pulls:
     def begin(self, *, fresh_waits: bool) -> None:
         """Begin the fetches that there is room for."""
         for key in self._gate.wishes:
-            one = self._passes.setdefault(self._parking.bucket(key), Pass())
+            one = self._passes.setdefault(self._parking.bucket(key), BucketPass())
             one.clients.add(key)
             one.left, one.again = None, True
             self._gate.pulls(key, pulling=True)
@@ -100,7 +100,7 @@ class Pulls:
                 self._fetching += want
                 self._spawn(self._fetch(bucket, one, want))
 
-    def _wanted(self, bucket: str, one: Pass) -> int:
+    def _wanted(self, bucket: str, one: BucketPass) -> int:
         """Return how many the pass may fetch now. It loses the clients that have no use of it."""
         if one.all:
             return AT_ONCE
@@ -115,7 +115,7 @@ class Pulls:
             del self._passes[bucket]
         return want
 
-    async def _fetch(self, bucket: str, one: Pass, most: int) -> None:
+    async def _fetch(self, bucket: str, one: BucketPass, most: int) -> None:
         try:
             left = one.left
             if left is None:
@@ -156,7 +156,7 @@ class Pulls:
 
     def _go_through(self, buckets: Iterable[str]) -> None:
         for bucket in buckets:
-            one = self._passes.setdefault(bucket, Pass())
+            one = self._passes.setdefault(bucket, BucketPass())
             one.all, one.left, one.again = True, None, True
 
     async def run(self) -> None:

@@ -63,7 +63,7 @@ async def listen(
     *,
     key: str,
     tls: ssl.SSLContext | None = None,
-    grace: float = 5.0,
+    grace: float = 1.0,
     deadlines: Deadlines = Deadlines(),
     connections: int = CONNECTIONS,
 ) -> Listener:

@@ -85,6 +85,9 @@ class QueueSettings(Section):
     topology: Literal["declare", "verify"] = Field(
         "declare", description="`declare` creates what is missing; `verify` changes nothing on the broker."
     )
+    management: WebAddress | None = Field(
+        None, description="The broker's management API, which alone tells all policies: `https://HOST:15671`."
+    )
     buckets: int = Field(
         BUCKETS,
         ge=1,
@@ -120,13 +123,22 @@ class QueueSettings(Section):
             "must be sqlite:PATH, amqp://HOST, amqps://HOST, or a list of URLs that are all amqp or all amqps"
         )
 
+    @field_validator("management", mode="after")
+    @classmethod
+    def _no_user(cls, url: str | None) -> str | None:
+        if url is not None and ("@" in urlsplit(url).netloc or "?" in url):
+            raise ValueError("must have no user and no query: the queue's own user asks there")
+        return url
+
     @model_validator(mode="after")
     def _credentials(self) -> Self:
         if self.password is not None and self.password_file is not None:
             raise ValueError("password and password_file are both given; remove one of them")
         if self.sqlite_file is not None:
             given = [
-                name for name in ("username", "password", "password_file", "tls") if getattr(self, name) is not None
+                name
+                for name in ("username", "password", "password_file", "tls", "management")
+                if getattr(self, name) is not None
             ]
             if given:
                 raise ValueError(

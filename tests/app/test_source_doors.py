@@ -79,22 +79,6 @@ async def test_a_secret_is_rotated_without_a_restart(folder: Path) -> None:
     await doors.close()
 
 
-async def test_sources_come_and_go_with_a_reload(folder: Path) -> None:
-    """One without `http` takes none. The file of secrets is watched."""
-    live = running(folder, okta=OKTA, quiet=MAPPED)
-    doors = SourceDoors(live)
-    assert (doors.door("quiet"), doors.door("nobody")) == (None, None)
-    door = doors.door("okta")
-    assert door is not None
-    assert door.challenge == "okta"
-    assert folder / "okta" in live.now.stamps
-    write(folder, {"wso2": {**MAPPED, "http": {"hmac": {"header": "X-Sig", "secret_file": "wso2"}}}})
-    assert live.reload(asked=False)
-    assert doors.door("okta") is None
-    assert doors.door("wso2") is not None
-    await doors.close()
-
-
 def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
     """All at once."""
     (folder / "okta").write_text(" \n")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,11 @@ from cryptography.fernet import Fernet
 
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.configuration.loading import load
-from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.adapters.local_sessions.asking import AT_A_TIME
 from notifier.adapters.telemetry.upstream_record import UpstreamRecord
-from notifier.app.upstream_doors import UpstreamDoors, read_upstream_keys
-from notifier.domain.client import EgressPolicy
+from notifier.app.upstream_doors import UpstreamDoors
 from notifier.domain.errors import ConfigurationError
-from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.upstream import LocalSession, LocalSessions, Question
-from notifier.settings.upstream_settings import UpstreamSettings
 from tests.adapters.signers.key_folder import pem
 from tests.cli.in_process import notifier
 from tests.system.loopback import LoopbackServer
@@ -224,42 +219,6 @@ async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
             looking.cancel()
         assert isinstance(found.result(), LocalSessions)
         await doors.close()
-
-
-async def test_discovery_opens_no_way_to_addresses_that_the_operator_did_not_name() -> None:
-    """Whoever holds the provider would have each worker ask inside its network. Its own server is named."""
-    documents: dict[str, Any] = {}
-
-    async def serve(request: web.BaseRequest) -> web.Response:
-        asked.append(str(request.url))
-        return web.json_response(documents[request.path])
-
-    asked: list[str] = []
-    async with LoopbackServer(serve) as own, LoopbackServer(serve) as other:
-        upstream = UpstreamSettings.model_validate({**OP, "issuer": own.base})
-        configuration = "/.well-known/openid-configuration"
-        reader = DocumentReader()
-
-        async def keys(found: str, egress: EgressPolicy, **further: str) -> IssuerDocument | UnreadDocument:
-            documents[configuration] = {"issuer": own.base, "jwks_uri": found}
-            documents["/jwks"] = {"keys": []}
-            asked.clear()
-            return await read_upstream_keys(upstream.model_copy(update=further), reader, egress)
-
-        closed = EgressPolicy(allow_http=True)
-        assert isinstance(await keys(f"{own.base}/jwks", closed), IssuerDocument)
-        refused = await keys(f"{other.base}/jwks", closed)
-        assert isinstance(refused, UnreadDocument)
-        assert "is loopback, not public" in refused.text
-        assert refused.text.startswith(
-            f"the jwks_uri of its metadata at {own.base}{configuration}, '{other.base}/jwks': "
-        )
-        assert refused.text.endswith("; if you mean that address, write it as jwks_uri")
-        assert asked == [own.base + configuration]
-        assert isinstance(await keys(f"{other.base}/jwks", closed, jwks_uri=f"{other.base}/jwks"), IssuerDocument)
-        allowed = EgressPolicy(allow_http=True, allow=(ip_network("127.0.0.0/8"),))
-        assert isinstance(await keys(f"{other.base}/jwks", allowed), IssuerDocument)
-        await reader.close()
 
 
 async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Path) -> None:

@@ -93,9 +93,9 @@ def identity_server(port: int, issuer: str, client: Mapping[str, Any], **more: A
 
 @asynccontextmanager
 async def federated_sites(
-    folder: Path, pem: Path, upstream: UpstreamSite, *, told: str | None = None, show_names: bool = False
+    folder: Path, pem: Path, upstream: UpstreamSite, *, show_names: bool = False
 ) -> AsyncIterator[FederatedSites]:
-    """The sites but for the upstream, while entered. `told`: the client has this address for logout tokens instead."""
+    """The sites but for the upstream, while entered."""
     behind, apache = free_ports(2)
     (folder / "here").mkdir()
     here, intranet = f"http://127.0.0.1:{behind}", f"https://{INTRANET}:{apache}"
@@ -113,8 +113,6 @@ async def federated_sites(
 
     def clients(world: Sites) -> Mapping[str, Any]:
         page = {"frontchannel_logout_uri": f"{intranet}/protected/callback?logout=get", "client_name": "Intranet"}
-        if told is not None:
-            return {"intranet": {"backchannel_logout_uri": told}}
         named = {
             name: {"frontchannel_logout_uri": uri, "client_name": name.capitalize()}
             for name, uri in others(world).items()
@@ -129,8 +127,7 @@ async def federated_sites(
             "client_id": "login", "secret": SECRET,
         }  # fmt: skip
         client = registered("intranet", f"{intranet}/protected/callback")
-        also = [*others(world)] if told is None else []
-        login = identity_server(behind, world.iss, client, upstream=of_upstream, also=also)
+        login = identity_server(behind, world.iss, client, upstream=of_upstream, also=[*others(world)])
         with intranet_of(world, apache):
             async with signed_out_server(folder / "login", login):
                 yield FederatedSites(world=world, intranet=intranet, upstream=upstream)

@@ -248,11 +248,9 @@ async def sites(
         made.iss = made.url(OP, "", made.op_port)
         site = Site(folder, f"sqlite:{folder}/q.db")
         site.add_key(made.iss, "op.pem")
-        key = Fernet.generate_key()
-        made.keys, made.web_keys = MultiFernet([Fernet(key)]), key
-        (folder / "web.keys").write_bytes(key)
         page = {"url": f"{made.iss}/connect/notify", "parents": [made.url(UPSTREAM, "")], **of_issuer}
-        site.config["web"] = {"listen": f"127.0.0.1:{web_port}", "keys_file": "web.keys", "issuers": {made.iss: page}}
+        made.web_keys = site.serve_web(web_port, issuers={made.iss: page})
+        made.keys = MultiFernet([Fernet(made.web_keys)])
         site.config["upstreams"] = upstreams(made)
         site.write()
         site.write_clients([_metadata(made.iss, client_id, told) for client_id, told in clients(made).items()])

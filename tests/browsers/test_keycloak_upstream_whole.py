@@ -1,4 +1,4 @@
-"""A sign-out at a real Keycloak that users sign in through, by a real browser: by its page, and by its logout token.
+"""A sign-out at a real Keycloak that users sign in through, by a real browser, by its page.
 
 Left out where Keycloak cannot be had, unless NOTIFIER_TEST_KEYCLOAK is `required`.
 """
@@ -22,7 +22,6 @@ from tests.browsers.real_sites import SECRET
 from tests.keycloak_installation import KeycloakMissing, required
 from tests.keycloak_server import KeycloakServer
 from tests.rabbitmq_node import free_ports
-from tests.system.clients import Clients
 
 pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Keycloak is got and built
 PASSWORD = "passw0rd-of-alice"
@@ -116,31 +115,3 @@ async def test_its_page_signs_out_at_the_client_of_the_client(
         assert not await federated.session_lives(page)
         assert await federated.kept_cookies(page) == LEFT[third_party_cookies]
         assert await federated.counted(result="accepted") == 1
-
-
-async def test_its_logout_token_is_taken_over_tls(
-    company: CompanyKeycloak, new_page: NewPage, tmp_path: Path, pem: Path
-) -> None:
-    """Through the identity server's proxy, whoever signs the user out. Keycloak sends what an administrator ends."""
-    upstream = company.upstream("back")
-    async with (
-        Clients() as clients,
-        federated_sites(tmp_path, pem, upstream, told=clients.url("intranet")) as federated,
-    ):
-        told = {
-            "backchannel.logout.url": f"{federated.world.iss}{AT}/backchannel-logout",
-            "backchannel.logout.session.required": "true",
-        }
-        await company.add_realm("back", federated.world, told)
-        page = await new_page()
-        await federated.sign_in(page, "alice", PASSWORD)
-        await sign_out(page, upstream.issuer)
-        await clients.until(lambda: len(clients.hits) == 1)
-        other = await new_page()
-        await federated.sign_in(other, "alice", PASSWORD)
-        [user] = await asyncio.to_thread(company.server.admin, "GET", "/back/users?username=alice")
-        await asyncio.to_thread(company.server.admin, "POST", f"/back/users/{user['id']}/logout")
-        await clients.until(lambda: len(clients.hits) == 2)
-        assert {hit.claims["sub"] for hit in clients.hits} == {f"up|{user['id']}"}
-        assert len({hit.claims["sid"] for hit in clients.hits}) == 2
-        assert await federated.counted(result="accepted") == 2

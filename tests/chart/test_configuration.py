@@ -8,7 +8,6 @@ import yaml
 
 from notifier.adapters.configuration.loading import load
 from tests.chart.installed import install
-from tests.system.command import notifier
 from tools.chart_rendering import VALUE_FILES, Rendered
 
 CANARY = "https://notifier-canary.invalid"
@@ -30,15 +29,6 @@ def test_the_service_takes_the_configuration(name: str, every: Mapping[str, Rend
         assert "notifier-canary" not in loaded.registry.clients_of(iss)
     for client in canary.values():
         assert any(client.token.alg in key.algorithms for key in loaded.keys.of(CANARY))
-
-
-def test_notifier_check_passes(every: Mapping[str, Rendered], tmp_path: Path) -> None:
-    """`notifier check`, as an operator would run it in a pod, finds no mistake and tells where the workers listen."""
-    run = notifier("check", "-c", install(every["everything"], tmp_path), cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("no mistakes")
-    assert "ops listens on 0.0.0.0:9000" in run.stdout
-    assert "api listens on 0.0.0.0:8443" in run.stdout
 
 
 def test_files_named_are_files_mounted(rendered: Rendered) -> None:

@@ -88,7 +88,43 @@ def test_a_client_of_no_issuer_of_ours_says_why_it_is_not_there(folder: Path) ->
     _write(folder, {"sources": [{"sql": sql, "issuers": [ISS, OTHER]}]})
     done = notifier("clients", "show", "-c", "n.yaml", "shop", cwd=folder)
     assert done.returncode == 1
-    assert "client 'shop' of registry source sql: issuer: is required, since there are 2 issuers" in done.stderr
+    assert f"client 'shop' of registry source sql: names no issuer, and sql may speak for {ISS}, {OTHER}" in done.stderr
+
+
+def test_nothing_of_a_row_is_obeyed_by_a_terminal(folder: Path) -> None:
+    """Nor breaks a line: a row would write warnings of its own, or hide those about it."""
+    evil = "\x1b[2J\nwarning: made up\u202e"
+    rows: list[dict[str, object]] = [
+        {"client_id": "a", "issuer": f"https://evil{evil}"},
+        {"client_id": "b", "notifier": {"retry": {evil: 1}}},
+        {"client_id": f"c{evil[-1]}", "frontchannel_logout_uri": f"javascript:{evil}"},
+        {"client_id": "d", "id_token_signed_response_alg": evil, "subject_type": evil},
+        {"client_id": "e", "aliases": [evil], "notifier": {evil: 1, "audience": [evil], "preset": evil}},
+        {"client_id": "f", "client_name": evil, "redirect_uris": [evil], "notifier": {"timeout": "4s"}},
+    ]
+    with sqlite3.connect(folder / "own.db") as database:
+        names = [
+            "client_id", "issuer", "aliases", "notifier", "frontchannel_logout_uri", "subject_type", "client_name",
+            "redirect_uris", "id_token_signed_response_alg", "backchannel_logout_uri",
+        ]  # fmt: skip
+        database.execute(f"CREATE TABLE apps ({', '.join(names)})")
+        for row in rows:
+            given = {"backchannel_logout_uri": URI, **row}
+            values = [json.dumps(each) if isinstance(each, dict | list) else each for each in map(given.get, names)]
+            database.execute(f"INSERT INTO apps VALUES ({', '.join('?' * len(names))})", values)
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    _write(folder, {"sources": [{"name": "own", "issuer": ISS, "clients": ["?"], "sql": sql}]})
+    for words in (
+        ("check",),
+        ("clients", "list"),
+        ("clients", "show", "a"),
+        ("clients", "show", "b"),
+        ("clients", "show", "f"),
+    ):
+        done = notifier(*words[:2], "-c", "n.yaml", *words[2:], cwd=folder)
+        shown = done.stdout + done.stderr
+        assert [line for line in shown.splitlines() if not line.isprintable()] == []
+        assert "\nwarning: made up" not in shown
 
 
 def test_mistakes_of_settings_and_of_sources_are_told_at_once(folder: Path) -> None:

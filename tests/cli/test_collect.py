@@ -4,8 +4,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from yarl import URL
-
 from tests.cli.in_process import notifier
 
 
@@ -14,15 +12,6 @@ def test_the_embedded_queue_needs_none(tmp_path: Path) -> None:
     done = notifier("collect", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:q.db"})
     assert done.returncode == 2
     assert "run notifier report" in done.stderr
-
-
-def test_a_broker_that_refuses_is_told(amqp_url: str, tmp_path: Path) -> None:
-    """At once, with exit 1, and without the password."""
-    url = str(URL(amqp_url).with_user("nobody").with_password("pass-3141"))
-    done = notifier("collect", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": url})
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "refused the user name or the password" in done.stderr
-    assert "3141" not in done.stderr
 
 
 def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:

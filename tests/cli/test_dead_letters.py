@@ -71,18 +71,6 @@ def place(tmp_path: Path) -> Place:
     return made
 
 
-def test_the_same_on_rabbitmq(amqp_url: str, prefix: str, tmp_path: Path) -> None:
-    """Counts, rows, one whole, a replay, a discard: each command by itself, and nothing is lost between them."""
-    place = Place(tmp_path, {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": prefix})
-    place.fill(LETTERS)
-    rows = [json.loads(line) for line in place.run("list", "--json").stdout.splitlines()]
-    assert [row["id"] for row in rows] == [each.id for each in LETTERS]
-    replayed = place.run("replay", "--client-id", "shop", "--json")
-    assert json.loads(replayed.stdout)["replayed"] == 2
-    assert json.loads(place.run("discard", "--all", "--yes", "--json").stdout)["discarded"] == 3
-    assert place.ready() == {Lane.RETRIES: 2}
-
-
 def test_counts_come_first(place: Place) -> None:
     """By client and reason, the largest first; filters narrow them down."""
     table = place.run("list")

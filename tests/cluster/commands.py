@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.programs import Programs
-from tests.system.command import ROOT
 
 SECONDS = 240.0
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
@@ -65,20 +64,6 @@ class Commands:
         assert process.returncode is not None
         return Done([name, *map(str, words)], process.returncode, out.decode(), err.decode())
 
-    async def type(self, line: str, folder: Path) -> tuple[int, str]:
-        """Type one line into a shell, in this folder; its status, and what it prints."""
-        (folder / "bin").mkdir(exist_ok=True)
-        if not (link := folder / "bin/kubectl").exists():
-            link.symlink_to(self.programs["kubectl"])
-        env = {"PATH": f"{link.parent}:{os.environ['PATH']}", "KUBECONFIG": str(self.kubeconfig), "USER": "alice"}
-        process = await asyncio.create_subprocess_shell(
-            line, env=env, cwd=folder, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        said, _ = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, said.decode()
-
     async def kubectl(self, *words: str | Path, stdin: str = "") -> Done:
         """kubectl."""
         return await self.run("kubectl", *words, stdin=stdin)
@@ -111,9 +96,3 @@ class Commands:
 def as_list(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """As kubectl takes several at once."""
     return {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-
-
-def typed(section: str) -> list[str]:
-    """What docs/kubernetes.md has its readers type into kubectl under this heading, in order."""
-    text = (ROOT / "docs/kubernetes.md").read_text().partition(f"\n{section}")[2].partition("\n## ")[0]
-    return [line for line in text.replace("\\\n", " ").splitlines() if line.startswith("kubectl ")]

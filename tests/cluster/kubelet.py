@@ -1,4 +1,4 @@
-"""What the API server asks a kubelet: `kubectl logs` and `kubectl exec`.
+"""What the API server asks a kubelet: `kubectl exec`.
 
 A command's streams are channels of one WebSocket (`v5.channel.k8s.io`): the first byte of a message names the channel.
 """
@@ -17,7 +17,6 @@ from tests.cluster.pod_container import PodContainer
 
 PROTOCOL = "v5.channel.k8s.io"
 STDIN, STDOUT, STDERR, STATUS, CLOSED = 0, 1, 2, 3, 255
-FOLLOW_EVERY = 0.2  # seconds
 CHUNK = 64 * 1024
 
 
@@ -28,7 +27,6 @@ class Kubelet:
         self._pods = pods
         self.app = web.Application()
         where = "{namespace}/{pod}/{container}"
-        self.app.router.add_get(f"/containerLogs/{where}", self._logs)
         self.app.router.add_get(f"/exec/{where}", self._exec)
 
     def _find(self, request: web.Request) -> PodContainer:
@@ -39,24 +37,6 @@ class Kubelet:
                 if found is not None:
                     return found
         raise web.HTTPNotFound(text="there is no such container here")
-
-    async def _logs(self, request: web.Request) -> web.StreamResponse:
-        container = self._find(request)
-        written = container.log.read_bytes() if container.log.exists() else b""
-        lines, tail = written.splitlines(keepends=True), request.query.get("tailLines")
-        if tail is not None:
-            lines = lines[max(0, len(lines) - int(tail)) :]
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        await answer.write(b"".join(lines))
-        place = len(written)
-        while request.query.get("follow") == "true" and container.ended is None:
-            await asyncio.sleep(FOLLOW_EVERY)
-            with container.log.open("rb") as file:
-                file.seek(place)
-                await answer.write(more := file.read())
-            place += len(more)
-        return answer
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         container = self._find(request)

@@ -15,7 +15,7 @@ from notifier.domain.outcome import Cause
 from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operations.queue_port import Queue
 from notifier.operations.waiting_listing import waiting_deliveries
-from notifier.operations.waiting_repair import ASKED, cancel, make_due
+from notifier.operations.waiting_repair import ASKED, EARLIER, cancel, make_due
 from tests.contract.letters import course
 from tests.contract.queues import Place, names, ready
 from tests.rabbit_options import rabbit_options
@@ -122,6 +122,28 @@ async def test_what_is_made_due_comes_at_once(place: Place) -> None:
     assert names([await inbox.next()]) == ["b"]
     await waits(queue, {"other", "p"})
     assert inbox.empty()
+
+
+async def test_what_is_made_due_at_a_pace_comes_in_turn(place: Place) -> None:
+    """The first at once. What comes by itself before its turn stays; so a second walk takes nobody's turn away."""
+    queue, inbox = await place.consume()
+    ended = frozenset({("signing", ISS, ""), ("proxy", ISS, "wiki")})
+    meant = WaitingFilter(ended=ended, parked=False)
+    theirs = [delivery(f"s{number}", deferred_for="signing") for number in range(5)]
+    others = [delivery("p", deferred_for="proxy"), delivery("other", ("https://other", "shop"), deferred_for="signing")]
+    await delayed(queue, *theirs, delivery("w", WIKI, deferred_for="proxy"), *others, delivery("r"))
+    ids = {*(each.id for each in theirs), "w"}
+    await waits(queue, {*ids, "p", "other", "r"})
+    assert (await make_due(queue.waiting(), meant, course(), force=False, pace=lambda: 0.5)).done == 6
+    assert names([await inbox.next()]) == ["s0"]
+    rest = WaitingFilter(ids=frozenset(ids))
+    await waits(queue, ids - {"s0"}, rest)
+    dues = [one.due or 0 for one in await listed(queue, rest)]
+    assert max(dues) - min(dues) == pytest.approx(8.0, abs=0.1)
+    again = await make_due(queue.waiting(), meant, course(), force=False, pace=lambda: 0.1)
+    assert (again.done, again.kept) == (1, {EARLIER: 4})  # the first turn is now
+    assert {each.message_id for each in await inbox.some(5)} == ids - {"s0"}
+    await waits(queue, {"p", "other", "r"})
 
 
 async def test_what_is_cancelled_is_gone_and_the_rest_stays_in_order(place: Place) -> None:

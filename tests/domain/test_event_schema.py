@@ -172,9 +172,6 @@ def in_disguise(uri: str) -> bool:
     return "must write its address as" in (check_uri(uri, ANYWHERE) or "")
 
 
-# ── made up ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_every_validator_can_read_the_patterns() -> None:
     """No look-around, no back-reference, no class by letter: engines differ in these."""
     patterns = re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(event_schema()))

@@ -76,3 +76,10 @@ def test_faults_are_told_by_source_and_text() -> None:
     assert len(made_up) == FIRST + 1
     assert (sum(each.count for each in made_up), made_up[-1].count) == (1000, 1000 - FIRST)
     assert "notifier clients list" in made_up[-1].mistake.text
+
+
+def test_what_is_not_said_of_the_others_word_for_word_is_no_likewise() -> None:
+    """The aliases of each client are its own."""
+    told = [Mistake(f"client 'c{nth}'", f"alias 'a{nth}' is client 'shop' already") for nth in range(2)]
+    text = Alike(first=told, count=2).mistake.text
+    assert text == "alias 'a0' is client 'shop' already; more of this kind: client 'c1'"

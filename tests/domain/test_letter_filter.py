@@ -1,7 +1,6 @@
 """Rows and filters: what a list tells of any message among the dead, and which letters an operator means."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +8,7 @@ from hypothesis import given
 from notifier.domain.dead_letter import bury_delivery, bury_event, bury_raw, dump_dead_letter, load_dead_letter
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import Mistake
-from notifier.domain.letter_filter import NEWER, LetterFilter, LetterSummary, read_filter, read_summary, summary_of
+from notifier.domain.letter_filter import NEWER, LetterFilter, read_filter, read_summary, summary_of
 from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import ClientEntry, SessionEnded
@@ -107,13 +106,3 @@ def test_moments_and_reasons_are_read_as_people_write_them() -> None:
         assert isinstance(mistake, Mistake)
         assert mistake.path == path
         assert text in mistake.text
-
-
-def test_a_row_is_told_to_scripts() -> None:
-    """With the members that scripts rely on, and no subject."""
-    row = replace(read_summary(buried()), attempts=3)
-    assert isinstance(row, LetterSummary)
-    document = row.document()
-    assert {"id", "event_id", "client_id", "iss", "reason", "dead_since", "attempts"} <= document.keys()
-    assert document["dead_since"] == "1970-01-01T00:16:40.000000Z"
-    assert "alice" not in str(document)

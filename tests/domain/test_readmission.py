@@ -16,7 +16,7 @@ from notifier.domain.dead_letter import (
     load_dead_letter,
 )
 from notifier.domain.delivery import Delivery, Past
-from notifier.domain.documents import EventDocument, dump_delivery, dump_event, load_delivery, load_event
+from notifier.domain.documents import load_delivery, load_event
 from notifier.domain.errors import Mistake
 from notifier.domain.event_entries import WrongEntries
 from notifier.domain.message import Kind, Lane, Message, Whole
@@ -128,14 +128,6 @@ def test_the_client_s_own_rules_count() -> None:
     assert stays(of_delivery(DELIVERY, rules(patient))) is None
 
 
-def test_an_event_goes_where_events_go() -> None:
-    """With its publisher, who alone may speak for its issuer."""
-    found = of_event(EVENT)
-    assert isinstance(found, Readmitted)
-    assert found.queue == Lane.EVENTS
-    assert load_event(found.outgoing.body).event == replace(EVENT, id_given=True)
-
-
 def test_what_could_not_be_read_is_read_again() -> None:
     """By the rules of today, of an event or one entry; what they still refuse would be back at once, and stays."""
     body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": ["shop"]}).encode()
@@ -177,34 +169,3 @@ def test_of_wrong_entries_only_those_are_told_who_were_not(
     else:
         assert isinstance(found, Readmitted)
         assert load_event(found.outgoing.body).event.clients == tuple(ClientEntry(client_id=name) for name in told)
-
-
-def test_every_reason_to_stay_tells_the_way_out() -> None:
-    """In words."""
-    assert all(reason.explanation for reason in KeepReason)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        dump_delivery(DELIVERY),
-        dump_event(EventDocument(event=EVENT)),
-        dump_dead_letter(bury_delivery(DELIVERY, DeadReason.EXPIRED, "", NOW)).body,
-    ],
-)
-def test_what_passes_for_ours_stays(body: bytes) -> None:
-    """The broker moved it, and does not tell who wrote it. What to do is said."""
-    moved = Message(lane=Lane.RETRIES, body=body, tag=None, user_id="idp", headers={"x-death": [{}]})
-    found = readmit(load_dead_letter(moved), RULES, NOW)
-    assert isinstance(found, KeptLetter)
-    assert found.why is KeepReason.MALFORMED
-    assert "notifier publish" in found.text
-
-
-def test_what_a_publisher_wrote_goes_on_as_its_own() -> None:
-    """It is read anew, whatever the broker moved it for; its `user_id` is its publisher."""
-    body = b'{"iss": "i", "id": "e-7", "sub": "alice", "clients": ["shop"]}'
-    moved = Message(lane=Lane.RETRIES, body=body, tag=None, user_id="idp", headers={"x-death": [{}]})
-    found = readmit(load_dead_letter(moved), RULES, NOW)
-    assert isinstance(found, Readmitted)
-    assert load_event(found.outgoing.body).event.publisher == "idp"

@@ -2,17 +2,22 @@
 
 import asyncio
 import random
+import time
 from pathlib import Path
 
 import pytest
 
+from notifier.cli.run_command import CLOSE_WITHIN
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import answers, judge, load, rig
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Judge
+from tests.system.waiting import PATIENCE, until
 from tests.system.worker_process import WorkerProcess, worker
 
 KILLED = "acked to a broker that was killed"
+GRACE = 2.0  # seconds
+POSTS = 20  # that wait for a confirm
 BACK = 120.0  # seconds for a worker to find a broker that boots: its pause between two tries grows to fifteen
 
 
@@ -82,4 +87,30 @@ async def test_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, form:
         await made.until_settled()
         await running.until_ready(patience=BACK)
         assert await running.stop() == 0
+        tell(await made.account(cause="held by a worker that the frozen broker did not hear"))
+
+
+@pytest.mark.fault("broker", "frozen by SIGSTOP when the worker is told to stop")
+@pytest.mark.timeout(300)
+async def test_stopped_while_it_is_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell) -> None:
+    """The worker ends in time, whatever it still writes, answers and closes. Another finishes what it held."""
+    async with rig(tmp_path, own_node.url, queues) as made:
+        made.site.config |= {"shutdown_grace": f"{GRACE:.0f}s", "outcomes": "all"}
+        made.site.write()
+        made.clients.judge = fails_at_first
+        async with worker(made.site) as stopping, load(made.publisher, rate=60):
+            await made.more(100, BACK)
+            await asyncio.to_thread(own_node.freeze)
+            before = await stopping.descriptors()
+            posting = [asyncio.create_task(stopping.post(made.publisher.event(0))) for _ in range(POSTS)]
+            await until(stopping.descriptors, lambda now: now >= before + POSTS, PATIENCE)
+            began = time.monotonic()
+            try:
+                assert await stopping.stop() == 0
+                assert time.monotonic() - began < GRACE + CLOSE_WITHIN + 1
+            finally:
+                await asyncio.to_thread(own_node.thaw)
+        await asyncio.gather(*posting, return_exceptions=True)
+        async with worker(made.site) as second:
+            await made.settle(second)
         tell(await made.account(cause="held by a worker that the frozen broker did not hear"))

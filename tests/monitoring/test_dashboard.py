@@ -57,10 +57,7 @@ async def test_no_panel_is_without_data(tmp_path: Path) -> None:
 
     async with Clients(judge) as clients, LoopbackServer(jwks) as issuer:
         site.config["issuers"][ISSUER]["jwks_uri"] = f"{issuer.base}/jwks"
-        key = Fernet.generate_key()
-        (tmp_path / "web.keys").write_bytes(key)
-        pages = {ISSUER: {"url": f"{ISSUER}/notify"}}
-        site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": pages}
+        key = site.serve_web(issuers={ISSUER: {"url": f"{ISSUER}/notify"}})
         hsm = SoftHsm(tmp_path / "hsm")
         site.config["issuers"][ISSUER]["keys"].append({"pkcs11": hsm.settings("rsa")})
         site.write()

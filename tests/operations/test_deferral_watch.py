@@ -25,22 +25,32 @@ class Told:
         self.now = 1_800_000_000.0
         self.facts: list[Fact] = []
         self.registry = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {"shop": client("shop")}})
-        self.watch = DeferralWatch(self.facts.append, lambda: self.registry, lambda: self.now)
+        self.over: list[tuple[str, str, str]] = []
+        self.watch = DeferralWatch(
+            self.facts.append, lambda: self.registry, lambda: self.now, lambda *ended: self.over.append(ended)
+        )
 
-    def deferred(self, cause: Cause, client_id: str = "", iss: str = ISS, text: str = "", **more: Any) -> Deferred:
+    def deferred(
+        self, cause: Cause, client_id: str = "", iss: str = ISS, text: str = "", wait: float = 2, **more: Any
+    ) -> Deferred:
         """Put something off, and return the fact that the observers get."""
         one = None
         if client_id:
             one = Delivery(
                 id="d", event_id="e", id_given=True, iss=iss, client_id=client_id, sub="s", sid=None, deferrals=1
             )
-        due = self.now + 2
+        due = self.now + wait
         self.watch.observe(
             Deferred(iss=iss, client_id=client_id, event_id="e", cause=cause, due=due, text=text, delivery=one, **more)
         )
         fact = self.facts[-1]
         assert isinstance(fact, Deferred)
         return fact
+
+    def delivered(self, client_id: str) -> None:
+        """A client was told."""
+        delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
+        self.watch.observe(LogoutDelivered(delivery=delivery, propagation=None))
 
     def troubles(self) -> list[tuple[str, str, str, int]]:
         """What is wrong."""
@@ -111,8 +121,7 @@ def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:
     assert (first.first, notice(first).text) == (True, text)
     assert not told.deferred(Cause.SIGNING, "mail", text=text).first
     for name, left in (("rsa", 1), ("shop", 1), ("mail", 0)):
-        delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=name, sub="s", sid=None)
-        told.watch.observe(LogoutDelivered(delivery=delivery, propagation=None))
+        told.delivered(name)
         assert len(told.troubles()) == left
     assert told.deferred(Cause.SIGNING, "shop", text=text).first
     told.watch.can_sign(ISS)
@@ -137,10 +146,46 @@ def test_a_key_or_an_origin_that_a_client_lacks_is_told_until_the_client_was_att
     assert (first.first, notice(first).text) == (True, "")
     assert not told.deferred(cause, "shop", text=text).first
     assert told.troubles() == [(cause, ISS, "shop", 2)]
-    delivery = first.delivery
-    assert delivery is not None
-    told.watch.observe(LogoutDelivered(delivery=delivery, propagation=None))
+    told.delivered("shop")
     assert told.troubles() == []
+
+
+CAUSES = [Cause.ENCRYPTION, Cause.TLS_FILES, Cause.PROXY, Cause.ORIGIN]
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_client_that_is_attempted_frees_what_waits_for_the_same_cause(cause: Cause) -> None:
+    """Once; not for another client; and not for what comes within seconds by itself."""
+    told = Told()
+    told.deferred(cause, "shop", text="away", wait=4)
+    told.delivered("shop")
+    assert told.over == []
+    told.deferred(cause, "shop", text="away", wait=256)
+    told.delivered("mail")
+    assert told.over == []
+    told.delivered("shop")
+    told.delivered("shop")
+    assert told.over == [(cause, ISS, "shop")]
+    told.deferred(cause, "shop", text="away", wait=256)
+    told.now += 255
+    told.delivered("shop")
+    assert len(told.over) == 1
+
+
+def test_a_key_that_signs_frees_all_that_waits_for_its_issuer() -> None:
+    """If something waits for long: what was put off here, or by other workers for as long as the key was away."""
+    told = Told()
+    told.watch.can_sign(ISS, told.now - 3)
+    assert told.over == []
+    told.watch.can_sign(ISS, told.now - 10)
+    told.watch.can_sign(ISS)  # it is not known for how long
+    told.deferred(Cause.SIGNING, "shop", text="away", wait=256)
+    told.watch.can_sign(ISS, told.now - 1)
+    assert told.over == [(Cause.SIGNING, ISS, "")] * 3
+    told.deferred(Cause.SIGNING, "shop", text="away", wait=256)
+    told.delivered("mail")
+    told.delivered("shop")
+    assert told.over[3:] == [(Cause.SIGNING, ISS, "shop")]  # another client may know another key
 
 
 def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:

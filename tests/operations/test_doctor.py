@@ -9,10 +9,10 @@ import pytest
 from notifier.domain.client import Algorithm, Client, FrontChannelClient, SubjectMode, TokenProfile
 from notifier.domain.first_day import SeenKey, seen_by_all
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests, only_issuer
-from notifier.domain.message import Depth
+from notifier.domain.message import Depth, PolicyKey, PolicyOverride
 from notifier.domain.outcome import Reason
 from notifier.domain.published_keys import Signing, read_jwks
-from notifier.domain.queue_state import BrokerState, FileState
+from notifier.domain.queue_state import BrokerState, FileState, PolicyLook
 from notifier.domain.reach import Reached, Unreached
 from notifier.domain.trouble import Trouble
 from notifier.operations.client_state import ClientState
@@ -35,6 +35,8 @@ GOOD = {
     "backchannel_logout_supported": True,
     "backchannel_logout_session_supported": True,
 }
+EXPIRES = PolicyOverride(key=PolicyKey.EXPIRES, value="9", queues=("n.a", "n.b"))
+MOST = PolicyOverride(key=PolicyKey.MAX_LENGTH)
 WELL = BrokerState(
     prefix="n", declares=True, version="3.10.8", may_configure=True, may_write=True, may_read=True, blocked=False
 )
@@ -68,6 +70,19 @@ def bad(found: Sequence[Finding]) -> str:
         ({"blocked": True}, True, "alarm"),
         ({"keeps_expired": True}, True, ""),
         ({"keeps_expired": False}, True, "failed: drops messages that expire"),
+        ({"policies": PolicyLook(by="management")}, True, ""),
+        ({"policies": PolicyLook(by="trial")}, True, ""),
+        (
+            {"policies": PolicyLook(overrides=(EXPIRES,))},
+            True,
+            "failed: a policy sets expires to 9 on n.a and 1 more: ",
+        ),
+        (
+            {"policies": PolicyLook(overrides=(MOST,))},
+            True,
+            "failed: a policy sets max-length on our queues: a full queue",
+        ),
+        ({"policies": PolicyLook(fault="it is away")}, True, "warning: its policies are not known: it is away"),
         ({"missing": ("queue n.dead",)}, True, "warning: not declared yet"),
         ({"missing": ("queue n.dead",)}, False, "failed: missing"),
         ({"different": ("queue n.dead: argument",)}, True, "failed: queue n.dead"),

@@ -4,7 +4,7 @@ import json
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Depth
-from notifier.domain.outcome import Cause, Failed, Reason
+from notifier.domain.outcome import Cause, DeadReason, Failed, Reason
 from notifier.domain.trouble import EXPLAINED, Trouble, TroubleKind
 from notifier.operations.client_state import ClientState, clients_of
 from notifier.operations.health_observer import KEPT, HealthObserver
@@ -165,6 +165,21 @@ def test_made_up_clients_take_the_place_of_no_other() -> None:
         deferred(health, f"made-up-{number}", Cause.UNKNOWN)
     assert len(health.clients) == KEPT // 2
     assert (ISS, "shop") in health.clients
+
+
+def test_what_a_dead_letter_says_keeps_its_way_out() -> None:
+    """It comes last: behind names of others."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice-77", sid=None)
+    text = f"the registry has no client of alice-77 {'w' * 300}; register it, then replay"
+    health.observe(
+        facts.Buried(
+            iss=ISS, client_id="shop", event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text=text, delivery=delivery
+        )
+    )
+    told = health.clients[ISS, "shop"].text
+    assert told.endswith("; register it, then replay")
+    assert "alice-77" not in told
 
 
 def test_what_a_failure_met_is_told_without_the_user() -> None:

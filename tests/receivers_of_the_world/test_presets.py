@@ -151,6 +151,3 @@ async def test_the_others_take_the_default(tmp_path: Path, preset: str) -> None:
         assert here.client().token == here.client(with_preset=False).token
         assert await here.tell("alice", "s1", with_preset=False) == Done()
         assert here.site.sessions == ALICE - {("alice", "s1")}
-
-
-# ── the receivers are strict ────────────────────────────────────────────────────────────────────────────────────

@@ -91,19 +91,6 @@ async def test_a_kept_alive_connection_has_so_long_for_its_next_header() -> None
         await asyncio.gather(*map(given_up, beginnings))
 
 
-async def test_slow_ones_keep_nobody_out() -> None:
-    """A hundred connections that never finish a header, and one that does."""
-    async with api(Gate(), deadlines=Deadlines(header=20)) as listener:
-        slow = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(100)]
-        for _, writer in slow:
-            writer.write(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nX-")
-        async with connected(listener) as (reader, writer):
-            writer.write(REQUEST % (len(EVENT), EVENT))
-            assert await answer(reader) == 202
-        for _, writer in slow:
-            writer.close()
-
-
 async def test_a_body_that_drips_is_given_up_whatever_route_it_is_for() -> None:
     """A route that sets itself no deadline reads one no longer than the others."""
     read: list[bytes] = []

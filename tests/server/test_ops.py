@@ -131,17 +131,6 @@ async def test_ipv6_is_written_in_brackets() -> None:
     await listener.close()
 
 
-@pytest.mark.parametrize("beginning", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: "])
-async def test_a_connection_that_sends_no_whole_header_is_closed(worker: Worker, beginning: bytes) -> None:
-    """Held sockets are the cheapest attack there is; a header has so many seconds and no more."""
-    async with serving(ops_app(worker, Page()), deadlines=Deadlines(header=0.1)) as listener:
-        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-        writer.write(beginning)
-        async with asyncio.timeout(60):
-            assert await reader.read() == b""
-        writer.close()
-
-
 @pytest.fixture
 def many_files() -> Iterator[None]:
     """A thousand sockets, both ends of them in this process."""

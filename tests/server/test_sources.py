@@ -290,13 +290,6 @@ async def test_bodies_that_are_not_taken(api: Api, body: bytes, headers: dict[st
     assert api.counted == [("okta", status)]
 
 
-async def test_the_lane_is_asked_for_in_the_query(api: Api) -> None:
-    """As with events of notifier's own."""
-    assert (await api.ask("okta?lane=bulk", OKTA))[0] == 202
-    assert api.queue.taken[0][0] is Lane.BULK
-    assert (await api.ask("okta?lane=retries", OKTA))[0] == 400
-
-
 async def _away() -> None:
     raise QueueUnavailable("amqp://notifier:s3cret@broker/ is away")
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cryptography.fernet import Fernet
 from joserfc.jwk import import_key
 
 from notifier.adapters.signers.key_files import generate_key
@@ -66,6 +67,14 @@ class Site:
     def jwks(self, iss: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """The public halves of the issuer's keys, as the issuer would publish them."""
         return {"keys": self._jwks[iss]}
+
+    def serve_web(self, port: int = 0, **more: object) -> bytes:
+        """Add a listener for browsers and upstreams (not written yet); the key by which its pages' URLs are sealed."""
+        key = Fernet.generate_key()
+        (self.folder / "web.keys").write_bytes(key)
+        (self.folder / "web.keys").chmod(0o600)
+        self.config["web"] = {"listen": f"127.0.0.1:{port}", "keys_file": "web.keys", **more}
+        return key
 
     def write(self) -> None:
         """Write the configuration, at one stroke."""

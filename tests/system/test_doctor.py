@@ -9,7 +9,6 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from aiohttp import web
-from cryptography.fernet import Fernet
 
 from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
@@ -81,9 +80,7 @@ async def test_a_key_set_inside_our_network_that_an_upstream_names_is_not_read(t
     async with issuer(own) as iss, issuer(inside) as other:
         own["/.well-known/openid-configuration"] = {"issuer": iss, "jwks_uri": f"{other}/jwks"}
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-        (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
-        (tmp_path / "web.keys").chmod(0o600)
-        site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys"}
+        site.serve_web()
         site.config["egress"] = {"allow_http": True}
         login = {"issuer": iss, "client_id": "notifier", "iss": ISSUER, "resolve": {"same_sub": {"prefix": "op|"}}}
         site.config["upstreams"] = {"login": login}

@@ -466,7 +466,7 @@ def test_every_command_that_is_mentioned_exists() -> None:
     wrong = []
     for path, text in DOCUMENTS.items():
         typed = re.findall(r"`notifier ([a-z][^`]*)`", text)
-        typed += re.findall(r"^\s*notifier ([a-z][^#&|\n]*)", "\n".join(blocks(text, "sh")), re.MULTILINE)
+        typed += re.findall(r"(?:^\s*|-- )notifier ([a-z][^#&|\n]*)", "\n".join(blocks(text, "sh")), re.MULTILINE)
         for line in typed:
             words = line.split()
             name = next((name for name in known if words[: len(name.split())] == name.split()), None)

@@ -18,10 +18,8 @@ EVENT = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop", "billin
 
 def site_of(folder: Path, clients: Clients, url: str, prefix: str = "notifier") -> tuple[Site, bytes]:
     """A site with pages, and the key by which their URLs are sealed."""
-    site, key = Site(folder, url, prefix), Fernet.generate_key()
-    (folder / "web.keys").write_bytes(key)
-    (folder / "web.keys").chmod(0o600)
-    site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": {ISSUER: {"url": f"{PAGES}/"}}}
+    site = Site(folder, url, prefix)
+    key = site.serve_web(issuers={ISSUER: {"url": f"{PAGES}/"}})
     site.write()
     browser = {"client_id": "billing", "issuer": ISSUER, "frontchannel_logout_uri": "https://billing.example.net/out"}
     site.write_clients([client("shop", clients.url("shop")), browser])

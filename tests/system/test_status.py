@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
+from tests.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client
@@ -121,3 +123,29 @@ async def the_command_line_names_them(site: Site, hints: Sequence[str]) -> None:
 
 def _tells(hint: str, answer: tuple[int, Any]) -> bool:
     return hint in [each.get("hint") for each in answer[1]["groups"]]
+
+
+async def test_a_policy_of_the_broker_is_told_by_all_who_can(
+    rabbitmq: RabbitmqNode | None, own_vhost: str, tmp_path: Path, amqp_url: str, prefix: str
+) -> None:
+    """By the worker's log, metric and status, and by the doctor, which fails over it. The worker goes on."""
+    if rabbitmq is None:
+        pytest.skip("needs a node of ours")
+    definition = ("--apply-to", "queues", prefix, f"^{prefix}[.]", '{"overflow": "drop-head"}')
+    await asyncio.to_thread(rabbitmq.ctl, "set_policy", "-p", own_vhost, *definition)
+    try:
+        async with Clients(judge) as clients:
+            site = site_of(tmp_path, clients, amqp_url, prefix)
+            async with worker(site) as running:
+                line = await running.until_said("queue_policy", patience=10)
+                assert line["level"] == "warning"
+                await running.until_metric(1, "queue_policy_overrides", key="overflow")
+                await running.until_metric(1, "queue_policy_overrides")
+                assert line["reason"] in (await run(site)).stdout
+                assert (await running.post({**EVENT, "clients": ["shop"]}))[0] == 202
+                await clients.until_told("shop", {"s1"})
+            doctor = await asyncio.to_thread(notifier, "doctor", "-c", site.file, cwd=site.folder)
+            assert doctor.returncode == 1
+            assert line["reason"] in " ".join(doctor.stdout.split())
+    finally:
+        await asyncio.to_thread(rabbitmq.ctl, "clear_policy", "-p", own_vhost, prefix)

@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from cryptography.fernet import Fernet
 
 from tests.adapters.security_events.transmitter import key, public
 from tests.adapters.security_events.upstream_provider import logout_token
@@ -43,9 +42,7 @@ async def send(running: WorkerProcess, name: str, form: dict[str, Any]) -> tuple
 def installation(folder: Path, place: tuple[str, str], clients: Clients, **upstreams: object) -> Site:
     """A site with a web listener and these upstreams."""
     site = Site(folder, *place)
-    (folder / "web.keys").write_bytes(Fernet.generate_key())
-    (folder / "web.keys").chmod(0o600)
-    site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys"}
+    site.serve_web()
     site.config["upstreams"] = upstreams
     site.write_clients([client("shop", clients.url("shop")), client("mail", clients.url("mail"))])
     site.write()

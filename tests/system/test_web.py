@@ -40,10 +40,7 @@ async def test_redirect_uris_in_duendes_tables_say_who_may_ask(tmp_path: Path) -
         sql = {"url": f"sqlite:///{tmp_path}/ids.db", "preset": "duende"}
         source = {"name": "ids", "issuer": ISSUER, "every": "300ms", "sql": sql}
         site.config["registry"] = {"cache": "cache", "sources": [source]}
-        pages = {"login": {"issuer": ISSUER, "formula": "keycloak"}}
-        (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
-        (tmp_path / "web.keys").chmod(0o600)
-        site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "check_session": pages}
+        site.serve_web(check_session={"login": {"issuer": ISSUER, "formula": "keycloak"}})
         site.write()
         async with worker(site) as running, aiohttp.ClientSession() as session:
             url = await running.at("web")
@@ -72,16 +69,14 @@ HOSTILE = """x"'></script><script>alert(1)</script>\r\nX-Injected: 1"""
 
 async def test_nothing_of_a_request_or_registration_becomes_markup_or_a_header(tmp_path: Path) -> None:
     """Neither a name, a path, a query, a form, a `sid`, nor an address of a client; whatever the answer is."""
-    site, key = Site(tmp_path, f"sqlite:{tmp_path}/q.db"), Fernet.generate_key()
-    (tmp_path / "web.keys").write_bytes(key)
-    (tmp_path / "web.keys").chmod(0o600)
+    site = Site(tmp_path, f"sqlite:{tmp_path}/q.db")
     check_session = {"login": {"issuer": ISSUER, "formula": "keycloak"}}
     pages = {ISSUER: {"url": f"{ISSUER}/connect/notify", "show_names": True}}
-    face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": pages, "check_session": check_session}
+    key = site.serve_web(issuers=pages, check_session=check_session)
     sql = {"url": f"sqlite:///{tmp_path}/none.db", "query": "SELECT 'a' AS sub WHERE :sid <> ''"}
     iss = "https://op.example.com"
     op = {"issuer": iss, "client_id": "us", "iss": ISSUER, "resolve": {"sql": sql}, "front_channel": True}
-    site.config |= {"web": face, "upstreams": {"op": op}}
+    site.config["upstreams"] = {"op": op}
     site.write()
     front = {"client_id": HOSTILE.partition("\r")[0], "client_name": HOSTILE, "issuer": ISSUER}
     site.write_clients(

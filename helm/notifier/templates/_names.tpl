@@ -68,7 +68,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 {{- add $grace (ternary (int .Values.preStopSeconds) 0 (or (hasKey .Values.config "api") (hasKey .Values.config "web"))) -}}
 {{- end -}}
 
-{{/* 10 s beyond it, for what waits on a broker that does not answer. */}}
+{{/* 10 s beyond it: a worker ends within 3 s, also where the broker does not answer. */}}
 {{- define "notifier.terminationGracePeriodSeconds" -}}
 {{- if .Values.terminationGracePeriodSeconds -}}
 {{- int .Values.terminationGracePeriodSeconds -}}

@@ -17,6 +17,7 @@ from notifier.adapters.configuration.reload_state import ReloadState
 from notifier.adapters.registries.answers import HeldAnswers, seen_since
 from notifier.adapters.registries.clients_file import no_collections
 from notifier.adapters.registries.guard import SourcePlace, guard
+from notifier.adapters.registries.layer import Layer
 from notifier.adapters.signers.places import Places
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.domain.api_token import ApiToken
@@ -97,6 +98,7 @@ class LiveConfiguration:
         if loss is not None:
             write_audit("reload_loss_accepted", who=accepted_by, loss=loss)
         loaded.log_warnings()
+        loaded = replace(loaded, registry=_patient(loaded.registry, loaded.layers))
         if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
             loaded = replace(loaded, tokens=self.now.tokens)
         old = _clients_of(self.now.registry)
@@ -138,11 +140,15 @@ class LiveConfiguration:
         still = _still(now.faults, laid.registry)
         old = _clients_of(now.registry)
         layers = [guarded.layer if place == nth else layer for place, layer in enumerate(now.layers)]
-        grace = laid.registry.grace if all(layer.read for layer in layers) else ENDLESS
-        self.now = replace(now, registry=replace(laid.registry, grace=grace), layers=layers, faults=(*still, *new))
+        self.now = replace(now, registry=_patient(laid.registry, layers), layers=layers, faults=(*still, *new))
         del now, laid, guarded
         _free(old)
         return taken
+
+
+def _patient(registry: Registry, layers: Sequence[Layer]) -> Registry:
+    """The registry, which gives up no unknown client while one of the layers was never read."""
+    return registry if all(layer.read for layer in layers) else replace(registry, grace=ENDLESS)
 
 
 def _still(faults: Sequence[Mistake], registry: Registry) -> list[Mistake]:

@@ -27,10 +27,12 @@ from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.api_token import ApiToken
 from notifier.domain.client import Algorithm
+from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import find_unsignable
 from notifier.settings.key_settings import KeySettings
+from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
@@ -120,7 +122,11 @@ def load(
         return keys.algorithms_of(iss) if whole else frozenset(Algorithm)
 
     needs = Needs(settings=settings, algorithms_of=algorithms_of, unsure=unsure)
-    layered, layers = read_registry(needs, named, answer_of, keep_rows=keep_rows)
+
+    def answer_in_safety(source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
+        return None if source.called in usable.in_clear else answer_of(source, folder)
+
+    layered, layers = read_registry(needs, named, answer_in_safety, keep_rows=keep_rows)
     stamps = {**stamps_of(named), **stamps}
     mistakes += [
         *of_libraries,

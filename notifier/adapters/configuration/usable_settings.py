@@ -1,11 +1,11 @@
 """Keeps what is right of a configuration that has mistakes, so that the files it names can be checked too.
 
 Each try leaves out the members that are wrong, until the rest is right. Once something is left out no more mistakes are
-reported: they may come from the gaps. A secret that would be sent in clear leaves no gap: it is read as if it were
-allowed.
+reported: they may come from the gaps. A secret that would be sent in clear leaves no gap: its section is judged as if
+that were allowed, and its source is not asked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -28,13 +28,15 @@ class UsableSettings:
 
     `unsure`: the sections with a mistake. Nothing that depends on them is judged.
     `issuers` is unsure only if an issuer's name is wrong. An issuer with another mistake stays, without keys.
-    `keys`: those of each issuer with a right name; None in the place of a wrong key.
+    `keys`: those of each issuer with a right name; None in the place of a wrong key. `in_clear`: the registry sources
+    that would get a secret in clear, and must not be asked.
     """
 
     settings: Settings
     mistakes: tuple[Mistake, ...]
     unsure: frozenset[str]
     keys: Mapping[str, tuple[KeySettings | None, ...]]
+    in_clear: frozenset[str] = frozenset()
 
 
 def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> UsableSettings:
@@ -43,6 +45,7 @@ def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> Usa
     mistakes: list[Mistake] = []
     unsure: set[str] = set()
     wrong: dict[str, Any] = {}
+    in_clear: list[Loc] = []
     settings = None
     whole = True
     for _ in range(_TRIES):
@@ -56,6 +59,7 @@ def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> Usa
             for detail in details:
                 if detail["type"] == IN_CLEAR:
                     rest = _allowing_http(rest, detail["loc"])
+                    in_clear.append(detail["loc"])
             if places := [detail["loc"] for detail in details if detail["type"] != IN_CLEAR]:
                 whole = False
                 _leave_out(rest, places, unsure, wrong)
@@ -66,7 +70,10 @@ def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> Usa
         named = {iss: IssuerSettings.model_construct(keys=()) for iss in wrong}
         settings = settings.model_copy(update={"issuers": {**settings.issuers, **named}})
         keys |= {iss: _keys_of(raw, context) for iss, raw in wrong.items()}
-    return UsableSettings(settings=settings, mistakes=tuple(mistakes), unsure=frozenset(unsure), keys=keys)
+    return UsableSettings(
+        settings=settings, mistakes=tuple(mistakes), unsure=frozenset(unsure), keys=keys,
+        in_clear=frozenset(_sources_at(in_clear, settings)),
+    )  # fmt: skip
 
 
 def section_like(name: str) -> set[str]:
@@ -81,6 +88,15 @@ def _allowing_http(value: Any, place: Loc) -> Any:
     copy: Any = dict(value) if isinstance(value, dict) else list(value)
     copy[place[0]] = _allowing_http(copy[place[0]], place[1:])
     return copy
+
+
+def _sources_at(places: Sequence[Loc], settings: Settings) -> Iterator[str]:
+    """The names of the registry sources at these places. None is left where something else in their list is wrong."""
+    sources = settings.registry.sources
+    for place in places:
+        match place:
+            case ("registry", "sources", int(nth), *_) if nth < len(sources):
+                yield sources[nth].called
 
 
 def _leave_out(rest: dict[Any, Any], places: Sequence[Loc], unsure: set[str], wrong: dict[str, Any]) -> None:

@@ -177,7 +177,8 @@ class JsonClient:
         return JsonAnswer(status=status, headers=found.headers, content=content)
 
     async def _content(self, found: aiohttp.ClientResponse, *, good: bool) -> Any:
-        body = await _body(found, self._bounds.answer if good else ERROR_LIMIT)
+        bounds = self._bounds if good else Bounds(answer=ERROR_LIMIT)
+        body = await _body(found, bounds)
         read = self._read if good else only_json
         return await read(body, found.headers.get("Content-Type", ""), self._bounds)
 
@@ -186,7 +187,7 @@ def _head(found: aiohttp.ClientResponse) -> JsonAnswer:
     return JsonAnswer(status=found.status, headers=found.headers)
 
 
-async def _body(found: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _body(found: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
     """The body, unpacked. Raises ValueError if it is too large, or packed in a way that nobody can unpack."""
     coding = ", ".join(found.headers.getall("Content-Encoding", ())).lower()
     packing = None if coding in ("", "identity") else zlib.decompressobj(_EITHER)
@@ -197,10 +198,10 @@ async def _body(found: aiohttp.ClientResponse, limit: int) -> bytes:
         came += len(raw)
         for part in _unpacked(raw, packing):
             body += part
-            if len(body) > limit:
+            if len(body) > bounds.answer:
                 break
-        if max(came, len(body)) > limit:
-            raise ValueError(f"is larger than {shown(limit)}")
+        if max(came, len(body)) > bounds.answer:
+            raise ValueError(f"is larger than {shown(bounds.answer)}{bounds.raised_by}")
     if packing is not None and came and not packing.eof:
         raise ValueError("is compressed, which nobody asked for, and cut off")
     return bytes(body)

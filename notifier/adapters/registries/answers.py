@@ -34,10 +34,13 @@ PAUSE = 0.001  # seconds
 
 
 class HeldAnswers:
-    """The last good answer of each source that is not a file. Once a source's settings change, it has none."""
+    """The last good answer of each source that is not a file. Once a source's settings change, it has none.
+
+    None is the answer of one that is known, and never answered since it was set up or dropped.
+    """
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[RegistrySourceSettings, SourceAnswer]] = {}
+        self._held: dict[str, tuple[RegistrySourceSettings, SourceAnswer | None]] = {}
         self._unusable: list[tuple[str, str]] = []
 
     def copy(self) -> "HeldAnswers":
@@ -47,22 +50,21 @@ class HeldAnswers:
         return copied
 
     def hold(self, source: RegistrySourceSettings, answer: SourceAnswer | None) -> None:
-        """Keep the answer; None: the source has none any more."""
-        if answer is None:
-            self._held.pop(source.called, None)
-        else:
-            self._held[source.called] = (source, answer)
+        """Keep the answer; None: the source has none, or none any more."""
+        self._held[source.called] = (source, answer)
 
     def held(self, source: RegistrySourceSettings) -> SourceAnswer | None:
         """Return the answer; None if there is none."""
+        return self._held[source.called][1] if self._knows(source) else None
+
+    def _knows(self, source: RegistrySourceSettings) -> bool:
         found = self._held.get(source.called)
-        return None if found is None or _identity(found[0]) != _identity(source) else found[1]
+        return found is not None and _identity(found[0]) == _identity(source)
 
     def cached(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         """Return the answer that an earlier worker saved, and hold it; None if there is none. Blocks."""
         found = Cache(folder).load(source, lambda file, reason: self._unusable.append((file, reason)))
-        if found is not None:
-            self.hold(source, found)
+        self.hold(source, found)
         return found
 
     def log_unusable(self) -> None:
@@ -71,9 +73,12 @@ class HeldAnswers:
             _log_unusable(file, reason)
 
     def held_or_read(self, source: RegistrySourceSettings, _folder: Path | None) -> SourceAnswer | None:
-        """Return the answer, and read the source now if it is a new one. Raises ConfigurationError. Blocks."""
+        """Return the answer, and read the source now if it is a new one. Raises ConfigurationError. Blocks.
+
+        One that is known and has none is read by its worker as soon as it answers: it must hold up no file.
+        """
         found = self.held(source)
-        if found is None:
+        if not self._knows(source):
             try:
                 found = asyncio.run(build_reader(source).read(None))
             except SourceFault as fault:

@@ -14,12 +14,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from notifier.adapters.http.json_client import JsonAnswer
-from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.secret_file import read_secret
-from notifier.adapters.registries.web import Web, web
+from notifier.adapters.registries.web import Web, bounds_of, web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -50,7 +49,7 @@ class Auth0Reader:
             raise ValueError("not a source of the kind auth0")
         self._settings = source.auth0
         self._timeout = source.timeout
-        self._bounds = Bounds(answer=source.max_answer)
+        self._bounds = bounds_of(source)
         self._clock = clock
         self._token = ""
         self._token_ends = 0.0

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.secret_file import read_secret
-from notifier.adapters.registries.web import Web, web
+from notifier.adapters.registries.web import Web, bounds_of, web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -36,7 +35,7 @@ class AuthentikReader:
             raise ValueError("not a source of the kind authentik")
         self._settings = source.authentik
         self._timeout = source.timeout
-        self._bounds = Bounds(answer=source.max_answer)
+        self._bounds = bounds_of(source)
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:

@@ -100,6 +100,12 @@ class Authority:
         way = f"if it may have this client, write issuers: [{both}] for {source} in registry.sources"
         return f"is of issuer {str(iss)[:200]}; {bound}: {way}"
 
+    def unnamed(self, source: str) -> str | None:
+        """Say what a row without an issuer lacks; None if the source speaks for one alone."""
+        if len(self.issuers) < 2:
+            return None
+        return f"names no issuer, and {source} may speak for {_shown(self.issuers)}: have the list name one of them"
+
     def has(self, name: str) -> bool:
         """Whether a client may be called so."""
         return self.clients is None or any(fnmatchcase(name, pattern) for pattern in self.clients)

@@ -35,6 +35,7 @@ from notifier.domain.errors import Mistake
 from notifier.domain.front_channel import origin_of
 from notifier.domain.left_away import Leaving
 from notifier.domain.presets import PRESETS, Preset
+from notifier.domain.printable import printable
 from notifier.domain.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import hold_mistake, overridden
@@ -126,7 +127,7 @@ class RegistryBuilder:
         client, lending = self._made(issuers[0] if issuers else "", metadata, of_lists)
         unsure = "egress" in self._unsure
         if not unsure and (unused := front_channel_warning(metadata, client)) is not None:
-            self.warnings.append(Mistake(f"{place}.frontchannel_logout_uri", unused))
+            self.warnings.append(Mistake(f"{place}.frontchannel_logout_uri", printable(unused)))
         wrong = dict(self._wrong(client)) | dict(wrong_for_server(metadata, client, unsure=unsure))
         wrong |= dict(wrong_for_encryption(metadata, client, unsure=unsure)) | dict(lending.wrong())
         for iss in issuers:

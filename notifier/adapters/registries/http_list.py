@@ -18,7 +18,7 @@ from notifier.adapters.http.json_parts import NESTING, Bounds, NotJson, read_jso
 from notifier.adapters.registries.link_header import next_page
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.remote_rows import Gathering
-from notifier.adapters.registries.web import web
+from notifier.adapters.registries.web import bounds_of, web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -43,7 +43,7 @@ class HttpListReader:
             raise ValueError("not a source of the kind http")
         self._settings = source.http
         self._timeout = source.timeout
-        self._bounds = Bounds(answer=source.max_answer)
+        self._bounds = bounds_of(source)
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:

@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.link_header import next_link
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.remote_rows import Gathering
-from notifier.adapters.registries.web import Web, web
+from notifier.adapters.registries.web import Web, bounds_of, web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -48,7 +47,7 @@ class HydraReader:
             raise ValueError("not a source of the kind hydra")
         self._settings = source.hydra
         self._timeout = source.timeout
-        self._bounds = Bounds(answer=source.max_answer)
+        self._bounds = bounds_of(source)
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:

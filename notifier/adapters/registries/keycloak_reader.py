@@ -15,11 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 from notifier.adapters.http.json_client import JsonAnswer
-from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.keycloak_clients import KeycloakRealm
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.shifting_pages import ShiftingPages
-from notifier.adapters.registries.web import Web, web
+from notifier.adapters.registries.web import Web, bounds_of, web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.settings.keycloak_settings import KeycloakSettings
@@ -37,7 +36,7 @@ class KeycloakReader:
             raise ValueError("not a source of the kind keycloak")
         self._settings = source.keycloak
         self._timeout = source.timeout
-        self._bounds = Bounds(answer=source.max_answer)
+        self._bounds = bounds_of(source)
         self._clock = clock
         self._realm = _realm(source.keycloak, source.issuer)
 

@@ -62,6 +62,12 @@ class Layer:
             None if self.authority is None or not isinstance(row, Mapping) else self.authority.why_not(row, self.name)
         )
 
+    def of_nobody(self, row: Any) -> str | None:
+        """Say why the row, of which `issuers_of` gives none, is about no client of ours; None if it is bad metadata."""
+        if self.authority is None or not isinstance(row, Mapping) or row.get("issuer"):
+            return self.beyond(row)
+        return self.beyond(row) or self.authority.unnamed(self.name)
+
 
 def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[Key, int]]:
     """Yield the clients that the rows are about. Rows that are no metadata are left out."""

@@ -18,6 +18,7 @@ from notifier.domain.client import Client
 from notifier.domain.client_rows import Row, identities
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen, replace
+from notifier.domain.printable import printable
 from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import AlgorithmsOf, unsignable
 from notifier.settings.service_settings import Settings
@@ -121,7 +122,12 @@ def _again(old: Mapping[str, str], part: Mapping[str, str], changed: set[str]) -
 
 
 def _of(layer: Layer, why: str) -> str:
-    return f"{why} (registry source {layer.name})"
+    return f"{printable(why)} (registry source {layer.name})"
+
+
+def _told(place: str, text: str) -> Mistake:
+    """What is wrong with a row of others, which may name members and issuers that a terminal obeys."""
+    return Mistake(place, printable(text))
 
 
 class _Laying:
@@ -159,7 +165,7 @@ class _Laying:
         for layer in self._layers:
             for fault in layer.faults:
                 place = f"client {fault.path!r} of registry source {layer.name}"
-                self._faults.append(Mistake(place, fault.text))
+                self._faults.append(_told(place, fault.text))
                 for iss in layer.left_out_at(fault, self._issuers):
                     if self._builder.client(iss, fault.path) is None:
                         self._builder.leave_out(iss, fault.path, _of(layer, fault.text))
@@ -220,22 +226,22 @@ class _Laying:
     def _refuse(self, layer: Layer, index: int) -> None:
         """Say what is wrong with a row that is about no client of ours."""
         scratch, row = self._scratch, layer.rows[index]
-        if (beyond := layer.beyond(row)) is not None:
-            self._faults.append(Mistake(layer.place(index), beyond))
+        if (why := layer.of_nobody(row)) is not None:
+            self._faults.append(_told(layer.place(index), why))
             return
         if layer.issuer is not None and isinstance(row, Mapping):
             row = {"issuer": layer.issuer, **row}
         scratch.add(row, place := layer.place(index), {**layer.context})
         if layer.file is None:
             said = (Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in scratch.mistakes)
-            self._faults += [Mistake(place, str(each)) for each in said]
+            self._faults += [_told(place, str(each)) for each in said]
         else:
             self._builder.mistakes += scratch.mistakes
         scratch.mistakes.clear()
 
     def _note_refused(self, layer: Layer, row: Any) -> None:
         """Have whoever asks for the client told why nobody knows it. Many rows share one text."""
-        if isinstance(row, Mapping) and _client_id(row) and (why := layer.beyond(row)) is not None:
+        if isinstance(row, Mapping) and _client_id(row) and (why := layer.of_nobody(row)) is not None:
             text = self._texts.setdefault(why, _of(layer, why))
             for iss in layer.refused_at(row, self._issuers):
                 self._builder.refuse(iss, row["client_id"], text)
@@ -295,7 +301,7 @@ class _Laying:
         client = builder.client(iss, client_id)
         if not kept or client is None or client.told_at is None:
             builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, said))))
-        self._faults += [Mistake(place_there, str(each)) for each in said]
+        self._faults += [_told(place_there, str(each)) for each in said]
 
     def _note_moved(self, key: Key, parts: _Parts) -> None:
         """Tell of a client that a list has moved to where no file lets it be reached."""
@@ -316,7 +322,7 @@ class _Laying:
             self._bounds[iss] = bounds_of(self._needs.settings, iss)
         row, left = bounded(row, self._bounds[iss], layer.authority)
         for name, why in left.items():
-            told = Mistake(layer.place(index), f"{name}: {why}")
+            told = _told(layer.place(index), f"{name}: {why}")
             self._builder.beyond.add(key, (layer.name, kind_of(name, told.text)), told)
         return row
 

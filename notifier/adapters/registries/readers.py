@@ -58,4 +58,4 @@ def _sql_reader(source: RegistrySourceSettings) -> ClientsReader:
         text = f"needs {error.name}: pip install 'notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         raise ConfigurationError([Mistake(f"registry.sources.{source.called}.sql", text)]) from None
     assert source.sql is not None
-    return SqlReader(source.sql, source.timeout)
+    return SqlReader(source.sql, source.timeout, max_answer=source.max_answer)

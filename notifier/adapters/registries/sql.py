@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.registries.remote_rows import Gathering
-from notifier.adapters.registries.sql_columns import Listing, parts, text
+from notifier.adapters.registries.sql_columns import Amount, Listing, parts, text
 from notifier.adapters.registries.sql_connection import Deadline, database_url, reading
 from notifier.adapters.registries.sql_duende import duende
 from notifier.adapters.registries.sql_query import own_query
@@ -29,12 +30,18 @@ class SqlReader:
         timeout: float,
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
+        *,
+        max_answer: int = 64 * 1024 * 1024,
     ) -> None:
-        """`timeout`: seconds for a reading. `pause` gives the process's other threads their turn."""
+        """`timeout`: seconds for a reading. `pause` gives the process's other threads their turn.
+
+        `max_answer`: characters of all rows.
+        """
         self._settings = settings
         self._timeout = timeout
         self._clock = clock
         self._pause = pause
+        self._bounds = Bounds(answer=max_answer)
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the clients; `last` itself if all are as they were. Raises SourceFault."""
@@ -49,8 +56,9 @@ class SqlReader:
         deadline, at = Deadline(self._timeout), self._clock()
         with reading(self._url(), deadline) as connection:
             gathering = Gathering(last, unique=True)
-            listing = self._listing(connection, deadline)
-            for first, part in parts(listing.result, deadline, self._pause):
+            amount = Amount(self._bounds)
+            listing = self._listing(connection, deadline, amount)
+            for first, part in parts(listing.result, deadline, amount, self._pause):
                 for number, given in enumerate(part, first):
                     try:
                         row = listing.read(given)
@@ -63,10 +71,10 @@ class SqlReader:
                     gathering.add(Mistake(f"row {number}", "has no client_id") if nameless else row)
         return gathering.answer(at)
 
-    def _listing(self, connection: sa.Connection, deadline: Deadline) -> Listing:
+    def _listing(self, connection: sa.Connection, deadline: Deadline, amount: Amount) -> Listing:
         if self._settings.query is not None:
             return own_query(connection, self._settings.query)
-        return duende(connection, self._settings, deadline, self._pause)
+        return duende(connection, self._settings, deadline, amount, self._pause)
 
     def _url(self) -> str:
         return database_url(self._settings.url, self._settings.url_file)

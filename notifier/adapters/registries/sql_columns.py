@@ -1,11 +1,15 @@
 """What stands in the columns of a database, read as the values of client metadata. Drivers differ in their types.
 
 A ValueError says what is wrong with a value, and never shows it: a wrong column could be a secret one.
+
+Whoever may write to the database writes these values. To decode 60 MiB of JSON takes ten seconds, in which no other
+thread of the process has its turn. So a value, its nesting and all values of a reading have the bounds of an answer
+over HTTP.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -14,8 +18,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from notifier.adapters.http.json_parts import NESTING, PART, Bounds, shown
 from notifier.adapters.registries.sql_connection import Deadline
 from notifier.domain.client import Algorithm
+from notifier.domain.client_rows import SourceFault
 
 FETCHED = 1000  # rows at once from PostgreSQL: each fetch is a question of its own, and is answered in C in 2 ms
 TURN = 250  # rows, 2 to 4 ms, after which the event loop of the process gets its turn
@@ -37,6 +43,23 @@ class Listing:
     """Returns a row of metadata; None if it is not to be listed. Raises ValueError."""
 
 
+class Amount:
+    """How much one reading has taken."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._characters = 0
+        self._values = 0
+
+    def add(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Count these rows. Raises SourceFault if it is too much."""
+        values = [value for row in rows for value in row if value is not None]
+        self._values += len(values)
+        self._characters += sum(len(value) for value in values if isinstance(value, str | bytes | list | dict))
+        if self._characters > self._bounds.answer or self._values > self._bounds.values:
+            raise SourceFault(f"its rows are more than {shown(self._bounds.answer)} (the source's `max_answer`)")
+
+
 def streaming(connection: sa.Connection) -> dict[str, Any]:
     """How to run a statement whose rows come in parts."""
     return {"stream_results": True, "yield_per": _at_once(connection.dialect)}
@@ -47,18 +70,20 @@ def _at_once(dialect: sa.engine.Dialect) -> int:
 
 
 def parts(
-    result: sa.CursorResult[Any], deadline: Deadline, pause: Callable[[float], None]
+    result: sa.CursorResult[Any], deadline: Deadline, amount: Amount, pause: Callable[[float], None]
 ) -> Iterator[tuple[int, Sequence[Any]]]:
     """Fetch a result in parts, with pauses: the number of a part's first row, and its rows.
 
-    Raises SourceFault if the time is over.
+    Raises SourceFault if the time is over, or it is too much.
     """
     number = 1
     for fetched in result.partitions(_at_once(result.dialect)):  # said again: SQLAlchemy 2.1 forgets it of a text
         deadline.check()
         for start in range(0, len(fetched), TURN):
             pause(PAUSE)
-            yield number + start, fetched[start : start + TURN]
+            rows = fetched[start : start + TURN]
+            amount.add(rows)
+            yield number + start, rows
         number += len(fetched)
 
 
@@ -71,6 +96,8 @@ def text(value: object) -> str | None:
     """A text; None if there is none. Blanks at its end are those of a column of fixed width."""
     if value is None:
         return None
+    if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > PART:
+        raise ValueError(_TOO_LONG)
     if type(value) is str:
         return value.rstrip(" ") or None
     if isinstance(value, bytes | bytearray | memoryview):
@@ -134,6 +161,7 @@ def mapping(value: object) -> Mapping[str, object] | None:
         return None
     if not isinstance(value, dict):
         raise ValueError(f"must be a JSON object, not {_kind(value)}")  # noqa: TRY004  likewise
+    _check_depth(value)
     return value
 
 
@@ -165,9 +193,25 @@ def _algorithms(word: str) -> str | list[str] | None:
 
 def _json(word: str) -> Any:
     try:
-        return _JSON.decode(word)
+        value = _JSON.decode(word)
     except (ValueError, RecursionError):
         raise ValueError("is not JSON") from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: object) -> None:
+    """Raise ValueError if whoever looks at the value would have to go deep."""
+    level = [value]
+    for _ in range(NESTING):
+        level = [each for one in level if isinstance(one, list | dict) for each in _within(one)]
+        if not level:
+            return
+    raise ValueError(f"is nested more than {NESTING} deep")
+
+
+def _within(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _no_constant(word: str) -> object:
@@ -175,6 +219,7 @@ def _no_constant(word: str) -> object:
 
 
 _JSON = json.JSONDecoder(parse_constant=_no_constant)
+_TOO_LONG = f"is longer than {shown(PART)}"
 
 
 def _kind(value: object) -> str:

@@ -12,6 +12,7 @@ Limits are set within the transaction, not by options of the connection: PgBounc
 against mistakes. The user should have the right to SELECT and no other.
 """
 
+import json
 import math
 import socket
 import time
@@ -24,6 +25,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from notifier.adapters.http.json_parts import PART
 from notifier.adapters.registries.sql_faults import fault_of
 from notifier.domain.client_rows import SourceFault
 from notifier.settings.sql_settings import url_mistake
@@ -118,7 +120,8 @@ def _engine(url: str, deadline: Deadline) -> sa.Engine:
         if database == "sqlite":
             parsed = _existing(parsed)
         options = _options(database, deadline.within)
-        return sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=options)
+        more = {"json_deserializer": _bounded_json} if parsed.get_backend_name() == "postgresql" else {}
+        return sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=options, **more)
     except (ImportError, sa.exc.NoSuchModuleError):
         extra = _EXTRAS.get(database, "sql")
         text = f"the driver for {scheme}:// is not installed: pip install 'notifier[{extra}]' (the image has it)"
@@ -127,6 +130,11 @@ def _engine(url: str, deadline: Deadline) -> sa.Engine:
         raise SourceFault(text) from None
     except (sa.exc.SQLAlchemyError, ValueError, TypeError):  # their texts may show the URL
         raise SourceFault("url cannot be read as the URL of a database") from None
+
+
+def _bounded_json(value: str | bytes) -> Any:
+    """Decode a value of the type JSON. One that is too long stays what it is: whoever reads the column refuses it."""
+    return value if len(value) > PART else json.loads(value)
 
 
 def _existing(url: sa.URL) -> sa.URL:

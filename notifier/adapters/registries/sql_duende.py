@@ -7,7 +7,7 @@ What the server does itself is done here: a disabled client is told nothing, and
 OpenID Connect is none. `PairWiseSubjectSalt` has no effect, as in the server.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from sqlalchemy.sql import quoted_name
 
 from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.sql_columns import (
+    Amount,
     Listing,
     algorithms,
     lower,
@@ -46,12 +47,13 @@ WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE()) ORDER
 """
 _SHOWN = 8
 
-_Properties = Mapping[object, Sequence[tuple[str, str]]]
-_Redirects = Mapping[object, Sequence[str]]
+_Properties = Mapping[object, Sequence[tuple[str, object]]]
+_Redirects = Mapping[object, Sequence[object]]
+_Taken = Callable[[sa.Select[Any]], Iterator[Sequence[Any]]]
 
 
 def duende(
-    connection: sa.Connection, settings: SqlSettings, deadline: Deadline, pause: Callable[[float], None]
+    connection: sa.Connection, settings: SqlSettings, deadline: Deadline, amount: Amount, pause: Callable[[float], None]
 ) -> Listing:
     """Find the tables and read the clients. Raises SourceFault."""
     tables, schema = settings.tables or DuendeTables(), settings.db_schema
@@ -68,10 +70,16 @@ def duende(
     if clients is None:
         raise SourceFault(finder.nothing_like(tables.clients))
     columns = finder.columns(clients, _CLIENTS, _NEEDED)
+
+    def taken(statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+        result = connection.execute(statement, execution_options=streaming(connection))
+        for _, part in parts(result, deadline, amount, pause):
+            yield from part
+
     table = beside(tables.properties, "properties")
-    properties = {} if table is None else _properties(finder, table, deadline, pause)
+    properties = {} if table is None else _properties(finder, table, taken)
     table = beside(tables.redirect_uris, "redirect_uris")
-    redirects = {} if table is None else _redirects(finder, table, deadline, pause)
+    redirects = {} if table is None else _redirects(finder, table, taken)
     statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
     result = connection.execute(statement, execution_options=streaming(connection))
     return Listing(result=result, client_id=0, read=lambda row: _client(row, properties, redirects))
@@ -93,7 +101,9 @@ def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) 
         found["frontchannel_logout_session_required"] = required is not False
         if (shown := text(name)) is not None:
             found["client_name"] = shown
-    if (uris := redirect_uris(redirects.get(key), found.get("frontchannel_logout_uri"))) is not None:
+    if (
+        uris := redirect_uris(_each("RedirectUri", redirects.get(key, ())), found.get("frontchannel_logout_uri"))
+    ) is not None:
         found["redirect_uris"] = uris
     if (algorithm := algorithms(signed_by)) is not None:
         found["id_token_signed_response_alg"] = algorithm
@@ -111,7 +121,14 @@ def _truth(column: str, value: object) -> bool | None:
         raise ValueError(f"{column} {error}") from None
 
 
-def _nested(properties: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def _each(column: str, values: Iterable[object]) -> list[str]:
+    try:
+        return [word for word in map(text, values) if word is not None]
+    except ValueError as error:
+        raise ValueError(f"{column} {error}") from None
+
+
+def _nested(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
     """`notifier:retry:base` is the member `base` of `retry`, as .NET writes it."""
     found: dict[str, Any] = {}
     for name, value in properties:
@@ -121,34 +138,29 @@ def _nested(properties: Iterable[tuple[str, str]]) -> dict[str, Any]:
             inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
         if not isinstance(inner, dict) or last in inner:
             raise ValueError(f"property {_OURS}{name} is there twice, or belongs to one that has a value itself")
-        inner[last] = scalar(value)
+        inner[last] = scalar(next(iter(_each(f"property {_OURS}{name}", [value])), ""))
     return found
 
 
-def _properties(finder: "TableFinder", table: str, deadline: Deadline, pause: Callable[[float], None]) -> _Properties:
+def _properties(finder: "TableFinder", table: str, taken: _Taken) -> _Properties:
     """The properties for us, by the key of their client."""
     columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
     owner, key, value = (columns[column] for column in _PROPERTIES)
     statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_OURS}%")).order_by(owner, key)
-    found: dict[object, list[tuple[str, str]]] = {}
-    result = finder.connection.execute(statement, execution_options=streaming(finder.connection))
-    for _, part in parts(result, deadline, pause):
-        for client, word, content in part:
-            found.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), text(content) or ""))
+    found: dict[object, list[tuple[str, object]]] = {}
+    for client, word, content in taken(statement):
+        found.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), content))
     return found
 
 
-def _redirects(finder: "TableFinder", table: str, deadline: Deadline, pause: Callable[[float], None]) -> _Redirects:
+def _redirects(finder: "TableFinder", table: str, taken: _Taken) -> _Redirects:
     """The redirect URIs, by the key of their client. Where a user comes back after a sign-out is another table."""
     columns = finder.columns(table, _REDIRECTS, _REDIRECTS)
     owner, uri = (columns[column] for column in _REDIRECTS)
     statement = sa.select(owner, uri).order_by(owner, uri)
-    found: dict[object, list[str]] = {}
-    result = finder.connection.execute(statement, execution_options=streaming(finder.connection))
-    for _, part in parts(result, deadline, pause):
-        for client, content in part:
-            if (word := text(content)) is not None:
-                found.setdefault(client, []).append(word)
+    found: dict[object, list[object]] = {}
+    for client, content in taken(statement):
+        found.setdefault(client, []).append(content)
     return found
 
 

@@ -15,7 +15,9 @@ from notifier.adapters.http.json_parts import Bounds
 from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client_rows import AnswerFault, SourceFault
 from notifier.settings.policies import TlsSettings
+from notifier.settings.registry_settings import RegistrySourceSettings
 
+MAX_ANSWER = "the source's `max_answer`"
 _KEPT = 8  # connections, more than any source asks at a time
 
 
@@ -66,6 +68,11 @@ async def web(tls: TlsSettings | None, within: float, bounds: Bounds, read: Read
     finally:
         await client.close()
         await contexts.close()
+
+
+def bounds_of(source: RegistrySourceSettings) -> Bounds:
+    """How much an answer of the source may hold."""
+    return Bounds(answer=source.max_answer, setting=MAX_ANSWER)
 
 
 def place_of(url: str) -> str:

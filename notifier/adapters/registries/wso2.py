@@ -19,13 +19,13 @@ from math import ceil
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-from notifier.adapters.http.json_parts import Bounds, OutOfBounds
+from notifier.adapters.http.json_parts import OutOfBounds
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.secret_file import read_secret
 from notifier.adapters.registries.shifting_pages import ShiftingPages
-from notifier.adapters.registries.web import Web, web
+from notifier.adapters.registries.web import Web, bounds_of, web
 from notifier.domain.client_rows import AnswerFault, Row, SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen
@@ -68,7 +68,7 @@ class Wso2Reader:
             raise ValueError("not a source of the kind wso2")
         self._settings = source.wso2
         self._timeout = source.timeout
-        self._bounds = Bounds(answer=source.max_answer)
+        self._bounds = bounds_of(source)
         self._clock = clock
         self._ticks = ticks
         self._learnt: dict[str, _Learnt] = {}

@@ -158,6 +158,10 @@ class KeyRing:
         for iss, of_issuer in self._all.items():
             yield from ((iss, key) for key in of_issuer if isinstance(key, KeyElsewhere))
 
+    def pace(self, iss: str) -> float:
+        """How many signatures a second the slowest of the issuer's keys makes that are in places of their own."""
+        return min((key.placed.pace for each, key in self.elsewhere() if each == iss), default=float("inf"))
+
     def doubles(self) -> tuple[DoubleKey, ...]:
         """Return the keys whose `kid` another key has, as far as their places have told it."""
         return tuple(self._doubles)

@@ -81,6 +81,11 @@ class PlacedKey:
         self.news: Callable[[], None] = lambda: None
         """Called when it ceases to be well, and when it is to be looked at."""
 
+    @property
+    def pace(self) -> float:
+        """How many signatures it makes a second, as far as is known."""
+        return self._circuit.pace
+
     def due(self, now: float) -> float:
         """Seconds until it is to be looked at."""
         return max(0.0, (self._circuit.until if self.fault is not None else self._next_look) - now)

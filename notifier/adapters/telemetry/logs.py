@@ -197,7 +197,7 @@ class LogObserver:
                     else {}
                 )
                 if fact.hint:
-                    more["hint"] = clip(fact.hint)
+                    more["hint"] = clip(fact.hint, WITH_WAY_OUT)
                 write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
             case EventTaken():
                 write = self._log.debug if _is_detail(fact) else self._log.warning

@@ -25,7 +25,7 @@ from notifier.adapters.telemetry.families import WaitingMessages, gauge, labelle
 from notifier.adapters.telemetry.front_channel_counts import FrontChannelCounts
 from notifier.adapters.telemetry.signature_counts import SignatureCounts
 from notifier.adapters.telemetry.upstream_record import UpstreamRecord
-from notifier.domain.message import Depth, QueueStatus, Unsettled
+from notifier.domain.message import Depth, PolicyKey, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped, Unheard
 from notifier.domain.registry import Registry
@@ -245,6 +245,10 @@ class Metrics:
             missing[each.binding.source] += bool(each.problem)
         text = "Exchanges of others to which the source's queue is not bound."
         yield labelled(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
+        text = "1 while a policy of the broker changes this on our queues."
+        overridden = {each.key for each in status.overrides}
+        series = {str(key): key in overridden for key in PolicyKey}
+        yield labelled(GaugeMetricFamily, "queue_policy_overrides", text, ("key",), series)
         left_out = sum(map(len, self._registry().faults.values()))
         yield gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
         text = "What registry sources said of clients, may not say, and was left away."

@@ -41,7 +41,7 @@ from notifier.domain.trace_context import parts
 from notifier.pipeline.facts import Attempted, EventTaken, Fact
 from notifier.pipeline.ports import Encrypter, Request, Signer, Transport
 
-CLOSE_WITHIN = 5.0  # seconds that the collector has to take the last spans
+CLOSE_WITHIN = 2.0  # seconds that the collector has to take the last spans
 REMEMBERED = 10_000  # events whose span was written: the parts of a large event share one span
 NS = 1_000_000_000
 MINT, ENCRYPT = "mint", "encrypt"

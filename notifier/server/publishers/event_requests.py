@@ -12,10 +12,13 @@ means that more may follow. The event is durable in both cases. If too many requ
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
+import structlog
 from aiohttp import web
 from cryptography.fernet import MultiFernet
 
@@ -26,7 +29,7 @@ from notifier.domain.message import Lane, Message
 from notifier.domain.nearest import near_issuer
 from notifier.domain.outcome import DeadReason
 from notifier.domain.plan import may_speak
-from notifier.domain.printable import json_text
+from notifier.domain.printable import excerpt, json_text
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
@@ -47,6 +50,7 @@ from notifier.server.publishers.taking import (
 
 LARGE = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 of them may come at once
 LARGE_AT_A_TIME = 8
+_TOLD_EVERY = 60.0  # seconds between two log lines that say the same of a publisher
 
 _WAIT: Mapping[str, object] = {
     "type": "string",
@@ -113,6 +117,7 @@ class EventRequests:
         self._authorization = Authorization(sources.tokens)
         self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._opening = asyncio.Lock()
+        self._told: dict[tuple[str | None, str], float] = {}
 
     async def take(self, request: web.Request, prepare: Prepare = _nothing_more) -> web.Response:
         """Take one event. Raises Refusal."""
@@ -181,7 +186,8 @@ class EventRequests:
 
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
         if not concerns(token, event.iss):
-            raise Refusal(problem(403, "The token may not speak for this issuer"))
+            way = "if it may, add the issuer to issuers of the token in api.tokens_file"
+            self._refuse(event, "The token may not speak for this issuer", way)
         issuer = self._sources.registry().issuers.get(event.iss)
         if issuer is None:
             hint = near_issuer(event.iss, self._sources.registry())
@@ -193,8 +199,18 @@ class EventRequests:
         if objection is None:
             return
         if objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED:
-            raise Refusal(problem(403, "This publisher may not speak for this issuer"))
+            way = "if it may, name it in issuers.<iss>.publishers"
+            self._refuse(event, "This publisher may not speak for this issuer", way)
         raise Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection.text)]))
+
+    def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
+        """Answer 403. The log says who, once a minute: few publishers show the answer to anybody."""
+        now = time.monotonic()
+        if now - self._told.get((event.publisher, title), float("-inf")) >= _TOLD_EVERY:
+            self._told[event.publisher, title] = now
+            log = structlog.get_logger()
+            log.warning("publisher_refused", publisher=event.publisher, iss=excerpt(event.iss), reason=title, hint=hint)
+        raise Refusal(problem(403, title))
 
 
 def _asked_to_wait(request: web.Request) -> float | None:

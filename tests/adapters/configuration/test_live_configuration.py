@@ -19,8 +19,6 @@ from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.issuer_document import UnreadDocument
 from tests.adapters.signers.key_folder import ISS, pem
 
-PUBLIC = {"listen": "0.0.0.0:0", "tokens_file": "tokens.yaml"}
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -43,29 +41,6 @@ def live(folder: Path, **sections: Any) -> LiveConfiguration:
     """What runs with these sections."""
     path = write(folder, **sections)
     return LiveConfiguration(path, {}, load(path, {}))
-
-
-@pytest.mark.parametrize("api", [{}, {"api": {"listen": "127.0.0.1:0"}}], ids=["no api", "no tokens_file"])
-def test_tokens_are_asked_for_until_the_restart(folder: Path, api: dict[str, Any]) -> None:
-    """The listener stands where it stood, so what guarded it does too, although the rest is taken."""
-    running = live(folder, api=PUBLIC)
-    before = running.tokens()
-    write(folder, **api, delivery={"timeout": "3s"})
-    for _ in range(2):
-        assert running.reload(asked=True)
-        assert running.now.settings.delivery.timeout == 3.0
-        assert running.tokens() == before
-    assert before
-
-
-def test_other_tokens_serve_at_once(folder: Path) -> None:
-    """A token that is removed from the file can no longer be used."""
-    running = live(folder, api=PUBLIC)
-    (folder / "tokens.yaml").write_text("- {name: other, token: horse-battery, scopes: [publish]}\n")
-    assert running.reload(asked=False)
-    tokens = running.tokens()
-    assert tokens is not None
-    assert [token.name for token in tokens] == ["other"]
 
 
 def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 """Where outcomes go: the exchange of RabbitMQ, or a table beside the embedded queue's messages."""
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -162,9 +161,3 @@ async def test_a_closed_queue_takes_none(queue: SqliteQueue) -> None:
     await queue.close()
     with pytest.raises(QueueUnavailable):
         await SqliteFeedTarget(queue.keep_notices).send([told(1)])
-
-
-def test_the_fates_are_told_as_json_that_anybody_reads() -> None:
-    """Half of a surrogate pair, which no UTF-8 has, is replaced."""
-    odd = ClientNotice(id="a", at=0.0, state=ClientChange.FAILING, iss=ISS, client_id="\ud800")
-    assert json.loads(dump_feed_event(odd, "/x"))["data"]["client_id"] == "?"

@@ -12,7 +12,7 @@ from notifier.adapters.http import HttpTransport
 from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection
 from tests import behaviours as do
-from tests.adapters.http.http_requests import LOOPBACK, PLENTY, SIGNATURE, WRITTEN, broken, opened, request
+from tests.adapters.http.http_requests import LOOPBACK, PLENTY, SIGNATURE, broken, opened, request
 from tests.certificates import authority
 from tests.receivers import deaf_port, scripted
 
@@ -40,30 +40,6 @@ async def test_without_a_whole_answer_the_attempt_is_ambiguous(
         wire = await transport.post(request(receiver.url))
         await receiver.until(lambda receiver: receiver.open == 0)
     assert broken(wire) == (Reason.DISCONNECTED, True)
-
-
-async def test_without_an_answer_in_time_the_attempt_is_ambiguous(transport: HttpTransport) -> None:
-    """The deadline covers headers and body. All at once: the test takes as long as one."""
-    ways = {
-        "hangs": do.hang(),
-        "never reads": do.hang(reads=False),
-        "drips headers": do.drip_headers(),
-        "drips a body": do.drip_body(),
-        "stops in the body": do.raw(FINE + b"Content-Length: 10\r\n\r\nhalf"),
-    }
-    loop = asyncio.get_running_loop()
-
-    async def meet(behaviour: do.Behaviour) -> tuple[tuple[Reason, bool], bool]:
-        """Reason and ambiguity, and whether it ended early."""
-        async with scripted(behaviour) as receiver:
-            begun = loop.time()
-            wire = await transport.post(request(receiver.url, within=WRITTEN))
-            early = loop.time() - begun < WRITTEN - 0.01
-            await receiver.until(lambda receiver: receiver.open == 0)
-        return broken(wire), early
-
-    met = await asyncio.gather(*map(meet, ways.values()))
-    assert dict(zip(ways, met, strict=True)) == dict.fromkeys(ways, ((Reason.TIMEOUT, True), False))
 
 
 async def test_a_refused_connection_is_not_ambiguous(transport: HttpTransport) -> None:
@@ -183,15 +159,6 @@ async def test_policies_do_not_share_connections(transport: HttpTransport) -> No
         denied = await transport.post(request(receiver.url, egress=strict))
     assert receiver.connections == 2
     assert broken(denied) == (Reason.EGRESS_DENIED, False)
-
-
-async def test_many_requests_at_once(transport: HttpTransport) -> None:
-    """Each gets its own answer."""
-    async with scripted() as receiver:
-        wires = await asyncio.gather(*(transport.post(request(f"{receiver.url}?n={number}")) for number in range(50)))
-        assert wires == [Answer(status=200)] * 50
-        assert len(receiver.requests) == 50
-    assert {received.target.rpartition("=")[2] for received in receiver.requests} == {str(n) for n in range(50)}
 
 
 async def test_those_that_hang_keep_nobody_waiting(transport: HttpTransport) -> None:

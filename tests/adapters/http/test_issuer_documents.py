@@ -1,6 +1,5 @@
 """Reading what an issuer publishes, from real sockets: bounded in size and time, over https, and without redirects."""
 
-import gzip
 import json
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,7 +15,6 @@ from tests.receivers import scripted
 
 OPEN = issuer_egress(EgressPolicy(allow_http=True))
 SYSTEM = TlsFiles()
-BOMB = gzip.compress(b" " * 2 * BODY_LIMIT)
 
 
 async def read(
@@ -57,16 +55,8 @@ async def test_a_large_document_is_read_whole() -> None:
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        (raw(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n"), "redirect"),
         (raw(b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n"), "answered 503"),
         (ok(b"<html>"), "not JSON"),
-        (ok(b"[" * 30_000), "not JSON"),
-        (ok(b""), "not JSON"),
-        (ok(b'{"keys": [' + b"[]," * 150_000 + b"[]]}"), "more than 32768 values"),
-        (
-            raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(BOMB), BOMB)),
-            "larger",
-        ),
         (ok(json.dumps("x" * BODY_LIMIT).encode()), "larger than"),
         (raw(b"nonsense\r\n\r\n"), ""),
     ],

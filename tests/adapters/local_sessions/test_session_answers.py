@@ -1,6 +1,5 @@
 """Whose sessions a database or an endpoint says are meant, and what it is told of an answer that is wrong."""
 
-import gzip
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,6 @@ async def test_the_endpoint_is_asked_with_json_and_answers_with_sessions() -> No
         return answers.pop()
 
     one = {"sub": "alice", "sid": "l1", "clients": ["shop"]}
-    bomb = gzip.compress(b"[" + b"[]," * (100 * 1024 * 1024 // 3) + b"[]]", 1)
     async with LoopbackServer(serve) as server:
         endpoint = SessionEndpoint(SessionsHttpSettings(url=f"{server.base}/sessions?key=secret"))
         for content, expected in (
@@ -165,8 +163,6 @@ async def test_the_endpoint_is_asked_with_json_and_answers_with_sessions() -> No
             (web.json_response([{**one, "clients": [7]}]), "session 1 has clients"),
             (web.Response(text="no"), "not JSON"),
             (web.json_response([{"sub": "x" * 1000}] * 1100), "larger than 1 MiB"),
-            (web.Response(body=bomb, headers={"Content-Encoding": "gzip"}), "larger than 1 MiB"),
-            (web.Response(body=bomb, headers={"Content-Encoding": "gzip"}, status=500), "answered 500"),
         ):  # fmt: skip
             answers.append(answer)
             with pytest.raises(SourceFault, match=said) as fault:

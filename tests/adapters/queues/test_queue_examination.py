@@ -5,27 +5,11 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from notifier.adapters.queues.rabbitmq.administration import declare_topology, survey_topology
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
-from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.domain.errors import QueueError
-from tests.rabbit_options import BUCKETS, rabbit_options
-
-
-async def test_a_broker_that_is_well(amqp_url: str, bare_prefix: str) -> None:
-    """First everything is missing, and stays so; then everything stands, and nothing is left behind."""
-    options = rabbit_options(amqp_url, bare_prefix)
-    state = await examine_broker(options)
-    assert len(state.missing) == 24 + BUCKETS
-    assert (state.may_configure, state.may_write, state.may_read, state.blocked) == (True, True, True, False)
-    assert state.version[0] in "34"
-    assert all(each.missing for each in await survey_topology(options))
-    await declare_topology(options, Settling(seconds=0))
-    state = await examine_broker(options)
-    assert (state.missing, state.different) == ((), ())
-    assert all(not each.ready for each in await survey_topology(options))
+from tests.rabbit_options import rabbit_options
 
 
 async def test_one_that_refuses_or_is_away(amqp_url: str) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from cryptography.fernet import Fernet
 
 from tests.adapters.registries.keycloak_realm import shop_user
 from tests.keycloak_server import Keycloak
@@ -54,9 +53,7 @@ async def company_site(
     await asyncio.to_thread(keycloak.admin, "POST", f"/{REALM}/users", shop_user("alice", password))
     async with LoopbackServer(sessions) as server:
         site = Site(folder, f"sqlite:{folder}/q.db")
-        (folder / "web.keys").write_bytes(Fernet.generate_key())
-        (folder / "web.keys").chmod(0o600)
-        site.config["web"] = {"listen": f"127.0.0.1:{port}", "keys_file": "web.keys"}
+        site.serve_web(port)
         company = {"issuer": f"{keycloak.url}/realms/{REALM}", "client_id": ["login", "by-user"], "iss": ISSUER}
         site.config["upstreams"] = {"company": {**company, "resolve": {"http": {"url": f"{server.base}/sessions"}}}}
         site.write_clients([client("shop", clients.url("shop"))])

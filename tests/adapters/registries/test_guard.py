@@ -1,7 +1,6 @@
 """The guard of a registry source: an answer is taken client by client, and only losses may be held back."""
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,6 @@ from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.configuration.loading import load
 from notifier.adapters.registries.answers import DAY, Cache
 from notifier.domain.client_rows import SourceAnswer, Taken
-from notifier.domain.registry import Registry
 from tests.adapters.signers.key_folder import ISS, pem
 
 
@@ -143,20 +141,6 @@ def test_many_moves_and_many_new_clients_are_told(tmp_path: Path) -> None:
     assert moved.startswith("beside 12 clients that were told, 12 have another address: 'c0', 'c1'")
     assert "; 7 are new: 'x2', 'x3'" in moved
     assert source.says(EVIL, *NAMES, *(f"x{nth}" for nth in range(9))).sudden is None
-
-
-def test_a_source_that_is_dropped_has_no_clients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """None is held back; the log says who did it. What comes next is its first answer."""
-    source = Source(tmp_path)
-    source.says(EVIL, *NAMES)
-    source.live.take_answer("own", None, accepted_by="alice")
-    assert source.told == {}
-    assert not source.live.now.layers[0].read
-    assert source.live.registry().grace == math.inf  # nobody is given up that it may have
-    told = capsys.readouterr()
-    assert "registry_loss_accepted" in told.out + told.err
-    assert source.says(GOOD, *NAMES) == Taken(answer=source.live.answers.held(source.settings.sources[0]))
-    assert source.live.registry().grace == Registry().grace
 
 
 def test_a_client_is_no_new_one_because_its_row_names_its_issuer(tmp_path: Path) -> None:

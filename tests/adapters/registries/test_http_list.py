@@ -12,8 +12,10 @@ from tests.adapters.registries.list_server import page, reader, serving
 
 HOOK = "https://shop.example.com/hook"
 SHOP = {"client_id": "shop", "backchannel_logout_uri": HOOK}
-RFC_7591 = {
+RFC_7591: dict[str, Any] = {
     **SHOP,
+    "frontchannel_logout_uri": None,
+    "subject_type": "",
     "client_secret": "hunter2",
     "client_id_issued_at": 2893256800,
     "registration_access_token": "hunter2",

@@ -111,28 +111,3 @@ async def test_metadata_holds_our_settings_and_perhaps_the_address(client: dict[
     row = dict(answer.rows[0])
     assert row.pop("notifier", None) == expected
     assert row == {"client_id": "a", "backchannel_logout_uri": HOOK}
-
-
-async def test_an_address_that_is_none_is_a_fault_of_that_client() -> None:
-    """Hydra takes anything. The other clients are read."""
-    wrong = {"fragment": f"{HOOK}#x", "relative": "/hook", "script": "javascript:1", "number": 1}
-    clients: list[Any] = [{"client_id": name, "backchannel_logout_uri": uri} for name, uri in wrong.items()]
-    clients += [{"client_id": "typed", "metadata": {"notifier": "3s"}}, {"client_id": "good", "jwks": {}}]
-
-    async def some(_: web.Request) -> web.StreamResponse:
-        return page(clients)
-
-    async with serving(some) as url:
-        answer = await reader("hydra", admin_url=url).read(None)
-    assert [fault.path for fault in answer.faults] == [*wrong, "typed"]
-    assert answer.rows == ({"client_id": "good"},)
-
-
-async def test_no_client_is_an_answer_too() -> None:
-    """A new Hydra has none."""
-
-    async def none(_: web.Request) -> web.StreamResponse:
-        return page([])
-
-    async with serving(none) as url:
-        assert (await reader("hydra", admin_url=url).read(None)).rows == ()

@@ -93,6 +93,22 @@ def test_http_hides_no_other_mistake(tmp_path: Path) -> None:
     assert "registry.sources[1]: needs an issuer" in told(in_clear, {"hydra": HYDRA})
 
 
+def test_what_would_get_a_secret_in_clear_is_not_asked(tmp_path: Path) -> None:
+    """Neither by `check` nor by a worker's reload: the mistake is told, and the others are asked all the same."""
+    (tmp_path / "key.pem").write_text("a secret")
+    sources = [
+        {"name": "clear", "issuer": ONE, "keycloak": {**KEYCLOAK, "url": "http://kc:8080"}},
+        {"name": "own", "issuer": ONE, "http": {"url": "http://list/", "headers": {"A": "b"}}},
+        {"name": "safe", "issuer": ONE, "keycloak": {**KEYCLOAK, "url": "https://kc:8080"}},
+    ]
+    path = tmp_path / "n.yaml"
+    path.write_text(json.dumps({"issuers": {ONE: {"keys": [{"file": "key.pem"}]}}, "registry": {"sources": sources}}))
+    asked: list[str] = []
+    with pytest.raises(ConfigurationError):
+        load(path, {}, answer_of=lambda source, _folder: asked.append(source.called))
+    assert asked == ["safe"]
+
+
 def test_a_question_for_sessions_takes_no_secret_over_http(tmp_path: Path) -> None:
     """It is the same rule, at `resolve.http`."""
 

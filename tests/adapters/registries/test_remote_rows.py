@@ -12,28 +12,6 @@ from notifier.domain.errors import Mistake
 HOOK = "https://shop.example.com/hook"
 
 
-def test_only_what_concerns_a_logout_is_kept() -> None:
-    """Secrets, null, empty text and other metadata are dropped."""
-    raw: dict[str, Any] = {
-        "client_id": "shop",
-        "backchannel_logout_uri": HOOK,
-        "frontchannel_logout_uri": None,
-        "subject_type": "",
-        "aliases": ["6f0c"],
-        "notifier": {"timeout": "3s"},
-        "client_secret": "hunter2",
-        "registration_access_token": "hunter2",
-        "jwks": {"keys": []},
-        "post_logout_redirect_uris": ["https://shop.example.com/"],
-    }
-    assert clean(raw, "[0]") == {
-        "client_id": "shop",
-        "backchannel_logout_uri": HOOK,
-        "aliases": ["6f0c"],
-        "notifier": {"timeout": "3s"},
-    }
-
-
 @pytest.mark.parametrize(
     ("raw", "fault"),
     [

@@ -149,6 +149,20 @@ def test_a_query_may_have_the_database_own_types(server: DatabaseServer) -> None
     ]
 
 
+def test_a_value_is_bounded_in_whatever_type_it_comes(server: DatabaseServer) -> None:
+    """PostgreSQL's driver decodes JSON itself: one that is too long stays undecoded, and costs its client alone."""
+    long = "repeat('1,', 200000)"
+    many = {
+        "postgresql": f"""SELECT 'a' AS client_id, ('{{"retry_statuses": [' || {long} || '1]}}')::jsonb AS notifier
+            UNION ALL SELECT 'b', '{{"timeout": "3s"}}'::jsonb""",
+        "mysql": f"""SELECT 'a' AS client_id, CONCAT('{{"retry_statuses": [', {long}, '1]}}') AS notifier
+            UNION ALL SELECT 'b', '{{"timeout": "3s"}}'""",
+    }
+    answer = read(server.url, query=many["postgresql" if server.scheme == "postgresql" else "mysql"])
+    assert answer.rows == ({"client_id": "b", "notifier": {"timeout": "3s"}},)
+    assert [(each.path, each.text) for each in answer.faults] == [("a", "notifier is longer than 256 KiB")]
+
+
 def test_a_query_cannot_write(tables: DatabaseServer) -> None:
     """Not even for a user who may."""
     tables.run("CREATE TABLE t (client_id varchar(20))", "INSERT INTO t VALUES ('a')")

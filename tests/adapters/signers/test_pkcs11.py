@@ -14,8 +14,6 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
-from notifier.adapters.signers.pkcs11_session import KeyName, TokenAddress
-from notifier.adapters.signers.pkcs11_token import Pkcs11Token
 from notifier.adapters.signers.placed_key import PlacedKey
 from notifier.adapters.signers.places import Places
 from notifier.domain.client import Algorithm
@@ -24,7 +22,7 @@ from notifier.domain.signature import SignatureResult
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from tests.adapters.signers.key_folder import ISS, NOW
 from tests.adapters.signers.test_keys import claims
-from tests.softhsm import MODULE, PIN, TOKEN, FaultyModule, SoftHsm
+from tests.softhsm import PIN, TOKEN, FaultyModule, SoftHsm
 from tests.verifier import verify
 
 CURVES = {"ec384": Algorithm.ES384, "ec521": Algorithm.ES512, "ED25519": Algorithm.EDDSA}
@@ -272,16 +270,3 @@ async def test_two_keys_of_one_label_need_an_id(hsm: SoftHsm) -> None:
         assert ambiguous.fault is not None
         assert ambiguous.fault.text == "has 2 such private keys; name one by its label and its id"
         assert named.fault is None
-
-
-@pytest.mark.full
-async def test_a_mechanism_that_the_token_lacks_is_named(hsm: SoftHsm) -> None:
-    """It is known from the token's list, before anybody asks for a signature."""
-    token = Pkcs11Token(TokenAddress(module=MODULE, token=TOKEN, pin_file=hsm.pin_file), 1)
-    token.join()
-    try:
-        _, mechanisms = await token.find(KeyName(label="rsa", id=None))
-        assert {"SHA256_RSA_PKCS", "SHA256_RSA_PKCS_PSS", "ECDSA"} <= mechanisms
-        assert "ECDSA_SHA256" not in mechanisms
-    finally:
-        await token.leave()

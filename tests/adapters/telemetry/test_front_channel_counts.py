@@ -68,15 +68,3 @@ async def test_each_report_counts_once_where_it_belongs() -> None:
         ("clients_total", ISS, "mail", "unknown"): 1,
         ("clients_total", ISS, "mail", "unreachable"): 1,
     }
-
-
-async def test_clients_share_names_as_all_their_series_do_and_follow_a_reload() -> None:
-    """Only the first have their own; one that left the registry is forgotten; a strange name breaks nothing."""
-    known = [registry("shop\ud800", "mail", "chat", "news")]
-    subject = Metrics(lambda: known[0], version="1", max_clients=2)
-    subject.front_channel.page_shown(ISS, ["shop\ud800", "mail", "chat", "news"])
-    names = {labels[2] for labels in await scrape(subject) if labels[0] == "clients_total"}
-    assert names == {"shop�", "mail", "_other"}
-    known[0] = registry("mail", "chat")
-    names = {labels[2] for labels in await scrape(subject) if labels[0] == "clients_total"}
-    assert names == {"mail", "_other"}

@@ -154,6 +154,8 @@ def test_a_long_reason_keeps_its_way_out() -> None:
         Deferred(**who, cause=Cause.ORIGIN, due=1.0, text=text, first=True),
     ):
         assert line["error"] == text
+    [line] = lines_of(Deferred(**who, cause=Cause.UNKNOWN, due=1.0, text="no such client", hint=text, first=True))
+    assert line["hint"] == text
 
 
 def test_a_fault_of_ours_is_told_by_kind_and_place() -> None:
@@ -262,14 +264,6 @@ def test_the_client_s_text_is_short_and_printable() -> None:
     assert line["error"].isprintable()
     assert len(line["error"]) == 200
     assert clip("tab\there") == "tab·here"
-
-
-def test_console_lines_cannot_be_forged() -> None:
-    """A newline in an event id makes no second line on a terminal."""
-    stream = captured("info", "console")
-    fact = Buried(iss=ISS, client_id="shop\nfake", event_id="e\r\nfake", reason=DeadReason.REFUSED, text="a\nb")
-    LogObserver(hashing=SubjectHash(KEY)).observe(fact)
-    assert stream.getvalue().count("\n") == 1
 
 
 def test_libraries_come_the_same_way_from_warnings_on() -> None:

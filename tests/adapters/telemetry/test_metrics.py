@@ -317,16 +317,6 @@ async def test_openmetrics_bears_an_example_in_each_bucket_that_has_one() -> Non
     assert "j-1" not in (await subject.render()).decode(), "the text format knows no exemplars"
 
 
-async def test_no_sub_and_no_sid_reach_the_page() -> None:
-    """Metrics are outside the trust boundary."""
-    subject = metrics(registry("shop"))
-    subject.observe(attempt("shop", Failed(reason=Reason.TIMEOUT, text="no session raw-sid-88 of raw-sub-77")))
-    subject.observe(LogoutDelivered(delivery=delivery("shop"), propagation=1.0))
-    page = await subject.render()
-    assert b"raw-sub" not in page
-    assert b"raw-sid" not in page
-
-
 async def test_a_scrape_of_10000_labels_comes_in_small_pieces() -> None:
     """49 MB, of which no piece is a tenth, so that the loop gets its turn between them, however many clients there are.
 

@@ -26,15 +26,13 @@ from tests.conftest import declare_at_once
 from tests.databases import DatabaseServer
 from tests.keycloak_browser import KeycloakBrowser
 from tests.keycloak_installation import keycloak_version
-from tests.keycloak_server import Keycloak, KeycloakServer
+from tests.keycloak_server import Keycloak
 from tests.keycloak_shared import PLUGGED, PREFIX, SharedKeycloak
-from tests.publishers.keycloak.debugger import debugged
 from tests.publishers.keycloak.plugged import behind, new_database, plugged_in, proxy_to
 from tests.publishers.keycloak.plugin_settings import key_component, plugin_settings
 from tests.publishers.keycloak.shop_realm import CALLBACK, PASSWORD, realm, user
 from tests.publishers.tap import Tap, tap
 from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import free_ports
 from tests.system.clients import Clients
 from tests.system.site import Site
 from tests.system.tcp_proxy import TcpProxy
@@ -82,7 +80,6 @@ class Ground:
         self.jwks: dict[str, Any] = {}
         self.endings: list[Any] = []
         self.amqp_url = ""
-        self.debug_port = 0
         self.expiring: asyncio.Task[Sequence[Any]]
         self.kids: set[str] = set()
         self.tap: Tap
@@ -137,28 +134,6 @@ class Ground:
         changed = "UPDATE offline_user_session SET last_session_refresh = last_session_refresh - :long"
         await self.sql(f"{changed} WHERE user_session_id = :sid", long=LONG_AGO, sid=sid)
 
-    async def lives(self, sid: str) -> bool:
-        """Whether the session is in the table."""
-        found = "SELECT 1 FROM offline_user_session WHERE user_session_id = :sid AND offline_flag = '0'"
-        return bool(await self.sql(found, sid=sid))
-
-    def files(self, ending: str) -> int:
-        """How many of this ending wait in the outbox."""
-        return len([*self.outbox.glob(f"*/*{ending}")])
-
-    def kill(self) -> None:
-        """By SIGKILL."""
-        assert isinstance(self.keycloak, KeycloakServer), "it is the Keycloak of the whole run"
-        self.keycloak.kill()
-
-    async def restart(self) -> None:
-        """Kill Keycloak and start it again."""
-        assert isinstance(self.keycloak, KeycloakServer), "it is the Keycloak of the whole run"
-        await asyncio.to_thread(self.keycloak.kill)
-        await self.proxy.accept()
-        await asyncio.to_thread(self.keycloak.start)
-        await asyncio.to_thread(self.keycloak.wait)
-
     async def close(self) -> None:
         """Close the browsers."""
         await self._browsers.aclose()
@@ -176,14 +151,12 @@ async def ground(
         proxy = await stack.enter_async_context(proxy_to(amqp_url))
         settings = plugin_settings(behind(proxy, amqp_url), prefix, folder, include_client_metadata=str(inline).lower())
         database = await asyncio.to_thread(new_database, postgresql)
-        [debug_port] = free_ports(1)
-        java = {"JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 {debugged(debug_port)}"}
+        java = {"JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1"}
         keycloak = await asyncio.to_thread(plugged_in, version, folder, database, settings, java)
         stack.callback(keycloak.kill)
         await asyncio.to_thread(keycloak.start)
         await asyncio.to_thread(keycloak.wait)
         made = Ground(version, keycloak, database.url, proxy)
-        made.debug_port = debug_port
         yield await stack.enter_async_context(_around(made, folder, amqp_url, prefix, inline=inline))
 
 

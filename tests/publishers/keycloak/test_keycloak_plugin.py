@@ -14,20 +14,13 @@ from tests.databases import DatabaseServer
 from tests.keycloak_installation import NEWEST
 from tests.publishers.keycloak.account import hold, nothing_else
 from tests.publishers.keycloak.conftest import had
-from tests.publishers.keycloak.debugger import stop_in
-from tests.publishers.keycloak.ground import SHOP, Ground, ground
+from tests.publishers.keycloak.ground import Ground, ground
 from tests.publishers.keycloak.plugged import metric
 from tests.publishers.keycloak.shop_realm import GOODBYE
 from tests.publishers.keycloak.ways import WAYS, Ending, sessions_expire
-from tests.system.tcp_proxy import Ending as Cut
 from tests.system.waiting import until
 
 OLDEST = "26.4.5"
-MOMENTS = {
-    "written, not committed": ("outbox.Slip.written", False),
-    "committed, not renamed": ("Endings.afterCompletion", True),
-}
-"""The method that comes next, and whether the session is gone from the table by then."""
 pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 
@@ -66,52 +59,6 @@ async def test_expired_sessions_are_told(running: Ground) -> None:
     await hold(running, await running.expiring)
 
 
-async def test_events_outlive_keycloak(running: Ground) -> None:
-    """It is killed with events in its outbox. They come after its restart."""
-    visits = [await running.sign_in("web", "app") for _ in range(3)]
-    running.proxy.refuse()
-    running.proxy.end(Cut.RESET)
-    for visit in visits:
-        await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
-    await running.restart()
-    await hold(running, [Ending(visit=visit, clients=("web", "app")) for visit in visits])
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-async def test_killed_at_a_set_moment(moment: str, running: Ground) -> None:
-    """The file says that the session may live. It is gone: the event is told; or lives: it is dropped."""
-    await running.expiring  # its endings would come to the same methods
-    method, ended = MOMENTS[moment]
-    visit = await running.sign_in("web", "app")
-    async with stop_in(running.debug_port, f"dev.notifier.keycloak.{method}") as stop:
-        ending = asyncio.create_task(running.admin("DELETE", f"/{SHOP}/sessions/{visit.sid}"))
-        await stop.reached()
-        assert (running.files(".pending"), running.files(".json")) == (1, 0)
-        assert await running.lives(visit.sid) is not ended
-        running.kill()
-    await asyncio.gather(ending, return_exceptions=True)
-    await running.restart()
-    await until(lambda: asyncio.to_thread(running.files, ".pending"), lambda files: files == 0)
-    if not ended:  # an event of the ending that did not come would have come before this one's
-        await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
-    await hold(running, [Ending(visit=visit, clients=("web", "app"))])
-
-
-async def test_an_outbox_that_takes_nothing_breaks_no_sign_out(running: Ground) -> None:
-    """Its folder is gone, and a file is in its place. The event comes from memory, and the log says what to do."""
-    visit = await running.sign_in("web", "pair")
-    away = running.outbox.with_name("outbox-away")
-    running.outbox.rename(away)
-    running.outbox.write_text("in the way")
-    try:
-        await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
-        await hold(running, [Ending(visit=visit, clients=("web", "pair"))])
-    finally:
-        running.outbox.unlink()
-        away.rename(running.outbox)
-    assert "ERROR" in running.keycloak.log.read_text()
-
-
 async def test_the_end_of_a_realm(running: Ground) -> None:
     """Its clients are told, too."""
     await hold(running, await WAYS["the_realm_is_deleted"](running))
@@ -137,13 +84,3 @@ async def test_what_became_of_events_is_on_the_page_of_metrics(running: Ground) 
     ]
     assert published >= written > 0
     assert lost == 0
-
-
-async def test_what_the_logs_do_not_say(running: Ground) -> None:
-    """Neither who, nor which session, nor any secret."""
-    log = running.keycloak.log.read_text()
-    ours = "".join(line for line in log.splitlines(keepends=True) if "dev.notifier" in line)
-    assert ours
-    visits = [ending.visit for ending in running.endings]
-    words = {word for visit in visits for word in (visit.sid, visit.sub, visit.user + "@")}
-    assert not [word for word in words if word in ours]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.keycloak_shared import folder_of_the_run, shared_keycloak
+from tests.keycloak_shared import shared_keycloak
 from tests.publishers.keycloak.account import hold, nothing_else
 from tests.publishers.keycloak.ground import Ground, shared_ground
 from tests.publishers.keycloak.ways import WAYS
@@ -26,11 +26,12 @@ pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory, amqp_url: str) -> AsyncIterator[Ground]:
+async def running(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, amqp_url: str
+) -> AsyncIterator[Ground]:
     """Everything between a browser and the clients, on this run's Keycloak. The worker knows them by events alone."""
-    with shared_keycloak(folder_of_the_run(tmp_path_factory)) as shared:
-        async with shared_ground(shared, tmp_path_factory.mktemp("keycloak"), amqp_url) as made:
-            yield made
+    async with shared_ground(shared_keycloak(pytestconfig), tmp_path_factory.mktemp("keycloak"), amqp_url) as made:
+        yield made
 
 
 @pytest.mark.parametrize("way", MAIN)

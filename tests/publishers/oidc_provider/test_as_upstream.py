@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from cryptography.fernet import Fernet
 
 from tests.publishers.oidc_provider.browser import Browser
 from tests.publishers.oidc_provider.clients import client as upstream_client
@@ -32,9 +31,7 @@ async def test_its_logout_token_reaches_our_own_client(tmp_path: Path) -> None:
     )
     async with Clients() as clients, provider_running(tmp_path, settings) as provider:
         site = Site(tmp_path, f"sqlite:{tmp_path}/q.db")
-        (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
-        (tmp_path / "web.keys").chmod(0o600)
-        site.config["web"] = {"listen": f"127.0.0.1:{web_port}", "keys_file": "web.keys"}
+        site.serve_web(web_port)
         same = {"same_sub": {"prefix": "op|"}}
         site.config["upstreams"] = {
             "op": {"issuer": upstream, "client_id": "mail", "iss": ISSUER, "algorithms": ["ES256"], "resolve": same}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notifier.publisher import BlockingPublisher, Publisher, PublisherSettings, SettingsMistake
+from notifier.publisher import PublisherSettings, SettingsMistake
 from notifier.publisher.address import AddressMistake, read_address
 
 PASSWORD = "p%40ss-word"
@@ -69,14 +69,6 @@ def test_all_mistakes_are_listed(tmp_path: Path) -> None:
         "exchnage",
     }
     assert PASSWORD not in str(caught.value)
-
-
-def test_mistakes_stop_the_start(tmp_path: Path) -> None:
-    """Of either publisher."""
-    wrong = PublisherSettings(url="amqps://idp@h", outbox=tmp_path)
-    for publisher in (Publisher, BlockingPublisher):
-        with pytest.raises(SettingsMistake, match="secret_file must name the file of the broker's password"):
-            publisher(wrong)
 
 
 def test_the_tls_files_must_go_together(tmp_path: Path) -> None:

@@ -2,15 +2,13 @@
 
 import asyncio
 import json
-import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from notifier.publisher import Publisher, PublisherSettings
 from publishers.conformance.api import Answer, api
-from tests.publishers.python.rig import ended, files, queue_at, settings, until
+from tests.publishers.python.rig import ended, files, settings, until
 
 
 async def said(publisher: Publisher, caplog: pytest.LogCaptureFixture, reason: str) -> str:
@@ -95,20 +93,3 @@ async def test_the_api_may_refuse_one_issuer_alone(tmp_path: Path, caplog: pytes
     assert {(asked.path, asked.lane) for asked in played.asked} == {("/notifier/v1/events", "bulk")}
     assert "answered 400: no: <sub>, <sid>, line break" in caplog.text
     assert not [word for word in ("hush", "secret-user") if word in caplog.text]
-
-
-async def test_a_connection_is_kept_and_made_again(
-    amqp_url: str, bare_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It stands before the first sign-out; one that the broker closed is made again at the next."""
-    caplog.set_level(logging.INFO)
-    async with (
-        queue_at(amqp_url, bare_prefix) as queue,
-        Publisher(settings(amqp_url, tmp_path, bare_prefix)) as publisher,
-    ):
-        await until(lambda: publisher.state.connected)
-        transport: Any = next(iter(publisher._transports.values()))
-        transport._link.writer.transport.abort()
-        await until(lambda: not publisher.state.connected)
-        await publisher.publish(ended())
-        await queue.until(1)

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import urlencode
 
 import aiohttp
 import pytest
@@ -57,26 +56,6 @@ async def test_the_page_runs_its_own_script_alone_and_may_be_kept(formula: Sessi
     assert headers["Content-Security-Policy"] == policy
     assert json.loads(given) == {"formula": formula, "cookie": PAGES[formula].cookie}
     assert "<" not in given, "no name can end the element"
-
-
-async def test_who_may_ask_is_told_of_one_client_at_a_time() -> None:
-    """Only where the formula binds no origin. A yes may be kept for five minutes, a no is asked again."""
-    async with asking({"shop": SHOP}) as session:
-        for client_id, origin, status in (
-            ("shop", "https://shop.example.com", 204),
-            ("shop", "https://s.x:1", 204),
-            ("shop", "https://s.x", 403),
-            ("shop", "https://shop.example.com.evil.example", 403),
-            ("shop", "null", 403),
-            ("shop", "", 403),
-            ("other", "https://shop.example.com", 403),
-            ("", "https://shop.example.com", 403),
-        ):
-            query = urlencode({"client_id": client_id, "origin": origin})
-            async with session.get(f"keycloak?{query}") as answer:
-                assert answer.status == status, (client_id, origin)
-                kept = "public, max-age=300" if status == 204 else "no-store"
-                assert (answer.headers["Cache-Control"], await answer.read()) == (kept, b"")
 
 
 async def test_the_page_is_as_small_for_many_clients_as_for_none() -> None:

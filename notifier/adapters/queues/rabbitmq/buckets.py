@@ -25,7 +25,6 @@ from notifier.domain.message import PARKED, Message
 from notifier.domain.printable import counted
 
 CHANNELS = 4  # fetches at a time
-FLUSH_TIMEOUT = 5.0
 
 
 def bucket_names(options: RabbitOptions) -> tuple[str, ...]:
@@ -177,5 +176,4 @@ class BucketReader:
         """Send the acks that wait."""
         for getter in tuple(self._getters):
             with suppress(*LOST):
-                async with asyncio.timeout(FLUSH_TIMEOUT):
-                    await getter.acks.flush()
+                await getter.acks.flush()

@@ -95,8 +95,7 @@ class LaneConsumer:
         """Send the acks that wait."""
         if self._acks is not None:
             with suppress(*_CHANNEL_LOST):
-                async with asyncio.timeout(RPC_TIMEOUT):
-                    await self._acks.flush()
+                await self._acks.flush()
 
     async def run(self, connection: Connection) -> None:
         """Consume while that is wanted, until cancelled."""

@@ -1,8 +1,8 @@
 """Examines the broker for the doctor, and leaves no trace there.
 
-It tests permissions on an exclusive queue under our prefix, and on a name that no queue has, and how messages expire on
-a temporary queue. So it reads, moves and counts no message of a session. The broker reports an alarm only to a
-connection that publishes, hence the second one.
+It tests permissions on an exclusive queue under our prefix, and on a name that no queue has, and how messages expire,
+and which policies show, on temporary queues. So it reads, moves and counts no message of a session. The broker reports
+an alarm only to a connection that publishes, hence the second one.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
 )
 from notifier.adapters.queues.rabbitmq.expiry import keeps_expired
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.policy_watch import look_at_policies
 from notifier.adapters.queues.rabbitmq.source_bindings import look_at_bindings
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.queue_state import BrokerState
@@ -49,6 +50,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
                 if configure and write and read and not blocked
                 else None
             )
+            policies = await look_at_policies(options, name, may_try=configure and write and read and not blocked)
         except ChannelAccessRefused as refused:
             raise QueueError(reason_of(refused)) from refused
     return BrokerState(
@@ -65,6 +67,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         asked=asked,
         bindings=bindings,
         keeps_expired=kept,
+        policies=policies,
     )
 
 

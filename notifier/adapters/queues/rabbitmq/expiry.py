@@ -22,6 +22,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
     underlay_of,
 )
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.policy_trial import refuses_when_full
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.queue_state import release_of
 
@@ -74,7 +75,8 @@ async def keeps_expired(connection: Connection, prefix: str) -> bool:
         )
         kept = await _fills_up(channel, name)
         await channel.queue_delete(name)
-        return kept
+        # A policy with overflow drop-head does the same, and is told as what it is.
+        return kept or not await refuses_when_full(channel, f"{name}.full")
 
 
 def _cannot_be_off(connection: Connection) -> bool:

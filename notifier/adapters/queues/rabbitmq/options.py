@@ -22,7 +22,7 @@ class RabbitOptions:
     for those of the URL. It is called for each connection, so that a new password needs no restart. A lane that
     `prefetch` leaves out gets its default. Of a publisher's message at most `max_event` bytes are kept. Each source of
     the `bindings` has a queue of its own. In one of the `buckets` a delivery stays for `parked_for` seconds, a power of
-    two, which only tests change.
+    two, which only tests change. `management` is the address of the broker's management API.
     """
 
     urls: tuple[str, ...] = field(repr=False)  # may hold a password
@@ -30,6 +30,7 @@ class RabbitOptions:
     tls: TlsFiles | None = None
     prefix: str = "notifier"
     topology: Literal["declare", "verify"] = "declare"
+    management: str | None = None
     bindings: tuple[Binding, ...] = ()
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
     max_event: int = MAX_EVENT

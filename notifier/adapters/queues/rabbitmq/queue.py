@@ -6,6 +6,7 @@ Callers name queues without prefix.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import NoReturn
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.policy_watch import PolicyWatch
 from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel, ask_workers
 from notifier.adapters.queues.rabbitmq.source_bindings import SourceBindings
@@ -40,6 +42,8 @@ from notifier.domain.message import SOURCE, Depth, Lane, Message, Outgoing, Queu
 from notifier.domain.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.pipeline.ports import Inbox
 
+FLUSH_WITHIN = 1.0  # seconds for the last acks; what does not get through comes again
+
 
 class RabbitQueue:
     """A queue on RabbitMQ. Between `open` and `close` it survives every loss of the broker."""
@@ -50,6 +54,7 @@ class RabbitQueue:
         self._forwarder: Forwarder | None = None
         self._watch = TopologyWatch(options)
         self._bindings = SourceBindings(options)
+        self._policies = PolicyWatch(options)
         self._lanes = [
             *(
                 LaneConsumer(lane, self._name(lane), options, self._watch.mend)
@@ -95,9 +100,9 @@ class RabbitQueue:
         await self.stop_consuming()
         if self._forwarder is not None:
             self._forwarder.stop()
-        for lane in self._lanes:
-            await lane.flush()
-        await self._bucket_reader.flush()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_WITHIN):
+                await asyncio.gather(*(lane.flush() for lane in self._lanes), self._bucket_reader.flush())
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -114,6 +119,7 @@ class RabbitQueue:
         forwarder = self._forwarder = Forwarder(inbox, self._publish_patiently, self.available, self.ack, self._clock)
         for lane in self._lanes:
             await lane.start(forwarder)
+        self._policies.begin()
 
     async def stop_consuming(self) -> None:
         """Take no more. Messages already taken can still be acked."""
@@ -128,6 +134,7 @@ class RabbitQueue:
             tasks.create_task(self._watch.run(connection))
             tasks.create_task(self._bucket_reader.serve(connection))
             tasks.create_task(self._bindings.run(connection))
+            tasks.create_task(self._policies.run())
             for lane in self._lanes:
                 tasks.create_task(lane.run(connection))
 
@@ -242,6 +249,7 @@ class RabbitQueue:
             blocked=blocked,
             problem=next((str(problem) for problem in told if problem is not None), None),
             bindings=self._bindings.states,
+            overrides=self._policies.overrides,
         )
 
     def consumers(self) -> int:

@@ -35,6 +35,7 @@ import aiormq.abc
 
 from notifier.adapters.queues.rabbitmq.acks import AckLedger
 from notifier.adapters.queues.rabbitmq.connection import asking
+from notifier.adapters.queues.rabbitmq.delays import first_pass
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.found import Found, Reader
@@ -223,7 +224,7 @@ class RabbitVisit(Generic[S]):
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
         """Make each durable where it goes, then forget it. Killed in between, it is moved again."""
         results = await asyncio.gather(
-            *(self._publish(each.queue, each.outgoing) for each in transfers), return_exceptions=True
+            *(self._publish(*_on_its_way(each)) for each in transfers), return_exceptions=True
         )
         done: list[Message] = []
         failure: QueueError | None = None
@@ -264,3 +265,9 @@ class RabbitVisit(Generic[S]):
     async def _consume(self, run: "_Run[S]", count: int, tag: str) -> None:
         await self._channel.basic_qos(prefetch_count=count)
         await self._channel.basic_consume(self._queue, run.on_message, consumer_tag=tag)
+
+
+def _on_its_way(transfer: Transfer) -> tuple[str, Outgoing]:
+    if transfer.wait:
+        return first_pass(transfer.outgoing, transfer.wait, "down")
+    return transfer.queue, transfer.outgoing

@@ -258,7 +258,7 @@ class SqliteQueue:
 
     def waiting(self) -> SqliteWaiting:
         """All that waits in this queue, while it is open."""
-        return SqliteWaiting(self, self._options.clock)
+        return SqliteWaiting(self, self._options.clock, self._options.pace)
 
     def feed_target(self) -> SqliteFeedTarget:
         """The target of the feed: a table in the same file."""

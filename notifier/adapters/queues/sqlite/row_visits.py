@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
-from notifier.adapters.queues.sqlite.rows import RowTag, new_row
+from notifier.adapters.queues.sqlite.rows import NewRow, RowTag, new_row, queue_of_wait
 from notifier.adapters.queues.sqlite.store import Store
 from notifier.domain.found import Found, Reader
 from notifier.domain.letter_filter import LetterSummary
@@ -79,11 +79,14 @@ class WaitingRows:
 
 
 class SqliteVisit(Generic[S]):
-    """One pass over rows of a queue file. One task uses it. `clock` says when a row was written."""
+    """One pass over rows of a queue file. One task uses it. `clock`: when a row was written; delays go by `pace`."""
 
-    def __init__(self, store: OpenStore, clock: Callable[[], float], rows: Rows, look: Reader[S]) -> None:
+    def __init__(
+        self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float], rows: Rows, look: Reader[S]
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._pace = pace
         self._rows = rows
         self._look = look
         self._left = 0
@@ -123,8 +126,8 @@ class SqliteVisit(Generic[S]):
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
         """Write each where it goes and delete its row, all or none. Raises QueueError."""
-        now = self._clock()
-        rows = {_id(each.letter): new_row(each.queue, each.outgoing, now) for each in transfers}
+        now, pace = self._clock(), self._pace()
+        rows = {_id(each.letter): _row(each, now, pace) for each in transfers}
 
         def work(store: Store) -> set[int]:
             standing = self._rows.standing(store, list(rows))
@@ -151,20 +154,27 @@ class SqliteDeadLetters:
 
     def visit(self, read: Reader[LetterSummary]) -> AbstractAsyncContextManager[SqliteVisit[LetterSummary]]:
         """Open one pass over the present letters. Raises QueueError."""
-        return _begun(SqliteVisit(self._store, self._clock, LetterRows(), read))
+        return _begun(SqliteVisit(self._store, self._clock, self._clock, LetterRows(), read))
 
 
 class SqliteWaiting:
     """All that waits in a queue file that is open."""
 
-    def __init__(self, store: OpenStore, clock: Callable[[], float]) -> None:
+    def __init__(self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
+        self._pace = pace
 
     def visit(self, meant: WaitingFilter, *, whole: bool) -> AbstractAsyncContextManager[SqliteVisit[WaitingSummary]]:
         """Open one walk over what waits now. Raises QueueError."""
         rows = WaitingRows(parked=meant.parked)
-        return _begun(SqliteVisit(self._store, self._clock, rows, waiting_reader(meant, whole=whole)))
+        return _begun(SqliteVisit(self._store, self._clock, self._pace, rows, waiting_reader(meant, whole=whole)))
+
+
+def _row(transfer: Transfer, now: float, pace: float) -> NewRow:
+    if transfer.wait:
+        return new_row(queue_of_wait(transfer.wait), transfer.outgoing, now, due=pace + transfer.wait)
+    return new_row(transfer.queue, transfer.outgoing, now)
 
 
 def _id(message: Message) -> int:

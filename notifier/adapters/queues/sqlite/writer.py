@@ -272,9 +272,11 @@ class Writer:
     def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
         """Run `work` on the store. After a change the lanes look again, since it may have added messages."""
         store = self._opened()
+        done = store.use(lambda _: work(store), writing=writing)
         if writing:
             self._lanes.look_again()
-        return store.use(lambda _: work(store), writing=writing)
+            self._next_due = store.next_due(self._parked.in_hand)
+        return done
 
     def finish(self) -> None:
         """End the thread after one last transaction: messages without an ack are given back."""

@@ -46,16 +46,6 @@ def test_a_contiguous_run_is_one_frame() -> None:
     assert ledger.take() == [(100, True)]
 
 
-def test_multiple_never_passes_a_gap() -> None:
-    """A tag that is not settled holds `multiple` back, and the rest goes one by one."""
-    ledger = AckLedger()
-    for tag in (1, 2, 4, 5):
-        ledger.settle(tag)
-    assert ledger.take() == [(2, True), (4, False), (5, False)]
-    ledger.settle(3)
-    assert ledger.take() == [(3, True)]  # 4 and 5 are known already: naming 5 would close the channel
-
-
 def test_a_second_settlement_is_nothing() -> None:
     """Settling twice acks once, before and after it was sent."""
     ledger = AckLedger()

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 import pytest
-from aiormq.exceptions import PublishError
 
 from notifier.adapters.queues.rabbitmq.connection import connect, open_channel
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
@@ -76,19 +75,6 @@ async def test_patient_ones_do_not_wait_when_there_are_enough(amqp_url: str) -> 
         assert writes._wake.is_set()
 
 
-async def test_one_that_no_queue_takes_is_told_from_its_neighbours(amqp_url: str) -> None:
-    """A retry that went nowhere must not count as written: `mandatory` is an error of that one alone."""
-    async with writes_to(amqp_url) as (writes, queue):
-        before, lost, after = (
-            begin(writes, name, b"", message_id)
-            for name, message_id in ((queue, "a"), ("no-such-queue", "b"), (queue, "c"))
-        )
-        async with asyncio.timeout(30):
-            await asyncio.gather(before, after)
-            with pytest.raises(PublishError):
-                await lost
-
-
 async def test_one_without_a_confirm_ends_at_its_deadline(amqp_url: str) -> None:
     """Those that have time left, or are confirmed, are left alone."""
     async with writes_to(amqp_url, seconds=0.0, writing=False) as (writes, queue):
@@ -99,15 +85,6 @@ async def test_one_without_a_confirm_ends_at_its_deadline(amqp_url: str) -> None
         with pytest.raises(TimeoutError):
             await overdue
         assert not in_time.done()
-
-
-async def test_those_under_way_end_with_the_channel(amqp_url: str) -> None:
-    """Nobody waits for a confirm that cannot come."""
-    async with writes_to(amqp_url, writing=False) as (writes, queue):
-        under_way = begin(writes, queue, b"", "a")
-        writes.end(ConnectionError("gone"))
-        with pytest.raises(ConnectionError):
-            await under_way
 
 
 async def test_a_channel_that_the_broker_closes_leaves_its_connection_standing(amqp_url: str) -> None:

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import hashlib
-import struct
 from typing import Any
 
 import aiormq
@@ -11,7 +10,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp import commands, decode, encode
 from pamqp.header import ContentHeader
 
-from notifier.adapters.queues.rabbitmq.wire.decoding import SMALL, UnreadableTable, to_message, tolerate_any_publisher
+from notifier.adapters.queues.rabbitmq.wire.decoding import SMALL, to_message, tolerate_any_publisher
 from notifier.domain.message import DEAD, PARKED, Kind, Lane, NewerKind, Whole
 
 
@@ -89,12 +88,6 @@ def test_in_retries_is_ours_what_came_through_delay_queues(deaths: object, ours:
     assert to_message(Lane.RETRIES, message, None).kind is (Kind.DELIVERY if ours else None)
 
 
-def test_an_unknown_type_is_no_kind() -> None:
-    """Another `type` than ours, or none, is a publisher's message."""
-    assert to_message(Lane.EVENTS, delivered("", message_type="other"), None).kind is None
-    assert to_message(Lane.EVENTS, delivered(""), None).kind is None
-
-
 def test_a_later_releases_type_is_ours_where_it_cannot_be_forged() -> None:
     """It waits for a worker that knows it; through an exchange it is a publisher's word, and no reason to wait."""
     kind = to_message(Lane.EVENTS, delivered("", message_type="notifier.batch"), None).kind
@@ -137,34 +130,6 @@ def test_only_the_beginning_of_what_is_too_large_is_held() -> None:
     ours = to_message(Lane.EVENTS, delivered(body=body, message_type="notifier.event"), None, keep=9)
     for whole in (fits, ours):
         assert (whole.body, whole.cut_from) == (body, None)
-
-
-@pytest.mark.parametrize("seconds", [2**63, 2**64 - 1, 1_700_000_000_000_000, 1_700_000_000_000_000_000])
-def test_a_timestamp_out_of_range_is_none(seconds: int) -> None:
-    """Microseconds, nanoseconds and nonsense in `timestamp` do not raise, alone or inside the headers."""
-    tolerate_any_publisher()
-    raw = struct.pack(">Q", seconds)
-    assert decode.by_type(raw, "timestamp") == (8, None)
-    table = b"\x01tT" + raw
-    assert decode.by_type(struct.pack(">I", len(table)) + table, "table") == (len(table) + 4, {"t": None})
-
-
-def test_a_name_that_is_not_utf8_is_read_with_replacement() -> None:
-    """A short string may hold any octets."""
-    tolerate_any_publisher()
-    assert decode.by_type(b"\x03a\xffb", "shortstr") == (4, "a\ufffdb")
-
-
-def test_headers_nested_without_end_are_left_out() -> None:
-    """A table too deep to be read takes only itself away."""
-    tolerate_any_publisher()
-    table = b""
-    for _ in range(3000):
-        table = b"\x01aF" + struct.pack(">I", len(table)) + table
-    raw = struct.pack(">I", len(table)) + table
-    length, left = decode.by_type(raw + b"rest", "table")
-    assert length == len(raw)
-    assert isinstance(left, UnreadableTable)
 
 
 @pytest.mark.parametrize("padding", [0, SMALL, 2 * SMALL])

@@ -10,10 +10,7 @@ from pamqp import commands, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from notifier.adapters.queues.rabbitmq.feed_target import publish_of
 from notifier.adapters.queues.rabbitmq.wire.publish import Frames, Publish
-from notifier.domain.fate import ClientChange, ClientNotice
-from notifier.domain.feed_event import dump_feed_event
 
 _names = st.text(st.characters(codec="utf-8"), max_size=60)
 
@@ -85,17 +82,3 @@ def test_an_id_too_long_for_amqp_is_an_error() -> None:
     publish = Publish(exchange="", routing_key="q", body=b"", message_id="é" * 128, content_type="text/plain")
     with pytest.raises(ValueError, match="bytes must be in range"):
         Frames(7, 100).of(publish)
-
-
-@settings(max_examples=20)
-@given(iss=_names, client_id=_names)
-def test_an_outcome_can_be_bound_by_its_headers_and_need_not_be(iss: str, client_id: str) -> None:
-    """Not mandatory; the headers say what a routing key cannot hold."""
-    notice = ClientNotice(id="5dc7ee53", at=0.0, state=ClientChange.FAILING, iss=iss, client_id=client_id)
-    publish = publish_of(notice, "n.outcomes", "/notifier/n")
-    method, header, body, _ = read(Frames(7, 10_000).of(publish))
-    assert (method.exchange, method.routing_key, method.mandatory) == ("n.outcomes", "client.failing", False)
-    assert header.properties.headers == {"iss": iss, "client_id": client_id, "event_id": ""}
-    assert header.properties.content_type == "application/cloudevents+json"
-    assert header.properties.message_id == "5dc7ee53"
-    assert body == dump_feed_event(notice, "/notifier/n")

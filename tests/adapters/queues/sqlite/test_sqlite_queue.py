@@ -255,25 +255,6 @@ async def test_the_loop_goes_on_while_the_file_is_locked(place: Place, file: Pat
     await asyncio.wait_for(publishing, PATIENCE)
 
 
-async def test_due_by_the_clock_it_was_given(file: Path) -> None:
-    """Delays go by the clock, not by the process: what came due while it was gone comes at once, earliest first."""
-    now = 1_000_000.0
-    queue = SqliteQueue(SqliteOptions(path=file, pace=lambda: now))
-    await queue.open()
-    for hop in (4096, 1024, 2048, 65536):
-        await delay(queue, hop, outgoing(f"after {hop}"))
-    await queue.close()
-    now += 10_000
-    inbox = Inbox()
-    await queue.open()
-    await queue.consume(inbox)
-    assert names(await inbox.some(3)) == ["after 1024", "after 2048", "after 4096"]
-    assert (await queue.depths())["delay.65536s"].ready == 1
-    now += 60_000  # noticed at the next look
-    assert names([await inbox.next()]) == ["after 65536"]
-    await queue.close()
-
-
 async def test_what_comes_due_while_the_lane_is_full(file: Path) -> None:
     """It leaves its delay at once and waits for room, so that the thread need not look for it again and again."""
     now = 1_000_000.0
@@ -288,15 +269,6 @@ async def test_what_comes_due_while_the_lane_is_full(file: Path) -> None:
     queue.ack(first)
     assert names([await inbox.next()]) == ["second"]
     await queue.close()
-
-
-@pytest.mark.parametrize("text", ["a\0b", "ü\N{GRINNING FACE}\u2028'\"", "x" * 5000])
-async def test_any_text_survives(place: Place, text: str) -> None:
-    """Ids and headers may hold whatever text a publisher could think of."""
-    queue, inbox = await place.consume()
-    await queue.send_event(Lane.EVENTS, b"{}", message_id=text, headers={text: text})
-    message = await inbox.next()
-    assert (message.message_id, dict(message.headers)) == (text, {text: text})
 
 
 async def test_text_that_is_none(place: Place) -> None:

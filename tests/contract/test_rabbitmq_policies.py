@@ -1,0 +1,179 @@
+"""A policy of the broker changes what our queues were declared with: found by what a queue does, or by what is told."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from notifier.adapters.queues.rabbitmq.examination import examine_broker
+from notifier.adapters.queues.rabbitmq.policy_reader import read_policies
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import PolicyKey
+from notifier.domain.queue_state import PolicyLook
+from tests.contract.broker import OpenWorker, emptied
+from tests.contract.queues import Inbox
+from tests.rabbit_options import rabbit_options
+from tests.rabbitmq_node import RabbitmqNode, rabbitmq_node
+from tests.system.waiting import until
+
+Policy = Callable[..., AbstractAsyncContextManager[None]]
+Told = Callable[[dict[tuple[str, str], set[str]]], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def module_node() -> Iterator[RabbitmqNode]:
+    """A node of this module, with a management API."""
+    with rabbitmq_node(plugins=["rabbitmq_management"]) as node:
+        node.ctl("set_user_tags", "guest", "management")
+        yield node
+
+
+@pytest.fixture
+def amqp_url(module_node: RabbitmqNode) -> str:
+    """Where it is."""
+    return module_node.url
+
+
+@pytest.fixture
+def prefix(amqp_url: str) -> str:
+    """The only one there."""
+    return emptied(amqp_url, "notifier")
+
+
+@pytest.fixture
+def policy(module_node: RabbitmqNode) -> Policy:
+    """`policy({"message-ttl": 500})` has the node apply one to our queues while it is entered."""
+
+    @asynccontextmanager
+    async def policy(definition: Any, pattern: str = "^notifier", kind: str = "policy") -> AsyncIterator[None]:
+        words = (f"set_{kind}", "--apply-to", "queues", "of-theirs", pattern, json.dumps(definition))
+        await asyncio.to_thread(module_node.ctl, *words)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(module_node.ctl, f"clear_{kind}", "of-theirs")
+
+    return policy
+
+
+async def looked(url: str, prefix: str, management: str | None = None) -> PolicyLook:
+    """What the doctor sees."""
+    return (await examine_broker(rabbit_options(url, prefix, management=management))).policies
+
+
+@pytest.mark.parametrize(
+    ("definition", "kind", "shown"),
+    [
+        ({"overflow": "drop-head"}, "policy", {PolicyKey.OVERFLOW}),
+        ({"max-length": 20}, "operator_policy", {PolicyKey.MAX_LENGTH}),
+        ({"max-length-bytes": 20_000}, "operator_policy", {PolicyKey.MAX_LENGTH}),
+        ({"message-ttl": 1000}, "operator_policy", {PolicyKey.MESSAGE_TTL}),
+        ({"delivery-limit": 20}, "policy", {PolicyKey.DELIVERY_LIMIT}),
+        ({"overflow": "drop-head", "max-length": 20}, "policy", {PolicyKey.OVERFLOW, PolicyKey.MAX_LENGTH}),
+    ],
+)
+async def test_the_doctor_finds_it_by_temporary_queues(
+    amqp_url: str, prefix: str, policy: Policy, definition: Any, kind: str, shown: set[PolicyKey]
+) -> None:
+    """Within 10 s, whoever set it. No flag of the broker is blamed for it."""
+    async with policy(definition, kind=kind), asyncio.timeout(10):
+        state = await examine_broker(rabbit_options(amqp_url, prefix))
+    assert {each.key for each in state.policies.overrides} == shown
+    assert state.keeps_expired
+
+
+async def test_a_broker_without_policies_shows_none_and_keeps_no_temporary_queue(
+    amqp_url: str, prefix: str, module_node: RabbitmqNode
+) -> None:
+    assert await looked(amqp_url, prefix) == PolicyLook(by="trial")
+    assert ".doctor." not in await asyncio.to_thread(module_node.ctl, "list_queues", "name")
+
+
+@pytest.fixture
+def told(amqp_url: str, prefix: str, module_node: RabbitmqNode) -> Told:
+    """Waits until the management API tells exactly these policies; it tells of a change some seconds later."""
+    options = rabbit_options(amqp_url, prefix, management=module_node.management)
+
+    async def read() -> dict[tuple[str, str], set[str]]:
+        try:
+            found = await read_policies(options)
+        except QueueUnavailable as not_yet:
+            return {("fault", str(not_yet)): set()}
+        return {(each.key.value, each.value): {*each.queues} for each in found}
+
+    async def told(wanted: dict[tuple[str, str], set[str]]) -> None:
+        await until(read, lambda found: found == wanted)
+
+    return told
+
+
+async def test_the_management_api_tells_what_no_temporary_queue_shows(
+    amqp_url: str, prefix: str, module_node: RabbitmqNode, policy: Policy, told: Told
+) -> None:
+    """An hour, four weeks, a pattern of single queues: each with its value and the queues that it changes."""
+    both = {f"{prefix}.bulk", f"{prefix}.dead"}
+    async with policy({"message-ttl": 3_600_000, "expires": 2_419_200_000}, pattern="[.](bulk|dead)$"):
+        await told({("message-ttl", "3600000"): both, ("expires", "2419200000"): both})
+        look = await looked(amqp_url, prefix, module_node.management)
+        assert (look.by, len(look.overrides), look.fault) == ("management", 2, "")
+        assert await looked(amqp_url, prefix) == PolicyLook(by="trial")
+
+
+async def test_an_operators_policy_is_told_until_it_is_gone(policy: Policy, prefix: str, told: Told) -> None:
+    async with policy({"max-length": 100_000}, pattern="[.]dead$", kind="operator_policy"):
+        await told({("max-length", "100000"): {f"{prefix}.dead"}})
+    await told({})
+
+
+async def test_what_a_policy_does_not_change_is_not_told(policy: Policy, prefix: str, told: Told) -> None:
+    """A limit above the queue's own, and what it asks for itself."""
+    definition = {"message-ttl": 1500, "overflow": "reject-publish", "max-length": 9}
+    async with policy(definition, pattern="[.]delay[.](1|2)s$"):
+        first, second = f"{prefix}.delay.1s", f"{prefix}.delay.2s"
+        await told({("message-ttl", "1500"): {second}, ("max-length", "9"): {first, second}})
+
+
+async def test_who_may_not_use_the_management_api_is_told_what_to_do_and_tries(
+    amqp_url: str, prefix: str, module_node: RabbitmqNode, policy: Policy
+) -> None:
+    await asyncio.to_thread(module_node.ctl, "set_user_tags", "guest")
+    try:
+        async with policy({"message-ttl": 1000}):
+            look = await looked(amqp_url, prefix, module_node.management)
+    finally:
+        await asyncio.to_thread(module_node.ctl, "set_user_tags", "guest", "management")
+    assert (look.by, [each.key for each in look.overrides]) == ("trial", [PolicyKey.MESSAGE_TTL])
+    assert "the tag `management`" in look.fault
+
+
+async def test_a_worker_that_starts_finds_it_within_ten_seconds(
+    amqp_url: str, prefix: str, policy: Policy, worker: OpenWorker
+) -> None:
+    """It consumes before it knows, and goes on: whoever rents a queue cannot change the policy."""
+    async with policy({"overflow": "drop-head"}):
+        queue = await worker(Inbox())
+        assert queue.status().overrides == ()
+
+        async def overrides() -> list[PolicyKey]:
+            return [each.key for each in queue.status().overrides]
+
+        assert await until(overrides, bool, patience=10) == [PolicyKey.OVERFLOW]
+    assert queue.status().consuming
+    assert queue.status().problem is None
+
+
+async def test_a_worker_that_only_verifies_declares_nothing(
+    prefix: str, module_node: RabbitmqNode, policy: Policy, told: Told, worker: OpenWorker
+) -> None:
+    """It asks the management API if it is given one; else the doctor alone finds it."""
+    async with policy({"overflow": "drop-head"}, pattern="[.]bulk$"):
+        await told({("overflow", "drop-head"): {f"{prefix}.bulk"}})
+        queue = await worker(Inbox(), topology="verify", management=module_node.management)
+
+        async def overrides() -> list[PolicyKey]:
+            return [each.key for each in queue.status().overrides]
+
+        assert await until(overrides, bool, patience=10) == [PolicyKey.OVERFLOW]

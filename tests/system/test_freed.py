@@ -1,0 +1,176 @@
+"""What waits for a fault of ours comes when that is over, however long it lasted, and nothing else comes.
+
+The waits grow with an outage, to more than four minutes. Deliveries are written into the queue as it leaves them.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from notifier.app.builders import build_queue
+from notifier.domain.delivery import Delivery
+from notifier.domain.documents import dump_delivery
+from notifier.domain.message import Kind, Outgoing
+from notifier.domain.outcome import Cause
+from notifier.settings.service_settings import QueueSettings
+from tests.softhsm import SoftHsm
+from tests.system.clients import Clients
+from tests.system.site import ISSUER, OTHER, Site, client
+from tests.system.waiting import until
+from tests.system.worker_process import worker
+
+SOON = 15.0  # seconds after the key signs again; 5 on a machine that has nothing else to do
+LONG = 250.0  # seconds that each has still to wait
+
+
+def put_off(number: int, cause: Cause = Cause.SIGNING, iss: str = ISSUER, client_id: str = "shop") -> Delivery:
+    """A delivery after an outage of ten minutes."""
+    return Delivery(
+        id=f"d{number}", event_id=f"e{number}", id_given=True, iss=iss, client_id=client_id, sub="alice",
+        sid=f"s{number}", first_taken_at=time.time() - 600, held=600.0, waited_for=(cause,), deferrals=9,
+        deferred_for=cause,
+    )  # fmt: skip
+
+
+async def waiting(site: Site, *deliveries: Delivery, seconds: float = LONG) -> None:
+    """Have these wait in the queue of the site."""
+    queue = build_queue(QueueSettings.model_validate(site.config["queue"]))
+    await queue.open()
+    await queue.ready()
+    due = time.time() + seconds
+    for start in range(0, len(deliveries), 500):
+        batch = deliveries[start : start + 500]
+        await asyncio.gather(*(queue.publish_later(_message(each, due), due=due) for each in batch))
+    await queue.close()
+
+
+def _message(delivery: Delivery, due: float) -> Outgoing:
+    return Outgoing(kind=Kind.DELIVERY, body=dump_delivery(delivery, due=due), message_id=delivery.id)
+
+
+def site_of(folder: Path, place: tuple[str, str], hsm: SoftHsm, clients: Clients, module: Path) -> Site:
+    """One issuer whose key is in the HSM, and one whose key is a file."""
+    site = Site(folder, *place)
+    site.config["issuers"][ISSUER]["keys"] = [{"pkcs11": hsm.settings("ec", module)}]
+    site.write()
+    site.write_clients([client("shop", clients.url("shop")), client("mail", clients.url("mail"), OTHER)])
+    return site
+
+
+@pytest.fixture(scope="module")
+def hsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
+    """One token for all tests."""
+    return SoftHsm(tmp_path_factory.mktemp("hsm"))
+
+
+def sessions(deliveries: Iterable[Delivery]) -> set[str]:
+    """Of whom a client hears."""
+    return {str(each.sid) for each in deliveries}
+
+
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
+async def test_what_waits_for_a_key_comes_when_it_signs_again(
+    place: tuple[str, str], tmp_path: Path, hsm: SoftHsm
+) -> None:
+    """No worker has seen it sign, and none was asked to. What waits for another cause or issuer goes on waiting.
+
+    The worker is killed while the key is away; and when all is well, what an earlier one left comes at the start.
+    """
+    faulty = hsm.faulty()
+    faulty.be("error")
+    async with Clients() as clients:
+        site = site_of(tmp_path, place, hsm, clients, faulty.path)
+        theirs = [put_off(number) for number in range(3)]
+        await waiting(site, *theirs, put_off(8, Cause.PROXY), put_off(9, iss=OTHER, client_id="mail"))
+        async with worker(site, settings=hsm.environ) as running:
+            await running.until_said("signer_failing")
+            running.send(signal.SIGKILL)
+            await running.ended()
+        async with worker(site, settings=hsm.environ) as running:
+            await running.until_said("signer_failing")
+            faulty.be("well")
+            began = time.monotonic()
+            await clients.until_told("shop", sessions(theirs))
+            assert time.monotonic() - began < SOON
+            await running.until_said("deliveries_freed", lambda line: line["deliveries"] == len(theirs))
+            assert await running.stop() == 0
+        left = [put_off(4), put_off(5)]
+        await waiting(site, *left)
+        async with worker(site, settings=hsm.environ) as running:
+            began = time.monotonic()
+            await clients.until_told("shop", sessions([*theirs, *left]))
+            assert time.monotonic() - began < SOON
+            assert await running.stop() == 0
+        assert (sorted(clients.told("shop")), clients.told("mail")) == (["s0", "s1", "s2", "s4", "s5"], [])
+
+
+async def test_a_key_from_a_file_frees_what_waits_for_one_that_stays_away(tmp_path: Path, hsm: SoftHsm) -> None:
+    """By a reload, as the runbook says for an HSM that does not come back."""
+    faulty = hsm.faulty()
+    faulty.be("error")
+    async with Clients() as clients:
+        site = site_of(tmp_path, (f"sqlite:{tmp_path / 'q.db'}", "notifier"), hsm, clients, faulty.path)
+        await waiting(site, put_off(1))
+        async with worker(site, settings=hsm.environ) as running:
+            await running.until_said("signer_failing")
+            site.config["issuers"][ISSUER]["keys"] = [{"file": "first.pem"}]
+            site.write()
+            began = time.monotonic()
+            running.send(signal.SIGHUP)
+            await clients.until_told("shop", ["s1"])
+            assert time.monotonic() - began < SOON
+            assert await running.stop() == 0
+
+
+async def test_a_proxy_that_lets_one_through_frees_the_others_of_its_client(tmp_path: Path) -> None:
+    """And not what waits for another cause, or at another client."""
+    async with Clients() as clients:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
+        site.write_clients([client(name, "http://127.0.0.1:1/out", proxy=clients.base) for name in ("shop", "mail")])
+        site.write()
+        theirs = [put_off(number, Cause.PROXY) for number in range(3)]
+        await waiting(site, *theirs, put_off(8), put_off(9, Cause.PROXY, client_id="mail"))
+        await waiting(site, put_off(3, Cause.PROXY), seconds=0.0)
+        clients.judge = lambda _hit: 407
+        async with worker(site) as running:
+            await running.until_said("deferral", lambda line: line["cause"] == "proxy")
+            clients.judge = lambda _hit: 200
+            event = {"iss": ISSUER, "sub": "alice", "sid": "new", "clients": ["shop"]}
+            began = time.monotonic()
+            assert (await running.post(event))[0] == 202
+            await running.until_metric(5, "deliveries_settled_total", fate="delivered")
+            assert time.monotonic() - began < SOON
+            assert await running.stop() == 0
+
+
+@pytest.mark.full
+async def test_a_wait_that_grew_ends_when_the_key_signs_again(
+    place: tuple[str, str], tmp_path: Path, hsm: SoftHsm
+) -> None:
+    """Put off five times by any of several workers, for 32 s in the end. Each sees by itself that the key signs."""
+    faulty = hsm.faulty()
+    workers = 1 if place[0].startswith("sqlite") else 3
+    async with Clients() as clients, AsyncExitStack() as stack:
+        site = site_of(tmp_path, place, hsm, clients, faulty.path)
+        running = [await stack.enter_async_context(worker(site, settings=hsm.environ)) for _ in range(workers)]
+        faulty.be("error")
+        event = {"iss": ISSUER, "sub": "alice", "clients": ["shop"]}
+        for number in range(6):
+            assert (await running[0].post(event | {"sid": f"s{number}"}))[0] == 202
+
+        async def deferrals() -> float:
+            return sum([await each.metric("deferrals_total", cause="signing") for each in running])
+
+        await until(deferrals, lambda count: count == 30)
+        faulty.be("well")
+        began = time.monotonic()
+        await clients.until_told("shop", {f"s{number}" for number in range(6)})
+        assert time.monotonic() - began < SOON
+        assert len(clients.told("shop")) == 6
+        for each in running:
+            assert await each.stop() == 0
