@@ -60,7 +60,7 @@ CROWDED = 0.5  # of memory in use: nothing is fetched
 OFF = 16  # deliveries put out of memory at a time: more would hold up the others
 FRESH = 4.0  # seconds after which a fresh delivery may try a client that is down; a second a worker if that is more
 LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds at once that a delivery waits in line, however young or old it is …
-LONGEST_LINE = 1024.0  # … or, where the client bears no more than now, until its turn, for so long at most
+LONGEST_LINE = 1024.0  # … or, where a registered rate says when its turn is, until then, for so long at most
 TIRED = 4  # attempts after which a traveller lets another delivery of its client take its place
 BUSY_TRY = 2.0  # seconds that a traveller waits for the end of another try, or for a slot
 OVERDUE = 60.0  # seconds after its rest that a traveller may be late: it waits behind others, or at another worker
@@ -274,13 +274,13 @@ class Gate:
             one.pause(now + result.pause)
         began, lane, side = one.running.pop(id(ticket))
         self._slots.count(one, lane, side, -1)
-        was_up, was_limited = one.up, one.overload.spacing > 0
+        was_up, was_limited = one.up, one.overload.spacing
         repeat, least = ticket.delivery.attempts > 0, self._least_rest(one)
         change = one.learn(result.mark, now - began, now, repeat=repeat, least=least)
         one.heard = now
         self._turn(one, change, was_up=was_up)
         ticket.last = change is Change.DOWN
-        paced = (one.overload.spacing > 0) > was_limited
+        paced = one.overload.spacing not in (0.0, was_limited)
         if change is not None or paced:
             self._pass_on(one, now, paced=paced)
         self._slots.place(one, now)
@@ -351,10 +351,12 @@ class Gate:
         and it comes back to any of them.
         """
         turn = None if ticket.delivery.turn is None else ticket.delivery.turn - self._ahead()
-        sure = one.overload.steady and (one.step > 0 or one.cap >= one.limit)
-        longest = now + (LONGEST_LINE if sure else min(MOST_LINE, max(LEAST_LINE, age)))
+        steady, pace = one.overload.steady, self._pace(one, now)
+        if sure := steady and pace == one.step:
+            longest = now + LONGEST_LINE
+        else:
+            longest = now + (MOST_LINE if steady and one.cap >= one.limit else min(MOST_LINE, max(LEAST_LINE, age)))
         if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
-            pace = self._pace(one, now)
             shared_by = max(1, self._peers.count()) if ticket.pulled else 1
             turn = max(one.line, now + (one.waiting + 1) * pace) + pace / shared_by
             if turn > longest and not sure:

@@ -5,6 +5,7 @@ If far fewer fail then, and many again at full pace, it is overloaded, and keeps
 not, it is broken or was down for a moment, and has its full pace back.
 """
 
+import math
 from dataclasses import dataclass
 
 SAMPLE = 24  # attempts that tell something …
@@ -65,8 +66,13 @@ class Overload:
         return not self.spacing and self._well >= SAMPLE
 
     def adopt(self, spacing: float, now: float) -> None:
-        """Take over the pace that another worker tries, if it helps here too. Else each would find out nothing."""
-        if not self.spacing and not self._helped:
+        """Take over the pace that another worker tries, if it helps here too. Else each would find out nothing.
+
+        Where both keep one they meet half-way, so that in the end all have an equal share of what the client bears.
+        """
+        if self.spacing:
+            self.spacing = math.sqrt(self.spacing * spacing)
+        elif not self._helped:
             self.spacing, self._adopted = spacing, True
             self._begin(now)
 
