@@ -351,7 +351,7 @@ class Gate:
         and it comes back to any of them.
         """
         turn = None if ticket.delivery.turn is None else ticket.delivery.turn - self._ahead()
-        steady, pace = one.overload.steady, self._pace(one, now)
+        steady, pace = one.overload.steady(now), self._pace(one, now)
         if sure := steady and pace == one.step:
             longest = now + LONGEST_LINE
         else:

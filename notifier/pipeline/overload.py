@@ -28,6 +28,7 @@ class Overload:
     _failed: int = 0
     _braked: int = 0
     _well: int = 0  # attempts that succeeded in a row
+    _failed_at: float = -math.inf  # when one last failed
     _helped: float = 0.0  # the spacing that helped in a trial, while the full pace is tried once more
     _before: float | None = None  # the share of failures before the trial that is under way
     _known: bool = False  # a trial helped before, or the client says so by 429
@@ -40,6 +41,7 @@ class Overload:
         self._failed += failed
         self._braked += braked
         self._well = 0 if failed else self._well + 1
+        self._failed_at = now if failed else self._failed_at
         seconds = now - self._since
         if not self._says_enough(seconds):
             return
@@ -60,10 +62,9 @@ class Overload:
         trial, few = self._before is not None, self._ended < FEW
         return not (trial and few) if not self._failed else self.spacing > 0 and not trial and not few
 
-    @property
-    def steady(self) -> bool:
-        """True if nothing fails, and so no pace will change."""
-        return not self.spacing and self._well >= SAMPLE
+    def steady(self, now: float) -> bool:
+        """Return True if nothing has failed for long, and so no pace will change."""
+        return not self.spacing and self._well >= SAMPLE and now - self._failed_at > AGAIN
 
     def adopt(self, spacing: float, now: float) -> None:
         """Take over the pace that another worker tries, if it helps here too. Else each would find out nothing.
@@ -71,7 +72,7 @@ class Overload:
         Where both keep one they meet half-way, so that in the end all have an equal share of what the client bears.
         """
         if self.spacing:
-            self.spacing = math.sqrt(self.spacing * spacing)
+            self.spacing = 2 / (1 / self.spacing + 1 / spacing)
         elif not self._helped:
             self.spacing, self._adopted = spacing, True
             self._begin(now)

@@ -164,7 +164,7 @@ def overload() -> Iterator[Case]:
             several = min(0.8, least)
             yield _overload(f"{kind}-{word}", base, pace, 1.5, least, 2)
             brief = replace(base, seconds=60, backlog=70 * int(pace))
-            yield _overload(f"{kind}-{word}-short", brief, pace, 1.5, least, short=True)
+            yield _overload(f"{kind}-{word}-short", brief, pace, 1.5, least, short=word == "503")
             yield _overload(f"{kind}-{word}-at-0.8", replace(base, rate=0.8 * pace, backlog=0), pace, 1.5, 0.9)
             for workers in (2, 3):
                 shared = replace(base, workers=workers)
