@@ -60,7 +60,7 @@ IN_PROSE = {
     "python -m tests.benchmarks.signers": "builds a C program and measures for some minutes",
     "jq -r '.event": "the files are an identity server's",
     "python -m tests.benchmarks.registry_refresh": "starts a database and measures for some minutes",
-    "rabbitmqctl delete_queue": "needs a broker on this host",
+    "rabbitmqctl": "needs a broker on this host",
     "systemctl": "needs systemd as the first process",
     "docker compose": "tests/packaging/test_compose.py reads the file",
     "getent hosts": "NAME is the reader's",
