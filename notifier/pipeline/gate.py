@@ -475,8 +475,11 @@ class Gate:
                     self._busy.pop(key, None)
 
     def leave(self) -> None:
-        """Park nothing any more, and leave what is parked to the other workers: this one stops."""
-        self._leaving = True
+        """Park nothing any more, and tell the other workers of what is parked: this one stops."""
+        self._leaving, now = True, self._tools.steady()
+        for one in self._known.values():
+            one.pulling = False
+            self._look_after(one, now)
 
     def abandon(self) -> None:
         """Forget all that wait: a drain gives them back to the queue."""

@@ -109,8 +109,6 @@ class Worker:
 
     def _take_parked(self, message: Message) -> bool:
         """Take a delivery that was fetched from its bucket, and begin it. Returns False if it was parked again."""
-        if self._stop.is_set():
-            return True  # it goes back when the connection closes
         held = self._ledger.take(message)
         if message.suspect:
             self._selection.put(held)

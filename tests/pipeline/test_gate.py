@@ -545,6 +545,19 @@ def test_what_another_worker_leaves_behind_is_gone_through() -> None:
     assert other.gate.wishes == {told.key}
 
 
+def test_a_worker_that_stops_in_the_middle_of_a_pass_says_what_it_leaves() -> None:
+    """As it stops, and again if a delivery is durable in the bucket only then: the others may have passed by."""
+    desk = resting()
+    desk.now += 1
+    recovers(desk)
+    key = desk.key("shop")
+    desk.gate.pulls(key, pulling=True)
+    for leaves in (desk.gate.leave, lambda: desk.gate.parked(key)):
+        desk.news.clear()
+        leaves()
+        assert [(told.key, told.up, told.parked) for told in desk.news] == [(key, True, True)]
+
+
 def test_a_worker_that_stops_parks_nothing() -> None:
     """It looks after no bucket any more: what waits is delayed for half of its age, again and again."""
     desk = resting(for_long=True)
