@@ -333,9 +333,8 @@ class Gate:
         age = 0.0 if ticket.delivery.begun_at is None else self._tools.clock() - ticket.delivery.begun_at
         state = one.state_at(now)
         if state is State.NEW and ticket.pulled and (one.running or one.waiting):
-            later = Later(
-                due=now + SHORTEST, cause=Cause.SLOT, place=Place.PARKED
-            )  # who tries it looks after the bucket
+            # Who tries it looks after the bucket.
+            later = Later(due=now + SHORTEST, cause=Cause.SLOT, place=Place.PARKED)
         elif state in (State.NEW, State.UP):
             cause = Cause.RATE if one.step and one.tokens(now) < 1 else Cause.SLOT
             later = self._in_line(one, ticket, now, age, cause)
