@@ -2,11 +2,13 @@
 
 Nothing depends on it: a worker that hears nothing finds out by its own attempts. So it is bounded and never waited for.
 A worker tells at most fifty documents of 4 KiB a second, about a thousand clients. Of each client the newest counts.
+It hears no more than all workers can tell: beyond that somebody else writes to the exchange.
 
 The spans in it are as long as they are when it is told: what waited here has grown or shrunk by then.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Literal
@@ -20,7 +22,9 @@ from notifier.pipeline.ports import Clock
 MOST = 2000  # clients of which news waits; then the one that has waited longest gives way
 FRESH = 2.0  # seconds after which it is not told any more
 LARGEST = 4 * 1024  # bytes of a document
-LONGEST = 3600.0  # seconds of a rest, or between two attempts; a longer span is told as this one
+DOCUMENTS = 50  # heard a second, for each worker
+LONGEST = 3600.0  # seconds of a rest; a longer one is told as this
+SLOWEST = 16.0  # seconds between two attempts, likewise: no worker finds a slower pace
 EVER = 1e9  # seconds for which a client may have failed
 
 _Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
@@ -33,7 +37,7 @@ class _OfClient(TypedDict):
     failing: Annotated[float, Field(ge=0, le=EVER, allow_inf_nan=False)]
     rest: _Seconds
     cap: Annotated[int, Field(ge=1, le=1_000_000)]
-    spacing: _Seconds
+    spacing: Annotated[float, Field(ge=0, le=SLOWEST, allow_inf_nan=False)]
     parked: bool
 
 
@@ -55,6 +59,7 @@ class OtherWorkers:
         self._steady = steady
         self._waiting: dict[tuple[str, str], tuple[float, News]] = {}
         self._told = asyncio.Event()
+        self._second, self._documents = -math.inf, 0  # when the present second began, and what was heard in it
 
     def tell(self, news: News) -> None:
         """Tell the others, at best effort. Never raises, never waits."""
@@ -87,7 +92,12 @@ class OtherWorkers:
         return _AROUND % b",".join(told) if told else None
 
     def hear(self, document: bytes) -> None:
-        """Pass on what another worker tells. What this release cannot read has no effect."""
+        """Pass on what another worker tells. What this release cannot read has no effect, nor has a flood."""
+        if (now := self._steady()) >= self._second + 1:
+            self._second, self._documents = now, 0
+        self._documents += 1
+        if self._documents > DOCUMENTS * max(1, self.count()):
+            return
         with suppress(ValidationError):
             for told in _DOCUMENT.validate_json(document if len(document) <= LARGEST else b"")["news"]:
                 self._heard(_load(told))
@@ -102,7 +112,7 @@ def _dump(news: News, waited: float) -> bytes:
             "failing": min(EVER, news.failing if news.up else news.failing + waited),
             "rest": min(LONGEST, max(0.0, news.rest - waited)),
             "cap": news.cap,
-            "spacing": min(LONGEST, news.spacing),
+            "spacing": min(SLOWEST, news.spacing),
             "parked": news.parked,
         }
     )

@@ -83,7 +83,9 @@ class Overload:
         self._begin(now)
 
     def _judge(self, now: float, seconds: float) -> None:
-        share, good = self._failed / self._ended, (self._ended - self._failed) / seconds
+        # In the rest of a sample that lasted for long, nobody wanted anything of the client.
+        busy = min(seconds, max(LONGEST_SAMPLE, 2 * self.spacing * self._ended))
+        share, good = self._failed / self._ended, (self._ended - self._failed) / busy
         few, limited = self._ended < SAMPLE, self.spacing > 0
         before, braked = self._before, 2 * self._braked > self._failed
         used = self.spacing * self._ended / seconds > 0.5

@@ -29,6 +29,7 @@ IN_VAIN = 400.0  # fetched a second for clients that are down: a thirtieth of a 
 AT_THE_START = 2000.0  # … and while a worker goes through every bucket: 100,000 take a minute
 AWAY, LONGEST_AWAY = 0.5, 32.0  # seconds to wait after the first failure to fetch, and after many
 RECENT = 120.0  # seconds in which what was fetched has its fate
+MOST_CLIENTS = 1000  # that a pass is for; beyond that it is for all, since other workers may name any number
 FIRST = 1.0  # seconds, on average, from the start to the first passes
 COUNT_EVERY = 60.0  # seconds between two looks at all buckets, for what operators are told
 
@@ -80,9 +81,12 @@ class Pulls:
         """Begin the fetches that there is room for."""
         for key in self._gate.wishes:
             one = self._passes.setdefault(self._parking.bucket(key), BucketPass())
-            one.clients.add(key)
             one.left, one.again = None, True
-            self._gate.pulls(key, pulling=True)
+            if len(one.clients) < MOST_CLIENTS:
+                one.clients.add(key)
+                self._gate.pulls(key, pulling=True)
+            elif key not in one.clients:
+                one.all = True
         self._gate.wishes.clear()
         most = 1 if fresh_waits else AT_ONCE
         for _ in range(min(len(self._passes), AT_ONCE)):

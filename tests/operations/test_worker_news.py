@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from notifier.operations.worker_news import EVER, FRESH, LARGEST, LONGEST, MOST, OtherWorkers
+from notifier.operations.worker_news import DOCUMENTS, EVER, FRESH, LARGEST, LONGEST, MOST, SLOWEST, OtherWorkers
 from notifier.pipeline.known_client import News
 
 ISS = "https://id.example"
@@ -98,11 +98,22 @@ def test_a_client_whose_name_fills_a_document_is_not_told_of(others: Others) -> 
     assert [news.key[1] for news in others.told()] == ["shop", "wiki"]
 
 
-def test_a_rest_of_more_than_an_hour_is_told_as_one_of_an_hour(others: Others) -> None:
+def test_what_is_longer_than_may_be_said_is_told_as_long_as_may_be(others: Others) -> None:
     """No worker refuses what another may say."""
     others.tell("shop", failing=1e10, rest=1e10, spacing=1e10)
     [news] = others.told()
-    assert (news.failing, news.rest, news.spacing) == (EVER, LONGEST, LONGEST)
+    assert (news.failing, news.rest, news.spacing) == (EVER, LONGEST, SLOWEST)
+
+
+def test_more_than_the_others_can_tell_is_not_heard(others: Others) -> None:
+    """Who floods the exchange keeps no worker busy, and fills none. A second later it hears again."""
+    flood = json.dumps({"v": 1, "news": [ONE]}).encode()
+    for seconds, most in ((0.0, 2), (1.0, 4)):
+        others.now = 1000.0 + seconds
+        for _ in range(5000):
+            others.worker.hear(flood)
+        assert len(others.heard) <= most * DOCUMENTS
+    assert len(others.heard) > 2 * DOCUMENTS
 
 
 async def test_who_waits_for_news_gets_the_first_at_once(others: Others) -> None:
@@ -134,6 +145,7 @@ ONE = {
         {"v": 1, "news": [ONE, {"iss": ISS}]},
         {"v": 1, "news": [ONE | {"rest": -1}]},
         {"v": 1, "news": [ONE | {"rest": LONGEST + 1}]},
+        {"v": 1, "news": [ONE | {"spacing": SLOWEST + 1}]},
         {"v": 1, "news": [ONE | {"failing": 1e300}]},
         {"v": 1, "news": [ONE | {"rest": float("nan")}]},
         {"v": 1, "news": [ONE | {"failing": float("inf")}]},

@@ -94,3 +94,14 @@ def test_a_pace_that_another_worker_found_quickens_only_while_it_helps() -> None
     for number in range(40):
         overload.note(9.2 + adopted * (number + 1), failed=number % 2 == 0, braked=False, at_a_time=32)
     assert overload.spacing > adopted
+
+
+def test_a_pause_between_two_rushes_is_no_slow_pace() -> None:
+    """Nobody came in that hour: it says nothing of what the client bears. What comes next does not wait for it."""
+    overload, now = Overload(), 0.0
+    for number in range(190):
+        now += 0.02
+        overload.note(now, failed=number > 160 and number % 2 == 0, braked=False, at_a_time=32)
+    assert overload.spacing == 0
+    overload.note(now + 3600, failed=True, braked=False, at_a_time=32)
+    assert overload.spacing <= 0.1

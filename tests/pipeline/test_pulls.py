@@ -1,6 +1,7 @@
 """What is parked, by a worker: it comes back when its client answers, and whatever happens to its traveller."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -254,6 +255,26 @@ async def test_a_bucket_that_cannot_be_read_hinders_no_other() -> None:
         stage.receivers.posts.clear()
         stage.now += 32
         await stage.until(lambda: stage.told().count("shop") == 3)
+
+
+async def test_clients_that_somebody_makes_up_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He says that something is parked for each, while their bucket cannot be read. What is there is told later."""
+    stage = Stage(client("shop"))
+    monkeypatch.setattr(type(stage.queue), "bucket", lambda _queue, _key: SHOP)
+    stage.queue.unreadable.add(SHOP)
+    in_bucket(stage, 3)
+    async with running(stage):
+        tracemalloc.start()
+        for number in range(20_000):
+            stage.worker.heard(News(key=(ISS, f"made-up-{number}"), up=True, parked=True))
+            if number % 500 == 0:
+                await rounds(20)
+        await rounds()
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        stage.queue.unreadable.clear()
+        await until(stage, lambda: len(stage.told()) == 3)
+    assert held < 1_000_000
 
 
 async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
