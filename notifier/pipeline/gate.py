@@ -592,7 +592,8 @@ class Gate:
         change = one.hear(news, now)
         one.parked = one.parked or news.parked
         self._turn(one, change, was_up=was_up)
-        self._look_after(one, now)
+        if not self._leaving:  # it would tell the others what they hear themselves
+            self._look_after(one, now)
 
     # ── for operators ──
 

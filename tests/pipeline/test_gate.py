@@ -558,6 +558,16 @@ def test_a_worker_that_stops_in_the_middle_of_a_pass_says_what_it_leaves() -> No
         assert [(told.key, told.up, told.parked) for told in desk.news] == [(key, True, True)]
 
 
+def test_a_worker_that_stops_repeats_nothing_that_it_hears() -> None:
+    """All have heard it: two workers that stop would tell it each other again and again."""
+    desk = resting(for_long=True)
+    desk.gate.leave()
+    desk.news.clear()
+    desk.gate.heard(News(key=desk.key("shop"), up=True, parked=True))
+    assert [*desk.gate.circuits()] == []
+    assert not desk.news
+
+
 def test_a_worker_that_stops_parks_nothing() -> None:
     """It looks after no bucket any more: what waits is delayed for half of its age, again and again."""
     desk = resting(for_long=True)
