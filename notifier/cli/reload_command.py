@@ -49,9 +49,9 @@ def reload(
     A worker reads the files of its own machine. It takes all of them or nothing: it keeps the old ones if a file has a
     mistake, or if more than one client and more than a fifth of all, or the last one, could no longer be told. It names
     them. Of a registry source's answer it takes all but such a loss. If the loss is meant, say --accept-loss; the log
-    then says who did. If a source was poisoned, correct it and say --drop: nothing that it said before is kept. Until
-    it answers, the logouts of its clients wait, and an event for "*" does not reach them. A worker that does not run
-    keeps its cache: say it again once that one runs.
+    then says who did. If a source was poisoned, correct it and say --drop: nothing that it said before is kept, and no
+    file is read. Until it answers, the logouts of its clients wait, and an event for "*" does not reach them. A worker
+    that does not run keeps its cache: say it again once that one runs.
 
     The workers are asked through the queue, whose settings the command reads; it needs the rights of an operator there.
     A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has what it should.
