@@ -149,6 +149,8 @@ class Gate:
         self._busy: dict[Key, Known] = {}  # those with deliveries in memory
         self._ready: dict[Side, OrderedDict[Key, Known]] = {side: OrderedDict() for side in Side}
         self._down: dict[Key, Known] = {}
+        self._holds: dict[Key, float] = {}  # seconds of a try, of each that is down and was tried here …
+        self._tries = 0.0  # … and of all of them
         self.wishes: set[Key] = set()  # clients whose buckets are to be gone through
         self.waiting = 0  # deliveries that wait in memory for their client
         self._leaving = False
@@ -292,11 +294,16 @@ class Gate:
 
     def _least_rest(self, one: Known) -> float:
         """Return for how long it rests at least: until each of those that are down could have had its try."""
-        return len(self._down) * one.hold / (PROBES * max(1, self._peers.count()))
+        alike = len(self._down) - len(self._holds)  # only heard of: perhaps they hang as this one does
+        busy = min(len(self._down) * one.hold, self._tries + alike * one.hold)
+        return busy / (PROBES * max(1, self._peers.count()))
 
     def _turn(self, one: Known, change: Change | None, *, was_up: bool) -> None:
         """Note what became of the client's state."""
         self._slots.turn(one, was_up=was_up)
+        self._tries += (one.hold if one.down else 0.0) - self._holds.pop(one.key, 0.0)
+        if one.down and one.hold:
+            self._holds[one.key] = one.hold
         iss, client_id = one.key
         if change is Change.RECOVERED:
             self._down.pop(one.key, None)
@@ -498,6 +505,7 @@ class Gate:
             if one.idle and one.paused_until <= now and not one.covered(now):
                 del self._known[key]
                 self._down.pop(key, None)
+                self._tries -= self._holds.pop(key, 0.0)
             else:
                 one.heard = now
                 self._known.move_to_end(key)

@@ -258,6 +258,25 @@ def resting(*, for_long: bool = False) -> Desk:
     return desk
 
 
+@pytest.mark.parametrize(("others_take", "rest"), [(0.001, 4.0), (5.0, 128.0)])
+def test_a_rest_is_longer_only_if_others_that_are_down_hang_too(others_take: float, rest: float) -> None:
+    """Where all hang, each rests until all of them could have had a try. Those that refuse at once take no slot."""
+    desk = Desk()
+    for nth in range(3000):
+        assert desk.ask(f"c{nth}") == Go()
+        desk.now += others_take
+        desk.end(f"c{nth}", Failed(reason=Reason.TIMEOUT))
+    waits = 0.0
+    for _ in range(2):
+        assert desk.ask("shop", leash=desk.wall()) == Go()
+        desk.now += 5
+        traveller = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
+        assert isinstance(traveller, RetryAt)
+        waits = traveller.due - desk.wall()
+        desk.now += waits
+    assert waits == pytest.approx(rest)
+
+
 def park(desk: Desk, name: str = "shop") -> None:
     """Something comes for it and is parked; the queue confirms it."""
     assert desk.put_off(name).place is Place.PARKED
