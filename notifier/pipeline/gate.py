@@ -524,6 +524,11 @@ class Gate:
         else:
             self.wishes.add(one.key)
 
+    @property
+    def workers(self) -> int:
+        """How many workers there are, this one included."""
+        return self._peers.count()
+
     def look_after_overdue(self) -> None:
         """Look after the clients whose traveller should have come long ago: an operator may have taken it away."""
         now = self._tools.steady()

@@ -6,7 +6,8 @@ ends early if none of its clients has any use of it. There is one pass at a time
 vain is bounded. A bucket that cannot be read is tried less and less often, and keeps its pass.
 
 A worker goes through every bucket once when it begins, for the one before may have died in the middle of a pass. After
-a loss it goes again through those that it has lately fetched from: what it had not acked is there again.
+a loss, and when another worker is gone, it goes again through those that it has lately fetched from: what was not acked
+is there again.
 """
 
 import asyncio
@@ -75,10 +76,14 @@ class Pulls:
         self._passes: OrderedDict[str, BucketPass] = OrderedDict()
         self._fetching = 0
         self._rests_until = -math.inf
+        self._workers = 0
         self._fetched_at: dict[str, float] = {}  # by bucket: when something was last fetched from it
 
     def begin(self, *, fresh_waits: bool) -> None:
         """Begin the fetches that there is room for."""
+        if (workers := self._gate.workers) < self._workers:
+            self.lost()  # what the one that is gone had fetched: the others have found the bucket empty meanwhile
+        self._workers = workers
         for key in self._gate.wishes:
             one = self._passes.setdefault(self._parking.bucket(key), BucketPass())
             one.left, one.again = None, True

@@ -71,10 +71,10 @@ class Others:
 
     def __init__(self, size: int = 1) -> None:
         self.news: list[News] = []
-        self._size = size
+        self.size = size
 
     def count(self) -> int:
-        return self._size
+        return self.size
 
     def tell(self, news: News) -> None:
         self.news.append(news)
@@ -167,6 +167,7 @@ class Stage:
         self.queue = MemoryQueue(clock=lambda: self.now + self.jumped)
         self.queue.open.set()
         self.receivers = Receivers()
+        self.others = Others()
         self.facts: list[Fact] = []
         self.unpublished: str | None = None  # what is wrong with the issuer's published key
         self.now = 1_800_000_000.0
@@ -200,7 +201,7 @@ class Stage:
             self.queue,
             self.queue,
             Limits(**limits),
-            Others(),
+            self.others,
         )
         queue = self.queue
         self._inbox = Forwarder(self.worker, queue.publish, queue.available, queue.ack, queue.clock)

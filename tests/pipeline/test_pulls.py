@@ -322,6 +322,21 @@ async def test_a_worker_that_stops_takes_what_it_is_fetching_and_no_more() -> No
     assert len(stage.queue.acked) == 10 + fetching
 
 
+async def test_what_a_killed_worker_had_fetched_is_found_again() -> None:
+    """It is back in the bucket that the others have found empty: they go through it again as there is one less."""
+    stage = Stage(client("shop"))
+    stage.others.size = 2
+    async with down(stage, 1):
+        await stage.acked(stage.retake("delay.1s"))
+        await stage.until(lambda: stage.told() == ["shop"] * 2)
+        await rounds()
+        in_bucket(stage, 3)
+        await rounds()
+        assert waits(stage) == 3
+        stage.others.size = 1
+        await stage.until(lambda: stage.told() == ["shop"] * 5)
+
+
 async def test_a_suspect_goes_the_suspects_way() -> None:
     """It may be what kills the process: it waits for the others, and is tried in a small group."""
     stage = Stage(client("shop"))
