@@ -277,10 +277,12 @@ class Gate:
         began, lane, side = one.running.pop(id(ticket))
         self._slots.count(one, lane, side, -1)
         was_up, was_limited = one.up, one.overload.spacing
-        repeat, least = ticket.delivery.attempts > 0, self._least_rest(one)
+        repeat = ticket.delivery.attempts > 0
+        least = 0.0 if result.mark is Mark.ALIVE else self._least_rest(one)
         change = one.learn(result.mark, now - began, now, repeat=repeat, least=least)
         one.heard = now
-        self._turn(one, change, was_up=was_up)
+        if not (was_up and one.up):
+            self._turn(one, change, was_up=was_up)
         ticket.last = change is Change.DOWN
         paced = one.overload.spacing not in (0.0, was_limited)
         if change is not None or paced:

@@ -211,8 +211,10 @@ class Ledger:
         """
         copies = self._copies.end(begun.id, stands_until=stands_until) if begun.id_given else ()
         self.settle(held)
-        for (holder, _), done in copies:
+        made = []
+        for (holder, copy), done in copies:
             if done:
                 self._join(holder)
-        waited = [(holder, self._begin(holder, copy)) for (holder, copy), done in copies if not done]
-        return [(holder, again) for holder, again in waited if again is not None]
+            elif (again := self._begin(holder, copy)) is not None:
+                made.append((holder, again))
+        return made
