@@ -22,6 +22,7 @@ from tests.rabbitmq_installation import Installation, RabbitmqMissing, find_inst
 __all__ = ["RabbitmqMissing", "RabbitmqNode", "rabbitmq_node"]
 
 BOOT_SECONDS = 90.0  # about 8 s on an idle machine
+TELLS_SOON = "[{rabbit, [{quorum_tick_interval, 500}]}]."  # ms: the management API tells of a queue after 5 s otherwise
 CERTIFICATE = "certificate.pem"  # in the node's home, with its key
 
 
@@ -247,7 +248,10 @@ def rabbitmq_node(
     """
     installation = find_installation()
     with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", dir=under, ignore_cleanup_errors=True) as home:
-        node = RabbitmqNode(Path(home), installation, plugins=plugins, certificate=certificate, flags=flags)
+        advanced = TELLS_SOON if "rabbitmq_management" in plugins else "[]."
+        node = RabbitmqNode(
+            Path(home), installation, advanced=advanced, plugins=plugins, certificate=certificate, flags=flags
+        )
         try:
             node.start()
             yield node

@@ -111,6 +111,7 @@ async def test_what_was_fetched_and_not_acked_comes_again_after_a_loss(
     assert names(await fetched_again(await worker(), bucket, 3)) == ["a", "b", "c"]
 
 
+@pytest.mark.full
 async def test_a_memory_alarm_blocks_publishing_alone(
     worker: OpenWorker, module_node: RabbitmqNode, amqp_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +238,7 @@ async def test_who_may_not_write_to_the_workers_exchange_hears_and_replies(
     assert (workers.heard_news.empty(), news.qsize()) == (True, 1)
 
 
+@pytest.mark.full
 async def test_while_the_broker_blocks_news_is_dropped(
     module_node: RabbitmqNode, amqp_url: str, prefix: str, workers: NamedWorkers
 ) -> None:

@@ -134,12 +134,12 @@ async def test_what_is_made_due_at_a_pace_comes_in_turn(place: Place) -> None:
     await delayed(queue, *theirs, delivery("w", WIKI, deferred_for="proxy"), *others, delivery("r"))
     ids = {*(each.id for each in theirs), "w"}
     await waits(queue, {*ids, "p", "other", "r"})
-    assert (await make_due(queue.waiting(), meant, course(), force=False, pace=lambda: 0.5)).done == 6
+    assert (await make_due(queue.waiting(), meant, course(), force=False, pace=lambda: 1.0)).done == 6
     assert names([await inbox.next()]) == ["s0"]
     rest = WaitingFilter(ids=frozenset(ids))
     await waits(queue, ids - {"s0"}, rest)
     dues = [one.due or 0 for one in await listed(queue, rest)]
-    assert max(dues) - min(dues) == pytest.approx(8.0, abs=0.1)
+    assert max(dues) - min(dues) == pytest.approx(4.0, abs=0.1)
     again = await make_due(queue.waiting(), meant, course(), force=False, pace=lambda: 0.1)
     assert (again.done, again.kept) == (1, {EARLIER: 4})  # the first turn is now
     assert {each.message_id for each in await inbox.some(5)} == ids - {"s0"}

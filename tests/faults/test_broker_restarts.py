@@ -90,6 +90,7 @@ async def test_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, form:
         tell(await made.account(cause="held by a worker that the frozen broker did not hear"))
 
 
+@pytest.mark.full
 @pytest.mark.fault("broker", "frozen by SIGSTOP when the worker is told to stop")
 @pytest.mark.timeout(300)
 async def test_stopped_while_it_is_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell) -> None:

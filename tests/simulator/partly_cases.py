@@ -105,7 +105,8 @@ def _instance_at_4(workers: int) -> Finding:
 
 def instance_hangs() -> Iterator[Case]:
     """One of several instances of a client hangs."""
-    yield _instance("max32", seeds=1, short=True)
+    yield _instance("max32", seeds=1)
+    yield _instance("max8-short", seeds=1, short=True, max_concurrent=8)
     yield _instance("max32-timeout-2", timeout=2.0)
     yield _instance("max8", max_concurrent=8)
     yield _instance("max1", max_concurrent=1)
@@ -172,5 +173,5 @@ def overload() -> Iterator[Case]:
                 yield _overload(name, shared, pace, 2.2, several, 3)
                 if word == "503":
                     yield _each_seed(name, replace(brief, workers=workers), pace)
-                if workers == 3 and word == "503":
+                if (workers, word, kind) == (3, "503", "20/s"):
                     yield _overload(f"{name}-short", replace(brief, workers=3), pace, 2.2, several, short=True)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from tests.adapters.registries.list_server import page, serving
@@ -181,6 +182,7 @@ async def test_the_api_stays_guarded_until_the_restart(tmp_path: Path) -> None:
         assert await running.stop() == 0
 
 
+@pytest.mark.full
 async def test_while_a_dropped_source_is_away_files_are_taken_as_ever(tmp_path: Path) -> None:
     """So a client may be written into one, for now. What else is the source's waits on, and nobody is given up.
 

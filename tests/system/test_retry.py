@@ -129,6 +129,7 @@ async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_pa
             await running.until_said("waiting_cancelled_one")
 
 
+@pytest.mark.full
 async def test_several_workers_share_a_retry(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Each is asked and takes its part, and the account adds up: what waits for its own backoff, and what is parked."""
     answers = Answers(shop=503, wiki=400)

@@ -111,6 +111,7 @@ async def test_a_signal_drains_and_nothing_is_lost_or_doubled(
         assert set(succeeded(clients).values()) == {1}
 
 
+@pytest.mark.full
 async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """While the first signal's drain waits for a client that hangs."""
     held = asyncio.Event()
@@ -129,6 +130,7 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Pat
         await complete(clients, rabbit, site)
 
 
+@pytest.mark.full
 async def test_a_drain_is_bounded(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """A client that hangs holds it no longer than `shutdown_grace`; what it did not answer is told by the next."""
     held = asyncio.Event()
