@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from notifier.adapters.registries.readers import build_reader
-from notifier.domain.client_rows import Row, SourceAnswer, SourceFault, row_key
+from notifier.domain.client_rows import Row, SourceAnswer, SourceFault, row_key, share_names
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.frozen import replace
 from notifier.domain.own_folder import Whose
@@ -317,7 +317,7 @@ def _read(name: str, folder: int, identity: str, *, of_owner: bool) -> SourceAns
             raise _UnfitError("another release wrote it")
         if heading["source"] != identity:
             raise _UnfitError("the settings of the source have changed")
-        rows: list[dict[str, object]] = [json.loads(line) for line in file]
+        rows: list[dict[str, object]] = [json.loads(line, object_hook=share_names) for line in file]
     if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
         raise _UnfitError("it is damaged")
     faults = tuple(Mistake(str(place), str(text)) for place, text in heading["faults"])

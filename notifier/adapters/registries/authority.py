@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
-from notifier.domain.client_rows import Row
+from notifier.domain.client_rows import Row, share_names
 from notifier.domain.durations import parse_duration
 from notifier.domain.front_channel import origin_of
 from notifier.domain.frozen import frozen
@@ -122,7 +122,8 @@ def _shown(names: Sequence[str]) -> str:
 
 def withhold(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the section `notifier` of a row without values that no list may say. Their names stay, to be told."""
-    return {name: value if name in OPTIONS or value is None else WITHHELD for name, value in options.items()}
+    may = {name: value if name in OPTIONS or value is None else WITHHELD for name, value in options.items()}
+    return share_names(may)
 
 
 def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:

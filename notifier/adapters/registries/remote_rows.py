@@ -14,7 +14,7 @@ from notifier.adapters.http.json_parts import OutOfBounds
 from notifier.adapters.registries.authority import withhold
 from notifier.adapters.registries.client_metadata import meant_member
 from notifier.domain.client_jwks import public_jwks
-from notifier.domain.client_rows import Row, SourceAnswer
+from notifier.domain.client_rows import Row, SourceAnswer, share_names
 from notifier.domain.cloudevents import TEXT_LENGTH
 from notifier.domain.egress import uri_mistake
 from notifier.domain.errors import Mistake
@@ -39,7 +39,8 @@ def clean(raw: object, place: str, known: Row | None = None) -> Row | Mistake:
     """
     if not isinstance(raw, dict):
         return Mistake(place, "must be the metadata of a client")
-    row = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
+    said = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
+    row = share_names(said)
     if "jwks" in row:
         if "id_token_encrypted_response_alg" in row:
             row["jwks"] = public_jwks(row["jwks"])

@@ -43,6 +43,14 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert "hunter2" not in file.read_text()
 
 
+def test_rows_of_a_cache_share_the_names_of_their_members(tmp_path: Path) -> None:
+    """As those of a list do: else a worker that starts from the cache needs half as much again for them."""
+    Cache(tmp_path).save(kind(), ANSWER)
+    found = Cache(tmp_path).load(kind())
+    assert found is not None
+    assert len({id(name) for row in found.rows for name in row}) == len(ROWS[0])
+
+
 def test_a_source_that_still_says_so_is_younger(tmp_path: Path) -> None:
     """Nothing is written again, also if somebody deleted the file."""
     cache, now = Cache(tmp_path), SourceAnswer(rows=ROWS, at=time.time())
