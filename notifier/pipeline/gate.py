@@ -257,6 +257,7 @@ class Gate:
             return Go()
         if self._may_wait(one, ticket, now):
             one.push(lane, ticket)
+            one.fetched += ticket.pulled
             self.waiting += 1
             self._busy[one.key] = self._ready[one.side][one.key] = one
             return Wait()
@@ -328,12 +329,18 @@ class Gate:
                     self._ready[one.side][key] = one
                     continue
                 while one.waiting and self._may_start(one, one.first, now):
-                    self.waiting -= 1
-                    begun.append(ticket := one.pop())
+                    begun.append(ticket := self._pop(one))
                     self._begin(one, ticket, ticket.held.lane, now)
                 if one.waiting and len(one.running) < one.cap:
                     ready[key] = one
         return begun
+
+    def _pop(self, one: Known, *, newest: bool = False) -> Ticket:
+        """Take one of those that wait in memory out of it."""
+        ticket = one.pop(newest=newest)
+        self.waiting -= 1
+        one.fetched -= ticket.pulled
+        return ticket
 
     # ── where it waits ──
 
@@ -474,8 +481,7 @@ class Gate:
             stays = one.state is State.NEW and not one.running and not stopped
             while most and one.waiting > stays and (stopped or one.waiting * self._pace(one, now) > patience):
                 most -= 1
-                self.waiting -= 1
-                ticket = one.pop(newest=True)
+                ticket = self._pop(one, newest=True)
                 yield ticket, self._put(one, ticket, now)
             if not one.waiting:
                 self._ready[one.side].pop(key, None)
@@ -493,10 +499,9 @@ class Gate:
         """Forget all that wait: a drain gives them back to the queue."""
         for one in self._busy.values():
             while one.waiting:
-                one.pop()
+                self._pop(one)
         for ready in self._ready.values():
             ready.clear()
-        self.waiting = 0
 
     def _forget(self, now: float) -> None:
         """Forget clients not heard of for long, and the quietest ones if there are very many."""
@@ -546,7 +551,10 @@ class Gate:
         state = one.state_at(now)
         if state is State.UP:
             running, free = len(one.running), self._slots.free(one, Lane.RETRIES)
-            return max(0, min(one.cap - running, (free - running + 1) // 2, one.tokens(now)) - one.waiting)
+            bears = min(one.cap - running, (free - running + 1) // 2, one.tokens(now)) - one.waiting
+            # Where those that come fill its pace, one waits among them at a time.
+            among = one.waiting > 0 and not one.fetched
+            return max(0, bears, int(among and (one.waiting + 1) * self._pace(one, now) <= 2 * self._patience()))
         if one.running:
             return 0
         return 1 if state is State.NEW or one.relief or not one.covered(now) else None

@@ -151,6 +151,7 @@ class KnownClient(Generic[Ticket]):
     running: dict[int, tuple[float, Lane, Side]] = field(default_factory=dict)  # by the ticket's id: when it began
     queues: dict[Lane, deque[Ticket]] = field(default_factory=dict)
     waiting: int = 0
+    fetched: int = 0  # of those that wait, out of its bucket
     parked: bool = False  # something may wait in its bucket
     pulling: bool = False  # this worker goes through its bucket
     covered_until: float = -math.inf  # before that, a traveller that this worker sent cannot have come back

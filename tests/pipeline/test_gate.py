@@ -387,6 +387,20 @@ def test_when_a_client_comes_up_its_bucket_is_wanted_at_its_pace() -> None:
     assert limited.gate.wanted(limited.key("shop")) == 1
 
 
+def test_of_what_is_parked_one_waits_among_those_that_come() -> None:
+    """Where these fill the client's pace. It has its turn, and the next one is wanted."""
+    desk = full()
+    shop = desk.key("shop")
+    parked = desk.ticket("shop", Lane.RETRIES, pulled=True)
+    assert desk.gate.wanted(shop) == 1
+    assert desk.ask_for(parked) == Wait()
+    assert desk.gate.wanted(shop) == 0
+    while parked not in desk.running["shop"]:
+        desk.end("shop")
+    desk.ask("shop")
+    assert desk.gate.wanted(shop) == 1
+
+
 def test_a_traveller_of_another_worker_says_that_something_may_be_parked() -> None:
     """There, while it was on its way."""
     desk = Desk()

@@ -180,6 +180,20 @@ def first_fails(rate: float, workers: int = 1) -> Firsts:
         return Firsts(last=last, attempts=attempts, rests=tally.rests_of("x"))
 
 
+def outnumbered(rate: float, workers: int = 1) -> float:
+    """A client that takes ten a second of each worker is down for 10 s. Then `rate` come, for 120 s.
+
+    Return the seconds from its end until the last that came before is told.
+    """
+    known, behaviours = client("x", max_concurrent=workers), {"x": between(0, 10, refuses, steady(0.1))}
+    with World([known], behaviours, workers=workers) as world:
+        world.stream(4, 10, lambda _chance: ["x"], evenly=True)
+        before = world.run(10).published["x"]
+        world.stream(workers * rate, 130, lambda _chance: ["x"])
+        told = [one.answered for one in world.run(130).told["x"] if one.born < 10]
+        return max(told) - 10 if len(told) == before else math.inf
+
+
 def paused(count: int) -> int:
     """So many clients ask for a pause of ten minutes. Return what is then left of another one's."""
     everyone, asks = names(count), Answer(status=429, retry_after="600")

@@ -4,7 +4,18 @@ from collections.abc import Iterator
 
 from tests.simulator.case import Case, Finding, seconds
 from tests.simulator.clients import OK, THROTTLED, UNAVAILABLE, Behaviour, LimitedRate, LimitedThreads, partly, steady
-from tests.simulator.waiting import Rolling, chains, copied, first_fails, hung, many, paused, rolling, storm
+from tests.simulator.waiting import (
+    Rolling,
+    chains,
+    copied,
+    first_fails,
+    hung,
+    many,
+    outnumbered,
+    paused,
+    rolling,
+    storm,
+)
 
 
 def waiting() -> Iterator[Case]:
@@ -14,6 +25,7 @@ def waiting() -> Iterator[Case]:
     yield from _storms()
     yield from _copies()
     yield from _first_attempts()
+    yield from _outnumbered()
     yield from _bounds()
 
 
@@ -117,6 +129,19 @@ def _first_attempts() -> Iterator[Case]:
     for rate in (20, 40, 80, 150):
         for workers in (1, 2, 3):
             yield _firsts(rate, workers, short=rate == 40 and workers != 2)
+
+
+def _outnumbered() -> Iterator[Case]:
+    """More come than a client takes, and some are parked for it."""
+    for rate in (11, 15, 30):
+        for workers in (1, 3):
+
+            def measure(rate: float = rate, workers: int = workers) -> Finding:
+                last = outnumbered(rate, workers)
+                return Finding(f"last {seconds(last)}", last <= 120)
+
+            name, goal = f"outnumbered-{rate}/s-{workers}-workers", "40 parked ones are told meanwhile: last ≤ 120 s"
+            yield Case(name=name, goal=goal, measure=measure, short=(rate, workers) == (15, 1))
 
 
 def _bounds() -> Iterator[Case]:
