@@ -151,7 +151,7 @@ class Gate:
         self._down: dict[Key, Known] = {}
         self._holds: dict[Key, float] = {}  # seconds of a try, of each that is down and was tried here …
         self._tries = 0.0  # … and of all of them
-        self.wishes: set[Key] = set()  # clients whose buckets are to be gone through
+        self.wishes: dict[Key, None] = {}  # clients whose buckets are to be gone through, in this order
         self.waiting = 0  # deliveries that wait in memory for their client
         self._leaving = False
 
@@ -529,7 +529,7 @@ class Gate:
         if self._leaving:
             self._pass_on(one, now, paced=False)
         else:
-            self.wishes.add(one.key)
+            self.wishes[one.key] = None
 
     @property
     def workers(self) -> int:
@@ -563,7 +563,7 @@ class Gate:
         """Note that a delivery is durable in the client's bucket."""
         one = self._known.get(key)
         if one is None or (one.pulling and one.up):
-            self.wishes.add(key)  # it may have come too late for this pass, or for all that was known of the client
+            self.wishes[key] = None  # it may have come too late for this pass, or for all that was known of the client
         if one is not None:
             one.parked = True
             self._look_after(one, self._tools.steady())
@@ -591,7 +591,7 @@ class Gate:
         """Note that the client's traveller came to its end without an attempt: another one is needed."""
         if (one := self._known.get(key)) is not None:
             one.parked, one.covered_until = True, -float("inf")
-        self.wishes.add(key)
+        self.wishes[key] = None
 
     # ── other workers ──
 
@@ -609,7 +609,7 @@ class Gate:
         one, now = self._known.get(news.key), self._tools.steady()
         if one is None:
             if news.up and news.parked:
-                self.wishes.add(news.key)  # by a worker that stops, perhaps
+                self.wishes[news.key] = None  # by a worker that stops, perhaps
             return
         was_up = one.up
         change = one.hear(news, now)

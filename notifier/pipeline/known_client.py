@@ -204,7 +204,7 @@ class KnownClient(Generic[Ticket]):
             return None
         self.failing_since = since if self.failing_since is None else min(self.failing_since, since)
         self.ended, self.credit = max(self.ended, now), 0
-        return self._rest(news.rest, now)
+        return self._rest(min(LONGEST, news.rest), now)
 
     def pause(self, until: float) -> None:
         """Leave it alone until then: it asked for it (`Retry-After`)."""

@@ -10,6 +10,7 @@ from notifier.pipeline.known_client import (
     EARN,
     FULL,
     LONG,
+    LONGEST,
     MOST_GRACE,
     SHORTEST,
     Change,
@@ -214,6 +215,13 @@ def test_what_is_heard_of_a_client_that_nobody_tried_here_changes_nothing() -> N
     assert one.hear(News(key=one.key, up=False, failing=9.0, rest=8.0), NOW) is None
     assert one.hear(News(key=one.key, up=True), NOW) is None
     assert one.state is State.NEW
+
+
+def test_nobody_has_a_client_rest_for_an_hour() -> None:
+    """However long another worker says: at most for as long as a client rests of its own failures."""
+    one = down()
+    one.hear(News(key=one.key, up=False, failing=5000.0, rest=3600.0), NOW)
+    assert one.next_try == NOW + LONGEST
 
 
 def test_a_pace_is_heard() -> None:
