@@ -33,7 +33,8 @@ class Overload:
     _before: float | None = None  # the share of failures before the trial that is under way
     _known: bool = False  # a trial helped before, or the client says so by 429
     _next_trial: float = 0.0
-    _adopted: bool = False  # the pace is another worker's
+    _adopted: bool = False  # the pace is another worker's, and not judged yet
+    _lent: bool = False  # it is another worker's, and no trial here has helped since
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
         """Note an attempt that ended, at a client that may have so many `at_a_time`."""
@@ -74,7 +75,7 @@ class Overload:
         if self.spacing:
             self.spacing = 2 / (1 / self.spacing + 1 / spacing)
         elif not self._helped:
-            self.spacing, self._adopted = spacing, True
+            self.spacing, self._adopted, self._lent = spacing, True, True
             self._begin(now)
 
     def forget(self, now: float) -> None:
@@ -95,7 +96,7 @@ class Overload:
         if adopted and share > 1 - BELOW:
             self.spacing = 0.0
         elif before is not None and share > before * HELPED[self._known]:
-            if self._known:
+            if self._known and not self._lent:
                 self._known = False  # perhaps another worker's doing: the pace stays, and the next trial decides
             else:
                 self.spacing, self._next_trial = 0.0, now + AGAIN
@@ -107,6 +108,8 @@ class Overload:
             self._known, self._before, self.spacing = limited or braked, share, 1 / (BELOW * good)
         elif limited:
             self.spacing = self.spacing * BELOW if used or before is not None else 0.0
+
+        self._lent = self._lent and self.spacing > 0
 
     def _begin(self, now: float) -> None:
         self._since, self._ended, self._failed, self._braked, self._before = now, 0, 0, 0, None

@@ -83,7 +83,10 @@ def test_a_client_that_was_down_begins_anew() -> None:
 
 
 def test_a_pace_that_another_worker_found_quickens_only_while_it_helps() -> None:
-    """Also soon after a trial of one's own that did not help: when far too many fail again, it is slower at once."""
+    """Also soon after a trial of one's own that did not help: when far too many fail again, it is slower at once.
+
+    If that does not help, the client is broken: it has its full pace back.
+    """
     overload, _, _ = attempts(lambda number, _now: number % 3 == 0, seconds=8)
     assert overload.spacing == 0
     overload.adopt(0.1, 8.0)
@@ -91,9 +94,15 @@ def test_a_pace_that_another_worker_found_quickens_only_while_it_helps() -> None
         overload.note(8.0 + 0.1 * (number + 1), failed=False, braked=False, at_a_time=32)
     adopted = overload.spacing
     assert 0 < adopted < 0.1
-    for number in range(40):
-        overload.note(9.2 + adopted * (number + 1), failed=number % 2 == 0, braked=False, at_a_time=32)
+    now = 9.2
+    for number in range(14):
+        now += adopted
+        overload.note(now, failed=number % 2 == 0, braked=False, at_a_time=32)
     assert overload.spacing > adopted
+    for number in range(24):  # as many fail at that
+        now += overload.spacing
+        overload.note(now, failed=number % 2 == 0, braked=False, at_a_time=32)
+    assert overload.spacing == 0
 
 
 def test_a_pause_between_two_rushes_is_no_slow_pace() -> None:
