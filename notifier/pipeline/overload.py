@@ -34,7 +34,7 @@ class Overload:
     _known: bool = False  # a trial helped before, or the client says so by 429
     _next_trial: float = 0.0
     _adopted: bool = False  # the pace is another worker's, and not judged yet
-    _lent: bool = False  # it is another worker's, and no trial here has helped since
+    _lent: bool = False  # it was another worker's first: if a trial does not help, the full pace is back at once
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
         """Note an attempt that ended, at a client that may have so many `at_a_time`."""
