@@ -1,4 +1,4 @@
-"""What the API server asks a kubelet: `kubectl exec`.
+"""What the API server asks a kubelet: a container's log, for `helm test`, and `kubectl exec`.
 
 A command's streams are channels of one WebSocket (`v5.channel.k8s.io`): the first byte of a message names the channel.
 """
@@ -27,6 +27,7 @@ class Kubelet:
         self._pods = pods
         self.app = web.Application()
         where = "{namespace}/{pod}/{container}"
+        self.app.router.add_get(f"/containerLogs/{where}", self._log)
         self.app.router.add_get(f"/exec/{where}", self._exec)
 
     def _find(self, request: web.Request) -> PodContainer:
@@ -37,6 +38,9 @@ class Kubelet:
                 if found is not None:
                     return found
         raise web.HTTPNotFound(text="there is no such container here")
+
+    async def _log(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._find(request).log.read_bytes())
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         container = self._find(request)
