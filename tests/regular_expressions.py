@@ -58,7 +58,10 @@ def expressions(root: Path = SOURCE) -> tuple[list[Found], Others]:
     found: list[Found] = []
     others = Others({}, [])
     for path in sorted(root.rglob("*.py")):
-        tree = ast.parse(path.read_text())
+        text = path.read_text()
+        if not re.search(r"\bre\.|\bpattern=", text):
+            continue
+        tree = ast.parse(text)
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         if any(_method(call) or _patterns(call) for call in calls):
             _of_module(path, root, tree, found, others)

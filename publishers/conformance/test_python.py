@@ -5,4 +5,4 @@ import pytest
 from publishers.conformance.cases import *  # noqa: F403
 
 PUBLISHER = "python"
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]

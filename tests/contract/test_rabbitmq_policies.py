@@ -20,6 +20,8 @@ from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode, rabbitmq_node
 from tests.system.waiting import until
 
+pytestmark = pytest.mark.full  # a policy is tried for some seconds; tests/system has the way of one
+
 Policy = Callable[..., AbstractAsyncContextManager[None]]
 Told = Callable[[dict[tuple[str, str], set[str]]], Awaitable[None]]
 
@@ -95,12 +97,10 @@ async def looked(url: str, prefix: str, management: str | None = None) -> Policy
     ("definition", "kind", "shown"),
     [
         ({"overflow": "drop-head"}, "policies", {PolicyKey.OVERFLOW}),
-        pytest.param(*({"max-length": 20}, "operator-policies", {PolicyKey.MAX_LENGTH}), marks=pytest.mark.full),
-        pytest.param(
-            *({"max-length-bytes": 20_000}, "operator-policies", {PolicyKey.MAX_LENGTH}), marks=pytest.mark.full
-        ),
+        ({"max-length": 20}, "operator-policies", {PolicyKey.MAX_LENGTH}),
+        ({"max-length-bytes": 20_000}, "operator-policies", {PolicyKey.MAX_LENGTH}),
         ({"message-ttl": 1000}, "operator-policies", {PolicyKey.MESSAGE_TTL}),
-        pytest.param(*({"delivery-limit": 20}, "policies", {PolicyKey.DELIVERY_LIMIT}), marks=pytest.mark.full),
+        ({"delivery-limit": 20}, "policies", {PolicyKey.DELIVERY_LIMIT}),
         ({"overflow": "drop-head", "max-length": 20}, "policies", {PolicyKey.OVERFLOW, PolicyKey.MAX_LENGTH}),
     ],
 )

@@ -62,6 +62,7 @@ def publishing(folder: Path, *words: str) -> AbstractContextManager[tuple[ForkSe
     return begun(["publish", *words, "many.jsonl"], cwd=folder, env=environment())
 
 
+@pytest.mark.full
 def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: Path) -> None:
     """Exit 1 soon, and of every line it is told whether it was confirmed, so that a script can send the others."""
     asyncio.run(declare_at_once(own_node.url, "notifier"))
