@@ -32,6 +32,8 @@ from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
+pytestmark = pytest.mark.full  # a node of its own, and commands to it
+
 SHOP = ("https://id.example.com", "shop")
 NOTICE = ClientNotice(id="id-1", at=0.0, state=ClientChange.FAILING, iss="https://id.example.com", client_id="shop")
 
@@ -111,7 +113,6 @@ async def test_what_was_fetched_and_not_acked_comes_again_after_a_loss(
     assert names(await fetched_again(await worker(), bucket, 3)) == ["a", "b", "c"]
 
 
-@pytest.mark.full
 async def test_a_memory_alarm_blocks_publishing_alone(
     worker: OpenWorker, module_node: RabbitmqNode, amqp_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +170,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     assert not (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
 
 
-@pytest.mark.parametrize("change", [pytest.param(blocking, marks=pytest.mark.full), all_of_them])
+@pytest.mark.parametrize("change", [blocking, all_of_them])
 async def test_an_alarm_of_which_nothing_tells_is_met_by_the_confirm_that_does_not_come(
     worker: OpenWorker, module_node: RabbitmqNode, change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +239,6 @@ async def test_who_may_not_write_to_the_workers_exchange_hears_and_replies(
     assert (workers.heard_news.empty(), news.qsize()) == (True, 1)
 
 
-@pytest.mark.full
 async def test_while_the_broker_blocks_news_is_dropped(
     module_node: RabbitmqNode, amqp_url: str, prefix: str, workers: NamedWorkers
 ) -> None:

@@ -242,6 +242,7 @@ def vhost(rabbitmq: RabbitmqNode | None) -> str:
     return name
 
 
+@pytest.mark.full
 async def test_with_the_permissions_that_are_printed_each_does_its_work_and_no_more(
     rabbitmq: RabbitmqNode, vhost: str, tmp_path: Path
 ) -> None:
