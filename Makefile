@@ -29,7 +29,7 @@ help: ## show this list
 		printf '  make %-15s %s\n' "$$goal" "$$text"; done
 	@echo
 	@echo 'Another Python (3.11 or newer): make demo PYTHON=python3.12.'
-	@echo 'Arguments for pytest or the demo: make test ARGS="tests/domain -x"'
+	@echo 'Arguments for pytest or the demo: make test ARGS="tests/model -x"'
 
 demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker, no configuration, under 30 s
 	@$(RUN)/bin/notifier demo $(ARGS)
@@ -50,7 +50,7 @@ test-all: $(DEV)/.made ## run every test but those of the parts below, with all 
 	@failed=; \
 		$(PYTEST) -m 'not alone' $(NO_PARTS) $(ALONGSIDE) || failed=1; \
 		$(PYTEST) -m alone $(NO_PARTS) || failed=1; \
-		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
+		if $(DEV)/bin/python -m tests.support.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
 		[ -z "$$failed" ]
 
@@ -70,8 +70,8 @@ pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers
 		-k 'pictures or chromium-blocked'
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose
-	@$(DEV)/bin/ruff check notifier tests tools publishers
-	@$(DEV)/bin/ruff format --check notifier tests tools publishers
+	@$(DEV)/bin/ruff check notifier tests tools publishers benchmarks conftest.py
+	@$(DEV)/bin/ruff format --check notifier tests tools publishers benchmarks conftest.py
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports --no-cache
 	@$(DEV)/bin/hadolint Dockerfile
@@ -81,8 +81,8 @@ lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, D
 	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 
 format: $(DEV)/.made ## let ruff put imports and lines in order
-	@$(DEV)/bin/ruff check --fix notifier tests tools publishers
-	@$(DEV)/bin/ruff format notifier tests tools publishers
+	@$(DEV)/bin/ruff check --fix notifier tests tools publishers benchmarks conftest.py
+	@$(DEV)/bin/ruff format notifier tests tools publishers benchmarks conftest.py
 
 lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
 	@.ci/lock $(LOCKER)/bin/uv
@@ -100,7 +100,7 @@ dashboard: $(DEV)/.made ## write the Grafana dashboard, deploy/grafana/notifier.
 	@$(DEV)/bin/python -m tools.dashboard > deploy/grafana/notifier.json
 
 runbook: ## copy the runbook, which the package holds for `notifier explain`, to docs/
-	@cp notifier/runbook.md docs/runbook.md
+	@cp notifier/operators/doctor/runbook.md docs/runbook.md
 
 LONG_FAULTS = NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
 	$(DEV)/bin/python -m pytest tests/faults $(ALONGSIDE) --deselect tests/faults/test_table.py $(ARGS)
@@ -122,26 +122,26 @@ fuzz: $(DEV)/.made ## read 100,000 made-up events and as many other odd inputs; 
 	@NOTIFIER_TEST_FAULTS=long $(DEV)/bin/python -m pytest tests/fuzz $(ARGS)
 
 bench: $(DEV)/.made ## measure what one core delivers, beside the ceiling; 1 min a case, 26 cases: ARGS="--case 'rabbitmq-*'"
-	@$(DEV)/bin/python -m tests.benchmarks.throughput --json $(RESULTS)/throughput.json $(ARGS)
+	@$(DEV)/bin/python -m benchmarks.throughput --json $(RESULTS)/throughput.json $(ARGS)
 
 bench-latency: $(DEV)/.made ## measure how long a logout is on its way at 10, 50 and 80 % of what a core can do; 5 min
-	@$(DEV)/bin/python -m tests.benchmarks.latency --json $(RESULTS)/latency.json $(ARGS)
+	@$(DEV)/bin/python -m benchmarks.latency --json $(RESULTS)/latency.json $(ARGS)
 
 bench-growth: $(DEV)/.made ## measure what a delivery costs with more of everything, and starts; 25 cases: ARGS="--case 'backlog-*'"
-	@$(DEV)/bin/python -m tests.benchmarks.growth --json $(RESULTS)/growth.json $(ARGS)
+	@$(DEV)/bin/python -m benchmarks.growth --json $(RESULTS)/growth.json $(ARGS)
 
 bench-scale: $(DEV)/.made ## measure what a second worker adds (as root), and what an event costs the broker; 1 min a case
-	@$(DEV)/bin/python -m tests.benchmarks.scale --json $(RESULTS)/scale.json $(ARGS)
-	@$(DEV)/bin/python -m tests.benchmarks.broker_cost --json $(RESULTS)/broker.json
+	@$(DEV)/bin/python -m benchmarks.scale --json $(RESULTS)/scale.json $(ARGS)
+	@$(DEV)/bin/python -m benchmarks.broker_cost --json $(RESULTS)/broker.json
 
-bench-plot: $(DEV)/.made ## write tests/benchmarks/results into the documents: tables, pictures, notifier capacity
+bench-plot: $(DEV)/.made ## write benchmarks/results into the documents: tables, pictures, notifier capacity
 	@$(DEV)/bin/python -m tools.performance.document $(ARGS)
 
 bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than recorded, and in which stage? 5 min
-	@$(DEV)/bin/python -m tests.benchmarks.check $(ARGS)
+	@$(DEV)/bin/python -m benchmarks.check $(ARGS)
 
 bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
-	@$(DEV)/bin/python -m tests.benchmarks.isolation --json $(RESULTS)/isolation.json $(ARGS)
+	@$(DEV)/bin/python -m benchmarks.isolation --json $(RESULTS)/isolation.json $(ARGS)
 
 image: ## build the image notifier:dev by docker, or by podman: ARGS="--build-arg …"
 	@$$(command -v docker || echo podman) build --tag notifier:dev $(ARGS) .
@@ -167,7 +167,7 @@ audit: $(SUPPLY)/.made ## ask PyPI whether a package that is shipped has a known
 clean: ## remove the environments, caches and what builds leave behind
 	@rm -rf $(RUN) $(DEV) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@find notifier tests tools publishers -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find notifier tests tools publishers benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ── environments ────────────────────────────────────────────────────────────────────────────────────────────────
 

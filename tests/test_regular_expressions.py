@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
-from notifier.adapters.queues.rabbitmq.topology import _explain
-from notifier.adapters.registries.link_header import next_link
-from notifier.adapters.registries.sql_rights import written_by
-from notifier.adapters.signers.key_files import _blocks
-from notifier.domain.client_rows import SourceFault
-from notifier.domain.redaction import redact
-from tests.regular_expressions import SOURCE, Found, Worst, expressions, superlinear, suspects
+from notifier.features.registries.link_header import next_link
+from notifier.features.registries.sql_rights import written_by
+from notifier.model.errors import SourceFault
+from notifier.model.redaction import redact
+from notifier.queues.rabbitmq.topology import _explain
+from notifier.tokens.key_files import _blocks
+from tests.support.regular_expressions import SOURCE, Found, Worst, expressions, superlinear, suspects
 
 FOUND, OTHERS = expressions()
 BY_HAND = {  # the automaton knows nothing of look-arounds, nor what a text must begin with to come to a loop
-    "adapters/queues/rabbitmq/delays.py: _NO_HOPS": Worst("", '"schedule":{"due":1'),
-    "adapters/queues/rabbitmq/wire/decoding.py: _OF_SOURCE": Worst("", ".source.a", "."),
-    "domain/egress.py: _NAME": Worst("", "a.", "-"),
-    r"domain/issuer_document.py: (?i)(?<![\w-])max-age=\"?([0-9]{1,10})": Worst("", ' max-age="'),
-    r"domain/redaction.py: -----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)": Worst(
+    "queues/rabbitmq/delays.py: _NO_HOPS": Worst("", '"schedule":{"due":1'),
+    "queues/rabbitmq/wire/decoding.py: _OF_SOURCE": Worst("", ".source.a", "."),
+    "model/egress.py: _NAME": Worst("", "a.", "-"),
+    r"network/http/issuer_document.py: (?i)(?<![\w-])max-age=\"?([0-9]{1,10})": Worst("", ' max-age="'),
+    r"model/redaction.py: -----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)": Worst(
         "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----BEGIN "
     ),
-    "domain/trace_context.py: _FORM": Worst("", "00-"),
-    "settings/sql_settings.py: _FILE": Worst("sqlite:///", "a", "\n"),
+    "model/documents/trace_context.py: _FORM": Worst("", "00-"),
+    "network/databases/database_url.py: _FILE": Worst("sqlite:///", "a", "\n"),
 }
 """The worst that somebody may write for expressions with look-arounds."""
 

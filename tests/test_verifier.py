@@ -9,7 +9,7 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey
 
-from tests.verifier import LOGOUT_EVENT, verify
+from tests.support.verifier import LOGOUT_EVENT, verify
 
 NOW = 1_750_000_000.5
 KEY = ECKey.generate_key("P-256", {"kid": "k"})

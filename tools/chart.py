@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from notifier.adapters.configuration.config_schema import config_schema
+from notifier.settings.config_schema import config_schema
 from tools.chart_rendering import CHART, Rendered
 
 ROOT = Path(__file__).parents[1]

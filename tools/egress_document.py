@@ -1,4 +1,4 @@
-"""Writes docs/egress.md from what comes of every case of tests/adapters/http/test_egress_table.py.
+"""Writes docs/egress.md from what comes of every case of tests/network/http/test_egress_table.py.
 
 python -m tools.egress_document
 """
@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from notifier.domain.outcome import Answer, Break, Wire
+from notifier.model.outcome import Answer, Break, Wire
 
 DOCUMENT = Path(__file__).parents[1] / "docs/egress.md"
 Row = tuple[str, str, str]
@@ -15,7 +15,7 @@ Row = tuple[str, str, str]
 HEAD = """# Where requests may go
 
 This page lists every case that the tests try, and its result. `python -m tools.egress_document` writes it, and
-`tests/adapters/http/test_egress_table.py` fails if it is out of date.
+`tests/network/http/test_egress_table.py` fails if it is out of date.
 
 The settings are those of `egress`. After a bar follow those of `notifier.egress` of one client, which replace the
 former member by member. Workers judge a URI when they read it and at every attempt. They judge an address whenever
@@ -60,7 +60,7 @@ def shown(wire: Wire | str) -> str:
 
 def main() -> None:
     """Try every case and write the document."""
-    from tests.adapters.http.test_egress_table import tried  # noqa: PLC0415  it imports this module for the comparison
+    from tests.network.http.test_egress_table import tried  # noqa: PLC0415  it imports this module for the comparison
 
     DOCUMENT.write_text(document(asyncio.run(tried())), "utf-8")
 

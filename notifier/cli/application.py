@@ -13,33 +13,21 @@ from typing import Annotated
 import typer
 
 from notifier import __version__
-from notifier.cli import (
-    capacity_command,
-    check_command,
-    clients_command,
-    collect_command,
-    dead_letters_command,
-    demo_command,
-    doctor_command,
-    explain_command,
-    keys_command,
-    log_id_command,
-    publish_command,
-    reload_command,
-    report_command,
-    retry_command,
-    run_command,
-    schema_command,
-    sources_command,
-    status_command,
-    topology_command,
-    waiting_command,
-)
-from notifier.cli.command_options import quiet_logs
-from notifier.cli.help import CommandGroup, in_help, register
-from notifier.cli.output import say
-from notifier.domain.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
-from notifier.domain.printable import counted
+from notifier.cli import check_command, clients_command, keys_command, log_id_command, schema_command, topology_command
+from notifier.demo import demo_command
+from notifier.features.capacity import capacity_command
+from notifier.features.feed import collect_command, report_command
+from notifier.features.sources import sources_command
+from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
+from notifier.model.printable import counted
+from notifier.operators.doctor import explain_command
+from notifier.operators.letters import dead_letters_command, retry_command, waiting_command
+from notifier.operators.status import reload_command, status_command
+from notifier.operators.terminal.command_options import quiet_logs
+from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.output import say
+from notifier.publishing import publish_command
+from notifier.service import doctor_command, run_command
 
 app = typer.Typer(
     cls=CommandGroup,

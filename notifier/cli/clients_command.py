@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli.command_options import Config, Json, load_whole, quiet_logs
-from notifier.cli.help import CommandGroup, in_help, register
-from notifier.cli.output import say, say_json
-from notifier.domain.durations import format_duration
-from notifier.domain.printable import counted, json_text, printable
+from notifier.model.durations import format_duration
+from notifier.model.printable import counted, json_text, printable
+from notifier.operators.terminal.command_options import Config, Json, load_whole, quiet_logs
+from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.output import say, say_json
 
 if TYPE_CHECKING:
-    from notifier.adapters.configuration.loading import Loaded
-    from notifier.adapters.registries.answers import ReadNow
+    from notifier.configuration.clients.answers import ReadNow
+    from notifier.configuration.loading import Loaded
 
 DURATIONS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})
 
@@ -57,7 +57,7 @@ def list_(
     The command reads each source as a worker does. For one that cannot be read, it says so and takes the cache, and the
     exit status is 1. Clients that cannot be used come last, each with the reason.
     """
-    from notifier.adapters.registries.provenance import sources_of
+    from notifier.configuration.provenance import sources_of
 
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=source)
     rows = []
@@ -98,7 +98,7 @@ def show(
     A value comes from a registry source, from `registry.defaults`, from the client's preset, or is a default. Values
     that may hold secrets are not shown. The exit status is 1 if there is no such client, or if a source cannot be read.
     """
-    from notifier.adapters.registries.provenance import sources_of, values_of
+    from notifier.configuration.provenance import sources_of, values_of
 
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=None)
     found: list[dict[str, Any]] = []
@@ -134,7 +134,7 @@ register(app, show, SHOW_EXAMPLES)
 
 
 def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[Loaded, ReadNow]:
-    from notifier.adapters.registries.answers import ReadNow
+    from notifier.configuration.clients.answers import ReadNow
 
     quiet_logs()
     sources = ReadNow(offline=offline)
@@ -157,8 +157,8 @@ def _by_front_channel(row: dict[str, Any]) -> str:
 
 
 def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> None:
-    from notifier.cli.screen import screen
-    from notifier.cli.screen import table as new_table
+    from notifier.operators.terminal.screen import screen
+    from notifier.operators.terminal.screen import table as new_table
 
     console = screen(width=160)
     table = new_table("client", "backchannel_logout_uri", "sources")
@@ -180,8 +180,8 @@ def _shown(member: str, value: object) -> str:
 
 
 def _print_clients(found: list[dict[str, Any]]) -> None:
-    from notifier.cli.screen import screen
-    from notifier.cli.screen import table as new_table
+    from notifier.operators.terminal.screen import screen
+    from notifier.operators.terminal.screen import table as new_table
 
     console = screen(width=160)
     for client in found:

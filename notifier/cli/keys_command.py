@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from notifier.cli.command_options import Config, look_at_keys
-from notifier.cli.help import CommandGroup, in_help, register
-from notifier.cli.output import say, say_json
-from notifier.domain.client import Algorithm
-from notifier.domain.errors import ConfigurationError
-from notifier.domain.first_day import DAY
-from notifier.domain.moment import read_moment, shown_moment
-from notifier.domain.printable import json_text
+from notifier.model.client import Algorithm
+from notifier.model.durations import DAY
+from notifier.model.errors import ConfigurationError
+from notifier.model.moment import read_moment, shown_moment
+from notifier.model.printable import json_text
+from notifier.operators.terminal.command_options import Config, look_at_keys
+from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.output import say, say_json
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -49,7 +49,7 @@ def generate(
     ] = None,
 ) -> None:
     """Make a private signing key, as unencrypted PEM (PKCS#8). Print the line by which the configuration names it."""
-    from notifier.adapters.signers.key_files import KeySource, generate_key, load_key
+    from notifier.tokens.key_files import KeySource, generate_key, load_key
 
     not_before = _not_before(at)
     pem = generate_key(alg)
@@ -123,10 +123,10 @@ def jwks(
 
     Keys whose not_before is still to come are included. Keys in an HSM or a key service are asked for there.
     """
-    from notifier.adapters.configuration.config_file import read_part
-    from notifier.adapters.configuration.loading import key_sources
-    from notifier.adapters.signers.key_files import examine_keys
-    from notifier.adapters.signers.places import Places
+    from notifier.configuration.loading import key_sources
+    from notifier.features.key_places.places import Places
+    from notifier.settings.config_file import read_part
+    from notifier.tokens.key_files import examine_keys
 
     settings = read_part(config, os.environ, {"issuers", "signing"}).settings
     issuers = settings.issuers

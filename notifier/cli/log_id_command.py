@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from notifier.cli.command_options import Config, Json
-from notifier.cli.output import say, say_json
+from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.output import say, say_json
 
 if TYPE_CHECKING:
-    from notifier.operations.log_search import LoggedDelivery
+    from notifier.telemetry.log_search import LoggedDelivery
 
 EXAMPLES = (
     ("did alice's logout go out?", "notifier log-id -c n.yaml alice --in notifier.log"),
@@ -42,7 +42,7 @@ def log_id(
     if log is None:
         say(shown)
         return
-    from notifier.operations.log_search import DELIVERED, find_deliveries
+    from notifier.telemetry.log_search import DELIVERED, find_deliveries
 
     with _open(log) as lines:
         found = find_deliveries(lines, shown)
@@ -59,9 +59,9 @@ def log_id(
 
 def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
     """Return how the logs show it. Raises ConfigurationError if they do not."""
-    from notifier.adapters.configuration.config_file import read_part
-    from notifier.app import subject_hash
-    from notifier.domain.errors import ConfigurationError, Mistake
+    from notifier.model.errors import ConfigurationError, Mistake
+    from notifier.settings.config_file import read_part
+    from notifier.telemetry.logs import subject_hash
 
     settings = read_part(config, os.environ, {"log"}).settings
     if raw_too and settings.log.subject == "raw":
@@ -88,7 +88,7 @@ def _open(log: Path) -> Iterator[TextIO]:
     elif sys.stderr.isatty():
         from rich.progress import open as progress
 
-        from notifier.cli.screen import screen
+        from notifier.operators.terminal.screen import screen
 
         with progress(log, "r", encoding="utf-8", errors="replace", console=screen(err=True), transient=True) as file:
             yield file
@@ -98,7 +98,7 @@ def _open(log: Path) -> Iterator[TextIO]:
 
 
 def _print_table(found: "list[LoggedDelivery]") -> None:
-    from notifier.cli.screen import screen, table
+    from notifier.operators.terminal.screen import screen, table
 
     made = table("time", "event", "client", "fate", "why", "attempts:", "next")
     for fate in found:

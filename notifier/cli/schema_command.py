@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from notifier.cli.output import say_json
+from notifier.operators.terminal.output import say_json
 
 EXAMPLES = (
     ("check an event before it is published", "notifier schema event > event.schema.json"),
@@ -38,9 +38,9 @@ def schema(
 
 
 def _schema(document: Document) -> dict[str, Any]:
-    from notifier.adapters.configuration.config_schema import config_schema
-    from notifier.domain.event_document import event_schema
-    from notifier.domain.feed_event import feed_schema
+    from notifier.features.feed.feed_event import feed_schema
+    from notifier.model.documents.event_document import event_schema
+    from notifier.settings.config_schema import config_schema
 
     if document is Document.EVENT:
         return event_schema()

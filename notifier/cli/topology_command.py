@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.cli.command_options import Config, Json, quiet_logs
-from notifier.cli.help import CommandGroup, in_help, register
-from notifier.cli.output import say, say_json
-from notifier.domain.message import PARKED
-from notifier.domain.printable import counted
+from notifier.model.message import PARKED
+from notifier.model.printable import counted
+from notifier.operators.terminal.command_options import Config, Json, quiet_logs
+from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.output import say, say_json
 
 if TYPE_CHECKING:
-    from notifier.adapters.queues.rabbitmq.administration import TopologyState
-    from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-    from notifier.domain.message import BindingState
+    from notifier.model.message import BindingState
+    from notifier.queues.rabbitmq.administration import TopologyState
+    from notifier.queues.rabbitmq.options import RabbitOptions
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -48,7 +48,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
         if as_json:
             say("[]")
         return
-    from notifier.adapters.queues.rabbitmq.administration import survey_bindings, survey_topology
+    from notifier.queues.rabbitmq.administration import survey_bindings, survey_topology
 
     standings = asyncio.run(survey_topology(options))
     bindings = asyncio.run(survey_bindings(options)) if options.bindings else ()
@@ -69,8 +69,8 @@ def declare(config: Config = None) -> None:
     options = _options(config)
     if options is None:
         return
-    from notifier.adapters.queues.rabbitmq.administration import declare_topology
-    from notifier.adapters.queues.rabbitmq.settling import Settling
+    from notifier.queues.rabbitmq.administration import declare_topology
+    from notifier.queues.rabbitmq.settling import Settling
 
     _say_missing(asyncio.run(declare_topology(options, Settling(_say_new))))
     say(f"all queues and exchanges under {options.prefix} are declared")
@@ -95,7 +95,7 @@ def delete(
     options = _options(config)
     if options is None:
         return
-    from notifier.adapters.queues.rabbitmq.administration import delete_topology, survey_topology
+    from notifier.queues.rabbitmq.administration import delete_topology, survey_topology
 
     standings = [each for each in asyncio.run(survey_topology(options)) if not each.missing]
     if not standings:
@@ -148,8 +148,8 @@ def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | N
 
 def _options(config: Config) -> RabbitOptions | None:
     """Read the settings. For the embedded queue it says that there is no topology, and returns None."""
-    from notifier.adapters.configuration.config_file import read_part
-    from notifier.app import rabbit_options
+    from notifier.queues.building import rabbit_options
+    from notifier.settings.config_file import read_part
 
     quiet_logs()
     part = read_part(config, os.environ, {"queue"})
@@ -175,8 +175,8 @@ def _with_one_bucket(standings: Sequence[TopologyState], begins: str) -> Sequenc
 
 
 def _print_table(standings: Sequence[TopologyState]) -> None:
-    from notifier.cli.screen import screen
-    from notifier.cli.screen import table as new_table
+    from notifier.operators.terminal.screen import screen
+    from notifier.operators.terminal.screen import table as new_table
 
     console = screen(width=200)
     table = new_table("name", "state", "ready:", "arguments")

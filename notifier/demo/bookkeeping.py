@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
+from notifier.delivery.plan import Skipped
 from notifier.demo.receivers import Behaviour, Receiver
-from notifier.domain.dead_letter import DeadLetter
-from notifier.domain.plan import Skipped
-from notifier.pipeline.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
+from notifier.model.documents.dead_letter import DeadLetter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

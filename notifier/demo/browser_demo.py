@@ -20,16 +20,16 @@ from aiohttp import web
 from cryptography.fernet import Fernet
 from rich.console import Console
 
-from notifier.adapters.signers.key_files import KeySource, generate_key, load_keys
-from notifier.adapters.signers.key_ring import KeyRing
 from notifier.demo.browser_clients import Notes, Photos, Shop
 from notifier.demo.embedded import start
 from notifier.demo.happenings import Happenings
 from notifier.demo.identity_server import PAGES, SESSIONS, STATE_COOKIE, EndSession, IdentityServer
 from notifier.demo.token_check import TokenCheck
 from notifier.demo.upstream_provider import AUDIENCE, CALLED, Upstream
-from notifier.domain.client import Algorithm
-from notifier.domain.durations import in_words
+from notifier.model.client import Algorithm
+from notifier.model.durations import in_words
+from notifier.tokens.key_files import KeySource, generate_key, load_keys
+from notifier.tokens.key_ring import KeyRing
 
 IDLE = 900.0  # seconds without a visit, a sign-in or a sign-out
 LOOPBACK = "127.0.0.1"

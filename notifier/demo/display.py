@@ -15,7 +15,7 @@ from rich.text import Text
 
 from notifier.demo.bookkeeping import ClientResult, DemoResult, DemoTally, Progress, SignOut
 from notifier.demo.receivers import Behaviour, Receiver
-from notifier.domain.printable import counted
+from notifier.model.printable import counted
 
 BAR = 26  # characters
 PLAIN_EVERY = 2.0  # seconds between two plain lines

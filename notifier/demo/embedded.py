@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from notifier.adapters.configuration.live_configuration import LiveConfiguration
-from notifier.adapters.configuration.loading import load
-from notifier.app import Service
-from notifier.domain.dead_letter import DeadLetter, load_dead_letter
-from notifier.domain.message import DEAD, Lane
-from notifier.operations.queue_port import Queue
-from notifier.pipeline.facts import Observer
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.loading import load
+from notifier.delivery.facts import Observer
+from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
+from notifier.model.message import DEAD, Lane
+from notifier.queues.queue_port import Queue
+from notifier.service.service import Service
 
 
 class Embedded:

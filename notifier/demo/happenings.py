@@ -2,8 +2,8 @@
 
 import time
 
+from notifier.delivery.facts import Fact, LogoutDelivered
 from notifier.demo.token_check import Clock
-from notifier.pipeline.facts import Fact, LogoutDelivered
 
 _MOST = 500
 

@@ -20,7 +20,7 @@ from notifier.demo.happenings import Happenings
 from notifier.demo.session_state import session_state
 from notifier.demo.token_check import TokenCheck, Verified
 from notifier.demo.upstream_provider import AUDIENCE, Upstream
-from notifier.domain.front_channel import origin_of
+from notifier.model.origins import origin_of
 
 USER = "alice"
 PAGES = "/connect/notify"

@@ -21,15 +21,15 @@ from uuid import uuid4
 
 import uvloop
 
-from notifier.adapters.configuration.config_file import read_part
-from notifier.app import build_queue
 from notifier.demo.bookkeeping import SignOut
 from notifier.demo.receivers import SAMPLES, Receiver
 from notifier.demo.story import ISS, event_of
 from notifier.demo.token_check import TokenCheck
-from notifier.domain.errors import QueueError
-from notifier.domain.message import Lane
-from notifier.operations.queue_port import Queue
+from notifier.model.errors import QueueError
+from notifier.model.message import Lane
+from notifier.queues.building import build_queue
+from notifier.queues.queue_port import Queue
+from notifier.settings.config_file import read_part
 
 FIRST_PORT = 9001
 SLOW = 0.6  # seconds

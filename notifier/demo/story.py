@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import yaml
 from rich.console import Console
 
-from notifier.adapters.signers.key_files import KeySource, generate_key, load_keys
+from notifier.delivery.facts import Observer
 from notifier.demo.bookkeeping import DemoTally, SignOut, settle_account
 from notifier.demo.display import Display, conclude, display, introduce
 from notifier.demo.receivers import Behaviour, Receiver, sample_receivers
-from notifier.domain.client import Algorithm
-from notifier.domain.dead_letter import DeadLetter
-from notifier.pipeline.facts import Observer
+from notifier.model.client import Algorithm
+from notifier.model.documents.dead_letter import DeadLetter
+from notifier.tokens.key_files import KeySource, generate_key, load_keys
 
 ISS = "https://id.example.com"
 TICK = 0.1  # seconds between two updates of the progress

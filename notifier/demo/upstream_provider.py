@@ -13,12 +13,12 @@ from urllib.parse import urlencode
 import aiohttp
 from aiohttp import web
 
-from notifier.adapters.signers.key_ring import KeyRing
+from notifier.delivery.logout_token import LOGOUT_EVENT
 from notifier.demo.browser_clients import page_of
 from notifier.demo.happenings import Happenings
-from notifier.domain.client import Algorithm
-from notifier.domain.front_channel import origin_of
-from notifier.domain.logout_token import LOGOUT_EVENT
+from notifier.model.client import Algorithm
+from notifier.model.origins import origin_of
+from notifier.tokens.key_ring import KeyRing
 
 CALLED = "company"
 """Its name in the configuration."""

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from notifier.domain.message import Lane
+from notifier.model.message import Lane
 from notifier.publisher.address import Server
 from notifier.publisher.event_transport import Confirmed, Failure, NeverTaken, NotTaken, OutgoingEvent, PublishOutcome
 from notifier.publisher.publisher_settings import PublisherSettings, words

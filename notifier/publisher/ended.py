@@ -11,12 +11,12 @@ from datetime import datetime
 from typing import Literal
 from uuid import uuid4
 
-from notifier.domain.cloudevents import ID_BYTES
-from notifier.domain.defaults import MAX_EVENT
-from notifier.domain.errors import MalformedEvent
-from notifier.domain.event_document import read_event
-from notifier.domain.message import Lane, Message
-from notifier.domain.moment import render_moment
+from notifier.model.defaults import MAX_EVENT
+from notifier.model.documents.cloudevents import ID_BYTES
+from notifier.model.documents.event_document import read_event
+from notifier.model.errors import MalformedEvent
+from notifier.model.message import Lane, Message
+from notifier.model.moment import render_moment
 
 ROOM = 64  # bytes of a part that are kept free for the end of its id and for commas
 REPEATED_WITHIN = 10.0  # seconds within which a second ending of one session is taken for the first

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 
-from notifier.domain.message import Lane
+from notifier.model.message import Lane
 from notifier.publisher import outbox_files
 from notifier.publisher.daemon_threads import DaemonThreads
 from notifier.publisher.ended import EventMistake

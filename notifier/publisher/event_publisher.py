@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from notifier.domain.message import Lane
+from notifier.model.message import Lane
 from notifier.publisher import outbox_files
 from notifier.publisher.daemon_threads import DaemonThreads
 from notifier.publisher.ended import EventMistake, EventPart, SessionEnded, documents

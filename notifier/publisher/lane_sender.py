@@ -7,8 +7,8 @@ import random
 import time
 from collections.abc import Iterator
 
-from notifier.domain.message import Lane
-from notifier.domain.redaction import redact_secret
+from notifier.model.message import Lane
+from notifier.model.redaction import redact_secret
 from notifier.publisher.event_outbox import EventOutbox
 from notifier.publisher.event_transport import (
     Confirmed,

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from notifier.domain.message import Lane
+from notifier.model.message import Lane
 from notifier.publisher.ended import EventMistake, check
 
 PART, PENDING, READY, REFUSED, EXPIRED = ".part", ".pending", ".json", ".refused", ".expired"

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from notifier.domain.own_folder import Whose
+from notifier.model.own_folder import Whose
 from notifier.publisher import outbox_files
 from notifier.publisher.outbox_files import PART, PENDING, READY
 

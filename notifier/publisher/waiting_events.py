@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 
-from notifier.domain.message import Lane
+from notifier.model.message import Lane
 from notifier.publisher.outbox_files import LANES
 
 MOST_IN_MEMORY = 10_000

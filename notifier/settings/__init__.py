@@ -1,1 +1,1 @@
-"""The whole configuration as types: `service_settings` for the one file, `clients` for the registry."""
+"""The settings as types, and how the file that holds them is read."""

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from notifier.domain.client import (
+from notifier.model.client import (
     RESERVED_CLAIMS,
     Algorithm,
     Client,
@@ -31,10 +31,20 @@ from notifier.domain.client import (
     SubjectMode,
     identifies,
 )
-from notifier.domain.presets import PRESETS
+from notifier.model.presets import PRESETS
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings
-from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file, listed, names_host
-from notifier.settings.web_settings import Origin
+from notifier.settings.values import (
+    Count,
+    Duration,
+    Held,
+    Lasting,
+    Origin,
+    Section,
+    Span,
+    existing_file,
+    listed,
+    names_host,
+)
 
 _ALGORITHMS = frozenset(Algorithm)
 MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent

@@ -4,9 +4,9 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from notifier.settings.cloud_key_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings
+from notifier.features.key_places.cloud_key_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings
+from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.settings.values import Count, ExistingFile, Lasting, Section
-from notifier.settings.vault_settings import VaultKeySettings
 
 PLACES = ("file", "pkcs11", "vault", "aws_kms", "azure_key_vault", "google_kms")
 

@@ -5,8 +5,8 @@ from typing import Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from notifier.domain.client import EgressPolicy, RetryPolicy, TlsFiles
-from notifier.domain.durations import format_duration
+from notifier.model.client import EgressPolicy, RetryPolicy, TlsFiles
+from notifier.model.durations import format_duration
 from notifier.settings.values import LONGEST_HOLD, ExistingFile, Network, Section, Span
 
 
@@ -24,7 +24,7 @@ class TlsSettings(Section):
         return self
 
     def files(self) -> TlsFiles:
-        """The files as the domain knows them."""
+        """The files as clients have them."""
         return TlsFiles(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
 
 

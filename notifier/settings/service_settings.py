@@ -8,9 +8,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from notifier.domain.client import Client, EgressPolicy, RetryPolicy, Route
-from notifier.domain.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH
-from notifier.domain.message import Lane
+from notifier.features.browsers.web_settings import WebSettings
+from notifier.features.sources.source_settings import SourceSettings
+from notifier.features.upstreams.upstream_settings import UpstreamSettings
+from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
+from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH
+from notifier.model.message import Lane
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
     EgressSettings,
@@ -20,8 +23,6 @@ from notifier.settings.policies import (
     hold_mistake,
 )
 from notifier.settings.registry_settings import RegistrySettings
-from notifier.settings.source_settings import SourceSettings
-from notifier.settings.upstream_settings import UpstreamSettings
 from notifier.settings.values import (
     LONGEST_HOLD,
     Count,
@@ -40,7 +41,6 @@ from notifier.settings.values import (
     listed,
     names_host,
 )
-from notifier.settings.web_settings import WebSettings
 
 SQLITE = "sqlite:"
 QUEUE_FILE = "notifier.db"

@@ -27,7 +27,39 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from notifier.domain.durations import format_duration, parse_duration, parse_size
+from notifier.model.durations import format_duration, parse_duration, parse_size
+from notifier.model.origins import origin_of
+
+_ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
+"""What a policy and a script of a browser can name: one host, no pattern, in ASCII."""
+
+
+def of_one_host(url: str) -> str:
+    """The URL, if a policy can name its origin."""
+    if not _ORIGIN.fullmatch(origin_of(url) or ""):
+        raise ValueError("must have one host, in ASCII and no pattern, such as https://login.example.com")
+    return url
+
+
+def _origin(value: str) -> str:
+    origin = origin_of(value)
+    if origin is None or not _ORIGIN.fullmatch(origin) or urlsplit(value).path not in ("", "/") or {*"@?#"} & {*value}:
+        raise ValueError(
+            "must be one origin: scheme, host (in ASCII, no pattern), and port if any, such as"
+            " https://upstream.example.com"
+        )
+    return origin
+
+
+Origin = Annotated[str, AfterValidator(_origin), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#@]+/?$"})]
+
+
+def without_user(url: str) -> str:
+    """The address, which holds no password. The ValueError does not show it."""
+    if "@" in urlsplit(url).netloc:
+        raise ValueError("must hold no user and password; give headers: {Authorization: {file: PATH}}")
+    return url
+
 
 LONGEST_HOLD = 600.0
 """Seconds that a message may be held unacked. RabbitMQ's consumer_timeout is 30 min; the rest is for slow disks."""

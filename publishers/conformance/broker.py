@@ -14,12 +14,12 @@ from pathlib import Path
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
-from notifier.adapters.queues.rabbitmq.administration import declare_topology
-from notifier.adapters.queues.rabbitmq.settling import Settling
-from tests.certificates import authority
-from tests.publishers.tap import Published
-from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
+from notifier.queues.rabbitmq.administration import declare_topology
+from notifier.queues.rabbitmq.settling import Settling
+from publishers.tests.tap import Published
+from tests.support.certificates import authority
+from tests.support.rabbit_options import rabbit_options
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
 
 USER = "idp"

@@ -18,7 +18,7 @@ from publishers.conformance.broker import broker
 from publishers.conformance.subject import Missing
 from publishers.conformance.world import World
 from publishers.conformance.world import world as make_world
-from tests.rabbitmq_node import RabbitmqMissing, rabbitmq_node
+from tests.support.rabbitmq_node import RabbitmqMissing, rabbitmq_node
 
 pytest.register_assert_rewrite("publishers.conformance.cases")  # so that a case that fails shows its values
 

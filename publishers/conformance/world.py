@@ -12,8 +12,8 @@ from typing import Any
 
 from publishers.conformance.broker import Broker
 from publishers.conformance.subject import Away, Session, Settings, Subject
-from tests.publishers.tap import Published
-from tests.small_disk import disk_if_we_may
+from publishers.tests.tap import Published
+from tests.support.small_disk import disk_if_we_may
 
 LIMIT = 2.0  # seconds that a sign-out may take at most
 MARGIN = 4.0  # for a machine that does much else, or stands still for a moment

@@ -10,8 +10,8 @@ from typing import Any
 
 from aiobotocore.session import AioSession
 
-from notifier.adapters.signers.aws_kms_key import AwsKmsKey
-from notifier.settings.cloud_key_settings import AwsKmsSettings
+from notifier.features.key_places.aws_kms_key import AwsKmsKey
+from notifier.features.key_places.cloud_key_settings import AwsKmsSettings
 from tests.cluster.processes import TIED
 
 REGION = "eu-central-1"

@@ -17,15 +17,15 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from playwright.async_api import Page
 
-from notifier.domain.check_session import STATE_COOKIES, CheckSession, SessionFormula
-from notifier.domain.client import Client
-from notifier.domain.registry import Registry
-from notifier.server.browsers.check_session_page import CheckSessionPages, check_session_script
-from notifier.server.browsers.web_app import web_app
+from notifier.features.browsers.check_session import STATE_COOKIES, CheckSession, SessionFormula
+from notifier.features.browsers.check_session_page import CheckSessionPages, check_session_script
+from notifier.model.client import Client
+from notifier.model.registry import Registry
+from notifier.network.listeners.web_app import web_app
 from tests.browsers.sites import Sites, sites
-from tests.npm_modules import node_modules
-from tests.proxies import documented
-from tests.server.serving import serving
+from tests.publishing.serving import serving
+from tests.support.npm_modules import node_modules
+from tests.support.proxies import documented
 
 HERE = Path(__file__).parent
 LOGIN, ELSEWHERE, SAME_SITE = "login.corp.test", "spa.test", "app.corp.test"

@@ -10,7 +10,7 @@ from playwright.async_api import Page, async_playwright, expect
 
 from tests.browsers.debian_browsers import PATIENCE, Browsers
 from tests.browsers.front_channel_sites import OP, key_of
-from tests.certificates import authority
+from tests.support.certificates import authority
 
 HERE = Path(__file__).parent
 NewPage = Callable[..., Awaitable[Page]]

@@ -14,7 +14,7 @@ from typing import Any
 from playwright.async_api import Browser, BrowserContext, Page, Playwright
 from playwright.async_api import Error as PlaywrightError
 
-from tests.apt_programs import program
+from tests.support.apt_programs import program
 from tests.system.waiting import until as until_told
 
 KINDS = ("chromium", "firefox")

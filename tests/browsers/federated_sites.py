@@ -11,11 +11,11 @@ from typing import Any
 from joserfc.jwk import RSAKey
 from playwright.async_api import Page
 
-from notifier.domain.frozen import frozen
+from notifier.model.frozen import frozen
 from tests.browsers.debian_browsers import text
 from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
 from tests.browsers.real_sites import INTRANET, SECRET, fill_in, intranet_of, others, registered, signed_out_server
-from tests.rabbitmq_node import free_ports
+from tests.support.rabbitmq_node import free_ports
 
 COOKIE_HOSTS = ("app.corp.test", "app")
 LEFT = {third: (left, left) for third, left in ((True, "s_lax s_strict"), (False, "s_lax s_none s_strict"))}

@@ -18,12 +18,12 @@ from cryptography import x509
 from cryptography.fernet import Fernet, MultiFernet
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from notifier.domain.front_channel import FrontChannelContext
-from notifier.domain.front_channel_context import seal
-from notifier.domain.frozen import frozen
-from tests.certificates import authority
-from tests.proxies import proxied
-from tests.rabbitmq_node import free_ports
+from notifier.features.browsers.front_channel_context import seal
+from notifier.model.front_channel import FrontChannelContext
+from notifier.model.frozen import frozen
+from tests.support.certificates import authority
+from tests.support.proxies import proxied
+from tests.support.rabbitmq_node import free_ports
 from tests.system.site import Site
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker

@@ -15,13 +15,13 @@ from typing import Any
 from joserfc.jwk import RSAKey
 from playwright.async_api import Page
 
-from notifier.domain.frozen import frozen
+from notifier.model.frozen import frozen
+from publishers.tests.oidc_provider.installed import NODE, npm_folder
 from tests.browsers.debian_browsers import until
 from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
-from tests.publishers.oidc_provider.installed import NODE, npm_folder
-from tests.rabbitmq_node import free_ports
 from tests.receivers_of_the_world.lemonldap import Portal, lemonldap
 from tests.receivers_of_the_world.mod_auth_openidc import PAGE, mod_auth_openidc
+from tests.support.rabbitmq_node import free_ports
 from tests.system.site import API_TOKEN
 from tests.system.waiting import until as until_told
 

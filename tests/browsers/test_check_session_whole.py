@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from notifier.domain.check_session import SessionFormula
+from notifier.features.browsers.check_session import SessionFormula
 from tests.browsers.check_session_world import (
     ELSEWHERE,
     SAME_SITE,

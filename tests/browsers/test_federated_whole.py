@@ -10,8 +10,8 @@ from tests.browsers.federated_sites import LEFT, UpstreamSite, federated_sites, 
 from tests.browsers.front_channel_sites import LOGGED_OUT, UPSTREAM
 from tests.browsers.pictures import STYLE, keep_picture
 from tests.browsers.real_sites import registered, signed_out_server
-from tests.proxies import proxied
-from tests.rabbitmq_node import free_ports
+from tests.support.proxies import proxied
+from tests.support.rabbitmq_node import free_ports
 
 SIGNED_OUT = LOGGED_OUT.replace("<h1>You have signed out", f"{STYLE}<h1>Company: you have signed out")
 

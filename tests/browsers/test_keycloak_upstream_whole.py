@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from notifier.domain.frozen import frozen
-from tests.adapters.registries.keycloak_realm import shop_user
+from notifier.model.frozen import frozen
 from tests.browsers.conftest import NewPage
 from tests.browsers.debian_browsers import KINDS, until
 from tests.browsers.federated_sites import LEFT, UpstreamSite, federated_sites
 from tests.browsers.front_channel_sites import OP, UPSTREAM, Sites
 from tests.browsers.pictures import keep_picture
 from tests.browsers.real_sites import SECRET
-from tests.keycloak_installation import KeycloakMissing, required
-from tests.keycloak_server import KeycloakServer
-from tests.rabbitmq_node import free_ports
+from tests.features.registries.keycloak_realm import shop_user
+from tests.support.keycloak_installation import KeycloakMissing, required
+from tests.support.keycloak_server import KeycloakServer
+from tests.support.rabbitmq_node import free_ports
 
 pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Keycloak is got and built
 PASSWORD = "passw0rd-of-alice"

@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.async_api import expect
 
 from tests.browsers.conftest import NewPage
-from tests.cli.test_report import day, report, write
+from tests.features.feed.test_report_command import day, report, write
 
 
 async def test_a_browser_shows_the_page(new_page: NewPage, tmp_path: Path) -> None:

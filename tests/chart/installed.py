@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-from notifier.adapters.signers.key_files import generate_key
-from notifier.domain.client import Algorithm
-from tests.certificates import authority
+from notifier.model.client import Algorithm
+from notifier.tokens.key_files import generate_key
+from tests.support.certificates import authority
 from tools.chart_rendering import Rendered
 
 REGISTRY = [{"client_id": "shop", "backchannel_logout_uri": "https://shop.example.com/"}]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from notifier.adapters.configuration.loading import load
+from notifier.configuration.loading import load
 from tests.chart.installed import install
 from tools.chart_rendering import VALUE_FILES, Rendered
 

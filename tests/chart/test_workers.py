@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from notifier.domain.durations import parse_duration
+from notifier.model.durations import parse_duration
 from tools.chart_rendering import CHART, Rendered, template, values_file
 
 

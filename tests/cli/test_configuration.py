@@ -13,8 +13,8 @@ import pytest
 import yaml
 from joserfc.jwk import ECKey, KeySet
 
-from notifier.adapters.telemetry.logs import SubjectHash
-from notifier.domain.moment import shown_moment
+from notifier.model.moment import shown_moment
+from notifier.telemetry.logs import SubjectHash
 from tests.cli.in_process import notifier
 
 ISS = "https://id.example.com"

@@ -7,7 +7,7 @@ from pathlib import Path
 import aio_pika
 
 from tests.cli.in_process import notifier
-from tests.rabbit_options import BUCKETS
+from tests.support.rabbit_options import BUCKETS
 
 EVENT = json.dumps({"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]})
 

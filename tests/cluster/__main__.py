@@ -17,7 +17,7 @@ import yaml
 from tests.cluster.control_plane import control_plane
 from tests.cluster.nodes import nodes
 from tests.cluster.programs import ClusterMissing, Programs, build_programs, find_programs
-from tests.go_modules import GoMissing
+from tests.support.go_modules import GoMissing
 
 NEEDED = ("unshare", "nsenter", "setpriv", "mount", "chroot")
 

@@ -19,7 +19,7 @@ from tests.cluster.__main__ import found
 from tests.cluster.commands import Commands
 from tests.cluster.release import Release, values
 from tests.faults.rig import CLIENTS, Rig, rig
-from tests.go_modules import GoMissing
+from tests.support.go_modules import GoMissing
 from tests.system.command import ROOT
 from tests.system.loopback import LoopbackServer
 from tests.system.site import API_TOKEN, client

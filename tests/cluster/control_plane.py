@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.cluster.api import Api
 from tests.cluster.processes import end, start
 from tests.cluster.programs import Programs
-from tests.rabbitmq_node import free_ports
+from tests.support.rabbitmq_node import free_ports
 
 ADMIN, NODES = "admin", "nodes"
 CONTROLLERS, SCHEDULER = "system:kube-controller-manager", "system:kube-scheduler"

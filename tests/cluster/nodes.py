@@ -21,7 +21,7 @@ from tests.cluster.kubelet import kubelet
 from tests.cluster.pod import Pod
 from tests.cluster.pod_container import now
 from tests.cluster.pod_files import NotThereYet
-from tests.go_modules import say
+from tests.support.go_modules import say
 
 ZONES = ("a", "b", "c")
 SIZE = {"cpu": "4", "memory": "8Gi", "pods": "110", "ephemeral-storage": "20Gi"}

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.go_modules import GoMissing, check_go, go_build, got_module, say
-from tests.keycloak_installation import KeycloakMissing, cache
-from tests.made_whole import alone, made_whole
+from tests.support.go_modules import GoMissing, check_go, go_build, got_module, say
+from tests.support.keycloak_installation import KeycloakMissing, cache
+from tests.support.made_whole import alone, made_whole
 
 KUBERNETES, ETCD = "1.36.3", "3.6.8"
 HELM = {"helm3": "3.22.0", "helm4": "4.3.1"}

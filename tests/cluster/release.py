@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 
-from notifier.adapters.signers.key_files import generate_key
-from notifier.domain.client import Algorithm
+from notifier.model.client import Algorithm
+from notifier.tokens.key_files import generate_key
 from tests.cluster.commands import Commands, Done
 from tests.system.site import Site
 from tools.chart_rendering import CHART

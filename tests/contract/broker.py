@@ -14,14 +14,14 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from notifier.adapters.queues.rabbitmq.administration import look_around
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.rabbitmq.topology import topology_of
-from notifier.domain.message import Lane
-from tests.conftest import declare_at_once
+from notifier.model.message import Lane
+from notifier.queues.rabbitmq.administration import look_around
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.rabbitmq.topology import topology_of
 from tests.contract.queues import PATIENCE, Inbox, consuming
-from tests.rabbit_options import rabbit_options
+from tests.support.rabbit_options import rabbit_options
+from tests.support.topologies import declare_at_once
 from tests.system.waiting import until
 
 Administrator = aio_pika.abc.AbstractChannel

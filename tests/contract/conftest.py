@@ -15,14 +15,14 @@ from typing import Any
 import aio_pika
 import pytest
 
-from notifier.adapters.queues.rabbitmq import settling
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.operations.queue_port import Queue
-from tests.conftest import _delete_topology
+from notifier.queues.queue_port import Queue
+from notifier.queues.rabbitmq import settling
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.contract.broker import Administrator, NamedWorkers, OpenWorker, emptied
 from tests.contract.queues import PATIENCE, Inbox, Place, consuming
-from tests.rabbit_options import rabbit_options
+from tests.support.rabbit_options import rabbit_options
+from tests.support.topologies import clear_topology
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def standing_prefix(amqp_url: str) -> Iterator[str]:
     name = f"test-{secrets.token_hex(4)}"
     yield name
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, _delete_topology(amqp_url, name)).result()
+        pool.submit(asyncio.run, clear_topology(amqp_url, name)).result()
 
 
 @pytest.fixture

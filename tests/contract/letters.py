@@ -4,13 +4,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from notifier.domain.dead_letter import DeadLetter, bury_delivery, dump_dead_letter
-from notifier.domain.delivery import Delivery, Past
-from notifier.domain.message import DEAD
-from notifier.domain.outcome import DeadReason
-from notifier.domain.readmission import ReplayRules
-from notifier.operations.queue_port import Queue
-from notifier.operations.visits import RepairOptions
+from notifier.model.delivery import Delivery, Past
+from notifier.model.documents.dead_letter import DeadLetter, bury_delivery, dump_dead_letter
+from notifier.model.message import DEAD
+from notifier.model.outcome import DeadReason
+from notifier.operators.letters.readmission import ReplayRules
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
 from tests.contract.queues import ready
 
 ISS = "https://id.example.com"

@@ -12,8 +12,8 @@ from aiormq.connection import FrameReceiver
 from pamqp import decode, frame
 from structlog.testing import capture_logs
 
-from notifier.adapters.queues.rabbitmq import insides
-from notifier.adapters.queues.rabbitmq.wire import frames
+from notifier.queues.rabbitmq import insides
+from notifier.queues.rabbitmq.wire import frames
 
 Change = Callable[[pytest.MonkeyPatch], None]
 HOOKS = (

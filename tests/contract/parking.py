@@ -5,9 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import LONGEST_PARKED, Message
-from notifier.operations.queue_port import Queue
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import LONGEST_PARKED, Message
+from notifier.queues.queue_port import Queue
 from tests.contract.queues import PATIENCE, outgoing
 from tests.system.waiting import until
 

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import Kind, Lane, Message, Outgoing, QueueStatus
-from notifier.operations.queue_port import Queue
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import Kind, Lane, Message, Outgoing, QueueStatus
+from notifier.queues.queue_port import Queue
 from tests.system.waiting import until
 
 PATIENCE = 30.0  # seconds until a wait is a failure

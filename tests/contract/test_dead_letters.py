@@ -7,28 +7,22 @@ from dataclasses import replace
 import aiormq
 import pytest
 
-from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
-from notifier.adapters.queues.rabbitmq.visit import RabbitVisit
-from notifier.domain.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
-from notifier.domain.documents import dump_delivery, load_delivery
-from notifier.domain.errors import Mistake, QueueUnavailable
-from notifier.domain.found import Found, Reader
-from notifier.domain.letter_filter import (
-    LetterFilter,
-    LetterSummary,
-    letter_reader,
-    summary_of,
-)
-from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, Transfer, Transferred
-from notifier.domain.outcome import DeadReason
-from notifier.domain.readmission import KeepReason, KeptLetter, readmit
-from notifier.operations.dead_letter_listing import DeadLetters, matching_letters
-from notifier.operations.dead_letter_repair import discard, replay
-from notifier.operations.queue_port import Queue
-from notifier.operations.visits import Visit
+from notifier.model.documents.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
+from notifier.model.documents.documents import dump_delivery, load_delivery
+from notifier.model.errors import Mistake, QueueUnavailable
+from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing, Transfer, Transferred
+from notifier.model.outcome import DeadReason
+from notifier.operators.letters.dead_letter_listing import matching_letters
+from notifier.operators.letters.dead_letter_repair import discard, replay
+from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary, letter_reader, summary_of
+from notifier.operators.letters.readmission import KeepReason, KeptLetter, readmit
+from notifier.queues.passes import Found, Reader, Visit
+from notifier.queues.queue_port import DeadLetters, Queue
+from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
+from notifier.queues.rabbitmq.visit import RabbitVisit
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, course, letter
 from tests.contract.queues import Inbox, Place, names, ready
-from tests.rabbit_options import rabbit_options
+from tests.support.rabbit_options import rabbit_options
 
 MANY = 250  # more than are taken together on either queue
 ALL = LetterFilter()

@@ -8,20 +8,19 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from notifier.domain.dead_letter import bury_raw
-from notifier.domain.errors import Mistake
-from notifier.domain.message import DEAD, Lane, Message
-from notifier.domain.registry import Registry
-from notifier.domain.session_ended import SessionEnded
-from notifier.operations.dead_letter_audit import DeadLetterAudit
-from notifier.operations.dead_letter_listing import DeadLetters
-from notifier.operations.queue_port import Queue
-from notifier.server.authorization import Authorization
-from notifier.server.listener import Listener, listen
-from notifier.server.operators import dead_letter_routes
-from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
-from notifier.server.publishers.event_requests import ApiSources
-from notifier.server.publishers.events import api_app
+from notifier.model.documents.dead_letter import bury_raw
+from notifier.model.errors import Mistake
+from notifier.model.message import DEAD, Lane, Message
+from notifier.model.registry import Registry
+from notifier.model.session_ended import SessionEnded
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.listener import Listener, listen
+from notifier.operators.letters import dead_letter_routes
+from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
+from notifier.operators.letters.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
+from notifier.publishing.event_requests import ApiSources
+from notifier.publishing.events import api_app
+from notifier.queues.queue_port import DeadLetters, Queue
 from tests.contract.letters import RULES, bury
 from tests.contract.queues import ready
 

@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from notifier.domain.message import LONGEST_PARKED, PARKED, Kind, Lane, Message, Outgoing
-from notifier.operations.queue_port import Queue
+from notifier.model.message import LONGEST_PARKED, PARKED, Kind, Lane, Message, Outgoing
+from notifier.queues.queue_port import Queue
 from tests.contract.parking import park, parked
 from tests.contract.queues import Inbox, Place, names, outgoing, ready
 

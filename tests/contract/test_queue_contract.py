@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
-from notifier.adapters.queues.sqlite import SqliteQueue
-from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, LONGEST_PARKED, PARKED, Kind, Lane, NewerKind, Outgoing
-from notifier.domain.queue_state import WorkerAnswers
-from notifier.operations.queue_port import Queue
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, Kind, Lane, NewerKind, Outgoing
+from notifier.queues.queue_port import Queue
+from notifier.queues.queue_state import WorkerAnswers
+from notifier.queues.rabbitmq.delays import DELAY_QUEUES
+from notifier.queues.sqlite import SqliteQueue
 from tests.contract.queues import PATIENCE, Inbox, Place, consuming, delay, names, outgoing, ready
 
 SHOP = ("https://id.example.com", "shop")

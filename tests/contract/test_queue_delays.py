@@ -3,7 +3,7 @@
 import json
 import time
 
-from notifier.domain.message import Kind, Lane, NewerKind, Outgoing
+from notifier.model.message import Kind, Lane, NewerKind, Outgoing
 from tests.contract.queues import Place, delay, names, outgoing
 
 

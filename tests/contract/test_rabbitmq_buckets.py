@@ -10,14 +10,14 @@ import aio_pika
 import pytest
 from aio_pika.abc import HeadersType
 
-from notifier.adapters.queues.rabbitmq.buckets import bucket_number
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import Kind, Lane
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import Kind, Lane
+from notifier.queues.rabbitmq.buckets import bucket_number
+from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.parking import fetched_again, park, parked
 from tests.contract.queues import PATIENCE, Inbox, eventually, names
-from tests.rabbit_options import rabbit_options
+from tests.support.rabbit_options import rabbit_options
 
 SHOP = ("https://id.example.com", "shop")
 

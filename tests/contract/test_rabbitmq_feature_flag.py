@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq.administration import declare_topology, survey_topology
-from notifier.adapters.queues.rabbitmq.examination import examine_broker
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.domain.errors import QueueError
-from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_installation import find_installation
-from tests.rabbitmq_node import rabbitmq_node
+from notifier.model.errors import QueueError
+from notifier.queues.rabbitmq.administration import declare_topology, survey_topology
+from notifier.queues.rabbitmq.examination import examine_broker
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from tests.support.rabbit_options import rabbit_options
+from tests.support.rabbitmq_installation import find_installation
+from tests.support.rabbitmq_node import rabbitmq_node
 
 OF_OLD = (
     "quorum_queue",

@@ -14,18 +14,18 @@ import aiormq.connection
 import pytest
 from yarl import URL
 
-from notifier.adapters.queues.rabbitmq.administration import declare_topology, survey_topology
-from notifier.adapters.queues.rabbitmq.connection import Connection, connect, finish, open_channel
-from notifier.adapters.queues.rabbitmq.link import Link
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.domain.client import TlsFiles
-from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, Lane
-from tests.certificates import authority
+from notifier.model.client import TlsFiles
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import DEAD, Lane
+from notifier.queues.rabbitmq.administration import declare_topology, survey_topology
+from notifier.queues.rabbitmq.connection import Connection, connect, finish, open_channel
+from notifier.queues.rabbitmq.link import Link
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import OpenWorker
 from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, outgoing, publish_until_durable
-from tests.rabbit_options import rabbit_options
+from tests.support.certificates import authority
+from tests.support.rabbit_options import rabbit_options
 
 NOTHING = b"\0" * 64  # said by nobody
 CHANNEL_CLOSE = b"\x00\x14\x00\x28"

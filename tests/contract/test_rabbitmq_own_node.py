@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 from yarl import URL
 
-from notifier.adapters.queues.rabbitmq import connection, publishing, side_channel
-from notifier.adapters.queues.rabbitmq.administration import declare_topology, verify_topology
-from notifier.adapters.queues.rabbitmq.examination import examine_broker
-from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
-from notifier.domain.errors import QueueError, QueueUnavailable
-from notifier.domain.fate import ClientChange, ClientNotice
-from notifier.domain.message import DEAD, Lane
+from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.fate import ClientChange, ClientNotice
+from notifier.model.message import DEAD, Lane
+from notifier.queues.rabbitmq import connection, publishing, side_channel
+from notifier.queues.rabbitmq.administration import declare_topology, verify_topology
+from notifier.queues.rabbitmq.examination import examine_broker
+from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from tests.contract.broker import NamedWorkers, OpenWorker, emptied, until_answered
 from tests.contract.library_changes import Change, all_of_them, blocking, made
 from tests.contract.parking import fetched_again, park
@@ -28,8 +28,8 @@ from tests.contract.queues import (
     publish_until_durable,
     ready,
 )
-from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbit_options import rabbit_options
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
 pytestmark = pytest.mark.full  # a node of its own, and commands to it

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq import insides
-from notifier.app.doctor_checks import libraries
-from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, Kind, Lane, Outgoing
-from notifier.operations.doctor import Severity
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import DEAD, Kind, Lane, Outgoing
+from notifier.operators.doctor.doctor import Severity
+from notifier.queues.rabbitmq import insides
+from notifier.service.doctor_checks import libraries
 from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
 from tests.contract.library_changes import CHANGES, OFF, Change, bearing, look_again, made
 from tests.contract.parking import park

@@ -9,15 +9,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from notifier.adapters.queues.rabbitmq.examination import examine_broker
-from notifier.adapters.queues.rabbitmq.policy_reader import read_policies
-from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import PolicyKey
-from notifier.domain.queue_state import PolicyLook
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import PolicyKey
+from notifier.queues.queue_state import PolicyLook
+from notifier.queues.rabbitmq.examination import examine_broker
+from notifier.queues.rabbitmq.policy_reader import read_policies
 from tests.contract.broker import OpenWorker, emptied
 from tests.contract.queues import Inbox
-from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode, rabbitmq_node
+from tests.support.rabbit_options import rabbit_options
+from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
 from tests.system.waiting import until
 
 pytestmark = pytest.mark.full  # a policy is tried for some seconds; tests/system has the way of one

@@ -7,12 +7,12 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.adapters.queues.rabbitmq import replies, side_channel
-from notifier.adapters.queues.rabbitmq.administration import declare_topology, look_around
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq import replies, side_channel
+from notifier.queues.rabbitmq.administration import declare_topology, look_around
+from notifier.queues.rabbitmq.options import RabbitOptions
 from tests.contract.broker import NamedWorkers, until_answered
 from tests.contract.queues import PATIENCE, outgoing
-from tests.rabbit_options import rabbit_options
+from tests.support.rabbit_options import rabbit_options
 
 
 @pytest.fixture

@@ -12,22 +12,17 @@ import pytest
 from pamqp import commands
 from structlog.testing import capture_logs
 
-from notifier.adapters.configuration.event_sources import OWN_EXCHANGES
-from notifier.adapters.queues.rabbitmq import source_bindings
-from notifier.adapters.queues.rabbitmq.administration import (
-    declare_topology,
-    delete_topology,
-    survey_bindings,
-    survey_topology,
-)
-from notifier.adapters.queues.rabbitmq.examination import examine_broker
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.rabbitmq.topology import topology_of
-from notifier.domain.found import Found
-from notifier.domain.message import DEAD, Binding, Lane, Message
+from notifier.features.sources.event_sources import OWN_EXCHANGES
+from notifier.model.message import DEAD, Binding, Lane, Message
+from notifier.queues.passes import Found
+from notifier.queues.rabbitmq import source_bindings
+from notifier.queues.rabbitmq.administration import declare_topology, delete_topology, survey_bindings, survey_topology
+from notifier.queues.rabbitmq.examination import examine_broker
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.rabbitmq.topology import topology_of
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.queues import Inbox, ready
-from tests.rabbit_options import rabbit_options
+from tests.support.rabbit_options import rabbit_options
 from tests.system.waiting import until
 
 GENERIC = "Shop.Messages:Envelope`1[[Duende.IdentityServer.Models.LogoutNotificationContext]]" + 60 * "x"

@@ -7,23 +7,18 @@ from contextlib import asynccontextmanager
 import pytest
 from pamqp.common import FieldTable
 
-from notifier.adapters.queues.rabbitmq.administration import (
-    declare_topology,
-    delete_topology,
-    survey_topology,
-    verify_topology,
-)
-from notifier.adapters.queues.rabbitmq.delays import HOPS
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.rabbitmq.settling import Settling
-from notifier.adapters.queues.rabbitmq.topology import topology_of
-from notifier.domain.client import TlsFiles
-from notifier.domain.errors import ConfigurationError, TopologyMismatch
-from notifier.domain.message import Lane
+from notifier.model.client import TlsFiles
+from notifier.model.errors import ConfigurationError, TopologyMismatch
+from notifier.model.message import Lane
+from notifier.queues.rabbitmq.administration import declare_topology, delete_topology, survey_topology, verify_topology
+from notifier.queues.rabbitmq.delays import HOPS
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.rabbitmq.settling import Settling
+from notifier.queues.rabbitmq.topology import topology_of
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
-from tests.rabbit_options import BUCKETS, rabbit_options
+from tests.support.rabbit_options import BUCKETS, rabbit_options
 
 
 @pytest.fixture

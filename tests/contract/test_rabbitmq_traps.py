@@ -11,12 +11,12 @@ import pytest
 from pamqp.common import FieldTable
 from yarl import URL
 
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.domain.errors import QueueError, QueueUnavailable
-from notifier.domain.message import DEAD, Kind, Lane, Outgoing, Whole
+from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.message import DEAD, Kind, Lane, Outgoing, Whole
+from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
 from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, fill, outgoing, publish_until_durable, ready
-from tests.rabbit_options import rabbit_options
+from tests.support.rabbit_options import rabbit_options
 
 # ── what is durable and what is not ─────────────────────────────────────────────────────────────────────────────
 

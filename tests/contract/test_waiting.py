@@ -6,19 +6,19 @@ from contextlib import aclosing
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq.waiting import RabbitWaiting
-from notifier.domain.delivery import Delivery, Past
-from notifier.domain.documents import dump_delivery, load_delivery
-from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing
-from notifier.domain.outcome import Cause
-from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
-from notifier.operations.queue_port import Queue
-from notifier.operations.waiting_listing import waiting_deliveries
-from notifier.operations.waiting_repair import ASKED, EARLIER, cancel, make_due
+from notifier.model.delivery import Delivery, Past
+from notifier.model.documents.documents import dump_delivery, load_delivery
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing
+from notifier.model.outcome import Cause
+from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
+from notifier.operators.letters.waiting_listing import waiting_deliveries
+from notifier.operators.letters.waiting_repair import ASKED, EARLIER, cancel, make_due
+from notifier.queues.queue_port import Queue
+from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from tests.contract.letters import course
 from tests.contract.queues import Place, names, ready
-from tests.rabbit_options import rabbit_options
+from tests.support.rabbit_options import rabbit_options
 from tests.system.waiting import until
 
 ISS = "https://id.example.com"

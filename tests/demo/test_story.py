@@ -14,15 +14,15 @@ import pytest
 import yaml
 from rich.console import Console
 
-from notifier.adapters.signers.key_files import KeySource, load_keys
-from notifier.adapters.signers.key_ring import KeyRing
+from notifier.delivery.facts import Buried, LogoutDelivered, Observer
 from notifier.demo.story import Pace, RunningService, Start, play
 from notifier.demo.token_check import LOGOUT_EVENT
-from notifier.domain.client import Algorithm
-from notifier.domain.dead_letter import DeadLetter
-from notifier.domain.delivery import Delivery
-from notifier.domain.outcome import DeadReason
-from notifier.pipeline.facts import Buried, LogoutDelivered, Observer
+from notifier.model.client import Algorithm
+from notifier.model.delivery import Delivery
+from notifier.model.documents.dead_letter import DeadLetter
+from notifier.model.outcome import DeadReason
+from notifier.tokens.key_files import KeySource, load_keys
+from notifier.tokens.key_ring import KeyRing
 
 QUICK = Pace(events=4, every=0.0, slow=0.0, limit=10.0)
 Mint = Callable[[dict[str, object]], dict[str, object]]

@@ -1,8 +1,8 @@
 """A worker with a broken promise: it acks each message as it takes it. The ledger must see what is lost."""
 
 from notifier.cli import main
-from notifier.domain.message import Message
-from notifier.pipeline.worker import Worker
+from notifier.delivery.worker import Worker
+from notifier.model.message import Message
 
 _take = Worker.take
 

@@ -22,14 +22,14 @@ from typing import TypeVar
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq.administration import delete_topology
-from tests.conftest import declare_at_once, node_or_exit
+from notifier.queues.rabbitmq.administration import delete_topology
 from tests.faults import story
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import LONG, Rig, rig
-from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_cluster import RabbitmqCluster
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbit_options import rabbit_options
+from tests.support.rabbitmq_cluster import RabbitmqCluster
+from tests.support.rabbitmq_node import RabbitmqNode, node_or_exit
+from tests.support.topologies import declare_at_once
 from tests.system.ledger import Account
 
 T = TypeVar("T")

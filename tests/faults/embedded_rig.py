@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.faults.http_publisher import HttpPublisher
 from tests.faults.rig import Rig, answers
-from tests.rabbitmq_node import free_ports
+from tests.support.rabbitmq_node import free_ports
 from tests.system import ledger
 from tests.system.clients import Clients
 from tests.system.ledger import Found

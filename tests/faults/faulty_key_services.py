@@ -21,12 +21,12 @@ from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests import behaviours
-from tests.adapters.signers.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, azure
-from tests.adapters.signers.google_stand_in import KEY, google_kms
 from tests.aws.running_moto import REGION, moto
-from tests.certificates import authority
-from tests.receivers import scripted
+from tests.features.key_places.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, azure
+from tests.features.key_places.google_stand_in import KEY, google_kms
+from tests.support import behaviours
+from tests.support.certificates import authority
+from tests.support.receivers import scripted
 from tests.system.worker_process import console_script
 
 AZURE, GOOGLE = "logout.vault.azure.net", "cloudkms.googleapis.com"

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.adapters.security_events.upstream_provider import logout_token
+from tests.features.upstreams.upstream_provider import logout_token
 from tests.system.publisher import Publisher
 from tests.system.site import API_TOKEN
 

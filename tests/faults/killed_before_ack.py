@@ -8,9 +8,9 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from notifier.adapters.queues.rabbitmq.visit import RabbitVisit
 from notifier.cli import main
-from notifier.domain.message import Message
+from notifier.model.message import Message
+from notifier.queues.rabbitmq.visit import RabbitVisit
 
 
 async def killed(_visit: RabbitVisit[Any], _messages: Sequence[Message]) -> None:

@@ -11,8 +11,8 @@ import signal
 import sys
 
 from notifier.cli import main
-from notifier.domain.upstream_token import UpstreamResult, VerifiedLogout
-from notifier.server.browsers.upstream_routes import UpstreamDoor, UpstreamRoutes
+from notifier.features.upstreams.upstream_routes import UpstreamDoor, UpstreamRoutes
+from notifier.features.upstreams.upstream_token import UpstreamResult, VerifiedLogout
 
 _publish = UpstreamRoutes._publish
 

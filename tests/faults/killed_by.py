@@ -17,12 +17,12 @@ from contextlib import suppress
 from types import FrameType
 
 from notifier.cli import main
-from notifier.domain.client import Client
-from notifier.domain.delivery import Delivery
-from notifier.domain.message import Message
-from notifier.pipeline import worker as pipeline
-from notifier.pipeline.attempt import AttemptResult, Tools
-from notifier.pipeline.intake import Expand, Intake, Move
+from notifier.delivery import worker as pipeline
+from notifier.delivery.attempt import AttemptResult, Tools
+from notifier.delivery.intake import Expand, Intake, Move
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery
+from notifier.model.message import Message
 
 PR_SET_PDEATHSIG = 1
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from tests.faults.embedded_rig import EmbeddedRig
 from tests.faults.rig import ANSWER, Rig
-from tests.rabbit_options import BUCKETS
+from tests.support.rabbit_options import BUCKETS
 from tests.system.broker import broker
 from tests.system.clients import Hit
 from tests.system.site import client

@@ -16,12 +16,12 @@ import signal
 import sys
 
 from notifier.cli import main
-from notifier.domain.delivery import Delivery
-from notifier.domain.message import Message
-from notifier.domain.verdict import Defer, Done, Place, RetryAt, Verdict
-from notifier.pipeline import gate, pulls
-from notifier.pipeline import worker as pipeline
-from notifier.pipeline.settlement import Settlement
+from notifier.delivery import gate, pulls
+from notifier.delivery import worker as pipeline
+from notifier.delivery.settlement import Settlement
+from notifier.delivery.verdict import Defer, Done, Place, RetryAt, Verdict
+from notifier.model.delivery import Delivery
+from notifier.model.message import Message
 
 _settle = Settlement.settle
 _take_parked = vars(pipeline.Worker)["_take_parked"]

@@ -29,7 +29,7 @@ from yarl import URL
 from tests.faults.parking_rig import Down, Sick, sick_in
 from tests.faults.rig import CLIENTS, Rig, answers, load, rig
 from tests.faults.soak_figures import BOUNDS, Figures, course, look
-from tests.rabbitmq_node import RabbitmqNode, rabbitmq_node
+from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
 from tests.system.clients import Hit
 from tests.system.publisher import Publisher
 from tests.system.site import client

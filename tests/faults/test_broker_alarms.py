@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.conftest import Tell
 from tests.faults.rig import Rig, rig
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.command import notifier
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import Rig, judge, rig
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.broker import Broker, broker
 from tests.system.clients import Answer, Hit
 from tests.system.waiting import until

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import Rig, judge, load, rig
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Hit
 from tests.system.worker_process import WorkerProcess, worker
 

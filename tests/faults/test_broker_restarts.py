@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from notifier.cli.run_command import CLOSE_WITHIN
+from notifier.service.run_command import CLOSE_WITHIN
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import answers, judge, load, rig
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Judge
 from tests.system.waiting import PATIENCE, until
 from tests.system.worker_process import WorkerProcess, worker

@@ -7,12 +7,12 @@ from aiohttp import web
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
-from tests.adapters.signers.encryption_keys import opened, public
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import CLIENTS, Rig, load
 from tests.system.loopback import LoopbackServer
 from tests.system.site import client
 from tests.system.worker_process import WorkerProcess, worker
+from tests.tokens.encryption_keys import opened, public
 
 READER = "healthy"
 SLOW = 400.0  # seconds for the last delivery: one that was put off again and again comes back after 256 s at most

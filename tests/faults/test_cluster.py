@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq.administration import declare_topology
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.administration import declare_topology
+from notifier.queues.rabbitmq.options import RabbitOptions
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import Rig, answers, rig
 from tests.faults.rig import load as rig_load
-from tests.rabbit_options import BUCKETS
-from tests.rabbitmq_cluster import RabbitmqCluster, rabbitmq_cluster
-from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode
+from tests.support.rabbit_options import BUCKETS
+from tests.support.rabbitmq_cluster import RabbitmqCluster, rabbitmq_cluster
+from tests.support.rabbitmq_node import RabbitmqMissing, RabbitmqNode
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 

@@ -1,6 +1,6 @@
 """A power cut just after queues were created: the broker must find them again, with what it has confirmed.
 
-What is held here is a trap of RabbitMQ: see notifier/adapters/queues/rabbitmq/settling.py.
+What is held here is a trap of RabbitMQ: see notifier/queues/rabbitmq/settling.py.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from notifier.adapters.queues.rabbitmq.topology import topology_of
-from tests.conftest import declare_at_once
+from notifier.queues.rabbitmq.topology import topology_of
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import judge, rig
-from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbit_options import rabbit_options
+from tests.support.rabbitmq_node import RabbitmqNode
+from tests.support.topologies import declare_at_once
 from tests.system.broker import broker
 from tests.system.clients import Hit
 from tests.system.worker_process import worker

@@ -15,7 +15,7 @@ from yarl import URL
 
 from tests.faults.conftest import Tell
 from tests.faults.rig import CLIENTS, Rig, rig
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system import ledger
 from tests.system.broker import Broker, broker
 from tests.system.command import notifier

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.conftest import Tell
 from tests.faults.rig import CLIENTS, rig
-from tests.rabbitmq_node import RabbitmqNode, rabbitmq_node
+from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
 from tests.system.broker import broker
 from tests.system.publisher import Publisher
 from tests.system.waiting import until

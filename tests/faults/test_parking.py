@@ -29,7 +29,7 @@ from tests.faults.test_broker_restarts import BACK
 from tests.faults.test_broker_restarts import KILLED as BROKER_KILLED
 from tests.faults.test_network import LINKS, LONG, LOST
 from tests.faults.test_workers import KILLED
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.broker import QUEUES, broker
 from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.waiting import until

@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import CLIENTS, Rig
-from tests.rabbit_options import BUCKETS
+from tests.support.rabbit_options import BUCKETS
 from tests.system.broker import broker
 from tests.system.waiting import until
 from tests.system.worker_process import ROOT, worker

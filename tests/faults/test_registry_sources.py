@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.adapters.registries.list_server import cut, page, serving
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded
 from tests.faults.rig import CLIENTS, kill, load
+from tests.features.registries.list_server import cut, page, serving
 from tests.system.site import ISSUER, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker

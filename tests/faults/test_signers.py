@@ -8,7 +8,7 @@ import pytest
 from tests.faults.conftest import Form, Tell
 from tests.faults.other_issuer import OTHERS, are_unmoved, beyond, others_logouts
 from tests.faults.rig import CLIENTS, Rig, answers, load
-from tests.softhsm import SoftHsm
+from tests.support.softhsm import SoftHsm
 from tests.system.site import ISSUER, OTHER, client
 from tests.system.worker_process import worker
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.soak import Plan, Soak
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 
 
 @pytest.mark.fault("soak", "faults of every kind at random moments, of workers, broker, a client and the registry")

@@ -17,7 +17,7 @@ from yarl import URL
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import CLIENTS, Rig, kill, rig
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.broker import QUEUES, broker
 from tests.system.clients import Hit
 from tests.system.command import notifier

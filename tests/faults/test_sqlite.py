@@ -10,7 +10,7 @@ import pytest
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import load
-from tests.small_disk import filled, small_disk
+from tests.support.small_disk import filled, small_disk
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 

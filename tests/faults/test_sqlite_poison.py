@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.domain.message import DEAD, DELIVERY_LIMIT, Lane
+from notifier.model.message import DEAD, DELIVERY_LIMIT, Lane
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.contract.queues import Inbox, ready
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded

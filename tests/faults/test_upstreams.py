@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from tests.databases import DatabaseServer, postgresql
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import Rig, load, rig
 from tests.faults.web_rig import SAME_SUB, SessionServer, WebFace, faced, fails, hangs, rubbish
+from tests.support.databases import DatabaseServer, postgresql
 from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker

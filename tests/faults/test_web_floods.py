@@ -17,9 +17,9 @@ import aiohttp
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.domain.front_channel import FrontChannelContext
-from notifier.domain.front_channel_context import seal
-from notifier.server.browsers.web_app import CONNECTIONS
+from notifier.features.browsers.front_channel_context import seal
+from notifier.model.front_channel import FrontChannelContext
+from notifier.network.listeners.web_app import CONNECTIONS
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
 from tests.faults.soak_figures import resident

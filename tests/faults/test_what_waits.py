@@ -12,7 +12,7 @@ import pytest
 from tests.faults.conftest import Form, Tell
 from tests.faults.parking_rig import parked, until_parked
 from tests.faults.rig import ANSWER, Rig, rig
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Hit
 from tests.system.publisher import Publisher
 from tests.system.site import client

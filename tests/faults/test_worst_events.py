@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from notifier.domain.event_entries import MISTAKES
+from notifier.model.documents.event_entries import MISTAKES
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import Rig
 from tests.faults.soak_figures import resident
 from tests.faults.worst_events import NOBODY, WORST, worst
+from tests.support.yardstick import slowness
 from tests.system.broker import broker
 from tests.system.ledger import UNREADABLE
 from tests.system.worker_process import WorkerProcess, worker
-from tests.yardstick import slowness
 
 AT_ONCE = 100
 MOST_MEMORY = 200 * 1024 * 1024

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 from aiohttp import web
 from cryptography.fernet import Fernet
 
-from tests.adapters.security_events.transmitter import key, public
 from tests.faults.embedded_rig import EmbeddedRig
 from tests.faults.http_publisher import HttpPublisher, UpstreamSender
 from tests.faults.rig import CLIENTS, PATIENCE, Rig
-from tests.rabbitmq_node import free_ports
+from tests.support.rabbitmq_node import free_ports
 from tests.system.clients import Clients
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, client
+from tests.tokens.transmitter import key, public
 
 S = TypeVar("S", bound=HttpPublisher)
 SAME_SUB: Mapping[str, Any] = {"same_sub": {}}

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from tests.behaviours import Peer
+from tests.support.behaviours import Peer
 
 
 class End(Enum):

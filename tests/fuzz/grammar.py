@@ -14,7 +14,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from notifier.domain.message import Lane, Message
+from notifier.model.message import Lane, Message
 
 ISS, OTHER = "https://id.example", "https://other.example"
 SUBJECT = "4f1c-the-subject-"

@@ -7,20 +7,20 @@ import itertools
 import json
 from collections.abc import Iterable
 
-from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES, first_pass
-from notifier.domain import documents
-from notifier.domain.client import Client
-from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
-from notifier.domain.delivery import Delivery
-from notifier.domain.errors import MalformedEvent, Mistake
-from notifier.domain.event_document import understand
-from notifier.domain.event_entries import MISTAKES
-from notifier.domain.message import Kind, Lane, Message
-from notifier.domain.registry import Issuer, Registry
-from notifier.domain.session_ended import SessionEnded
-from notifier.operations.dead_letter_listing import document_of
-from notifier.pipeline.intake import Expand, Intake
-from notifier.pipeline.settlement import Send
+from notifier.delivery.intake import Expand, Intake
+from notifier.delivery.settlement import Send
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery
+from notifier.model.documents import documents
+from notifier.model.documents.dead_letter import dump_dead_letter, load_dead_letter
+from notifier.model.documents.event_document import understand
+from notifier.model.documents.event_entries import MISTAKES
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.message import Kind, Lane, Message
+from notifier.model.registry import Issuer, Registry
+from notifier.model.session_ended import SessionEnded
+from notifier.operators.letters.dead_letter_listing import document_of
+from notifier.queues.rabbitmq.delays import DELAY_QUEUES, first_pass
 from tests.fuzz.grammar import ISS, LOUD, MOST, OTHER, SUBJECT
 
 NOW = 1_800_000_000.0

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.adapters.queues.rabbitmq.wire.decoding import to_message, tolerate_any_publisher
-from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
-from notifier.domain.errors import UnknownVersion
-from notifier.domain.message import DEAD, SUSPECT, Lane
+from notifier.model.documents.dead_letter import dump_dead_letter, load_dead_letter
+from notifier.model.errors import UnknownVersion
+from notifier.model.message import DEAD, SUSPECT, Lane
+from notifier.queues.rabbitmq.wire.decoding import to_message, tolerate_any_publisher
 from tests.fuzz import amqp, grammar
 from tests.fuzz.conftest import many
 from tests.fuzz.promises import open_fully, read

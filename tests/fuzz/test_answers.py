@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.adapters.http import HttpTransport
-from notifier.domain.client import ResponsePolicy
-from notifier.domain.egress import uri_mistake
-from notifier.domain.outcome import Answer, Break, StaleConnection, read_wire
-from tests.adapters.http.http_requests import LOOPBACK, NOW, TOKEN, ScriptedResolver, opened, request
-from tests.behaviours import Behaviour
+from notifier.model.client import ResponsePolicy
+from notifier.model.egress import uri_mistake
+from notifier.model.outcome import Answer, Break, StaleConnection, read_wire
+from notifier.network.http.transport import HttpTransport
 from tests.fuzz.answers import Script, scripts
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import URIS
-from tests.receivers import ScriptedReceiver, scripted
+from tests.network.http.http_requests import LOOPBACK, NOW, TOKEN, ScriptedResolver, opened, request
+from tests.support.behaviours import Behaviour
+from tests.support.receivers import ScriptedReceiver, scripted
 
 DEADLINE = 0.25  # seconds, for one that never ends its answer
 PATIENCE = 60.0  # seconds within which it must have ended on a machine that does other things too

@@ -14,22 +14,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.adapters.queues.rabbitmq.delays import first_pass, hops, next_pass
-from notifier.domain.backoff import deferral_wait
-from notifier.domain.client import Algorithm, Client
-from notifier.domain.dead_letter import DeadLetter, bury_delivery, bury_event, dump_dead_letter, load_dead_letter
-from notifier.domain.delivery import Delivery, Inline, Past
-from notifier.domain.documents import EventDocument, dump_delivery, dump_event, load_delivery, load_event
-from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
-from notifier.domain.letter_filter import read_summary
-from notifier.domain.logout_token import claims_for
-from notifier.domain.message import Kind, Lane, Message, Outgoing
-from notifier.domain.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
-from notifier.domain.readmission import ReplayRules, readmit
-from notifier.domain.session_ended import ClientEntry, SessionEnded
-from notifier.domain.unreadable import Raw
-from notifier.domain.verdict import Defer, RetryAt, before_attempt, decide, last_moment, postponed, record
-from notifier.operations.dead_letter_listing import document_of
+from notifier.delivery.logout_token import claims_for
+from notifier.delivery.verdict import Defer, RetryAt, before_attempt, decide, last_moment, postponed, record
+from notifier.model.backoff import deferral_wait
+from notifier.model.client import Algorithm, Client
+from notifier.model.delivery import Delivery, Inline, Past
+from notifier.model.documents.dead_letter import (
+    DeadLetter,
+    bury_delivery,
+    bury_event,
+    dump_dead_letter,
+    load_dead_letter,
+)
+from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event, load_delivery, load_event
+from notifier.model.documents.unreadable import Raw
+from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
+from notifier.model.session_ended import ClientEntry, SessionEnded
+from notifier.operators.letters.dead_letter_listing import document_of
+from notifier.operators.letters.letter_filter import read_summary
+from notifier.operators.letters.readmission import ReplayRules, readmit
+from notifier.queues.rabbitmq.delays import first_pass, hops, next_pass
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
 from tests.fuzz.promises import NOW, fit, open_fully

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from notifier.domain.message import Lane, Message
-from notifier.pipeline.intake import Intake, Move
+from notifier.delivery.intake import Intake, Move
+from notifier.model.message import Lane, Message
 from tests.fuzz import grammar
 from tests.fuzz.conftest import LONG, many
 from tests.fuzz.grammar import MOST

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.apt_programs import program
+from tests.support.apt_programs import program
 from tests.system.waiting import until
 
 PATIENCE = 90.0

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from notifier.adapters.telemetry.metrics import Metrics, Sources
-from notifier.domain.client import Client
-from notifier.domain.outcome import Cause
-from notifier.domain.registry import Issuer, Registry
-from notifier.pipeline.facts import Deferred
-from tests.apt_programs import program
+from notifier.delivery.facts import Deferred
+from notifier.model.client import Client
+from notifier.model.outcome import Cause
+from notifier.model.registry import Issuer, Registry
+from notifier.telemetry.metrics import Metrics, Sources
+from tests.support.apt_programs import program
 
 pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs promtool
 

@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.domain.front_channel import FrontChannelContext
-from notifier.domain.front_channel_context import seal
-from tests.certificates import authority
+from notifier.features.browsers.front_channel_context import seal
+from notifier.model.front_channel import FrontChannelContext
 from tests.monitoring.prometheus_server import Prometheus, prometheus
-from tests.softhsm import SoftHsm
+from tests.support.certificates import authority
+from tests.support.softhsm import SoftHsm
 from tests.system.clients import Clients, Hit
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from notifier.settings.service_settings import Settings
-from tests.apt_programs import program
+from tests.support.apt_programs import program
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "notifier.service"
 

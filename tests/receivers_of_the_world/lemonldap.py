@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.apt_programs import ProgramMissing, program
-from tests.debian_mirror import NoMirror, debian_mirror
-from tests.installing import InstallFailed, run_installer
-from tests.made_whole import alone
-from tests.rabbitmq_node import free_ports
+from tests.support.apt_programs import ProgramMissing, program
+from tests.support.debian_mirror import NoMirror, debian_mirror
+from tests.support.installing import InstallFailed, run_installer
+from tests.support.made_whole import alone
+from tests.support.rabbitmq_node import free_ports
 
 ROOT = Path("/var/cache/notifier-tests/lemonldap-2.21")
 PACKAGES = ("liblemonldap-ng-common-perl", "liblemonldap-ng-handler-perl", "liblemonldap-ng-portal-perl")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.apt_programs import ProgramMissing, program
+from tests.support.apt_programs import ProgramMissing, program
 
 MODULES = "/usr/lib/apache2/modules"
 PAGE = "the protected page"

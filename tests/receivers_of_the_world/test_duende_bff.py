@@ -7,8 +7,8 @@ left: two of alice's, S1 and S2, and one of bob's.
 import re
 from pathlib import Path
 
-from notifier.domain.client import Algorithm
-from notifier.domain.presets import PRESETS
+from notifier.model.client import Algorithm
+from notifier.model.presets import PRESETS
 from tests.receivers_of_the_world.receivers import WORLD
 
 RECORDED = Path(__file__).parent / "recorded/duende_bff-4.2.0.txt"

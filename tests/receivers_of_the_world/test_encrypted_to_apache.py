@@ -9,21 +9,21 @@ from uuid import uuid4
 import pytest
 from joserfc.jwk import RSAKey
 
-from notifier.adapters.signers.client_encryption import ClientEncryption
-from notifier.adapters.signers.key_ring import KeyRing
-from notifier.app.client_keys import ClientKeyReader
-from notifier.domain.client import Client, ContentEncryption, KeyManagement
-from notifier.domain.delivery import Delivery
-from notifier.domain.outcome import DeadReason
-from notifier.domain.presets import PRESETS
-from notifier.domain.verdict import Dead, Done, RetryAt
-from notifier.operations.doctor_clients import judge_registry
-from notifier.pipeline.attempt import AttemptResult, Tools, attempt
-from notifier.pipeline.back_channel import BackChannel
-from tests.adapters.http.http_requests import opened
-from tests.adapters.registries.registry_sample import registry
-from tests.adapters.signers.key_folder import Folder
+from notifier.delivery.attempt import AttemptResult, Tools, attempt
+from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.verdict import Dead, Done, RetryAt
+from notifier.model.client import Client, ContentEncryption, KeyManagement
+from notifier.model.delivery import Delivery
+from notifier.model.outcome import DeadReason
+from notifier.model.presets import PRESETS
+from notifier.operators.doctor.doctor_clients import judge_registry
+from notifier.tokens.client_encryption import ClientEncryption
+from notifier.tokens.client_keys import ClientKeyReader
+from notifier.tokens.key_ring import KeyRing
+from tests.configuration.clients.registry_sample import registry
+from tests.network.http.http_requests import opened
 from tests.receivers_of_the_world.test_mod_auth_openidc import KEY, Browser, signed_in
+from tests.tokens.key_folder import Folder
 
 ENC = RSAKey.generate_key(2048, {"kid": "e1", "use": "enc"})
 OPENED = [

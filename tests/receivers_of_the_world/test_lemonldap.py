@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from notifier.adapters.signers.key_ring import KeyRing
-from notifier.domain.outcome import Failed, Reason
-from notifier.domain.verdict import Done, RetryAt
-from tests.adapters.http.http_requests import opened
-from tests.adapters.signers.key_folder import ISS, Folder
-from tests.apt_programs import ProgramMissing
+from notifier.delivery.verdict import Done, RetryAt
+from notifier.model.outcome import Failed, Reason
+from notifier.tokens.key_ring import KeyRing
+from tests.network.http.http_requests import opened
 from tests.receivers_of_the_world.lemonldap import Portal, lemonldap
 from tests.receivers_of_the_world.receivers import WORLD, Site
 from tests.receivers_of_the_world.test_presets import World, delivery
+from tests.support.apt_programs import ProgramMissing
+from tests.tokens.key_folder import ISS, Folder
 
 
 @pytest.fixture(scope="module")

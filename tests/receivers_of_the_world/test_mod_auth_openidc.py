@@ -15,17 +15,17 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from notifier.domain.client import Client, FrontChannelClient, FrontChannelWay, Route
-from notifier.domain.delivery import Delivery
-from notifier.domain.plan import deliveries
-from notifier.domain.registry import Registry
-from notifier.domain.session_ended import SessionEnded
-from notifier.domain.verdict import Done
-from notifier.pipeline.attempt import AttemptResult, Tools, attempt
-from notifier.pipeline.front_channel_calls import FrontChannel
-from tests.adapters.http.http_requests import LOOPBACK, opened
-from tests.rabbitmq_node import free_ports
+from notifier.delivery.attempt import AttemptResult, Tools, attempt
+from notifier.delivery.front_channel_calls import FrontChannel
+from notifier.delivery.plan import deliveries
+from notifier.delivery.verdict import Done
+from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, Route
+from notifier.model.delivery import Delivery
+from notifier.model.registry import Registry
+from notifier.model.session_ended import SessionEnded
+from tests.network.http.http_requests import LOOPBACK, opened
 from tests.receivers_of_the_world.mod_auth_openidc import PAGE, mod_auth_openidc
+from tests.support.rabbitmq_node import free_ports
 from tests.system.loopback import LoopbackServer
 from tests.system.waiting import until
 

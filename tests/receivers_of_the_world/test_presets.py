@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.http import HttpTransport
-from notifier.adapters.signers.key_ring import KeyRing
-from notifier.domain.client import Client
-from notifier.domain.delivery import Delivery
-from notifier.domain.outcome import DeadReason
-from notifier.domain.presets import PRESETS
-from notifier.domain.verdict import Dead, Done, RetryAt, Verdict
-from notifier.pipeline.attempt import AttemptResult, Tools, attempt
-from notifier.pipeline.back_channel import BackChannel
-from tests.adapters.http.http_requests import opened
-from tests.adapters.registries.registry_sample import registry
-from tests.adapters.signers.key_folder import ISS, NOW, Folder
+from notifier.delivery.attempt import AttemptResult, Tools, attempt
+from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.verdict import Dead, Done, RetryAt, Verdict
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery
+from notifier.model.outcome import DeadReason
+from notifier.model.presets import PRESETS
+from notifier.network.http.transport import HttpTransport
+from notifier.tokens.key_ring import KeyRing
+from tests.configuration.clients.registry_sample import registry
+from tests.network.http.http_requests import opened
 from tests.receivers_of_the_world.receivers import WORLD, Site, listening
+from tests.tokens.key_folder import ISS, NOW, Folder
 
 ALICE = {("alice", "s1"), ("alice", "s2"), ("bob", "s3")}
 

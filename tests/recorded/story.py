@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from notifier.domain.message import Lane, Message, Outgoing, kind_named
-from notifier.domain.outcome import Answer, Wire
-from notifier.pipeline.ports import Request
-from tests.pipeline.stage import ISS, PARKED, Stage, client, running
+from notifier.model.message import Lane, Message, Outgoing, kind_named
+from notifier.model.outcome import Answer, Wire
+from notifier.model.request import Request
+from tests.delivery.stage import ISS, PARKED, Stage, client, running
 
 HERE = Path(__file__).parent
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.apt_programs import program
-from tests.installing import run_installer
-from tests.made_whole import made_whole
-from tests.npm_modules import NODE, node_modules
+from tests.support.apt_programs import program
+from tests.support.installing import run_installer
+from tests.support.made_whole import made_whole
+from tests.support.npm_modules import NODE, node_modules
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "docs/examples"

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.domain.front_channel import FrontChannelContext
-from notifier.domain.front_channel_context import OpenedContext, open_sealed
-from tests.apt_programs import program
-from tests.npm_modules import NODE
+from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed
+from notifier.model.front_channel import FrontChannelContext
 from tests.samples.languages import EXAMPLES
+from tests.support.apt_programs import program
+from tests.support.npm_modules import NODE
 
 BASE = "https://login.example.com/connect/notify"
 VECTORS = json.loads((EXAMPLES / "page-urls.json").read_text("utf-8"))

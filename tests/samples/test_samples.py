@@ -16,13 +16,12 @@ import pytest
 import tree_sitter
 import tree_sitter_c_sharp
 
-from notifier.adapters.queues.rabbitmq.administration import declare_topology
-from tests.apt_programs import ProgramMissing
-from tests.certificates import Authority, authority
-from tests.conftest import node_or_exit
-from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
+from notifier.queues.rabbitmq.administration import declare_topology
 from tests.samples.languages import EXAMPLES, Ended, Samples
+from tests.support.apt_programs import ProgramMissing
+from tests.support.certificates import Authority, authority
+from tests.support.rabbit_options import rabbit_options
+from tests.support.rabbitmq_node import RabbitmqNode, node_or_exit
 
 pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Maven and npm get what the samples need
 ROOT = EXAMPLES.parents[1]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.apt_programs import program
-from tests.npm_modules import NODE
 from tests.samples.languages import EXAMPLES
+from tests.support.apt_programs import program
+from tests.support.npm_modules import NODE
 
 VECTORS = json.loads((EXAMPLES / "session_state.json").read_text())
 GIVEN = ("client_id", "redirect_uri", "browser_state", "salt")

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from zlib import crc32
 
-from notifier.adapters.queues.rabbitmq.delays import first_pass
-from notifier.domain.backoff import Rounding
-from notifier.domain.defaults import PREFETCH
-from notifier.domain.errors import QueueUnavailable
-from notifier.domain.frozen import replace
-from notifier.domain.message import DEAD, LONGEST_PARKED, Kind, Lane, Message, Outgoing
-from notifier.pipeline.ports import Inbox
+from notifier.model.backoff import Rounding
+from notifier.model.defaults import PREFETCH
+from notifier.model.errors import QueueUnavailable
+from notifier.model.frozen import replace
+from notifier.model.message import DEAD, LONGEST_PARKED, Kind, Lane, Message, Outgoing
+from notifier.queues.queue_port import Inbox
+from notifier.queues.rabbitmq.delays import first_pass
 from tests.simulator.virtual_time import VirtualLoop
 
 BUCKETS = 64

@@ -9,8 +9,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from notifier.domain.client import Client
-from notifier.domain.outcome import Answer, Break, Reason, Wire
+from notifier.model.client import Client
+from notifier.model.outcome import Answer, Break, Reason, Wire
 
 Step = tuple[float, Wire]
 Behaviour = Callable[[float, random.Random], Step]

@@ -8,8 +8,8 @@ import heapq
 import random
 from collections import deque
 
-from notifier.domain.backoff import backoff
-from notifier.domain.client import Client
+from notifier.model.backoff import backoff
+from notifier.model.client import Client
 from tests.simulator.clients import OK, Behaviour
 from tests.simulator.world import Told
 

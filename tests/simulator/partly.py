@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from notifier.domain.client import RetryPolicy
-from notifier.pipeline.facts import ClientFailing
+from notifier.delivery.facts import ClientFailing
+from notifier.model.client import RetryPolicy
 from tests.simulator import ideal
 from tests.simulator.clients import Behaviour, between, client, hangs
 from tests.simulator.world import Told, World, quantile

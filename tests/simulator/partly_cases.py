@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from statistics import mean, median
 
-from notifier.domain.client import RetryPolicy
+from notifier.model.client import RetryPolicy
 from tests.simulator.case import Case, Finding, seconds
 from tests.simulator.clients import (
     NEVER,

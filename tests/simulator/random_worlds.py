@@ -14,7 +14,7 @@ from functools import partial
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from notifier.domain.client import Client, RetryPolicy
+from notifier.model.client import Client, RetryPolicy
 from tests.simulator.clients import (
     ISS,
     OK,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from notifier.domain.client import RetryPolicy
-from notifier.domain.outcome import Answer, DeadReason
+from notifier.model.client import RetryPolicy
+from notifier.model.outcome import Answer, DeadReason
 from tests.simulator.broker import Costs
 from tests.simulator.clients import (
     OK,

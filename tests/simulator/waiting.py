@@ -4,8 +4,8 @@ import math
 import random
 from dataclasses import dataclass
 
-from notifier.domain.client import RetryPolicy
-from notifier.domain.outcome import Answer
+from notifier.model.client import RetryPolicy
+from notifier.model.outcome import Answer
 from tests.simulator.clients import OK, UNAVAILABLE, Behaviour, Step, between, client, names, refuses, steady
 from tests.simulator.world import World, quantile
 

@@ -9,17 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from notifier.adapters.queues.rabbitmq.delays import Forwarder
-from notifier.adapters.queues.rabbitmq.side_channel import TELL_EVERY
-from notifier.domain.client import Client
-from notifier.domain.delivery import Delivery
-from notifier.domain.errors import OurFault
-from notifier.domain.message import Lane, Message
-from notifier.domain.outcome import Answer, Break, Outcome, Wire, read_wire
-from notifier.domain.registry import Issuer, Registry
-from notifier.operations.worker_news import OtherWorkers
-from notifier.pipeline.attempt import Tools
-from notifier.pipeline.facts import (
+from notifier.delivery.attempt import Tools
+from notifier.delivery.facts import (
     Buried,
     ClientFailing,
     ClientRecovered,
@@ -28,11 +19,21 @@ from notifier.pipeline.facts import (
     Fact,
     LogoutDelivered,
 )
-from notifier.pipeline.intake import Intake
-from notifier.pipeline.known_client import News
-from notifier.pipeline.ports import Push, Request
-from notifier.pipeline.settlement import Settlement
-from notifier.pipeline.worker import Limits, Worker
+from notifier.delivery.intake import Intake
+from notifier.delivery.known_client import News
+from notifier.delivery.ports import Push
+from notifier.delivery.settlement import Settlement
+from notifier.delivery.worker import Limits, Worker
+from notifier.delivery.worker_news import OtherWorkers
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery
+from notifier.model.errors import OurFault
+from notifier.model.message import Lane, Message
+from notifier.model.outcome import Answer, Break, Outcome, Wire, read_wire
+from notifier.model.registry import Issuer, Registry
+from notifier.model.request import Request
+from notifier.queues.rabbitmq.delays import Forwarder
+from notifier.queues.rabbitmq.side_channel import TELL_EVERY
 from tests.simulator.broker import BUCKETS, CONFIRM, HAND_OUT, Broker, Costs
 from tests.simulator.clients import ISS, OK, SILENT, Behaviour, Step, well
 from tests.simulator.virtual_time import VirtualLoop

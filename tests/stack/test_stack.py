@@ -17,11 +17,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.apt_programs import program
 from tests.monitoring.prometheus_server import Prometheus
-from tests.rabbitmq_installation import Installation, find_installation
-from tests.rabbitmq_node import RabbitmqNode
 from tests.stack.files import CLIENTS, COMPOSE, Places, rules, write_files
+from tests.support.apt_programs import program
+from tests.support.rabbitmq_installation import Installation, find_installation
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
 PATIENCE = 90.0  # seconds; on an idle machine each wait is over in ten

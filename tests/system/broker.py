@@ -9,7 +9,7 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, HeadersType
 
-from tests.rabbit_options import BUCKETS
+from tests.support.rabbit_options import BUCKETS
 from tests.system.waiting import PATIENCE, until
 
 # In the order in which messages move on by themselves: who looks at one after the other misses none.

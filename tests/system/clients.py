@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from tests.support.verifier import verify
 from tests.system.loopback import LoopbackServer
 from tests.system.waiting import PATIENCE
-from tests.verifier import verify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

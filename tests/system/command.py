@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.rabbit_options import BUCKETS
+from tests.support.rabbit_options import BUCKETS
 from tests.system.loaded_program import run_loaded
 
 ROOT = Path(__file__).parents[2]

@@ -26,7 +26,7 @@ from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from typing import Any, TextIO
 
-LOADED = ["notifier.cli", "notifier.app.service", "notifier.adapters.queues.sqlite.queue", __name__]
+LOADED = ["notifier.cli", "notifier.service.service", "notifier.queues.sqlite.queue", __name__]
 _ONE = threading.Lock()
 """Held where multiprocessing looks for processes that have ended: two looks at once lose an exit code."""
 

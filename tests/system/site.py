@@ -12,9 +12,9 @@ from typing import Any
 from cryptography.fernet import Fernet
 from joserfc.jwk import import_key
 
-from notifier.adapters.signers.key_files import generate_key
-from notifier.domain.client import Algorithm
-from tests.rabbit_options import BUCKETS
+from notifier.model.client import Algorithm
+from notifier.tokens.key_files import generate_key
+from tests.support.rabbit_options import BUCKETS
 
 ISSUER = "https://id.example.com"
 OTHER = "https://other.example.com"

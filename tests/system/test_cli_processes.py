@@ -15,12 +15,12 @@ from typing import TextIO
 
 import pytest
 
-from notifier.domain.message import DEAD, Lane
-from tests.cli.test_dead_letters import Place
-from tests.cli.test_publish import EVENT
-from tests.conftest import declare_at_once
+from notifier.model.message import DEAD, Lane
 from tests.contract.letters import letter
-from tests.rabbitmq_node import RabbitmqNode
+from tests.operators.letters.test_dead_letters_command import Place
+from tests.publishing.test_publish_command import EVENT
+from tests.support.rabbitmq_node import RabbitmqNode
+from tests.support.topologies import declare_at_once
 from tests.system.command import ROOT, environment
 from tests.system.loaded_program import begun
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import aio_pika
 
-from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.domain.fate import Fate, Notice
+from notifier.model.fate import Fate, Notice
+from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
+from notifier.queues.rabbitmq.options import RabbitOptions
 from tests.system.command import environment, notifier
 from tests.system.loaded_program import begun
 from tests.system.waiting import until

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.domain.message import DEAD, Kind, Outgoing
-from tests.rabbit_options import rabbit_options
+from notifier.model.message import DEAD, Kind, Outgoing
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from tests.support.rabbit_options import rabbit_options
 from tests.system.command import PATIENCE, command, environment
 
 pytestmark = pytest.mark.full

@@ -10,13 +10,13 @@ from typing import Any
 
 from aiohttp import web
 
-from notifier.adapters.signers.key_files import generate_key
-from notifier.domain.client import Algorithm
-from tests.adapters.security_events.transmitter import key, public
-from tests.receivers import Receiver
+from notifier.model.client import Algorithm
+from notifier.tokens.key_files import generate_key
+from tests.support.receivers import Receiver
 from tests.system.command import notifier
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
+from tests.tokens.transmitter import key, public
 
 
 @asynccontextmanager

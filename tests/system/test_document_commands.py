@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.apt_programs import program
-from tests.rabbitmq_node import free_ports
+from tests.support.apt_programs import program
+from tests.support.rabbitmq_node import free_ports
 from tests.system.command import ROOT
 from tests.system.shell import Shell, blocks
 from tests.system.site import OTHER, Site
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.full
 WALKED = {"README.md": 1, "docs/tutorial.md": 0}
 """Documents that are walked through elsewhere, from this block on."""
 NOT_RUN = {
-    "notifier sources try": "tests/cli/test_sources.py runs it with recorded messages",
+    "notifier sources try": "tests/features/sources/test_sources_command.py runs it with recorded messages",
     "notifier demo --browser": "tests/browsers/test_browser_demo.py runs it, and drives it",
     "curl -si https://login.example.com/connect/checksession": "tests/browsers asks behind a real nginx",
     "notifier reload": "tests/system/test_reload.py runs it, beside a worker",
@@ -39,12 +39,12 @@ NOT_RUN = {
     "rabbitmq-plugins": "tests/faults/test_moving.py moves messages by shovels",
     "rabbitmqctl set_parameter shovel": "tests/faults/test_moving.py sets the same parameter",
     "rabbitmqctl add_user": "asks for a password; tests/system/test_readme.py makes such users",
-    "npm": "tests/publishers/oidc_provider installs the package and runs its checks and tests",
-    "AMQP_URL=": "tests/publishers/oidc_provider/test_package.py runs the package's tests",
-    "mvn": "tests/publishers/keycloak/test_build.py builds the plug-in, and tests/samples/languages.py gets the client",
+    "npm": "publishers/tests/oidc_provider installs the package and runs its checks and tests",
+    "AMQP_URL=": "publishers/tests/oidc_provider/test_package.py runs the package's tests",
+    "mvn": "publishers/tests/keycloak/test_build.py builds the plug-in, and tests/samples/languages.py gets the client",
     "cp target/": "what Maven has built is not there",
-    "kcadm.sh": "tests/publishers/keycloak/plugin_settings.py makes the same component",
-    "ID=$(kcadm.sh": "tests/adapters/registries/keycloak_upstream.py sets the same attributes",
+    "kcadm.sh": "publishers/tests/keycloak/plugin_settings.py makes the same component",
+    "ID=$(kcadm.sh": "tests/features/registries/keycloak_upstream.py sets the same attributes",
     "dotnet": "needs .NET: .github/workflows/publisher-duende.yaml builds and tests the packages",
     "pip install": "needs a published package",
     "python -m pytest": "runs tests",
@@ -53,25 +53,25 @@ IN_PROSE = {
     "pip install aio-pika": "the development environment has it",
     "python publish.py": "tests/samples runs the sample",
     "kubectl": "needs a cluster",
-    "vault write": "tests/adapters/signers/test_vault_key.py rotates by HTTP",
+    "vault write": "tests/features/key_places/test_vault_key.py rotates by HTTP",
     "rabbitmqctl clear_parameter shovel": "tests/faults/test_moving.py clears it",
     "rabbitmqctl set_permissions": "EXCHANGE is the reader's",
-    "python -m tests.benchmarks.encryption": "measures for some minutes",
-    "python -m tests.benchmarks.signers": "builds a C program and measures for some minutes",
+    "python -m benchmarks.encryption": "measures for some minutes",
+    "python -m benchmarks.signers": "builds a C program and measures for some minutes",
     "jq -r '.event": "the files are an identity server's",
-    "python -m tests.benchmarks.registry_refresh": "starts a database and measures for some minutes",
+    "python -m benchmarks.registry_refresh": "starts a database and measures for some minutes",
     "rabbitmqctl": "needs a broker on this host",
     "systemctl": "needs systemd as the first process",
     "docker compose": "tests/packaging/test_compose.py reads the file",
     "getent hosts": "NAME is the reader's",
     "keytool": "tests/samples/languages.py makes a trust store by it",
-    "python -m tools.egress_document": "tests/adapters/http/test_egress_table.py compares what it writes",
-    "printf %s TOKEN": "tests/adapters/configuration/test_tokens_file.py makes the same digest",
+    "python -m tools.egress_document": "tests/network/http/test_egress_table.py compares what it writes",
+    "printf %s TOKEN": "tests/settings/test_tokens_file.py makes the same digest",
     "rabbitmq-diagnostics": "needs a broker on this host",
     "openssl": "FILE and HOST are the reader's",
     "curl": "the URI is the reader's",
     "kill": "tests/system/test_log_level.py and test_reload.py send the signals",
-    "grep": "tests/operations/test_runbook.py looks for the pattern",
+    "grep": "tests/operators/doctor/test_runbook.py looks for the pattern",
     "helm template": "tests/chart renders the chart",
     "helm test": "needs a cluster",
     "helm upgrade": "the whole command stands in a block",
@@ -85,7 +85,7 @@ TYPED = {
 }  # fmt: skip
 """Programs by which such a command is known from other code in backquotes."""
 PLACES = (
-    "*.md", "docs/*.md", "deploy/**/*.md", "helm/**/*.md", "tests/benchmarks/*.md",
+    "*.md", "docs/*.md", "deploy/**/*.md", "helm/**/*.md", "benchmarks/*.md",
     "publishers/*.md", "publishers/*/*.md",
 )  # fmt: skip
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for pattern in PLACES for path in ROOT.glob(pattern))

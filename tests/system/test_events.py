@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, verify_all
 from tests.system.site import ISSUER, OTHER, Site, client

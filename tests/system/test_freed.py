@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from notifier.app.builders import build_queue
-from notifier.domain.delivery import Delivery
-from notifier.domain.documents import dump_delivery
-from notifier.domain.message import Kind, Outgoing
-from notifier.domain.outcome import Cause
+from notifier.model.delivery import Delivery
+from notifier.model.documents.documents import dump_delivery
+from notifier.model.message import Kind, Outgoing
+from notifier.model.outcome import Cause
+from notifier.queues.building import build_queue
 from notifier.settings.service_settings import QueueSettings
-from tests.softhsm import SoftHsm
+from tests.support.softhsm import SoftHsm
 from tests.system.clients import Clients
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.waiting import until

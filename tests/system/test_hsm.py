@@ -10,15 +10,15 @@ from pathlib import Path
 
 import yaml
 
-from tests.apt_programs import program
-from tests.proxies import ROOT
-from tests.softhsm import PIN, SoftHsm
+from tests.support.apt_programs import program
+from tests.support.proxies import ROOT
+from tests.support.softhsm import PIN, SoftHsm
+from tests.support.verifier import verify
 from tests.system.clients import Clients
 from tests.system.command import notifier
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
-from tests.verifier import verify
 
 
 async def twice(running: WorkerProcess) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from tests.adapters.registries.list_server import page, serving
+from tests.features.registries.list_server import page, serving
 from tests.system.clients import Clients
 from tests.system.command import notifier
 from tests.system.site import ISSUER, OTHER, Site, client

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from tests.adapters.registries.list_server import page, serving
+from tests.features.registries.list_server import page, serving
 from tests.system.command import notifier
 from tests.system.loopback import LoopbackServer
 from tests.system.site import API_TOKEN, ISSUER, Site, client

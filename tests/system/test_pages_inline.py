@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.signers.key_files import generate_key
-from notifier.domain.client import Algorithm
+from notifier.model.client import Algorithm
+from notifier.tokens.key_files import generate_key
 from tests.system.command import notifier
 
 ROOT = Path(__file__).parents[2]

@@ -23,36 +23,36 @@ import yaml
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
-from notifier.adapters.configuration.loading import Loaded, load
-from notifier.adapters.configuration.mistakes import submodel
-from notifier.adapters.configuration.tokens_file import TokenEntry, load_tokens
-from notifier.adapters.queues.rabbitmq.administration import declare_topology
-from notifier.adapters.queues.rabbitmq.event_queue import RabbitEventQueue
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.rabbitmq.settling import Settling
-from notifier.adapters.signers.key_files import generate_key
-from notifier.adapters.telemetry.logs import LogObserver, SubjectHash
-from notifier.adapters.telemetry.metrics import Metrics
 from notifier.cli.application import app
-from notifier.domain.client import Algorithm
-from notifier.domain.delivery import Delivery
-from notifier.domain.durations import format_duration
-from notifier.domain.event_document import read_event
-from notifier.domain.event_members import EntryDocument, EventBody
-from notifier.domain.fate import Fate
-from notifier.domain.message import Lane, Message
-from notifier.domain.outcome import Delivered
-from notifier.domain.plan import Skipped
-from notifier.domain.presets import PRESETS, Preset
-from notifier.domain.registry import Registry
-from notifier.domain.reply_document import load_reply
-from notifier.domain.session_ended import SessionEnded
-from notifier.pipeline import facts
+from notifier.configuration.loading import Loaded, load
+from notifier.delivery import facts
+from notifier.delivery.plan import Skipped
+from notifier.model.client import Algorithm
+from notifier.model.delivery import Delivery
+from notifier.model.documents.event_document import read_event
+from notifier.model.documents.event_members import EntryDocument, EventBody
+from notifier.model.durations import format_duration
+from notifier.model.fate import Fate
+from notifier.model.message import Lane, Message
+from notifier.model.outcome import Delivered
+from notifier.model.presets import PRESETS, Preset
+from notifier.model.registry import Registry
+from notifier.model.session_ended import SessionEnded
+from notifier.publishing.reply_document import load_reply
+from notifier.queues.rabbitmq.administration import declare_topology
+from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.rabbitmq.settling import Settling
 from notifier.settings.clients import ClientMetadata
+from notifier.settings.mistakes import submodel
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
-from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
+from notifier.settings.tokens_file import TokenEntry, load_tokens
+from notifier.telemetry.logs import LogObserver, SubjectHash
+from notifier.telemetry.metrics import Metrics
+from notifier.tokens.key_files import generate_key
+from tests.support.rabbit_options import rabbit_options
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.command import notifier as run_notifier
 from tests.system.waiting import until
 

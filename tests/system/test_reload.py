@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.adapters.registries.list_server import page, serving
+from tests.features.registries.list_server import page, serving
 from tests.system.broker import broker
 from tests.system.clients import Clients
 from tests.system.command import notifier

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from notifier.pipeline.pulls import AT_ONCE
+from notifier.delivery.pulls import AT_ONCE
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client

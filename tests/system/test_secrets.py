@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, Hit
 from tests.system.site import API_TOKEN, ISSUER, Site, client

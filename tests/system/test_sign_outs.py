@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.domain.front_channel_context import open_sealed
-from notifier.domain.moment import render_moment
+from notifier.features.browsers.front_channel_context import open_sealed
+from notifier.model.moment import render_moment
 from tests.system.clients import Clients
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker

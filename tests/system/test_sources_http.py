@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.adapters.security_events.transmitter import AUDIENCE, REVOKED, key, public, signed
 from tests.system.clients import Clients, verify_all
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import WorkerProcess, worker
+from tests.tokens.transmitter import AUDIENCE, REVOKED, key, public, signed
 
 OKTA_SECRET = "okta-secret-5c1d"
 HOOK_SECRET = "hook-secret-77aa"

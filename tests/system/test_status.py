@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.rabbitmq_node import RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client

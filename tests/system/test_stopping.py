@@ -19,7 +19,7 @@ from tests.system.worker_process import worker
 EVENTS = 150
 NAMES = ("a", "b", "c")
 BROKEN = """
-from notifier.adapters.queues.sqlite.queue import SqliteQueue
+from notifier.queues.sqlite.queue import SqliteQueue
 from notifier.cli import main
 
 async def parked(_queue, _buckets=None):

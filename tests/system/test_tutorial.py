@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rabbitmq_node import free_ports
+from tests.support.rabbitmq_node import free_ports
 from tests.system.command import ROOT
 from tests.system.shell import Shell, blocks
 

@@ -10,13 +10,13 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.adapters.security_events.transmitter import key, public
-from tests.adapters.security_events.upstream_provider import logout_token
+from tests.features.upstreams.upstream_provider import logout_token
 from tests.system.clients import Clients, verify_all
 from tests.system.command import notifier
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import WorkerProcess, worker
+from tests.tokens.transmitter import key, public
 
 SECRETS = ("raw-sub-77", "raw-sid-88")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.certificates import authority
+from tests.support.certificates import authority
 from tests.system.command import notifier
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker

@@ -10,10 +10,10 @@ import aiohttp
 from cryptography.fernet import Fernet, MultiFernet
 from yarl import URL
 
-from notifier.domain.front_channel import FrontChannelContext
-from notifier.domain.front_channel_context import seal
-from tests.adapters.registries.duende_tables import filled, recorded
-from tests.proxies import ROOT, documented
+from notifier.features.browsers.front_channel_context import seal
+from notifier.model.front_channel import FrontChannelContext
+from tests.features.registries.duende_tables import filled, recorded
+from tests.support.proxies import ROOT, documented
 from tests.system.command import notifier
 from tests.system.site import ISSUER, Site
 from tests.system.waiting import until

@@ -6,7 +6,7 @@
 import os
 import sys
 
-from tests.go_modules import GoMissing
+from tests.support.go_modules import GoMissing
 from tests.vault.vault_program import build_vault, find_vault
 
 

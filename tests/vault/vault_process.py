@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.processes import TIED
-from tests.go_modules import GoMissing
+from tests.support.go_modules import GoMissing
 from tests.vault.vault_program import find_vault
 
 

@@ -9,9 +9,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.go_modules import GoMissing, check_go, go_build, got_module, say
-from tests.keycloak_installation import KeycloakMissing, cache
-from tests.made_whole import alone
+from tests.support.go_modules import GoMissing, check_go, go_build, got_module, say
+from tests.support.keycloak_installation import KeycloakMissing, cache
+from tests.support.made_whole import alone
 
 VERSION = "1.14.1"
 SDK = "github.com/hashicorp/vault/sdk"

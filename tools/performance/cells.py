@@ -1,4 +1,4 @@
-"""Cells and tables in Markdown, from figures as the files of tests/benchmarks/results hold them."""
+"""Cells and tables in Markdown, from figures as the files of benchmarks/results hold them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

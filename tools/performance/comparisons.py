@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.benchmarks.isolation import CASES as FAULTS
+from benchmarks.isolation import CASES as FAULTS
 from tools.performance.cells import Cases, rows, spread
 
 

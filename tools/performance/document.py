@@ -1,4 +1,4 @@
-"""Writes the figures of tests/benchmarks/results into the documents: tables, pictures, those of `notifier capacity`.
+"""Writes the figures of benchmarks/results into the documents: tables, pictures, those of `notifier capacity`.
 
     python -m tools.performance.document [--check]
 
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from notifier.operations import measured
-from notifier.operations.capacity import Demand, capacity
-from tests.benchmarks.record import FOLDER, load
-from tests.benchmarks.throughput import cases, target
+from benchmarks.record import FOLDER, load
+from benchmarks.throughput import cases, target
+from notifier.features.capacity import measured
+from notifier.features.capacity.capacity import Demand, capacity
 from tools.performance import comparisons
 from tools.performance.cells import Cases, rows, spread
 from tools.performance.picture import Chart, Line, svg

@@ -3,10 +3,10 @@
 import pytest
 from jsonschema import Draft202012Validator
 
-from notifier.domain.event_document import event_schema
+from notifier.model.documents.event_document import event_schema
 from publishers.conformance.broker import USER
 from publishers.conformance.world import World
-from tests.publishers.tap import properties
+from publishers.tests.tap import properties
 
 _SCHEMA = Draft202012Validator(event_schema())
 

@@ -3,7 +3,7 @@
 import pytest
 
 from publishers.conformance.world import World
-from tests.small_disk import filled
+from tests.support.small_disk import filled
 
 
 @pytest.mark.starts

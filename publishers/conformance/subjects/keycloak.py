@@ -14,13 +14,13 @@ import aiohttp
 import sqlalchemy as sa
 
 from publishers.conformance.subject import Away, Missing, Session, Settings, SignOutFailed, Subject, Traits
-from tests.apt_programs import ProgramMissing, program
-from tests.databases import postgresql
-from tests.keycloak_browser import KeycloakBrowser
-from tests.keycloak_installation import JDK, KeycloakMissing, keycloak_version
-from tests.keycloak_server import KeycloakServer
-from tests.publishers.keycloak.plugged import Database, new_database, plugged_in
-from tests.publishers.keycloak.shop_realm import CALLBACK, GOODBYE, PASSWORD, realm, user
+from publishers.tests.keycloak.plugged import Database, new_database, plugged_in
+from publishers.tests.keycloak.shop_realm import CALLBACK, GOODBYE, PASSWORD, realm, user
+from tests.support.apt_programs import ProgramMissing, program
+from tests.support.databases import postgresql
+from tests.support.keycloak_browser import KeycloakBrowser
+from tests.support.keycloak_installation import JDK, KeycloakMissing, keycloak_version
+from tests.support.keycloak_server import KeycloakServer
 
 REALMS = tuple(f"conformance-{number}" for number in range(4))
 """Each call for sessions takes the next one, so that all sessions of a realm can be ended, and others live on."""

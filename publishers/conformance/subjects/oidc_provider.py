@@ -12,14 +12,14 @@ from typing import Any
 import aiohttp
 
 from publishers.conformance.subject import Away, Missing, Session, Settings, SignOutFailed, Traits
-from tests.apt_programs import ProgramMissing
-from tests.publishers.oidc_provider.browser import Browser
-from tests.publishers.oidc_provider.clients import registrations
-from tests.publishers.oidc_provider.provider import VERSIONS, Provider
-from tests.publishers.oidc_provider.provider import Settings as ProviderSettings
-from tests.publishers.oidc_provider.redis_server import RedisServer, redis_server
-from tests.publishers.oidc_provider.rig import Keys, entry, make_keys
-from tests.rabbitmq_node import free_ports
+from publishers.tests.oidc_provider.browser import Browser
+from publishers.tests.oidc_provider.clients import registrations
+from publishers.tests.oidc_provider.provider import VERSIONS, Provider
+from publishers.tests.oidc_provider.provider import Settings as ProviderSettings
+from publishers.tests.oidc_provider.redis_server import RedisServer, redis_server
+from publishers.tests.oidc_provider.rig import Keys, entry, make_keys
+from tests.support.apt_programs import ProgramMissing
+from tests.support.rabbitmq_node import free_ports
 
 CLIENTS = ("shop", "mail")
 RECEIVERS = "https://clients.example.com"

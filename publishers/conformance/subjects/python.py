@@ -1,4 +1,4 @@
-"""`notifier.publisher` in a small identity server: `tests/publishers/python/host.py`."""
+"""`notifier.publisher` in a small identity server: `publishers/tests/python/host.py`."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ import aiohttp
 from publishers.conformance.subject import Away, Session, Settings, SignOutFailed, Traits
 
 ROOT = Path(__file__).parents[3]
-HOST = "tests.publishers.python.host"
+HOST = "publishers.tests.python.host"
 ANSWER_WITHIN = 60.0  # seconds
 
 

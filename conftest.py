@@ -1,0 +1,191 @@
+"""What every test may ask for: a broker of our own (or the one that NOTIFIER_TEST_AMQP_URL names), and a queue prefix.
+
+One node serves the whole run (tests/support/shared_servers.py), with a virtual host for each process that runs tests.
+A test's queues go with the test, so that it stays light. Whoever kills a node, or sets an alarm on it, has one of its
+own. It stands at the top, so that the tests of benchmarks and publishers may ask too.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import settings
+
+from tests.support.rabbitmq_installation import find_installation
+from tests.support.rabbitmq_node import RabbitmqMissing, RabbitmqNode, node_or_exit, rabbitmq_node
+from tests.support.shared_servers import SHARED, AskedServers, SharedServers
+from tests.support.topologies import clear_topology, declare_at_once
+
+ROOT = Path(__file__).parent / "tests"
+FULL = frozenset({"fuzz", "packaging"})
+"""Folders whose tests run only in `make test-all`. What belongs to a part of tools/parts.toml runs in neither."""
+LONGEST = ("faults", "simulator", "system", "contract", "network", "queues", "tokens", "features")
+"""Folders whose modules take long: they begin first, and what is short fills the gaps at the end."""
+FIRST_FAULTS = frozenset(
+    {
+        "test_ledger.py",
+        "test_publishers.py",
+        "test_broker_restarts.py",
+        "test_workers.py",
+        "test_table.py",
+    }
+)
+"""Modules of tests/faults that run in `make test` too."""
+
+settings.register_profile("notifier", deadline=None)  # a busy machine is no reason to fail
+settings.load_profile("notifier")
+
+OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # ours, whatever the URL
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lead the run, or ask who leads it."""
+    led = getattr(config, "workerinput", None)
+    servers = {"rabbitmq": rabbitmq_node, "keycloak": _keycloak}
+    config.stash[SHARED] = SharedServers(servers) if led is None else AskedServers(led["shared"])
+
+
+def _keycloak() -> contextlib.AbstractContextManager[object]:
+    from tests.support.keycloak_shared import keycloak_of_a_run  # noqa: PLC0415  few tests need it
+
+    return keycloak_of_a_run()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that will run tests, as pytest-xdist makes it, where to ask."""
+    node.workerinput["shared"] = node.config.stash[SHARED].listen()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers of the run."""
+    if isinstance(shared := config.stash[SHARED], SharedServers):
+        shared.end()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what `make test` leaves out. A run on another version of RabbitMQ leaves out what uses no RabbitMQ."""
+    for item in items:
+        room, name = item.path.relative_to(ROOT).parts[:2] if ROOT in item.path.parents[1:] else ("", "")
+        watches = item.get_closest_marker("alone") is not None
+        if watches or room in FULL or (room == "faults" and name not in FIRST_FAULTS):
+            item.add_marker("full")
+    items.sort(key=lambda item: _turn(item.path))  # stable: within a module nothing moves
+    if os.environ.get("NOTIFIER_TEST_RABBITMQ"):
+        wanted = [item for item in items if _uses_rabbitmq(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+        items[:] = wanted
+
+
+def _turn(path: Path) -> int:
+    room = path.relative_to(ROOT).parts[0] if ROOT in path.parents else ""
+    return LONGEST.index(room) if room in LONGEST else len(LONGEST)
+
+
+def _uses_rabbitmq(item: pytest.Item) -> bool:
+    names = {*getattr(item, "fixturenames", ())}
+    # The contract suite chooses its queue by a parameter, and asks for what that needs when it runs.
+    return bool(names & {*OWN_NODES, "amqp_url", "rabbitmq"}) or item.name.endswith("[rabbitmq]")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(request: pytest.FixtureRequest) -> RabbitmqNode | None:
+    """The node of this run, None where NOTIFIER_TEST_AMQP_URL names a broker that is not ours to control."""
+    if os.environ.get("NOTIFIER_TEST_AMQP_URL"):
+        return None
+    try:
+        node = request.config.stash[SHARED].ask("rabbitmq")
+    except RabbitmqMissing as missing:
+        pytest.exit(str(missing), returncode=4)
+    assert isinstance(node, RabbitmqNode)
+    return node
+
+
+@pytest.fixture(scope="session")
+def own_vhost(rabbitmq: RabbitmqNode | None, worker_id: str) -> str:
+    """The virtual host of this process of the run on `rabbitmq`."""
+    if rabbitmq is None or worker_id == "master":
+        return "/"
+    rabbitmq.add_vhost(worker_id)
+    return worker_id
+
+
+@pytest.fixture(scope="session")
+def amqp_url(rabbitmq: RabbitmqNode | None, own_vhost: str) -> str:
+    """The broker to test against, with a virtual host that no other process of the run uses."""
+    return os.environ["NOTIFIER_TEST_AMQP_URL"] if rabbitmq is None else f"{rabbitmq.url}{own_vhost.lstrip('/')}"
+
+
+@pytest.fixture
+def own_node() -> Iterator[RabbitmqNode]:
+    """A node for one test alone, to kill and to throttle. Boots in about 5 s."""
+    with node_or_exit() as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def module_node() -> Iterator[RabbitmqNode]:
+    """A node for the tests of one file, each of which hurts it and leaves it well."""
+    with node_or_exit() as node:
+        yield node
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """The process's logging is global: what pytest has set up comes back afterwards."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("notifier").setLevel(logging.NOTSET)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def broker_version(request: pytest.FixtureRequest) -> str:
+    """Of the RabbitMQ that the test runs on, such as 3.10.8; empty where it uses none."""
+    if OWN_NODES & set(request.fixturenames):
+        return find_installation().version
+    if "amqp_url" not in request.fixturenames:
+        return ""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, _version(request.getfixturevalue("amqp_url"))).result()
+
+
+async def _version(url: str) -> str:
+    """As it introduces itself."""
+    import aiormq  # noqa: PLC0415  as in clear_topology
+
+    connection = await aiormq.connect(url)
+    try:
+        return str(connection.server_properties["version"])
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def bare_prefix(amqp_url: str) -> Iterator[str]:
+    """A queue prefix that is this test's alone. What was declared under it is deleted afterwards."""
+    name = f"test-{secrets.token_hex(4)}"
+    yield name
+    # In a thread of its own: the fixture is synchronous so that synchronous tests may ask for it too.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, clear_topology(amqp_url, name)).result()
+
+
+@pytest.fixture
+def prefix(amqp_url: str, bare_prefix: str) -> str:
+    """A queue prefix that is this test's alone, whose queues stand, so that no worker waits for new ones."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, declare_at_once(amqp_url, bare_prefix)).result()
+    return bare_prefix

@@ -1,1 +1,0 @@
-"""One outside thing in each file: the broker, the embedded queue, HTTP, keys, files, metrics, logs."""

@@ -1,1 +1,0 @@
-"""The configuration: files into settings, checked and read again when they change."""

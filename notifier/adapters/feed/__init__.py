@@ -1,1 +1,0 @@
-"""Keeps the notices of the feed in SQLite files."""

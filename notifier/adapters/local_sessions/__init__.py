@@ -1,1 +1,0 @@
-"""Looks up which sessions here end with one at an upstream provider."""

@@ -1,1 +1,0 @@
-"""The queues: one room for each that can hold events and deliveries."""

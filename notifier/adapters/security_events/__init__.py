@@ -1,1 +1,0 @@
-"""Security Event Tokens that transmitters push."""

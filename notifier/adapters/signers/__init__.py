@@ -1,1 +1,0 @@
-"""Signs logout tokens: keys from files, and the JWS itself."""

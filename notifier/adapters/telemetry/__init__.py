@@ -1,1 +1,0 @@
-"""Metrics, logs and traces: observers of what the pipeline does."""

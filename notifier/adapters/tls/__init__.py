@@ -1,1 +1,0 @@
-"""TLS from PEM files: of connections to clients, to the broker, and of the listener."""

@@ -1,0 +1,325 @@
+"""What registry sources answered last: in memory, and in a cache on disk that serves a start while a source is away.
+
+A cache is a file of JSON lines with mode 0600: a heading, then one row a line. Its time of change says when the source
+last confirmed it. A cache that cannot be used counts as none.
+
+The folder is ours alone, and so is each file: whoever writes to them says where logouts go. In a folder that is not, we
+make one of our own. It is opened without following links and judged as it is open, and files are named from there, so
+that nobody puts another in its place in between.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from notifier.configuration.clients.client_rows import Row, SourceAnswer, row_key, share_names
+from notifier.features.registries.readers import build_reader
+from notifier.model.errors import ConfigurationError, Mistake, SourceFault
+from notifier.model.frozen import replace
+from notifier.model.own_folder import Whose
+from notifier.settings.registry_settings import CACHE, RegistrySourceSettings
+
+VERSION = 1
+SINCE = "known_since"  # beside the metadata of a row in the cache; a release that does not know it passes it over
+DAY = 86400.0  # seconds for which a client is new to its source
+PART = 500  # rows read or written at a time, after which the thread pauses
+PAUSE = 0.001  # seconds
+
+
+class HeldAnswers:
+    """The last good answer of each source that is not a file. Once a source's settings change, it has none.
+
+    None is the answer of one that is known, and never answered since it was set up or dropped.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[RegistrySourceSettings, SourceAnswer | None]] = {}
+        self._unusable: list[tuple[str, str]] = []
+
+    def copy(self) -> "HeldAnswers":
+        """Return another that holds the same."""
+        copied = HeldAnswers()
+        copied._held |= self._held
+        return copied
+
+    def hold(self, source: RegistrySourceSettings, answer: SourceAnswer | None) -> None:
+        """Keep the answer; None: the source has none, or none any more."""
+        self._held[source.called] = (source, answer)
+
+    def held(self, source: RegistrySourceSettings) -> SourceAnswer | None:
+        """Return the answer; None if there is none."""
+        return self._held[source.called][1] if self._knows(source) else None
+
+    def _knows(self, source: RegistrySourceSettings) -> bool:
+        found = self._held.get(source.called)
+        return found is not None and _identity(found[0]) == _identity(source)
+
+    def cached(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
+        """Return the answer that an earlier worker saved, and hold it; None if there is none. Blocks."""
+        found = Cache(folder).load(source, lambda file, reason: self._unusable.append((file, reason)))
+        self.hold(source, found)
+        return found
+
+    def log_unusable(self) -> None:
+        """Log the caches that could not be used, now that the log is set up."""
+        for file, reason in self._unusable:
+            _log_unusable(file, reason)
+
+    def held_or_read(self, source: RegistrySourceSettings, _folder: Path | None) -> SourceAnswer | None:
+        """Return the answer, and read the source now if it is a new one. Raises ConfigurationError. Blocks.
+
+        One that is known and has none is read by its worker as soon as it answers: it must hold up no file.
+        """
+        found = self.held(source)
+        if not self._knows(source):
+            try:
+                found = asyncio.run(build_reader(source).read(None))
+            except SourceFault as fault:
+                raise ConfigurationError([Mistake(f"registry source {source.called}", str(fault))]) from None
+            self.hold(source, found)
+        return found
+
+
+class ReadNow:
+    """Reads each source once, for a command. For one that cannot be read the cache stands in.
+
+    `offline`: read nothing, take the cache alone. `problems`: why a source could not be read, by its name. `warnings`:
+    what is dangerous about a source, as its reader says.
+    """
+
+    def __init__(self, *, offline: bool = False) -> None:
+        self.offline = offline
+        self.problems: dict[str, str] = {}
+        self.warnings: list[tuple[str, str]] = []
+        self.cached: set[str] = set()
+
+    def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
+        """Return what the source answers. Blocks."""
+        if not self.offline:
+            try:
+                return asyncio.run(self._read(source))
+            except SourceFault as fault:
+                self.problems[source.called] = str(fault)
+            except Exception as error:  # noqa: BLE001  of whatever library: the other sources are read all the same
+                self.problems[source.called] = f"reading it failed with {type(error).__name__}"
+        found = Cache(folder, of_owner=os.geteuid() == 0).load(source)
+        if found is not None:
+            self.cached.add(source.called)
+        return found
+
+    async def _read(self, source: RegistrySourceSettings) -> SourceAnswer:
+        reader = build_reader(source)
+        answer = await reader.read(None)
+        warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(reader, "warnings", None)
+        if warn is not None:
+            self.warnings += [(source.called, text) for text in await warn()]
+        return answer
+
+
+class Cache:
+    """The folder with one file a source. Without a folder it keeps nothing.
+
+    `of_owner`: for root's commands, which look at what the service's user keeps.
+    """
+
+    def __init__(self, folder: Path | None, *, of_owner: bool = False) -> None:
+        self._folder = folder
+        self._of_owner = of_owner
+        self._failed: dict[str, str] = {}
+
+    def load(
+        self, source: RegistrySourceSettings, unusable: Callable[[str, str], None] = lambda _file, _reason: None
+    ) -> SourceAnswer | None:
+        """Return what was saved of this source; None if there is nothing that can be used. Blocks.
+
+        `unusable` is told the file and the reason if there is a file that cannot be used.
+        """
+        if self._folder is None:
+            return None
+        name = _name(source)
+        try:
+            with _own_folder(self._folder, of_owner=self._of_owner) as folder:
+                return _read(name, folder, _identity(source), of_owner=self._of_owner)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error) if isinstance(error, _UnfitError) else type(error).__name__
+            unusable(str(self._folder / name), reason)
+            return None
+
+    def save(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
+        """Keep the answer, with mode 0600. Never raises: a full disk costs only the cache, and is logged. Blocks."""
+        if self._folder is None:
+            return
+        name = _name(source)
+        beside = f"{name}.new"
+        try:
+            with _own_folder(self._folder, make=True) as folder:
+                try:
+                    _write(beside, folder, answer, _identity(source))
+                    os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                except OSError:
+                    with suppress(OSError):
+                        os.unlink(beside, dir_fd=folder)
+                    raise
+        except (OSError, _UnfitError) as error:
+            self._failing(source.called, _words(error))
+        else:
+            self._failed.pop(source.called, None)
+
+    def confirm(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
+        """Note that the source still answers so. Blocks."""
+        if self._folder is None:
+            return
+        try:
+            with _own_folder(self._folder) as folder:
+                os.utime(_name(source), (answer.at, answer.at), dir_fd=folder, follow_symlinks=False)
+        except (OSError, _UnfitError):
+            self.save(source, answer)
+
+    def forget(self, source: RegistrySourceSettings) -> None:
+        """Delete what was saved of this source. Never raises. Blocks."""
+        try:
+            if self._folder is not None:
+                with _own_folder(self._folder) as folder:
+                    os.unlink(_name(source), dir_fd=folder)
+        except FileNotFoundError:
+            return
+        except (OSError, _UnfitError) as error:
+            self._failing(source.called, _words(error))
+
+    def _failing(self, name: str, reason: str) -> None:
+        if self._failed.get(name) != reason:
+            structlog.get_logger().warning("registry_cache_not_written", source=name, reason=reason)
+        self._failed[name] = reason
+
+
+def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
+    """The answer with since when the source names its clients. Those of its first answer it always had.
+
+    A client whose row names its issuer in another way is no new one: else two answers could empty a list.
+    """
+    if last is None:
+        return answer
+    before: dict[str, float] = {}
+    for key in map(row_key, last.rows):
+        at = last.since.get(key, 0.0)
+        before[key[1]] = min(at, before.get(key[1], at))
+    found = {key: before.get(key[1], answer.at) for key in map(row_key, answer.rows)}
+    return replace(answer, since={key: at for key, at in found.items() if at > answer.at - DAY})
+
+
+def new_at(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
+    """The clients that the source has named for less than a day."""
+    return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY}
+
+
+def _log_unusable(file: str, reason: str) -> None:
+    structlog.get_logger().warning("registry_cache_unusable", file=file, reason=reason)
+
+
+class _UnfitError(ValueError):
+    """A cache that is whole and still cannot be used."""
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, _UnfitError) else getattr(error, "strerror", None) or type(error).__name__
+
+
+@contextmanager
+def _own_folder(root: Path, *, make: bool = False, of_owner: bool = False) -> Iterator[int]:
+    """The cache's folder, open: the one that the operator names, or ours within it. Raises OSError, _UnfitError."""
+    if make:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder = _open_own(root, of_owner=of_owner)
+    except _UnfitError:
+        if make:
+            with suppress(FileExistsError):
+                (root / CACHE).mkdir(mode=0o700)
+        folder = _open_own(root / CACHE, of_owner=of_owner)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _open_own(path: Path, *, of_owner: bool) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise _UnfitError(f"{path} is a link or a file") from None
+    try:
+        _judge(descriptor, str(path), of_owner=of_owner)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _judge(descriptor: int, called: str, *, of_owner: bool) -> None:
+    status = os.fstat(descriptor)
+    why = (Whose.owner(status) if of_owner else Whose.process()).why_not(status)
+    if why is not None:
+        raise _UnfitError(f"{called} {why}")
+
+
+def _name(source: RegistrySourceSettings) -> str:
+    return f"{source.called}.jsonl"
+
+
+def _identity(source: RegistrySourceSettings) -> str:
+    """What tells that an answer is this source's: its settings, without how often it is asked."""
+    members = source.model_dump_json(exclude={"every", "timeout", "name"}, exclude_defaults=True)
+    return hashlib.sha256(members.encode()).hexdigest()
+
+
+def _write(name: str, folder: int, answer: SourceAnswer, identity: str) -> None:
+    heading = {
+        "v": VERSION,
+        "source": identity,
+        "mark": answer.mark,
+        "faults": [[each.path, each.text] for each in answer.faults],
+        "rows": len(answer.rows),
+    }
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
+        file.write(json.dumps(heading) + "\n")
+        for start in range(0, len(answer.rows), PART):
+            file.writelines(json.dumps(_dated(row, answer)) + "\n" for row in answer.rows[start : start + PART])
+            time.sleep(PAUSE)
+        file.flush()
+        os.fsync(file.fileno())
+        os.utime(file.fileno(), (answer.at, answer.at))
+
+
+def _dated(row: Row, answer: SourceAnswer) -> Row:
+    since = answer.since.get(row_key(row))
+    return row if since is None else {**row, SINCE: since}
+
+
+def _read(name: str, folder: int, identity: str, *, of_owner: bool) -> SourceAnswer:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        _judge(descriptor, "it", of_owner=of_owner)
+        at = os.fstat(descriptor).st_mtime
+        heading = json.loads(file.readline())
+        if heading.get("v") != VERSION:
+            raise _UnfitError("another release wrote it")
+        if heading["source"] != identity:
+            raise _UnfitError("the settings of the source have changed")
+        rows: list[dict[str, object]] = [json.loads(line, object_hook=share_names) for line in file]
+    if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
+        raise _UnfitError("it is damaged")
+    faults = tuple(Mistake(str(place), str(text)) for place, text in heading["faults"])
+    since = {row_key(row): float(str(row.pop(SINCE))) for row in rows if SINCE in row}
+    return SourceAnswer(rows=rows, at=at, mark=heading["mark"], faults=faults, since=since)

@@ -1,0 +1,202 @@
+"""What a registry source may say: the one place that decides it. The table is in docs/configuration.md.
+
+A file is the operator's own and may say everything. Whoever else keeps a list of clients may say how its clients are
+reached, and how gently. It may not say what a token is or for whom, nor lend a client what belongs to the operator. So
+a row of a list makes no token that another service believes, and no list speaks for the clients of another issuer.
+
+What goes beyond is left away and told. The client is kept: its logouts do not depend on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+from urllib.parse import urlsplit
+
+from notifier.configuration.clients.client_rows import Row, share_names
+from notifier.model.durations import parse_duration
+from notifier.model.frozen import frozen
+from notifier.model.origins import origin_of
+from notifier.model.presets import PRESETS
+from notifier.model.printable import excerpt
+from notifier.settings.clients import ClientOptions
+from notifier.settings.service_settings import Settings
+
+OPTIONS = frozenset(
+    {
+        "preset", "subject", "front_channel", "paused", "per_second", "max_concurrent", "lifetime", "timeout", "retry",
+        "retry_statuses", "audience", "max_age", "sub_only_max_age",
+    }
+)  # fmt: skip
+"""Of the section `notifier` of a row; the last three and `preset` within limits. All others are of files alone."""
+STRICTER = ("max_age", "sub_only_max_age")
+"""A list may make these shorter than what holds without it, never longer."""
+WITHHELD = "(not kept)"
+"""Stands for the value of a member that no list may say: it may be a secret, and is not kept, nor in the cache."""
+_FILE_ONLY = "only a file may say it; it is left away"
+_WIDER = "if it may have this client, add the name to clients of {} in registry.sources"
+_UNKNOWN = "there is no such setting"
+_ON_PAGES = "frontchannel_logout_uri"
+SHOWN = 60  # characters of a name that a row made up
+NAMED = 5  # of a client's aliases
+MOVED = "an address leads to an origin that no file names: `notifier status` says which"
+"""A kind of what is left away: `LeftAway`."""
+
+
+@frozen
+class ListBounds:
+    """What bounds the word of a list on clients of one issuer.
+
+    `longest`: of each member of STRICTER, the seconds that hold where a list says nothing. `own`: the issuer's own
+    hosts, where its cookies come along, whatever the port.
+    """
+
+    longest: Mapping[str, float]
+    own: frozenset[str]
+
+
+def bounds_of(settings: Settings, iss: str) -> ListBounds:
+    """By what `registry.defaults` says of the issuer's clients, else `delivery`; and by where its pages are."""
+    defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
+    given = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
+    longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in given.items()}
+    pages = None if settings.web is None else settings.web.issuers.get(iss)
+    own = filter(None, (_host(iss), None if pages is None else _host(pages.url)))
+    return ListBounds(longest=longest, own=frozenset(own))
+
+
+def _host(uri: str) -> str | None:
+    """The host, as browsers know it: cookies are sent to each port of it. A dot at its end makes no other one."""
+    origin = origin_of(uri)
+    return None if origin is None else (urlsplit(origin).hostname or "").removesuffix(".")
+
+
+@frozen
+class Authority:
+    """Whose clients a list may speak of. `issuers`: of which. `clients`: names, as shell patterns; None means all."""
+
+    issuers: Sequence[str]
+    clients: Sequence[str] | None = None
+
+    def why_not(self, row: Mapping[str, Any], source: str) -> str | None:
+        """Say why the row is beyond it; None if it is not. What is no client at all is judged elsewhere."""
+        named = row.get("issuer")
+        if named is not None:
+            listed = [named] if isinstance(named, str) else named
+            beyond = [iss for iss in listed if iss not in self.issuers] if isinstance(listed, list | tuple) else [named]
+            if beyond:
+                return self._of_others(beyond[0], source)
+        client_id = row.get("client_id")
+        if not isinstance(client_id, str) or self.has(client_id):
+            return None
+        patterns = _shown(self.clients or ())
+        return f"is beyond {source}, which may speak of clients {patterns} alone: {_WIDER.format(source)}"
+
+    def _of_others(self, iss: object, source: str) -> str:
+        bound = f"{source} may speak for {_shown(self.issuers)} alone"
+        if iss == "*" or not isinstance(iss, str):
+            return f'is of issuer {str(iss)[:200]}; {bound}: have the list name an issuer, or none ("*" is for files)'
+        both = ", ".join((*self.issuers, excerpt(iss)))
+        way = f"if it may have this client, write issuers: [{both}] for {source} in registry.sources"
+        return f"is of issuer {str(iss)[:200]}; {bound}: {way}"
+
+    def unnamed(self, source: str) -> str | None:
+        """Say what a row without an issuer lacks; None if the source speaks for one alone."""
+        if len(self.issuers) < 2:
+            return None
+        return f"names no issuer, and {source} may speak for {_shown(self.issuers)}: have the list name one of them"
+
+    def has(self, name: str) -> bool:
+        """Whether a client may be called so."""
+        return self.clients is None or any(fnmatchcase(name, pattern) for pattern in self.clients)
+
+
+def within(authority: Authority | None, aliases: Sequence[Any]) -> Sequence[str]:
+    """The aliases that a row of the source may say: each names a client as `client_id` does. None bounds a file."""
+    return [name for name in map(str, aliases) if authority is None or authority.has(name)]
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names) or "no issuer"
+
+
+def withhold(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `notifier` of a row without values that no list may say. Their names stay, to be told."""
+    may = {name: value if name in OPTIONS or value is None else WITHHELD for name, value in options.items()}
+    return share_names(may)
+
+
+def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
+    """Return the row as far as a list may say it, and what was left away: the member and why.
+
+    An alias names a client as `client_id` does, so the patterns of the source's `authority` bound it, too.
+    """
+    left = {}
+    said = row.get("aliases")
+    aliases = said if isinstance(said, list) else []
+    names = within(authority, aliases)
+    if authority is not None and len(names) < len(aliases):
+        beyond = [excerpt(alias, SHOWN) for alias in map(str, aliases) if not authority.has(alias)]
+        more = f" and {len(beyond) - NAMED:,} more" if len(beyond) > NAMED else ""
+        patterns = _shown(authority.clients or ())
+        left["aliases"] = (
+            f"{', '.join(map(repr, beyond[:NAMED]))}{more} {'is' if len(beyond) == 1 else 'are'} beyond the source,"
+            f" which may speak of clients {patterns} alone (its clients in registry.sources)"
+        )
+    if isinstance(uri := row.get(_ON_PAGES), str) and (host := _host(uri)) is not None and host in bounds.own:
+        left[_ON_PAGES] = f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
+    options = row.get("notifier")
+    given = options if isinstance(options, Mapping) else {}
+    goes, unknown = set(), []
+    for name, value in given.items():
+        if value is not None and name not in ClientOptions.model_fields:
+            unknown.append(name)
+        elif value is not None and (why := _why_not(name, value, bounds.longest)) is not None:
+            goes.add(name)
+            left[f"notifier.{name}"] = why
+    if unknown:  # a row may have made up thousands
+        more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
+        left[f"notifier.{excerpt(unknown[0], SHOWN)}"] = f"{_UNKNOWN}{_near(unknown[0])}{more}"
+    if not left:
+        return row, {}
+    kept = {name: each for name, each in row.items() if name not in left}
+    if names:
+        kept["aliases"] = names
+    if given:
+        goes.update(unknown)
+        kept["notifier"] = {name: each for name, each in given.items() if name not in goes}
+    return kept, left
+
+
+def kind_of(member: str, text: str) -> str:
+    """What all clients share of which such a thing is left away: no name and no value of the row is in it."""
+    if member == "aliases":
+        return "aliases: some are beyond the source; they are left away"
+    of = member.partition(".")[2]
+    return f"notifier: {_UNKNOWN}; it is left away" if of and of not in ClientOptions.model_fields else text
+
+
+def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:
+    if name not in OPTIONS:
+        return _FILE_ONLY
+    if name == "audience" and value not in ("string", "list", []):
+        return "a list may say string or list, and no further audiences; it is left away"
+    if name == "preset" and isinstance(value, str) and (preset := PRESETS.get(value)) is not None:
+        goes = [member for member in ("typ", "audience") if getattr(preset, member)]
+        return f"preset {value} sets {goes[0]}: {_FILE_ONLY}" if goes else None
+    if name in STRICTER and (most := longest.get(name)) is not None and _seconds(value) > most:
+        return f"a list may make it shorter than {most:g} s, not longer; it is left away"
+    return None
+
+
+def _near(name: str) -> str:
+    meant = get_close_matches(name, OPTIONS, 1) if len(name) <= SHOWN else ()
+    return f"; did you mean {meant[0]}?" if meant else "; it is left away"
+
+
+def _seconds(value: Any) -> float:
+    """Of what is no duration nothing is said here: it is a mistake of the row."""
+    try:
+        return parse_duration(value)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,293 @@
+"""Turns the registered metadata of clients into a registry: members, presets, defaults and checks.
+
+It does not know where the metadata comes from. It is made for 100,000 clients: each client is validated on its own, so
+that one mistake neither hides nor slows the others, and all clients share what they do not set themselves.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from difflib import SequenceMatcher
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from notifier.configuration.clients.encryption_metadata import encryption_of, wrong_for_encryption
+from notifier.configuration.clients.front_channel_metadata import (
+    front_channel_of,
+    front_channel_warning,
+    wrong_for_server,
+)
+from notifier.configuration.clients.lending import Lending, lending_of
+from notifier.features.sources.event_sources import compile_sources
+from notifier.model.client import Algorithm, Client, ResponsePolicy, RetryPolicy, SubjectMode, TokenProfile
+from notifier.model.egress import check_uri, uri_mistake
+from notifier.model.errors import Mistake
+from notifier.model.left_away import Leaving
+from notifier.model.origins import origin_of
+from notifier.model.presets import PRESETS, Preset
+from notifier.model.printable import printable
+from notifier.model.registry import Issuer, Registry
+from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.mistakes import explain, path_of
+from notifier.settings.policies import hold_mistake, overridden
+from notifier.settings.service_settings import Settings
+from notifier.settings.values import Section
+
+_Audience = tuple[str, ...] | Literal["string"] | None
+_Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience]
+_Tokens = dict[_Asked, TokenProfile]
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+_NO_OPTIONS = ClientOptions()
+_NO_PRESET = Preset(why="")
+_KNOWN = frozenset(ClientMetadata.model_fields)
+
+
+class RegistryBuilder:
+    """Takes the metadata of one client after the other, and keeps what is right, every mistake and every warning."""
+
+    def __init__(self, settings: Settings, unsure: frozenset[str] = frozenset()) -> None:
+        """`unsure`: the sections of the settings that are wrong. What depends on them is not judged."""
+        self.mistakes: list[Mistake] = []
+        self.warnings: list[Mistake] = []
+        self._settings = settings
+        self._template = settings.template()
+        self._clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
+        self._slot_wait = settings.delivery.slot_wait
+        self._issuers = tuple(settings.issuers)
+        self._tokens: _Tokens = {}
+        self._unsure = unsure
+        self._places: dict[tuple[str, str], str] = {}
+        self._defaults = settings.registry.defaults
+        self._faults: dict[str, dict[str, str]] = {}
+        self._refused: dict[str, dict[str, str]] = {}
+        self.beyond = Leaving()
+        """What sources may not say of clients, and did."""
+
+    def registry(self) -> Registry:
+        """The snapshot of the clients that were added."""
+        issuers = {
+            iss: Issuer(iss=iss, publishers=issuer.publishers, event_types=issuer.event_types)
+            for iss, issuer in self._settings.issuers.items()
+        }
+        return Registry(
+            issuers=MappingProxyType(issuers),
+            clients=MappingProxyType({iss: MappingProxyType(clients) for iss, clients in self._clients.items()}),
+            inline=self._settings.registry.inline,
+            grace=self._settings.registry.grace,
+            unregistered=self._template,
+            faults=self._faults,
+            refused=self._refused,
+            beyond=self.beyond.made(),
+            sources=compile_sources(self._settings)[0],
+        )
+
+    def leave_out(self, iss: str, client_id: str, why: str) -> None:
+        """Take a client out again, and note why it cannot be used."""
+        self._clients.get(iss, {}).pop(client_id, None)
+        self._faults.setdefault(iss, {})[client_id] = why
+
+    def refuse(self, iss: str, client_id: str, why: str) -> None:
+        """Note why a row is left out whose source may not have that client. Another source may have it."""
+        self._refused.setdefault(iss, {})[client_id] = why
+
+    def client(self, iss: str, client_id: str) -> Client | None:
+        """The client as it was added."""
+        return self._clients[iss].get(client_id)
+
+    def add(self, raw: object, place: str, context: dict[str, Any], of_lists: Collection[str] = ()) -> None:
+        """Add a client. `place` names it in mistakes; `context` says which folder its files are relative to.
+
+        `of_lists`: its addresses that no file says.
+        """
+        if isinstance(raw, dict):
+            for name in raw.keys() - _KNOWN:
+                meant = meant_member(str(name))
+                if meant is not None:
+                    text = f"there is no such member; did you mean {meant}?"
+                    self.mistakes.append(Mistake(path_of([str(name)], place), text))
+        try:
+            metadata = ClientMetadata.model_validate(raw, context=context)
+        except ValidationError as error:
+            self.mistakes += explain(error, ClientMetadata, place)
+            if isinstance(raw, dict):
+                self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, place)
+            return
+        issuers = self._issuers_of(metadata, place)
+        client, lending = self._made(issuers[0] if issuers else "", metadata, of_lists)
+        unsure = "egress" in self._unsure
+        if not unsure and (unused := front_channel_warning(metadata, client)) is not None:
+            self.warnings.append(Mistake(f"{place}.frontchannel_logout_uri", printable(unused)))
+        wrong = dict(self._wrong(client)) | dict(wrong_for_server(metadata, client, unsure=unsure))
+        wrong |= dict(wrong_for_encryption(metadata, client, unsure=unsure)) | dict(lending.wrong())
+        for iss in issuers:
+            each = client if iss == client.iss else replace(client, iss=iss)
+            if iss in self._defaults and each is not client:
+                each, lending = self._made(iss, metadata, of_lists)
+                wrong |= dict(self._wrong(each)) | dict(lending.wrong())
+            self._clients[iss][client.client_id] = each
+        self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in wrong.items()]
+        self._take_place(metadata.client_id, issuers, place)
+
+    def _made(self, iss: str, metadata: ClientMetadata, of_lists: Collection[str]) -> tuple[Client, Lending]:
+        """The client: what it sets itself, then the defaults of its issuer, then the service's. And what it is lent."""
+        options = metadata.notifier or _NO_OPTIONS
+        if (defaults := self._defaults.get(iss)) is not None:
+            options = _laid_over(defaults, options)
+        way = self._template.route
+        lending = lending_of(iss, metadata, options, way, defaults=defaults, of_lists=of_lists)
+        return _client(iss, metadata, options, lending, self._template, self._tokens), lending
+
+    def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], place: str) -> None:
+        """Also finds what is wrong beside these members of a client, and does not depend on them."""
+        uri = raw.get("backchannel_logout_uri")
+        text = uri_mistake(uri) if isinstance(uri, str) else None
+        if text is not None:
+            self.mistakes.append(Mistake(f"{place}.backchannel_logout_uri", text))
+        if "issuer" not in wrong:
+            client_id = "?" if "client_id" in wrong else raw["client_id"]
+            issuers = self._issuers_of(ClientMetadata(client_id=client_id, issuer=raw.get("issuer")), place)
+            if "client_id" not in wrong:
+                self._take_place(client_id, issuers, place)
+
+    def _take_place(self, client_id: str, issuers: Iterable[str], place: str) -> None:
+        """Refuses a second client of the same name at an issuer."""
+        for iss in issuers:
+            first = self._places.setdefault((iss, client_id), place)
+            if first is not place:
+                text = f"{client_id!r} is registered at {iss} already, by {first}; remove one of the two"
+                self.mistakes.append(Mistake(f"{place}.client_id", text))
+
+    def _wrong(self, client: Client) -> Iterator[tuple[str, str]]:
+        """Members that do not fit together, by the key to change."""
+        uri = client.backchannel_logout_uri
+        if uri is not None:
+            unjudged = "egress" in self._unsure or client.route.withheld is not None
+            text = uri_mistake(uri) if unjudged else check_uri(uri, client.route.egress)
+            if text is not None:
+                yield "backchannel_logout_uri", text
+        if client.backchannel_logout_session_required and client.token.subject is SubjectMode.SUB:
+            yield (
+                "notifier.subject",
+                "is sub, but backchannel_logout_session_required needs a sid in each token; use both, sid_first or sid",
+            )
+        if "delivery" in self._unsure:
+            return
+        text = hold_mistake(client.timeout, self._slot_wait)
+        if text is not None:
+            yield "notifier.timeout", text
+        if client.retry.base > client.retry.max_delay:
+            yield "notifier.retry", "base must not be longer than max_delay"
+
+    def _issuers_of(self, metadata: ClientMetadata, place: str) -> tuple[str, ...]:
+        if metadata.issuer == ("*",):
+            return self._issuers
+        if metadata.issuer is None:
+            if "issuers" in self._unsure:
+                return ()
+            if len(self._issuers) != 1:
+                text = f"is required, since there are {len(self._issuers)} issuers"
+                self.mistakes.append(Mistake(f"{place}.issuer", text))
+                return ()
+            return self._issuers
+        unknown = [iss for iss in metadata.issuer if iss not in self._clients]
+        if "issuers" in self._unsure:
+            unknown = [iss for iss in unknown if iss == "*"]
+        for iss in unknown:
+            near = max(self._issuers, key=lambda known: SequenceMatcher(None, iss, known).ratio(), default=None)
+            hint = f"; did you mean {near}?" if near is not None else "; issuers is empty"
+            text = (
+                '"*" means all issuers; name no other beside it'
+                if iss == "*"
+                else f"{iss} is not configured under issuers{hint}"
+            )
+            self.mistakes.append(Mistake(f"{place}.issuer", text))
+        return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self._clients))
+
+
+@lru_cache(maxsize=1024)
+def meant_member(name: str) -> str | None:
+    """The member that a misspelt name means. Ignored like other metadata, it would silently leave a client untold."""
+    plain = name.lower().replace("_", "").replace("-", "")
+    for known in _KNOWN:
+        if SequenceMatcher(None, plain, known.replace("_", "")).ratio() > 0.9:
+            return known
+    return None
+
+
+def _laid_over(under: SectionT, over: SectionT) -> SectionT:
+    """The section `over`, and from `under` whatever `over` does not set, member by member."""
+    both = {
+        name: _laid_over(below, value)
+        if isinstance(value := getattr(over, name), Section) and isinstance(below := getattr(under, name), Section)
+        else value
+        for name in over.model_fields_set
+    }
+    return under.model_copy(update=both)
+
+
+def _client(
+    iss: str, metadata: ClientMetadata, options: ClientOptions, lending: Lending, template: Client, tokens: _Tokens
+) -> Client:
+    """The client: what it sets itself, then its preset, then the service's defaults."""
+    preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
+    route = lending.to_client(metadata, options)
+    origins = tuple(dict.fromkeys(filter(None, map(origin_of, metadata.redirect_uris or ()))))
+    return Client(
+        iss=iss,
+        client_id=metadata.client_id,
+        backchannel_logout_uri=metadata.backchannel_logout_uri,
+        backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
+        front_channel=front_channel_of(metadata, options, origins, route),
+        client_name=metadata.client_name,
+        redirect_origins=origins,
+        pairwise=metadata.subject_type == "pairwise",
+        preset=options.preset,
+        paused=options.paused,
+        timeout=options.timeout or preset.timeout or template.timeout,
+        max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
+        per_second=options.per_second,
+        token=_token(metadata.id_token_signed_response_alg, options, preset, tokens),
+        encryption=encryption_of(metadata, lending),
+        retry=_retry(options, template.retry),
+        response=_response(options, template.response),
+        route=route,
+    )
+
+
+def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: _Tokens) -> TokenProfile:
+    audience = preset.audience if options.audience is None else options.audience
+    typ, subject = options.typ or preset.typ, options.subject or preset.subject
+    asked = (alg, typ, subject, options.lifetime, options.reason_claim, audience)
+    profile = shared.get(asked)
+    if profile is None:
+        default = TokenProfile()
+        profile = shared[asked] = TokenProfile(
+            alg=alg or default.alg,
+            typ=default.typ if typ is None else None if typ == "none" else typ,
+            subject=subject or default.subject,
+            lifetime=options.lifetime or default.lifetime,
+            reason_claim=options.reason_claim,
+            audience=None if audience == "string" else audience,
+        )
+    return replace(profile, claims=MappingProxyType(options.claims)) if options.claims else profile
+
+
+def _retry(options: ClientOptions, default: RetryPolicy) -> RetryPolicy:
+    policy = overridden(default, options.retry)
+    if options.max_age is not None:
+        policy = replace(policy, max_age=options.max_age)
+    if options.sub_only_max_age is not None:
+        policy = replace(policy, sub_only_max_age=options.sub_only_max_age)
+    return policy
+
+
+def _response(options: ClientOptions, default: ResponsePolicy) -> ResponsePolicy:
+    if not options.success_statuses and not options.retry_statuses:
+        return default
+    return ResponsePolicy(
+        success_statuses=options.success_statuses or frozenset(), retry_statuses=options.retry_statuses or frozenset()
+    )

@@ -1,0 +1,158 @@
+"""Reads clients files, and makes the registry of them and of what other registry sources answered."""
+
+import gc
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+
+from notifier.configuration.clients.authority import Authority
+from notifier.configuration.clients.client_metadata import RegistryBuilder
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.layer import Layer
+from notifier.configuration.clients.layers import Layered, Needs, lay
+from notifier.configuration.clients.lending import wrong_defaults
+from notifier.model.client import Algorithm
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.frozen import replace
+from notifier.model.registry import Registry
+from notifier.settings.document_files import read_document
+from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.settings.service_settings import Settings
+
+TURN, SHORT_TURN = sys.getswitchinterval(), 0.0005  # seconds that a thread runs before another gets its turn
+MANY = 50_000  # the collector takes more than a few milliseconds to search so many objects for cycles
+
+AnswerOf = Callable[[RegistrySourceSettings, Path | None], SourceAnswer | None]
+"""Gives what a source that is not a file answered last, None if it never did. It is given the folder of the cache.
+
+It may raise ConfigurationError.
+"""
+
+
+def unanswered(_source: RegistrySourceSettings, _folder: Path | None) -> None:
+    """Have no source but files."""
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Keeps the garbage collector off: millions of objects are made, none is garbage, and to search them is a third of
+    the time. Many objects are also left out of later searches, each of which would hold up a worker's loop for 100 ms.
+
+    Python's threads also take turns more often: the event loop gives up its turn at each system call.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    sys.setswitchinterval(SHORT_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(TURN)
+        if gc.get_count()[0] > MANY:
+            gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
+    """What is wrong about the issuers that `registry` names, and what it would lend to all of their clients."""
+    known = settings.issuers
+    for nth, source in enumerate(settings.registry.sources):
+        of = source.speaks_for(tuple(known))
+        if not of and source.file is None:
+            text = (
+                f"is required, since there are {len(known)} issuers: write issuer: {next(iter(known), 'ISS')} if it may"
+                f" have the clients of that one alone, or issuers: [{', '.join(known)}]"
+            )
+            yield Mistake(f"registry.sources[{nth}].issuer", text)
+        for iss in of:
+            if iss not in known and (source.file is None or source.issuer is not None):
+                member = "issuers" if source.issuers else "issuer"
+                yield Mistake(f"registry.sources[{nth}].{member}", _not_configured(iss, known))
+    for iss in settings.registry.defaults.keys() - known.keys():
+        yield Mistake(f'registry.defaults["{iss}"]', _not_configured(iss, known))
+    yield from wrong_defaults(settings.registry.defaults)
+
+
+def _not_configured(iss: str, known: Collection[str]) -> str:
+    near = get_close_matches(iss, known, 1, 0.0)
+    return f"{iss} is not configured under issuers; did you mean {near[0]}?"
+
+
+def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[list[Layer], list[Mistake]]:
+    """The layers of the registry, and every mistake of the files. Adds each file that is read or named to `files`."""
+    settings = needs.settings
+    layers: list[Layer] = []
+    mistakes = [] if needs.unsure & {"issuers", "registry"} else list(_wrong_issuers(settings))
+    cache = settings.registry.cache
+    for source in settings.registry.all_sources:
+        try:
+            if source.file is None:
+                layers.append(answered(source, tuple(settings.issuers), answer_of(source, cache)))
+            else:
+                layers.append(_read(source, files))
+        except ConfigurationError as error:
+            mistakes += error.mistakes
+    return layers, mistakes
+
+
+def answered(source: RegistrySourceSettings, issuers: Sequence[str], answer: SourceAnswer | None) -> Layer:
+    """The layer of a source that is not a file, where these issuers are configured."""
+    rows, faults = ((), ()) if answer is None else (answer.rows, answer.faults)
+    of = source.speaks_for(issuers)
+    return Layer(
+        name=source.called, rows=rows, issuer=of[0] if len(of) == 1 else None, context={}, faults=faults,
+        authority=Authority(issuers=of, clients=source.clients), read=answer is not None,
+    )  # fmt: skip
+
+
+def load_registry(settings: Settings, answer_of: AnswerOf = unanswered) -> Registry:
+    """The clients as registered now. Raises ConfigurationError with every mistake."""
+    needs = Needs(settings=settings, algorithms_of=lambda _: frozenset(Algorithm))
+    layered, _ = read_registry(needs, set(), answer_of)
+    if layered.mistakes:
+        raise ConfigurationError(layered.mistakes)
+    return layered.registry
+
+
+def read_registry(
+    needs: Needs, files: set[Path], answer_of: AnswerOf, *, keep_rows: bool = False
+) -> tuple[Layered, Sequence[Layer]]:
+    """The clients that are right, every mistake, fault and warning; and the layers, if a refresh will need them.
+
+    Adds each file that is read or named to `files`. `keep_rows`: return the layers in any case.
+    """
+    with no_collections():
+        layers, mistakes = _read_layers(needs, files, answer_of)
+        if len(layers) == 1 and layers[0].file is not None and not keep_rows:
+            laid = _of_one_file(needs, layers.pop())
+        else:
+            laid = lay(needs, layers)
+    return replace(laid, mistakes=[*mistakes, *laid.mistakes]), layers
+
+
+def _of_one_file(needs: Needs, layer: Layer) -> Layered:
+    """The registry of one file. Its rows are freed as they are read: nothing will need them again."""
+    builder = RegistryBuilder(needs.settings, needs.unsure)
+    rows = layer.rows
+    assert isinstance(rows, list)
+    context = dict(layer.context)
+    for index, raw in enumerate(rows):
+        if layer.issuer is not None and isinstance(raw, dict):
+            raw.setdefault("issuer", layer.issuer)
+        builder.add(raw, layer.place(index), context)
+        rows[index] = None  # to free all of them at the end would be one long step that holds up the event loop
+    return Layered(registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings)
+
+
+def _read(source: RegistrySourceSettings, files: set[Path]) -> Layer:
+    assert source.file is not None
+    path = source.file.absolute()
+    files.add(path)
+    document = read_document(path)
+    if not isinstance(document, list):
+        empty = "is empty; write [] if there are no clients" if document is None else "must be a list of clients"
+        raise ConfigurationError([Mistake(path.name, empty)])
+    context = {"base": path.parent, "files": files}
+    return Layer(name=source.called, rows=document, issuer=source.issuer, context=context, file=path.name)

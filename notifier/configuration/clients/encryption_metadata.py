@@ -1,0 +1,47 @@
+"""What a client's metadata say of encrypted tokens, and what stands against it.
+
+That a key cannot be had, or does not fit, is no mistake of the registration: its deliveries wait until it does.
+"""
+
+from collections.abc import Iterator
+
+from notifier.configuration.clients.lending import Lending
+from notifier.model.client import Client, ClientKeysPlace, ContentEncryption, Encryption
+from notifier.model.egress import check_uri, uri_mistake
+from notifier.settings.clients import ClientMetadata
+from notifier.tokens.client_jwks import read_client_keys
+
+
+def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | None:
+    """What the client asks for; None if its tokens are signed only. Without a place of keys it has none."""
+    alg, uri = metadata.id_token_encrypted_response_alg, metadata.jwks_uri
+    if alg is None:
+        return None
+    enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
+    if metadata.jwks is None and uri is not None:
+        return Encryption(alg=alg, enc=enc, keys=ClientKeysPlace(uri=uri, route=lending.to_keys(metadata)))
+    keys = read_client_keys(metadata.jwks)
+    return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
+
+
+def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
+    """Say what stands against the encrypted tokens of a client that is told, by the member to change.
+
+    `unsure`: nothing is known of where requests may go.
+    """
+    if client.backchannel_logout_uri is None:
+        return
+    uri = metadata.jwks_uri
+    if client.encryption is None:
+        if metadata.id_token_encrypted_response_enc is not None:
+            yield "id_token_encrypted_response_enc", "needs id_token_encrypted_response_alg beside it"
+    elif metadata.jwks is not None:
+        if isinstance(keys := read_client_keys(metadata.jwks), str):
+            yield "jwks", keys
+    elif uri is None:
+        advice = "needs the client's public keys: register its jwks or jwks_uri, in a file if its source has none"
+        yield "id_token_encrypted_response_alg", advice
+    elif isinstance(place := client.encryption.keys, ClientKeysPlace):
+        unjudged = unsure or place.route.withheld is not None
+        if (text := uri_mistake(uri) if unjudged else check_uri(uri, place.route.egress)) is not None:
+            yield "jwks_uri", text

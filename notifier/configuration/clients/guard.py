@@ -1,0 +1,83 @@
+"""The guard of a registry source: what of an answer is taken. The rules are in docs/configuration.md, "The guard".
+
+An answer is taken client by client. Only if it would lose too many at once do these stay as they are. All else is
+taken, addresses too: so an honest list that follows a poisoned one undoes it, and none can be kept in force by a loss.
+A client that the source has named for less than a day is not held back: a poisoned list may have brought it.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from notifier.configuration.clients.answers import new_at
+from notifier.configuration.clients.client_rows import SourceAnswer, Taken
+from notifier.configuration.clients.clients_file import answered
+from notifier.configuration.clients.layer import ClientsOf, Layer, kept_back
+from notifier.configuration.clients.layers import Layered, Needs, lay_again
+from notifier.configuration.clients.registry_checks import lost_clients, sudden_changes, too_much_lost
+from notifier.model.frozen import frozen, replace
+from notifier.model.registry import Registry
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+
+@frozen
+class SourcePlace:
+    """Where an answer goes: the layers that are in force, and the source that is the `nth` of them."""
+
+    needs: Needs
+    registry: Registry
+    layers: Sequence[Layer]
+    source: RegistrySourceSettings
+    nth: int
+    pause: Callable[[], None]
+
+    @property
+    def layer(self) -> Layer:
+        """The layer that the answer replaces."""
+        return self.layers[self.nth]
+
+    @property
+    def issuers(self) -> Sequence[str]:
+        """All that are configured."""
+        return tuple(self.needs.settings.issuers)
+
+    def new_layer(self, answer: SourceAnswer | None) -> Layer:
+        """The layer that the answer makes."""
+        return answered(self.source, self.issuers, answer)
+
+    def lay(self, layer: Layer) -> Layered:
+        """The registry with this layer."""
+        return lay_again(self.needs, self.registry, self.layers, self.nth, layer, self.pause)
+
+
+@frozen
+class Guarded:
+    """What is to be in force. `loss`: the clients that somebody has accepted to lose."""
+
+    laid: Layered
+    layer: Layer
+    taken: Taken
+    loss: str | None = None
+
+
+def guard(place: SourcePlace, answer: SourceAnswer | None, last: SourceAnswer | None, *, accepted: bool) -> Guarded:
+    """Judge an answer (None: the source has none any more) after `last`. `accepted`: somebody accepts any loss."""
+    layer = place.new_layer(answer)
+    laid, both = place.lay(layer), (place.layer, layer)
+    guarded = ClientsOf(both, place.issuers, but=new_at(last, time.time()))
+    loss = too_much_lost(place.registry, laid.registry, guarded)
+    if accepted or answer is None or last is None:
+        return Guarded(laid=laid, layer=layer, taken=Taken(answer=answer), loss=loss)
+    held_back = None
+    if loss is not None:
+        held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
+        answer = replace(answer, rows=_kept(place, layer, laid, guarded), at=last.at, mark=None)  # not what it has
+        laid = place.lay(layer := place.new_layer(answer))
+    sudden = sudden_changes(place.registry, laid.registry, ClientsOf(both, place.issuers))
+    return Guarded(laid=laid, layer=layer, taken=Taken(answer=answer, held_back=held_back, sudden=sudden))
+
+
+def _kept(place: SourcePlace, layer: Layer, laid: Layered, guarded: ClientsOf) -> Sequence[object]:
+    lost: Collection[tuple[str, str]] = {
+        client.key for each in lost_clients(place.registry, laid.registry, guarded) for client in each
+    }
+    return kept_back(layer, place.layer, lost, place.issuers)

@@ -1,0 +1,338 @@
+"""Lays registry sources over one another, member by member, and makes clients of what comes out.
+
+A mistake in a file is a mistake of the configuration. A mistake in what another source says concerns that client alone:
+it is left out of the registry, and the registry says why.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from notifier.configuration.clients.aliases import aliases_of
+from notifier.configuration.clients.authority import MOVED, ListBounds, bounded, bounds_of, kind_of
+from notifier.configuration.clients.client_metadata import RegistryBuilder
+from notifier.configuration.clients.client_rows import Row, identities
+from notifier.configuration.clients.layer import Key, Layer, issuers_of, merged
+from notifier.configuration.clients.lending import ADDRESSES, withheld_of
+from notifier.configuration.clients.registry_checks import AlgorithmsOf, unsignable
+from notifier.model.client import Client
+from notifier.model.errors import Mistake
+from notifier.model.frozen import frozen, replace
+from notifier.model.printable import printable
+from notifier.model.registry import Registry
+from notifier.settings.service_settings import Settings
+
+PART = 500  # clients, after which the thread pauses: the event loop waits for it meanwhile
+_SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # a row with nothing else is settings for a client of others
+
+
+@frozen
+class Layered:
+    """The registry that the layers make. `mistakes` are of files; `faults` are clients that were left out.
+
+    `warnings`: settings without effect.
+    """
+
+    registry: Registry
+    mistakes: Sequence[Mistake]
+    warnings: Sequence[Mistake]
+    faults: Sequence[Mistake] = ()
+
+
+@frozen
+class Needs:
+    """What a registry depends on beside the rows. `unsure`: sections of the settings that are wrong and not judged."""
+
+    settings: Settings
+    algorithms_of: AlgorithmsOf
+    unsure: frozenset[str] = frozenset()
+
+
+_Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: its place, and the row's place in it
+
+
+def lay(needs: Needs, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None) -> Layered:
+    """Make the registry. `pause` is called after each part."""
+    return _named(_Laying(needs, layers, pause).made(), needs, layers, pause)
+
+
+def lay_again(
+    needs: Needs, old: Registry, layers: Sequence[Layer], nth: int, new: Layer, pause: Callable[[], None]
+) -> Layered:
+    """Make the registry `old` anew where the layer `new` differs from the one that it replaces.
+
+    Rows that are as they were must be the same objects. The other clients are not looked at.
+    """
+    changed = _changed(layers[nth], new)
+    parts, now = [], [new if place == nth else layer for place, layer in enumerate(layers)]
+    for source in now:
+        pause()
+        rows = [row for row in source.rows if _client_id(row) in changed]
+        faults = [fault for fault in source.faults if fault.path in changed]
+        parts.append(replace(source, rows=rows, faults=faults))
+    laid = _Laying(needs, parts, pause, refreshed=True).made()
+    return _named(replace(laid, registry=_patched(old, laid.registry, changed)), needs, now, pause)
+
+
+def _named(laid: Layered, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> Layered:
+    """The same with the aliases of all clients. Who has one depends on all layers, so none of them is patched."""
+    named = aliases_of(layers, tuple(needs.settings.issuers), pause)
+    registry = dataclasses.replace(laid.registry, aliases=named.aliases, taken=named.taken)
+    return replace(laid, registry=registry)
+
+
+def _changed(old: Layer, new: Layer) -> set[str]:
+    """The `client_id` of all rows and faults that are in one of the layers only."""
+    before, after = identities(old.rows), identities(new.rows)
+    changed = {_client_id(row) for row in new.rows if id(row) not in before}
+    changed |= {_client_id(row) for row in old.rows if id(row) not in after}
+    return changed | {fault.path for fault in {*old.faults} ^ {*new.faults}}
+
+
+def _client_id(row: Any) -> str:
+    client_id = row.get("client_id") if isinstance(row, dict) else None
+    return client_id if isinstance(client_id, str) else ""
+
+
+def _copied(clients: Mapping[str, Client]) -> dict[str, Client]:
+    """A copy. That of a proxy by `dict` takes each member on its own, in one step of 10 ms for 100,000."""
+    return clients.copy() if isinstance(clients, MappingProxyType) else dict(clients)
+
+
+def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
+    """The old registry, with the changed clients as they are in `part`."""
+    clients: dict[str, Mapping[str, Client]] = {}
+    faults: dict[str, Mapping[str, str]] = {}
+    refused: dict[str, Mapping[str, str]] = {}
+    for iss, of_issuer in part.clients.items():
+        kept = _copied(old.clients_of(iss))
+        for client_id in changed:
+            kept.pop(client_id, None)
+        kept.update(_copied(of_issuer))
+        clients[iss] = MappingProxyType(kept)
+        faults[iss] = _again(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
+        refused[iss] = _again(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
+    beyond = old.beyond.again(part.beyond, changed).made()
+    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, refused=refused, beyond=beyond)
+
+
+def _again(old: Mapping[str, str], part: Mapping[str, str], changed: set[str]) -> Mapping[str, str]:
+    return {key: why for key, why in old.items() if key not in changed} | dict(part)
+
+
+def _of(layer: Layer, why: str) -> str:
+    return f"{printable(why)} (registry source {layer.name})"
+
+
+def _told(place: str, text: str) -> Mistake:
+    """What is wrong with a row of others, which may name members and issuers that a terminal obeys."""
+    return Mistake(place, printable(text))
+
+
+class _Laying:
+    def __init__(
+        self, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None], *, refreshed: bool = False
+    ) -> None:
+        """`refreshed`: the files were taken before. What no longer fits together is a fault of the client."""
+        self._layers = layers
+        self._refreshed = refreshed
+        self._pause = pause
+        self._needs = needs
+        self._algorithms_of = needs.algorithms_of
+        self._issuers = tuple(needs.settings.issuers)
+        self._scratch = RegistryBuilder(needs.settings, needs.unsure)
+        self._builder = RegistryBuilder(needs.settings, needs.unsure)
+        self._faults: list[Mistake] = []
+        self._bounds: dict[str, ListBounds] = {}
+        self._texts: dict[str, str] = {}
+
+    def made(self) -> Layered:
+        builder = self._builder
+        found = self._gathered()
+        for nth, key in enumerate([*found]):
+            if nth % PART == PART - 1:
+                self._pause()
+            self._add(key, found.pop(key))  # one by one: to free all of them at the end would hold up the event loop
+        self._note_faults()
+        return Layered(
+            registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings,
+            faults=self._faults,
+        )  # fmt: skip
+
+    def _note_faults(self) -> None:
+        """Note the clients that no row is about, since their source's reader could not use them."""
+        for layer in self._layers:
+            for fault in layer.faults:
+                place = f"client {fault.path!r} of registry source {layer.name}"
+                self._faults.append(_told(place, fault.text))
+                for iss in layer.left_out_at(fault, self._issuers):
+                    if self._builder.client(iss, fault.path) is None:
+                        self._builder.leave_out(iss, fault.path, _of(layer, fault.text))
+
+    def _gathered(self) -> dict[Key, _Parts]:
+        """The rows of each client, in the order of the layers."""
+        found: dict[Key, _Parts] = {}
+        additions: list[tuple[int, int]] = []
+        for nth, layer in enumerate(self._layers):
+            for index, row in enumerate(layer.rows):
+                if index % PART == PART - 1:
+                    self._pause()
+                if nth and isinstance(row, Mapping) and "notifier" in row and row.keys() <= _SETTINGS:
+                    additions.append((nth, index))
+                    continue
+                issuers = issuers_of(layer, row, self._issuers)
+                if not issuers:
+                    self._refuse(layer, index)
+                    self._note_refused(layer, row)
+                for iss in issuers:
+                    parts = found.setdefault((iss, row["client_id"]), [])
+                    if parts and parts[-1][0] == nth:
+                        self._twice(layer, index, parts[-1][1], iss)
+                    else:
+                        parts.append((nth, index))
+        for nth, index in additions:
+            self._lay_settings(found, nth, index)
+        return found
+
+    def _lay_settings(self, found: dict[Key, _Parts], nth: int, index: int) -> None:
+        """Add a row of settings to each client that it is about: at all issuers, if it names none."""
+        layer = self._layers[nth]
+        row = layer.rows[index]
+        client_id = row.get("client_id")
+        if row.get("issuer") is None and layer.issuer is None and layer.beyond(row) is None:
+            issuers = self._issuers if layer.authority is None else layer.authority.issuers
+        else:
+            issuers = issuers_of(layer, row, self._issuers)
+        known = [parts for iss in issuers if isinstance(client_id, str) and (parts := found.get((iss, client_id)))]
+        for parts in known:
+            parts.append((nth, index))
+        if not issuers or not isinstance(client_id, str):
+            self._refuse(layer, index)
+        elif not known:
+            self._judge(layer, index)
+            if all(each.read for each in self._layers):
+                text = "has settings only, and no other source has this client: they have no effect"
+                self._builder.warnings.append(Mistake(layer.place(index), text))
+
+    def _judge(self, layer: Layer, index: int) -> None:
+        """Find what is wrong with settings of a client that is not there: its source may be away, and answer later."""
+        if layer.file is None or self._refreshed:
+            return
+        judge = RegistryBuilder(self._needs.settings, self._needs.unsure)
+        judge.add({"issuer": layer.issuer or "*", **layer.rows[index]}, layer.place(index), {**layer.context})
+        self._builder.mistakes += judge.mistakes
+
+    def _refuse(self, layer: Layer, index: int) -> None:
+        """Say what is wrong with a row that is about no client of ours."""
+        scratch, row = self._scratch, layer.rows[index]
+        if (why := layer.of_nobody(row)) is not None:
+            self._faults.append(_told(layer.place(index), why))
+            return
+        if layer.issuer is not None and isinstance(row, Mapping):
+            row = {"issuer": layer.issuer, **row}
+        scratch.add(row, place := layer.place(index), {**layer.context})
+        if layer.file is None:
+            said = (Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in scratch.mistakes)
+            self._faults += [_told(place, str(each)) for each in said]
+        else:
+            self._builder.mistakes += scratch.mistakes
+        scratch.mistakes.clear()
+
+    def _note_refused(self, layer: Layer, row: Any) -> None:
+        """Have whoever asks for the client told why nobody knows it. Many rows share one text."""
+        if isinstance(row, Mapping) and _client_id(row) and (why := layer.of_nobody(row)) is not None:
+            text = self._texts.setdefault(why, _of(layer, why))
+            for iss in layer.refused_at(row, self._issuers):
+                self._builder.refuse(iss, row["client_id"], text)
+
+    def _twice(self, layer: Layer, index: int, first: int, iss: str) -> None:
+        text = f"is registered at {iss} already, by {layer.place(first)}; remove one of the two"
+        mistakes = self._faults if layer.file is None else self._builder.mistakes
+        mistakes.append(Mistake(f"{layer.place(index)}.client_id", text))
+
+    def _add(self, key: Key, parts: _Parts) -> None:
+        """Make one client. If what lists say makes no sense, it is what files alone say of it, or nothing."""
+        parts.sort(key=lambda part: self._layers[part[0]].file is not None)  # what a file says no list changes
+        rows = tuple(self._bounded(nth, index, key) for nth, index in parts)
+        of_files = tuple(row for (nth, _), row in zip(parts, rows, strict=True) if self._layers[nth].file is not None)
+        nth, index = parts[-1]
+        place, mixed = self._layers[nth].place(index), len(of_files) < len(rows)
+        wrong = self._made_of(key, place, parts, rows, of_files)
+        if not wrong:
+            if mixed:
+                self._note_moved(key, parts)
+            return
+        alone = self._made_of(key, place, parts, of_files, of_files) if mixed and of_files else wrong
+        of_lists = [each for each in wrong if self._refreshed or (mixed and (not of_files or each not in alone))]
+        self._builder.mistakes += [each for each in wrong if each not in of_lists]
+        if of_lists:
+            self._leave_out(key, place, parts, of_lists, kept=mixed and bool(of_files) and not alone)
+
+    def _made_of(
+        self, key: Key, place: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
+    ) -> list[Mistake]:
+        """Add the client that these rows make. Returns what is wrong with it."""
+        (iss, client_id), builder = key, self._builder
+        context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
+        whole = {**merged(rows), "client_id": client_id, "issuer": iss}
+        whole.pop("aliases", None)
+        mixed = len(of_files) < len(rows)
+        asked = whole.get("id_token_signed_response_alg")
+        if isinstance(asked, list) and mixed:
+            whole["id_token_signed_response_alg"] = self._first_signable(asked, iss)
+        of_lists = [name for name in ADDRESSES & whole.keys() if not any(name in row for row in of_files)]
+        before, warned = len(builder.mistakes), len(builder.warnings)
+        builder.add(whole, place, {**context}, of_lists)
+        wrong = builder.mistakes[before:]
+        client = builder.client(iss, client_id)
+        if not wrong and client is not None and mixed and (text := self._unsignable(client)) is not None:
+            wrong = [Mistake(f"{place}.id_token_signed_response_alg", text)]
+        if wrong:
+            del builder.mistakes[before:], builder.warnings[warned:]
+        return wrong
+
+    def _leave_out(self, key: Key, place: str, parts: _Parts, wrong: Sequence[Mistake], *, kept: bool) -> None:
+        """Note what lists say that makes no sense. `kept`: the client is there without it, and can be told."""
+        (iss, client_id), builder = key, self._builder
+        nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
+        place_there = self._layers[nth].place(index)
+        said = [Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in wrong]
+        client = builder.client(iss, client_id)
+        if not kept or client is None or client.told_at is None:
+            builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, said))))
+        self._faults += [_told(place_there, str(each)) for each in said]
+
+    def _note_moved(self, key: Key, parts: _Parts) -> None:
+        """Tell of a client that a list has moved to where no file lets it be reached."""
+        client = self._builder.client(*key)
+        if client is not None and (why := withheld_of(client)):
+            nth, index = [part for part in parts if self._layers[part[0]].file is None][-1]
+            layer = self._layers[nth]
+            for text in why:
+                self._builder.beyond.add(client.key, (layer.name, MOVED), Mistake(layer.place(index), text))
+
+    def _bounded(self, nth: int, index: int, key: Key) -> Row:
+        """The row as far as its source may say it. What goes beyond is told."""
+        layer, iss = self._layers[nth], key[0]
+        row: Row = layer.rows[index]
+        if layer.file is not None:
+            return row
+        if iss not in self._bounds:
+            self._bounds[iss] = bounds_of(self._needs.settings, iss)
+        row, left = bounded(row, self._bounds[iss], layer.authority)
+        for name, why in left.items():
+            told = _told(layer.place(index), f"{name}: {why}")
+            self._builder.beyond.add(key, (layer.name, kind_of(name, told.text)), told)
+        return row
+
+    def _first_signable(self, asked: Sequence[object], iss: str) -> object:
+        """Some servers have a list of algorithms, and sign with the first that they can."""
+        able = self._algorithms_of(iss)
+        return next((algorithm for algorithm in asked if algorithm in able), next(iter(asked), None))
+
+    def _unsignable(self, client: Client) -> str | None:
+        able = self._algorithms_of(client.iss)
+        if client.backchannel_logout_uri is None or client.token.alg in able:
+            return None
+        return unsignable(client.token.alg, client.iss, able)

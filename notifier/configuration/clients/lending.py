@@ -1,0 +1,149 @@
+"""What files lend a client on its way, and for which addresses: headers, our certificate, a proxy, a wider egress.
+
+They are the operator's, and belong to the origins that a file names: the client's address there, and
+`notifier.origins`. A list may move its clients, and takes nothing of this along. Nor is such a client told without it:
+a gateway's 401 would be final. So its way is withheld, and its deliveries wait until a file names the origin.
+
+`registry.defaults` is for all clients of an issuer: its `proxy`, `tls.ca_file` and `egress` hold for every address. A
+client's own `ca_file` does, too, since it is no secret and opens no network.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+
+from notifier.model.client import Client, ClientKeysPlace, EgressPolicy, FrontChannelWay, Route, TlsFiles
+from notifier.model.errors import Mistake
+from notifier.model.frozen import frozen
+from notifier.model.origins import origin_of
+from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.policies import overridden
+
+ADDRESSES = frozenset({"backchannel_logout_uri", "frontchannel_logout_uri", "jwks_uri"})
+"""The members that lead somewhere. A list may say them."""
+_TOLD_AT = ("backchannel_logout_uri", "frontchannel_logout_uri")
+_ON_THE_WAY_TO_KEYS = frozenset({"notifier.proxy", "notifier.egress"})  # headers never go there
+_OF_NO_ORIGIN = (
+    "belongs to the origins that a file names, and none is named: write the client's address in this file, or"
+    " notifier.origins: [ORIGIN], its scheme, host and port, such as https://shop.example.com"
+)
+
+
+@frozen
+class Lending:
+    """`lent`: what belongs to the origins `named`, by where it is written. `of_lists`: the addresses that lists say.
+
+    `whole`: the way with all that is lent. `origins_at`: where a further origin is to be written.
+    """
+
+    whole: Route
+    lent: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()
+    of_lists: Collection[str] = ()
+    origins_at: str = ""
+
+    def to_client(self, metadata: ClientMetadata, options: ClientOptions) -> Route:
+        """The way to where a worker tells the client."""
+        back, front = _TOLD_AT
+        by_worker = options.front_channel is FrontChannelWay.SERVER
+        member = back if metadata.backchannel_logout_uri is not None or not by_worker else front
+        return self._withheld(member, metadata, self.lent) or self.whole
+
+    def to_keys(self, metadata: ClientMetadata) -> Route:
+        """The way to its `jwks_uri`: no headers, and our certificate for the client's own server alone."""
+        lent = tuple(name for name in self.lent if name in _ON_THE_WAY_TO_KEYS)
+        if (withheld := self._withheld("jwks_uri", metadata, lent)) is not None:
+            return withheld
+        tls, origin = self.whole.tls, origin_of(metadata.jwks_uri or "")
+        if origin not in self.named or origin != origin_of(metadata.backchannel_logout_uri or ""):
+            tls = TlsFiles(ca_file=tls.ca_file)
+        return Route(egress=self.whole.egress, tls=tls, proxy=self.whole.proxy)
+
+    def wrong(self) -> Iterator[tuple[str, str]]:
+        """What the client itself is lent that belongs to no origin: a list could send it anywhere."""
+        if not self.named:
+            yield from ((member, _OF_NO_ORIGIN) for member in self.lent if member.startswith("notifier."))
+
+    def _withheld(self, member: str, metadata: ClientMetadata, lent: Collection[str]) -> Route | None:
+        uri = getattr(metadata, member)
+        if not lent or uri is None or member not in self.of_lists or (origin := origin_of(uri)) in self.named:
+            return None
+        return Route(
+            withheld=f"{member} leads to {origin}, which no file names; if it is right, add it to {self.origins_at}:"
+            f" until then nothing is sent, since {' and '.join(lent)} would go along"
+        )
+
+
+def lending_of(
+    iss: str,
+    metadata: ClientMetadata,
+    options: ClientOptions,
+    template: Route,
+    *,
+    defaults: ClientOptions | None,
+    of_lists: Collection[str],
+) -> Lending:
+    """What a client is lent. `options`: its own, laid over the `defaults` of its issuer."""
+    whole = _whole(options, template)
+    if whole is template:
+        return Lending(whole=whole)
+    own, of_defaults = metadata.notifier or ClientOptions(), f'registry.defaults["{iss}"]'
+    base = template.egress if defaults is None else overridden(template.egress, defaults.egress)
+    lent = tuple(_lent(options, own, base, of_defaults))
+    of_files = (getattr(metadata, member) for member in _TOLD_AT if member not in of_lists)
+    named = {origin for uri in of_files if uri is not None and (origin := origin_of(uri)) is not None}
+    its_own = own.origins is not None or any(member.startswith("notifier.") for member in lent)
+    return Lending(
+        whole=whole,
+        lent=lent,
+        named=frozenset(named | set(options.origins or ())),
+        of_lists=of_lists,
+        origins_at="the client's notifier.origins in a file" if its_own else f"{of_defaults}.origins",
+    )
+
+
+def withheld_of(client: Client) -> list[str]:
+    """Why nothing is sent to the client, or nothing read of it, and which origin to name."""
+    keys = None if client.encryption is None else client.encryption.keys
+    routes = (client.route, keys.route if isinstance(keys, ClientKeysPlace) else client.route)
+    return list(dict.fromkeys(route.withheld for route in routes if route.withheld is not None))
+
+
+def wrong_defaults(defaults: Mapping[str, ClientOptions]) -> Iterator[Mistake]:
+    """What `registry.defaults` would lend to every address that a list names."""
+    for iss, options in defaults.items():
+        secret = {"headers": options.headers, "tls.cert_file": options.tls is not None and options.tls.cert_file}
+        for member, value in secret.items():
+            if value and options.origins is None:
+                text = "needs origins beside it, of the servers that it is for, such as [https://gateway.example.com]"
+                yield Mistake(f'registry.defaults["{iss}"].{member}', text)
+
+
+def _lent(options: ClientOptions, own: ClientOptions, base: EgressPolicy, of_defaults: str) -> Iterator[str]:
+    """Name what belongs to origins, by where it is written."""
+    if options.headers:
+        yield f"{'notifier' if own.headers else of_defaults}.headers"
+    if options.tls is not None and options.tls.cert_file is not None:
+        yield f"{'notifier' if own.tls is not None and own.tls.cert_file else of_defaults}.tls.cert_file"
+    if own.proxy is not None:
+        yield "notifier.proxy"
+    if own.egress is not None and _is_wider(overridden(base, own.egress), base):
+        yield "notifier.egress"
+
+
+def _is_wider(policy: EgressPolicy, than: EgressPolicy) -> bool:
+    """True if it may allow what the other does not. The narrowest network decides, so a part of one may open more."""
+    return (
+        (policy.allow_http and not than.allow_http)
+        or not set(policy.allow) <= set(than.allow)
+        or not set(than.deny) <= set(policy.deny)
+    )
+
+
+def _whole(options: ClientOptions, template: Route) -> Route:
+    if options.egress is None and options.tls is None and options.proxy is None and not options.headers:
+        return template
+    return Route(
+        egress=overridden(template.egress, options.egress),
+        tls=template.tls if options.tls is None else options.tls.files(),
+        proxy=options.proxy,
+        headers=tuple((options.headers or {}).items()),
+    )

@@ -1,0 +1,97 @@
+"""Reads a registry source in a thread with an event loop of its own, so that it never holds up the worker's loop."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from operator import is_
+
+from notifier.configuration.clients.answers import Cache
+from notifier.configuration.clients.client_rows import ClientsReader, Row, SourceAnswer, identities, row_key
+from notifier.configuration.clients.clients_file import no_collections
+from notifier.model.errors import SourceFault
+from notifier.model.frozen import replace
+from notifier.model.own_thread import in_own_thread
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+SPARE = 2.0  # seconds beyond the source's own timeout, after which a reading that hangs is given up
+PART, PAUSE = 500, 0.001  # rows compared at a time, and seconds that the thread rests after them
+
+
+class SourceReading:
+    """One source that is read again and again. Its reader is made once, since it may keep a token or connection."""
+
+    def __init__(
+        self,
+        source: RegistrySourceSettings,
+        make_reader: Callable[[RegistrySourceSettings], ClientsReader],
+        cache: Cache,
+        clock: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._make_reader = make_reader
+        self._reader = make_reader(source)
+        self._cache = cache
+        self._clock = clock
+        self._going: asyncio.Future[SourceAnswer] | None = None
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        """Return what the source holds. Rows that are as they were are the same objects. Raises SourceFault.
+
+        If no row has changed, `rows` is that of `last`.
+        """
+        if self._going is not None and not self._going.done():
+            raise SourceFault("the last reading still hangs")
+        self._going = in_own_thread(lambda: self._read(last), f"registry-{self._source.called}")
+        done, _ = await asyncio.wait({self._going}, timeout=self._source.timeout + SPARE)
+        if not done:
+            raise SourceFault(f"did not answer within {self._source.timeout:g} s")
+        try:
+            return self._going.result()
+        except SourceFault:
+            raise
+        except Exception as error:  # noqa: BLE001  of whatever library: this source fails, nothing else
+            raise SourceFault(f"reading it failed with {type(error).__name__}") from None
+
+    def _read(self, last: SourceAnswer | None) -> SourceAnswer:
+        with no_collections():
+            answer = asyncio.run(self._reader.read(last))
+        if last is None:
+            return answer
+        rows = last.rows if answer is last else _old_where_equal(last.rows, answer.rows)
+        now = replace(answer, at=self._clock(), rows=rows, since=last.since)
+        if rows is last.rows:
+            self._cache.confirm(self._source, now)
+        return now
+
+    async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
+        """Write the answer to the cache, and free the one that it replaces. Never raises."""
+        await asyncio.to_thread(self._settle, answer, None if replaced is None else replaced.rows)
+
+    async def forget(self) -> None:
+        """Drop what the reader knows and what the cache holds. Never raises."""
+        self._reader = self._make_reader(self._source)
+        await asyncio.to_thread(self._cache.forget, self._source)
+
+    def _settle(self, answer: SourceAnswer, replaced: Sequence[Row] | None) -> None:
+        self._cache.save(self._source, answer)
+        if isinstance(replaced, list) and replaced is not answer.rows:
+            while replaced:  # in parts: to free 100,000 rows in one step would hold up the event loop
+                del replaced[-PART:]
+                time.sleep(0)
+
+
+def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
+    """Return the new rows, each that is as it was as the old object; the old sequence if all are, in their order."""
+    rows = list(new)
+    ours = identities(old)
+    if all(id(row) in ours for row in rows):
+        return old if len(rows) == len(old) and all(map(is_, rows, old)) else rows
+    known = {row_key(row): row for row in old}
+    for index, row in enumerate(rows):
+        if index % PART == PART - 1:
+            time.sleep(PAUSE)
+        was = known.get(row_key(row))
+        if was is not None and was == row:
+            rows[index] = was
+    same = len(rows) == len(old) and all(map(is_, rows, old))
+    return old if same else rows

@@ -1,0 +1,121 @@
+"""Checks a whole registry: algorithms that no key can sign with, and reloads that lose too many clients."""
+
+from collections.abc import Callable, Container, Iterator, Sequence
+
+from notifier.model.client import Algorithm, Client
+from notifier.model.errors import Mistake
+from notifier.model.registry import Registry
+
+AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
+"""Gives the algorithms that an issuer's keys can sign with."""
+
+_KEYS = {
+    Algorithm.ES256: "a P-256 key",
+    Algorithm.ES384: "a P-384 key",
+    Algorithm.ES512: "a P-521 key",
+    Algorithm.EDDSA: "an Ed25519 key",
+}
+
+
+def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[Mistake]:
+    """A mistake for every client with a URI whose algorithm no key of its issuer can sign with."""
+    mistakes = []
+    for iss, clients in registry.clients.items():
+        possible = algorithms_of(iss)
+        for client in clients.values():
+            if client.token.alg not in possible and client.backchannel_logout_uri is not None:
+                path = f"client {client.client_id!r} of {iss}"
+                mistakes.append(Mistake(path, unsignable(client.token.alg, iss, possible)))
+    return mistakes
+
+
+def unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
+    """Say why no token can be signed with `alg`, and the ways out."""
+    names = ", ".join(name for name in Algorithm if name in possible)
+    has = f"keys of its issuer can do only {names}" if names else "its issuer has no usable key"
+    other = ", or register the client with id_token_signed_response_alg set to one of these" if names else ""
+    key = _KEYS.get(alg, "an RSA key")
+    return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
+
+
+FEW = 1  # client may be lost at any time, if others remain
+SHARE = 5  # and up to a fifth of all
+NAMED = 20  # clients of a loss
+
+
+def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None) -> str | None:
+    """Say why a reload must be refused: too many clients, or all, could no longer be told. None if it is fine.
+
+    `only`: judge these clients (`iss`, `client_id`) alone, such as those of one source.
+
+    A client without `backchannel_logout_uri` is skipped silently. A client that never had one counts only if its
+    registration disappears, since events may bring its URI. A paused client is not lost: its deliveries wait. To deny
+    inline URIs is the operator's decision, and is accepted unless it leaves no client.
+    """
+    before, after = [*_all(old, only)], [*_all(new, only)]
+    gone, silenced = lost_clients(old, new, only)
+    told, lost = sum(map(_told, before)), [*filter(_told, gone), *silenced]
+    none_told = not any(map(_told, after))
+    if _too_many(len(lost), told) or (lost and none_told):
+        how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
+        return (
+            f"{len(lost)} of {told} clients that are told now could not be told any more ({how}): {_named(lost, old)}"
+        )
+    registered = len(before)
+    if _too_many(len(gone), registered) or (gone and not after):
+        return f"{len(gone)} of {registered} registered clients would be gone: {_named(gone, old)}"
+    if none_told and old.inline != "deny" and new.inline == "deny":
+        return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"
+    return None
+
+
+def lost_clients(
+    old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None
+) -> tuple[Sequence[Client], Sequence[Client]]:
+    """Those that are gone, and those that stay and cannot be told any more."""
+    gone, silenced = [], []
+    for client in _all(old, only):
+        now = new.clients_of(client.iss).get(client.client_id)
+        if now is None:
+            gone.append(client)
+        elif not _told(now) and _told(client):
+            silenced.append(client)
+    return gone, silenced
+
+
+def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:
+    """Say that as many of these clients have come, or have another address, as would be too many to lose. Else None."""
+    told = sum(map(_told, _all(old, only)))
+    moved, added = [], []
+    for client in filter(_told, _all(new, only)):
+        was = old.clients_of(client.iss).get(client.client_id)
+        if was is None or not _told(was):
+            added.append(client)
+        elif was.told_at != client.told_at:
+            moved.append(client)
+    said = [
+        f"{len(found)} {what}: {_named(found, new)}"
+        for found, what in ((moved, "have another address"), (added, "are new"))
+        if _too_many(len(found), told)
+    ]
+    return f"beside {told} clients that were told, " + "; ".join(said) if said else None
+
+
+def _all(registry: Registry, only: Container[tuple[str, str]] | None = None) -> Iterator[Client]:
+    every = (client for clients in registry.clients.values() for client in clients.values())
+    return every if only is None else (client for client in every if client.key in only)
+
+
+def _told(client: Client) -> bool:
+    return client.told_at is not None
+
+
+def _too_many(lost: int, before: int) -> bool:
+    return lost > FEW and lost * SHARE > before
+
+
+def _named(lost: Sequence[Client], registry: Registry) -> str:
+    """The names of the first, and the number of the others. The issuer is said if there are several."""
+    several = sum(map(bool, registry.clients.values())) > 1
+    names = [f"{client.client_id[:60]!r}" + (f" of {client.iss}" if several else "") for client in lost[:NAMED]]
+    return ", ".join(names) + (f" and {len(lost) - NAMED:,} more" if len(lost) > NAMED else "")

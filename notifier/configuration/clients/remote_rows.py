@@ -1,0 +1,183 @@
+"""What a row of a remote registry source may say. All sources but files pass their clients through here.
+
+Secrets, and everything that has nothing to do with logout, are dropped at once. How much of the rest such a source
+may say is decided where the registry is made (authority.py).
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from notifier.configuration.clients.authority import withhold
+from notifier.configuration.clients.client_metadata import meant_member
+from notifier.configuration.clients.client_rows import Row, SourceAnswer, share_names
+from notifier.model.documents.cloudevents import TEXT_LENGTH
+from notifier.model.documents.event_members import URI_LENGTH
+from notifier.model.egress import uri_mistake
+from notifier.model.errors import Mistake
+from notifier.model.frozen import replace
+from notifier.network.http.json_parts import OutOfBounds
+from notifier.settings.clients import ClientMetadata
+from notifier.tokens.client_jwks import public_jwks
+
+_ROW = frozenset(ClientMetadata.model_fields) | {"aliases"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # no event can name such a client, and logs would show it
+_LONGEST = 60  # characters of a misspelt name
+PART = 250  # rows, after which the event loop of the worker, in another thread, gets its turn
+PAUSE = 0.001  # seconds
+
+_Key: TypeAlias = str | tuple[str, str]
+
+
+def clean(raw: object, place: str, known: Row | None = None) -> Row | Mistake:
+    """Return what notifier keeps of a client: null and empty text count as absent.
+
+    `place` names the client in the mistake where its `client_id` does not. What makes the row `known` is that row, and
+    not judged again.
+    """
+    if not isinstance(raw, dict):
+        return Mistake(place, "must be the metadata of a client")
+    said = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
+    row = share_names(said)
+    if "jwks" in row:
+        if "id_token_encrypted_response_alg" in row:
+            row["jwks"] = public_jwks(row["jwks"])
+        else:  # most clients sign with their keys, and want nothing encrypted
+            del row["jwks"]
+    if isinstance(row.get("notifier"), dict):
+        row["notifier"] = withhold(row["notifier"])
+    misspelt = next((name for name in raw if name not in _ROW and _misspelt(name)), None)
+    client_id = row.get("client_id")
+    if misspelt is not None:
+        text = f"there is no member {misspelt}; did you mean {meant_member(misspelt)}?"
+        return Mistake(client_id if isinstance(client_id, str) else place, text)
+    if known is not None and row == known:
+        return known
+    if not isinstance(client_id, str):
+        return Mistake(place, "has no client_id" if client_id is None else "client_id must be a text")
+    if len(client_id) > TEXT_LENGTH or _CONTROL.search(client_id) is not None:
+        return Mistake(place, f"client_id must have at most {TEXT_LENGTH} characters, and no control characters")
+    if not _unicode(row):
+        return Mistake(place, "has a text that is no Unicode (a lone surrogate)")
+    wrong = _mistake(row)
+    return row if wrong is None else Mistake(client_id, wrong)
+
+
+def _unicode(row: dict[str, Any]) -> bool:
+    """False if a text could be written to no log and no cache. JSON can have one: `"\\ud800"`."""
+    try:
+        for value in row.values():
+            if not isinstance(value, str):
+                json.dumps(value, ensure_ascii=False, default=str).encode()
+            elif not value.isascii():
+                value.encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
+def _misspelt(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= _LONGEST and meant_member(name) is not None
+
+
+def _mistake(row: dict[str, Any]) -> str | None:
+    uri = row.get("backchannel_logout_uri")
+    if uri is not None:
+        text = uri_mistake(uri) if isinstance(uri, str) else "must be a text"
+        if text is None and len(uri) > URI_LENGTH:
+            text = f"must have at most {URI_LENGTH} characters"
+        if text is not None:
+            return f"backchannel_logout_uri {text}"
+    aliases = row.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        return "aliases must be a list of texts"
+    ours = row.get("notifier", {})
+    if not isinstance(ours, dict):
+        return "notifier must hold notifier's settings of this client, by name"
+    return None
+
+
+class Gathering:
+    """Collects the clients of one reading. A row that equals one of the last answer is that same object.
+
+    A client that comes twice counts once if both are the same: a list that is read by pages may shift meanwhile. Else
+    the later one counts, or it is a fault if clients must be `unique`.
+    """
+
+    def __init__(self, last: SourceAnswer | None, *, unique: bool = False) -> None:
+        self._last = last
+        self._unique = unique
+        self._known = {} if last is None else {_key(row): row for row in last.rows}
+        self._rows: dict[_Key, Row] = {}
+        self._faults: dict[str, Mistake] = {}
+        self.count = 0
+
+    def add(self, raw: object) -> None:
+        """Add a client, or note why it cannot be used: a `Mistake` says it already."""
+        known = self._known_as(raw)
+        place = f"[{self.count}]"
+        if isinstance(raw, OutOfBounds):
+            raw = Mistake(place, raw.text)
+        if known is not None and known == raw:
+            row: Row | Mistake = known
+        else:
+            row = raw if isinstance(raw, Mistake) else clean(raw, place, known)
+        self.count += 1
+        if isinstance(row, Mistake):
+            self.refuse(row)
+            return
+        key = _key(row)
+        if self._unique and self._differs(key, row):
+            text = "is there twice, with different values; tell the two apart by issuer"
+            self.refuse(Mistake(str(row["client_id"]), text))
+            return
+        known = self._known.get(key)
+        self._rows[key] = row if known is None or known is row or known != row else known
+
+    def _known_as(self, raw: object) -> Row | None:
+        """The row that the client had in the last answer. Mostly it says the same, and nobody looks at it again."""
+        return self._known.get(_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
+
+    def _differs(self, key: _Key, row: Row) -> bool:
+        """Whether the client came before with other values. Then neither counts."""
+        first = self._rows.get(key, row)
+        if first != row:
+            del self._rows[key]
+        return first != row or str(row["client_id"]) in self._faults
+
+    def refuse(self, fault: Mistake) -> None:
+        """Note a client that cannot be used."""
+        self._faults[fault.path] = fault
+
+    async def add_all(self, raws: Iterable[object]) -> None:
+        """Add many clients, with pauses."""
+        for raw in raws:
+            self.add(raw)
+            if self.count % PART == 0:
+                await asyncio.sleep(PAUSE)
+
+    def names(self) -> frozenset[str]:
+        """The `client_id` of all, also of those that cannot be used."""
+        return frozenset(str(row["client_id"]) for row in self._rows.values()) | self._faults.keys()
+
+    def misses(self) -> bool:
+        """True if a client of the last answer is not there."""
+        names = self.names()
+        return any(str(row["client_id"]) not in names for row in self._known.values())
+
+    def answer(self, at: float, mark: str | None = None) -> SourceAnswer:
+        """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
+        rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last
+        kept = sum(self._known.get(key) is row for key, row in self._rows.items())  # in whatever order
+        if last is None or faults != last.faults or not kept == len(rows) == len(last.rows):
+            return SourceAnswer(rows=rows, at=at, mark=mark, faults=faults)
+        return last if mark == last.mark else replace(last, mark=mark)
+
+
+def _key(row: Row) -> _Key:
+    """Mostly the text that the row holds anyway: to drop 100,000 tuples at once would hold up the worker for 10 ms."""
+    client_id, issuer = row["client_id"], row.get("issuer")
+    name = client_id if type(client_id) is str else str(client_id)
+    return name if issuer is None else (name, str(issuer))

@@ -1,0 +1,168 @@
+"""The configuration as it is now: settings, registry, keys and tokens, read together and replaced together.
+
+A reload takes all of it or nothing. If something cannot be read, the old configuration stays; the log and a metric say
+so. Issuers, keys, clients, tokens, and the defaults that clients inherit take effect at once. Changes that need a
+restart are logged.
+"""
+
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from notifier.configuration.clients.answers import HeldAnswers, seen_since
+from notifier.configuration.clients.client_rows import SourceAnswer, Taken
+from notifier.configuration.clients.clients_file import no_collections
+from notifier.configuration.clients.guard import SourcePlace, guard
+from notifier.configuration.clients.layer import Layer
+from notifier.configuration.clients.registry_checks import too_much_lost
+from notifier.configuration.loading import Loaded, load, log_beyond, log_faults
+from notifier.configuration.reload_state import ReloadState
+from notifier.features.key_places.places import Places
+from notifier.model.api_token import ApiToken
+from notifier.model.client import Algorithm, Client
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.registry import ENDLESS, Registry
+from notifier.telemetry.audit import write_audit
+from notifier.tokens.published_keys import Signing
+
+PAUSE = 0.001  # seconds between two parts of a refresh, in which the event loop runs
+FREED = 200  # clients freed in one step
+KEPT = "the old configuration is kept. Correct the files, or accept the loss: notifier reload --accept-loss"
+
+
+class LiveConfiguration:
+    """Holds the last good reading. It is the pipeline's signer and gives it the registry."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        environ: Mapping[str, str],
+        loaded: Loaded,
+        held: HeldAnswers | None = None,
+        places: Places | None = None,
+    ) -> None:
+        """`held`: what the registry sources of `loaded` answered. `places`: where its keys are that are not files."""
+        self._path = path
+        self._environ = environ
+        self.now = loaded
+        self.places = Places() if places is None else places
+        self.answers = HeldAnswers() if held is None else held
+        self.named: set[Path] = set()
+        """The files that the last reload named, whether or not it was taken."""
+        self.reloads = ReloadState(loaded.settings, time.time)
+
+    def registry(self) -> Registry:
+        """The clients as registered now."""
+        return self.now.registry
+
+    def tokens(self) -> tuple[ApiToken, ...] | None:
+        """The tokens of the API; None if it asks for none."""
+        return self.now.tokens
+
+    def sign(
+        self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]
+    ) -> Coroutine[None, None, str]:
+        """Sign with the keys as they stand now, as KeyRing.sign does."""
+        return self.now.keys.sign(iss, alg, typ, claims)
+
+    def signing(self, iss: str) -> tuple[Signing, ...]:
+        """What signs for the issuer at this moment, for each algorithm that its keys can do."""
+        return self.now.keys.signing(iss)
+
+    def coming(self, iss: str) -> tuple[Signing, ...]:
+        """The keys that are to sign for the issuer later."""
+        return self.now.keys.coming(iss)
+
+    def reload(self, *, asked: bool, accepted_by: str | None = None) -> bool:
+        """Read everything again; True if it was taken. `asked`: by somebody, not since a file changed.
+
+        It is refused if too many clients could no longer be told. `accepted_by`: who accepts that.
+
+        Never raises: no file may end a worker that runs.
+        """
+        self.named = set()
+        answers = self.answers.copy()
+        try:
+            loaded = load(self._path, self._environ, self.named, answer_of=answers.held_or_read, places=self.places)
+        except Exception as error:  # noqa: BLE001  see above
+            mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
+            self.reloads.failed(list(mistakes), asked=asked)
+            return False
+        loss = too_much_lost(self.now.registry, loaded.registry)
+        if loss is not None and accepted_by is None:
+            self.reloads.refused(f"{loss}; {KEPT}", asked=asked)
+            return False
+        if loss is not None:
+            write_audit("reload_loss_accepted", who=accepted_by, loss=loss)
+        loaded.log_warnings()
+        loaded = replace(loaded, registry=_patient(loaded.registry, loaded.layers))
+        if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
+            loaded = replace(loaded, tokens=self.now.tokens)
+        old = _clients_of(self.now.registry)
+        self.now, self.answers = loaded, answers
+        _free(old)
+        self.reloads.took(loaded.settings)
+        clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
+        structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
+        return True
+
+    def take_answer(self, name: str, answer: SourceAnswer | None, *, accepted_by: str | None = None) -> Taken:
+        """Take what a registry source answered; None: it has no answer any more. Runs in a thread.
+
+        If too many of the source's clients could no longer be told, these stay as they are, and all else is taken; but
+        not clients that it has named for less than a day. `accepted_by`: who accepts that they go.
+        """
+        now = self.now
+        source, nth = next(
+            (each, nth) for nth, each in enumerate(now.settings.registry.all_sources) if each.called == name
+        )
+        last = self.answers.held(source)
+        if answer is not None and now.settings.registry.cache is not None:
+            answer = seen_since(answer, last)
+        rest = PAUSE if now.layers[nth].read else 0  # a worker that has no clients yet has nothing to do beside
+        with no_collections():
+            place = SourcePlace(
+                needs=now.needs, registry=now.registry, layers=now.layers, source=source, nth=nth,
+                pause=lambda: time.sleep(rest),
+            )  # fmt: skip
+            guarded = guard(place, answer, last, accepted=accepted_by is not None)
+            del place
+        if guarded.loss is not None and accepted_by is not None:
+            write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guarded.loss)
+        laid, taken = guarded.laid, guarded.taken
+        told = set(now.faults)
+        log_faults(new := [fault for fault in laid.faults if fault not in told])
+        log_beyond(*laid.registry.newly_left_away(now.registry))
+        self.answers.hold(source, taken.answer)
+        still = _still(now.faults, laid.registry)
+        old = _clients_of(now.registry)
+        layers = [guarded.layer if place == nth else layer for place, layer in enumerate(now.layers)]
+        self.now = replace(now, registry=_patient(laid.registry, layers), layers=layers, faults=(*still, *new))
+        del now, laid, guarded
+        _free(old)
+        return taken
+
+
+def _patient(registry: Registry, layers: Sequence[Layer]) -> Registry:
+    """The registry, which gives up no unknown client while one of the layers was never read."""
+    return registry if all(layer.read for layer in layers) else replace(registry, grace=ENDLESS)
+
+
+def _still(faults: Sequence[Mistake], registry: Registry) -> list[Mistake]:
+    """Those of clients that are still left out: when one of the others comes back, it is told anew."""
+    left_out = {f"client {client_id!r}" for of_issuer in registry.faults.values() for client_id in of_issuer}
+    return [fault for fault in faults if fault.path.rpartition(" of registry source ")[0] in left_out]
+
+
+def _clients_of(registry: Registry) -> list[Client]:
+    return [client for of_issuer in registry.clients.values() for client in of_issuer.values()]
+
+
+def _free(clients: list[Client]) -> None:
+    """Free clients that nobody else holds, in parts: 100,000 at once would stop the event loop for 50 ms."""
+    while clients:
+        del clients[-FREED:]
+        time.sleep(0)

@@ -1,0 +1,263 @@
+"""Reads the whole configuration: settings, registry, keys, tokens and secrets, with every mistake at once."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import structlog
+from cryptography.fernet import MultiFernet
+
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.clients_file import AnswerOf, read_registry, unanswered
+from notifier.configuration.clients.layer import Layer
+from notifier.configuration.clients.layers import Layered, Needs
+from notifier.configuration.clients.registry_checks import find_unsignable
+from notifier.configuration.inline_speakers import unheard_addresses, unnamed_speakers
+from notifier.features.browsers.web_keys import read_web_keys, web_warnings
+from notifier.features.key_places.key_services import missing_extra
+from notifier.features.key_places.places import Places
+from notifier.features.sources.event_sources import compile_sources
+from notifier.features.sources.source_secrets import read_source_secrets
+from notifier.features.upstreams.upstream_issuers import upstream_mistakes, upstream_warnings
+from notifier.model.api_token import ApiToken
+from notifier.model.client import Algorithm
+from notifier.model.errors import ConfigurationError, Mistake, OurFault
+from notifier.model.registry import Registry
+from notifier.network.http.pem_files import connecting_context
+from notifier.network.listeners.listener_context import ListenerContext
+from notifier.settings.config_file import examine_settings, read_credentials, read_subject_key
+from notifier.settings.file_watch import Stamp, stamps_of
+from notifier.settings.key_settings import KeySettings
+from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.settings.service_settings import Settings
+from notifier.settings.tokens_file import load_tokens
+from notifier.tokens.key_files import KeySource, examine_keys
+from notifier.tokens.key_ring import KeyElsewhere, KeyRing
+
+TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Everything that was read at one time. `stamps` were taken before the files were read.
+
+    `warnings`: settings that are accepted and have no effect, or another one than may be meant. `faults`: clients
+    that a registry source has and that cannot be used. `needs` and `layers` serve a refresh of a registry source;
+    if there is none, there are no layers.
+    `source_secrets` prove the senders of sources, by name. `web_keys` seal the URLs of pages.
+    """
+
+    settings: Settings
+    registry: Registry
+    keys: KeyRing
+    tokens: tuple[ApiToken, ...] | None
+    stamps: Mapping[Path, Stamp | None]
+    warnings: tuple[Mistake, ...] = ()
+    faults: tuple[Mistake, ...] = ()
+    needs: Needs
+    layers: Sequence[Layer] = ()
+    source_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    web_keys: MultiFernet | None = field(default=None, repr=False)
+
+    def log_warnings(self) -> None:
+        """Log each warning."""
+        log = structlog.get_logger()
+        for each in self.warnings[:TOLD]:
+            log.warning("configuration_warning", setting=each.path, reason=each.text)
+        if more := len(self.warnings[TOLD:]):
+            log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
+        log_faults(self.faults)
+        log_beyond(*self.registry.newly_left_away(Registry()))
+
+
+def log_faults(faults: Sequence[Mistake]) -> None:
+    """Log each client that cannot be used."""
+    log = structlog.get_logger()
+    for each in faults[:TOLD]:
+        log.warning("client_left_out", client=each.path, reason=each.text)
+    if more := len(faults[TOLD:]):
+        log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
+
+
+def log_beyond(told: Sequence[Mistake], count: int) -> None:
+    """Log what registry sources said of clients, and may not say. `count`: how much it is in all."""
+    log = structlog.get_logger()
+    for each in told[:TOLD]:
+        log.warning("registry_source_beyond", client=each.path, reason=each.text)
+    if more := max(0, count - TOLD):
+        log.warning("registry_sources_beyond", more=more, hint="`notifier check` tells all")
+
+
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    named: set[Path] | None = None,
+    *,
+    starting: bool = False,
+    answer_of: AnswerOf = unanswered,
+    keep_rows: bool = False,
+    places: Places | None = None,
+) -> Loaded:
+    """Read everything. Raises ConfigurationError with every mistake of every file.
+
+    What depends on a wrong part is not judged. Adds each file that is named to `named`, even if it raises an error.
+    `starting`: also check what a worker reads once, at its start. `answer_of` gives the clients of registry sources
+    that are not files. `keep_rows`: have `layers` in any case. `places`: those of the reading before, at a reload.
+    """
+    named = set() if named is None else named
+    first = {} if path is None else stamps_of((path.absolute(),))
+    usable = examine_settings(path, environ, named)
+    settings, mistakes, unsure = usable.settings, list(usable.mistakes), usable.unsure
+    stamps = {**stamps_of(named), **first}
+    if not settings.issuers:
+        text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
+        mistakes += [] if "issuers" in unsure else [Mistake("issuers", text)]
+        unsure |= {"issuers"}
+    sources, of_libraries = key_sources(settings, usable.keys, Places() if places is None else places)
+    keys, of_keys = examine_keys(sources)
+
+    def algorithms_of(iss: str) -> frozenset[Algorithm]:  # a key in a place of its own is known later
+        whole = 0 < len(keys.of(iss)) == len(sources.get(iss, ()))
+        return keys.algorithms_of(iss) if whole else frozenset(Algorithm)
+
+    needs = Needs(settings=settings, algorithms_of=algorithms_of, unsure=unsure)
+
+    def answer_in_safety(source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
+        return None if source.called in usable.in_clear else answer_of(source, folder)
+
+    layered, layers = read_registry(needs, named, answer_in_safety, keep_rows=keep_rows)
+    stamps = {**stamps_of(named), **stamps}
+    mistakes += [
+        *of_libraries,
+        *layered.mistakes,
+        *of_keys,
+        *find_unsignable(layered.registry, needs.algorithms_of),
+    ]
+    tokens, of_tokens = _tokens(settings, unsure)
+    source_secrets, of_sources = read_source_secrets(settings.sources)
+    web_keys, of_web = read_web_keys(settings)
+    mistakes += [*of_tokens, *of_sources, *of_web]
+    mistakes += [*compile_sources(settings, unsure)[1], *upstream_mistakes(settings, unsure)]
+    mistakes += _mistakes_at_start(settings) if starting else []
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return Loaded(
+        settings=settings, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
+        warnings=tuple(_warnings(settings, layered, tokens)), faults=tuple(layered.faults), needs=needs, layers=layers,
+        source_secrets=source_secrets, web_keys=web_keys,
+    )  # fmt: skip
+
+
+def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken, ...] | None, Sequence[Mistake]]:
+    """The tokens of the API, None where anybody may use it, and every mistake."""
+    if settings.api is None or settings.api.tokens_file is None:
+        return None, ()
+    try:
+        return load_tokens(settings.api.tokens_file, None if "issuers" in unsure else settings.issuers), ()
+    except ConfigurationError as error:
+        return None, error.mistakes
+
+
+def _warnings(settings: Settings, layered: Layered, tokens: Sequence[ApiToken] | None) -> Iterator[Mistake]:
+    """What is accepted, and has no effect or another one than may be meant."""
+    yield from layered.warnings
+    yield from _realms_by_name(layered.registry)
+    yield from _tokens_of_others(layered.registry)
+    yield from unheard_addresses(settings, layered.registry, tokens)
+    yield from unnamed_speakers(settings, layered.registry, tokens)
+    yield from _beyond_signatures(settings, layered.registry)
+    if settings.api is None:
+        text = "has no effect without a section `api`, which opens the listener"
+        yield from (Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http)
+    yield from upstream_warnings(settings)
+    yield from web_warnings(settings, layered.registry)
+
+
+def _realms_by_name(registry: Registry) -> Iterator[Mistake]:
+    """Sources whose documents may name a realm by its id alone, which nothing explains."""
+    for name, source in registry.sources.items():
+        if source.preset == "keycloak_rabbitmq" and source.issuers is None and source.realm is not None:
+            text = (
+                "an event that has the realm's id and not its name is refused: write"
+                f' issuers: {{"REALM-ID": "{source.issuer}"}}'
+            )
+            yield Mistake(f"sources.{name}.issuers", text)
+
+
+def _beyond_signatures(settings: Settings, registry: Registry) -> Iterator[Mistake]:
+    """Sources that sign what they post, and what is asked of them that no signature covers."""
+    for name, source in registry.sources.items():
+        http = settings.sources[name].http
+        if http is None or not http.signed:
+            continue
+        if "$headers" in source.mentioned:
+            text = "reads $headers, which are not signed: whoever captures a body may send it again with others"
+            yield Mistake(f"sources.{name}", text)
+        for iss in source.speaks_for if http.set is not None else ():
+            if iss in source.types:
+                text = (
+                    f'Security Event Tokens have no CloudEvents type: all are refused by issuers["{iss}"].event_types'
+                )
+                yield Mistake(f"sources.{name}.http.set", text)
+
+
+def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:
+    """Clients whose tokens look like those that other services take. Only a file can ask for both."""
+    for iss in registry.issuers:
+        for client in registry.clients_of(iss).values():
+            if client.token.typ == "JWT" and client.token.audience:
+                others = ", ".join(client.token.audience)
+                text = f"its tokens have typ JWT and are for {others} too, which may believe them: leave one away"
+                yield Mistake(f"client {client.client_id!r} of {iss}", text)
+
+
+def _mistakes_at_start(settings: Settings) -> list[Mistake]:
+    """Check the secrets and TLS files that a worker reads once. A client's TLS files concern only its deliveries."""
+    mistakes: list[Mistake] = []
+    looks: list[Callable[[], object]] = [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
+    if settings.api is not None and settings.api.tls is not None:
+        looks.append(partial(ListenerContext, settings.api.tls, "api"))
+    if settings.web is not None and settings.web.tls is not None:
+        looks.append(partial(ListenerContext, settings.web.tls, "web"))
+    for look in looks:
+        try:
+            look()
+        except ConfigurationError as error:
+            mistakes += error.mistakes
+    try:
+        if settings.queue.tls is not None:
+            connecting_context(settings.queue.tls.files())
+    except OurFault as fault:
+        mistakes.append(Mistake("queue.tls", str(fault)))
+    return mistakes
+
+
+def key_sources(
+    settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], places: Places
+) -> tuple[dict[str, list[KeySource | KeyElsewhere | None]], list[Mistake]]:
+    """The keys of each issuer as the reader of keys takes them, and those whose library is not installed.
+
+    None stays None, and one without its library becomes None.
+    """
+    sources: dict[str, list[KeySource | KeyElsewhere | None]] = {}
+    mistakes: list[Mistake] = []
+    for iss, of_issuer in keys.items():
+        found = sources[iss] = []
+        for nth, key in enumerate(of_issuer):
+            if key is None:
+                found.append(None)
+                continue
+            where = f'issuers["{iss}"].keys[{nth}].{key.place}'
+            missing = missing_extra(key.place)
+            found.append(_key_source(key, where, settings, places) if missing is None else None)
+            mistakes += [] if missing is None else [Mistake(where, missing)]
+    return sources, mistakes
+
+
+def _key_source(key: KeySettings, where: str, settings: Settings, places: Places) -> KeySource | KeyElsewhere:
+    not_before = None if key.not_before is None else key.not_before.timestamp()
+    if key.file is not None:
+        return KeySource(path=key.file, not_before=not_before, kid=key.kid)
+    placed = places.key(key, settings.signing)
+    return KeyElsewhere(placed=placed, setting=where, not_before=not_before, kid=key.kid)

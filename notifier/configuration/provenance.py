@@ -1,0 +1,167 @@
+"""Says which registry source each value of a client comes from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from notifier.configuration.clients.authority import bounded, bounds_of
+from notifier.configuration.clients.layer import Key, Layer, keys_of
+from notifier.configuration.loading import Loaded
+from notifier.model.errors import Mistake
+from notifier.model.frozen import frozen, replace
+from notifier.model.presets import PRESETS
+from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.tokens.client_jwks import public_jwks
+
+_HIDDEN = ("headers", "proxy")  # may hold secrets
+_SECTIONS = ("retry", "egress", "tls")
+
+
+@frozen
+class Value:
+    """A value that is in force, and what it comes from: a source, `registry.defaults`, a preset or `delivery`."""
+
+    member: str
+    value: object
+    origin: str
+
+
+@frozen
+class Served:
+    """How many clients a source has in force, how many of its rows are left out, and why."""
+
+    clients: int
+    left_out: int
+    faults: Sequence[Mistake]
+
+
+def served_of(loaded: Loaded, layer: Layer) -> Served:
+    """Count the clients of a source that is no file. A row says nothing in force if it is left out."""
+    issuers, registry = tuple(loaded.settings.issuers), loaded.registry
+    ending = f" of registry source {layer.name}"
+    faults = [each for each in loaded.faults if each.path.partition(".client_id")[0].endswith(ending)]
+    refused = [
+        (layer.place(index), why) for index, row in enumerate(layer.rows) if (why := layer.beyond(row)) is not None
+    ]
+    told = {*refused}
+    wrong = {each.path for each in faults if (each.path, each.text) not in told}
+    kept = {
+        key
+        for key, index in keys_of(layer, issuers)
+        if key[1] in registry.clients_of(key[0]) and layer.place(index) not in wrong
+    }
+    clients = len({client_id for _, client_id in kept})
+    return Served(clients=clients, left_out=len(refused) + len(wrong), faults=faults)
+
+
+def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]:
+    """The rows of each client with the names of their sources, as far as these may say them: files come last."""
+    issuers = tuple(loaded.settings.issuers)
+    bounds = {iss: bounds_of(loaded.settings, iss) for iss in issuers}
+    found: dict[Key, list[tuple[Layer, Mapping[str, Any]]]] = {}
+    wrong, by_files = {each.path for each in loaded.faults}, set()
+    additions = []
+    for layer in loaded.layers:
+        named = set()
+        for key, index in keys_of(layer, issuers):
+            found.setdefault(key, []).append((layer, layer.rows[index]))
+            named.add(index)
+            if layer.file is None and layer.place(index) in wrong and key[1] in loaded.registry.clients_of(key[0]):
+                by_files.add(key)  # what lists say of it makes no sense, and has no effect
+        additions += [(layer, row) for index, row in enumerate(layer.rows) if index not in named]
+    for layer, row in additions:  # settings of a client at any issuer
+        if isinstance(row, Mapping) and row.get("issuer") is None:
+            for (iss, client_id), parts in found.items():
+                if client_id == row.get("client_id") and layer.speaks_of(row, iss):
+                    parts.append((layer, row))
+    return {
+        key: [
+            (_called(layer), row if layer.file is not None else bounded(row, bounds[key[0]], layer.authority)[0])
+            for layer, row in sorted(parts, key=lambda part: part[0].file is not None)
+            if layer.file is not None or key not in by_files
+        ]
+        for key, parts in found.items()
+    }
+
+
+def _called(layer: Layer) -> str:
+    return layer.name if layer.file is None else f"{layer.name} ({layer.file})"
+
+
+def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Value]:
+    """Each value of the client, in the order in which the members are documented."""
+    given: dict[str, Value] = {}
+    for name, row in parts:
+        ours = row.get("notifier")
+        anew = tuple(f"notifier.{option}." for option in ours) if isinstance(ours, Mapping) else ()
+        given = {member: each for member, each in given.items() if not member.startswith(anew)}
+        given |= {each.member: each for each in _said(row, name)}
+    options = loaded.settings.registry.defaults.get(key[0])
+    if options is not None:
+        settings = options.model_dump(mode="json", exclude_unset=True)
+        for each in _settings(settings, "registry.defaults"):
+            given.setdefault(each.member, each)
+    client = loaded.registry.clients_of(key[0]).get(key[1])
+    asked = given.get("id_token_signed_response_alg")
+    if client is not None and asked is not None and isinstance(asked.value, list):  # one of them is in force
+        given[asked.member] = replace(asked, value=client.token.alg.value)
+    preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
+    for name in ("typ", "subject", "timeout"):
+        if preset is not None and getattr(preset, name) is not None:
+            member = f"notifier.{name}"
+            given.setdefault(
+                member,
+                Value(member=member, value=getattr(preset, name), origin=f"preset {client.preset}" if client else ""),
+            )
+    for member, value in _defaults(client).items():
+        given.setdefault(member, Value(member=member, value=value, origin="default"))
+    order = {name: nth for nth, name in enumerate(_members())}
+    return sorted(given.values(), key=lambda each: order.get(".".join(each.member.split(".")[:2]), len(order)))
+
+
+def _said(row: Mapping[str, Any], name: str) -> Iterator[Value]:
+    for member, value in row.items():
+        if member == "notifier" and isinstance(value, Mapping):
+            yield from _settings(value, name)
+        elif member == "aliases" or (member in ClientMetadata.model_fields and member != "notifier"):
+            yield Value(member=member, value=public_jwks(value) if member == "jwks" else value, origin=name)
+
+
+def _settings(options: Mapping[str, Any], origin: str) -> Iterator[Value]:
+    """The settings of a section `notifier`. Those of a section within it are values of their own."""
+    for option, setting in options.items():
+        if option in _SECTIONS and isinstance(setting, Mapping):
+            for name, value in setting.items():
+                yield Value(member=f"notifier.{option}.{name}", value=value, origin=origin)
+        else:
+            yield Value(member=f"notifier.{option}", value=_shown(option, setting), origin=origin)
+
+
+def _shown(option: str, value: object) -> object:
+    return "(not shown)" if option in _HIDDEN and value is not None else value
+
+
+def _members() -> Iterator[str]:
+    for name in ClientMetadata.model_fields:
+        if name == "notifier":
+            yield from (f"notifier.{option}" for option in ClientOptions.model_fields)
+        else:
+            yield name
+
+
+def _defaults(client: Any) -> dict[str, object]:
+    """What is in force where nobody says anything."""
+    if client is None:
+        return {}
+    return {
+        "backchannel_logout_uri": client.backchannel_logout_uri,
+        "backchannel_logout_session_required": client.backchannel_logout_session_required,
+        "id_token_signed_response_alg": client.token.alg.value,
+        **({} if client.encryption is None else {"id_token_encrypted_response_enc": client.encryption.enc.value}),
+        "subject_type": "pairwise" if client.pairwise else "public",
+        "notifier.typ": client.token.typ or "none",
+        "notifier.subject": client.token.subject.value,
+        "notifier.timeout": client.timeout,
+        "notifier.max_concurrent": client.max_concurrent,
+        "notifier.max_age": client.retry.max_age,
+        "notifier.paused": client.paused,
+    }

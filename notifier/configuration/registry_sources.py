@@ -1,0 +1,73 @@
+"""Connects the registry sources of the configuration with what refreshes them."""
+
+import asyncio
+import random
+import time
+
+from notifier.configuration.clients.answers import Cache
+from notifier.configuration.clients.client_rows import SourceAnswer, Taken
+from notifier.configuration.clients.reading import SourceReading
+from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.delivery.facts import Deferred, Fact
+from notifier.features.registries.readers import build_reader
+from notifier.model.outcome import Cause
+from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.telemetry.audit import write_audit
+
+
+class RegistrySources:
+    """The sources of one worker. `reloading`: held while the registry is replaced."""
+
+    def __init__(self, live: LiveConfiguration, reloading: asyncio.Lock) -> None:
+        self._live = live
+        self._reloading = reloading
+        self._readings: dict[str, tuple[RegistrySourceSettings, SourceReading]] = {}
+        self._asked: asyncio.Task[object] | None = None
+        self.refresh = RegistryRefresh(self._take, clock=time.time, steady=time.monotonic, jitter=random.random)
+        self.sync()
+
+    def sync(self) -> None:
+        """Read the sources that the configuration has now."""
+        registry = self._live.now.settings.registry
+        cache = Cache(registry.cache)
+        readings, self._readings = self._readings, {}
+        watched = []
+        for source in registry.all_sources:
+            if source.file is not None:
+                continue
+            known = readings.get(source.called)
+            if known is None or known[0] != source:
+                known = (source, SourceReading(source, build_reader, cache, time.time))
+            self._readings[source.called] = known
+            watched.append(
+                RefreshedSource(
+                    name=source.called,
+                    kind=source.kind,
+                    every=source.every,
+                    issuer=source.issuer,
+                    reading=known[1],
+                    last=self._live.answers.held(source),
+                )
+            )
+        self.refresh.watch(watched)
+
+    def ask(self) -> None:
+        """Read all sources now, as somebody asked."""
+        self._asked = asyncio.create_task(self.refresh.refresh(accepted_by=None))
+
+    def drop(self, name: str, who: str) -> str | None:
+        """Have the next reading of the source drop all that it ever said; say why not, if so."""
+        problem = self.refresh.drop(name, dropped_by=who)
+        if problem is None:
+            write_audit("registry_source_dropped", who=who, source=name)
+        return problem
+
+    def observe(self, fact: Fact) -> None:
+        """Look at the sources again if nobody knows a delivery's client."""
+        if isinstance(fact, Deferred) and fact.cause is Cause.UNKNOWN:
+            self.refresh.unknown(fact.iss)
+
+    async def _take(self, name: str, answer: SourceAnswer | None, accepted_by: str | None) -> Taken:
+        async with self._reloading:
+            return await asyncio.to_thread(self._live.take_answer, name, answer, accepted_by=accepted_by)

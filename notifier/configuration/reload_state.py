@@ -1,0 +1,114 @@
+"""How the last reload went, and which changed settings a restart has yet to take: said once, until it is over."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import structlog
+
+from notifier.features.sources.source_settings import bindings_of
+from notifier.model.frozen import frozen
+from notifier.model.trouble import Trouble, TroubleKind
+from notifier.settings.service_settings import Settings
+
+# Sections that are read once, at the start.
+FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
+FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
+FIXED_OF_WEB = ("listen", "tls")
+
+NAMED = 5  # mistakes and settings that `status` names
+
+
+@frozen
+class _Failure:
+    kind: TroubleKind
+    texts: tuple[str, ...]
+    since: float
+
+
+class ReloadState:
+    """What is wrong with the configuration of a worker that started with these settings. `clock`: epoch seconds."""
+
+    def __init__(self, started: Settings, clock: Callable[[], float]) -> None:
+        self._started = started
+        self._clock = clock
+        self._failure: _Failure | None = None
+        self._fixed: tuple[str, ...] = ()
+        self._fixed_since = 0.0
+        self._log = structlog.get_logger()
+
+    @property
+    def succeeded(self) -> bool:
+        """False if the last reload was refused or failed."""
+        return self._failure is None
+
+    @property
+    def restart_needed(self) -> bool:
+        """True while the configuration differs from the start's in what only a restart takes."""
+        return bool(self._fixed)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the last reload was refused or failed; empty if it was taken."""
+        return () if self._failure is None else self._failure.texts
+
+    @property
+    def wait_for_restart(self) -> tuple[str, ...]:
+        """The settings that differ from the start's and that only a restart takes."""
+        return self._fixed
+
+    def failed(self, mistakes: Sequence[str], *, asked: bool) -> None:
+        """Note that the files cannot be used. The same mistakes are logged again only if somebody `asked`."""
+        if self._keep(TroubleKind.RELOAD_FAILED, mistakes) or asked:
+            self._log.error("reload_failed", mistakes=list(mistakes), kept="the old")
+
+    def refused(self, reason: str, *, asked: bool) -> None:
+        """Note that the files would lose too many clients. Logged as above."""
+        if self._keep(TroubleKind.RELOAD_REFUSED, [reason]) or asked:
+            self._log.error("reload_refused", reason=reason)
+
+    def took(self, settings: Settings) -> None:
+        """Note that these settings are in force now, as far as a reload takes them."""
+        self._failure = None
+        fixed = tuple(changed_but_fixed(self._started, settings))
+        if fixed == self._fixed:
+            return
+        if fixed:
+            self._log.warning("reload_needs_restart", settings=list(fixed))
+        else:
+            self._log.info("restart_no_longer_needed", settings=list(self._fixed))
+        self._fixed_since = self._fixed_since if self._fixed else self._clock()
+        self._fixed = fixed
+
+    def troubles(self) -> Iterator[Trouble]:
+        """What is wrong now."""
+        if self._failure is not None:
+            text = _some(self._failure.texts, "; ")
+            yield Trouble(kind=self._failure.kind, text=text, since=self._failure.since)
+        if self._fixed:
+            text = f"changed since the start, and only a restart takes it: {_some(self._fixed, ', ')}"
+            yield Trouble(kind=TroubleKind.RESTART_NEEDED, text=text, since=self._fixed_since)
+
+    def _keep(self, kind: TroubleKind, texts: Sequence[str]) -> bool:
+        """True if it is news."""
+        last, texts = self._failure, tuple(texts)
+        if last is not None and (last.kind, last.texts) == (kind, texts):
+            return False
+        self._failure = _Failure(kind=kind, texts=texts, since=self._clock() if last is None else last.since)
+        return True
+
+
+def changed_but_fixed(old: Settings, new: Settings) -> list[str]:
+    """The settings that differ and that a reload cannot take."""
+    changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
+    bound = {each.source for each in {*bindings_of(old.sources)} ^ {*bindings_of(new.sources)}}
+    changed += [f"sources.{name}.bind" for name in sorted(bound)]
+    changed += [
+        f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)
+    ]
+    if old.web is None or new.web is None:
+        return changed if old.web is new.web else [*changed, "web"]
+    return changed + [f"web.{name}" for name in FIXED_OF_WEB if getattr(old.web, name) != getattr(new.web, name)]
+
+
+def _some(texts: Sequence[str], between: str) -> str:
+    more = f"{between}and {len(texts) - NAMED:,} more" if len(texts) > NAMED else ""
+    return between.join(texts[:NAMED]) + more

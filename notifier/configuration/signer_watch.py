@@ -1,0 +1,165 @@
+"""Looks at the keys that are in places of their own: at the start, now and then, and after a fault until it is over.
+
+Each key has a task of its own, so that a place that gives no answer keeps no other one waiting. The task also closes
+the key, once no configuration names it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+
+import structlog
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.model.trouble import Trouble, TroubleKind
+from notifier.tokens.key_ring import KeyRing
+from notifier.tokens.placed_key import PlacedKey, SignerFault
+
+FIRST_LOOK_WITHIN = 5.0  # seconds that a start waits for the keys; an HSM that is away must not hold up other issuers
+
+
+class SignerWatch:
+    """Looks at the keys of the configuration as it is now. `run` looks until it is cancelled."""
+
+    def __init__(
+        self, live: LiveConfiguration, begin: Callable[[Iterable[str]], None], can_sign: Callable[[str, float], None]
+    ) -> None:
+        """`begin` begins the counters of these kinds of places.
+
+        `can_sign` gets the issuer of each key that signs, for the first time or again, and since when it did not.
+        """
+        self._live = live
+        self._begin = begin
+        self._can_sign = can_sign
+        self._changed = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._unseen: set[PlacedKey] = set()
+        self._wait_for(self._keys())
+
+    def follow(self) -> None:
+        """The configuration was replaced: look at new keys, at those with a fault, and close those that are gone."""
+        keys = self._keys()
+        self._live.places.keep(keys)
+        self._wait_for(keys)
+        for key in keys:
+            key.look_soon()
+        self._changed.set()
+
+    async def ready(self) -> None:
+        """Wait until each key that is new, or had a fault, was looked at, but not for long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_WITHIN):
+                await self._looked.wait()
+
+    async def silent(self) -> Sequence[str]:
+        """The keys that do not sign, and why, once the new ones and those with a fault were looked at."""
+        await self.ready()
+        return [f"{each.iss}: {each.text}" for each in self.troubles()]
+
+    def troubles(self) -> Iterator[Trouble]:
+        """Keys that do not sign now, and why."""
+        ring = self._live.now.keys
+        for iss, key in ring.elsewhere():
+            if (fault := key.placed.fault) is not None:
+                text = f"key {key.placed.name}: {fault.text}"
+                yield Trouble(kind=TroubleKind.SIGNER, iss=iss, subject=key.placed.name, text=text, since=fault.since)
+        for double in ring.doubles():
+            name = double.key.placed.name
+            yield Trouble(kind=TroubleKind.SIGNER, iss=double.iss, subject=name, text=f"key {name}: {double.text}")
+
+    async def run(self) -> None:
+        """Look whenever it is time, until cancelled."""
+        tasks: dict[PlacedKey, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                keys = self._keys()
+                for key in tasks.keys() - keys:
+                    tasks.pop(key).cancel()
+                for key in keys - tasks.keys():
+                    tasks[key] = group.create_task(self._watch(key))
+                await self._changed.wait()
+
+    def _keys(self) -> set[PlacedKey]:
+        return {key.placed for _, key in self._live.now.keys.elsewhere()}
+
+    def _wait_for(self, keys: set[PlacedKey]) -> None:
+        self._begin(key.kind for key in keys)
+        self._unseen = {key for key in keys if key.half is None or key.fault is not None}
+        if self._unseen:
+            self._looked.clear()
+        else:
+            self._looked.set()
+
+    async def _watch(self, key: PlacedKey) -> None:
+        """Look at one key until it is no longer wanted, and then close it."""
+        news = asyncio.Event()
+        key.news = news.set
+        log = SignerLog()
+        try:
+            while True:
+                if key.due(time.monotonic()) <= 0:
+                    known, fault = key.half, key.fault
+                    await key.look()
+                    if known is not key.half:
+                        _learn(self._live.now.keys)
+                    if key.fault is None and (known is None or fault is not None):
+                        self._signs(key, float("-inf") if known is None or fault is None else fault.since)
+                    self._seen(key)
+                log.tell(key, self._live.now.keys)
+                news.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(key.due(time.monotonic())):
+                        await news.wait()
+        finally:
+            await key.close()
+
+    def _signs(self, key: PlacedKey, since: float) -> None:
+        """Tell it, also at the start: a worker that has ended may have put deliveries off."""
+        for iss in {iss for iss, each in self._live.now.keys.elsewhere() if each.placed is key}:
+            self._can_sign(iss, since)
+
+    def _seen(self, key: PlacedKey) -> None:
+        self._unseen.discard(key)
+        if not self._unseen:
+            self._looked.set()
+
+
+def _learn(ring: KeyRing) -> None:
+    """Take in what is known by now, and log each key that turns out to be another entry's."""
+    before = ring.doubles()
+    ring.learn()
+    for double in ring.doubles():
+        if double not in before:
+            hint = "it does not sign; take one of the two entries out"
+            structlog.get_logger().warning(
+                "signer_failing", signer=double.key.placed.name, reason=double.text, hint=hint,
+                help="notifier explain NotifierSignerFailing",
+            )  # fmt: skip
+
+
+class SignerLog:
+    """What the log says of one key: each change once, however often the key is looked at."""
+
+    def __init__(self) -> None:
+        self._fault: SignerFault | None = None
+        self._newer = ""
+
+    def tell(self, key: PlacedKey, ring: KeyRing) -> None:
+        """Log what has changed since the last call."""
+        log, before, now = structlog.get_logger(), self._fault, key.fault
+        self._fault = now
+        if now is not None and (before is None or before.text != now.text):
+            hint = "deliveries that it signs for wait; others go on"
+            log.warning(
+                "signer_failing", signer=key.name, reason=now.text, hint=hint,
+                help="notifier explain NotifierSignerFailing",
+            )  # fmt: skip
+        elif now is None and before is not None:
+            log.info("signer_well", signer=key.name, after=round(time.time() - before.since, 1))
+        newer = "" if key.half is None else ring.unnamed(key.half)
+        if newer and newer != self._newer:
+            hint = "it signs nothing here: give it an entry of its own, with a not_before a day ahead"
+            log.info("signer_has_newer_key", signer=key.name, newer=newer, hint=hint)
+        self._newer = newer

@@ -1,0 +1,123 @@
+"""Watches whether each issuer publishes the keys that sign for it, and logs what has changed.
+
+While a key is not published, or too new for a client to know it, `unverifiable` says so, and that client's 400s are no
+rejections. `published` is the gauge `signing_key_published`.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+
+import structlog
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.model.client import Client, TlsFiles
+from notifier.model.presets import too_new
+from notifier.model.trouble import Trouble, TroubleKind
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.tokens.first_day import SeenKey
+from notifier.tokens.key_watch import Change, KeyMissing, KeyPublished, KeyWatch, SetUnread
+
+WITHIN = 10.0  # seconds that an issuer has to give its JWK Set
+HINT = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
+AWAKE_EVERY = 15.0  # seconds after which a key whose `not_before` has passed is seen
+
+
+class SigningKeys:
+    """Watches whether each issuer publishes the keys that sign for it. `run` watches until it is cancelled."""
+
+    def __init__(self, live: LiveConfiguration, published: Callable[[str], None] = lambda _iss: None) -> None:
+        """`published` is called with an issuer when a key that was missing in its set is there again."""
+        self._live = live
+        self._told_published = published
+        self._reader = DocumentReader()
+        self._watch = KeyWatch(self._with_jwks_uri, live, self._read, random.random)
+        self._wake = asyncio.Event()
+        self._since: dict[tuple[str, str], float] = {}  # by iss and kid; of the set, by iss alone
+
+    def unverifiable(self, client: Client) -> str | None:
+        """Say why the client cannot verify our tokens, if that is known. Called after a 400; looks again soon."""
+        iss, alg, now = client.iss, client.token.alg, time.monotonic()
+        if self._watch.doubt(iss, now):
+            self._wake.set()
+        if (missing := self._watch.missing(iss, alg)) is not None:
+            return f"{missing}: no client can verify it"
+        return too_new(client, self._watch.age(iss, alg, clock=time.time(), now=now))
+
+    def published(self) -> Iterator[tuple[str, str, bool]]:
+        """Return (iss, kid, published) for each key whose issuer's JWK Set was read."""
+        return self._watch.published()
+
+    def seen(self) -> Iterator[SeenKey]:
+        """Since when this worker sees each key in its issuer's JWK Set."""
+        ago = time.time() - time.monotonic()
+        for iss, kid, since, appeared in self._watch.seen():
+            yield SeenKey(iss=iss, kid=kid, since=ago + since, appeared=appeared)
+
+    def troubles(self) -> Iterator[Trouble]:
+        """What is wrong with the keys that issuers publish."""
+        for iss, kid, text in self._watch.faults():
+            since = self._since.get((iss, kid))
+            yield Trouble(
+                kind=TroubleKind.KEY_MISSING, iss=iss, subject=kid, text=f"key {kid}: {text}; {HINT}", since=since
+            )
+        for iss, why in self._watch.unread():
+            text = f"its JWK Set {why}: a key that is missing there goes unnoticed"
+            yield Trouble(kind=TroubleKind.JWKS_UNREAD, iss=iss, text=text, since=self._since.get((iss, "")))
+
+    def look(self) -> None:
+        """Look now at what is new: issuers or keys may have changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look whenever it is time, until cancelled."""
+        try:
+            while True:
+                for change in await self._watch.look(time.monotonic()):
+                    self._note(change)
+                    _tell(change)
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(AWAKE_EVERY, self._watch.wait(time.monotonic()))):
+                        await self._wake.wait()
+        finally:
+            await self._reader.close()
+
+    def _note(self, change: Change) -> None:
+        match change:
+            case KeyMissing():
+                self._since.setdefault((change.iss, change.kid), time.time())
+            case KeyPublished():
+                self._since.pop((change.iss, change.kid), None)
+                self._told_published(change.iss)
+            case SetUnread():
+                self._since[change.iss, ""] = time.time()
+
+    def _with_jwks_uri(self) -> Iterable[str]:
+        return [iss for iss, issuer in self._live.now.settings.issuers.items() if issuer.jwks_uri is not None]
+
+    async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
+        settings = self._live.now.settings
+        issuer = settings.issuers.get(iss)
+        if issuer is None or issuer.jwks_uri is None:  # a reload in its thread may take it away at any moment
+            return UnreadDocument(text="is no longer configured")
+        return await self._reader.read(
+            issuer.jwks_uri,
+            egress=issuer_egress(settings.template().route.egress),
+            tls=TlsFiles() if issuer.tls is None else issuer.tls.files(),
+            within=WITHIN,
+        )
+
+
+def _tell(change: Change) -> None:
+    log = structlog.get_logger()
+    match change:
+        case KeyMissing():
+            log.warning("signing_key_missing", iss=change.iss, kid=change.kid, reason=change.text, hint=HINT)
+        case KeyPublished():
+            log.info("signing_key_published", iss=change.iss, kid=change.kid)
+        case SetUnread():
+            log.warning("jwks_unread", iss=change.iss, reason=change.text)

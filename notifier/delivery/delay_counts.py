@@ -1,0 +1,51 @@
+"""Counts the deliveries that wait in delay queues for each client, as far as this worker put them off.
+
+Whoever gets one when it is due says nothing here. So each counts until it may be due, and no longer. A worker that ends
+takes its counts with it: `notifier waiting list` goes and looks.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from notifier.delivery.known_client import Key
+from notifier.delivery.verdict import Defer, Place, RetryAt
+from notifier.model.backoff import EARLY, Rounding, deferral_wait
+
+
+class DelayCounts:
+    """`clock` gives epoch seconds. Memory is bounded by the different seconds, not by the deliveries."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._dues: dict[Key, Counter[int]] = {}
+
+    def put_off(self, key: Key, verdict: RetryAt | Defer) -> None:
+        """Count one that is durable in a delay queue."""
+        now = self._clock()
+        wait = verdict.due - now
+        if isinstance(verdict, Defer) and verdict.place is Place.DELAYED:
+            wait = deferral_wait(wait, verdict.rounding)
+        else:
+            wait = _least(wait, verdict.rounding)
+        self._dues.setdefault(key, Counter())[math.ceil(now + wait)] += 1
+
+    def forget(self, key: Key) -> None:
+        """Count none for this client: somebody has taken them out of the delay queues."""
+        self._dues.pop(key, None)
+
+    def __iter__(self) -> Iterator[tuple[str, str, int, float]]:
+        """Yield (iss, client_id, count, when the next is due) of each client that has any."""
+        now = self._clock()
+        for key, dues in [*self._dues.items()]:
+            for due in [due for due in dues if due <= now]:
+                del dues[due]
+            if dues:
+                yield (*key, dues.total(), float(min(dues)))
+            else:
+                del self._dues[key]
+
+
+def _least(wait: float, rounding: Rounding) -> float:
+    """The seconds after which it may be there: RabbitMQ rounds."""
+    return wait * EARLY if rounding == "down" else wait

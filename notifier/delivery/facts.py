@@ -1,0 +1,166 @@
+"""The facts that the pipeline tells its observers. Metrics, logs, replies and the feed are made of nothing else."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from notifier.delivery.plan import Skipped, Unheard
+from notifier.model.delivery import Delivery
+from notifier.model.frozen import frozen
+from notifier.model.outcome import Cause, DeadReason, Outcome
+from notifier.model.reply import ReplyTo
+
+
+@frozen
+class EventTaken:
+    """A worker is done with an event message: all its deliveries are settled, or it was split or malformed.
+
+    `arrived` (epoch seconds) is when the worker took it, if it had deliveries.
+    """
+
+    result: Literal["accepted", "duplicate", "split", "malformed", "ignored"]
+    event_id: str
+    iss: str
+    publisher: str | None
+    deliveries: int
+    dated: bool
+    reply_to: ReplyTo | None = None
+    trace: str | None = None
+    arrived: float | None = None
+    source: str | None = None
+
+
+@frozen
+class Attempted:
+    """An attempt was made. `delivery` is as before it; `next_due` (epoch seconds) is set if another follows."""
+
+    delivery: Delivery
+    number: int
+    jti: str
+    alg: str
+    outcome: Outcome
+    seconds: float
+    at: float
+    next_due: float | None
+
+
+@frozen
+class RetryScheduled:
+    """A retry is durable. `delivery` is as after the attempt."""
+
+    delivery: Delivery
+    due: float
+
+
+@frozen
+class Deferred:
+    """A deferral is durable. `text` says why in words, if it is a fault of ours.
+
+    One of a whole event has its `publisher`, and `again` if it was put off before. `DeferralWatch` sets `first` and
+    `hint`, the nearest known name; `hint_for_publisher` if its publisher may hear of that.
+    """
+
+    iss: str
+    client_id: str
+    event_id: str
+    cause: Cause
+    due: float
+    text: str = ""
+    delivery: Delivery | None = None
+    reply_to: ReplyTo | None = None
+    publisher: str | None = None
+    again: bool = False
+    first: bool = False
+    hint: str = ""
+    hint_for_publisher: bool = False
+
+
+@frozen
+class LogoutDelivered:
+    """A client took the token. `propagation` is in seconds from `ended_at`, None if that is unknown.
+
+    `delivery` is as before the attempt.
+    """
+
+    delivery: Delivery
+    propagation: float | None
+
+
+@frozen
+class Buried:
+    """A dead letter is durable. `client_id` is empty if it concerns a whole event; `delivery` is set if it is one."""
+
+    iss: str
+    client_id: str
+    event_id: str
+    reason: DeadReason
+    text: str
+    delivery: Delivery | None = None
+    reply_to: ReplyTo | None = None
+
+
+@frozen
+class Unexpected:
+    """A fault of our own code concerns one delivery. It is deferred, and the others are served."""
+
+    iss: str
+    client_id: str
+    event_id: str
+    error: Exception
+
+
+@frozen
+class ClientFailing:
+    """A client went down: it rests until `next_try` (epoch seconds), and what comes for it is parked."""
+
+    iss: str
+    client_id: str
+    next_try: float
+
+
+@frozen
+class ClientRecovered:
+    """A client that was down for `outage` seconds answered."""
+
+    iss: str
+    client_id: str
+    outage: float
+
+
+@frozen
+class ClientServed:
+    """The last delivery that waited for a client that was down left its bucket, `seconds` after the recovery."""
+
+    iss: str
+    client_id: str
+    seconds: float
+
+
+@frozen
+class UpstreamLookedUp:
+    """A worker asked which sessions here ended with one at an upstream. `text` says why nobody can tell.
+
+    `away`: it will be asked again. `given_up`: it was asked for as long as a delivery lives, and is a dead letter.
+    """
+
+    upstream: str
+    result: Literal["found", "no_session", "away", "given_up"]
+    text: str = ""
+
+
+Fact = (
+    EventTaken
+    | Attempted
+    | RetryScheduled
+    | Deferred
+    | LogoutDelivered
+    | Skipped
+    | Unheard
+    | Buried
+    | Unexpected
+    | ClientFailing
+    | ClientRecovered
+    | ClientServed
+    | UpstreamLookedUp
+)
+Observer = Callable[[Fact], None]
+"""Must return at once and never raise."""

@@ -1,0 +1,308 @@
+"""Opens a message when it goes next: reads it, and says what is to be done. Nothing here waits; the worker acts.
+
+A message becomes `Expand`: deliveries made one by one as there is room. Or it becomes `Move`: messages to be made
+durable elsewhere before this one is acked (the parts of an event, a delay that goes on, a dead letter, an event of an
+unknown issuer). The wrong entries of an event become one dead letter at the first reading, from the message as it came.
+What is written of the event from then on has only its good entries.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from typing import TypeAlias, assert_never
+
+from notifier.delivery import plan
+from notifier.delivery.facts import Deferred, EventTaken
+from notifier.delivery.last_chance import limited, taken, worn_out
+from notifier.delivery.plan import Skipped, Unheard
+from notifier.delivery.settlement import Send, buried
+from notifier.delivery.verdict import grace_left, our_fault_wait
+from notifier.features.sources.sourced_intake import Several, SourcedIntake, as_came
+from notifier.features.upstreams.upstream_intake import UpstreamIntake
+from notifier.model.backoff import SOON, deferral_wait
+from notifier.model.delivery import Delivery
+from notifier.model.documents import dead_letter, documents
+from notifier.model.documents.dead_letter import DeadLetter
+from notifier.model.documents.event_document import understand
+from notifier.model.documents.sourced import upstream_of
+from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.model.frozen import frozen, replace
+from notifier.model.message import SUSPECT, Kind, Lane, Message, NewerKind, Outgoing
+from notifier.model.moment import Clock
+from notifier.model.outcome import Cause, DeadReason
+from notifier.model.printable import excerpt
+from notifier.model.registry import CurrentRegistry, Registry
+from notifier.model.reply import ReplyTo
+from notifier.model.session_ended import SessionEnded
+
+# Seconds that a message of a later release rests, again and again, until a worker that knows it takes it. Short at
+# first, since during an upgrade the next worker may be of that release. The longest is what a rollback costs: 400
+# passes a second for 100,000 messages. It never becomes a dead letter: nothing is wrong with it.
+NEWER_WAITS = tuple(2**power for power in range(2, 9))
+# Seconds that the messages written in place of a suspect rest first. Taken at once, one could kill the process before
+# the suspect's ack is with the broker. The suspect would be rewritten in the next life, with more poison at each death.
+REST = SOON
+_UNROUTED = (
+    "written past all exchanges into the queue of source {source}, so no permission of the broker speaks for who wrote "
+    "it; publish to an exchange that the source binds"
+)
+PASSES = "passes"  # the header that counts how often it has rested; we cannot change its body
+
+
+@frozen
+class Move:
+    """Make each of these durable, then ack the message. Observers are told `fact` at the end.
+
+    With `look_up` they are known only once that has been awaited. It never raises.
+    """
+
+    sends: Iterable[Send] = ()
+    fact: EventTaken | None = None
+    look_up: Callable[[], Awaitable[Iterable[Send]]] | None = None
+
+
+Step: TypeAlias = Delivery | Skipped | Unheard | Send
+
+
+@frozen
+class Expand:
+    """Make each delivery in order, as there is room. `event` is None for a message of a single delivery.
+
+    `source` is the name of the source that the message came from.
+    """
+
+    steps: Iterator[Step]
+    event: SessionEnded | None
+    source: str | None = None
+
+
+class Intake:
+    """Opens messages. `max_event` is in bytes; `new_id` makes ids for events without one."""
+
+    def __init__(
+        self,
+        registry: CurrentRegistry,
+        *,
+        clock: Clock,
+        new_id: Callable[[], str],
+        max_event: int,
+        upstreams: UpstreamIntake | None = None,
+    ) -> None:
+        self._registry = registry
+        self._upstreams = upstreams
+        self._clock = clock
+        self._new_id = new_id
+        self._max_event = max_event
+        self._sources = SourcedIntake(new_id=new_id, max_event=max_event)
+
+    def open(self, message: Message) -> Expand | Move:
+        """Return what the message asks for. Never raises: an unreadable message becomes a dead letter."""
+        only: str | None = None
+        try:
+            message, only = self._as_came(message)
+            return self._open(message, only)
+        except MalformedEvent as malformed:
+            return self._malformed(message, malformed.mistakes, malformed.data, only)
+        except UnknownVersion as newer:
+            return self._newer_version(message, newer)
+        except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker goes on
+            return self._broken(message, error, only)
+
+    def step(self, message: Message, steps: Iterator[Step]) -> Step | Move | None:
+        """Return the next of its steps, None after the last. Never raises."""
+        try:
+            return next(steps, None)
+        except Exception as error:  # noqa: BLE001  as above; a generator that raised gives nothing more
+            came, only = self._as_came(message)
+            return self._broken(came, error, only)
+
+    def _as_came(self, message: Message) -> tuple[Message, str | None]:
+        if message.source is None and message.kind is not Kind.SOURCED:
+            return message, None
+        return as_came(message, self._registry())
+
+    def _broken(self, message: Message, error: Exception, only: str | None = None) -> Move:
+        return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),), None, only)
+
+    def _open(self, message: Message, only: str | None) -> Expand | Move:
+        now = self._clock()
+        if message.unrouted:
+            raise MalformedEvent((Mistake("", _UNROUTED.format(source=message.source)),))
+        if message.worn_out and (last := worn_out(message, only, now)) is not None:
+            return Move(sends=(last[0],), fact=last[1])
+        match message.kind:
+            case None if message.source is not None:
+                return self._sourced(message, only, now)
+            case None:
+                found = understand(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
+                letter = None
+                if found.wrong is not None:
+                    letter = dead_letter.bury_entries(message, found.event, found.wrong, now)
+                return self._event(message, documents.EventDocument(event=found.event), letter, now)
+            case Kind.EVENT:
+                return self._event(message, documents.load_event(message.body), None, now)
+            case Kind.DELIVERY:
+                return Expand(steps=iter((documents.load_delivery(message.body),)), event=None)
+            case Kind.SOURCED:
+                raise AssertionError("it was made one of its source")
+            case Kind.DEAD_LETTER | Kind.UNREADABLE:
+                raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
+            case NewerKind():
+                raise UnknownVersion(f"a message of type {excerpt(message.kind)}, which this release does not know")
+            case _:
+                assert_never(message.kind)
+
+    def _sourced(self, message: Message, only: str | None, now: float) -> Expand | Move:
+        rest = now + REST if message.suspect else None
+        if self._upstreams is not None and (upstream := upstream_of(message.source)) is not None:
+            return Move(look_up=partial(self._upstreams.sends, upstream, message, rest))
+        found = self._sources.open(message, only, self._registry(), now, rest)
+        if isinstance(found, Several):
+            return Move(sends=found.sends, fact=found.fact)
+        work = self._event(message, documents.EventDocument(event=found.event), found.letter, now)
+        if isinstance(work, Expand):
+            return replace(work, source=message.source)
+        return work if work.fact is None else replace(work, fact=replace(work.fact, source=message.source))
+
+    def _event(
+        self, message: Message, document: documents.EventDocument, letter: DeadLetter | None, now: float
+    ) -> Expand | Move:
+        """Open an event. `letter` has its wrong entries, and is made durable before anything else."""
+        if message.lane is Lane.BULK:
+            document = replace(document, bulk=True)
+        event, registry = document.event, self._registry()
+        if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
+            event = _counted(event, event.reply_to, registry, more=0 if letter is None else 1)
+            document = replace(document, event=event)
+        first = () if letter is None else (buried(letter, event.reply_to),)
+        work = self._good(message, document, registry, now)
+        if isinstance(work, Expand):
+            return replace(work, steps=chain(first, work.steps))
+        return replace(work, sends=chain(first, work.sends))
+
+    def _good(
+        self, message: Message, document: documents.EventDocument, registry: Registry, now: float
+    ) -> Expand | Move:
+        event = document.event
+        issuer = registry.issuers.get(event.iss)
+        if issuer is None:
+            return self._unknown_issuer(document, registry, now)
+        if registry.aliases:
+            event = plan.by_client_id(event, registry)
+            document = replace(document, event=event)
+        if (objection := plan.may_speak(event, issuer)) is not None:
+            return self._given_up(event, objection.reason, objection.text, now)
+        fact = taken(event, "split")
+        if plan.needs_split(event):
+            return Move(sends=self._parts(document, registry, due=now + REST if message.suspect else None), fact=fact)
+        if message.suspect and len(event.clients) > 1:
+            return Move(sends=_singly(event, registry, due=now + REST), fact=fact)
+        if message.delivery_count >= SUSPECT and not event.id_given:
+            return Move(sends=(_written_down(document),))
+        vain = plan.unheard(event, registry)
+        told = () if vain is None else (replace(vain, source=message.source),)
+        return Expand(steps=chain(told, plan.deliveries(event, registry)), event=event)
+
+    def _parts(self, document: documents.EventDocument, registry: Registry, *, due: float | None) -> Iterator[Send]:
+        """Write the parts as messages with ids of their own: with one id they would be confirmed one by one."""
+        lane = Lane.BULK if document.bulk else Lane.EVENTS
+        for part in plan.split(replace(document.event, id_given=True), registry):
+            body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
+            yield Send(queue=lane, due=due, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
+
+    def _unknown_issuer(self, document: documents.EventDocument, registry: Registry, now: float) -> Move:
+        event = document.event
+        since = now if document.unknown_since is None else document.unknown_since
+        left = grace_left(document.unknown_since, document.deferrals, registry.grace, now)
+        if left <= 0:
+            text = f"{event.iss} is not one of `issuers`; add it, then replay"
+            return self._given_up(event, DeadReason.UNKNOWN_ISSUER, text, now)
+        wait = min(left, our_fault_wait(document.deferrals))
+        later = replace(
+            document,
+            event=replace(event, id_given=True),
+            unknown_since=since,
+            deferrals=document.deferrals + 1,
+        )
+        fact = Deferred(
+            iss=event.iss, client_id="", event_id=event.id, cause=Cause.UNKNOWN, due=now + wait,
+            text="not one of `issuers` (yet)", reply_to=event.reply_to, publisher=event.publisher,
+            again=document.deferrals > 0,
+        )  # fmt: skip
+        return Move(sends=_put_off(later, now + deferral_wait(wait), fact))
+
+    def _given_up(self, event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
+        letter = dead_letter.bury_event(event, reason, text, now)
+        return Move(sends=(buried(letter, event.reply_to),), fact=taken(event, "accepted"))
+
+    def _malformed(
+        self,
+        message: Message,
+        mistakes: tuple[Mistake, ...],
+        data: Mapping[str, object] | None = None,
+        only: str | None = None,
+    ) -> Move:
+        letter = limited(dead_letter.bury_raw(message, mistakes, self._clock(), data), only)
+        taken = EventTaken(
+            result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
+            dated=message.timestamp is not None, source=message.source,
+        )  # fmt: skip
+        return Move(sends=(buried(letter, message.reply_to),), fact=taken)
+
+    def _newer_version(self, message: Message, newer: Exception) -> Move:
+        """Put off what a worker of a later release wrote: during an upgrade there is one that can read it."""
+        assert message.kind is not None
+        passes = _passes(message)
+        wait = NEWER_WAITS[min(passes, len(NEWER_WAITS) - 1)]
+        fact = Deferred(
+            iss="", client_id="", event_id=message.message_id or "", cause=Cause.UNKNOWN,
+            due=self._clock() + wait, text=str(newer), again=passes > 0,
+        )  # fmt: skip
+        # Headers are never copied: a copied `x-death` makes the broker drop it.
+        same = Outgoing(
+            kind=message.kind, body=message.body, message_id=message.message_id or "",
+            headers={PASSES: str(passes + 1)},
+        )  # fmt: skip
+        return Move(sends=(Send(due=fact.due, rounding="up", message=same, fact=fact),))
+
+
+def _put_off(later: documents.EventDocument, look_again: float, fact: Deferred) -> Iterator[Send]:
+    """Write the event in a round of the loop of its own: reading 20,000 names has taken a whole one."""
+    body = documents.dump_event(later, due=fact.due)
+    message = Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id)
+    yield Send(due=look_again, rounding="up", message=message, fact=fact)
+
+
+def _counted(event: SessionEnded, reply_to: ReplyTo, registry: Registry, *, more: int) -> SessionEnded:
+    """Note how many fates will be told, so that whoever waits for them knows the last one."""
+    return replace(event, reply_to=replace(reply_to, of=plan.fates_of(event, registry) + more))
+
+
+def _singly(event: SessionEnded, registry: Registry, *, due: float) -> Iterator[Send]:
+    """Write the event as single deliveries: only the one that kills a process reaches the delivery limit."""
+    for step in plan.deliveries(replace(event, id_given=True), registry):
+        if isinstance(step, Delivery):
+            body = documents.dump_delivery(step)
+            yield Send(due=due, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
+
+
+def _written_down(document: documents.EventDocument) -> Send:
+    """Write the event with the id that it was given here.
+
+    A made-up id is new at every reading, so an event without an id is new whenever it comes again. If connections are
+    shorter than a client's answer, the client would be told again on each one, and the ack would come too late each
+    time, up to the delivery limit. With an id the second copy joins the first.
+    """
+    lane = Lane.BULK if document.bulk else Lane.EVENTS
+    return Send(queue=lane, message=event_message(replace(document.event, id_given=True), bulk=document.bulk))
+
+
+def _passes(message: Message) -> int:
+    counted = str(message.headers.get(PASSES, ""))
+    return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
+
+
+def event_message(event: SessionEnded, *, bulk: bool = False) -> Outgoing:
+    """Return the event as a message of notifier's own, with its publisher and its id."""
+    body = documents.dump_event(documents.EventDocument(event=event, bulk=bulk))
+    return Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)

@@ -1,0 +1,221 @@
+"""Keeps the books of a worker: the messages it holds, their deliveries without a fate, and the ack of each message.
+
+The ledger is the only writer of what is held and counted. A message is acked when it has no delivery left to begin and
+each one that was begun has its durable fate. A copy of a delivery is entered too, and may share the fate of the other.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from notifier.delivery.copies import Copies
+from notifier.delivery.facts import EventTaken, Observer
+from notifier.delivery.intake import Expand, Intake, Move, Step
+from notifier.model.delivery import Delivery
+from notifier.model.message import Lane, Message, Unsettled
+from notifier.model.moment import Clock
+from notifier.queues.queue_port import Acknowledger
+
+LARGE = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hundred clients have 3,000
+
+
+@dataclass(slots=True, eq=False)
+class HeldMessage:
+    """A message that was taken and is not acked yet.
+
+    `open` counts its deliveries without a fate, `given` what it has asked for so far, `joined` the deliveries that
+    share the fate of a copy.
+    """
+
+    message: Message
+    arrived: float
+    work: Expand | Move | None = None
+    ahead: Step | Move | None = None
+    open: int = 0
+    given: int = 0
+    total: int = 0
+    joined: int = 0
+    closed: bool = False
+
+    @property
+    def lane(self) -> Lane:
+        """The lane it was taken from."""
+        return self.message.lane
+
+    @property
+    def started(self) -> bool:
+        """True if any of its deliveries was begun."""
+        return self.total > 0
+
+    @property
+    def large(self) -> bool:
+        """True if reading it takes so long that it is read alone."""
+        return len(self.message.body) > LARGE
+
+    @property
+    def at_hand(self) -> bool:
+        """True if it is not read yet, or if the messages that take its place are still being made."""
+        return self.work is None or (isinstance(self.work, Move) and not self.closed)
+
+    @property
+    def of_event(self) -> bool:
+        """True for an event, False for a delivery in a message of its own."""
+        return isinstance(self.work, Expand) and self.work.event is not None
+
+    def look(self, intake: Intake) -> None:
+        """Open it, if that is not done yet. Then `ahead` holds what it asks for first; None if it asks for nothing."""
+        if self.work is None:
+            self.work = intake.open(self.message)
+            self.ahead = self.work if isinstance(self.work, Move) else intake.step(self.message, self.work.steps)
+
+    def give(self, intake: Intake) -> Step | Move:
+        """Return the next thing to do. Afterwards `ahead` is None if that was the last."""
+        step = self.ahead
+        assert step is not None
+        self.given += 1
+        self.ahead = intake.step(self.message, self.work.steps) if isinstance(self.work, Expand) else None
+        return step
+
+    @property
+    def done(self) -> bool:
+        """True if everything it asked for has a durable fate."""
+        return self.work is not None and self.ahead is None and self.open == 0
+
+    def end(self) -> EventTaken | None:
+        """Return what observers are told at its end: of an event its result, of a single delivery nothing."""
+        if not isinstance(self.work, Expand):
+            return None if self.work is None else self.work.fact
+        event = self.work.event
+        if event is None:
+            return None
+        again = self.total > 0 and self.joined == self.total
+        result: Literal["duplicate", "accepted"] = "duplicate" if again else "accepted"
+        return EventTaken(
+            result=result,
+            event_id=event.id,
+            iss=event.iss,
+            publisher=event.publisher,
+            deliveries=self.total,
+            dated=event.ended_at is not None,
+            reply_to=event.reply_to,
+            trace=event.trace,
+            arrived=self.arrived,
+            source=self.work.source,
+        )
+
+
+class Ledger:
+    """Notes what is held and what has no fate yet, and acks a message when all that it asked for has one.
+
+    `without_fate` counts the deliveries in memory, by lane.
+    """
+
+    def __init__(self, acknowledger: Acknowledger, observe: Observer, *, clock: Clock, steady: Clock) -> None:
+        self._acknowledger = acknowledger
+        self._observe = observe
+        self._clock = clock
+        self._steady = steady
+        self._held: dict[Lane, dict[HeldMessage, float]] = {lane: {} for lane in Lane}  # in order of arrival
+        self._last_taken: dict[str, float | None] = dict.fromkeys(map(str, Lane))  # by queue
+        self._copies: Copies[tuple[HeldMessage, Delivery]] = Copies()
+        self.without_fate = dict.fromkeys(Lane, 0)
+
+    # ── messages ──
+
+    def take(self, message: Message) -> HeldMessage:
+        """Hold a message that came."""
+        held = HeldMessage(message=message, arrived=self._clock())
+        published = held.arrived if message.timestamp is None else message.timestamp
+        self._last_taken[message.queue] = self._held[held.lane][held] = published
+        return held
+
+    def held(self, lane: Lane) -> int:
+        """Return how many messages of the lane are held."""
+        return len(self._held[lane])
+
+    def let_go(self, held: HeldMessage) -> None:
+        """Hold the message no longer, without an ack: the queue will give it out again."""
+        self._held[held.lane].pop(held, None)
+
+    def lose(self, lane: Lane, source: str | None = None) -> None:
+        """Hold no message of the source's queue, or of the lane's own, any longer: all of them will come again."""
+        kept = {held: published for held, published in self._held[lane].items() if held.message.source != source}
+        self._held[lane] = kept
+
+    def origins(self) -> Collection[tuple[Lane, str | None]]:
+        """Return the queues whose messages are held, each by its lane and its source."""
+        return {(held.lane, held.message.source) for of_lane in self._held.values() for held in of_lane}
+
+    def close(self, held: HeldMessage) -> None:
+        """Ack the message if all that it asked for has its fate."""
+        if held.done and not held.closed:
+            held.closed = True
+            self._acknowledger.ack(held.message)
+            self.let_go(held)
+            if (fact := held.end()) is not None:
+                self._observe(fact)
+
+    def unsettled(self) -> dict[str, Unsettled]:
+        """Return how many messages of each queue are held, and how old they are."""
+        held: dict[str, list[float]] = {queue: [] for queue in self._last_taken}
+        for of_lane in self._held.values():
+            for each, published in of_lane.items():
+                held[each.message.queue].append(published)
+        return {
+            queue: Unsettled(
+                messages=len(published), oldest=next(iter(published), None), last_taken=self._last_taken[queue]
+            )
+            for queue, published in held.items()
+        }
+
+    # ── deliveries ──
+
+    def open(self, held: HeldMessage) -> None:
+        """Something of this message is begun."""
+        held.open += 1
+        held.total += 1
+        self.without_fate[held.lane] += 1
+
+    def open_delivery(self, held: HeldMessage, delivery: Delivery) -> Delivery | None:
+        """Note a delivery that is to be begun. Returns the delivery to make; None if it is a copy."""
+        self.open(held)
+        return self._begin(held, delivery)
+
+    def _begin(self, held: HeldMessage, delivery: Delivery) -> Delivery | None:
+        if not delivery.id_given:
+            return delivery
+        match self._copies.begin(delivery.id, delivery.stage, (held, delivery), self._steady(), of_event=held.of_event):
+            case "first":
+                return delivery
+            case "waits":
+                return None
+            case "done":
+                self._join(held)
+                return None
+
+    def _join(self, held: HeldMessage) -> None:
+        held.joined += 1
+        self.settle(held)
+
+    def settle(self, held: HeldMessage) -> None:
+        """Something of this message has its durable fate."""
+        held.open -= 1
+        self.without_fate[held.lane] -= 1
+        self.close(held)
+
+    def settle_delivery(
+        self, held: HeldMessage, begun: Delivery, *, stands_until: float | None
+    ) -> list[tuple[HeldMessage, Delivery]]:
+        """The delivery, as it was begun, has its durable fate. Returns the copies that are to be made now.
+
+        `stands_until`: see `Copies.end`.
+        """
+        copies = self._copies.end(begun.id, stands_until=stands_until) if begun.id_given else ()
+        self.settle(held)
+        made = []
+        for (holder, copy), done in copies:
+            if done:
+                self._join(holder)
+            elif (again := self._begin(holder, copy)) is not None:
+                made.append((holder, again))
+        return made

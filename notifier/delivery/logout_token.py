@@ -1,0 +1,88 @@
+"""Makes the claims of a logout token for one attempt, from a delivery and the client's token profile.
+
+Pure: time and `jti` are arguments, and each attempt needs new ones (R2). A Signer signs the claims. Only this module
+decides which of `sub` and `sid` a client gets. It does so at each attempt, so that a corrected profile also applies
+to deliveries that wait.
+"""
+
+import math
+from typing import Literal, assert_never
+
+from notifier.model.client import RESERVED_CLAIMS, Client, SubjectMode
+from notifier.model.delivery import Delivery
+from notifier.model.frozen import frozen
+from notifier.model.outcome import DeadReason
+
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+MAX_LIFETIME = 120  # seconds: `exp` is at most two minutes ahead (B29)
+
+Claims = dict[str, object]
+NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
+"""Why no token can be made: the client requires what the event does not give. The delivery is a dead letter at once."""
+
+
+@frozen
+class Subject:
+    """Whom a token is about. At least one of the two is set (B12). Without `sid`, all sessions of `sub` end (B13)."""
+
+    sub: str | None
+    sid: str | None
+
+
+def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
+    """Choose which of `sub` and `sid` this client gets (B7, B12, R8).
+
+    A pairwise client gets only the `sub` of its own entry. The event's `sub` would link its user to those of other
+    clients. A client that requires `sid` gets it in every mode.
+    """
+    mode, sid = client.token.subject, delivery.sid
+    sub = delivery.sub if delivery.entry_sub or not client.pairwise else None
+    sid_required = client.backchannel_logout_session_required or mode is SubjectMode.SID
+    if sid is None and sid_required:
+        return DeadReason.NO_SID
+    match mode:
+        case SubjectMode.SID:
+            return Subject(sub=None, sid=sid)
+        case SubjectMode.SID_FIRST if sid is not None:
+            return Subject(sub=None, sid=sid)
+        case SubjectMode.SUB:
+            return DeadReason.NO_SUB if sub is None else Subject(sub=sub, sid=sid if sid_required else None)
+        case SubjectMode.BOTH | SubjectMode.SID_FIRST:
+            return DeadReason.NO_SUB if sub is None and sid is None else Subject(sub=sub, sid=sid)
+        case _:
+            assert_never(mode)
+
+
+def carries_sid(delivery: Delivery, client: Client) -> bool:
+    """True if the token names one session. A token that does not goes stale: later it may end a newer session."""
+    subject = subject_of(delivery, client)
+    return isinstance(subject, Subject) and subject.sid is not None
+
+
+def claims_for(delivery: Delivery, client: Client, *, now: float, jti: str) -> Claims | NoSubject:
+    """Return the claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why there can be none.
+
+    `now` is in seconds since the epoch. `jti` must be new. The client's own `claims` never replace the specification's,
+    and `nonce` is always left out (B14), whatever the profile says.
+    """
+    subject = subject_of(delivery, client)
+    if not isinstance(subject, Subject):
+        return subject
+    profile = client.token
+    claims: Claims = {name: value for name, value in profile.claims.items() if name not in RESERVED_CLAIMS}
+    if profile.reason_claim is not None and profile.reason_claim not in RESERVED_CLAIMS and delivery.reason is not None:
+        claims[profile.reason_claim] = delivery.reason
+    issued_at = math.floor(now)  # rounded down: never in the future (R10)
+    claims |= {
+        "iss": client.iss,
+        "aud": client.client_id if profile.audience is None else [client.client_id, *profile.audience],
+        "iat": issued_at,
+        "exp": issued_at + min(MAX_LIFETIME, math.ceil(profile.lifetime)),
+        "jti": jti,
+        "events": {LOGOUT_EVENT: {}},
+    }
+    if subject.sub is not None:
+        claims["sub"] = subject.sub
+    if subject.sid is not None:
+        claims["sid"] = subject.sid
+    return claims

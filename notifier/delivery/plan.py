@@ -1,0 +1,272 @@
+"""Plans an event: a delivery for each client, and the clients that are skipped. Splits a large event into smaller ones.
+
+Everything is lazy, so that an event of 5,000 clients takes no more memory at once than its message.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Literal, TypeAlias, get_args
+
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery, Inline, delivery_id
+from notifier.model.frozen import frozen, replace
+from notifier.model.outcome import DeadReason
+from notifier.model.registry import Issuer, Registry
+from notifier.model.reply import ReplyTo
+from notifier.model.session_ended import ClientEntry, SessionEnded
+
+PART = 100  # clients; an event with more is split, so that no message takes long
+
+Overriding: TypeAlias = Literal[
+    "backchannel_logout_uri", "backchannel_logout_session_required", "id_token_signed_response_alg"
+]
+"""A member of an event's entry that overrides what is registered, if it counts."""
+OVERRIDING: Sequence[Overriding] = get_args(Overriding)
+NAMED = 5  # clients of whom an `Unheard` says which members
+
+Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
+
+
+@frozen
+class Skipped:
+    """A client that is not told: neither its registration nor the event has an address to tell it at."""
+
+    iss: str
+    client_id: str
+    event_id: str
+    reply_to: ReplyTo | None = None
+
+
+@frozen
+class Unheard:
+    """What an event says of registered clients, and does not count (`registry.inline`): they are told as registered.
+
+    `members`: which, of the first few clients by `client_id`; `clients`: how many these are in all. What is registered
+    just so is not among them. `denied`: it would count from nobody.
+    """
+
+    iss: str
+    event_id: str
+    publisher: str | None
+    clients: int
+    members: Mapping[str, Sequence[Overriding]]
+    denied: bool
+    source: str | None = None
+
+
+@frozen
+class Objection:
+    """Why nobody is told of an event."""
+
+    reason: DeadReason
+    text: str
+
+
+def may_speak(event: SessionEnded, issuer: Issuer) -> Objection | None:
+    """Check that the event is meant for us and that its publisher may publish for the issuer. None if so.
+
+    `claimed_publisher` does not count: anybody can write it.
+    """
+    if issuer.publishers is not None and event.publisher not in issuer.publishers:
+        who = "an unnamed publisher" if event.publisher is None else f"publisher {event.publisher!a}"
+        return Objection(
+            reason=DeadReason.PUBLISHER_NOT_ALLOWED,
+            text=f"{who} may not speak for this issuer; issuers.<iss>.publishers lists who may",
+        )
+    if issuer.event_types is not None and event.type is not None and event.type not in issuer.event_types:
+        return Objection(
+            reason=DeadReason.MALFORMED_EVENT,
+            text=f"CloudEvents type {event.type[:100]!a} is not among issuers.<iss>.event_types",
+        )
+    return None
+
+
+def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | Skipped]:
+    """Yield a delivery for each client, once, in the event's order. Wrong entries of a document are left to the caller.
+
+    An unknown client gets its delivery too: the registry may know it by the time of the attempt.
+    """
+    registered, heard = registry.clients_of(event.iss), _is_heard(event, registry)
+    for each in _members(event, registry):
+        entry = ClientEntry(client_id=each) if isinstance(each, str) else each
+        client = registered.get(entry.client_id)
+        if _is_skipped(client, entry, heard=heard):
+            yield Skipped(iss=event.iss, client_id=entry.client_id, event_id=event.id, reply_to=event.reply_to)
+        else:
+            yield _delivery(event, entry, heard=heard)
+
+
+def unheard(event: SessionEnded, registry: Registry) -> Unheard | None:
+    """Return what the event says of registered clients in vain. Of the others their deferrals and dead letters tell."""
+    if event.clients == "*" or _is_heard(event, registry):
+        return None
+    registered = registry.clients_of(event.iss)
+    found: dict[str, list[Overriding]] = {}
+    for entry in event.clients:
+        if isinstance(entry, ClientEntry) and (client := registered.get(entry.client_id)) is not None:
+            members = [name for name in OVERRIDING if getattr(entry, name) not in (None, _registered(client, name))]
+            if members:
+                found[entry.client_id] = members
+    if not found:
+        return None
+    return Unheard(
+        iss=event.iss, event_id=event.id, publisher=event.publisher, clients=len(found),
+        members=dict(islice(found.items(), NAMED)), denied=registry.inline == "deny",
+    )  # fmt: skip
+
+
+def _registered(client: Client, name: Overriding) -> object:
+    return client.token.alg if name == "id_token_signed_response_alg" else getattr(client, name)
+
+
+def fates_of(event: SessionEnded, registry: Registry) -> int:
+    """The number of fates to report: one for each delivery and each skipped client."""
+    registered, heard = registry.clients_of(event.iss), _is_heard(event, registry)
+    if event.clients == "*":
+        return sum(client.told_at is not None for client in registered.values())
+    names = {entry for entry in event.clients if isinstance(entry, str)}
+    fates: set[tuple[str, str] | Identity] = set()
+    for entry in event.clients:
+        if isinstance(entry, ClientEntry):
+            client = registered.get(entry.client_id)
+            fate = _fate(event, entry, client, heard=heard)
+            alone = ClientEntry(client_id=entry.client_id)
+            if entry.client_id not in names or fate != _fate(event, alone, client, heard=heard):
+                fates.add(fate)
+    return len(names) + len(fates)  # 20,000 names get no more than this, which would hold the loop
+
+
+def _fate(event: SessionEnded, entry: ClientEntry, client: Client | None, *, heard: bool) -> tuple[str, str] | Identity:
+    """What distinguishes one fate from another."""
+    skipped = _is_skipped(client, entry, heard=heard)
+    return (entry.client_id, "skipped") if skipped else _identity(event, entry, heard=heard)
+
+
+def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
+    """The event with each client by its `client_id`, where it names one by an alias that the registry knows."""
+    aliases = registry.aliases.get(event.iss)
+    if not aliases or event.clients == "*":
+        return event
+    registered = registry.clients_of(event.iss)
+    clients: list[str | ClientEntry] = []
+    for entry in event.clients:
+        name = entry if isinstance(entry, str) else entry.client_id
+        meant = None if name in registered else aliases.get(name)
+        if meant is None:
+            clients.append(entry)
+        else:
+            clients.append(meant if isinstance(entry, str) else replace(entry, client_id=meant))
+    return replace(event, clients=tuple(clients))
+
+
+def needs_split(event: SessionEnded) -> bool:
+    """True if the event must be published again in parts: it has more than 100 clients, or `"*"`."""
+    return event.clients == "*" or len(event.clients) > PART
+
+
+def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
+    """Yield the event in parts of at most 100 named clients. Each client is in one part only.
+
+    The registry as it is now replaces `"*"`. If it knows no client, there is no part.
+    """
+    part: list[str | ClientEntry] = []
+    for entry in _members(event, registry):
+        part.append(entry)
+        if len(part) == PART:
+            yield replace(event, clients=tuple(part))
+            part = []
+    if part:
+        yield replace(event, clients=tuple(part))
+
+
+def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEntry]:
+    """The event's entries, without those that would make the same delivery twice."""
+    if event.clients == "*":
+        for client in registry.clients_of(event.iss).values():
+            if client.told_at is not None:
+                yield client.client_id
+        return
+    if len(event.clients) == 1:
+        yield event.clients[0]
+        return
+    seen: set[Identity] = set()
+    heard = _is_heard(event, registry)
+    for entry in event.clients:
+        identity = (
+            (entry, event.sub, event.sid, None) if isinstance(entry, str) else _identity(event, entry, heard=heard)
+        )
+        if identity not in seen:
+            seen.add(identity)
+            yield entry
+
+
+def _is_heard(event: SessionEnded, registry: Registry) -> bool:
+    """Whether what the event says of its clients counts."""
+    return registry.hears(event.iss, event.publisher, vouched=event.vouched)
+
+
+def _is_skipped(client: Client | None, entry: ClientEntry, *, heard: bool) -> bool:
+    if client is None:
+        return entry.no_address
+    if client.told_at is not None:
+        return False
+    return entry.backchannel_logout_uri is None or not heard
+
+
+def _identity(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Identity:
+    """What distinguishes the delivery of this entry from the others of the event, and its id from theirs.
+
+    Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them, and
+    to tell a client twice does no harm. What does not count distinguishes nothing.
+    """
+    sub = event.sub if entry.sub is None else entry.sub
+    sid = event.sid if entry.sid is None else entry.sid
+    return (entry.client_id, sub, sid, _inline(entry) if heard else None)
+
+
+def _inline(entry: ClientEntry) -> Inline | None:
+    if (
+        entry.backchannel_logout_uri is None
+        and entry.backchannel_logout_session_required is None
+        and entry.id_token_signed_response_alg is None
+    ):
+        return None
+    return Inline(
+        backchannel_logout_uri=entry.backchannel_logout_uri,
+        backchannel_logout_session_required=entry.backchannel_logout_session_required,
+        id_token_signed_response_alg=entry.id_token_signed_response_alg,
+    )
+
+
+def _delivery(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Delivery:
+    client_id, sub, sid, counts = _identity(event, entry, heard=heard)
+    identity = delivery_id(
+        iss=event.iss,
+        spoken_by=(event.publisher, event.source),
+        event_id=event.id,
+        client_id=client_id,
+        sub=sub,
+        sid=sid,
+        inline=counts,
+    )
+    return Delivery(
+        id=identity,
+        event_id=event.id,
+        id_given=event.id_given,
+        iss=event.iss,
+        client_id=client_id,
+        sub=sub,
+        sid=sid,
+        entry_sub=entry.sub is not None,
+        inline=counts,
+        ignored=None if heard else _inline(entry),
+        no_address=entry.no_address,
+        ended_at=event.ended_at,
+        not_after=event.not_after,
+        reason=event.reason,
+        source=event.source,
+        publisher=event.publisher,
+        claimed_publisher=event.claimed_publisher,
+        trace=event.trace,
+        reply_to=event.reply_to,
+    )

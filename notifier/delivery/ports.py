@@ -1,0 +1,88 @@
+"""Declares what the pipeline needs from outside: queue, signer, channel, transport and registry.
+
+Each is a protocol of a few methods. Other rooms have these methods; `notifier/service` connects them.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from notifier.delivery.known_client import News
+from notifier.delivery.verdict import Dead
+from notifier.model.client import Algorithm, Client, Encryption
+from notifier.model.delivery import Delivery
+from notifier.model.errors import OurFault
+from notifier.model.frozen import frozen
+from notifier.model.outcome import Answer, Break, Outcome, Wire
+from notifier.model.request import Request
+
+
+class Peers(Protocol):
+    """The workers that share the queue."""
+
+    def count(self) -> int:
+        """Return how many there are, this one included. They share the clients' limits."""
+
+    def tell(self, news: News) -> None:
+        """Tell the others, at best effort: what cannot go soon is dropped. Never raises, never waits."""
+
+
+class Signer(Protocol):
+    """Signs logout tokens: a key file, an HSM or a key service.
+
+    It bounds its own time. An attempt's deadline is the client's and does not interrupt it.
+    """
+
+    async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+        """Return the compact JWS with its `kid`, signed by the issuer's key that is due now.
+
+        Raises OurFault(cause=signing).
+        """
+
+
+class Encrypter(Protocol):
+    """Makes a signed token one that its client alone can read. It bounds its own time, like a signer."""
+
+    async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
+        """Return the token as a compact JWE, to a key of the client's. Raises OurFault(cause=encryption)."""
+
+    def doubted(self, encryption: Encryption) -> str | None:
+        """Say why a 400 may be the fault of the key that was used; None if it hardly is. Called after a 400."""
+
+
+@frozen
+class Push:
+    """What one attempt sends to a client: the body of a POST, or a GET if there is none. No log may show `secret`.
+
+    `uri` is the address if it is another one for each push. `jti` is empty if no token is sent.
+    """
+
+    jti: str
+    body: bytes | None
+    secret: str
+    uri: str = ""
+
+
+class Channel(Protocol):
+    """A way to tell a client of a delivery: what it is sent, and what its answer means."""
+
+    def uri(self, client: Client) -> str:
+        """Return the address to which the client is sent something."""
+
+    def names_session(self, delivery: Delivery, client: Client) -> bool:
+        """Return True if the client is told which session ended; False if all sessions of the user end there."""
+
+    async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
+        """Make what is sent, new for each request, or say why there can be nothing. Raises OurFault."""
+
+    def read(self, answer: Answer | Break, client: Client) -> Outcome:
+        """Say what the client's answer means."""
+
+    def our_fault(self, outcome: Outcome, client: Client) -> OurFault | None:
+        """Return the fault of ours that explains a refusal or failure; None if it lies with the client."""
+
+
+class Transport(Protocol):
+    """Sends requests to clients."""
+
+    async def post(self, request: Request) -> Wire:
+        """Send it and say what happened. Raises OurFault(cause=tls_files or origin), never for a client's fault."""

@@ -1,0 +1,181 @@
+"""Passes through buckets: takes out what can go now, and puts the rest back.
+
+A pass is for one or several clients that share the bucket. It fetches as many at a time as these clients bear, and sees
+each message once that was there when it was last wished for: one that is parked again stands at the bucket's end. It
+ends early if none of its clients has any use of it. There is one pass at a time for each bucket, and what they take in
+vain is bounded. A bucket that cannot be read is tried less and less often, and keeps its pass.
+
+A worker goes through every bucket once when it begins, for the one before may have died in the middle of a pass. After
+a loss, and when another worker is gone, it goes again through those that it has lately fetched from: what was not acked
+is there again.
+"""
+
+import asyncio
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from notifier.delivery.bucket_counts import BucketCounts
+from notifier.delivery.gate import Gate
+from notifier.delivery.known_client import Key
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import Message
+from notifier.model.moment import Clock
+from notifier.queues.queue_port import Parking
+
+AT_ONCE = 4  # deliveries on their way out of buckets; 1 while a fresh one waits for the loop
+IN_VAIN = 400.0  # fetched a second for clients that are down: a thirtieth of a core …
+AT_THE_START = 2000.0  # … and while a worker goes through every bucket: 100,000 take a minute
+AWAY, LONGEST_AWAY = 0.5, 32.0  # seconds to wait after the first failure to fetch, and after many
+RECENT = 120.0  # seconds in which what was fetched has its fate
+MOST_CLIENTS = 1000  # that a pass is for; beyond that it is for all, since other workers may name any number
+FIRST = 1.0  # seconds, on average, from the start to the first passes
+COUNT_EVERY = 60.0  # seconds between two looks at all buckets, for what operators are told
+
+
+@dataclass(slots=True)
+class BucketPass:
+    """Goes through a bucket for these clients, or for `all`.
+
+    `left`: messages to be seen, None if not counted yet. `again`: more may have been parked since a fetch began, and so
+    since the count. `failed`: fetches that failed in a row.
+    """
+
+    clients: set[Key] = field(default_factory=set)
+    all: bool = False
+    left: int | None = None
+    again: bool = False
+    fetching: bool = False
+    failed: int = 0
+    away_until: float = -math.inf
+
+
+class Pulls:
+    """Makes the passes that the gate wishes. `take` begins a fetched delivery, and returns False if it parks it again.
+
+    `spawn` runs a task of the worker's.
+    """
+
+    def __init__(
+        self,
+        parking: Parking,
+        gate: Gate,
+        take: Callable[[Message], bool],
+        spawn: Callable[[Coroutine[object, object, None]], None],
+        counts: BucketCounts,
+        clock: Clock,
+    ) -> None:
+        self._parking = parking
+        self._gate = gate
+        self._take = take
+        self._spawn = spawn
+        self._counts = counts
+        self._clock = clock
+        self._passes: OrderedDict[str, BucketPass] = OrderedDict()
+        self._fetching = 0
+        self._rests_until = -math.inf
+        self._workers = 0
+        self._fetched_at: dict[str, float] = {}  # by bucket: when something was last fetched from it
+
+    def begin(self, *, fresh_waits: bool) -> None:
+        """Begin the fetches that there is room for."""
+        if (workers := self._gate.workers) < self._workers:
+            self.lost()  # what the one that is gone had fetched: the others have found the bucket empty meanwhile
+        self._workers = workers
+        for key in self._gate.wishes:
+            one = self._passes.setdefault(self._parking.bucket(key), BucketPass())
+            one.left, one.again = None, True
+            if len(one.clients) < MOST_CLIENTS:
+                one.clients.add(key)
+                self._gate.pulls(key, pulling=True)
+            elif key not in one.clients:
+                one.all = True
+        self._gate.wishes.clear()
+        most = 1 if fresh_waits else AT_ONCE
+        for _ in range(min(len(self._passes), AT_ONCE)):
+            if self._fetching >= most or self._clock() < self._rests_until or self._gate.crowded:
+                return
+            bucket, one = next(iter(self._passes.items()))
+            self._passes.move_to_end(bucket)
+            if (
+                not one.fetching
+                and self._clock() >= one.away_until
+                and (want := min(self._wanted(bucket, one), most - self._fetching)) > 0
+            ):
+                want = 1 if one.failed else want  # it may take its share of those on their way for long
+                one.fetching, one.again = True, False
+                self._fetching += want
+                self._spawn(self._fetch(bucket, one, want))
+
+    def _wanted(self, bucket: str, one: BucketPass) -> int:
+        """Return how many the pass may fetch now. It loses the clients that have no use of it."""
+        if one.all:
+            return AT_ONCE
+        want = 0
+        for key in tuple(one.clients):
+            if (bears := self._gate.wanted(key)) is None:
+                one.clients.discard(key)
+                self._gate.pulls(key, pulling=False)
+            else:
+                want += bears
+        if not one.clients:
+            del self._passes[bucket]
+        return want
+
+    async def _fetch(self, bucket: str, one: BucketPass, most: int) -> None:
+        try:
+            left = one.left
+            if left is None:
+                left = (await self._parking.parked([bucket])).get(bucket, 0)
+            found = await self._parking.fetch(bucket, most)  # also if it seems to be empty: the fetch is the proof
+            one.failed = 0
+            left = left - len(found) if len(found) == most else 0
+            one.left = None if one.again else left
+            if found:
+                self._fetched_at[bucket] = self._clock()
+            in_vain = sum(not self._take(message) for message in found)
+            if in_vain:
+                self._rests_until = max(self._clock(), self._rests_until) + in_vain / (
+                    AT_THE_START if one.all else IN_VAIN
+                )
+            self._gate.fetched(one.clients)
+        except QueueUnavailable:  # others go on meanwhile: perhaps it is this bucket alone
+            if not one.failed:
+                self.lost()
+            one.away_until = self._clock() + min(LONGEST_AWAY, AWAY * 2**one.failed)
+            one.failed, one.left = one.failed + 1, None
+        finally:
+            one.fetching = False
+            self._fetching -= most
+        if one.left is not None and one.left <= 0 and self._passes.get(bucket) is one:
+            del self._passes[bucket]
+            for key in one.clients:
+                self._gate.pulls(key, pulling=False, empty=True)
+
+    def lost(self) -> None:
+        """Go again through the buckets that were lately fetched from: what is not acked may be there again."""
+        self._go_through(self._lately())
+
+    def _lately(self) -> Iterable[str]:
+        since = self._clock() - RECENT
+        self._fetched_at = {bucket: at for bucket, at in self._fetched_at.items() if at > since}
+        return self._fetched_at
+
+    def _go_through(self, buckets: Iterable[str]) -> None:
+        for bucket in buckets:
+            one = self._passes.setdefault(bucket, BucketPass())
+            one.all, one.left, one.again = True, None, True
+
+    async def run(self) -> None:
+        """Go through all buckets once; count them now and then, and find what was forgotten. Until cancelled."""
+        await asyncio.sleep(FIRST * random.uniform(0.5, 1.5))  # noqa: S311  spreads the workers; no secret
+        self._go_through(self._parking.left_behind())
+        while True:
+            with suppress(QueueUnavailable):
+                self._counts.seen(set(await self._parking.parked()))
+            self._gate.look_after_overdue()
+            self._lately()
+            await asyncio.sleep(COUNT_EVERY)

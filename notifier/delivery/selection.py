@@ -1,0 +1,195 @@
+"""Chooses the held message whose next delivery begins: by lane, suspects in small groups, large messages one by one.
+
+Lanes: fresh events go before retries, and retries before bulk. A lane that is passed over nine times goes next, so
+that bulk and retries move on however many fresh events there are.
+
+Suspects: a message given back three times or more may be what kills the process, and every message in hand is given
+back once more when the process dies. So suspects wait for a moment, until those that come together are all there. Then
+they go on in small groups drawn by chance; the next group goes when the one before has found its fate. At each death
+about half of a killer's neighbours have gone before it: of a thousand, one lives through twenty deaths, and the
+delivery limit is a hundred. In a fixed order, or all at once, all of them would be there to the end. A group is waited
+for as long as a client may take; otherwise the next group would go while an attempt that hangs is under way. Messages
+that are no suspects go past them.
+
+What the process has survived does not count. Each loss of a lane's channel gives back all that came by it. If that
+counted, a broker whose connections flap would make all messages suspects, and in small groups they would not be done
+before the next loss. A process that died knows of nothing that it survived.
+
+Large messages: each waits in a line of its own, and few of them are at hand. What is read of one takes up to thirty
+times its bytes in memory, and reading it holds the loop for milliseconds. One is opened at every third round of the
+loop, so that requests are answered in between. Small messages go past them.
+"""
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from notifier.delivery.gate import Gate
+from notifier.delivery.intake import Intake
+from notifier.delivery.ledger import HeldMessage
+from notifier.model.message import SOURCE, Lane
+from notifier.model.moment import Clock
+
+GATHER = 0.5  # seconds that suspects wait for one another: the broker sends what it gave back within a tenth of that
+PAUSE = 0.1  # seconds between two groups: an ack that is still with us when the process dies was never given
+SHARE_OF_SUSPECTS = 8  # an eighth of those that wait is tried together: a thousand take fifty groups, not a thousand
+LONGEST_GROUP = 30.0  # seconds: a group that takes longer waits for the broker, not for a client
+AT_HAND = 4  # large messages: enough that the broker's confirms are not waited for one by one
+OPENED_EVERY = 3  # rounds of the loop: an answer to a request takes as many
+PASSED_OVER = 9  # times a lane is passed over before it goes next: it gets every tenth delivery
+# Deliveries that a message gives before the next message goes: whoever signs out after an event of 5,000 clients, which
+# comes as 50 messages of 100, waits for 500 of them at most. More would be unfair to a person; fewer would begin more
+# messages at a time than a drain can finish.
+IN_A_ROW = 10
+# What is begun, or put off, in one round of the loop: eight fresh deliveries, or two others. Thousands that come due at
+# once take a little longer for it; a fresh logout beside them waits a fraction of a millisecond in each round.
+ROUND = 8
+EFFORT = {Lane.EVENTS: 1, Lane.RETRIES: 4, Lane.BULK: 4}
+
+
+class LaneOrder:
+    """Says which lane goes next: fresh events before retries before bulk, and none of them starved."""
+
+    def __init__(self) -> None:
+        self._passed_over = dict.fromkeys(Lane, 0)
+
+    def next(self, waiting: Collection[Lane], has_room: Callable[[Lane], bool]) -> Lane | None:
+        """Return the lane that goes next, of those with something waiting; None if there is room for none."""
+        if len(waiting) == 1:  # almost always
+            (alone,) = waiting
+            self._passed_over[alone] = 0
+            return alone if has_room(alone) else None
+        able = [lane for lane in Lane if lane in waiting and has_room(lane)]
+        if not able:
+            return None
+        chosen = next((lane for lane in able if self._passed_over[lane] >= PASSED_OVER), able[0])
+        for lane in able:
+            self._passed_over[lane] += 1
+        self._passed_over[chosen] = 0
+        return chosen
+
+
+class Selection:
+    """Lines up the held messages and chooses the one whose next delivery begins. `steady` gives seconds."""
+
+    def __init__(self, gate: Gate, intake: Intake, *, steady: Clock) -> None:
+        self._gate = gate
+        self._intake = intake
+        self._steady = steady
+        self._order = LaneOrder()
+        self._lines: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
+        self._survived: Counter[str] = Counter()  # losses of a queue's channel in this process
+        self._suspects: list[HeldMessage] = []
+        self._tried: list[HeldMessage] = []  # the group of suspects that is under way
+        self._large: deque[HeldMessage] = deque()
+        self._at_hand: list[HeldMessage] = []  # large ones; at most one of them is not read yet
+        self._rounds_since = OPENED_EVERY  # since the last large one was opened
+        self._next_group = 0.0  # not before this moment
+        self._group_overdue = 0.0  # from this moment on, even if some of `_tried` have no fate yet
+
+    def put(self, held: HeldMessage) -> None:
+        """Line up a message that came."""
+        if held.message.delivery_count and (survived := self._survived[held.message.queue]):
+            held.message = replace(held.message, survived=survived)
+        if held.message.suspect:
+            if not self._suspects and not self._tried:
+                self._next_group = self._steady() + GATHER
+            self._suspects.append(held)
+        else:
+            self._line_up(held)
+
+    def _line_up(self, held: HeldMessage) -> None:
+        (self._large if held.large else self._lines[held.lane]).append(held)
+
+    def begin_round(self) -> bool:
+        """Begin a round of the loop: open another large message if one may be. Returns True if more are to come."""
+        if not self._large:
+            return False
+        self._at_hand = [held for held in self._at_hand if held.at_hand]
+        if len(self._at_hand) == AT_HAND or any(held.work is None for held in self._at_hand):
+            return False
+        self._rounds_since += 1
+        if self._rounds_since >= OPENED_EVERY:
+            self._rounds_since = 0
+            held = self._large.popleft()
+            self._at_hand.append(held)
+            self._lines[held.lane].append(held)
+        return bool(self._large)
+
+    def lose(self, lane: Lane, source: str | None = None) -> None:
+        """Forget the messages of the source's queue, or of the lane's own: they will come again."""
+
+        def stays(held: HeldMessage) -> bool:
+            return held.lane is not lane or held.message.source != source
+
+        self._survived[lane.value if source is None else SOURCE + source] += 1
+        self._lines[lane] = deque(filter(stays, self._lines[lane]))
+        self._suspects = list(filter(stays, self._suspects))
+        self._tried = list(filter(stays, self._tried))
+        self._large = deque(filter(stays, self._large))
+        self._at_hand = list(filter(stays, self._at_hand))
+
+    def give_back(self) -> list[HeldMessage]:
+        """Forget and return what waits in line and was not begun.
+
+        An event of which some clients were told stays and is finished: so nobody is told twice.
+        """
+        self._suspects.clear()
+        self._large.clear()
+        unopened = [held for line in self._lines.values() for held in line if not held.started]
+        for held in unopened:
+            self._lines[held.lane].remove(held)
+        return unopened
+
+    @property
+    def waiting(self) -> bool:
+        """True if a message in line has something left to begin."""
+        return any(self._lines.values())
+
+    def next(self) -> HeldMessage | None:
+        """Return the message that goes next, opened; None if there is no room or nothing to do.
+
+        After it has given something, `gave` must be called.
+        """
+        if self._suspects:
+            self._try_some()
+        lanes = [lane for lane, line in self._lines.items() if line]
+        if lanes and (lane := self._order.next(lanes, self._gate.has_room)) is not None:
+            held = self._lines[lane][0]
+            held.look(self._intake)
+            return held
+        return None
+
+    def gave(self, held: HeldMessage) -> int:
+        """The first message of its line gave something. Returns the effort, of ROUND in all."""
+        line = self._lines[held.lane]
+        if held.ahead is None:
+            line.popleft()
+        elif held.given % IN_A_ROW == 0:
+            line.rotate(-1)
+        return ROUND if held.large and held.given <= 1 else EFFORT[held.lane]
+
+    def cramped(self) -> bool:
+        """True if another message would go now if there were more memory."""
+        lane = next((lane for lane, line in self._lines.items() if line), None)
+        return lane is not None and self._gate.lacks_memory(lane)
+
+    def lined_up(self, lane: Lane) -> int:
+        """Return how many messages of the lane have something left to begin."""
+        return len(self._lines[lane])
+
+    def _try_some(self) -> None:
+        """Let the next group of suspects go, if it is time."""
+        now = self._steady()
+        while self._tried and self._tried[-1].closed:
+            self._tried.pop()
+            self._next_group = now + PAUSE
+        if now < self._next_group or (self._tried and now < self._group_overdue):
+            return
+        random.shuffle(self._suspects)
+        group = max(1, len(self._suspects) // SHARE_OF_SUSPECTS)
+        self._tried, self._suspects = self._suspects[:group], self._suspects[group:]
+        for held in self._tried:
+            self._line_up(held)
+        self._group_overdue = now + LONGEST_GROUP

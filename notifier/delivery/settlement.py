@@ -1,0 +1,146 @@
+"""Settles deliveries: makes each verdict durable as a retry, a deferral or a dead letter that the queue confirms.
+
+Observers hear nothing, and no message is acked, before the queue has confirmed. While the queue is away a delivery
+waits here, in memory; the worker's window bounds how many can. A deferral waits only until it is due: then the delivery
+can be attempted without the queue.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from itertools import islice
+
+from notifier.delivery import facts
+from notifier.delivery.plan import Skipped
+from notifier.delivery.verdict import Dead, Defer, Done, Place, RetryAt, Skip, Verdict
+from notifier.model.backoff import Rounding, deferral_wait
+from notifier.model.delivery import Delivery
+from notifier.model.documents import dead_letter, documents
+from notifier.model.documents.dead_letter import DeadLetter
+from notifier.model.errors import QueueUnavailable
+from notifier.model.frozen import frozen, replace
+from notifier.model.message import DEAD, Kind, Lane, Outgoing
+from notifier.model.moment import Clock
+from notifier.model.reply import ReplyTo
+from notifier.queues.queue_port import Parking, Publisher
+
+AGAIN = 1.0  # seconds, at the least, until one that was put off is due: a thousand of them must not hold the loop
+BATCH = 16  # messages that are made and confirmed together; more would hold the loop while they are made
+
+
+@frozen
+class Send:
+    """A message to be made durable, and the fact to tell then. With `due` it waits, and comes back as a retry.
+
+    With `bucket` it waits there until it is fetched, and until `due` at the latest.
+    """
+
+    message: Outgoing
+    queue: str = Lane.RETRIES
+    bucket: str | None = None
+    due: float | None = None
+    rounding: Rounding = "down"
+    fact: facts.Fact | None = None
+
+
+class Settlement:
+    """Acts on verdicts."""
+
+    def __init__(self, publisher: Publisher, parking: Parking, *, clock: Clock, observe: facts.Observer) -> None:
+        self._publisher = publisher
+        self._parking = parking
+        self._clock = clock
+        self._observe = observe
+
+    async def settle(self, delivery: Delivery, verdict: Verdict) -> bool:
+        """Return True once the fate is durable; False if a deferral is due before the queue has taken it."""
+        now = self._clock()
+        match verdict:
+            case Done():
+                ended = delivery.ended_at
+                propagation = None if ended is None else max(0.0, now - ended)
+                self._observe(facts.LogoutDelivered(delivery=delivery, propagation=propagation))
+            case Skip():
+                self._observe(
+                    Skipped(
+                        iss=delivery.iss,
+                        client_id=delivery.client_id,
+                        event_id=delivery.event_id,
+                        reply_to=delivery.reply_to,
+                    )
+                )
+            case RetryAt():
+                await self.send(self._later(delivery, verdict, due=verdict.due, rounding=verdict.rounding))
+                self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
+            case Defer():
+                due, rounding = verdict.due, verdict.rounding
+                if verdict.place is Place.DELAYED:
+                    due, rounding = now + deferral_wait(due - now, rounding), "up"
+                later = self._later(delivery, verdict, due=due, rounding=rounding)
+                if not await self.send(later, within=max(AGAIN, verdict.due - now)):
+                    return False
+                self._observe(_deferred(delivery, verdict))
+            case Dead():
+                letter = dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now)
+                await self.send_all((buried(letter, delivery.reply_to, delivery),))
+        return True
+
+    async def send_all(self, sends: Iterable[Send]) -> None:
+        """Return once each is durable. Messages are made as they are sent: a large event is never whole in memory."""
+        rest = iter(sends)
+        while batch := list(islice(rest, BATCH)):
+            await asyncio.gather(*(self.send(send) for send in batch))
+            for fact in (send.fact for send in batch if send.fact is not None):
+                self._observe(fact)
+
+    async def send(self, send: Send, *, within: float | None = None) -> bool:
+        """Return True once the message is durable; False if the queue stays away for `within` seconds."""
+        deadline = None if within is None else asyncio.get_running_loop().time() + within
+        while True:
+            try:
+                if send.bucket is not None and send.due is not None:
+                    await self._parking.park(send.bucket, send.message, until=send.due)
+                elif send.due is None:
+                    await self._publisher.publish(send.queue, send.message)
+                else:
+                    await self._publisher.publish_later(send.message, due=send.due, rounding=send.rounding)
+            except QueueUnavailable:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._publisher.available()
+                except TimeoutError:
+                    return False
+            else:
+                return True
+
+    def _later(self, delivery: Delivery, verdict: RetryAt | Defer, *, due: float, rounding: Rounding) -> Send:
+        """The message that brings the delivery back."""
+        # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
+        parked = verdict.place is Place.PARKED
+        known = replace(delivery, id_given=True, parked=parked) if parked or not delivery.id_given else delivery
+        body = documents.dump_delivery(known, due=verdict.due)
+        message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
+        if parked:
+            return Send(message=message, bucket=self._parking.bucket(delivery.key), due=verdict.until)
+        return Send(message=message, due=due, rounding=rounding)
+
+
+def buried(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
+    """The message that makes a dead letter durable."""
+    fact = facts.Buried(
+        iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
+        delivery=delivery or letter.delivery, reply_to=reply_to,
+    )  # fmt: skip
+    return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
+
+
+def _deferred(delivery: Delivery, verdict: Defer) -> facts.Deferred:
+    return facts.Deferred(
+        iss=delivery.iss,
+        client_id=delivery.client_id,
+        event_id=delivery.event_id,
+        cause=verdict.cause,
+        due=verdict.due,
+        text=verdict.text,
+        delivery=delivery,
+        reply_to=delivery.reply_to,
+    )

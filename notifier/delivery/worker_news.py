@@ -1,0 +1,130 @@
+"""What workers tell one another of clients, as documents that travel over the side channel, at best effort.
+
+Nothing depends on it: a worker that hears nothing finds out by its own attempts. So it is bounded and never waited for.
+A worker tells at most fifty documents of 4 KiB a second, about a thousand clients. Of each client the newest counts.
+It hears no more than all workers can tell: beyond that somebody else writes to the exchange.
+
+The spans in it are as long as they are when it is told: what waited here has grown or shrunk by then.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.delivery.known_client import News
+from notifier.model.moment import Clock
+
+MOST = 2000  # clients of which news waits; then the one that has waited longest gives way
+FRESH = 2.0  # seconds after which it is not told any more
+LARGEST = 4 * 1024  # bytes of a document
+DOCUMENTS = 50  # heard a second, for each worker
+LONGEST = 3600.0  # seconds of a rest; a longer one is told as this
+SLOWEST = 16.0  # seconds between two attempts, likewise: no worker finds a slower pace
+EVER = 1e9  # seconds for which a client may have failed
+
+_Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
+
+
+class _OfClient(TypedDict):
+    iss: str
+    client_id: str
+    up: bool
+    failing: Annotated[float, Field(ge=0, le=EVER, allow_inf_nan=False)]
+    rest: _Seconds
+    cap: Annotated[int, Field(ge=1, le=1_000_000)]
+    spacing: Annotated[float, Field(ge=0, le=SLOWEST, allow_inf_nan=False)]
+    parked: bool
+
+
+class _Document(TypedDict):
+    v: Literal[1]
+    news: list[_OfClient]
+
+
+_ONE, _DOCUMENT = TypeAdapter(_OfClient), TypeAdapter(_Document)
+_AROUND = b'{"v":1,"news":[%s]}'
+
+
+class OtherWorkers:
+    """The workers that share the queue with this one. `heard` gets what they tell; `steady` is a steady clock."""
+
+    def __init__(self, count: Callable[[], int], heard: Callable[[News], None], *, steady: Clock) -> None:
+        self.count = count
+        self._heard = heard
+        self._steady = steady
+        self._waiting: dict[tuple[str, str], tuple[float, News]] = {}
+        self._told = asyncio.Event()
+        self._second, self._documents = -math.inf, 0  # when the present second began, and what was heard in it
+
+    def tell(self, news: News) -> None:
+        """Tell the others, at best effort. Never raises, never waits."""
+        self._waiting.pop(news.key, None)
+        if len(self._waiting) >= MOST:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[news.key] = (self._steady(), news)
+        self._told.set()
+
+    async def following(self) -> bytes:
+        """Return the next document for the others, once there is news."""
+        while (document := self.take()) is None:
+            self._told.clear()
+            await self._told.wait()
+        return document
+
+    def take(self) -> bytes | None:
+        """Return the next document, None if there is no news."""
+        now, size, told = self._steady(), len(_AROUND), list[bytes]()
+        while self._waiting:
+            key = next(iter(self._waiting))
+            at, news = self._waiting[key]
+            one = _dump(news, now - at) if now - at <= FRESH else b""
+            if told and size + len(one) > LARGEST:
+                break
+            del self._waiting[key]
+            if one and size + len(one) <= LARGEST:
+                size += len(one) + 1
+                told.append(one)
+        return _AROUND % b",".join(told) if told else None
+
+    def hear(self, document: bytes) -> None:
+        """Pass on what another worker tells. What this release cannot read has no effect, nor has a flood."""
+        if (now := self._steady()) >= self._second + 1:
+            self._second, self._documents = now, 0
+        self._documents += 1
+        if self._documents > DOCUMENTS * max(1, self.count()):
+            return
+        with suppress(ValidationError):
+            for told in _DOCUMENT.validate_json(document if len(document) <= LARGEST else b"")["news"]:
+                self._heard(_load(told))
+
+
+def _dump(news: News, waited: float) -> bytes:
+    return _ONE.dump_json(
+        {
+            "iss": news.key[0],
+            "client_id": news.key[1],
+            "up": news.up,
+            "failing": min(EVER, news.failing if news.up else news.failing + waited),
+            "rest": min(LONGEST, max(0.0, news.rest - waited)),
+            "cap": news.cap,
+            "spacing": min(SLOWEST, news.spacing),
+            "parked": news.parked,
+        }
+    )
+
+
+def _load(told: _OfClient) -> News:
+    return News(
+        key=(told["iss"], told["client_id"]),
+        up=told["up"],
+        failing=told["failing"],
+        rest=told["rest"],
+        cap=told["cap"],
+        spacing=told["spacing"],
+        parked=told["parked"],
+    )

@@ -1,0 +1,1 @@
+"""Pages for browsers: front-channel logout, check-session, sign-outs."""

@@ -1,0 +1,73 @@
+"""Counts front-channel pages and what browsers reported of clients: no proof of anything, and so metrics alone.
+
+A client's series begin at zero with the first page that asks it, so that `increase()` sees its first report too.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily
+
+from notifier.features.browsers.front_channel_report import BrowserReach, PageEnd
+from notifier.model.printable import printable
+from notifier.telemetry.client_series import SHARED, Label
+from notifier.telemetry.families import labelled
+
+_SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
+
+
+class FrontChannelCounts:
+    """The numbers. `label` says under which name a client counts now."""
+
+    def __init__(self, label: Callable[[str, str], Label]) -> None:
+        self._label = label
+        self._pages = dict.fromkeys((_SHOWN, _REFUSED), 0)
+        self._reports = dict.fromkeys((*map(str, PageEnd), _REPEATED, _REFUSED), 0)
+        self._clients: dict[Label, dict[BrowserReach, int]] = {}
+
+    def page_shown(self, iss: str, client_ids: Iterable[str]) -> None:
+        """Count a page that asks these clients."""
+        self._pages[_SHOWN] += 1
+        for client_id in client_ids:
+            self._of(iss, client_id)
+
+    def page_refused(self) -> None:
+        """Count a page that could not be shown."""
+        self._pages[_REFUSED] += 1
+
+    def reported(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
+        """Count the first report of a context."""
+        self._reports[end] += 1
+        for client_id, reach in reached:
+            self._of(iss, client_id)[reach] += 1
+
+    def report_repeated(self) -> None:
+        """Count another report of a context."""
+        self._reports[_REPEATED] += 1
+
+    def report_refused(self) -> None:
+        """Count what is no report of ours."""
+        self._reports[_REFUSED] += 1
+
+    def families(self) -> Iterator[Metric]:
+        """The families. Clients that have no label of their own any more are forgotten."""
+        self._clients = {
+            label: counts
+            for label, counts in self._clients.items()
+            if label[1] in SHARED or self._label(*label) == label
+        }
+        text = "Front-channel pages, by whether they were shown."
+        yield labelled(CounterMetricFamily, "front_channel_pages_total", text, ("result",), self._pages)
+        text = "Reports of front-channel pages, by how the page ended."
+        yield labelled(CounterMetricFamily, "front_channel_reports_total", text, ("result",), self._reports)
+        text = "Clients that browsers asked, by what the browser could tell."
+        family = CounterMetricFamily(
+            "notifier_front_channel_clients_total", text, labels=("iss", "client_id", "result")
+        )
+        for (iss, client_id), counts in self._clients.items():
+            for reach, count in counts.items():
+                family.add_metric((iss, printable(client_id), reach), count)
+        yield family
+
+    def _of(self, iss: str, client_id: str) -> dict[BrowserReach, int]:
+        return self._clients.setdefault(self._label(iss, client_id), dict.fromkeys(BrowserReach, 0))

@@ -1,0 +1,110 @@
+"""The front-channel page: a document that asks each client by the user's browser, and the headers that guard it.
+
+The script and the style are files beside this one. They never vary, so the policy names them by their hashes. What
+varies is in a block of JSON, which no policy concerns, and in attributes.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib import resources
+from urllib.parse import urlsplit
+
+from notifier.model.front_channel import AskedClient, PagePlan
+from notifier.model.frozen import frozen
+
+_SANDBOX = "allow-scripts allow-same-origin allow-forms"
+"""What a client's frame may do: keep its origin, so that it has its cookies; never lead the user away, or download."""
+_STATUS = '<main id="status" role="status"><p>Signing you out of your applications…</p></main>\n'
+
+
+@frozen
+class PageRules:
+    """How the pages of an issuer are. `path` is where the issuer's proxy passes on to us, without a slash at its end.
+
+    `origins` are of the pages that may be above ours, `limit` is in seconds, `frames` is how many clients have one.
+    """
+
+    path: str
+    origins: tuple[str, ...]
+    limit: float = 5.0
+    frames: int = 25
+    show_names: bool = False
+
+
+class FrontChannelPage:
+    """Makes pages."""
+
+    def __init__(self) -> None:
+        self.script = _beside("front_channel_page.js")
+        self.style = _beside("front_channel_page.css")
+        self._static = f"script-src {_hash_of(self.script)}; style-src {_hash_of(self.style)}"
+
+    def headers(self, origins: Sequence[str], asked: Iterable[AskedClient] = ()) -> dict[str, str]:
+        """The headers of a page that these origins may frame, each of its ancestors. Nobody may if there are none.
+
+        `frame-src` lists no clients: a list would stop a client that redirects to another origin, and overflow the
+        buffers of proxies. The frames come from a context that we have sealed.
+        """
+        schemes = "https: http:" if any(urlsplit(each.uri).scheme == "http" for each in asked) else "https:"
+        policy = (
+            f"default-src 'none'; {self._static}; frame-src {schemes}; connect-src 'self' {schemes};"
+            f" base-uri 'none'; form-action 'none'; frame-ancestors {' '.join(origins) or chr(39) + 'none' + chr(39)}"
+        )
+        return {
+            "Content-Security-Policy": policy,
+            "Cache-Control": "no-store",
+            "Referrer-Policy": "strict-origin",  # clients see the issuer's origin, never the context in the path
+            "X-Content-Type-Options": "nosniff",
+            "Cross-Origin-Resource-Policy": "cross-origin",
+            "X-Robots-Tag": "noindex",
+        }
+
+    def document(self, plan: PagePlan, rules: PageRules, report: str | None) -> str:
+        """The page. It reports to `report`, a path of its own origin, unless that is None.
+
+        Without scripts the frames alone ask, and then all clients have one.
+        """
+        named = rules.show_names
+        told = {
+            "limit": round(rules.limit * 1000),
+            "report": report,
+            "parents": rules.origins,
+            "clients": [{**_called(each.client_id, each.name, named), "uri": each.uri} for each in plan.asked],
+            "unasked": [_called(each.client_id, each.name, named) for each in plan.unasked],
+        }
+        frames = [_frame(nth, each.uri) for nth, each in enumerate(plan.asked)]
+        body = "\n".join(frames[: rules.frames])
+        if rest := "\n".join(frames[rules.frames :]):
+            body += f"\n<noscript>\n{rest}\n</noscript>"
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Signing out</title>\n'
+            '<meta name="viewport" content="width=device-width">\n'
+            f"<style>{self.style}</style>\n"
+            f'<script type="application/json" id="plan">{_json_block(told)}</script>\n'
+            f"<script>{self.script}</script></head>\n"  # before the frames, so that it asks before they start
+            f"<body>\n{_STATUS if named else ''}{body}\n</body></html>\n"
+        )
+
+
+def _called(client_id: str, name: str, named: bool) -> dict[str, str]:  # noqa: FBT001  as the rules have it
+    return {"id": client_id, "name": name} if named else {"id": client_id}
+
+
+def _frame(nth: int, uri: str) -> str:
+    return f'<iframe data-n="{nth}" src="{escape(uri)}" sandbox="{_SANDBOX}" allow=""></iframe>'
+
+
+def _json_block(value: object) -> str:
+    """JSON as the content of a script element: without a `<` nothing in it ends the element or opens a comment."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _beside(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _hash_of(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,156 @@
+"""`GET /front-channel/{context}`: the page that asks the clients of a session that has ended. `POST`: what it saw.
+
+The context is all that a page is made of: nothing is stored. Who has a page's URL can open it for ten minutes, in a
+frame of the issuer's own pages, and then ends a session that has ended already. A report is a number in a metric.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from aiohttp import web
+
+from notifier.features.browsers.front_channel_context import OpenedContext, TooManyClients
+from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
+from notifier.features.browsers.front_channel_report import LARGEST_REPORT, REACH, BrowserReach, PageEnd, read_report
+from notifier.model.front_channel import FrontChannelContext, PagePlan, page_plan
+from notifier.model.frozen import frozen, replace
+from notifier.model.registry import Registry
+from notifier.network.listeners.problem import Refusal
+from notifier.publishing.taking import ApiLimits, read_body
+
+PATH = "/front-channel/{context}"
+SAW_COOKIE = "Notifier-Cookies"
+"""By this header a refused page says whether the proxy passed cookies on: some, or none."""
+REPORTS = 10_000  # of one worker; they expire within LIFETIME
+
+
+class PageCounts(Protocol):
+    """Counts pages and reports."""
+
+    def page_shown(self, iss: str, client_ids: Iterable[str]) -> None:
+        """Count a page that asks these clients."""
+
+    def page_refused(self) -> None:
+        """Count a context that is not ours, has expired, or is of an issuer without pages."""
+
+    def reported(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
+        """Count the first report of a context."""
+
+    def report_repeated(self) -> None:
+        """Count another report of a context."""
+
+    def report_refused(self) -> None:
+        """Count what is no report, or is of no context of ours."""
+
+
+@frozen
+class PageAccess:
+    """What the routes need, as it is at each request. `rules` None: the issuer has no pages.
+
+    `opened` None: no context of ours, or an expired one. `sealed` raises TooManyClients.
+    """
+
+    opened: Callable[[str], OpenedContext | None]
+    sealed: Callable[[FrontChannelContext], str]
+    rules: Callable[[str], PageRules | None]
+    registry: Callable[[], Registry]
+    counts: PageCounts
+
+
+class FrontChannelRoutes:
+    """The routes, and the answer that is a page."""
+
+    def __init__(self, access: PageAccess, *, remembered: int = REPORTS) -> None:
+        """`remembered`: the contexts whose report is known to have come."""
+        self._access = access
+        self._remembered = remembered
+        self._page = FrontChannelPage()
+        self._reported: OrderedDict[str, None] = OrderedDict()
+        self._limits = ApiLimits(max_event=LARGEST_REPORT)
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """The routes, for the application of the web listener."""
+        yield web.get(PATH, self.get_page, allow_head=False)
+        yield web.post(PATH, self.post_report)
+
+    async def get_page(self, request: web.Request) -> web.Response:
+        """Answer with the page of a context."""
+        sealed = request.match_info["context"]
+        opened = self._access.opened(sealed)
+        if opened is not None:
+            return self._answer(opened.context, sealed)
+        refused = self.refused()
+        refused.headers[SAW_COOKIE] = "some" if "Cookie" in request.headers else "none"
+        return refused
+
+    def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...] = ()) -> web.Response:
+        """Answer with the page of a context that has just been made: that of an upstream provider's request.
+
+        `parents` may be above it, too. Without a context it is a page without clients.
+        """
+        if context is None:
+            return web.Response(text="", content_type="text/html", headers=self._page.headers(parents))
+        if self._access.rules(context.iss) is None:
+            return self.refused()
+        try:
+            return self._answer(context, self._access.sealed(context), parents)
+        except TooManyClients:
+            return self._answer(context, None, parents)  # it fits in no URL, so there is nowhere to report to
+
+    def refused(self) -> web.Response:
+        """Answer that there is no such page. Whoever frames it sees its frame load at once."""
+        self._access.counts.page_refused()
+        text = "This address is not valid, or not any more.\n"
+        return web.Response(status=400, text=text, headers=self._page.headers(()))
+
+    async def post_report(self, request: web.Request) -> web.Response:
+        """Count what a page saw, once for each context."""
+        counts = self._access.counts
+        opened = self._access.opened(request.match_info["context"])
+        if opened is None:
+            counts.report_refused()
+            raise web.HTTPForbidden
+        if opened.id in self._reported:
+            counts.report_repeated()
+            return web.Response(status=204)
+        plan = page_plan(opened.context, self._access.registry())
+        try:
+            body = await read_body(request, self._limits)
+        except (Refusal, web.HTTPException):
+            counts.report_refused()
+            raise
+        report = read_report(body, len(plan.asked))
+        if report is None:
+            counts.report_refused()
+            raise web.HTTPBadRequest
+        if opened.id in self._reported:  # another came while this one was read
+            counts.report_repeated()
+            return web.Response(status=204)
+        self._remember(opened.id)
+        results = zip(plan.asked, report.results, strict=True)
+        reached = [(asked.client_id, REACH[result]) for asked, result in results]
+        reached += [(each.client_id, BrowserReach.UNREACHABLE) for each in plan.unasked]
+        counts.reported(report.end, opened.context.iss, reached)
+        return web.Response(status=204)
+
+    def _answer(self, context: FrontChannelContext, sealed: str | None, parents: tuple[str, ...] = ()) -> web.Response:
+        rules = self._access.rules(context.iss)
+        if rules is None:
+            return self.refused()
+        rules = replace(rules, origins=tuple(dict.fromkeys((*rules.origins, *parents))))
+        plan = page_plan(context, self._access.registry())
+        self._access.counts.page_shown(context.iss, _clients_of(plan))
+        report = None if sealed is None else rules.path + PATH.format(context=sealed)
+        text = self._page.document(plan, rules, report)
+        headers = self._page.headers(rules.origins, plan.asked)
+        return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)
+
+    def _remember(self, context_id: str) -> None:
+        self._reported[context_id] = None
+        if len(self._reported) > self._remembered:
+            self._reported.popitem(last=False)
+
+
+def _clients_of(plan: PagePlan) -> list[str]:
+    return [*(each.client_id for each in plan.asked), *(each.client_id for each in plan.unasked)]

@@ -1,0 +1,100 @@
+"""`POST /v1/sign-outs`: an event whose user has a browser there. The answer also has the URL of the front-channel page.
+
+The event is published as by `POST /v1/events`, and nothing of it depends on the page. What no page can do is refused
+before anything is published.
+"""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from notifier.delivery.plan import by_client_id
+from notifier.features.browsers.front_channel_context import LIFETIME, TooManyClients, seal
+from notifier.model.errors import Mistake
+from notifier.model.front_channel import FrontChannelContext, page_context
+from notifier.model.frozen import replace
+from notifier.model.moment import render_moment
+from notifier.model.session_ended import SessionEnded
+from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, ApiSources, EventRequests, Pages
+
+_MOST = 4000  # clients: more fit into no context, and to try it with 100,000 would hold the loop for a second
+_FRONT_CHANNEL: Mapping[str, object] = {
+    "type": ["object", "null"],
+    "description": "The page for a hidden frame of the logged-out page. null: the browser need ask no client.",
+    "required": ["url", "clients", "until"],
+    "properties": {
+        "url": {"type": "string", "format": "uri"},
+        "clients": {"type": "integer", "minimum": 1, "description": "How many clients the page asks."},
+        "until": {"type": "string", "format": "date-time", "description": "The page can be shown until then."},
+    },
+}
+_TOLD: Mapping[str, object] = {
+    "type": "object",
+    "required": ["id", "front_channel"],
+    "properties": {
+        "id": EVENT_ID,
+        "front_channel": _FRONT_CHANNEL,
+        "note": {"type": "string", "description": "Why there is no page, though the browser should ask clients."},
+    },
+}
+_POST_SIGN_OUT = OperationDescription(
+    summary="Publish one event, and get the page by which the user's browser asks its front-channel clients.",
+    scope="publish",
+    query=QUERY,
+    body=BODY,
+    answers={
+        200: AnswerDescription(text="With wait: every client told by back-channel has its last notice.", schema=_TOLD),
+        202: AnswerDescription(text="The event is durable. With wait: what has become of it so far.", schema=_TOLD),
+    },
+    problems={**PROBLEMS, 400: f"{PROBLEMS[400]} Or it has too many clients for one page. Nothing was published."},
+)
+
+
+class SignOuts:
+    """Answers with the page of an event."""
+
+    def __init__(self, requests: EventRequests, sources: ApiSources) -> None:
+        self._requests = requests
+        self._sources = sources
+
+    @_POST_SIGN_OUT
+    async def post_sign_out(self, request: web.Request) -> web.Response:
+        """Take one event, and seal its page's URL."""
+        return await self._requests.take(request, self._front_channel)
+
+    def _front_channel(self, event: SessionEnded) -> Mapping[str, object]:
+        registry = self._sources.registry()
+        context = page_context(by_client_id(event, registry), registry)
+        if context is None:
+            return {"front_channel": None}
+        pages = self._sources.pages()
+        url = None if pages is None else pages.urls.get(event.iss)
+        if pages is None or url is None:
+            missing = "no section web" if pages is None else "no entry for this issuer under web.issuers"
+            count = len(context.clients)
+            note = f"the browser should ask {count} of its clients, but notifier's configuration has {missing}"
+            return {"front_channel": None, "note": note}
+        now = self._sources.clock()
+        sealed = _sealed(context, pages, now)
+        until = f"{render_moment(float(int(now) + LIFETIME))[:19]}Z"
+        page = {"url": f"{url}/front-channel/{sealed}", "clients": len(context.clients), "until": until}
+        return {"front_channel": page}
+
+
+def _sealed(context: FrontChannelContext, pages: Pages, now: float) -> str:
+    """Raises Refusal (400) if the context would be too long."""
+    count = len(context.clients)
+    try:
+        text = seal(replace(context, clients=context.clients[:_MOST]), pages.keys, now)
+        if count <= _MOST:
+            return text
+        fit = _MOST
+    except TooManyClients as error:
+        fit = error.fit
+    text = (
+        f"has {count} clients that the browser must ask, and the URL of one page takes {fit} of these; nothing was "
+        "published: publish the event by POST /v1/events, or send each part of its clients as an event of its own"
+    )
+    raise Refusal(problem(400, "One page cannot ask so many clients", mistakes=[Mistake("clients", text)]))

@@ -1,0 +1,63 @@
+"""The web face: what the web listener serves, by the configuration as it is at each request."""
+
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.features.browsers.check_session import CheckSession
+from notifier.features.browsers.check_session_page import CheckSessionPages, check_session_script
+from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed, seal
+from notifier.features.browsers.front_channel_page import PageRules
+from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess, PageCounts
+from notifier.model.front_channel import FrontChannelContext
+
+
+class WebFace:
+    """Makes the routes of the web listener. Without a section `web` at the start nothing listens."""
+
+    def __init__(self, live: LiveConfiguration, counts: PageCounts) -> None:
+        self._live = live
+        access = PageAccess(
+            opened=self._opened, sealed=self._sealed, rules=self._rules, registry=live.registry, counts=counts
+        )
+        self._pages = FrontChannelRoutes(access)
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """The routes, for the application of the web listener."""
+        yield from self._pages.routes()
+        yield from CheckSessionPages(self._check_session, self._live.registry, check_session_script()).routes()
+
+    def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
+        """The page that asks the clients of a context. It asks nobody if its issuer has no pages. See `PageRules`."""
+        has_pages = context is not None and self._rules(context.iss) is not None
+        return self._pages.page_of(context if has_pages else None, parents)
+
+    def _opened(self, text: str) -> OpenedContext | None:
+        keys = self._live.now.web_keys
+        return None if keys is None else open_sealed(text, keys, time.time())
+
+    def _sealed(self, context: FrontChannelContext) -> str:
+        keys = self._live.now.web_keys
+        assert keys is not None, "an issuer with pages is in the section `web`, which has keys"
+        return seal(context, keys, time.time())
+
+    def _rules(self, iss: str) -> PageRules | None:
+        face = self._live.now.settings.web
+        issuer = None if face is None else face.issuers.get(iss)
+        if issuer is None:
+            return None
+        return PageRules(
+            path=urlsplit(issuer.url).path,
+            origins=issuer.origins,
+            limit=issuer.limit,
+            frames=issuer.frames,
+            show_names=issuer.show_names,
+        )
+
+    def _check_session(self, name: str) -> CheckSession | None:
+        face = self._live.now.settings.web
+        settings = None if face is None else face.check_session.get(name)
+        return None if settings is None else settings.page()

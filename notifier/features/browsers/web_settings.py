@@ -1,0 +1,99 @@
+"""The web face: pages for browsers, which the proxy of each issuer serves on the issuer's own origin."""
+
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from notifier.features.browsers.check_session import STATE_COOKIES, CheckSession, SessionFormula
+from notifier.model.origins import origin_of
+from notifier.settings.policies import ListenerTls
+from notifier.settings.values import (
+    ExistingFile,
+    IssuerId,
+    Lasting,
+    Listen,
+    ListenAddress,
+    Origin,
+    Section,
+    WebAddress,
+    of_one_host,
+)
+
+
+def _page_address(url: str) -> str:
+    """The address under which the proxy passes on to us, without a slash at its end."""
+    if "?" in url or "@" in urlsplit(url).netloc:
+        raise ValueError("must have neither a query nor a user: it is where the issuer's proxy passes on to notifier")
+    url = of_one_host(url).rstrip("/")
+    if "//" in urlsplit(url).path or "\\" in url:
+        raise ValueError("must have single slashes in its path: browsers read what follows two as another host")
+    return url
+
+
+PageAddress = Annotated[WebAddress, AfterValidator(_page_address)]
+CookieName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$")]
+PageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
+class WebIssuerSettings(Section):
+    """The pages of one issuer."""
+
+    url: PageAddress = Field(
+        description="Where the issuer's proxy passes on to this listener, on the issuer's own origin, such as"
+        " https://login.example.com/connect/notify."
+    )
+    parents: tuple[Origin, ...] = Field(
+        (), description="Origins beside that of `url` whose pages may be above ours: each ancestor of it counts."
+    )
+    limit: Annotated[float, Lasting(above=0.0, most=30.0)] = Field(
+        5.0, description="How long a page waits for clients."
+    )
+    frames: Annotated[int, Field(ge=0, le=100)] = Field(
+        25, description="Clients that are also asked by a frame. Each costs the browser up to a process."
+    )
+    show_names: bool = Field(default=False, description="Show the names of clients that gave no sign.")
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins whose pages may be above ours."""
+        return tuple(dict.fromkeys((origin_of(self.url) or "", *self.parents)))
+
+
+class CheckSessionSettings(Section):
+    """A page by which clients of one issuer ask whether their session has changed (Session Management 1.0)."""
+
+    issuer: IssuerId = Field(description="The issuer whose clients may ask.")
+    formula: SessionFormula = Field(
+        description="How the issuer makes `session_state`: as the specification's example does, or as its product does."
+    )
+    cookie: CookieName | None = Field(
+        None,
+        description="The issuer's browser-state cookie, which scripts can read. Left out: what the product calls it.",
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.cookie is None and self.formula not in STATE_COOKIES:
+            raise ValueError(
+                f"cookie is required with formula {self.formula}: the name of the issuer's browser-state cookie"
+            )
+        return self
+
+    def page(self) -> CheckSession:
+        """The page, with the name of its cookie."""
+        return CheckSession(issuer=self.issuer, formula=self.formula, cookie=self.cookie or STATE_COOKIES[self.formula])
+
+
+class WebSettings(Section):
+    """The listener of pages for browsers, and of what upstream providers call."""
+
+    listen: ListenAddress = Field(Listen("127.0.0.1", 8090), description="Address and port.")
+    tls: ListenerTls | None = Field(None, description="Serve https to the proxy.")
+    keys_file: ExistingFile = Field(
+        description="Fernet keys by which the URLs of pages are sealed, one a line. The first seals, all open."
+    )
+    issuers: dict[IssuerId, WebIssuerSettings] = Field({}, description="By issuer identifier, as in `iss`.")
+    check_session: dict[PageName, CheckSessionSettings] = Field(
+        {}, description="Pages by which clients ask whether their session has changed, by a name for each."
+    )

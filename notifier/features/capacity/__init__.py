@@ -1,0 +1,1 @@
+"""How many workers are needed, from measured costs."""

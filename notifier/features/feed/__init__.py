@@ -1,0 +1,1 @@
+"""What became of deliveries, for audit systems: the feed, its collection, the propagation report."""

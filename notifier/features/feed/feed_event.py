@@ -1,0 +1,229 @@
+"""The events of the feed: CloudEvents that tell audit systems what became of deliveries, and which clients fail.
+
+Each is a CloudEvent 1.0 in the structured mode, one JSON text. It holds codes and the `jti` of the token that was sent;
+never a token, an error's text, a `sub` or a `sid`. `notifier schema outcome` prints the schema. Readers ignore members
+that they do not know; a change that would break a reader comes with another `type`.
+"""
+
+import json
+from typing import Annotated, Any, Final, Literal, NamedTuple, NotRequired
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
+
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
+from notifier.model.moment import read_moment, render_moment
+from notifier.model.outcome import DeadReason, Reason
+from notifier.model.printable import excerpt
+from notifier.model.validation import mistakes_of
+
+CONTENT_TYPE = "application/cloudevents+json"
+DELIVERY_TYPE: Final = "notifier.delivery.v1"
+CLIENT_TYPE: Final = "notifier.client.v1"
+REASONS = tuple(dict.fromkeys([*map(str, Reason), *map(str, DeadReason), NO_URI]))
+
+
+class FeedRow(NamedTuple):
+    """What a report needs of a notice that was kept. `fate` may be the state of a client, too."""
+
+    at: float
+    fate: str
+    reason: str
+    iss: str
+    client_id: str
+    propagation: float | None
+
+
+def routing_key(notice: FeedNotice) -> str:
+    """Return `<fate>.<reason>`, or `client.<state>`."""
+    return f"client.{notice.state}" if isinstance(notice, ClientNotice) else f"{notice.fate}.{notice.reason}"
+
+
+def headers(notice: FeedNotice) -> dict[str, str]:
+    """Return the headers to bind or filter by: no routing key can hold client ids, since they hold dots."""
+    event_id = notice.event_id if isinstance(notice, Notice) else ""
+    named = {"iss": notice.iss, "client_id": notice.client_id, "event_id": event_id}
+    return {name: value.encode(errors="replace").decode() for name, value in named.items()}
+
+
+# ── the schema ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+_Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+_Text = Annotated[str, Field(max_length=4096)]
+_Seconds = Annotated[float, Field(ge=0)]
+_OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
+# The schema names these two, and readers generate code from it.
+_Fate = TypeAliasType(
+    "_Fate",
+    Annotated[
+        Literal[Fate.DELIVERED, Fate.RETRYING, Fate.DEAD, Fate.SKIPPED],
+        Field(description="What became of a delivery. `retrying` is not the last word: another attempt is due."),
+    ],
+)
+_State = TypeAliasType(
+    "_State",
+    Annotated[
+        Literal[ClientChange.FAILING, ClientChange.RECOVERED],
+        Field(description="What happened to the client: it went down, or it is well again."),
+    ],
+)
+
+
+@with_config(_OPEN)
+class _Delivery(TypedDict):
+    fate: Annotated[_Fate, Field(description="retrying is not the last word: another attempt is due.")]
+    reason: Annotated[_Text, Field(description="Why, as in the metrics.", json_schema_extra={"enum": [*REASONS]})]
+    iss: Annotated[_Text, Field(description="Empty where a message could not be read.")]
+    client_id: Annotated[_Text, Field(description="Empty where a whole event was given up.")]
+    event_id: _Text
+    delivery_id: NotRequired[Annotated[_Text, Field(description="The same through all attempts.")]]
+    publisher: NotRequired[Annotated[_Text, Field(description="Who published the event, as the queue or API knows.")]]
+    ended_at: NotRequired[Annotated[_Moment, Field(description="When the session ended.")]]
+    propagation_seconds: NotRequired[Annotated[_Seconds, Field(description="From ended_at until it was delivered.")]]
+    next_due: NotRequired[Annotated[_Moment, Field(description="When the next attempt is due, if retrying.")]]
+    attempt: NotRequired[Annotated[int, Field(ge=1, description="The number of the attempt that led to this.")]]
+    jti: NotRequired[Annotated[_Text, Field(description="Of the token that this attempt sent.")]]
+    status: NotRequired[Annotated[int, Field(description="Of the client's answer.")]]
+    attempt_seconds: NotRequired[Annotated[_Seconds, Field(description="How long the attempt took.")]]
+
+
+@with_config(_OPEN)
+class _Client(TypedDict):
+    state: Annotated[_State, Field(description="failing: the client went down. recovered: it is well again.")]
+    iss: _Text
+    client_id: _Text
+
+
+@with_config(_OPEN)
+class _Envelope(TypedDict):
+    specversion: Literal["1.0"]
+    id: Annotated[_Text, Field(min_length=1, description="The same for a copy of the same outcome.")]
+    source: Annotated[str, Field(min_length=1, description="/notifier/<queue.prefix>")]
+    time: _Moment
+    datacontenttype: NotRequired[Literal["application/json"]]
+
+
+@with_config(_OPEN)
+class _DeliveryEvent(_Envelope):
+    type: Literal["notifier.delivery.v1"]
+    data: _Delivery
+
+
+@with_config(_OPEN)
+class _ClientEvent(_Envelope):
+    type: Literal["notifier.client.v1"]
+    data: _Client
+
+
+_EVENT: TypeAdapter[_DeliveryEvent | _ClientEvent] = TypeAdapter(
+    Annotated[_DeliveryEvent | _ClientEvent, Field(discriminator="type")]
+)
+
+
+def feed_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of an event of the feed."""
+    schema = _public(_EVENT.json_schema())
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "An outcome event of notifier"}
+    return {**head, **schema}
+
+
+def _public(schema: Any) -> Any:
+    """Return the schema without leading underscores of names, and without titles that repeat the names."""
+    match schema:
+        case dict():
+            kept = {name: _public(value) for name, value in schema.items() if name != "title"}
+            if "$defs" in kept:
+                kept["$defs"] = {name.lstrip("_"): value for name, value in kept["$defs"].items()}
+            return kept
+        case list():
+            return [_public(value) for value in schema]
+        case str():
+            return schema.replace("#/$defs/_", "#/$defs/")
+        case _:
+            return schema
+
+
+def dump_feed_event(notice: FeedNotice, source: str) -> bytes:
+    """Encode a notice as a CloudEvent. `source` names this notifier: `/notifier/<queue.prefix>`."""
+    content = {
+        "specversion": "1.0",
+        "id": notice.id,
+        "source": source,
+        "type": CLIENT_TYPE if isinstance(notice, ClientNotice) else DELIVERY_TYPE,
+        "time": render_moment(notice.at),
+        "datacontenttype": "application/json",
+        "data": _data(notice),
+    }
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def _data(notice: FeedNotice) -> dict[str, object]:
+    if isinstance(notice, ClientNotice):
+        return {"state": notice.state, "iss": notice.iss, "client_id": notice.client_id}
+    data: dict[str, object] = {
+        "fate": notice.fate,
+        "reason": notice.reason,
+        "iss": notice.iss,
+        "client_id": notice.client_id,
+        "event_id": notice.event_id,
+    }
+    if notice.delivery_id:
+        data["delivery_id"] = notice.delivery_id
+    if notice.publisher is not None:
+        data["publisher"] = notice.publisher
+    if notice.ended_at is not None:
+        data["ended_at"] = render_moment(notice.ended_at)
+    if notice.propagation is not None:
+        data["propagation_seconds"] = round(notice.propagation, 6)
+    if notice.next_due is not None:
+        data["next_due"] = render_moment(notice.next_due)
+    if (last := notice.last_attempt) is not None:
+        data["attempt"] = last.number
+        data["attempt_seconds"] = round(last.seconds, 6)
+        if last.jti is not None:
+            data["jti"] = last.jti
+        if last.status is not None:
+            data["status"] = last.status
+    return data
+
+
+def load_feed_event(body: bytes) -> FeedNotice:
+    """Decode an event of the feed, whoever wrote it. Raises MalformedEvent."""
+    try:
+        event = _EVENT.validate_json(body)
+        id_, at = event["id"], read_moment(event["time"])
+        if event["type"] == CLIENT_TYPE:
+            client = event["data"]
+            return ClientNotice(id=id_, at=at, state=client["state"], iss=client["iss"], client_id=client["client_id"])
+        return _delivery_notice(id_, at, event["data"])
+    except ValidationError as error:
+        raise MalformedEvent(mistakes_of(error, most=10)) from None
+    except ValueError as error:
+        raise MalformedEvent([Mistake("", excerpt(str(error)))]) from None
+
+
+def _delivery_notice(id_: str, at: float, data: _Delivery) -> Notice:
+    last = None
+    if "attempt" in data:
+        last = LastAttempt(
+            number=data["attempt"],
+            jti=data.get("jti"),
+            status=data.get("status"),
+            seconds=data.get("attempt_seconds", 0.0),
+        )
+    return Notice(
+        id=id_,
+        at=at,
+        fate=data["fate"],
+        reason=data["reason"],
+        iss=data["iss"],
+        client_id=data["client_id"],
+        event_id=data["event_id"],
+        delivery_id=data.get("delivery_id", ""),
+        publisher=data.get("publisher"),
+        ended_at=read_moment(data["ended_at"]) if "ended_at" in data else None,
+        propagation=data.get("propagation_seconds"),
+        next_due=read_moment(data["next_due"]) if "next_due" in data else None,
+        last_attempt=last,
+    )

@@ -1,0 +1,1 @@
+"""Keys that let only signatures out: HSMs, Vault, the clouds."""

@@ -1,0 +1,138 @@
+"""A key in Azure Key Vault or a managed HSM, by Microsoft's client: its way to find and renew credentials.
+
+| request | |
+|---|---|
+| `GET /keys/NAME/VERSION` | the public half, and what the key may be used for |
+| `GET /keys/NAME` | the newest version, to tell of it |
+| `POST /keys/NAME/VERSION/sign` | signs a digest; ECDSA comes as r‖s. Without the version the newest would sign |
+
+The library would wait for `Retry-After` and try again, past our time limit: its retries are off.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from azure.core import exceptions as refusals
+from azure.identity.aio import DefaultAzureCredential
+from azure.keyvault.keys import KeyVaultKey
+from azure.keyvault.keys.aio import KeyClient
+from azure.keyvault.keys.crypto import SignatureAlgorithm
+from azure.keyvault.keys.crypto.aio import CryptographyClient
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, EllipticCurvePublicNumbers
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+
+from notifier.features.key_places.cloud_key_settings import AzureKeySettings
+from notifier.model.client import Algorithm
+from notifier.tokens.key_place import PlaceFault, PublicHalf, PublicKey
+from notifier.tokens.signature import SignatureResult
+
+_SHOWN = 300  # characters of Azure's own words
+_CURVES = MappingProxyType({"P-256": SECP256R1(), "P-384": SECP384R1(), "P-521": SECP521R1()})
+_Answer = TypeVar("_Answer")
+
+
+class AzureKey:
+    """One version of a key. `further` words are for Microsoft's clients, beside those that are always given."""
+
+    def __init__(self, settings: AzureKeySettings, further: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self._settings = settings
+        self._further = {"retry_total": 0, **further}
+        self._credential: DefaultAzureCredential | None = None
+        self._keys: KeyClient | None = None
+        self._signer: CryptographyClient | None = None
+
+    async def public(self) -> PublicHalf:
+        """Fetch the public half. Raises PlaceFault."""
+        version = self._settings.version
+        found = await self._ask(lambda: self._opened().get_key(self._settings.key, version))
+        newest = await self._ask(lambda: self._opened().get_key(self._settings.key))
+        if "sign" not in (found.key_operations or ()):
+            raise _wrong(f"the key {self._settings.key} may not be used to sign: its key_ops lack it")
+        if self._signer is None:  # the version stays, and so does the client
+            self._signer = CryptographyClient(found, self._logged_in(), **self._further)
+        made, latest = found.properties.created_on, newest.properties.version or version
+        return PublicHalf(
+            key=_public_key(found),
+            made_at=None if made is None else made.timestamp(),
+            newer="" if latest == version else f"version {latest}",
+            newer_key=None if latest == version else _public_key(newest),
+        )
+
+    async def sign(self, alg: Algorithm, message: bytes) -> bytes:
+        """Sign the bytes, and return the signature as JWS has it. Raises PlaceFault."""
+        signer = self._signer
+        if signer is None:
+            await self.public()
+            signer = self._signer
+        assert signer is not None  # the public half came with it
+        digest = hashlib.new(f"sha{alg[-3:]}", message).digest()
+        name = SignatureAlgorithm(alg.value)
+        answer = await self._ask(lambda: signer.sign(name, digest))
+        return bytes(answer.signature)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        opened = (self._signer, self._keys, self._credential)
+        self._signer = self._keys = self._credential = None
+        for each in opened:
+            if each is not None:
+                await each.close()
+
+    def _opened(self) -> KeyClient:
+        if self._keys is None:
+            self._keys = KeyClient(self._settings.vault_url, self._logged_in(), **self._further)
+        return self._keys
+
+    def _logged_in(self) -> DefaultAzureCredential:
+        if self._credential is None:
+            self._credential = DefaultAzureCredential(**self._further)
+        return self._credential
+
+    async def _ask(self, request: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        try:
+            return await request()
+        except refusals.ClientAuthenticationError as error:
+            raise _wrong(f"Azure lets nobody in: {_words(error)}") from None
+        except refusals.HttpResponseError as error:
+            raise _refused(error) from None
+        except refusals.AzureError as error:
+            raise PlaceFault(f"{self._settings.vault_url}: {_words(error)}") from None
+        except ValueError as error:  # such as an address that the vault says is not its own
+            raise _wrong(f"{self._settings.vault_url}: {_words(error)}") from None
+
+
+def _wrong(text: str) -> PlaceFault:
+    return PlaceFault(text, SignatureResult.WRONG)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:_SHOWN]
+
+
+def _refused(error: refusals.HttpResponseError) -> PlaceFault:
+    """What Azure says in its answer: its code, its words, and whether it stays so."""
+    status = error.status_code or 500
+    code = "" if error.error is None or not error.error.code else f" {error.error.code}"
+    said = "" if error.error is None or not error.error.message else f": {error.error.message}"
+    answer: Any = error.response
+    told = "" if answer is None else answer.headers.get("Retry-After", "")
+    wait = float(told) if told.isascii() and told.isdigit() else None
+    away = status == 429 or status >= 500 or status == 408
+    text = " ".join(f"Azure answered {status}{code}{said}".split())[:_SHOWN]
+    return PlaceFault(text, SignatureResult.AWAY if away else SignatureResult.WRONG, wait)
+
+
+def _public_key(found: KeyVaultKey) -> PublicKey:
+    key: Any = found.key
+    kind = str(getattr(found.key_type, "value", found.key_type))  # an enum, if it is known
+    try:
+        if kind.startswith("RSA"):
+            return RSAPublicNumbers(int.from_bytes(key.e), int.from_bytes(key.n)).public_key()
+        if kind.startswith("EC") and key.crv in _CURVES:
+            x, y = int.from_bytes(key.x), int.from_bytes(key.y)
+            return EllipticCurvePublicNumbers(x, y, _CURVES[key.crv]).public_key()
+    except ValueError:
+        raise _wrong("the public half that Azure tells is damaged") from None
+    raise _wrong(f"a key of type {kind} cannot be used: RSA, P-256, P-384 or P-521 is needed")

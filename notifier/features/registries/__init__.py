@@ -1,0 +1,1 @@
+"""Servers and databases whose clients are read: one module for each kind."""

@@ -1,0 +1,127 @@
+"""Reads the applications of an Auth0 tenant by its Management API, as an application with the scope `read:clients`.
+
+| | |
+|---|---|
+| `POST /oauth/token` | a token by the client-credentials grant for the audience `{url}/api/v2/`; it lasts for a day |
+| `GET /api/v2/clients?fields&page&per_page` | at most 100 a page; `fields` names members, so that no secret comes |
+
+A tenant may ask for few tokens a month only. So a token is kept in memory until it runs out or is refused.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.redirects import redirect_uris
+from notifier.configuration.clients.secret_file import read_secret
+from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
+from notifier.features.registries.patient import ask
+from notifier.model.errors import Mistake, SourceFault
+from notifier.network.http.json_client import JsonAnswer
+from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+PAGE = 100
+SCOPE = "read:clients"
+_EARLY = 60.0  # seconds before its end, from which a token is not used any more
+_FIELDS = "client_id,name,callbacks,oidc_logout,jwt_configuration"
+_GRANT = f"authorize the application for the Auth0 Management API with the scope {SCOPE}"
+_TOKEN_ADVICE = {
+    400: "client_id or the grant is wrong: it must be a machine-to-machine application",
+    401: "client_id or the secret in client_secret_file is wrong",
+    403: _GRANT,
+    404: "there is no tenant; `url` must be its own address, such as https://acme.eu.auth0.com",
+    429: "the tenant has asked for too many tokens or sent too many requests; give the source a longer `every`",
+}
+_LIST_ADVICE = {
+    401: "its Management API refuses the token that Auth0 just gave; `url` must be no custom domain",
+    403: _GRANT,
+}
+
+
+class Auth0Reader:
+    """All applications of one tenant."""
+
+    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
+        if source.auth0 is None:
+            raise ValueError("not a source of the kind auth0")
+        self._settings = source.auth0
+        self._timeout = source.timeout
+        self._bounds = bounds_of(source)
+        self._clock = clock
+        self._token = ""
+        self._token_ends = 0.0
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        """Return all applications; `last` itself if they are as they were. Raises SourceFault."""
+        async with web(self._settings.tls, self._timeout, self._bounds) as server:
+            at = self._clock()
+            gathering = await gather_pages(lambda nth: self._page(server, nth), last)
+            return gathering.answer(at)
+
+    async def _page(self, server: Web, nth: int) -> NumberedPage:
+        asked = {"fields": _FIELDS, "include_fields": "true", "is_global": "false", "include_totals": "true"}
+        url = f"{self._settings.url}/api/v2/clients?{urlencode(asked | {'page': str(nth), 'per_page': str(PAGE)})}"
+        content = (await self._get(server, url)).content
+        clients = content.get("clients") if isinstance(content, dict) else None
+        total = content.get("total") if isinstance(content, dict) else None
+        if not isinstance(clients, list) or type(total) is not int:
+            raise SourceFault("its list of applications is not a list; is `url` the address of an Auth0 tenant?")
+        if not clients and nth == 0:
+            raise SourceFault("its list has no application, which cannot be: notifier's own must be in it")
+        more = bool(clients) and nth * PAGE + len(clients) < total
+        return NumberedPage(rows=[_row(client) for client in clients], total=total, more=more)
+
+    async def _get(self, server: Web, url: str) -> JsonAnswer:
+        """GET with a token; with a new one if the kept one is refused."""
+        kept = self._token if self._clock() < self._token_ends - _EARLY else None
+        if kept is not None:
+            answer = await server.get(url, {"Authorization": f"Bearer {kept}"})
+            if 200 <= answer.status < 300:
+                return answer
+            if answer.status != 401:
+                return await ask(server, url, {"Authorization": f"Bearer {kept}"}, _LIST_ADVICE)
+        await self._renew(server)
+        return await ask(server, url, {"Authorization": f"Bearer {self._token}"}, _LIST_ADVICE)
+
+    async def _renew(self, server: Web) -> None:
+        settings = self._settings
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": settings.client_id,
+            "client_secret": read_secret("client_secret_file", settings.client_secret_file),
+            "audience": f"{settings.url}/api/v2/",
+        }
+        at = self._clock()
+        found = (await ask(server, f"{settings.url}/oauth/token", {}, _TOKEN_ADVICE, form=form)).content
+        token = found.get("access_token") if isinstance(found, dict) else None
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise SourceFault("its token endpoint answered without an access token; is `url` that of an Auth0 tenant?")
+        scope = found.get("scope")
+        if isinstance(scope, str) and SCOPE not in scope.split():
+            raise SourceFault(f"the application has no scope {SCOPE}: {_GRANT}")
+        lasts = found.get("expires_in")
+        self._token, self._token_ends = token, at + (lasts if isinstance(lasts, int | float) else 0.0)
+
+
+def _row(client: Any) -> Any:
+    if not isinstance(client, dict):
+        return client
+    logout, tokens = (_section(client, name) for name in ("oidc_logout", "jwt_configuration"))
+    uris = logout.get("backchannel_logout_urls") or []
+    client_id = client.get("client_id")
+    if not isinstance(uris, list) or len(uris) > 1:
+        return Mistake(str(client_id), "oidc_logout.backchannel_logout_urls must have one address; notifier calls one")
+    row = {
+        "client_id": client_id,
+        "client_name": name if isinstance(name := client.get("name"), str) else None,
+        "redirect_uris": redirect_uris(client.get("callbacks")),
+    }
+    return row | {"backchannel_logout_uri": uris[0], "id_token_signed_response_alg": tokens.get("alg")} if uris else row
+
+
+def _section(client: dict[str, Any], name: str) -> dict[str, Any]:
+    found = client.get(name)
+    return found if isinstance(found, dict) else {}

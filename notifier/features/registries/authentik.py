@@ -1,0 +1,101 @@
+"""Reads the OAuth2 providers of authentik by its API: `GET /api/v3/providers/oauth2/?page&page_size`.
+
+Each provider is a client. By default each has an issuer of its own, but an event has one issuer for all clients of the
+session. So a provider must have `issuer_mode` global. The list shows client secrets in clear: they are dropped with the
+page.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.redirects import redirect_uris
+from notifier.configuration.clients.secret_file import read_secret
+from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
+from notifier.features.registries.patient import ask
+from notifier.model.errors import Mistake, SourceFault
+from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+PAGE = 100
+_PERMISSION = "the permission `Can view OAuth2/OpenID Provider` on all providers"
+_ADVICE = {
+    401: "the token in token_file is wrong or has run out",
+    403: f"the token in token_file is wrong or has run out, or its user lacks {_PERMISSION}",
+    404: "this is no authentik; check `url`",
+}
+
+
+class AuthentikReader:
+    """All OAuth2 providers of one authentik."""
+
+    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
+        if source.authentik is None:
+            raise ValueError("not a source of the kind authentik")
+        self._settings = source.authentik
+        self._timeout = source.timeout
+        self._bounds = bounds_of(source)
+        self._clock = clock
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        """Return all providers; `last` itself if they are as they were. Raises SourceFault."""
+        headers = {"Authorization": f"Bearer {read_secret('token_file', self._settings.token_file)}"}
+        async with web(self._settings.tls, self._timeout, self._bounds) as server:
+            at = self._clock()
+            gathering = await gather_pages(lambda nth: self._page(server, headers, nth), last)
+            return gathering.answer(at)
+
+    async def _page(self, server: Web, headers: dict[str, str], nth: int) -> NumberedPage:
+        url = f"{self._settings.url}/api/v3/providers/oauth2/?ordering=pk&page={nth + 1}&page_size={PAGE}"
+        content = (await ask(server, url, headers, _ADVICE)).content
+        providers = content.get("results") if isinstance(content, dict) else None
+        pages = content.get("pagination") if isinstance(content, dict) else None
+        if not isinstance(providers, list) or not isinstance(pages, dict):
+            raise SourceFault("its list of providers is not a list; is `url` the address of an authentik?")
+        if not providers and nth == 0:
+            raise SourceFault(f"its list has no provider: the token's user lacks {_PERMISSION}, or there is none yet")
+        total = pages.get("count")
+        return NumberedPage(
+            rows=[_row(provider) for provider in providers],
+            total=int(total) if isinstance(total, int | float) else len(providers),
+            more=bool(pages.get("next")),
+        )
+
+
+def _row(provider: Any) -> Any:
+    if not isinstance(provider, dict):
+        return provider
+    client_id = provider.get("client_id")
+    uri = provider.get("logout_uri") or provider.get("backchannel_logout_uri")  # the older name is that of 2025.8
+    if provider.get("logout_method") == "frontchannel":
+        return _about(provider, uri) | {"frontchannel_logout_uri": uri}
+    if not uri:
+        return _about(provider)
+    text = _mistake(provider)
+    return _about(provider) | {"backchannel_logout_uri": uri} if text is None else Mistake(str(client_id), text)
+
+
+def _about(provider: dict[str, Any], front_channel: object = None) -> dict[str, Any]:
+    """The client by its application's name. A redirect URI may be a regular expression."""
+    name, given = provider.get("assigned_application_name"), provider.get("redirect_uris")
+    entries = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    uris = ["*" if each.get("matching_mode") == "regex" else each.get("url") for each in entries]
+    return {
+        "client_id": provider.get("client_id"),
+        "client_name": name if isinstance(name, str) else None,
+        "redirect_uris": redirect_uris(uris, front_channel),
+    }
+
+
+def _mistake(provider: dict[str, Any]) -> str | None:
+    if provider.get("issuer_mode") != "global":
+        return (
+            "has an issuer of its own (issuer_mode per_provider), so no event of another issuer can name it: set its "
+            "Issuer mode to `Same identifier is used for all providers`"
+        )
+    if not provider.get("signing_key"):
+        return "has no signing_key, so its tokens are HS256, which would need its secret: choose a Signing Key"
+    if provider.get("encryption_key"):
+        return "has an encryption_key, and encrypted tokens are not supported: remove its Encryption Key"
+    return None

@@ -1,0 +1,149 @@
+"""Reads a list of client metadata at an address: that of clients.yaml, or of RFC 7591, as JSON or YAML.
+
+A list of one page is asked for with `If-None-Match` or `If-Modified-Since` (RFC 9110 §13.1) of the last answer. A list
+of several pages (`Link: rel=next`) is read whole each time: what the first page says does not speak for the others.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from notifier import __version__
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.remote_rows import Gathering
+from notifier.features.registries.link_header import next_page
+from notifier.features.registries.patient import ask
+from notifier.model.errors import SourceFault
+from notifier.network.http.json_client import JsonAnswer
+from notifier.network.http.json_over_http import bounds_of, web
+from notifier.network.http.json_parts import NESTING, Bounds, NotJson, read_json, shown
+from notifier.settings.document_files import parse_yaml
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+MOST_PAGES = 10_000
+_VALUES = 4  # a byte at most: an alias of YAML (`*name`) repeats what it names
+YAML_LIMIT = 16 * 1024 * 1024  # bytes: read in one go, in some 5 s. Larger lists are JSON
+_ACCEPT = {"Accept": "application/json, application/yaml;q=0.9, text/yaml;q=0.8"}
+_YAML = ("/yaml", "/x-yaml", "+yaml", "/vnd.yaml")
+_VAGUE = ("", "text/plain", "application/octet-stream")  # what web servers say of a file that ends with .yaml
+_ADVICE = {
+    401: "the server wants credentials; set `headers`, such as {Authorization: {file: PATH}}",
+    403: "the server refuses us; check `headers`",
+    404: "there is no list; check `url`",
+}
+
+
+class HttpListReader:
+    """The list at one address."""
+
+    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
+        if source.http is None:
+            raise ValueError("not a source of the kind http")
+        self._settings = source.http
+        self._timeout = source.timeout
+        self._bounds = bounds_of(source)
+        self._clock = clock
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        """Return all clients; `last` itself if the server says that nothing changed. Raises SourceFault."""
+        first = self._settings.url
+        headers = {**_ACCEPT, **(self._settings.headers or {})}
+        gathering, seen = Gathering(last, unique=True), {first}
+        async with web(self._settings.tls, self._timeout, self._bounds, _read) as server:
+            at = self._clock()
+            answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)
+            if answer.status == 304:
+                if last is None:
+                    raise SourceFault("answered 304 (not modified), though nobody asked for that; see its cache")
+                return last
+            mark = _mark(answer, first)
+            await gathering.add_all(_drained(_clients(answer)))
+            following = next_page(answer.whole("Link"), first)
+            while following is not None:
+                if following in seen or len(seen) == MOST_PAGES:
+                    never = "a page comes again" if following in seen else f"more than {MOST_PAGES} pages"
+                    raise SourceFault(f"its list never ends: {never} (Link: rel=next)")
+                seen.add(following)
+                mark = None
+                answer = await ask(server, following, headers, _ADVICE)
+                await gathering.add_all(_drained(_clients(answer)))
+                following = next_page(answer.whole("Link"), following)
+            return gathering.answer(at, mark)
+
+
+def _conditions(last: SourceAnswer | None, url: str) -> Mapping[str, str]:
+    """The headers that ask for the list only if it has changed since `last`."""
+    try:
+        mark = json.loads(last.mark) if last is not None and last.mark is not None else {}
+        if (mark.get("url"), mark.get("version")) != (url, __version__):
+            return {}
+        names = {"etag": "If-None-Match", "modified": "If-Modified-Since"}
+        return {header: str(mark[name]) for name, header in names.items() if name in mark}
+    except (ValueError, AttributeError):
+        return {}
+
+
+def _mark(answer: JsonAnswer, url: str) -> str | None:
+    names = {"etag": "ETag", "modified": "Last-Modified"}
+    told = {name: answer.headers[header] for name, header in names.items() if header in answer.headers}
+    return json.dumps({"url": url, "version": __version__, **told}) if told else None
+
+
+def _drained(clients: list[Any]) -> Iterator[Any]:
+    """Yield the clients, each freed before the next: to free all of them at once would be one long step."""
+    clients.reverse()
+    while clients:
+        yield clients.pop()
+
+
+def _clients(answer: JsonAnswer) -> list[Any]:
+    content = answer.content
+    if isinstance(content, dict) and "clients" in content:
+        content = content["clients"]
+    if not isinstance(content, list):
+        what = "is empty; it must be [] if there are no clients" if content is None else "is not a list of clients"
+        raise SourceFault(f"the answer {what}")
+    return content
+
+
+async def _read(body: bytes, content_type: str, bounds: Bounds) -> Any:
+    """The document. It is YAML if its type says so, or says nothing and it is not JSON. Raises ValueError."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.endswith(_YAML):
+        return _yaml(body, bounds)
+    try:
+        return await read_json(body, bounds)
+    except NotJson:
+        if kind in _VAGUE:
+            return _yaml(body, bounds)
+        raise ValueError("is not JSON; a list in YAML must have the type application/yaml") from None
+
+
+def _yaml(body: bytes, bounds: Bounds) -> Any:
+    if len(body) > YAML_LIMIT:
+        raise ValueError(f"is YAML of more than {shown(YAML_LIMIT)}; a list of that size must be JSON")
+    try:
+        return _plain(parse_yaml(body.decode("utf-8-sig")), [min(bounds.values, _VALUES * (len(body) + 1000))])
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ValueError(f"is not YAML{place}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        raise ValueError("is not YAML") from None
+
+
+def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
+    """The value as JSON has it: a date becomes a text. Raises ValueError if it has more than `left[0]` values."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError("has too many values, or repeats its aliases (*name) too often")
+    if depth > 2 + NESTING:
+        raise ValueError(f"has a client that is nested more than {NESTING} deep")
+    if isinstance(value, dict):
+        return {str(name): _plain(member, left, depth + 1) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_plain(member, left, depth + 1) for member in value]
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)

@@ -1,0 +1,100 @@
+"""Reads the clients of Ory Hydra by its admin API.
+
+`GET /admin/clients?page_size&page_token`: at most 500 a page, in the order of `client_id`. `Link` holds the token of
+the next page, which lives for an hour. Its address is relative and may lack a prefix that a proxy adds, so only the
+token is taken. A token that Hydra cannot read makes it close the connection without an answer. The list has no secrets.
+
+Hydra takes anything as an address, so each is checked here. `metadata` is the client's owner's own; `metadata.notifier`
+holds our settings, and may hold the address (and whether a session is required), so that Hydra itself stays silent.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.remote_rows import Gathering
+from notifier.features.registries.link_header import next_link
+from notifier.features.registries.patient import ask
+from notifier.model.errors import SourceFault
+from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+PAGE = 500
+_MEMBERS = (
+    "client_id",
+    "backchannel_logout_uri",
+    "backchannel_logout_session_required",
+    "frontchannel_logout_uri",
+    "frontchannel_logout_session_required",
+    "redirect_uris",
+    "client_name",
+    "subject_type",
+)
+_OURS_FIRST = ("backchannel_logout_uri", "backchannel_logout_session_required")
+_ADVICE = {
+    401: "whatever stands before the admin API wants credentials; set `headers`",
+    403: "whatever stands before the admin API refuses us; check `headers`",
+    404: "this is no admin API of Hydra; `admin_url` must lead to its admin port (4445), not the public one",
+}
+
+
+class HydraReader:
+    """All clients of one Hydra."""
+
+    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
+        if source.hydra is None:
+            raise ValueError("not a source of the kind hydra")
+        self._settings = source.hydra
+        self._timeout = source.timeout
+        self._bounds = bounds_of(source)
+        self._clock = clock
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        """Return all clients; `last` itself if they are as they were. Raises SourceFault."""
+        async with web(self._settings.tls, self._timeout, self._bounds) as server:
+            at = self._clock()
+            token = await self._take(server, None, gathering := Gathering(last))
+            try:
+                await self._rest(server, token, gathering)
+            except SourceFault:  # perhaps the token: a restart with another secret, or a proxy that cut it
+                token = await self._take(server, None, gathering := Gathering(last))
+                await self._rest(server, token, gathering)
+            return gathering.answer(at)
+
+    async def _rest(self, server: Web, token: str | None, gathering: Gathering) -> None:
+        seen: set[str] = set()
+        while token is not None:
+            if token in seen:
+                raise SourceFault("its list of clients never ends: a page token comes again")
+            seen.add(token)
+            token = await self._take(server, token, gathering)
+
+    async def _take(self, server: Web, token: str | None, gathering: Gathering) -> str | None:
+        """Take a page. Returns the token of the next."""
+        query = urlencode({"page_size": PAGE} | ({} if token is None else {"page_token": token}))
+        url = f"{self._settings.admin_url}/admin/clients?{query}"
+        answer = await ask(server, url, self._settings.headers or {}, _ADVICE)
+        if not isinstance(answer.content, list):
+            raise SourceFault("its list of clients is not a list; `admin_url` must lead to Hydra's admin port")
+        await gathering.add_all(_row(client) for client in answer.content)
+        following = next_link(answer.whole("Link"), url)
+        if following is None:
+            return None
+        found = parse_qs(urlsplit(following).query).get("page_token")
+        if not found:
+            raise SourceFault("its next page (Link: rel=next) has no page_token; is this Hydra 2.x?")
+        return found[0]
+
+
+def _row(client: Any) -> Any:
+    if not isinstance(client, dict):
+        return client
+    row = {name: client.get(name) for name in _MEMBERS}
+    metadata = client.get("metadata")
+    ours = metadata.get("notifier") if isinstance(metadata, dict) else None
+    if isinstance(ours, dict):
+        ours = dict(ours)
+        row |= {name: value for name in _OURS_FIRST if (value := ours.pop(name, None)) not in (None, "")}
+    return row | {"notifier": ours}

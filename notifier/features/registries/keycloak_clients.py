@@ -1,0 +1,165 @@
+"""What a client of Keycloak, as its Admin API shows it, means to notifier.
+
+Keycloak keeps what concerns logout in `attributes`, as texts (`OIDCConfigAttributes`): `"true"` stands for true. It
+shows secrets beside them, so a row is put together of the few members that are needed.
+
+Keycloak itself tells each client that has a back-channel logout URL. So that it stays silent, the address may be in an
+attribute of ours instead.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic_core import from_json
+
+from notifier.configuration.clients.client_rows import Row
+from notifier.configuration.clients.redirects import redirect_uris
+from notifier.model.client import Algorithm
+from notifier.model.egress import uri_mistake
+from notifier.model.errors import Mistake
+from notifier.network.http.json_parts import OutOfBounds
+
+_URL, _SESSION = "backchannel.logout.url", "backchannel.logout.session.required"
+_PAIRWISE = "-pairwise-sub-mapper"  # Keycloak's own is oidc-sha256-pairwise-sub-mapper; extensions end alike
+_OURS = "notifier."
+_OWN_URL, _OWN_SESSION = "notifier.backchannel_logout_uri", "notifier.backchannel_logout_session_required"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeycloakRealm:
+    """What the clients of a realm share.
+
+    `issuer`: of each row, None where the source's own setting tells it. `base` and `admin`: Keycloak's front-end and
+    admin address without a slash at the end. `default_algorithm`: of clients that name none.
+    """
+
+    issuer: str | None
+    base: str
+    admin: str
+    default_algorithm: Algorithm
+
+    def row(self, client: Any, place: str) -> Row | Mistake:
+        """Return the client's metadata, or why it cannot be used. `place` names a client without a name."""
+        if isinstance(client, OutOfBounds):
+            return Mistake(place, client.text)
+        name = client.get("clientId") if isinstance(client, dict) else None
+        if not isinstance(name, str) or not name:
+            return Mistake(place, "has no clientId")
+        told = client["attributes"] if isinstance(client.get("attributes"), dict) else {}
+        row: dict[str, object] = {"client_id": name}
+        if self.issuer is not None:
+            row["issuer"] = self.issuer
+        if _is_pairwise(client):
+            row["subject_type"] = "pairwise"
+        ours = _settings(told)
+        if ours:
+            row["notifier"] = ours
+        if client.get("enabled") is False or client.get("protocol") not in (None, "", "openid-connect"):
+            return row  # Keycloak tells neither disabled clients nor those of SAML by back-channel
+        return self._told(row, client, told) or row
+
+    def _told(self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any]) -> Mistake | None:
+        """Add how the client is told of a logout, or return why it cannot be."""
+        name, uri = str(row["client_id"]), self._resolved(_text(told.get(_OWN_URL)) or _text(told.get(_URL)), client)
+        given = _text(told.get("id.token.signed.response.alg"))
+        algorithm = self.default_algorithm if given in ("", "any") else given
+        if algorithm in tuple(Algorithm):
+            row["id_token_signed_response_alg"] = str(algorithm)
+        if client.get("frontchannelLogout") is True:
+            self._add_front_channel(row, client, told)
+        listed = client["redirectUris"] if isinstance(client.get("redirectUris"), list) else ()
+        own = [self._resolved(_text(each), client) for each in listed]
+        if (uris := redirect_uris(own, row.get("frontchannel_logout_uri"))) is not None:
+            row["redirect_uris"] = uris
+        if (shown := _text(client.get("name"))) and not shown.startswith("${"):  # a key of Keycloak's translations
+            row["client_name"] = shown
+        if not uri:
+            return None
+        text = _unresolved(uri) or uri_mistake(uri)
+        if text is not None:
+            return Mistake(name, f"its back-channel logout URL {text}")
+        if algorithm not in tuple(Algorithm):
+            ways = ", ".join(Algorithm)
+            return Mistake(name, f"its ID tokens are signed with {algorithm[:20]!r}; choose one of {ways} in Keycloak")
+        row["backchannel_logout_uri"] = uri
+        row["backchannel_logout_session_required"] = _true(told.get(_OWN_SESSION) or told.get(_SESSION))
+        if alg := _text(told.get("id.token.encrypted.response.alg")):
+            self._add_encryption(row, client, told, alg)
+        return None
+
+    def _add_encryption(
+        self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any], alg: str
+    ) -> None:
+        """Its logout tokens are encrypted like its ID tokens, also by Keycloak, to a key of its JWKS or JWKS URL."""
+        row["id_token_encrypted_response_alg"] = alg
+        if enc := _text(told.get("id.token.encrypted.response.enc")):
+            row["id_token_encrypted_response_enc"] = enc
+        if _true(told.get("use.jwks.url")):
+            row["jwks_uri"] = self._resolved(_text(told.get("jwks.url")), client)
+        elif _true(told.get("use.jwks.string")):
+            row["jwks"] = _value(_text(told.get("jwks.string")))
+
+    def _add_front_channel(self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        """Where it is unset, Keycloak takes the base URL. One that cannot be used concerns no delivery: left out."""
+        uri = self._resolved(_text(told.get("frontchannel.logout.url")) or _text(client.get("baseUrl")), client)
+        if uri and not _unresolved(uri) and uri_mistake(uri) is None:
+            row["frontchannel_logout_uri"] = uri
+            if "frontchannel.logout.session.required" in told:
+                required = _true(told["frontchannel.logout.session.required"])
+                row["frontchannel_logout_session_required"] = required
+
+    def _resolved(self, url: str, client: Mapping[str, Any]) -> str:
+        """As Keycloak does (`ResolveRelative`): a path is appended to the root URL, whatever path that has itself."""
+        if url.startswith("/"):
+            root = _text(client.get("rootUrl"))
+            parts = urlsplit(self.base)
+            url = (root or f"{parts.scheme}://{parts.netloc}") + url
+        return url.replace("${authBaseUrl}", self.base).replace("${authAdminUrl}", self.admin)
+
+
+def _unresolved(uri: str) -> str | None:
+    start = uri.find("${")
+    if start < 0:
+        return None
+    end = uri.find("}", start)
+    found = uri[start : end + 1 if end > 0 else None][:60]
+    return f"holds {found}, which only Keycloak's own machine knows; write it out"
+
+
+def _is_pairwise(client: Mapping[str, Any]) -> bool:
+    mappers = client.get("protocolMappers")
+    kinds = [each.get("protocolMapper") for each in mappers or () if isinstance(each, dict)]
+    return any(isinstance(kind, str) and kind.endswith(_PAIRWISE) for kind in kinds)
+
+
+def _settings(told: Mapping[str, Any]) -> dict[str, Any]:
+    """notifier's settings: attributes such as `notifier.timeout` and `notifier.retry.base`."""
+    found: dict[str, Any] = {}
+    for name, value in told.items():
+        if not name.startswith(_OURS) or name in (_OWN_URL, _OWN_SESSION) or not _text(value):
+            continue
+        section = found
+        *sections, last = name.removeprefix(_OURS).split(".")
+        for each in sections:
+            inner = section.setdefault(each, {})
+            section = inner if isinstance(inner, dict) else {}
+        section[last] = _value(_text(value))
+    return found
+
+
+def _value(text: str) -> Any:
+    """Numbers, true, false, lists and mappings as JSON has them; anything else is a text."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return text
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _true(value: object) -> bool:
+    return value is True or _text(value).lower() == "true"

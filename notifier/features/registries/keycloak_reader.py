@@ -1,0 +1,193 @@
+"""Reads the clients of a Keycloak realm by its Admin API, as a client with a service account.
+
+| path below `url` | |
+|---|---|
+| `POST realms/{realm}/protocol/openid-connect/token` | a token by the client-credentials grant (RFC 6749 §4.4), 300 s |
+| `GET admin/realms/{realm}/clients?first&max` | clients, ordered by `clientId`; past the end an empty list |
+
+The role `view-clients` shows the secret of each client too. A page is dropped as soon as its rows are made.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.remote_rows import Gathering
+from notifier.features.registries.keycloak_clients import KeycloakRealm
+from notifier.features.registries.keycloak_settings import KeycloakSettings
+from notifier.features.registries.shifting_pages import ShiftingPages
+from notifier.model.errors import Mistake, SourceFault
+from notifier.network.http.json_client import JsonAnswer
+from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+PAGE = 100  # clients, of about 1 KB each
+_ROLE = "the role view-clients of realm-management (Clients → {client} → Service accounts roles)"
+
+
+class KeycloakReader:
+    """One realm. It reads with a token that it asks for each time."""
+
+    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
+        if source.keycloak is None:
+            raise ValueError("not a source of the kind keycloak")
+        self._settings = source.keycloak
+        self._timeout = source.timeout
+        self._bounds = bounds_of(source)
+        self._clock = clock
+        self._realm = _realm(source.keycloak, source.issuer)
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        """Return the realm's clients; `last` itself if they are as they were. Raises SourceFault."""
+        gathering, pages = Gathering(last), ShiftingPages(PAGE)
+        at = self._clock()
+        async with web(self._settings.tls, self._timeout, self._bounds) as opened:
+            session = _AdminSession(self._settings, opened)
+            while pages.first is not None:
+                await self._take_page(session, pages, gathering)
+        return gathering.answer(at)
+
+    async def _take_page(self, session: "_AdminSession", pages: ShiftingPages, gathering: Gathering) -> None:
+        first = pages.first or 0
+        clients = await session.clients(first)
+        if not clients and first == 0:
+            raise SourceFault(
+                f"the realm {self._settings.realm} answered with no clients, which cannot be: give "
+                f"{_ROLE.format(client=self._settings.client_id)}; query-clients alone shows none"
+            )
+        rows = [self._realm.row(client, f"[{first + nth}]") for nth, client in enumerate(clients)]
+        names = [row.path if isinstance(row, Mistake) else str(row["client_id"]) for row in rows]
+        if not pages.take(names):
+            rows.clear()
+        if pages.stuck:
+            raise SourceFault(
+                "its list of clients changes faster than it can be read, or a proxy answers for it with the same page"
+            )
+        for row in rows:
+            if isinstance(row, Mistake):
+                gathering.refuse(row)
+        await gathering.add_all(row for row in rows if not isinstance(row, Mistake))
+
+
+class _AdminSession:
+    """Asks the Admin API with a token, and for another once that ran out, also in the middle of a reading."""
+
+    def __init__(self, settings: KeycloakSettings, opened: Web) -> None:
+        self._settings = settings
+        self._web = opened
+        self._token: str | None = None
+
+    async def clients(self, first: int) -> list[Any]:
+        """Return a page of clients. Raises SourceFault."""
+        realm = quote(self._settings.realm, safe="")
+        url = f"{self._settings.url}/admin/realms/{realm}/clients?first={first}&max={PAGE}"
+        answer = await self._get(url)
+        if answer.status == 401:
+            self._token = None
+            answer = await self._get(url)
+        if answer.status != 200:
+            raise SourceFault(_page_fault(answer, self._settings))
+        if not isinstance(answer.content, list):
+            raise SourceFault("its list of clients is not a list; is `url` the address of a Keycloak?")
+        return answer.content
+
+    async def _get(self, url: str) -> JsonAnswer:
+        if self._token is None:
+            self._token = await self._new_token()
+        return await self._web.get(url, {"Authorization": f"Bearer {self._token}"})
+
+    async def _new_token(self) -> str:
+        settings = self._settings
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": settings.client_id,
+            "client_secret": _secret(settings),
+        }
+        realm = quote(settings.realm, safe="")
+        answer = await self._web.post_form(f"{settings.url}/realms/{realm}/protocol/openid-connect/token", form)
+        if answer.status != 200:
+            raise SourceFault(_token_fault(answer, settings))
+        token = answer.content.get("access_token") if isinstance(answer.content, dict) else None
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise SourceFault("its token endpoint answered without an access token; is `url` that of a Keycloak?")
+        return token
+
+
+def _realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
+    """The front-end address is in the issuer, where that is given: `url` may lead past a proxy."""
+    realm = f"/realms/{quote(settings.realm, safe='')}"
+    return KeycloakRealm(
+        issuer=f"{settings.url}{realm}" if issuer is None else None,
+        base=issuer.removesuffix(realm) if issuer is not None and issuer.endswith(realm) else settings.url,
+        admin=settings.url,
+        default_algorithm=settings.default_algorithm,
+    )
+
+
+def _secret(settings: KeycloakSettings) -> str:
+    if settings.client_secret is not None:
+        return settings.client_secret.get_secret_value()
+    path = settings.client_secret_file or Path()
+    try:
+        secret = path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceFault(f"client_secret_file {path} cannot be read as UTF-8 text ({type(error).__name__})") from None
+    if not secret:
+        raise SourceFault(f"client_secret_file {path} is empty")
+    return secret
+
+
+def _token_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
+    """What Keycloak says of a refused token, as the setting to change. Its own words are not shown."""
+    told = answer.content if isinstance(answer.content, dict) else {}
+    words = f"{told.get('error')} {told.get('error_description')}".lower()
+    client = settings.client_id
+    match answer.status:
+        case 404:
+            return _not_found(settings)
+        case 400 | 401 | 403:
+            if "service account" in words and "public" not in words:
+                return f"the client {client} has no service account: switch on Service accounts roles in Keycloak"
+            if "public" in words:
+                return f"the client {client} is public: switch on Client authentication and Service accounts roles"
+            if "https" in words:
+                return "Keycloak takes https only here: give `url` with https (its setting is the realm's Require SSL)"
+            if "realm" in words and "abled" in words:
+                return f"the realm {settings.realm} is disabled"
+            return (
+                f"no token ({answer.status}): client_id {client} or its secret is wrong, or that client is disabled "
+                "or has other credentials than a secret"
+            )
+    return _status_fault("its token endpoint", answer.status)
+
+
+def _page_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
+    match answer.status:
+        case 401:
+            return (
+                "its Admin API refuses the token that it just gave (401): `url` must be an address under which "
+                "Keycloak calls itself by its own issuer (settings hostname and hostname-admin)"
+            )
+        case 403:
+            return f"its Admin API refuses the list of clients (403): give {_ROLE.format(client=settings.client_id)}"
+        case 404:
+            return _not_found(settings)
+    return _status_fault("its Admin API", answer.status)
+
+
+def _not_found(settings: KeycloakSettings) -> str:
+    return (
+        f"there is no realm {settings.realm} at {settings.url} (404): check `realm` (capitals matter) and the path of "
+        "`url` (/auth in old versions and where http-relative-path says so)"
+    )
+
+
+def _status_fault(what: str, status: int) -> str:
+    if status == 429:
+        return f"{what} answered 429, too many requests: give the source a longer `every`"
+    if status >= 500:
+        return f"{what} answered {status}: the fault is Keycloak's or its proxy's; see its log"
+    return f"{what} answered {status}; is `url` that of a Keycloak?"

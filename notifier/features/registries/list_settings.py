@@ -1,0 +1,85 @@
+"""Servers whose clients are read over HTTP, as an operator names them: Hydra, WSO2, Auth0, authentik, or a list."""
+
+from typing import Annotated, ClassVar, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from notifier.settings.asked_server import HEADERS, AskedServer, HeadersServer
+from notifier.settings.clients import HeaderName, HeaderValue
+from notifier.settings.values import ExistingFile, Lasting, WebAddress, without_user
+
+
+def _server(url: str) -> str:
+    """A server's address, to which paths are appended, without a slash at its end."""
+    without_user(url)
+    if "?" in url:
+        raise ValueError("must not have a query")
+    for path in ("/admin/clients", "/api/v2", "/api/v3", "/api/server/v1"):
+        if urlsplit(url).path.rstrip("/").endswith(path):
+            raise ValueError(f"must end before {path}: notifier appends that itself")
+    return url.rstrip("/")
+
+
+ServerAddress = Annotated[WebAddress, AfterValidator(_server)]
+
+
+class HydraSettings(HeadersServer):
+    """Ory Hydra's clients, by its admin API."""
+
+    _address: ClassVar[str] = "admin_url"
+
+    admin_url: ServerAddress = Field(description="The address of the admin API, such as http://hydra-admin:4445.")
+
+
+class Wso2Settings(AskedServer):
+    """WSO2 Identity Server's applications, by its API."""
+
+    url: ServerAddress = Field(
+        description="The server's address, with its tenant if any: https://is.example.com/t/acme."
+    )
+    username: str | None = Field(None, min_length=1, description="A user who may read applications (HTTP Basic).")
+    password_file: ExistingFile | None = Field(None, description="A file with that user's password.")
+    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=HEADERS)
+    recheck: Annotated[float, Lasting(above=0.0, most=86_400.0)] = Field(
+        600.0,
+        description="How soon a changed address is found: so often each application is asked for its address, a few at"
+        " each reading. A new application is asked at once.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and password_file belong together; give both or none")
+        if self.username is not None and ":" in self.username:
+            raise ValueError("username must have no colon (RFC 7617)")
+        names = {name.lower() for name in self.headers or ()}
+        if (self.username is not None) == ("authorization" in names):
+            both = "; both are given" if self.username is not None else ""
+            raise ValueError(f"needs username with password_file, or headers with Authorization{both}")
+        return self
+
+
+class Auth0Settings(AskedServer):
+    """A tenant's applications, by Auth0's Management API."""
+
+    url: ServerAddress = Field(
+        description="The tenant's own address, such as https://acme.eu.auth0.com; not a custom domain."
+    )
+    client_id: str = Field(min_length=1, description="A machine-to-machine application with the scope read:clients.")
+    client_secret_file: ExistingFile = Field(description="A file with its secret. It is read each time.")
+
+
+class AuthentikSettings(AskedServer):
+    """authentik's OAuth2 providers, by its API."""
+
+    url: ServerAddress = Field(description="authentik's address, such as https://auth.example.com.")
+    token_file: ExistingFile = Field(description="A file with an API token. It is read each time.")
+
+
+class HttpListSettings(HeadersServer):
+    """A list of client metadata at an address."""
+
+    url: Annotated[WebAddress, AfterValidator(without_user)] = Field(
+        description="The address. JSON, or YAML (`application/yaml`): a list of client metadata, or `{clients: […]}`."
+    )

@@ -1,0 +1,68 @@
+"""Asks a server for a page, and turns what is no page into a fault with a clear text.
+
+A server that says how long it must rest (429, 503 with `Retry-After`, RFC 9110 §10.2.3) is asked again, as long as the
+reading has time.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from typing import TypeAlias
+
+from notifier.model.errors import SourceFault
+from notifier.model.moment import read_http_date
+from notifier.network.http.json_client import JsonAnswer
+from notifier.network.http.json_over_http import Web, place_of
+
+Advice: TypeAlias = Mapping[int, str]
+"""Status → what the operator must do."""
+
+_TRIES = 5
+_BACK_OFF = 1.0  # seconds, doubled each time, where a 429 does not say how long
+_TOLD = {
+    401: "the credentials are missing or wrong",
+    403: "permission is missing",
+    404: "there is no such address; check the setting `url`",
+    429: "too many requests; give the source a longer `every`",
+}
+
+
+async def ask(
+    web: Web,
+    url: str,
+    headers: Mapping[str, str],
+    advice: Advice,
+    *,
+    form: Mapping[str, str] | None = None,
+    expected: Collection[int] = (),
+) -> JsonAnswer:
+    """GET the URL, or POST the form. The answer is 2xx, 304, or one of the `expected` statuses. Raises SourceFault."""
+    nth = 0
+    while True:
+        answer = await (web.get(url, headers) if form is None else web.post_form(url, form, headers))
+        if 200 <= answer.status < 300 or answer.status == 304 or answer.status in expected:
+            return answer
+        wait = _wait(answer, nth)
+        if wait is None or nth == _TRIES - 1 or wait >= web.left():
+            asks = "" if wait is None else f", and asks to wait for {wait:.0f} s"
+            raise SourceFault(f"{place_of(url)} answered {answer.status}{asks}: {_told(answer.status, advice)}")
+        await asyncio.sleep(wait)
+        nth += 1
+
+
+def _told(status: int, advice: Advice) -> str:
+    default = "its own fault; see its log" if status >= 500 else "is this the right address?"
+    return advice.get(status) or _TOLD.get(status) or default
+
+
+def _wait(answer: JsonAnswer, nth: int) -> float | None:
+    """How long to wait before the same is asked again. None: not at all."""
+    if answer.status not in (429, 503):
+        return None
+    said = answer.headers.get("Retry-After")
+    if said is None:
+        return _BACK_OFF * 2**nth if answer.status == 429 else None
+    if said.strip().isdecimal():
+        return float(said[:12])
+    moment = read_http_date(said)
+    return None if moment is None else max(0.0, moment - time.time())

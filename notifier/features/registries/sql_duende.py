@@ -1,0 +1,157 @@
+"""The tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
+
+The columns about logout are the same in all of them, but for the algorithms, which IdentityServer4 has from 4.0 on.
+Names are compared without regard to case and `_`: naming conventions for PostgreSQL change both. Views do as well.
+
+What the server does itself is done here: a disabled client is told nothing, and one that speaks another protocol than
+OpenID Connect is none. `PairWiseSubjectSalt` has no effect, as in the server.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifier.configuration.clients.redirects import redirect_uris
+from notifier.features.registries.sql_settings import DuendeTables, SqlSettings
+from notifier.model.errors import SourceFault
+from notifier.network.databases.sql_columns import (
+    Amount,
+    Listing,
+    algorithms,
+    lower,
+    parts,
+    scalar,
+    streaming,
+    text,
+    truth,
+)
+from notifier.network.databases.sql_connection import Deadline
+from notifier.network.databases.table_finder import TableFinder
+
+_CLIENTS = (
+    "ClientId", "Id", "Enabled", "ProtocolType",
+    "BackChannelLogoutUri", "BackChannelLogoutSessionRequired",
+    "FrontChannelLogoutUri", "FrontChannelLogoutSessionRequired",
+    "AllowedIdentityTokenSigningAlgorithms", "SubjectType", "ClientName",
+)  # fmt: skip
+_NEEDED = ("ClientId", "BackChannelLogoutUri")  # a view may leave out the rest
+_PROPERTIES = ("ClientId", "Key", "Value")
+_REDIRECTS = ("ClientId", "RedirectUri")
+_OURS = "notifier:"
+
+_Properties = Mapping[object, Sequence[tuple[str, object]]]
+_Redirects = Mapping[object, Sequence[object]]
+_Taken = Callable[[sa.Select[Any]], Iterator[Sequence[Any]]]
+
+
+def duende(
+    connection: sa.Connection, settings: SqlSettings, deadline: Deadline, amount: Amount, pause: Callable[[float], None]
+) -> Listing:
+    """Find the tables and read the clients. Raises SourceFault."""
+    tables, schema = settings.tables or DuendeTables(), settings.db_schema
+    finder = TableFinder(connection, schema)
+    named = settings.tables.model_fields_set if settings.tables else set()
+
+    def beside(name: str, field: str) -> str | None:
+        table = finder.find(name, DuendeTables.model_fields[field].alias or field, explicit=field in named)
+        if table is None and name and field in named:
+            raise SourceFault(finder.nothing_like(name))
+        return table
+
+    clients = finder.find(tables.clients, "Clients", explicit="clients" in named)
+    if clients is None:
+        raise SourceFault(finder.nothing_like(tables.clients))
+    columns = finder.columns(clients, _CLIENTS, _NEEDED)
+
+    def taken(statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+        result = connection.execute(statement, execution_options=streaming(connection))
+        for _, part in parts(result, deadline, amount, pause):
+            yield from part
+
+    table = beside(tables.properties, "properties")
+    properties = {} if table is None else _properties(finder, table, taken)
+    table = beside(tables.redirect_uris, "redirect_uris")
+    redirects = {} if table is None else _redirects(finder, table, taken)
+    statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
+    result = connection.execute(statement, execution_options=streaming(connection))
+    return Listing(result=result, client_id=0, read=lambda row: _client(row, properties, redirects))
+
+
+def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) -> dict[str, Any] | None:
+    client_id, key, enabled, protocol, uri, session, front_uri, front_session, signed_by, subject_type, name = row
+    if protocol != "oidc" and (text(protocol) or "oidc").lower() != "oidc":
+        return None
+    found: dict[str, Any] = {"client_id": text(client_id)}
+    if _truth("Enabled", enabled) is False:
+        return found
+    if (word := text(uri)) is not None and word.strip():
+        found["backchannel_logout_uri"] = word
+        found["backchannel_logout_session_required"] = _truth("BackChannelLogoutSessionRequired", session) is not False
+    if (word := text(front_uri)) is not None and word.strip():
+        found["frontchannel_logout_uri"] = word
+        required = _truth("FrontChannelLogoutSessionRequired", front_session)
+        found["frontchannel_logout_session_required"] = required is not False
+        if (shown := text(name)) is not None:
+            found["client_name"] = shown
+    if (
+        uris := redirect_uris(_each("RedirectUri", redirects.get(key, ())), found.get("frontchannel_logout_uri"))
+    ) is not None:
+        found["redirect_uris"] = uris
+    if (algorithm := algorithms(signed_by)) is not None:
+        found["id_token_signed_response_alg"] = algorithm
+    if (word := lower(subject_type)) is not None:
+        found["subject_type"] = word
+    if (own := properties.get(key)) is not None:
+        found["notifier"] = _nested(own)
+    return found
+
+
+def _truth(column: str, value: object) -> bool | None:
+    try:
+        return truth(value)
+    except ValueError as error:
+        raise ValueError(f"{column} {error}") from None
+
+
+def _each(column: str, values: Iterable[object]) -> list[str]:
+    try:
+        return [word for word in map(text, values) if word is not None]
+    except ValueError as error:
+        raise ValueError(f"{column} {error}") from None
+
+
+def _nested(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
+    """`notifier:retry:base` is the member `base` of `retry`, as .NET writes it."""
+    found: dict[str, Any] = {}
+    for name, value in properties:
+        *path, last = name.split(":")
+        inner: Any = found
+        for step in path:
+            inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict) or last in inner:
+            raise ValueError(f"property {_OURS}{name} is there twice, or belongs to one that has a value itself")
+        inner[last] = scalar(next(iter(_each(f"property {_OURS}{name}", [value])), ""))
+    return found
+
+
+def _properties(finder: "TableFinder", table: str, taken: _Taken) -> _Properties:
+    """The properties for us, by the key of their client."""
+    columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
+    owner, key, value = (columns[column] for column in _PROPERTIES)
+    statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_OURS}%")).order_by(owner, key)
+    found: dict[object, list[tuple[str, object]]] = {}
+    for client, word, content in taken(statement):
+        found.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), content))
+    return found
+
+
+def _redirects(finder: "TableFinder", table: str, taken: _Taken) -> _Redirects:
+    """The redirect URIs, by the key of their client. Where a user comes back after a sign-out is another table."""
+    columns = finder.columns(table, _REDIRECTS, _REDIRECTS)
+    owner, uri = (columns[column] for column in _REDIRECTS)
+    statement = sa.select(owner, uri).order_by(owner, uri)
+    found: dict[object, list[object]] = {}
+    for client, content in taken(statement):
+        found.setdefault(client, []).append(content)
+    return found

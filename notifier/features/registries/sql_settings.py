@@ -1,0 +1,53 @@
+"""A database as a registry source: what an operator says of it, and which URLs are ones of databases."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from notifier.network.databases.database_url import DatabaseUrl
+from notifier.settings.values import ExistingFile, Section
+
+
+class DuendeTables(Section):
+    """What the tables are called, if it is not what Duende calls them."""
+
+    clients: str = Field("Clients", alias="Clients", min_length=1, description="The clients.")
+    properties: str = Field(
+        "ClientProperties", alias="ClientProperties", description="Their properties. Empty: not read."
+    )
+    redirect_uris: str = Field(
+        "ClientRedirectUris", alias="ClientRedirectUris", description="Their redirect URIs. Empty: not read."
+    )
+
+
+class SqlSettings(Section):
+    """A database, by SQLAlchemy. Exactly one of `url` and `url_file` is given, and one of `preset` and `query`."""
+
+    url: DatabaseUrl | None = Field(
+        None, description="`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."
+    )
+    url_file: ExistingFile | None = Field(None, description="A file with the URL. It is read each time.")
+    preset: Literal["duende"] | None = Field(
+        None, description="The tables of a known server: `duende` (also IdentityServer4)."
+    )
+    query: str | None = Field(
+        None, min_length=1, description="A SELECT whose columns bear the names of client metadata."
+    )
+    db_schema: str | None = Field(
+        None, alias="schema", min_length=1, description="The schema of the preset's tables. Left out: the user's own."
+    )
+    tables: DuendeTables | None = Field(None, description="The preset's name of a table → yours.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        wrong = [
+            f"needs {one} or {other}" + ("; it has both" if getattr(self, one) is not None else "")
+            for one, other in (("url", "url_file"), ("preset", "query"))
+            if (getattr(self, one) is None) == (getattr(self, other) is None)
+        ]
+        if self.query is not None:
+            given = [name for name, value in (("schema", self.db_schema), ("tables", self.tables)) if value is not None]
+            wrong += [f"{name} is for a preset; name the tables in query" for name in given]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self

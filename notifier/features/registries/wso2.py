@@ -1,0 +1,206 @@
+"""Reads the applications of WSO2 Identity Server by its API: a list without addresses, then each application by itself.
+
+| path below `url` | |
+|---|---|
+| `GET /api/server/v1/applications?limit&offset&attributes=clientId` | the id (a UUID), name and so on of each |
+| `GET /api/server/v1/applications/{id}/inbound-protocols/oidc` | its client id, addresses and secret; 404: no OIDC |
+
+The list does not show that an address has changed. So an application is asked at once if it is new or the list says
+something else of it, and else once in `recheck`, the longest unasked first. What was learnt is kept in memory, so that
+a first reading that takes longer than `timeout` goes on at the next. Events of WSO2 name an application by its UUID:
+that is an alias of its client id.
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable, Iterator, Mapping
+from math import ceil
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+from notifier.configuration.clients.client_rows import Row, SourceAnswer
+from notifier.configuration.clients.redirects import redirect_uris
+from notifier.configuration.clients.remote_rows import Gathering
+from notifier.configuration.clients.secret_file import read_secret
+from notifier.features.registries.list_settings import Wso2Settings
+from notifier.features.registries.patient import ask
+from notifier.features.registries.shifting_pages import ShiftingPages
+from notifier.model.errors import AnswerFault, Mistake, SourceFault
+from notifier.model.frozen import frozen
+from notifier.network.http.json_over_http import Web, bounds_of, web
+from notifier.network.http.json_parts import OutOfBounds
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+PAGE = 100
+AT_A_TIME = 4
+_SCOPE = "internal_application_mgt_view (Console → the user's role → Application Management, view)"
+_ADVICE = {
+    401: "username and password_file, or the token in headers, are wrong or have run out",
+    403: f"the user or token lacks the permission {_SCOPE}",
+    404: "this is no WSO2 Identity Server; `url` must be its address, with its tenant if any: https://is.example.com/t/acme",
+}
+
+
+_Item: TypeAlias = Mapping[str, Any] | OutOfBounds
+"""What the list says of an application. The latter: it goes beyond a bound, and was not read."""
+
+
+@frozen
+class _Learnt:
+    """What an application said of itself at `at`, and what the list said of it then. `said`: None if it is not OIDC."""
+
+    listed: _Item
+    said: Row | Mistake | None
+    at: float
+
+
+class Wso2Reader:
+    """All applications of one server, or of one tenant."""
+
+    def __init__(
+        self,
+        source: RegistrySourceSettings,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if source.wso2 is None:
+            raise ValueError("not a source of the kind wso2")
+        self._settings = source.wso2
+        self._timeout = source.timeout
+        self._bounds = bounds_of(source)
+        self._clock = clock
+        self._ticks = ticks
+        self._learnt: dict[str, _Learnt] = {}
+        self._last_tick = ticks()
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        """Return all applications with OIDC; `last` itself if they are as they were. Raises SourceFault."""
+        headers = {**(self._settings.headers or {}), **_basic(self._settings)}
+        async with web(self._settings.tls, self._timeout, self._bounds) as server:
+            at, tick = self._clock(), self._ticks()
+            listed = await self._list(server, headers)
+            for gone in self._learnt.keys() - listed.keys():
+                del self._learnt[gone]
+            await self._learn(server, headers, listed, self._due(listed, tick))
+            self._last_tick = tick
+            faults = [said for name in listed if isinstance(said := self._learnt[name].said, Mistake)]
+            if len(faults) == len(listed):
+                raise SourceFault(f"no application can be read; the first, {faults[0].path}: {faults[0].text}")
+        gathering = Gathering(last)
+        await gathering.add_all(self._learnt[name].said for name in listed if self._learnt[name].said is not None)
+        return gathering.answer(at)
+
+    async def _list(self, server: Web, headers: Mapping[str, str]) -> dict[str, _Item]:
+        """What the list says of each application, by its UUID. One beyond a bound is known by its place in the list."""
+        listed: dict[str, _Item] = {}
+        pages = ShiftingPages(PAGE)
+        while pages.first is not None:
+            query = f"limit={PAGE}&offset={pages.first}&attributes=clientId"
+            answer = await ask(server, f"{self._settings.url}/api/server/v1/applications?{query}", headers, _ADVICE)
+            found = answer.content.get("applications") if isinstance(answer.content, dict) else None
+            if not isinstance(found, list) and pages.first:
+                found = []  # some versions leave it out past the end
+            if not isinstance(found, list) or not all(map(_is_known, found)):
+                raise SourceFault("its list of applications is not a list; is `url` that of a WSO2 Identity Server?")
+            if not found and not listed:
+                raise SourceFault(f"its list has no application, which cannot be: give the permission {_SCOPE}")
+            names = [_name(each, pages.first + nth) for nth, each in enumerate(found)]
+            if pages.take(names):
+                listed |= dict(zip(names, found, strict=True))
+            if pages.stuck:
+                raise SourceFault("its list of applications changes faster than it can be read")
+        return listed
+
+    def _due(self, listed: Mapping[str, _Item], tick: float) -> list[str]:
+        """The applications to ask now."""
+        new = [name for name, item in listed.items() if self._unsure(name, item)]
+        share = ceil(len(listed) * min(1.0, (tick - self._last_tick) / self._settings.recheck))
+        known = sorted(listed.keys() - set(new), key=lambda name: self._learnt[name].at)
+        return new + known[:share]
+
+    def _unsure(self, name: str, item: _Item) -> bool:
+        """True if the application is new, changed in the list, or could not be read."""
+        learnt = self._learnt.get(name)
+        return learnt is None or learnt.listed != item or isinstance(learnt.said, Mistake)
+
+    async def _learn(
+        self, server: Web, headers: Mapping[str, str], listed: Mapping[str, _Item], due: list[str]
+    ) -> None:
+        """Ask these applications, a few at a time. Raises the first SourceFault; what was learnt until then stays."""
+
+        async def some(names: Iterator[str]) -> None:
+            for name in names:
+                said = await self._application(server, headers, name, listed[name])
+                before = self._learnt.get(name)
+                if isinstance(said, Mistake) and before is not None:
+                    said = before.said  # its last good address stays
+                self._learnt[name] = _Learnt(listed=listed[name], said=said, at=self._ticks())
+
+        names = iter(due)
+        tasks = [asyncio.ensure_future(some(names)) for _ in range(AT_A_TIME)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _application(
+        self, server: Web, headers: Mapping[str, str], name: str, item: _Item
+    ) -> Row | Mistake | None:
+        if isinstance(item, OutOfBounds):
+            return Mistake(name, item.text)
+        url = f"{self._settings.url}/api/server/v1/applications/{quote(name, safe='')}/inbound-protocols/oidc"
+        try:
+            answer = await ask(server, url, headers, _ADVICE, expected=(404, 500))
+        except AnswerFault as fault:
+            return Mistake(name, str(fault))
+        if answer.status == 404:
+            return None
+        if answer.status == 500:  # one damaged application must not hide all others
+            return Mistake(name, "WSO2 answered 500 when asked for this application; see its log")
+        if not isinstance(answer.content, dict):
+            raise SourceFault(f"its application {name} is no object; is `url` that of a WSO2 Identity Server?")
+        return _row(name, item, answer.content) if answer.content.get("clientId") else None
+
+
+def _is_known(application: Any) -> bool:
+    if isinstance(application, OutOfBounds):
+        return True
+    return isinstance(application, dict) and isinstance(application.get("id"), str)
+
+
+def _name(application: _Item, place: int) -> str:
+    return f"[{place}]" if isinstance(application, OutOfBounds) else str(application["id"])
+
+
+def _basic(settings: Wso2Settings) -> dict[str, str]:
+    if settings.username is None or settings.password_file is None:
+        return {}
+    password = read_secret("password_file", settings.password_file)
+    return {"Authorization": "Basic " + base64.b64encode(f"{settings.username}:{password}".encode()).decode()}
+
+
+def _row(name: str, item: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:
+    logout, tokens, subject = (_section(oidc, part) for part in ("logout", "idToken", "subject"))
+    encryption = _section(tokens, "encryption")
+    encrypted = encryption.get("enabled") is True
+    kind, front_channel, shown = subject.get("subjectType"), logout.get("frontChannelLogoutUrl"), item.get("name")
+    return {
+        "client_id": oidc.get("clientId"),
+        "aliases": [name],
+        "backchannel_logout_uri": logout.get("backChannelLogoutUrl"),
+        "frontchannel_logout_uri": front_channel,
+        "redirect_uris": redirect_uris(oidc.get("callbackURLs"), front_channel),
+        "client_name": shown if isinstance(shown, str) else None,
+        "subject_type": kind.lower() if isinstance(kind, str) else None,
+        "id_token_signed_response_alg": tokens.get("idTokenSignedResponseAlg"),
+        "id_token_encrypted_response_alg": encryption.get("algorithm") if encrypted else None,
+        "id_token_encrypted_response_enc": encryption.get("method") if encrypted else None,
+    }
+
+
+def _section(whole: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = whole.get(name)
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,1 @@
+"""Events in the words of their own servers: mappings, envelopes, doors, proofs."""

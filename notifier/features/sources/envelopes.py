@@ -1,0 +1,283 @@
+"""Opens what is around the event in a message of a source: CloudEvents, a SET, MassTransit, NServiceBus, a list.
+
+CloudEvents and Security Event Tokens are recognised by themselves. The others are named by the source, from the outside
+in. A list gives several documents, each an event of its own. Raises MalformedEvent that says what is wrong.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, TypeAlias
+
+from notifier.features.sources.expressions import Expression, ExpressionFailed, Reader, plain_name
+from notifier.model.documents.cloudevents import binary_attributes, media_type_of, read_envelope, read_json
+from notifier.model.documents.trace_context import traceparent_of
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.frozen import frozen, replace
+from notifier.model.message import Message
+from notifier.model.moment import read_moment
+from notifier.model.printable import excerpt
+from notifier.model.validation import kind_of
+
+LINES = "lines"
+MOST = 5_000  # events of one message: of 128 KiB, each has 26 bytes then
+_SET = "application/secevent+jwt"  # RFC 8935 §2
+_MASSTRANSIT = "application/vnd.masstransit"
+_NSERVICEBUS_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d):(\d{1,9}) Z")
+
+
+@frozen
+class Unwrapped:
+    """A JSON document, and what was around it.
+
+    `around` is what `"$envelope"` gives. `id` and `time` (epoch seconds) are the envelope's. `source` is CloudEvents'.
+    `place` is its number in the list that it came in, None if there was none.
+    """
+
+    data: object
+    around: object = None
+    id: str | None = None
+    time: float | None = None
+    source: str | None = None
+    type: str | None = None
+    trace: str | None = None
+    place: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WrongLine:
+    """Stands in the place of a line that cannot be read among others that can."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventList:
+    """An expression that gives a list. Each member is a document of its own."""
+
+    expression: Expression
+
+
+Envelope: TypeAlias = Callable[[Unwrapped, Message], Unwrapped] | EventList
+"""Takes a document out of what is around it."""
+
+
+def open_document(message: Message, max_bytes: int, *, lines: bool = False, ignore_case: bool = False) -> Unwrapped:
+    """Read the JSON in the message, without CloudEvents or the signature of a SET. `lines`: also JSON lines.
+
+    `ignore_case`: all member names are in lower case and without `_`.
+    """
+    document = _read(message, max_bytes, lines=lines)
+    return replace(document, data=lowered(document.data)) if ignore_case else document
+
+
+def _read(message: Message, max_bytes: int, *, lines: bool) -> Unwrapped:
+    media_type = media_type_of(message.content_type)
+    if "xml" in media_type or message.body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
+        _refuse(f"is XML ({excerpt(media_type or 'no content type')}); have its publisher use a JSON serializer")
+    if media_type.startswith(_MASSTRANSIT) and media_type != f"{_MASSTRANSIT}+json":
+        _refuse(f"is {excerpt(media_type)}; have its publisher use MassTransit's JSON serializer")
+    trace = traceparent_of(message.headers) if message.headers else None
+    if media_type == _SET:
+        return Unwrapped(data=_claims(message.body, max_bytes), trace=trace)
+    data = _json_lines(message.body, max_bytes) if lines else read_json(message.body, max_bytes)
+    attributes = binary_attributes(message.headers) if message.headers else {}
+    if attributes and "specversion" in attributes:
+        return _of_cloudevents(data, attributes, trace)
+    if isinstance(data, dict) and "specversion" in data:
+        inner = data.get("data")
+        if inner is None and isinstance(encoded := data.get("data_base64"), str):
+            inner = read_json(_decoded(encoded), max_bytes)
+        texts = {name: value for name, value in data.items() if isinstance(value, str)}
+        trace = traceparent_of(message.headers, data.get("traceparent"))
+        return replace(_of_cloudevents(inner, texts, trace), around=data)
+    return Unwrapped(data=data, trace=trace)
+
+
+def opened(
+    document: Unwrapped, envelopes: Sequence[Envelope], message: Message, given: Mapping[str, object]
+) -> Sequence[Unwrapped]:
+    """Return the documents within these envelopes, numbered if there is a list among them. Raises MalformedEvent."""
+    found = [document]
+    lists = 0
+    for envelope in envelopes:
+        if isinstance(envelope, EventList):
+            lists += 1
+            found = [member for each in found for member in _members(each, envelope.expression, given)]
+            if len(found) > MOST:
+                _refuse(f"holds {len(found):,} events; {MOST:,} at most")
+        else:
+            found = [envelope(each, message) for each in found]
+    return [replace(each, place=place) for place, each in enumerate(found)] if lists > 1 else found
+
+
+def masstransit(document: Unwrapped, message: Message) -> Unwrapped:
+    """Take the message out of MassTransit's envelope. A bare body stays as it is, as its raw serializer sends it."""
+    data = document.data
+    names = _plainly_named(data) if isinstance(data, dict) else {}
+    declared = media_type_of(message.content_type).startswith(_MASSTRANSIT)
+    if not declared and not ("message" in names and ("messageid" in names or "messagetype" in names)):
+        return replace(document, id=_header(message.headers, "messageid") or document.id)
+    inner = names.get("message")
+    if inner is None:
+        _refuse("is MassTransit's envelope without `message`")
+    sent, given = names.get("senttime"), names.get("messageid")
+    return replace(
+        document,
+        data=inner,
+        around=data,
+        id=given if isinstance(given, str) and given else document.id,
+        time=document.time if sent is None else _time(sent, "sentTime"),
+    )
+
+
+def nservicebus(document: Unwrapped, message: Message) -> Unwrapped:
+    """Take id and time from NServiceBus' headers. The body is bare."""
+    sent = _header(message.headers, "nservicebus.timesent")
+    return replace(
+        document,
+        id=_header(message.headers, "nservicebus.messageid") or document.id,
+        time=document.time
+        if sent is None
+        else _time(_NSERVICEBUS_TIME.sub(r"\1T\2.\3Z", sent), "NServiceBus.TimeSent"),
+    )
+
+
+def cloudevents(document: Unwrapped, message: Message) -> Unwrapped:
+    """Return the document: CloudEvents are opened already."""
+    del message
+    return document
+
+
+def names_message(header: str) -> bool:
+    """True if an envelope takes the event's id or time from a header of this name."""
+    return header.lower() == "messageid" or header.lower().startswith("nservicebus.")
+
+
+ENVELOPES: Mapping[str, Callable[[Unwrapped, Message], Unwrapped]] = {
+    "masstransit": masstransit,
+    "nservicebus": nservicebus,
+    "cloudevents": cloudevents,
+}
+
+
+def lowered(value: object) -> object:
+    """The value with all member names in lower case and without `_`. Of two that are then alike, null gives way."""
+    if isinstance(value, dict):
+        found: dict[str, object] = {}
+        for name, each in value.items():
+            plain = plain_name(name)
+            if found.get(plain) is None:
+                found[plain] = lowered(each) if isinstance(each, (dict, list)) else each
+        return found
+    if isinstance(value, list):
+        return [lowered(each) if isinstance(each, (dict, list)) else each for each in value]
+    return value
+
+
+def _plainly_named(data: dict[str, object]) -> dict[str, object]:
+    return data if "messageid" in data else {plain_name(name): value for name, value in data.items()}
+
+
+def _members(document: Unwrapped, expression: Expression, given: Mapping[str, object]) -> Iterator[Unwrapped]:
+    if isinstance(document.data, WrongLine):
+        yield document
+        return
+    try:
+        listed = Reader(document.data, {**given, "$envelope": document.around}).value(expression)
+    except ExpressionFailed as failed:
+        _refuse(str(failed))
+    if not isinstance(listed, list):
+        _refuse(f"`{excerpt(expression.text, 60)}` must give a list, not {kind_of(listed)}")
+    for place, each in enumerate(listed):
+        yield Unwrapped(
+            data=each,
+            around=document.data,
+            time=document.time,
+            type=document.type,
+            trace=document.trace,
+            place=place,
+        )
+
+
+def _of_cloudevents(data: object, attributes: Mapping[str, str], trace: str | None) -> Unwrapped:
+    mistakes: list[Mistake] = []
+    envelope = read_envelope(attributes, mistakes)
+    if envelope is None:
+        raise MalformedEvent(mistakes)
+    return Unwrapped(
+        data=data,
+        around=dict(attributes),
+        id=envelope.id,
+        time=envelope.time,
+        source=envelope.source,
+        type=envelope.type,
+        trace=trace,
+    )
+
+
+def _json_lines(body: bytes, max_bytes: int) -> object:
+    """JSON lines as a list. One document is a list of one, unless it is a list."""
+    try:
+        whole = read_json(body, max_bytes)
+    except MalformedEvent:
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        if len(body) > max_bytes or len(lines) < 2:
+            raise
+        read = [_line(line, max_bytes) for line in lines]
+        if not any(isinstance(each, dict) for each in read):
+            raise
+        return read
+    return whole if isinstance(whole, list) else [whole]
+
+
+def _line(line: bytes, max_bytes: int) -> object:
+    try:
+        return read_json(line, max_bytes)
+    except MalformedEvent as wrong:
+        return WrongLine(wrong.mistakes[0].text)
+
+
+def _claims(body: bytes, max_bytes: int) -> object:
+    """The claims of a compact JWS. Its signature was verified where it came in."""
+    if len(body) > max_bytes:
+        return read_json(body, max_bytes)
+    parts = body.strip().split(b".")
+    if len(parts) != 3:
+        _refuse("is no Security Event Token: it must have three parts with dots between them (RFC 7515 §7.1)")
+    try:
+        claims = base64.urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4))
+    except (binascii.Error, ValueError):
+        _refuse("is no Security Event Token: its claims are not base64url")
+    return read_json(claims, max_bytes)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        _refuse("data_base64 is not base64 (RFC 4648 §4)")
+
+
+def _header(headers: Mapping[str, object], name: str) -> str | None:
+    """The header of this name in any case, if it is a text that is not empty."""
+    for header, value in headers.items():
+        if header.lower() == name:
+            text = value.decode(errors="replace") if isinstance(value, bytes) else value
+            return text if isinstance(text, str) and text else None
+    return None
+
+
+def _time(value: object, name: str) -> float:
+    try:
+        return read_moment(str(value))
+    except ValueError:
+        _refuse(
+            f"{name} must be a time with an offset, like 2026-01-31T12:00:00Z, not {kind_of(value)} of another form"
+        )
+
+
+def _refuse(text: str) -> NoReturn:
+    raise MalformedEvent([Mistake("", text)])

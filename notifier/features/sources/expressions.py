@@ -1,0 +1,214 @@
+"""Expressions that read a source's documents: JMESPath, compiled at the start, with a few functions of our own.
+
+The library looks at names and arguments of functions only when it calls them, so they are checked here. Whatever an
+expression raises while it reads becomes `ExpressionFailed`: a document decides what an expression meets, and it must
+never stop a worker. Texts of errors quote the expression and never the document, which may name a user.
+
+Three names in quotes are at hand anywhere in an expression: `"$headers"`, `"$properties"`, `"$envelope"`.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, cast
+
+import jmespath
+from jmespath import exceptions, functions
+from jmespath.visitor import Options, TreeInterpreter
+
+from notifier.features.sources.pitfalls import pitfall
+from notifier.model.errors import NotifierError
+from notifier.model.printable import excerpt
+
+DEEPEST = 100  # levels of an expression; each takes several frames of the interpreter's stack
+LONGEST = 4096  # characters of an expression
+SHOWN = 60  # characters of an expression in the text of an error
+
+
+class ExpressionFailed(NotifierError):  # noqa: N818  the document may be at fault
+    """An expression raised something while it read a document. The text says why, and quotes the expression."""
+
+
+class NoExpression(NotifierError):  # noqa: N818  the configuration is at fault
+    """A text is no expression that can be used. The text says why."""
+
+
+class _Functions(functions.Functions):
+    """The functions of JMESPath, and ours."""
+
+    @functions.signature({"types": ["number", "string", "null"]})
+    def _func_from_s(self, seconds: object) -> str | None:
+        return _moment(seconds, 1)
+
+    @functions.signature({"types": ["number", "string", "null"]})
+    def _func_from_ms(self, milliseconds: object) -> str | None:
+        return _moment(milliseconds, 1000)
+
+    @functions.signature({"types": ["string", "null"]})
+    def _func_lower(self, text: str | None) -> str | None:
+        return None if text is None else text.lower()
+
+    @functions.signature({"types": ["string", "null"]}, {"types": ["string"]})
+    def _func_split(self, text: str | None, separator: str) -> list[str] | None:
+        if not separator:
+            raise ValueError("split() needs a separator that is not empty")
+        return None if text is None else [part for each in text.split(separator) if (part := each.strip())]
+
+    @functions.signature({"types": []}, {"types": []})
+    def _func_default(self, value: object, otherwise: object) -> object:
+        return otherwise if value is None else value
+
+    @functions.signature({"types": []}, {"types": ["object"]})
+    def _func_look_up(self, value: object, table: Mapping[str, object]) -> object:
+        if value is None or isinstance(value, (bool, list, dict)):
+            return None
+        return table.get(plain_name(str(value)))
+
+
+_FUNCTIONS = _Functions()
+_OPTIONS = Options(custom_functions=_FUNCTIONS)
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+def plain_name(name: str) -> str:
+    """The name as `ignore_case` compares it: in lower case and without `_`."""
+    return _plain(name) if len(name) <= 64 else name.lower().replace("_", "")  # a long one is not remembered
+
+
+@lru_cache(maxsize=2048)
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+class Expression:
+    """A compiled expression. `fields` are the names of members that it mentions.
+
+    `of_object`: it only names members, so it says nothing of a document that is no object.
+    """
+
+    __slots__ = ("fields", "of_object", "parsed", "text")
+
+    def __init__(self, text: str) -> None:
+        """Compile the text. Raises NoExpression."""
+        self.text = text
+        if len(text) > LONGEST:
+            raise NoExpression(f"has {len(text)} characters; {LONGEST} at most")
+        try:
+            self.parsed: dict[str, Any] = cast("Any", jmespath.compile(text)).parsed
+        except exceptions.EmptyExpressionError:
+            raise NoExpression("must not be empty") from None
+        except exceptions.JMESPathError as error:
+            raise NoExpression(_why_no_expression(error)) from None
+        except RecursionError:
+            raise NoExpression("is nested too deeply") from None
+        except Exception as error:  # noqa: BLE001  whatever the library raises, the configuration is wrong
+            raise NoExpression(f"cannot be compiled ({type(error).__name__})") from None
+        nodes = list(_nodes(self.parsed))
+        self.fields = frozenset(str(node["value"]) for node in nodes if node["type"] == "field")
+        for node in nodes:
+            if node["type"] == "function_expression" and (wrong := _misuse(node)) is not None:
+                raise NoExpression(wrong)
+        if (wrong := pitfall(text, nodes)) is not None:
+            raise NoExpression(wrong)
+        self.of_object = bool(self.fields) and not any(node["type"] in ("current", "identity") for node in nodes)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal if the texts are."""
+        return isinstance(other, Expression) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+
+class Reader(TreeInterpreter):
+    """Reads one document by expressions. `given` are the names that are at hand anywhere in it, such as `$headers`."""
+
+    def __init__(self, document: object, given: Mapping[str, object] = _NOTHING) -> None:
+        super().__init__(_OPTIONS)
+        self._document = document
+        self._given = given
+        self._headers = given.get("$headers")
+
+    def value(self, expression: Expression) -> object:
+        """What the expression gives, None if nothing. Raises ExpressionFailed."""
+        try:
+            return cast("object", self.visit(cast("Any", expression.parsed), self._document))
+        except Exception as error:  # noqa: BLE001  see the module
+            raise ExpressionFailed(f"`{excerpt(expression.text, SHOWN)}` fails: {_why_failed(error)}") from None
+
+    def visit_field(self, node: Any, value: Any) -> Any:
+        """Return the member, or what is given under this name."""
+        name = node["value"]
+        if name in self._given:
+            return self._given[name]
+        if not isinstance(value, dict):
+            return None
+        found = value.get(name)
+        if found is None and value is self._headers:  # names of headers have no case
+            return next((each for header, each in value.items() if header.lower() == name.lower()), None)
+        return found
+
+
+def _nodes(parsed: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All nodes of an expression. Raises NoExpression if it is nested too deeply to be read safely."""
+    level = [parsed]
+    for _ in range(DEEPEST):
+        if not level:
+            return
+        yield from level
+        level = [child for node in level for child in node.get("children", ()) if isinstance(child, dict)]
+    raise NoExpression(f"is nested too deeply; {DEEPEST} levels at most")
+
+
+def _misuse(node: dict[str, Any]) -> str | None:
+    name, given = str(node["value"]), len(node["children"])
+    known: Mapping[str, Any] = _FUNCTIONS.FUNCTION_TABLE
+    if name not in known:
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+        meant = f"did you mean {near[0]}()?" if near else f"there are {', '.join(sorted(known))}"
+        return f"there is no function {excerpt(name, 40)}(); {meant}"
+    signature = known[name]["signature"]
+    most = bool(signature and signature[-1].get("variadic"))
+    if given < len(signature) if most else given != len(signature):
+        count = f"{'at least ' if most else ''}{len(signature)} argument{'' if len(signature) == 1 else 's'}"
+        kinds = ", ".join(" or ".join(each["types"]) or "anything" for each in signature)
+        return f"{name}() takes {count} ({kinds}), not {given}"
+    return None
+
+
+def _why_no_expression(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    said = lines[0].partition(", for expression")[0]
+    said = said.replace("Invalid jmespath expression: ", "").replace("Bad jmespath expression: ", "").rstrip(": ")
+    return f"is no JMESPath expression: {excerpt(said)}"
+
+
+def _why_failed(error: Exception) -> str:
+    match error:
+        case exceptions.JMESPathTypeError():
+            expected = " or ".join(map(str, error.expected_types))
+            return f"{error.function_name}() takes {expected}, not {error.actual_type}"
+        case RecursionError():
+            return "it is nested too deeply"
+        case ValueError():
+            return excerpt(str(error)) if error.args and not isinstance(error, exceptions.JMESPathError) else "no value"
+        case TypeError():
+            return "it compares or counts values of types that do not fit"
+        case _:
+            return type(error).__name__
+
+
+def _moment(value: object, parts: int) -> str | None:
+    """RFC 3339 of a number of parts of a second since the epoch. Raises ValueError without the value."""
+    if value is None:
+        return None
+    try:
+        return datetime.fromtimestamp(float(cast("float", value)) / parts, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        unit = "seconds" if parts == 1 else "milliseconds"
+        raise ValueError(f"no number of {unit} since 1970 in the years 1 to 9999") from None

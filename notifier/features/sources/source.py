@@ -1,0 +1,369 @@
+"""A source: how the events of one identity server are read from its own documents into ours.
+
+What a mapping gives is read by the same rules as an event of notifier's own form, so that every mistake is listed. A
+message may hold several events, as members of a list. Each is good, ignored or wrong by itself.
+
+The `id` comes from the mapping, else from the envelope, else from AMQP `message_id`. Members of a list have no use for
+the latter two, which belong to the whole. Otherwise the id is a digest of all that was read, if a time or a session is
+in it. Without both it would be the same at the user's next sign-out, which must not be taken for a copy.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import unquote
+
+from pydantic_core import to_json
+
+from notifier.features.sources.envelopes import Envelope, Unwrapped, WrongLine, open_document, opened
+from notifier.features.sources.expressions import Expression, ExpressionFailed, Reader
+from notifier.model.documents import cloudevents
+from notifier.model.documents.cloudevents import Opened
+from notifier.model.documents.event_document import Understood, read_opened
+from notifier.model.documents.event_entries import first_of, places
+from notifier.model.documents.sourced import Places, WrongEvents, kept_headers, written_places
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.frozen import frozen, replace
+from notifier.model.message import Message
+from notifier.model.moment import render_moment
+from notifier.model.printable import excerpt
+from notifier.model.session_ended import SessionEnded
+from notifier.model.validation import kind_of
+
+MANY = 200  # events of one message that are read at once: 20 ms
+# An empty `sid` stays, and is a mistake: left out, it would end all sessions of the user.
+_LEFT_OUT_IF_EMPTY: Final = ("id", "iss", "sub", "reason", "ended_at", "not_after")
+_TIMES: Final = ("ended_at", "not_after")
+# For a member whose expression failed, so that nothing else is said of it. The event is refused anyway.
+_STAND_INS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
+_NO_ISSUER: Final = "-"
+
+
+@frozen
+class Translation:
+    """What a message became: its good events, how many were ignored, and what is wrong.
+
+    `parts`: it has too many events to be read at once, and must be read in these parts. Nothing was read yet.
+    """
+
+    events: tuple[SessionEnded, ...] = ()
+    ignored: int = 0
+    wrong: WrongEvents | None = None
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A compiled source. `secret` are the names of headers that are kept nowhere, in lower case.
+
+    `issuer` and the values of `issuers` are those for which it may speak, whatever a document says. `types` are the
+    CloudEvents types that end sessions, by issuer, if the source signs its bodies: each event must have one, since
+    without a type nobody signed what kind of event it is. `realm` gives what the document calls its issuer: the key of
+    `issuers` or, without these, a name that must fit `issuer`. `members` are those of the event. `mentioned` are all
+    names in its expressions.
+    """
+
+    name: str
+    preset: str | None = None
+    issuer: str | None = None
+    issuers: Mapping[str, str] | None = None
+    types: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    realm: Expression | None = None
+    envelopes: tuple[Envelope, ...] = ()
+    lines: bool = False
+    ignore_case: bool = False
+    when: Expression | None = None
+    members: Mapping[str, Expression]
+    secret: frozenset[str] = frozenset()
+    mentioned: frozenset[str] = frozenset()
+
+    @property
+    def speaks_for(self) -> tuple[str, ...]:
+        """The issuers whose sessions it may end."""
+        own = () if self.issuer is None else (self.issuer,)
+        return tuple(dict.fromkeys((*own, *(self.issuers or {}).values())))
+
+    def received(self, message: Message) -> Message:
+        """The message with the headers that may be kept, and without a wish to be told its fate."""
+        if not message.headers and message.reply_to is None:
+            return message
+        headers = kept_headers(message.headers, self.secret, self.mentioned)
+        return replace(message, headers=headers, reply_to=None)
+
+    def translate(
+        self,
+        message: Message,
+        *,
+        max_bytes: int,
+        new_id: Callable[[], str],
+        now: float,
+        only: Places | None = None,
+        most: int = MANY,
+    ) -> Translation:
+        """Read a message that `received` gave. Raises MalformedEvent if none of its events is good or ignored.
+
+        `only` names the events, and their entries of `clients`, that are read; the others are left out. A message of
+        more than `most` events is divided into parts.
+        """
+        reading = _Reading(self, message, new_id, now)
+        documents = reading.documents(max_bytes)
+        if only is None and len(documents) > most:
+            runs = (range(at, min(at + most, len(documents))) for at in range(0, len(documents), most))
+            return Translation(parts=tuple(f"{run[0]}-{run[-1]}" for run in runs))
+        found = _Found(len(documents))
+        for number, document in enumerate(documents):
+            entries = None if only is None else only.get(number, ())
+            if entries is None or entries:
+                found.add(number, entries, partial(reading.event, document, entries))
+        for number, entries in () if only is None else only.items():
+            if number >= len(documents):
+                found.mistaken(number, entries, [Mistake("", "is not in the message any more")])
+        return found.translation()
+
+
+class _Reading:
+    """The reading of one message by its source."""
+
+    def __init__(self, source: Source, message: Message, new_id: Callable[[], str], now: float) -> None:
+        self._source = source
+        self._message = message
+        self._new_id = new_id
+        self._now = now
+        self._given: dict[str, object] = {}
+        if "$properties" in source.mentioned:
+            self._given["$properties"] = _properties(message)
+        if "$headers" in source.mentioned:
+            self._given["$headers"] = message.headers
+
+    def documents(self, max_bytes: int) -> Sequence[Unwrapped]:
+        """The documents in the message. Raises MalformedEvent."""
+        source = self._source
+        try:
+            document = open_document(self._message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
+        except MalformedEvent as wrong:
+            whole = f"sources.{source.name}"
+            raise MalformedEvent([Mistake(each.path or whole, each.text) for each in wrong.mistakes]) from None
+        try:
+            return opened(document, source.envelopes, self._message, self._given)
+        except MalformedEvent as wrong:
+            path = f"sources.{source.name}.envelope"
+            raise MalformedEvent([Mistake(path, mistake.text) for mistake in wrong.mistakes]) from None
+
+    def event(self, document: Unwrapped, only: Sequence[range] | None) -> Understood | None:
+        """Read the event in the document, None if it is to be ignored. Raises MalformedEvent."""
+        source = self._source
+        if isinstance(document.data, WrongLine):
+            raise MalformedEvent([Mistake(f"sources.{source.name}", f"the line is {document.data.why}")])
+        given = {**self._given, "$envelope": document.around} if "$envelope" in source.mentioned else self._given
+        reader = Reader(document.data, given)
+        if source.when is not None and not self._asked_for(reader, source.when):
+            if isinstance(document.data, dict) or not source.when.of_object:
+                return None
+            raise MalformedEvent([Mistake(f"sources.{source.name}", _no_object(document.data))])
+        path = f"sources.{source.name}.event."
+        mistakes: list[Mistake] = []
+        data: dict[str, object] = {}
+        for name, expression in source.members.items():
+            try:
+                value = reader.value(expression)
+            except ExpressionFailed as failed:
+                mistakes.append(Mistake(path + name, str(failed)))
+                value = _STAND_INS.get(name)
+            if type(value) in (int, float) and name != "clients" and not (name == "iss" and source.issuers is not None):
+                around = "from_s(…) or from_ms(…)" if name in _TIMES else "to_string(…)"
+                mistakes.append(Mistake(path + name, f"is a number; write {around} around it"))
+                data[name] = _STAND_INS.get(name)
+            elif value is not None and (value != "" or name not in _LEFT_OUT_IF_EMPTY):
+                data[name] = value
+        try:
+            data["iss"] = self._issuer(reader, data.get("iss"))
+        except MalformedEvent as wrong:
+            mistakes += wrong.mistakes
+            data["iss"] = _NO_ISSUER
+        mistakes += self._wrong_type(document, str(data["iss"]))
+        message = self._with_spares(document, data)
+        opened = Opened(
+            data=data, envelope=_cloudevent(document), path=path, mistakes=tuple(mistakes), trace=document.trace
+        )
+        try:
+            return read_opened(opened, message, new_id=self._new_id, now=self._now, only=only)
+        except MalformedEvent as wrong:
+            if isinstance(document.data, dict) or data.keys() & {"sub", "sid", "clients"}:
+                raise
+            mistake = Mistake(f"sources.{source.name}", _no_object(document.data))
+            raise MalformedEvent((mistake, *wrong.mistakes), wrong.data) from None
+
+    def _asked_for(self, reader: Reader, when: Expression) -> bool:
+        path = f"sources.{self._source.name}.when"
+        try:
+            value = reader.value(when)
+        except ExpressionFailed as failed:
+            raise MalformedEvent([Mistake(path, str(failed))]) from None
+        if isinstance(value, bool):
+            return value
+        raise MalformedEvent([Mistake(path, f"must give true or false, not {kind_of(value)}")])
+
+    def _wrong_type(self, document: Unwrapped, iss: str) -> list[Mistake]:
+        types, found = self._source.types.get(iss), document.type
+        if types is None or found in types:
+            return []
+        what = "has no CloudEvents type" if found is None else f"is of the CloudEvents type {excerpt(found)}"
+        text = f'{what}; of a signed body, issuers["{iss}"].event_types asks for one of {", ".join(sorted(types))}'
+        return [Mistake(f"sources.{self._source.name}", text)]
+
+    def _issuer(self, reader: Reader, named: object) -> object:
+        source = self._source
+        if source.realm is not None:
+            path = f"sources.{source.name}.issuers"
+            try:
+                named = reader.value(source.realm)
+            except ExpressionFailed as failed:
+                raise MalformedEvent([Mistake(path, str(failed))]) from None
+            names = [str(each) for each in (named if isinstance(named, list) else [named]) if each not in (None, "")]
+            if names:
+                return self._meant(names, path)
+            named = None
+        if named in (None, ""):
+            named = source.issuer
+        if named is None:
+            text = "the document names none; set it"
+            raise MalformedEvent([Mistake(f"sources.{source.name}.issuer", text)])
+        if isinstance(named, str) and named not in source.speaks_for:
+            text = f"the document names {excerpt(named)}; this source speaks for {', '.join(source.speaks_for)} alone"
+            raise MalformedEvent([Mistake(f"sources.{source.name}.issuer", text)])
+        return named
+
+    def _meant(self, names: Sequence[str], path: str) -> str:
+        """The issuer that the document calls so: by `issuers`; without these, by the end of the only issuer.
+
+        The last name is the one for people, where there are several. Raises MalformedEvent.
+        """
+        source = self._source
+        if source.issuers is None:
+            iss = source.issuer or ""
+            if names[-1] in (iss, unquote(iss.rstrip("/").rpartition("/")[2])):
+                return iss
+            text = f"the document names {excerpt(names[-1])}, which does not fit {iss}; if it is the same, write "
+            raise MalformedEvent([Mistake(path, f'{text}issuers: {{"{excerpt(names[-1])}": "{iss}"}}')])
+        for name in names:
+            if (iss := source.issuers.get(name, "")) or (name == names[0] and name in source.speaks_for):
+                return iss or name
+        raise MalformedEvent([Mistake(path, f"{excerpt(names[0])} is not among them; add what it means")])
+
+    def _with_spares(self, document: Unwrapped, data: Mapping[str, object]) -> Message:
+        """The message with the id and the time that its event has if the mapping gave none."""
+        whole = self._message
+        time = whole.timestamp if document.time is None else document.time
+        spare = document.id or (whole.message_id if document.place is None else None)
+        if "id" in data:
+            spare = whole.message_id
+        elif not spare:
+            spare = _derived(data, time, whole.message_id, document.place)
+        if spare == whole.message_id and time == whole.timestamp:
+            return whole
+        return replace(whole, message_id=spare, timestamp=time)
+
+
+class _Found:
+    """Collects what was read of a message of `count` events."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._events: list[SessionEnded] = []
+        self._ignored = 0
+        self._mistakes: list[Mistake] = []
+        self._places: Places = {}
+        self._lost = False  # some places are unknown
+        self._names: set[tuple[str, str]] = set()
+
+    def add(self, number: int, entries: tuple[range, ...] | None, read: Callable[[], Understood | None]) -> None:
+        """Read one event. `entries` are those of its clients that are read, None if all are."""
+        try:
+            found = read()
+        except MalformedEvent as wrong:
+            data = wrong.data or {}
+            iss = _text(data.get("iss"))
+            self._names.add(("" if iss == _NO_ISSUER else iss, _text(data.get("id"))))
+            self.mistaken(number, entries, wrong.mistakes)
+            return
+        if found is None:
+            self._ignored += 1
+            return
+        self._events.append(found.event)
+        if found.wrong is not None:
+            self._names.add((found.event.iss, found.event.id))
+            self._lost = self._lost or not found.wrong.which
+            which = _in_whole(places(found.wrong.which), entries) if found.wrong.which else ()
+            self.mistaken(number, which, first_of(found.wrong.mistakes, found.wrong.more))
+
+    def mistaken(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[Mistake]) -> None:
+        """Note what is wrong with one event, or with these entries of it."""
+        which = "" if self._count == 1 else f"event {number + 1} of {self._count}: "
+        self._mistakes += [Mistake(each.path, which + each.text) for each in mistakes]
+        self._places[number] = entries
+
+    def translation(self) -> Translation:
+        """What was found. Raises MalformedEvent if nothing is good or ignored."""
+        if not self._mistakes:
+            return Translation(events=tuple(self._events), ignored=self._ignored)
+        iss, event_id = next(iter(self._names)) if len(self._names) == 1 else (_same(self._names), "")
+        mistakes = first_of(self._mistakes)
+        if not self._events and not self._ignored:
+            raise MalformedEvent(mistakes, {"iss": iss, "id": event_id})
+        which = "" if self._lost else written_places(self._places)
+        wrong = WrongEvents(mistakes=mistakes, which=which, iss=iss, event_id=event_id)
+        return Translation(events=tuple(self._events), ignored=self._ignored, wrong=wrong)
+
+
+def _no_object(document: object) -> str:
+    """What is wrong with a document that has no members to look at."""
+    text = f"the document is {kind_of(document)}, not an object"
+    return f'{text}; if each of its members is an event, add "@" to `envelope`' if isinstance(document, list) else text
+
+
+def _properties(message: Message) -> dict[str, object]:
+    return {
+        "message_id": message.message_id,
+        "timestamp": None if message.timestamp is None else render_moment(message.timestamp),
+        "user_id": message.user_id,
+        "app_id": message.app_id,
+        "content_type": message.content_type,
+    }
+
+
+def _cloudevent(document: Unwrapped) -> cloudevents.Envelope | None:
+    """The CloudEvents attributes of an event that is alone in its envelope."""
+    if document.source is None or document.type is None or document.id is None or document.place is not None:
+        return None
+    return cloudevents.Envelope(id=document.id, source=document.source, type=document.type, time=document.time)
+
+
+def _derived(data: Mapping[str, object], time: float | None, message_id: str | None, place: int | None) -> str | None:
+    """The id of an event that has none. None if nothing in it tells the user's next sign-out from this one."""
+    if "ended_at" not in data and time is None and "sid" not in data and message_id is None:
+        return None
+    unique = "ended_at" in data or "sid" in data
+    when = None if unique else time  # a webhook that is sent again comes at another time
+    of_whole = () if unique or place is None else (message_id, place)
+    return hashlib.blake2b(to_json((data, when, *of_whole)), digest_size=16).hexdigest()
+
+
+def _in_whole(which: Sequence[range], only: Sequence[range] | None) -> tuple[range, ...]:
+    """The places in the whole list of clients, of places in the part of it that was read."""
+    if only is None:
+        return tuple(which)
+    numbers = [number for run in only for number in run]
+    return tuple(range(numbers[at], numbers[at] + 1) for run in which for at in run)
+
+
+def _same(names: set[tuple[str, str]]) -> str:
+    """The issuer, if all have the same."""
+    issuers = {iss for iss, _ in names}
+    return issuers.pop() if len(issuers) == 1 else ""
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,100 @@
+"""The sources that take events over HTTP, as they are configured now."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+
+from aiohttp import web
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.loading import Loaded
+from notifier.features.sources.set_verifier import SetVerifier
+from notifier.features.sources.source_proofs import (
+    BodySignature,
+    Challenge,
+    HeaderSecret,
+    Proof,
+    SignedToken,
+    SourceDoor,
+)
+from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
+from notifier.features.sources.source_settings import SetSettings, SourceSettings
+from notifier.model.client import TlsFiles
+from notifier.model.ids import new_id
+from notifier.model.message import Lane, Outgoing
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.publishing.taking import ApiLimits
+from notifier.tokens.transmitter_keys import TransmitterKeys
+
+WITHIN = 5.0  # seconds that a transmitter has to give its JWK Set
+_CHALLENGES: Mapping[str | None, Challenge] = {"okta_hook": "okta", "wso2": "websub"}  # by preset
+
+
+class SourceDoors:
+    """Gives the door of a source. It follows reloads, and keeps the keys that it has read."""
+
+    def __init__(self, live: LiveConfiguration) -> None:
+        self._live = live
+        self._reader = DocumentReader()
+        self._seen: Loaded | None = None
+        self._doors: Mapping[str, SourceDoor] = {}
+        self._keys: dict[SetSettings, TransmitterKeys] = {}
+
+    def door(self, name: str) -> SourceDoor | None:
+        """The source of this name, None if there is none that takes HTTP."""
+        now = self._live.now
+        if now is not self._seen:
+            self._follow(now)
+        return self._doors.get(name)
+
+    def routes(
+        self, publish: Callable[[Lane, Outgoing], Awaitable[None]], count: Callable[[str, int], None]
+    ) -> Iterator[web.RouteDef]:
+        """The routes of sources. `publish` returns once a message is durable, and raises QueueError."""
+        access = SourceAccess(door=self.door, publish=publish, clock=time.time, new_id=new_id, count=count)
+        yield from SourceRoutes(access, ApiLimits(max_event=self._live.now.settings.queue.max_event)).routes()
+
+    async def close(self) -> None:
+        """Stop reading TLS files."""
+        await self._reader.close()
+
+    def _follow(self, loaded: Loaded) -> None:
+        kept = self._keys
+        self._keys = {}
+        doors = {}
+        for name, source in loaded.settings.sources.items():
+            proof = self._proof(name, source, loaded, kept)
+            if proof is not None:
+                mentioned = loaded.registry.sources[name].mentioned
+                doors[name] = SourceDoor(
+                    name=name, proof=proof, mentioned=mentioned, challenge=_CHALLENGES.get(source.preset)
+                )
+        self._doors, self._seen = doors, loaded
+
+    def _proof(
+        self, name: str, source: SourceSettings, loaded: Loaded, kept: Mapping[SetSettings, TransmitterKeys]
+    ) -> Proof | None:
+        http = source.http
+        if http is None:
+            return None
+        if http.set is not None:
+            keys = kept.get(http.set) or self._keys.get(http.set)
+            keys = keys or TransmitterKeys(http.set.issuer, partial(self._read, http.set), time.monotonic)
+            self._keys[http.set] = keys
+            verifier = SetVerifier(keys, issuer=http.set.issuer, audience=http.set.audience, clock=time.time)
+            return SignedToken(verifier=verifier)
+        secrets = loaded.source_secrets[name]
+        if http.hmac is not None:
+            hmac = http.hmac
+            return BodySignature(header=hmac.header, algorithm=hmac.algorithm, prefix=hmac.prefix, secrets=secrets)
+        assert http.header is not None, "SourceHttpSettings asks for one of the three"
+        return HeaderSecret(header=http.header, values=secrets)
+
+    async def _read(self, settings: SetSettings) -> IssuerDocument | UnreadDocument:
+        return await self._reader.read(
+            settings.jwks_uri,
+            egress=issuer_egress(self._live.now.settings.template().route.egress),
+            tls=TlsFiles() if settings.tls is None else settings.tls.files(),
+            within=WITHIN,
+        )

@@ -1,0 +1,104 @@
+"""How the sender of a source proves who it is: a secret in a header, a signature of the body, or a signed token.
+
+A proof says yes or no, never which part is wrong. Two secrets may be valid at a time, so that one can be replaced.
+"""
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from multidict import MultiMapping
+
+from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+
+_BASE64 = str.maketrans("-_", "+/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderSecret:
+    """The whole value of a header is a secret."""
+
+    header: str
+    values: tuple[bytes, ...] = field(repr=False)
+
+    def holds(self, headers: MultiMapping[str]) -> bool:
+        """True if the header is there once, with one of the values. The time that it takes tells nothing."""
+        given = _only(headers, self.header)
+        right = [hmac.compare_digest(value, given or b"") for value in self.values]
+        return given is not None and any(right)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodySignature:
+    """A header has the HMAC (RFC 2104) of the body, in hexadecimal or base64, behind `prefix`."""
+
+    header: str
+    algorithm: Literal["sha1", "sha256", "sha512"]
+    prefix: str
+    secrets: tuple[bytes, ...] = field(repr=False)
+
+    def holds(self, headers: MultiMapping[str], body: bytes) -> bool:
+        """True if the header is there once and signs the body by one of the secrets."""
+        given = _only(headers, self.header)
+        if given is None or given[: len(self.prefix)].lower() != self.prefix.lower().encode():
+            return False
+        signature = given[len(self.prefix) :].decode("ascii", "replace").strip()
+        right = [self._signs(signature, secret, body) for secret in self.secrets]
+        return any(right)
+
+    def _signs(self, signature: str, secret: bytes, body: bytes) -> bool:
+        digest = hmac.new(secret, body, getattr(hashlib, self.algorithm)).digest()
+        by_hex = hmac.compare_digest(digest.hex().encode(), signature.lower().encode())
+        plain = base64.b64encode(digest).rstrip(b"=")
+        by_base64 = hmac.compare_digest(plain, signature.translate(_BASE64).rstrip("=").encode())
+        return by_hex or by_base64
+
+
+class SetVerification(Protocol):
+    """Verifies Security Event Tokens of one transmitter."""
+
+    async def verified(self, token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
+        """Verify a token. Never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedToken:
+    """The body is a Security Event Token."""
+
+    verifier: SetVerification
+
+
+Proof = HeaderSecret | BodySignature | SignedToken
+Challenge = Literal["okta", "websub"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDoor:
+    """A source that takes events over HTTP. `challenge`: by which protocol its server verifies that we want its events.
+
+    `mentioned` are words of its expressions, among them the headers that they read.
+    """
+
+    name: str
+    proof: Proof
+    mentioned: frozenset[str] = frozenset()
+    challenge: Challenge | None = None
+
+    @property
+    def signed(self) -> bool:
+        """True if the proof covers the body. Then the headers, which it does not cover, say nothing of the event."""
+        return not isinstance(self.proof, HeaderSecret)
+
+    @property
+    def secret_headers(self) -> frozenset[str]:
+        """The header of the proof, in lower case: it goes no further than this."""
+        return frozenset() if isinstance(self.proof, SignedToken) else frozenset({self.proof.header.lower()})
+
+
+def _only(headers: MultiMapping[str], name: str) -> bytes | None:
+    """The value of a header that is there once, as it came."""
+    found = headers.getall(name, [])
+    return found[0].strip().encode("utf-8", "surrogateescape") if len(found) == 1 else None

@@ -1,0 +1,304 @@
+"""`POST /v1/events/{source}`: takes events in the words of their own server, for senders that know no token of ours.
+
+The proof of the source stands in place of the token. After it the message is published as it came. 202 means that it is
+durable. A worker reads it by the source's mapping. What it cannot read becomes a dead letter, since no sender of
+webhooks reads a 400, and some give up after a few. A Security Event Token is answered as RFC 8935 says. Its verified
+claims are published, never the token.
+
+`GET /v1/events/{source}` answers the request by which Okta, or a WebSub hub, verifies that its events are wanted here.
+"""
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import assert_never
+
+import structlog
+from aiohttp import web
+
+from notifier.features.sources.envelopes import names_message
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, SignedToken, SourceDoor
+from notifier.model.documents.cloudevents import is_attribute
+from notifier.model.documents.sourced import as_sourced, kept_headers
+from notifier.model.message import Lane, Message, Outgoing
+from notifier.model.printable import json_text
+from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.publishing.taking import (
+    AGAIN,
+    LANES,
+    ApiLimits,
+    asked_lane,
+    media_type,
+    publish_in_time,
+    read_body,
+    refuse_compressed,
+)
+from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+
+PATH = "/v1/events/{source}"
+SET_KIND = "application/secevent+jwt"
+OKTA_CHALLENGE = "x-okta-verification-challenge"
+_KINDS = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
+_LONGEST_CHALLENGE = 2048
+_LONGEST_KIND = 255  # characters of a media type that AMQP can carry
+_HOP = frozenset(
+    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)  # headers that concern this connection alone
+_TOLD_EVERY = 60.0  # seconds between two log lines of one source that say the same
+_PROBLEMS = {
+    400: "The request is malformed, or the token is not accepted.",
+    401: "The proof of the source is missing or wrong.",
+    404: "No source of this name takes events over HTTP.",
+    408: "The body did not come in time.",
+    413: "The event is too large.",
+    415: "The content type is not supported, or the body is compressed.",
+    503: "The queue is away, or the keys of the token's issuer cannot be read. Send the event again.",
+}
+_SET_ERROR = {
+    "type": "object",
+    "required": ["err", "description"],
+    "properties": {"err": {"type": "string"}, "description": {"type": "string"}},
+}
+_POST = OperationDescription(
+    summary="Publish an event in the words of a source. Its proof stands in place of a token.",
+    path={"source": {"type": "string", "description": "Its name under `sources`."}},
+    query={"lane": {"type": "string", "enum": list(LANES), "default": "events"}},
+    body={"application/json": {}, "application/cloudevents+json": {}, SET_KIND: {"type": "string"}},
+    answers={
+        202: AnswerDescription(
+            text="The event is durable. No body if it was a Security Event Token.",
+            schema={"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+        ),
+        400: AnswerDescription(text="RFC 8935: the token is not accepted.", schema=_SET_ERROR),
+    },
+    problems=_PROBLEMS,
+)
+_GET = OperationDescription(
+    summary="Answer the request by which a server verifies that its events are wanted here.",
+    path={"source": {"type": "string", "description": "Its name under `sources`."}},
+    query={name: {"type": "string"} for name in ("hub.mode", "hub.challenge")},
+    foreign_query=True,
+    answers={
+        200: AnswerDescription(
+            text=f"Preset okta_hook: the value of the header {OKTA_CHALLENGE}. Preset wso2: hub.challenge, as text.",
+            schema={"type": "object"},
+        )
+    },
+    problems={
+        **{status: _PROBLEMS[status] for status in (401, 404)},
+        400: "The challenge is missing.",
+        405: "The source's server sends no such request.",
+    },
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceAccess:
+    """What the routes need. `door` gives the source of a name as it is configured now, None if it takes no HTTP.
+
+    `publish` returns once the message is durable, and raises QueueError. `count` is told the status of each answer.
+    """
+
+    door: Callable[[str], SourceDoor | None]
+    publish: Callable[[Lane, Outgoing], Awaitable[None]]
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+    count: Callable[[str, int], None] = lambda _source, _status: None
+
+
+class SourceRoutes:
+    """The routes of sources."""
+
+    def __init__(self, access: SourceAccess, limits: ApiLimits) -> None:
+        self._access = access
+        self._limits = limits
+        self._told: dict[tuple[str, int], float] = {}
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """The routes, for the application of the API."""
+        yield web.post(PATH, self.post_event)
+        yield web.get(PATH, self.get_challenge, allow_head=False)
+
+    @_POST
+    async def post_event(self, request: web.Request) -> web.Response:
+        """Take one message of a source."""
+        door = self._door(request)
+        status, why = 500, ""
+        try:
+            answer = await self._take(request, door)
+            status, why = answer.status, answer.text or ""
+        except Refusal as refusal:
+            status, why = refusal.response.status, refusal.response.text or ""
+            raise
+        except web.HTTPException as error:
+            status, why = error.status, error.reason
+            raise
+        else:
+            return answer
+        finally:
+            self._access.count(door.name, status)
+            if status >= 400:
+                self._log(door.name, status, why)
+
+    @_GET
+    async def get_challenge(self, request: web.Request) -> web.Response:
+        """Answer the request by which a server verifies that its events are wanted here."""
+        door = self._door(request)
+        match door.challenge:
+            case "okta":
+                return self._answer_okta(request, door)
+            case "websub":
+                return _answer_websub(request)
+            case None:
+                raise Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
+            case _:
+                assert_never(door.challenge)
+
+    def _answer_okta(self, request: web.Request, door: SourceDoor) -> web.Response:
+        """Okta sends the secret here too. Without a secret in a header nothing can be proved."""
+        if not isinstance(door.proof, HeaderSecret) or not door.proof.holds(request.headers):
+            self._access.count(door.name, 401)
+            raise _unproven()
+        challenge = request.headers.get(OKTA_CHALLENGE)
+        if not challenge:
+            raise Refusal(problem(400, f"The header {OKTA_CHALLENGE} is missing"))
+        return web.json_response({"verification": challenge}, dumps=json_text)
+
+    def _door(self, request: web.Request) -> SourceDoor:
+        door = self._access.door(request.match_info["source"])
+        if door is None:
+            title = (
+                "No source of this name takes events over HTTP: configure sources.NAME.http,"
+                " or send events in notifier's own form to /v1/events"
+            )
+            raise Refusal(problem(404, title))
+        return door
+
+    async def _take(self, request: web.Request, door: SourceDoor) -> web.Response:
+        proof = door.proof
+        match proof:
+            case HeaderSecret():
+                if not proof.holds(request.headers):
+                    raise _unproven()
+                _check_kind(request)
+                body = await read_body(request, self._limits)
+            case BodySignature():
+                _check_kind(request)
+                body = await read_body(request, self._limits)
+                if not proof.holds(request.headers, body):
+                    raise _unproven()
+                if (unsigned := _unsigned(request)) is not None:
+                    raise Refusal(problem(400, unsigned))
+            case SignedToken():
+                return await self._take_set(request, door, proof)
+            case _:
+                assert_never(proof)
+        if not body.strip():
+            raise Refusal(problem(400, "The body is empty"))
+        kind = request.headers["Content-Type"]
+        new_id = await self._publish(request, door, body, kind if len(kind) <= _LONGEST_KIND else media_type(request))
+        return web.json_response({"id": new_id}, status=202, dumps=json_text)
+
+    async def _take_set(self, request: web.Request, door: SourceDoor, proof: SignedToken) -> web.Response:
+        """Take a Security Event Token, and answer as RFC 8935 §2.2 and §2.3 say."""
+        if media_type(request) != SET_KIND:
+            raise Refusal(problem(415, f"The body must be {SET_KIND}", headers={"Accept": SET_KIND}))
+        refuse_compressed(request)
+        found = await proof.verifier.verified(await read_body(request, self._limits))
+        if isinstance(found, VerifiedSet) and (unsigned := _unsigned(request)) is not None:
+            found = UnacceptedSet(err="invalid_request", description=unsigned)
+        match found:
+            case VerifiedSet():
+                await self._publish(request, door, found.claims, "application/json")
+                return web.Response(status=202)
+            case UnacceptedSet():
+                document = {"err": found.err, "description": found.description}
+                headers = {"Content-Language": "en"}
+                return web.json_response(document, status=400, headers=headers, dumps=json_text)
+            case KeysAway():
+                raise Refusal(problem(503, found.text, headers={"Retry-After": AGAIN}))
+            case _:
+                assert_never(found)
+
+    async def _publish(self, request: web.Request, door: SourceDoor, body: bytes, kind: str) -> str:
+        """Make the message durable. The source is its publisher, and has proved it."""
+        access, lane = self._access, asked_lane(request)
+        headers = _joined(request.headers.items())
+        if door.signed:
+            headers = {name: value for name, value in headers.items() if not names_message(name)}
+        message = Message(
+            lane=lane,
+            body=body,
+            tag=None,
+            content_type=kind,
+            headers=kept_headers(headers, door.secret_headers, door.mentioned),
+            timestamp=access.clock(),
+            user_id=door.name,
+            source=door.name,
+        )
+        new_id = access.new_id()
+        title = "The queue is away; send the event again"
+        await publish_in_time(access.publish(lane, as_sourced(message, new_id)), self._limits, title)
+        return new_id
+
+    def _log(self, source: str, status: int, answer: str) -> None:
+        """Log what is refused, once a minute: senders of webhooks seldom show the answer to anybody."""
+        now = time.monotonic()
+        if now - self._told.get((source, status), float("-inf")) >= _TOLD_EVERY:
+            self._told[source, status] = now
+            structlog.get_logger().warning("source_refused", source=source, status=status, reason=_reason(answer))
+
+
+def _reason(answer: str) -> str:
+    """What the answer says: the title of a problem, or the description of RFC 8935."""
+    try:
+        document = json.loads(answer)
+        return str(document.get("title") or f"{document['err']}: {document['description']}")
+    except (ValueError, KeyError):
+        return answer
+
+
+def _unsigned(request: web.Request) -> str | None:
+    """Why a signed body is refused: a header, which nobody signed, would give it another id or type."""
+    name = next(filter(is_attribute, request.headers), None)
+    if name is None:
+        return None
+    return f"The header {name.lower()[:60]} is not signed: send structured CloudEvents, application/cloudevents+json"
+
+
+def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The headers by name in lower case. One that is there several times is joined (RFC 9110 §5.2)."""
+    joined: dict[str, str] = {}
+    for raw, value in headers:
+        name, text = raw.lower(), value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if name not in _HOP:
+            joined[name] = f"{joined[name]}, {text}" if name in joined else text
+    return joined
+
+
+def _answer_websub(request: web.Request) -> web.Response:
+    """Give the challenge back (WebSub §5.3). No proof is sent with it. What a hub sends afterwards needs the proof."""
+    challenge = request.query.get("hub.challenge", "")
+    if (
+        request.query.get("hub.mode") not in ("subscribe", "unsubscribe")
+        or not 0 < len(challenge) <= _LONGEST_CHALLENGE
+    ):
+        raise Refusal(problem(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
+    return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
+
+
+def _unproven() -> Refusal:
+    headers = {"WWW-Authenticate": "Source"}  # a 401 must name a scheme (RFC 9110 §11.6.1)
+    return Refusal(problem(401, "The proof of the source is missing or wrong", headers=headers))
+
+
+def _check_kind(request: web.Request) -> None:
+    """Raises Refusal (415) for what is not JSON by its media type: a form of a web page is none."""
+    kind = media_type(request)
+    if not (kind in _KINDS or kind.endswith("+json")) or len(kind) > _LONGEST_KIND:
+        accepted = "application/json, application/cloudevents+json"
+        title = "The body must be application/json, or of a type that ends with +json"
+        raise Refusal(problem(415, title, headers={"Accept": accepted}))
+    refuse_compressed(request)

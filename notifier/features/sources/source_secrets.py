@@ -1,0 +1,47 @@
+"""Reads the secrets by which senders of sources prove who they are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from notifier.features.sources.source_settings import SourceSettings
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.settings.document_files import read_text
+
+MOST = 2
+"""Values that a file may have: the one in use, and another while it is being replaced."""
+
+
+def secret_file(source: SourceSettings) -> tuple[str, Path] | None:
+    """The source's file of secrets, with the setting under `http` that names it. None if its proof is no secret."""
+    http = source.http
+    if http is not None and http.value_file is not None:
+        return "value_file", http.value_file
+    if http is not None and http.hmac is not None:
+        return "hmac.secret_file", http.hmac.secret_file
+    return None
+
+
+def read_source_secrets(
+    sources: Mapping[str, SourceSettings],
+) -> tuple[dict[str, tuple[bytes, ...]], list[Mistake]]:
+    """The secrets of each source that has any, by its name, and every mistake. White space around them is ignored."""
+    secrets: dict[str, tuple[bytes, ...]] = {}
+    mistakes: list[Mistake] = []
+    for name, source in sources.items():
+        if (named := secret_file(source)) is None:
+            continue
+        setting, path = f"sources.{name}.http.{named[0]}", named[1]
+        try:
+            text = read_text(path)
+        except ConfigurationError as error:
+            mistakes += [Mistake(setting, f"{path} {each.text}") for each in error.mistakes]
+            continue
+        values = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
+        if not values:
+            mistakes.append(Mistake(setting, f"{path} is empty; write the secret into it"))
+        elif len(values) > MOST:
+            text = f"{path} has {len(values)} lines; write the secret, and a second one while you replace it"
+            mistakes.append(Mistake(setting, text))
+        else:
+            secrets[name] = values
+    return secrets, mistakes

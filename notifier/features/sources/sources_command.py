@@ -1,0 +1,304 @@
+"""The commands `notifier sources list` and `notifier sources try`: how the events of other servers are read."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notifier.model.printable import counted, json_text, printable
+from notifier.operators.terminal.command_options import Config, Json, quiet_logs
+from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.output import say, say_json
+
+if TYPE_CHECKING:
+    from notifier.features.sources.source import Source
+    from notifier.model.errors import Mistake
+    from notifier.model.message import Message
+    from notifier.model.session_ended import SessionEnded
+    from notifier.settings.service_settings import Settings
+
+_PROPERTIES = ("message_id", "timestamp", "user_id", "app_id", "content_type")
+
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    help="List the sources of events and the presets, and try what a document of a source becomes.",
+    epilog=in_help(
+        (
+            ("what a recorded message becomes", "notifier sources try -c n.yaml duende message.json"),
+            ("which sources and presets there are", "notifier sources list -c n.yaml"),
+        )
+    ),
+)
+
+
+def list_(config: Config = None, as_json: Json = False) -> None:
+    """List the sources of the configuration, and the presets that a source may name.
+
+    A source is a server that publishes events in its own words. docs/sources.md says how to write one.
+    """
+    from notifier.features.sources.source_presets import SOURCE_PRESETS
+    from notifier.operators.terminal.screen import screen
+    from notifier.operators.terminal.screen import table as new_table
+    from notifier.settings.config_file import load_settings
+
+    quiet_logs()
+    settings = None if config is None else load_settings(config, os.environ)
+    sources = [] if settings is None else _rows(settings)
+    presets = [{"preset": name, "server": each.server, "ids": each.ids} for name, each in SOURCE_PRESETS.items()]
+    if as_json:
+        say_json({"sources": sources, "presets": presets}, indent=2)
+        return
+    for row in sources:
+        ways = [f"exchange {exchange}" for exchange in row["exchanges"]] + ["POST /v1/events/" + row["source"]] * row[
+            "http"
+        ]
+        say(f"{row['source']}")
+        say(f"  reads   {row['preset'] or 'by its own expressions'}")
+        say(f"  issuer  {', '.join(row['issuers']) or 'as its documents name it'}")
+        say(f"  from    {', '.join(ways) or 'nowhere: it has neither bind nor http'}")
+    table = new_table("preset", "reads the events of")
+    for each in presets:
+        table.add_row(each["preset"], each["server"].replace("`", ""))
+    screen().print(table)
+
+
+def _rows(settings: Settings) -> list[dict[str, Any]]:
+    return [
+        {
+            "source": name,
+            "preset": source.preset,
+            "issuers": sorted({iss for iss in (source.issuer, *(source.issuers or {}).values()) if iss is not None}),
+            "exchanges": [bind.exchange for bind in source.bind],
+            "http": source.http is not None,
+        }
+        for name, source in settings.sources.items()
+    ]
+
+
+def try_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The source, as it is named under `sources`.")],
+    file: Annotated[Path, typer.Argument(allow_dash=True, help="The body of a message as it came; - is stdin.")] = Path(
+        "-"
+    ),
+    config: Config = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header", metavar="'K: V'", help="A header that came with it; may be repeated.", show_default=False
+        ),
+    ] = None,
+    prop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property",
+            metavar="K=V",
+            help="An AMQP property: message_id, timestamp, user_id, app_id; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    content_type: Annotated[
+        str | None, typer.Option("--content-type", help="Its content type.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a document of a source becomes: the events in it, that it is ignored, or each mistake.
+
+    It sends nothing, and needs no queue: a recorded document, and the configuration with the source. An event is shown
+    with its sub and sid. The file may also be a dead letter, as `notifier dead-letters show --json` prints it.
+
+    The exit status is 0 if all of it becomes events or is ignored, 1 if there is a mistake in it, and 2 if the source
+    itself is wrong.
+    """
+    from notifier.model.errors import MalformedEvent
+    from notifier.settings.config_file import load_settings
+
+    quiet_logs()
+    settings = load_settings(config, os.environ)
+    source = _source(settings, name)
+    message = _message(name, _content(file), header or (), prop or (), content_type)
+    events: tuple[SessionEnded, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    ignored = 0
+    try:
+        found = source.translate(
+            source.received(message),
+            max_bytes=settings.queue.max_event,
+            new_id=lambda: "",
+            now=time.time(),
+            most=sys.maxsize,
+        )
+    except MalformedEvent as malformed:
+        mistakes = malformed.mistakes
+    else:
+        events, ignored = found.events, found.ignored
+        mistakes = () if found.wrong is None else found.wrong.mistakes
+    if as_json:
+        told = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
+        shown = [_document(event) for event in events]
+        say_json({"source": name, "events": shown, "ignored": ignored, "mistakes": told}, indent=2)
+    else:
+        _print(events, ignored, mistakes)
+    raise typer.Exit(1 if mistakes else 0)
+
+
+def _source(settings: Settings, name: str) -> Source:
+    from difflib import get_close_matches
+
+    from notifier.features.sources.event_sources import compile_sources
+    from notifier.model.errors import ConfigurationError
+
+    if name not in settings.sources:
+        near = get_close_matches(name.lower(), settings.sources, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(settings.sources) or 'none'}"
+        say(f"notifier: there is no source {name} in the configuration; {hint}", err=True)
+        raise typer.Exit(2)
+    sources, mistakes = compile_sources(settings, frozenset({"queue"}))  # which queue it is does not matter here
+    if name not in sources:
+        raise ConfigurationError([each for each in mistakes if each.path.startswith(f"sources.{name}.")])
+    return sources[name]
+
+
+def _message(
+    name: str, body: bytes, headers: list[str] | tuple[()], properties: list[str] | tuple[()], content_type: str | None
+) -> Message:
+    from notifier.model.message import Lane, Message
+    from notifier.model.moment import read_moment
+
+    letter = _letter(body)
+    given: dict[str, Any] = {}
+    of_message: dict[str, Any] = {}
+    if letter is not None:
+        body, given, of_message = letter
+    for text in headers:
+        key, colon, value = text.partition(":")
+        if not colon or not key.strip():
+            raise typer.BadParameter(f"{text!r} is not of the form 'name: value'", param_hint="--header")
+        given[key.strip()] = value.strip()
+    for text in properties:
+        key, equals, value = text.partition("=")
+        if not equals or key not in _PROPERTIES:
+            raise typer.BadParameter(
+                f"{text!r} is not one of {', '.join(_PROPERTIES)}, with = and its value", param_hint="--property"
+            )
+        try:
+            of_message[key] = read_moment(value) if key == "timestamp" else value
+        except ValueError:
+            raise typer.BadParameter(
+                f"{value} is not a moment like 2026-01-31T12:00:00Z", param_hint="--property"
+            ) from None
+    if content_type is not None:
+        of_message["content_type"] = content_type
+    return Message(lane=Lane.EVENTS, body=body, tag=None, source=name, headers=given, **of_message)
+
+
+def _letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | None:
+    """Body, headers and properties of what a dead letter holds, if the file is one."""
+    import json
+
+    from notifier.model.documents.unreadable import from_shown
+
+    try:
+        letter = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(letter, dict) or not {"reason", "dead_since", "raw"} <= letter.keys():
+        return None
+    raw: Any = from_shown(letter["raw"])
+    if not isinstance(raw, dict) or not isinstance(raw.get("body"), bytes):
+        return None
+    properties = {key: raw.get(key) for key in ("message_id", "timestamp", "app_id", "content_type")}
+    properties["user_id"] = letter.get("publisher")
+    return raw["body"], dict(raw.get("headers") or {}), properties
+
+
+def _content(file: Path) -> bytes:
+    if file == Path("-"):
+        if sys.stdin.isatty():
+            say("Type a document as JSON, then Ctrl-D.", err=True)
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}", param_hint="FILE") from None
+
+
+def _document(event: SessionEnded) -> dict[str, Any]:
+    """The event in notifier's own form."""
+    from notifier.model.moment import render_moment
+
+    clients: Any = event.clients
+    if clients != "*":
+        clients = [entry if isinstance(entry, str) else _entry(entry) for entry in clients]
+    moments = {"ended_at": event.ended_at, "not_after": event.not_after}
+    document = {
+        "id": event.id if event.id_given else None,
+        "iss": event.iss,
+        "sub": event.sub,
+        "sid": event.sid,
+        "clients": clients,
+        **{key: None if at is None else render_moment(at) for key, at in moments.items()},
+        "reason": event.reason,
+    }
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    names = (
+        "client_id", "backchannel_logout_uri", "backchannel_logout_session_required", "id_token_signed_response_alg",
+        "sub", "sid",
+    )  # fmt: skip
+    found = {key: value for key in names if (value := getattr(entry, key)) is not None}
+    return found | ({"backchannel_logout_uri": None} if entry.no_address else {})
+
+
+def _print(events: tuple[SessionEnded, ...], ignored: int, mistakes: tuple[Mistake, ...]) -> None:
+    for number, event in enumerate(events, 1):
+        say(f"event {number} of {len(events)}" if len(events) > 1 else "event")
+        document = _document(event)
+        if not event.id_given:
+            say("  id        none: a new one is made up at each reading, so that a copy is not recognised")
+        for key, value in document.items():
+            clients = value if isinstance(value, str) else [_shown(each) for each in value]
+            say(printable(f"  {key:<9} {clients if isinstance(clients, str) else ', '.join(clients)}"))
+    if ignored:
+        say(
+            f"{counted(ignored, 'event')} ignored, by `when`"
+            if events or mistakes or ignored > 1
+            else "ignored, by `when`"
+        )
+    if not (events or ignored or mistakes):
+        say("no event: its list is empty, so the message is ignored")
+    if mistakes:
+        say(f"notifier: {counted(len(mistakes), 'mistake')}; it would become a dead letter", err=True)
+        for mistake in mistakes:
+            say(f"  {mistake}", err=True)
+
+
+def _shown(entry: Any) -> str:
+    return entry if isinstance(entry, str) else json_text(entry)
+
+
+list_.__name__ = "list"
+try_.__name__ = "try"
+register(app, list_, (("which sources and presets there are", "notifier sources list -c n.yaml"),))
+register(
+    app,
+    try_,
+    (
+        ("what a recorded message becomes", "notifier sources try -c n.yaml duende message.json"),
+        (
+            "what came with it in AMQP",
+            "notifier sources try -c n.yaml nsb body.json --header 'NServiceBus.MessageId: 7f2c'",
+        ),
+        (
+            "a dead letter, after its source was mended",
+            "notifier dead-letters show -c n.yaml --json 6f1c… | notifier sources try -c n.yaml duende -",
+        ),
+    ),
+)

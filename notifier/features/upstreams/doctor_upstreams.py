@@ -1,0 +1,47 @@
+"""The doctor's checks of upstream providers: can their tokens be verified, and can somebody say whose sessions end?"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from notifier.features.upstreams.upstream import Question, SessionsAway
+from notifier.features.upstreams.upstream_doors import WITHIN, asking_for, read_upstream_keys
+from notifier.features.upstreams.upstream_settings import UpstreamSettings
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok
+from notifier.operators.doctor.doctor_transmitters import examine_transmitter
+from notifier.settings.service_settings import Settings
+
+NOBODY = "notifier-doctor-asks-for-nobody"
+"""A `sid` that no session has."""
+_LONGEST_ANSWER = 30.0  # seconds, as the settings allow
+
+
+def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
+    """The checks of all upstreams, over the network."""
+    egress = settings.template().route.egress
+    for name, upstream in settings.upstreams.items():
+        setting = f"upstreams.{name}"
+        uri = upstream.metadata if upstream.jwks_uri is None else upstream.jwks_uri
+        keys = partial(read_upstream_keys, upstream, reader, egress)
+        run = partial(examine_transmitter, setting, uri, keys)
+        yield Check(area=Area.KEYS, subject=setting, within=2 * WITHIN + 2, run=run)
+        if upstream.resolve.same_sub is None:
+            asked = f"{setting}.resolve"
+            ask = partial(examine_sessions, asked, upstream)
+            yield Check(area=Area.ISSUER, subject=asked, within=_LONGEST_ANSWER + 5, run=ask)
+
+
+async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence[Finding]:
+    """Ask for the sessions of nobody. `setting` names who is asked."""
+    asking = asking_for(upstream.resolve)
+    assert asking is not None, "somebody is asked unless it is same_sub"
+    found = await asking.sessions(Question(iss=upstream.issuer, sub=NOBODY, sid=NOBODY))
+    if isinstance(found, SessionsAway):
+        advice = (
+            "what the upstream says waits until it answers; then it is told, or after delivery.max_age a dead letter"
+        )
+        return [failed(Area.ISSUER, setting, f"cannot be asked: {found.text}", advice)]
+    if found:
+        advice = "compare it with :sid (and :sub), or users who did not sign out are signed out"
+        return [failed(Area.ISSUER, setting, f"says that {len(found)} sessions are those of nobody", advice)]
+    return [ok(Area.ISSUER, setting, "can be asked whose session it is")]

@@ -1,0 +1,90 @@
+"""The sessions that a database knows: by Duende's table of server-side sessions, or by a query of the operator's own.
+
+Duende names no clients beside a session: they are inside its encrypted ticket. So all clients of the issuer are told.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifier.features.upstreams.session_rows import gathered, read_session
+from notifier.features.upstreams.upstream import MOST, LocalSession, Question
+from notifier.features.upstreams.upstream_settings import SessionsSqlSettings, SessionTableSettings
+from notifier.model.errors import SourceFault
+from notifier.network.databases.sql_columns import listed, plain, text
+from notifier.network.databases.sql_connection import Deadline, database_url, reading
+from notifier.network.databases.table_finder import TableFinder
+
+_COLUMNS = ("sub", "sid", "clients")
+_TABLE = ("SubjectId", "SessionId")
+
+
+class SessionDatabase:
+    """Asks a database. Each question has a connection of its own, so a new password is taken at once."""
+
+    def __init__(self, settings: SessionsSqlSettings) -> None:
+        self._settings = settings
+
+    async def ask(self, question: Question) -> tuple[LocalSession, ...]:
+        """Return the sessions that are meant. Raises SourceFault. Blocks its thread."""
+        settings = self._settings
+        if settings.query is None and settings.prefix is None and question.sid is None:
+            raise SourceFault("the token has no sid, and means all sessions of its sub: set resolve.sql.prefix")
+        deadline = Deadline(settings.timeout)
+        with reading(database_url(settings.url, settings.url_file), deadline) as connection:
+            result = self._query(connection, question) if settings.query else self._duende(connection, question)
+            if not result.returns_rows:
+                raise SourceFault("query must be a SELECT: it gives no rows")
+            names = [plain(str(key)) for key in result.keys()]  # noqa: SIM118  a view of its own, not a mapping's
+            if wrong := set(names) - set(_COLUMNS) or not {"sub", "sid"} & set(names):
+                odd = f"there is no {', '.join(sorted(wrong))}" if isinstance(wrong, set) else "sub and sid are missing"
+                raise SourceFault(f"columns of query: {odd}; they are {', '.join(_COLUMNS)}")
+            rows = result.fetchmany(MOST + 1)
+            deadline.check()
+        found = gathered(_row(dict(zip(names, row, strict=True)), number) for number, row in enumerate(rows, 1))
+        return found if settings.query else tuple(each for each in found if _is_meant(each, question, settings.prefix))
+
+    def _query(self, connection: sa.Connection, question: Question) -> sa.CursorResult[Any]:
+        """Run the operator's query with what the upstream said. A text has a type: PostgreSQL asks for one of null."""
+        statement = sa.text((self._settings.query or "").strip().rstrip(";"))
+        given = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
+        used = {name: value for name, value in given.items() if name in statement.compile().params}
+        bound = [sa.bindparam(name, value, type_=sa.String) for name, value in used.items()]
+        return connection.execute(statement.bindparams(*bound))
+
+    def _duende(self, connection: sa.Connection, question: Question) -> sa.CursorResult[Any]:
+        """Find the table and the session: by `sid` if the upstream gave one, since `sub` means all of the user's.
+
+        The table does not say from which provider a session came. So `sub` alone names users behind a prefix.
+        """
+        tables = self._settings.tables or SessionTableSettings()
+        finder = TableFinder(connection, self._settings.db_schema)
+        table = finder.find(tables.sessions, "sessions", explicit=self._settings.tables is not None)
+        if table is None:
+            raise SourceFault(finder.nothing_like(tables.sessions))
+        columns = finder.columns(table, _TABLE, _TABLE)
+        sub, sid = (columns[name] for name in _TABLE)
+        own_sub = f"{self._settings.prefix or ''}{question.sub}"
+        meant = sub == own_sub if question.sid is None else sid == question.sid
+        return connection.execute(sa.select(sub.label("sub"), sid.label("sid")).where(meant).limit(MOST + 1))
+
+
+def _is_meant(session: LocalSession, question: Question, prefix: str | None) -> bool:
+    """To the letter. MySQL, MariaDB and SQL Server find `alice` for `Alice`, too, who may be somebody else.
+
+    With a prefix it is a session of the upstream's users alone, and of the user that the token names.
+    """
+    if question.sid is not None and session.sid != question.sid:
+        return False
+    if prefix is None:
+        return True
+    own = session.sub or ""
+    return own.startswith(prefix) if question.sub is None else own == prefix + question.sub
+
+
+def _row(row: dict[str, Any], number: int) -> LocalSession:
+    try:
+        clients = listed(row.get("clients"))
+        return read_session(text(row.get("sub")), text(row.get("sid")), "*" if clients in (None, ["*"]) else clients)
+    except ValueError as error:
+        raise SourceFault(f"row {number} {error}") from None

@@ -1,0 +1,203 @@
+"""The upstream OpenID Providers as they are configured now: their keys, and who knows the sessions here."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+
+from aiohttp import web
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.loading import Loaded
+from notifier.delivery.intake import event_message
+from notifier.features.upstreams.asking import Asking
+from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
+from notifier.features.upstreams.session_endpoint import SessionEndpoint
+from notifier.features.upstreams.upstream import LocalSessions, Question, SessionsAway, same_session
+from notifier.features.upstreams.upstream_issuers import local_issuer
+from notifier.features.upstreams.upstream_record import UpstreamRecord
+from notifier.features.upstreams.upstream_routes import UpstreamAccess, UpstreamDoor, UpstreamRoutes
+from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings
+from notifier.features.upstreams.upstream_sign_outs import SignOutAccess, UpstreamFrame, UpstreamSignOuts
+from notifier.features.upstreams.upstream_token import UpstreamRules
+from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.front_channel import FrontChannelContext
+from notifier.model.frozen import frozen
+from notifier.model.ids import new_id
+from notifier.model.message import Lane, Outgoing
+from notifier.model.origins import origin_of
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress, issuer_egress
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.tokens.transmitter_keys import TransmitterKeys
+
+WITHIN = 5.0  # seconds that an upstream has for each document
+
+
+@frozen
+class _Upstream:
+    """An upstream, with what is kept over reloads that do not change it.
+
+    Browsers have turns of their own at `asked_by_browser`, since strangers can use them up.
+    """
+
+    settings: UpstreamSettings
+    keys: TransmitterKeys
+    asking: Asking | None
+    asked_by_browser: Asking | None
+    door: UpstreamDoor
+
+
+class UpstreamDoors:
+    """Gives the door of an upstream, and looks up the sessions that end with one there. It follows reloads."""
+
+    def __init__(self, live: LiveConfiguration, record: UpstreamRecord) -> None:
+        self._live = live
+        self._record = record
+        self._reader = DocumentReader()
+        self._seen: Loaded | None = None
+        self._upstreams: Mapping[str, _Upstream] = {}
+        self._now()
+
+    def routes(
+        self,
+        publish: Callable[[Lane, Outgoing], Awaitable[None]],
+        page: Callable[[FrontChannelContext | None, tuple[str, ...]], web.Response],
+    ) -> Iterator[web.RouteDef]:
+        """The routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
+        access = UpstreamAccess(
+            door=self.door,
+            publish=publish,
+            event_message=event_message,
+            record=self._record.requested,
+            clock=time.time,
+            new_id=new_id,
+        )
+        yield from UpstreamRoutes(access).routes()
+        by_browser = SignOutAccess(
+            frame=self.frame,
+            look_up=self.look_up_for_browser,
+            publish=publish,
+            event_message=event_message,
+            page=page,
+            registry=self._live.registry,
+            record=self._record.requested,
+            clock=time.time,
+        )
+        yield from UpstreamSignOuts(by_browser).routes()
+
+    def door(self, name: str) -> UpstreamDoor | None:
+        """The upstream of this name; None if there is none."""
+        found = self._now().get(name)
+        return None if found is None else found.door
+
+    def frame(self, name: str) -> UpstreamFrame | None:
+        """The upstream of this name, for browsers. None if there is none."""
+        found = self._now().get(name)
+        if found is None:
+            return None
+        face, settings = self._live.now.settings.web, found.settings
+        own = None if face is None else face.issuers.get(found.door.iss)
+        above = (origin_of(settings.issuer) or "", *settings.parents, *(() if own is None else own.origins))
+        return UpstreamFrame(
+            name=name,
+            issuer=settings.issuer,
+            parents=tuple(dict.fromkeys(above)),
+            without_iss=settings.without_iss == "allow",
+            on=settings.front_channel,
+        )
+
+    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
+        """Return the sessions that are meant; None if no upstream of this name is configured. Never raises."""
+        found = self._now().get(upstream)
+        return None if found is None else await _looked_up(found, found.asking, question)
+
+    async def look_up_for_browser(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
+        """The same, for anybody's request: however many there are, none of the worker's questions waits for them."""
+        found = self._now().get(upstream)
+        return None if found is None else await _looked_up(found, found.asked_by_browser, question)
+
+    async def close(self) -> None:
+        """Stop reading TLS files."""
+        await self._reader.close()
+
+    def _now(self) -> Mapping[str, _Upstream]:
+        now = self._live.now
+        if now is not self._seen:
+            kept, self._seen = self._upstreams, now
+            self._record.know(now.settings.upstreams)
+            self._upstreams = {
+                name: self._made(name, upstream, now, kept.get(name))
+                for name, upstream in now.settings.upstreams.items()
+            }
+        return self._upstreams
+
+    def _made(self, name: str, settings: UpstreamSettings, loaded: Loaded, kept: _Upstream | None) -> _Upstream:
+        same = kept is not None and kept.settings == settings
+        keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
+        keys = kept.keys if same and kept is not None else keys
+        asking = kept.asking if same and kept is not None else asking_for(settings.resolve)
+        by_browser = kept.asked_by_browser if same and kept is not None else asking_for(settings.resolve)
+        rules = UpstreamRules(
+            issuer=settings.issuer,
+            audiences=frozenset(settings.client_id),
+            algorithms=frozenset(settings.algorithms),
+            max_age=settings.max_age,
+        )
+        iss = local_issuer(settings, loaded.settings)
+        assert iss is not None, "`upstream_mistakes` refuses a configuration that does not say it"
+        same_sub = settings.resolve.same_sub
+        door = UpstreamDoor(
+            name=name,
+            iss=iss,
+            verifier=LogoutTokenVerifier(keys, rules, time.time),
+            same_sub=None if same_sub is None else same_sub.prefix,
+        )
+        return _Upstream(settings=settings, keys=keys, asking=asking, asked_by_browser=by_browser, door=door)
+
+    async def _read_keys(self, settings: UpstreamSettings) -> IssuerDocument | UnreadDocument:
+        return await read_upstream_keys(settings, self._reader, self._live.now.settings.template().route.egress)
+
+
+async def _looked_up(found: _Upstream, asking: Asking | None, question: Question) -> LocalSessions | SessionsAway:
+    if asking is None:  # nobody need be asked any more
+        session = same_session(question, found.door.same_sub or "")
+        return LocalSessions(iss=found.door.iss, sessions=(session,))
+    sessions = await asking.sessions(question)
+    return sessions if isinstance(sessions, SessionsAway) else LocalSessions(iss=found.door.iss, sessions=sessions)
+
+
+async def read_upstream_keys(
+    settings: UpstreamSettings, reader: DocumentReader, egress: EgressPolicy, _uri: str = ""
+) -> IssuerDocument | UnreadDocument:
+    """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises."""
+    tls = TlsFiles() if settings.tls is None else settings.tls.files()
+    read = partial(reader.read, tls=tls, within=WITHIN)
+    if settings.jwks_uri is not None:
+        return await read(settings.jwks_uri, egress=issuer_egress(egress))
+    found = await read(settings.metadata, egress=issuer_egress(egress))
+    if isinstance(found, UnreadDocument):
+        return UnreadDocument(text=f"its metadata at {settings.metadata} could not be read: {found.text}")
+    metadata = found.content if isinstance(found.content, dict) else {}
+    uri, named = metadata.get("jwks_uri"), metadata.get("issuer")
+    if named != settings.issuer:
+        text = f"its metadata at {settings.metadata} name the issuer {named!r:.200}, not {settings.issuer}"
+        return UnreadDocument(text=text)
+    if not isinstance(uri, str):
+        return UnreadDocument(text=f"its metadata at {settings.metadata} name no jwks_uri")
+    policy = found_egress(egress, uri, settings.metadata, settings.issuer)
+    found = await read(uri, egress=policy)
+    if isinstance(found, UnreadDocument):
+        way_out = "; if you mean that address, write it as jwks_uri" if policy is egress else ""
+        text = f"the jwks_uri of its metadata at {settings.metadata}, {uri!r:.200}: {found.text}{way_out}"
+        return UnreadDocument(text=text)
+    return found
+
+
+def asking_for(resolve: ResolveSettings) -> Asking | None:
+    """Who is asked which sessions are meant. None if nobody need be."""
+    if resolve.sql is not None:
+        from notifier.features.upstreams.session_database import SessionDatabase  # noqa: PLC0415  an extra
+
+        return Asking(SessionDatabase(resolve.sql), resolve.sql.timeout)
+    if resolve.http is not None:
+        return Asking(SessionEndpoint(resolve.http), resolve.http.timeout)
+    return None

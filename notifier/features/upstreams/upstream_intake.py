@@ -1,0 +1,116 @@
+"""Turns the end of a session at an upstream provider into events: one for each session here that ends with it.
+
+Who knows the sessions may be slow or away. Then the message rests, and is asked about again, for as long as a delivery
+lives. A question without `sid` means all sessions of the user, so it is asked for a short time only: it would end a
+session begun since (B13). What nobody could answer becomes a dead letter, which an operator can replay.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, assert_never
+
+from notifier.delivery.facts import Observer, UpstreamLookedUp
+from notifier.delivery.settlement import Send, buried
+from notifier.delivery.verdict import our_fault_wait
+from notifier.features.upstreams.upstream import (
+    EndedUpstream,
+    LocalSessions,
+    SessionsAway,
+    UpstreamSessions,
+    ended_here,
+    load_ending,
+)
+from notifier.model.backoff import deferral_wait
+from notifier.model.client import RetryPolicy
+from notifier.model.documents import dead_letter, documents
+from notifier.model.documents.sourced import as_sourced
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.frozen import replace
+from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.moment import Clock
+from notifier.model.outcome import DeadReason
+from notifier.model.registry import CurrentRegistry
+
+_LOOKS = "looks"  # the header that counts how often nobody could tell
+_DEFAULTS = RetryPolicy()
+
+
+class UpstreamIntake:
+    """Opens messages of upstreams. `new_id` makes ids of messages."""
+
+    def __init__(
+        self,
+        sessions: UpstreamSessions,
+        registry: CurrentRegistry,
+        *,
+        clock: Clock,
+        new_id: Callable[[], str],
+        observe: Observer,
+    ) -> None:
+        self._sessions = sessions
+        self._registry = registry
+        self._clock = clock
+        self._new_id = new_id
+        self._observe = observe
+
+    async def sends(self, upstream: str, message: Message, rest: float | None) -> Sequence[Send]:
+        """Return what must be made durable in place of the message. `rest`: until when (epoch seconds) that rests.
+
+        Never raises.
+        """
+        try:
+            ending = load_ending(upstream, message.body)
+        except MalformedEvent as malformed:
+            return [buried(dead_letter.bury_raw(message, malformed.mistakes, self._clock()), None)]
+        found = await self._sessions.look_up(upstream, ending.question)
+        match found:
+            case LocalSessions():
+                return self._events(ending, found, rest)
+            case SessionsAway():
+                return [self._later(ending, message, found.text)]
+            case None:
+                text = f"the upstream {upstream} is not configured (any more); add upstreams.{upstream}, then replay"
+                return [buried(dead_letter.bury_raw(message, [Mistake("", text)], self._clock()), None)]
+            case _:
+                assert_never(found)
+
+    def _events(self, ending: EndedUpstream, found: LocalSessions, rest: float | None) -> Sequence[Send]:
+        if not found.sessions:
+            self._observe(_fact(ending, "no_session"))
+        sends = []
+        for session in found.sessions:
+            event = ended_here(ending, found.iss, session)
+            body = documents.dump_event(documents.EventDocument(event=event))
+            message = Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
+            sends.append(Send(queue=Lane.EVENTS, due=rest, message=message))
+        return [*sends[:-1], *(replace(last, fact=_fact(ending, "found")) for last in sends[-1:])]
+
+    def _later(self, ending: EndedUpstream, message: Message, text: str) -> Send:
+        """Put the message off, or bury it if it was asked about for too long."""
+        now, looks = self._clock(), _looks(message)
+        template = self._registry().unregistered
+        policy = _DEFAULTS if template is None else template.retry
+        limit = policy.sub_only_max_age if ending.question.sid is None else policy.max_age
+        left = limit - (0.0 if message.timestamp is None else now - message.timestamp)
+        if left <= 0:
+            why = f"nobody could tell which sessions end with it: {text}"
+            letter = dead_letter.bury_unread(message, DeadReason.UNRESOLVED, why, now)
+            self._observe(_fact(ending, "given_up", text))
+            return buried(letter, None)
+        again = replace(message, headers={_LOOKS: looks + 1})
+        return Send(
+            message=as_sourced(again, self._new_id()),
+            due=now + deferral_wait(min(left, our_fault_wait(looks))),
+            rounding="up",
+            fact=_fact(ending, "away", text),
+        )
+
+
+def _looks(message: Message) -> int:
+    looks = message.headers.get(_LOOKS, 0)
+    return looks if isinstance(looks, int) and 0 <= looks < 10_000 else 0
+
+
+def _fact(
+    ending: EndedUpstream, result: Literal["found", "no_session", "away", "given_up"], text: str = ""
+) -> UpstreamLookedUp:
+    return UpstreamLookedUp(upstream=ending.upstream, result=result, text=text)

@@ -1,0 +1,102 @@
+"""Checks what `upstreams` needs that it does not hold: issuers, and the library that reads a database of sessions."""
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from importlib.util import find_spec
+
+from notifier.features.upstreams.upstream_settings import SameSubSettings, SessionsSqlSettings, UpstreamSettings
+from notifier.model.errors import Mistake
+from notifier.settings.service_settings import Settings
+
+
+def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
+    """The issuer at which its sessions are; None if nothing says so."""
+    if upstream.iss is not None:
+        return upstream.iss
+    return next(iter(settings.issuers)) if len(settings.issuers) == 1 else None
+
+
+def _installed(library: str) -> bool:
+    return find_spec(library) is not None
+
+
+def upstream_mistakes(
+    settings: Settings, unsure: frozenset[str], installed: Callable[[str], bool] = _installed
+) -> list[Mistake]:
+    """Every mistake. `unsure`: the sections of the settings that are wrong. `installed` says if a library is there."""
+    asks_sql = [name for name, upstream in settings.upstreams.items() if upstream.resolve.sql is not None]
+    mistakes = []
+    if asks_sql and not installed("sqlalchemy"):
+        text = "needs SQLAlchemy: pip install 'notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
+        mistakes += [Mistake(f"upstreams.{name}.resolve.sql", text) for name in asks_sql]
+    if "issuers" in unsure:
+        return mistakes
+    for name, upstream in settings.upstreams.items():
+        iss = local_issuer(upstream, settings)
+        place = f"upstreams.{name}"
+        if iss is None:
+            text = f"is required, since there is not exactly one issuer; it is one of {', '.join(settings.issuers)}"
+            mistakes.append(Mistake(f"{place}.iss", text))
+        elif iss not in settings.issuers:
+            near = get_close_matches(iss, settings.issuers, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            mistakes.append(Mistake(f"{place}.iss", f"{iss} is not configured under issuers{hint}"))
+        elif (publishers := settings.issuers[iss].publishers) is not None and name not in publishers:
+            text = f"must name {name} too, or every event of the upstream {name} becomes a dead letter"
+            mistakes.append(Mistake(f'issuers["{iss}"].publishers', text))
+    return [*mistakes, *_not_apart(settings)]
+
+
+def _not_apart(settings: Settings) -> Iterator[Mistake]:
+    """Prefixes that begin with another upstream's: what that one calls a user could then be a user of this one."""
+    prefixes = [
+        (f"upstreams.{name}.resolve.{way}.prefix", local_issuer(upstream, settings), section.prefix)
+        for name, upstream in settings.upstreams.items()
+        for way, section in _prefixed(upstream)
+        if section.prefix
+    ]
+    for place, iss, prefix in prefixes:
+        for other, of, shorter in prefixes:
+            if iss == of and prefix != shorter and prefix.startswith(shorter):
+                text = (
+                    f"begins with that of {other}, {shorter!r}, so that upstream could end sessions of this one's"
+                    " users; let none begin with another, such as by a sign at the end that is in none of them"
+                )
+                yield Mistake(place, text)
+
+
+def _prefixed(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings | SessionsSqlSettings]]:
+    """What may say how the upstream's users are told from others."""
+    if upstream.resolve.same_sub is not None:
+        yield "same_sub", upstream.resolve.same_sub
+    if upstream.resolve.sql is not None:
+        yield "sql", upstream.resolve.sql
+
+
+def upstream_warnings(settings: Settings) -> list[Mistake]:
+    """The upstreams that nobody can call, what has no effect, and those that may speak for every user here."""
+    if settings.web is None:
+        text = "has no effect without a section `web`, which opens the listener"
+        return [Mistake(f"upstreams.{name}", text) for name in settings.upstreams]
+    return [each for name, upstream in settings.upstreams.items() for each in _warnings(name, upstream, settings)]
+
+
+def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[Mistake]:
+    iss, place = local_issuer(upstream, settings), f"upstreams.{name}"
+    if not upstream.front_channel:
+        named = [each for each in ("parents", "without_iss") if each in upstream.model_fields_set]
+        text = "has no effect: browsers may not call this upstream's address without front_channel: true"
+        yield from (Mistake(f"{place}.{each}", text) for each in named)
+    if upstream.issuer == iss:
+        return  # it is the identity server itself
+    for way, section in _prefixed(upstream):
+        if section.prefix == "":
+            text = f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: name its users apart"
+            yield Mistake(f"{place}.resolve.{way}.prefix", text)
+    sql = upstream.resolve.sql
+    if sql is not None and sql.preset is not None and sql.prefix is None:
+        text = (
+            "is not set, so a token without sid ends nothing and becomes a dead letter, and one with a sid ends that"
+            " session of whatever user: write what stands before the sub of its users here"
+        )
+        yield Mistake(f"{place}.resolve.sql.prefix", text)

@@ -1,0 +1,84 @@
+"""Counts and logs what upstream providers sent, and what became of it. Each series of an upstream starts at zero."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily
+
+from notifier.delivery.facts import Fact, UpstreamLookedUp
+from notifier.features.upstreams.upstream_token import UpstreamResult
+from notifier.telemetry.families import labelled
+
+TOLD_EVERY = 60.0  # seconds between two log lines of one upstream that say the same
+_LOOK_UPS = ("found", "no_session", "away", "given_up")
+_HARMLESS = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED, UpstreamResult.NO_SESSION)
+
+
+class UpstreamRecord:
+    """The counters of upstreams, and the log of what goes wrong. `steady` is a clock that never goes back."""
+
+    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+        self._steady = steady
+        self._requests: dict[tuple[str, str], int] = {}
+        self._look_ups: dict[tuple[str, str], int] = {}
+        self._told: dict[tuple[str, str], float] = {}
+        self._told_off: set[str] = set()
+
+    def know(self, upstreams: Iterable[str]) -> None:
+        """Begin the series of these upstreams."""
+        for name in upstreams:
+            for result in UpstreamResult:
+                self._requests.setdefault((name, result.value), 0)
+            for word in _LOOK_UPS:
+                self._look_ups.setdefault((name, word), 0)
+
+    def requested(self, upstream: str, result: UpstreamResult, reason: str = "") -> None:
+        """Count a request of an upstream that is configured. `reason` says what is wrong, without `sub` and `sid`."""
+        key = (upstream, result.value)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        if result is UpstreamResult.OFF:
+            self._tell_off(upstream)
+        elif result not in _HARMLESS and self._is_news(key):
+            structlog.get_logger().warning(
+                "upstream_refused", upstream=upstream, result=result.value, reason=reason,
+                help="notifier explain NotifierUpstreamRefused",
+            )  # fmt: skip
+
+    def observe(self, fact: Fact) -> None:
+        """Count a fact, and log it if nobody could tell which sessions are meant."""
+        if not isinstance(fact, UpstreamLookedUp):
+            return
+        key = (fact.upstream, fact.result)
+        self._look_ups[key] = self._look_ups.get(key, 0) + 1
+        if fact.result == "away" and self._is_news(key):
+            structlog.get_logger().warning(
+                "upstream_sessions_away", upstream=fact.upstream, reason=fact.text,
+                help="notifier explain NotifierUpstreamSessionsAway",
+            )  # fmt: skip
+
+    def families(self) -> Iterator[Metric]:
+        """The families for a scrape."""
+        labels = ("upstream", "result")
+        text = "Requests of upstream providers to sign a user out."
+        yield labelled(CounterMetricFamily, "upstream_requests_total", text, labels, self._requests)
+        text = "Questions which sessions here ended with one at an upstream."
+        yield labelled(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
+
+    def _tell_off(self, upstream: str) -> None:
+        """Name the setting, once: anybody can call the address."""
+        if upstream in self._told_off:
+            return
+        self._told_off.add(upstream)
+        structlog.get_logger().warning(
+            "upstream_front_channel_off", upstream=upstream, setting=f"upstreams.{upstream}.front_channel",
+            help="notifier explain NotifierUpstreamRefused",
+        )  # fmt: skip
+
+    def _is_news(self, key: tuple[str, str]) -> bool:
+        now = self._steady()
+        if now - self._told.get(key, float("-inf")) < TOLD_EVERY:
+            return False
+        self._told[key] = now
+        return True

@@ -1,0 +1,182 @@
+"""`POST /upstreams/{upstream}/backchannel-logout`: takes logout tokens of upstream OpenID Providers.
+
+Most upstreams send a token once. So the verified claims are durable before 200, even if nobody can say at this moment
+whose session it is here: a worker asks, for as long as it takes. The token is never kept.
+
+Each answer ends its connection. A sender that keeps one open sends the next token over it just when we stop or restart:
+Keycloak then notes `NoHttpResponseException`, and that logout is lost.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from notifier.features.upstreams.seen_tokens import SeenTokens
+from notifier.features.upstreams.upstream import (
+    EndedUpstream,
+    Question,
+    dump_ending,
+    ended_here,
+    ending_id,
+    same_session,
+)
+from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
+from notifier.model.documents.sourced import PREFIX, as_sourced
+from notifier.model.errors import QueueError
+from notifier.model.message import Lane, Message, Outgoing
+from notifier.model.printable import json_text
+from notifier.model.session_ended import SessionEnded
+from notifier.network.listeners.problem import problem
+from notifier.tokens.security_event_token import KeysAway
+
+BACK_CHANNEL = "/upstreams/{upstream}/backchannel-logout"
+FORM = "application/x-www-form-urlencoded"
+PUBLISH_WITHIN = 5.0  # seconds until what a token says must be durable
+AGAIN = "5"  # seconds after which an upstream should try again, if it ever does
+_FIELDS = 20  # of a form; those that are not `logout_token` mean nothing (Back-Channel Logout 1.0 §2.5)
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+class TokenVerifier(Protocol):
+    """Verifies the logout tokens of one upstream."""
+
+    async def verified(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysAway:
+        """Verify a token. Never raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamDoor:
+    """An upstream as it is configured now. `iss` is the issuer that the sessions are at here.
+
+    `same_sub`: what stands before its `sub` here. None if a worker must ask which sessions end.
+    """
+
+    name: str
+    iss: str
+    verifier: TokenVerifier
+    same_sub: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamAccess:
+    """What the routes need. `door` gives the upstream of a name as it is configured now.
+
+    `publish` returns once the message is durable, and raises QueueError. `event_message` writes an event of ours.
+    `record` is told what became of each request, and what is wrong.
+    """
+
+    door: Callable[[str], UpstreamDoor | None]
+    publish: Callable[[Lane, Outgoing], Awaitable[None]]
+    event_message: Callable[[SessionEnded], Outgoing]
+    record: Callable[[str, UpstreamResult, str], None]
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+
+
+class UpstreamRoutes:
+    """The routes that upstream providers themselves call."""
+
+    def __init__(self, access: UpstreamAccess) -> None:
+        self._access = access
+        self._seen = SeenTokens()
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """The routes, for the application of the web listener."""
+        yield web.post(BACK_CHANNEL, self.post_logout)
+
+    async def post_logout(self, request: web.Request) -> web.Response:
+        """Take one logout token, and answer as Back-Channel Logout 1.0 §2.8 says."""
+        answer = await self._answer(request)
+        answer.force_close()
+        return answer
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        door = self._access.door(request.match_info["upstream"])
+        if door is None:
+            return problem(404, "There is no such upstream")
+        result, text = await self._take(request, door)
+        self._access.record(door.name, result, text)
+        match result:
+            case UpstreamResult.ACCEPTED | UpstreamResult.REPLAYED:
+                return web.Response(status=200, headers=_NO_STORE)
+            case UpstreamResult.KEYS_AWAY | UpstreamResult.QUEUE_AWAY:
+                document = {"error": "temporarily_unavailable", "error_description": text}
+                headers = {**_NO_STORE, "Retry-After": AGAIN}
+                return web.json_response(document, status=503, headers=headers, dumps=json_text)
+            case _:
+                document = {"error": "invalid_request", "error_description": text}
+                return web.json_response(document, status=400, headers=_NO_STORE, dumps=json_text)
+
+    async def _take(self, request: web.Request, door: UpstreamDoor) -> tuple[UpstreamResult, str]:
+        token = await _token(request)
+        if token is None:
+            return UpstreamResult.MALFORMED, f"the body must be {FORM} with one logout_token, not compressed"
+        found = await door.verifier.verified(token)
+        match found:
+            case UnacceptedLogout():
+                return found.result, found.description
+            case KeysAway():
+                return UpstreamResult.KEYS_AWAY, found.text
+            case VerifiedLogout():
+                return await self._publish(door, found)
+            case _:
+                assert_never(found)
+
+    async def _publish(self, door: UpstreamDoor, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
+        """Make durable what the token says. Of one that comes again it is durable already."""
+        access, ending = self._access, _ending(door, logout)
+        if self._seen.seen(ending.id, access.clock()):
+            return UpstreamResult.REPLAYED, ""
+        try:
+            async with asyncio.timeout(PUBLISH_WITHIN):
+                await access.publish(Lane.EVENTS, self._message(door, ending))
+        except (QueueError, TimeoutError):
+            return UpstreamResult.QUEUE_AWAY, "the queue is away; send the token again"
+        self._seen.take(ending.id, logout.until)
+        return UpstreamResult.ACCEPTED, ""
+
+    def _message(self, door: UpstreamDoor, ending: EndedUpstream) -> Outgoing:
+        """The event, or the question which sessions end."""
+        if door.same_sub is not None:
+            session = same_session(ending.question, door.same_sub)
+            return self._access.event_message(ended_here(ending, door.iss, session))
+        message = Message(
+            lane=Lane.EVENTS,
+            body=dump_ending(ending),
+            tag=None,
+            content_type="application/json",
+            timestamp=self._access.clock(),
+            user_id=door.name,
+            source=PREFIX + door.name,
+        )
+        return as_sourced(message, self._access.new_id())
+
+
+def _ending(door: UpstreamDoor, logout: VerifiedLogout) -> EndedUpstream:
+    """What the token says. Its id is the same for the same token, at any worker.
+
+    A token is known by its `jti` and what it says: where an upstream uses a `jti` again, no logout is lost as a copy.
+    """
+    return EndedUpstream(
+        upstream=door.name,
+        question=Question(iss=logout.iss, sub=logout.sub, sid=logout.sid),
+        id=ending_id(door.name, logout.iss, logout.jti, str(logout.iat), logout.sub, logout.sid),
+        ended_at=logout.iat,
+    )
+
+
+async def _token(request: web.Request) -> bytes | None:
+    """The only `logout_token` of the form. None if there is none, or if the body is something else."""
+    plain = request.headers.get("Content-Encoding", "identity").lower() == "identity"
+    if request.content_type != FORM or not plain:
+        return None
+    try:
+        fields = parse_qsl((await request.read()).decode("ascii"), max_num_fields=_FIELDS)
+    except (ValueError, web.RequestPayloadError):
+        return None
+    tokens = [value for name, value in fields if name == "logout_token"]
+    return tokens[0].strip().encode("utf-8", "replace") if len(tokens) == 1 else None

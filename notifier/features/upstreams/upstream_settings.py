@@ -1,0 +1,158 @@
+"""Upstream OpenID Providers, which say when a session ended there, and how the sessions here are found."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from notifier.network.databases.database_url import DatabaseUrl
+from notifier.network.http.issuer_document import metadata_uri
+from notifier.settings.asked_server import HeadersServer
+from notifier.settings.policies import TlsSettings
+from notifier.settings.values import (
+    ExistingFile,
+    IssuerId,
+    Lasting,
+    Origin,
+    Section,
+    WebAddress,
+    listed,
+    of_one_host,
+    without_user,
+)
+
+PublicKeyAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+ALGORITHMS: tuple[PublicKeyAlgorithm, ...] = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
+_ASKED = re.compile(r":(sub|sid)\b")
+Within = Annotated[float, Lasting(above=0.0, most=30.0)]
+
+
+class SameSubSettings(Section):
+    """The user and the session are called here what they are called there. All clients of the issuer are told."""
+
+    prefix: str = Field("", max_length=256, description="What stands before the upstream's `sub` here.")
+
+
+class SessionTableSettings(Section):
+    """What the tables are called, if it is not what Duende calls them."""
+
+    sessions: str = Field("ServerSideSessions", min_length=1, description="The server-side sessions.")
+
+
+class SessionsSqlSettings(Section):
+    """A database that knows the sessions. Exactly one of `url` and `url_file`, and one of `preset` and `query`."""
+
+    url: DatabaseUrl | None = Field(
+        None, description="`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."
+    )
+    url_file: ExistingFile | None = Field(None, description="A file with the URL. It is read each time.")
+    preset: Literal["duende"] | None = Field(
+        None, description="`duende`: its server-side sessions, by `sid`. By `sub` alone only with `prefix`."
+    )
+    prefix: str | None = Field(
+        None, max_length=256, description="What stands before the upstream's `sub` in the preset's table."
+    )
+    query: str | None = Field(
+        None,
+        min_length=1,
+        description="A SELECT with `:iss`, `:sub`, `:sid` (null if unknown). Its columns are `sub`, `sid` and `clients`"
+        " (JSON, one `client_id`, or `*`; all clients if it is left out).",
+    )
+    db_schema: str | None = Field(None, alias="schema", min_length=1, description="The schema of the preset's table.")
+    tables: SessionTableSettings | None = Field(None, description="The preset's name of a table → yours.")
+    timeout: Within = Field(5.0, description="Time for one question.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        wrong = [
+            f"needs {one} or {other}" + ("; it has both" if getattr(self, one) is not None else "")
+            for one, other in (("url", "url_file"), ("preset", "query"))
+            if (getattr(self, one) is None) == (getattr(self, other) is None)
+        ]
+        if self.query is not None:
+            given = {"schema": self.db_schema, "tables": self.tables, "prefix": self.prefix}
+            wrong += [f"{name} is for a preset; say it in query" for name, value in given.items() if value is not None]
+            if _ASKED.search(self.query) is None:
+                wrong.append("query must use :sub or :sid; without them it would end everybody's sessions")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+
+class SessionsHttpSettings(HeadersServer):
+    """An endpoint of the identity server that knows the sessions: `POST {iss, sub, sid}` as JSON."""
+
+    url: Annotated[WebAddress, AfterValidator(without_user)] = Field(description="The address.")
+    timeout: Within = Field(5.0, description="Time for one question.")
+
+
+class ResolveSettings(Section):
+    """Whose session it is here. One of the three."""
+
+    same_sub: SameSubSettings | None = Field(None, description="The same `sub` and `sid` as at the upstream.")
+    sql: SessionsSqlSettings | None = Field(None, description="Ask a database.")
+    http: SessionsHttpSettings | None = Field(None, description="Ask the identity server over HTTP.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in ("same_sub", "sql", "http") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs one of same_sub, sql and http; {len(given)} are given")
+        return self
+
+
+class UpstreamSettings(Section):
+    """An OpenID Provider that our users sign in at. It calls `/upstreams/NAME/…` of the listener `web`."""
+
+    issuer: Annotated[IssuerId, AfterValidator(of_one_host)] = Field(description="The `iss` of its tokens.")
+    client_id: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] = Field(
+        min_length=1, description="What we are called there: one or a list. A token's `aud` must name one of them."
+    )
+    jwks_uri: WebAddress | None = Field(None, description="Where its keys are. Left out: as its discovery says.")
+    discovery: WebAddress | None = Field(
+        None, description="Its metadata. Left out: `issuer` with `/.well-known/openid-configuration`."
+    )
+    tls: TlsSettings | None = Field(None, description="TLS when its metadata and keys are read.")
+    algorithms: tuple[PublicKeyAlgorithm, ...] = Field(
+        ALGORITHMS, min_length=1, description="What its tokens may be signed with. Never `none` or a shared secret."
+    )
+    max_age: Annotated[float, Lasting(above=0.0, most=86_400.0)] = Field(
+        600.0, description="How old a token may be by its `iat`."
+    )
+    iss: IssuerId | None = Field(None, description="Which of `issuers` the sessions are at. Left out: the only one.")
+    resolve: ResolveSettings = Field(description="Whose session it is here.")
+    front_channel: bool = Field(
+        default=False,
+        description="Browsers may call its front-channel address: whoever knows a `sid` ends that session.",
+    )
+    parents: tuple[Origin, ...] = Field(
+        (), description="Origins beside that of `issuer` whose pages may be above its front-channel page."
+    )
+    without_iss: Literal["refuse", "allow"] = Field(
+        "refuse", description="`allow`: its front-channel calls need no `iss` (Microsoft Entra sends none)."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.jwks_uri is not None and self.discovery is not None:
+            raise ValueError("jwks_uri and discovery are both given; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        """Whoever asks by a browser proves nothing but a `sid`. So the sessions from here must be known from others."""
+        sql = self.resolve.sql
+        if self.front_channel and self.resolve.same_sub is not None:
+            way = "resolve.same_sub: nobody can tell a made-up sid from a real one"
+        elif self.front_channel and sql is not None and sql.preset is not None:
+            way = f"resolve.sql.preset {sql.preset}: its table does not say from which provider a session came"
+        else:
+            return self
+        raise ValueError(f"front_channel cannot be true with {way}; use resolve.sql.query or resolve.http")
+
+    @property
+    def metadata(self) -> str:
+        """Where its metadata are."""
+        return metadata_uri(self.issuer) if self.discovery is None else self.discovery

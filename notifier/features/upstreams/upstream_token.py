@@ -1,0 +1,155 @@
+"""Judges a logout token of an upstream OpenID Provider (Back-Channel Logout 1.0 §2.6). Others check signatures.
+
+Two members are judged by what providers send. `exp` may be absent (Ory Hydra sends none), since `iat` bounds the age of
+each token. `typ` may be absent, or `JWT`, as the specification only recommends `logout+jwt` (§2.4).
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeGuard
+
+from notifier.model.documents.cloudevents import TEXT_LENGTH
+
+EVENT = "http://schemas.openid.net/event/backchannel-logout"
+SKEW = 60.0  # seconds that the clocks of two machines may differ
+_TYPES = ("logout+jwt", "application/logout+jwt", "jwt")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # what no event may have; half a character of UTF-16 too
+
+
+class UpstreamResult(StrEnum):
+    """What became of a request of an upstream: the `result` label of `upstream_requests_total`."""
+
+    ACCEPTED = "accepted"
+    REPLAYED = "replayed"
+    NO_SESSION = "no_session"
+    MALFORMED = "malformed"
+    SIGNATURE = "signature"
+    ISSUER = "issuer"
+    AUDIENCE = "audience"
+    EXPIRED = "expired"
+    CLAIMS = "claims"
+    KEYS_AWAY = "keys_away"
+    SESSIONS_AWAY = "sessions_away"
+    QUEUE_AWAY = "queue_away"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedLogout:
+    """What a verified token says: whose session ended at the upstream. Times are epoch seconds.
+
+    The token is refused for its age after `until`.
+    """
+
+    iss: str
+    sub: str | None = field(repr=False)
+    sid: str | None = field(repr=False)
+    jti: str
+    iat: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnacceptedLogout:
+    """Why a token is not accepted. `description` is safe to show to strangers."""
+
+    result: UpstreamResult
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRules:
+    """What the tokens of an upstream must be. `max_age` in seconds; `audiences` are our client ids there."""
+
+    issuer: str
+    audiences: frozenset[str]
+    algorithms: frozenset[str]
+    max_age: float
+
+
+def judge_logout_header(header: Mapping[str, object], rules: UpstreamRules) -> UnacceptedLogout | None:
+    """Say what is wrong with the JOSE header; None if nothing is."""
+    typ = header.get("typ")
+    if typ is not None and (not isinstance(typ, str) or typ.lower() not in _TYPES):
+        return _malformed("typ is not logout+jwt")
+    if "crit" in header:
+        return _malformed("crit names extensions, and none is understood")
+    if not isinstance(header.get("kid", ""), str):
+        return _malformed("kid is not a text")
+    alg = header.get("alg")
+    if not isinstance(alg, str) or alg not in rules.algorithms:
+        text = f"alg is none of {', '.join(sorted(rules.algorithms))}"
+        return UnacceptedLogout(result=UpstreamResult.SIGNATURE, description=text)
+    return None
+
+
+def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float) -> VerifiedLogout | UnacceptedLogout:
+    """Read the claims of a token whose signature is good."""
+    if claims.get("iss") != rules.issuer:
+        return UnacceptedLogout(result=UpstreamResult.ISSUER, description="iss is another issuer")
+    if not _is_meant(claims.get("aud"), rules.audiences):
+        return UnacceptedLogout(result=UpstreamResult.AUDIENCE, description="aud does not name this client")
+    mistake = _mistake(claims)
+    if mistake is not None:
+        return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=mistake)
+    iat = claims["iat"]
+    exp, nbf = claims.get("exp", iat), claims.get("nbf", iat)
+    if not _number(iat) or not _number(exp) or not _number(nbf):
+        text = "iat, exp and nbf must be numbers of seconds"
+        return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=text)
+    until = iat + rules.max_age
+    if "exp" in claims:
+        until = min(until, float(exp))
+    expired = UpstreamResult.EXPIRED
+    if iat > now + SKEW:
+        return UnacceptedLogout(result=expired, description="iat is in the future; compare the clocks")
+    if nbf > now + SKEW:  # RFC 7519 §4.1.5
+        return UnacceptedLogout(result=expired, description="nbf is in the future; compare the clocks")
+    if now > until + SKEW:
+        return UnacceptedLogout(result=expired, description="exp has passed, or iat is too old")
+    return VerifiedLogout(
+        iss=rules.issuer,
+        sub=_text(claims.get("sub")),
+        sid=_text(claims.get("sid")),
+        jti=str(claims["jti"]),
+        iat=float(iat),
+        until=until + SKEW,
+    )
+
+
+def named(value: object) -> TypeGuard[str]:
+    """True for a text that an event can have as `sub` or `sid`."""
+    return isinstance(value, str) and 0 < len(value) <= TEXT_LENGTH and _UNFIT.search(value) is None
+
+
+def _mistake(claims: Mapping[str, object]) -> str | None:
+    events = claims.get("events")
+    if not isinstance(events, dict) or not isinstance(events.get(EVENT), dict):
+        return "events has no logout: a member http://schemas.openid.net/event/backchannel-logout that is an object"
+    if "nonce" in claims:
+        return "nonce must not be there: an ID token is no logout token"
+    given = [name for name in ("sub", "sid") if claims.get(name) is not None]
+    if not given:
+        return "neither sub nor sid is there"
+    for name in (*given, "jti"):
+        if not named(claims.get(name)):
+            return f"{name} is missing, or is no plain text of 1 to {TEXT_LENGTH} characters"
+    return "iat is missing" if "iat" not in claims else None
+
+
+def _is_meant(aud: object, audiences: Collection[str]) -> bool:
+    return any(isinstance(each, str) and each in audiences for each in (aud if isinstance(aud, list) else [aud]))
+
+
+def _number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _malformed(text: str) -> UnacceptedLogout:
+    return UnacceptedLogout(result=UpstreamResult.MALFORMED, description=text)

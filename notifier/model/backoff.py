@@ -1,0 +1,45 @@
+"""Computes waits: the backoff between two attempts, and the wait of a deferral.
+
+With the defaults (base 2 s, factor 3, max_delay 1 h) the waits are 2 s, 6 s, 18 s, 54 s, 2 m 42 s, 8 m 6 s, 24 m 18 s,
+then an hour each until `max_age`; every one ± 25 %, so that clients that failed together do not come back together.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from notifier.model.client import RetryPolicy
+
+Jitter = Callable[[], float]
+"""A number drawn evenly from [0, 1)."""
+
+Rounding = Literal["down", "up"]
+"""Down for a backoff, where a little early does no harm; up where the client named the time (`Retry-After`)."""
+
+SOON = 1.0  # seconds: the shortest wait. What is due within it is due now
+LATE = 8 / 7  # times the wait that a queue takes at most, where it rounds up
+EARLY = 7 / 8  # times the wait that a queue takes at least, where it rounds down
+LONGEST_DEFERRAL = 65_536
+_HAIR = 1e-3  # seconds: what reckoning with moments may add. 64 s must not become 65
+_ON_ITS_WAY = 0.01  # seconds between the decision to wait and the publish: 512 s must not become 511
+
+
+def backoff(policy: RetryPolicy, tries: int, jitter: Jitter) -> float:
+    """Seconds to wait after `tries` failed attempts (1, 2, …): `base · factor^(tries-1)`, capped, with jitter."""
+    # The exponent is bounded since 3.0 ** 700 is an OverflowError, and any cap is reached long before.
+    raw = min(policy.max_delay, policy.base * policy.factor ** min(max(tries, 1) - 1, 64))
+    return raw * (1 + policy.jitter * (2 * jitter() - 1))
+
+
+def whole_seconds(seconds: float, rounding: Rounding) -> int:
+    """The wait in whole seconds, one at the least."""
+    return max(1, int(seconds + _ON_ITS_WAY) if rounding == "down" else math.ceil(seconds - _HAIR))
+
+
+def deferral_wait(seconds: float, rounding: Rounding = "down") -> int:
+    """Seconds after which a deferral comes back: a power of two, so that RabbitMQ keeps it in one delay queue.
+
+    Rounded down it comes back early, after half of the time at the least, and is judged again.
+    """
+    whole = whole_seconds(min(seconds, LONGEST_DEFERRAL), rounding)
+    return 1 << (whole.bit_length() - 1 if rounding == "down" else (whole - 1).bit_length())

@@ -1,0 +1,12 @@
+"""Defaults of settings that other rooms compute with. The defaults of a client stand in `client.py`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from notifier.model.message import Lane
+
+PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64})
+MAX_IN_FLIGHT = 512
+MAX_EVENT = 128 * 1024
+BUCKETS = 64
+MOST_BUCKETS = 1024

@@ -1,0 +1,158 @@
+"""Defines a delivery: the duty to tell one client about one event. It has many attempts and never holds a token.
+
+Times are seconds since the epoch. Its history travels with it, so that any worker can go on.
+"""
+
+import hashlib
+from typing import Annotated
+
+from pydantic import Field
+
+from notifier.model.client import Algorithm
+from notifier.model.frozen import frozen, replace
+from notifier.model.json_size import cut, size
+from notifier.model.reply import ReplyTo
+
+HISTORY_LENGTH = 10
+HISTORY_TEXT = 2048  # bytes of answers' text in the whole history, as written in JSON
+ANSWER_TEXT = 1024
+
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+@frozen
+class Inline:
+    """What the event says about the client. It overrides the registry where it counts, see `Registry.hears`."""
+
+    backchannel_logout_uri: str | None = None
+    backchannel_logout_session_required: bool | None = None
+    id_token_signed_response_alg: Algorithm | None = None
+
+
+@frozen
+class Past:
+    """One earlier outcome. `text` is the printable beginning of the answer or error."""
+
+    at: float
+    reason: str
+    status: int | None = None
+    text: str = ""
+
+
+@frozen
+class Delivery:
+    """The duty to tell one client about one event.
+
+    `sub` and `sid` are those of the event or its entry; at each attempt the client's profile chooses between them.
+
+    `entry_sub` is True if `sub` is for this client only (pairwise). `inline` counts, `ignored` did not when the
+    event was planned; at most one of them is set. `no_address`: the event says that the client has
+    none, so it is never unknown, also if the registry forgets it meanwhile. `rejections` counts 400s (R3, R12).
+    `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry. `held` is the time
+    since then that does not count as age, in seconds. `waited_for` has every cause of its deferrals, in
+    words: a later release has further ones, and its workers run beside this one's during an update.
+
+    `leash`: it is its client's traveller, and comes back then to be the next try. `turn`: its turn in the line of a
+    client that is up. `backoffs` counts the attempts whose failure was its own and not part of an outage of the client,
+    `charged_at` is the last of them; earlier releases charged each attempt.
+    `parked`: it waits in its client's bucket. No delivery in memory has it. `asked`: it waits because its client asked
+    for that (`Retry-After`).
+    """
+
+    id: str
+    event_id: str
+    id_given: bool
+    iss: str
+    client_id: str
+    sub: str | None
+    sid: str | None
+    entry_sub: bool = False
+    inline: Inline | None = None
+    ignored: Inline | None = None
+    no_address: bool = False
+    ended_at: float | None = None
+    not_after: float | None = None
+    reason: str | None = None
+    source: str | None = None
+    publisher: str | None = None
+    claimed_publisher: str | None = None
+    trace: str | None = None
+    reply_to: ReplyTo | None = None
+    attempts: Count = 0
+    rejections: Count = 0
+    ambiguous: bool = False
+    first_taken_at: float | None = None
+    first_attempt_at: float | None = None
+    held: float = 0.0
+    waited_for: tuple[str, ...] = ()
+    deferrals: Count = 0
+    deferred_for: str | None = None
+    leash: float | None = None
+    turn: float | None = None
+    backoffs: Count | None = None
+    charged_at: float | None = None
+    parked: bool = False
+    asked: bool = False
+    unknown_since: float | None = None
+    history: tuple[Past, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The client's key."""
+        return (self.iss, self.client_id)
+
+    @property
+    def begun_at(self) -> float | None:
+        """The start of its age, None if no worker had it in hand before. Earlier releases wrote only attempts."""
+        return self.first_attempt_at if self.first_taken_at is None else self.first_taken_at
+
+    @property
+    def charged(self) -> int:
+        """How many failures its next backoff counts."""
+        return self.attempts if self.backoffs is None else self.backoffs
+
+    @property
+    def stage(self) -> tuple[int, int, str | None]:
+        """Its stage: each retry and each deferral starts another one."""
+        return (self.attempts, self.deferrals, self.deferred_for)
+
+    def with_past(self, past: Past) -> tuple[Past, ...]:
+        """The history with one more outcome: the last ten, and the newest 2 KiB of text."""
+        return shortened((*self.history, past)[-HISTORY_LENGTH:], HISTORY_TEXT)
+
+
+def shortened(history: tuple[Past, ...], most: int) -> tuple[Past, ...]:
+    """The history with at most this many bytes of text. The newest texts are kept first."""
+    if 6 * sum(len(past.text) for past in history) <= min(most, ANSWER_TEXT):  # the usual case
+        return history
+    kept: list[Past] = []
+    room = most
+    for past in reversed(history):
+        text = cut(past.text, min(room, ANSWER_TEXT))
+        room -= size(text)
+        kept.append(past if text == past.text else replace(past, text=text))
+    return tuple(reversed(kept))
+
+
+def delivery_id(
+    *,
+    iss: str,
+    spoken_by: tuple[str | None, str | None],
+    event_id: str,
+    client_id: str,
+    sub: str | None,
+    sid: str | None,
+    inline: Inline | None = None,
+) -> str:
+    """The digest that identifies a delivery. `spoken_by` is (publisher, CloudEvents `source`): each has its own ids.
+
+    The length precedes each part, so that two different lists of parts never give the same digest. `inline` adds
+    parts only if it is set: any other delivery has the same id in every release.
+    """
+    parts: tuple[str | None, ...] = (iss, *spoken_by, event_id, client_id, sub, sid)
+    if inline is not None:
+        required = inline.backchannel_logout_session_required
+        said = None if required is None else str(required)
+        parts += (inline.backchannel_logout_uri, said, inline.id_token_signed_response_alg)
+    whole = b"".join([b"-" if part is None else b"%d:%b" % (len(raw := part.encode()), raw) for part in parts])
+    return hashlib.blake2b(whole, digest_size=16).hexdigest()

@@ -1,0 +1,225 @@
+"""Takes the event's JSON out of a message: bare JSON, or a CloudEvents 1.0 envelope, structured or binary.
+
+Any input gives a JSON object or `MalformedEvent` with every mistake. A byte order mark is allowed (RFC 8259 §8.1). If a
+member occurs twice, the last one counts. Nesting ends at 200 levels. Texts of mistakes are printable and quote at most
+100 characters of the input.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NoReturn, cast
+from urllib.parse import unquote
+
+from pydantic_core import from_json
+
+from notifier.model.documents.trace_context import traceparent_of
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.message import Message
+from notifier.model.moment import read_moment
+from notifier.model.printable import excerpt
+from notifier.model.validation import kind_of
+
+ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
+TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
+
+# AMQP binding §3.1.3 (both delimiters), HTTP binding §3.1.3.
+_PREFIXES = ("cloudevents_", "cloudevents:", "ce-")
+_REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """The CloudEvents attributes that notifier uses. `time` is in epoch seconds."""
+
+    id: str
+    source: str
+    type: str
+    time: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The event's JSON. `envelope` is None for bare JSON, and if the envelope has mistakes.
+
+    `path` is the prefix for the paths of mistakes in `data`.
+    """
+
+    data: dict[str, object]
+    envelope: Envelope | None = None
+    path: str = ""
+    mistakes: tuple[Mistake, ...] = ()
+    trace: str | None = None
+
+
+def open_message(message: Message, max_bytes: int) -> Opened:
+    """Take the event's JSON out of the message. Raises MalformedEvent if it holds no JSON object."""
+    if message.cut_from is not None:
+        _refuse_size(message.cut_from.size, max_bytes)
+    attributes = binary_attributes(message.headers) if message.headers else {}
+    media_type = media_type_of(message.content_type)
+    if media_type.startswith("application/cloudevents"):
+        if media_type != "application/cloudevents+json":
+            _refuse(
+                "content_type",
+                f"{excerpt(media_type)} is not supported; send one event as application/cloudevents+json",
+            )
+        return _open_structured(_read_object(message.body, max_bytes), message.headers)
+    data = _read_object(message.body, max_bytes)
+    trace = traceparent_of(message.headers) if message.headers else None
+    if attributes:
+        mistakes: list[Mistake] = []
+        _check_data_type(message.content_type, "content_type", mistakes)
+        envelope = read_envelope(attributes, mistakes)
+        return Opened(data=data, envelope=envelope, mistakes=tuple(mistakes), trace=trace)
+    if "specversion" in data:
+        return _open_structured(data, message.headers)
+    return Opened(data=data, trace=trace)
+
+
+def read_json(body: bytes, max_bytes: int) -> object:
+    """Parse a JSON text of at most `max_bytes` bytes. Raises MalformedEvent that says what is wrong."""
+    if len(body) > max_bytes:
+        _refuse_size(len(body), max_bytes)
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    if not body.strip():
+        _refuse("", "the message is empty; it must be a JSON object")
+    try:
+        return cast("object", from_json(body, cache_strings="keys"))
+    except ValueError as error:
+        _refuse("", _why_no_json(body, str(error)))
+
+
+def _refuse_size(size: int, max_bytes: int) -> NoReturn:
+    _refuse("", f"the event has {size} bytes; at most {max_bytes} are allowed (queue.max_event)")
+
+
+def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
+    value = read_json(body, max_bytes)
+    if not isinstance(value, dict):
+        _refuse("", f"must be a JSON object, not {kind_of(value)}")
+    return value
+
+
+def _why_no_json(body: bytes, error: str) -> str:
+    try:
+        body.decode()
+    except UnicodeDecodeError as broken:
+        return f"not UTF-8: byte {broken.start} is 0x{body[broken.start]:02x}"
+    if "recursion limit" in error:
+        return "nested too deeply; 200 levels at most"
+    return f"not JSON: {excerpt(error)}"
+
+
+def _open_structured(envelope: dict[str, object], headers: Mapping[str, object]) -> Opened:
+    mistakes: list[Mistake] = []
+    for name in (*_REQUIRED, "time", "datacontenttype"):
+        value = envelope.get(name)
+        if value is not None and not isinstance(value, str):
+            mistakes.append(Mistake(name, f"must be a string, not {kind_of(value)}"))
+    attributes = {name: value for name, value in envelope.items() if isinstance(value, str)}
+    _check_data_type(attributes.get("datacontenttype"), "datacontenttype", mistakes)
+    read = read_envelope(attributes, mistakes)
+    try:
+        data = _structured_data(envelope)
+    except MalformedEvent as error:
+        raise MalformedEvent([*mistakes, *error.mistakes]) from None
+    trace = traceparent_of(headers, envelope.get("traceparent"))
+    return Opened(data=data, envelope=read, path="data.", mistakes=tuple(mistakes), trace=trace)
+
+
+def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
+    data, encoded = envelope.get("data"), envelope.get("data_base64")
+    if encoded is None:
+        if not isinstance(data, dict):
+            _refuse("data", f"must be the event, a JSON object, not {kind_of(data)}")
+        return data
+    if data is not None:
+        _refuse("data_base64", "only one of data and data_base64 may be given")
+    if not isinstance(encoded, str):
+        _refuse("data_base64", f"must be a string, not {kind_of(encoded)}")
+    try:
+        body = base64.b64decode(encoded, validate=True)
+        return _read_object(body, max_bytes=len(body))
+    except (binascii.Error, ValueError):
+        _refuse("data_base64", "is not base64 (RFC 4648 §4)")
+    except MalformedEvent as error:
+        raise MalformedEvent([Mistake("data_base64", mistake.text) for mistake in error.mistakes]) from None
+
+
+def read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Envelope | None:
+    """The envelope with these attributes. Adds to `mistakes`, and returns None if there are any."""
+    wrong = {mistake.path for mistake in mistakes}
+    for name in _REQUIRED:
+        if name in wrong:
+            continue
+        value = attributes.get(name, "")
+        if not value:
+            mistakes.append(Mistake(name, "is required by CloudEvents"))
+        elif len(value) > TEXT_LENGTH or not value.isprintable():
+            mistakes.append(Mistake(name, f"must be printable and have at most {TEXT_LENGTH} characters"))
+        elif name == "id" and len(value.encode()) > ID_BYTES:
+            mistakes.append(Mistake(name, f"must have at most {ID_BYTES} bytes in UTF-8"))
+        elif name == "specversion" and value != "1.0":
+            mistakes.append(Mistake(name, f'must be "1.0", not "{excerpt(value)}"'))
+    time = None
+    if "time" in attributes:
+        try:
+            time = read_moment(attributes["time"])
+        except ValueError:
+            mistakes.append(Mistake("time", "must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"))
+    if mistakes:
+        return None
+    return Envelope(id=attributes["id"], source=attributes["source"], type=attributes["type"], time=time)
+
+
+def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
+    """The CloudEvents attributes among the headers of a message, by name: without prefix, in lower case."""
+    found: dict[str, str] = {}
+    for header, value in headers.items():
+        name = header.lower()
+        for prefix in _PREFIXES:
+            if name.startswith(prefix):
+                text = _header_text(value)
+                # HTTP binding §3.1.3.2: values are percent-encoded over HTTP only.
+                found[name[len(prefix) :]] = unquote(text, errors="replace") if prefix == "ce-" else text
+                break
+    return found
+
+
+def is_attribute(header: str) -> bool:
+    """True if a header of this name is an attribute of a binary CloudEvent."""
+    return header.lower().startswith(_PREFIXES)
+
+
+def _header_text(value: object) -> str:
+    """An AMQP or HTTP header as text. A value that cannot be an attribute becomes empty, and so counts as missing."""
+    match value:
+        case str():
+            return value
+        case bytes() | bytearray():
+            return bytes(value).decode(errors="replace")
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case datetime():
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+        case _:
+            return ""
+
+
+def media_type_of(content_type: str | None) -> str:
+    return content_type.partition(";")[0].strip().lower() if content_type else ""
+
+
+def _check_data_type(content_type: str | None, path: str, mistakes: list[Mistake]) -> None:
+    media_type = media_type_of(content_type)
+    if media_type and not media_type.endswith(("/json", "+json")):
+        mistakes.append(Mistake(path, f"must be application/json, not {excerpt(media_type)}"))
+
+
+def _refuse(path: str, text: str) -> NoReturn:
+    raise MalformedEvent([Mistake(path, text)])

@@ -1,0 +1,319 @@
+"""A dead letter: a delivery or event that was given up, or a message that could not be read, ready to be replayed.
+
+It is JSON that people can read in any RabbitMQ tool. The message's headers say `reason`, `iss`, `client_id` and
+`event_id`. An unreadable message keeps its form, and the JSON is a header: see `unreadable`. A letter holds at most
+what came and 4 KiB: long values are written once, and texts are limited. A message that the broker itself moved to the
+dead letters (it has `x-death`) is read as a letter too, with reason `delivery_limit` and a text that says what the
+broker did. It is never read as what it claims to be, since nobody knows who wrote it.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.delivery import Delivery, Past, shortened
+from notifier.model.documents import unreadable
+from notifier.model.documents.documents import OF_NAMES, EventDocument, as_written, dump_event, parse
+from notifier.model.documents.event_entries import WrongEntries, first_of, places
+from notifier.model.documents.letter_names import NAMES, disagreements
+from notifier.model.documents.sourced import WrongEvents, read_places
+from notifier.model.documents.unreadable import HEADER, Raw
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.json_size import fits
+from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.moment import read_moment, render_moment
+from notifier.model.outcome import DeadReason
+from notifier.model.printable import escaped
+from notifier.model.session_ended import SessionEnded
+
+PAST_TEXT = 1024  # bytes of answers in a letter
+NAME = 128  # bytes of a name; a longer one is not repeated beside the delivery or event that holds it
+_MOVED: Mapping[str, str] = MappingProxyType(
+    {
+        "expired": "expired unread, by the AMQP `expiration` of its publisher or a message-ttl of the queue",
+        "maxlen": "pushed out by a length limit, which a policy gave the queue",
+        "rejected": "rejected by a consumer, which was none of ours",
+    }
+)
+
+
+def _instant(value: object) -> object:
+    return read_moment(value) if isinstance(value, str) else value
+
+
+Instant = Annotated[float, BeforeValidator(_instant), PlainSerializer(render_moment)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A delivery that was given up, or a message that could not be read.
+
+    At most one of `delivery`, `event` and `raw` is set: a replay uses it.
+
+    `dead_since` is in epoch seconds. `iss`, `client_id` and `event_id` are empty if unknown or not applicable.
+    `entries` limits the letter to these entries of `clients` in `raw`, in the form of `WrongEntries.which`; the others
+    were served. None means the whole message. `source` is the name of the source that the message in `raw` came from.
+    Of its message `events` says which events the letter is for, in the form of `sourced.written_places`. `vouched` is
+    that of the message.
+    """
+
+    id: str
+    reason: DeadReason
+    text: str = ""
+    dead_since: Instant
+    iss: str = ""
+    client_id: str = ""
+    event_id: str = ""
+    publisher: str | None = None
+    vouched: bool = False
+    attempts: int = 0
+    mistakes: tuple[Mistake, ...] = ()
+    delivery: Delivery | None = None
+    event: SessionEnded | None = None
+    raw: Annotated[Raw | None, BeforeValidator(unreadable.from_shown)] = None
+    entries: str | None = None
+    source: str | None = None
+    events: str | None = None
+
+    @property
+    def outcomes(self) -> tuple[Past, ...]:
+        """The last ten outcomes, oldest first."""
+        return () if self.delivery is None else self.delivery.history
+
+
+class _Versioned(TypedDict):
+    v: Literal[1, 2]
+
+
+_VERSIONED = TypeAdapter(_Versioned)
+_LETTER = TypeAdapter(DeadLetter)
+
+
+# ── to a dead letter ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float) -> DeadLetter:
+    """The letter of a delivery that is given up. It keeps the id, so that copies made by a crash are recognised."""
+    return DeadLetter(
+        id=delivery.id,
+        reason=reason,
+        text=unreadable.bounded(text),
+        dead_since=now,
+        iss=delivery.iss,
+        client_id=delivery.client_id,
+        event_id=delivery.event_id,
+        publisher=delivery.publisher,
+        attempts=delivery.attempts,
+        delivery=replace(delivery, history=shortened(delivery.history, PAST_TEXT)),
+    )
+
+
+def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
+    """The letter of an event that is given up as a whole."""
+    return DeadLetter(
+        id=digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
+        reason=reason,
+        text=unreadable.bounded(text),
+        dead_since=now,
+        iss=event.iss,
+        event_id=event.id,
+        publisher=event.publisher,
+        event=event,
+    )
+
+
+def bury_raw(
+    message: Message, mistakes: Sequence[Mistake], now: float, data: Mapping[str, object] | None = None
+) -> DeadLetter:
+    """The letter of a message that is no event. It notes issuer and id if they can be found.
+
+    `data` is the JSON of the event, if it is known: parsing it again would take milliseconds.
+    """
+    # The members `iss` and `id` of a source's own document are not those of an event.
+    iss, event_id = unreadable.names_of(message, {} if data is None and message.source is not None else data)
+    mistakes = unreadable.few(mistakes)
+    return DeadLetter(
+        id=digest(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
+        reason=DeadReason.MALFORMED_EVENT,
+        text=unreadable.told(mistakes),
+        dead_since=now,
+        iss=iss,
+        event_id=event_id,
+        publisher=message.user_id,
+        vouched=message.vouched,
+        mistakes=mistakes,
+        raw=unreadable.raw_of(message),
+        source=message.source,
+    )
+
+
+def bury_unread(message: Message, reason: DeadReason, text: str, now: float) -> DeadLetter:
+    """The letter of a message that is given up unread, for a reason that is not in its content."""
+    return replace(bury_raw(message, (), now), reason=reason, text=unreadable.bounded(text))
+
+
+def bury_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now: float) -> DeadLetter:
+    """One letter for all wrong entries of the event, so that no event makes thousands. A copy has the same id."""
+    names = {"iss": event.iss, "id": event.id}
+    letter = bury_raw(message, first_of(wrong.mistakes, wrong.more), now, names)
+    same = digest(message.body, (message.message_id or "").encode(errors="replace"), b"entries")
+    return replace(letter, id=same, entries=wrong.which)
+
+
+def bury_events(message: Message, wrong: WrongEvents, now: float) -> DeadLetter:
+    """One letter for all wrong events of a source's message. The others are served."""
+    letter = bury_raw(message, wrong.mistakes, now, {"iss": wrong.iss, "id": wrong.event_id})
+    same = digest(message.body, (message.message_id or "").encode(errors="replace"), b"events", wrong.which.encode())
+    return replace(letter, id=same, events=wrong.which)
+
+
+# ── through the queue ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def dump_dead_letter(letter: DeadLetter) -> Outgoing:
+    """The message to be published to `dead`."""
+    headers = {"reason": letter.reason.value, "iss": letter.iss}
+    headers |= {"client_id": letter.client_id, "event_id": letter.event_id}
+    if letter.source is not None:
+        headers["source"] = letter.source
+    headers = {name: unreadable.header(value) for name, value in headers.items()}
+    if letter.raw is not None:
+        attributes = {} if letter.source is not None else {name: str(it) for name, it in letter.raw.headers.items()}
+        inside = letter.raw.headers if letter.source is not None else {}  # not as headers of ours
+        notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers=inside))
+        if letter.text == unreadable.told(letter.mistakes):
+            notes = replace(notes, text="")
+        return Outgoing(
+            kind=Kind.UNREADABLE,
+            body=letter.raw.body,
+            message_id=letter.id,
+            headers={**attributes, **headers, HEADER: escaped(_written(notes, 1).decode())},
+            content_type="application/octet-stream",
+        )
+    version: Literal[1, 2] = 1
+    if letter.event is not None:
+        version, event = as_written(letter.event)
+        letter = replace(letter, event=event)
+    beside = replace(
+        letter,
+        iss=_short(letter.iss),
+        client_id=_short(letter.client_id),
+        event_id=_short(letter.event_id),
+        publisher=_short(letter.publisher or "") or None,
+    )
+    body = _written(beside, version)
+    return Outgoing(kind=Kind.DEAD_LETTER, body=body, message_id=letter.id, headers=headers)
+
+
+def load_dead_letter(message: Message) -> DeadLetter:
+    """Read a message of the queue `dead` as a dead letter, whoever put it there.
+
+    Raises UnknownVersion if a later release wrote it. Any other unreadable message becomes a letter as it is.
+    """
+    if message.kind is not Kind.DEAD_LETTER and message.kind is not Kind.UNREADABLE:
+        return _moved_by_broker(message)
+    try:
+        return _unreadable(message) if message.kind is Kind.UNREADABLE else _readable(message)
+    except MalformedEvent as error:
+        since = message.timestamp or 0.0
+        return replace(bury_raw(message, error.mistakes, since), id=message.message_id or digest(message.body))
+
+
+def _readable(message: Message) -> DeadLetter:
+    parse(_VERSIONED, message.body, latest=OF_NAMES)
+    if mistakes := disagreements(parse(NAMES, message.body)):
+        raise MalformedEvent(mistakes)
+    letter = parse(_LETTER, message.body)
+    source = letter.delivery or letter.event
+    if source is None:
+        return letter
+    # A name that is too long to be repeated.
+    of_delivery = (source.event_id, source.client_id) if isinstance(source, Delivery) else (source.id, "")
+    event_id, client_id = letter.event_id or of_delivery[0], letter.client_id or of_delivery[1]
+    iss, publisher = letter.iss or source.iss, letter.publisher or source.publisher
+    return replace(letter, iss=iss, client_id=client_id, event_id=event_id, publisher=publisher)
+
+
+def _unreadable(message: Message) -> DeadLetter:
+    notes = message.headers.get(HEADER)
+    if not isinstance(notes, str):
+        raise MalformedEvent([Mistake(HEADER, "this header is missing, and with it why the message is here")])
+    parse(_VERSIONED, notes)
+    letter = parse(_LETTER, notes)
+    if letter.raw is None:
+        raise MalformedEvent([Mistake(HEADER, "this header says nothing of the body")])
+    if letter.entries or letter.events:
+        try:
+            _ = places(letter.entries) if letter.entries else read_places(letter.events or "")
+        except ValueError:
+            raise MalformedEvent([Mistake(HEADER, "this header says of no entries that they are wrong")]) from None
+    iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))
+    return replace(
+        letter,
+        text=letter.text or unreadable.told(letter.mistakes),
+        iss=iss,
+        client_id=client_id,
+        event_id=event_id,
+        raw=replace(
+            letter.raw,
+            body=message.body,
+            headers=unreadable.attributes_of(message) if letter.source is None else letter.raw.headers,
+        ),
+    )
+
+
+def _short(name: str) -> str:
+    """The name, if it is short enough to be repeated."""
+    return name if fits(name, NAME) else ""
+
+
+def _written(letter: DeadLetter, version: int) -> bytes:
+    return b'{"v":%d,%b' % (version, _LETTER.dump_json(letter, exclude_defaults=True)[1:])
+
+
+def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
+    """The unreadable message of this letter, to be read again. None if it holds none, or not all of it."""
+    raw = letter.raw
+    if raw is None or raw.truncated:
+        return None
+    return Message(
+        lane=lane,
+        body=raw.body,
+        tag=None,
+        content_type=raw.content_type,
+        headers=raw.headers,
+        message_id=raw.message_id,
+        timestamp=raw.timestamp,
+        user_id=letter.publisher,
+        app_id=raw.app_id,
+        source=letter.source,
+        vouched=letter.vouched,
+    )
+
+
+def _moved_by_broker(message: Message) -> DeadLetter:
+    death = message.headers.get("x-death")
+    last = death[0] if isinstance(death, list) and death else None  # the broker puts the newest first
+    time, why = (last.get("time"), last.get("reason")) if isinstance(last, Mapping) else (None, None)
+    since = message.timestamp or 0.0
+    if isinstance(time, datetime):
+        since = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    text = _MOVED.get(str(why), "given back to the broker too often: a fault of ours, or poison")
+    # The id must be the same at each look, but headers such as the delivery count change.
+    identity = digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
+    return replace(bury_unread(message, DeadReason.DELIVERY_LIMIT, text, since), id=identity)
+
+
+def digest(*parts: bytes) -> str:
+    """The id of a letter. It depends on the parts only, whoever makes the letter."""
+    made = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        made.update(b"%d:" % len(part))
+        made.update(part)
+    return made.hexdigest()

@@ -1,0 +1,153 @@
+"""Deliveries and events as notifier writes them into its own messages, for any worker to go on with.
+
+JSON with a version, `"v": 1`. Members that a later release adds to the same version are ignored; a later version is
+`UnknownVersion`, to be left to a worker that knows it. Moments are seconds since the epoch. What no worker could go on
+with, such as a moment that is no number, is refused here and not met later.
+
+`schedule.due` tells people when a message that waits is due; how it waits is the business of the queue that holds it.
+
+An event of more than 200 names is version 2, which writes a name as it came, `"shop"`. Version 1 has only objects,
+`{"client_id":"shop"}`, 15 bytes more for each, which made five times its size of an event of short names. A worker
+that knows only version 1 leaves such an event to one that knows both.
+"""
+
+from typing import Literal, NotRequired, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic_core import from_json
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.delivery import Count, Delivery
+from notifier.model.documents.cloudevents import ID_BYTES
+from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.model.frozen import frozen, replace
+from notifier.model.printable import excerpt
+from notifier.model.session_ended import ClientEntry, SessionEnded
+from notifier.model.validation import mistakes_of
+
+VERSION: Literal[1] = 1
+OF_NAMES: Literal[2] = 2
+NAMES = 200  # that version 1 may hold: 3,000 bytes more than came
+
+T = TypeVar("T")
+
+
+@frozen
+class EventDocument:
+    """An event that we published again: a part of a larger one, or one whose issuer nobody knows yet.
+
+    `bulk`: it came by the lane of mass logouts, and its parts go there again.
+    """
+
+    event: SessionEnded
+    bulk: bool = False
+    unknown_since: float | None = None
+    deferrals: int = 0
+
+
+_FINITE = ConfigDict(allow_inf_nan=False)
+
+
+@with_config(_FINITE)
+class _Schedule(TypedDict):
+    due: float
+
+
+@with_config(_FINITE)
+class _DeliveryV1(TypedDict):
+    v: Literal[1]
+    delivery: Delivery
+    schedule: NotRequired[_Schedule]
+
+
+@with_config(_FINITE)
+class _EventV1(TypedDict):
+    v: Literal[1, 2]
+    event: SessionEnded
+    bulk: NotRequired[bool]
+    unknown_since: NotRequired[float]
+    deferrals: NotRequired[Count]
+    schedule: NotRequired[_Schedule]
+
+
+_DELIVERY = TypeAdapter(_DeliveryV1)
+_EVENT = TypeAdapter(_EventV1)
+
+
+def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
+    """The body of a message that holds this delivery; `due` if it waits."""
+    content: _DeliveryV1 = {"v": VERSION, "delivery": delivery}
+    if due is not None:
+        content["schedule"] = {"due": due}
+    return _DELIVERY.dump_json(content, exclude_defaults=True)
+
+
+def load_delivery(body: bytes) -> Delivery:
+    """The delivery in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
+    content = parse(_DELIVERY, body)
+    _check_id(content["delivery"].id, "delivery.id")
+    return content["delivery"]
+
+
+def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
+    """The body of a message that holds this event; `due` if it waits."""
+    version, event = as_written(document.event)
+    content: _EventV1 = {"v": version, "event": event, "deferrals": document.deferrals}
+    if document.bulk:
+        content["bulk"] = True
+    if document.unknown_since is not None:
+        content["unknown_since"] = document.unknown_since
+    if due is not None:
+        content["schedule"] = {"due": due}
+    return _EVENT.dump_json(content, exclude_defaults=True)
+
+
+def load_event(body: bytes) -> EventDocument:
+    """The event in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
+    content = parse(_EVENT, body, latest=OF_NAMES)
+    _check_id(content["event"].id, "event.id")
+    return EventDocument(
+        event=content["event"],
+        bulk=content.get("bulk", False),
+        unknown_since=content.get("unknown_since"),
+        deferrals=content.get("deferrals", 0),
+    )
+
+
+def as_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
+    """The version of a document with this event, and the event as it is written there."""
+    clients = event.clients
+    if clients == "*":
+        return VERSION, event
+    if len(clients) > NAMES and sum(isinstance(entry, str) for entry in clients) > NAMES:
+        return OF_NAMES, event
+    objects = tuple(ClientEntry(client_id=entry) if isinstance(entry, str) else entry for entry in clients)
+    return VERSION, replace(event, clients=objects)
+
+
+def _check_id(text: str, path: str) -> None:
+    """Refuse an id that is too long for a `message_id`, which it becomes."""
+    if len(text.encode()) > ID_BYTES:
+        raise MalformedEvent([Mistake(path, f"must have at most {ID_BYTES} bytes in UTF-8")])
+
+
+def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) -> T:
+    """A versioned document by the type that knows versions up to `latest`. Raises MalformedEvent or UnknownVersion."""
+    try:
+        return adapter.validate_json(body)
+    except ValidationError as error:
+        later = _later_version(body, latest)
+        if later is not None:
+            raise UnknownVersion(
+                f"version {excerpt(str(later), 20)} of a document; this release knows {latest}"
+            ) from None
+        raise MalformedEvent(mistakes_of(error, most=10)) from None
+
+
+def _later_version(body: bytes | str, latest: int) -> int | None:
+    try:
+        content = from_json(body)
+    except ValueError:
+        return None
+    version = content.get("v") if isinstance(content, dict) else None
+    return version if isinstance(version, int) and version > latest else None

@@ -1,0 +1,195 @@
+"""Reads an event: from a message to `SessionEnded`. Also generates the JSON Schema that publishers write events by.
+
+Unknown members are ignored. Wrong values of known members are mistakes. A wrong entry of `clients` does not affect the
+other entries. A good event takes one pass of the validator. Only a wrong one is read again, part by part, to say what
+is wrong. Reading holds the event loop: 10 ms for the worst event of 128 KiB.
+
+The `id` comes from the body, else from CloudEvents `id`, else from AMQP `message_id`. CloudEvents precedes `message_id`
+because libraries make up a new `message_id` at every publish, so that a repeated event would not be recognised.
+`ended_at` comes from the body, else from CloudEvents `time`, else from the message's timestamp.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import CoreSchema
+
+from notifier.model.documents.cloudevents import ID_BYTES, Opened, open_message
+from notifier.model.documents.event_entries import (
+    Good,
+    Listed,
+    WrongEntries,
+    first_of,
+    names_someone,
+    read_entries,
+    sort_out,
+)
+from notifier.model.documents.event_members import EventBody
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.frozen import frozen
+from notifier.model.message import Message
+from notifier.model.printable import excerpt
+from notifier.model.session_ended import SessionEnded
+from notifier.model.validation import kind_of, mistakes_of
+
+MANY = 200  # entries; an event with more is read in parts at once, so that a wrong one is not read twice
+
+_BODY = TypeAdapter(EventBody)
+
+_EXAMPLES: list[dict[str, object]] = [
+    {"iss": "https://id.example.com", "sub": "248289761001", "sid": "08a5019c", "clients": ["shop", "mail"]},
+    {
+        "id": "4d7c6f1e",
+        "iss": "https://id.example.com",
+        "sid": "08a5019c",
+        "clients": [
+            {"client_id": "shop", "backchannel_logout_uri": "https://shop.example.com/backchannel-logout"},
+            {"client_id": "mail", "sub": "pairwise-7f3a", "id_token_signed_response_alg": "ES256"},
+        ],
+        "ended_at": "2026-01-31T12:00:00Z",
+        "reason": "session_expiration",
+    },
+    {"iss": "https://id.example.com", "sub": "248289761001", "clients": "*"},
+]
+
+
+class _Untitled(GenerateJsonSchema):
+    """Leaves out the titles that pydantic makes from member names."""
+
+    def field_title_should_be_set(self, schema: CoreSchema) -> bool:
+        del schema
+        return False
+
+
+def event_schema() -> dict[str, object]:
+    """The JSON Schema (draft 2020-12) of the event, generated from the types that parse it."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:notifier:session-ended:1",
+        **_BODY.json_schema(schema_generator=_Untitled),
+        "examples": _EXAMPLES,
+    }
+
+
+@frozen
+class Understood:
+    """An event with at least one good entry. `wrong` describes the unreadable entries, None if there are none."""
+
+    event: SessionEnded
+    wrong: WrongEntries | None
+
+
+def read_event(
+    message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
+) -> SessionEnded:
+    """Read the event in the message. Raises MalformedEvent if it holds none, or if any entry of `clients` is wrong.
+
+    `new_id` is called only if nobody gave an id. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
+    names the places in `clients` to read; the other entries are left out.
+    """
+    found = understand(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only)
+    if found.wrong is not None:
+        raise MalformedEvent(first_of(found.wrong.mistakes, found.wrong.more))
+    return found.event
+
+
+def understand(
+    message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
+) -> Understood:
+    """Like `read_event`, but wrong entries are returned beside the good ones. Raises MalformedEvent if none is good."""
+    return read_opened(open_message(message, max_bytes), message, new_id=new_id, now=now, only=only)
+
+
+def read_opened(
+    opened: Opened, message: Message, *, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
+) -> Understood:
+    """Like `understand`, for an event that was taken out of its message already."""
+    if only is not None and isinstance(every := opened.data.get("clients"), list):
+        opened.data["clients"] = [entry for run in only for entry in every[run.start : run.stop]]
+    mistakes = list(opened.mistakes)
+    envelope = opened.envelope
+    message_id = (message.message_id or None) if envelope is None and opened.data.get("id") is None else None
+    if message_id is not None and (not message_id.isprintable() or len(message_id.encode()) > ID_BYTES):
+        mistakes.append(Mistake("message_id", f"must be printable and have at most {ID_BYTES} bytes in UTF-8"))
+    body, clients, wrong = _understand(opened.data, opened.path, mistakes)
+    given = body.get("id") or (envelope.id if envelope else message_id)
+    ended_at = body.get("ended_at")
+    if ended_at is None:
+        ended_at = envelope.time if envelope and envelope.time is not None else message.timestamp
+    event = SessionEnded(
+        id=given or new_id(),
+        id_given=given is not None,
+        iss=body["iss"],
+        sub=body.get("sub"),
+        sid=body.get("sid"),
+        clients=clients,
+        ended_at=None if ended_at is None else min(ended_at, now),
+        not_after=body.get("not_after"),
+        reason=body.get("reason"),
+        source=envelope.source if envelope else None,
+        type=envelope.type if envelope else None,
+        publisher=message.user_id,
+        claimed_publisher=None if message.app_id is None else excerpt(message.app_id),
+        vouched=message.vouched,
+        trace=opened.trace,
+        reply_to=message.reply_to,
+    )
+    return Understood(event=event, wrong=wrong)
+
+
+def _understand(
+    data: dict[str, object], path: str, mistakes: list[Mistake]
+) -> tuple[EventBody, Good | Literal["*"], WrongEntries | None]:
+    """Read the members of the event, and its clients one by one. Raises MalformedEvent if there are any `mistakes`.
+
+    `path` is the prefix for the paths of mistakes.
+    """
+    body: EventBody | None = None
+    listed: Listed | Literal["*"]
+    many = data.get("clients")
+    if isinstance(many, list) and len(many) > MANY:
+        body, listed = _understand_in_parts(data, path, mistakes)
+    else:
+        try:
+            body = _BODY.validate_python(data)
+        except ValidationError:
+            body, listed = _understand_in_parts(data, path, mistakes)
+        else:
+            listed = body["clients"]
+    named = data.get("sub") is not None or data.get("sid") is not None
+    if not named and (listed == "*" or not any(map(names_someone, listed))):
+        mistakes.append(Mistake(f"{path}sub", "sub or sid is required, here or in every entry of clients"))
+        named = True  # reported once, not for each entry
+    clients: Good | Literal["*"] = "*"
+    wrong: WrongEntries | None = None
+    if listed != "*":
+        clients, wrong = sort_out(listed, data.get("clients"), f"{path}clients", named=named)
+    if body is None or mistakes or not clients:
+        of_entries, more = ((), 0) if wrong is None else (wrong.mistakes, wrong.more)
+        raise MalformedEvent(first_of((*mistakes, *of_entries), more), data)
+    return body, clients, wrong
+
+
+def _understand_in_parts(
+    data: dict[str, object], path: str, mistakes: list[Mistake]
+) -> tuple[EventBody | None, Listed | Literal["*"]]:
+    """Read the members without `clients`, then the entries. The members' mistakes go to `mistakes`."""
+    body: EventBody | None = None
+    try:
+        body = _BODY.validate_python({**data, "clients": "*"})
+    except ValidationError as error:
+        mistakes.extend(mistakes_of(error, path))
+    raw = data.get("clients")
+    if isinstance(raw, list) and raw:
+        return body, read_entries(raw)
+    if raw == "*":
+        return body, "*"
+    found = "is required" if raw is None else f"must not be {_shown(raw)}"
+    mistakes.append(Mistake(f"{path}clients", f'{found}: give a list of at least one client, or "*" for all'))
+    return None, ()
+
+
+def _shown(value: object) -> str:
+    return "an empty list" if value == [] else f'"{excerpt(value)}"' if isinstance(value, str) else kind_of(value)

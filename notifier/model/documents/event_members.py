@@ -1,0 +1,154 @@
+"""The members of an event as publishers write them. These types parse the event and generate its JSON Schema.
+
+`null` means that a member is left out, since many serializers write it so. Only `backchannel_logout_uri: null` says
+something: the client has no address, so it is skipped unless the registry knows one.
+"""
+
+from typing import Annotated, Any, Literal, Required
+
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, with_config
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.client import Algorithm
+from notifier.model.documents.cloudevents import ID_BYTES, TEXT_LENGTH
+from notifier.model.documents.event_patterns import CONTROLS, uri_schema
+from notifier.model.egress import uri_mistake
+from notifier.model.moment import RFC_3339, read_moment
+from notifier.model.printable import excerpt
+from notifier.model.validation import kind_of
+
+URI_LENGTH = 4096
+
+
+def _moment(value: object) -> float:
+    if isinstance(value, str):
+        try:
+            return read_moment(value)
+        except ValueError:
+            pass
+    raise _wrong("must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z")
+
+
+def _algorithm(value: object) -> Algorithm:
+    if not isinstance(value, str):
+        raise _wrong(f"must be a string, not {kind_of(value)}")
+    try:
+        return Algorithm(value)
+    except ValueError:
+        raise _wrong(f'"{excerpt(value)}" is not supported; must be one of {", ".join(Algorithm)}') from None
+
+
+def _uri(value: str) -> str:
+    mistake = uri_mistake(value)
+    if mistake is not None:
+        raise _wrong(mistake)
+    return value
+
+
+def _id(value: str) -> str:
+    if len(value.encode()) > ID_BYTES:
+        raise _wrong(f"must have at most {ID_BYTES} bytes in UTF-8")
+    return value
+
+
+def _wrong(text: str) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "{text}", {"text": text})
+
+
+_NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"  # ids travel in headers and logs
+
+
+def _text(length: int, *other: dict[str, Any]) -> WithJsonSchema:
+    """The schema of a text without control characters. It uses `not`, since `$` may match before a last line break."""
+    wrong = [{"pattern": CONTROLS}, *other]
+    allowed = wrong[0] if len(wrong) == 1 else {"anyOf": wrong}
+    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "not": allowed})
+
+
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=_NO_CONTROL), _text(TEXT_LENGTH)]
+ClientId = Annotated[Text, _text(TEXT_LENGTH, {"const": "*"})]
+Id = Annotated[str, Field(min_length=1, max_length=ID_BYTES, pattern=_NO_CONTROL), AfterValidator(_id), _text(ID_BYTES)]
+Moment = Annotated[
+    float,
+    PlainValidator(_moment),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "pattern": f"^{RFC_3339}$", "not": {"pattern": CONTROLS}},
+    ),
+]
+Alg = Annotated[
+    Algorithm, PlainValidator(_algorithm), WithJsonSchema({"type": "string", "enum": [str(alg) for alg in Algorithm]})
+]
+Uri = Annotated[
+    str,
+    Field(min_length=1, max_length=URI_LENGTH),
+    AfterValidator(_uri),
+    WithJsonSchema(uri_schema(URI_LENGTH)),
+]
+
+
+@with_config(ConfigDict(strict=True, title="Client"))
+class EntryDocument(TypedDict, total=False):
+    """A client to tell. Its members override the registry for this event, if they count (`registry.inline`)."""
+
+    client_id: Required[Annotated[ClientId, Field(description="The client's `client_id` at this issuer.")]]
+    backchannel_logout_uri: Annotated[
+        Uri | None,
+        Field(
+            description="Where to POST the logout token: an absolute URI without user name and fragment. null: it has"
+            " none, and is skipped unless the registry knows one."
+        ),
+    ]
+    backchannel_logout_session_required: Annotated[
+        bool | None, Field(description="Whether the logout token must carry `sid`.")
+    ]
+    id_token_signed_response_alg: Annotated[Alg | None, Field(description="How the logout token is signed.")]
+    sub: Annotated[Text | None, Field(description="The user, as only this client knows them (pairwise).")]
+    sid: Annotated[Text | None, Field(description="The session, as only this client knows it.")]
+
+
+def _given(*names: str) -> list[dict[str, Any]]:
+    """Require one of these members, and not as null."""
+    return [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
+
+
+_OF_EACH = {"properties": {"clients": {"type": "array", "items": {"type": "object", "anyOf": _given("sub", "sid")}}}}
+_WHOSE: dict[str, Any] = {
+    "anyOf": [*_given("sub", "sid"), _OF_EACH],  # B12
+    "not": {"required": ["specversion"]},  # that would be an envelope with the event in `data`
+}
+
+
+@with_config(ConfigDict(strict=True, title="Session ended", json_schema_extra=_WHOSE))
+class EventBody(TypedDict, total=False):
+    """One session of a user, or all sessions of a user, ended at one issuer, and these clients must be told.
+
+    `sub` or `sid` must be given, here or in every entry of `clients`. Unknown members are ignored.
+    """
+
+    id: Annotated[
+        Id | None,
+        Field(
+            description="Identifies the event, so that copies are recognised. At most 255 bytes in UTF-8."
+            " Default: CloudEvents `id`, AMQP `message_id`."
+        ),
+    ]
+    iss: Required[Annotated[Text, Field(description="The issuer, as configured.")]]
+    sub: Annotated[Text | None, Field(description="The user. Without `sid`: all their sessions.")]
+    sid: Annotated[Text | None, Field(description="The session.")]
+    clients: Required[
+        Annotated[
+            Annotated[list[ClientId | EntryDocument], Field(min_length=1, fail_fast=True)] | Literal["*"],
+            Field(description='Whom to tell: `client_id`s or objects; or "*", all registered clients of the issuer.'),
+        ]
+    ]
+    ended_at: Annotated[
+        Moment | None, Field(description="When it ended. Default: CloudEvents `time`, the message's timestamp.")
+    ]
+    not_after: Annotated[
+        Moment | None,
+        Field(description="When the sessions at the clients expire by themselves. No attempt is made after it."),
+    ]
+    reason: Annotated[
+        Text | None, Field(description="`user_logout`, `session_expiration`, `terminated`, or a word of your own.")
+    ]

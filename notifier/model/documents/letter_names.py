@@ -1,0 +1,63 @@
+"""Checks that the names in a dead letter are those of the delivery or event that it holds.
+
+Searches, lists and permissions go by the letter's names. A replay goes by what it holds. So the two must agree.
+"""
+
+from typing import Any, NotRequired
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.errors import Mistake
+
+
+class _Delivery(TypedDict):
+    id: str
+    iss: str
+    client_id: str
+    event_id: str
+    publisher: NotRequired[str | None]
+
+
+class _Event(TypedDict):
+    id: str
+    iss: str
+    publisher: NotRequired[str | None]
+    clients: NotRequired[Any]
+
+
+class Names(TypedDict):
+    """The names in a letter, or in what it holds."""
+
+    id: str
+    iss: NotRequired[str]
+    client_id: NotRequired[str]
+    event_id: NotRequired[str]
+    publisher: NotRequired[str | None]
+    delivery: NotRequired[_Delivery | None]
+    event: NotRequired[_Event | None]
+
+
+NAMES = TypeAdapter(Names)
+_TOLD = ("id", "iss", "client_id", "event_id", "publisher")
+
+
+def disagreements(names: Names) -> list[Mistake]:
+    """A mistake for each name that differs. A name that is left out never differs."""
+    told = {name: str(names.get(name) or "") for name in _TOLD}
+    held: dict[str, dict[str, str]] = {}
+    if (delivery := names.get("delivery")) is not None:
+        held["delivery"] = {name: str(delivery.get(name) or "") for name in _TOLD}
+    if (event := names.get("event")) is not None:
+        of_event = {"iss": event["iss"], "event_id": event["id"], "publisher": event.get("publisher") or ""}
+        # A wrong entry's letter names its client, a whole event's letter names none.
+        clients = event.get("clients") if isinstance(event.get("clients"), list) and told["client_id"] else ()
+        ids = [entry.get("client_id") if isinstance(entry, dict) else entry for entry in clients or ()]
+        held["event"] = told | of_event | {"client_id": told["client_id"] if told["client_id"] in ids else ""}
+    return [
+        Mistake(name, f"is not that of the {what} that it holds")
+        for what, names_held in held.items()
+        if names_held != told
+        for name in _TOLD
+        if told[name] and told[name] != names_held[name]
+    ]

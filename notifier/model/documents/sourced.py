@@ -1,0 +1,149 @@
+"""A message of a source as notifier itself queues it: what came by HTTP, and what a replay reads anew.
+
+The body stays as it came, byte for byte. The rest of the message is one JSON document in the header `received`. The
+message's `type` is proof that notifier wrote it, so the header `source` can be believed. The header `only` says which
+of its events are read, for a replay that tells nobody twice.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TypeAlias
+
+from pydantic_core import from_json, to_json
+
+from notifier.model.documents.event_entries import places
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.frozen import frozen, replace
+from notifier.model.message import Kind, Message, Outgoing
+from notifier.model.moment import render_moment
+
+PREFIX = "upstream/"  # no source can have such a name: a slash is not allowed in it
+
+
+def upstream_of(source: str | None) -> str | None:
+    """The upstream whose message it is, by the message's source. None if it is that of a source of events."""
+    return source.removeprefix(PREFIX) if source is not None and source.startswith(PREFIX) else None
+
+
+@frozen
+class WrongEvents:
+    """The events of a message that cannot be read, in part or as a whole: their first mistakes.
+
+    `which` says where they are, for a replay: see `sourced`. `iss` and `event_id` are empty if they are several.
+    """
+
+    mistakes: tuple[Mistake, ...]
+    which: str
+    iss: str = ""
+    event_id: str = ""
+
+
+ONLY = "only"
+_SOURCE = "source"
+_RECEIVED = "received"
+_PROPERTIES = ("message_id", "timestamp", "user_id", "app_id")
+HEADER_LENGTH = 1024  # characters of a header that is kept
+HEADERS_BYTES = 4096  # of all that are kept, as JSON
+WHICH_BYTES = 1024  # of written places
+_SECRET = re.compile(
+    r"authori[sz]ation|cookie|token|secret|passw|credential|signature|hmac|jwt|client-cert"
+    r"|(api|access|functions|private|shared|subscription)[-_]?key",
+    re.IGNORECASE,
+)
+
+Header: TypeAlias = str | int | float | bool
+Places: TypeAlias = dict[int, tuple[range, ...] | None]
+"""Events of a message by their number, each with the places of its entries in `clients`; None: the whole event."""
+
+
+def as_sourced(message: Message, new_id: str, only: str | None = None) -> Outgoing:
+    """Return the message as one of ours, without headers that may be secret. `only` is what `written_places` wrote."""
+    received = {name: value for name in _PROPERTIES if (value := getattr(message, name)) is not None}
+    return Outgoing(
+        kind=Kind.SOURCED,
+        body=message.body,
+        message_id=new_id,
+        headers={
+            _SOURCE: message.source or "",
+            _RECEIVED: to_json(received | {"headers": kept_headers(message.headers)}).decode(),
+            **({} if only is None else {ONLY: only}),
+        },
+        content_type=message.content_type or "",
+    )
+
+
+def as_received(message: Message) -> Message:
+    """Return the message as its source sent it. Raises MalformedEvent."""
+    try:
+        received = from_json(str(message.headers[_RECEIVED]))
+        source, headers = str(message.headers[_SOURCE]), dict(received["headers"])
+    except (KeyError, TypeError, ValueError):
+        raise MalformedEvent((Mistake("", "a message of a source without its header `received`"),)) from None
+    given = {name: received.get(name) for name in _PROPERTIES}
+    return replace(message, kind=None, source=source, headers=headers, reply_to=None, **given)
+
+
+def kept_headers(
+    headers: Mapping[str, object], secret: Collection[str] = (), first: Collection[str] = ()
+) -> dict[str, Header]:
+    """The headers as JSON values, without those that hold secrets: 4 KiB of them, those of `first` before others.
+
+    `secret`: names in lower case of further headers that must not be kept.
+    """
+    kept: dict[str, Header] = {}
+    room = HEADERS_BYTES
+    for name in sorted(headers, key=lambda name: name not in first) if first else headers:
+        value = _json_header(headers[name])
+        if value is None or name.lower() in secret or _is_secret(name):
+            continue
+        room -= 6 + len(name) + (len(value) if isinstance(value, str) else 20)
+        if room < 0:
+            break
+        kept[name] = value
+    return kept
+
+
+def written_places(events: Places) -> str:
+    """The places as text, such as `0-3;7:1-2,4`. Empty if it would exceed 1 KiB: nobody knows then which they are."""
+    parts: list[str] = []
+    begin = end = -1
+    for number, entries in sorted(events.items()):
+        if entries is None and number == end:
+            end += 1
+            parts[-1] = f"{begin}-{number}"
+        elif entries is None:
+            begin, end = number, number + 1
+            parts.append(str(number))
+        else:
+            which = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in entries)
+            parts.append(f"{number}:{which}")
+    text = ";".join(parts)
+    return text if len(text) <= WHICH_BYTES else ""
+
+
+def read_places(text: str) -> Places:
+    """The inverse of `written_places`. Raises ValueError if notifier did not write it."""
+    found: Places = {}
+    for part in text.split(";"):
+        numbers, colon, entries = part.partition(":")
+        for run in places(numbers):
+            found.update(dict.fromkeys(run, places(entries) if colon else None))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET.search(name) is not None
+
+
+def _json_header(value: object) -> Header | None:
+    match value:
+        case bytes() | bytearray():
+            value = bytes(value).decode(errors="replace")
+        case datetime():
+            value = render_moment((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+    if isinstance(value, str):
+        return value if len(value) <= HEADER_LENGTH else None
+    return value if isinstance(value, (bool, int, float)) else None

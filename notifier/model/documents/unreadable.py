@@ -1,0 +1,157 @@
+"""The dead letter of an unreadable message. Its body is the original body, byte for byte.
+
+In JSON the body would grow: quotes double, a zero byte takes six, base64 adds a third. So the reason and the first
+mistakes are one JSON document in the header `letter`, which adds less than 4 KiB. CloudEvents attributes stay headers.
+Only the message's `type` marks this form, never the body: publishers may write anything there.
+"""
+
+import base64
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from notifier.model.documents.cloudevents import binary_attributes
+from notifier.model.documents.sourced import Header, kept_headers
+from notifier.model.errors import Mistake
+from notifier.model.json_size import cut
+from notifier.model.message import Message, Whole
+from notifier.model.printable import excerpt
+
+HEADER = "letter"
+RAW_BYTES = 1024 * 1024
+HEADER_BYTES = 255  # of each other header
+TEXT = 512  # bytes of `text`
+MISTAKES_BYTES = 1200  # of all that are told
+ATTRIBUTES_BYTES = 4096  # of the CloudEvents attributes, which came with it
+ATTRIBUTE = 1024  # characters of one
+READ = ("specversion", "id", "source", "type", "time", "datacontenttype")  # without these it would be another event
+_ATTRIBUTE = "cloudEvents:"
+_SHORTER = (400, 200, 100, 60, 30)  # bytes of each text
+_MOST = MISTAKES_BYTES // len('{"path":"","text":""},') + 1  # so many never fit, however short they are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raw:
+    """A message that could not be read: its body, at most the first 1 MiB or what the queue kept of a larger one.
+
+    `size` and `sha256` are those of the whole body. `truncated` is True if something that the reader used is missing.
+    `headers` are the CloudEvents attributes. Of a source's message they are all that a mapping may read.
+    """
+
+    body: bytes = b""
+    size: int
+    sha256: str
+    truncated: bool = False
+    content_type: str | None = None
+    message_id: str | None = None
+    timestamp: float | None = None
+    headers: Mapping[str, Header] = field(default_factory=lambda: MappingProxyType({}))
+    app_id: str | None = None
+
+
+def raw_of(message: Message) -> Raw:
+    """What a dead letter keeps of the message."""
+    body = message.body
+    whole = message.cut_from or Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
+    kept = body if len(body) <= RAW_BYTES else body[:RAW_BYTES]
+    headers: Mapping[str, Header]
+    headers, all_kept = _attributes(message) if message.source is None else (kept_headers(message.headers), True)
+    return Raw(
+        body=kept,
+        size=whole.size,
+        sha256=whole.sha256,
+        truncated=len(kept) < whole.size or not all_kept,
+        content_type=None if message.content_type is None else excerpt(message.content_type),
+        message_id=message.message_id,
+        timestamp=message.timestamp,
+        headers=headers,
+        app_id=None if message.source is None or message.app_id is None else excerpt(message.app_id),
+    )
+
+
+def attributes_of(letter: Message) -> Mapping[str, str]:
+    """The CloudEvents attributes in the letter's headers."""
+    found = letter.headers.items()
+    return {name: value for name, value in found if name.startswith(_ATTRIBUTE) and isinstance(value, str)}
+
+
+def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
+    """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit."""
+    found = tuple(Mistake(excerpt(each.path), excerpt(each.text, _SHORTER[0])) for each in mistakes[:_MOST])
+    for most in _SHORTER:
+        found = tuple(Mistake(cut(each.path, most), cut(each.text, most)) for each in found)
+        if _size(found) <= MISTAKES_BYTES:
+            return found
+    while _size(found) > MISTAKES_BYTES:
+        found = found[:-1]
+    return found
+
+
+def names_of(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
+    """`iss` and event id, if they can be found. `data` is the event's JSON, if it is known."""
+    content: object = data
+    if data is None and len(message.body) <= RAW_BYTES:
+        with contextlib.suppress(ValueError):
+            content = from_json(message.body, allow_partial=message.cut_from is not None)
+    content = content if isinstance(content, dict) else {}
+    event = content.get("data") if "specversion" in content else content
+    event = event if isinstance(event, dict) else {}
+    ids = (event.get("id"), content.get("id"), binary_attributes(message.headers).get("id"), message.message_id)
+    return _name(event.get("iss")), next(filter(None, map(_name, ids)), "")
+
+
+def header(value: str) -> str:
+    """The value as a header that any tool can show."""
+    return excerpt(value, HEADER_BYTES).encode()[:HEADER_BYTES].decode(errors="ignore")
+
+
+def bounded(text: str) -> str:
+    """The text of a letter: one line of limited length."""
+    return cut(excerpt(text, TEXT), TEXT)
+
+
+def told(mistakes: Sequence[Mistake]) -> str:
+    """The text of a letter that is about these mistakes."""
+    return bounded("; ".join(map(str, mistakes)))
+
+
+def shown(raw: Raw) -> dict[str, Any]:
+    """The body in JSON, as scripts get it and earlier releases stored it: text if it is UTF-8, else base64."""
+    try:
+        return {"encoding": "utf-8", "body": raw.body.decode()}
+    except UnicodeDecodeError:
+        return {"encoding": "base64", "body": base64.b64encode(raw.body).decode()}
+
+
+def from_shown(value: object) -> object:
+    """The inverse of `shown`, for letters of earlier releases. Raises ValueError."""
+    if not isinstance(value, dict) or "encoding" not in value:
+        return value
+    body = str(value.get("body", ""))
+    rest = {name: each for name, each in value.items() if name != "encoding"}
+    return rest | {"body": body.encode() if value["encoding"] == "utf-8" else base64.b64decode(body, validate=True)}
+
+
+def _attributes(message: Message) -> tuple[Mapping[str, str], bool]:
+    """The CloudEvents attributes, and True if none that the reader needs is missing."""
+    came = binary_attributes(message.headers)
+    kept: dict[str, str] = {}
+    for name in (*(name for name in READ if name in came), *(name for name in came if name not in READ)):
+        more = kept | {f"{_ATTRIBUTE}{name}": excerpt(came[name], ATTRIBUTE)}
+        if len(to_json(more)) > ATTRIBUTES_BYTES:
+            return (kept, True) if name not in READ else ({}, False)
+        kept = more
+    return kept, True
+
+
+def _name(value: object) -> str:
+    return header(value) if isinstance(value, str) else ""
+
+
+def _size(mistakes: Sequence[Mistake]) -> int:
+    return len(to_json(mistakes))

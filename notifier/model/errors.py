@@ -1,0 +1,87 @@
+"""The exceptions of notifier. An expected failure of a client is a value (see `outcome`); these mean a fault of ours.
+
+NotifierError
+├── ConfigurationError   the configuration cannot be used; carries every mistake
+├── MalformedEvent       a message is not an event; carries every mistake
+├── UnknownVersion       a document of ours was written by a later release
+├── OurFault             something of ours for one issuer or client; carries the deferral `cause`
+└── QueueError
+    ├── QueueUnavailable the queue cannot take a message now; try again later
+    └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from notifier.model.outcome import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong in a document: where (`clients[2].sid`, empty for the whole) and what to do about it."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        """`path: text`, or only the text if it is about the whole document."""
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class NotifierError(Exception):
+    """The base of all exceptions that notifier raises."""
+
+
+class _Mistaken(NotifierError):  # noqa: N818  never raised itself
+    """An error that lists every mistake at once."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__("; ".join(str(mistake) for mistake in mistakes))
+        self.mistakes = tuple(mistakes)
+
+
+class ConfigurationError(_Mistaken):
+    """The configuration cannot be used. The command line shows the mistakes and exits 2."""
+
+
+class MalformedEvent(_Mistaken):
+    """A message is not an event. It becomes a dead letter, `malformed_event`, or is answered with 400 over HTTP.
+
+    `data` is its JSON, if it could be read.
+    """
+
+    def __init__(self, mistakes: Sequence[Mistake], data: Mapping[str, object] | None = None) -> None:
+        super().__init__(mistakes)
+        self.data = data
+
+
+class UnknownVersion(NotifierError):  # noqa: N818  a state, not a mistake
+    """A later release wrote this document. This worker leaves it to a worker of that release."""
+
+
+class OurFault(NotifierError):  # noqa: N818  the name says whose fault it is
+    """Something of ours is broken for one issuer or client (key, CA file, proxy). The delivery is deferred."""
+
+    def __init__(self, cause: Cause, text: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
+class QueueError(NotifierError):
+    """The queue is at fault."""
+
+
+class QueueUnavailable(QueueError):  # noqa: N818  a state, not a mistake
+    """The queue cannot take a message now (not connected, blocked, refusing, or the confirm was lost)."""
+
+
+class TopologyMismatch(QueueError):  # noqa: N818  a state, not a mistake
+    """A queue or exchange is missing, or exists with other arguments; the text names both and the way out."""
+
+
+class SourceFault(NotifierError):  # noqa: N818  the name says whose fault it is
+    """A registry source could not be read. The text says why and what to do, in one line and without any secret."""
+
+
+class AnswerFault(SourceFault):
+    """An answer came, and cannot be taken: it is too much, or no JSON."""

@@ -1,0 +1,87 @@
+"""What became of deliveries, and the notices that tell of it.
+
+A notice goes to the publisher who asked for it (`reply_document.py`), and to audit systems by the feed
+(`feed_event.py`).
+"""
+
+from enum import StrEnum
+
+from notifier.model.frozen import frozen
+
+NO_URI = "no_uri"  # why a client is skipped
+
+
+class Fate(StrEnum):
+    """What became of a delivery, or of a whole event. After `retrying` another notice follows."""
+
+    DELIVERED = "delivered"
+    RETRYING = "retrying"
+    DEAD = "dead"
+    SKIPPED = "skipped"
+    DUPLICATE = "duplicate"
+
+
+class ClientChange(StrEnum):
+    """What happened to a client: it went down, or it is well again."""
+
+    FAILING = "failing"
+    RECOVERED = "recovered"
+
+
+@frozen
+class LastAttempt:
+    """The attempt that led to a fate. `jti` is None if no token was made."""
+
+    number: int
+    jti: str | None
+    status: int | None
+    seconds: float
+
+
+@frozen
+class Notice:
+    """Tells the fate of one delivery, or of a whole event: then `client_id` is empty.
+
+    Moments are seconds since the epoch. `reason` is that of the attempt or the dead letter, or the cause of a deferral.
+    """
+
+    fate: Fate
+    iss: str
+    event_id: str
+    client_id: str = ""
+    delivery_id: str = ""
+    reason: str = ""
+    next_due: float | None = None
+
+    # Only replies hold these. `of` is the number of clients that the event has; None if nobody could read it.
+    text: str = ""
+    status: int | None = None
+    attempts: int = 0
+    of: int | None = None
+
+    # Only the feed holds these. `id` is the same wherever the notice is repeated. `propagation` counts from `ended_at`.
+    id: str = ""
+    at: float = 0.0
+    publisher: str | None = None
+    ended_at: float | None = None
+    propagation: float | None = None
+    last_attempt: LastAttempt | None = None
+
+    @property
+    def settled(self) -> bool:
+        """True when no further notice follows."""
+        return self.fate is not Fate.RETRYING
+
+
+@frozen
+class ClientNotice:
+    """Tells the feed that a client began or ceased to fail."""
+
+    id: str
+    at: float
+    state: ClientChange
+    iss: str
+    client_id: str
+
+
+FeedNotice = Notice | ClientNotice

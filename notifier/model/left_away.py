@@ -1,0 +1,150 @@
+"""What registry sources said of clients and may not say: kinds of it, and how many clients each concerns.
+
+A list of 100,000 rows may go beyond its authority in each. So a client has the names of kinds alone, which all clients
+share, and the text is kept for the first of each kind. The kinds of a source are few, whatever its rows say.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import field
+from itertools import islice
+from typing import TypeAlias
+
+from notifier.model.errors import Mistake
+from notifier.model.frozen import frozen
+
+FIRST = 100  # clients of a kind that are kept with their text
+NAMED = 20  # of these in a text
+NAME = 100  # characters of each
+_OF = " of registry source "
+
+Kind: TypeAlias = tuple[str, str]
+"""A source, and what it may not say."""
+Who: TypeAlias = tuple[str, str]
+"""`iss` and `client_id`."""
+
+
+@frozen
+class Alike:
+    """What is wrong with many clients for the same reason: the first of them, and of how many it is so."""
+
+    first: Sequence[Mistake] = ()
+    count: int = 0
+
+    @property
+    def mistake(self) -> Mistake:
+        """The first, and the names of others."""
+        one, *others = self.first[: 1 + NAMED]
+        if not others:
+            return one
+        names = ", ".join(each.path.partition(_OF)[0][:NAME] for each in others)
+        unnamed = self.count - 1 - len(others)
+        more = f" and {unnamed:,} more" if unnamed else ""
+        same = all(each.text == one.text for each in others)
+        return Mistake(one.path, f"{one.text}; {'likewise of' if same else 'more of this kind:'} {names}{more}")
+
+
+def alike(faults: Sequence[Mistake]) -> Iterator[Alike]:
+    """Group faults of clients by source and text. A list may make up as many texts as it has clients."""
+    found: dict[tuple[str, str], list[Mistake]] = {}
+    rest = 0
+    for fault in faults:
+        key = fault.path.partition(_OF)[2], fault.text
+        if key in found or len(found) < FIRST:
+            found.setdefault(key, []).append(fault)
+        else:
+            rest += 1
+    yield from (Alike(first=each[:FIRST], count=len(each)) for each in found.values())
+    if rest:
+        told = Mistake("registry", f"{rest:,} more clients are left out; `notifier clients list` tells all")
+        yield Alike(first=[told], count=rest)
+
+
+@frozen
+class LeftAway:
+    """`kinds` of each client, by issuer and `client_id`; `counts` of clients and the `first` texts, by kind."""
+
+    kinds: Mapping[str, Mapping[str, tuple[Kind, ...]]] = field(default_factory=dict)
+    counts: Mapping[Kind, int] = field(default_factory=dict)
+    first: Mapping[Kind, Mapping[Who, Mistake]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """How much was left away."""
+        return sum(self.counts.values())
+
+    def by_kind(self) -> Iterator[Alike]:
+        """Each kind."""
+        yield from (Alike(first=tuple(self.first[kind].values()), count=count) for kind, count in self.counts.items())
+
+    def since(self, old: "LeftAway") -> tuple[Sequence[Mistake], int]:
+        """What is new: some of it with its text, and how much it is in all."""
+        found = [
+            each for kind, first in self.first.items() for who, each in first.items() if old.is_news(kind, who, each)
+        ]
+        grown = sum(max(0, count - old.counts.get(kind, 0)) for kind, count in self.counts.items())
+        return found, max(len(found), grown)
+
+    def is_news(self, kind: Kind, who: Who, told: Mistake) -> bool:
+        """True if this was not said before."""
+        known = self.first.get(kind, {}).get(who)
+        return kind not in self.kinds.get(who[0], {}).get(who[1], ()) if known is None else known != told
+
+    def again(self, part: "LeftAway", changed: Collection[str]) -> "Leaving":
+        """This, with these clients as they are in `part`. More may be added."""
+        kinds: dict[str, dict[str, tuple[Kind, ...]]] = {}
+        counts = Counter(self.counts)
+        for iss in self.kinds.keys() | part.kinds.keys():
+            before = self.kinds.get(iss, {})
+            kinds[iss] = {client_id: each for client_id, each in before.items() if client_id not in changed}
+            kinds[iss].update(part.kinds.get(iss, {}))
+            for client_id in changed:
+                counts.subtract(before.get(client_id, ()))
+        counts.update(part.counts)
+        counts = +counts
+        first = {}
+        for kind, count in counts.items():
+            still = {who: each for who, each in self.first.get(kind, {}).items() if who[1] not in changed}
+            still |= part.first.get(kind, {})
+            first[kind] = dict(islice(still.items(), FIRST)) or _of_kind(kinds, kind, min(count, FIRST))
+        return Leaving(kinds, counts, first)
+
+
+def _of_kind(kinds: Mapping[str, Mapping[str, tuple[Kind, ...]]], kind: Kind, most: int) -> dict[Who, Mistake]:
+    """The next clients of a kind, once those whose texts were kept have none of it any more."""
+    source, what = kind
+    found = ((iss, name) for iss, clients in kinds.items() for name, each in clients.items() if kind in each)
+    return {who: Mistake(f"client {who[1]!r} of registry source {source}", what) for who in islice(found, most)}
+
+
+class Leaving:
+    """Collects what is left away of one client after the other."""
+
+    def __init__(
+        self,
+        kinds: dict[str, dict[str, tuple[Kind, ...]]] | None = None,
+        counts: Counter[Kind] | None = None,
+        first: dict[Kind, dict[Who, Mistake]] | None = None,
+    ) -> None:
+        """What is given is added to."""
+        self._shared: dict[tuple[Kind, ...], tuple[Kind, ...]] = {}
+        self._kinds = {} if kinds is None else kinds
+        self._counts: Counter[Kind] = Counter() if counts is None else counts
+        self._first = {} if first is None else first
+
+    def add(self, who: Who, kind: Kind, told: Mistake) -> None:
+        """Note it. What comes twice of a client counts once."""
+        of_issuer = self._kinds.setdefault(who[0], {})
+        known = of_issuer.get(who[1], ())
+        if kind in known:
+            return
+        longer = (*known, kind)
+        of_issuer[who[1]] = self._shared.setdefault(longer, longer)
+        self._counts[kind] += 1
+        first = self._first.setdefault(kind, {})
+        if len(first) < FIRST:
+            first[who] = told
+
+    def made(self) -> LeftAway:
+        """All of it."""
+        return LeftAway(kinds=self._kinds, counts=self._counts, first=self._first)

@@ -1,0 +1,245 @@
+"""Messages of any queue, as the pipeline and the queues exchange them.
+
+A message comes from a publisher (`kind` None) or from notifier itself (`Kind`). A queue sets `kind` only if notifier
+is proven to be the sender: others can write to its queues only through the exchanges.
+"""
+
+from collections.abc import Mapping
+from dataclasses import field
+from enum import StrEnum
+from types import MappingProxyType
+
+from notifier.model.errors import QueueError
+from notifier.model.frozen import frozen
+from notifier.model.reply import ReplyTo
+
+
+class Lane(StrEnum):
+    """The queues that are consumed, in the order of their precedence for free slots."""
+
+    EVENTS = "events"
+    RETRIES = "retries"
+    BULK = "bulk"
+
+
+class Kind(StrEnum):
+    """Our own messages, told apart by the AMQP property `type`."""
+
+    EVENT = "notifier.event"
+    DELIVERY = "notifier.delivery"
+    DEAD_LETTER = "notifier.dead-letter"
+    UNREADABLE = "notifier.unreadable"  # a dead letter too: its body is what came, see `unreadable`
+    SOURCED = "notifier.sourced"  # a message of a source, as it came: see `sourced`
+
+
+class NewerKind(str):
+    """The `type` of a message that a later release wrote and this one does not know. It stays as it is."""
+
+    __slots__ = ()
+
+
+_KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
+OURS = "notifier."  # how every `type` of ours begins, in any release
+
+
+def kind_named(name: str | None) -> Kind | NewerKind | None:
+    """The kind that a message of this `type` claims to be; None if it does not claim to be ours."""
+    if name is None or not name.startswith(OURS):
+        return None
+    return _KINDS.get(name) or NewerKind(name)
+
+
+DELIVERY_LIMIT = 100  # times that a message is given back to the queue; at the next time the queue gives it up
+# From this count on the worker itself buries the message: one that the queue gave up cannot be told from a forgery. It
+# is one below the limit, so that a worker has two chances.
+LAST_CHANCE = DELIVERY_LIMIT - 1
+SUSPECT = 3  # times given back for no known reason, after which the message may be what kills the process
+DEAD = "dead"
+LONGEST_PARKED = 1024.0  # seconds that a delivery stays in a bucket at most
+PARKED = "parked"  # all buckets together, where depths are counted
+SOURCE = "source."  # begins the names of the queues of sources
+DELAYED = "delay."  # begins the names of the queues in which messages wait until they are due
+
+
+@frozen
+class Whole:
+    """The size in bytes and the SHA-256 of a whole body, of which only the beginning was kept."""
+
+    size: int
+    sha256: str
+
+
+@frozen
+class Message:
+    """A message as taken from a queue. `tag` is the queue's own handle for the ack. `timestamp` in epoch seconds.
+
+    With `cut_from` the message was too large for an event, and `body` is its beginning. `survived`: how many of the
+    `delivery_count` times that it was given back this process has lived through. `source`: the name of the source by
+    whose own queue it came, None if it came by one of notifier's exchanges. With `unrouted` it was written into that
+    queue past all exchanges, and so past all that the broker permits there. `vouched`: who wrote it is known to be the
+    operator, or the identity server of the issuer that it names.
+    """
+
+    lane: Lane
+    body: bytes
+    tag: object
+    kind: Kind | NewerKind | None = None
+    content_type: str | None = None
+    headers: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    message_id: str | None = None
+    timestamp: float | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    delivery_count: int = 0
+    reply_to: ReplyTo | None = None
+    survived: int = field(default=0, compare=False)
+    cut_from: Whole | None = None
+    source: str | None = None
+    unrouted: bool = False
+    vouched: bool = False
+
+    @property
+    def queue(self) -> str:
+        """The queue that gave it out, by its name without prefix. For one out of a bucket it is `retries`."""
+        return self.lane.value if self.source is None else SOURCE + self.source
+
+    @property
+    def unexplained(self) -> int:
+        """How many times it was given back for no known reason."""
+        return self.delivery_count - self.survived
+
+    @property
+    def suspect(self) -> bool:
+        """True if the message may be what kills the process."""
+        return self.unexplained >= SUSPECT
+
+    @property
+    def worn_out(self) -> bool:
+        """True if the message was given back so often that it must be buried now."""
+        return self.delivery_count >= LAST_CHANCE
+
+
+@frozen
+class Outgoing:
+    """A message of ours to publish. Its headers are built anew, never copied from a message that came."""
+
+    kind: Kind | NewerKind
+    body: bytes
+    message_id: str
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    content_type: str = "application/json"
+
+
+@frozen
+class Transfer:
+    """A dead letter that was taken, and the message to publish to `queue` in its place, after `wait` seconds."""
+
+    letter: Message
+    queue: str
+    outgoing: Outgoing
+    wait: float = 0.0
+
+
+@frozen
+class Transferred:
+    """The letters that were replaced, and why others were not; None if all were, or somebody else was quicker."""
+
+    done: tuple[Message, ...]
+    failure: QueueError | None = None
+
+
+@frozen
+class Binding:
+    """The queue of a source, bound to an exchange of others."""
+
+    source: str
+    exchange: str
+    routing_key: str = "#"
+
+
+@frozen
+class BindingState:
+    """A binding, and why it is not there, with what to do. Both are empty if nothing is known to be wrong."""
+
+    binding: Binding
+    problem: str = ""
+    advice: str = ""
+
+    def row(self) -> dict[str, str]:
+        """Return it as a flat mapping, for JSON."""
+        binding = self.binding
+        names = {"source": binding.source, "exchange": binding.exchange, "routing_key": binding.routing_key}
+        return names | {"problem": self.problem, "advice": self.advice}
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        is_bound = f"source {self.binding.source} is {'not ' if self.problem else ''}bound to exchange"
+        why = f": {'; '.join(filter(None, (self.problem, self.advice)))}" if self.problem else ""
+        return f"{is_bound} {self.binding.exchange}{why}"
+
+
+class PolicyKey(StrEnum):
+    """What a policy of the broker may set and our queues do without, or have otherwise."""
+
+    OVERFLOW = "overflow"
+    MESSAGE_TTL = "message-ttl"
+    MAX_LENGTH = "max-length"
+    MAX_LENGTH_BYTES = "max-length-bytes"
+    EXPIRES = "expires"
+    DELIVERY_LIMIT = "delivery-limit"
+
+
+@frozen
+class PolicyOverride:
+    """A policy that changes what our queues were declared with: on these `queues` (full names), to this `value`.
+
+    Both are empty where only a temporary queue of ours shows it.
+    """
+
+    key: PolicyKey
+    value: str = ""
+    queues: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if not self.queues:
+            return f"a policy sets {self.key} on our queues"
+        more = f" and {len(self.queues) - 1} more" if len(self.queues) > 1 else ""
+        return f"a policy sets {self.key} to {self.value} on {self.queues[0]}{more}"
+
+
+@frozen
+class QueueStatus:
+    """The state of the connection to the queue. `problem` says what is wrong; None if nothing is.
+
+    `bindings` are those of the sources. One that is missing stops nothing else, so it is no problem of the queue. Nor
+    is an override: nobody but the broker's operator can end it.
+    """
+
+    connected: bool
+    consuming: bool
+    blocked: bool = False
+    problem: str | None = None
+    bindings: tuple[BindingState, ...] = ()
+    overrides: tuple[PolicyOverride, ...] = ()
+
+
+@frozen
+class Depth:
+    """The ready messages of a queue (unacked ones do not count), and its consumers."""
+
+    ready: int
+    consumers: int
+
+
+@frozen
+class Unsettled:
+    """The messages of one lane that a worker has taken and not acked.
+
+    `oldest` and `last_taken` say when the oldest of them, and the one taken last, were published (taken, if that is
+    unknown), in epoch seconds; None if there is none.
+    """
+
+    messages: int = 0
+    oldest: float | None = None
+    last_taken: float | None = None

@@ -1,0 +1,58 @@
+"""Converts between RFC 3339 timestamps, which people and documents use, and seconds since the epoch."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+
+_YEAR = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"  # none is 0000
+_BY_FOUR = "(?:0[48]|[2468][048]|[13579][26])"
+_DATE = (
+    f"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    f"|02-(?:0[1-9]|1[0-9]|2[0-8]))|(?:[0-9]{{2}}{_BY_FOUR}|{_BY_FOUR}00)-02-29)"
+)
+_HOUR, _MINUTE = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
+RFC_3339 = f"{_DATE}[Tt ]{_HOUR}:{_MINUTE}:(?:{_MINUTE}|60)(?:\\.[0-9]{{1,20}})?(?:[Zz]|[+-]{_HOUR}:{_MINUTE})"
+"""The pattern of a whole timestamp. It has no look-around, so that a JSON Schema can use it."""
+
+_RFC_3339 = re.compile(RFC_3339)
+
+
+def read_moment(text: str) -> float:
+    """Seconds since the epoch. Raises ValueError if `text` is not an RFC 3339 timestamp with an offset.
+
+    A leap second (`:60`, RFC 3339 §5.7) counts as the second before it.
+    """
+    if _RFC_3339.fullmatch(text) is None:
+        raise ValueError("not an RFC 3339 timestamp with an offset")
+    if text[17:19] == "60":
+        text = f"{text[:17]}59{text[19:]}"
+    return datetime.fromisoformat(text.upper()).timestamp()
+
+
+def read_http_date(text: str) -> float | None:
+    """Seconds since the epoch of an HTTP date (RFC 9110 §5.6.7, in each of its three forms). None if unreadable."""
+    try:
+        moment = parsedate_to_datetime(text[:64])
+        # asctime's form has no zone and means GMT, not this machine's
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def render_moment(moment: float) -> str:
+    """RFC 3339 in UTC, to the microsecond. A time outside the years 1 to 9999 is written as the epoch."""
+    try:
+        written = datetime.fromtimestamp(moment, UTC)
+    except (ValueError, OverflowError, OSError):
+        written = datetime.fromtimestamp(0, UTC)
+    return written.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def shown_moment(moment: float) -> str:
+    """As people read it, to the second, in UTC: `2026-01-31 12:00:00Z`. `read_moment` reads it too."""
+    return f"{render_moment(moment)[:19].replace('T', ' ')}Z"

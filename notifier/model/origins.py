@@ -1,0 +1,22 @@
+"""The origin of a URI, as browsers write it."""
+
+from urllib.parse import urlsplit
+
+from notifier.model.egress import address_of
+
+_PORTS = {"https": 443, "http": 80}
+
+
+def origin_of(uri: str) -> str | None:
+    """The origin as browsers write it (RFC 6454 §6.2), an address in one way. None if it has none of http or https."""
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in _PORTS or not host:
+        return None
+    shown = f"[{host}]" if ":" in host else host
+    if (address := address_of(shown)) is not None:
+        shown = f"[{address}]" if address.version == 6 else str(address)
+    return f"{parts.scheme}://{shown}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")

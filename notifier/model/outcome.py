@@ -1,0 +1,173 @@
+"""The outcome of an attempt: exactly one of `Delivered`, `Refused`, `Failed`.
+
+The words that are also metric labels are here, in three closed lists: `Reason` (of an attempt), `DeadReason` (of a
+dead letter), `Cause` (of a deferral).
+
+The transport reports what happened on the wire (`Answer`, `Break`, `StaleConnection`). `read_wire` decides what it
+means (docs/specification.md B27, B28, R3, R11, R12).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+from notifier.model.client import ResponsePolicy
+from notifier.model.frozen import frozen
+from notifier.model.moment import read_http_date
+
+
+class Reason(StrEnum):
+    """How an attempt ended: the `reason` label of `attempts_total`."""
+
+    DELIVERED = "delivered"
+    REDIRECT = "redirect"
+    REJECTED_TOKEN = "rejected_token"  # noqa: S105  a reason, not a secret
+    REFUSED = "refused"
+    SERVER_ERROR = "server_error"
+    THROTTLED = "throttled"
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"
+    PROXY = "proxy"
+    EGRESS_DENIED = "egress_denied"
+
+
+class DeadReason(StrEnum):
+    """Why something is a dead letter: the `reason` label of `dead_letters_total`, and the header `reason`."""
+
+    REDIRECT = "redirect"
+    REJECTED_TOKEN = "rejected_token"  # noqa: S105  a reason, not a secret
+    REFUSED = "refused"
+    EGRESS_DENIED = "egress_denied"
+    EXPIRED = "expired"
+    MALFORMED_EVENT = "malformed_event"
+    UNKNOWN_CLIENT = "unknown_client"
+    UNKNOWN_ISSUER = "unknown_issuer"
+    NO_SID = "no_sid"
+    NO_SUB = "no_sub"
+    PUBLISHER_NOT_ALLOWED = "publisher_not_allowed"
+    DELIVERY_LIMIT = "delivery_limit"
+    UNRESOLVED = "unresolved"
+
+
+class Cause(StrEnum):
+    """Why a delivery was put off without an attempt: the `cause` label of `deferrals_total`."""
+
+    SLOT = "slot"
+    RATE = "rate"
+    CIRCUIT = "circuit"
+    PAUSED = "paused"
+    RETRY_AFTER = "retry_after"
+    UNKNOWN = "unknown"
+    SIGNING = "signing"
+    ENCRYPTION = "encryption"
+    TLS_FILES = "tls_files"
+    PROXY = "proxy"
+    ORIGIN = "origin"
+
+
+# ── what the transport saw ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@frozen
+class Answer:
+    """A response came. `text` is the printable start of the body (at most 1 KiB), `retry_after` the raw header."""
+
+    status: int
+    text: str = ""
+    retry_after: str | None = None
+
+
+@frozen
+class Break:
+    """No response came. `ambiguous` is True if the request was written: the client may have acted on it (R3)."""
+
+    reason: Reason
+    ambiguous: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StaleConnection:
+    """A kept-alive connection closed before any byte of the response. The request is repeated once, uncounted."""
+
+
+Wire = Answer | Break | StaleConnection
+
+
+# ── what it means ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@frozen
+class Delivered:
+    """The client accepted the logout token."""
+
+    status: int
+    text: str = ""
+    reason: Reason = Reason.DELIVERED
+
+
+@frozen
+class Refused:
+    """The client or our egress policy refused. Another attempt would hardly help."""
+
+    reason: Reason
+    status: int | None = None
+    text: str = ""
+
+
+@frozen
+class Failed:
+    """The attempt failed and may be repeated. `retry_after` is the pause that the client asked for, in seconds."""
+
+    reason: Reason
+    status: int | None = None
+    text: str = ""
+    retry_after: float | None = None
+    ambiguous: bool = False
+
+
+Outcome = Delivered | Refused | Failed
+
+
+def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outcome:
+    """Decide the outcome for a client with this response policy. `now` is in seconds since the epoch."""
+    match wire:
+        case Break(reason=Reason.EGRESS_DENIED):
+            return Refused(reason=wire.reason, text=wire.text)
+        case Break():
+            return Failed(reason=wire.reason, text=wire.text, ambiguous=wire.ambiguous)
+        case Answer():
+            return _read_answer(wire, policy, now)
+        case _:
+            assert_never(wire)
+
+
+def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
+    status, text = answer.status, answer.text
+    if status in policy.success_statuses:
+        return Delivered(status=status, text=text)
+    if status in policy.retry_statuses or status in (408, 425, 429) or status >= 500:
+        # 425 Too Early and 408 Request Timeout mean "try again", like 5xx. Only 429 asks for fewer requests.
+        reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
+        return Failed(reason=reason, status=status, text=text, retry_after=read_retry_after(answer.retry_after, now))
+    if 200 <= status < 300:
+        return Delivered(status=status, text=text)
+    if 300 <= status < 400:
+        return Refused(reason=Reason.REDIRECT, status=status, text=text)
+    if status == 400:
+        return Refused(reason=Reason.REJECTED_TOKEN, status=status, text=text)
+    return Refused(reason=Reason.REFUSED, status=status, text=text)
+
+
+def read_retry_after(value: str | None, now: float) -> float | None:
+    """The seconds that `Retry-After` asks for (RFC 9110 §10.2.3: seconds or an HTTP date). None if unreadable."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value.lstrip("0")[:12] or "0")  # beyond any limit; float(…) of 10,000 digits is slow
+    moment = read_http_date(value)
+    return None if moment is None else max(0.0, moment - now)

@@ -1,0 +1,61 @@
+"""Whether a folder, or a file in it, is ours alone, so that what it holds may be believed.
+
+It is no link, belongs to our user, and nobody else may write to it but our own groups: Kubernetes opens a volume to the
+pod's `fsGroup` at each start, and who shares a volume with another `fsGroup` takes it away from us.
+
+Where an operator names a folder that is not (a Kubernetes `emptyDir` has mode 0777, a claim belongs to root), a folder
+of our own is made within it, and that one is judged.
+"""
+
+import os
+import stat
+from typing import Protocol, Self
+
+from notifier.model.frozen import frozen
+
+
+class Status(Protocol):
+    """What `lstat` says, or `fstat` of what was opened without following a link."""
+
+    @property
+    def st_mode(self) -> int:
+        """Its kind and its mode."""
+
+    @property
+    def st_uid(self) -> int:
+        """Its owner."""
+
+    @property
+    def st_gid(self) -> int:
+        """Its group."""
+
+
+@frozen
+class Whose:
+    """A user, and the groups that are its own."""
+
+    user: int
+    groups: frozenset[int]
+
+    @classmethod
+    def process(cls) -> Self:
+        """This process."""
+        return cls(user=os.geteuid(), groups=frozenset({os.getegid(), *os.getgroups()}))
+
+    @classmethod
+    def owner(cls, status: Status) -> Self:
+        """Whoever has it: root looks at what a service's user has made."""
+        return cls(user=status.st_uid, groups=frozenset({status.st_gid}))
+
+    def why_not(self, status: Status) -> str | None:
+        """Say why it is not theirs alone; None if it is."""
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISLNK(status.st_mode):
+            return "is a link"
+        if status.st_uid != self.user:
+            return f"belongs to another user ({status.st_uid}; this one is {self.user})"
+        if mode & stat.S_IWOTH:
+            return f"may be written to by others (mode {mode:04o})"
+        if mode & stat.S_IWGRP and status.st_gid not in self.groups:
+            return f"may be written to by others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
+        return None

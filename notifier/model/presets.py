@@ -1,0 +1,142 @@
+"""The settings that widely deployed receivers need, by name (docs/specification.md lists the receivers).
+
+A preset is a partial profile, and the client's own settings override it. Most receivers need only the defaults, which
+suit them (R1–R12). Naming a preset still documents in the registry which receiver it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from notifier.model.client import Algorithm, Client, KeyManagement, SubjectMode
+from notifier.model.durations import DAY
+
+BAD_REQUEST = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """What a receiver needs. None means the default. `why` and `answers` are for people.
+
+    `means`: what an answer of this status most likely means, where it does not say so itself.
+    `refuses`: algorithms that it never takes. `decrypts`: how a token may be encrypted for it, None if that is not
+    known. `learns_keys_within`: seconds after which it surely knows a key that is
+    new in the issuer's JWK Set. 0: it asks when it meets one.
+    """
+
+    why: str
+    answers: str = ""
+    means: Mapping[int, str] = field(default_factory=dict)
+    typ: str | None = None
+    subject: SubjectMode | None = None
+    audience: tuple[str, ...] | None = None
+    timeout: float | None = None
+    refuses: frozenset[Algorithm] = frozenset()
+    decrypts: frozenset[KeyManagement] | None = None
+    learns_keys_within: float = 0.0
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "mod_auth_openidc": Preset(
+            why="refuses a repeated jti, and every attempt has a fresh one anyway; it decrypts RSA-OAEP alone",
+            answers="it answers 400 for every failure, and its error log says which: the algorithm if one is pinned, "
+            "an iat more than 600 s off, a key that it does not find, a session that it does not know",
+            decrypts=frozenset({KeyManagement.RSA_OAEP}),
+        ),
+        "express_openid_connect": Preset(
+            why="its hooks store sub and sid both by default, so a token with both ends all the user's sessions there",
+            answers="invalid_request is a token that it refuses: it takes exactly one algorithm, RS256 unless it is "
+            "configured otherwise; application_error is a fault of its own session store",
+            subject=SubjectMode.SID_FIRST,
+        ),
+        "spring": Preset(
+            why="takes typ logout+jwt, and RS256 unless configured otherwise",
+            answers="invalid_request is a token that it refuses: RS256 is what it takes unless configured otherwise; "
+            "partial_logout can pass by itself; 500 is a JWK Set of the issuer that it cannot reach",
+        ),
+        "duende_bff": Preset(
+            why="ends the session by sub and sid, and revokes refresh tokens before it answers; it takes no EdDSA, and "
+            "keeps the issuer's keys for 12 h",
+            answers="200 says nothing of a session: an address or a sub that is wrong looks delivered; 400 is a token "
+            "that it refuses: issuer, audience, EdDSA, or a key newer than its copy of the JWK Set, which it reads "
+            "every 12 h and when it is started; 500 is any fault of its own, such as an issuer that it cannot reach",
+            subject=SubjectMode.BOTH,
+            timeout=10.0,
+            refuses=frozenset({Algorithm.EDDSA}),
+            learns_keys_within=DAY,
+        ),
+        "keycloak": Preset(
+            why="looks at sid first; its 501 and 504 are retried as any 5xx is",
+            answers="400 is a token that it refuses, or the issuer is no identity provider of that realm; 501 is a "
+            "fault of its own, 504 one of a client behind it",
+        ),
+        "nextcloud": Preset(
+            why="requires exp, iat and jti, which are always sent; an unknown sid is success",
+            answers="400 is a token that it refuses, never an unknown session: compare the provider configured there",
+        ),
+        "pac4j": Preset(
+            why="sid is mandatory",
+            answers="a token without sid, of an algorithm that is not in its list, or encrypted, is refused",
+            subject=SubjectMode.SID,
+            decrypts=frozenset(),
+        ),
+        "rauthy": Preset(
+            why="requires a kid, and an iat of the last 30 s, which a fresh token an attempt gives",
+            answers="an iat older than 30 s is refused, so compare the clocks; and it takes a key by its kid alone",
+        ),
+        "lemonldap": Preset(
+            why="aud must be a list with its client id, and the token less than 30 s old, as one an attempt is",
+            answers="400 tells what is missing; a bare 500 is an aud, iat, events or nonce that it does not take:"
+            " compare the client id and the clocks; 501 is an old release, such as 2.16, that takes no logout token",
+            means=MappingProxyType(
+                {
+                    500: "it answers so to an aud, iat or events that it does not take: "
+                    "compare the client id and the clocks",
+                    501: "it is an old release, such as 2.16, that takes no logout token",
+                }
+            ),
+            audience=(),
+        ),
+        "auth0_sample": Preset(
+            why="takes typ JWT only",
+            answers="a typ other than JWT is refused, and so is an iat more than 2 min old",
+            typ="JWT",
+        ),
+    }
+)
+
+
+def meaning_of(client: Client, status: int | None) -> str | None:
+    """Say what an answer of this status means by the client's preset; None if that is not known."""
+    if status == BAD_REQUEST:
+        return beyond_preset(client)
+    preset = None if client.preset is None else PRESETS.get(client.preset)
+    means = None if preset is None or status is None else preset.means.get(status)
+    return None if means is None else f"preset {client.preset}: {means}"
+
+
+def beyond_preset(client: Client) -> str | None:
+    """Say which limit of the receiver the client's registration exceeds, so that it must answer 400; None if none."""
+    preset = None if client.preset is None else PRESETS.get(client.preset)
+    if preset is None:
+        return None
+    if client.token.alg in preset.refuses:
+        return f"preset {client.preset} takes no {client.token.alg}, so it answers 400: {preset.why}"
+    asked, able = client.encryption, preset.decrypts
+    if asked is None or able is None or asked.alg in able:
+        return None
+    ways = f"takes encrypted tokens by {', '.join(sorted(able))} alone" if able else "takes no encrypted tokens"
+    return f"preset {client.preset} {ways}, and the client is registered with {asked.alg}, so it answers 400"
+
+
+def too_new(client: Client, age: float) -> str | None:
+    """Say that the client may not know yet the key that signs for it, which it can have known for `age` seconds."""
+    preset = None if client.preset is None else PRESETS.get(client.preset)
+    if preset is None or age >= preset.learns_keys_within:
+        return None
+    return (
+        f"the key is {max(age, 0.0) / 3600:.1f} h old, and {client.preset} may know it after "
+        f"{preset.learns_keys_within / 3600:g} h only: restart the client, or wait; if that does not help, compare its"
+        " issuer and audience"
+    )

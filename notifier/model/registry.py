@@ -1,0 +1,148 @@
+"""The registry: an immutable snapshot of issuers and clients. A reload replaces it.
+
+A client is looked up at every attempt, so that a corrected registration also applies to deliveries that wait.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from notifier.features.sources.source import Source
+from notifier.model.client import Client, Route
+from notifier.model.delivery import Delivery, Inline
+from notifier.model.errors import Mistake
+from notifier.model.left_away import Alike, LeftAway
+
+InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
+"""From whom an event's own members of a client count, such as its address."""
+
+ENDLESS = math.inf
+"""The `grace` while a registry source has no answer: an unknown client may be one of its, so nobody is given up."""
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """An OpenID Provider. `publishers` None means any publisher; `event_types` None means any CloudEvents type."""
+
+    iss: str
+    publishers: frozenset[str] | None = None
+    event_types: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names.
+
+    `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
+    used, by issuer and `client_id`. `refused`: likewise why a row is left out whose source may not have that client.
+    `beyond`: what sources said of clients and may not say.
+    `taken`: aliases that are left away, since another client has them. `sources`: how the events of other servers are
+    read, by name.
+    """
+
+    issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
+    clients: Mapping[str, Mapping[str, Client]] = field(default_factory=lambda: MappingProxyType({}))
+    inline: InlineRule = "publishers"
+    grace: float = 300.0
+    unregistered: Client | None = None
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    refused: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    beyond: LeftAway = field(default_factory=LeftAway)
+    taken: Alike = field(default_factory=Alike)
+    sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
+
+    def left_away(self) -> Iterator[Alike]:
+        """What sources said that they may not say, and was left away."""
+        yield from self.beyond.by_kind()
+        if self.taken.count:
+            yield self.taken
+
+    @property
+    def left_away_count(self) -> int:
+        """How much that is."""
+        return self.beyond.total + self.taken.count
+
+    def newly_left_away(self, old: "Registry") -> tuple[Sequence[Mistake], int]:
+        """What of it is new, some of it with its text, and how much it is in all."""
+        told, count = self.beyond.since(old.beyond)
+        known = set(old.taken.first)
+        taken = [each for each in self.taken.first if each not in known]
+        return [*told, *taken], count + max(len(taken), self.taken.count - old.taken.count)
+
+    def clients_of(self, iss: str) -> Mapping[str, Client]:
+        """The registered clients of one issuer by `client_id`, in the order of the file."""
+        return self.clients.get(iss, MappingProxyType({}))
+
+    def why_left_out(self, iss: str, client_id: str) -> str | None:
+        """Why a client that is unknown here is in a source all the same; None if no source has it."""
+        return self.faults.get(iss, _NONE).get(client_id) or self.refused.get(iss, _NONE).get(client_id)
+
+    def hears(self, iss: str, publisher: str | None, *, vouched: bool = False) -> bool:
+        """Whether what an event says of its clients counts. It names where tokens go, and so who gets one.
+
+        It counts from the issuer's identity server, which signs what it likes anyway: from one of the issuer's
+        `publishers`, or if the event is `vouched` for. Without `publishers` a name proves nothing: anybody may publish.
+        """
+        if self.inline != "publishers":
+            return self.inline == "allow"
+        issuer = self.issuers.get(iss)
+        return vouched or (issuer is not None and issuer.publishers is not None and publisher in issuer.publishers)
+
+    def client_of(self, delivery: Delivery) -> Client | None:
+        """The client that the delivery is for. What the event said, and did not count, may count by now."""
+        inline = delivery.inline
+        if delivery.ignored is not None and self.hears(delivery.iss, delivery.publisher):
+            inline = delivery.ignored
+        return self.resolve(delivery.iss, delivery.client_id, inline)
+
+    def resolve(self, iss: str, client_id: str, inline: Inline | None) -> Client | None:
+        """The client as it is registered now. None if neither the registry nor the event says how to reach it.
+
+        A name that nobody registered may be an alias: an event waited until the client was registered.
+
+        An inline URI of another origin (scheme, host, port) than the registered one gets none of that client's
+        headers, TLS files, proxy or egress allowances.
+        """
+        registered = self.clients_of(iss).get(client_id)
+        if registered is None and (meant := self.aliases.get(iss, _NONE).get(client_id)) is not None:
+            registered = self.clients_of(iss).get(meant)
+        if inline is None or self.inline == "deny":
+            return registered
+        if registered is None:
+            if inline.backchannel_logout_uri is None or self.unregistered is None:
+                return None
+            registered = replace(self.unregistered, iss=iss, client_id=client_id)
+        uri = inline.backchannel_logout_uri
+        required = inline.backchannel_logout_session_required
+        alg = inline.id_token_signed_response_alg
+        return replace(
+            registered,
+            backchannel_logout_uri=registered.backchannel_logout_uri if uri is None else uri,
+            backchannel_logout_session_required=(
+                registered.backchannel_logout_session_required if required is None else required
+            ),
+            token=registered.token if alg is None else replace(registered.token, alg=alg),
+            route=registered.route if uri is None else self._route_for(uri, registered),
+        )
+
+    def _route_for(self, uri: str, registered: Client) -> Route:
+        if registered.backchannel_logout_uri is not None and _origin(uri) == _origin(registered.backchannel_logout_uri):
+            return registered.route
+        return Route() if self.unregistered is None else self.unregistered.route
+
+
+def _origin(uri: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port (RFC 6454 §4). A missing port becomes the default one."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.lower()
+    return scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(scheme)
+
+
+CurrentRegistry = Callable[[], Registry]
+"""The registry as it stands now."""

@@ -1,0 +1,52 @@
+"""The event: one session (or all sessions) of a user ended at one issuer, and these clients must be told.
+
+Times are seconds since the epoch. Names are those of OpenID Connect.
+"""
+
+from typing import Literal
+
+from notifier.model.client import Algorithm
+from notifier.model.frozen import frozen
+from notifier.model.reply import ReplyTo
+
+
+@frozen
+class ClientEntry:
+    """One entry of `clients`. Members other than `client_id` override the registry, if that is allowed.
+
+    `no_address`: the event says that the client has none. Unless the registry knows one, it is skipped, never unknown.
+    """
+
+    client_id: str
+    backchannel_logout_uri: str | None = None
+    backchannel_logout_session_required: bool | None = None
+    id_token_signed_response_alg: Algorithm | None = None
+    sub: str | None = None
+    sid: str | None = None
+    no_address: bool = False
+
+
+@frozen
+class SessionEnded:
+    """The event as it was read. `id_given` is False if notifier made up the id, which then marks no duplicate.
+
+    A plain string in `clients` is a `client_id` without further members. `vouched`: who published it is known to be the
+    issuer's identity server or the operator, also where the issuer names no `publishers`.
+    """
+
+    id: str
+    id_given: bool
+    iss: str
+    sub: str | None
+    sid: str | None
+    clients: tuple[str | ClientEntry, ...] | Literal["*"]
+    ended_at: float | None = None
+    not_after: float | None = None
+    reason: str | None = None
+    source: str | None = None
+    type: str | None = None
+    publisher: str | None = None
+    claimed_publisher: str | None = None
+    vouched: bool = False
+    trace: str | None = None
+    reply_to: ReplyTo | None = None

@@ -1,0 +1,129 @@
+"""What is wrong at a worker now, beside a client that fails: the lines that `notifier status` begins with.
+
+A trouble is there while it lasts and gone when it is over; the log tells of it once. `merged` sums up those of all
+workers.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from notifier.model.frozen import frozen, replace
+from notifier.model.outcome import Cause
+
+
+class TroubleKind(StrEnum):
+    """The kinds, the most urgent first."""
+
+    QUEUE = "queue"
+    BLOCKED = "publishing_blocked"
+    KEY_MISSING = "signing_key_missing"
+    RELOAD_FAILED = "reload_failed"
+    RELOAD_REFUSED = "reload_refused"
+    SOURCE_FAILED = "registry_source_failed"
+    UNKNOWN_ISSUER = "unknown_issuer"
+    UNKNOWN_CLIENT = "unknown_client"
+    UNKNOWN_VERSION = "unknown_version"
+    SIGNER = "signer_failing"
+    SIGNING = "signing"
+    ENCRYPTION = "encryption"
+    TLS_FILES = "tls_files"
+    PROXY = "proxy"
+    ORIGIN = "origin"
+    JWKS_UNREAD = "jwks_unread"
+    RESTART_NEEDED = "restart_needed"
+    POLICY = "queue_policy"
+    BEYOND = "registry_source_beyond"
+    SOURCE_CHANGED = "registry_source_changed"
+
+
+EXPLAINED: Mapping[str, str] = MappingProxyType(
+    {
+        TroubleKind.QUEUE: "NotifierQueueDisconnected",
+        TroubleKind.BLOCKED: "NotifierPublishingBlocked",
+        TroubleKind.KEY_MISSING: "NotifierSigningKeyNotPublished",
+        TroubleKind.RELOAD_FAILED: "NotifierReloadFailed",
+        TroubleKind.RELOAD_REFUSED: "NotifierReloadFailed",
+        TroubleKind.SOURCE_FAILED: "NotifierRegistryStale",
+        TroubleKind.UNKNOWN_ISSUER: str(Cause.UNKNOWN),
+        TroubleKind.UNKNOWN_CLIENT: str(Cause.UNKNOWN),
+        TroubleKind.UNKNOWN_VERSION: str(Cause.UNKNOWN),
+        TroubleKind.SIGNER: "NotifierSignerFailing",
+        TroubleKind.SIGNING: str(Cause.SIGNING),
+        TroubleKind.ENCRYPTION: str(Cause.ENCRYPTION),
+        TroubleKind.TLS_FILES: str(Cause.TLS_FILES),
+        TroubleKind.PROXY: str(Cause.PROXY),
+        TroubleKind.ORIGIN: str(Cause.ORIGIN),
+        TroubleKind.JWKS_UNREAD: "NotifierSigningKeyNotPublished",
+        TroubleKind.RESTART_NEEDED: "NotifierRestartNeeded",
+        TroubleKind.POLICY: "NotifierQueuePolicy",
+        TroubleKind.BEYOND: "NotifierRegistryBeyond",
+        TroubleKind.SOURCE_CHANGED: "NotifierRegistryChanged",
+    }
+)
+"""The section of the runbook for each kind."""
+
+MILD = frozenset(
+    {
+        TroubleKind.JWKS_UNREAD,
+        TroubleKind.RESTART_NEEDED,
+        TroubleKind.POLICY,
+        TroubleKind.BEYOND,
+        TroubleKind.SOURCE_CHANGED,
+    }
+)
+"""Those that keep nothing from being delivered now."""
+
+_URGENCY = {str(kind): place for place, kind in enumerate(TroubleKind)}
+
+
+@frozen
+class Trouble:
+    """One thing that is wrong, since `since` (epoch seconds) if that is known.
+
+    `kind` is a TroubleKind, or one that a later release has. `iss` and `client_id` say whom it concerns, empty if
+    nobody alone; `subject` is the key, source or setting. `count` deliveries or events were put off for it.
+    """
+
+    kind: str
+    text: str
+    since: float | None = None
+    iss: str = ""
+    client_id: str = ""
+    subject: str = ""
+    count: int = 0
+
+    @property
+    def explained(self) -> str:
+        """The name for `notifier explain`; empty if there is none."""
+        return EXPLAINED.get(self.kind, "")
+
+
+@frozen
+class SharedTrouble:
+    """A trouble and the workers that have it."""
+
+    trouble: Trouble
+    workers: tuple[str, ...]
+
+
+def merged(found: Iterable[tuple[str, Trouble]]) -> list[SharedTrouble]:
+    """Sum up the troubles of workers, each given with the worker's name. The most urgent come first."""
+    told: dict[tuple[str, str, str, str], SharedTrouble] = {}
+    for worker, trouble in found:
+        key = (trouble.kind, trouble.iss, trouble.client_id, trouble.subject)
+        known = told.get(key)
+        if known is None:
+            told[key] = SharedTrouble(trouble=trouble, workers=(worker,))
+            continue
+        since = min((each for each in (known.trouble.since, trouble.since) if each is not None), default=None)
+        count = known.trouble.count + trouble.count
+        told[key] = SharedTrouble(
+            trouble=replace(known.trouble, since=since, count=count), workers=(*known.workers, worker)
+        )
+    return sorted(told.values(), key=_place)
+
+
+def _place(shared: SharedTrouble) -> tuple[int, int, str, str, str]:
+    one = shared.trouble
+    return _URGENCY.get(one.kind, len(_URGENCY)), -one.count, one.iss, one.client_id, one.subject

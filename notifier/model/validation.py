@@ -1,0 +1,60 @@
+"""Says in plain words what pydantic finds wrong with a document. A value is shown only if `excerpt` lets it through."""
+
+import re
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from notifier.model.errors import Mistake
+from notifier.model.printable import excerpt
+
+
+def kind_of(value: object) -> str:
+    """The type of a JSON value, in JSON's words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def mistakes_of(error: ValidationError, path: str = "", *, most: int = 100) -> list[Mistake]:
+    """The first mistakes of a JSON document, each by its place below `path`."""
+    return [
+        Mistake(path + excerpt(".".join(map(str, detail["loc"])), 100), _words(detail))
+        for detail in error.errors(include_url=False)[:most]
+    ]
+
+
+def reworded(detail: ErrorDetails) -> str:
+    """Pydantic's own text as an instruction: `must be a valid integer`."""
+    said = re.sub(r"^(Input|Value|Datetime|String|List) should ", "must ", detail["msg"])
+    return said.replace("input was not a", "must be a")
+
+
+def _words(detail: ErrorDetails) -> str:
+    match detail["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "there is no such member"
+        case "string_type":
+            return f"must be a string, not {kind_of(detail['input'])}"
+        case "bool_type":
+            return f"must be true or false, not {kind_of(detail['input'])}"
+        case "string_too_short":
+            return "must not be empty"
+        case "string_too_long":
+            return f"must have at most {detail['ctx']['max_length']} characters"
+        case "string_pattern_mismatch":
+            return "must not contain control characters"
+        case _:
+            return excerpt(reworded(detail), 400)

@@ -1,0 +1,1 @@
+"""How notifier calls others, and how it is called."""

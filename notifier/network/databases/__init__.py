@@ -1,0 +1,1 @@
+"""A database of others, read and never written."""

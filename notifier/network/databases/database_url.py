@@ -1,0 +1,55 @@
+"""The URL of a database, as settings hold it."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+from pydantic import AfterValidator, SecretStr, ValidationInfo
+
+DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "sqlite")
+
+
+_FILE = re.compile(r"(sqlite(?:\+pysqlite)?:///)(?!/|file:)(.+)")
+
+
+def url_mistake(url: str) -> str | None:
+    """Why this is no URL of a database, without showing any of it; None if it may be one."""
+    scheme, colon, rest = url.partition("://")
+    if not colon or scheme.partition("+")[0] not in DATABASES:
+        given = ""
+        if re.search(r"(?i)\b(server|data source|host)\s*=", url):
+            given = " (not a connection string as .NET has it)"
+        elif url.startswith("jdbc:"):
+            given = " (without jdbc:)"
+        return (
+            "must be a URL that begins with postgresql://, mysql://, mariadb://, mssql:// or sqlite:///"
+            f"{given}, such as postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
+    if scheme.startswith("sqlite"):
+        return None if rest.startswith("/") and len(rest) > 1 else "must name a file: sqlite:////var/lib/ids/clients.db"
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if authority.count("@") > 1 or ("@" not in authority and "@" in rest.partition("?")[0]):
+        return "has a user or password with @, /, ? or # in it; write them as %40, %2F, %3F and %23"
+    if "," in authority:
+        return "names several hosts; write them as postgresql://USER:PASSWORD@/DATABASE?host=A:5432&host=B:5432"
+    try:
+        port = urlsplit(f"//{authority.rpartition('@')[2]}").port
+    except ValueError:
+        return "has a port that is no number, or a password with special characters; write these as %3A and the like"
+    return "has the port 0" if port == 0 else None
+
+
+def _url(value: SecretStr, info: ValidationInfo) -> SecretStr:
+    """The URL. A relative file of SQLite starts at the folder of the configuration."""
+    url = value.get_secret_value()
+    text = url_mistake(url)
+    if text is not None:
+        raise ValueError(text)
+    file, base = _FILE.fullmatch(url), (info.context or {}).get("base")
+    return (
+        value if file is None or base is None else SecretStr(f"{file[1]}{quote(str(Path(base).absolute()))}/{file[2]}")
+    )
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_url)]

@@ -1,0 +1,234 @@
+"""What stands in the columns of a database, read as the values of client metadata. Drivers differ in their types.
+
+A ValueError says what is wrong with a value, and never shows it: a wrong column could be a secret one.
+
+Whoever may write to the database writes these values. To decode 60 MiB of JSON takes ten seconds, in which no other
+thread of the process has its turn. So a value, its nesting and all values of a reading have the bounds of an answer
+over HTTP.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from notifier.model.client import Algorithm
+from notifier.model.errors import SourceFault
+from notifier.network.databases.sql_connection import Deadline
+from notifier.network.http.json_parts import NESTING, PART, Bounds, shown
+
+FETCHED = 1000  # rows at once from PostgreSQL: each fetch is a question of its own, and is answered in C in 2 ms
+TURN = 250  # rows, 2 to 4 ms, after which the event loop of the process gets its turn
+PAUSE = 0.001  # seconds
+
+_ALGORITHMS = frozenset(Algorithm)
+_TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))
+_FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A statement that is running, and how to read its rows."""
+
+    result: sa.CursorResult[Any]
+    client_id: int
+    """The place of the column with the client's id."""
+    read: Callable[[Sequence[Any]], dict[str, Any] | None]
+    """Returns a row of metadata; None if it is not to be listed. Raises ValueError."""
+
+
+class Amount:
+    """How much one reading has taken."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._characters = 0
+        self._values = 0
+
+    def add(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Count these rows. Raises SourceFault if it is too much."""
+        values = [value for row in rows for value in row if value is not None]
+        self._values += len(values)
+        self._characters += sum(len(value) for value in values if isinstance(value, str | bytes | list | dict))
+        if self._characters > self._bounds.answer or self._values > self._bounds.values:
+            raise SourceFault(f"its rows are more than {shown(self._bounds.answer)} (the source's `max_answer`)")
+
+
+def streaming(connection: sa.Connection) -> dict[str, Any]:
+    """How to run a statement whose rows come in parts."""
+    return {"stream_results": True, "yield_per": _at_once(connection.dialect)}
+
+
+def _at_once(dialect: sa.engine.Dialect) -> int:
+    return FETCHED if dialect.name == "postgresql" else TURN
+
+
+def parts(
+    result: sa.CursorResult[Any], deadline: Deadline, amount: Amount, pause: Callable[[float], None]
+) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Fetch a result in parts, with pauses: the number of a part's first row, and its rows.
+
+    Raises SourceFault if the time is over, or it is too much.
+    """
+    number = 1
+    for fetched in result.partitions(_at_once(result.dialect)):  # said again: SQLAlchemy 2.1 forgets it of a text
+        deadline.check()
+        for start in range(0, len(fetched), TURN):
+            pause(PAUSE)
+            rows = fetched[start : start + TURN]
+            amount.add(rows)
+            yield number + start, rows
+        number += len(fetched)
+
+
+def plain(name: str) -> str:
+    """A name without regard to case and `_`."""
+    return name.replace("_", "").lower()
+
+
+def text(value: object) -> str | None:
+    """A text; None if there is none. Blanks at its end are those of a column of fixed width."""
+    if value is None:
+        return None
+    if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > PART:
+        raise ValueError(_TOO_LONG)
+    if type(value) is str:
+        return value.rstrip(" ") or None
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            value = bytes(value).decode()
+        except UnicodeDecodeError:
+            raise ValueError("is not UTF-8") from None
+    elif isinstance(value, int | UUID) and not isinstance(value, bool):
+        value = str(value)
+    elif isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        value = f"{value:.0f}"  # a key of the type NUMERIC
+    if not isinstance(value, str):
+        raise ValueError(f"must be a text, not {_kind(value)}")  # noqa: TRY004  a mistake of the row
+    return value.rstrip(" ") or None
+
+
+def lower(value: object) -> str | None:
+    """A word that servers write in capitals as well."""
+    word = text(value)
+    return None if word is None else word.lower()
+
+
+def truth(value: object) -> bool | None:
+    """True or false, however the database says it; None if it does not."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float | Decimal) and value in (0, 1):
+        return value == 1
+    if isinstance(value, bytes) and len(value) == 1 and value[0] < 2:  # MySQL's BIT(1)
+        return value == b"\x01"
+    if isinstance(value, bytes | str):
+        word = (text(value) or "").lower()
+        if not word:
+            return None
+        if word in _TRUE or word in _FALSE:
+            return word in _TRUE
+    raise ValueError("must be true or false")
+
+
+def listed(value: object) -> list[str] | None:
+    """A list of texts: an array, JSON, or one text."""
+    if isinstance(value, str | bytes):
+        word = (text(value) or "").strip()
+        if not word.startswith("["):
+            return [word] if word else None
+        value = _json(word)
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list of texts as JSON, not {_kind(value)}")  # noqa: TRY004  likewise
+    words = [text(member) for member in value]
+    return [word for word in words if word is not None] or None
+
+
+def mapping(value: object) -> Mapping[str, object] | None:
+    """A JSON object."""
+    if isinstance(value, str | bytes):
+        word = text(value)
+        value = None if word is None else _json(word)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a JSON object, not {_kind(value)}")  # noqa: TRY004  likewise
+    _check_depth(value)
+    return value
+
+
+def scalar(word: str) -> object:
+    """What a text in a column for texts means: JSON if it is JSON, True and False as .NET writes them, else itself."""
+    stripped = word.strip()
+    if stripped in ("True", "False"):
+        return stripped == "True"
+    try:
+        return _json(stripped)
+    except ValueError:
+        return word
+
+
+def algorithms(value: object) -> str | list[str] | None:
+    """One algorithm, or a list of those that we know. The first that a key of the issuer can sign with is meant."""
+    if isinstance(value, list | tuple):  # an array of PostgreSQL
+        value = ",".join(listed(value) or ())
+    word = text(value)
+    return None if word is None else _algorithms(word)
+
+
+@lru_cache(maxsize=256)
+def _algorithms(word: str) -> str | list[str] | None:
+    words = re.findall(r"[^\s,;\"\[\]]+", word)  # a list as JSON likewise
+    known = [each for each in words if each in _ALGORITHMS]
+    return known if len(known) > 1 else next(iter(known or words), None)
+
+
+def _json(word: str) -> Any:
+    try:
+        value = _JSON.decode(word)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: object) -> None:
+    """Raise ValueError if whoever looks at the value would have to go deep."""
+    level = [value]
+    for _ in range(NESTING):
+        level = [each for one in level if isinstance(one, list | dict) for each in _within(one)]
+        if not level:
+            return
+    raise ValueError(f"is nested more than {NESTING} deep")
+
+
+def _within(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _no_constant(word: str) -> object:
+    raise ValueError(f"{word} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
+_TOO_LONG = f"is longer than {shown(PART)}"
+
+
+def _kind(value: object) -> str:
+    names = {
+        bool: "true or false",
+        dict: "an object",
+        list: "a list",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+    }
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,213 @@
+"""A connection to a database for one reading: driver, time limits, read only, and faults in the operator's words.
+
+| | a statement ends by | a server that hangs ends by | read only by |
+|---|---|---|---|
+| PostgreSQL | `statement_timeout` | `connect_timeout`, then a timer that shuts the socket | `BEGIN READ ONLY` |
+| MariaDB | `max_statement_time` | the driver's `read_timeout` | `START TRANSACTION READ ONLY` |
+| MySQL | `max_execution_time` | the same | the same |
+| SQL Server | the driver's `timeout` | `login_timeout`, `timeout` | the rights of its user alone |
+| SQLite | a progress handler | – | `query_only` |
+
+Limits are set within the transaction, not by options of the connection: PgBouncer refuses those. Read only is a guard
+against mistakes. The user should have the right to SELECT and no other.
+"""
+
+import json
+import math
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from notifier.model.errors import SourceFault
+from notifier.network.databases.database_url import url_mistake
+from notifier.network.databases.sql_faults import fault_of
+from notifier.network.http.json_parts import PART
+
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "mssql": "mssql+pymssql",
+    "sqlite": "sqlite+pysqlite",
+}
+_EXTRAS = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql", "mssql": "mssql"}
+_CONNECTING = 10.0  # seconds at most until a connection stands; a server that answers at all takes milliseconds
+_STEPS = 10_000  # of SQLite's machine between two looks at the clock: about 0.1 ms
+# What drivers raise when a server answers nonsense: they read lengths, codes and texts that are none.
+_NONSENSE = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
+
+
+class _HasSocket(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Deadline:
+    """The end of one reading."""
+
+    def __init__(self, within: float) -> None:
+        self.within = within
+        self._end = time.monotonic() + within
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self._end - time.monotonic()
+
+    def check(self) -> None:
+        """Raise SourceFault if it has passed."""
+        if self.left <= 0:
+            raise self.fault()
+
+    def fault(self) -> SourceFault:
+        """What to say when it has passed."""
+        return SourceFault(f"not read within {self.within:g} s (the source's `timeout`)")
+
+
+def database_url(url: SecretStr | None, file: Path | None) -> str:
+    """The URL, or what stands in the file. Raises SourceFault."""
+    if url is not None:
+        return url.get_secret_value()
+    assert file is not None, "the settings ask for one of the two"
+    try:
+        text = file.read_text("utf-8-sig").strip()  # some editors write a mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceFault(f"url_file {file} cannot be read as UTF-8 text ({type(error).__name__})") from None
+    if (wrong := url_mistake(text)) is not None:
+        raise SourceFault(f"url_file {file} {wrong}")
+    return text
+
+
+@contextmanager
+def reading(url: str, deadline: Deadline) -> Iterator[sa.Connection]:
+    """Open a transaction that only reads, for one reading. Raises SourceFault for whatever fails within."""
+    engine = _engine(url, deadline)
+    secret = engine.url.password or ""
+    try:
+        connection = engine.connect()
+        raw = _driver(connection)
+        with _guarded(connection, deadline), connection:  # its end is guarded too: it rolls back
+            try:
+                _limit(connection, deadline)
+                yield connection
+            except BaseException:
+                _leave_unread(raw)
+                connection.invalidate()
+                raise
+    except SourceFault:
+        raise
+    except (sa.exc.SQLAlchemyError, *_NONSENSE) as error:
+        if deadline.left < 0.05 * deadline.within:  # limits of servers and drivers end it a little sooner
+            raise deadline.fault() from None
+        raise SourceFault(fault_of(error, str(secret))) from None
+    finally:
+        engine.dispose()
+
+
+def _engine(url: str, deadline: Deadline) -> sa.Engine:
+    scheme, _, rest = url.partition("://")
+    name = _DRIVERS.get(scheme, scheme)
+    database = scheme.partition("+")[0]
+    try:
+        parsed = sa.make_url(f"{name}://{rest}")
+        if database == "sqlite":
+            parsed = _existing(parsed)
+        options = _options(database, deadline.within)
+        more = {"json_deserializer": _bounded_json} if parsed.get_backend_name() == "postgresql" else {}
+        return sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=options, **more)
+    except (ImportError, sa.exc.NoSuchModuleError):
+        extra = _EXTRAS.get(database, "sql")
+        text = f"the driver for {scheme}:// is not installed: pip install 'notifier[{extra}]' (the image has it)"
+        if scheme not in (*_DRIVERS, *_DRIVERS.values()):
+            text = f"{scheme}:// asks for a driver that notifier does not use; write {database}://"
+        raise SourceFault(text) from None
+    except (sa.exc.SQLAlchemyError, ValueError, TypeError):  # their texts may show the URL
+        raise SourceFault("url cannot be read as the URL of a database") from None
+
+
+def _bounded_json(value: str | bytes) -> Any:
+    """Decode a value of the type JSON. One that is too long stays what it is: whoever reads the column refuses it."""
+    return value if len(value) > PART else json.loads(value)
+
+
+def _existing(url: sa.URL) -> sa.URL:
+    """The file as it is: SQLite would make one that is missing."""
+    if (url.database or "").startswith("file:"):
+        return url
+    path = (url.database or "").replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return url.set(database=f"file:{path}").update_query_dict({"mode": "rw", "uri": "true"})
+
+
+def _options(database: str, within: float) -> Mapping[str, Any]:
+    """What the drivers take. Where a limit is whole seconds, it is at least one."""
+    whole, connecting = math.ceil(within), math.ceil(min(_CONNECTING, within))
+    if database in ("postgresql", "postgres"):
+        return {"connect_timeout": connecting}
+    if database in ("mysql", "mariadb"):
+        return {"connect_timeout": connecting, "read_timeout": within, "write_timeout": within}
+    if database == "mssql":
+        return {"login_timeout": math.ceil(connecting / 4), "timeout": whole}  # it tries several protocols in turn
+    return {"timeout": min(5.0, within)}  # SQLite's wait for a writer
+
+
+def _limit(connection: sa.Connection, deadline: Deadline) -> None:
+    """Begin a transaction that only reads and whose statements end in time."""
+    dialect, left = connection.dialect, max(deadline.left, 0.001)
+    match dialect.name:
+        case "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {math.ceil(left * 1000)}")
+        case "mysql" | "mariadb":
+            limit = f"max_statement_time = {left:.3f}"
+            if not getattr(dialect, "is_mariadb", False):
+                limit = f"max_execution_time = {math.ceil(left * 1000)}"
+            connection.exec_driver_sql(f"SET SESSION {limit}")
+            connection.exec_driver_sql("START TRANSACTION READ ONLY")
+        case "sqlite":
+            raw = _driver(connection)
+            raw.set_progress_handler(lambda: deadline.left <= 0, _STEPS)
+            connection.exec_driver_sql("PRAGMA query_only = ON")
+            connection.exec_driver_sql("BEGIN")
+
+
+@contextmanager
+def _guarded(connection: sa.Connection, deadline: Deadline) -> Iterator[None]:
+    """Shut the socket at the end of the time: psycopg waits for a server that hangs without any end."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    raw: _HasSocket = _driver(connection)
+    with socket.fromfd(raw.fileno(), socket.AF_INET, socket.SOCK_STREAM) as own:
+        timer = Timer(max(deadline.left, 0.0), _shut, (own,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _shut(own: socket.socket) -> None:
+    try:
+        own.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # the server was first
+
+
+def _leave_unread(raw: Any) -> None:
+    """PyMySQL would read the rest of a long answer before it closes, and complain if there is none."""
+    unread = getattr(raw, "_result", None)
+    if unread is not None:
+        unread.unbuffered_active = False
+
+
+def _driver(connection: sa.Connection) -> Any:
+    return connection.connection.driver_connection

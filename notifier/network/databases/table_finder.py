@@ -1,0 +1,88 @@
+"""Finds tables and columns as they are really called."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql import quoted_name
+
+from notifier.model.errors import SourceFault
+from notifier.network.databases.sql_columns import plain
+
+# SQLAlchemy reflects by SHOW CREATE, for which the right to SELECT is not enough if it is a view.
+_MYSQL_COLUMNS = """
+SELECT table_name, column_name FROM information_schema.columns
+WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE()) ORDER BY ordinal_position
+"""
+
+
+_SHOWN = 8
+
+
+class TableFinder:
+    """Finds tables and columns as they are really called."""
+
+    def __init__(self, connection: sa.Connection, schema: str | None) -> None:
+        self.connection = connection
+        self._schema = None if schema is None else quoted_name(schema, quote=True)
+        self._inspector = sa.inspect(connection)
+        self._names = self._names_in(self._schema)
+
+    def find(self, name: str, member: str, *, explicit: bool) -> str | None:
+        """The one table of that name. An exact name counts only if somebody wrote it."""
+        hits = [hit for hit in self._names if plain(hit) == plain(name)] if name else []
+        if explicit and name in hits:
+            return name
+        if len(hits) > 1:
+            raise SourceFault(f"there are the tables {' and '.join(hits)}; say which one it is by sql.tables.{member}")
+        return hits[0] if hits else None
+
+    def columns(self, table: str, wanted: Sequence[str], needed: Sequence[str]) -> dict[str, sa.ColumnElement[Any]]:
+        """The columns of a table by the names that we know. Raises SourceFault if one is missing or there twice."""
+        found: dict[str, list[str]] = {}
+        for column in self._columns_of(table):
+            found.setdefault(plain(column), []).append(column)
+        missing = [name for name in needed if plain(name) not in found]
+        if missing:
+            raise SourceFault(f"table {table} has no column {' and no '.join(missing)}; is it the right table?")
+        hits = {name: found[plain(name)] for name in wanted if plain(name) in found}
+        twice = next((names for names in hits.values() if len(names) > 1), None)
+        if twice:
+            text = f"table {table} has the columns {' and '.join(twice)}; use a view with one of them, or query"
+            raise SourceFault(text)
+        bare: dict[str, sa.ColumnClause[Any]] = {
+            name: sa.column(quoted_name(names[0], quote=True)) for name, names in hits.items()
+        }
+        selected = sa.table(quoted_name(table, quote=True), *bare.values(), schema=self._schema)
+        return {name: selected.c[column.name] for name, column in bare.items()}
+
+    def nothing_like(self, name: str) -> str:
+        """What to say if there is no such table."""
+        schema = self._schema or self._inspector.default_schema_name
+        where = f"the schema {schema}" if schema else "the database"
+        shown = ", ".join(sorted(self._names)[:_SHOWN]) + (" …" if len(self._names) > _SHOWN else "")
+        here = f"it shows notifier's user {shown}" if self._names else "it shows notifier's user no table"
+        others = [
+            str(other)
+            for other in self._inspector.get_schema_names()
+            if other not in ("information_schema", schema)
+            and any(plain(hit) == plain(name) for hit in self._names_in(quoted_name(other, quote=True)))
+        ]
+        hint = f"; there is one in the schema {' and in '.join(others)}: set sql.schema" if others else ""
+        return (
+            f"there is no table like {name} in {where} ({here}){hint or '; set sql.schema or sql.tables,'}"
+            f"{'' if others else ' or give it the right to SELECT'}"
+        )
+
+    def _columns_of(self, table: str) -> list[str]:
+        if self.connection.dialect.name not in ("mysql", "mariadb"):
+            columns = self._inspector.get_columns(quoted_name(table, quote=True), schema=self._schema)
+            return [column["name"] for column in columns]
+        rows = self.connection.execute(sa.text(_MYSQL_COLUMNS), {"table": table, "schema": self._schema})
+        return [column for name, column in rows if name == table]  # its comparison may ignore case
+
+    def _names_in(self, schema: str | None) -> list[str]:
+        names = [*self._inspector.get_table_names(schema), *self._inspector.get_view_names(schema)]
+        if self.connection.dialect.name == "postgresql":
+            names += self._inspector.get_materialized_view_names(schema)
+        return names

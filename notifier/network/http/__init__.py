@@ -1,0 +1,1 @@
+"""How notifier calls others: egress, connections, TLS, one request, JSON and published documents."""

@@ -1,0 +1,133 @@
+"""Checks the insides of aiohttp that the HTTP transport uses, and makes sessions as they allow.
+
+There are two hooks: the connector's factory of protocols (`connections`), which makes outcomes exact; and requests
+written past aiohttp's session (`requests`), for speed. Without them each request goes by a session, on a connection of
+its own that is not kept. Then a connection that ended always counts as one that may have carried the token. Name
+look-up, egress and TLS use aiohttp's public interface in both cases.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
+from yarl import URL
+
+from notifier.model.client import EgressPolicy
+from notifier.model.library_hooks import HookChanged, expect, expect_use, fits, step
+from notifier.network.http.answer_text import BODY_LIMIT
+from notifier.network.http.connections import (
+    GuardedConnector,
+    OpenConnections,
+    WatchedConnection,
+    noting,
+    plain_connector,
+)
+from notifier.network.http.requests import NO_TIMEOUT
+
+_ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@cache
+def usable() -> bool:
+    """Return True if connections can be watched and requests written on them. Needs a running loop."""
+    return fits("connections", "aiohttp", _look)
+
+
+def new_session(
+    policy: EgressPolicy | None,
+    resolver: AbstractResolver,
+    headers: Mapping[str, str],
+    open_connections: OpenConnections,
+    **limits: Any,
+) -> tuple[aiohttp.ClientSession, aiohttp.TCPConnector]:
+    """A session under one egress policy, and its connector. `limits` are those of GuardedConnector, if it is usable."""
+    watched = usable()
+    connector = (
+        GuardedConnector(policy, resolver, open_connections, **limits) if watched else plain_connector(policy, resolver)
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=headers,
+        timeout=NO_TIMEOUT,
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=BODY_LIMIT,
+        trace_configs=None if watched else [noting()],
+    )
+    return session, connector
+
+
+def _look() -> None:
+    connector = aiohttp.TCPConnector
+    expect_use(aiohttp.BaseConnector.__init__, "_factory")
+    expect_use(connector, "_factory", "_wrap_create_connection")
+    expect_use(aiohttp.BaseConnector.connect, "_get", "_create_connection", "connection_key")
+    expect_arguments(aiohttp.BaseConnector.connect, "self", "req", "traces", "timeout")
+    _look_at_requests()
+    _look_at_answers()
+
+
+def expect_arguments(function: Any, *names: str) -> None:
+    """Raise HookChanged if the function takes other arguments."""
+    code = function.__code__
+    expect(code.co_varnames[: code.co_argcount], names, f"the arguments of {function.__qualname__}")
+
+
+def _look_at_requests() -> None:
+    made = aiohttp.ClientRequest(
+        "POST",
+        URL("https://client.example:8443/x", encoded=True),
+        headers={"A": "b"},
+        data=b"",
+        loop=asyncio.get_running_loop(),
+        session=None,
+        ssl=True,
+    )
+    key = made.connection_key
+    expect((key.host, key.port, key.is_ssl, key.ssl), ("client.example", 8443, True, True), "a connection's key")
+    expect((made.headers["Host"], made.headers["A"]), ("client.example:8443", "b"), "a request's headers")
+    expect(made.request_info.method, "POST", "a request's method")
+
+
+class _Wire(asyncio.Transport):
+    """A transport with nobody at the other end."""
+
+    closing = False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    abort = close
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def _look_at_answers() -> None:
+    counted, wire = OpenConnections(1), _Wire()
+    watched = WatchedConnection(asyncio.get_running_loop(), counted, 10_000)
+    if not isinstance(watched, ResponseHandler):
+        raise HookChanged("a connection is no ResponseHandler")
+    watched.connection_made(wire)
+    watched.begin()
+    watched.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=1000)
+    expect(watched.transport, wire, "the transport of a connection")
+    watched.data_received(_ANSWER)
+    message, content = step(watched.read())
+    expect((message.code, message.headers["Retry-After"], watched.status), (200, "7", 200), "an answer")
+    expect((step(content.read(100)), content.is_eof(), watched.should_close), (b"hello", True, False), "its body")
+    watched.force_close()
+    expect(watched.should_close, True, "a connection that is to be closed")  # noqa: FBT003  what it is
+    watched.abort()
+    expect((wire.closing, counted.count), (True, 1), "a connection that was given up")
+    watched.connection_lost(None)
+    expect(counted.count, 0, "connections that are open")

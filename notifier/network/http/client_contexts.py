@@ -1,0 +1,111 @@
+"""TLS contexts from the PEM files of a client's registration. They follow their files.
+
+A context is built when it is first needed, and again when a file changes. If the new files cannot be used, the old
+context stays. A few files of a client's own take under 1 ms: the context is built at once. The system's authorities,
+or a bundle like theirs, take 20 to 50 ms: the context is built on a thread, one at a time, even if the caller gives up.
+(With every build on a thread, a start with 200 clients' files took twice as long: beside a busy loop each thread waits
+5 ms or more for the interpreter.)
+"""
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from notifier.model.client import TlsFiles
+from notifier.model.errors import OurFault
+from notifier.model.outcome import Cause
+from notifier.network.http.pem_files import connecting_context
+from notifier.settings.file_watch import Stamps, stamps_of
+
+CONTEXT_LIMIT = 256  # contexts kept; one with the system's authorities takes about 1 MiB
+SMALL = 32 * 1024  # bytes of all files together; the system's authorities are 200 KiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    stamps: Stamps
+    context: ssl.SSLContext | None
+    fault: str = ""
+
+
+class TlsContexts:
+    """The contexts in use."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[TlsFiles, _Entry] = OrderedDict()
+        self._one_at_a_time = asyncio.Lock()
+        self._builds: dict[TlsFiles, asyncio.Task[_Entry]] = {}
+
+    async def context(self, files: TlsFiles) -> ssl.SSLContext:
+        """The context for these files as they are now. Raises OurFault(cause=tls_files) if none was ever usable."""
+        stamps = _stamps(files)
+        entry = self._current(files, stamps)
+        if entry is None:
+            entry = self._build(files, stamps) if _small(files, stamps) else await self._build_on_thread(files)
+        if entry.context is None:
+            raise OurFault(Cause.TLS_FILES, entry.fault)
+        return entry.context
+
+    async def close(self) -> None:
+        """Give up the builds that run. Whoever waits for one gets a fault of ours."""
+        builds = list(self._builds.values())
+        for build in builds:
+            build.cancel()
+        await asyncio.gather(*builds, return_exceptions=True)
+
+    def _current(self, files: TlsFiles, stamps: Stamps) -> _Entry | None:
+        entry = self._entries.get(files)
+        if entry is None or entry.stamps != stamps:
+            return None
+        self._entries.move_to_end(files)
+        return entry
+
+    def _build(self, files: TlsFiles, stamps: Stamps) -> _Entry:
+        return self._keep(files, _build(files, stamps, self._entries.get(files)))
+
+    async def _build_on_thread(self, files: TlsFiles) -> _Entry:
+        build = self._builds.get(files)
+        if build is None:  # a hundred requests for one new client build one context
+            build = self._builds[files] = asyncio.create_task(self._threaded(files))
+            build.add_done_callback(lambda _: self._builds.pop(files, None))
+        try:
+            return await asyncio.shield(build)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not build.cancelled() or (task is not None and task.cancelling()):
+                raise
+            raise OurFault(Cause.TLS_FILES, "closed while the TLS files were read") from None
+
+    async def _threaded(self, files: TlsFiles) -> _Entry:
+        async with self._one_at_a_time:
+            stamps = _stamps(files)
+            return self._keep(files, await asyncio.to_thread(_build, files, stamps, self._entries.get(files)))
+
+    def _keep(self, files: TlsFiles, entry: _Entry) -> _Entry:
+        self._entries[files] = entry
+        self._entries.move_to_end(files)
+        while len(self._entries) > CONTEXT_LIMIT:
+            self._entries.popitem(last=False)
+        return entry
+
+
+def _small(files: TlsFiles, stamps: Stamps) -> bool:
+    return files.ca_file is not None and sum(stamp.size for stamp in stamps.values() if stamp is not None) <= SMALL
+
+
+def _stamps(files: TlsFiles) -> Stamps:
+    return stamps_of(filter(None, (files.ca_file, files.cert_file, files.key_file)))
+
+
+def _build(files: TlsFiles, stamps: Stamps, before: _Entry | None) -> _Entry:
+    try:
+        return _Entry(stamps=stamps, context=_load(files))
+    except OurFault as fault:
+        return _Entry(stamps=stamps, context=None if before is None else before.context, fault=str(fault))
+
+
+def _load(files: TlsFiles) -> ssl.SSLContext:
+    context = connecting_context(files)
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,278 @@
+"""Connections that note what happens on them, and connect only to addresses that the egress policy allows.
+
+An outcome depends on three things that aiohttp does not report: whether a connection was used before, whether any byte
+of a response came, and the status line of a response that it cannot parse. So this module uses a private hook, the
+connector's `_factory` of protocols; `aiohttp_hooks` says what happens if a new version changes it. Each request has an
+`Exchange` for these notes, which aiohttp's tasks find by a context variable.
+
+The number of TLS handshakes is not limited. A start with 1,000 deliveries for 200 clients makes 600, which take 0.5 s,
+or 1.5 s if three other processes compete for the two cores. That is far from any deadline, since a client begins with
+two attempts at a time. Under a limit, handshakes that never end would keep healthy clients from connecting.
+"""
+
+import asyncio
+import errno
+import re
+import socket
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, cast
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+
+from notifier.model.client import EgressPolicy
+from notifier.model.egress import judge
+
+HEAD_LIMIT = 16 * 1024  # bytes of a response's status line and headers
+# Bytes of any kind that are parsed for one request. Chunk extensions never become part of a body. Unrequested answers
+# cost 10 µs each, and pile up in a connection that is kept for reuse (1.6 GiB within 3 s).
+WIRE_LIMIT = HEAD_LIMIT + 32 * 1024
+GOODBYE = 1.0  # seconds a TLS peer has to answer our close_notify; asyncio would hold its socket for 30
+KEEP_ALIVE = 15.0  # seconds an idle connection is kept; many servers close theirs after 5 s, which costs a repetition
+
+ADDRESSES = 8  # tried of each family; a name server may send thousands, which kept a core busy to the deadline
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
+_RETRY_AFTER = re.compile(rb"\nRetry-After:[ \t]*([^\r\n]{1,100})", re.IGNORECASE)
+_FINAL = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Notes of one request. `denied` says why an address was refused. `tried` is the last that was not, if any.
+
+    `reached` is the time of the first connection (with a proxy, to the proxy). `connection` carries the request, which
+    is written as soon as there is one. `reused` is True if that connection served an earlier request.
+    """
+
+    new_connection: bool = False
+    denied: str | None = None
+    tried: str | None = None
+    reached: bool = False
+    connection: "WatchedConnection | Unwatched | None" = None
+    reused: bool = False
+
+
+current_exchange: ContextVar[Exchange] = ContextVar("current_exchange")
+
+
+class OpenConnections:
+    """Counts the open connections that carried a request, in all connectors.
+
+    Beyond `keep` none is kept alive, so that a logout at 100,000 clients does not leave 100,000 idle sockets.
+    A connection counts from its first request: a protocol that asked a proxy for a tunnel never hears of its loss.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.count = 0
+
+
+class WatchedConnection(ResponseHandler):
+    """aiohttp's protocol. It keeps the head of the response, and gives up if that is too large."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, open_connections: OpenConnections, wire_limit: int) -> None:
+        super().__init__(loop=loop)
+        self._wire_limit = wire_limit
+        self.uses = 0
+        self.head = b""  # includes any number of informational responses before the answer
+        self.head_too_large = False
+        self._parsed = 0  # bytes since the last request was written
+        self._answer = 0  # where in it the answer begins
+        self._head_complete = False
+        self._lost = False
+        self._open_connections = open_connections
+
+    def begin(self) -> None:
+        """Note that a request is about to be written."""
+        if self._lost:
+            return  # the loss came earlier: the request will meet it
+        if not self.uses:
+            self._open_connections.count += 1
+        self.uses += 1
+        self.head = b""
+        self._parsed = 0
+        self._answer = 0
+        self._head_complete = False
+
+    @property
+    def status(self) -> int | None:
+        """The status of the final response, once its status line was read."""
+        line = _STATUS_LINE.match(self.head, self._answer)
+        return int(line[1]) if line is not None and int(line[1]) >= 200 else None
+
+    @property
+    def retry_after(self) -> str | None:
+        """The `Retry-After` of a response that is broken elsewhere, if it was read."""
+        end = _HEAD_END.search(self.head, self._answer)
+        found = _RETRY_AFTER.search(self.head, self._answer, len(self.head) if end is None else end.end())
+        return None if found is None else found[1].decode("latin-1")
+
+    def close(self) -> None:
+        """Called by aiohttp. Closes in order, if the peer cooperates."""
+        transport = self.transport
+        super().close()
+        if transport is not None and transport.get_extra_info("sslcontext") is not None:
+            self._loop.call_later(GOODBYE, transport.abort)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by asyncio."""
+        self._lost = True
+        if self.uses:
+            self._open_connections.count -= 1
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        if self._parsed + len(data) > self._wire_limit:
+            data = data[: self._wire_limit - self._parsed]
+            self.force_close()
+            if self.transport is not None:
+                self._loop.call_soon(self.transport.abort)  # after the data so far has been read
+        self._parsed += len(data)
+        if not self._head_complete and self.uses:
+            self.head += data[:HEAD_LIMIT]
+            self._head_complete = self._ends_head()
+            if not self._head_complete and len(self.head) >= HEAD_LIMIT and self.transport is not None:
+                self.head_too_large = True
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def _ends_head(self) -> bool:
+        if b"\r\n\r\n" in self.head and _FINAL.match(self.head):  # nearly all of them
+            return True
+        while (end := _HEAD_END.search(self.head, self._answer)) is not None:
+            if _FINAL.match(self.head, self._answer):
+                return True
+            self._answer = end.end()
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatched:
+    """A connection that existed, so that the request may have been written."""
+
+    status: None = None
+    retry_after: None = None
+    head: bytes = b""
+    head_too_large: bool = False
+
+
+class _FewAddresses(AbstractResolver):
+    """Returns the first addresses of each family, in the order of the resolver. The resolver's maker closes it."""
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Called by aiohttp."""
+        found = await self._resolver.resolve(host, port, family)
+        if len(found) <= ADDRESSES:
+            return found
+        families = ([each for each in found if (":" in each["host"]) is six] for six in (True, False))
+        few = {id(each) for of_family in families for each in of_family[:ADDRESSES]}
+        return [each for each in found if id(each) in few]
+
+    async def close(self) -> None:
+        """It has nothing to close."""
+
+
+class GuardedConnector(aiohttp.TCPConnector):
+    """A pool of connections under one egress policy, which is None if a proxy connects for us."""
+
+    def __init__(
+        self,
+        policy: EgressPolicy | None,
+        resolver: AbstractResolver,
+        open_connections: OpenConnections,
+        kept_for: float = KEEP_ALIVE,
+        wire_limit: int = WIRE_LIMIT,
+    ) -> None:
+        super().__init__(
+            resolver=_FewAddresses(resolver),
+            keepalive_timeout=kept_for,
+            limit=0,  # admission limits each client and all; a client that hangs must not keep others waiting here
+            socket_factory=_sockets(policy),
+        )
+        self._open_connections = open_connections
+        self._wire_limit = wire_limit
+        self._factory = cast("Any", self._watched)  # the private hook, see the module
+
+    def _watched(self) -> WatchedConnection:
+        current_exchange.get().reached = True
+        return WatchedConnection(asyncio.get_running_loop(), self._open_connections, self._wire_limit)
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
+    ) -> aiohttp.connector.Connection:
+        """Called by aiohttp. A connection from the pool, or a new one."""
+        exchange = current_exchange.get()
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            watched = connection.protocol
+            assert isinstance(watched, WatchedConnection)
+            if not watched.uses or not (exchange.new_connection or watched.should_close):
+                break
+            # Either the caller met a stale one, and the others of that host are probably stale too; or
+            # data came while it was idle, which aiohttp would take for the answer to this request.
+            connection.close()
+        exchange.reused = watched.uses > 0
+        exchange.connection = watched
+        watched.begin()
+        if self._open_connections.count > self._open_connections.keep:
+            watched.force_close()
+        return connection
+
+
+def plain_connector(policy: EgressPolicy | None, resolver: AbstractResolver) -> aiohttp.TCPConnector:
+    """A connector with the same egress rules that uses only aiohttp's public interface. It keeps no connection."""
+    return aiohttp.TCPConnector(
+        resolver=_FewAddresses(resolver), force_close=True, limit=0, socket_factory=_sockets(policy)
+    )
+
+
+def noting() -> aiohttp.TraceConfig:
+    """Let a session note the time of the connection in the `Exchange` of each request."""
+
+    async def stands(*_: object) -> None:
+        exchange = current_exchange.get()
+        exchange.reached = True
+        exchange.connection = Unwatched()
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_create_end.append(stands)
+    return config
+
+
+def _sockets(policy: EgressPolicy | None) -> Callable[[Any], socket.socket]:
+    return _open_socket if policy is None else _guard(policy)
+
+
+def _guard(policy: EgressPolicy) -> Callable[[Any], socket.socket]:
+    """Make sockets only for addresses that the policy allows. It sees the address of the real connection."""
+
+    def make(address: Any) -> socket.socket:
+        exchange = current_exchange.get()
+        mistake = judge(address[4][0], policy)
+        if mistake is not None:
+            exchange.denied = mistake
+            raise OSError(errno.EACCES, mistake)
+        exchange.tried = str(address[4][0])
+        return _open_socket(address)
+
+    return make
+
+
+def _open_socket(address: Any) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    return socket.socket(family, kind, protocol)

@@ -1,0 +1,133 @@
+"""Translates a failed request for the pipeline: a `Break` with its reason, or a stale connection.
+
+Texts are for operators: short, without the token, the extra headers and the proxy's password.
+"""
+
+import os
+import ssl
+
+import aiohttp
+from yarl import URL
+
+from notifier.model.frozen import replace
+from notifier.model.outcome import Answer, Break, Reason, StaleConnection, Wire
+from notifier.network.http.connections import Exchange
+from notifier.network.http.expired import day_of_end
+
+TEXT_LIMIT = 300  # characters
+_BEHIND_PROXY = (502, 503, 504)  # statuses of a proxy that could not reach the client
+
+
+def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Wire:
+    """Translate an error, with the help of what the exchange noted."""
+    if exchange.connection is None:
+        return _before_writing(error, exchange, proxy)
+    status = exchange.connection.status
+    if status is not None and (exchange.connection.head_too_large or isinstance(error, aiohttp.ClientResponseError)):
+        # A response came. Of its unusable headers, only the pause counts.
+        return Answer(status=status, text="", retry_after=exchange.connection.retry_after)
+    if exchange.reused and not exchange.connection.head:
+        return StaleConnection()
+    fault = _tls_fault(error)
+    if fault is not None:  # with TLS 1.3 the server judges our certificate after the request
+        return _break(Reason.TLS, fault, ambiguous=True)
+    return _break(Reason.DISCONNECTED, _disconnected(error), ambiguous=True)
+
+
+async def with_day(fault: Wire, error: BaseException, exchange: Exchange, uri: str, deadline: float | None) -> Wire:
+    """The same fault, with the day if the certificate has expired: until the deadline it connects once more for it.
+
+    Never raises.
+    """
+    under = _under(error)
+    if not isinstance(under, ssl.SSLCertVerificationError) or not isinstance(fault, Break) or exchange.tried is None:
+        return fault
+    url = URL(uri, encoded=True)
+    day = await day_of_end(under, exchange.tried, url.port or 443, url.raw_host or "", deadline)
+    return replace(fault, text=f"{fault.text}{day}")
+
+
+def read_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:
+    """Translate a passed deadline."""
+    said = f"{round(seconds, 2):g}"  # the rest of a timeout of 2 s is 1.99978 s
+    if exchange.connection is not None:
+        return _break(Reason.TIMEOUT, f"no complete answer within {said} s", ambiguous=True)
+    if proxy is not None and not exchange.reached:
+        return _break(Reason.PROXY, f"proxy {_place(proxy)}: not reached within {said} s")
+    return _break(Reason.TIMEOUT, f"no connection within {said} s")
+
+
+def refused_by_proxy(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> Break:
+    """The proxy answered in place of the client."""
+    return _break(reason, f"proxy {_place(proxy)}: answered {status}")
+
+
+def _before_writing(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Break:
+    """A break before anything was written: the request had no effect."""
+    if isinstance(error, aiohttp.InvalidURL):
+        return _break(Reason.EGRESS_DENIED, f"host {error.description or 'cannot be used'}")
+    if proxy is not None and _proxy_failed(error, proxy):
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            reason = Reason.CONNECT if error.status in _BEHIND_PROXY else Reason.PROXY
+            return refused_by_proxy(proxy, error.status, reason)
+        return _break(Reason.PROXY, f"proxy {_place(proxy)}: {_tls_fault(error) or _words(error)}")
+    if exchange.denied is not None and exchange.tried is None:
+        return _break(Reason.EGRESS_DENIED, exchange.denied)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return _break(Reason.DNS, f"{error.host}: {error.os_error.args[-1]}")
+    fault = _tls_fault(error)
+    return _break(Reason.CONNECT, _words(error)) if fault is None else _break(Reason.TLS, fault)
+
+
+def _proxy_failed(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
+    """True if the proxy failed, not the client behind it. A connection error names the host."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        return isinstance(error, aiohttp.ClientProxyConnectionError) or (
+            (error.host, error.port) == (proxy.raw_host, proxy.port)
+        )
+    return True
+
+
+def _tls_fault(error: BaseException) -> str | None:
+    """The fault in OpenSSL's words, None if TLS did not fail."""
+    found = _under(error)
+    if isinstance(found, ssl.SSLCertVerificationError):
+        return f"certificate: {found.verify_message}"
+    if isinstance(found, ssl.SSLError):
+        return f"TLS: {found.reason or found.strerror or 'failed'}"
+    return "TLS failed" if isinstance(error, aiohttp.ClientSSLError) else None
+
+
+def _under(error: BaseException) -> BaseException | None:
+    """The error of OpenSSL or of the system below those of aiohttp."""
+    found: BaseException | None = error
+    while isinstance(found, aiohttp.ClientError):  # some of these are also SSLErrors, without a text
+        found = found.__cause__
+    return found
+
+
+def _disconnected(error: aiohttp.ClientError | OSError) -> str:
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "connection closed before the answer was complete"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer is not HTTP/1.1"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection broke within the answer"
+    return _words(error)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno else error.strerror or str(error) or type(error).__name__
+    return type(error).__name__
+
+
+def _place(proxy: URL) -> str:
+    """Host and port, without user name and password."""
+    return f"{proxy.host}:{proxy.port}"
+
+
+def _break(reason: Reason, text: str, *, ambiguous: bool = False) -> Break:
+    return Break(reason=reason, text=text[:TEXT_LIMIT], ambiguous=ambiguous)

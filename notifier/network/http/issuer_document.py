@@ -1,0 +1,91 @@
+"""Documents that an issuer publishes: its metadata (OpenID Connect Discovery 1.0), its JWK Set, and its pages.
+
+Clients have a JWK Set too.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from urllib.parse import urlsplit
+
+from notifier.model.client import EgressPolicy
+from notifier.model.origins import origin_of
+
+_ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerDocument:
+    """A JSON document. `date` is the server's clock from its `Date` header, in epoch seconds, None without one.
+
+    `max_age`: for how many seconds more it may be kept, as its Cache-Control says, None if that says nothing.
+    """
+
+    content: object
+    date: float | None = None
+    max_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadDocument:
+    """The document could not be read. `text` says why. It may be published all the same."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerHead:
+    """The head of an answer. `headers` are by their names in small letters, each with all its values."""
+
+    status: int
+    headers: Mapping[str, tuple[str, ...]]
+
+
+def read_max_age(cache_control: str, age: str | None) -> float | None:
+    """The seconds that a Cache-Control leaves to us, with the Age of the answer (RFC 9111 §4.2, §5.2.2)."""
+    if re.search(r"(?i)\bno-(cache|store)\b", cache_control) is not None:
+        return 0.0
+    found = re.search(r"(?i)(?<![\w-])max-age=\"?([0-9]{1,10})", cache_control)
+    if found is None:
+        return None
+    passed = age.strip() if age is not None else ""
+    return max(0.0, float(found[1]) - (float(passed) if re.fullmatch(r"[0-9]{1,10}", passed) else 0.0))
+
+
+def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
+    """The egress policy for the issuer's own documents.
+
+    The operator names these addresses, not a registration, so private ones are allowed. `deny`, the block of clouds'
+    metadata services, and https without `allow_http` apply as for clients.
+    """
+    return replace(policy, allow=(*policy.allow, *_ANYWHERE))
+
+
+def found_egress(policy: EgressPolicy, uri: str, *named: str) -> EgressPolicy:
+    """The egress policy for `uri`, which a document says.
+
+    At the servers of the addresses `named` by the operator it is that of the issuer's own documents. Anywhere else it
+    is that of clients: no document opens the way to a private address.
+    """
+    return issuer_egress(policy) if origin_of(uri) in map(origin_of, named) else policy
+
+
+def only_in_tests(iss: str) -> bool:
+    """Whether nobody can have the name that the issuer is called by, in `.invalid` (RFC 2606 §2), as with `helm test`.
+
+    It publishes nothing, and its clients are there only while a test runs.
+    """
+    host = urlsplit(iss).hostname or ""
+    return f".{host}".endswith(".invalid")
+
+
+def only_issuer(issuers: Iterable[str]) -> str | None:
+    """The issuer that is meant where none is said: the only one, beside those of tests."""
+    found = [iss for iss in issuers if not only_in_tests(iss)]
+    return found[0] if len(found) == 1 else None
+
+
+def metadata_uri(iss: str) -> str:
+    """The URI of the issuer's metadata (OpenID Connect Discovery 1.0 §4.1)."""
+    return iss.rstrip("/") + "/.well-known/openid-configuration"

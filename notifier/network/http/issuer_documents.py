@@ -1,0 +1,84 @@
+"""Reads the JSON documents that issuers, and clients, publish: one GET, one deadline, a bounded body, no redirects.
+
+They are read every few minutes, so no connection is kept.
+"""
+
+from collections.abc import Mapping
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.moment import read_http_date
+from notifier.network.http.client_contexts import TlsContexts
+from notifier.network.http.issuer_document import AnswerHead, IssuerDocument, UnreadDocument, read_max_age
+from notifier.network.http.json_client import JsonAnswer, JsonClient, NoAnswer
+from notifier.network.http.json_parts import Bounds
+
+BODY_LIMIT = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
+_BOUNDS = Bounds(answer=BODY_LIMIT)
+_JSON = {"Accept": "application/json, application/jwk-set+json"}
+
+
+class DocumentReader:
+    """Reads documents. Without a `resolver`, aiodns resolves names."""
+
+    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+        self._resolver = resolver
+        self._tls = TlsContexts()
+
+    async def close(self) -> None:
+        """Stop reading TLS files."""
+        await self._tls.close()
+
+    async def read(
+        self, uri: str, *, egress: EgressPolicy, tls: TlsFiles, within: float, proxy: str | None = None
+    ) -> IssuerDocument | UnreadDocument:
+        """Read a document within `within` seconds, or say why it could not be read. Never raises.
+
+        A `proxy` looks names up itself, so `egress` judges only what the URI says.
+        """
+        answer = await self._asked(uri, _JSON, egress=egress, tls=tls, within=within, proxy=proxy)
+        if isinstance(answer, UnreadDocument):
+            return answer
+        if answer.status != 200:
+            return UnreadDocument(text=f"answered {answer.status}")
+        if answer.content is None:
+            return UnreadDocument(text="the answer is not JSON")
+        headers = answer.headers
+        cached = read_max_age(answer.whole("Cache-Control"), headers.get("Age"))
+        return IssuerDocument(content=answer.content, date=read_http_date(headers.get("Date", "")), max_age=cached)
+
+    async def look(
+        self, uri: str, headers: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
+    ) -> AnswerHead | UnreadDocument:
+        """Send a GET with these headers, and return how it is answered. Never raises."""
+        answer = await self._asked(
+            uri, {"Accept": "*/*", **headers}, egress=egress, tls=tls, within=within, whole=False
+        )
+        if isinstance(answer, UnreadDocument):
+            return answer
+        names = {name.lower() for name in answer.headers}
+        return AnswerHead(status=answer.status, headers={name: tuple(answer.headers.getall(name)) for name in names})
+
+    async def _asked(
+        self,
+        uri: str,
+        headers: Mapping[str, str],
+        *,
+        egress: EgressPolicy,
+        tls: TlsFiles,
+        within: float,
+        proxy: str | None = None,
+        whole: bool = True,
+    ) -> JsonAnswer | UnreadDocument:
+        resolver = self._resolver or aiohttp.AsyncResolver()
+        client = JsonClient(_BOUNDS, self._tls, tls, egress=egress, proxy=proxy, resolver=resolver)
+        try:
+            return await client.ask("GET", uri, headers, within=within, whole=whole)
+        except NoAnswer as fault:
+            return UnreadDocument(text=str(fault))
+        finally:
+            await client.close()
+            if self._resolver is None:
+                await resolver.close()

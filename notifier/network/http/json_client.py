@@ -1,0 +1,233 @@
+"""JSON over HTTP, from servers that may say anything: one client for all of them, which bounds what it takes.
+
+| what comes | what is taken of it |
+|---|---|
+| status line and headers | 16 KiB |
+| a body | as many bytes as the caller's `Bounds` say, 64 KiB beside a status that is no success. More is not read |
+| one that is compressed | gzip and deflate, in parts of 64 KiB, which are counted. Nothing asks for it |
+| its JSON | read in parts, within bounds of its own (json_parts) |
+| a redirect | nothing: it would take secrets along |
+"""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from notifier import __version__
+from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.egress import check_uri
+from notifier.model.errors import NotifierError, OurFault
+from notifier.model.outcome import Break, StaleConnection
+from notifier.network.http.aiohttp_hooks import new_session
+from notifier.network.http.client_contexts import TlsContexts
+from notifier.network.http.connections import HEAD_LIMIT, Exchange, OpenConnections, current_exchange
+from notifier.network.http.faults import read_fault, read_timeout
+from notifier.network.http.json_parts import Bounds, read_json, shown
+
+ERROR_LIMIT = 64 * 1024  # bytes
+_PART = 64 * 1024  # bytes unpacked at a time
+_EITHER = 32 + zlib.MAX_WBITS  # gzip or zlib, as its head says
+_PACKED = ("gzip", "x-gzip", "deflate")
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"notifier/{__version__}",
+}
+
+Read: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
+"""Turns a body and its content type into a value. Raises ValueError, whose text is shown: it must hold no secret."""
+
+
+class NoAnswer(NotifierError):  # noqa: N818  what it is
+    """There is no answer, or none that can be used. The text says why, in one line and without any secret.
+
+    `ours`: it stays so until somebody changes a setting or a certificate.
+    """
+
+    def __init__(self, text: str, *, ours: bool = False) -> None:
+        super().__init__(text)
+        self.ours = ours
+
+
+class BeyondBounds(NoAnswer):
+    """An answer came whose body cannot be taken: it is too much, or no JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonAnswer:
+    """An answer: its status, headers, and its JSON, None if it has none.
+
+    Beside a status that is no success the JSON is somebody else's text, not to be shown.
+    """
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    content: Any = field(default=None, repr=False)
+
+    def whole(self, name: str) -> str:
+        """A header that may come several times; empty if it is missing."""
+        return ", ".join(self.headers.getall(name, ()))
+
+
+async def only_json(body: bytes, _: str, bounds: Bounds) -> Any:
+    """Read JSON, whatever the content type says."""
+    return await read_json(body, bounds)
+
+
+class JsonClient:
+    """Asks servers. It keeps up to `keep` connections open, and is used in one event loop.
+
+    Without an `egress` policy the operator named the addresses. A `proxy` looks names up itself, so that the policy
+    judges only what the address says. `tls` builds the contexts of `files`, and is closed by who made it.
+    """
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        tls: TlsContexts,
+        files: TlsFiles,
+        *,
+        egress: EgressPolicy | None = None,
+        proxy: str | None = None,
+        resolver: AbstractResolver | None = None,
+        keep: int = 0,
+        read: Read = only_json,
+    ) -> None:
+        self._bounds = bounds
+        self._tls = tls
+        self._files = files
+        self._egress = egress
+        self._proxy = None if proxy is None else URL(proxy)
+        self._resolver = resolver
+        self._open = OpenConnections(keep)
+        self._read = read
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        within: float | None = None,
+        whole: bool = True,
+        **sent: Any,
+    ) -> JsonAnswer:
+        """Send a request, with `json` or a form as `data`, and return the answer; its head alone unless `whole`.
+
+        Raises NoAnswer.
+        """
+        denied = None if self._egress is None else check_uri(url, self._egress)
+        if denied is not None:
+            raise NoAnswer(denied, ours=True)
+        to = url if self._egress is None else URL(url, encoded=True)  # byte for byte as it was checked
+        exchange = Exchange()
+        context = current_exchange.set(exchange)
+        try:
+            async with asyncio.timeout(within):
+                tls: Any = await self._tls.context(self._files) if url[:5].lower() == "https" else True
+                asked = self._opened().request(
+                    method, to, headers=headers, allow_redirects=False, ssl=tls, proxy=self._proxy, **sent
+                )
+                async with asked as found:
+                    return await self._answer(found) if whole else _head(found)
+        except TimeoutError:
+            raise NoAnswer(read_timeout(within or 0.0, exchange, self._proxy).text) from None
+        except OurFault as fault:
+            raise NoAnswer(str(fault), ours=True) from None
+        except (aiohttp.ClientError, OSError) as error:
+            text = _why(error, exchange, self._proxy)
+            raise NoAnswer(text, ours=isinstance(error, aiohttp.ClientConnectorCertificateError)) from None
+        finally:
+            current_exchange.reset(context)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            policy = self._egress if self._proxy is None else None
+            most = 2 * self._bounds.answer + HEAD_LIMIT  # what surrounds the chunks of a body counts too
+            resolver = self._resolver or aiohttp.ThreadedResolver()
+            self._session, _ = new_session(policy, resolver, _HEADERS, self._open, wire_limit=most)
+        return self._session
+
+    async def _answer(self, found: aiohttp.ClientResponse) -> JsonAnswer:
+        status = found.status
+        if 300 <= status < 400 and status != 304:
+            text = f"answered {status}, a redirect, which is not followed: name the address it leads to"
+            raise NoAnswer(text, ours=True)
+        good, content, wrong = 200 <= status < 300, None, ""
+        try:
+            content = await self._content(found, good=good)
+        except ValueError as error:
+            wrong = str(error)  # and no more of it: its frames hold the answer
+        if wrong and good:
+            raise BeyondBounds(f"the answer {wrong}")
+        return JsonAnswer(status=status, headers=found.headers, content=content)
+
+    async def _content(self, found: aiohttp.ClientResponse, *, good: bool) -> Any:
+        bounds = self._bounds if good else Bounds(answer=ERROR_LIMIT)
+        body = await _body(found, bounds)
+        read = self._read if good else only_json
+        return await read(body, found.headers.get("Content-Type", ""), self._bounds)
+
+
+def _head(found: aiohttp.ClientResponse) -> JsonAnswer:
+    return JsonAnswer(status=found.status, headers=found.headers)
+
+
+async def _body(found: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
+    """The body, unpacked. Raises ValueError if it is too large, or packed in a way that nobody can unpack."""
+    coding = ", ".join(found.headers.getall("Content-Encoding", ())).lower()
+    packing = None if coding in ("", "identity") else zlib.decompressobj(_EITHER)
+    if packing is not None and coding not in _PACKED:
+        raise ValueError("is compressed, which nobody asked for, and in another way than gzip")
+    body, came = bytearray(), 0  # in one piece, which goes back to the system at once
+    async for raw in found.content.iter_any():
+        came += len(raw)
+        for part in _unpacked(raw, packing):
+            body += part
+            if len(body) > bounds.answer:
+                break
+        if max(came, len(body)) > bounds.answer:
+            raise ValueError(f"is larger than {shown(bounds.answer)}{bounds.raised_by}")
+    if packing is not None and came and not packing.eof:
+        raise ValueError("is compressed, which nobody asked for, and cut off")
+    return bytes(body)
+
+
+def _unpacked(raw: bytes, packing: Any) -> Iterator[bytes]:
+    """What the next bytes of a body hold, in parts."""
+    if packing is None:
+        yield raw
+        return
+    full = True
+    try:
+        while (raw or full) and not packing.eof:
+            part = packing.decompress(raw, _PART)
+            yield part
+            raw, full = packing.unconsumed_tail, len(part) == _PART
+    except zlib.error:
+        raise ValueError("is compressed, which nobody asked for, and damaged") from None
+
+
+def _why(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> str:
+    fault = read_fault(error, exchange, proxy)
+    if isinstance(fault, Break):
+        return fault.text
+    if isinstance(fault, StaleConnection):
+        return "connection closed before the answer was complete"
+    if exchange.connection is not None and exchange.connection.head_too_large:
+        return f"the head of the answer is larger than {shown(HEAD_LIMIT)}"
+    return "the answer is not HTTP/1.1"

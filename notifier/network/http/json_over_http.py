@@ -1,0 +1,81 @@
+"""JSON over HTTP within the time of one reading, for the registry sources, and the sessions, that are read that way.
+
+It is used in a thread with an event loop of its own, for one reading at a time. No egress policy applies: the operator
+names the address.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from notifier.model.errors import AnswerFault, SourceFault
+from notifier.network.http.client_contexts import TlsContexts
+from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer, Read, only_json
+from notifier.network.http.json_parts import Bounds
+from notifier.settings.policies import TlsSettings
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+MAX_ANSWER = "the source's `max_answer`"
+_KEPT = 8  # connections, more than any source asks at a time
+
+
+class Web:
+    """Sends requests to one server. Raises SourceFault for whatever goes wrong before there is an answer."""
+
+    def __init__(self, client: JsonClient, until: float) -> None:
+        self._client = client
+        self._until = until
+
+    def left(self) -> float:
+        """Seconds that the reading has left."""
+        return self._until - asyncio.get_running_loop().time()
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> JsonAnswer:
+        """GET the URL."""
+        return await self._ask("GET", url, headers)
+
+    async def post_form(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> JsonAnswer:
+        """POST a form."""
+        return await self._ask("POST", url, headers, data=form)
+
+    async def post_json(self, url: str, content: object, headers: Mapping[str, str] | None = None) -> JsonAnswer:
+        """POST a JSON document."""
+        return await self._ask("POST", url, headers, json=content)
+
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str] | None, **sent: Any) -> JsonAnswer:
+        try:
+            return await self._client.ask(method, url, headers, **sent)
+        except BeyondBounds as fault:
+            raise AnswerFault(f"{place_of(url)}: {fault}") from None
+        except NoAnswer as fault:
+            raise SourceFault(f"{place_of(url)}: {fault}") from None
+
+
+@asynccontextmanager
+async def web(tls: TlsSettings | None, within: float, bounds: Bounds, read: Read = only_json) -> AsyncIterator[Web]:
+    """Open connections for one reading, which ends after `within` seconds. Raises SourceFault."""
+    contexts = TlsContexts()
+    client = JsonClient(bounds, contexts, (tls or TlsSettings()).files(), keep=_KEPT, read=read)
+    try:
+        async with asyncio.timeout(within):
+            yield Web(client, asyncio.get_running_loop().time() + within)
+    except TimeoutError:
+        raise SourceFault(f"not read within {within:g} s (the source's `timeout`)") from None
+    finally:
+        await client.close()
+        await contexts.close()
+
+
+def bounds_of(source: RegistrySourceSettings) -> Bounds:
+    """How much an answer of the source may hold."""
+    return Bounds(answer=source.max_answer, setting=MAX_ANSWER)
+
+
+def place_of(url: str) -> str:
+    """Scheme, host, port and path: a query may hold a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

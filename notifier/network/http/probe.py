@@ -1,0 +1,102 @@
+"""Tests the way to a client without a request: name, egress, connection, TLS.
+
+It follows the rules of a delivery: aiodns resolves names, each address is checked before the connection, and the
+client's own authorities and certificate apply. For a client behind a proxy, it tests the proxy only.
+"""
+
+import asyncio
+import os
+import ssl
+from ipaddress import ip_address
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from notifier.model.client import EgressPolicy, Route
+from notifier.model.egress import check_uri, judge
+from notifier.model.errors import OurFault
+from notifier.model.outcome import Reason
+from notifier.network.http.client_contexts import TlsContexts
+from notifier.network.http.expired import day_of_end
+from notifier.network.http.reach import Reached, Unreached
+
+
+class Probe:
+    """Connects to clients. Call `open` first and `close` last. Without a `resolver`, aiodns resolves names."""
+
+    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+        self._given, self._resolver = resolver, resolver
+        self._tls = TlsContexts()
+
+    async def open(self) -> None:
+        """Prepare the probe. Call it before the first `reach`."""
+        self._resolver = self._given or aiohttp.AsyncResolver()
+
+    async def close(self) -> None:
+        """Release all resources."""
+        await self._tls.close()
+        if self._resolver is not None and self._given is None:
+            await self._resolver.close()
+
+    async def reach(self, uri: str, route: Route, within: float) -> Reached | Unreached:
+        """Connect within `within` seconds, and hang up. Never raises."""
+        denied = check_uri(uri, route.egress)
+        if denied is not None:
+            return Unreached(reason=Reason.EGRESS_DENIED, text=denied)
+        try:
+            async with asyncio.timeout(within):
+                if route.proxy is not None:
+                    return await self._reach(URL(route.proxy), route, None)
+                return await self._reach(URL(uri, encoded=True), route, route.egress)
+        except TimeoutError:
+            return Unreached(reason=Reason.TIMEOUT, text=f"no connection within {within:g} s")
+        except OurFault as fault:
+            return Unreached(reason=Reason.TLS, text=str(fault))
+
+    async def _reach(self, url: URL, route: Route, policy: EgressPolicy | None) -> Reached | Unreached:
+        host, port = url.raw_host or "", url.port or 443
+        try:
+            addresses = await self._addresses(host, port)
+        except OSError as error:
+            return Unreached(reason=Reason.DNS, text=f"{host}: {error.args[-1] if error.args else 'not found'}")
+        context = await self._tls.context(route.tls) if url.scheme == "https" else None
+        allowed = addresses if policy is None else [each for each in addresses if judge(each, policy) is None]
+        if policy is not None and addresses and not allowed:
+            return Unreached(reason=Reason.EGRESS_DENIED, text=judge(addresses[0], policy) or "")
+        found: Reached | Unreached = Unreached(reason=Reason.DNS, text=f"{host} has no address")
+        for address in allowed:
+            found = await _connect(address, port, context, host)
+            if isinstance(found, Reached):
+                return Reached(address=found.address, expires=found.expires, proxy=policy is None)
+        return found
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        try:
+            return [str(ip_address(host))]
+        except ValueError:
+            assert self._resolver is not None, "open() comes before reach()"
+            return [found["host"] for found in await self._resolver.resolve(host, port)]
+
+
+async def _connect(address: str, port: int, context: ssl.SSLContext | None, name: str) -> Reached | Unreached:
+    loop = asyncio.get_running_loop()
+    try:
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, address, port, ssl=context, server_hostname=None if context is None else name.rstrip(".")
+        )
+    except ssl.SSLCertVerificationError as error:
+        day = await day_of_end(error, address, port, name)
+        return Unreached(reason=Reason.TLS, text=f"certificate: {error.verify_message}{day}")
+    except ssl.SSLError as error:
+        return Unreached(reason=Reason.TLS, text=f"TLS: {error.reason or 'failed'}")
+    except OSError as error:
+        words = os.strerror(error.errno) if error.errno else str(error)
+        return Unreached(reason=Reason.CONNECT, text=f"{address} port {port}: {words}")
+    try:
+        secured = transport.get_extra_info("ssl_object")
+        certificate = None if secured is None else secured.getpeercert()
+        until = certificate.get("notAfter") if certificate else None
+        return Reached(address=address, expires=ssl.cert_time_to_seconds(until) if isinstance(until, str) else None)
+    finally:
+        transport.abort()

@@ -1,0 +1,213 @@
+"""POSTs logout tokens (B19, R9): one request, one absolute deadline, no redirects, no cookies, no decompression.
+
+Requests under different egress policies never share a connection: each policy has its own session, which is closed
+when it is idle. aiohttp's key of a connection includes TLS files, proxy and its password.
+"""
+
+import asyncio
+import resource
+import ssl
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from multidict import CIMultiDict
+from yarl import URL
+
+from notifier import __version__
+from notifier.model.client import EgressPolicy
+from notifier.model.egress import check_uri
+from notifier.model.errors import OurFault
+from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
+from notifier.model.request import Request
+from notifier.network.http import aiohttp_hooks, requests
+from notifier.network.http.answer_text import answer_text
+from notifier.network.http.client_contexts import TlsContexts
+from notifier.network.http.connections import KEEP_ALIVE, Exchange, OpenConnections, current_exchange
+from notifier.network.http.faults import read_fault, read_timeout, refused_by_proxy, with_day
+
+MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
+
+_FORM = ("Content-Type", "application/x-www-form-urlencoded")
+_HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"notifier/{__version__}",
+}
+
+
+@dataclass(slots=True)
+class _Pool:
+    """A session and its users. `last_used` is by the loop's clock."""
+
+    session: aiohttp.ClientSession
+    connector: aiohttp.TCPConnector
+    heads: requests.Heads
+    last_used: float
+    in_use: int = 0
+
+
+class HttpTransport:
+    """Satisfies the pipeline's `Transport`.
+
+    Without a `resolver`, aiodns resolves names. Beyond `keep` open connections, none is kept alive. An idle connection
+    is kept for `kept_for` seconds. A session may be closed when it is idle for `session_idle` seconds.
+    """
+
+    def __init__(
+        self,
+        resolver: AbstractResolver | None = None,
+        *,
+        keep: int | None = None,
+        kept_for: float = KEEP_ALIVE,
+        session_idle: float = 60.0,
+    ) -> None:
+        self._given_resolver = resolver
+        self._kept_for = kept_for
+        self._session_idle = session_idle
+        self._resolver: AbstractResolver | None = None
+        self._tls = TlsContexts()
+        self._open_connections = OpenConnections(_half_of_open_files() if keep is None else keep)
+        self._pools: dict[EgressPolicy | None, _Pool] = {}
+
+    @property
+    def open_connections(self) -> int:
+        """The number of open connections, in use or kept alive."""
+        return self._open_connections.count
+
+    async def open(self) -> None:
+        """Prepare the transport. Call it before the first `post`."""
+        aiohttp_hooks.usable()  # so that its findings are logged at the start
+        self._resolver = self._given_resolver or aiohttp.AsyncResolver()
+
+    async def close(self) -> None:
+        """Close every connection. Requests in flight end as disconnected."""
+        for pool in self._pools.values():
+            await pool.session.close()
+        self._pools.clear()
+        await self._tls.close()
+        if self._resolver is not None and self._given_resolver is None:
+            await self._resolver.close()
+        self._resolver = None
+
+    async def post(self, request: Request) -> Wire:
+        """POST the token and return what happened. Raises OurFault for a fault of ours, never for a client's.
+
+        The client's timeout begins when its TLS files are read.
+        """
+        route = request.route
+        if route.withheld is not None:
+            raise OurFault(Cause.ORIGIN, route.withheld)
+        denied = check_uri(request.uri, route.egress)
+        if denied is not None:
+            return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=denied)
+        tls = await self._context(request) if request.uri[:5].lower() == "https" else None
+        proxy = None if route.proxy is None else URL(route.proxy)
+        exchange = Exchange(new_connection=request.new_connection)
+        policy = None if proxy is not None else route.egress
+        pool = self._pools.get(policy) or await self._new_pool(policy)
+        pool.in_use += 1
+        context = current_exchange.set(exchange)
+        deadline = asyncio.timeout(request.timeout)
+        try:
+            async with deadline:
+                return await self._send(request, pool, proxy, tls)
+        except TimeoutError:
+            return read_timeout(request.timeout, exchange, proxy)
+        except (aiohttp.ClientError, OSError) as error:
+            fault = read_fault(error, exchange, proxy)
+            return fault if proxy is not None else await with_day(fault, error, exchange, request.uri, deadline.when())
+        finally:
+            current_exchange.reset(context)
+            pool.in_use -= 1
+            pool.last_used = asyncio.get_running_loop().time()
+
+    async def _context(self, request: Request) -> ssl.SSLContext:
+        try:
+            async with asyncio.timeout(request.timeout):
+                return await self._tls.context(request.route.tls)
+        except TimeoutError:  # after a start with very many clients that have a certificate each
+            text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
+            raise OurFault(Cause.TLS_FILES, text) from None
+
+    async def _send(self, request: Request, pool: _Pool, proxy: URL | None, tls: ssl.SSLContext | None) -> Wire:
+        if proxy is None and aiohttp_hooks.usable():
+            origin, target = requests.split(request.uri)
+            head = pool.heads.of(origin, request.route, tls)
+            response = await requests.exchange(pool.connector, head, target, request.body)
+        else:
+            response = await _by_session(request, pool.session, proxy, tls)
+            if proxy is not None and response.status == 407:
+                return refused_by_proxy(proxy, response.status)
+        retry_after = response.headers.get("Retry-After")
+        return Answer(
+            status=response.status,
+            text=_text(response, request) if response.body else "",
+            retry_after=None if retry_after is None else retry_after[:100],
+        )
+
+    async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
+        """A session for an egress policy, or for all requests through a proxy (None)."""
+        await self._close_idle()
+        if (made := self._pools.get(policy)) is not None:  # another task made it meanwhile
+            return made
+        assert self._resolver is not None, "open() comes before post()"
+        session, connector = aiohttp_hooks.new_session(
+            policy, self._resolver, _HEADERS, self._open_connections, kept_for=self._kept_for
+        )
+        now = asyncio.get_running_loop().time()
+        heads = requests.Heads(session, dict([_FORM, *_HEADERS.items()]))
+        pool = self._pools[policy] = _Pool(session=session, connector=connector, heads=heads, last_used=now)
+        return pool
+
+    async def _close_idle(self) -> None:
+        """Close idle sessions. New policies come only with a new configuration, so this runs when a session is made."""
+        long_ago = asyncio.get_running_loop().time() - self._session_idle
+        for policy, pool in list(self._pools.items()):
+            if pool.in_use == 0 and pool.last_used < long_ago:
+                del self._pools[policy]
+                await pool.session.close()
+
+
+def _half_of_open_files() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_KEPT if soft == resource.RLIM_INFINITY else min(MOST_KEPT, soft // 2)
+
+
+async def _by_session(
+    request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None
+) -> requests.Response:
+    url = URL(request.uri, encoded=True)  # the query goes out byte for byte (B4)
+    response = await session.request(
+        "GET" if request.body is None else "POST",
+        url,
+        data=request.body,
+        headers=_headers(request),
+        allow_redirects=False,
+        ssl=True if tls is None else tls,
+        proxy=proxy,
+        server_hostname=None if tls is None else (url.raw_host or "").rstrip("."),  # certificates have no final dot
+    )
+    try:
+        refused = proxy is not None and response.status == 407
+        answered = b"" if refused else await requests.read_body(response.content)
+        return requests.Response(status=response.status, headers=response.headers, body=answered)
+    finally:
+        response.close()  # has no effect if the response was read to its end: such a connection is kept
+
+
+def _headers(request: Request) -> CIMultiDict[str]:
+    """Those of the route, and of a form where there is one. A GET has no type."""
+    headers = CIMultiDict(request.route.headers)
+    if request.body is None:
+        headers.popall(_FORM[0], None)
+    else:
+        headers.setdefault(*_FORM)
+    return headers
+
+
+def _text(response: requests.Response, request: Request) -> str:
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        return "[body not decompressed]"
+    return answer_text(response.body, request.secret, request.route)

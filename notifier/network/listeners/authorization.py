@@ -1,0 +1,108 @@
+"""Authorizes requests to the API: bearer tokens of `tokens_file`, each with scopes and issuers.
+
+Without a tokens file (only on loopback) every program on the machine may do everything, but no web page may. A page
+whose host name resolves to loopback (DNS rebinding) can reach the listener, and its reads have no Origin. But its
+browser sends the name as Host. So only a Host that means this machine everywhere is answered.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Iterable
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from notifier.model.api_token import ApiToken, Scope
+from notifier.network.listeners.problem import Refusal, problem
+
+ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
+
+
+_NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9]{{1,5}})?")  # RFC 9110 §7.2
+
+Tokens = Callable[[], Iterable[ApiToken] | None]
+"""Asked at each request, since they may have been reloaded; None: no tokens file."""
+
+
+class Authorization:
+    """Finds the token of a request. It keeps no state."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    @web.middleware
+    async def local(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Without tokens, refuse other machines and web pages. Raises Refusal: 403, 421."""
+        if self._tokens() is None:
+            if "Origin" in request.headers:
+                raise Refusal(problem(403, "A web page may not use this API"))
+            hosts = request.headers.getall("Host", ())
+            # A whole URL in the request line overrides Host (RFC 9112 §3.2.2). Only requests to a proxy have one.
+            if not hosts or not all(map(is_loopback, hosts)) or not request.raw_path.startswith("/"):
+                raise Refusal(problem(421, ONLY_LOOPBACK))
+        return await handler(request)
+
+    def require(self, request: web.Request, scope: Scope) -> ApiToken | None:
+        """The token of the request, None if none is needed. Raises Refusal: 401, 403."""
+        tokens = self._tokens()
+        if tokens is None:
+            return None
+        token = bearer_of(request, tokens)
+        if token is None:
+            challenge = "Bearer" if "Authorization" not in request.headers else 'Bearer error="invalid_token"'
+            title = "A bearer token of tokens_file is required"
+            raise Refusal(problem(401, title, headers={"WWW-Authenticate": challenge}))
+        if scope not in token.scopes:
+            headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
+            raise Refusal(problem(403, f"The token lacks the scope {scope}", headers=headers))
+        return token
+
+    def require_unbound(self, request: web.Request, scope: Scope) -> ApiToken | None:
+        """Like `require`, for actions on all issuers: the token must not be bound to issuers."""
+        token = self.require(request, scope)
+        if token is not None and token.issuers is not None:
+            raise Refusal(problem(403, "This concerns all issuers: only a token without issuers may do it"))
+        return token
+
+
+def is_loopback(host: str) -> bool:
+    """True if a `Host` means this machine everywhere: localhost (RFC 6761 §6.3), 127.0.0.0/8, [::1]; with any port."""
+    match = _HOST.fullmatch(host.lower())
+    if match is None:
+        return False
+    try:
+        if match["ipv6"] is not None:
+            return IPv6Address(match["ipv6"]) == IPv6Address("::1")
+        name = match["name"]
+        return name == "localhost" or name.endswith(".localhost") or IPv4Address(name).is_loopback
+    except AddressValueError:
+        return False
+
+
+def caller(token: ApiToken | None) -> str:
+    """Who asks, for the audit."""
+    return "anyone (no tokens_file)" if token is None else token.name
+
+
+def concerns(token: ApiToken | None, iss: str) -> bool:
+    """True if the token covers this issuer."""
+    return token is None or token.issuers is None or iss in token.issuers
+
+
+def concerns_all(token: ApiToken | None) -> bool:
+    """True if the token covers all issuers."""
+    return token is None or token.issuers is None
+
+
+def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
+    """Find the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    digest = hashlib.sha256(credentials.strip().encode("utf-8", "surrogateescape")).digest()
+    found = None
+    for token in tokens:
+        if hmac.compare_digest(token.sha256, digest):
+            found = token
+    return found if scheme.lower() == "bearer" else None

@@ -1,0 +1,181 @@
+"""Starts and stops an HTTP listener with an aiohttp application, and limits its connections.
+
+aiohttp closes a connection that has not sent a whole header within `keepalive_timeout`, counted from its start or from
+the last answer. The application limits bodies. Compressed bodies are not supported. aiohttp has no limit for an answer
+that is not read, so `_Door` has one.
+"""
+
+import asyncio
+import errno
+import logging
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
+
+from notifier.model.errors import ConfigurationError, Mistake
+
+HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
+CONNECTIONS = 1000  # at a time; of each the header, at most, is in memory: 8 KiB a line
+BACKLOG = 1024  # connections that the kernel queues; with asyncio's default of 100, others would wait for a second
+HEADERS = 64
+_LARGE = 65_536  # bytes of an answer; smaller ones, unread on all connections, are 64 MiB at the most
+_LINGER = 2.0  # seconds for the rest of a body that was refused, so that the answer is read before the reset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds for a whole header, which is also how long a connection may idle, and to read a large answer."""
+
+    header: float = 10.0
+    answer: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A running listener. `port` is the real port, even if 0 was configured."""
+
+    host: str
+    port: int
+    tls: bool
+    runner: web.AppRunner
+    server: asyncio.Server
+
+    @property
+    def url(self) -> str:
+        """The URL of the listener."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+    async def close(self) -> None:
+        """Accept no more connections, let requests end within the grace, and close."""
+        self.server.close()
+        await self.runner.cleanup()
+
+
+async def listen(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    key: str,
+    tls: ssl.SSLContext | None = None,
+    grace: float = 1.0,
+    deadlines: Deadlines = Deadlines(),
+    connections: int = CONNECTIONS,
+) -> Listener:
+    """Serve `app` there. `key` is the setting that names the address (`ops.listen`); `grace` is for requests that run
+    when it closes, in seconds; `connections` at a time, see `_Door`.
+
+    Raises ConfigurationError, which says what is wrong with the address.
+    """
+    logger = logging.getLogger("notifier.server")
+    logger.addFilter(_discreet)  # once only, however often this runs
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=grace,
+        keepalive_timeout=deadlines.header,
+        lingering_time=_LINGER,
+        max_headers=HEADERS,
+        auto_decompress=False,
+        logger=logger,
+    )
+    app.on_response_prepare.append(_anonymous)
+    door = _Door(runner, connections, deadlines.answer)
+    app.middlewares.append(door.middleware)
+    await runner.setup()
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            door,
+            host,
+            port,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
+        )
+    except OSError as error:
+        await runner.cleanup()
+        what = _EXPLANATIONS.get(error.errno or 0, f"cannot be listened on: {error.strerror or type(error).__name__}")
+        raise ConfigurationError([Mistake(key, f"{host}:{port} {what}")]) from error
+    real = int(server.sockets[0].getsockname()[1])
+    return Listener(host=host, port=real, tls=tls is not None, runner=runner, server=server)
+
+
+class _Door:
+    """Accepts every connection. Beyond `most`, it closes the oldest ones: idle ones at once, others after their answer.
+
+    So silent connections never keep others out. If all of them have a request under way, the newcomer is told to come
+    again, and closed. Connections accepted in one pass of the loop, at most BACKLOG, count at the next one.
+
+    A connection whose large answer is not read within its deadline is cut.
+    """
+
+    def __init__(self, runner: web.AppRunner, most: int, deadline: float) -> None:
+        self._runner = runner
+        self._most = most
+        self._deadline = deadline
+        self._busy: set[asyncio.BaseProtocol] = set()
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Note that a request is under way, and when its answer must have been read."""
+        self._busy.add(request.protocol)
+        try:
+            answer = await handler(request)
+        finally:
+            self._busy.discard(request.protocol)
+        if (answer.content_length or 0) > _LARGE and request.transport is not None:
+            asyncio.get_running_loop().call_later(self._deadline, _cut_if_unread, request.transport)
+        return answer
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        """Called by asyncio for each accepted connection."""
+        server = self._runner.server
+        assert server is not None, "connections come after the set-up"
+        if len(self._busy) >= self._most:
+            return _Full()
+        oldest_first = server.connections
+        for connection in oldest_first[: max(0, len(oldest_first) + 1 - self._most)]:
+            if connection in self._busy:
+                connection.close()
+            else:
+                connection.force_close()
+        return server()
+
+
+def _cut_if_unread(transport: asyncio.Transport) -> None:
+    if transport.get_write_buffer_size() > 0:
+        transport.abort()
+
+
+class _Full(asyncio.Protocol):
+    """Refuses a connection before anything is read, because there are too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        transport.close()
+
+
+_EXPLANATIONS: Mapping[int, str] = {
+    errno.EADDRINUSE: "is taken by another process; stop it, or choose another port (0 takes any that is free)",
+    errno.EADDRNOTAVAIL: "is not an address of this machine; 127.0.0.1 serves this machine only, 0.0.0.0 everybody",
+    errno.EACCES: "may not be used by this user; ports below 1024 are reserved, choose a higher one",
+}
+
+
+async def _anonymous(_request: web.Request, response: web.StreamResponse) -> None:
+    """Remove the header that names the versions of libraries."""
+    response.headers.popall("Server", None)
+
+
+def _discreet(record: logging.LogRecord) -> bool:
+    """Drop aiohttp's log of a request that it cannot parse: the quoted line may hold the token."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

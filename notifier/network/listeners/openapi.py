@@ -1,0 +1,226 @@
+"""`GET /v1/openapi.json`: the API as OpenAPI 3.1, made of what each file of routes says of its own handlers.
+
+A handler is described where it stands, and the document is made of the routes that the application really serves: so
+neither can be without the other. A handler without a description shows the first line of its docstring.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from aiohttp import typedefs, web
+
+from notifier import __version__
+from notifier.model.api_token import Scope
+from notifier.model.documents.event_document import event_schema
+from notifier.model.errors import Mistake
+from notifier.model.nearest import did_you_mean, nearest
+from notifier.model.printable import excerpt
+from notifier.network.listeners.problem import Refusal, problem
+
+JsonSchema = Mapping[str, Any]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+PATH = "/v1/openapi.json"
+MOST_NAMED = 20  # unknown parameters
+_OF_ALL = {
+    400: "The request is malformed.",
+    403: "Without api.tokens_file: a web page asks.",
+    421: "Without api.tokens_file: Host is no loopback name.",
+    429: "Too many requests at a time.",
+}
+_KEPT = "described"
+_WORDS = re.compile(r"[^a-z0-9]+")
+_PARAMETER = re.compile(r"\{(\w+)(?::[^{}]*)?\}")
+
+EVENT: JsonSchema = {"$ref": "#/components/schemas/event"}
+CLOUDEVENT: JsonSchema = {
+    "type": "object",
+    "description": "CloudEvents 1.0, structured. Binary ones are application/json with `ce-` headers.",
+    "required": ["specversion", "id", "source", "type", "data"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "minLength": 1},
+        "source": {"type": "string", "minLength": 1},
+        "type": {"type": "string", "minLength": 1},
+        "data": EVENT,
+    },
+}
+PROBLEM: JsonSchema = {
+    "type": "object",
+    "description": "What is wrong (RFC 9457).",
+    "required": ["type", "title", "status"],
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "mistakes": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["path", "text"],
+                "properties": {"path": {"type": "string"}, "text": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerDescription:
+    """One status. `schema` of its JSON body, None: no body; `kind` the media type; `headers` by name, what they say."""
+
+    text: str
+    schema: JsonSchema | None = None
+    kind: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationDescription:
+    """One operation, as a decorator of its handler. `scope` None: no token is needed. `query`, `path` and `headers` are
+    schemas by name, `body` by media type. A problem need not be among `answers`, but for its status in `problems`.
+    `foreign_query`: a standard of others says what else may be in the query.
+    """
+
+    summary: str
+    scope: Scope | None = None
+    query: Mapping[str, JsonSchema] = field(default_factory=dict)
+    path: Mapping[str, JsonSchema] = field(default_factory=dict)
+    body: Mapping[str, JsonSchema] = field(default_factory=dict)
+    answers: Mapping[int, AnswerDescription] = field(default_factory=dict)
+    problems: Mapping[int, str] = field(default_factory=dict)
+    foreign_query: bool = False
+
+    def __call__(self, handler: Handler) -> Handler:
+        """Describe the handler."""
+        setattr(handler, _KEPT, self)
+        return handler
+
+
+def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
+    """The document for these routes."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        path = _PARAMETER.sub(r"{\1}", route.path)
+        said: OperationDescription | None = getattr(route.handler, _KEPT, None)
+        operation = _undescribed(route.handler, path) if said is None else _operation(said, path)
+        operation["operationId"] = (
+            f"{route.method.lower()}_{_WORDS.sub('_', path.removeprefix('/v1/').lower()).strip('_')}"
+        )
+        paths.setdefault(path, {})[route.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "info": {
+            "title": "notifier",
+            "version": __version__,
+            "description": "Delivers OpenID Connect Back-Channel Logout notifications.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "Of api.tokens_file."}},
+            "schemas": {"problem": dict(PROBLEM), **_event()},
+        },
+    }
+
+
+@web.middleware
+async def known_query(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
+    """Refuse (400) a parameter that the route does not have: a misspelt filter would mean every dead letter."""
+    said: OperationDescription | None = getattr(request.match_info.handler, _KEPT, None)
+    if said is not None and not said.foreign_query:
+        unknown = [name for name in dict.fromkeys(request.query) if name not in said.query]
+        if unknown:
+            mistakes = [Mistake(excerpt(name), _unknown(name, said.query)) for name in unknown[:MOST_NAMED]]
+            raise Refusal(problem(400, "The request has a parameter that is not known here", mistakes=mistakes))
+    return await handler(request)
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
+    if near is not None:
+        return f"there is no such parameter; {did_you_mean(near, name)}"
+    return f"there is no such parameter; there are {', '.join(known) or 'none'}"
+
+
+def _event() -> dict[str, Any]:
+    """The event's schema, as `notifier schema event` prints it, with what it refers to beside it."""
+    schema = event_schema()
+    parts = cast("dict[str, object]", schema.pop("$defs", {}))
+    event = {name: value for name, value in schema.items() if name not in ("$schema", "$id")}
+    whole: dict[str, object] = {"event": event, **parts}
+    moved: dict[str, Any] = json.loads(json.dumps(whole).replace("#/$defs/", "#/components/schemas/"))
+    return moved
+
+
+def _undescribed(handler: object, path: str) -> dict[str, Any]:
+    summary = (inspect.getdoc(handler) or path).partition("\n")[0]
+    answers = {"default": {"description": "See the documentation."}}
+    return {"summary": summary, "parameters": _named(path, {}), "responses": answers, "security": [{"token": []}]}
+
+
+def _named(path: str, schemas: Mapping[str, JsonSchema]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": dict(schemas.get(name, {"type": "string"}))}
+        for name in _PARAMETER.findall(path)
+    ]
+
+
+def _operation(said: OperationDescription, path: str) -> dict[str, Any]:
+    asked = [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in said.query.items()]
+    operation: dict[str, Any] = {
+        "summary": said.summary,
+        "parameters": [*_named(path, said.path), *asked],
+        "responses": _responses(said),
+    }
+    if said.scope is not None:
+        operation["security"] = [{"token": [said.scope]}]
+    if said.body:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {kind: {"schema": dict(schema)} for kind, schema in said.body.items()},
+        }
+    return operation
+
+
+def _responses(said: OperationDescription) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, answer in said.answers.items():
+        response: dict[str, Any] = {"description": answer.text}
+        if answer.headers:
+            response["headers"] = {
+                name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers.items()
+            }
+        if answer.schema is not None:
+            response["content"] = {answer.kind: {"schema": dict(answer.schema)}}
+        responses[str(status)] = response
+    problems = dict(_OF_ALL)
+    if said.scope is not None:
+        problems |= {401: "No token of tokens_file.", 403: f"The token lacks the scope {said.scope}, or the issuer."}
+    for status, text in sorted({**problems, **said.problems}.items()):
+        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
+        also = responses.get(str(status), {}).get("content", {})  # the same status may have an answer of its own form
+        responses[str(status)] = {"description": text, "content": {**also, **content}}
+        if status in (429, 503):
+            retry = {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
+            responses[str(status)]["headers"] = {"Retry-After": retry}
+    return responses
+
+
+def openapi_route(routes: Iterable[web.RouteDef]) -> web.RouteDef:
+    """The route that serves the document of these and of itself. It tells nothing secret, so no token is asked for."""
+
+    @OperationDescription(
+        summary="This document.", answers={200: AnswerDescription(text="OpenAPI 3.1.", schema={"type": "object"})}
+    )
+    async def serve(_request: web.Request) -> web.Response:
+        return web.json_response(document)
+
+    route = web.get(PATH, serve)
+    document = openapi([*routes, route])
+    return route

@@ -1,0 +1,110 @@
+"""The ops listener: `/livez`, `/readyz`, `/metrics`. It shows nothing secret and accepts no input.
+
+`/livez` checks nothing: the event loop answers it, so an answer proves that the loop runs. Anybody may reach this
+listener. So it allows fewer connections than the API, and still fewer scrapes. A probe waits for neither.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from notifier.network.listeners.problem import problem
+
+CONNECTIONS = 100  # at a time; a probe and a few that scrape need ten
+SCRAPES = 4  # at a time, since each takes time of the loop; enough for two Prometheus servers and some people
+SCRAPE_WITHIN = 10.0  # seconds for a page to be read; as long as Prometheus waits for one by default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """The worker's readiness. `queue`: connected, topology in place. `blocked`: the broker takes no messages now.
+
+    `problem` says what is wrong.
+    """
+
+    queue: bool
+    consuming: bool
+    blocked: bool = False
+    draining: bool = False
+    problem: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True if the worker does its work now.
+
+        A blocked worker is ready: it still delivers, and only failed deliveries wait. The broker blocks all workers
+        alike. If they were unready, all would leave their Service, so that `POST /v1/events` could not answer why it
+        takes nothing (503), and the roll-out that may be the cure would stop.
+        """
+        return self.queue and self.consuming and not self.draining
+
+
+class Exposition(Protocol):
+    """The page that Prometheus reads."""
+
+    @property
+    def content_type(self) -> str:
+        """The value of the header `Content-Type`."""
+
+    @property
+    def openmetrics_type(self) -> str:
+        """The same for OpenMetrics."""
+
+    def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
+        """Yield the page in pieces. Must not hold the loop."""
+
+
+class _Scrapes:
+    """Serves the page, with a limit on concurrent readers and on the time of each."""
+
+    def __init__(self, metrics: Exposition, most: int, within: float) -> None:
+        self._metrics = metrics
+        self._within = within
+        self._room = most
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """`/metrics`."""
+        if not self._room:
+            return problem(503, "Too many scrapes at a time; try again soon", headers={"Retry-After": "1"})
+        openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
+        kind = self._metrics.openmetrics_type if openmetrics else self._metrics.content_type
+        response = web.StreamResponse(headers={"Content-Type": kind})
+        self._room -= 1
+        try:
+            await response.prepare(request)
+            async with asyncio.timeout(self._within):
+                async for chunk in self._metrics.chunks(openmetrics=openmetrics):
+                    await response.write(chunk)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()  # half a page must not look like a whole one
+        finally:
+            self._room += 1
+        return response
+
+
+def ops_app(
+    health: Callable[[], Readiness],
+    metrics: Exposition,
+    *,
+    scrapes: int = SCRAPES,
+    scrape_within: float = SCRAPE_WITHIN,
+) -> web.Application:
+    """The application. `health` is asked at each probe and must return at once. `scrapes` at a time, each in so many
+    seconds.
+    """
+
+    async def livez(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_request: web.Request) -> web.Response:
+        now = health()
+        return web.json_response({"ready": now.ready, **asdict(now)}, status=200 if now.ready else 503)
+
+    page = _Scrapes(metrics, scrapes, scrape_within).page
+    app = web.Application()
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", page)])
+    return app

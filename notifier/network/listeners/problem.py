@@ -1,0 +1,47 @@
+"""Error answers for people and programs: `application/problem+json` (RFC 9457)."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from notifier.model.errors import Mistake
+from notifier.model.printable import json_text
+
+
+def problem(
+    status: int,
+    title: str,
+    *,
+    mistakes: Iterable[Mistake] = (),
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """Make the answer. `title` must be safe to show to strangers. `mistakes` say where, and what to do."""
+    document: dict[str, object] = {"type": "about:blank", "title": title, "status": status}
+    listed = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
+    if listed:
+        document["mistakes"] = listed
+    return web.Response(
+        text=json_text(document) + "\n", status=status, content_type="application/problem+json", headers=headers
+    )
+
+
+class Refusal(Exception):  # noqa: N818  an answer, not an error
+    """Raised to answer the request with this problem."""
+
+    def __init__(self, response: web.Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What is refused is answered, and what aiohttp itself refuses (404, 405, 413 …) in the same form."""
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return refusal.response
+    except web.HTTPError as error:
+        kept = {name: value for name, value in error.headers.items() if name == "Allow"}
+        return problem(error.status, HTTPStatus(error.status).phrase, headers=kept)

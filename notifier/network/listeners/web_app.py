@@ -1,0 +1,50 @@
+"""The application of the web listener: pages for browsers, which the proxy of an issuer serves on the issuer's origin.
+
+Anybody may reach it, without a token: a page's URL is sealed, and what upstream providers send is signed. It sets no
+cookie and reads none. Nothing of a request is logged, since a path may hold a sealed context, and a query a `sid`.
+"""
+
+from collections.abc import Iterable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from notifier.model.frozen import frozen
+from notifier.network.listeners.problem import problems
+from notifier.network.listeners.throttle import Throttle
+
+CONNECTIONS = 1000  # at a time; a proxy keeps a few tens open, and asks again on each
+DEFAULT_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
+}
+"""What each answer says unless its route says otherwise."""
+
+
+@frozen
+class WebLimits:
+    """The limits of the listener: bytes, seconds, requests at a time. To be fair to addresses is the proxy's part."""
+
+    body: int = 65_536
+    body_timeout: float = 10.0
+    requests: int = 256
+
+
+def web_app(routes: Iterable[web.RouteDef], limits: WebLimits | None = None) -> web.Application:
+    """Return the application. All routes share its limits; whatever is none of them is 404."""
+    limits = limits or WebLimits()
+    throttle = Throttle(lambda: None, limits.requests, limits.requests, limits.body_timeout)
+    app = web.Application(client_max_size=limits.body, middlewares=[_defaults, problems, throttle.middleware])
+    app.add_routes(routes)
+    return app
+
+
+@web.middleware
+async def _defaults(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    for name, value in DEFAULT_HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response

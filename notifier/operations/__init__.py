@@ -1,1 +1,0 @@
-"""What operators do, for the command line and the API alike."""

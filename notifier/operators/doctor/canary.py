@@ -1,0 +1,116 @@
+"""Sends one client a real logout token for a user and session that cannot exist, and explains the answer.
+
+The token is made, signed and sent like any other, so the canary tests keys, clocks, profile and route at once.
+Nothing is queued, retried or counted, and no session ends.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from notifier.delivery.ports import Channel, Transport
+from notifier.delivery.verdict import Dead
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery
+from notifier.model.errors import ConfigurationError, Mistake, OurFault
+from notifier.model.outcome import Break, Delivered, Failed, Outcome, Refused, StaleConnection
+from notifier.model.presets import PRESETS
+from notifier.model.request import Request
+from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
+from notifier.operators.doctor.doctor_clients import ADVICE
+
+NOBODY = "notifier-canary-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryTools:
+    """What a canary is made and sent with. `new_id` gives a name that no user and no session has."""
+
+    channel: Channel
+    transport: Transport
+    new_id: Callable[[], str]
+
+
+def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) -> Client:
+    """The client to send a canary to. Raises ConfigurationError if there is none, or if several issuers have one."""
+    found = [client for client in clients if client.client_id == client_id and iss in (None, client.iss)]
+    if len(found) == 1:
+        return found[0]
+    text = f"{client_id!r} has several issuers: say --issuer" if found else f"there is no client {client_id!r}"
+    raise ConfigurationError([Mistake("--canary", text)])
+
+
+async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
+    """Send a canary to the client and explain its answer."""
+    name = client.client_id
+    if client.backchannel_logout_uri is None:
+        return [failed(Area.CANARY, name, "has no backchannel_logout_uri", "register one")]
+    try:
+        push = await tools.channel.prepare(_delivery_to_nobody(client, tools.new_id()), client)
+        assert not isinstance(push, Dead), "the delivery has both sub and sid"
+        wire = await tools.transport.post(
+            Request(
+                uri=tools.channel.uri(client),
+                body=push.body,
+                secret=push.secret,
+                timeout=client.timeout,
+                route=client.route,
+                new_connection=True,
+            )
+        )
+    except OurFault as fault:
+        return [failed(Area.CANARY, name, f"no token could be sent: {fault}", "correct this first")]
+    if isinstance(wire, StaleConnection):
+        return [failed(Area.CANARY, name, "the connection was closed before any answer", "look at the client's log")]
+    if isinstance(wire, Break):
+        advice = ADVICE.get(wire.reason, "look at the client's log")
+        return [failed(Area.CANARY, name, f"no answer ({wire.reason}): {wire.text}", advice)]
+    return [explain(client, tools.channel.read(wire, client), push.jti)]
+
+
+def _delivery_to_nobody(client: Client, unique: str) -> Delivery:
+    return Delivery(
+        id=f"{NOBODY}{unique}",
+        event_id=f"{NOBODY}{unique}",
+        id_given=True,
+        iss=client.iss,
+        client_id=client.client_id,
+        sub=f"{NOBODY}{unique}",
+        sid=f"{NOBODY}{unique}",
+        entry_sub=True,
+    )
+
+
+def explain(client: Client, outcome: Outcome, jti: str) -> Finding:
+    """Explain the answer to a canary; more exactly if the client names its preset (docs/specification.md)."""
+    preset = None if client.preset is None else PRESETS[client.preset]
+    said = f" and said {outcome.text[:200]!r}" if outcome.text else ""
+    answered = f"answered {outcome.status}{said} (jti {jti})"
+    log = "its log says more, by that jti"
+    hint = f"{client.preset}: {preset.answers}; {log}" if preset is not None else f"name its preset to hear more; {log}"
+    match outcome:
+        case Delivered():
+            return ok(Area.CANARY, client.client_id, f"{answered}: it takes our tokens")
+        case Refused(status=400):
+            if client.preset == "nextcloud":
+                text = f"{answered}: it refuses our tokens, since to it an unknown session is success"
+                return failed(Area.CANARY, client.client_id, text, hint)
+            text = f"{answered}: it refuses our tokens, or refuses to end a session that it does not know"
+            return warning(Area.CANARY, client.client_id, text, hint)
+        case Refused(status=status) if status is not None and 300 <= status < 400:
+            advice = (
+                "redirects are never followed: register the address that it leads to, and no sign-in in front of it"
+            )
+            return failed(Area.CANARY, client.client_id, f"{answered}, a redirect", advice)
+        case Refused(status=401 | 403):
+            advice = "something in front of it asks for a sign-in, or refuses all but browsers: let this path through"
+            return failed(Area.CANARY, client.client_id, answered, advice)
+        case Refused(status=404 | 405 | 410):
+            advice = (
+                "there is no back-channel logout at this path: correct backchannel_logout_uri, or switch it on there"
+            )
+            return failed(Area.CANARY, client.client_id, answered, advice)
+        case Refused():
+            return failed(Area.CANARY, client.client_id, answered, log)
+        case Failed():
+            text = f"{answered}: a fault of its own, after which a logout is retried"
+            return failed(Area.CANARY, client.client_id, text, hint)

@@ -1,0 +1,56 @@
+"""The doctor's checks of clients whose tokens are encrypted: is there a key of theirs that fits?"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+
+from notifier.model.client import Client, ClientKeysPlace, Encryption, EncryptionKey
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.operators.doctor.doctor import Area, Finding, failed, ok
+from notifier.tokens.client_jwks import encryption_key, read_client_keys, without_key
+
+WAITS = "its logouts wait meanwhile, and none is sent in clear; "
+
+
+def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysPlace, Sequence[Client]]:
+    """The places of keys that must be read, and whose they are."""
+    found: dict[ClientKeysPlace, list[Client]] = {}
+    for client, encryption in _encrypted(clients):
+        if isinstance(encryption.keys, ClientKeysPlace):
+            found.setdefault(encryption.keys, []).append(client)
+    return found
+
+
+def judge_jwks(clients: Iterable[Client]) -> Iterator[Finding]:
+    """Findings of the keys that registrations hold themselves."""
+    for client, encryption in _encrypted(clients):
+        if not isinstance(encryption.keys, ClientKeysPlace):
+            yield _judged(client.client_id, encryption, encryption.keys)
+
+
+async def examine_keys(
+    place: ClientKeysPlace,
+    clients: Sequence[Client],
+    read: Callable[[ClientKeysPlace], Awaitable[IssuerDocument | UnreadDocument]],
+) -> Sequence[Finding]:
+    """Read the JWK Set like for a delivery, and look for a key of each client."""
+    document = await read(place)
+    keys = document.text if isinstance(document, UnreadDocument) else read_client_keys(document.content)
+    if not isinstance(keys, str):
+        return [_judged(client.client_id, encryption, keys) for client, encryption in _encrypted(clients)]
+    text = without_key(place, f"cannot be read: {keys}")
+    advice = f"{WAITS}look whether it answers, and whether egress of the client allows that address"
+    return [failed(Area.CLIENT, client.client_id, text, advice) for client in clients]
+
+
+def _encrypted(clients: Iterable[Client]) -> Iterator[tuple[Client, Encryption]]:
+    for client in clients:
+        if client.encryption is not None and client.backchannel_logout_uri is not None:
+            yield client, client.encryption
+
+
+def _judged(client_id: str, encryption: Encryption, keys: tuple[EncryptionKey, ...]) -> Finding:
+    key = encryption_key(keys, encryption.alg)
+    if isinstance(key, str):
+        advice = f"{WAITS}have the client publish a key for it, or register another id_token_encrypted_response_alg"
+        return failed(Area.CLIENT, client_id, without_key(encryption.keys, key), advice)
+    named = "a key without kid" if key.kid is None else f"its key {key.kid!r}"
+    return ok(Area.CLIENT, client_id, f"its tokens are encrypted to {named} by {encryption.alg} and {encryption.enc}")

@@ -1,0 +1,173 @@
+"""The doctor's checks of clients: can each be reached like in a delivery, and does its registration make sense?
+
+Clients on one server share one check, since they share its address and certificate.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from notifier.model.client import Client, Route
+from notifier.model.front_channel import is_on_page
+from notifier.model.outcome import Reason
+from notifier.model.presets import PRESETS, beyond_preset
+from notifier.model.printable import counted
+from notifier.network.http.issuer_document import only_in_tests
+from notifier.network.http.reach import Reached, Unreached
+from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
+from notifier.operators.doctor.doctor_workers import Met, judge_met
+
+DAY = 86_400.0
+EXPIRES_SOON = 14 * DAY  # seconds
+MOST_SICK = 20  # clients of one server that are not well and have a line of their own
+NAMED = 5  # clients of one server that are named; the others are counted
+
+Reach = Callable[[str, Route, float], Awaitable[Reached | Unreached]]
+"""Tries a URI by a route, within seconds. Never raises."""
+
+ADVICE: Mapping[Reason, str] = {
+    Reason.DNS: "correct the host in backchannel_logout_uri, or its entry in the name servers of this machine",
+    Reason.CONNECT: "look whether it runs, and whether a firewall lets this machine through",
+    Reason.TIMEOUT: "look whether a firewall drops what this machine sends; deliveries wait and are retried meanwhile",
+    Reason.TLS: "name the authority that issued its certificate in notifier.tls.ca_file of the client, or renew it",
+    Reason.EGRESS_DENIED: "if that address is meant, allow it in egress.allow of the client or of all",
+}
+
+RENEW = "renew its certificate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server and its clients. It must accept a connection within `within` seconds."""
+
+    origin: str
+    route: Route
+    uri: str
+    within: float
+    clients: tuple[Client, ...]
+
+    @property
+    def subject(self) -> str:
+        """The names of the clients."""
+        return _some([client.client_id for client in self.clients])
+
+
+def servers_of(clients: Iterable[Client]) -> list[Server]:
+    """The servers of the clients, one entry for each way to reach a server. Those of a test alone are not there now."""
+    found: dict[tuple[str, Route], list[Client]] = {}
+    for client in clients:
+        if client.told_at is not None and not only_in_tests(client.iss):
+            parts = urlsplit(client.told_at)
+            found.setdefault((f"{parts.scheme}://{parts.netloc}".lower(), client.route), []).append(client)
+    return [
+        Server(
+            origin=origin,
+            route=route,
+            uri=there[0].told_at or "",
+            within=max(client.timeout for client in there),
+            clients=tuple(there),
+        )
+        for (origin, route), there in found.items()
+    ]
+
+
+async def examine_server(
+    server: Server, reach: Reach, clock: Callable[[], float], ask_met: Callable[[], Awaitable[Met]]
+) -> list[Finding]:
+    """Connect as a delivery would, and check the certificate. A client that workers find not well is told apart."""
+    if server.route.withheld is not None:
+        advice = "until then its deliveries wait, and nothing is sent to the address"
+        return [failed(Area.CLIENT, server.subject, server.route.withheld, advice)]
+    reached = await reach(server.uri, server.route, server.within)
+    if isinstance(reached, Unreached):
+        text = f"{server.origin} cannot be reached: {reached.text}"
+        advice = RENEW if "has expired" in text else ADVICE.get(reached.reason, ADVICE[Reason.CONNECT])
+        return [failed(Area.CLIENT, server.subject, text, advice)]
+    met = await ask_met()
+    sick = [state for each in server.clients if (state := met.get(each.key)) is not None and state.state != "well"]
+    sick.sort(key=lambda state: state.urgency, reverse=True)
+    found = [judge_met(state.client_id, state, server.origin, clock()) for state in sick[:MOST_SICK]]
+    if more := len(sick) - len(found):
+        text = f"{more:,} more clients of {server.origin} are not well"
+        found.append(warning(Area.CLIENT, server.origin, text, "notifier status --all"))
+    names = {state.client_id for state in sick}
+    well = [each.client_id for each in server.clients if each.client_id not in names]
+    if well and reached.proxy:
+        text = f"its proxy answers at {reached.address}; {server.origin} behind it was not tried: --canary does"
+        found.append(ok(Area.CLIENT, _some(well), text))
+    elif well or (reached.expires is not None and reached.expires - clock() < EXPIRES_SOON):
+        text = f"{server.origin} takes connections"
+        found.append(expiry_finding(Area.CLIENT, _some(well) or server.subject, text, reached.expires, clock()))
+    return found
+
+
+def expiry_finding(area: Area, subject: str, text: str, expires: float | None, now: float) -> Finding:
+    """A finding that is good unless the certificate expires soon."""
+    if expires is None:
+        return ok(area, subject, f"{text}, without TLS")
+    left = expires - now
+    if left < 0:
+        return failed(area, subject, f"{text}; the certificate ended {_days(-left)} ago", "renew it")
+    if left < EXPIRES_SOON:
+        return warning(area, subject, f"{text}; the certificate ends in {_days(left)}", "renew it")
+    return ok(area, subject, f"{text}; the certificate is good for {_days(left)}")
+
+
+def _days(seconds: float) -> str:
+    days = int(seconds // DAY)
+    return counted(days, "day") if days else "less than a day"
+
+
+def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
+    """Findings from the registrations, without a connection."""
+    everyone = list(clients)
+    clients = [client for client in everyone if not only_in_tests(client.iss)]
+    for client in clients:
+        if client.paused:
+            advice = "nothing is lost; take paused: true out when it may be told again"
+            yield warning(Area.CLIENT, client.client_id, "is paused: its logouts wait", advice)
+        if client.preset is not None:
+            yield from _preset(client, client.preset)
+    silent = [client for client in clients if client.told_at is None]
+    if by_browser := [client.client_id for client in silent if is_on_page(client)]:
+        text = "has no backchannel_logout_uri: browsers alone tell it, and nobody can see whether its sessions end"
+        advice = "where iss and sid suffice for it, notifier.front_channel: server has workers tell it"
+        yield ok(Area.CLIENT, _some(by_browser), text, advice)
+    if never := [client.client_id for client in silent if not is_on_page(client)]:
+        advice = "give it one, if the client has sessions of its own"
+        yield ok(Area.CLIENT, _some(never), "has no backchannel_logout_uri, so it is never told", advice)
+    unnamed = [client.client_id for client in clients if client.preset is None and client.backchannel_logout_uri]
+    if unnamed:
+        text = "names no preset, so it gets what most receivers take"
+        advice = f"if it is one of {', '.join(PRESETS)}, name it in notifier.preset"
+        yield ok(Area.CLIENT, _some(unnamed), text, advice)
+    if tested := [client.client_id for client in everyone if only_in_tests(client.iss)]:
+        text = "is there only while a test of its issuer in .invalid runs, so it was not tried"
+        yield ok(Area.CLIENT, _some(tested), text, "run that test: `helm test`, where it is the chart's")
+
+
+def _preset(client: Client, name: str) -> Iterator[Finding]:
+    """Findings if the client's settings override what its preset needs."""
+    preset = PRESETS[name]
+    if (text := beyond_preset(client)) is not None:
+        member = "id_token_signed_response_alg"
+        if client.token.alg not in preset.refuses:
+            member = "id_token_encrypted_response_alg" if preset.decrypts else "client, without encrypted tokens"
+        yield warning(Area.CLIENT, client.client_id, text, f"register another {member}")
+    asked: dict[str, tuple[object, object]] = {
+        "typ": (preset.typ, client.token.typ),
+        "subject": (preset.subject, client.token.subject),
+        "audience": ("list" if preset.audience is not None else None, _audience(client)),
+    }
+    for member, (wanted, actual) in asked.items():
+        if wanted is not None and wanted != actual:
+            text = f"preset {name} asks for {member} {wanted}, but the registration sets {actual}: {preset.why}"
+            yield warning(Area.CLIENT, client.client_id, text, f"take {member} out of notifier, or the preset")
+
+
+def _audience(client: Client) -> str:
+    return "string" if client.token.audience is None else "list"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")

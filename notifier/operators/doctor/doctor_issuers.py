@@ -1,0 +1,160 @@
+"""The doctor's checks of an issuer: can receivers find the keys that sign, and does its metadata announce logout?"""
+
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from notifier.model.client import Algorithm, Client
+from notifier.model.presets import too_new
+from notifier.model.printable import counted
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests
+from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
+from notifier.operators.doctor.doctor_queue import clock_finding
+from notifier.tokens.first_day import Seen, first_day, not_before
+from notifier.tokens.published_keys import PublishedKey, Signing, publication_fault, publication_faults, read_jwks
+
+Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
+"""Fetches a document of the issuer by its URI. Never raises."""
+
+AskSeen = Callable[[], Awaitable[Seen]]
+"""Asks the workers since when they see the keys."""
+
+PUBLISH = "have the issuer publish the output of `notifier keys jwks`"
+LEARN = (
+    "restart those clients, or wait: until its first day is over, their 400s are tried again; give the next key a"
+    " not_before of a day after it is published"
+)
+NAMED = 5  # clients in one text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerCase:
+    """An issuer as configured. `used`: how many clients are to be signed for by each algorithm; `coming`: public halves
+    of keys that are not due yet; `slow`: the clients that learn of a new key late.
+    """
+
+    iss: str
+    jwks_uri: str | None
+    signing: Sequence[Signing]
+    coming: Sequence[Signing]
+    used: Mapping[Algorithm, int]
+    slow: Sequence[Client] = ()
+
+
+async def nobody_sees() -> Seen:
+    """Where no worker is asked."""
+    return {}
+
+
+async def examine_issuer(
+    case: IssuerCase, read: Read, clock: Callable[[], float], seen: AskSeen = nobody_sees
+) -> list[Finding]:
+    """Check the issuer's metadata, JWK Set and clock. One of tests has none of them."""
+    if only_in_tests(case.iss):
+        text = "is for tests alone, since nobody can have a name in .invalid; it publishes neither keys nor metadata"
+        return [ok(Area.ISSUER, case.iss, text)]
+    asked = clock()
+    metadata = await read(metadata_uri(case.iss))
+    found = list(_metadata(case, metadata))
+    if isinstance(metadata, IssuerDocument) and metadata.date is not None:
+        found.append(clock_finding(case.iss, metadata.date - (asked + clock()) / 2))
+    uri = case.jwks_uri or _advertised(metadata)
+    if uri is None:
+        advice = f'set issuers."{case.iss}".jwks_uri'
+        return [*found, warning(Area.KEYS, case.iss, "where its keys are published is not known", advice)]
+    jwks = await read(uri)
+    if isinstance(jwks, UnreadDocument):
+        advice = "receivers cannot verify by it either; while it cannot be read, a missing key goes unnoticed"
+        return [*found, failed(Area.KEYS, case.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice)]
+    published = read_jwks(jwks.content)
+    if isinstance(published, str):
+        return [*found, failed(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
+    workers = await seen()
+    return [*found, *judge_keys(case, published), *judge_ages(case, published, workers, clock())]
+
+
+def judge_ages(case: IssuerCase, published: tuple[PublishedKey, ...], workers: Seen, now: float) -> Iterator[Finding]:
+    """Tell when the first day of each published key is over, and whether its clients have had time to learn it."""
+    told = {key.public["kid"]: key for key in (*case.coming, *case.signing)}
+    faults = publication_faults((*case.signing, *case.coming), published)
+    for kid, key in told.items():
+        if faults[kid] is None:
+            text = f"key {kid} is published {first_day(key.made_at, workers.get((case.iss, kid)), now)}"
+            yield ok(Area.KEYS, case.iss, text)
+    for key in case.signing:
+        began = not_before(key.made_at, workers.get((case.iss, key.public["kid"])))
+        age = math.inf if began is None else now - began
+        late = [client.client_id for client in case.slow if client.token.alg is key.alg and too_new(client, age)]
+        if late:
+            text = (
+                f"key {key.public['kid']} ({key.alg}) is {max(age, 0.0) / 3600:.1f} h old, and"
+                f" {counted(len(late), 'client')} may not know it yet, since their preset says that they keep the JWK"
+                f" Set: {', '.join(late[:NAMED])}"
+            )
+            yield warning(Area.KEYS, case.iss, text, LEARN)
+
+
+def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...]) -> Iterator[Finding]:
+    """Check the keys that sign with the clients' algorithms, and the keys that sign later."""
+    if any(key.private for key in published):
+        advice = "take it away, and replace the key: whoever has read it can end every session, or sign in as anybody"
+        yield failed(Area.KEYS, case.iss, "its JWK Set holds a private key", advice)
+    for key in case.signing:
+        clients = case.used.get(key.alg, 0)
+        fault = publication_fault(key.public, key.alg, published)
+        name = f"{key.public['kid']} ({key.alg})"
+        if fault is None and clients:
+            yield ok(Area.KEYS, case.iss, f"key {name} is published, for {counted(clients, 'client')}")
+        elif fault is not None and clients:
+            text = f"key {name}: {fault}; {counted(clients, 'client')} will answer 400"
+            yield failed(Area.KEYS, case.iss, text, PUBLISH)
+    for kid in dict.fromkeys(key.public["kid"] for key in case.signing):
+        keys = [key for key in case.signing if key.public["kid"] == kid]
+        faults = [publication_fault(key.public, key.alg, published) for key in keys]
+        if any(case.used.get(key.alg, 0) for key in keys):
+            continue  # told above
+        if None in faults:
+            yield ok(Area.KEYS, case.iss, f"key {kid} is published, though no registered client asks for it")
+        elif case.used:
+            text = f"key {kid}, which no registered client asks for: {faults[0]}"
+            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH}, or take the key out")
+        else:
+            yield failed(Area.KEYS, case.iss, f"key {kid}: {faults[0]}", PUBLISH)
+    for kid, fault in publication_faults(case.coming, published).items():
+        if fault is not None:
+            text = f"key {kid}, which is to sign later: {fault}"
+            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH} before its not_before, so that receivers know it")
+
+
+def _advertised(metadata: IssuerDocument | UnreadDocument) -> str | None:
+    content = metadata.content if isinstance(metadata, IssuerDocument) else None
+    uri = content.get("jwks_uri") if isinstance(content, dict) else None
+    return uri if isinstance(uri, str) else None
+
+
+def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> Iterator[Finding]:
+    """Check B1 and B2, and that the metadata belongs to this issuer (Discovery 1.0 §4.3)."""
+    content = metadata.content if isinstance(metadata, IssuerDocument) else None
+    if not isinstance(content, dict):
+        why = metadata.text if isinstance(metadata, UnreadDocument) else "is no JSON object"
+        text = f"its metadata at {metadata_uri(case.iss)} could not be read: {why}"
+        yield warning(Area.ISSUER, case.iss, text, "receivers read it when they start; look whether they can")
+        return
+    if content.get("issuer") != case.iss:
+        text = f"its metadata calls it {content.get('issuer')!r:.200}, and receivers compare that with iss"
+        yield failed(Area.ISSUER, case.iss, text, "name the issuer in issuers exactly as it names itself")
+    advertised = _advertised(metadata)
+    if case.jwks_uri is None and advertised is not None:
+        advice = f'set issuers."{case.iss}".jwks_uri: {advertised}'
+        yield warning(Area.ISSUER, case.iss, "jwks_uri is not set, so workers do not watch its keys", advice)
+    elif advertised not in (None, case.jwks_uri):
+        text = f"receivers read the keys at {advertised}, not at the jwks_uri that is configured"
+        yield warning(Area.ISSUER, case.iss, text, f'set issuers."{case.iss}".jwks_uri: {advertised}')
+    if content.get("backchannel_logout_supported") is not True:
+        text = "its metadata does not say backchannel_logout_supported: true (B1)"
+        yield warning(Area.ISSUER, case.iss, text, "some receivers then register for no logouts: have it advertised")
+    elif content.get("backchannel_logout_session_supported") is not True:
+        text = "its metadata does not say backchannel_logout_session_supported: true (B2)"
+        yield warning(Area.ISSUER, case.iss, text, "have it advertised, so that receivers ask for sid")
+    else:
+        yield ok(Area.ISSUER, case.iss, "its metadata advertises back-channel logout with sessions")

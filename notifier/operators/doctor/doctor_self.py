@@ -1,0 +1,28 @@
+"""The doctor's judgement of notifier itself: the libraries it hooks into, its own certificates."""
+
+from collections.abc import Iterator, Mapping
+
+from notifier.operators.doctor.doctor import Area, Finding, failed, warning
+from notifier.operators.doctor.doctor_clients import expiry_finding
+
+AREAS: Mapping[str, Area] = {
+    "api": Area.LISTENER,
+    "web": Area.LISTENER,
+    "queue": Area.QUEUE,
+    "client": Area.CLIENT,
+}
+
+
+def judge_hooks(area: Area, library: str, hooks: Mapping[str, bool], advice: str) -> Iterator[Finding]:
+    """A warning for each hook that does not fit the installed version of a library."""
+    for hook, fits in hooks.items():
+        if not fits:
+            text = f"{hook}: not as in the versions tried, so the slower way is taken"
+            yield warning(area, library, text, advice)
+
+
+def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:
+    """Judge how long a certificate of ours lasts. `use` is a key of AREAS. `expires` None: the file holds none."""
+    if expires is None:
+        return failed(AREAS[use], file, "holds no certificate in PEM", "name our certificate, with its chain")
+    return expiry_finding(AREAS[use], file, "is shown by us", expires, now)

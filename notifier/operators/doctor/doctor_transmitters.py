@@ -1,0 +1,50 @@
+"""The doctor's check of a source whose events are Security Event Tokens: can they be verified?"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from notifier.model.printable import counted
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
+from notifier.tokens.foreign_keys import MOST_KEYS, rsa_fault, unused_keys
+from notifier.tokens.published_keys import PublishedKey, read_jwks
+
+
+async def examine_transmitter(
+    setting: str, uri: str, read: Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
+) -> list[Finding]:
+    """Check the JWK Set that verifies the tokens of a source. `setting` names it."""
+    document = await read(uri)
+    if isinstance(document, UnreadDocument):
+        advice = "its tokens are answered 503 until it can be read; check the address, and tls beside it"
+        where = "" if uri in document.text else f" at {uri}"  # an upstream's text names its metadata
+        return [failed(Area.KEYS, setting, f"the JWK Set{where} could not be read: {document.text}", advice)]
+    published = read_jwks(document.content)
+    if isinstance(published, str):
+        return [failed(Area.KEYS, setting, f"what stands at {uri} {published}", "correct jwks_uri")]
+    if any(key.private for key in published):
+        advice = "have the transmitter replace the key, and tell its operator: whoever has read it can sign users out"
+        return [failed(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
+    jwks = [jwk for jwk in _members(document.content)[:MOST_KEYS] if isinstance(jwk, dict)]
+    usable = sum(map(_verifies, published, jwks))
+    unused = unused_keys(jwks)
+    if not usable:
+        advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
+        why = "" if unused is None else f": {unused}"
+        return [failed(Area.KEYS, setting, f"the JWK Set at {uri} has no key that verifies signatures{why}", advice)]
+    found = ok(Area.KEYS, setting, f"{counted(usable, 'key')} for its tokens can be read")
+    if unused is None:
+        return [found]
+    advice = "tokens that they sign are refused; have the transmitter publish an RSA key as others do, or another kind"
+    return [found, warning(Area.KEYS, setting, f"the JWK Set at {uri} has keys that are not used: {unused}", advice)]
+
+
+def _verifies(key: PublishedKey, jwk: Mapping[str, object]) -> bool:
+    if key.use not in (None, "sig"):
+        return False
+    kty = key.material[0]
+    return rsa_fault(jwk) is None if kty == "RSA" else kty in ("EC", "OKP")
+
+
+def _members(document: object) -> list[object]:
+    found = document.get("keys") if isinstance(document, dict) else None
+    return found if isinstance(found, list) else []

@@ -1,0 +1,67 @@
+"""The doctor's findings from the workers that run: what is wrong at them, and what they have met of each client.
+
+A client that takes connections may answer 400 to all, or hang. Only who sends it tokens knows.
+"""
+
+from collections.abc import Container, Iterator, Mapping
+
+from notifier.model.durations import in_words
+from notifier.model.printable import counted
+from notifier.model.trouble import MILD
+from notifier.operators.doctor.doctor import Area, Finding, Severity, failed, ok, warning
+from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.service_status import ServiceStatus, troubles_of
+
+MOST_OTHERS = 20  # clients
+LATELY = 900.0  # seconds for which a failure is one of now
+
+Met = Mapping[tuple[str, str], ClientState]
+"""How each client fares at the workers, by issuer and `client_id`."""
+
+
+def judge_workers(status: ServiceStatus, known: Container[tuple[str, str]], now: float) -> Iterator[Finding]:
+    """Findings about the workers, and all that they say is wrong. `known`: the clients that are looked at anyway."""
+    answered, seen = len(status.workers), max(status.seen, len(status.workers))
+    if answered == seen:
+        text = (
+            f"{answered} of {counted(seen, 'worker')} answered" if seen else "none runs now; its state cannot be asked"
+        )
+        yield ok(Area.WORKER, "workers", text)
+    else:
+        why = ", since the broker takes no message" if status.blocked else ""
+        text = f"{seen - answered} of {counted(seen, 'worker')} did not answer{why}; what they met is missing here"
+        advice = "look whether they are busy or of an older release"
+        yield warning(Area.WORKER, "workers", text, advice)
+    for shared in troubles_of(status):
+        one = shared.trouble
+        whom = " ".join(filter(None, (one.client_id, one.iss or one.subject)))
+        advice = f"notifier explain {one.explained}" if one.explained else "see the log of the worker"
+        judged = warning if one.kind in MILD else failed
+        yield judged(Area.WORKER, f"{one.kind.replace('_', ' ')} {whom}".strip(), one.text, advice)
+    others = [each for each in status.clients if each.circuit and (each.iss, each.client_id) not in known]
+    for each in others[:MOST_OTHERS]:
+        text = f"is down, and this configuration does not have it; a worker met {_words(each, now)}"
+        yield warning(
+            Area.WORKER, f"{each.client_id} ({each.iss})", text, "compare the workers' configuration with this"
+        )
+
+
+def judge_met(subject: str, met: ClientState, origin: str, now: float) -> Finding:
+    """The finding of a client that takes connections and is not well."""
+    if met.state == "put_off":
+        text = f"{origin} takes connections, but its deliveries are put off ({met.waits_for})"
+        return warning(Area.CLIENT, subject, text, f"notifier explain {met.waits_for}")
+    last = met.last_failure
+    text = f"{origin} takes connections, but a worker met {_words(met, now)}"
+    level = Severity.FAILED if met.circuit or (last is not None and now - last < LATELY) else Severity.WARNING
+    advice = f"notifier explain {met.reason or 'NotifierClientFailing'}"
+    return Finding(area=Area.CLIENT, subject=subject, level=level, text=text, advice=advice)
+
+
+def _words(met: ClientState, now: float) -> str:
+    status = "" if met.status is None else f" {met.status}"
+    ago = "" if met.last_failure is None else f" {in_words(now - met.last_failure)} ago"
+    said = f": {met.text}" if met.text else ""
+    waits = f"; {met.waits:,} of its deliveries wait" if met.waits else ""
+    dead = f"; {met.dead:,} given up" if met.dead else ""
+    return f"{met.reason or 'a failure'}{status}{ago}{said}{waits}{dead}"

@@ -1,0 +1,83 @@
+"""The command `notifier explain`: what a reason, a cause or an alert means, and what to do."""
+
+import os
+import re
+from typing import Annotated
+
+import typer
+
+from notifier.operators.terminal.command_options import Json
+from notifier.operators.terminal.output import say, say_json
+
+WIDTH = 80  # columns, if neither COLUMNS nor a terminal says it
+_LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
+
+EXAMPLES = (
+    ("why was a logout given up?", "notifier explain rejected_token"),
+    ("an alert at three in the morning", "notifier explain NotifierDeadLetters"),
+    ("the whole runbook", "notifier explain --all | less"),
+)
+
+
+def explain(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="A reason, a cause or an alert. Default: list them all.", show_default=False
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Explain a reason, a cause or an alert: what it means, what to do, how to see that it is over.
+
+    The text is a section of docs/runbook.md.
+    """
+    from notifier.operators.doctor.runbook import runbook, sections
+
+    if everything:
+        _show(runbook())
+        return
+    known = sections()
+    if name is None:
+        _list([(section.name, section.group) for section in known.values()], as_json=as_json)
+        return
+    section = known.get(name.lower())
+    if section is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name.lower(), known, n=1)
+        hint = f"; did you mean {known[near[0]].name}?" if near else ""
+        say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
+        raise typer.Exit(2)
+    if as_json:
+        say_json({"name": section.name, "group": section.group, "text": _for_here(section.text)})
+    else:
+        say(f"{section.name}\n")
+        _show(section.text)
+
+
+def _show(markdown: str) -> None:
+    """Print it as people read it, to a pipe too."""
+    from rich.markdown import Markdown
+
+    from notifier.operators.terminal.screen import screen
+
+    screen(width=WIDTH).print(Markdown(_LINK.sub(r"\1", _for_here(markdown))))
+
+
+def _for_here(text: str) -> str:
+    """The commands as they are typed here: NOTIFIER_CONFIG stands for `-c FILE`."""
+    return text.replace(" -c n.yaml", "") if os.environ.get("NOTIFIER_CONFIG") else text
+
+
+def _list(names: list[tuple[str, str]], *, as_json: bool) -> None:
+    if as_json:
+        say_json([{"name": name, "group": group} for name, group in names])
+        return
+    last = None
+    for name, group in names:
+        if group != last:
+            say(f"{group}:")
+            last = group
+        say(f"  {name}")

@@ -1,0 +1,1 @@
+"""Dead letters, and what waits: filters, the pass over them, replay, discard, cancel, retry."""

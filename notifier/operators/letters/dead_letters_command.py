@@ -1,0 +1,255 @@
+"""The commands `notifier dead-letters list`, `show` and `export`. They look at dead letters and change nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notifier.model.moment import read_moment, shown_moment
+from notifier.model.printable import counted, json_text, printable
+from notifier.operators.letters.dead_letters_access import with_filter, written_anew
+from notifier.operators.letters.dead_letters_repair_command import (
+    DISCARD_EXAMPLES,
+    REPLAY_EXAMPLES,
+    discard,
+    prospect,
+    replay,
+)
+from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.output import progress_of, say, say_json
+from notifier.operators.terminal.queue_access import opened_queue, queue_part
+
+if TYPE_CHECKING:
+    from notifier.model.message import Message
+    from notifier.operators.letters.dead_letter_listing import LetterGroup
+    from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
+    from notifier.settings.service_settings import QueueSettings
+
+_KNOWN = "it is registered now: notifier dead-letters replay"
+MOMENTS = ("_at", "_since", "not_after")  # ends of the names of members
+
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    help="List, show, export, replay or discard deliveries that were given up and messages that could not be read.",
+    epilog=in_help(
+        (
+            ("which clients do not get their logouts, and why", "notifier dead-letters list -c n.yaml"),
+            ("once the cause is mended", "notifier dead-letters replay -c n.yaml --client-id shop"),
+        )
+    ),
+)
+
+
+@with_filter
+def list_(
+    *,
+    config: Config = None,
+    chosen: LetterFilter,
+    rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Count dead letters by client and reason, or list them.
+
+    --json prints one object per line and letter: id, event_id, client_id, iss, reason, dead_since, attempts, text, and
+    source if it came from one. No
+    form shows sub or sid. The command removes nothing and keeps the order.
+    """
+    settings = queue_part(config).settings.queue
+    from notifier.operators.letters.dead_letter_listing import LetterCounts
+    from notifier.operators.terminal.screen import screen
+
+    counts, console = LetterCounts(), screen()
+
+    def see(summary: LetterSummary, _message: Message) -> None:
+        counts.add(summary)
+        if as_json:
+            say_json(summary.document())
+        elif rows:
+            console.say_row(*_parts(summary))
+
+    _look_now(settings, chosen, see, whole=False)
+    if not (rows or as_json):
+        _print_groups(counts.groups(), config)
+    if not as_json:
+        say(counted(counts.total, "dead letter"))
+
+
+def show(
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="The letter's ID, as `list --rows` prints it.", show_default=False)
+    ],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter: why it was given up, what each attempt met, and what a replay would do.
+
+    The output holds sub and sid. The exit status is 1 if there is no such letter.
+    """
+    from notifier.operators.letters.dead_letter_listing import exported
+    from notifier.operators.letters.letter_filter import LetterFilter
+    from notifier.operators.terminal.near_names import NOBODY_KNOWS, near_names
+
+    found: list[dict[str, object]] = []
+    settings = queue_part(config).settings.queue
+
+    def see(summary: LetterSummary, message: Message) -> None:
+        told: dict[str, object] = {} if as_json else {"replay": prospect(message, config, settings)}
+        if not as_json and summary.reason in NOBODY_KNOWS:
+            told["hint"] = near_names(config, known=_KNOWN)(summary.iss, summary.client_id)
+        found.append(exported(message) | {name: value for name, value in told.items() if value})
+
+    _look_now(settings, LetterFilter(ids=frozenset({id_})), see, first=True)
+    if not found:
+        say(f"notifier: there is no dead letter {id_}; `notifier dead-letters list --rows` shows them", err=True)
+        raise typer.Exit(1)
+    if as_json:
+        say_json(found[0])
+    else:
+        say(_in_words(found[0]))
+
+
+@with_filter
+def export(
+    file: Annotated[
+        Path, typer.Argument(allow_dash=True, help="The file to write, readable by its owner only; - is stdout.")
+    ] = Path("-"),
+    *,
+    config: Config = None,
+    chosen: LetterFilter,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write whole dead letters to a file, one JSON object per line.
+
+    The letters stay in the queue. The file holds sub and sid, and the bodies that could not be read. A file that exists
+    is refused: it may hold letters that were discarded since. --force replaces it after everything is written; if the
+    export fails, it is left unchanged.
+    """
+    from notifier.operators.letters.dead_letter_listing import exported
+
+    if file.is_file() and not force:
+        raise typer.BadParameter(f"{file} exists; --force replaces it", param_hint="FILE")
+    settings = queue_part(config).settings.queue
+    count = 0
+    with written_anew(file) as out:
+
+        def see(_summary: LetterSummary, message: Message) -> None:
+            nonlocal count
+            count += 1
+            out.write(json_text(exported(message)) + "\n")
+
+        _look_now(settings, chosen, see)
+    say(f"{counted(count, 'dead letter')} exported", err=True)
+
+
+def _look_now(
+    settings: QueueSettings,
+    chosen: LetterFilter,
+    see: Callable[[LetterSummary, Message], None],
+    *,
+    first: bool = False,
+    whole: bool = True,
+) -> None:
+    """Call `see` with each letter that matches, or with the first only."""
+    import uvloop
+
+    from notifier.operators.letters.dead_letter_listing import matching_letters
+
+    async def look() -> None:
+        with progress_of("looked at") as progress:
+            async with (
+                opened_queue(settings, opening=False) as queue,
+                aclosing(matching_letters(queue.dead_letters(), chosen, progress, whole=whole)) as found,
+            ):
+                async for summary, message in found:
+                    see(summary, message)
+                    if first:
+                        return
+
+    uvloop.run(look())
+
+
+def _parts(letter: LetterSummary) -> list[str]:
+    told = [letter.id, shown_moment(letter.dead_since), f"{letter.reason:<21}", letter.client_id or "–"]
+    told += [f"event {letter.event_id or '–'}", f"attempts {letter.attempts}"]
+    if letter.iss:
+        told.append(f"issuer {letter.iss}")
+    if letter.source is not None:
+        told.append(f"source {letter.source}")
+    return list(map(printable, told))
+
+
+def _print_groups(groups: list[LetterGroup], config: Path | None) -> None:
+    from notifier.operators.terminal.near_names import say_near_names
+    from notifier.operators.terminal.screen import ago, screen
+    from notifier.operators.terminal.screen import table as new_table
+
+    if not groups:
+        return
+    table, now = new_table("client", "reason", "count:", "oldest:", "newest:"), time.time()
+    for group in groups:
+        ages = (ago(moment, now) for moment in (group.oldest, group.newest))
+        table.add_row(
+            printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages, of=printable(group.iss)
+        )
+    screen(width=200).print(table)
+    say_near_names(config, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
+
+
+def _in_words(document: dict[str, Any]) -> str:
+    document.pop("v", None)
+    outcomes = document.pop("outcomes", [])
+    document.get("delivery", {}).pop("history", None)  # the outcomes are it
+    lines = [_member(name, value) for name, value in document.items() if not isinstance(value, (dict, list))]
+    for outcome in outcomes:
+        status = "" if outcome["status"] is None else f" {outcome['status']}"
+        met = f"{_when(outcome['at'])}  {outcome['reason']}{status}  {outcome['text']}"
+        lines.append(_member("met", met.rstrip()))
+    for name, value in document.items():
+        if isinstance(value, dict):
+            lines += [name, *(f"  {_member(member, inner)}" for member, inner in value.items())]
+        elif isinstance(value, list):
+            lines.append(_member(name, value))
+    return "\n".join(lines)
+
+
+def _member(name: str, value: object) -> str:
+    shown = _when(value) if name.endswith(MOMENTS) else value if isinstance(value, str) else json_text(value)
+    return printable(f"{name:<12} {shown}")
+
+
+def _when(value: object) -> str:
+    """A moment as people read it, whether it is seconds since the epoch or RFC 3339."""
+    try:
+        return shown_moment(value if isinstance(value, (int, float)) else read_moment(str(value)))
+    except ValueError:
+        return str(value)
+
+
+list_.__name__ = "list"
+register(
+    app,
+    list_,
+    (
+        ("counts by client and reason", "notifier dead-letters list -c n.yaml"),
+        ("did this user's logout die?", "notifier dead-letters list -c n.yaml --subject alice --rows"),
+        ("those of the last hour, for a script", "notifier dead-letters list --since 1h --json | jq .client_id"),
+    ),
+)
+register(app, show, (("one letter whole", "notifier dead-letters show -c n.yaml 6f1c…"),))
+register(app, replay, REPLAY_EXAMPLES)
+register(app, discard, DISCARD_EXAMPLES)
+register(
+    app,
+    export,
+    (
+        ("before they are discarded", "notifier dead-letters export -c n.yaml --reason malformed_event bad.jsonl"),
+        ("the body of one", "notifier dead-letters export -c n.yaml | jq -r 'select(.id == \"6f1c…\").raw.body'"),
+    ),
+)

@@ -1,0 +1,250 @@
+"""Decides what a replay makes of a dead letter: a new delivery or event, or the reason why the letter stays.
+
+Ages and backoff start anew. `not_after` stays valid: a letter past it is not sent. A token that names no session ends
+every session of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first had it in
+hand longer ago than its client allows (`sub_only_max_age`), unless the operator asks for it.
+An unreadable message is read again by today's rules. If they refuse it too, it stays, since it would be back at once.
+If only some entries of an event were wrong, only these are read again, and nobody else is told.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from pydantic_core import from_json
+
+from notifier.delivery.logout_token import carries_sid
+from notifier.features.upstreams.upstream import load_ending
+from notifier.model.client import RetryPolicy
+from notifier.model.delivery import Delivery
+from notifier.model.documents.dead_letter import DeadLetter, message_of
+from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event
+from notifier.model.documents.event_document import read_event
+from notifier.model.documents.event_entries import places
+from notifier.model.documents.sourced import as_sourced, read_places, upstream_of
+from notifier.model.errors import MalformedEvent
+from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.registry import Registry
+from notifier.model.session_ended import SessionEnded
+
+_OURS = frozenset({"delivery", "event", "dead_since"})  # members of our own documents
+SUB_ONLY_MAX_AGE = 600.0  # seconds, for an unknown client
+
+
+class KeepReason(StrEnum):
+    """Why a letter is not replayed."""
+
+    NOT_AFTER = "not_after_passed"
+    STALE = "would_end_newer_sessions"
+    MALFORMED = "still_malformed"
+    CUT = "body_not_kept"
+    NEWER = "newer_release"
+
+    @property
+    def explanation(self) -> str:
+        """The reason in words, and the way out."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
+    {
+        KeepReason.NOT_AFTER: "past their not_after: the session has expired at the client itself; discard them",
+        KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions allows it",
+        KeepReason.MALFORMED: "still malformed; `show` says why: correct the mapping of their source, or export,"
+        " correct and publish them, then discard these",
+        KeepReason.CUT: "too large to be kept whole; only their publisher can send them again",
+        KeepReason.NEWER: "written by a later release; use its notifier",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readmitted:
+    """The message that replaces the letter, and its queue."""
+
+    queue: str
+    outgoing: Outgoing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptLetter:
+    """The letter stays. `text` says why in words, and the way out."""
+
+    why: KeepReason
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRules:
+    """The rules of a replay. Without a `registry` a delivery is judged by itself.
+
+    `end_newer_sessions`: also replay deliveries that may end newer sessions.
+    """
+
+    registry: Registry | None
+    new_id: Callable[[], str]
+    max_event: int
+    end_newer_sessions: bool = False
+
+
+def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
+    """Decide what the letter becomes. `now` is in epoch seconds."""
+    if letter.delivery is not None:
+        return _delivery(letter.delivery, rules, now)
+    if letter.event is not None:
+        return _event(letter.event, now)
+    message = message_of(letter, Lane.EVENTS)
+    if message is None:
+        return KeptLetter(
+            why=KeepReason.CUT,
+            text="its body was too large to be kept whole; its publisher must send it again, below queue.max_event",
+        )
+    if letter.entries == "" or letter.events == "":
+        return _malformed("its wrong entries are too many to be listed, so nobody knows which clients were not told")
+    if upstream_of(message.source) is not None:
+        return _upstream(letter, message, rules, now)
+    if message.source is not None:
+        return _sourced(letter, message, rules, now)
+    try:
+        only = None if letter.entries is None else places(letter.entries)
+        event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
+    except MalformedEvent as malformed:
+        return _unproven() if _in_our_form(message) else _malformed(str(malformed))
+    return _event(event, now)
+
+
+def _sourced(letter: DeadLetter, message: Message, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
+    """Put a source's message back as it came, so that a worker reads it by the mapping that it has then."""
+    name = message.source or ""
+    if rules.registry is not None:
+        source = rules.registry.sources.get(name)
+        if source is None:
+            return _unmapped(name, f"sources.{name} is not configured")
+        only = None if letter.events is None else read_places(letter.events)
+        try:
+            source.translate(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
+        except MalformedEvent as malformed:
+            return _unmapped(name, str(malformed))
+    outgoing = as_sourced(message, letter.id, letter.events)
+    return Readmitted(queue=Lane.EVENTS, outgoing=outgoing)
+
+
+def _upstream(letter: DeadLetter, message: Message, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
+    """Have it asked anew which sessions end with that of an upstream provider, for as long as at first."""
+    try:
+        sid = load_ending("", message.body).question.sid
+    except MalformedEvent as malformed:
+        return _malformed(str(malformed))
+    policy = RetryPolicy()
+    if rules.registry is not None and rules.registry.unregistered is not None:
+        policy = rules.registry.unregistered.retry
+    age = 0.0 if message.timestamp is None else now - message.timestamp
+    if sid is None and age > policy.sub_only_max_age and not rules.end_newer_sessions:
+        return _stale(f"it names no session, and the upstream sent it {age:.0f} s ago", policy.sub_only_max_age)
+    anew = replace(message, headers={}, timestamp=now)
+    return Readmitted(queue=Lane.EVENTS, outgoing=as_sourced(anew, letter.id))
+
+
+def _unmapped(name: str, mistakes: str) -> KeptLetter:
+    return KeptLetter(
+        why=KeepReason.MALFORMED,
+        text=f"still malformed ({mistakes}): correct sources.{name}, and try it with `notifier sources try`",
+    )
+
+
+def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
+    if (kept := _run_out(delivery.not_after, now)) is not None:
+        return kept
+    limit = _sub_only_limit(delivery, rules.registry)
+    begun = _begun(delivery)
+    if limit is not None and begun is not None and now > begun + delivery.held + limit and not rules.end_newer_sessions:
+        return _stale(f"its token names no session, and a worker first took it {now - begun:.0f} s ago", limit)
+    anew = replace(
+        delivery,
+        id_given=True,  # an id in a document marks duplicates, as a given one does
+        attempts=0,
+        rejections=0,
+        first_taken_at=None,
+        first_attempt_at=None,
+        held=0.0,
+        waited_for=(),
+        deferrals=0,
+        deferred_for=None,
+        leash=None,
+        turn=None,
+        backoffs=None,
+        charged_at=None,
+        parked=False,
+        unknown_since=None,
+    )
+    body = dump_delivery(anew)
+    return Readmitted(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
+
+
+def _stale(why: str, limit: float) -> KeptLetter:
+    text = f"{why} (sub_only_max_age is {limit:g} s): it would end newer sessions of its user"
+    return KeptLetter(why=KeepReason.STALE, text=f"{text}; --end-newer-sessions allows it")
+
+
+def _begun(delivery: Delivery) -> float | None:
+    """The start of its age, earlier replays included. Otherwise repeated replays would keep it young for ever."""
+    moments = [past.at for past in delivery.history[:1]]
+    return min(moments if delivery.begun_at is None else [*moments, delivery.begun_at], default=None)
+
+
+def _event(event: SessionEnded, now: float) -> Readmitted | KeptLetter:
+    if (kept := _run_out(event.not_after, now)) is not None:
+        return kept
+    body = dump_event(EventDocument(event=replace(event, id_given=True)))
+    return Readmitted(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
+
+
+def _malformed(mistakes: str) -> KeptLetter:
+    return KeptLetter(
+        why=KeepReason.MALFORMED,
+        text=f"still malformed ({mistakes}): export it, correct it, `notifier publish` it, then discard this one",
+    )
+
+
+def _in_our_form(message: Message) -> bool:
+    """True if it is, or looks like, a delivery, an event or a dead letter that notifier writes."""
+    try:
+        content = from_json(message.body)
+    except ValueError:
+        return False
+    return (
+        isinstance(content, dict)
+        and "v" in content
+        and not content.keys().isdisjoint(("delivery", "event", "dead_since"))
+    )
+
+
+def _unproven() -> KeptLetter:
+    return KeptLetter(
+        why=KeepReason.MALFORMED,
+        text=(
+            "it looks like one of notifier's own messages that the broker has moved, but so would a forgery. "
+            "To send its logout, publish an event with its iss, sub, sid and client (`notifier publish`), then "
+            "discard this one"
+        ),
+    )
+
+
+def _run_out(not_after: float | None, now: float) -> KeptLetter | None:
+    if not_after is None or now <= not_after:
+        return None
+    return KeptLetter(
+        why=KeepReason.NOT_AFTER,
+        text="not_after has passed: the session has expired at the client itself; discard it",
+    )
+
+
+def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | None:
+    """Seconds for which the delivery may be repeated although its token names no session; None where it names one."""
+    client = None
+    if registry is not None:
+        client = registry.client_of(delivery)
+    if client is None:
+        return SUB_ONLY_MAX_AGE if delivery.sid is None else None
+    return None if carries_sid(delivery, client) else client.retry.sub_only_max_age

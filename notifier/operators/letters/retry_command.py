@@ -1,0 +1,131 @@
+"""The command `notifier retry`: what waits for a client is attempted now."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifier.model.printable import counted, printable
+from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.queue_access import queue_part, run_on_queue
+
+if TYPE_CHECKING:
+    from notifier.operators.letters.retry_now import RetryResult, RetryWish
+    from notifier.queues.passes import RepairOptions
+    from notifier.queues.queue_port import Queue
+    from notifier.settings.config_file import ReadPart
+
+EXAMPLES = (
+    ("what waits for a client, and why", "notifier retry -c n.yaml --client-id shop --dry-run"),
+    ("the client is well again: do not wait for the next attempt", "notifier retry -c n.yaml --client-id shop"),
+    ("also what its Retry-After holds back", "notifier retry -c n.yaml --client-id shop --force"),
+)
+
+
+def retry(
+    client_id: Annotated[str, typer.Option("--client-id", help="The client to try.", show_default=False)],
+    config: Config = None,
+    iss: Annotated[
+        str | None,
+        typer.Option("--iss", help="Its issuer. Needed if the configuration has several.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what waits; try nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also try what the client asked to wait for by Retry-After, or is paused.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Try now what waits for a client, instead of at the next attempt.
+
+    Each worker tries the client at once. If it answers, all that waits for it is delivered, as fast as the client bears
+    and its limits allow. If it does not, everything goes on waiting as before. Nothing is lost either way, and other
+    clients notice nothing.
+
+    What a client asked to wait for (Retry-After) stays until then, unless you give --force. A client that the registry
+    pauses is put off again: set paused to false first.
+
+    The command shows how far the workers are, and ends once they have nothing more to do for the client. Ctrl-C ends
+    the show, and the workers go on. It needs no API: it reaches the workers through the queue. The exit status is 1 if
+    something still waits.
+    """
+    from notifier.operators.letters.retry_now import RetryWish, prospect, retry_now
+    from notifier.telemetry.audit import operating_user, write_audit
+
+    part = queue_part(config, log_from="warning")
+    wish = RetryWish(key=(_issuer_of(part, iss), client_id), who=operating_user(), force=force)
+
+    async def act(queue: Queue, options: RepairOptions) -> RetryResult:
+        if dry_run:
+            return await prospect(queue, wish, options)
+        return await retry_now(queue, wish, options)
+
+    result = run_on_queue(part.settings.queue, act, what="settled", dry_run=dry_run)
+    if not dry_run:
+        write_audit("retried_now", who=wish.who, iss=wish.key[0], client_id=client_id, force=force, **result.document())
+    if as_json:
+        say_json({"client_id": client_id, "iss": wish.key[0], "dry_run": dry_run, **result.document()})
+    else:
+        say(_in_words(wish, result, dry_run=dry_run))
+    raise typer.Exit(1 if result.waiting and not dry_run else 0)
+
+
+def _issuer_of(part: ReadPart, iss: str | None) -> str:
+    """The issuer that is meant: the one given, or the only one of the configuration, but for those of tests."""
+    from notifier.network.http.issuer_document import only_issuer
+
+    if iss is not None:
+        return iss
+    if (only := only_issuer(part.issuers)) is not None:
+        return only
+    known = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
+    raise typer.BadParameter(f"say which issuer{known}", param_hint="--iss")
+
+
+def _in_words(wish: RetryWish, result: RetryResult, *, dry_run: bool) -> str:
+    waited = sum(result.waited.values())
+    name = printable(wish.key[1])
+    if not waited:
+        return (
+            f"nothing waits for {name} at {printable(wish.key[0])}; a worker may have some of it in hand, and what was"
+            f" given up is not tried: notifier dead-letters list --client-id {name}"
+        )
+    lines = [f"{counted(waited, 'delivery')} waited for {name}"]
+    account = result.account
+    if dry_run:
+        lines = [f"{counted(waited, 'delivery')} would be tried"]
+        lines += [f"  {count:,} after {reason or 'no attempt'}" for reason, count in result.waited.items()]
+    else:
+        lines.append(f"{account.delivered:,} delivered")
+        if account.failed.total():
+            lines.append(f"{counted(account.failed.total(), 'attempt')} failed again")
+            lines += [f"  {reason}: {count:,}" for reason, count in account.failed.most_common()]
+            lines += [f"  the last answer: {printable(account.text)}"] if account.text else []
+        if account.dead:
+            lines.append(f"{account.dead.total():,} given up: notifier dead-letters list --client-id {name}")
+            lines += [f"  {reason}: {count:,}" for reason, count in account.dead.most_common()]
+        waiting = sum(result.waiting.values())
+        lines.append(f"{waiting:,} still wait" if waiting != 1 else "1 still waits")
+        lines += [f"  {reason or 'no attempt'}: {count:,}" for reason, count in result.waiting.items()]
+    return "\n".join([*lines, *_advice(result)])
+
+
+def _advice(result: RetryResult) -> list[str]:
+    account, lines, now = result.account, list[str](), time.time()
+    if result.asked:
+        until = "" if account.paused_until is None else f", for {account.paused_until - now:,.0f} s more"
+        lines.append(
+            f"{result.asked:,} wait because the client asked for it (Retry-After) or is paused{until}: --force"
+        )
+    if account.put_off.get("paused"):
+        lines.append("the registry says paused: true; set it to false, and they are tried")
+    if result.waiting and account.next_try is not None and account.paused_until is None:
+        lines.append(f"the client rests; the workers try it again in {max(0.0, account.next_try - now):,.0f} s")
+    if result.workers > result.answered:
+        missing = counted(result.workers - result.answered, "worker")
+        lines.append(f"{missing} did not answer: the figures leave out what it does")
+    if result.unfinished is not None:
+        lines.append(result.unfinished)
+    return lines

@@ -1,0 +1,167 @@
+"""Has what waits for one client attempted at once, for the command line and the API, and gives an account of it.
+
+First it counts what waits. Then every worker tries the client: one that answers is drained, at its pace. What waits in
+delay queues is made due, a thousand a second. Then it watches the workers until they have nothing more to do for the
+client, and counts again. Nothing depends on that: whoever stops watching, or is killed, stops no delivery.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from notifier.delivery.known_client import Key
+from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.moment import render_moment
+from notifier.operators.letters.retry_request import RetryAccount, request_of, sum_of
+from notifier.operators.letters.waiting_filter import WaitingFilter
+from notifier.operators.letters.waiting_repair import DUE_RATE, cancel, make_due
+from notifier.operators.status.worker_requests import ask_workers_to
+from notifier.queues.passes import RepairOptions, no_progress
+from notifier.queues.queue_port import Queue
+
+ANSWER_WITHIN = 2.0  # seconds that workers have to answer
+LOOK_EVERY = 0.5  # seconds between two questions
+STUCK = 60.0  # seconds without news although a worker is busy with the client: it may bear one attempt a minute
+QUIET = 1.5  # seconds without news, after which nothing more is going to happen
+NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start one: notifier run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryWish:
+    """Which client is to be tried. `force`: also what it asked to wait for, and what `paused` holds back."""
+
+    key: Key
+    who: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryResult:
+    """What became of a retry. `waited` and `waiting`: how many waited before and after, by reason.
+
+    `asked` stay, since their client is not to be called before. `workers` were there, of which `answered` took part.
+    `unfinished` says why the account is not the last word.
+    """
+
+    waited: Mapping[str, int]
+    asked: int = 0
+    workers: int = 0
+    answered: int = 0
+    account: RetryAccount = field(default_factory=RetryAccount)
+    waiting: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    unfinished: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The JSON that scripts and the API get."""
+        account = self.account.document()
+        moments = ("next_try", "paused_until")
+        told = {name: account[name] for name in ("delivered", "failed", "dead", "put_off", "text")}
+        told |= {name: None if account[name] is None else render_moment(account[name]) for name in moments}
+        return {
+            "waited": sum(self.waited.values()),
+            "asked": self.asked,
+            **told,
+            "waiting": sum(self.waiting.values()),
+            "waiting_for": dict(self.waiting),
+            "workers": {"seen": self.workers, "answered": self.answered},
+            "unfinished": self.unfinished,
+        }
+
+
+async def prospect(queue: Queue, wish: RetryWish, options: RepairOptions) -> RetryResult:
+    """Say what a retry would try. Changes nothing. Raises QueueError."""
+    found = await _count(queue, wish, options)
+    seen, answers = await ask_workers_to(queue, request_of(wish.key, wish.who, begin=False), ANSWER_WITHIN)
+    return RetryResult(
+        waited=found.by_reason, waiting=found.by_reason, asked=0 if wish.force else found.asked, workers=seen,
+        answered=len(answers), account=sum_of([*answers]),
+    )  # fmt: skip
+
+
+async def retry_now(queue: Queue, wish: RetryWish, options: RepairOptions) -> RetryResult:
+    """Try what waits for the client. The queue must be open. Raises QueueError."""
+    before = await _count(queue, wish, options)
+    if not before.total or before.unfinished is not None:
+        return RetryResult(waited=before.by_reason, waiting=before.by_reason, unfinished=before.unfinished)
+    asked = 0 if wish.force else before.asked
+    begin = request_of(wish.key, wish.who, begin=True, force=wish.force, everything=asked == 0)
+    seen, answers = await ask_workers_to(queue, begin, ANSWER_WITHIN)
+    if not seen:
+        raise QueueUnavailable(NO_WORKER)
+    delayed = WaitingFilter(iss=wish.key[0], client_id=wish.key[1], parked=False)
+    pace = _quietly(options, rate=DUE_RATE)
+    made = await make_due(queue.waiting(), delayed, pace, force=wish.force)
+    account, unfinished = await _watch(queue, wish, options, before.total, made.unfinished)
+    after = _Waits() if unfinished else await _count(queue, wish, _quietly(options))
+    return RetryResult(
+        waited=before.by_reason,
+        asked=asked,
+        workers=seen,
+        answered=len(answers),
+        account=account,
+        waiting=after.by_reason if unfinished is None else _left(before, account),
+        unfinished=unfinished or after.unfinished,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waits:
+    """What waits for the client: how many, by reason, and how many of them it asked to wait."""
+
+    total: int = 0
+    by_reason: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    asked: int = 0
+    unfinished: str | None = None
+
+
+async def _count(queue: Queue, wish: RetryWish, options: RepairOptions) -> _Waits:
+    """Count what waits. Raises QueueError."""
+    meant, asked = WaitingFilter(iss=wish.key[0], client_id=wish.key[1]), Counter[bool]()
+    counting = _quietly(options, dry_run=True)
+    found = await cancel(queue.waiting(), meant, counting, lambda one: asked.update((one.asked,)))
+    if found.failed:
+        raise QueueUnavailable(found.unfinished or "the queue is away")
+    return _Waits(total=found.done, by_reason=found.by_reason, asked=asked[True], unfinished=found.unfinished)
+
+
+def _quietly(options: RepairOptions, *, rate: float | None = None, dry_run: bool = False) -> RepairOptions:
+    return RepairOptions(
+        clock=options.clock, steady=options.steady, pause=options.pause, stop=options.stop, progress=no_progress,
+        rate=rate, dry_run=dry_run,
+    )  # fmt: skip
+
+
+async def _watch(
+    queue: Queue, wish: RetryWish, options: RepairOptions, total: int, unfinished: str | None
+) -> tuple[RetryAccount, str | None]:
+    """Ask the workers until none has anything to do for the client. Returns the account, and why it ended early."""
+    last = RetryAccount()
+    quiet_since = news_at = options.steady()
+    question = request_of(wish.key, wish.who, begin=False)
+    while True:
+        try:
+            _, answers = await ask_workers_to(queue, question, ANSWER_WITHIN)
+        except QueueError as error:
+            return last, unfinished or f"the queue went away, and nothing was lost: {error}"
+        now = sum_of([*answers])
+        news = now.counts != last.counts
+        if news:
+            news_at = options.steady()
+        if now.busy or news:
+            quiet_since = options.steady()
+        if now.settled != last.settled:
+            options.progress(min(now.settled, total), total)
+        last = now
+        if unfinished is not None or options.steady() - quiet_since > QUIET:
+            return last, unfinished
+        if options.stop() or options.steady() - news_at > STUCK:
+            return last, "no longer watched; the workers go on, and `notifier status` shows how far they are"
+        await options.pause(LOOK_EVERY)
+
+
+def _left(before: _Waits, account: RetryAccount) -> Mapping[str, int]:
+    """About how many still wait."""
+    left = max(0, before.total - account.settled)
+    return {"not counted again": left} if left else {}

@@ -1,0 +1,152 @@
+"""What a worker does when operators have a client tried now: it tries it at once, and keeps an account from then on."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered
+from notifier.delivery.gate import Standing
+from notifier.delivery.known_client import Key
+from notifier.delivery.worker import Worker
+from notifier.model import outcome
+from notifier.model.moment import Clock
+from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
+
+RETRY = "retry"
+KEPT = 3600.0  # seconds that an account is kept after somebody has asked for it last
+MOST = 100  # accounts of one worker
+
+
+@dataclass(slots=True, kw_only=True)
+class RetryAccount:
+    """What became of one client's deliveries since the retry began, at one worker or at all.
+
+    `text` is that of the last failure. `put_off` counts deferrals by cause. `busy`: something of the client runs, waits
+    for a slot or is fetched.
+    """
+
+    delivered: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    dead: Counter[str] = field(default_factory=Counter)
+    put_off: Counter[str] = field(default_factory=Counter)
+    text: str = ""
+    busy: bool = False
+    next_try: float | None = None
+    paused_until: float | None = None
+
+    @property
+    def settled(self) -> int:
+        """How many have come to their end."""
+        return self.delivered + self.dead.total()
+
+    @property
+    def counts(self) -> tuple[object, ...]:
+        """What happened so far."""
+        return self.delivered, self.failed, self.dead, self.put_off
+
+    def note(self, fact: Fact) -> None:
+        """Count a fact of this client."""
+        match fact:
+            case LogoutDelivered():
+                self.delivered += 1
+            case Attempted(outcome=outcome.Delivered()):
+                return
+            case Attempted():
+                self.failed[fact.outcome.reason.value] += 1
+                status = "" if fact.outcome.status is None else str(fact.outcome.status)
+                self.text = " ".join(filter(None, (status, fact.outcome.text)))
+            case Buried():
+                self.dead[fact.reason.value] += 1
+            case Deferred():
+                self.put_off[fact.cause.value] += 1
+
+    def stands(self, standing: Standing) -> None:
+        """Note how the client stands."""
+        self.busy, self.next_try, self.paused_until = standing.busy, standing.next_try, standing.paused_until
+
+    def document(self) -> dict[str, Any]:
+        """As a worker answers."""
+        return {
+            "delivered": self.delivered,
+            "failed": dict(self.failed),
+            "dead": dict(self.dead),
+            "put_off": dict(self.put_off),
+            "text": self.text,
+            "busy": self.busy,
+            "next_try": self.next_try,
+            "paused_until": self.paused_until,
+        }
+
+
+class RetryAccounts:
+    """The accounts of one worker: an observer, and what carries out requests."""
+
+    def __init__(self, worker: Callable[[], Worker], steady: Clock) -> None:
+        self._worker = worker
+        self._steady = steady
+        self._accounts: dict[Key, tuple[float, RetryAccount]] = {}
+
+    def observe(self, fact: Fact) -> None:
+        """Count the fact, if its client was asked for. Never waits."""
+        if not self._accounts:
+            return
+        match fact:
+            case Attempted() | LogoutDelivered():
+                key = fact.delivery.key
+            case Buried() | Deferred():
+                key = (fact.iss, fact.client_id or "")
+            case _:
+                return
+        if (found := self._accounts.get(key)) is not None:
+            found[1].note(fact)
+
+    async def act(self, request: WorkerRequest) -> Members:
+        """Begin a retry, if the request says so, and tell what became of it by now."""
+        key = (str(request.members["iss"]), str(request.members["client_id"]))
+        now = self._steady()
+        if request.members.get("begin") is True:
+            self._begin(key, force=request.members.get("force") is True, now=now)
+            if request.members.get("all") is True:
+                self._worker().made_due(key)
+        account = self._accounts[key][1] if key in self._accounts else RetryAccount()
+        if key in self._accounts:
+            self._accounts[key] = (now, account)
+        account.stands(self._worker().standing(key))
+        return account.document()
+
+    def _begin(self, key: Key, *, force: bool, now: float) -> None:
+        self._accounts = {each: kept for each, kept in self._accounts.items() if now - kept[0] < KEPT}
+        if len(self._accounts) >= MOST:
+            del self._accounts[next(iter(self._accounts))]
+        self._accounts[key] = (now, RetryAccount())
+        self._worker().try_now(key, force=force)
+
+
+def request_of(key: Key, who: str, *, begin: bool, force: bool = False, everything: bool = False) -> WorkerRequest:
+    """Ask to begin a retry, or for the account. `everything`: all that waits in delay queues is made due."""
+    members = {"iss": key[0], "client_id": key[1], "begin": begin, "force": force, "all": everything}
+    return WorkerRequest(name=RETRY, who=who, members=members)
+
+
+def sum_of(answers: "list[WorkerAnswer]") -> RetryAccount:
+    """The account of all workers."""
+    summed = RetryAccount()
+    for said in (answer.said for answer in answers if answer.problem is None):
+        summed.delivered += int(said.get("delivered", 0))
+        for name, counts in (("failed", summed.failed), ("dead", summed.dead), ("put_off", summed.put_off)):
+            told = said.get(name)
+            counts.update({str(key): int(count) for key, count in told.items()} if isinstance(told, Mapping) else {})
+        summed.text = str(said.get("text") or summed.text)
+        summed.busy = summed.busy or said.get("busy") is True
+        summed.next_try = _least(summed.next_try, said.get("next_try"))
+        summed.paused_until = _most(summed.paused_until, said.get("paused_until"))
+    return summed
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    return min((moment for moment in (one, other) if moment is not None), default=None)
+
+
+def _most(one: float | None, other: float | None) -> float | None:
+    return max((moment for moment in (one, other) if moment is not None), default=None)

@@ -1,0 +1,210 @@
+"""Goes once through messages of a queue that nobody consumes: to look at them, to remove them, to move them elsewhere.
+
+A pass ignores what comes meanwhile, since a client that still refuses fills the dead letters as fast as they are
+emptied. It can stop between two batches; a second pass goes on with the rest. A message is deleted only after the one
+that replaces it is durable. On SQLite both happen in one transaction. On RabbitMQ a pass that is killed in between
+repeats one batch at most, which does no harm.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from notifier.model.errors import QueueError
+from notifier.model.message import Message, Transfer
+from notifier.queues.passes import Opened, Progress, RepairOptions, Visit, no_progress
+
+AT_ONCE = 100  # messages read before other tasks of the loop get their chance: 1 to 3 ms
+PACED = 0.25  # seconds between two batches of a pass at a rate
+
+S = TypeVar("S")
+
+
+async def each_found(opened: Opened[S], progress: Progress = no_progress) -> AsyncGenerator[tuple[S, Message], None]:
+    """What is meant. The caller closes the iterator (`aclosing`). Raises QueueError."""
+    async with opened as visit:
+        seen = 0
+        while page := await visit.page():
+            for number, each in enumerate(page):
+                if number % AT_ONCE == AT_ONCE - 1:
+                    progress(seen + number, seen + len(page) + visit.left)
+                    await asyncio.sleep(0)
+                if each.summary is not None:
+                    yield each.summary, each.message
+            seen += len(page)
+            progress(seen, seen + visit.left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairResult:
+    """What a pass did. `done` messages were removed or moved; a dry run counts what would be.
+
+    `kept` counts those that stay, by reason. `unfinished` says why it stopped early; None means that it reached the
+    end. `limited` is true if it stopped at its limit, which is no failure.
+    """
+
+    done: int
+    by_reason: Mapping[str, int]
+    kept: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    unfinished: str | None = None
+    limited: bool = False
+    failed: bool = False
+
+    @property
+    def ended_early(self) -> bool:
+        """True if it failed or was stopped."""
+        return self.unfinished is not None and not self.limited
+
+    def document(self) -> dict[str, object]:
+        """The JSON that scripts and the API get."""
+        return {
+            "by_reason": dict(self.by_reason),
+            "kept": dict(self.kept),
+            "more": self.unfinished is not None,
+            "unfinished": self.unfinished,
+        }
+
+
+class Summary(Protocol):
+    """What a pass counts by."""
+
+    @property
+    def reason(self) -> str:
+        """Why the message is where it is."""
+
+
+REMOVE: Literal["remove"] = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """A verdict: the message stays, for this reason."""
+
+    why: str
+
+
+Verdict: TypeAlias = Transfer | Stays | Literal["remove"]
+C = TypeVar("C", bound=Summary)
+
+
+class Pass(Generic[C]):
+    """One pass that does with each message that is meant what `judge` says. `report` hears of each one done."""
+
+    def __init__(
+        self,
+        opened: Opened[C],
+        judge: Callable[[Message, C], Verdict],
+        options: RepairOptions,
+        report: Callable[[C], None] = lambda _: None,
+    ) -> None:
+        self._opened = opened
+        self._judge = judge
+        self._options = options
+        self._report = report
+        self._done = 0
+        self._reasons: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
+        self._unfinished: str | None = None
+        self._limited = False
+        self._began = options.steady()
+        self._at_once = AT_ONCE if options.rate is None else max(1, min(AT_ONCE, int(options.rate * PACED)))
+
+    async def run(self) -> RepairResult:
+        """Go through the messages until the end, a stop or a failure. Never raises QueueError."""
+        failed = False
+        try:
+            async with self._opened as visit:
+                await self._go_through(visit)
+        except QueueError as error:
+            self._unfinished, failed = str(error), True
+        return RepairResult(
+            done=self._done,
+            by_reason=dict(self._reasons.most_common()),
+            kept=dict(self._kept.most_common()),
+            unfinished=self._unfinished,
+            limited=self._limited,
+            failed=failed,
+        )
+
+    async def _go_through(self, visit: Visit[C]) -> None:
+        seen = 0
+        while page := await visit.page():
+            for start in range(0, len(page), AT_ONCE):
+                chunk = page[start : start + AT_ONCE]
+                meant = [(each.message, each.summary) for each in chunk if each.summary is not None]
+                for first in range(0, len(meant), self._at_once):
+                    await self._act(visit, meant[first : first + self._at_once])
+                    if self._unfinished is not None:
+                        return
+                seen += len(chunk)
+                self._options.progress(seen, seen + len(page) - start - len(chunk) + visit.left)
+                if self._stops():
+                    return
+                await asyncio.sleep(0)
+
+    def _stops(self) -> bool:
+        if self._unfinished is None and self._options.stop():
+            self._unfinished = "stopped; the rest is unchanged, and the same command goes on with it"
+        return self._unfinished is not None
+
+    async def _act(self, visit: Visit[C], meant: Sequence[tuple[Message, C]]) -> None:
+        room = None if self._options.limit is None else self._options.limit - self._done
+        chosen: dict[int, C] = {}
+        removed: list[Message] = []
+        transfers: list[Transfer] = []
+        full = False
+        for message, summary in meant:
+            if full := len(chosen) == room:
+                break
+            verdict = self._judge(message, summary)
+            if isinstance(verdict, Stays):
+                self._kept[verdict.why] += 1
+                continue
+            chosen[id(message)] = summary
+            if isinstance(verdict, Transfer):
+                transfers.append(verdict)
+            else:
+                removed.append(message)
+        if chosen and await self._paced():
+            await self._carry_out(visit, removed, transfers, chosen)
+        if full and self._unfinished is None:
+            self._limited = True
+            self._unfinished = (
+                f"the limit of {self._options.limit:,} is reached; the same command goes on with the rest"
+            )
+
+    async def _carry_out(
+        self, visit: Visit[C], removed: Sequence[Message], transfers: Sequence[Transfer], chosen: Mapping[int, C]
+    ) -> None:
+        if self._options.dry_run:
+            self._count([*removed, *(each.letter for each in transfers)], chosen)
+            return
+        if removed:
+            self._count(await visit.remove(removed), chosen)
+        if transfers:
+            moved = await visit.move(transfers)
+            self._count(moved.done, chosen)
+            if moved.failure is not None:
+                raise moved.failure
+
+    async def _paced(self) -> bool:
+        """Wait until the rate allows the next batch. False if a stop came first."""
+        rate = self._options.rate
+        while rate is not None and not self._options.dry_run:
+            wait = self._began + self._done / rate - self._options.steady()
+            if wait <= 0:
+                break
+            if self._stops():
+                return False
+            await self._options.pause(wait)
+        return not self._stops()
+
+    def _count(self, done: Sequence[Message], chosen: Mapping[int, C]) -> None:
+        for message in done:
+            summary = chosen[id(message)]
+            self._done += 1
+            self._reasons[summary.reason] += 1
+            self._report(summary)

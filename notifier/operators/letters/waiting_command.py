@@ -1,0 +1,274 @@
+"""The commands `notifier waiting list`, `show` and `cancel`: the deliveries that wait for their next attempt."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notifier.model.durations import in_words
+from notifier.model.printable import counted, printable
+from notifier.operators.terminal.chosen_options import with_chosen
+from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.queue_access import queue_part, run_on_queue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from notifier.operators.letters.visits import RepairResult
+    from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
+    from notifier.operators.letters.waiting_listing import WaitingCounts
+    from notifier.queues.passes import RepairOptions
+    from notifier.queues.queue_port import Queue
+
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    help="List, show or cancel deliveries that wait for their next attempt.",
+    epilog=in_help(
+        (
+            ("for which clients deliveries wait, and why", "notifier waiting list -c n.yaml"),
+            ("try them now", "notifier retry -c n.yaml --client-id shop"),
+        )
+    ),
+)
+
+
+def _option(name: str, text: str) -> Any:
+    return Annotated[str | None, typer.Option(name, help=text, show_default=False)]
+
+
+_FILTER_OPTIONS: Mapping[str, Any] = {
+    "client_id": _option("--client-id", "Only those for this client."),
+    "iss": _option("--iss", "Only those of this issuer."),
+    "event_id": _option("--event-id", "Only those of this event."),
+}
+_IDS = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these deliveries.", show_default=False)]
+_Rows = Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")]
+_Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out so many of the rows: for the next page.")]
+_KNOWN = "it is registered now, and tried when it is due"
+_Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.", show_default=False)]
+
+
+def _read(given: Mapping[str, Any]) -> WaitingFilter:
+    from notifier.operators.letters.waiting_filter import WaitingFilter
+
+    return WaitingFilter(**{**given, "ids": frozenset(given.get("ids") or ())})
+
+
+_with_filter = partial(with_chosen, options=_FILTER_OPTIONS, read=_read)
+_with_filter_or_ids = partial(with_chosen, options={"ids": _IDS, **_FILTER_OPTIONS}, read=_read)
+
+
+@_with_filter
+def list_(
+    *,
+    config: Config = None,
+    chosen: WaitingFilter,
+    rows: _Rows = False,
+    skip: _Skip = 0,
+    limit: _Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Count the deliveries that wait by client and reason, or list them.
+
+    --json prints one object per line and delivery; with --rows or --json, --skip and --limit give one page of them. No
+    form shows sub or sid. Looking uses nothing up: each keeps its due time, its place and its attempts. A delivery that
+    a worker has in hand at the moment is not in the list.
+
+    On RabbitMQ the command goes through all delay queues, and holds each for that time: what comes due meanwhile is
+    attempted some seconds later.
+    """
+    from notifier.operators.letters.waiting_listing import WaitingCounts
+
+    counts = WaitingCounts()
+
+    def see(one: WaitingSummary) -> None:
+        counts.add(one)
+        if not (rows or as_json) or counts.total <= skip or (limit is not None and counts.total > skip + limit):
+            return
+        if as_json:
+            say_json(one.document())
+        else:
+            say(_line(one))
+
+    _look(config, chosen, see, quiet=(rows or as_json) and sys.stdout.isatty())
+    if not (rows or as_json):
+        _print_groups(counts, config)
+    if not as_json:
+        say(f"{counted(counts.total, 'delivery')} wait{'s' if counts.total == 1 else ''}")
+
+
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="As `list --rows` prints it.", show_default=False)],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show one delivery that waits: since when, why, and what its last attempt met.
+
+    It shows no sub and no sid. The exit status is 1 if it does not wait: it was delivered, or a worker has it in hand.
+    """
+    from notifier.operators.letters.waiting_filter import WaitingFilter
+    from notifier.operators.terminal.near_names import NOBODY_KNOWS, near_names
+
+    found: list[WaitingSummary] = []
+    _look(config, WaitingFilter(ids=frozenset({id_})), found.append, quiet=False, first=True)
+    if not found:
+        say(f"notifier: no delivery {id_} waits; `notifier waiting list --rows` shows those that do", err=True)
+        raise typer.Exit(1)
+    document = found[0].document()
+    if as_json:
+        say_json(document)
+        return
+    if found[0].reason in NOBODY_KNOWS:
+        document["hint"] = near_names(config, known=_KNOWN)(found[0].iss, found[0].client_id)
+    for name, value in document.items():
+        if value not in (None, "", False):
+            say(printable(f"{name:<10} {value}"))
+
+
+@_with_filter_or_ids
+def cancel(
+    *,
+    config: Config = None,
+    chosen: WaitingFilter,
+    everything: Annotated[bool, typer.Option("--all", help="Take all that waits.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cancelled; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    limit: _Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Delete deliveries that wait, for good: their clients are never told of these logouts.
+
+    It is for a client that is gone for good. To stop calling a client for a while, set `paused: true` in the registry.
+    The command shows the number and asks first; --yes does not ask. What a worker has in hand may still be
+    delivered. stderr says who did what; NOTIFIER_LOG__LEVEL=info names each delivery.
+    """
+    if not (chosen.narrows or everything):
+        raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
+    if not (yes or dry_run):
+        _ask(config, chosen)
+    result = _cancel(config, chosen, limit=limit, dry_run=dry_run)
+    if as_json:
+        say_json({"cancelled": result.done, "dry_run": dry_run, **result.document()})
+    else:
+        say(f"{result.done:,} {'would be ' if dry_run else ''}cancelled")
+        for reason, count in result.by_reason.items():
+            say(f"  {reason or 'no attempt'}: {count:,}")
+    if result.unfinished is not None:
+        say(f"notifier: {result.unfinished}", err=True)
+    missed = chosen.ids and not (result.done or result.unfinished)
+    if missed:
+        say(f"notifier: of {', '.join(sorted(chosen.ids))} none waits", err=True)
+    raise typer.Exit(1 if result.ended_early or missed else 0)
+
+
+def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool, first: bool = False) -> None:
+    """Call `see` with each delivery that is meant, or with the first only."""
+    from notifier.operators.letters.waiting_listing import waiting_deliveries
+    from notifier.queues.passes import no_progress
+
+    async def act(queue: Queue, options: RepairOptions) -> None:
+        tell = no_progress if quiet else options.progress
+        async with aclosing(waiting_deliveries(queue.waiting(), chosen, tell)) as found:
+            async for one, _ in found:
+                see(one)
+                if first:
+                    return
+                if options.stop():
+                    raise KeyboardInterrupt
+
+    run_on_queue(queue_part(config).settings.queue, act, what="looked at")
+
+
+def _cancel(config: Any, chosen: WaitingFilter, *, limit: int | None, dry_run: bool) -> RepairResult:
+    from notifier.operators.letters import waiting_repair
+    from notifier.operators.letters.waiting_audit import WaitingAudit
+    from notifier.telemetry.audit import operating_user, write_audit
+
+    audit, who = WaitingAudit(write_audit), operating_user()
+    each = os.environ.get("NOTIFIER_LOG__LEVEL") in ("debug", "info")  # 100,000 lines hide the last
+
+    def told(one: WaitingSummary) -> None:
+        if each and not dry_run:
+            audit.cancelled_one(who, one)
+
+    async def act(queue: Queue, options: RepairOptions) -> RepairResult:
+        return await waiting_repair.cancel(queue.waiting(), chosen, options, told)
+
+    result = run_on_queue(
+        queue_part(config, "warning").settings.queue, act, what="cancelled", limit=limit, dry_run=dry_run
+    )
+    if not dry_run:
+        audit.cancelled(who, chosen, result)
+    return result
+
+
+def _ask(config: Any, chosen: WaitingFilter) -> None:
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
+    found = _cancel(config, chosen, limit=None, dry_run=True)
+    for reason, count in found.by_reason.items():
+        say(f"  {reason or 'no attempt'}: {count:,}", err=True)
+    if not found.done or not typer.confirm(f"Cancel {counted(found.done, 'delivery')} for good?", err=True):
+        say("nothing was cancelled", err=True)
+        raise typer.Exit(1 if found.done else 0)
+
+
+def _line(one: WaitingSummary) -> str:
+    document = one.document()
+    reason = " ".join(filter(None, (one.reason, "" if one.status is None else str(one.status)))) or "-"
+    line = f"{one.id}  due {document['due'] or '-'}  {one.where:<7}  {one.client_id or '-'}  {reason}"
+    return printable(f"{line}  event {one.event_id or '-'}  attempts {one.attempts}")
+
+
+def _print_groups(counts: WaitingCounts, config: Path | None) -> None:
+    from notifier.operators.terminal.near_names import say_near_names
+    from notifier.operators.terminal.screen import ago, screen
+    from notifier.operators.terminal.screen import table as new_table
+
+    groups = counts.groups()
+    if not groups:
+        return
+    table, now = new_table("client", "reason", "where", "count:", "since:", "next:"), time.time()
+    for group in groups:
+        table.add_row(
+            printable(group.client_id) or "–",
+            group.reason or "–",
+            group.where,
+            f"{group.count:,}",
+            ago(group.oldest, now),
+            "" if group.next is None else f"in {in_words(group.next - now)}",
+            of=printable(group.iss),
+        )
+    screen().print(table)
+    say_near_names(config, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
+
+
+list_.__name__ = "list"
+register(
+    app,
+    list_,
+    (
+        ("counts by client and reason", "notifier waiting list -c n.yaml"),
+        ("the second hundred for one client", "notifier waiting list --client-id shop --rows --skip 100 --limit 100"),
+        ("for a script", "notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c"),
+    ),
+)
+register(app, show, (("one delivery", "notifier waiting show -c n.yaml 6f1c…"),))
+register(
+    app,
+    cancel,
+    (
+        ("what would go", "notifier waiting cancel -c n.yaml --client-id gone --dry-run"),
+        ("from a script", "notifier waiting cancel -c n.yaml --client-id gone --yes"),
+    ),
+)

@@ -1,0 +1,200 @@
+"""Selects deliveries that wait, and summarises them for a list. No summary holds `sub` or `sid`.
+
+Like a list of dead letters, it reads only the members that it shows.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.backoff import SOON
+from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
+from notifier.model.moment import render_moment
+from notifier.model.outcome import Cause
+from notifier.queues.passes import Reader, reader_of
+
+# Nobody calls the client before, unless an operator insists: it asked for that (`Retry-After`), or the registry does.
+INSISTED_ON = frozenset({Cause.RETRY_AFTER.value, Cause.PAUSED.value})
+Where = Literal["delayed", "parked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingSummary:
+    """A delivery that waits, or an event that waits as a whole: then `client_id` is empty.
+
+    `due` is when it is attempted next, None for a parked one, which waits until its client is well; `since` when a
+    worker first had it in hand, both in epoch seconds. `reason` is the cause of its deferral, or why the last attempt
+    failed.
+    `asked`: its client is not to be called before.
+    """
+
+    id: str
+    where: Where
+    iss: str
+    client_id: str = ""
+    event_id: str = ""
+    due: float | None = None
+    since: float | None = None
+    attempts: int = 0
+    reason: str = ""
+    status: int | None = None
+    text: str = ""
+    asked: bool = False
+
+    def document(self) -> dict[str, object]:
+        """The JSON that scripts and the API get."""
+        return {
+            "id": self.id,
+            "event_id": self.event_id,
+            "client_id": self.client_id,
+            "iss": self.iss,
+            "where": self.where,
+            "reason": self.reason,
+            "status": self.status,
+            "text": self.text,
+            "attempts": self.attempts,
+            "since": None if self.since is None else render_moment(self.since),
+            "due": None if self.due is None else render_moment(self.due),
+            "asked": self.asked,
+        }
+
+
+class _Past(TypedDict):
+    reason: str
+    status: NotRequired[int | None]
+    text: NotRequired[str]
+
+
+class _Delivery(TypedDict):
+    id: str
+    event_id: str
+    iss: str
+    client_id: str
+    attempts: NotRequired[int]
+    first_taken_at: NotRequired[float | None]
+    first_attempt_at: NotRequired[float | None]
+    deferred_for: NotRequired[str | None]
+    asked: NotRequired[bool]
+    parked: NotRequired[bool]
+    history: NotRequired[list[_Past]]
+
+
+class _Event(TypedDict):
+    id: str
+    iss: str
+
+
+class _Schedule(TypedDict):
+    due: float
+
+
+class _Document(TypedDict):
+    delivery: NotRequired[_Delivery]
+    event: NotRequired[_Event]
+    unknown_since: NotRequired[float]
+    schedule: NotRequired[_Schedule]
+
+
+_DOCUMENT = TypeAdapter(_Document)
+
+
+def read_waiting(message: Message) -> WaitingSummary:
+    """Summarise any message that waits. Never raises."""
+    try:
+        document = _DOCUMENT.validate_json(message.body)
+    except ValidationError:
+        document = _Document()
+    due = document["schedule"]["due"] if "schedule" in document else None
+    if message.kind is Kind.DELIVERY and "delivery" in document:
+        return _of_delivery(document["delivery"], due)
+    event, since = document.get("event", _Event(id="", iss="")), document.get("unknown_since")
+    return WaitingSummary(
+        id=message.message_id or event["id"], where="delayed", iss=event["iss"], event_id=event["id"], due=due,
+        since=since, reason=Cause.UNKNOWN.value if since is not None else "",
+    )  # fmt: skip
+
+
+def _of_delivery(delivery: _Delivery, due: float | None) -> WaitingSummary:
+    last = (delivery.get("history") or [_Past(reason="")])[-1]
+    deferred = delivery.get("deferred_for")
+    since = delivery.get("first_taken_at")
+    return WaitingSummary(
+        id=delivery["id"],
+        where="parked" if delivery.get("parked") else "delayed",
+        iss=delivery["iss"],
+        client_id=delivery["client_id"],
+        event_id=delivery["event_id"],
+        due=None if delivery.get("parked") else due,
+        since=delivery.get("first_attempt_at") if since is None else since,
+        attempts=delivery.get("attempts", 0),
+        reason=deferred or last["reason"],
+        status=None if deferred else last.get("status"),
+        text="" if deferred else last.get("text", ""),
+        asked=delivery.get("asked", False) or deferred in INSISTED_ON,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingFilter:
+    """Selects what meets every given condition. `issuers` are those that the caller may see, None for all.
+
+    `keys` are clients by (`iss`, `client_id`), `ended` are reasons to wait by (reason, `iss`, `client_id`); an empty
+    client is all of the issuer's. Without `parked` only what is in delay queues is meant.
+    """
+
+    ids: frozenset[str] = frozenset()
+    client_id: str | None = None
+    iss: str | None = None
+    event_id: str | None = None
+    issuers: frozenset[str] | None = None
+    keys: frozenset[tuple[str, str]] | None = None
+    ended: frozenset[tuple[str, str, str]] | None = None
+    parked: bool = True
+
+    @property
+    def narrows(self) -> bool:
+        """False if all that waits is meant."""
+        return bool(self.ids or self.client_id or self.iss or self.event_id or self.keys or self.ended)
+
+    @property
+    def clients(self) -> frozenset[tuple[str, str]] | None:
+        """The clients that are meant; None if there may be others."""
+        if self.keys is None and self.client_id is not None and self.iss is not None:
+            return frozenset({(self.iss, self.client_id)})
+        return self.keys
+
+    def matches(self, one: WaitingSummary) -> bool:
+        """True if it is meant."""
+        return (
+            (not self.ids or one.id in self.ids)
+            and (self.issuers is None or one.iss in self.issuers)
+            and (self.client_id is None or one.client_id == self.client_id)
+            and (self.iss is None or one.iss == self.iss)
+            and (self.event_id is None or one.event_id == self.event_id)
+            and (self.keys is None or (one.iss, one.client_id) in self.keys)
+            and (
+                self.ended is None
+                or not self.ended.isdisjoint(((one.reason, one.iss, one.client_id), (one.reason, one.iss, "")))
+            )
+        )
+
+
+def waiting_reader(meant: WaitingFilter, *, whole: bool) -> Reader[WaitingSummary]:
+    """A reader of what is meant: whole, or as summaries only."""
+    return reader_of(read_waiting, lambda _message, one: meant.matches(one), whole=whole)
+
+
+def due_in(message: Message, wait: float, due: float) -> Transfer:
+    """What makes a message that waits in a delay queue due after `wait` seconds, at `due`; soon is a retry now."""
+    document: dict[str, Any] = from_json(message.body, allow_inf_nan=False)
+    document.pop("schedule", None)
+    if wait < SOON:
+        wait = 0.0
+    else:
+        document["schedule"] = {"due": due}
+    assert message.kind is not None, "what waits is ours"
+    again = Outgoing(kind=message.kind, body=to_json(document), message_id=message.message_id or "")
+    return Transfer(letter=message, queue=Lane.RETRIES.value, outgoing=again, wait=wait)

@@ -1,0 +1,251 @@
+"""Marks the first deferral of each issuer or client for a cause that somebody must remove, and remembers what it was.
+
+A wrong `iss` or `client_id` and a key that cannot sign put deliveries off, silently at every client's, for minutes. So
+the first deferral is logged with the nearest known name, and `notifier status` tells of it while it lasts. Made-up
+names cost bounded memory: each issuer has a limit, and all issuers that nobody knows share one.
+
+It is the one place that sees a cause end: an attempt gets through, or a key signs again. `over` is told, and has those
+come that still wait for it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import structlog
+
+from notifier.delivery.facts import Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
+from notifier.delivery.verdict import NO_SUCH_CLIENT, UNHEARD
+from notifier.model.frozen import replace
+from notifier.model.moment import Clock
+from notifier.model.nearest import Hint, near_client, near_issuer
+from notifier.model.outcome import Cause
+from notifier.model.registry import Registry
+from notifier.model.trouble import Trouble, TroubleKind
+
+PER_ISSUER = 100  # names of one issuer and one kind, and of all unknown issuers together
+MOST = 2_000  # names in all
+KEPT = (
+    300.0  # seconds after it was due for which nothing of it must be heard until it is over: other workers may have it
+)
+SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
+SHORT = 4.0  # seconds: what comes so soon by itself need not be fetched
+FORGET_EVERY = 1.0  # seconds: made-up names must not cost more
+OF_CLIENT = (
+    TroubleKind.UNKNOWN_CLIENT,
+    TroubleKind.ENCRYPTION,
+    TroubleKind.TLS_FILES,
+    TroubleKind.PROXY,
+    TroubleKind.ORIGIN,
+)
+_HOURS = re.compile(r"[0-9.]{1,12} h ")
+_KINDS = MappingProxyType(
+    {
+        Cause.SIGNING: TroubleKind.SIGNING,
+        Cause.ENCRYPTION: TroubleKind.ENCRYPTION,
+        Cause.TLS_FILES: TroubleKind.TLS_FILES,
+        Cause.PROXY: TroubleKind.PROXY,
+        Cause.ORIGIN: TroubleKind.ORIGIN,
+    }
+)
+
+_CAUSES = MappingProxyType(
+    {kind: cause for cause, kind in _KINDS.items()} | {TroubleKind.UNKNOWN_CLIENT: Cause.UNKNOWN}
+)
+
+_Key = tuple[TroubleKind, str, str, str]
+"""Kind, issuer, client (empty: all of the issuer), and what else tells two apart."""
+_Group = tuple[TroubleKind, str]
+"""Kind and issuer (empty: issuers that nobody knows). Names that publishers make up hide no client of ours."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """What is put off. `clients` are those it concerns, if it is kept by issuer."""
+
+    since: float
+    until: float = 0.0
+    count: int = 0
+    text: str = ""
+    hint: Hint | None = None
+    searched: bool = False
+    clients: set[str] = field(default_factory=set)
+
+
+class DeferralWatch:
+    """Stands before the observers: `tell` gets each fact, deferrals with `first` and the hint."""
+
+    def __init__(
+        self,
+        tell: Observer,
+        registry: Callable[[], Registry],
+        clock: Clock,
+        over: Callable[[Cause, str, str], None] = lambda _cause, _iss, _client_id: None,
+    ) -> None:
+        """`over` gets a cause that has ended, its issuer and its client (empty: all of the issuer)."""
+        self._tell = tell
+        self._over = over
+        self._registry = registry
+        self._clock = clock
+        self._open: dict[_Key, _Open] = {}
+        self._groups: Counter[_Group] = Counter()  # names
+        self._signing: dict[str, set[_Key]] = {}  # by issuer
+        self._forgot = 0.0
+        self._searches, self._counted = float(SEARCHES), clock()
+        self._unlisted: dict[_Group, tuple[float, int]] = {}  # since when, and how many deliveries
+        self._log = structlog.get_logger()
+
+    def observe(self, fact: Fact) -> None:
+        """Pass a fact on."""
+        if isinstance(fact, Deferred):
+            fact = self._marked(fact)
+        elif self._open and isinstance(fact, LogoutDelivered | RetryScheduled):
+            self._attempted(*fact.delivery.key)
+        self._tell(fact)
+
+    def troubles(self) -> Iterator[Trouble]:
+        """What is put off now, as far as it is not over."""
+        self._forget()
+        for key, one in self._open.items():
+            kind, iss, client_id, _ = key
+            hint = self._left_out(key) or (one.hint and one.hint.text)
+            text = f"{one.text}; {hint}" if hint else one.text
+            yield Trouble(kind=kind, text=text, since=one.since, iss=iss, client_id=client_id, count=one.count)
+        for (kind, iss), (since, count) in self._unlisted.items():
+            text = f"there are more than {PER_ISSUER} names, of which the others are not listed"
+            yield Trouble(kind=kind, text=text, since=since, iss=iss, subject="others", count=count)
+
+    def can_sign(self, iss: str, since: float = float("-inf")) -> None:
+        """Take what was put off for this issuer's keys for over. If it is not, the next deferral tells of it anew.
+
+        The key did not sign `since` then: other workers may have put deliveries off for as long.
+        """
+        now = self._clock()
+        waits = [self._waits(self._end(key), now) for key in list(self._signing.get(iss, ()))]
+        if any(waits) or now - since > SHORT:
+            self._over(Cause.SIGNING, iss, "")
+
+    def _marked(self, fact: Deferred) -> Deferred:
+        key = self._key(fact)
+        if key is None:
+            return fact
+        now = self._clock()
+        again = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
+        one = self._open.get(key)
+        if news := one is None or one.until < now:
+            one = self._begin(key, now, again=again)
+            if one is None:
+                return fact
+        assert one is not None
+        if not one.searched and self._may_search(now):
+            one.searched, one.hint = True, self._hint(key)
+        one.count += not again
+        one.text, one.until = fact.text, max(one.until, fact.due + KEPT)
+        if not key[2] and fact.client_id and len(one.clients) < PER_ISSUER:
+            one.clients.add(fact.client_id)
+        publisher = fact.publisher if fact.delivery is None else fact.delivery.publisher
+        hint, told = ("", False) if one.hint is None else (one.hint.text, one.hint.concerns(publisher))
+        if (why := self._left_out(key)) is not None:
+            hint, told = why, False  # it names settings of ours
+        return replace(fact, first=news, hint=hint, hint_for_publisher=told)
+
+    def _key(self, fact: Deferred) -> _Key | None:
+        if fact.cause is Cause.UNKNOWN:
+            if not fact.iss:
+                return TroubleKind.UNKNOWN_VERSION, "", "", ""
+            if fact.iss not in self._registry().issuers:
+                return TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""
+            # Otherwise it is a fault of our own code, of which the line `unexpected` tells.
+            known = fact.text in (NO_SUCH_CLIENT, UNHEARD)
+            return (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, "") if known else None
+        if (kind := _KINDS.get(fact.cause)) is None:
+            return None
+        if kind is TroubleKind.SIGNING:  # of all clients of the issuer alike; only an age in the text changes
+            return kind, fact.iss, "", _HOURS.sub("", fact.text)
+        return kind, fact.iss, fact.client_id, ""
+
+    def _begin(self, key: _Key, now: float, *, again: bool) -> _Open | None:
+        """Remember it. None if there is no room for another name of its group."""
+        group = _group(key)
+        if self._full(group) and now - self._forgot >= FORGET_EVERY:
+            self._forget()
+        if self._full(group) and key not in self._open:
+            since, count = self._unlisted.get(group, (now, 0))
+            if group not in self._unlisted:
+                hint = "status shows the first of them, and counts the others"
+                self._log.warning("deferrals_not_listed", cause=str(key[0]), iss=group[1], names=PER_ISSUER, hint=hint)
+            self._unlisted[group] = since, count + (not again)
+            return None
+        self._groups[group] += key not in self._open
+        if key[0] is TroubleKind.SIGNING:
+            self._signing.setdefault(key[1], set()).add(key)
+        one = self._open[key] = _Open(since=now)
+        return one
+
+    def _end(self, key: _Key) -> _Open:
+        self._groups[_group(key)] -= 1
+        if key[0] is TroubleKind.SIGNING:
+            self._signing[key[1]].discard(key)
+        return self._open.pop(key)
+
+    def _full(self, group: _Group) -> bool:
+        return self._groups[group] >= PER_ISSUER or len(self._open) >= MOST
+
+    def _may_search(self, now: float) -> bool:
+        """True if made-up names have not used up the searches. One that may not be made now is made later."""
+        self._searches = min(SEARCHES, self._searches + max(0.0, now - self._counted) * SEARCHES_PER_SECOND)
+        self._counted = now
+        if self._searches < 1:
+            return False
+        self._searches -= 1
+        return True
+
+    def _left_out(self, key: _Key) -> str | None:
+        """Why a source has the client, and it is unknown all the same, as the registry is now."""
+        kind, iss, client_id, _ = key
+        why = self._registry().why_left_out(iss, client_id) if kind is TroubleKind.UNKNOWN_CLIENT else None
+        return None if why is None else f"its row is left out: {why}"
+
+    def _hint(self, key: _Key) -> Hint | None:
+        kind, iss, client_id, _ = key
+        if kind is TroubleKind.UNKNOWN_ISSUER:
+            return near_issuer(iss, self._registry())
+        return near_client(iss, client_id, self._registry()) if kind is TroubleKind.UNKNOWN_CLIENT else None
+
+    def _attempted(self, iss: str, client_id: str) -> None:
+        """Note that the client could be attempted: nothing of ours puts it off any more."""
+        over = [key for kind in OF_CLIENT if (key := (kind, iss, client_id, "")) in self._open]
+        freed = {*over}
+        for key in self._signing.get(iss, ()):
+            one = self._open[key]
+            freed |= {key} if client_id in one.clients else set()
+            one.clients.discard(client_id)
+            over += [] if one.clients else [key]
+        for cause in {_CAUSES[key[0]] for key in freed if self._waits(self._open[key], self._clock())}:
+            self._over(cause, iss, client_id)
+        for key in over:
+            one = self._end(key)
+            self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=one.count)
+
+    def _waits(self, one: _Open, now: float) -> bool:
+        """True if something that was put off for it waits for longer."""
+        return one.until - KEPT - now > SHORT
+
+    def _forget(self) -> None:
+        """Forget what is over: the registry knows the name by now, or nothing was heard of it for long."""
+        self._forgot, registry = self._clock(), self._registry()
+        for key, one in list(self._open.items()):
+            kind, iss, client_id, _ = key
+            known = (kind is TroubleKind.UNKNOWN_ISSUER and iss in registry.issuers) or (
+                kind is TroubleKind.UNKNOWN_CLIENT and client_id in registry.clients_of(iss)
+            )
+            if known or one.until < self._forgot:
+                self._end(key)
+        for group in [group for group in self._unlisted if not self._full(group)]:
+            del self._unlisted[group]
+
+
+def _group(key: _Key) -> _Group:
+    return key[0], "" if key[0] is TroubleKind.UNKNOWN_ISSUER else key[1]

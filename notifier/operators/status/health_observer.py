@@ -1,0 +1,129 @@
+"""Counts how each client fares at this worker, and how fast the worker goes, for `notifier status`.
+
+An attempt costs a look-up and a few additions. It keeps at most 10,000 clients; a new one replaces the oldest.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
+from notifier.model import outcome
+from notifier.model.delivery import Delivery
+from notifier.model.moment import Clock
+from notifier.model.redaction import redact, without_subject
+
+KEPT = 10_000  # clients
+TEXT = 200  # characters of what an attempt met
+WITH_WAY_OUT = 500  # of what we say of a dead letter: the way out comes last
+SAMPLES = 13  # one every five seconds: they cover the last minute
+
+
+@dataclass(slots=True)
+class ClientRecord:
+    """How one client fared at this worker. Moments are in epoch seconds; `put_off` counts retries and deferrals.
+
+    `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: what the last failure met, without the user.
+    """
+
+    delivered: int = 0
+    dead: int = 0
+    put_off: int = 0
+    last_success: float | None = None
+    last_failure: float | None = None
+    reason: str = ""
+    status: int | None = None
+    next_due: float | None = None
+    waits_for: str = ""
+    deferred_at: float | None = None
+    text: str = ""
+
+
+class HealthObserver:
+    """The observer. Its owner calls `sample` every five seconds, for the rates."""
+
+    def __init__(self, *, clock: Clock, steady: Clock) -> None:
+        self._clock = clock
+        self._steady = steady
+        self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=SAMPLES)
+        self.clients: dict[tuple[str, str], ClientRecord] = {}
+        self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
+        self.sample()
+
+    def observe(self, fact: Fact) -> None:
+        """Count one fact. Never waits."""
+        match fact:
+            case Attempted():
+                self._attempted(fact)
+            case LogoutDelivered(delivery=delivery):
+                self.counts["delivered"] += 1
+                self._record(delivery.key).delivered += 1
+            case RetryScheduled(delivery=delivery, due=due):
+                self.counts["retried"] += 1
+                self._put_off(delivery.key, due)
+            case Deferred():
+                self.counts["deferred"] += 1
+                if fact.client_id:
+                    self._deferred(fact)
+            case Buried():
+                self._buried(fact)
+
+    def sample(self) -> None:
+        """Remember how much is done by now."""
+        self._samples.append((self._steady(), MappingProxyType(dict(self.counts))))
+
+    def rates(self) -> dict[str, float]:
+        """Counts per second, over the last minute or the life of the worker, whichever is shorter."""
+        since, before = self._samples[0]
+        seconds = max(1.0, self._steady() - since)
+        return {name: round((count - before[name]) / seconds, 2) for name, count in self.counts.items()}
+
+    def _record(self, key: tuple[str, str], *, unknown: bool = False) -> ClientRecord:
+        """The client's record. One that nobody knows takes the place of no other: publishers may make names up."""
+        record = self.clients.get(key)
+        if record is None:
+            if unknown and len(self.clients) >= KEPT // 2:
+                return ClientRecord()
+            if len(self.clients) >= KEPT:
+                del self.clients[next(iter(self.clients))]
+            record = self.clients[key] = ClientRecord()
+        return record
+
+    def _attempted(self, fact: Attempted) -> None:
+        self.counts["attempts"] += 1
+        record = self._record(fact.delivery.key)
+        if isinstance(fact.outcome, outcome.Delivered):
+            record.last_success = fact.at
+        else:
+            record.last_failure = fact.at
+            record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
+            record.text = _told(fact.outcome.text, fact.delivery)[:TEXT]
+
+    def _deferred(self, fact: Deferred) -> None:
+        record = self._put_off((fact.iss, fact.client_id), fact.due, unknown=fact.cause is outcome.Cause.UNKNOWN)
+        record.waits_for, record.deferred_at = fact.cause.value, self._clock()
+
+    def _put_off(self, key: tuple[str, str], due: float, *, unknown: bool = False) -> ClientRecord:
+        record = self._record(key, unknown=unknown)
+        record.put_off += 1
+        record.next_due = due
+        return record
+
+    def _buried(self, fact: Buried) -> None:
+        self.counts["dead"] += 1
+        if not fact.client_id:
+            return
+        unknown = fact.reason in (outcome.DeadReason.UNKNOWN_CLIENT, outcome.DeadReason.UNKNOWN_ISSUER)
+        record = self._record((fact.iss, fact.client_id), unknown=unknown)
+        record.dead += 1
+        if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
+            record.last_failure = self._clock()
+            record.reason, record.status = fact.reason.value, None
+            told = fact.text if fact.delivery is None else _told(fact.text, fact.delivery)
+            record.text = told[:WITH_WAY_OUT]
+
+
+def _told(text: str, delivery: Delivery) -> str:
+    """What a failure met, as operators may read it."""
+    return text and redact(without_subject(text, delivery.sub, delivery.sid))

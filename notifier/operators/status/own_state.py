@@ -1,0 +1,110 @@
+"""The state that a worker tells of itself, and the status that follows from the states of all workers."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+from notifier import __version__
+from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.delivery.worker import Worker
+from notifier.model.errors import QueueError
+from notifier.model.frozen import frozen
+from notifier.model.moment import Clock
+from notifier.model.trouble import Trouble
+from notifier.operators.status.client_state import clients_of
+from notifier.operators.status.health_observer import HealthObserver
+from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState, dump_state, status_of
+from notifier.queues.queue_port import Queue
+from notifier.queues.queue_state import QueueOverview
+from notifier.tokens.first_day import SeenKey
+
+ANSWER_WITHIN = 2.0  # seconds that workers have to answer
+FRESH = 0.5  # seconds for which a state is sent again: a worker asked a hundred times a second computes two
+
+
+@frozen
+class OwnSources:
+    """Where a worker's state comes from. Each is called when somebody asks, and must return at once."""
+
+    worker: Callable[[], Worker]
+    draining: Callable[[], bool]
+    registry: Callable[[], Sequence[SourceState]]
+    troubles: Callable[[], Iterable[Trouble]]
+    keys: Callable[[], Iterable[SeenKey]]
+
+
+class OwnState:
+    """The state of this worker, as a document for the side channel."""
+
+    def __init__(
+        self,
+        name: str,
+        sources: OwnSources,
+        health: HealthObserver,
+        *,
+        queue: Queue,
+        clock: Clock,
+        steady: Clock,
+    ) -> None:
+        self._name = name
+        self._sources = sources
+        self._health = health
+        self._queue = queue
+        self._steady = steady
+        self._since = clock()
+        self._last = (b"", 0.0)
+
+    def document(self) -> bytes:
+        """The state now, or at most half a second ago. Returns at once."""
+        document, at = self._last
+        now = self._steady()
+        if not document or now - at > FRESH:
+            document = dump_state(self._now())
+            self._last = (document, now)
+        return document
+
+    def _now(self) -> WorkerState:
+        worker = self._sources.worker()
+        clients, left_out = clients_of(
+            self._health, worker.circuits, worker.lines, worker.parked, worker.next_tries, worker.delayed
+        )
+        return WorkerState(
+            worker=self._name,
+            version=__version__,
+            since=self._since,
+            draining=self._sources.draining(),
+            in_flight=worker.in_flight,
+            held={
+                queue: LaneState(unsettled=held.messages, oldest=held.oldest)
+                for queue, held in worker.unsettled().items()
+            },
+            rates=self._health.rates(),
+            clients=clients,
+            left_out=left_out,
+            replies_dropped=self._queue.side_channel.dropped,
+            registry=self._sources.registry(),
+            bindings_missing=[each for each in self._queue.status().bindings if each.problem],
+            troubles=list(self._sources.troubles()),
+            keys=list(self._sources.keys()),
+        )
+
+
+async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock) -> ServiceStatus:
+    """The status as a worker sees it: it asks the others. While the queue is away, only its own state."""
+    overview = QueueOverview(depths={}, oldest={}, worker_states=[])
+    with suppress(QueueError):
+        overview = await queue.look_around(ANSWER_WITHIN)
+    return status_of(
+        overview.depths,
+        overview.worker_states or [own()],
+        now=clock(),
+        oldest=overview.oldest,
+        blocked=overview.blocked,
+    )
+
+
+async def look_from_outside(queue: Queue, clock: Clock) -> ServiceStatus:
+    """The status as the command line sees it. The queue need not be open. Raises QueueError."""
+    overview = await queue.look_around(ANSWER_WITHIN)
+    return status_of(
+        overview.depths, overview.worker_states, now=clock(), oldest=overview.oldest, blocked=overview.blocked
+    )

@@ -1,0 +1,114 @@
+"""`notifier reload`: has all workers read their configuration and their registry sources now."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifier.model.printable import counted, printable
+from notifier.operators.terminal.command_options import Config, Json, quiet_logs
+from notifier.operators.terminal.output import say, say_json
+
+if TYPE_CHECKING:
+    from notifier.operators.status.reload_request import Reload, Reloads, WorkerReload
+    from notifier.settings.service_settings import QueueSettings
+
+SILENT = 2.0  # seconds of waiting for the workers before a line says so
+
+EXAMPLES = (
+    ("what each worker did, and what keeps it from the new files", "notifier reload -c n.yaml"),
+    ("these clients are meant to go", "notifier reload -c n.yaml --accept-loss"),
+    ("the list was poisoned: forget what it said", "notifier reload -c n.yaml --drop keycloak"),
+    ("for a script", "notifier reload -c n.yaml --json | jq -r '.workers.each[].problems[]'"),
+)
+
+
+def reload(
+    config: Config = None,
+    url: Annotated[
+        str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.", show_default=False)
+    ] = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Also if many clients, or all, could no longer be told.")
+    ] = False,
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Drop the answers and cache of this registry source, and read it anew.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Have all workers read their configuration and their registry sources now, and show what each did.
+
+    A worker reads the files of its own machine. It takes all of them or nothing: it keeps the old ones if a file has a
+    mistake, or if more than one client and more than a fifth of all, or the last one, could no longer be told. It names
+    them. Of a registry source's answer it takes all but such a loss. If the loss is meant, say --accept-loss; the log
+    then says who did. If a source was poisoned, correct it and say --drop: nothing that it said before is kept, and no
+    file is read. Until it answers, the logouts of its clients wait, and an event for "*" does not reach them. A worker
+    that does not run keeps its cache: say it again once that one runs.
+
+    The workers are asked through the queue, whose settings the command reads; it needs the rights of an operator there.
+    A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has what it should.
+    """
+    from notifier.operators.status.reload_request import Reload
+    from notifier.operators.terminal.queue_access import read_queue
+    from notifier.telemetry.audit import operating_user
+
+    environ = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
+    quiet_logs()
+    queue = read_queue(config, environ, "-c FILE, --url URL").settings.queue
+    reloads = asyncio.run(_ask(queue, Reload(who=operating_user(), accept_loss=accept_loss, drop=drop)))
+    if as_json:
+        say_json(reloads.document(), indent=2)
+    else:
+        _show(reloads, drop)
+    raise typer.Exit(0 if reloads.taken else 1)
+
+
+async def _ask(settings: QueueSettings, reload: Reload) -> Reloads:
+    from notifier.operators.status.reload_request import reload_all
+    from notifier.queues.building import build_queue
+
+    asking = asyncio.ensure_future(reload_all(build_queue(settings), reload))
+    await asyncio.wait({asking}, timeout=SILENT)
+    if not asking.done():
+        say("waiting for the workers …", err=True)
+    return await asking
+
+
+def _show(reloads: Reloads, drop: str | None) -> None:
+    alike: dict[tuple[str, ...], list[str]] = {}  # many workers mostly do the same
+    for worker in reloads.each:
+        alike.setdefault(tuple(_lines(worker)), []).append(worker.worker)
+    for lines, workers in alike.items():
+        say(printable(", ".join(workers)))
+        for line in lines:
+            say(printable(f"  {line}"))
+    if not reloads.seen:
+        say("no worker runs: the next one reads the files as they are when it starts")
+    elif not reloads.taken:
+        took = sum(not worker.problems for worker in reloads.each)
+        silent = reloads.seen - len(reloads.each)
+        missing = f"; {silent} did not answer" if silent else ""
+        say(f"{took} of {counted(reloads.seen, 'worker')} took everything{missing}")
+    if drop is not None:
+        say(f"a worker that does not run now keeps its cache of {printable(drop)}: say it again once it runs")
+
+
+def _lines(worker: WorkerReload) -> list[str]:
+    result = worker.result
+    if not worker.problems and result is not None:
+        lines = [f"took it: {counted(result.issuers, 'issuer')}, {counted(result.clients, 'client')}"]
+    else:
+        lines = [f"not taken: {problem}" for problem in worker.problems]
+    if result is not None and result.restart_needed:
+        lines.append(f"needs a restart for: {', '.join(result.restart_needed)}")
+    if result is not None:
+        lines += [f"does not sign: {text}" for text in result.signers]
+    return lines

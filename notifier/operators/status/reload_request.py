@@ -1,0 +1,130 @@
+"""The reload that an operator asks of all workers, and what became of it at each."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.model.frozen import frozen
+from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerRequest, ask_workers_to
+from notifier.queues.queue_port import Queue
+
+RELOAD = "reload"
+WITHIN = 60.0  # seconds for a reload: 100,000 clients take some, and a registry source has its timeout
+
+
+@frozen
+class Reload:
+    """A reload. `who` asks for it; `accept_loss`: also if many clients could no longer be told.
+
+    `drop`: the registry source whose answers are dropped, with its cache, before it is read.
+    """
+
+    who: str
+    accept_loss: bool
+    drop: str | None = None
+
+
+@frozen
+class ReloadResult:
+    """What became of it at one worker. `problems`: why it keeps the old files; none if it took them.
+
+    `restart_needed` names changed settings that only a restart takes. `sources` are those of the registry. `signers`:
+    the keys in places of their own that do not sign now, and why.
+    """
+
+    problems: Sequence[str]
+    restart_needed: Sequence[str]
+    issuers: int
+    clients: int
+    sources: Sequence[SourceState]
+    signers: Sequence[str] = ()
+
+
+_RESULT = TypeAdapter(ReloadResult)
+
+
+@frozen
+class WorkerReload:
+    """One worker, and what became of the reload there. `result` is None if it could not try; `problem` says why."""
+
+    worker: str
+    version: str
+    result: ReloadResult | None
+    problem: str | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        """All that is not as it was asked for."""
+        if self.result is None:
+            return [self.problem or "it did not say what became of it"]
+        sources = (f"registry source {each.name}: {each.problem}" for each in self.result.sources if each.problem)
+        return [*self.result.problems, *sources]
+
+
+@frozen
+class Reloads:
+    """The reload of all workers that answered in time; `seen` are there."""
+
+    seen: int
+    each: Sequence[WorkerReload]
+
+    @property
+    def taken(self) -> bool:
+        """True if every worker has the new configuration and registry."""
+        return 0 < self.seen == len(self.each) and not any(worker.problems for worker in self.each)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON of the command and of `POST /v1/reload`."""
+        return {
+            "taken": self.taken,
+            "workers": {
+                "seen": self.seen,
+                "answered": len(self.each),
+                "each": [
+                    {
+                        "worker": worker.worker,
+                        "version": worker.version,
+                        "taken": not worker.problems,
+                        "problems": worker.problems,
+                        **({} if worker.result is None else _shown(worker.result)),
+                    }
+                    for worker in self.each
+                ],
+            },
+        }
+
+
+def _shown(result: ReloadResult) -> Mapping[str, Any]:
+    return {name: value for name, value in asdict(result).items() if name != "problems"}
+
+
+def act_of(carry_out: Callable[[Reload], Awaitable[ReloadResult]]) -> Act:
+    """What a worker does with the request."""
+
+    async def act(request: WorkerRequest) -> Mapping[str, Any]:
+        drop = request.members.get("drop")
+        reload = Reload(
+            who=request.who,
+            accept_loss=request.members.get("accept_loss") is True,
+            drop=drop if isinstance(drop, str) else None,
+        )
+        return asdict(await carry_out(reload))
+
+    return act
+
+
+async def reload_all(queue: Queue, reload: Reload) -> Reloads:
+    """Have all workers reload. Raises QueueError."""
+    request = WorkerRequest(
+        name=RELOAD, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.drop}
+    )
+    seen, answers = await ask_workers_to(queue, request, WITHIN)
+    return Reloads(seen=seen, each=[_read(answer) for answer in answers])
+
+
+def _read(answer: WorkerAnswer) -> WorkerReload:
+    result = None if answer.problem is not None else _RESULT.validate_python(answer.said)
+    return WorkerReload(worker=answer.worker, version=answer.version, result=result, problem=answer.problem)

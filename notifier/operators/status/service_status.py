@@ -1,0 +1,168 @@
+"""The state of the whole service for operators: what waits in the queues, and how workers and clients fare.
+
+Each worker answers with its own state (`WorkerState`), as a document with a version. The asker sums the answers up
+(`status_of`). How a client fares: `client_state`. As JSON: `status_document`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.delivery.known_client import Key
+from notifier.model.frozen import frozen
+from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane
+from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merged
+from notifier.operators.status.client_state import ClientState, both
+from notifier.tokens.first_day import Seen, SeenKey, seen_by_all
+
+BLOCKED = (
+    "the broker takes no message (a memory or disk alarm), so that no worker can answer; logouts go on, and failed ones"
+    " wait in the workers' memory; rabbitmq-diagnostics alarms says which node"
+)
+
+
+@frozen
+class LaneState:
+    """How many messages of one lane, or of a source's queue, a worker holds, and since when the oldest waits."""
+
+    unsettled: int = 0
+    oldest: float | None = None
+
+
+@frozen
+class WorkerState:
+    """The state of one worker. `rates` are per second, over the last minute; `held` is by queue."""
+
+    worker: str
+    version: str
+    since: float
+    draining: bool
+    in_flight: int
+    held: Mapping[str, LaneState]
+    rates: Mapping[str, float]
+    clients: Sequence[ClientState]
+    left_out: int = 0
+    replies_dropped: int = 0
+    registry: Sequence[SourceState] = ()
+    bindings_missing: Sequence[BindingState] = ()
+    troubles: Sequence[Trouble] = ()
+    keys: Sequence[SeenKey] = ()
+
+
+class _Document(TypedDict):
+    v: Literal[1]
+    stands: WorkerState
+
+
+_DOCUMENT = TypeAdapter(_Document)
+
+
+def dump_state(stands: WorkerState) -> bytes:
+    """The document that a worker answers with."""
+    return _DOCUMENT.dump_json({"v": 1, "stands": stands}, exclude_defaults=True)
+
+
+def load_state(body: bytes) -> WorkerState | None:
+    """Read a worker's answer. None if this release does not know its form."""
+    try:
+        return _DOCUMENT.validate_json(body)["stands"]
+    except ValidationError:
+        return None
+
+
+# ── all of them ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@frozen
+class ServiceStatus:
+    """The state of queues, workers and clients, as operators see it.
+
+    `oldest` is the age of each queue's oldest message, as epoch seconds. `seen` workers consume the queue. `blocked`:
+    the broker took no message of the asker.
+    """
+
+    at: float
+    depths: Mapping[str, Depth]
+    oldest: Mapping[str, float]
+    workers: Sequence[WorkerState]
+    seen: int
+    clients: Sequence[ClientState]
+    left_out: int
+    blocked: bool = False
+
+
+def status_of(
+    depths: Mapping[str, Depth],
+    answers: Iterable[bytes],
+    *,
+    now: float,
+    oldest: Mapping[str, float] | None = None,
+    blocked: bool = False,
+) -> ServiceStatus:
+    """Sum up the workers' answers. `oldest` holds the moments that the queue itself knows."""
+    workers = sorted(
+        (stands for body in answers if (stands := load_state(body)) is not None), key=lambda each: each.worker
+    )
+    since = dict(oldest or {})
+    for worker in workers:
+        for lane, held in worker.held.items():
+            if held.oldest is not None:
+                since[lane] = min(held.oldest, since.get(lane, held.oldest))
+    merged: dict[Key, ClientState] = {}
+    for client in (client for worker in workers for client in worker.clients):
+        key = (client.iss, client.client_id)
+        merged[key] = client if key not in merged else both(merged[key], client)
+    return ServiceStatus(
+        at=now,
+        depths=depths,
+        oldest=since,
+        workers=workers,
+        seen=depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0,
+        clients=sorted(merged.values(), key=lambda client: client.urgency, reverse=True),
+        left_out=sum(worker.left_out for worker in workers),
+        blocked=blocked,
+    )
+
+
+def rates_of(status: ServiceStatus) -> dict[str, float]:
+    """The rates of all workers together, per second."""
+    names = ("attempts", "delivered", "retried", "deferred", "dead")
+    return {name: round(sum(worker.rates.get(name, 0.0) for worker in status.workers), 2) for name in names}
+
+
+def delayed(status: ServiceStatus) -> int:
+    """How many messages wait in the delay queues."""
+    return sum(depth.ready for name, depth in status.depths.items() if name.startswith(DELAYED))
+
+
+def consumed(status: ServiceStatus) -> list[str]:
+    """The queues that workers consume, as far as they are there: the lanes, and those of sources."""
+    sources = sorted(name for name in status.depths if name.startswith(SOURCE))
+    return [name for name in (*map(str, Lane), *sources) if name in status.depths]
+
+
+def bindings_missing(status: ServiceStatus) -> list[BindingState]:
+    """The bindings of sources that a worker cannot make, as the workers say; each once."""
+    told = {each.binding: each for worker in status.workers for each in worker.bindings_missing}
+    return [told[binding] for binding in sorted(told, key=lambda each: (each.source, each.exchange))]
+
+
+def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
+    """What is wrong, as the workers say, the most urgent first. A broker that blocks keeps them from saying so."""
+    found = merged((worker.worker, each) for worker in status.workers for each in worker.troubles)
+    if status.blocked and all(each.trouble.kind != TroubleKind.BLOCKED for each in found):
+        found.insert(0, SharedTrouble(trouble=Trouble(kind=TroubleKind.BLOCKED, text=BLOCKED), workers=()))
+    return found
+
+
+def seen_keys(status: ServiceStatus) -> Seen:
+    """Since when the workers see each key in its issuer's JWK Set."""
+    return seen_by_all(each for worker in status.workers for each in worker.keys)
+
+
+def held(status: ServiceStatus, queue: str) -> int:
+    """How many messages of a queue the workers hold unsettled."""
+    return sum(worker.held[queue].unsettled for worker in status.workers if queue in worker.held)

@@ -1,0 +1,267 @@
+"""The command `notifier status`: the state of queues, workers and clients, as a page or as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifier.model.durations import in_words
+from notifier.model.printable import counted
+from notifier.operators.terminal.command_options import Config, Json, quiet_logs
+from notifier.operators.terminal.output import say_json
+from notifier.operators.terminal.queue_access import require_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+    from notifier.configuration.clients.registry_refresh import SourceState
+    from notifier.operators.status.client_state import ClientState
+    from notifier.operators.status.service_status import ServiceStatus
+    from notifier.operators.terminal.grid import Grid
+    from notifier.settings.config_file import ReadPart
+
+EVERY = 2.0  # seconds
+ROWS = 20  # clients
+STATES = {"well": "well", "fails": "fails", "put_off": "put off", "tried": "tried now", "rests": "rests"}
+
+EXAMPLES = (
+    ("what waits, and which clients do not get their logouts", "notifier status -c n.yaml"),
+    ("the same, refreshed", "notifier status -c n.yaml --watch"),
+    (
+        "clients that are down and rest, for a script",
+        """notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'""",
+    ),
+)
+
+
+def status(
+    config: Config = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 s until Ctrl-C.")] = False,
+    every_client: Annotated[bool, typer.Option("--all", help="Show clients without trouble too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what waits in the queues, the rates, and the state of workers and clients.
+
+    The command asks all workers. A worker that does not answer within 2 s counts as missing: it is busy, draining or
+    of an older release, or the broker blocks publishing. If no worker runs, the page shows the queues alone. The
+    command changes nothing, and reads only `queue` of the configuration, and what `sources` bind.
+
+    Clients in trouble come first; --all shows the others too. Counts begin when the workers start. --json with --watch
+    prints one object per line.
+    """
+    from notifier.settings.config_file import read_part
+
+    quiet_logs()
+    part = read_part(config, os.environ, {"queue"})
+    require_queue(config, os.environ, part)
+    if not watch:
+        _show(_look(part), every_client=every_client, as_json=as_json, indent=2)
+    elif as_json or not sys.stdout.isatty():
+        while True:
+            _show(_look(part), every_client=every_client, as_json=as_json, indent=None)
+            time.sleep(EVERY)
+    else:
+        _watch(part, every_client=every_client)
+
+
+def _look(part: ReadPart) -> ServiceStatus:
+    from notifier.operators.status.own_state import look_from_outside
+    from notifier.queues.building import build_queue
+
+    queue = build_queue(part.settings.queue, part.bindings())
+    return asyncio.run(look_from_outside(queue, time.time))
+
+
+def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: int | None) -> None:
+    if as_json:
+        from notifier.operators.status.status_document import document_of
+
+        say_json(document_of(status), indent=indent)
+        return
+    from notifier.operators.terminal.screen import screen
+
+    console = screen(width=120)
+    console.print(_page(status, every_client=every_client))
+
+
+def _watch(part: ReadPart, *, every_client: bool) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    from notifier.model.errors import QueueUnavailable
+    from notifier.operators.terminal.screen import screen
+
+    with Live(Text("asking the workers …"), console=screen(), screen=True, auto_refresh=False) as live:
+        while True:
+            try:
+                page = _page(_look(part), every_client=every_client)
+            except QueueUnavailable as away:  # it may come back
+                page = Text(f"{time.strftime('%H:%M:%S')}  {away}", style="bold red")
+            live.update(page, refresh=True)
+            time.sleep(EVERY)
+
+
+# ── the page ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from notifier.operators.status.service_status import bindings_missing
+
+    parts: list[RenderableType] = [*_troubles(status), _queues(status)]
+    parts += [Text(str(each), style="yellow") for each in bindings_missing(status)]
+    parts += [Text(_workers(status)), Text(_rates(status))]
+    shown = [client for client in status.clients if every_client or client.state != "well" or client.waits]
+    if shown:
+        rows = shown if every_client else shown[:ROWS]
+        parts.append(_clients(rows, status.at))
+        parts += [Text(line) for line in _failures(rows)]
+    parts.append(Text(_others(status, len(shown), every_client=every_client)))
+    return Group(*parts)
+
+
+def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
+    """What is wrong, first of all: a line each, with where to read on."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from notifier.model.trouble import MILD
+    from notifier.operators.status.service_status import troubles_of
+
+    found = troubles_of(status)
+    for shared in found[:ROWS]:
+        one = shared.trouble
+        whom = " ".join(filter(None, (one.client_id, f"({one.iss})" if one.client_id else one.iss or one.subject)))
+        since = "" if one.since is None else f", since {in_words(status.at - one.since)}"
+        many = len(status.workers) > 1 and bool(shared.workers)
+        where = f", at {len(shared.workers)} of {len(status.workers)} workers" if many else ""
+        count = f", {counted(one.count, 'delivery')}" if one.count else ""
+        head = f"{one.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
+        yield Text(f"{'!' if one.kind in MILD else '✗'} {head}", style="yellow" if one.kind in MILD else "bold red")
+        more = f" (notifier explain {one.explained})" if one.explained else ""
+        yield Padding(Text(f"{one.text}{more}"), (0, 0, 0, 2))
+    if len(found) > ROWS:
+        yield Text(f"and {len(found) - ROWS:,} more: --json shows them")
+    if found:
+        yield Text("")
+
+
+def _queues(status: ServiceStatus) -> Grid:
+    from notifier.model.message import DEAD, PARKED, Lane
+    from notifier.operators.status.service_status import consumed, delayed, held
+    from notifier.operators.terminal.screen import ago
+    from notifier.operators.terminal.screen import table as new_table
+
+    table = new_table("queue", "ready:", "held:", "oldest:", "")
+    what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
+    told: dict[str, str] = {lane.value: text for lane, text in what.items()}
+    for queue in consumed(status):
+        oldest, ready = ago(status.oldest.get(queue), status.at), status.depths[queue].ready
+        held_here = held(status, queue)
+        table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, told.get(queue, "events of this source"))
+    table.add_row("delayed", f"{delayed(status):,}", "", "", "wait for their next attempt")
+    if PARKED in status.depths:
+        table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client is well")
+    if DEAD in status.depths:
+        ready = status.depths[DEAD].ready
+        style = "bold red" if ready else ""
+        oldest = ago(status.oldest.get(DEAD), status.at)
+        table.add_row(DEAD, f"{ready:,}", "", oldest, "given up: notifier dead-letters list", style=style)
+    return table
+
+
+def _workers(status: ServiceStatus) -> str:
+    answered = len(status.workers)
+    seen = max(status.seen, answered)
+    if not seen:
+        return (
+            "No worker consumes the queue: nothing is delivered. Start one: notifier run. If one runs, its /readyz "
+            "says why it does not consume."
+        )
+    lines = [f"{answered} of {counted(seen, 'worker')} answered."]
+    if not answered and not status.blocked:
+        lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
+    for worker in status.workers:
+        life = "draining" if worker.draining else f"up {in_words(status.at - worker.since)}"
+        lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
+        lines += [f"    registry source {each.name}: not read yet" for each in worker.registry if _is_unread(each)]
+    return "\n".join(lines)
+
+
+def _is_unread(source: SourceState) -> bool:
+    return not source.up and source.problem is None
+
+
+def _rates(status: ServiceStatus) -> str:
+    from notifier.operators.status.service_status import rates_of
+
+    if not status.workers:
+        return ""
+    rates = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates_of(status).items())
+    return f"A second, over the last minute: {rates}.\n"
+
+
+def _clients(clients: list[ClientState], now: float) -> Grid:
+    from notifier.operators.terminal.screen import ago
+    from notifier.operators.terminal.screen import table as new_table
+
+    table = new_table(
+        "client",
+        "state",
+        "waits:",
+        "dead:",
+        "last success:",
+        "last failure:",
+        "reason",
+        "waits for",
+        "next attempt:",
+    )
+    for client in clients:
+        reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
+        table.add_row(
+            client.client_id,
+            STATES[client.state],
+            f"{client.waits:,}",
+            f"{client.dead:,}",
+            ago(client.last_success, now),
+            ago(client.last_failure, now),
+            reason,
+            client.cause,
+            "" if client.next_attempt is None else f"in {in_words(client.next_attempt - now)}",
+            style="red" if client.circuit else "" if client.state == "well" else "yellow",
+            of=client.iss,
+        )
+    return table
+
+
+def _failures(clients: list[ClientState]) -> Iterator[str]:
+    """What each client that fails met last, in words."""
+    issuers = {client.iss for client in clients}
+    for client in clients:
+        if client.text and client.troubled:
+            name = client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})"
+            yield f"{name}: {client.text}"
+    yield ""
+
+
+def _others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
+    lines = []
+    if not every_client and shown > ROWS:
+        lines.append(f"{shown - ROWS:,} more clients are not well: --all shows them.")
+    well = len(status.clients) - shown
+    if well:
+        lines.append(f"{well:,} client{' is' if well == 1 else 's are'} well: --all shows them.")
+    if status.left_out:
+        lines.append(f"{status.left_out:,} more clients were left out by their workers; none is in greater trouble.")
+    if status.workers and not status.clients:
+        lines.append("No delivery was attempted since the workers started.")
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""The state of the service as JSON: `GET /v1/status`, and `notifier status --json`."""
+
+from collections.abc import Callable
+from dataclasses import fields
+
+from notifier.delivery.verdict import NO_SUCH_CLIENT
+from notifier.model.message import DEAD, PARKED
+from notifier.model.moment import render_moment
+from notifier.model.trouble import SharedTrouble, TroubleKind
+from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.service_status import (
+    ServiceStatus,
+    WorkerState,
+    bindings_missing,
+    consumed,
+    delayed,
+    held,
+    rates_of,
+    seen_keys,
+    troubles_of,
+)
+from notifier.tokens.first_day import SeenKey
+
+CIRCUITS = ("closed", "half-open", "open")
+_SHOWN = tuple(each.name for each in fields(ClientState))
+
+
+def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = None) -> dict[str, object]:
+    """The JSON of `GET /v1/status` and `--json`. Only clients whose issuer `concerns` the reader are in it.
+
+    None: all issuers do. Else the names and texts in what is of no one issuer are left out, too.
+    """
+    whole = concerns is None
+    concerns = concerns or _everybody
+    queues: dict[str, object] = {
+        queue: {
+            "ready": status.depths[queue].ready,
+            "held": held(status, queue),
+            "oldest": _moment(status.oldest.get(queue)),
+        }
+        for queue in consumed(status)
+    }
+    queues["delayed"] = {"ready": delayed(status)}
+    if PARKED in status.depths:
+        queues["parked"] = {"ready": status.depths[PARKED].ready}
+    if DEAD in status.depths:
+        queues["dead"] = {"ready": status.depths[DEAD].ready, "oldest": _moment(status.oldest.get(DEAD))}
+    return {
+        "at": render_moment(status.at),
+        "queues": queues,
+        "rates": rates_of(status),
+        "workers": {
+            "seen": status.seen,
+            "answered": len(status.workers),
+            "each": [_worker(worker, whole=whole) for worker in status.workers],
+        },
+        "clients": [_client(client) for client in status.clients if concerns(client.iss)],
+        "clients_left_out": status.left_out if whole else None,
+        "bindings_missing": [each.row() for each in bindings_missing(status)],
+        "keys": [_key(each) for (iss, _), each in sorted(seen_keys(status).items()) if concerns(iss)],
+        "troubles": [_trouble(each, whole=whole) for each in troubles_of(status) if _is_shown(each, concerns)],
+    }
+
+
+def _everybody(_iss: str) -> bool:
+    return True
+
+
+def _key(seen: SeenKey) -> dict[str, object]:
+    """`appeared`: it was missing before. Else it was there when the first of the workers looked, or for longer."""
+    return {"iss": seen.iss, "kid": seen.kid, "published_since": _moment(seen.since), "appeared": seen.appeared}
+
+
+def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
+    return not shared.trouble.iss or concerns(shared.trouble.iss)
+
+
+def _trouble(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
+    """One without an issuer may name clients of any, and so may the hint of an unknown client, after its text."""
+    one = shared.trouble
+    text, named = one.text, whole or bool(one.iss)
+    if not whole and one.kind == TroubleKind.UNKNOWN_CLIENT:
+        text = NO_SUCH_CLIENT
+    return {
+        "kind": one.kind,
+        "text": text if named else "",
+        "since": _moment(one.since),
+        "iss": one.iss or None,
+        "client_id": (named and one.client_id) or None,
+        "subject": (named and one.subject) or None,
+        "count": one.count,
+        "workers": list(shared.workers),
+        "explained": one.explained or None,
+    }
+
+
+def _worker(worker: WorkerState, *, whole: bool) -> dict[str, object]:
+    return {
+        "worker": worker.worker,
+        "version": worker.version,
+        "since": render_moment(worker.since),
+        "draining": worker.draining,
+        "in_flight": worker.in_flight,
+        "rates": dict(worker.rates),
+        "replies_dropped": worker.replies_dropped,
+        "registry": [source.document(whole=whole) for source in worker.registry],
+    }
+
+
+def _client(client: ClientState) -> dict[str, object]:
+    names = ("last_success", "last_failure", "deferred_at", "next_due", "next_try", "next_attempt")
+    told = (name for name in _SHOWN if name != "next_delayed")
+    shown = {name: getattr(client, name) for name in told} | {name: _moment(getattr(client, name)) for name in names}
+    return shown | {
+        "circuit": CIRCUITS[client.circuit],
+        "state": client.state,
+        "reason": client.reason or None,
+        "text": client.text or None,
+        "parked": max(0, client.parked),
+        "waits": client.waits,
+        "waits_for": client.cause or None,
+    }
+
+
+def _moment(moment: float | None) -> str | None:
+    return None if moment is None else render_moment(moment)

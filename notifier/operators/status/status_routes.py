@@ -1,0 +1,69 @@
+"""`GET /v1/status`: what waits, how fast it goes, how the workers and the clients fare. For tokens with scope `read`.
+
+A token with issuers sees only their clients, and of what concerns all issuers no text and no name. All workers are
+asked once a second at most, however many ask here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+from aiohttp import web
+
+from notifier.model.printable import json_text
+from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
+from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
+from notifier.operators.status.service_status import ServiceStatus
+from notifier.operators.status.status_document import document_of
+
+FRESH = 1.0  # seconds
+_STATUS: JsonSchema = {
+    "type": "object",
+    "required": ["at", "queues", "rates", "workers", "clients", "clients_left_out"],
+    "properties": {
+        "at": {"type": "string", "format": "date-time"},
+        "queues": {"type": "object"},
+        "rates": {"type": "object"},
+        "workers": {"type": "object", "required": ["seen", "answered", "each"]},
+        "clients": {"type": "array", "items": {"type": "object"}},
+        "clients_left_out": {"type": ["integer", "null"]},
+        "bindings_missing": {"type": "array", "items": {"type": "object"}},
+        "keys": {"type": "array", "items": {"type": "object"}},
+        "troubles": {"type": "array", "items": {"type": "object"}},
+    },
+}
+
+
+class StatusRoutes:
+    """`look` asks all workers; `steady` gives seconds."""
+
+    def __init__(
+        self, authorization: Authorization, look: Callable[[], Awaitable[ServiceStatus]], steady: Callable[[], float]
+    ) -> None:
+        self._authorization = authorization
+        self._look = look
+        self._steady = steady
+        self._last: ServiceStatus | None = None
+        self._looked = 0.0
+        self._looking = asyncio.Lock()
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """To be served by the API."""
+        yield web.get("/v1/status", self._get)
+
+    @OperationDescription(
+        summary="Tell what waits, how fast it goes, and how workers and clients fare.",
+        scope="read",
+        answers={200: AnswerDescription(text="As it stands.", schema=_STATUS)},
+    )
+    async def _get(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        status = await self._now()
+        document = document_of(status, None if concerns_all(token) else lambda iss: concerns(token, iss))
+        return web.json_response(document, dumps=json_text)
+
+    async def _now(self) -> ServiceStatus:
+        async with self._looking:
+            if self._last is None or self._steady() - self._looked > FRESH:
+                self._last = await self._look()
+                self._looked = self._steady()
+            return self._last

@@ -1,0 +1,97 @@
+"""What operators ask workers to do, as documents that travel over the side channel, and what the workers answer.
+
+A request has a name, members of its own, and `who` asks. An answer holds what the worker said, or why it did nothing.
+"""
+
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier import __version__
+from notifier.model.frozen import frozen
+from notifier.queues.queue_port import Queue
+
+Members: TypeAlias = Mapping[str, Any]
+
+
+@frozen
+class WorkerRequest:
+    """What is asked for. `who` is for the audit."""
+
+    name: str
+    who: str
+    members: Members
+
+
+@frozen
+class WorkerAnswer:
+    """What one worker said. `problem`: why it did nothing."""
+
+    worker: str
+    version: str
+    said: Members
+    problem: str | None = None
+
+
+Act = Callable[[WorkerRequest], Awaitable[Members]]
+"""Carries out requests of one name, and says what became of it."""
+
+
+class _Request(TypedDict):
+    v: Literal[1]
+    asks: WorkerRequest
+
+
+class _Answer(TypedDict):
+    v: Literal[1]
+    answers: WorkerAnswer
+
+
+_REQUEST, _ANSWER = TypeAdapter(_Request), TypeAdapter(_Answer)
+
+
+class RequestDesk:
+    """Carries out requests at one worker. `worker` is its name in `notifier status`; `acts` are by the request's."""
+
+    def __init__(self, worker: str, acts: Mapping[str, Act]) -> None:
+        self._worker = worker
+        self._acts = acts
+
+    async def carry_out(self, document: bytes) -> bytes:
+        """Do what is asked for, and answer. Never raises."""
+        said: Members = {}
+        problem = None
+        try:
+            request = _REQUEST.validate_json(document)["asks"]
+            act = self._acts.get(request.name)
+            if act is None:
+                problem = f"notifier {__version__} knows no request {request.name[:60]!r}"
+            else:
+                said = await act(request)
+        except ValidationError:
+            problem = f"notifier {__version__} cannot read the request"
+        except Exception as error:  # noqa: BLE001  a request must not end the worker
+            problem = f"it failed with {type(error).__name__}"
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            structlog.get_logger().error("request_failed", error=type(error).__name__, exception=frames)
+        answer = WorkerAnswer(worker=self._worker, version=__version__, said=said, problem=problem)
+        return _ANSWER.dump_json({"v": 1, "answers": answer})
+
+
+async def ask_workers_to(queue: Queue, request: WorkerRequest, within: float) -> tuple[int, Sequence[WorkerAnswer]]:
+    """Ask all workers. Return how many there are, and what those say that answer in time. Raises QueueError."""
+    answered = await queue.request(_REQUEST.dump_json({"v": 1, "asks": request}), within)
+    read = [answer for body in answered.answers if (answer := _read(body)) is not None]
+    return max(answered.seen, len(read)), sorted(read, key=lambda each: each.worker)
+
+
+def _read(body: bytes) -> WorkerAnswer | None:
+    """None if this release does not know its form."""
+    try:
+        return _ANSWER.validate_json(body)["answers"]
+    except ValidationError:
+        return None

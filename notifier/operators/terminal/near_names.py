@@ -1,0 +1,56 @@
+"""What an unknown client or issuer most likely meant, by the registry as it is now, for commands that list them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from notifier.model.outcome import Cause, DeadReason
+from notifier.model.printable import printable
+from notifier.operators.terminal.output import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from notifier.model.registry import Registry
+
+NOBODY_KNOWS = frozenset(map(str, (DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, Cause.UNKNOWN)))
+_MOST = 20  # hints of one list
+
+
+def near_names(config: Path | None, *, known: str) -> Callable[[str, str], str | None]:
+    """What tells the hint for an issuer and client. `known` is said of a name that is registered by now.
+
+    Sources that are not files are not asked: their caches do.
+    """
+    from notifier.configuration.clients.answers import ReadNow
+    from notifier.configuration.clients.clients_file import load_registry
+    from notifier.model.errors import ConfigurationError
+    from notifier.settings.config_file import load_settings
+
+    if config is None:
+        return lambda _iss, _client_id: None
+    try:
+        registry = load_registry(load_settings(config, os.environ), ReadNow(offline=True))
+    except ConfigurationError:  # `notifier check` tells of it
+        return lambda _iss, _client_id: None
+    return lambda iss, client_id: _hint(registry, iss, client_id, known)
+
+
+def say_near_names(config: Path | None, listed: Sequence[tuple[str, str, str]], *, known: str) -> None:
+    """Print a hint for each of the first few unknown names of a list, by reason, issuer and client."""
+    unknown = [(iss, client_id) for reason, iss, client_id in listed if reason in NOBODY_KNOWS][:_MOST]
+    if not unknown:
+        return
+    hint_for = near_names(config, known=known)
+    for iss, client_id in unknown:
+        if hint := hint_for(iss, client_id):
+            say(printable(f"{client_id or iss}: {hint}"))
+
+
+def _hint(registry: Registry, iss: str, client_id: str, known: str) -> str | None:
+    from notifier.model.nearest import near_either
+
+    found = near_either(iss, client_id, registry, known=known)
+    return None if found is None else found.text

@@ -1,0 +1,149 @@
+"""What commands on a queue share: its settings, a pass over it that Ctrl-C stops, its URLs without secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from notifier.model.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
+from notifier.operators.terminal.command_options import quiet_logs
+from notifier.operators.terminal.output import progress_of, say
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from notifier.queues.passes import RepairOptions
+    from notifier.queues.queue_port import EventQueue, Queue
+    from notifier.settings.config_file import ReadPart
+    from notifier.settings.service_settings import QueueSettings
+
+T = TypeVar("T")
+CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away
+SILENT = 2.0  # seconds of waiting for the queue before a line says so
+
+
+def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "-c FILE") -> ReadPart:
+    """Read only the queue's settings, and never a key. `options` can name a queue. Raises ConfigurationError."""
+    from notifier.settings.config_file import read_part
+
+    if config is None and not _named(environ):
+        raise ConfigurationError(
+            [Mistake("queue.url", f"say where the queue is: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
+        )
+    return read_part(config, environ, {"queue"})
+
+
+def require_queue(config: Path | None, environ: Mapping[str, str], part: ReadPart) -> None:
+    """Raise ConfigurationError if nobody has named a queue, and the one that would be looked at is not there."""
+    file = part.settings.queue.sqlite_file
+    if config is not None or _named(environ) or file is None or file.exists():
+        return
+    text = (
+        f"no configuration is given, and the embedded queue that is used then, {file.absolute()}, is not there; name"
+        " the configuration by -c FILE or NOTIFIER_CONFIG, or the queue by NOTIFIER_QUEUE__URL"
+    )
+    raise ConfigurationError([Mistake("queue.url", text)])
+
+
+def _named(environ: Mapping[str, str]) -> bool:
+    return any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE"))
+
+
+def queue_part(config: Path | None, log_from: str = "critical") -> ReadPart:
+    """Read the queue's settings and the issuers' names, and log from that level on. Raises ConfigurationError."""
+    quiet_logs(log_from)
+    return read_queue(config, os.environ)
+
+
+@asynccontextmanager
+async def opened_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterator[Queue]:
+    """The queue, ready. Without `opening` only visits connect on RabbitMQ, each by itself.
+
+    Raises QueueError.
+    """
+    from notifier.queues.building import build_queue
+
+    file = settings.sqlite_file
+    if file is not None and not file.exists():
+        raise QueueError(f"there is no queue file {file}; a worker or `notifier publish` makes it")
+    queue = build_queue(settings)
+    if not opening and file is None:
+        yield queue
+        return
+    await queue.open()
+    try:
+        await wait_until_ready(queue)
+        yield queue
+    finally:
+        await queue.close()
+
+
+def run_on_queue(
+    settings: QueueSettings,
+    act: Callable[[Queue, RepairOptions], Awaitable[T]],
+    *,
+    what: str,
+    opening: bool = True,
+    rate: float | None = None,
+    limit: int | None = None,
+    dry_run: bool = False,
+) -> T:
+    """Open the queue, and act on it. The options stop at Ctrl-C, and show progress. Raises QueueError."""
+    import uvloop
+
+    from notifier.queues.passes import RepairOptions
+
+    async def run() -> T:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+
+        async def pause(seconds: float) -> None:
+            try:
+                async with asyncio.timeout(seconds):
+                    await stop.wait()
+            except TimeoutError:
+                pass
+
+        with progress_of(what) as progress:
+            options = RepairOptions(
+                clock=time.time, steady=time.monotonic, pause=pause, progress=progress, stop=stop.is_set, rate=rate,
+                limit=limit, dry_run=dry_run,
+            )  # fmt: skip
+            async with opened_queue(settings, opening=opening) as queue:
+                return await act(queue, options)
+
+    return uvloop.run(run())
+
+
+async def wait_until_ready(queue: EventQueue) -> None:
+    """Wait until the queue can be used. Raises QueueError."""
+    try:
+        async with asyncio.timeout(SILENT):
+            await queue.ready()
+    except TimeoutError:
+        say(f"waiting for the queue: {queue.status().problem or 'not connected'}", err=True)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT - SILENT):
+                await queue.ready()
+        except TimeoutError:
+            text = queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s"
+            raise QueueUnavailable(text) from None
+
+
+def shown_urls(queue: QueueSettings) -> list[str]:
+    """Each URL without its password and its query, which may hold a password too."""
+    return [url if queue.sqlite_file is not None else _without_password(url) for url in queue.url]
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return urlunsplit((parts.scheme, user.partition(":")[0] + at + host, parts.path, "", ""))

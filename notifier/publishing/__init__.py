@@ -1,0 +1,1 @@
+"""How events come in over HTTP and from files, and what their publishers hear."""

@@ -1,0 +1,156 @@
+"""Reads a file of events, checks all of them, and then publishes them.
+
+A file holds one JSON object or several, each on one line (JSON Lines) or on many. One mistake stops everything. Events
+that the queue does not confirm are named by their lines, so that a script can resume.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Protocol
+
+from notifier.model.documents.event_document import read_event
+from notifier.model.documents.event_entries import MISTAKES
+from notifier.model.errors import MalformedEvent, Mistake, QueueError
+from notifier.model.message import Lane, Message
+from notifier.model.nearest import did_you_mean, nearest
+from notifier.model.session_ended import SessionEnded
+
+IN_FLIGHT = 256  # events sent and not yet confirmed
+
+_PLACE = re.compile(r"\bat line ([0-9]+) column\b")
+_JSON, _CLOUDEVENTS = "application/json", "application/cloudevents+json"
+
+
+class EventSender(Protocol):
+    """Sends events to a queue."""
+
+    async def send_event(self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = ...) -> None:
+        """Return once the event is durable. Raises QueueUnavailable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEvent:
+    """An event of the file: the line where it begins, and its id, which is made up if the file gives none."""
+
+    line: int
+    id: str
+    body: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFileRules:
+    """The rules that events must keep. Any issuer will do if `issuers` is empty. `now` is in epoch seconds."""
+
+    max_bytes: int
+    new_id: Callable[[], str]
+    now: float
+    issuers: Collection[str] = ()
+
+
+def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
+    """Return every event of the file. Raises MalformedEvent with the mistakes of all events, by their lines."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise MalformedEvent([Mistake(f"line {line}", "is not UTF-8 text")]) from None
+    written: list[FileEvent] = []
+    mistakes: list[Mistake] = []
+    for line, document in _documents(text):
+        body = document.encode()
+        try:
+            event = _read(body, reading)
+        except MalformedEvent as malformed:
+            mistakes += [Mistake(f"line {line}", _in_file(str(mistake), line)) for mistake in malformed.mistakes]
+            if len(mistakes) > MISTAKES:
+                raise MalformedEvent([*mistakes[:MISTAKES], Mistake("", "and more")]) from None
+            continue
+        content_type = _JSON if event.source is None else _CLOUDEVENTS
+        written.append(FileEvent(line=line, id=event.id, body=body, content_type=content_type))
+    if not written and not mistakes:
+        mistakes.append(Mistake("", "there is no event; one is a JSON object (`notifier schema event`)"))
+    if mistakes:
+        raise MalformedEvent(mistakes)
+    return written
+
+
+def _read(body: bytes, reading: EventFileRules) -> SessionEnded:
+    message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type=_JSON)
+    event = read_event(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
+    if reading.issuers and event.iss not in reading.issuers:
+        known = ", ".join(sorted(reading.issuers))
+        near = nearest(event.iss, sorted(reading.issuers))
+        hint = "" if near is None else f"; {did_you_mean(near, event.iss)}"
+        raise MalformedEvent([Mistake("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
+    return event
+
+
+def _in_file(text: str, line: int) -> str:
+    """Count lines from the beginning of the file; the parser counts them from the beginning of its document."""
+    return _PLACE.sub(lambda place: f"at line {int(place[1]) + line - 1} column", text)
+
+
+def _documents(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each JSON text and its first line. Other text reaches to the next line that begins an object."""
+    decoder = json.JSONDecoder()
+    at, line, end = 0, 1, len(text)
+    while True:
+        begin = at
+        while begin < end and text[begin].isspace():
+            begin += 1
+        if begin == end:
+            return
+        line += text.count("\n", at, begin)
+        try:
+            _, at = decoder.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            following = text.find("\n{", begin)
+            at = end if following < 0 else following
+        yield line, text[begin:at].rstrip()
+        line += text.count("\n", begin, at)
+
+
+async def send_all(
+    queue: EventSender, lane: Lane, events: Sequence[FileEvent], confirmed: Callable[[FileEvent], None]
+) -> QueueError | None:
+    """Send the events in order, and call `confirmed` for each. Return why it stopped early, or None.
+
+    After the first failure it sends no more, and waits for those under way.
+    """
+    rest = iter(events)
+    failures: list[QueueError] = []
+
+    async def send() -> None:
+        while not failures and (event := next(rest, None)) is not None:
+            try:
+                await queue.send_event(lane, event.body, message_id=event.id, content_type=event.content_type)
+            except QueueError as error:
+                failures.append(error)
+            else:
+                confirmed(event)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(IN_FLIGHT, len(events))):
+            group.create_task(send())
+    return failures[0] if failures else None
+
+
+def line_ranges(events: Sequence[FileEvent], chosen: AbstractSet[FileEvent]) -> str:
+    """Return the lines of the `chosen` events: `1-300, 302`. Neighbours in the file are joined."""
+    runs: list[list[int]] = []
+    joined = False
+    for event in events:
+        if event not in chosen:
+            joined = False
+            continue
+        if joined:
+            runs[-1].append(event.line)
+        else:
+            runs.append([event.line])
+        joined = True
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,236 @@
+"""A request that brings one event: the checks that it passes, and how the event becomes durable before the answer.
+
+In this order: how many requests run, the token, the content type (a browser's form or `no-cors` request can send none
+that is taken), the body's size and pace, the event itself, and who may speak for its issuer. A refusal lists the first
+20 mistakes.
+
+Reading a large event holds the loop. So few large events are read at a time, one every few passes of the loop (see
+`delivery/selection.py`). The other requests hold their body only, and wait no longer than for the queue.
+
+With `wait` the answer tells what has become of each client so far. 200 means that every client has its last notice; 202
+means that more may follow. The event is durable in both cases. If too many requests wait already, 202 comes at once.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import structlog
+from aiohttp import web
+from cryptography.fernet import MultiFernet
+
+from notifier.delivery.plan import may_speak
+from notifier.delivery.selection import OPENED_EVERY
+from notifier.model.api_token import ApiToken
+from notifier.model.documents.event_document import read_event
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.message import Lane, Message
+from notifier.model.nearest import near_issuer
+from notifier.model.outcome import DeadReason
+from notifier.model.printable import excerpt, json_text
+from notifier.model.registry import Registry
+from notifier.model.session_ended import SessionEnded
+from notifier.network.listeners.authorization import Authorization, Tokens, concerns
+from notifier.network.listeners.openapi import CLOUDEVENT, EVENT, JsonSchema
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.publishing.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
+from notifier.publishing.taking import (
+    AGAIN,
+    LANES,
+    ApiLimits,
+    asked_lane,
+    media_type,
+    publish_in_time,
+    read_body,
+    refuse_compressed,
+)
+
+LARGE = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 of them may come at once
+LARGE_AT_A_TIME = 8
+_TOLD_EVERY = 60.0  # seconds between two log lines that say the same of a publisher
+
+_WAIT: Mapping[str, object] = {
+    "type": "string",
+    "pattern": r"^(0|[0-9]{1,3}(\.[0-9]{1,3})?(ms|s))$",
+    "description": f"How long to wait for what becomes of it: at most {LONGEST:.0f}s.",
+    "examples": ["500ms", "5s"],
+}
+QUERY: Mapping[str, JsonSchema] = {
+    "lane": {"type": "string", "enum": list(LANES), "default": "events"},
+    "wait": _WAIT,
+}
+BODY: Mapping[str, JsonSchema] = {"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT}
+EVENT_ID: JsonSchema = {"type": "string", "description": "The id of the event. A copy has the same."}
+PROBLEMS: Mapping[int, str] = {
+    400: "The event or the request is malformed. The answer lists the first 20 mistakes and counts the rest.",
+    408: "The body did not come in time.",
+    413: "The event is too large.",
+    415: "The content type is not supported, or the body is compressed.",
+    503: "The queue is away. Send the event again.",
+}
+
+AcceptEvent = Callable[[SessionEnded, Lane], Awaitable[None]]
+"""Publishes an event to a lane. Returns once the event is durable. Raises QueueError."""
+
+Prepare = Callable[[SessionEnded], Mapping[str, object]]
+"""What the answer says beside the event's id. Called before it is published; raises Refusal if it must not be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """The front-channel pages: the keys that seal their contexts, and where each issuer's proxy serves them."""
+
+    keys: MultiFernet
+    urls: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSources:
+    """What a request needs. It is asked for at each request, since a reload may change it.
+
+    Without tokens anyone may publish (on loopback). Without `waiting` a request that asks to wait is answered at once.
+    `pages`: None without a web listener.
+    """
+
+    registry: Callable[[], Registry]
+    tokens: Tokens
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+    waiting: WaitingRequests | None = None
+    pages: Callable[[], Pages | None] = lambda: None
+
+
+def _nothing_more(_event: SessionEnded) -> Mapping[str, object]:
+    return {}
+
+
+class EventRequests:
+    """Takes events from requests. All routes that do share its places for large events."""
+
+    def __init__(self, accept: AcceptEvent, sources: ApiSources, limits: ApiLimits) -> None:
+        self.limits = limits
+        self._accept = accept
+        self._sources = sources
+        self._authorization = Authorization(sources.tokens)
+        self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
+        self._opening = asyncio.Lock()
+        self._told: dict[tuple[str | None, str], float] = {}
+
+    async def take(self, request: web.Request, prepare: Prepare = _nothing_more) -> web.Response:
+        """Take one event. Raises Refusal."""
+        token = self._authorization.require(request, "publish")
+        lane, seconds = asked_lane(request), _asked_to_wait(request)
+        _check_kind(request)
+        body = await read_body(request, self.limits)
+        waiting = self._sources.waiting
+        with nullcontext() if seconds is None or waiting is None else waiting.one_more() as place:
+            async with self._place_for(body):
+                event = self._understand(request, body, token)
+                self._check_issuer(event, token)
+                told = {"id": event.id, **prepare(event)}
+                await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)
+                del event  # a request that waits holds nothing of it
+            if seconds is None:
+                return web.json_response(told, status=202, dumps=json_text)
+            return _notices_response(told, EventNotices() if place is None else await place.notices(seconds))
+
+    @asynccontextmanager
+    async def _place_for(self, body: bytes) -> AsyncIterator[None]:
+        """Hold one of the few places for large events. Raises Refusal if none is free in time."""
+        if len(body) <= LARGE:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self.limits.accept_timeout):
+                await self._large.acquire()
+        except TimeoutError:
+            title = "The queue is slow, and other large events wait for it; send the event again"
+            raise Refusal(problem(503, title, headers={"Retry-After": AGAIN})) from None
+        try:
+            async with self._opening:
+                for _ in range(OPENED_EVERY):
+                    await asyncio.sleep(0)
+            yield
+        finally:
+            self._large.release()
+
+    async def _take(self, event: SessionEnded, lane: Lane) -> None:
+        # Perhaps only the confirm was lost, and the event is in the queue: with its id a copy is recognised.
+        title = f"The queue is away; send the event again with the id {event.id}, so that a copy is recognised"
+        await publish_in_time(self._accept(event, lane), self.limits, title)
+
+    def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
+        """Read the event, strictly. One without an id gets one here, and keeps it."""
+        message = Message(
+            lane=Lane.EVENTS,
+            body=body,
+            tag=None,
+            content_type=request.headers["Content-Type"],
+            headers={
+                name.lower(): value
+                for name, value in request.headers.items()
+                if name.lower().startswith("ce-") or name.lower() == "traceparent"
+            },
+            user_id=token.name if token is not None else None,
+            vouched=token is not None and token.issuers is not None,  # one of another issuer is refused below
+        )
+        sources = self._sources
+        try:
+            event = read_event(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
+        except MalformedEvent as error:
+            raise Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
+        return replace(event, id_given=True)
+
+    def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
+        if not concerns(token, event.iss):
+            way = "if it may, add the issuer to issuers of the token in api.tokens_file"
+            self._refuse(event, "The token may not speak for this issuer", way)
+        issuer = self._sources.registry().issuers.get(event.iss)
+        if issuer is None:
+            hint = near_issuer(event.iss, self._sources.registry())
+            told = hint is not None and hint.concerns(None if token is None else token.name)
+            near = f"; {hint.text}" if hint is not None and told and concerns(token, hint.whose.iss) else ""
+            mistake = Mistake("iss", f"not one of the configured issuers{near}")
+            raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
+        objection = may_speak(event, issuer)
+        if objection is None:
+            return
+        if objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED:
+            way = "if it may, name it in issuers.<iss>.publishers"
+            self._refuse(event, "This publisher may not speak for this issuer", way)
+        raise Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection.text)]))
+
+    def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
+        """Answer 403. The log says who, once a minute: few publishers show the answer to anybody."""
+        now = time.monotonic()
+        if now - self._told.get((event.publisher, title), float("-inf")) >= _TOLD_EVERY:
+            self._told[event.publisher, title] = now
+            log = structlog.get_logger()
+            log.warning("publisher_refused", publisher=event.publisher, iss=excerpt(event.iss), reason=title, hint=hint)
+        raise Refusal(problem(403, title))
+
+
+def _asked_to_wait(request: web.Request) -> float | None:
+    """Return the seconds to wait, None without the parameter. Raises Refusal (400)."""
+    text = request.query.get("wait")
+    if text is None:
+        return None
+    try:
+        return read_wait(text)
+    except ValueError as error:
+        mistakes = [Mistake("wait", str(error))]
+        raise Refusal(problem(400, "The request is malformed", mistakes=mistakes)) from None
+
+
+def _notices_response(told: Mapping[str, object], notices: EventNotices) -> web.Response:
+    """Return the answer after the wait."""
+    return web.json_response({**told, **notices.document()}, status=200 if notices.settled else 202, dumps=json_text)
+
+
+def _check_kind(request: web.Request) -> None:
+    if media_type(request) not in BODY:
+        raise Refusal(problem(415, f"The body must be {' or '.join(BODY)}", headers={"Accept": ", ".join(BODY)}))
+    refuse_compressed(request)

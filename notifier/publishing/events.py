@@ -1,0 +1,67 @@
+"""`POST /v1/events`: takes events over HTTP, from servers that speak no AMQP. 202 means: the event is durable."""
+
+from collections.abc import Iterable, Mapping
+
+from aiohttp import web
+
+from notifier.features.browsers.sign_out_routes import SignOuts
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import AnswerDescription, OperationDescription, known_query, openapi_route
+from notifier.network.listeners.problem import problems
+from notifier.network.listeners.throttle import Throttle
+from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, AcceptEvent, ApiSources, EventRequests
+from notifier.publishing.taking import BODY_LATER, ApiLimits
+
+
+def api_app(
+    accept: AcceptEvent, sources: ApiSources, limits: ApiLimits | None = None, more: Iterable[web.RouteDef] = ()
+) -> web.Application:
+    """Return the application. The routes of `more` share its limits; each authorises for itself."""
+    limits = limits or ApiLimits()
+    requests = EventRequests(accept, sources, limits)
+    throttle = Throttle(sources.tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
+    guards = [problems, Authorization(sources.tokens).local, throttle.middleware, known_query]
+    app = web.Application(client_max_size=limits.max_event, middlewares=guards)
+    sign_outs = SignOuts(requests, sources)
+    routes = [
+        web.post("/v1/events", _Api(requests).post_event),
+        web.post("/v1/sign-outs", sign_outs.post_sign_out),
+        *more,
+    ]
+    app.add_routes([*routes, openapi_route(routes)])
+    return app
+
+
+_NOTICES: Mapping[str, object] = {
+    "type": "object",
+    "required": ["id", "complete", "clients"],
+    "properties": {
+        "id": {"type": "string"},
+        "complete": {"type": "boolean"},
+        "clients": {"type": "array", "items": {"type": "object"}},
+    },
+}
+_POST_EVENT = OperationDescription(
+    summary="Publish one event: a session ended. The answer says that it is durable.",
+    scope="publish",
+    query=QUERY,
+    body=BODY,
+    answers={
+        200: AnswerDescription(text="With wait: every client has its last notice.", schema=_NOTICES),
+        202: AnswerDescription(
+            text="The event is durable. With wait: what has become of it so far.",
+            schema={"type": "object", "required": ["id"], "properties": {"id": EVENT_ID}},
+        ),
+    },
+    problems=PROBLEMS,
+)
+
+
+class _Api:
+    def __init__(self, requests: EventRequests) -> None:
+        self._requests = requests
+
+    @_POST_EVENT
+    async def post_event(self, request: web.Request) -> web.Response:
+        """Take one event."""
+        return await self._requests.take(request)

@@ -1,0 +1,163 @@
+"""Waits for the notices of events for a bounded time, for `POST /v1/events?wait=` and `notifier publish --wait`."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from notifier.model.durations import parse_duration
+from notifier.model.fate import Fate, Notice
+from notifier.model.reply import ReplyTo
+from notifier.publishing.reply_document import load_reply, reply_document
+
+LONGEST = 30.0  # seconds
+MOST = 128  # waiting requests: half of what the API serves at a time, so that others can still publish
+
+
+def read_wait(text: str) -> float:
+    """Return the seconds of a wait, written like `5s`. Raises ValueError."""
+    seconds = parse_duration(text)
+    if seconds > LONGEST:
+        raise ValueError(f"must be at most {LONGEST:.0f}s")
+    return seconds
+
+
+class EventNotices:
+    """What is known so far of one event: the last notice of each client, or one of the whole event."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[str, str], Notice] = {}
+        self._whole: Notice | None = None
+        self._of: int | None = None
+
+    def add(self, notice: Notice) -> None:
+        """Take a notice. One that is late does not replace the last word on its client."""
+        if not notice.of or notice.fate is Fate.DUPLICATE:
+            self._whole = notice
+            return
+        self._whole = None
+        self._of = notice.of
+        key = (notice.client_id, notice.delivery_id or notice.text)
+        known = self._clients.get(key)
+        if known is None or not known.settled or notice.settled:
+            self._clients[key] = notice
+
+    @property
+    def known(self) -> list[Notice]:
+        """The notices in the order in which their clients were first heard of."""
+        return [*self._clients.values(), *([] if self._whole is None else [self._whole])]
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON: whether it is complete, the fate of each client, and that of the whole event if told."""
+        clients = [_without_event(notice) for notice in self._clients.values()]
+        whole = {} if self._whole is None else _without_event(self._whole)
+        return {"complete": self.settled, **whole, "clients": clients}
+
+    @property
+    def settled(self) -> bool:
+        """True when no further notice follows."""
+        return self.idle_until(math.inf)
+
+    def idle_until(self, moment: float) -> bool:
+        """True if no notice can come before `moment` (epoch seconds): each delivery is settled or due later."""
+        complete = self._whole is not None or (self._of is not None and len(self._clients) >= self._of)
+        return complete and all(
+            notice.settled or (notice.next_due is not None and notice.next_due >= moment) for notice in self.known
+        )
+
+
+def _without_event(notice: Notice) -> dict[str, object]:
+    """The notice without what the publisher knows, and without what only tells replies apart."""
+    document = reply_document(notice)
+    return {name: value for name, value in document.items() if name not in ("iss", "event_id", "of", "id")}
+
+
+class NoticeWait:
+    """Collects the notices of some events, each by a key, and waits for them. `clock` gives epoch seconds."""
+
+    def __init__(self, keys: Iterable[str], clock: Callable[[], float]) -> None:
+        self.events = {key: EventNotices() for key in keys}
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._ended = False
+
+    def hear(self, key: str, notice: Notice) -> None:
+        """Take a notice of the event with this key."""
+        if (event := self.events.get(key)) is not None:
+            event.add(notice)
+            self._changed.set()
+
+    def hear_reply(self, body: bytes) -> None:
+        """Take the document of a reply, if this release can read it; its event's key is the event's id."""
+        if (notice := load_reply(body)) is not None:
+            self.hear(notice.event_id, notice)
+
+    def end(self) -> None:
+        """Let `wait` return."""
+        self._ended = True
+        self._changed.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return after so many seconds, or as soon as no notice can come within them."""
+        until = self._clock() + seconds
+        pending = list(self.events.values())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._ended and (pending := [event for event in pending if not event.idle_until(until)]):
+                    await self._changed.wait()
+                    self._changed.clear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRequest:
+    """An HTTP request that waits for the notices of its event, which is published with `reply_to`."""
+
+    reply_to: ReplyTo
+    wait: NoticeWait
+
+    async def notices(self, seconds: float) -> EventNotices:
+        """Wait, and return what is known then."""
+        await self.wait.wait(seconds)
+        (event,) = self.wait.events.values()
+        return event
+
+
+class WaitingRequests:
+    """The HTTP requests that wait for notices in this process. Replies reach it at `address`."""
+
+    def __init__(
+        self, address: str, *, clock: Callable[[], float], new_id: Callable[[], str], most: int = MOST
+    ) -> None:
+        self._address = address
+        self._clock = clock
+        self._new_id = new_id
+        self._most = most
+        self._waiting: dict[str, NoticeWait] = {}
+        self._closed = False
+
+    @contextmanager
+    def one_more(self) -> Iterator[WaitingRequest | None]:
+        """Admit one more request while entered. Yields None if too many wait already."""
+        if self._closed or len(self._waiting) >= self._most:
+            yield None
+            return
+        key = self._new_id()
+        wait = self._waiting[key] = NoticeWait([key], self._clock)
+        try:
+            yield WaitingRequest(reply_to=ReplyTo(to=self._address, correlation_id=key), wait=wait)
+        finally:
+            del self._waiting[key]
+
+    def heard(self, correlation_id: str | None, notice: Notice) -> bool:
+        """Pass a reply on. False if no request here waits for it."""
+        if correlation_id is None or (wait := self._waiting.get(correlation_id)) is None:
+            return False
+        wait.hear(correlation_id, notice)
+        return True
+
+    def close(self) -> None:
+        """End every wait, and accept no more: the process stops."""
+        self._closed = True
+        for wait in self._waiting.values():
+            wait.end()

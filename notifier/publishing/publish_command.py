@@ -1,0 +1,246 @@
+"""`notifier publish`: publishes events from a file or stdin. It checks all of them before it sends the first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+
+from notifier.model.durations import in_words
+from notifier.model.errors import QueueError
+from notifier.model.fate import Fate, Notice
+from notifier.model.message import Lane
+from notifier.model.printable import counted, printable
+from notifier.operators.terminal.command_options import Config, Json, quiet_logs
+from notifier.operators.terminal.output import progress_of, say, say_json
+from notifier.operators.terminal.queue_access import read_queue, wait_until_ready
+
+if TYPE_CHECKING:
+    from notifier.publishing.event_file import FileEvent
+    from notifier.publishing.notice_wait import EventNotices, NoticeWait
+    from notifier.settings.service_settings import QueueSettings
+
+from notifier.operators.terminal.command_options import EventLane
+
+WAITED_FOR = 1000  # events
+LISTED = 20  # so many events are named one by one
+WIDEST = 40  # characters of a client_id before it breaks the column
+
+EXAMPLES = (
+    ("one event from a file", "notifier publish -c n.yaml event.json"),
+    (
+        "one made up here; no configuration is needed where the broker is named",
+        """echo '{"iss": "https://id.example.com", "sub": "alice", "clients": "*"}' | notifier publish --url amqp://mq/""",
+    ),
+    ("one event, and what becomes of it", "notifier publish -c n.yaml --wait 5s event.json"),
+    ("a mass logout: JSON Lines, behind everybody who has just signed out", "notifier publish --lane bulk all.jsonl"),
+    ("what was not confirmed, for a script", "notifier publish --json all.jsonl | jq 'select(.confirmed | not).line'"),
+)
+
+
+def publish(
+    file: Annotated[
+        Path,
+        typer.Argument(allow_dash=True, help="A file with one event or many; - is stdin."),
+    ] = Path("-"),
+    config: Config = None,
+    url: Annotated[
+        str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.", show_default=False)
+    ] = None,
+    lane: Annotated[
+        EventLane, typer.Option(help="bulk is for mass logouts: they wait behind all others.")
+    ] = EventLane.EVENTS,
+    wait: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Wait for what becomes of each client; at most 30s.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish events from a file or stdin, and wait until the queue has confirmed each.
+
+    An event is a JSON object, bare or as a CloudEvent, on one line or many; several events follow one another. The
+    command reads all of them before it sends the first: if one is wrong, it sends nothing and exits with 2. An event
+    without an id gets one.
+
+    If the queue goes away, the exit status is 1, and the command names the lines that were not confirmed. Send those
+    again; a copy does no harm. --json prints id, line and confirmed of each event.
+
+    With --wait 5s it also shows what has become of each client so far: delivered, retrying (with the reason and the
+    next attempt), dead (with the reason), or skipped. It ends early if nothing more can come in time. The exit status
+    depends on the confirms alone. --wait takes at most 1,000 events.
+
+    It reads the queue and the issuers' names from the configuration, and no key. Without a configuration, name the
+    queue by --url or NOTIFIER_QUEUE__URL (NOTIFIER_QUEUE__PASSWORD is a better place for a password than either).
+    """
+    from notifier.publishing.event_file import EventFileRules, read_events
+    from notifier.publishing.notice_wait import NoticeWait
+
+    environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
+    part = read_queue(config, environ, "-c FILE, --url URL")
+    queue = part.settings.queue
+    reading = EventFileRules(
+        max_bytes=queue.max_event, new_id=lambda: str(uuid4()), now=time.time(), issuers=part.issuers
+    )
+    events = read_events(_content(file), reading)
+    seconds = _seconds(wait, len(events))
+    quiet_logs()
+    wait_for = None if seconds is None else NoticeWait((event.id for event in events), time.time)
+    report = _PublishReport(events, as_json=as_json, notices=wait_for)
+    try:
+        with report.progress():
+            failure = asyncio.run(_send(queue, Lane(lane), events, report, seconds))
+    except BaseException:  # Ctrl-C, or nobody reads stdout any more
+        report.conclude(queue, "interrupted")
+        raise
+    report.conclude(queue, None if failure is None else str(failure))
+    raise typer.Exit(0 if failure is None else 1)
+
+
+def _content(file: Path) -> bytes:
+    if file != Path("-"):
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise typer.BadParameter(f"{file} cannot be read: {error.strerror}", param_hint="FILE") from None
+    if sys.stdin.isatty():
+        say("Type an event as JSON, then Ctrl-D.", err=True)
+    return sys.stdin.buffer.read()
+
+
+def _seconds(wait: str | None, events: int) -> float | None:
+    """Return how long to wait for notices of so many events. None without the option."""
+    from notifier.publishing.notice_wait import read_wait
+
+    if wait is None:
+        return None
+    if events > WAITED_FOR:
+        raise typer.BadParameter(f"takes {WAITED_FOR:,} events at most, not {events:,}", param_hint="--wait")
+    try:
+        return read_wait(wait)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--wait") from None
+
+
+async def _send(
+    settings: QueueSettings, lane: Lane, events: Sequence[FileEvent], report: _PublishReport, seconds: float | None
+) -> QueueError | None:
+    from notifier.publishing.event_file import send_all
+    from notifier.queues.building import build_event_queue
+
+    queue = build_event_queue(settings)
+    notices = report.notices
+    if notices is not None:
+        queue.hear_replies(notices.hear_reply)
+    await queue.open()
+    try:
+        await wait_until_ready(queue)
+        failure = await send_all(queue, lane, events, report.confirm)
+        if failure is None and notices is not None and seconds is not None:
+            await notices.wait(seconds)
+    except QueueError as error:
+        return error
+    else:
+        return failure
+    finally:
+        await queue.close()
+
+
+class _PublishReport:
+    """Says what became of each event: at once with `--json`, else at the end. Progress goes to stderr."""
+
+    def __init__(self, events: Sequence[FileEvent], *, as_json: bool, notices: NoticeWait | None = None) -> None:
+        self._events = events
+        self._as_json = as_json
+        self.notices = notices  # with --wait
+        self._confirmed: set[FileEvent] = set()
+        self._tick: Callable[[], object] = lambda: None
+
+    def confirm(self, event: FileEvent) -> None:
+        """Note that the queue has confirmed an event."""
+        self._confirmed.add(event)
+        if self._as_json and self.notices is None:
+            self._tell(event, confirmed=True)
+        self._tick()
+
+    def _tell(self, event: FileEvent, *, confirmed: bool) -> None:
+        fates = {} if self.notices is None else self.notices.events[event.id].document()
+        told = {"id": event.id, "line": event.line, "confirmed": confirmed, **fates}
+        say_json(told)
+
+    def _tell_fates(self, event: FileEvent) -> None:
+        for line in () if self.notices is None else _notice_lines(self.notices.events[event.id], time.time()):
+            say(printable(f"  {line}"), fold=False)
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Show the progress while entered."""
+
+        with progress_of("confirmed") as progress:
+            self._tick = lambda: progress(len(self._confirmed), len(self._events))
+            yield
+
+    def conclude(self, queue: QueueSettings, failure: str | None) -> None:
+        """Say at the end what was confirmed. `failure` says why not all events were."""
+        from notifier.operators.terminal.queue_access import shown_urls
+        from notifier.publishing.event_file import line_ranges
+
+        lost = [event for event in self._events if event not in self._confirmed]
+        if failure is not None:  # first, since stdout may be what failed
+            say(f"notifier: {failure}", err=True)
+            if self._confirmed:
+                say(f"  confirmed: line {line_ranges(self._events, self._confirmed)}", err=True)
+            if lost:
+                lines = line_ranges(self._events, set(lost))
+                say(f"  not confirmed: line {lines}; send again, a copy does no harm", err=True)
+        if self._as_json:
+            for event in lost if self.notices is None else self._events:
+                self._tell(event, confirmed=event in self._confirmed)
+            return
+        count = len(self._confirmed)
+        if count <= LISTED or self.notices is not None:
+            for event in self._events:
+                if event in self._confirmed:
+                    say(printable(f"line {event.line}: {event.id}"), fold=False)
+                    self._tell_fates(event)
+        say(f"{counted(count, 'event')} confirmed by {shown_urls(queue)[0]}")
+
+
+def _notice_lines(event: EventNotices, now: float) -> Iterator[str]:
+    """Yield a line for each client, in the order in which they were heard of. `now` in epoch seconds."""
+    known = event.known
+    width = min(WIDEST, max((len(notice.client_id) for notice in known), default=0))
+    for notice in known:
+        words = _words(notice, now)
+        yield f"{notice.client_id:{width}}  {words}" if notice.client_id else words
+    if not event.settled:
+        missing = (known[0].of or 0) - len(known) if known else None
+        if missing is None:
+            yield "nothing was heard of it yet: no worker took it, or it could not reply"
+        elif missing > 0:
+            yield f"of {counted(missing, 'more client')} nothing was heard yet"
+
+
+def _words(notice: Notice, now: float) -> str:
+    match notice.fate:
+        case Fate.DELIVERED:
+            return "delivered" if notice.attempts <= 1 else f"delivered, by attempt {notice.attempts}"
+        case Fate.RETRYING:
+            status = "" if notice.status is None else f" {notice.status}"
+            due = "" if notice.next_due is None else f", again in {in_words(notice.next_due - now)}"
+            return f"retrying: {notice.reason}{status}{due}" + (f" ({notice.text})" if notice.text else "")
+        case Fate.DEAD:
+            return f"dead: {notice.reason}" + (f" ({notice.text})" if notice.text else "")
+        case Fate.SKIPPED:
+            if not notice.client_id:
+                return "skipped: no client of the issuer has a backchannel_logout_uri"
+            return "skipped: it has no backchannel_logout_uri"
+        case Fate.DUPLICATE:
+            return "duplicate: a copy of an event that was taken before"

@@ -1,0 +1,43 @@
+"""Replies to publishers who asked what became of their events, and passes replies on to the requests that wait here."""
+
+from collections.abc import Callable
+
+from notifier.delivery.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled
+from notifier.delivery.notices import notice_of
+from notifier.delivery.plan import Skipped
+from notifier.model.moment import Clock
+from notifier.publishing.notice_wait import WaitingRequests
+from notifier.publishing.reply_document import dump_reply, load_reply
+from notifier.queues.queue_port import SideChannel
+
+
+class Replies:
+    """The replies of one worker. `waiting` are the HTTP requests that wait here for replies."""
+
+    def __init__(
+        self, side_channel: SideChannel, state: Callable[[], bytes], *, clock: Clock, new_id: Callable[[], str]
+    ) -> None:
+        self._side_channel = side_channel
+        self.waiting = WaitingRequests(side_channel.address, clock=clock, new_id=new_id)
+        side_channel.listen(state, self._heard)
+
+    def observe(self, fact: Fact) -> None:
+        """Reply if the publisher asked and the fact tells a fate."""
+        match fact:  # the most frequent facts first: every delivery passes here
+            case Attempted():
+                return
+            case LogoutDelivered() | RetryScheduled():
+                asked = fact.delivery.reply_to
+            case EventTaken() | Deferred() | Buried() | Skipped():
+                asked = fact.reply_to
+            case _:
+                return
+        if asked is None or (notice := notice_of(fact)) is None:
+            return
+        if not self.waiting.heard(asked.correlation_id, notice):
+            self._side_channel.reply(asked.to, asked.correlation_id, dump_reply(notice))
+
+    def _heard(self, correlation_id: str, body: bytes) -> None:
+        """Take a reply of another worker, to an event that was published here."""
+        if (notice := load_reply(body)) is not None:
+            self.waiting.heard(correlation_id, notice)

@@ -1,0 +1,74 @@
+"""What each route that takes events does with a request: check its kind, read its body in time, publish before 202."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from notifier.model.errors import Mistake, QueueError
+from notifier.model.message import Lane
+from notifier.network.listeners.problem import Refusal, problem
+
+BODY_LATER = 2.0  # seconds after a route's own deadline for its body, the connection is closed
+AGAIN = "5"  # seconds after which a publisher should try again
+LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiLimits:
+    """The limits of the listener: bytes, seconds, requests at a time."""
+
+    max_event: int = 131_072
+    body_timeout: float = 10.0
+    accept_timeout: float = 5.0
+    requests: int = 256
+    requests_of_token: int = 128
+
+
+def media_type(request: web.Request) -> str:
+    """The media type of the body, in lower case and without parameters. Empty without `Content-Type`."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def asked_lane(request: web.Request) -> Lane:
+    """The lane that the query asks for. Raises Refusal (400)."""
+    lane = LANES.get(request.query.get("lane", "events"))
+    if lane is None:
+        mistake = Mistake("lane", f"must be one of {', '.join(LANES)}")
+        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+    return lane
+
+
+def refuse_compressed(request: web.Request) -> None:
+    """Raises Refusal (415) for a compressed body: nothing is unpacked, so no small body becomes a large one."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refusal(problem(415, "The body must not be compressed", headers={"Accept-Encoding": "identity"}))
+
+
+async def read_body(request: web.Request, limits: ApiLimits) -> bytes:
+    """Read the body. Raises Refusal (400, 408) and HTTPRequestEntityTooLarge."""
+    size = request.content_length
+    if size is not None and size > limits.max_event:
+        raise web.HTTPRequestEntityTooLarge(limits.max_event, size)
+    try:
+        async with asyncio.timeout(limits.body_timeout):
+            return await request.read()
+    except TimeoutError:
+        raise Refusal(_closing(problem(408, "The body did not come in time"))) from None
+    except web.RequestPayloadError:
+        raise Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
+
+
+async def publish_in_time(publishing: Awaitable[None], limits: ApiLimits, title: str) -> None:
+    """Wait until the event is durable. Raises Refusal (503) with `title` if the queue is away or too slow."""
+    try:
+        async with asyncio.timeout(limits.accept_timeout):
+            await publishing
+    except (QueueError, TimeoutError):
+        raise Refusal(problem(503, title, headers={"Retry-After": AGAIN})) from None
+
+
+def _closing(response: web.Response) -> web.Response:
+    response.force_close()
+    return response

@@ -1,0 +1,55 @@
+"""Builds the queue that the settings name. Nothing else knows both classes."""
+
+from dataclasses import replace
+
+from yarl import URL
+
+from notifier.model.message import Binding, Lane
+from notifier.queues.queue_port import EventQueue, Queue
+from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.settings.config_file import read_credentials
+from notifier.settings.service_settings import QueueSettings
+
+
+def build_queue(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) -> Queue:
+    """The queue that `queue.url` names, not opened yet. Nothing else knows both classes.
+
+    Without `bindings` it neither consumes nor counts the queues of sources.
+    """
+    prefetch = {lane: getattr(settings.prefetch, lane.value) for lane in Lane}
+    if settings.sqlite_file is not None:
+        return SqliteQueue(SqliteOptions(path=settings.sqlite_file, prefetch=prefetch))
+    return RabbitQueue(replace(rabbit_options(settings, bindings), prefetch=prefetch))
+
+
+def build_event_queue(settings: QueueSettings) -> EventQueue:
+    """What publishes events to the queue that `queue.url` names, and does nothing else there. Not opened yet."""
+    return build_queue(settings) if settings.sqlite_file else RabbitEventQueue(rabbit_options(settings))
+
+
+def rabbit_options(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) -> RabbitOptions:
+    """Where RabbitMQ is, how to connect to it, and what the queues of sources are bound to."""
+    tls = settings.tls
+    return RabbitOptions(
+        urls=settings.url,
+        credentials=lambda: _credentials(settings),
+        tls=None if tls is None else tls.files(),
+        prefix=settings.prefix,
+        topology=settings.topology,
+        management=settings.management,
+        bindings=bindings,
+        buckets=settings.buckets,
+        max_event=settings.max_event,
+    )
+
+
+def _credentials(settings: QueueSettings) -> tuple[str, str] | None:
+    """The user name and password in the settings and files now. What is missing there comes from the URL."""
+    username, password = read_credentials(settings)
+    if username is None and password is None:
+        return None
+    url = URL(settings.url[0])
+    return username or url.user or "", password or url.password or ""

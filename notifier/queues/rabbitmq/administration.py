@@ -1,0 +1,152 @@
+"""What operators do over a connection of its own: declare, verify, survey and delete the topology, look around."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from notifier.model.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane, Message
+from notifier.queues.queue_state import QueueOverview, WorkerAnswers
+from notifier.queues.rabbitmq import topology
+from notifier.queues.rabbitmq.buckets import bucket_names
+from notifier.queues.rabbitmq.connection import (
+    Connection,
+    asking,
+    channel_of,
+    close_channel,
+    connected,
+    is_blocked,
+    open_channel,
+)
+from notifier.queues.rabbitmq.delays import DELAY_QUEUES
+from notifier.queues.rabbitmq.expiry import demand_kept
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.settling import Settling
+from notifier.queues.rabbitmq.side_channel import ask_workers
+from notifier.queues.rabbitmq.source_bindings import bind_all, look_at_bindings
+from notifier.queues.rabbitmq.topology import TopologyState
+from notifier.queues.rabbitmq.wire.decoding import to_message
+
+__all__ = [
+    "TopologyState",
+    "declare_topology",
+    "delete_topology",
+    "look_around",
+    "request",
+    "survey_bindings",
+    "survey_topology",
+    "verify_topology",
+]
+
+
+async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> tuple[BindingState, ...]:
+    """Declare what is missing, and bind the queues of sources. Return once new queues can be used.
+
+    A binding that cannot be made is no error, but told in what is returned. Raises TopologyMismatch, QueueError.
+    """
+    async with connected(options, "topology") as connection:
+        await demand_kept(connection, options)
+        await topology.declare(connection, topology.topology_of(options), settling or Settling())
+        return await bind_all(connection, options)
+
+
+async def verify_topology(options: RabbitOptions) -> None:
+    """Check that nothing is missing or different. Raises TopologyMismatch with all that is wrong, QueueError."""
+    async with connected(options, "topology") as connection:
+        await topology.verify(connection, topology.topology_of(options))
+
+
+async def survey_bindings(options: RabbitOptions) -> tuple[BindingState, ...]:
+    """Which bindings of sources could be made. Changes nothing. Raises QueueError."""
+    async with connected(options, "topology") as connection:
+        return await look_at_bindings(connection, options)
+
+
+async def survey_topology(options: RabbitOptions) -> tuple[TopologyState, ...]:
+    """What is there, what is missing, and what is different. Raises QueueError."""
+    async with connected(options, "topology") as connection:
+        return await topology.survey(connection, topology.topology_of(options))
+
+
+async def delete_topology(options: RabbitOptions) -> Mapping[str, int]:
+    """Delete everything under the prefix. Returns how many ready messages went with each queue. Raises QueueError."""
+    async with connected(options, "topology") as connection:
+        return await topology.delete(connection, topology.topology_of(options))
+
+
+async def look_around(options: RabbitOptions, *, within: float) -> QueueOverview:
+    """What waits, and the states of the workers that answer within so many seconds. Declares nothing.
+
+    Raises QueueError.
+    """
+    async with connected(options, "status") as connection:
+        depths = await depths_of(connection, options)
+        states: list[bytes] = []
+        if enough := depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0:
+            states = await ask_workers(connection, f"{options.prefix}.workers", within=within, enough=enough)
+        return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=is_blocked(connection))
+
+
+async def request(options: RabbitOptions, document: bytes, *, within: float) -> WorkerAnswers:
+    """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
+    async with connected(options, "request") as connection:
+        seen = await workers_at(connection, options)
+        exchange = f"{options.prefix}.workers"
+        answers: list[bytes] = []
+        if seen:
+            answers = await ask_workers(connection, exchange, within=within, enough=seen, request=document)
+        return WorkerAnswers(seen=seen, answers=answers)
+
+
+async def workers_at(connection: Connection, options: RabbitOptions) -> int:
+    """How many workers consume the queue of events. Raises QueueUnavailable."""
+    depths = await depths_at(connection, {Lane.EVENTS: f"{options.prefix}.{Lane.EVENTS}"})
+    return depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
+
+
+async def depths_of(connection: Connection, options: RabbitOptions) -> dict[str, Depth]:
+    """What waits in each queue, by its name without prefix, and in all buckets together. A missing queue is left out.
+
+    Raises QueueUnavailable.
+    """
+    buckets = bucket_names(options)
+    sources = [f"{SOURCE}{name}" for name in options.sources]
+    names = {name: f"{options.prefix}.{name}" for name in (*Lane, *sources, DEAD, *DELAY_QUEUES, *buckets)}
+    found = await depths_at(connection, names)
+    parked = [depth.ready for name in buckets if (depth := found.pop(name, None)) is not None]
+    if parked:
+        found[PARKED] = Depth(ready=sum(parked), consumers=0)
+    return found
+
+
+async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
+    """What waits in these queues (full names), by the keys of `names`; a missing queue is left out.
+
+    Raises QueueUnavailable.
+    """
+    found: dict[str, Depth] = {}
+    channel = await open_channel(connection)
+    try:
+        for key, name in names.items():
+            if channel.is_closed:
+                channel = await open_channel(connection)
+            async with asking("cannot ask the broker"):
+                with suppress(ChannelNotFoundEntity):
+                    queue = await channel.queue_declare(name, passive=True)
+                    found[key] = Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)
+    finally:
+        await close_channel(channel)
+    return found
+
+
+async def browse(connection: Connection, name: str, place: Lane | str, limit: int) -> Sequence[Message]:
+    """Up to `limit` messages of this queue (full name), oldest first, given back in order. Raises QueueUnavailable."""
+    seen: list[Message] = []
+    async with channel_of(connection) as channel:  # its end gives them back
+        while len(seen) < limit:
+            async with asking(f"cannot look into {name}"):
+                delivered = await channel.basic_get(name)
+            if delivered.delivery_tag is None:
+                break
+            seen.append(to_message(place, delivered, tag=None))
+    return seen

@@ -1,0 +1,179 @@
+"""Fetches deliveries from the buckets, in which they wait for a client that is down.
+
+A bucket is a queue without a consumer: what nobody fetches leaves it for `retries` after `LONGEST_PARKED`. Messages are
+fetched by `basic.get` and acked, never given back: each time that a message is given out adds to its delivery count.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+
+import aiormq
+from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp import commands, frame
+
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import PARKED, Message
+from notifier.model.printable import counted
+from notifier.queues.rabbitmq import insides
+from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks
+from notifier.queues.rabbitmq.connection import LOST, Connection, asking, close_channel, open_channel
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.wire.decoding import to_message
+from notifier.queues.rabbitmq.wire.frames import hand_over
+
+CHANNELS = 4  # fetches at a time
+
+
+def bucket_names(options: RabbitOptions) -> tuple[str, ...]:
+    """The buckets, without prefix: `parked-00.delay.1024s`.
+
+    The end is that of a delay queue's name. So a release that knows no buckets trusts what comes out of them.
+    """
+    return tuple(f"{PARKED}-{number:02d}.delay.{options.parked_for}s" for number in range(options.buckets))
+
+
+def bucket_number(client: tuple[str, str], buckets: int) -> int:
+    """The number of this client's bucket, the same at every worker and in every release."""
+    digest = hashlib.sha256("\0".join(client).encode()).digest()
+    return int.from_bytes(digest[:4]) % buckets
+
+
+def with_one_bucket(names: Sequence[str]) -> Sequence[str]:
+    """Name one of the buckets among these queues, and count the others."""
+    buckets = [each for each in names if f".{PARKED}-" in each]
+    if len(buckets) < 2:
+        return names
+    others = [each for each in names if each not in buckets]
+    return [*others, f"{buckets[0]} and {counted(len(buckets) - 1, 'more bucket')}"]
+
+
+class _Getter:
+    """A channel for one fetch at a time. Its messages are acked here, also while the next are fetched."""
+
+    def __init__(self, channel: aiormq.Channel) -> None:
+        self.channel = channel
+        self.acks = ChannelAcks(channel)
+        self._flushing = asyncio.create_task(self.acks.run())
+        self._answers: list[DeliveredMessage] = []
+        self._all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._most = 0
+        self._together = insides.hands_over() and insides.writes()
+        if self._together:
+            hand_over(channel, self._take)
+
+    async def get(self, queue: str, most: int) -> list[DeliveredMessage]:
+        """Up to `most` messages of this queue. Raises what aiormq does."""
+        if self._together:
+            return [each for each in await self._get_together(queue, most) if each.delivery_tag is not None]
+        found: list[DeliveredMessage] = []
+        while len(found) < most and (answer := await self.channel.basic_get(queue)).delivery_tag is not None:
+            found.append(answer)
+        return found
+
+    async def _get_together(self, queue: str, most: int) -> list[DeliveredMessage]:
+        """Write all the gets at once: one round trip instead of `most`, and half of the CPU here."""
+        channel, closing = self.channel, self.channel.closing
+        self._answers, self._most, self._all = [], most, asyncio.get_running_loop().create_future()
+        if channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
+            raise channel._close_exception  # noqa: SLF001
+        gets = frame.marshal(commands.Basic.Get(queue=queue), channel.number) * most
+        await channel.write_queue.put(ChannelFrame(payload=gets, should_close=False))
+        try:
+            await asyncio.wait({self._all, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._all.done():
+                raise RuntimeError("closed") if closing.cancelled() else (closing.exception() or RuntimeError("closed"))
+        finally:
+            closing.cancel()
+        return self._answers
+
+    def _take(self, answer: DeliveredMessage) -> None:
+        self._answers.append(answer)
+        if len(self._answers) == self._most and not self._all.done():
+            self._all.set_result(None)
+
+    def forget(self) -> None:
+        self.acks.forget()
+        self._flushing.cancel()
+
+
+class BucketReader:
+    """Fetches from buckets on the connection that it is given. Sets `mend_soon` if a bucket is missing."""
+
+    def __init__(self, options: RabbitOptions, mend_soon: asyncio.Event) -> None:
+        self._keep = options.max_event
+        self._mend_soon = mend_soon
+        self._connection: Connection | None = None
+        self._turns = asyncio.Semaphore(CHANNELS)
+        self._idle: list[_Getter] = []
+        self._getters: set[_Getter] = set()
+        self._doubted: set[str] = set()  # queues whose last fetch failed
+
+    async def serve(self, connection: Connection) -> None:
+        """Fetch over this connection, until cancelled."""
+        self._connection = connection
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._connection = None
+            for getter in tuple(self._getters):
+                self._forget(getter)
+
+    async def fetch(self, queue: str, most: int) -> Sequence[Message]:
+        """Take up to `most` messages from this queue (full name), oldest first. Raises QueueUnavailable.
+
+        An error costs the channel: all its unacked messages come again, those of earlier fetches too. So a queue whose
+        last fetch failed is tried on a new channel.
+        """
+        async with self._turns:
+            getter = await self._getter(new=queue in self._doubted)
+            try:
+                taken = await self._get(getter, queue, most)
+            except BaseException as error:
+                self._doubted.add(queue)
+                if isinstance(error.__cause__, ChannelNotFoundEntity):
+                    self._mend_soon.set()
+                self._forget(getter)
+                await close_channel(getter.channel)
+                raise
+            self._doubted.discard(queue)
+            if getter in self._getters:
+                self._idle.append(getter)
+            return taken
+
+    async def _getter(self, *, new: bool) -> _Getter:
+        while self._idle and not new:
+            getter = self._idle.pop()
+            if not getter.channel.is_closed:
+                return getter
+            self._forget(getter)
+        connection = self._connection
+        if connection is None:
+            raise QueueUnavailable("not connected")
+        getter = _Getter(await open_channel(connection))
+        if connection is not self._connection:
+            getter.forget()
+            raise QueueUnavailable("the connection was lost")
+        self._getters.add(getter)
+        return getter
+
+    async def _get(self, getter: _Getter, queue: str, most: int) -> list[Message]:
+        async with asking(f"cannot fetch from {queue}"):
+            found = await getter.get(queue, most)
+        return [
+            to_message(PARKED, each, AckTag(getter.acks, each.delivery_tag or 0), keep=self._keep) for each in found
+        ]
+
+    def _forget(self, getter: _Getter) -> None:
+        getter.forget()
+        self._getters.discard(getter)
+        if getter in self._idle:
+            self._idle.remove(getter)
+
+    async def flush(self) -> None:
+        """Send the acks that wait."""
+        for getter in tuple(self._getters):
+            with suppress(*LOST):
+                await getter.acks.flush()

@@ -1,0 +1,235 @@
+"""Connects to the broker, opens channels and bounds each request. The broker's errors become ours here.
+
+No error bears a URL, since that may hold a password.
+
+aiormq's own timeouts go through `wait_for`, which in Python 3.11 loses a cancellation that meets an answer: the task
+that was cancelled goes on for ever. So `asyncio.timeout` bounds requests, and what closes runs in a task of its own
+(`finish`), since aiormq always uses a timeout of its own there.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import aio_pika
+import aiormq
+import aiormq.abc
+from aiormq.exceptions import (
+    AMQPError,
+    ConnectionClosed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
+from pamqp import commands
+from yarl import URL
+
+from notifier.model.client import TlsFiles
+from notifier.model.errors import OurFault, QueueError, QueueUnavailable
+from notifier.network.http.pem_files import connecting_context
+from notifier.queues.rabbitmq import insides
+from notifier.queues.rabbitmq.options import RabbitOptions
+
+CONNECT_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 5.0
+HEARTBEAT = 10  # seconds; aiormq gives a silent peer up after three: 33 s instead of the 3 min of its default of 60
+RPC_TIMEOUT = 10.0  # seconds that an answer of the broker may take
+LOST = (AMQPError, OSError, RuntimeError)
+"""What a request ends with that gets no answer: TimeoutError is an OSError, a closed channel a RuntimeError."""
+
+Connection = aio_pika.abc.AbstractConnection
+
+
+class _Attempt(aio_pika.Connection):
+    """Closed as soon as it has failed. aio-pika closes it when it is collected, by when its loop may have ended."""
+
+    async def connect(self, timeout: aiormq.abc.TimeoutType = None) -> None:  # noqa: ASYNC109  aio-pika's signature
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+
+async def connect(options: RabbitOptions, purpose: str) -> Connection:
+    """A new connection to the first host that takes us. Raises QueueError (refused), QueueUnavailable (not reached)."""
+    insides.prepare()
+    credentials = options.credentials()
+    context = await asyncio.to_thread(_tls_context, options.tls)
+    failure: QueueError = QueueUnavailable("no host to connect to")
+    for text in options.urls:
+        url = URL(text)
+        if credentials is not None:
+            url = url.with_user(credentials[0]).with_password(credentials[1])
+        if "heartbeat" not in url.query:
+            url = url.update_query(heartbeat=HEARTBEAT)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await aio_pika.connect(
+                    url,
+                    ssl_context=context,
+                    client_properties={"connection_name": f"{options.name} {purpose}"},
+                    connection_class=_Attempt,
+                )
+        # StopAsyncIteration: the end of the stream came right behind the broker's first words.
+        except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError, StopAsyncIteration) as error:
+            failure = _translate(error, url)
+    raise failure
+
+
+def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
+    if tls is None:
+        return None
+    try:
+        return connecting_context(tls)
+    except OurFault as fault:
+        raise QueueError(f"queue.tls: {fault}") from fault
+
+
+def _translate(error: Exception, url: URL) -> QueueError:
+    host = f"{url.host}:{url.port}" if url.port else str(url.host)
+    match error:
+        case ProbableAuthenticationError():
+            return QueueError(f"{host} refused the user name or the password")
+        case InvalidFrameError() if "Connection.OpenOk" in str(error):  # aiormq drops the broker's own words
+            return QueueError(f"{host} has no virtual host {url.path[1:] or '/'!r} that this user may enter")
+        case ConnectionClosed():
+            return QueueError(f"{host} refused the connection: {reason_of(error)}")
+        case AMQPError() if isinstance(error.__cause__, ssl.SSLError):
+            return QueueError(f"{host}: no TLS connection: {reason_of(error.__cause__)}")
+        case TimeoutError():
+            return QueueUnavailable(f"{host} did not answer within {CONNECT_TIMEOUT:.0f} s")
+        case _:
+            return QueueUnavailable(f"{host}: {reason_of(error)}")
+
+
+def reason_of(error: BaseException | None) -> str:
+    """The error in one line of words; the broker's own where it gave some."""
+    if error is None:
+        return "closed"
+    if isinstance(error, asyncio.CancelledError):  # by which aiormq ends a connection that it gives up
+        return "nothing was heard from the broker for three heartbeats"
+    words = " ".join(str(part) for part in error.args if part not in (None, "", 0)) or type(error).__name__
+    return " ".join(words.split())[:500]
+
+
+def ending() -> bool:
+    """True if the present task was cancelled. Endless loops ask this at each round.
+
+    aiormq may raise its own error in place of a cancellation that comes while something of its fails.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+@contextmanager
+def named_losses() -> Iterator[None]:
+    """Raise QueueUnavailable for the two ways in which aiormq ends a wait on a lost connection without a reason.
+
+    One is a bare `Exception`: the stream ended between two frames. The other is a cancellation that is none of ours:
+    the peer fell silent, or the channel was closed.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as cancelled:
+        if ending():
+            raise
+        raise QueueUnavailable("connection lost before the broker's answer") from cancelled
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise QueueUnavailable("connection lost before the broker's answer") from error
+
+
+@asynccontextmanager
+async def bounded(seconds: float | None = RPC_TIMEOUT) -> AsyncIterator[None]:
+    """Bound requests to the broker. Raises what aiormq does, TimeoutError, or QueueUnavailable."""
+    with named_losses():
+        async with asyncio.timeout(seconds):
+            yield
+
+
+@asynccontextmanager
+async def asking(what: str, seconds: float | None = RPC_TIMEOUT) -> AsyncIterator[None]:
+    """Bound requests to the broker. Raises QueueUnavailable, which begins with `what`, for every error they meet."""
+    try:
+        async with bounded(seconds):
+            yield
+    except LOST as error:
+        raise QueueUnavailable(f"{what}: {reason_of(error)}") from error
+
+
+@asynccontextmanager
+async def connected(options: RabbitOptions, purpose: str) -> AsyncIterator[Connection]:
+    """A connection for the length of the block. Raises QueueError, and QueueUnavailable where it is lost inside."""
+    connection = await connect(options, purpose)
+    try:
+        with named_losses():
+            yield connection
+    except (AMQPError, OSError) as error:
+        raise QueueUnavailable(reason_of(error)) from error
+    finally:
+        await finish(connection.close())
+
+
+@asynccontextmanager
+async def channel_of(connection: Connection, *, confirms: bool = False) -> AsyncIterator[aiormq.Channel]:
+    """A channel for the length of the block. What is unacked at its end goes back. Raises QueueUnavailable."""
+    channel = await open_channel(connection, confirms=confirms)
+    try:
+        yield channel
+    finally:
+        await close_channel(channel)
+
+
+async def open_channel(connection: Connection, *, confirms: bool = False) -> aiormq.Channel:
+    """A new channel, in aiormq's terms. With `confirms`, an unroutable mandatory publish raises.
+
+    Raises QueueUnavailable.
+    """
+    async with asking("no channel", CONNECT_TIMEOUT):
+        channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        await channel.initialize()
+        underlay = await channel.get_underlay_channel()
+    assert isinstance(underlay, aiormq.Channel)
+    return underlay
+
+
+async def close_channel(channel: aiormq.Channel) -> None:
+    """Close the channel in any state; its unacked messages go back. Finally returns without the broker's answer.
+
+    aiormq's own `close` says Channel.Close again where it was cut short or the broker took longer than a heartbeat.
+    The broker answers the second one by closing the connection: a cluster that elected leaders for 8 s met it.
+    """
+    if not channel.is_closed:
+        goodbye = commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
+        closing = asyncio.ensure_future(channel.rpc(goodbye))
+        closing.add_done_callback(_look_at)
+        await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT)
+
+
+async def finish(closing: Coroutine[object, object, None]) -> None:
+    """Await a closing of aiormq's, bounded, without its errors, and without handing it our cancellation to lose."""
+    task = asyncio.ensure_future(closing)
+    try:
+        await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+    finally:
+        task.add_done_callback(_look_at)
+        task.cancel()
+
+
+def _look_at(done: asyncio.Future[Any]) -> None:
+    done.cancelled() or done.exception()  # or asyncio complains
+
+
+def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:
+    """The aiormq connection below. Raises QueueUnavailable where it is gone."""
+    if connection.transport is None:
+        raise QueueUnavailable("the connection is closed")
+    return connection.transport.connection
+
+
+def is_blocked(connection: Connection) -> bool:
+    """True if the broker blocks publishing on this connection (memory or disk alarm)."""
+    return connection.transport is not None and insides.blocked(connection.transport.connection)

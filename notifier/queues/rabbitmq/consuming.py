@@ -1,0 +1,182 @@
+"""Taking messages of one lane, and acking them. The queue of a source is one more that feeds the lane of events.
+
+Each queue has a channel of its own, and with it delivery tags of its own: whatever happens to the channel or its
+consumer (`basic.cancel` included), the channel is given up, the inbox hears that everything unacked will come again,
+and a new one consumes. A message bears the acks of the channel it came by: a late ack cannot meet the tag of another
+message.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import aiormq
+import aiormq.abc
+import structlog
+from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp import commands
+
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import Lane
+from notifier.queues.queue_port import Inbox
+from notifier.queues.rabbitmq import insides
+from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks
+from notifier.queues.rabbitmq.connection import (
+    LOST,
+    Connection,
+    bounded,
+    close_channel,
+    ending,
+    open_channel,
+    reason_of,
+)
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.wire.decoding import to_message
+from notifier.queues.rabbitmq.wire.frames import hand_over
+
+RPC_TIMEOUT = 5.0
+UNANSWERED = f"the broker did not answer within {RPC_TIMEOUT:.0f} s; a quorum queue needs most of its nodes"
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+
+_CHANNEL_LOST = (*LOST, QueueUnavailable)
+
+
+class LaneConsumer:
+    """Keeps one consumer running on the connection that it is given."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        queue: str,
+        options: RabbitOptions,
+        mend: Callable[[], Awaitable[None]],
+        source: str | None = None,
+    ) -> None:
+        self._lane = lane
+        self._source = source
+        self._queue = queue
+        self._prefetch = options.prefetch_of(lane)
+        self._keep = options.max_event
+        self._mend = mend  # declares missing queues
+        self._log = structlog.get_logger(__name__).bind(queue=queue)
+        self._inbox: Inbox | None = None
+        self._wanted = asyncio.Event()
+        self._changing = asyncio.Lock()  # `start`, `stop` and a new channel come from three tasks
+        self._channel: aiormq.Channel | None = None
+        self._consumer_tag: str | None = None
+        self._acks: ChannelAcks | None = None
+        self._cancelled = asyncio.Event()  # by the broker
+        self.problem: str | None = None  # why it does not consume, where the last try has failed
+
+    @property
+    def standing(self) -> bool:
+        """True if the broker sends us messages now."""
+        return self._consumer_tag is not None
+
+    async def start(self, inbox: Inbox) -> None:
+        """Consume from now on. Returns at once if there is no connection yet."""
+        self._inbox = inbox
+        self._wanted.set()
+        with suppress(*_CHANNEL_LOST):  # the keeper of the channel sees it too, and begins anew
+            await self._consume()
+
+    async def stop(self) -> None:
+        """Take no more. Messages already taken can still be acked, since the channel stays open."""
+        self._wanted.clear()
+        self.problem = None
+        async with self._changing:
+            tag, self._consumer_tag = self._consumer_tag, None
+            if self._channel is not None and tag is not None:
+                with suppress(*_CHANNEL_LOST):
+                    async with bounded(RPC_TIMEOUT):
+                        await self._channel.basic_cancel(tag)
+
+    async def flush(self) -> None:
+        """Send the acks that wait."""
+        if self._acks is not None:
+            with suppress(*_CHANNEL_LOST):
+                await self._acks.flush()
+
+    async def run(self, connection: Connection) -> None:
+        """Consume while that is wanted, until cancelled."""
+        pause = FIRST_PAUSE
+        while not ending():
+            await self._wanted.wait()
+            try:
+                channel = await open_channel(connection)
+                stood = await self._hold(channel)
+            except QueueUnavailable:
+                stood = False
+            if stood:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _hold(self, channel: aiormq.Channel) -> bool:
+        """Consume on this channel until it or its consumer is gone. True if it ever consumed."""
+        acks = ChannelAcks(channel)
+        flushing = asyncio.create_task(acks.run())
+        inbox = self._inbox
+        assert inbox is not None  # only `start` sets `_wanted`
+        self._cancelled.clear()
+        channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
+        stood = False
+        try:
+            async with bounded(RPC_TIMEOUT):
+                await channel.basic_qos(prefetch_count=self._prefetch if insides.bears_anything() else 1)
+            self._channel, self._acks = channel, acks
+            await self._consume()
+            stood = True
+            reason = await self._until_gone(channel)
+            self._log.warning("queue_consumer_lost", reason=reason)
+        except ChannelNotFoundEntity as missing:
+            self._log.warning("queue_missing", reason=reason_of(missing))
+            await self._mend()
+        except _CHANNEL_LOST as trouble:
+            reason = UNANSWERED if isinstance(trouble, TimeoutError) else reason_of(trouble)
+            self._log.warning("queue_consumer_failed", reason=reason)
+            self.problem = f"{self._queue} cannot be consumed: {reason}"
+        finally:
+            self._channel = self._acks = self._consumer_tag = None
+            acks.forget()
+            flushing.cancel()
+            if stood:
+                inbox.lost(self._lane, self._source)
+        await close_channel(channel)
+        return stood
+
+    async def _consume(self) -> None:
+        """Start the consumer if it is wanted, there is a channel, and it does not run yet."""
+        async with self._changing:
+            channel, acks, inbox = self._channel, self._acks, self._inbox
+            lane, source = self._lane, self._source
+            if channel is None or acks is None or inbox is None or self._consumer_tag or not self._wanted.is_set():
+                return
+
+            def take(delivered: aiormq.abc.DeliveredMessage) -> None:
+                tag = AckTag(acks, delivered.delivery_tag or 0)
+                inbox.take(to_message(lane, delivered, tag, keep=self._keep, source=source))
+
+            async def taken(delivered: aiormq.abc.DeliveredMessage) -> None:
+                take(delivered)  # of what comes aiormq's way: all, or nothing where `hand_over` is before it
+
+            if insides.hands_over():
+                hand_over(channel, take)
+            async with bounded(RPC_TIMEOUT):
+                consumer = await channel.basic_consume(self._queue, taken)
+            self._consumer_tag, self.problem = consumer.consumer_tag, None
+
+    async def _until_gone(self, channel: aiormq.Channel) -> str:
+        closing = channel.closing
+        cancelled = asyncio.ensure_future(self._cancelled.wait())
+        try:
+            await asyncio.wait({closing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            if not closing.done():
+                return "cancelled by the broker: the queue was deleted, or its leader moved"
+            return reason_of(None if closing.cancelled() else closing.exception())
+        finally:
+            closing.cancel()
+            cancelled.cancel()
+
+    def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
+        self._cancelled.set()

@@ -1,0 +1,121 @@
+"""Publishes events to RabbitMQ as any publisher does. It declares nothing.
+
+So a user of the broker who may write to the two exchanges of events, and do nothing else, can use it. A passive declare
+needs no permission.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from uuid import uuid4
+
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import Lane, QueueStatus
+from notifier.queues.rabbitmq.connection import Connection, asking, channel_of
+from notifier.queues.rabbitmq.link import Link
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.publishing import BLOCKED, Publishing
+from notifier.queues.rabbitmq.wire.publish import Publish
+
+ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
+
+
+def as_publish(
+    prefix: str,
+    lane: Lane,
+    body: bytes,
+    *,
+    message_id: str | None,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> Publish:
+    """An event for the exchange of events or bulk."""
+    if lane is Lane.RETRIES:
+        raise ValueError("no event is published to the retries")
+    return Publish(
+        exchange=f"{prefix}.{lane}",
+        routing_key=ROUTING_KEY,
+        body=body,
+        message_id=message_id or uuid4().hex,
+        content_type=content_type,
+        headers=headers or {},
+        timestamp=int(time.time()),
+    )
+
+
+class RabbitEventQueue:
+    """Publishes events between `open` and `close`."""
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._prefix = options.prefix
+        self._publishing = Publishing(asyncio.Event())
+        self._link = Link(options, "publish", self._serve)
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Start connecting in the background, and go on until `close`. Returns at once."""
+        self._task = asyncio.create_task(self._link.run())
+
+    async def ready(self) -> None:
+        """Return when connected and the exchanges are there. Raises QueueError if the broker refuses us."""
+        await self._link.ready([] if self._task is None else [self._task])
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            self._task = None
+
+    def status(self) -> QueueStatus:
+        """Whether it is connected, and what is wrong."""
+        blocked = self._publishing.blocked
+        problem = self._link.failure or (BLOCKED if blocked else self._publishing.refusal)
+        return QueueStatus(
+            connected=self._link.standing.is_set(),
+            consuming=False,
+            blocked=blocked,
+            problem=None if problem is None else str(problem),
+        )
+
+    async def send_event(
+        self,
+        lane: Lane,
+        body: bytes,
+        *,
+        message_id: str | None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Publish an event to the exchange of events or bulk. Raises QueueUnavailable."""
+        event = as_publish(self._prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers)
+        await self._publishing.publish(event)
+
+    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+        self._publishing.ask_for_replies(heard)
+
+    async def _serve(self, link: Link, connection: Connection) -> None:
+        def opened() -> None:
+            if not link.standing.is_set():
+                link.stand()
+
+        await self._look(connection)
+        await self._publishing.serve(connection, opened)
+
+    async def _look(self, connection: Connection) -> None:
+        """Look whether what is published would arrive. Raises QueueUnavailable if not."""
+        for lane in (Lane.EVENTS, Lane.BULK):
+            name, there = f"{self._prefix}.{lane}", False
+            async with channel_of(connection) as channel, asking("cannot ask the broker"):
+                with suppress(ChannelNotFoundEntity):
+                    await channel.exchange_declare(name, exchange_type="topic", passive=True)
+                    await channel.queue_declare(name, passive=True)
+                    there = True
+            if not there:
+                raise QueueUnavailable(
+                    f"there is no exchange and queue {name} yet: start a worker, or type `notifier topology declare`"
+                )

@@ -1,0 +1,118 @@
+"""Examines the broker for the doctor, and leaves no trace there.
+
+It tests permissions on an exclusive queue under our prefix, and on a name that no queue has, and how messages expire,
+and which policies show, on temporary queues. So it reads, moves and counts no message of a session. The broker reports
+an alarm only to a connection that publishes, hence the second one.
+"""
+
+import asyncio
+import secrets
+import time
+
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError
+from pamqp import commands
+
+from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.queues.queue_state import BrokerState
+from notifier.queues.rabbitmq import topology
+from notifier.queues.rabbitmq.connection import Connection, channel_of, connected, is_blocked, reason_of, underlay_of
+from notifier.queues.rabbitmq.expiry import keeps_expired
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.policy_watch import look_at_policies
+from notifier.queues.rabbitmq.source_bindings import look_at_bindings
+
+WITHIN = 15.0  # seconds for a confirm; a broker with an alarm says that it blocks, and confirms nothing
+PACE = 0.05
+
+
+async def examine_broker(options: RabbitOptions) -> BrokerState:
+    """The state of the broker. Raises QueueError if it cannot be reached or refuses us."""
+    name = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
+    async with connected(options, "doctor") as looking, connected(options, "doctor") as publishing:
+        properties = underlay_of(looking).server_properties
+        version = properties.get("version", "")
+        configure = await _may_configure(looking, name)
+        write, blocked = await _may_write(publishing, name)
+        read, stamped = await _may_read(looking, name)
+        asked = time.time()
+        try:
+            standings = await topology.survey(looking, topology.topology_of(options))
+            bindings = await look_at_bindings(looking, options)
+            kept = (
+                await keeps_expired(publishing, options.prefix)
+                if configure and write and read and not blocked
+                else None
+            )
+            policies = await look_at_policies(options, name, may_try=configure and write and read and not blocked)
+        except ChannelAccessRefused as refused:
+            raise QueueError(reason_of(refused)) from refused
+    return BrokerState(
+        prefix=options.prefix,
+        declares=options.topology == "declare",
+        version=version if isinstance(version, str) else "",
+        may_configure=configure,
+        may_write=write,
+        may_read=read,
+        blocked=blocked,
+        missing=tuple(f"{each.what} {each.name}" for each in standings if each.missing),
+        different=tuple(each.difference for each in standings if each.difference is not None),
+        stamped=stamped,
+        asked=asked,
+        bindings=bindings,
+        keeps_expired=kept,
+        policies=policies,
+    )
+
+
+async def _may_configure(connection: Connection, name: str) -> bool:
+    """True if we may declare queues of our prefix. Then one with this name exists from now on."""
+    async with channel_of(connection) as channel:
+        try:
+            await channel.queue_declare(name, exclusive=True, auto_delete=True)
+        except ChannelAccessRefused:
+            return False
+        return True
+
+
+async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
+    """Test if we may publish to the default exchange, as our messages do, and if an alarm blocks us."""
+    async with channel_of(connection, confirms=True) as channel:
+        for _ in range(2):  # the first may come through before the broker says that it blocks
+            sending = asyncio.ensure_future(
+                channel.basic_publish(b"", exchange="", routing_key=name, mandatory=True, wait=False)
+            )
+            try:
+                async with asyncio.timeout(WITHIN):
+                    while not sending.done() and not is_blocked(connection):
+                        await asyncio.wait({sending}, timeout=PACE)
+                if sending.done():
+                    sending.result()
+            except ChannelAccessRefused:
+                return False, False
+            except TimeoutError:
+                raise QueueUnavailable(f"the broker confirmed nothing within {WITHIN:.0f} s") from None
+            except DeliveryError:
+                pass  # returned, since no queue has that name; but it was allowed
+            finally:
+                sending.cancel()
+                await asyncio.wait({sending}, timeout=1.0)
+        return True, is_blocked(connection)
+
+
+async def _may_read(connection: Connection, name: str) -> tuple[bool, float | None]:
+    """Test if we may read queues of our prefix. Reads the broker's clock too, if it stamps messages."""
+    async with channel_of(connection) as channel:
+        try:
+            message = await channel.basic_get(name, no_ack=True)
+        except ChannelNotFoundEntity:  # judged after the permission
+            return True, None
+        except ChannelAccessRefused:
+            return False, None
+        return True, _stamp(message.header.properties)
+
+
+def _stamp(properties: commands.Basic.Properties) -> float | None:
+    stamp = (properties.headers or {}).get("timestamp_in_ms")
+    if isinstance(stamp, int):
+        return stamp / 1000
+    return None if properties.timestamp is None else properties.timestamp.timestamp()

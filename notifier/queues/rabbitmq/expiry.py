@@ -1,0 +1,90 @@
+"""Tries whether the broker keeps an expired message until its next queue has it, as the delay queues need.
+
+RabbitMQ 3.10 and 3.11 do so only with the feature flag `stream_queue`. Without it they take the arguments of
+at-least-once dead-lettering, and drop what expires while `retries` is missing or full. AMQP does not tell flags, so a
+temporary queue is tried: what a queue keeps after its expiry counts towards its greatest length. From 3.12 on the flag
+cannot be off.
+"""
+
+import asyncio
+import secrets
+
+import aiormq
+from aiormq.exceptions import ChannelAccessRefused, DeliveryError
+from pamqp import commands
+
+from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.queues.queue_state import release_of
+from notifier.queues.rabbitmq.connection import Connection, bounded, channel_of, connected, reason_of, underlay_of
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.policy_trial import refuses_when_full
+
+FLAG_REQUIRED = (3, 12)  # the first version that does not start without the flag
+TRIES = 8  # with the flag the second or third message is refused
+PACE = 0.01
+WITHIN = 5.0
+ARGUMENTS: dict[str, str | int] = {
+    "x-queue-type": "quorum",
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+    "x-message-ttl": 1,
+    "x-max-length": 1,
+    "x-expires": 60_000,  # should it not be deleted
+}
+DROPS = "drops messages that expire while their next queue is missing or full: its feature flag stream_queue is off"
+WAY_OUT = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes; it takes effect at once"
+
+
+async def demand_kept(connection: Connection, options: RabbitOptions) -> None:
+    """Raise QueueError with the way out if the broker drops what expires, or if we may not try it.
+
+    It tries over a connection of its own, since an alarm stops one that publishes. Raises QueueUnavailable where it
+    cannot be known now.
+    """
+    if _cannot_be_off(connection):
+        return
+    async with connected(options, "topology") as own:
+        try:
+            kept = await keeps_expired(own, options.prefix)
+        except ChannelAccessRefused as refused:
+            text = "give the user these permissions, or declare by another and set queue.topology: verify"
+            raise QueueError(f"{reason_of(refused)}; {text}") from refused
+    if not kept:
+        raise QueueError(f"the broker {DROPS}; {WAY_OUT}")
+
+
+async def keeps_expired(connection: Connection, prefix: str) -> bool:
+    """Whether an expired message stays until it is handed on. Needs to configure, write and read the prefix.
+
+    Raises QueueUnavailable, and ChannelAccessRefused without these permissions.
+    """
+    if _cannot_be_off(connection):
+        return True
+    async with channel_of(connection, confirms=True) as channel, bounded(WITHIN):
+        name = f"{prefix}.doctor.{secrets.token_hex(4)}"
+        await channel.queue_declare(
+            name, durable=True, arguments={**ARGUMENTS, "x-dead-letter-routing-key": f"{name}.none"}
+        )
+        kept = await _fills_up(channel, name)
+        await channel.queue_delete(name)
+        # A policy with overflow drop-head does the same, and is told as what it is.
+        return kept or not await refuses_when_full(channel, f"{name}.full")
+
+
+def _cannot_be_off(connection: Connection) -> bool:
+    return release_of(str(underlay_of(connection).server_properties.get("version", ""))) >= FLAG_REQUIRED
+
+
+async def _fills_up(channel: aiormq.Channel, name: str) -> bool:
+    """Whether expired messages fill the queue. One at a time, so that none that waits is counted."""
+    for _ in range(TRIES):
+        try:
+            confirmed = await channel.basic_publish(b"", routing_key=name, mandatory=True)
+        except DeliveryError:
+            return True
+        if not isinstance(confirmed, commands.Basic.Ack):
+            raise QueueUnavailable("the broker confirmed nothing")
+        while (await channel.queue_declare(name, passive=True)).message_count:  # noqa: ASYNC110  the broker tells nobody
+            await asyncio.sleep(PACE)
+    return False

@@ -1,0 +1,122 @@
+"""Publishes the feed to the exchange `<prefix>.outcomes`, unconfirmed, on a connection of its own.
+
+So a broker that blocks or is slow holds up nothing else. Each new channel checks that the exchange exists. If it goes
+missing later, the broker closes the channel, and what was written meanwhile is lost uncounted.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import aiormq
+import structlog
+from aiormq.abc import ChannelFrame
+from aiormq.exceptions import ChannelClosed
+
+from notifier.features.feed.feed_event import CONTENT_TYPE, dump_feed_event, headers, routing_key
+from notifier.model.errors import QueueUnavailable
+from notifier.model.fate import FeedNotice
+from notifier.queues.rabbitmq import insides
+from notifier.queues.rabbitmq.connection import Connection, asking, bounded, ending, is_blocked, open_channel, reason_of
+from notifier.queues.rabbitmq.link import Link
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.topology import OUTCOMES
+from notifier.queues.rabbitmq.wire.plain_writes import publish_plainly
+from notifier.queues.rabbitmq.wire.publish import Frames, Publish
+
+PACE = 0.1  # seconds between two looks at whether the broker takes messages again
+AGAIN = 2.0  # seconds until a channel that the broker closed is opened again: the exchange is missing, or forbidden
+
+
+class RabbitFeedTarget:
+    """Sends the feed to the exchange `<prefix>.outcomes`. `run` it in a task of its own."""
+
+    at_once: Final = 32
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._exchange = f"{options.prefix}.{OUTCOMES}"
+        self._declare = options.topology == "declare"
+        self._source = f"/notifier/{options.prefix}"
+        self._link = Link(options, "outcomes", self._serve)
+        self._connection: Connection | None = None
+        self._channel: aiormq.Channel | None = None
+        self._frames: tuple[aiormq.Channel, Frames] | None = None
+        self._log = structlog.get_logger(__name__)
+
+    async def run(self) -> None:
+        """Keep a channel open, until cancelled."""
+        await self._link.run()
+
+    async def _serve(self, link: Link, connection: Connection) -> None:
+        self._connection = connection
+        logged = ""
+        try:
+            while not ending():
+                channel = await open_channel(connection)
+                try:
+                    async with bounded():
+                        await channel.exchange_declare(
+                            self._exchange, exchange_type="topic", durable=True, passive=not self._declare
+                        )
+                    self._channel, logged = channel, ""
+                    if not link.standing.is_set():
+                        link.stand()
+                    await asyncio.wait({channel.closing})
+                except ChannelClosed as refused:
+                    if logged != (logged := reason_of(refused)):
+                        self._log.warning("outcomes_not_published", reason=logged)
+                self._channel = None
+                await asyncio.sleep(AGAIN)
+        finally:
+            self._connection = self._channel = None
+
+    @property
+    def _ready(self) -> aiormq.Channel | None:
+        """The channel, if it can publish now."""
+        if self._channel is None or self._channel.is_closed or self._connection is None:
+            return None
+        return None if is_blocked(self._connection) else self._channel
+
+    async def available(self) -> None:
+        """Wait until there is a channel and the broker does not block it. Never raises."""
+        while self._ready is None:  # noqa: ASYNC110  no event tells both
+            await asyncio.sleep(PACE)
+
+    async def send(self, batch: Sequence[FeedNotice]) -> None:
+        """Return once the notices are written to the connection. Raises QueueUnavailable."""
+        channel = self._ready
+        if channel is None:
+            raise QueueUnavailable("not connected")
+        if not insides.writes():
+            async with asking("the connection was lost", None):
+                for notice in batch:
+                    await publish_plainly(channel, publish_of(notice, self._exchange, self._source))
+            return
+        if self._frames is None or self._frames[0] is not channel:
+            self._frames = channel, Frames(channel.number, channel.max_content_size)
+        frames = self._frames[1]
+        payload = b"".join([frames.of(publish_of(notice, self._exchange, self._source)) for notice in batch])
+        # Wait until the connection has taken it: then a broker that reads slowly fills the buffer of the feed.
+        taken: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
+        closing = channel.closing
+        try:
+            await asyncio.wait({taken, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not taken.done():
+                raise QueueUnavailable("the connection was lost")
+        finally:
+            closing.cancel()  # one of our own: aiormq's lives on
+            taken.cancel()
+
+
+def publish_of(notice: FeedNotice, exchange: str, source: str) -> Publish:
+    """Return the notice as a message. It is not mandatory: nobody need listen."""
+    return Publish(
+        exchange=exchange,
+        routing_key=routing_key(notice),
+        body=dump_feed_event(notice, source),
+        message_id=notice.id,
+        content_type=CONTENT_TYPE,
+        headers=headers(notice),
+        mandatory=False,
+    )

@@ -1,0 +1,242 @@
+"""Checks the insides of aiormq and pamqp that the RabbitMQ queue uses, and says which hooks fit.
+
+| hook | what it is for | without it |
+|---|---|---|
+| reading | frames in two steps, not three | aiormq's receiver |
+| handing over | a message without a task and a queue of its own | the consumer that aiormq calls, `basic_get` |
+| writing | publishes that go out together | `basic_publish`, one at a time |
+| blocking | an alarm of the broker is known before a publish | no confirm comes, which takes ten seconds |
+| decoding | what a publisher wrote badly is None, and its neighbours are kept | see below |
+
+pamqp raises if it cannot decode properties, and aiormq then closes the connection: at each redelivery again, until the
+message and all its neighbours reach the delivery limit. So without `decoding`, `unmarshal` of pamqp is replaced by one
+that takes such a message without its properties. If nothing calls `unmarshal` any more, each lane takes one message at
+a time. Then an unreadable message becomes a dead letter without its neighbours, but late: it blocks them until the
+broker has given it up.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine, Mapping
+from functools import cache
+from typing import Any
+
+import aiormq
+import aiormq.connection
+from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.connection import FrameReceiver
+from aiormq.exceptions import DeliveryError, PublishError
+from pamqp import commands, frame
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
+
+from notifier.model.library_hooks import HookChanged, expect, expect_use, fits, step
+from notifier.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
+from notifier.queues.rabbitmq.wire.decoding import UnreadableTable, tolerate_any_publisher
+from notifier.queues.rabbitmq.wire.frames import LeanReceiver, bear_unreadable, hand_over, read_leanly
+from notifier.queues.rabbitmq.wire.publish import Frames, Publish
+
+_DELIVER = commands.Basic.Deliver(consumer_tag="c", delivery_tag=7, redelivered=True, exchange="e", routing_key="é")
+_GET_OK = commands.Basic.GetOk(delivery_tag=8, redelivered=False, exchange="e", routing_key="k", message_count=3)
+_HEADER = ContentHeader(properties=commands.Basic.Properties(message_id="m", headers={"a": [1, "b"]}), body_size=5)
+_BODY = ContentBody(b"hello")
+_ANSWER = commands.Basic.QosOk()
+_PUBLISH = Publish(
+    exchange="", routing_key="k", body=b"hello", message_id="m", content_type="text/plain", message_type="t",
+    headers={"a": "b"}, timestamp=1_767_225_600,
+)  # fmt: skip
+
+
+def prepare() -> Mapping[str, bool]:
+    """Check every hook once, and install the reading. Returns by name if each hook can be used.
+
+    Call it in a running loop before the first connection. Further calls change nothing.
+    """
+    if not decodes():
+        bear_unreadable()
+    if reads():
+        read_leanly()
+    return {
+        "reading": reads(),
+        "handing over": hands_over(),
+        "writing": writes(),
+        "blocking": tells_blocked(),
+        "decoding": decodes(),
+        "bearing": bears_anything(),
+    }
+
+
+@cache
+def reads() -> bool:
+    """True if `LeanReceiver` can replace aiormq's receiver."""
+    return fits("reading", "aiormq", _look_at_reading)
+
+
+@cache
+def hands_over() -> bool:
+    """True if `hand_over` gets what a channel reads."""
+    return fits("handing over", "aiormq", _look_at_handing_over)
+
+
+@cache
+def writes() -> bool:
+    """True if `ConfirmedWrites` hears of confirms and returns."""
+    return fits("writing", "aiormq", _look_at_writing)
+
+
+@cache
+def tells_blocked() -> bool:
+    """True if `blocked` works."""
+    return fits("blocking", "aiormq", _look_at_blocking)
+
+
+@cache
+def decodes() -> bool:
+    """True if any publisher's properties are decoded without an error."""
+    return fits("decoding", "pamqp", _look_at_decoding)
+
+
+@cache
+def bears_anything() -> bool:
+    """True if no publisher's message can end the connection. Call it after `prepare`."""
+    return fits("bearing", "aiormq", _look_at_bearing)
+
+
+def blocked(connection: aiormq.abc.AbstractConnection) -> bool:
+    """True if the broker blocks publishing on this connection (memory or disk alarm).
+
+    aiormq shows it only by `ready()`, which returns at once unless blocked. So one step of it is the answer.
+    """
+    return tells_blocked() and _waits(connection.ready())
+
+
+def _waits(coroutine: Coroutine[Any, Any, None]) -> bool:
+    try:
+        step(coroutine)
+    except HookChanged:
+        return True
+    return False
+
+
+# ── the looks ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _look_at_reading() -> None:
+    expect_use(aiormq.connection.Connection, "FrameReceiver")
+    samples = (_DELIVER, _HEADER, _BODY, commands.Basic.Ack(delivery_tag=7, multiple=True))
+    streams = [asyncio.StreamReader(), asyncio.StreamReader()]
+    for stream in streams:
+        stream.feed_data(b"".join(frame.marshal(sample, 3) for sample in samples))
+    lean, plain = LeanReceiver(streams[0]), FrameReceiver(streams[1])
+    for _ in samples:
+        ours, theirs = step(lean.get_frame()), step(plain.get_frame())
+        expect(ours[:2], theirs[:2], "weight and channel of a frame")
+        expect(_values(ours[2]), _values(theirs[2]), f"a frame {type(theirs[2]).__name__}")
+
+
+def _values(read: Any) -> dict[str, object]:
+    names = getattr(type(read), "__slots__", None) or vars(read)
+    found = {name: getattr(read, name) for name in names if name != "properties"}
+    properties = getattr(read, "properties", None)
+    return found | ({} if properties is None else {"properties": dict(properties)})
+
+
+def _look_at_handing_over() -> None:
+    expect_use(aiormq.connection.Connection, "channels", "frames", "put")
+    expect_use(aiormq.Channel.__init__, "frames")
+    channel, taken = aiormq.Channel.__new__(aiormq.Channel), list[DeliveredMessage]()
+    channel.frames = asyncio.Queue()
+    hand_over(channel, taken.append)
+    for each in (_ANSWER, _DELIVER, _HEADER, _BODY, _GET_OK, _HEADER, _BODY, commands.Basic.GetEmpty()):
+        step(channel.frames.put((1, each)))
+    expect([channel.frames.get_nowait()[1], channel.frames.empty()], [_ANSWER, True], "what belongs to no message")
+    expect(
+        [(each.delivery_tag, each.exchange, each.redelivered, each.body) for each in taken],
+        [(7, "e", True, b"hello"), (8, "e", False, b"hello"), (None, None, None, b"")],
+        "a message, and answers to gets",
+    )
+    expect([each.header.properties.message_id for each in taken], ["m", "m", None], "a message's properties")
+
+
+def _look_at_writing() -> None:
+    books = ("confirmations", "delivery_tag", "message_id_delivery_tag")
+    kept = (*books, "number", "max_content_size", "write_queue", "publisher_confirms", "_close_exception")
+    expect_use(aiormq.Channel.__init__, *kept)
+    expect_use(aiormq.Channel.basic_publish, *books, "write_queue")
+    expect_use(aiormq.Channel._on_close_frame, "_close_exception")  # noqa: SLF001  what is looked at
+    expect_use(aiormq.connection.Connection, "payload", "should_close", "should_drain")
+    _look_at_frames()
+    channel = aiormq.Channel.__new__(aiormq.Channel)
+    channel.number, channel.max_content_size, channel.delivery_tag = 1, 3, 0
+    channel.publisher_confirms = channel.on_return_raises = True
+    channel.confirmations, channel.message_id_delivery_tag = OrderedDict(), {}
+    channel.frames, channel.write_queue = asyncio.Queue(), asyncio.Queue()
+    begun = ConfirmedWrites(channel, 60.0)
+    confirmed, refused = begun.write(_PUBLISH), begun.write(_PUBLISH)
+    returned = begun.write(_PUBLISH)
+    channel.frames.put_nowait((1, ContentHeader(properties=commands.Basic.Properties(message_id="m"))))
+    step(channel._on_return_frame(commands.Basic.Return(312, "NO_ROUTE", "", "k")))  # noqa: SLF001
+    step(channel._on_confirm_frame(commands.Basic.Ack(delivery_tag=1)))  # noqa: SLF001
+    step(channel._on_confirm_frame(commands.Basic.Nack(delivery_tag=2)))  # noqa: SLF001
+    step(channel._on_confirm_frame(commands.Basic.Ack(delivery_tag=3)))  # noqa: SLF001
+    ends = [each.done() and type(each.exception()) for each in (confirmed, refused, returned)]
+    expect(ends, [type(None), DeliveryError, PublishError], "a confirm, a refusal and a return")
+    taken = ChannelFrame(payload=b"x", should_close=False, drain_future=None)
+    expect((taken.payload, taken.should_drain), (b"x", False), "what is written")
+
+
+def _look_at_frames() -> None:
+    """Check that pamqp reads frames that we write ourselves."""
+    written, read = Frames(1, 3).of(_PUBLISH), list[Any]()
+    while written:
+        used, _, each = frame.unmarshal(written)
+        written = written[used:]
+        read.append(each)
+    begun, header, *bodies = read
+    expect((begun.exchange, begun.routing_key, begun.mandatory), ("", "k", True), "a publish")
+    expect(b"".join(body.value for body in bodies), b"hello", "a body")
+    properties = header.properties
+    expect(
+        (properties.message_id, properties.message_type, properties.content_type, properties.delivery_mode),
+        ("m", "t", "text/plain", 2),
+        "properties",
+    )
+    expect((properties.headers, properties.timestamp.timestamp()), ({"a": "b"}, 1_767_225_600), "properties")
+
+
+def _look_at_blocking() -> None:
+    connection = aiormq.connection.Connection.__new__(aiormq.connection.Connection)
+    connection.connected = asyncio.Event()
+    unblocked = asyncio.Event()
+    vars(connection)["_Connection__connection_unblocked"] = unblocked
+    connection.connected.set()
+    found = [_waits(connection.ready())]
+    unblocked.set()
+    found.append(_waits(connection.ready()))
+    expect(found, [True, False], "blocked, and then no more")
+
+
+# A header that no strict reader decodes: a table with a name that is not UTF-8, a message id that is not UTF-8, and a
+# timestamp of the year 36,536,598.
+_UNREADABLE = b"".join(
+    (
+        b"\x00\x3c\x00\x00" + (5).to_bytes(8) + (1 << 13 | 1 << 7 | 1 << 6).to_bytes(2),
+        b"\x00\x00\x00\x03\x01\xffV" + b"\x02\xff\xff" + (2**60).to_bytes(8),
+    )
+)
+_UNREADABLE_FRAME = b"\x02\x00\x01" + len(_UNREADABLE).to_bytes(4) + _UNREADABLE + b"\xce"
+
+
+def _look_at_decoding() -> None:
+    tolerate_any_publisher()
+    header: Any = frame.unmarshal(_UNREADABLE_FRAME)[2]
+    properties = header.properties
+    expect((properties.message_id, properties.timestamp), ("\N{REPLACEMENT CHARACTER}" * 2, None), "properties")
+    expect(type(properties.headers), UnreadableTable, "headers")
+
+
+def _look_at_bearing() -> None:
+    stream = asyncio.StreamReader()
+    stream.feed_data(_UNREADABLE_FRAME)
+    header: Any = step(aiormq.connection.FrameReceiver(stream).get_frame())[2]
+    expect(header.body_size, 5, "the size of a body")

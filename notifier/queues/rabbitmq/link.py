@@ -1,0 +1,115 @@
+"""A connection for one purpose that keeps itself up: connect, serve, lose, wait, connect again.
+
+Credentials and TLS files are read at each attempt, hosts are tried in turn, the pause doubles from 0.1 s to 15 s.
+"""
+
+import asyncio
+import random
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+
+from notifier.model.errors import NotifierError, QueueError, QueueUnavailable
+from notifier.queues.rabbitmq.connection import LOST, Connection, connect, ending, finish, reason_of, underlay_of
+from notifier.queues.rabbitmq.options import RabbitOptions
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 15.0
+SETTLED_AFTER = 5.0  # a connection that stood so long was a good one: the next pause is short again
+
+Serve = Callable[["Link", Connection], Awaitable[None]]
+"""Uses a connection until cancelled. Calls `link.stand()` once it is of use. What it raises ends the connection."""
+
+
+class Link:
+    """A connection for one purpose, which is made again whenever it is lost. One task runs `run`."""
+
+    def __init__(self, options: RabbitOptions, purpose: str, serve: Serve) -> None:
+        self._options = options
+        self._purpose = purpose
+        self._serve = serve
+        self._log = structlog.get_logger(__name__).bind(connection=purpose)
+        self.connection: Connection | None = None
+        self.standing = asyncio.Event()
+        self.failed = asyncio.Event()  # set while the last attempt failed for a reason that waiting does not heal
+        self.failure: NotifierError | None = None
+        self._stood_at = 0.0
+
+    def stand(self) -> None:
+        """Note that the connection is of use now."""
+        self.failure = None
+        self.failed.clear()
+        self.standing.set()
+        self._stood_at = asyncio.get_running_loop().time()
+        self._log.info("queue_connected")
+
+    async def ready(self, tasks: Iterable["asyncio.Task[None]"] = ()) -> None:
+        """Return once the connection is of use. Raises QueueError if waiting does not help, or once a task ended."""
+        events = {asyncio.ensure_future(event.wait()) for event in (self.standing, self.failed)}
+        try:
+            await asyncio.wait({*events, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for event in events:
+                event.cancel()
+        if not self.standing.is_set():
+            raise self.failure or QueueUnavailable("the queue was closed")
+
+    async def run(self) -> None:
+        """Connect and serve, again and again, until cancelled."""
+        pause = FIRST_PAUSE
+        while not ending():
+            try:
+                self.connection = await connect(self._options, self._purpose)
+                await self._live(self.connection)
+            except (NotifierError, OSError) as error:  # OSError: a file of credentials or TLS cannot be read
+                self._note(error)
+            except Exception as error:  # noqa: BLE001  around one connection: whatever ends it, the next is made
+                first = _first(error)
+                where = "".join(traceback.format_tb(first.__traceback__))
+                self._log.error("queue_connection_broken", error=type(first).__name__, exception=where)
+                self._note(QueueError(f"unexpected {type(first).__name__}"))
+            finally:
+                stood, self.connection = self.standing.is_set(), None
+                self.standing.clear()
+            if stood and asyncio.get_running_loop().time() - self._stood_at > SETTLED_AFTER:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the workers; no secret
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _note(self, error: NotifierError | OSError) -> None:
+        before, self.failure = self.failure, error if isinstance(error, NotifierError) else QueueError(reason_of(error))
+        if isinstance(self.failure, QueueUnavailable):
+            self.failed.clear()
+        else:
+            self.failed.set()
+        if self.standing.is_set():
+            self._log.warning("queue_connection_lost", reason=str(self.failure))
+        elif str(before) != str(self.failure):  # not the same line again at every attempt
+            self._log.warning("queue_not_connected", reason=str(self.failure))
+
+    async def _live(self, connection: Connection) -> None:
+        """Serve until the connection or the serving ends; always raises why."""
+        closing = underlay_of(connection).closing
+        serving = asyncio.ensure_future(self._serve(self, connection))
+        try:
+            await asyncio.wait({closing, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if closing.done():
+                error = None if closing.cancelled() else closing.exception()
+                raise QueueUnavailable(reason_of(error))
+            await serving
+            raise QueueUnavailable("closed")
+        except* (NotifierError, *LOST) as group:
+            first = _first(group)
+            raise first if isinstance(first, NotifierError) else QueueUnavailable(reason_of(first)) from None
+        finally:
+            serving.cancel()
+            await asyncio.wait({serving})
+            serving.cancelled() or serving.exception()  # looked at, or asyncio complains
+            closing.cancel()
+            await finish(connection.close())
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,64 @@
+"""The settings of the connection to RabbitMQ."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from notifier.model.client import TlsFiles
+from notifier.model.defaults import BUCKETS, MAX_EVENT, MOST_BUCKETS, PREFETCH
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.message import LONGEST_PARKED, Binding, Lane
+
+
+def _as_the_url_says() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RabbitOptions:
+    """Where the broker is and how to connect to it. Raises ConfigurationError if the parts contradict each other.
+
+    `urls` are hosts of one cluster, tried one after the other. `credentials` returns user name and password, or None
+    for those of the URL. It is called for each connection, so that a new password needs no restart. A lane that
+    `prefetch` leaves out gets its default. Of a publisher's message at most `max_event` bytes are kept. Each source of
+    the `bindings` has a queue of its own. In one of the `buckets` a delivery stays for `parked_for` seconds, a power of
+    two, which only tests change. `management` is the address of the broker's management API.
+    """
+
+    urls: tuple[str, ...] = field(repr=False)  # may hold a password
+    credentials: Callable[[], tuple[str, str] | None] = field(default=_as_the_url_says, repr=False)
+    tls: TlsFiles | None = None
+    prefix: str = "notifier"
+    topology: Literal["declare", "verify"] = "declare"
+    management: str | None = None
+    bindings: tuple[Binding, ...] = ()
+    prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
+    max_event: int = MAX_EVENT
+    buckets: int = BUCKETS
+    parked_for: int = int(LONGEST_PARKED)
+    name: str = "notifier"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would be ignored silently or would lose messages."""
+        mistakes = []
+        if not self.urls:
+            mistakes.append(Mistake("queue.url", "name at least one host: amqp://localhost:5672/"))
+        if self.tls is not None and any(not url.startswith("amqps:") for url in self.urls):
+            mistakes.append(Mistake("queue.tls", "needs an amqps:// URL; amqp:// is not encrypted"))
+        for lane, count in self.prefetch.items():
+            if not 1 <= count <= 2000:
+                # 0 means "no limit" to AMQP, and a quorum queue then gives 2,000 messages and no more.
+                mistakes.append(Mistake(f"queue.prefetch.{lane}", f"{count} is not between 1 and 2000"))
+        if not 1 <= self.buckets <= MOST_BUCKETS:
+            mistakes.append(Mistake("queue.buckets", f"{self.buckets} is not between 1 and {MOST_BUCKETS}"))
+        if mistakes:
+            raise ConfigurationError(mistakes)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources that have a queue."""
+        return tuple(dict.fromkeys(binding.source for binding in self.bindings))
+
+    def prefetch_of(self, lane: Lane) -> int:
+        """The most unacked messages of this lane that a worker holds."""
+        return self.prefetch.get(lane, PREFETCH[lane])

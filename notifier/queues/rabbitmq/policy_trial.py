@@ -1,0 +1,113 @@
+"""Tries by temporary queues whether a policy overrides what our queues are declared with.
+
+AMQP tells no policy: neither a declare nor a message shows one. A policy that matches our prefix (`.*`, `^notifier`)
+matches a temporary queue of ours too, and shows by what that queue does. Tried on 3.10.8 and 4.0.5:
+
+| policy | what shows it |
+|---|---|
+| `overflow` | a full queue takes more, though it was declared to refuse. Then the broker dead-letters at most once |
+| `max-length`, `max-length-bytes` | the queue refuses or drops some of `MESSAGES`, which have `SIZE` bytes each |
+| `message-ttl` | some of them are gone within `WATCH` |
+| `delivery-limit` | a message that was given back `LOOKS` times is gone |
+| larger ones than these, `expires`, or for one queue alone | nothing: see `policy_reader` |
+"""
+
+import asyncio
+
+import aiormq
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import DeliveryError
+from pamqp import commands
+
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import PolicyKey, PolicyOverride
+from notifier.queues.rabbitmq.connection import Connection, bounded, channel_of
+
+TRIES = 8  # the second or third message is refused
+MESSAGES, SIZE = 100, 1024  # 100 KiB in all
+WATCH = 3.0  # seconds
+PACE = 0.05
+LOOKS = 20  # the delivery limit that 4.x sets by default
+WITHIN = 8.0
+ARGUMENTS: dict[str, str | int] = {
+    "x-queue-type": "quorum",
+    "x-overflow": "reject-publish",
+    "x-delivery-limit": 2**31 - 1,
+    "x-expires": 60_000,  # should it not be deleted
+}
+
+
+async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverride, ...]:
+    """Which policies two temporary queues show, whose names begin with `name`. Takes `WATCH`, and leaves nothing.
+
+    Needs to configure, write and read the name. Raises what aiormq does, TimeoutError and QueueUnavailable.
+    """
+    async with channel_of(connection, confirms=True) as channel, bounded(WITHIN):
+        overflow = not await refuses_when_full(channel, f"{name}.full")
+        found = await _room(channel, f"{name}.room")
+    keys = (PolicyKey.OVERFLOW, *found) if overflow else found
+    return tuple(PolicyOverride(key=key) for key in keys)
+
+
+async def refuses_when_full(channel: aiormq.Channel, name: str) -> bool:
+    """Whether a queue that was declared to refuse what it has no room for does so."""
+    await channel.queue_declare(name, durable=True, arguments={**ARGUMENTS, "x-max-length": 1})
+    refused = any([not await _takes(channel, name, b"") for _ in range(TRIES)])
+    await channel.queue_delete(name)
+    return refused
+
+
+async def _room(channel: aiormq.Channel, name: str) -> tuple[PolicyKey, ...]:
+    """What happens to messages that should stay."""
+    await channel.queue_declare(name, durable=True, arguments=dict(ARGUMENTS))
+    taken = await asyncio.gather(*(_takes(channel, name, b"." * SIZE) for _ in range(MESSAGES)))
+    taken += [await _takes(channel, name, b"") for _ in range(TRIES)]  # a full queue says so a moment later
+    shown: tuple[PolicyKey, ...] = ()
+    if not all(taken) or await _ready(channel, name) < MESSAGES:
+        shown = (PolicyKey.MAX_LENGTH,)
+    elif await _lose_some(channel, name):
+        shown = (PolicyKey.MESSAGE_TTL,)
+    elif await _wears_out(channel, name):
+        shown = (PolicyKey.DELIVERY_LIMIT,)
+    await channel.queue_delete(name)
+    return shown
+
+
+async def _lose_some(channel: aiormq.Channel, name: str) -> bool:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + WATCH
+    while loop.time() < until:
+        if await _ready(channel, name) < MESSAGES:
+            return True
+        await asyncio.sleep(PACE)
+    return False
+
+
+async def _wears_out(channel: aiormq.Channel, name: str) -> bool:
+    """Whether the first message is dropped when it has been given back a few times. Its count says which one comes."""
+    for look in range(LOOKS + 2):
+        got = await channel.basic_get(name)
+        if got.delivery_tag is None or _count(got) < look:
+            return True
+        await channel.basic_nack(got.delivery_tag, requeue=True)
+    return False
+
+
+def _count(got: DeliveredMessage) -> int:
+    count = (got.header.properties.headers or {}).get("x-delivery-count")
+    return count if isinstance(count, int) else 0
+
+
+async def _takes(channel: aiormq.Channel, name: str, body: bytes) -> bool:
+    """Whether the queue takes one more message. Raises QueueUnavailable where the broker says nothing."""
+    try:
+        confirmed = await channel.basic_publish(body, routing_key=name, mandatory=True)
+    except DeliveryError:
+        return False
+    if not isinstance(confirmed, commands.Basic.Ack):
+        raise QueueUnavailable("the broker confirmed nothing")
+    return True
+
+
+async def _ready(channel: aiormq.Channel, name: str) -> int:
+    return (await channel.queue_declare(name, passive=True)).message_count or 0

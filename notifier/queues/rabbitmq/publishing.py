@@ -1,0 +1,167 @@
+"""Publishes messages so that they last: persistent, mandatory, confirmed, many at a time on one channel.
+
+Either a publish returns, and the message is durable. Or it raises QueueUnavailable, and the message may be durable all
+the same, if only the confirm was lost. So trying again may double a message, but never loses one.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import aiormq
+import aiormq.abc
+import structlog
+from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
+
+from notifier.model.errors import QueueUnavailable
+from notifier.queues.rabbitmq import insides
+from notifier.queues.rabbitmq.connection import Connection, asking, ending, is_blocked, open_channel, reason_of
+from notifier.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
+from notifier.queues.rabbitmq.wire.plain_writes import PlainWrites
+from notifier.queues.rabbitmq.wire.publish import DIRECT, Publish
+
+IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
+CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
+LOOK_EVERY = 1.0  # seconds between two looks for publishes without a confirm
+PACE = 0.1  # seconds between two tries of one caller, on average
+TOLD_FOR = 15.0  # seconds for which the status shows a refusal: one that lasts is met ten times a second
+BLOCKED = "the broker blocks publishing: memory or disk alarm"
+
+
+class Publishing:
+    """Publishes on a channel that `serve` keeps open. Sets `mend_soon` if a queue or exchange seems missing."""
+
+    def __init__(self, mend_soon: asyncio.Event) -> None:
+        self._mend_soon = mend_soon
+        self._connection: Connection | None = None
+        self._channel: aiormq.Channel | None = None
+        self._writes: ConfirmedWrites | PlainWrites | None = None
+        self._heard: Callable[[bytes], None] | None = None
+        self._window = asyncio.Semaphore(IN_FLIGHT)
+        self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
+        self._log = structlog.get_logger(__name__)
+        self._refused, self._refused_at = "", -TOLD_FOR  # why the broker closed a channel last, and when
+
+    async def serve(self, connection: Connection, opened: Callable[[], None]) -> None:
+        """Keep a channel on this connection, until cancelled. `opened` is called for each channel."""
+        self._connection = connection
+        try:
+            while not ending():
+                channel = await open_channel(connection, confirms=True)
+                if self._heard is not None:
+                    await _hear(channel, self._heard)
+                await self._use(channel, opened)
+                self._mend_soon.set()  # a publish to an exchange that is missing closes the channel
+                await asyncio.sleep(PACE)
+        finally:
+            self._connection = None
+
+    def ask_for_replies(self, heard: Callable[[bytes], None]) -> None:
+        """From the next channel on, ask for a reply to every message, and give each reply to `heard`.
+
+        Direct reply-to brings replies to the channel that published.
+        """
+        self._heard = heard
+
+    async def _use(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
+        """Publish on this channel until it is gone."""
+        way = ConfirmedWrites if insides.writes() else PlainWrites
+        writes = way(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
+        writing = asyncio.create_task(writes.run())
+        self._channel, self._writes = channel, writes
+        closing = channel.closing
+        reason = "connection lost before the confirm"
+        try:
+            opened()
+            while not closing.done():
+                await asyncio.wait({closing}, timeout=LOOK_EVERY)
+                writes.end_overdue()
+            error = None if closing.cancelled() else closing.exception()
+            self._note(error)
+            reason += f": {reason_of(error)}"
+        finally:
+            closing.cancel()
+            self._channel = self._writes = None
+            writing.cancel()
+            writes.end(QueueUnavailable(reason))
+
+    def _note(self, error: BaseException | None) -> None:
+        """Log that the broker closed the channel and kept the connection. Nobody else tells of that."""
+        if isinstance(error, ChannelClosed):
+            before, self._refused = self.refusal, reason_of(error)
+            self._refused_at = asyncio.get_running_loop().time()
+            if before != self._refused:  # not the same line again at every attempt
+                self._log.warning("queue_refuses", reason=self._refused)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the broker closed our channel lately, if it did. It may still take other messages."""
+        lately = asyncio.get_running_loop().time() - self._refused_at < TOLD_FOR
+        return self._refused if lately else None
+
+    @property
+    def open(self) -> bool:
+        """True if there is a channel to publish on."""
+        return self._channel is not None
+
+    @property
+    def blocked(self) -> bool:
+        """True if a memory or disk alarm of the broker blocks our publishing."""
+        return self._connection is not None and is_blocked(self._connection)
+
+    async def publish(self, publish: Publish) -> None:
+        """Return once the broker has confirmed the message. Raises QueueUnavailable."""
+        # aiormq distinguishes returned messages by id only. With two of one id under way it would report the wrong
+        # one as lost, and confirm the lost one. So the second waits, outside the window that others need.
+        message_id = publish.message_id
+        while (before := self._under_way.get(message_id)) is not None:
+            await asyncio.wait({before})
+        ended = self._under_way[message_id] = asyncio.get_running_loop().create_future()
+        try:
+            async with self._window:
+                await self._send(publish)
+        finally:
+            del self._under_way[message_id]
+            ended.set_result(None)
+
+    async def _send(self, publish: Publish) -> None:
+        channel, writes = self._channel, self._writes
+        if channel is None or channel.is_closed or writes is None:
+            raise QueueUnavailable("not connected")
+        if self.blocked:
+            raise QueueUnavailable(BLOCKED)
+        try:
+            await writes.write(publish)
+        except PublishError as returned:
+            self._mend_soon.set()
+            raise QueueUnavailable(f"no queue takes {_where(publish)}: {reason_of(returned)}") from returned
+        except DeliveryError as refused:
+            raise QueueUnavailable(f"the broker refused it (nack) for {_where(publish)}") from refused
+        except TimeoutError as late:
+            raise QueueUnavailable(self._unconfirmed()) from late
+        finally:
+            writes.forget(publish.message_id)
+
+    def _unconfirmed(self) -> str:
+        why = f": {BLOCKED}" if self.blocked else ""
+        return f"no confirm within {CONFIRM_TIMEOUT:.0f} s{why}"
+
+    async def available(self) -> None:
+        """Wait until a publish can succeed again. Never raises. Always waits for a moment, to pace its caller."""
+        await asyncio.sleep(PACE * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
+        while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  no event tells all three
+            await asyncio.sleep(PACE)
+
+
+def _where(publish: Publish) -> str:
+    return f"{publish.exchange}/{publish.routing_key}"
+
+
+async def _hear(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None:
+    """Give replies to `heard`. Raises QueueUnavailable."""
+
+    async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+        heard(delivered.body)
+
+    async with asking("replies cannot be heard"):
+        await channel.basic_consume(DIRECT, on_message, no_ack=True)

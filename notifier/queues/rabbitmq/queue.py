@@ -1,0 +1,315 @@
+"""The queue on RabbitMQ. It has two connections: a memory alarm blocks the one that publishes, and must not stop acks.
+
+Callers name queues without prefix.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import NoReturn
+from uuid import uuid4
+
+from notifier.model.backoff import Rounding
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import SOURCE, Depth, Lane, Message, Outgoing, QueueStatus
+from notifier.queues.queue_port import Inbox
+from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
+from notifier.queues.rabbitmq.acks import AckTag
+from notifier.queues.rabbitmq.administration import browse, depths_at, depths_of, look_around, request, workers_at
+from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
+from notifier.queues.rabbitmq.connection import Connection
+from notifier.queues.rabbitmq.consuming import LaneConsumer
+from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
+from notifier.queues.rabbitmq.delays import Forwarder, first_pass
+from notifier.queues.rabbitmq.event_queue import as_publish
+from notifier.queues.rabbitmq.examination import examine_broker
+from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
+from notifier.queues.rabbitmq.link import Link
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.policy_watch import PolicyWatch
+from notifier.queues.rabbitmq.publishing import BLOCKED, Publishing
+from notifier.queues.rabbitmq.side_channel import RabbitSideChannel, ask_workers
+from notifier.queues.rabbitmq.source_bindings import SourceBindings
+from notifier.queues.rabbitmq.topology_watch import TopologyWatch
+from notifier.queues.rabbitmq.waiting import RabbitWaiting
+from notifier.queues.rabbitmq.wire.publish import Publish
+
+FLUSH_WITHIN = 1.0  # seconds for the last acks; what does not get through comes again
+
+
+class RabbitQueue:
+    """A queue on RabbitMQ. Between `open` and `close` it survives every loss of the broker."""
+
+    def __init__(self, options: RabbitOptions, *, clock: Callable[[], float] = time.time) -> None:
+        self._options = options
+        self._clock = clock
+        self._forwarder: Forwarder | None = None
+        self._watch = TopologyWatch(options)
+        self._bindings = SourceBindings(options)
+        self._policies = PolicyWatch(options)
+        self._lanes = [
+            *(
+                LaneConsumer(lane, self._name(lane), options, self._watch.mend)
+                for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
+            ),
+            *(
+                LaneConsumer(Lane.EVENTS, self._name(SOURCE + name), options, self._mend_source, name)
+                for name in options.sources
+            ),
+        ]
+        self._bucket_names = bucket_names(options)
+        self._bucket_reader = BucketReader(options, self._watch.mend_soon)
+        self._publishing = Publishing(self._watch.mend_soon)
+        # On 4.x a publish to a queue without a leader blocks its channel: no bucket may stop retries and dead letters.
+        self._parking = Publishing(self._watch.mend_soon)
+        self.side_channel = RabbitSideChannel(options, uuid4().hex)
+        self._links = (
+            Link(options, "consume", self._serve_consuming),
+            Link(options, "publish", self._serve_publishing),
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _name(self, queue: str) -> str:
+        return f"{self._options.prefix}.{queue}"
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> None:
+        """Start connecting in the background, and go on until `close`. Returns at once."""
+        runs = (*(link.run for link in self._links), *((self.side_channel.run,) if self.side_channel.listens else ()))
+        self._tasks = [asyncio.create_task(run()) for run in runs]
+
+    async def ready(self) -> None:
+        """Return when connected and every queue is there.
+
+        Raises TopologyMismatch if a queue is wrong, QueueError if the broker refuses us. Connecting goes on.
+        """
+        for link in self._links:
+            await link.ready(self._tasks)
+
+    async def close(self) -> None:
+        """Stop, and send the acks that wait. Unacked messages go back to the broker."""
+        await self.stop_consuming()
+        if self._forwarder is not None:
+            self._forwarder.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_WITHIN):
+                await asyncio.gather(*(lane.flush() for lane in self._lanes), self._bucket_reader.flush())
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = []
+
+    async def broken(self) -> NoReturn:
+        """Never ends: this queue recovers from every loss."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody sets this future")
+
+    async def consume(self, inbox: Inbox) -> None:
+        """Give messages of all lanes to `inbox` from now on, through every loss of connection or queue."""
+        forwarder = self._forwarder = Forwarder(inbox, self._publish_patiently, self.available, self.ack, self._clock)
+        for lane in self._lanes:
+            await lane.start(forwarder)
+        self._policies.begin()
+
+    async def stop_consuming(self) -> None:
+        """Take no more. Messages already taken can still be acked."""
+        await asyncio.gather(*(lane.stop() for lane in self._lanes))
+
+    # ── the consuming connection ────────────────────────────────────────────────────────────────────────────────
+
+    async def _serve_consuming(self, link: Link, connection: Connection) -> None:
+        await self._watch.establish(connection)
+        link.stand()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch.run(connection))
+            tasks.create_task(self._bucket_reader.serve(connection))
+            tasks.create_task(self._bindings.run(connection))
+            tasks.create_task(self._policies.run())
+            for lane in self._lanes:
+                tasks.create_task(lane.run(connection))
+
+    async def _mend_source(self) -> None:
+        """A queue that was deleted takes its bindings with it."""
+        await self._watch.mend()
+        self._bindings.again.set()
+
+    async def _serve_publishing(self, link: Link, connection: Connection) -> None:
+        def opened() -> None:
+            if self._publishing.open and self._parking.open and not link.standing.is_set():
+                link.stand()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publishing.serve(connection, opened))
+            tasks.create_task(self._parking.serve(connection, opened))
+            tasks.create_task(self.side_channel.serve(connection))
+
+    # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ack(self, message: Message) -> None:
+        """Delete the message for good. No effect if its channel is gone; then it comes again."""
+        if isinstance(message.tag, AckTag):
+            message.tag.acks.settle(message.tag.number)
+
+    async def publish(self, queue: str, message: Outgoing) -> None:
+        """Return once the message is durable in `queue`. Raises QueueUnavailable."""
+        await self._publishing.publish(self._as_publish(queue, message, patient=False))
+
+    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+        """Return once the message is durable in a delay queue. Raises QueueUnavailable."""
+        await self._publish_patiently(*first_pass(message, due - self._clock(), rounding))
+
+    async def _publish_patiently(self, queue: str, message: Outgoing) -> None:
+        await self._publishing.publish(self._as_publish(queue, message, patient=True))
+
+    def _as_publish(self, queue: str, message: Outgoing, *, patient: bool) -> Publish:
+        self._watch.settling.check(self._name(queue))
+        return Publish(
+            exchange="", routing_key=self._name(queue), body=message.body,
+            message_id=message.message_id or uuid4().hex, content_type=message.content_type,
+            message_type=str(message.kind), headers=message.headers, patient=patient,
+        )  # fmt: skip
+
+    async def available(self) -> None:
+        """Return when a publish has a chance again."""
+        await self._publishing.available()
+
+    async def send_event(
+        self,
+        lane: Lane,
+        body: bytes,
+        *,
+        message_id: str | None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Publish an event to the exchange of events or bulk, as any publisher does. Raises QueueUnavailable."""
+        prefix = self._options.prefix
+        publish = as_publish(prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers)
+        await self._publishing.publish(publish)
+
+    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+        self._publishing.ask_for_replies(heard)
+
+    # ── deliveries of a client that is down ─────────────────────────────────────────────────────────────────────
+
+    def bucket(self, client: tuple[str, str]) -> str:
+        """Return the name of the bucket of this client (`iss`, `client_id`)."""
+        return self._bucket_names[bucket_number(client, len(self._bucket_names))]
+
+    def left_behind(self) -> Sequence[str]:
+        """Return all buckets: they stay as a worker leaves them."""
+        return self._bucket_names
+
+    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
+        """Return once the message is durable in the bucket. Raises QueueUnavailable."""
+        await self._park(bucket, message)
+
+    async def _park(self, bucket: str, message: Outgoing) -> None:
+        await self._parking.publish(self._as_publish(bucket, message, patient=True))
+
+    async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
+        """Take up to `most` messages out of the bucket, oldest first. Raises QueueUnavailable."""
+        return await self._bucket_reader.fetch(self._name(bucket), most)
+
+    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+        """Return how many messages wait in each of these buckets, without the empty ones. Raises QueueUnavailable."""
+        names = {bucket: self._name(bucket) for bucket in (self._bucket_names if buckets is None else buckets)}
+        depths = await depths_at(self._consuming_connection(), names)
+        if len(depths) < len(names):
+            self._watch.mend_soon.set()
+        return {bucket: depth.ready for bucket, depth in depths.items() if depth.ready}
+
+    # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def status(self) -> QueueStatus:
+        """Connected means that both connections stand; consuming means that all lanes do, and no queue is new."""
+        connected = all(link.standing.is_set() for link in self._links)
+        blocked, new = self._publishing.blocked, self._watch.settling.problem
+        told = (
+            *(link.failure for link in self._links),
+            self._watch.problem,
+            new,
+            *(lane.problem for lane in self._lanes),
+            BLOCKED if blocked else self._publishing.refusal or self._parking.refusal,
+        )
+        return QueueStatus(
+            connected=connected,
+            consuming=connected and new is None and all(lane.standing for lane in self._lanes),
+            blocked=blocked,
+            problem=next((str(problem) for problem in told if problem is not None), None),
+            bindings=self._bindings.states,
+            overrides=self._policies.overrides,
+        )
+
+    def consumers(self) -> int:
+        """How many workers consume `events`, as seen within the last 15 s while connected; at least 1."""
+        return self._watch.consumers
+
+    async def depths(self) -> Mapping[str, Depth]:
+        """What waits, by queue name without prefix, and in all buckets as `parked`. Raises QueueUnavailable."""
+        return await depths_of(self._consuming_connection(), self._options)
+
+    async def look_around(self, within: float) -> QueueOverview:
+        """What waits, and the states of the workers that answer in time. Raises QueueError.
+
+        A queue that is not open makes a connection for the look, and declares nothing.
+        """
+        if not self._tasks:
+            return await look_around(self._options, within=within)
+        depths = await self.depths()
+        workers = max(1, depths[Lane.EVENTS].consumers) if Lane.EVENTS in depths else 1
+        states = await self.side_channel.ask(within, enough=workers)
+        return QueueOverview(depths=depths, oldest={}, worker_states=states)
+
+    async def request(self, document: bytes, within: float) -> WorkerAnswers:
+        """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
+        if not self._tasks:
+            return await request(self._options, document, within=within)
+        connection = self._consuming_connection()
+        seen = await workers_at(connection, self._options)
+        if not self.side_channel.listens:  # a command's queue
+            exchange = self._name("workers")
+            answers = (
+                await ask_workers(connection, exchange, within=within, enough=seen, request=document) if seen else []
+            )
+            return WorkerAnswers(seen=seen, answers=answers)
+        seen = max(1, seen)
+        answers = await self.side_channel.ask(within, enough=seen, request=document)
+        return WorkerAnswers(seen=seen, answers=answers)
+
+    async def examine(self) -> BrokerState:
+        """The state of the broker, for the doctor, over connections of its own. Raises QueueError."""
+        return await examine_broker(self._options)
+
+    async def browse(self, queue: str, limit: int) -> Sequence[Message]:
+        """Look at up to `limit` messages, oldest first, and give them back in order. They cannot be acked.
+
+        A look counts as a delivery. In `dead` that is harmless, since its limit is out of reach; in a lane a message
+        is lost to the dead letters after a hundred looks. Raises QueueUnavailable.
+        """
+        place = Lane(queue) if queue in set(Lane) else queue
+        return await browse(self._consuming_connection(), self._name(queue), place, limit)
+
+    # ── dead letters, feed ──────────────────────────────────────────────────────────────────────────────────────
+
+    def dead_letters(self) -> RabbitDeadLetters:
+        """The dead letters, over a connection of their own. A replay needs this queue open."""
+        return RabbitDeadLetters(self._options, self.publish)
+
+    def waiting(self) -> RabbitWaiting:
+        """All that waits, over a connection of its own. To make something due needs this queue open."""
+        return RabbitWaiting(self._options, self.publish, self._park)
+
+    def feed_target(self) -> RabbitFeedTarget:
+        """The target of the feed: an exchange, over its own connection."""
+        return RabbitFeedTarget(self._options)
+
+    def _consuming_connection(self) -> Connection:
+        connection = self._links[0].connection
+        if connection is None:
+            raise QueueUnavailable("not connected")
+        return connection

@@ -1,0 +1,130 @@
+"""Sends replies to the publishers who asked: bounded, unconfirmed, dropped and counted if they cannot go at once.
+
+A publisher may write any name of direct reply-to into its event, and RabbitMQ (3.10.8) closes the connection over one
+that it cannot decode. So these names never come near a connection that logouts need: `ReplyConnection` is another, and
+stands only while there are replies.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+
+import aiormq
+from pamqp import commands
+
+from notifier.model.errors import QueueUnavailable
+from notifier.model.reply import ReplyTo
+from notifier.queues.rabbitmq.connection import Connection, bounded, is_blocked, open_channel
+from notifier.queues.rabbitmq.link import Link
+from notifier.queues.rabbitmq.options import RabbitOptions
+
+MOST, MOST_BYTES = 2000, 1024 * 1024  # that wait to be written
+REPLY = "notifier.reply"
+TRANSIENT = 1
+IDLE = 60.0  # seconds without a reply, after which the connection is given up
+
+
+class Outbox:
+    """Replies that wait to be written, bounded. Counts those it drops."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[str, str | None, bytes]] = deque()
+        self._bytes = 0
+        self.filled = asyncio.Event()
+        self.dropped = 0
+        self.written = 0
+
+    def put(self, to: str, correlation_id: str | None, body: bytes) -> None:
+        """Add a reply. Never waits. Drops one whose name cannot be written: it would end the connection for all."""
+        full = len(self._waiting) >= MOST or self._bytes + len(body) > MOST_BYTES
+        if full or not ReplyTo(to=to, correlation_id=correlation_id).writable:
+            self.dropped += 1
+            return
+        self._waiting.append((to, correlation_id, body))
+        self._bytes += len(body)
+        self.filled.set()
+
+    def empty(self) -> bool:
+        """True if nothing waits."""
+        return not self._waiting
+
+    def clear(self) -> None:
+        """Drop all replies."""
+        self.dropped += len(self._waiting)
+        self._waiting.clear()
+        self._bytes = 0
+        self.filled.clear()
+
+    async def write(self, channel: aiormq.Channel, connection: Connection) -> None:
+        """Write replies as they come, until cancelled. Raises what aiormq does, or QueueUnavailable."""
+        while True:
+            await self.filled.wait()
+            self.filled.clear()
+            while self._waiting:
+                to, correlation_id, body = self._waiting.popleft()
+                self._bytes -= len(body)
+                if is_blocked(connection):
+                    self.dropped += 1
+                    continue
+                properties = commands.Basic.Properties(
+                    content_type="application/json",
+                    delivery_mode=TRANSIENT,
+                    message_type=REPLY,
+                    correlation_id=correlation_id,
+                )
+                self.written += 1
+                # Waited for until the connection has taken it: a slow broker fills the outbox.
+                async with bounded(None):
+                    await channel.basic_publish(body, routing_key=to, properties=properties)
+
+
+class ReplyConnection:
+    """The connection for replies to names that publishers gave. Needs a task for `run`."""
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._link = Link(options, "replies", self._serve)
+        self.outbox = Outbox()
+
+    async def run(self) -> None:
+        """Connect while there are replies, until cancelled."""
+        while True:
+            await self.outbox.filled.wait()
+            await _beside(self._link.run(), self._idle())
+            self.outbox.clear()
+
+    async def _idle(self) -> None:
+        before = -1
+        while before != self.outbox.written or self._link.connection is None:
+            before = self.outbox.written
+            await asyncio.sleep(IDLE)
+            if self._link.connection is None:  # the broker is away: whoever asked has gone by now
+                self.outbox.clear()
+                return
+
+    async def _serve(self, link: Link, connection: Connection) -> None:
+        channel = await open_channel(connection)
+        link.stand()
+        closing = channel.closing
+        try:
+            await _beside(self.outbox.write(channel, connection), _end_of(closing))
+        finally:
+            closing.cancel()
+        raise QueueUnavailable("the channel for replies was closed")
+
+
+async def _end_of(closing: "asyncio.Future[object]") -> None:
+    await asyncio.wait({closing})
+
+
+async def _beside(one: Coroutine[object, object, None], other: Coroutine[object, object, None]) -> None:
+    """Run both until one ends; the other is cancelled. Raises what ended it."""
+    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,257 @@
+"""The side channel on RabbitMQ: a worker's replies to publishers, its state for operators who ask, news for workers.
+
+A logout is worth more than anything said here. So the side channel has an AMQP channel of its own on the publishing
+connection, waits for no confirm, and drops and counts a message when the outbox is full or the broker blocks. An error
+closes that channel only. It is opened again, and no error leaves `serve`. Replies to a name that a publisher gave go
+over another connection (`replies`).
+
+Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A user who may not
+declare them (`topology: verify`) still replies to publishers, but its worker cannot be asked for its state, and neither
+tells nor hears news.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import aiormq
+import aiormq.abc
+import structlog
+from aiormq.exceptions import ChannelAccessRefused
+from pamqp import commands
+
+from notifier.model.errors import QueueUnavailable
+from notifier.model.reply import ReplyTo, asked_by_publisher
+from notifier.queues.rabbitmq.connection import (
+    LOST,
+    Connection,
+    asking,
+    bounded,
+    channel_of,
+    ending,
+    is_blocked,
+    reason_of,
+)
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.replies import MOST, TRANSIENT, Outbox, ReplyConnection
+from notifier.queues.rabbitmq.wire.publish import DIRECT
+
+QUESTION = "notifier.question"  # the AMQP `type` of a message that asks workers for their state
+REQUEST = "notifier.request"  # the `type` of one that asks them to do something; its body says what
+NEWS = "notifier.news"  # the `type` of one that tells them what another worker saw; `app_id` is who tells
+TELL_EVERY = 0.02  # seconds between two of these
+STALE = 3000  # milliseconds, after which they are of no use
+AT_ONCE = 8  # requests that a worker carries out at a time; it does not hear more
+MADE_UP = "amq."  # begins each name that the broker makes up, and that a publisher may forge
+AGAIN = 5.0  # seconds until a channel that was closed is opened anew
+UNREAD = 30_000  # milliseconds; nobody waits longer for an answer
+
+
+class RabbitSideChannel:
+    """Replies to publishers, and sends this worker's state to those who ask. It does nothing before `listen`."""
+
+    def __init__(self, options: RabbitOptions, name: str) -> None:
+        self._exchange = f"{options.prefix}.workers"
+        self.address = f"{options.prefix}.worker.{name}"
+        self._outside = ReplyConnection(options)
+        self._state: Callable[[], bytes] | None = None
+        self._heard: Callable[[str, bytes], None] = lambda _id, _body: None
+        self._do: Callable[[bytes], Awaitable[bytes]] | None = None
+        self._news: Callable[[], Awaitable[bytes]] | None = None
+        self._heard_news: Callable[[bytes], None] = lambda _body: None
+        self._doing: set[asyncio.Task[None]] = set()
+        self._connection: Connection | None = None
+        self._outbox = Outbox()
+        self._cancelled = asyncio.Event()  # the broker took our queue away
+        self._may_declare = self._may_tell = True
+        self._told = ""
+        self._log = structlog.get_logger(__name__)
+
+    @property
+    def listens(self) -> bool:
+        """True after `listen`."""
+        return self._state is not None
+
+    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
+        """Speak for a worker, from the next connection on. Both must return at once and never raise.
+
+        `state` gives the worker's state as a document. `heard` gets each reply to `address`, with its correlation id.
+        """
+        self._state, self._heard = state, heard
+
+    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Do what operators ask for, and answer. `do` never raises."""
+        self._do = do
+
+    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Tell the other workers what `following` gives, and give `heard` what they tell. Both never raise."""
+        self._news, self._heard_news = following, heard
+
+    @property
+    def dropped(self) -> int:
+        """How many replies and answers were dropped here."""
+        return self._outbox.dropped + self._outside.outbox.dropped
+
+    def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
+        """Send a reply, or drop and count it. Never waits, never raises."""
+        if to.startswith(MADE_UP):
+            self._outside.outbox.put(to, correlation_id, body)
+        elif self._connection is None:
+            self._outbox.dropped += 1
+        else:
+            self._outbox.put(to, correlation_id, body)
+
+    async def run(self) -> None:
+        """Reply to publishers, until cancelled."""
+        try:
+            await self._outside.run()
+        finally:
+            for task in self._doing:
+                task.cancel()
+
+    async def serve(self, connection: Connection) -> None:
+        """Keep a channel on this connection, until cancelled."""
+        if self._state is None:
+            return
+        while not ending():
+            try:
+                await self._hold(connection)
+            except (*LOST, QueueUnavailable) as trouble:
+                if isinstance(trouble, ChannelAccessRefused):
+                    self._may_declare = False
+                if self._told != (told := reason_of(trouble)):  # not the same line again and again
+                    self._told = told
+                    self._log.info("workers_not_asked", reason=told)
+            finally:
+                self._connection = None
+                self._outbox.clear()
+            await asyncio.sleep(AGAIN)
+
+    async def _hold(self, connection: Connection) -> None:
+        """Send and receive on one channel until it is closed."""
+        async with channel_of(connection) as channel:
+            if self._may_declare:
+                await self._bind(channel)
+            self._connection, self._told = connection, ""
+            self._log.debug("replying", answering=self._may_declare)
+            works: list[Coroutine[object, object, object]] = [
+                self._outbox.write(channel, connection),
+                self._cancelled.wait(),
+            ]
+            if self._news is not None and self._may_declare and self._may_tell:
+                works.append(self._tell(channel, connection, self._news))
+            tasks = [asyncio.create_task(each) for each in works]
+            closing = channel.closing
+            try:
+                await asyncio.wait({closing, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+                if closing.done() and isinstance(_error_of(closing), ChannelAccessRefused):
+                    self._may_tell = False
+            finally:
+                closing.cancel()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                for task in tasks:
+                    _error_of(task)  # looked at, or asyncio complains
+
+    async def _tell(
+        self, channel: aiormq.Channel, connection: Connection, following: Callable[[], Awaitable[bytes]]
+    ) -> None:
+        """Tell the other workers what news there is, until cancelled. Raises what aiormq does, or QueueUnavailable."""
+        properties = commands.Basic.Properties(
+            content_type="application/json",
+            delivery_mode=TRANSIENT,
+            message_type=NEWS,
+            app_id=self.address,
+            expiration=str(STALE),
+        )
+        while True:
+            document = await following()
+            if not is_blocked(connection):
+                async with bounded(None):
+                    await channel.basic_publish(document, exchange=self._exchange, properties=properties)
+            await asyncio.sleep(TELL_EVERY)
+
+    async def _bind(self, channel: aiormq.Channel) -> None:
+        async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+            self._hear(delivered)
+
+        self._cancelled.clear()
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())
+        async with bounded():
+            await channel.exchange_declare(self._exchange, exchange_type="fanout", auto_delete=True)
+            await channel.queue_declare(
+                self.address, exclusive=True, arguments={"x-message-ttl": UNREAD, "x-max-length": MOST}
+            )
+            await channel.queue_bind(self.address, self._exchange)
+            await channel.basic_consume(self.address, on_message, no_ack=True)
+
+    def _hear(self, delivered: aiormq.abc.DeliveredMessage) -> None:
+        properties = delivered.header.properties
+        if properties.message_type == QUESTION:
+            asked = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
+            if asked is not None and self._state is not None:
+                self.reply(asked.to, asked.correlation_id, self._state())
+        elif properties.message_type == REQUEST:
+            asked = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
+            if asked is not None and self._do is not None and len(self._doing) < AT_ONCE:
+                task = asyncio.create_task(self._answer(asked, self._do(delivered.body)))
+                self._doing.add(task)
+                task.add_done_callback(self._doing.discard)
+        elif properties.message_type == NEWS:
+            if properties.app_id != self.address:
+                self._heard_news(delivered.body)
+        elif properties.correlation_id:
+            self._heard(properties.correlation_id, delivered.body)
+
+    async def _answer(self, asked: ReplyTo, doing: Awaitable[bytes]) -> None:
+        self.reply(asked.to, asked.correlation_id, await doing)
+
+    async def ask(self, within: float, enough: int, request: bytes | None = None) -> list[bytes]:
+        """What all workers, this one included, answer in time; nothing without a channel. Never raises."""
+        with suppress(QueueUnavailable):
+            if self._connection is not None:
+                return await ask_workers(
+                    self._connection, self._exchange, within=within, enough=enough, request=request
+                )
+        return []
+
+
+async def ask_workers(
+    connection: Connection, exchange: str, *, within: float, enough: int, request: bytes | None = None
+) -> list[bytes]:
+    """Ask every worker for its state, or to carry out a `request`.
+
+    Returns the answers after `within` seconds, or once there are `enough`. Raises QueueUnavailable.
+    """
+    answers: list[bytes] = []
+    all_here = asyncio.Event()
+
+    async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+        answers.append(delivered.body)
+        if len(answers) >= enough:
+            all_here.set()
+
+    async with channel_of(connection) as channel:
+        async with asking("cannot ask the workers"):
+            await channel.basic_consume(DIRECT, on_message, no_ack=True)
+            properties = commands.Basic.Properties(
+                message_type=QUESTION if request is None else REQUEST,
+                reply_to=DIRECT,
+                delivery_mode=TRANSIENT,
+                expiration=str(round(within * 1000)),
+            )
+            await channel.basic_publish(request or b"", exchange=exchange, properties=properties)
+        waiting, closing = asyncio.ensure_future(all_here.wait()), channel.closing
+        try:
+            # The broker closes the channel if the exchange does not exist, and so no worker does.
+            await asyncio.wait({closing, waiting}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            closing.cancel()
+    return answers
+
+
+def _error_of(done: "asyncio.Future[Any]") -> BaseException | None:
+    return None if done.cancelled() else done.exception()

@@ -1,0 +1,177 @@
+"""Binds the queues of sources to exchanges of others, and keeps them bound.
+
+An exchange of others may come later than we do: MassTransit makes it at its first publication. It may be deleted at any
+time, and our binding goes with it without a word. AMQP cannot ask for a binding; but to make one that is there changes
+nothing. So all are made again every 30 s, and where one is refused, again and again. A refusal closes the channel:
+each try has a channel of its own. A binding that is missing stops nothing else.
+"""
+
+import asyncio
+import re
+import secrets
+
+import structlog
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
+from pamqp import base, commands
+
+from notifier.model.errors import QueueUnavailable
+from notifier.model.frozen import replace
+from notifier.model.message import SOURCE, Binding, BindingState
+from notifier.queues.rabbitmq.connection import LOST, Connection, bounded, channel_of, ending, reason_of, underlay_of
+from notifier.queues.rabbitmq.options import RabbitOptions
+
+AGAIN_EVERY = 30.0  # seconds
+FIRST_PAUSE = 1.0
+
+_REFUSED_USER = re.compile(r"refused for user '([^']*)'")
+_MISSING_QUEUE = re.compile(r"no queue '")
+
+
+class SourceBindings:
+    """Keeps the bindings over the connection that it is given. `states` says which of them are missing, and why.
+
+    `again` asks for all of them at once: a queue was declared anew.
+    """
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._options = options
+        self._problems: dict[Binding, tuple[str, str] | None] = dict.fromkeys(options.bindings)
+        self._known: set[Binding] = set()
+        self._log = structlog.get_logger(__name__)
+        self.again = asyncio.Event()
+
+    @property
+    def states(self) -> tuple[BindingState, ...]:
+        """Each binding, and why it is missing if it is."""
+        return tuple(_state(binding, found) for binding, found in self._problems.items())
+
+    async def run(self, connection: Connection) -> None:
+        """Make the bindings over this connection, again and again, until cancelled."""
+        pause = FIRST_PAUSE
+        while self._options.bindings and not ending():
+            self.again.clear()
+            before = dict(self._problems)
+            states = await bind_all(connection, self._options)
+            if underlay_of(connection).is_closed:
+                return  # which says nothing of a binding
+            for state in states:
+                self._note(state)
+            missing = any(self._problems.values())
+            if self._problems != before:  # somebody is at it
+                pause = FIRST_PAUSE
+            try:
+                async with asyncio.timeout(pause if missing else AGAIN_EVERY):
+                    await self.again.wait()
+                pause = FIRST_PAUSE
+            except TimeoutError:
+                pause = min(2 * pause, AGAIN_EVERY) if missing else FIRST_PAUSE
+
+    def _note(self, state: BindingState) -> None:
+        """Tell the log of a change, and only of a change."""
+        binding = state.binding
+        found = (state.problem, state.advice) if state.problem else None
+        log = self._log.bind(source=binding.source, exchange=binding.exchange, routing_key=binding.routing_key)
+        if found is None and (self._problems[binding] or binding not in self._known):
+            log.info("source_bound")
+        elif found is not None and found != self._problems[binding]:
+            log.warning("source_not_bound", reason=state.problem, advice=state.advice)
+        self._problems[binding] = found
+        self._known.add(binding)
+
+
+async def bind_all(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
+    """Make every binding once. Never raises for one that cannot be made."""
+    return tuple(
+        await asyncio.gather(
+            *(_bind(connection, binding, f"{options.prefix}.{SOURCE}{binding.source}") for binding in options.bindings)
+        )
+    )
+
+
+async def look_at_bindings(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
+    """Say which bindings could be made, and change nothing: a queue that nobody has is bound to each exchange.
+
+    The broker judges the permission before it misses the queue.
+    """
+    nobody = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
+    found = []
+    for binding in options.bindings:
+        state = await _bind(connection, binding, nobody)
+        # Where both are missing, the broker names one of them.
+        found.append(await _look_for(connection, binding) if state.problem == _NO_QUEUE else state)
+    return tuple(found)
+
+
+async def _look_for(connection: Connection, binding: Binding) -> BindingState:
+    """Look for the exchange. Its type does not matter to a passive declare."""
+    return await _ask(connection, binding, _Declare(exchange=binding.exchange, passive=True), "")
+
+
+async def _bind(connection: Connection, binding: Binding, queue: str) -> BindingState:
+    bind = _Bind(queue=queue, exchange=binding.exchange, routing_key=binding.routing_key)
+    found = await _ask(connection, binding, bind, queue)
+    if found.problem.startswith(_REFUSED):  # the broker does so before it looks for the exchange
+        seen = await _look_for(connection, binding)
+        if seen.problem == _NO_EXCHANGE:
+            return replace(seen, advice=f"{found.advice}, and {seen.advice}")
+    return found
+
+
+async def _ask(connection: Connection, binding: Binding, frame: base.Frame, queue: str) -> BindingState:
+    try:
+        async with channel_of(connection) as channel, bounded():
+            await channel.rpc(frame)
+    except (*LOST, QueueUnavailable, ValueError) as error:  # ValueError: a name that AMQP cannot write
+        return _explain(binding, error, queue)
+    return BindingState(binding=binding)
+
+
+class _Bind(commands.Queue.Bind):
+    """Takes names of exchanges that RabbitMQ takes and pamqp does not: longer than 127, or with other characters.
+
+    MassTransit and NServiceBus name exchanges after .NET types, and those of generic types are long and have brackets.
+    """
+
+    def validate(self) -> None:
+        """Leave it to the broker."""
+
+
+class _Declare(commands.Exchange.Declare):
+    """Does so too."""
+
+    def validate(self) -> None:
+        """Leave it to the broker."""
+
+
+_REFUSED = "the broker refuses it"
+_NO_EXCHANGE = "it does not exist"
+_NO_QUEUE = "its queue does not exist"
+_MAKE_IT = (
+    "start the service that publishes to it once, or declare it as that service would (MassTransit's is a durable "
+    "fanout). The binding is tried every 30 s. What is published before goes nowhere"
+)
+
+
+def _explain(binding: Binding, error: BaseException, queue: str) -> BindingState:
+    told = reason_of(error)
+    match error:
+        case ChannelNotFoundEntity() if _MISSING_QUEUE.search(told):
+            found = (_NO_QUEUE, "`notifier topology declare` makes it, and so does a worker (queue.topology: declare)")
+        case ChannelNotFoundEntity():
+            found = _NO_EXCHANGE, _MAKE_IT
+        case ChannelAccessRefused():
+            user = _REFUSED_USER.search(told)
+            who = f"user {user[1]}" if user else "our user"
+            verb, what = ("write", queue) if queue and f"'{queue}'" in told else ("read", binding.exchange)
+            found = (
+                f"{_REFUSED}: {told}",
+                f"give {who} the permission `{verb}` on {what} (rabbitmqctl set_permissions)",
+            )
+        case _:
+            found = (f"the broker did not make it: {told}", "it is tried again every 30 s")
+    return _state(binding, found)
+
+
+def _state(binding: Binding, found: tuple[str, str] | None) -> BindingState:
+    problem, advice = found or ("", "")
+    return BindingState(binding=binding, problem=problem, advice=advice)

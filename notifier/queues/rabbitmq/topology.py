@@ -1,0 +1,292 @@
+"""The queues and exchanges that notifier needs, as data; declares, verifies, surveys and deletes them.
+
+Every queue is a durable quorum queue that dead-letters at least once; the delivery limit is always given and finite,
+because leaving it out means 20 on RabbitMQ 4.x, and -1 means "drop at the first requeue" on 3.10.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import aiormq
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
+from pamqp import commands
+
+from notifier.model.errors import QueueError, TopologyMismatch
+from notifier.model.message import DEAD, DELIVERY_LIMIT, SOURCE, Lane
+from notifier.queues.rabbitmq.buckets import bucket_names, with_one_bucket
+from notifier.queues.rabbitmq.connection import Connection, close_channel, open_channel
+from notifier.queues.rabbitmq.delays import DELAY_QUEUES
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.settling import Settling
+
+NO_LIMIT = 2**31 - 1  # looking must never use a dead letter up
+OUTCOMES = "outcomes"
+COLLECTED = "collected"  # of `notifier collect`, which declares it; here it is only deleted with the rest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSpec:
+    """A queue: its full name and arguments."""
+
+    name: str
+    arguments: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeSpec:
+    """A durable topic exchange, and the queue that gets everything sent to it, if any.
+
+    `collected`: a queue that others may have bound, and that goes with it.
+    """
+
+    name: str
+    queue: str | None = None
+    collected: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """All queues and exchanges under one prefix."""
+
+    queues: tuple[QueueSpec, ...]
+    exchanges: tuple[ExchangeSpec, ...]
+
+
+def topology_of(options: RabbitOptions) -> Topology:
+    """The queues and exchanges under the prefix."""
+    prefix = options.prefix
+    dead = _queue(f"{prefix}.{DEAD}", limit=NO_LIMIT, to=None)
+    consumed = (*Lane, *(f"{SOURCE}{name}" for name in options.sources))
+    lanes = (_queue(f"{prefix}.{name}", limit=DELIVERY_LIMIT, to=dead.name) for name in consumed)
+    delays = (
+        _queue(f"{prefix}.{name}", limit=NO_LIMIT, to=f"{prefix}.{Lane.RETRIES}", ttl=seconds * 1000)
+        for name, seconds in (*DELAY_QUEUES.items(), *((name, options.parked_for) for name in bucket_names(options)))
+    )
+    return Topology(
+        queues=(dead, *lanes, *delays),
+        exchanges=(
+            *(ExchangeSpec(name=f"{prefix}.{lane}", queue=f"{prefix}.{lane}") for lane in (Lane.EVENTS, Lane.BULK)),
+            ExchangeSpec(name=f"{prefix}.{OUTCOMES}", collected=f"{prefix}.{COLLECTED}"),
+        ),
+    )
+
+
+def _queue(name: str, *, limit: int, to: str | None, ttl: int | None = None) -> QueueSpec:
+    arguments: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": limit}
+    if to is not None:
+        # at-least-once needs reject-publish: the queue must be able to say no rather than drop its oldest.
+        arguments |= {
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": to,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+    if ttl is not None:
+        arguments["x-message-ttl"] = ttl
+    return QueueSpec(name=name, arguments=arguments)
+
+
+class _Surveyor:
+    """Goes through a topology and gathers the mistakes. The broker closes the channel at each one."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel: aiormq.Channel | None = None
+        self.missing: list[str] = []
+        self.different: list[str] = []
+        self.ready: dict[str, int] = {}
+        self.consumers: dict[str, int] = {}
+
+    async def channel(self) -> aiormq.Channel:
+        if self._channel is None or self._channel.is_closed:
+            self._channel = await open_channel(self._connection)
+        return self._channel
+
+    async def declare(self, topology: Topology, settling: Settling) -> None:
+        for queue in topology.queues:
+            if await self._find_queue(queue.name) is None:
+                settling.missing(queue.name)
+            await self._declare_queue(queue)
+            settling.declared(queue.name)
+        if not all([await self._find_exchange(exchange.name) for exchange in topology.exchanges]):
+            # Another worker may have created the queues just now, and wait for them as we do.
+            for queue in topology.queues:
+                settling.missing(queue.name)
+                settling.declared(queue.name)
+        # The exchanges come last, so that publishers cannot reach a queue that is too new.
+        await settling.over()
+        for exchange in topology.exchanges:
+            await self._declare_exchange(exchange)
+
+    async def verify(self, topology: Topology) -> None:
+        for queue in topology.queues:
+            found = await self._find_queue(queue.name)
+            if found is None:
+                self.missing.append(f"queue {queue.name}")
+                continue
+            self.ready[queue.name] = found.message_count or 0
+            self.consumers[queue.name] = found.consumer_count or 0
+            # A passive declare compares nothing; a full one of a queue that exists changes nothing.
+            await self._declare_queue(queue, allowed_to_be_refused=True)
+        for exchange in topology.exchanges:
+            if not await self._find_exchange(exchange.name):
+                self.missing.append(f"exchange {exchange.name}")
+
+    async def _find_queue(self, name: str) -> commands.Queue.DeclareOk | None:
+        try:
+            return await (await self.channel()).queue_declare(name, passive=True)
+        except ChannelNotFoundEntity:
+            return None
+
+    async def _find_exchange(self, name: str) -> bool:
+        try:
+            await (await self.channel()).exchange_declare(name, exchange_type="topic", passive=True)
+        except ChannelNotFoundEntity:
+            return False
+        return True
+
+    async def _declare_queue(self, queue: QueueSpec, *, allowed_to_be_refused: bool = False) -> None:
+        try:
+            await (await self.channel()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
+        except ChannelPreconditionFailed as failed:
+            self.different.append(_explain(f"queue {queue.name}", failed))
+        except ChannelAccessRefused as refused:
+            if not allowed_to_be_refused:
+                raise _not_allowed(refused) from refused
+
+    async def _declare_exchange(self, exchange: ExchangeSpec) -> None:
+        try:
+            await (await self.channel()).exchange_declare(exchange.name, exchange_type="topic", durable=True)
+            if exchange.queue is not None:
+                await (await self.channel()).queue_bind(exchange.queue, exchange.name, routing_key="#")
+        except ChannelPreconditionFailed as failed:
+            self.different.append(_explain(f"exchange {exchange.name}", failed))
+        except ChannelNotFoundEntity:
+            pass  # its queue could not be declared, which is reported already
+        except ChannelAccessRefused as refused:
+            raise _not_allowed(refused) from refused
+
+    async def leave(self) -> None:
+        if self._channel is not None:
+            await close_channel(self._channel)
+
+    async def finish(self) -> None:
+        await self.leave()
+        if not (self.missing or self.different):
+            return
+        parts = list(self.different)
+        if self.different:
+            parts.append(
+                "to keep what waits there, choose another queue.prefix; "
+                "else stop the workers and delete it (`notifier topology delete`), and it is declared anew"
+            )
+        if self.missing:
+            parts.append(f"missing: {', '.join(with_one_bucket(self.missing))}")
+            parts.append("declare with `notifier topology declare`, or set queue.topology: declare")
+        raise TopologyMismatch("; ".join(parts))
+
+
+async def declare(connection: Connection, topology: Topology, settling: Settling) -> None:
+    """Declare what is missing, and leave the rest alone. Return once new queues can be used.
+
+    Raises TopologyMismatch, or QueueError if not allowed.
+    """
+    surveyor = _Surveyor(connection)
+    await surveyor.declare(topology, settling)
+    await surveyor.finish()
+
+
+async def verify(connection: Connection, topology: Topology) -> None:
+    """Check that nothing is missing or different. Arguments are compared only if we may configure queues.
+
+    Raises TopologyMismatch with all that is wrong.
+    """
+    surveyor = _Surveyor(connection)
+    await surveyor.verify(topology)
+    await surveyor.finish()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopologyState:
+    """What was found of one queue or exchange. `ready` messages and `consumers` are None for an exchange.
+
+    `difference` says which argument is not as it should be.
+    """
+
+    what: Literal["queue", "exchange"]
+    name: str
+    arguments: Mapping[str, str | int]
+    missing: bool
+    difference: str | None
+    ready: int | None = None
+    consumers: int | None = None
+
+
+async def survey(connection: Connection, topology: Topology) -> tuple[TopologyState, ...]:
+    """Look at everything, change nothing. Arguments are compared only if we may configure queues."""
+    surveyor = _Surveyor(connection)
+    await surveyor.verify(topology)
+    await surveyor.leave()
+
+    def item(what: Literal["queue", "exchange"], name: str, arguments: Mapping[str, str | int]) -> TopologyState:
+        full = f"{what} {name}"
+        return TopologyState(
+            what=what,
+            name=name,
+            arguments=arguments,
+            missing=full in surveyor.missing,
+            difference=next((text for text in surveyor.different if text.startswith(f"{full}: ")), None),
+            ready=surveyor.ready.get(name) if what == "queue" else None,
+            consumers=surveyor.consumers.get(name) if what == "queue" else None,
+        )
+
+    return (
+        *(item("queue", queue.name, queue.arguments) for queue in topology.queues),
+        *(item("exchange", exchange.name, {}) for exchange in topology.exchanges),
+    )
+
+
+async def delete(connection: Connection, topology: Topology) -> Mapping[str, int]:
+    """Delete everything. Returns how many ready messages went with each queue. A missing queue is no error."""
+    lost: dict[str, int] = {}
+    surveyor = _Surveyor(connection)
+    # Never `if-empty`: on quorum queues it closes the whole connection.
+    # Queues that feed others go first, so that no message is dead-lettered into a deleted queue.
+    for queue in reversed(topology.queues):
+        try:
+            gone = await (await surveyor.channel()).queue_delete(queue.name)
+            lost[queue.name] = gone.message_count or 0
+        except ChannelNotFoundEntity:
+            continue
+        except ChannelClosed as refused:
+            raise _not_allowed(refused) from refused
+    for exchange in topology.exchanges:
+        try:
+            if exchange.collected is not None:
+                await (await surveyor.channel()).queue_delete(exchange.collected)
+            await (await surveyor.channel()).exchange_delete(exchange.name)
+        except ChannelNotFoundEntity:
+            continue
+    await surveyor.finish()
+    return lost
+
+
+def _explain(what: str, failed: ChannelPreconditionFailed) -> str:
+    text = str(failed.args[0]) if failed.args else ""
+    argument, _, rest = text.partition("inequivalent arg '")[2].partition("' for ")
+    wanted, current, actual = rest.partition("received ")[2].partition(" but current is ")
+    if not current:
+        return f"{what}: {text}"
+    return f"{what}: argument {argument} is {_bare(actual)}, but should be {_bare(wanted)}"
+
+
+def _bare(value: str) -> str:
+    """The broker writes `the value '5' of type 'signedint'` where the other is none."""
+    value = value.strip()
+    return value.removeprefix("the value ").rpartition(" of type ")[0] if value.startswith("the value ") else value
+
+
+def _not_allowed(refused: ChannelClosed) -> QueueError:
+    text = str(refused.args[0]) if refused.args else str(refused)
+    return QueueError(f"{text}; give the user these permissions, or declare by another and set queue.topology: verify")

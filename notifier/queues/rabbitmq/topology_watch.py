@@ -1,0 +1,105 @@
+"""Keeps the topology whole while a worker runs: looks for missing queues, and declares or verifies them again."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from notifier.model.errors import NotifierError, QueueUnavailable
+from notifier.model.message import Lane
+from notifier.queues.rabbitmq import topology
+from notifier.queues.rabbitmq.administration import depths_at
+from notifier.queues.rabbitmq.connection import LOST, Connection, bounded, ending
+from notifier.queues.rabbitmq.expiry import demand_kept
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.settling import Settling
+
+WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
+MEND_AT_MOST_EVERY = 0.5
+HOPELESS_EVERY = 5.0  # after a failed mend: an operator must act first
+
+
+class TopologyWatch:
+    """Watches the topology over the connection that it is given. `mend_soon` asks for a look at once.
+
+    `problem` says what cannot be mended, `settling` which queues are too new to be used. `consumers`: how many workers
+    consume `events`, which share the clients' limits.
+    """
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._declares = options.topology == "declare"
+        self._options = options
+        self._tried = False
+        self._topology = topology.topology_of(options)
+        self._looked_at = {lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES)}
+        self._connection: Connection | None = None
+        self._mending = asyncio.Lock()
+        self._log = structlog.get_logger(__name__)
+        self.settling = Settling()
+        self.mend_soon = asyncio.Event()
+        self.problem: str | None = None
+        self.consumers = 1
+
+    async def establish(self, connection: Connection) -> None:
+        """Declare or verify everything, once the broker is known to keep what expires. Raises QueueError."""
+        async with bounded(None):
+            if self._declares:
+                await self._try_expiry(connection)
+                await topology.declare(connection, self._topology, self.settling)
+            else:
+                await topology.verify(connection, self._topology)
+
+    async def _try_expiry(self, connection: Connection) -> None:
+        if not self._tried:
+            with suppress(QueueUnavailable):  # an alarm blocks publishing: the next connection tries it
+                await demand_kept(connection, self._options)
+                self._tried = True
+
+    async def mend(self) -> None:
+        """Declare or verify the topology again, since something is missing."""
+        connection = self._connection
+        if connection is None:
+            return
+        async with self._mending:
+            try:
+                await self.establish(connection)
+            except (QueueUnavailable, *LOST):
+                pass  # the connection is lost, and a new one is made
+            except NotifierError as error:
+                if str(error) != self.problem:
+                    self._log.error("queue_topology_wrong", reason=str(error))
+                self.problem = str(error)
+            else:
+                self.problem = None
+
+    async def run(self, connection: Connection) -> None:
+        """Watch over this connection, until cancelled."""
+        self._connection = connection
+        try:
+            while not ending():
+                if not await self._look(connection):
+                    self.mend_soon.set()
+                try:
+                    async with asyncio.timeout(WATCH_EVERY):
+                        await self.mend_soon.wait()
+                except TimeoutError:
+                    continue
+                await self.mend()
+                await asyncio.sleep(MEND_AT_MOST_EVERY if self.problem is None else HOPELESS_EVERY)
+                self.mend_soon.clear()
+        finally:
+            self._connection = None
+
+    async def _look(self, connection: Connection) -> bool:
+        """Count the workers. False if a queue is missing.
+
+        `retries` must exist even while nobody consumes: messages of the delay queues go there, and a broker that finds
+        it missing tries again only after three minutes.
+        """
+        try:
+            depths = await depths_at(connection, self._looked_at)
+        except QueueUnavailable:
+            return True
+        if Lane.EVENTS in depths:
+            self.consumers = max(1, depths[Lane.EVENTS].consumers)
+        return len(depths) == len(self._looked_at) and self.problem is None

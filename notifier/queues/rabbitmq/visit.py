@@ -1,0 +1,273 @@
+"""Goes once through the messages of a queue on RabbitMQ without using them up and without changing their order.
+
+A visit takes the messages in runs: a consumer gets as many as its prefetch, and is cancelled, which leaves what it got
+with it while nothing more comes. So memory is bounded by a run; of each message only what is asked is kept, a row or
+all of it. The prefetch counts messages and not bytes: the first run is short, the next
+are as long as what was kept of the last lets them be. At the end the channel is closed, or is lost, and the broker
+gives back what was still held: consumer by consumer, in the order of their tags (3.10) or ages (4.0), each one's
+messages in their order. That is so up to 32 consumers, where Erlang keeps a map sorted; and not for a nack, which gives
+more than 32 messages back in any order (3.10.8).
+
+What was given back stands before what never was taken, but behind what was given back before. So a visit that ends
+early first takes the rest, as far as that was given back before; only one that is killed changes the order. A look
+counts as a delivery, hence the queue's limit, which is out of reach.
+
+An ack has no answer, and the broker's channel keeps acks back while more than 32 are on their way to the queue: closed
+then, it loses them (on 3.10.8 and 4.0.5), and what was removed is there again. So a visit that acked ends with one more
+consumer, which is cancelled at once. Both go through the queue's log, behind the acks that were sent: after the first
+the channel hears that those are done, and sends what it kept back. That consumer may get a message, which is given back
+with the rest. A shared queue, where that would be one look more, is spared it if the acks are few.
+
+Nothing that was removed is ever given back: somebody could take it before we do, beside what replaces it.
+
+A queue of dead letters has one visitor at a time. A queue in which deliveries wait is *shared*: what is due leaves it
+meanwhile, and workers fetch from buckets. There a visit ends as soon as nothing is left, and what was given back may
+be gone before it is taken again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+import aiormq
+import aiormq.abc
+
+from notifier.model.documents.unreadable import RAW_BYTES
+from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.message import Message, Outgoing, Transfer, Transferred
+from notifier.queues.passes import Found, Reader
+from notifier.queues.rabbitmq.acks import AckLedger
+from notifier.queues.rabbitmq.connection import asking
+from notifier.queues.rabbitmq.delays import first_pass
+from notifier.queues.rabbitmq.wire.decoding import to_message
+
+FIRST_RUN, LONGEST_RUN = 8, 5000  # messages; longer where there would be more than RUNS
+LONGEST_WHOLE = 500  # messages that are kept whole: 64 MiB of the largest that workers write
+GROWTH = 8  # times that a run may be as long as the one before: what comes next may be larger
+RUNS = 30  # see above
+LARGEST_PREFETCH = 65_535  # of AMQP; so 1,900,000 messages keep their order
+RUN_BYTES = 16 * 1024 * 1024  # that are kept of a run, by the average of the run before
+ROW_BYTES = 2048  # of a message without its body
+SILENCE = 20.0  # seconds without a message, after which none is left or the broker is stuck
+GLANCE = 0.2  # the same in a shared queue, twice: what is left may have gone on by itself
+FORGET_TIMEOUT = 30.0
+SAFE_ACKS = 24  # commands that the broker's channel surely does not keep back
+
+Publish = Callable[[str, Outgoing], Awaitable[None]]
+
+
+S = TypeVar("S")
+
+
+class _Run(Generic[S]):
+    """The messages that one consumer gets. A run that nobody reads is only counted."""
+
+    def __init__(self, place: str, look: Reader[S] | None) -> None:
+        self._place = place
+        self._look = look
+        self.seen: list[Found[S]] = []
+        self.count = 0
+        self.size = 0
+        self.given_back = False
+        self.arrived = asyncio.Event()
+        self.cancelled = False
+
+    async def on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
+        """A message came."""
+        self.count += 1
+        self.given_back = bool(delivered.redelivered)
+        if self._look is not None:
+            self.seen.append(self._look(to_message(self._place, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
+            self.size += ROW_BYTES + len(self.seen[-1].message.body)
+        self.arrived.set()
+
+    def cancel(self, _frame: object) -> None:
+        """The broker has cancelled the consumer."""
+        self.cancelled = True
+        self.arrived.set()
+
+
+class RabbitVisit(Generic[S]):
+    """One pass over a queue (full name). One task uses it. `place` is its name as `to_message` wants it.
+
+    `what` names its messages in errors.
+    """
+
+    def __init__(
+        self,
+        channel: aiormq.Channel,
+        queue: str,
+        publish: Publish,
+        look: Reader[S],
+        *,
+        place: str,
+        what: str,
+        shared: bool = False,
+    ) -> None:
+        self._look = look
+        self._place = place
+        self._what = what
+        self._shared = shared
+        self._channel = channel
+        self._queue = queue
+        self._publish = publish
+        self._left = 0
+        self._runs = 0
+        self._length = FIRST_RUN
+        self._acks = AckLedger()  # its tags count from 1, as those of a visit do
+        self._on_their_way = 0  # commands of acks, at most, that the queue may not have heard
+        self._given_back = False  # whether the last that was taken had been given back before
+
+    @property
+    def left(self) -> int:
+        """How many are still to be seen."""
+        return self._left
+
+    @property
+    def given_back(self) -> bool:
+        """True if the last that was taken had been given back before."""
+        return self._given_back
+
+    async def begin(self) -> None:
+        """Learn how many there are now. What is added later is left to the next visit."""
+        self._left = await self._ready()
+
+    async def page(self) -> Sequence[Found[S]]:
+        """The next messages, oldest first; none at the end. Raises QueueUnavailable."""
+        if self._left <= 0:
+            return ()
+        run = await self._next(min(self._left, self._length), self._look)
+        self._plan(run)
+        return tuple(run.seen)
+
+    async def take_the_rest(self) -> None:
+        """Take the remaining messages that were returned before, so that the order stays. Never raises."""
+        with suppress(QueueError):
+            while self._given_back and self._left > 0:
+                await self._next(min(self._left, LARGEST_PREFETCH), None)
+
+    async def _next(self, count: int, look: Reader[S] | None) -> "_Run[S]":
+        self._runs += 1
+        run = await self._take(count, self._runs, look)
+        self._left = max(0, self._left - run.count)
+        return run
+
+    async def _take(self, count: int, name: int, look: Reader[S] | None) -> "_Run[S]":
+        run, channel, tag = _Run(self._place, look), self._channel, f"visit-{name:06}"
+        channel.on_consumer_cancel_callbacks.add(run.cancel)
+        async with asking(f"lost {self._what} on the way"):
+            await self._consume(run, count, tag)
+        await self._fill(run, count)
+        if run.cancelled or channel.is_closed:
+            raise QueueUnavailable(f"the broker took {self._what} away: their queue was deleted or has moved")
+        async with asking(f"lost {self._what} on the way"):
+            await channel.basic_cancel(tag)
+        channel.on_consumer_cancel_callbacks.discard(run.cancel)
+        self._given_back = run.given_back
+        self._on_their_way = 0
+        return run
+
+    async def _fill(self, run: "_Run[S]", count: int) -> None:
+        """Wait until the run has so many, or nothing is left."""
+        quiet = 0.0
+        while run.count < count and not run.cancelled:
+            run.arrived.clear()
+            if await self._heard(run.arrived):
+                quiet = 0.0
+                continue
+            quiet += self._patience
+            if await self._ready():
+                if quiet >= SILENCE:
+                    raise QueueUnavailable(f"the broker has {self._what}, and sent none for {SILENCE:.0f} s")
+            elif quiet > GLANCE:
+                self._left = 0  # somebody else has the rest
+                return
+
+    @property
+    def _patience(self) -> float:
+        return GLANCE if self._shared else SILENCE
+
+    def _plan(self, run: "_Run[S]") -> None:
+        """How long the next run is: bounded in bytes, unless the order were at stake."""
+        got, size = run.count, run.size
+        longest = LONGEST_RUN if size <= ROW_BYTES * got else LONGEST_WHOLE
+        by_bytes = min(longest, GROWTH * got, RUN_BYTES * got // max(1, size))
+        by_order = -(-self._left // max(1, RUNS - self._runs))
+        self._length = min(LARGEST_PREFETCH, max(1, by_bytes, by_order))
+
+    async def _heard(self, arrived: asyncio.Event) -> bool:
+        """Wait for an arrival. True if something came in time. Ends at once if the channel is gone."""
+        closing = self._channel.closing
+        waiting = asyncio.ensure_future(arrived.wait())
+        try:
+            done, _ = await asyncio.wait(
+                {waiting, closing}, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            waiting.cancel()
+            closing.cancel()
+        if closing in done or self._channel.is_closed:
+            raise QueueUnavailable(f"lost the connection while looking at {self._what}")
+        return bool(done)
+
+    async def _ready(self) -> int:
+        async with asking(f"cannot look into {self._queue}"):
+            queue = await self._channel.queue_declare(self._queue, passive=True)
+        return queue.message_count or 0
+
+    async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Forget these for good; all of them, since nobody else can. Raises QueueUnavailable."""
+        await self._ack(messages)
+        return messages
+
+    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
+        """Make each durable where it goes, then forget it. Killed in between, it is moved again."""
+        results = await asyncio.gather(
+            *(self._publish(*_on_its_way(each)) for each in transfers), return_exceptions=True
+        )
+        done: list[Message] = []
+        failure: QueueError | None = None
+        for each, result in zip(transfers, results, strict=True):
+            if isinstance(result, QueueError):
+                failure = result
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                done.append(each.letter)
+        await self._ack(done)
+        return Transferred(done=tuple(done), failure=failure)
+
+    async def _ack(self, messages: Sequence[Message]) -> None:
+        """Ack these in few frames: the broker's channel sends one on as one command for each run that it touches."""
+        for message in messages:
+            assert isinstance(message.tag, int), "a message of this visit"
+            self._acks.settle(message.tag)
+        async with asking("lost the connection"):
+            for tag, multiple in self._acks.take():
+                self._on_their_way += self._runs if multiple else 1
+                await self._channel.basic_ack(tag, multiple=multiple, wait=False)
+
+    async def forget(self) -> None:
+        """Return once all that were acked are gone for good. The rest was taken. Raises QueueUnavailable."""
+        if not self._on_their_way:
+            return
+        if self._shared and self._on_their_way < SAFE_ACKS:
+            await self._ready()
+            return
+        self._runs += 1
+        run, tag = _Run[S](self._place, None), f"visit-{self._runs:06}"
+        text = f"the broker has not confirmed the end: some of {self._what} may be there again; a copy does no harm"
+        async with asking(text, FORGET_TIMEOUT):
+            await self._consume(run, 1, tag)
+            await self._channel.basic_cancel(tag)
+
+    async def _consume(self, run: "_Run[S]", count: int, tag: str) -> None:
+        await self._channel.basic_qos(prefetch_count=count)
+        await self._channel.basic_consume(self._queue, run.on_message, consumer_tag=tag)
+
+
+def _on_its_way(transfer: Transfer) -> tuple[str, Outgoing]:
+    if transfer.wait:
+        return first_pass(transfer.outgoing, transfer.wait, "down")
+    return transfer.queue, transfer.outgoing

@@ -1,0 +1,173 @@
+"""Walks over all that waits on RabbitMQ: the delay queues, the longest first, then the buckets.
+
+What moves on meanwhile moves to a shorter delay queue or to a bucket, and so is rather seen twice than missed. While a
+queue is walked, all of it is held: what is due leaves it seconds late, and a worker that drains the bucket finds it
+empty and looks again. Each queue is a visit (see `visit`); one walk runs at a time.
+
+A look adds one to a message's delivery count. In delay queues that ends with the message's stay. But a worker takes a
+message out of a bucket for a suspect once the count is 3. So the walk parks it anew, and then acks the old copy, before
+it would give it back for the second time: it stays in its bucket, behind those that were looked at less often.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import aiormq
+
+from notifier.model.errors import QueueError
+from notifier.model.message import PARKED, SUSPECT, Kind, Message, Outgoing, Transfer, Transferred
+from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, waiting_reader
+from notifier.queues.passes import Found
+from notifier.queues.rabbitmq.administration import depths_at
+from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
+from notifier.queues.rabbitmq.connection import Connection, close_channel, connect, finish, open_channel
+from notifier.queues.rabbitmq.delays import DELAY_QUEUES
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.visit import Publish, RabbitVisit
+from notifier.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
+
+LOOKS = SUSPECT - 2  # the count of a message that is given back no more
+RENEWED_TOGETHER = 200
+WHAT = "the waiting deliveries"
+
+
+class RabbitWaiting:
+    """All that waits under one prefix. `publish` and `park` make a message durable in a queue, or in a bucket."""
+
+    def __init__(self, options: RabbitOptions, publish: Publish, park: Publish, *, busy_for: float = BUSY_FOR) -> None:
+        self._options = options
+        self._publish = publish
+        self._park = park
+        self._busy_for = busy_for
+
+    @asynccontextmanager
+    async def visit(self, meant: WaitingFilter, *, whole: bool) -> AsyncIterator["RabbitWalk"]:
+        """Open one walk over what waits now. Raises QueueError if the queue is away or another walk is under way."""
+        options = self._options
+        connection = await connect(options, "waiting")
+        try:
+            await hold_alone(connection, f"{options.prefix}.waiting.visitor", self._busy_for, WHAT)
+            names = {name: f"{options.prefix}.{name}" for name in self._names(meant)}
+            depths = await depths_at(connection, names)
+            waiting = {name: depths[name].ready for name in names if name in depths and depths[name].ready}
+            walk = RabbitWalk(connection, options.prefix, waiting, self._publish, self._park, (meant, whole))
+            try:
+                yield walk
+            except BaseException:
+                with suppress(QueueError):  # the first error is the one to tell
+                    await walk.leave()
+                raise
+            await walk.leave()
+        finally:
+            await finish(connection.close())
+
+    def _names(self, meant: WaitingFilter) -> Iterable[str]:
+        buckets = bucket_names(self._options)
+        if not meant.parked:
+            buckets = ()
+        elif (clients := meant.clients) is not None:
+            buckets = tuple(sorted({buckets[bucket_number(client, len(buckets))] for client in clients}))
+        return (*reversed(list(DELAY_QUEUES)), *buckets)
+
+
+class RabbitWalk:
+    """One walk over queues (`waiting`: how many messages each has). One task uses it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        prefix: str,
+        waiting: dict[str, int],
+        publish: Publish,
+        park: Publish,
+        look: tuple[WaitingFilter, bool],
+    ) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._waiting = waiting
+        self._publish = publish
+        self._park = park
+        self._look = waiting_reader(look[0], whole=look[1])
+        self._name = ""
+        self._visit: RabbitVisit[WaitingSummary] | None = None
+        self._channel: aiormq.Channel | None = None
+        self._looked_at: dict[object, Message] = {}  # whole, by delivery tag: what must not be given back
+
+    @property
+    def left(self) -> int:
+        """How many are still to be seen."""
+        return sum(self._waiting.values()) + (0 if self._visit is None else self._visit.left)
+
+    async def page(self) -> Sequence[Found[WaitingSummary]]:
+        """The next ones of a queue, oldest first; none at the end. Act on them before the next. Raises QueueError."""
+        while True:
+            if self._visit is None:
+                if not self._waiting:
+                    return ()
+                await self._begin()
+            assert self._visit is not None
+            await self._renew(self._visit)
+            if page := await self._visit.page():
+                return page
+            await self.leave()
+
+    async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Delete these, and return them. Raises QueueError."""
+        assert self._visit is not None, "of the last page"
+        self._keep_no_copy(messages)
+        return await self._visit.remove(messages)
+
+    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
+        """Make each message durable in its queue, then delete the one that waited. Raises QueueError."""
+        assert self._visit is not None, "of the last page"
+        moved = await self._visit.move(transfers)
+        self._keep_no_copy(moved.done)
+        return moved
+
+    async def leave(self) -> None:
+        """End the visit of the present queue: what was not taken is in its place again. Raises QueueError."""
+        visit, channel, self._visit, self._channel = self._visit, self._channel, None, None
+        if visit is None or channel is None:
+            return
+        try:
+            await self._renew(visit)
+            if self._place == PARKED:  # none is given back that was looked at before
+                while visit.given_back and await visit.page():
+                    await self._renew(visit)
+            await visit.take_the_rest()
+            await visit.forget()
+        finally:
+            self._looked_at.clear()
+            await close_channel(channel)
+
+    async def _begin(self) -> None:
+        self._name = next(iter(self._waiting))
+        del self._waiting[self._name]
+        self._channel = await open_channel(self._connection)
+        place, queue = self._place, f"{self._prefix}.{self._name}"
+        self._visit = RabbitVisit(self._channel, queue, self._publish, self._see, place=place, what=WHAT, shared=True)
+        await self._visit.begin()
+
+    @property
+    def _place(self) -> str:
+        return PARKED if self._name.startswith(PARKED) else self._name
+
+    def _see(self, message: Message) -> Found[WaitingSummary]:
+        if self._place == PARKED and message.delivery_count >= LOOKS:
+            self._looked_at[message.tag] = message
+        return self._look(message)
+
+    def _keep_no_copy(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self._looked_at.pop(message.tag, None)
+
+    async def _renew(self, visit: RabbitVisit[WaitingSummary]) -> None:
+        """Park anew what was looked at before, and delete the old copies. The order among them stays."""
+        old = [each for each in self._looked_at.values() if each.kind is Kind.DELIVERY]
+        self._looked_at.clear()
+        for start in range(0, len(old), RENEWED_TOGETHER):
+            batch = old[start : start + RENEWED_TOGETHER]
+            bodies = (Outgoing(kind=Kind.DELIVERY, body=each.body, message_id=each.message_id or "") for each in batch)
+            await asyncio.gather(*(self._park(self._name, again) for again in bodies))
+            await visit.remove(batch)

@@ -1,0 +1,165 @@
+"""Creates, opens and checks the file of the embedded queue before anything is written to it.
+
+A file that is not ours, or is damaged, is refused and left as it is, byte for byte.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from notifier.model.errors import QueueUnavailable, TopologyMismatch
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: what tells our files from another program's
+BUSY_TIMEOUT = 5.0  # seconds to wait for another process's transaction; ours take milliseconds
+_MAGIC, _ID_AT = b"SQLite format 3\0", 68  # how SQLite's files begin, and where in them the application's id is
+
+_SCHEMA = (
+    """CREATE TABLE messages (
+        id             INTEGER PRIMARY KEY AUTOINCREMENT,
+        queue          TEXT NOT NULL,
+        kind           TEXT,
+        content_type   TEXT,
+        message_id     TEXT,
+        headers        TEXT NOT NULL,
+        published_at   REAL NOT NULL,
+        due            REAL,
+        delivery_count INTEGER NOT NULL DEFAULT 0,
+        body           BLOB NOT NULL,
+        parked         TEXT
+    )""",
+    "CREATE INDEX messages_queue ON messages (queue)",
+    "CREATE INDEX messages_due ON messages (due) WHERE due IS NOT NULL",
+    "CREATE INDEX messages_parked ON messages (parked) WHERE parked IS NOT NULL",  # and by id: SQLite appends it
+    "CREATE TABLE lanes (queue TEXT PRIMARY KEY, taken_to INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
+    "INSERT INTO lanes (queue) VALUES ('events'), ('retries'), ('bulk')",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """Open or create the file. Raises TopologyMismatch for a file that is not ours, and leaves it as it is."""
+    try:
+        # Made by us, for the mode: it holds `sub` and `sid`. SQLite gives its -wal and -shm the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise QueueUnavailable(f"cannot open the queue file {path} for writing: {error.strerror}") from error
+    with translating(path):
+        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+    try:
+        _prepare(database, path)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def examine(path: Path) -> None:
+    """Read the whole file, and write nothing. Raises TopologyMismatch if it is damaged.
+
+    The connection cannot write: one that can folds the write-ahead log into the file as it closes. `open_file` judges
+    a file that is not ours or cannot be opened.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        with path.open("rb") as file:
+            header = file.read(_ID_AT + 4)
+        logged = log.stat().st_size if log.exists() else 0
+    except OSError:
+        return
+    if not header and logged:  # SQLite takes it for a new one, and deletes what the log holds
+        raise _damaged(path, "it is empty, and its write-ahead log is not")
+    if not header.startswith(_MAGIC) or header[_ID_AT:] != APPLICATION_ID.to_bytes(4):
+        return
+    with translating(path):
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
+        with closing(database):
+            found = str(one(database, "PRAGMA quick_check(1)"))
+    if found != "ok":
+        raise _damaged(path, found)
+
+
+def recognise(path: Path) -> None:
+    """Check that the file is ours or empty, and write nothing. Raises TopologyMismatch, QueueUnavailable."""
+    with translating(path):
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
+        with closing(database):
+            _is_new(database, path)
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Everything done inside becomes durable together (fsync) or not at all."""
+    with translating(path):
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            yield
+            database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                if database.in_transaction:  # SQLite rolls back by itself when the disk is full
+                    database.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def translating(path: Path) -> Iterator[None]:
+    """Translate SQLite's errors: TopologyMismatch if only an operator can help, else QueueUnavailable."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary one
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(path, str(error)) from error
+        raise QueueUnavailable(f"the queue file {path} cannot be used: {error}") from error
+
+
+def one(database: sqlite3.Connection, sql: str, *parameters: object) -> Any:
+    """The one value that a query returns."""
+    with closing(database.execute(sql, parameters)) as cursor:
+        return cursor.fetchone()[0]
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    with translating(path):
+        new = _is_new(database, path)  # before any write: another program's file stays untouched
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+    with transaction(database, path):  # writes nothing to a finished file, but shows now whether it could
+        for statement in _SCHEMA if new and _is_new(database, path) else ():  # another process may have been quicker
+            database.execute(statement)
+
+
+def _is_new(database: sqlite3.Connection, path: Path) -> bool:
+    """True if the file is empty. Raises TopologyMismatch if it holds anything but our schema."""
+    try:
+        application = one(database, "PRAGMA application_id")
+        version = one(database, "PRAGMA user_version")
+        if application == version == 0 and one(database, "SELECT count(*) FROM sqlite_master") == 0:
+            return True
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        raise TopologyMismatch(
+            f"{path} is not a SQLite file, or its beginning is damaged; it was left as it is: name another"
+        ) from error
+    if application != APPLICATION_ID:
+        raise TopologyMismatch(f"{path} is another program's SQLite file; it was left as it is: name another")
+    if version != SCHEMA_VERSION:
+        raise TopologyMismatch(
+            f"{path} has schema version {version}, this notifier knows {SCHEMA_VERSION}: "
+            "use the notifier that wrote it, or name another file"
+        )
+    return False
+
+
+def _damaged(path: Path, what: str) -> TopologyMismatch:
+    what = " ".join(what.replace("*** in database main ***", "").split())
+    return TopologyMismatch(
+        f"the queue file {path} is damaged ({what}); it was left as it is: `sqlite3 {path} .recover` shows what can be "
+        f"saved of it; then move it and {path}-wal away and start anew"
+    )

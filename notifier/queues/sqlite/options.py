@@ -1,0 +1,30 @@
+"""What an embedded queue is opened with."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from notifier.model.defaults import PREFETCH
+from notifier.model.message import Lane
+
+
+def from_now_on() -> Callable[[], float]:
+    """A clock that begins at the wall clock's time and keeps an even pace, however the wall clock is set."""
+    ahead = time.time() - time.monotonic()
+    return lambda: ahead + time.monotonic()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqliteOptions:
+    """The path of the file, the unacked messages that each lane may have, and two clocks.
+
+    A lane that `prefetch` leaves out gets its default. `clock` says when a message was published. Delays go by `pace`,
+    in epoch seconds too, since another process goes on with them. By the wall clock they would all end at once if it is
+    set an hour ahead, and last an hour longer if it is set back.
+    """
+
+    path: Path
+    prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
+    clock: Callable[[], float] = time.time
+    pace: Callable[[], float] = field(default_factory=from_now_on)

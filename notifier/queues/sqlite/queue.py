@@ -1,0 +1,336 @@
+"""The embedded queue, for the event loop. SQLite itself is used on the writer's thread only.
+
+A taken message is held here under its tag until it is acked. An ack of anything else has no effect.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from sqlite3 import Connection
+from threading import Thread
+from types import MappingProxyType
+from typing import NoReturn, TypeVar
+
+import structlog
+
+from notifier.model.backoff import SOON, Rounding
+from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.fate import FeedNotice
+from notifier.model.message import DEAD, Depth, Lane, Message, Outgoing, QueueStatus
+from notifier.queues.queue_port import Inbox
+from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
+from notifier.queues.sqlite.examination import examine_file
+from notifier.queues.sqlite.feed_table import Retention
+from notifier.queues.sqlite.feed_target import SqliteFeedTarget
+from notifier.queues.sqlite.handover import Ack, Call, Insert, WriterReport
+from notifier.queues.sqlite.options import SqliteOptions
+from notifier.queues.sqlite.row_visits import SqliteDeadLetters, SqliteWaiting
+from notifier.queues.sqlite.rows import LONGEST_DELAY, NewRow, RowTag, new_row, queue_of_wait, storable
+from notifier.queues.sqlite.side_channel import SqliteSideChannel
+from notifier.queues.sqlite.store import Store
+from notifier.queues.sqlite.writer import Writer
+
+_NOT_OPEN = "not open"
+_PACE = 0.5  # seconds between tries of a publish while the file cannot be written
+_Result = TypeVar("_Result")
+
+
+class SqliteQueue:
+    """A queue in one SQLite file. A closed queue can be opened again."""
+
+    def __init__(self, options: SqliteOptions) -> None:
+        self._options = options
+        self._writer: Writer | None = None
+        self._thread: Thread | None = None
+        self._inbox: Inbox | None = None  # its `lost` is never called: a file loses no consumer
+        self._held: dict[int, RowTag] = {}
+        self._connected = False
+        self._problem: str | None = _NOT_OPEN
+        self._consuming = False
+        self._ended = asyncio.Event()
+        self._damage: str | None = None
+        self.side_channel = SqliteSideChannel(self, options.clock)
+        self._tasks: list[asyncio.Task[object]] = []
+        self._log = structlog.get_logger()
+
+    async def open(self) -> None:
+        """Start the thread, and open or create the file. Never raises.
+
+        A file that cannot be opened is tried again at every use; `ready` says why.
+        """
+        if self._writer is not None:
+            return
+        self._ended.clear()
+        loop = asyncio.get_running_loop()
+        self._writer = Writer(self._options, lambda report: loop.call_soon_threadsafe(self._settle, report))
+        self._thread = Thread(target=self._writer.run, name="sqlite-queue", daemon=True)
+        self._thread.start()
+        self._tasks = [asyncio.create_task(work()) for work in self.side_channel.tasks()]
+        with suppress(QueueError):
+            await self.ready()
+
+    async def ready(self) -> None:
+        """Return once the file can be used. Raises QueueUnavailable, or TopologyMismatch if the file is not ours."""
+        await self._ask(self._running().check)
+
+    async def broken(self) -> NoReturn:
+        """Raise QueueError once the queue's thread has ended: the file is damaged, or notifier has a bug."""
+        await self._ended.wait()
+        fault = f"the thread that serves the queue {self._options.path} has ended; restart the service"
+        raise QueueError(self._damage or fault)
+
+    async def consume(self, inbox: Inbox) -> None:
+        """Give messages to `inbox` from now on. Raises QueueUnavailable if another worker has the file."""
+        self._inbox = inbox
+        await self._ask(self._running().start_consuming)
+        self._consuming = True
+
+    async def stop_consuming(self) -> None:
+        """Take no more. Messages already taken can still be acked."""
+        self._consuming = False
+        if self._writer is not None:
+            await self._ask(self._writer.stop_consuming)
+
+    async def close(self) -> None:
+        """Make every ack durable, give back messages without one, close the file. Never raises."""
+        for task in self._tasks:
+            task.cancel()
+        thread = self._thread
+        if self._writer is None or thread is None:
+            return
+        with suppress(QueueError):  # if the last commit fails, the messages that it would have acked come again
+            await self.stop_consuming()
+            await self._ask(self._writer.finish)
+        # The thread's last word to the loop comes before the end of this wait.
+        await asyncio.get_running_loop().run_in_executor(None, thread.join)
+
+    def ack(self, message: Message) -> None:
+        """Delete the message with the next commit. No effect if it is not held any more."""
+        tag = message.tag
+        if self._writer is not None and isinstance(tag, RowTag) and self._held.get(tag.id) is tag:
+            del self._held[tag.id]
+            self._writer.put(Ack(tag.id, message.lane, tag.bucket))
+
+    async def publish(self, queue: str, message: Outgoing) -> None:
+        """Return once the message is on disk. Raises QueueUnavailable: unknown queue, closed, disk full, locked."""
+        if queue not in {*Lane, DEAD}:
+            raise QueueUnavailable(f"there is no queue {queue!r}")
+        await self._write(new_row(queue, message, self._options.clock()))
+
+    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:  # noqa: ARG002
+        """Return once the message is on disk. It comes when it is due: nothing is rounded. Raises QueueUnavailable."""
+        now = self._options.clock()
+        wait = max(SOON, due - now)
+        await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.pace() + wait))
+
+    async def send_event(
+        self,
+        lane: Lane,
+        body: bytes,
+        *,
+        message_id: str | None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Insert an event to events or bulk, as any publisher does. Raises QueueUnavailable."""
+        if lane is Lane.RETRIES:
+            raise ValueError("no event is published to the retries")
+        await self._write(
+            NewRow(
+                queue=lane,
+                kind=None,
+                content_type=storable(content_type),
+                message_id=None if message_id is None else storable(message_id),
+                headers=json.dumps({**headers, **self.side_channel.event_headers}),
+                published_at=self._options.clock(),
+                due=None,
+                body=body,
+            )
+        )
+
+    def bucket(self, client: tuple[str, str]) -> str:
+        """The name of the client's bucket, which is its own."""
+        return json.dumps(client)
+
+    def left_behind(self) -> Sequence[str]:
+        """Return none: what is parked becomes a retry when a worker starts."""
+        return ()
+
+    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+        """Return once the message is on disk. Raises QueueUnavailable.
+
+        It leaves the bucket as a retry at `until`, or when a worker starts.
+        """
+        now = self._options.clock()
+        await self._write(new_row(LONGEST_DELAY, message, now, due=self._options.pace() + until - now, parked=bucket))
+
+    async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
+        """Take messages out of the bucket, oldest first, to be acked. Raises QueueUnavailable before `consume`."""
+        writer, fetched = self._running(), list[Message]()
+        try:
+            await self._ask(partial(writer.fetch, bucket, most, fetched))
+        except asyncio.CancelledError:
+            nobody = asyncio.get_running_loop().create_future()
+            nobody.cancel()
+            writer.put(Call(partial(writer.put_back, bucket, fetched), nobody))
+            raise
+        if self._writer is not writer:
+            raise QueueUnavailable(f"the queue {self._options.path} was closed")
+        self._hold(fetched)
+        return fetched
+
+    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+        """How many messages wait in each bucket. Raises QueueUnavailable."""
+        return await self._ask(partial(self._running().parked, buckets))
+
+    async def available(self) -> None:
+        """Return when a publish has a chance again. Only a try tells whether a full disk has room."""
+        await asyncio.sleep(0 if self._problem is None else _PACE)
+
+    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+        self.side_channel.hear_replies(heard)
+
+    # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def status(self) -> QueueStatus:
+        """The state of the file. `blocked` while it is open and cannot be written."""
+        return QueueStatus(
+            connected=self._connected,
+            consuming=self._consuming,
+            blocked=self._connected and self._problem is not None,
+            problem=self._problem,
+        )
+
+    async def depths(self) -> Mapping[str, Depth]:
+        """What waits in every queue."""
+        return await self._ask(self._running().depths)
+
+    async def look_around(self, within: float) -> QueueOverview:
+        """What waits, and the worker's state if it answers in time. Opens the file for the look if it is not open.
+
+        Raises QueueError.
+        """
+        opened = self._writer is None
+        if opened and not self._options.path.exists():
+            raise QueueUnavailable(f"there is no queue file {self._options.path} yet; a worker or a publisher makes it")
+        await self.open()
+        try:
+            await self.ready()
+            depths = await self.depths()
+            states = await self.side_channel.ask(within) if depths[Lane.EVENTS].consumers else []
+            oldest = await self.visit(Store.oldest, writing=False)
+            return QueueOverview(depths=depths, oldest=oldest, worker_states=states)
+        finally:
+            if opened:
+                await self.close()
+
+    async def request(self, document: bytes, within: float) -> WorkerAnswers:
+        """Ask the worker to do something; return what it answers in time. Raises QueueError."""
+        opened = self._writer is None
+        if opened and not self._options.path.exists():
+            raise QueueUnavailable(f"there is no queue file {self._options.path} yet; a worker or a publisher makes it")
+        await self.open()
+        try:
+            await self.ready()
+            seen = (await self.depths())[Lane.EVENTS].consumers
+            answers = await self.side_channel.request(document, within) if seen else []
+            return WorkerAnswers(seen=seen, answers=answers)
+        finally:
+            if opened:
+                await self.close()
+
+    async def examine(self) -> FileState:
+        """The state of the file, for the doctor. It need not be open."""
+        return await asyncio.to_thread(examine_file, self._options.path)
+
+    def consumers(self) -> int:
+        """How many workers share the queue: always one."""
+        return 1
+
+    # ── dead letters, feed ──────────────────────────────────────────────────────────────────────────────────────
+
+    def dead_letters(self) -> SqliteDeadLetters:
+        """The dead letters of this queue, while it is open."""
+        return SqliteDeadLetters(self, self._options.clock)
+
+    def waiting(self) -> SqliteWaiting:
+        """All that waits in this queue, while it is open."""
+        return SqliteWaiting(self, self._options.clock, self._options.pace)
+
+    def feed_target(self) -> SqliteFeedTarget:
+        """The target of the feed: a table in the same file."""
+        return SqliteFeedTarget(self.keep_notices)
+
+    async def browse(self, queue: str, limit: int) -> Sequence[Message]:
+        """The first ready messages of a queue, oldest first. They stay as they are, and cannot be acked."""
+        return await self._ask(partial(self._running().browse, queue, limit))
+
+    async def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention) -> None:
+        """Write notices of the feed into the same file. Raises QueueUnavailable."""
+        await self._ask(partial(self._running().keep_notices, batch, retention))
+
+    async def with_notes(self, use: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
+        """Run on the queue's thread, in a transaction if it writes: for the side channel. Raises QueueError."""
+        return await self._ask(partial(self._running().use, use, writing=writing))
+
+    def _running(self) -> Writer:
+        if self._writer is None:
+            raise QueueUnavailable(f"the queue {self._options.path} is not open")
+        return self._writer
+
+    async def _write(self, row: NewRow) -> None:
+        writer = self._running()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        writer.put(Insert(row, done))
+        await done
+
+    async def visit(self, work: Callable[[Store], _Result], *, writing: bool) -> _Result:
+        """Run `work` on the queue's thread, in one transaction if it writes. Raises QueueError."""
+        return await self._ask(partial(self._running().visit, work, writing=writing))
+
+    async def _ask(self, run: Callable[[], _Result]) -> _Result:
+        done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+        self._running().put(Call(run, done))
+        return await done
+
+    def _settle(self, report: WriterReport) -> None:
+        """Take a report of the writer, on the loop."""
+        before = self._problem
+        self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
+        for done, result, error in report.completions:
+            if done.done():  # the caller was cancelled
+                continue
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+        if report.taken and self._inbox is not None:
+            self._hold(report.taken)
+            for message in report.taken:
+                self._inbox.take(message)
+        if report.ended:
+            self._bury()
+        elif report.problem != before:  # last, since a log may lie on the same full disk
+            self._tell(report.problem, before=before)
+
+    def _hold(self, taken: Sequence[Message]) -> None:
+        self._held.update({message.tag.id: message.tag for message in taken if isinstance(message.tag, RowTag)})
+
+    def _tell(self, problem: str | None, *, before: str | None) -> None:
+        if problem is not None:
+            self._log.warning("queue_file_unusable", reason=problem)
+        elif before != _NOT_OPEN:
+            self._log.info("queue_file_usable", file=str(self._options.path))
+
+    def _bury(self) -> None:
+        """End all that waits for the thread, which has ended. Acks of what it took have no effect from now on."""
+        writer, self._writer, self._thread = self._running(), None, None
+        self._consuming = False
+        self._held.clear()
+        self._ended.set()
+        for operation in writer.abandoned():
+            if not isinstance(operation, Ack) and not operation.done.done():
+                operation.done.set_exception(QueueUnavailable(f"the queue {self._options.path} was closed"))

@@ -1,0 +1,183 @@
+"""Goes over the dead letters of the embedded queue, or all that waits: pages are read, nothing is held or marked.
+
+What moves is written and its row deleted in one transaction: never lost, never doubled, and where two are at it each is
+moved by one of them. Transactions are short, so that a worker of another process goes on. A parked row that a worker
+has in hand can be deleted, and its client may be told all the same.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Generic, Protocol, TypeVar
+
+from notifier.model.message import DEAD, Message, Transfer, Transferred
+from notifier.operators.letters.letter_filter import LetterSummary
+from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, waiting_reader
+from notifier.queues.passes import Found, Reader
+from notifier.queues.sqlite.rows import NewRow, RowTag, new_row, queue_of_wait
+from notifier.queues.sqlite.store import Store
+
+S = TypeVar("S")
+T = TypeVar("T")
+PAGE = 200  # messages of a page: 10 ms of the thread that a worker needs too
+PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which take three times as much on their way; one message at least
+
+
+class OpenStore(Protocol):
+    """The store of an open queue, on the queue's thread."""
+
+    async def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
+        """Run `work`, in one transaction if it writes. Raises QueueError."""
+
+
+class Rows(Protocol):
+    """Which rows a visit goes over."""
+
+    def there(self, store: Store) -> tuple[int, int]:
+        """The id of the newest, and how many there are."""
+
+    def read(self, store: Store, after: int, last: int) -> Sequence[Message]:
+        """A page of those beyond the id `after`, up to `last`, in order."""
+
+    def standing(self, store: Store, ids: Sequence[int]) -> set[int]:
+        """Which of these are still there."""
+
+
+class LetterRows:
+    """The dead letters, oldest first."""
+
+    def there(self, store: Store) -> tuple[int, int]:
+        """See Rows."""
+        return store.last_id(DEAD), store.depths(consumed=False).get(DEAD, 0)
+
+    def read(self, store: Store, after: int, last: int) -> Sequence[Message]:
+        """See Rows."""
+        found = store.read(DEAD, after, store.within(DEAD, after, PAGE, PAGE_BYTES))
+        return [message for id_, message in found if id_ <= last]
+
+    def standing(self, store: Store, ids: Sequence[int]) -> set[int]:
+        """See Rows."""
+        return store.standing(DEAD, ids)
+
+
+class WaitingRows:
+    """What waits, in the order in which it was put off; `parked`: also in buckets."""
+
+    def __init__(self, *, parked: bool) -> None:
+        self._parked = parked
+
+    def there(self, store: Store) -> tuple[int, int]:
+        """See Rows."""
+        return store.waiting(parked=self._parked)
+
+    def read(self, store: Store, after: int, last: int) -> Sequence[Message]:
+        """See Rows."""
+        return store.read_waiting(after, last, PAGE, PAGE_BYTES, parked=self._parked)
+
+    def standing(self, store: Store, ids: Sequence[int]) -> set[int]:
+        """See Rows."""
+        return store.still_waiting(ids)
+
+
+class SqliteVisit(Generic[S]):
+    """One pass over rows of a queue file. One task uses it. `clock`: when a row was written; delays go by `pace`."""
+
+    def __init__(
+        self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float], rows: Rows, look: Reader[S]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._pace = pace
+        self._rows = rows
+        self._look = look
+        self._left = 0
+        self._after = self._last = 0
+
+    @property
+    def left(self) -> int:
+        """How many are still to be seen."""
+        return self._left
+
+    async def begin(self) -> None:
+        """Learn how many there are now. What is added later is left to the next visit."""
+        self._last, self._left = await self._store.visit(self._rows.there, writing=False)
+
+    async def page(self) -> Sequence[Found[S]]:
+        """The next ones; none at the end. Raises QueueError."""
+        after, last = self._after, self._last
+        found = await self._store.visit(lambda store: self._rows.read(store, after, last), writing=False)
+        if not found:
+            self._left = 0
+            return ()
+        self._after = _id(found[-1])
+        self._left = max(0, self._left - len(found))
+        return tuple(map(self._look, found))
+
+    async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Delete these, and return those that were still there. Raises QueueError."""
+        ids = [_id(message) for message in messages]
+
+        def work(store: Store) -> set[int]:
+            standing = self._rows.standing(store, ids)
+            store.delete(sorted(standing))
+            return standing
+
+        standing = await self._store.visit(work, writing=True)
+        return tuple(message for message in messages if _id(message) in standing)
+
+    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
+        """Write each where it goes and delete its row, all or none. Raises QueueError."""
+        now, pace = self._clock(), self._pace()
+        rows = {_id(each.letter): _row(each, now, pace) for each in transfers}
+
+        def work(store: Store) -> set[int]:
+            standing = self._rows.standing(store, list(rows))
+            store.insert([row for id_, row in rows.items() if id_ in standing])
+            store.delete(sorted(standing))
+            return standing
+
+        standing = await self._store.visit(work, writing=True)
+        return Transferred(done=tuple(each.letter for each in transfers if _id(each.letter) in standing))
+
+
+@asynccontextmanager
+async def _begun(visit: SqliteVisit[S]) -> AsyncIterator[SqliteVisit[S]]:
+    await visit.begin()
+    yield visit
+
+
+class SqliteDeadLetters:
+    """The dead letters of a queue file that is open."""
+
+    def __init__(self, store: OpenStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+
+    def visit(self, read: Reader[LetterSummary]) -> AbstractAsyncContextManager[SqliteVisit[LetterSummary]]:
+        """Open one pass over the present letters. Raises QueueError."""
+        return _begun(SqliteVisit(self._store, self._clock, self._clock, LetterRows(), read))
+
+
+class SqliteWaiting:
+    """All that waits in a queue file that is open."""
+
+    def __init__(self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._pace = pace
+
+    def visit(self, meant: WaitingFilter, *, whole: bool) -> AbstractAsyncContextManager[SqliteVisit[WaitingSummary]]:
+        """Open one walk over what waits now. Raises QueueError."""
+        rows = WaitingRows(parked=meant.parked)
+        return _begun(SqliteVisit(self._store, self._clock, self._pace, rows, waiting_reader(meant, whole=whole)))
+
+
+def _row(transfer: Transfer, now: float, pace: float) -> NewRow:
+    if transfer.wait:
+        return new_row(queue_of_wait(transfer.wait), transfer.outgoing, now, due=pace + transfer.wait)
+    return new_row(transfer.queue, transfer.outgoing, now)
+
+
+def _id(message: Message) -> int:
+    tag = message.tag
+    assert isinstance(tag, RowTag), "a row of this visit"
+    return tag.id

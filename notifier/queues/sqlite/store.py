@@ -1,0 +1,294 @@
+"""The SQL of the embedded queue: a table of messages, and how far each lane has been taken.
+
+Rules of this module:
+- Ids only grow, in the order of commits, so "taken" is one number a lane: every message up to `lanes.taken_to` that is
+  still there was taken and not acked. Taking writes one row, however many messages it takes.
+- sqlite3 gives up the interpreter lock at each step of a statement, and waits up to 5 ms to get it back from a busy
+  event loop. So nothing here steps row by row: many rows are one INSERT, and are read as one JSON text.
+- A message that comes due is written anew, so that its id is the newest of `retries`. So is one that is given up.
+- A death of the process costs one write for what it held; nothing is written to count a delivery that ends well.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self, TypeVar
+
+from notifier.model.fate import FeedNotice
+from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
+from notifier.queues.sqlite import feed_table
+from notifier.queues.sqlite.feed_table import Retention
+from notifier.queues.sqlite.file import one, open_file, transaction, translating
+from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP, LONGEST_DELAY, NewRow, message_of
+
+T = TypeVar("T")
+LARGEST_INSERT = 256  # rows of one statement
+DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
+LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
+QUEUES = frozenset({*LANES, *DELAYS, PARKED, DEAD})
+
+_AS_JSON = """SELECT json_group_array(json_array(
+        id, kind, content_type, message_id, json(headers), published_at, delivery_count, hex(body)))"""
+_READ = f"{_AS_JSON} FROM (SELECT * FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?)"  # noqa: S608  constants
+_NOT_IN_HAND = "id NOT IN (SELECT value FROM json_each(?))"
+_READ_PARKED = f"""{_AS_JSON} FROM (
+    SELECT * FROM messages WHERE parked = ? AND {_NOT_IN_HAND} ORDER BY id LIMIT ?)"""  # noqa: S608  constants
+_TAKEN = "SELECT m.id FROM lanes JOIN messages AS m ON m.queue = lanes.queue AND m.id <= lanes.taken_to"
+_GIVE_BACK = f"UPDATE messages SET delivery_count = delivery_count + 1 WHERE id IN ({_TAKEN})"  # noqa: S608  constants
+_GIVEN_UP = f"FROM messages WHERE delivery_count > {DELIVERY_LIMIT} AND id IN ({_TAKEN})"
+_GIVE_UP = f"""
+    INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, body)
+    SELECT '{DEAD}', kind, content_type, message_id, json_set(headers, '$."{GIVEN_UP}"', ?), published_at, body
+    {_GIVEN_UP} ORDER BY id"""
+_WITHIN = """
+    SELECT count(*) FROM (
+        SELECT sum(size) OVER (ORDER BY id) - size AS before FROM (
+            SELECT id, length(body) AS size FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?))
+    WHERE before < ?"""
+_DEPTHS = f"""
+    SELECT json_group_object(queue, ready) FROM (
+        SELECT m.queue, count(*) AS ready FROM messages AS m LEFT JOIN lanes ON m.queue = lanes.queue
+        WHERE NOT ? OR m.id > coalesce(lanes.taken_to, 0) GROUP BY m.queue
+        UNION ALL SELECT '{PARKED}', count(*) FROM messages WHERE parked IS NOT NULL)"""  # noqa: S608  constants
+_COUNT = """
+    SELECT json_group_object(parked, waiting) FROM (
+        SELECT parked, count(*) AS waiting FROM messages WHERE {} GROUP BY parked)"""
+_COUNT_ALL = _COUNT.format("parked IS NOT NULL")
+_COUNT_THESE = _COUNT.format("parked IN (SELECT value FROM json_each(?))")
+_WAITS = "FROM messages WHERE due IS NOT NULL AND (? OR parked IS NULL)"
+_READ_WAITING = f"""{_AS_JSON} FROM (
+    SELECT * FROM (
+        SELECT *, sum(length(body)) OVER (ORDER BY id) - length(body) AS before
+        FROM (SELECT * {_WAITS} AND id > ? AND id <= ? ORDER BY id LIMIT ?))
+    WHERE before < ?)"""  # noqa: S608  constants
+_COUNT_WAITING = f"SELECT json_array(coalesce(max(id), 0), count(*)) {_WAITS}"
+_OLDEST = f"""
+    SELECT queue, published_at FROM messages WHERE id IN (
+        SELECT min(id) FROM messages WHERE queue IN ('events', 'retries', 'bulk', '{DEAD}') GROUP BY queue)
+    UNION ALL SELECT '{PARKED}', published_at FROM messages WHERE id = (
+        SELECT min(id) FROM messages INDEXED BY messages_parked WHERE parked IS NOT NULL)"""  # noqa: S608  constants
+_MOVE = """
+    INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, delivery_count, body)
+    SELECT 'retries', kind, content_type, message_id, headers, published_at, delivery_count, body"""
+_DUE = f"FROM messages WHERE due <= ? AND {_NOT_IN_HAND} ORDER BY due, id LIMIT ?"
+_NEXT_DUE = f"SELECT due FROM messages WHERE due IS NOT NULL AND {_NOT_IN_HAND} ORDER BY due LIMIT 1"  # noqa: S608  constants
+_THESE = "FROM messages WHERE id IN (SELECT value FROM json_each(?))"
+_COUNT_RETURN = "UPDATE messages SET delivery_count = delivery_count + 1 WHERE id IN (SELECT value FROM json_each(?))"
+_UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608  constants
+
+
+class Store:
+    """An open queue file, for the thread that opened it. Raises QueueUnavailable for whatever SQLite refuses."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+        self._database = database
+        self._path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open or create the file. Raises TopologyMismatch for a file that is not ours, and leaves it as it is."""
+        return cls(open_file(path), path)
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Everything done inside becomes durable together (fsync) or not at all."""
+        return transaction(self._database, self._path)
+
+    def reclaim(self) -> None:
+        """Fold what can be folded of the write-ahead log into the file, so that the log starts anew.
+
+        SQLite does so after a commit, once the log has 4 MiB. On a disk that is full before that no commit succeeds, so
+        SQLite never does, and the log keeps the disk full. Waits for nobody, and never raises.
+        """
+        with suppress(sqlite3.Error):
+            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def insert(self, rows: Sequence[NewRow]) -> None:
+        """Write messages, in their order."""
+        start = 0
+        while start < len(rows):
+            # Powers of two, so that nine statements serve every number of rows and stay prepared.
+            size = min(LARGEST_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
+            values = [value for row in rows[start : start + size] for value in row]
+            self._database.execute(_insert(size), values)
+            start += size
+
+    def delete(self, ids: Collection[int]) -> None:
+        """Delete messages."""
+        if ids:
+            self._database.execute(f"DELETE {_THESE}", (_json(ids),))
+
+    def read(self, queue: str, after: int, limit: int) -> list[tuple[int, Message]]:
+        """The first messages of a queue beyond the id `after`, in order, each with its id."""
+        lane = LANES.get(queue, Lane.RETRIES)  # where a delayed or dead one would come again
+        rows = json.loads(self._one(_READ, queue, after, limit))
+        return sorted(((row[0], message_of(lane, row)) for row in rows), key=lambda found: found[0])
+
+    def within(self, queue: str, after: int, limit: int, size: int) -> int:
+        """How many of the first `limit` messages beyond the id `after` have bodies of `size` bytes, or one more."""
+        return int(self._one(_WITHIN, queue, after, limit, size))
+
+    def last_id(self, queue: str) -> int:
+        """The id of the newest message of a queue; 0 if it is empty."""
+        return int(self._one("SELECT coalesce(max(id), 0) FROM messages WHERE queue = ?", queue))
+
+    def standing(self, queue: str, ids: Sequence[int]) -> set[int]:
+        """Which of these messages are still there."""
+        sql = """SELECT json_group_array(id) FROM messages
+                 WHERE queue = ? AND id IN (SELECT value FROM json_each(?))"""
+        return set(json.loads(self._one(sql, queue, _json(ids))))
+
+    def take_to(self, lane: Lane, id_: int) -> None:
+        """Mark every message of the lane up to `id_` as taken."""
+        self._database.execute("UPDATE lanes SET taken_to = ? WHERE queue = ?", (id_, lane))
+
+    def taken_to(self, queue: str) -> int:
+        """The last id that was taken; 0 for queues that are not consumed."""
+        found = self._database.execute("SELECT max(taken_to) FROM lanes WHERE queue = ?", (queue,)).fetchone()[0]
+        return 0 if found is None else int(found)
+
+    def give_back(self, now: float) -> None:
+        """Give back the messages that were taken and not acked: in their places, with `delivery_count` one higher.
+
+        What kills whoever takes it would kill for ever: beyond the limit it is moved to `dead` as it is. Nobody reads
+        it on the way, which may be what kills.
+        """
+        self._database.execute(_GIVE_BACK)
+        self._database.execute(_GIVE_UP, (now,))
+        self._database.execute(f"DELETE {_GIVEN_UP}")
+        self._database.execute("UPDATE lanes SET taken_to = 0")
+
+    def bound_delays(self, now: float) -> None:
+        """If the wall clock was set back meanwhile, bring every due time forward by as much as the farthest shows.
+
+        None lies ahead by more than its queue's name says. All are moved, so that they keep their distances.
+        """
+        farthest = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
+        found = [(queue, due) for queue, due in self._database.execute(farthest) if queue != LONGEST_DELAY]
+        ahead = max((due - DELAYS[queue] - now for queue, due in found), default=0.0)
+        if ahead > 0:
+            self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (ahead,))
+
+    def move_due(self, now: float, in_hand: Collection[int]) -> None:
+        """Move messages that are due to `retries`, the earliest first, `DUE_AT_ONCE` at most. None that is in hand."""
+        parameters = (now, _json(in_hand), DUE_AT_ONCE)
+        self._database.execute(f"{_MOVE} {_DUE}", parameters)
+        self._database.execute(_UNDELAY, parameters)
+
+    def next_due(self, in_hand: Collection[int]) -> float | None:
+        """When the next delayed message comes due that is not in hand, in epoch seconds."""
+        found = self._database.execute(_NEXT_DUE, (_json(in_hand),)).fetchone()
+        return None if found is None else float(found[0])
+
+    # ── parked messages ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def read_parked(self, bucket: str, in_hand: Collection[int], limit: int) -> list[Message]:
+        """The oldest messages of a bucket that are not in hand."""
+        with translating(self._path):
+            rows = json.loads(self._one(_READ_PARKED, bucket, _json(in_hand), limit))
+        return [message_of(Lane.RETRIES, row, bucket=bucket) for row in sorted(rows, key=lambda row: int(row[0]))]
+
+    def count_parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
+        """How many messages each of these buckets holds (None: all buckets), those in hand too; no empty ones."""
+        with translating(self._path):
+            found = self._one(_COUNT_ALL) if buckets is None else self._one(_COUNT_THESE, json.dumps([*buckets]))
+        counted: dict[str, int] = json.loads(found)
+        return counted
+
+    def parked_ids(self) -> list[int]:
+        """The ids of all parked messages, oldest first."""
+        with translating(self._path):
+            return sorted(json.loads(self._one("SELECT json_group_array(id) FROM messages WHERE parked IS NOT NULL")))
+
+    def wake(self, ids: Collection[int]) -> None:
+        """Move these messages to `retries`."""
+        self._database.execute(f"{_MOVE} {_THESE} ORDER BY id", (_json(ids),))
+        self.delete(ids)
+
+    def count_return(self, ids: Collection[int]) -> None:
+        """Raise the `delivery_count` of messages that were fetched and are given back."""
+        self._database.execute(_COUNT_RETURN, (_json(ids),))
+
+    # ── all that waits ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def waiting(self, *, parked: bool) -> tuple[int, int]:
+        """The id of the newest message that waits, and how many there are; `parked`: those in buckets too."""
+        with translating(self._path):
+            newest, count = json.loads(self._one(_COUNT_WAITING, parked))
+        return int(newest), int(count)
+
+    def read_waiting(self, after: int, last: int, limit: int, size: int, *, parked: bool) -> list[Message]:
+        """The first messages that wait beyond the id `after`, of `size` bytes or one more."""
+        with translating(self._path):
+            rows = json.loads(self._one(_READ_WAITING, parked, after, last, limit, size))
+        return [message_of(Lane.RETRIES, row) for row in sorted(rows, key=lambda row: int(row[0]))]
+
+    def still_waiting(self, ids: Sequence[int]) -> set[int]:
+        """Which of these messages still wait."""
+        sql = (
+            "SELECT json_group_array(id) FROM messages WHERE due IS NOT NULL AND id IN (SELECT value FROM json_each(?))"
+        )
+        return set(json.loads(self._one(sql, _json(ids))))
+
+    # ── looks ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def depths(self, *, consumed: bool) -> Mapping[str, int]:
+        """The number of messages in each queue. While a worker lives (`consumed`), those that it took do not count.
+
+        Those that it fetched do: only it knows them.
+        """
+        with translating(self._path):
+            counted: dict[str, int] = json.loads(self._one(_DEPTHS, consumed))
+        counted[LONGEST_DELAY] = counted.get(LONGEST_DELAY, 0) - counted[PARKED]  # where parked rows are kept
+        return counted
+
+    def oldest(self) -> dict[str, float]:
+        """When the first message of each lane, of `dead` and of `parked` was written, even if a worker holds it."""
+        with translating(self._path):
+            return dict(self._database.execute(_OLDEST).fetchall())
+
+    def browse(self, queue: str, limit: int, *, consumed: bool) -> list[Message]:
+        """The first ready messages of a queue."""
+        with translating(self._path):
+            after = self.taken_to(queue) if consumed else 0
+            found: list[tuple[int, Message]] = []
+            while len(found) < limit and (page := self.read(queue, after, min(64, limit - len(found)))):
+                found += page
+                after = page[-1][0]
+        return [message for _, message in found]
+
+    def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention, now: float) -> None:
+        """Write notices of the feed beside the messages, and delete the oldest."""
+        feed_table.create(self._database)
+        feed_table.insert(self._database, batch)
+        feed_table.prune(self._database, retention, now)
+
+    def changes_elsewhere(self) -> int:
+        """A number that is another one whenever another process has committed since."""
+        with translating(self._path):
+            return int(self._one("PRAGMA data_version"))
+
+    def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
+        """Have this done on the open file, in a transaction where it writes."""
+        with self.transaction() if writing else translating(self._path):
+            return work(self._database)
+
+    def close(self) -> None:
+        """Close the file. The last one to leave folds the write-ahead log into it."""
+        self._database.close()
+
+    def _one(self, sql: str, *parameters: object) -> Any:
+        return one(self._database, sql, *parameters)
+
+
+def _json(ids: Collection[int]) -> str:
+    return str([*ids])
+
+
+@cache
+def _insert(rows: int) -> str:
+    values = ",".join([f"({','.join('?' * len(NewRow._fields))})"] * rows)
+    return f"INSERT INTO messages ({', '.join(NewRow._fields)}) VALUES {values}"  # noqa: S608  our own field names

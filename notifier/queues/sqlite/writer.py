@@ -1,0 +1,289 @@
+"""Does all SQLite work on one thread, in group commits: what arrives during a commit goes into the next one.
+
+Rules of this module:
+- One round is one transaction: acks, publishes, messages that are due, messages that the lanes have room for. One
+  report to the loop follows. So a round costs one fsync and two changes of thread, however much is in it.
+- Nothing is reported before it is durable, and nothing of a round is remembered before its commit.
+- A failed commit refuses its publishes and keeps its acks for the next round, a poll later. Only a damaged file ends
+  the thread of a worker: the damage stays, and writing on would make it worse.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from sqlite3 import Connection
+from typing import TypeVar, assert_never
+
+from notifier.model.errors import QueueError, QueueUnavailable, TopologyMismatch
+from notifier.model.fate import FeedNotice
+from notifier.model.message import PARKED, Depth, Lane, Message
+from notifier.queues.sqlite.feed_table import Retention
+from notifier.queues.sqlite.file import examine
+from notifier.queues.sqlite.handover import Ack, Call, FutureResult, Insert, Operation, WriterReport
+from notifier.queues.sqlite.lanes import Lanes
+from notifier.queues.sqlite.lock import WorkerLock, worker_at
+from notifier.queues.sqlite.options import SqliteOptions
+from notifier.queues.sqlite.parked_rows import ParkedRows
+from notifier.queues.sqlite.store import LANES, QUEUES, Store
+
+T = TypeVar("T")
+POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
+
+
+class Writer:
+    """Does all work on the queue file, on a thread of its own.
+
+    `put` is for the loop, `run` for the thread, the rest for `Call`s. `tell` runs on the thread.
+    """
+
+    def __init__(self, options: SqliteOptions, tell: Callable[[WriterReport], object]) -> None:
+        self._path = options.path
+        self._pace = options.pace
+        self._tell = tell
+        self._inbox: SimpleQueue[Operation] = SimpleQueue()
+        self._now_doing: Sequence[Operation] = ()
+        self._lanes = Lanes(options.prefetch)
+        self._store: Store | None = None
+        self._lock: WorkerLock | None = None
+        self._acks: list[int] = []
+        self._parked = ParkedRows()
+        self._problem: str | None = None
+        self._damage: str | None = None
+        self._consuming = False
+        self._closing = False
+        self._next_due: float | None = None
+        self._next_look = 0.0  # by the monotonic clock
+        self._seen_elsewhere: int | None = None
+
+    def put(self, operation: Operation) -> None:
+        """Give the thread an operation. Never waits."""
+        self._inbox.put(operation)
+
+    def run(self) -> None:
+        """Do one round after the other, until `finish`."""
+        try:
+            while not self._closing:
+                self._now_doing = self._gather()
+                self._round(self._now_doing)
+                self._now_doing = ()
+        finally:  # also after a fault of ours: nobody may wait for ever, and the next worker must be able to start
+            if self._store is not None:
+                self._store.close()
+            if self._lock is not None:
+                self._lock.release()
+            closed = f"the queue {self._path} was closed"
+            self._report(WriterReport(connected=False, problem=self._damage or closed, damage=self._damage, ended=True))
+
+    def abandoned(self) -> list[Operation]:
+        """The operations that the thread has not done, once it has ended."""
+        left = list(self._now_doing)
+        while not self._inbox.empty():
+            left.append(self._inbox.get_nowait())
+        return left
+
+    def _report(self, report: WriterReport) -> None:
+        try:
+            self._tell(report)
+        except RuntimeError:  # the loop was closed before the queue: nobody is left to work for
+            self._closing = True
+
+    def _gather(self) -> list[Operation]:
+        operations: list[Operation] = []
+        try:
+            operations.append(self._inbox.get(timeout=self._patience()))
+            while True:
+                operations.append(self._inbox.get_nowait())
+        except Empty:
+            return operations
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for an operation before a round without one."""
+        if self._problem is not None:
+            return POLL
+        if self._lock is None:
+            return None
+        if self._parked.asleep or self._takers():
+            return 0.0
+        return POLL if self._next_due is None else min(POLL, max(0.0, self._next_due - self._pace()))
+
+    def _round(self, operations: Sequence[Operation]) -> None:
+        publishes: list[Insert] = []
+        calls: list[Call] = []
+        for operation in operations:
+            match operation:
+                case Insert():
+                    publishes.append(operation)
+                case Ack():
+                    self._acked(operation)
+                case Call():
+                    calls.append(operation)
+                case _:
+                    assert_never(operation)
+        before, taken = self._problem, list[Message]()
+        try:
+            if before is not None:
+                self._opened().reclaim()
+                taken += self._commit([])  # acks without publishes first: on a full disk they make room
+            taken += self._commit(publishes)
+            self._problem = None
+        except QueueError as error:
+            self._problem = str(error)
+            if isinstance(error, TopologyMismatch) and self._lock is not None:
+                self._damage, self._closing = str(error), True
+        problem = self._problem
+        completions = [
+            FutureResult(p.done, error=None if problem is None else QueueUnavailable(problem)) for p in publishes
+        ]
+        completions += [self._run(call) for call in calls]
+        if completions or taken or self._problem != before:
+            connected = self._store is not None
+            self._report(WriterReport(connected=connected, completions=completions, taken=taken, problem=self._problem))
+
+    def _acked(self, ack: Ack) -> None:
+        self._acks.append(ack.id)
+        if ack.bucket is None:
+            self._lanes.acked(ack.lane)
+        else:
+            self._parked.acked(ack.bucket, ack.id)
+
+    def _commit(self, publishes: Sequence[Insert]) -> list[Message]:
+        """Do one transaction. Returns the messages taken in it."""
+        store = self._opened()
+        rows = [publish.row for publish in publishes]
+        if fed := {Lane(row.queue) for row in rows if row.due is None and row.queue in LANES}:
+            self._lanes.look_again(*fed)
+        seen = self._look_elsewhere(store)
+        if recount := seen != self._seen_elsewhere:
+            self._lanes.look_again()
+        now = self._pace()
+        due = self._lock is not None and self._next_due is not None and self._next_due <= now
+        asleep = self._parked.asleep
+        if due or asleep:
+            self._lanes.look_again(Lane.RETRIES)
+        takers = self._takers()
+        if not (rows or self._acks or takers or recount or due or asleep):
+            return []
+        with store.transaction():
+            store.delete(self._acks)
+            store.insert(rows)
+            if asleep:
+                self._parked.wake(store)
+            if due:
+                store.move_due(now, self._parked.in_hand)
+            pages = self._lanes.take(store, takers)
+            dues = [self._next_due, *(row.due for row in rows)]
+            if due or recount:
+                dues = [store.next_due(self._parked.in_hand)]
+        self._acks.clear()
+        self._parked.committed()
+        self._seen_elsewhere = seen
+        self._next_due = min((moment for moment in dues if moment is not None), default=None)
+        self._lanes.committed(pages, takers)
+        return [message for page in pages.values() for _, message in page]
+
+    def _takers(self) -> dict[Lane, int]:
+        return self._lanes.takers() if self._consuming else {}
+
+    def _look_elsewhere(self, store: Store) -> int | None:
+        """A number that changes with each commit of another process. Within a poll it is the last one seen."""
+        if self._lock is None or time.monotonic() < self._next_look:
+            return self._seen_elsewhere
+        seen = store.changes_elsewhere()
+        self._next_look = time.monotonic() + POLL
+        return seen
+
+    def _run(self, call: Call) -> FutureResult:
+        try:
+            return FutureResult(call.done, result=call.run())
+        except QueueError as error:
+            return FutureResult(call.done, error=error)
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            if not worker_at(self._path):  # a running worker has examined it, and the file may be large
+                examine(self._path)
+            self._store = Store.open(self._path)
+        return self._store
+
+    def check(self) -> None:
+        """Raise QueueError if the file cannot be used."""
+        self._opened()
+
+    def start_consuming(self) -> None:
+        """Take messages from now on. Raises QueueUnavailable if another worker does."""
+        store = self._opened()
+        if self._lock is None:
+            lock = WorkerLock(self._path)
+            store.reclaim()
+            try:
+                with store.transaction():
+                    store.give_back(self._pace())  # what a worker held that was killed
+                    store.bound_delays(self._pace())
+                self._parked.start(store)
+            except BaseException:
+                lock.release()
+                raise
+            self._lock = lock
+        self._consuming = True
+
+    def stop_consuming(self) -> None:
+        """Take no more. Messages already taken can still be acked."""
+        self._consuming = False
+
+    def depths(self) -> dict[str, Depth]:
+        """What waits in every queue."""
+        consumed = self._lock is not None or worker_at(self._path)
+        ready = dict(self._opened().depths(consumed=consumed))
+        ready[PARKED] -= len(self._parked.in_hand)
+        return {queue: Depth(ready=ready.get(queue, 0), consumers=int(consumed and queue in LANES)) for queue in QUEUES}
+
+    def browse(self, queue: str, limit: int) -> list[Message]:
+        """The first ready messages of a queue."""
+        return self._opened().browse(queue, limit, consumed=self._lock is not None or worker_at(self._path))
+
+    def fetch(self, bucket: str, most: int, fetched: list[Message]) -> None:
+        """Take messages out of a bucket into `fetched`. Raises QueueUnavailable."""
+        problem = self._problem or (None if self._lock else f"nothing is fetched before {self._path} is consumed")
+        if problem is not None:
+            raise QueueUnavailable(problem)
+        self._parked.fetch(self._opened(), bucket, most, fetched)
+
+    def put_back(self, bucket: str, fetched: Sequence[Message]) -> None:
+        """Let messages be fetched again whose caller has gone. Raises QueueUnavailable."""
+        self._parked.put_back(bucket, fetched)
+        self._next_due = self._opened().next_due(self._parked.in_hand)
+
+    def parked(self, buckets: Collection[str] | None) -> Mapping[str, int]:
+        """How many messages wait in each of the buckets. Raises QueueUnavailable."""
+        return self._parked.count(self._opened(), buckets)
+
+    def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention) -> None:
+        """Write notices of the feed, in a transaction of their own: a failure must not concern deliveries."""
+        if self._problem is not None:
+            raise QueueUnavailable(self._problem)
+        store = self._opened()
+        with store.transaction():
+            store.keep_notices(batch, retention, self._pace())
+
+    def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
+        """Run `work` on the open file."""
+        return self._opened().use(work, writing=writing)
+
+    def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
+        """Run `work` on the store. After a change the lanes look again, since it may have added messages."""
+        store = self._opened()
+        done = store.use(lambda _: work(store), writing=writing)
+        if writing:
+            self._lanes.look_again()
+            self._next_due = store.next_due(self._parked.in_hand)
+        return done
+
+    def finish(self) -> None:
+        """End the thread after one last transaction: messages without an ack are given back."""
+        self._consuming = False
+        self._closing = True
+        if self._store is not None and self._lock is not None:
+            with self._store.transaction():
+                self._store.delete(self._acks)
+                self._store.give_back(self._pace())
+                self._store.count_return(self._parked.in_hand)

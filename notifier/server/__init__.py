@@ -1,1 +1,0 @@
-"""The two listeners: ops (health, metrics) and api (publishing over HTTP)."""

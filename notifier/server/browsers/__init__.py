@@ -1,1 +1,0 @@
-"""What browsers and upstream providers call, each through the proxy of the identity server's own origin."""

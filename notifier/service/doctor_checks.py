@@ -1,0 +1,315 @@
+"""Builds the doctor's checks from a configuration: one for each queue, issuer, server and certificate."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from yarl import URL
+
+from notifier.configuration.clients.answers import ReadNow
+from notifier.configuration.clients.layer import Layer
+from notifier.configuration.loading import Loaded
+from notifier.configuration.provenance import served_of
+from notifier.configuration.secret_files import exposed, secrets_of
+from notifier.delivery.back_channel import BackChannel
+from notifier.features.browsers.doctor_web import page_checks
+from notifier.features.key_places.doctor_signers import signer_checks
+from notifier.features.sources.source_settings import SetSettings, bindings_of
+from notifier.features.upstreams.doctor_upstreams import upstream_checks
+from notifier.model.client import Client, ClientKeysPlace, TlsFiles
+from notifier.model.errors import QueueError
+from notifier.model.ids import new_id
+from notifier.model.left_away import Alike, alike
+from notifier.model.library_hooks import ADVICE
+from notifier.model.presets import PRESETS
+from notifier.model.printable import counted
+from notifier.network.http.aiohttp_hooks import usable
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.network.http.probe import Probe
+from notifier.network.http.transport import HttpTransport
+from notifier.network.listeners.certificates import expiries, presented
+from notifier.operators.doctor.canary import CanaryTools, canary_client, send_canary
+from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, examine, failed, ok, warning
+from notifier.operators.doctor.doctor_client_keys import examine_keys, judge_jwks, keys_elsewhere
+from notifier.operators.doctor.doctor_clients import Server, examine_server, judge_registry, servers_of
+from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer
+from notifier.operators.doctor.doctor_queue import examine_queue
+from notifier.operators.doctor.doctor_self import AREAS, judge_certificate, judge_hooks
+from notifier.operators.doctor.doctor_transmitters import examine_transmitter
+from notifier.operators.doctor.doctor_workers import Met, judge_workers
+from notifier.operators.status.own_state import look_from_outside
+from notifier.operators.status.service_status import ServiceStatus, seen_keys
+from notifier.queues.building import build_queue
+from notifier.queues.rabbitmq.insides import prepare
+from notifier.queues.sqlite.lock import worker_at
+from notifier.settings.policies import TlsSettings
+from notifier.settings.service_settings import Settings
+from notifier.tokens.client_encryption import ClientEncryption
+from notifier.tokens.client_keys import WITHIN as KEYS_WITHIN
+from notifier.tokens.client_keys import ClientKeyReader
+from notifier.tokens.first_day import Seen
+
+ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer
+BROKER_WITHIN = 60.0  # each host of a cluster has 10 s to connect
+FILE_WITHIN = 300.0  # the whole file is read
+ASK_WITHIN = 15.0  # for the workers to say what they met
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorScope:
+    """What to examine. `offline`: only this machine; `canary`: the client that is sent a token."""
+
+    offline: bool = False
+    canary: str | None = None
+    canary_issuer: str | None = None
+
+
+async def examine_installation(
+    loaded: Loaded, sources: ReadNow, scope: DoctorScope, progress: Callable[[int, int], None]
+) -> list[Finding]:
+    """Run all checks. `progress` gets how many are done, and how many there are. `sources` gave `loaded` its clients.
+
+    Raises ConfigurationError if the canary's client does not exist.
+    """
+    checks = _Checks(loaded, sources, offline=scope.offline)
+    async with AsyncExitStack() as stack:
+        for closed in (checks.reader, checks.client_keys, checks.encryption):
+            stack.push_async_callback(closed.close)
+        for each in (checks.probe, checks.transport):
+            await each.open()
+            stack.push_async_callback(each.close)
+        chosen = list(checks.local())
+        if not scope.offline:
+            stack.push_async_callback(loaded.keys.close)
+            await loaded.keys.look()
+            chosen += [*checks.remote(), *signer_checks(loaded)]
+        if scope.canary is not None:
+            chosen.append(checks.canary(scope.canary, scope.canary_issuer))
+        stack.push_async_callback(checks.asked.close)
+        return await examine(chosen, progress)
+
+
+class _Checks:
+    """The checks of one configuration, and what they use."""
+
+    def __init__(self, loaded: Loaded, sources: ReadNow, *, offline: bool) -> None:
+        self._loaded = loaded
+        self._sources = sources
+        self._settings = loaded.settings
+        self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
+        self.asked = _AskedWorkers(loaded.settings, {each.key for each in self._clients}, offline=offline)
+        self.reader = DocumentReader()
+        self.client_keys = ClientKeyReader()
+        self.encryption = ClientEncryption(self.client_keys.read, time.monotonic)
+        self.probe = Probe()
+        self.transport = HttpTransport()
+
+    def local(self) -> Iterator[Check]:
+        """The checks that need no network."""
+
+        async def registry() -> Sequence[Finding]:
+            return [*judge_registry(self._clients), *judge_jwks(self._clients)]
+
+        async def registry_sources() -> Sequence[Finding]:
+            return list(self._registry_sources())
+
+        yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
+        yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_WITHIN, run=registry_sources)
+        yield Check(area=Area.WORKER, subject="workers", within=2 * ASK_WITHIN, run=self.asked.findings)
+        yield Check(area=Area.QUEUE, subject="libraries", within=FILE_WITHIN, run=libraries)
+        yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
+        if self._settings.queue.sqlite_file is not None:
+            yield self._queue(str(self._settings.queue.sqlite_file), FILE_WITHIN)
+        for (use, name), certificate in presented(self._settings, self._loaded.registry).items():
+            yield _certificate(use, name, certificate)
+
+    def remote(self) -> Iterator[Check]:
+        """The checks over the network."""
+        if self._settings.queue.sqlite_file is None:
+            hosts = [URL(url) for url in self._settings.queue.url]
+            where = ", ".join(f"{host.host}:{host.port}" if host.port else str(host.host) for host in hosts)
+            yield self._queue(where, BROKER_WITHIN)
+        for iss in self._settings.issuers:
+            yield self._issuer(iss)
+        for name, source in self._settings.sources.items():
+            if source.http is not None and source.http.set is not None:
+                yield self._transmitter(name, source.http.set)
+        yield from upstream_checks(self._settings, self.reader)
+        yield from page_checks(self._settings, self.reader)
+        yield from map(self._server, servers_of(self._clients))
+        for place, clients in keys_elsewhere(self._clients).items():
+            yield self._client_keys(place, clients)
+
+    def canary(self, client_id: str, iss: str | None) -> Check:
+        """The check that sends a token. Raises ConfigurationError if there is no such client."""
+        client = canary_client(self._clients, client_id, iss)
+        channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id, encrypter=self.encryption)
+        tools = CanaryTools(channel=channel, transport=self.transport, new_id=new_id)
+        return Check(
+            area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
+        )
+
+    def _client_keys(self, place: ClientKeysPlace, clients: Sequence[Client]) -> Check:
+        return Check(
+            area=Area.CLIENT,
+            subject=place.uri,
+            within=KEYS_WITHIN + 5,
+            run=lambda: examine_keys(place, clients, self.client_keys.read),
+        )
+
+    def _registry_sources(self) -> Iterator[Finding]:
+        for layer in self._loaded.layers:
+            if layer.file is not None:
+                continue
+            subject = f"registry source {layer.name}"
+            problem = self._sources.problems.get(layer.name)
+            if problem is not None:
+                yield failed(Area.CLIENT, subject, problem, "workers keep its last good answer; see the runbook")
+            elif layer.name in self._sources.cached:
+                yield ok(Area.CLIENT, subject, f"{self._served(layer)} in the cache")
+            elif self._sources.offline:
+                yield ok(Area.CLIENT, subject, "not read, as asked, and not in the cache")
+            elif layer.rows:
+                yield ok(Area.CLIENT, subject, f"{self._served(layer)}, read now")
+            else:
+                yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
+        for each in alike(self._loaded.faults):
+            yield _of_clients(each, "correct it where the client is registered, or do here what it says")
+        for each in self._loaded.registry.left_away():
+            yield _of_clients(each, "take it out where the client is registered, or write it in a `file` source")
+        for name, text in self._sources.warnings:
+            yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")
+
+    def _served(self, layer: Layer) -> str:
+        served = served_of(self._loaded, layer)
+        return counted(served.clients, "client") + (f" ({served.left_out:,} left out)" if served.left_out else "")
+
+    async def _secrets(self) -> Sequence[Finding]:
+        found = await asyncio.to_thread(exposed, secrets_of(self._settings, self._loaded.registry))
+        return [warning(Area.KEYS, each.setting, each.text, each.advice) for each in found]
+
+    def _queue(self, where: str, within: float) -> Check:
+        queue = build_queue(self._settings.queue, bindings_of(self._settings.sources))
+        return Check(area=Area.QUEUE, subject=where, within=within, run=lambda: examine_queue(queue, where))
+
+    def _issuer(self, iss: str) -> Check:
+        settings, keys = self._settings.issuers[iss], self._loaded.keys
+        ours = [client for client in self._clients if client.iss == iss]
+        named = (iss,) if settings.jwks_uri is None else (iss, settings.jwks_uri)
+        case = IssuerCase(
+            iss=iss,
+            jwks_uri=settings.jwks_uri,
+            signing=keys.signing(iss),
+            coming=keys.coming(iss),
+            used=Counter(client.token.alg for client in ours if client.backchannel_logout_uri),
+            slow=[client for client in ours if client.preset and PRESETS[client.preset].learns_keys_within],
+        )
+        return Check(
+            area=Area.KEYS,
+            subject=iss,
+            within=3 * ISSUER_WITHIN + ASK_WITHIN,
+            run=lambda: examine_issuer(case, self._read_by(settings.tls, *named), time.time, self.asked.keys),
+        )
+
+    def _transmitter(self, name: str, settings: SetSettings) -> Check:
+        subject = f"sources.{name}.http.set"
+        return Check(
+            area=Area.KEYS,
+            subject=subject,
+            within=2 * ISSUER_WITHIN,
+            run=lambda: examine_transmitter(subject, settings.jwks_uri, self._read_by(settings.tls, settings.jwks_uri)),
+        )
+
+    def _read_by(
+        self, tls: TlsSettings | None, *named: str
+    ) -> Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]:
+        """Reads documents that issuers publish, with this TLS. The operator named these addresses."""
+        policy = self._settings.template().route.egress
+        files = TlsFiles() if tls is None else tls.files()
+        return lambda uri: self.reader.read(
+            uri, egress=found_egress(policy, uri, *named), tls=files, within=ISSUER_WITHIN
+        )
+
+    def _server(self, server: Server) -> Check:
+        return Check(
+            area=Area.CLIENT,
+            subject=server.subject,
+            within=2 * server.within + 5 + ASK_WITHIN,
+            run=lambda: examine_server(server, self.probe.reach, time.time, self.asked.met),
+        )
+
+
+class _AskedWorkers:
+    """What the running workers say, asked once however many checks want to know."""
+
+    def __init__(self, settings: Settings, known: Container[tuple[str, str]], *, offline: bool) -> None:
+        self._settings = settings
+        self._known = known
+        self._offline = offline
+        self._asked: asyncio.Task[ServiceStatus | None] | None = None
+
+    async def findings(self) -> Sequence[Finding]:
+        """What is wrong at the workers. Nothing, if there is nobody to ask."""
+        status = await self._status()
+        return [] if status is None else list(judge_workers(status, self._known, time.time()))
+
+    async def met(self) -> Met:
+        """How each client fares at the workers."""
+        status = await self._status()
+        return {} if status is None else {(each.iss, each.client_id): each for each in status.clients}
+
+    async def keys(self) -> Seen:
+        """Since when the workers see each key in its issuer's JWK Set."""
+        status = await self._status()
+        return {} if status is None else seen_keys(status)
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._asked is not None:
+            self._asked.cancel()
+            await asyncio.wait({self._asked})
+
+    async def _status(self) -> ServiceStatus | None:
+        if self._asked is None:
+            self._asked = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asked)
+
+    async def _ask(self) -> ServiceStatus | None:
+        queue = self._settings.queue
+        # Only a question makes the doctor write into the embedded queue's file, and only if somebody can answer it.
+        if self._offline if queue.sqlite_file is None else not worker_at(queue.sqlite_file):
+            return None
+        with suppress(QueueError, TimeoutError):  # the check of the queue says why
+            async with asyncio.timeout(ASK_WITHIN):
+                return await look_from_outside(build_queue(queue, bindings_of(self._settings.sources)), time.time)
+        return None
+
+
+async def libraries() -> Sequence[Finding]:
+    """Check that our hooks fit the installed libraries. A hook that does not fit is off, which costs only speed."""
+    return [
+        *judge_hooks(Area.QUEUE, "aiormq, pamqp", prepare(), ADVICE),
+        *judge_hooks(Area.CLIENT, "aiohttp", {"connections": usable()}, ADVICE),
+    ]
+
+
+def _of_clients(found: Alike, advice: str) -> Finding:
+    told = found.mistake
+    first = tuple(each.path for each in found.first)
+    return Finding(
+        area=Area.CLIENT, subject=told.path, level=Severity.WARNING, text=told.text, advice=advice,
+        count=found.count, first=first,
+    )  # fmt: skip
+
+
+def _certificate(use: str, name: str, path: Path) -> Check:
+    async def run() -> Sequence[Finding]:
+        found = await asyncio.to_thread(expiries, [((use, name), path)])
+        return [judge_certificate(use, name, found[0][2] if found else None, time.time())]
+
+    return Check(area=AREAS[use], subject=name, within=FILE_WITHIN, run=run)

@@ -1,0 +1,97 @@
+"""The command `notifier doctor`: checks everything that a logout depends on, and says what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifier.model.printable import counted, printable
+from notifier.operators.terminal.command_options import Config, Json, load_whole, quiet_logs
+from notifier.operators.terminal.output import progress_of, say_json
+
+if TYPE_CHECKING:
+    from notifier.operators.doctor.doctor import Finding
+    from notifier.operators.terminal.screen import Screen
+
+EXAMPLES = (
+    ("before the first worker starts, and when something is wrong", "notifier doctor -c n.yaml"),
+    ("does the client accept our tokens?", "notifier doctor -c n.yaml --canary shop"),
+    ("only the problems, for a script", "notifier doctor -c n.yaml --json | jq '.[] | select(.level != \"ok\")'"),
+)
+
+MANY = 20  # good findings of one area; more are shown as one line
+MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
+
+
+def doctor(
+    config: Config = None,
+    canary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLIENT", help="Send this client a real token for a user and a session that cannot exist."
+        ),
+    ] = None,
+    issuer: Annotated[
+        str | None,
+        typer.Option(help="The issuer of the canary's client. Needed if the client has several.", show_default=False),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Make no network connection.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check everything that a logout depends on, and say what to do about each problem.
+
+    The queue: connection, permissions, topology, version, alarms. Each issuer: its published keys against ours, its
+    metadata, its clock. Each registry source: whether it can be read. Each client: host name, egress rules, connection,
+    certificate, preset. The doctor ends no session, and sends clients nothing without --canary.
+
+    The exit status is 1 if a check fails (warnings do not count), and 2 if the configuration has mistakes.
+    """
+    import uvloop
+
+    from notifier.configuration.clients.answers import ReadNow
+    from notifier.operators.doctor.doctor import Severity
+    from notifier.service.doctor_checks import DoctorScope, examine_installation
+
+    if offline and canary is not None:
+        raise typer.BadParameter("a canary needs the network; leave --offline out", param_hint="--canary")
+    quiet_logs()
+    sources = ReadNow(offline=offline)
+    loaded = load_whole(config, as_json=as_json, answer_of=sources)
+    scope = DoctorScope(offline=offline, canary=canary, canary_issuer=issuer)
+    with progress_of("looking", plain=False) as progress:
+        found = uvloop.run(examine_installation(loaded, sources, scope, progress))
+    if as_json:
+        say_json(list(map(asdict, found)), indent=2)
+    else:
+        _print(found)
+    raise typer.Exit(any(finding.level is Severity.FAILED for finding in found))
+
+
+def _print(found: Sequence[Finding]) -> None:
+    from notifier.operators.terminal.screen import screen
+
+    console = screen(width=100)
+    area = ""
+    well = Counter(finding.area for finding in found if finding.level == "ok")
+    for finding in found:
+        if finding.area != area:
+            area = finding.area
+            console.say(area, style="bold")
+            if well[finding.area] > MANY:
+                _line(console, "ok", f"{well[finding.area]:,} are well")
+        if finding.level == "ok" and well[finding.area] > MANY:
+            continue
+        _line(console, finding.level, printable(f"{finding.subject}: {finding.text}"))
+        if finding.advice:
+            console.say(printable(f"    → {finding.advice}"))
+    counts = Counter(finding.level.value for finding in found)
+    console.say(f"{counts['failed']} failed, {counted(counts['warning'], 'warning')}, {counts['ok']} well")
+
+
+def _line(console: Screen, level: str, text: str) -> None:
+    mark, style = MARKS[level]
+    console.say(f"  {mark} {text}", style=style)

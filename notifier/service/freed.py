@@ -1,0 +1,157 @@
+"""Has what waits come at once when its reason has ended: a client is reached in another way, a fault of ours is over.
+
+A client whose address, TLS, egress or pause has changed in the registry is tried once, unless it is well, and served at
+its own pace. A fault frees what waits for that cause at that issuer or client, and nothing else.
+
+What comes back is found by a walk over the delay queues (`waiting_repair`), since no worker knows what others put off.
+A walk holds up what is due meanwhile. So causes that end together share one, and walks take half of the time at
+most. Each worker walks for what it sees itself: the second finds what the first left, or what was put off since.
+"""
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+
+import structlog
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.delivery.known_client import Key
+from notifier.delivery.worker import Worker
+from notifier.model.client import Client
+from notifier.model.errors import QueueError
+from notifier.model.message import DELAYED
+from notifier.model.outcome import Cause
+from notifier.model.registry import Registry
+from notifier.operators.letters.visits import RepairResult
+from notifier.operators.letters.waiting_filter import WaitingFilter
+from notifier.operators.letters.waiting_repair import DUE_RATE, make_due
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
+
+LOOK_EVERY = 0.5  # seconds
+SPREAD = 1.0  # seconds over which workers begin to walk: all of them reload at once
+AT_ONCE = 100  # clients before other tasks of the loop get their chance
+GAP = 60.0  # seconds between two for the same client: if its proxy lets one in ten through, not all are tried anew
+OF_PACE = 0.5  # of the signatures that a key makes: a delivery that has to wait for its turn is put off again
+AGAIN = 0.5  # seconds, at least, until the next walk
+REST = 1.0  # times as long as a walk took, without its pauses, no other begins
+
+
+_Ended = tuple[str, str, str]
+"""A cause, its issuer and its client (empty: all of the issuer's)."""
+
+
+class Freed:
+    """What is freed at one worker. `run` looks for it until it is cancelled."""
+
+    def __init__(self, live: LiveConfiguration, worker: Callable[[], Worker], queue: Queue) -> None:
+        self._live = live
+        self._worker = worker
+        self._queue = queue
+        self._registry, self._keys = live.now.registry, live.now.keys
+        self._ended: set[_Ended] = set()
+        self._not_before: dict[_Ended, float] = {}
+        self._rests_until = float("-inf")
+        self._news = asyncio.Event()
+
+    def over(self, cause: Cause, iss: str, client_id: str) -> None:
+        """Have what waits for this cause come. An empty `client_id` means all of the issuer's. Never waits."""
+        self._ended.add((cause.value, iss, client_id))
+        self._news.set()
+
+    async def run(self) -> None:
+        """Look for what has ended, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._news.wait()
+            self._news.clear()
+            await self._follow()
+            now = time.monotonic()
+            self._not_before = {each: moment for each, moment in self._not_before.items() if moment > now}
+            if now >= self._rests_until and (ended := self._ended - self._not_before.keys()):
+                self._ended -= ended
+                await self._free_waiting(frozenset(ended))
+
+    async def _follow(self) -> None:
+        """See what a reload or a refresh has changed."""
+        keys, registry = self._live.now.keys, self._live.now.registry
+        if keys is not self._keys:
+            for iss in self._live.now.settings.issuers:
+                if keys.kids(iss) != self._keys.kids(iss):
+                    self.over(Cause.SIGNING, iss, "")
+            self._keys = keys
+        if registry is not self._registry:
+            before, self._registry = self._registry, registry
+            for iss in registry.issuers.keys() - before.issuers.keys():
+                self.over(Cause.UNKNOWN, iss, "")
+            if changes := await asyncio.to_thread(changed_clients, before, registry):
+                await self._free_clients(changes)
+
+    async def _free_waiting(self, ended: frozenset[_Ended]) -> None:
+        """Have those come that wait for what has ended. If they cannot now, try again."""
+        began = time.monotonic()
+        self._not_before |= {each: began + GAP for each in ended if each[2]}
+        issuers = {iss for _, iss, _ in ended}
+        result = await self._make_due(WaitingFilter(ended=ended, parked=False), pace=lambda: self._pace(issuers))
+        took = time.monotonic() - began
+        self._rests_until = time.monotonic() + max(AGAIN, REST * (took - result.done / DUE_RATE))
+        if result.failed:
+            self._ended |= ended
+        if result.done:
+            causes = dict(result.by_reason)
+            structlog.get_logger().info(
+                "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(took, 1)
+            )
+
+    async def _free_clients(self, changes: Mapping[Key, bool]) -> None:
+        worker, tried = self._worker(), 0
+        for number, (key, moved) in enumerate(changes.items()):
+            if worker.held_up(key):
+                tried += 1
+                worker.try_now(key, force=moved)
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        await asyncio.sleep(SPREAD * random.random())  # noqa: S311  spreads the workers; no secret
+        due = 0
+        for force in (True, False):
+            if keys := frozenset(key for key, moved in changes.items() if moved is force):
+                due += (await self._make_due(WaitingFilter(keys=keys, parked=False), force=force)).done
+        if tried or due:
+            structlog.get_logger().info("clients_freed", clients=tried, deliveries=due)
+
+    def _pace(self, issuers: Collection[str]) -> float:
+        """How many a second their keys can sign beside fresh logouts."""
+        return min(DUE_RATE, *(OF_PACE * self._live.now.keys.pace(iss) for iss in issuers))
+
+    async def _make_due(
+        self, meant: WaitingFilter, *, force: bool = False, pace: Callable[[], float] = lambda: math.inf
+    ) -> RepairResult:
+        """Make due what is meant in the delay queues."""
+        options = RepairOptions(clock=time.time, steady=time.monotonic, pause=asyncio.sleep, rate=DUE_RATE)
+        try:
+            depths = await self._queue.depths()
+        except QueueError as error:
+            return RepairResult(done=0, by_reason={}, unfinished=str(error), failed=True)
+        if not any(depth.ready for name, depth in depths.items() if name.startswith(DELAYED)):
+            return RepairResult(done=0, by_reason={})
+        return await make_due(self._queue.waiting(), meant, options, force=force, pace=pace)
+
+
+def changed_clients(before: Registry, now: Registry) -> dict[Key, bool]:
+    """The clients that are reached in another way than before, and whether at another address. Runs in a thread."""
+    changes: dict[Key, bool] = {}
+    for iss, clients in now.clients.items():
+        earlier = before.clients_of(iss)
+        for client_id, client in clients.items():
+            old = earlier.get(client_id)
+            if old is not client and (old is None or _way(old) != _way(client)):
+                changes[client.key] = old is None or old.told_at != client.told_at
+    return changes
+
+
+def _way(client: Client) -> tuple[object, ...]:
+    return client.told_at, client.route, client.paused

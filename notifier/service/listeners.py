@@ -1,0 +1,65 @@
+"""Opens what the worker listens on, ops always, the API and the web face where configured, and closes it at the end."""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from notifier.features.browsers.web_settings import WebSettings
+from notifier.network.listeners import ops
+from notifier.network.listeners import web_app as browsers
+from notifier.network.listeners.listener import Listener, listen
+from notifier.network.listeners.listener_context import ListenerContext
+from notifier.publishing.event_requests import AcceptEvent, ApiSources
+from notifier.publishing.events import api_app
+from notifier.publishing.taking import ApiLimits
+from notifier.settings.service_settings import Settings
+
+
+@asynccontextmanager
+async def listeners(
+    settings: Settings,
+    health: Callable[[], ops.Readiness],
+    metrics: ops.Exposition,
+    accept: AcceptEvent,
+    sources: ApiSources,
+    more: Iterable[web.RouteDef] = (),
+    pages: Iterable[web.RouteDef] = (),
+) -> AsyncIterator[None]:
+    """Run the listeners while entered. The API also serves the routes of `more`, the web listener those of `pages`.
+
+    Raises ConfigurationError (an address that cannot be bound).
+    """
+    async with AsyncExitStack() as stack:
+        where = settings.ops.listen
+        app = ops.ops_app(health, metrics)
+        listener = await listen(app, where.host, where.port, key="ops.listen", connections=ops.CONNECTIONS)
+        stack.push_async_callback(listener.close)
+        structlog.get_logger().info("listening", ops=listener.url)
+        if settings.api is not None:
+            listener = await _listen_api(settings, accept, sources, more)
+            stack.push_async_callback(listener.close)
+            structlog.get_logger().info("listening", api=listener.url)
+        if settings.web is not None:
+            listener = await _listen_web(settings.web, pages)
+            stack.push_async_callback(listener.close)
+            structlog.get_logger().info("listening", web=listener.url)
+        yield
+
+
+async def _listen_api(
+    settings: Settings, accept: AcceptEvent, sources: ApiSources, more: Iterable[web.RouteDef]
+) -> Listener:
+    assert settings.api is not None
+    where, tls = settings.api.listen, settings.api.tls
+    app = api_app(accept, sources, ApiLimits(max_event=settings.queue.max_event), more)
+    context = None if tls is None else ListenerContext(tls, "api").context
+    return await listen(app, where.host, where.port, key="api.listen", tls=context)
+
+
+async def _listen_web(web_face: WebSettings, pages: Iterable[web.RouteDef]) -> Listener:
+    where, tls = web_face.listen, web_face.tls
+    context = None if tls is None else ListenerContext(tls, "web").context
+    app = browsers.web_app(pages)
+    return await listen(app, where.host, where.port, key="web.listen", tls=context, connections=browsers.CONNECTIONS)

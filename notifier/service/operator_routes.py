@@ -1,0 +1,67 @@
+"""The routes of the API for operators, each with what it acts on."""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from aiohttp import web
+
+from notifier.configuration.clients.registry_refresh import RegistryRefresh
+from notifier.configuration.clients.registry_routes import registry_routes
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.model.ids import new_id
+from notifier.network.listeners.authorization import Authorization
+from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
+from notifier.operators.letters.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
+from notifier.operators.letters.readmission import ReplayRules
+from notifier.operators.letters.waiting_routes import WaitingAccess, WaitingRoutes
+from notifier.operators.status.own_state import look_from_worker
+from notifier.operators.status.reload_request import reload_all
+from notifier.operators.status.reload_routes import reload_routes
+from notifier.operators.status.status_routes import StatusRoutes
+from notifier.queues.queue_port import Queue
+from notifier.telemetry.audit import write_audit
+from notifier.telemetry.log_level import LogLevel
+from notifier.telemetry.log_level_routes import log_level_routes
+
+
+def operator_routes(
+    live: LiveConfiguration,
+    queue: Queue,
+    log_level: LogLevel,
+    refresh: RegistryRefresh,
+    own_state: Callable[[], bytes],
+) -> Iterator[web.RouteDef]:
+    """The routes. `own_state` is what this worker says of itself."""
+    authorization = Authorization(live.tokens)
+    yield from log_level_routes(authorization, log_level)
+    yield from registry_routes(authorization, refresh)
+    yield from reload_routes(authorization, partial(reload_all, queue))
+    look = partial(look_from_worker, queue, own_state, time.time)
+    yield from StatusRoutes(authorization, look, time.monotonic).routes()
+    letters = DeadLetterAccess(
+        letters=queue.dead_letters(),
+        rules=partial(_replay_rules, live),
+        registry=live.registry,
+        audit=DeadLetterAudit(write_audit),
+        clock=time.time,
+        steady=time.monotonic,
+    )
+    yield from DeadLetterRoutes(authorization, letters).routes()
+    waiting = WaitingAccess(
+        queue=queue,
+        registry=live.registry,
+        write_audit=write_audit,
+        clock=time.time,
+        steady=time.monotonic,
+    )
+    yield from WaitingRoutes(authorization, waiting).routes()
+
+
+def _replay_rules(live: LiveConfiguration, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it
+    return ReplayRules(
+        registry=live.registry(),
+        new_id=new_id,
+        max_event=live.now.settings.queue.max_event,
+        end_newer_sessions=end_newer_sessions,
+    )

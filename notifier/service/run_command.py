@@ -1,0 +1,141 @@
+"""`notifier run`: runs a worker until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from notifier.operators.terminal.command_options import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from notifier.service.service import Service
+
+REQUESTS = (signal.SIGHUP, signal.SIGUSR1)
+CLOSE_WITHIN = 3.0  # seconds after `shutdown_grace`; the chart and the unit kill 10 s after it, 5 s at the earliest
+
+EXAMPLES = (
+    ("a worker by its configuration", "notifier run -c /etc/notifier/notifier.yaml"),
+    ("any setting can come from the environment", "NOTIFIER_QUEUE__URL=amqp://mq/ notifier run -c n.yaml"),
+    ("hear more of a worker that runs, and again for less", 'kill -USR1 "$(pidof -x notifier)"'),
+    ("read the files and the registry sources now", 'kill -HUP "$(pidof -x notifier)"'),
+)
+
+
+def run(config: Config = None) -> None:
+    """Run a worker: take events from the queue and deliver their logouts, until SIGTERM or SIGINT.
+
+    SIGTERM or SIGINT drains the worker. It takes nothing more, finishes what it began within shutdown_grace, gives the
+    rest back to the queue, and exits with 0, at most 3 s later, even if the broker is silent. A second signal ends the
+    process at once. No logout is lost either way.
+
+    The worker reads issuers, keys, clients and tokens again when their files change, on SIGHUP, and when `notifier
+    reload` asks. SIGUSR1 turns the level of the log to debug, and back.
+    """
+    _ignore_requests()  # until the worker has started
+    import uvloop
+
+    from notifier.configuration.clients.answers import HeldAnswers
+    from notifier.configuration.live_configuration import LiveConfiguration
+    from notifier.configuration.loading import load
+    from notifier.features.key_places.places import Places
+    from notifier.service.builders import build_tracing
+    from notifier.service.service import Service
+    from notifier.telemetry import logs
+
+    _raise_file_limit()
+    answers, places = HeldAnswers(), Places()
+    loaded = load(config, os.environ, starting=True, answer_of=answers.cached, places=places)
+    logs.configure(loaded.settings.log.level, loaded.settings.log.format)
+    loaded.log_warnings()
+    _tell_queue_file(loaded.settings.queue.sqlite_file)
+    answers.log_unusable()
+    tracing = build_tracing(loaded.settings, os.environ)
+    service = Service(LiveConfiguration(config, os.environ, loaded, answers, places), tracing=tracing)
+    last_moment = threading.Timer(loaded.settings.shutdown_grace + CLOSE_WITHIN, _cut_short)
+    last_moment.daemon = True
+    try:
+        uvloop.run(_serve(service, last_moment.start))
+    finally:
+        last_moment.cancel()
+
+
+def _cut_short() -> None:
+    """End the process while something has not closed: a broker, a collector or a disk that does not answer.
+
+    Attempts have ended or been given up by now. What was not acked comes again, so nothing is lost.
+    """
+    import structlog
+
+    hint = "a connection or a file did not close in time; what was not acked comes again"
+    structlog.get_logger().warning("stop_cut_short", hint=hint)
+    os._exit(0)
+
+
+def _tell_queue_file(file: Path | None) -> None:
+    """Log where the embedded queue is. A worker without a queue of its own may lie beside one that it once had."""
+    if file is None:
+        return
+    import structlog
+
+    from notifier.settings.service_settings import QUEUE_FILE
+
+    log = structlog.get_logger()
+    log.info("queue_file", file=str(file))
+    other = Path(QUEUE_FILE).absolute()
+    if other != file and other.exists():
+        hint = "another queue lies where this worker was started: it takes nothing from there"
+        log.warning("queue_file_elsewhere", file=str(other), hint=hint)
+
+
+def _ignore_requests() -> None:
+    """Ignore SIGHUP and SIGUSR1 during the start. By default they would end the process."""
+    for number in REQUESTS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system permits: each connection to a client takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _serve(service: Service, stopping: Callable[[], None]) -> None:
+    """Serve until a signal. `stopping` is called at the first one."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def end(number: signal.Signals) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stopping()
+        stop.set()
+
+    def reload() -> None:
+        task = loop.create_task(service.reloading.on_signal())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    # Not with the loop's handlers: uvloop may see one signal twice beside others, and when the loop closes it restores
+    # the default, by which a request ends the process.
+    acts: dict[signal.Signals, Callable[[], None]] = {
+        number: partial(end, number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    acts |= zip(REQUESTS, (reload, service.log_level.toggle), strict=True)
+    for number, act in acts.items():
+        signal.signal(number, lambda *_, act=act: loop.call_soon_threadsafe(act))
+    try:
+        await service.serve(stop)
+    finally:
+        _ignore_requests()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,75 @@
+"""Watches the worker itself: the lag of its event loop, the end of its certificates, the readers of its secrets."""
+
+import asyncio
+
+import structlog
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.secret_files import Exposed, exposed, secrets_of
+from notifier.network.listeners.certificates import expiries, presented
+
+EVERY = 0.5  # seconds between two readings of the clock
+KEPT = 15.0  # seconds for which the worst lag stays visible: the usual scrape interval
+FILES_EVERY = 60.0
+
+
+class LoopLag:
+    """The worst lag of the last 15 to 30 s, so that each scrape sees what happened since the last one."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._worst = self._worst_before = 0.0
+
+    def note(self, late: float, now: float) -> None:
+        """Note a lag, in seconds."""
+        if now - self._since >= KEPT:
+            self._since, self._worst_before, self._worst = now, self._worst, 0.0
+        self._worst = max(self._worst, late)
+
+    @property
+    def worst(self) -> float:
+        """The worst lag, in seconds."""
+        return max(self._worst, self._worst_before)
+
+
+class SelfWatch:
+    """Watches the lag of the event loop and the end of certificates.
+
+    `certificates` are (use, file, when the first one in it expires).
+    """
+
+    def __init__(self, live: LiveConfiguration) -> None:
+        self._live = live
+        self._lag = LoopLag(0.0)
+        self.certificates: list[tuple[str, str, float]] = []
+        self._exposed: list[Exposed] = []
+
+    @property
+    def loop_lag(self) -> float:
+        """The worst recent lag, in seconds."""
+        return self._lag.worst
+
+    async def watch_loop(self) -> None:
+        """Until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + EVERY
+            await asyncio.sleep(EVERY)
+            now = loop.time()
+            self._lag.note(now - due, now)
+
+    async def watch_files(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            settings, registry = self._live.now.settings, self._live.registry()
+            self.certificates = await asyncio.to_thread(expiries, presented(settings, registry).items())
+            self._warn(await asyncio.to_thread(exposed, secrets_of(settings, registry)))
+            await asyncio.sleep(FILES_EVERY)
+
+    def _warn(self, found: list[Exposed]) -> None:
+        """Warn once of each problem, until it is solved."""
+        for each in found:
+            if each not in self._exposed:
+                log = structlog.get_logger()
+                log.warning("secret_file_exposed", setting=each.setting, reason=each.text, advice=each.advice)
+        self._exposed = found

@@ -1,0 +1,343 @@
+"""Builds one worker with its listeners from its configuration, runs it, and stops it.
+
+Resources are opened in order and closed in reverse. Every task has one owner, the group in `serve`. Stopping is a
+bounded drain: readiness goes, consuming stops, attempts in flight end within `shutdown_grace`, the rest is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from notifier import __version__
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.registry_sources import RegistrySources
+from notifier.configuration.signer_watch import SignerWatch
+from notifier.configuration.signing_keys import SigningKeys
+from notifier.delivery.attempt import Tools
+from notifier.delivery.awake import Awake
+from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.facts import Observer
+from notifier.delivery.front_channel_calls import ClientChannels, FrontChannel
+from notifier.delivery.intake import Intake, event_message
+from notifier.delivery.settlement import Settlement
+from notifier.delivery.worker import Limits, Worker
+from notifier.delivery.worker_news import OtherWorkers
+from notifier.features.browsers.front_channel_pages import pages_of
+from notifier.features.browsers.web_face import WebFace
+from notifier.features.feed.feed import Feed
+from notifier.features.sources.source_doors import SourceDoors
+from notifier.features.sources.source_settings import bindings_of
+from notifier.features.upstreams.upstream_doors import UpstreamDoors
+from notifier.features.upstreams.upstream_intake import UpstreamIntake
+from notifier.model.errors import QueueError
+from notifier.model.ids import new_id
+from notifier.model.message import Lane
+from notifier.model.session_ended import SessionEnded
+from notifier.model.trouble import Trouble, TroubleKind
+from notifier.network.http.transport import HttpTransport
+from notifier.network.listeners import ops
+from notifier.operators.letters.retry_request import RETRY, RetryAccounts
+from notifier.operators.status.deferral_watch import DeferralWatch
+from notifier.operators.status.health_observer import HealthObserver
+from notifier.operators.status.own_state import OwnSources, OwnState
+from notifier.operators.status.reload_request import RELOAD, act_of
+from notifier.operators.status.worker_requests import RequestDesk
+from notifier.publishing.event_requests import ApiSources
+from notifier.publishing.reply_observer import Replies
+from notifier.queues.building import build_queue
+from notifier.service.freed import Freed
+from notifier.service.listeners import listeners
+from notifier.service.operator_routes import operator_routes
+from notifier.service.reloading import Reloading
+from notifier.service.self_watch import SelfWatch
+from notifier.telemetry.log_level import LogLevel
+from notifier.telemetry.logs import LogObserver, subject_hash
+from notifier.telemetry.metrics import Metrics, Sources
+from notifier.telemetry.observers import Observers
+from notifier.tokens.client_encryption import ClientEncryption
+from notifier.tokens.client_keys import ClientKeyReader
+
+if TYPE_CHECKING:
+    from notifier.telemetry.tracing import Tracing
+
+CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending; then the drain goes on anyway
+DEPTHS_EVERY = 5.0  # seconds between two looks at the depths of the queues
+
+
+class Service:
+    """One worker with its listeners. `serve` runs it."""
+
+    def __init__(
+        self, live: LiveConfiguration, observers: Sequence[Observer] = (), tracing: Tracing | None = None
+    ) -> None:
+        self._live = live
+        self._tracing = tracing
+        settings = live.now.settings
+        self._settings = settings
+        self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
+        logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
+        self.log_level = LogLevel(settings.log.level, logs.relevel)
+        self.queue = build_queue(settings.queue, bindings_of(settings.sources))
+        one_at_a_time = asyncio.Lock()
+        self._registry = RegistrySources(live, one_at_a_time)
+        self._feed = None
+        if settings.outcomes != "off":
+            self._feed = Feed(everything=settings.outcomes == "all", clock=time.time, new_id=new_id)
+        self._health = HealthObserver(clock=time.time, steady=time.monotonic)
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self._own_state = OwnState(
+            name,
+            OwnSources(
+                worker=lambda: self.worker,
+                draining=lambda: self._draining,
+                registry=self._registry.refresh.states,
+                troubles=self._troubles,
+                keys=lambda: self._signing_keys.seen(),  # noqa: PLW0108  it is made below
+            ),
+            self._health,
+            queue=self.queue,
+            clock=time.time,
+            steady=time.monotonic,
+        )
+        self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
+        retries = RetryAccounts(lambda: self.worker, time.monotonic)
+        told = [
+            self.metrics.observe,
+            self.metrics.upstreams.observe,
+            logs.observe,
+            self._health.observe,
+            self._replies.observe,
+            *observers,
+        ]
+        told += [self._registry.observe, retries.observe]
+        told += [each.observe for each in (self._feed, tracing) if each is not None]
+        self._freed = Freed(live, lambda: self.worker, self.queue)
+        self._deferrals = DeferralWatch(Observers(told).observe, live.registry, time.time, self._freed.over)
+        self._observe = self._deferrals.observe
+        self._transport = HttpTransport()
+        self._client_keys = ClientKeyReader()
+        self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
+        self._draining = False
+        self._blocked = False
+        self._signing_keys = SigningKeys(live, self._deferrals.can_sign)
+        live.places.tell = self.metrics.signatures.count
+        self._signers = SignerWatch(live, self.metrics.signatures.know, self._deferrals.can_sign)
+        self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload, self._signers.silent)
+        acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
+        self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
+        self._others = OtherWorkers(
+            self.queue.consumers,
+            lambda news: self.worker.heard(news),  # noqa: PLW0108  it is made below
+            steady=time.monotonic,
+        )
+        self.queue.side_channel.share_news(self._others.following, self._others.hear)
+        self._source_doors = SourceDoors(live)
+        self._upstreams = UpstreamDoors(live, self.metrics.upstreams)
+        self._self_watch = SelfWatch(live)
+        self._web = WebFace(live, self.metrics.front_channel)
+        self.worker = self._build_worker()
+        self.metrics.watch(self._metrics_sources())
+
+    def _build_worker(self) -> Worker:
+        settings, live, tracing = self._settings, self._live, self._tracing
+        return Worker(
+            Intake(
+                live.registry,
+                clock=time.time,
+                new_id=new_id,
+                max_event=settings.queue.max_event,
+                upstreams=UpstreamIntake(
+                    self._upstreams, live.registry, clock=time.time, new_id=new_id, observe=self._observe
+                ),
+            ),
+            Settlement(self.queue, self.queue, clock=time.time, observe=self._observe),
+            Tools(
+                channel=ClientChannels(
+                    BackChannel(
+                        live if tracing is None else tracing.signer(live),
+                        clock=time.time,
+                        new_jti=new_id,
+                        unverifiable=self._signing_keys.unverifiable,
+                        encrypter=self._encryption if tracing is None else tracing.encrypter(self._encryption),
+                    ),
+                    FrontChannel(time.time),
+                ),
+                transport=self._transport if tracing is None else tracing.transport(self._transport),
+                clock=time.time,
+                steady=Awake(time.monotonic),
+                jitter=random.random,
+                observe=self._observe,
+            ),
+            live.registry,
+            self.queue,
+            self.queue,
+            Limits(
+                max_in_flight=settings.delivery.max_in_flight,
+                prefetch=settings.queue.prefetch.events,
+                slot_wait=settings.delivery.slot_wait,
+                shutdown_grace=settings.shutdown_grace,
+            ),
+            self._others,
+        )
+
+    def _after_reload(self) -> None:
+        self._signing_keys.look()
+        self._signers.follow()
+
+    def _metrics_sources(self) -> Sources:
+        return Sources(
+            in_flight=lambda: self.worker.in_flight,
+            queue=self.queue.status,
+            unsettled=self.worker.unsettled,
+            circuits=lambda: self.worker.circuits,
+            waiting=lambda: chain(self.worker.lines, self.worker.parked),
+            reload_succeeded=lambda: self._live.reloads.succeeded,
+            restart_needed=lambda: self._live.reloads.restart_needed,
+            signing_keys=self._signing_keys.published,
+            ready=lambda: self.health().ready,
+            loop_lag=lambda: self._self_watch.loop_lag,
+            certificates=lambda: self._self_watch.certificates,
+            outcomes_dropped=lambda: 0 if self._feed is None else self._feed.dropped,
+            registry_sources=lambda: (
+                (each.name, each.up, each.age, each.changed) for each in self._registry.refresh.states()
+            ),
+        )
+
+    def _troubles(self) -> Iterator[Trouble]:
+        status = self.queue.status()
+        if status.blocked or status.problem:
+            kind = TroubleKind.BLOCKED if status.blocked else TroubleKind.QUEUE
+            yield Trouble(kind=kind, text=status.problem or "the broker takes no message")
+        for override in status.overrides:
+            yield Trouble(kind=TroubleKind.POLICY, text=str(override), subject=str(override.key))
+        yield from self._live.reloads.troubles()
+        yield from self._signing_keys.troubles()
+        yield from self._signers.troubles()
+        yield from self._registry.refresh.troubles()
+        registry = self._live.now.registry
+        if beyond := next(registry.left_away(), None):
+            count = registry.left_away_count
+            more = f", and {count - 1} more" if count > 1 else ""
+            yield Trouble(kind=TroubleKind.BEYOND, text=f"{beyond.first[0]}{more}; notifier check tells all")
+        yield from self._deferrals.troubles()
+
+    def health(self) -> ops.Readiness:
+        """For `/readyz`."""
+        status = self.queue.status()
+        return ops.Readiness(
+            queue=status.connected,
+            consuming=status.consuming,
+            blocked=status.blocked,
+            draining=self._draining,
+            problem=status.problem or self._registry.refresh.problem(),
+        )
+
+    async def accept(self, event: SessionEnded, lane: Lane) -> None:
+        """Make an event from the API durable. Raises QueueError."""
+        await self.queue.publish(lane, event_message(event))
+
+    # ── running ──
+
+    async def serve(self, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
+        """Run until `stop` is set, then drain. `started` is called once the listeners accept connections.
+
+        Raises an ExceptionGroup with ConfigurationError (an address cannot be bound) or QueueError (the queue cannot be
+        used until somebody mends it).
+        """
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            await self.queue.open()
+            stack.push_async_callback(self.queue.close)
+            if self._feed is not None:
+                await stack.enter_async_context(self._feed.running(self.queue.feed_target()))
+            await self._transport.open()
+            for each in (self._transport, self._client_keys, self._encryption):
+                stack.push_async_callback(each.close)
+            if self._tracing is not None:
+                stack.push_async_callback(self._tracing.close)
+            stack.push_async_callback(self._source_doors.close)
+            stack.push_async_callback(self._upstreams.close)
+            sources = ApiSources(
+                registry=self._live.registry,
+                tokens=self._live.tokens,
+                clock=time.time,
+                new_id=new_id,
+                waiting=self._replies.waiting,
+                pages=partial(pages_of, self._live),
+            )
+            pages = chain(self._web.routes(), self._upstreams.routes(self.queue.publish, self._web.page_of))
+            await stack.enter_async_context(
+                listeners(self._settings, self.health, self.metrics, self.accept, sources, self._routes(), pages)
+            )
+            started()
+            worker = group.create_task(self.worker.run())
+            around = [group.create_task(work()) for work in self._around()]
+            await stop.wait()
+            self._draining = True
+            log, began = structlog.get_logger(), time.monotonic()
+            log.info("draining", in_flight=self.worker.in_flight)
+            self.worker.stop()  # it takes nothing from now on, even if the broker still sends
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_WITHIN):
+                    await self.queue.stop_consuming()
+            await worker
+            given_back = sum(each.messages for each in self.worker.unsettled().values())
+            log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
+            self._replies.waiting.close()
+            for task in around:
+                task.cancel()
+
+    def _routes(self) -> Iterator[web.RouteDef]:
+        """The routes of the API beside `/v1/events`."""
+        yield from operator_routes(
+            self._live, self.queue, self.log_level, self._registry.refresh, self._own_state.document
+        )
+        yield from self._source_doors.routes(self.queue.publish, self.metrics.count_source_request)
+
+    def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+        yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run, self._signers.run)
+        yield from (self._self_watch.watch_loop, self._self_watch.watch_files, self._registry.refresh.run)
+        yield self._freed.run
+        yield self.queue.broken
+
+    async def _consume(self) -> None:
+        await self.queue.ready()
+        await self._registry.refresh.complete()
+        await self._signers.ready()
+        gc.collect()
+        gc.freeze()  # long-lived objects stay out of collections, one of which held the event loop for 64 ms
+        await self.queue.consume(self.worker)
+        structlog.get_logger().info("consuming")
+
+    async def _sample(self) -> None:
+        """Set the depths of the queues in the metrics, and sample the rates, every five seconds."""
+        while True:
+            try:
+                self.metrics.set_depths(await self.queue.depths())
+            except QueueError:
+                self.metrics.set_depths({})
+            self._health.sample()
+            self._tell_blocked(self.queue.status().blocked)
+            await asyncio.sleep(DEPTHS_EVERY)
+
+    def _tell_blocked(self, blocked: bool) -> None:  # noqa: FBT001  as the queue says it
+        """Log once that the queue takes no message, and once that it does again."""
+        log = structlog.get_logger()
+        if blocked and not self._blocked:
+            hint = "make room on the broker; logouts go on, and those that fail wait in memory"
+            log.warning("publishing_blocked", hint=hint, help="notifier explain NotifierPublishingBlocked")
+        elif self._blocked and not blocked:
+            log.info("publishing_unblocked")
+        self._blocked = blocked

@@ -1,0 +1,219 @@
+"""Reads the service's configuration: one YAML or JSON file, overridden by environment variables.
+
+`NOTIFIER_QUEUE__URL` is `queue.url`. pydantic-settings does not fit: it reads only `os.environ`, ignores misspelt
+names, and stops at the first value that it cannot parse. Operators want every mistake at once.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_origin
+
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from notifier.features.sources.source_settings import BindSettings, bindings_of
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.message import Binding
+from notifier.settings.document_files import parse_yaml, read_document, read_text
+from notifier.settings.mistakes import explain, submodel
+from notifier.settings.service_settings import QUEUE_FILE, SQLITE, QueueSettings, Settings, SourceName
+from notifier.settings.usable_settings import SECTIONS, UsableSettings, section_like, usable_settings
+
+PREFIX = "NOTIFIER_"
+_OURS_OTHERWISE = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
+# Kubernetes sets these for each service of the namespace, and one service may be called "notifier".
+_OF_KUBERNETES = re.compile(
+    r"NOTIFIER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?)", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    """A setting that an environment variable can set."""
+
+    path: tuple[str, ...]
+    annotation: Any
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The configuration. Without `path`: the defaults and `environ`. Raises ConfigurationError with every mistake."""
+    usable = examine_settings(path, environ, set())
+    if usable.mistakes:
+        raise ConfigurationError(usable.mistakes)
+    return usable.settings
+
+
+def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[Path]) -> UsableSettings:
+    """What is right of the configuration, and every mistake. Adds every file that it names to `files`."""
+    mistakes: list[Mistake] = []
+    unsure: set[str] = set()
+    document: dict[str, Any] = {}
+    if path is not None:
+        files.add(path.absolute())
+        try:
+            document = _mapping(path)
+        except ConfigurationError as error:
+            mistakes += error.mistakes
+            unsure |= SECTIONS  # the file may hold any of them
+    mistakes += _overlay(document, environ, relative=path is not None, unsure=unsure)
+    _place_queue(document)
+    base = Path() if path is None else path.absolute().parent
+    usable = usable_settings(document, {"base": base, "files": files})
+    return replace(usable, mistakes=(*mistakes, *usable.mistakes), unsure=usable.unsure | unsure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPart:
+    """Some sections of the settings; the others have their defaults. `issuers`: the names of all issuers."""
+
+    settings: Settings
+    issuers: frozenset[str]
+    document: Mapping[str, Any] = field(repr=False)
+
+    def bindings(self) -> tuple[Binding, ...]:
+        """What the queues of sources are bound to. No file that a source names is looked at.
+
+        Raises ConfigurationError.
+        """
+        try:
+            return bindings_of(_Bound.model_validate(self.document).sources)
+        except ValidationError as error:
+            raise ConfigurationError(explain(error, Settings)) from None
+
+
+class _BoundSource(BaseModel):
+    """What a source binds."""
+
+    bind: tuple[BindSettings, ...] = ()
+
+
+class _Bound(BaseModel):
+    """What all sources bind. Other members are ignored."""
+
+    sources: dict[SourceName, _BoundSource] = {}
+
+
+def read_part(path: Path | None, environ: Mapping[str, str], sections: Collection[str]) -> ReadPart:
+    """Read only these sections, for callers who may not read the keys and clients that the others name.
+
+    Raises ConfigurationError with every mistake in these sections.
+    """
+    base = Path() if path is None else path.absolute().parent
+    document = {} if path is None else _mapping(path)
+    mistakes = _overlay(document, environ, relative=path is not None, unsure=set())
+    if "queue" in sections:
+        _place_queue(document)
+    issuers = document.get("issuers")
+    left_out = Settings.model_fields.keys() - set(sections)
+    try:
+        part = {key: value for key, value in document.items() if key not in left_out}
+        settings = Settings.model_validate(part, context={"base": base})
+    except ValidationError as error:
+        raise ConfigurationError([*mistakes, *explain(error, Settings)]) from None
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    names = frozenset(name for name in issuers if isinstance(name, str)) if isinstance(issuers, dict) else frozenset()
+    return ReadPart(settings=settings, issuers=names, document=document)
+
+
+def read_credentials(queue: QueueSettings) -> tuple[str | None, str | None]:
+    """The broker's user name and password as they are now; None if only the URL has them. Raises ConfigurationError."""
+    if queue.password_file is not None:
+        return queue.username, read_text(queue.password_file).rstrip("\r\n")
+    return queue.username, None if queue.password is None else queue.password.get_secret_value()
+
+
+def read_subject_key(settings: Settings) -> str | None:
+    """The key that hashes `sub` and `sid` for logs, None if none is set. Raises ConfigurationError."""
+    if settings.log.subject_key_file is not None:
+        return read_text(settings.log.subject_key_file).strip()
+    return None if settings.log.subject_key is None else settings.log.subject_key.get_secret_value()
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    document = read_document(path)
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigurationError([Mistake(path.name, "must be a mapping (key: value)")])
+    return document
+
+
+def _place_queue(document: dict[str, Any]) -> None:
+    """Put the embedded queue beside the configuration if it names no queue."""
+    queue = document.get("queue") or {}
+    if isinstance(queue, dict) and "url" not in queue:
+        document["queue"] = {**queue, "url": f"{SQLITE}{QUEUE_FILE}"}
+
+
+# ── the environment ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, _Variable]]:
+    for name, member in model.model_fields.items():
+        here = (*path, name)
+        yield PREFIX + "__".join(here).upper(), _Variable(here, member.annotation)
+        inner = submodel(member.annotation)
+        if inner is not None and get_origin(member.annotation) in (None, Union, UnionType):  # no list, no mapping
+            yield from _variables(inner, here)
+
+
+def _overlay(
+    document: dict[str, Any], environ: Mapping[str, str], *, relative: bool, unsure: set[str]
+) -> list[Mistake]:
+    """Put the variables into the document. `relative`: its paths do not start where the process runs.
+
+    Adds each section that a wrong variable may mean to `unsure`.
+    """
+    variables = dict(_variables(Settings))
+    mistakes = []
+    for name in sorted(environ):  # so that NOTIFIER_QUEUE comes before NOTIFIER_QUEUE__URL
+        value = environ[name]
+        if not name.startswith(PREFIX) or _OURS_OTHERWISE.fullmatch(name) or _OF_KUBERNETES.fullmatch(name):
+            continue
+        variable = variables.get(name)
+        if variable is None:
+            # Compared without the prefix, which makes any two names similar.
+            near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "`notifier schema config` lists them"
+            mistakes.append(Mistake(name, f"there is no such setting; {hint}"))
+            unsure |= section_like(near[0].partition("__")[0]) if near else set()
+        elif value:
+            try:
+                _set(document, variable.path, _value(value, variable, relative=relative))
+            except (yaml.YAMLError, ValueError):
+                mistakes.append(Mistake(name, "is not valid JSON: a value that begins with [ or { must be"))
+                unsure.add(variable.path[0])
+    return mistakes
+
+
+def _value(text: str, variable: _Variable, *, relative: bool) -> object:
+    """The value of a variable: JSON if it looks like it. A relative path starts where the process runs."""
+    annotation = str(variable.annotation)
+    if text[0] in "[{" and SecretStr.__name__ not in annotation:
+        return parse_yaml(text)
+    if relative and Path.__name__ in annotation:
+        return _from_here(text)
+    if relative and text.startswith("sqlite:"):
+        return f"sqlite:{_from_here(text.removeprefix('sqlite:'))}"
+    return text
+
+
+def _from_here(path: str) -> str:
+    """The path in full. A path that begins with `~` stays, for its own check to resolve."""
+    return path if path.startswith("~") else str(Path(path).absolute())
+
+
+def _set(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    """Put the value at its place. A secret that is given directly replaces one given as a file, and the reverse."""
+    *folders, name = path
+    for folder in folders:
+        inner = document.get(folder)
+        document[folder] = dict(inner) if isinstance(inner, dict) else {}
+        document = document[folder]
+    document.pop(name.removesuffix("_file") if name.endswith("_file") else f"{name}_file", None)
+    document[name] = value

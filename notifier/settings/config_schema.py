@@ -1,0 +1,69 @@
+"""Makes the JSON Schema of the configuration from the types that read it."""
+
+import ast
+import inspect
+from itertools import pairwise
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from notifier.model.durations import format_duration
+from notifier.settings.clients import ClientMetadata
+from notifier.settings.service_settings import Settings
+from notifier.settings.tokens_file import TokenEntry
+from notifier.settings.values import Listen, Section
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the service's file. `$defs/clients` and `$defs/tokens` describe the other two files."""
+    models: list[type[BaseModel]] = [Settings, ClientMetadata, TokenEntry]
+    _, schema = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
+    definitions: dict[str, Any] = schema["$defs"]
+    for section in Section.__subclasses__():
+        if section.__name__ in definitions:
+            _describe(section, definitions[section.__name__]["properties"])
+    for definition in definitions.values():
+        for member in definition.get("properties", {}).values():
+            _as_written(member)
+    for name, item, text in (
+        ("clients", "ClientMetadata", "The clients file (registry.file)."),
+        ("tokens", "TokenEntry", "The file of api.tokens_file."),
+    ):
+        definitions[name] = {"type": "array", "items": {"$ref": f"#/$defs/{item}"}, "description": text}
+    settings = definitions.pop("Settings")
+    return {"$schema": _DIALECT, **settings, "title": "notifier's configuration", "$defs": definitions}
+
+
+def _describe(section: type[Section], properties: dict[str, Any]) -> None:
+    """Give each member the text that stands below it in the code, unless its field brings one."""
+    [code] = ast.parse(inspect.getsource(section)).body
+    assert isinstance(code, ast.ClassDef)
+    for member, text in pairwise(code.body):
+        match member, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(description))):
+                alias = section.model_fields[name].alias or name
+                described = {"description": inspect.cleandoc(description), **properties[alias]}
+                properties[alias] = dict(sorted(described.items()))
+
+
+def _as_written(member: dict[str, Any]) -> None:
+    """Show a member as operators write it: its default with a unit, no title that only repeats the name.
+
+    Of a mapping whose names have a pattern, no other names are allowed.
+    """
+    member.pop("title", None)
+    for mapping in (member, *member.get("anyOf", ())):
+        if "patternProperties" in mapping:
+            mapping["additionalProperties"] = False
+    default = member.get("default")
+    if default is None:
+        member.pop("default", None)
+    elif "pattern" in member and isinstance(default, float):
+        member["default"] = format_duration(default)
+    elif isinstance(default, dict):
+        del member["default"]  # a section: its members show their own
+        if default.keys() == {"host", "port"}:
+            member["default"] = str(Listen(**default))

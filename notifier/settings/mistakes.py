@@ -1,0 +1,90 @@
+"""Tells an operator what pydantic finds wrong with a configuration: the path of the key, and what would be right.
+
+No value is shown, since it may be a secret, unless the type's own check shows it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from notifier.model.errors import Mistake
+from notifier.model.validation import reworded
+
+Loc = tuple[int | str, ...]
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Mistake]:
+    """Every mistake of a document that should be a `model`. `prefix` comes before each path."""
+    mistakes = []
+    details = error.errors(include_url=False, include_input=False)
+    for detail in details:
+        loc = tuple(part for part in detail["loc"] if part != "[key]")
+        if detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details):
+            continue  # its only missing members are wrong ones, which are reported themselves
+        mistakes.append(Mistake(path_of(loc, prefix), _words(detail, loc, model)))
+    return mistakes
+
+
+def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
+    """The path as an operator writes it: `delivery.retry.base`, `issuers["https://id.example.com"].keys[0].file`."""
+    path = prefix
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", part):
+            path += f".{part}" if path else part
+        else:
+            path += f'["{part}"]'
+    return path
+
+
+def submodel(annotation: object) -> type[BaseModel] | None:
+    """The model within an annotation such as `Model | None`, `dict[str, Model]` or `tuple[Model, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := submodel(arg)) is not None), None)
+
+
+def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
+    context: Mapping[str, Any] = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            owner = _model_at(model, loc[:-1])
+            known = tuple(field.alias or name for name, field in owner.model_fields.items()) if owner else ()
+            near = get_close_matches(str(loc[-1]), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+            return f"there is no such key; {hint}"
+        case "missing":
+            return "is required"
+        case "value_error":
+            return str(context["error"])
+        case "literal_error" | "enum":
+            return f"must be {context['expected']}"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return "must be a mapping (key: value)"
+        case "tuple_type" | "list_type" | "frozen_set_type":
+            return "must be a list"
+        case "string_type" | "path_type":
+            return "must be a text; put it in quotes"
+        case "too_short" if context.get("min_length") == 1:
+            return "must name at least one"
+        case "string_too_short" if context.get("min_length") == 1:
+            return "must not be empty"
+        case "invalid_key":
+            return "keys must be texts; put this one in quotes"
+        case "string_pattern_mismatch":
+            return f"must match {context['pattern']}"
+        case _:
+            return reworded(detail)
+
+
+def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:
+    found: type[BaseModel] | None = model
+    for part in loc:
+        if found is not None and isinstance(part, str) and part in found.model_fields:
+            found = submodel(found.model_fields[part].annotation)
+    return found

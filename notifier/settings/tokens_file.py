@@ -1,0 +1,82 @@
+"""Reads the file of API tokens: who may publish, read or repair, and for which issuers. Keeps only their digests."""
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from notifier.model.api_token import ApiToken, Scope
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.settings.document_files import read_document
+from notifier.settings.mistakes import explain
+from notifier.settings.values import Section
+
+
+class TokenEntry(Section):
+    """One member of the tokens file."""
+
+    model_config = ConfigDict(title="token")
+
+    name: str = Field(min_length=1, description="Who it is: the publisher of what it publishes.")
+    token: SecretStr | None = Field(None, min_length=1, description="The token itself. Give this or `token_sha256`.")
+    token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(
+        None, description="Its SHA-256 in hex."
+    )
+    scopes: frozenset[Scope] = Field(min_length=1, description="What it may be used for.")
+    issuers: frozenset[str] | None = Field(None, description="The issuers it may speak for. Left out: all.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.token is None) == (self.token_sha256 is None):
+            raise ValueError("give either token or token_sha256")
+        return self
+
+    def digest(self) -> bytes:
+        """SHA-256 of the token."""
+        if self.token_sha256 is not None:
+            return bytes.fromhex(self.token_sha256)
+        assert self.token is not None
+        return hashlib.sha256(self.token.get_secret_value().encode()).digest()
+
+
+def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[ApiToken, ...]:
+    """The tokens of the file, in its order. Raises ConfigurationError with every mistake.
+
+    If `issuers` are given, a token for any other issuer is a mistake.
+    """
+    document = read_document(path)
+    if not isinstance(document, list):
+        raise ConfigurationError(
+            [
+                Mistake(
+                    path.name,
+                    "must be a list of tokens, each with name, scopes, token or token_sha256, and issuers if not all",
+                )
+            ]
+        )
+    mistakes: list[Mistake] = []
+    tokens: list[ApiToken] = []
+    names: dict[str, int] = {}
+    digests: dict[bytes, int] = {}
+    for index, raw in enumerate(document):
+        place = f"{path.name}[{index}]"
+        try:
+            entry = TokenEntry.model_validate(raw)
+        except ValidationError as error:
+            mistakes += explain(error, TokenEntry, place)
+            continue
+        token = ApiToken(name=entry.name, sha256=entry.digest(), scopes=entry.scopes, issuers=entry.issuers)
+        if (first := names.setdefault(token.name, index)) != index:
+            mistakes.append(
+                Mistake(f"{place}.name", f"is also the name of {path.name}[{first}]; each token needs its own")
+            )
+        if (first := digests.setdefault(token.sha256, index)) != index:
+            mistakes.append(Mistake(f"{place}", f"is the same token as {path.name}[{first}]; make another"))
+        unknown = sorted((token.issuers or frozenset()).difference(issuers)) if issuers is not None else []
+        mistakes += [Mistake(f"{place}.issuers", f"{iss} is not configured under issuers") for iss in unknown]
+        tokens.append(token)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return tuple(tokens)

@@ -1,0 +1,79 @@
+"""Makes the families of metrics that are read at a scrape; among them what waits in the queues."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from notifier.model.message import SOURCE, Depth, Lane, Unsettled
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    """One gauge."""
+    return GaugeMetricFamily(f"notifier_{name}", text, value=float(value))
+
+
+def plain_counter(name: str, text: str, value: float) -> Metric:
+    """One counter."""
+    return CounterMetricFamily(f"notifier_{name}", text, value=value)
+
+
+def labelled(
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily],
+    name: str,
+    text: str,
+    labels: tuple[str, ...],
+    values: Mapping[str, float] | Mapping[tuple[str, str], float],
+) -> Metric:
+    """Series with labels."""
+    metric = family(f"notifier_{name}", text, labels=labels)
+    for key, value in values.items():
+        metric.add_metric((key,) if isinstance(key, str) else key, float(value))
+    return metric
+
+
+class WaitingMessages:
+    """What waits in the queues, as the broker and this worker know it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._depths: Mapping[str, Depth] = {}
+        self._began = clock()
+        self._empty_at: dict[str, float] = {}
+
+    def set_depths(self, depths: Mapping[str, Depth]) -> None:
+        """Set what the broker says of each queue (names without prefix)."""
+        self._depths = dict(depths)
+        now = self._clock()
+        for queue, depth in depths.items():
+            if depth.ready == 0:
+                self._empty_at[queue] = now
+
+    def families(self, held: Mapping[str, Unsettled]) -> Iterator[Metric]:
+        """Yield the families; `held`: what this worker holds of each queue."""
+        ready = {queue: depth.ready for queue, depth in self._depths.items()}
+        consumers = {queue: depth.consumers for queue, depth in self._depths.items()}
+        consumed = dict.fromkeys((*map(str, Lane), *held, *(name for name in ready if name.startswith(SOURCE))))
+        unsettled = {queue: held.get(queue, Unsettled()).messages for queue in consumed}
+        oldest = {queue: self._oldest(queue, held.get(queue, Unsettled())) for queue in consumed}
+        for name, text, values in (
+            ("queue_messages", "Ready messages, as the broker says.", ready),
+            ("queue_consumers", "Consumers, as the broker says.", consumers),
+            ("queue_unsettled", "Messages this worker holds.", unsettled),
+            ("queue_oldest_seconds", "Age of the oldest message that waits; 0 where none does.", oldest),
+        ):
+            yield labelled(GaugeMetricFamily, name, text, ("queue",), values)
+
+    def _oldest(self, queue: str, held: Unsettled) -> float:
+        """Return the age of the oldest message that waits, in seconds.
+
+        A queue hands out in order, so what waits there is younger than what was taken last. It also came after the
+        queue was last seen empty; without this the first event after a quiet hour would seem an hour old.
+        """
+        now = self._clock()
+        if held.oldest is not None:
+            return max(0.0, now - held.oldest)
+        depth = self._depths.get(queue)
+        if depth is None or depth.ready == 0:
+            return 0.0
+        return max(0.0, now - max(self._empty_at.get(queue, self._began), held.last_taken or 0.0))

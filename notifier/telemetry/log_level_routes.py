@@ -1,0 +1,80 @@
+"""`GET` and `PUT /v1/log-level`: what the log of this worker tells, without a restart."""
+
+import json
+from typing import Protocol
+
+from aiohttp import web
+
+from notifier.model.errors import Mistake
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
+from notifier.network.listeners.problem import Refusal, problem
+
+LEVELS = ("debug", "info", "warning", "error")
+_LEVEL: JsonSchema = {"type": "string", "enum": list(LEVELS)}
+_WANTED: JsonSchema = {"type": "object", "required": ["level"], "properties": {"level": _LEVEL}}
+_TOLD: JsonSchema = {
+    "type": "object",
+    "required": ["level", "configured"],
+    "properties": {"level": {"type": "string"}, "configured": {"type": "string"}},
+}
+_ANSWERS = {200: AnswerDescription(text="As it is now, and as it is again after a restart.", schema=_TOLD)}
+
+
+class LevelControl(Protocol):
+    """The log's level."""
+
+    @property
+    def now(self) -> str:
+        """The present level."""
+
+    @property
+    def configured(self) -> str:
+        """The configured level, which a restart restores."""
+
+    def set(self, level: str, *, by: str) -> None:
+        """From now on; `by` whom, for the log."""
+
+
+def log_level_routes(authorization: Authorization, level: LevelControl) -> list[web.RouteDef]:
+    """To look needs the scope `read`, to change `repair` and no issuers: the level is that of the whole worker."""
+
+    @OperationDescription(summary="Tell what this worker logs.", scope="read", answers=_ANSWERS)
+    async def get(request: web.Request) -> web.Response:
+        authorization.require(request, "read")
+        return _answer(level)
+
+    @OperationDescription(
+        summary="Change what this worker logs, until it ends.",
+        scope="repair",
+        body={"application/json": _WANTED},
+        answers=_ANSWERS,
+        problems={
+            400: "No such level.",
+            403: "The token lacks the scope repair, or is bound to issuers.",
+            408: "The body did not come.",
+            413: "The body is too large.",
+        },
+    )
+    async def put(request: web.Request) -> web.Response:
+        token = authorization.require_unbound(request, "repair")
+        level.set(await _wanted(request), by="the API" if token is None else token.name)
+        return _answer(level)
+
+    return [web.get("/v1/log-level", get), web.put("/v1/log-level", put)]
+
+
+def _answer(level: LevelControl) -> web.Response:
+    return web.json_response({"level": level.now, "configured": level.configured})
+
+
+async def _wanted(request: web.Request) -> str:
+    try:
+        body = json.loads(await request.text())
+    except (ValueError, RecursionError):
+        body = None
+    wanted = body.get("level") if isinstance(body, dict) else None
+    if wanted not in LEVELS:
+        mistake = Mistake("level", f'must be one of {", ".join(LEVELS)}: {{"level": "debug"}}')
+        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+    return str(wanted)

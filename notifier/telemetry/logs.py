@@ -1,0 +1,312 @@
+"""Writes the log: one line for each attempt, JSON unless on a terminal, and nothing that does harm if it leaks.
+
+`sub` and `sid` appear as a keyed hash (or not at all, or raw if the operator chooses so). Text that clients wrote is
+printable and short. If a token or a password comes this far, `redact` takes it out of the finished line.
+"""
+
+import hmac
+import logging
+import os
+import secrets
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Literal, TextIO, assert_never, cast
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from notifier.delivery.facts import (
+    Attempted,
+    Buried,
+    ClientFailing,
+    ClientRecovered,
+    ClientServed,
+    Deferred,
+    EventTaken,
+    Fact,
+    LogoutDelivered,
+    RetryScheduled,
+    Unexpected,
+    UpstreamLookedUp,
+)
+from notifier.delivery.plan import Skipped, Unheard
+from notifier.model.delivery import Delivery
+from notifier.model.outcome import Delivered, Failed, Outcome, Refused
+from notifier.model.redaction import redact, without_subject
+from notifier.settings.config_file import read_subject_key
+from notifier.settings.service_settings import Settings
+from notifier.telemetry.console_log import console_renderer, without_nothing
+from notifier.telemetry.log_output import JsonLine, Unbreakable, quick_writer, seen
+
+NAME = 100  # characters of each client where several are named
+TEXT_LENGTH = 200  # characters of what others wrote
+WITH_WAY_OUT = 800  # of what we say, names in it included: the way out comes last
+_OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
+
+Subjects = Literal["hash", "omit", "raw"]
+
+
+class SubjectHash:
+    """The keyed hash under which a `sub` or `sid` appears in logs: HMAC-SHA-256, the first 16 hexadecimal digits."""
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self.lasting = key is not None
+        self._key = secrets.token_bytes(32) if key is None else key
+        self._lately = lru_cache(256)(self._log_id)  # the clients of an event share its `sub` and `sid`
+
+    def log_id(self, value: str) -> str:
+        """Return the hash of a value."""
+        return self._lately(value)
+
+    def _log_id(self, value: str) -> str:
+        return hmac.digest(self._key, value.encode("utf-8", "surrogatepass"), "sha256").hex()[:16]
+
+
+def clip(text: str, length: int = TEXT_LENGTH) -> str:
+    """Return the start of what somebody else wrote, printable."""
+    text = text[:length]
+    return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
+
+
+def configure(
+    level: str = "info", log_format: Literal["auto", "json", "console"] = "auto", *, stream: TextIO | None = None
+) -> None:
+    """Set up the log of the process at its start, for libraries (stdlib `logging`) too.
+
+    `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on, or from `info` on if
+    `level` is `debug`: below that they log frames, which have tokens in them.
+    """
+    out = Unbreakable(stream)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+    as_json = log_format == "json" or (log_format == "auto" and not out.isatty())
+    last = _renderers(out, as_json=as_json)
+    structlog.configure(
+        processors=[JsonLine()] if as_json else [*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", out)),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(cast("TextIO", out))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    _set_library_levels(number)
+    for name in ("aiormq", "aio_pika"):  # the queue logs what they meet, once and without frames
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.captureWarnings(capture=True)
+
+
+def set_level(level: str) -> None:
+    """Log from this level on, from now on. Loggers bound before keep their level: see LogObserver.relevel."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(**{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(number)})
+    _set_library_levels(number)
+
+
+def _set_library_levels(number: int) -> None:
+    logging.getLogger().setLevel(max(number, logging.INFO if number <= logging.DEBUG else logging.WARNING))
+    logging.getLogger("notifier").setLevel(number)
+
+
+def _renderers(out: Unbreakable, *, as_json: bool) -> list[Processor]:
+    if as_json:
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
+    colors = out.isatty() and "NO_COLOR" not in os.environ
+    return [without_nothing, seen, console_renderer(colors=colors), _redact]
+
+
+def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:
+    assert isinstance(line, str), "comes after the renderer"
+    return redact(line)
+
+
+class LogObserver:
+    """Logs the facts of the pipeline. Make it after `configure`."""
+
+    def __init__(
+        self,
+        *,
+        subject: Subjects = "hash",
+        hashing: SubjectHash | None = None,
+        logger: FilteringBoundLogger | None = None,
+    ) -> None:
+        self._subject = subject
+        self._hash = hashing or SubjectHash()
+        self._log: FilteringBoundLogger = structlog.get_logger().bind() if logger is None else logger
+        self._quick = quick_writer() if logger is None else None
+        self._brief = not self._log.is_enabled_for(logging.DEBUG)
+        if subject == "hash" and not self._hash.lasting:
+            self._log.info(
+                "log_key_made_up",
+                hint="sub and sid are hashed with a key of this process only; set log.subject_key_file to share one",
+            )
+
+    def relevel(self) -> None:
+        """Take over a level that was set meanwhile."""
+        self._log = structlog.get_logger().bind()
+        self._brief = not self._log.is_enabled_for(logging.DEBUG)
+
+    def observe(self, fact: Fact) -> None:
+        """Log a fact, at once."""
+        if isinstance(fact, Attempted):
+            self._write_attempt(self._attempt(fact))
+        elif not (self._brief and _is_detail(fact)):  # saves 40 µs for a line that would not be written
+            self._write(fact)
+
+    def _write(
+        self,
+        fact: EventTaken
+        | RetryScheduled
+        | Deferred
+        | LogoutDelivered
+        | Skipped
+        | Unheard
+        | Buried
+        | Unexpected
+        | ClientFailing
+        | ClientRecovered
+        | ClientServed
+        | UpstreamLookedUp,
+    ) -> None:
+        match fact:
+            case Buried():
+                error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
+                more = {} if fact.delivery is None else self._subjects(fact.delivery)
+                told = {
+                    "reason": str(fact.reason),
+                    "error": clip(error, WITH_WAY_OUT),
+                    "help": f"notifier explain {fact.reason}",
+                }
+                self._log.warning("dead_letter", **_who(fact), **told, **more)
+            case Deferred():
+                write = self._log.debug if _is_detail(fact) else self._log.warning
+                more = (
+                    {"error": clip(fact.text, WITH_WAY_OUT), "help": f"notifier explain {fact.cause}"}
+                    if fact.text
+                    else {}
+                )
+                if fact.hint:
+                    more["hint"] = clip(fact.hint, WITH_WAY_OUT)
+                write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
+            case EventTaken():
+                write = self._log.debug if _is_detail(fact) else self._log.warning
+                write("event", **_whose(fact), result=fact.result, deliveries=fact.deliveries)
+            case Skipped():
+                self._log.debug("skipped", **_who(fact))
+            case Unheard():
+                self._log.warning("members_ignored", **_in_vain(fact))
+            case ClientFailing():
+                next_try, hint = _rfc3339(fact.next_try), "notifier explain NotifierClientFailing"
+                self._log.warning(
+                    "client_failing", iss=fact.iss, client_id=fact.client_id, next_try=next_try, help=hint
+                )
+            case ClientRecovered():
+                self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id, outage=round(fact.outage, 1))
+            case ClientServed():
+                self._log.info("client_served", iss=fact.iss, client_id=fact.client_id, seconds=round(fact.seconds, 1))
+            case Unexpected():
+                # Without the exception's text, which may quote a `sub`.
+                frames = "".join(traceback.format_tb(fact.error.__traceback__))
+                self._log.error("unexpected", **_who(fact), error=type(fact.error).__name__, exception=frames)
+            case RetryScheduled() | LogoutDelivered() | UpstreamLookedUp():
+                pass  # the attempt's line says so already, or `UpstreamRecord`
+            case _:
+                assert_never(fact)
+
+    def _write_attempt(self, line: dict[str, object]) -> None:
+        if self._quick is None:
+            self._log.info("attempt", **line)
+        elif self._log.is_enabled_for(logging.INFO):
+            self._quick("attempt", line)
+
+    def _attempt(self, fact: Attempted) -> dict[str, object]:
+        delivery, met = fact.delivery, fact.outcome
+        line: dict[str, object] = {
+            "event_id": clip(delivery.event_id),
+            "iss": clip(delivery.iss),
+            "client_id": clip(delivery.client_id),
+            "attempt": fact.number,
+            "jti": fact.jti,
+            "outcome": _OUTCOMES[type(met)],
+            "reason": str(met.reason),
+            "status": met.status,
+            "seconds": round(fact.seconds, 6),
+            "next_due": None if fact.next_due is None else _rfc3339(fact.next_due),
+        }
+        if delivery.publisher is not None:
+            line["publisher"] = clip(delivery.publisher)
+        line.update(self._subjects(delivery))
+        if not isinstance(met, Delivered):
+            line["error"] = clip(redact(self._without_subject(met.text, delivery)))
+        return line
+
+    def _subjects(self, delivery: Delivery) -> dict[str, str]:
+        """Return `sub` and `sid` in the form that the log may show."""
+        found: dict[str, str] = {}
+        if self._subject != "omit":
+            for name, value in (("sub", delivery.sub), ("sid", delivery.sid)):
+                if value is not None:
+                    found[name] = clip(value) if self._subject == "raw" else self._hash.log_id(value)
+        return found
+
+    def _without_subject(self, text: str, delivery: Delivery) -> str:
+        """Take the user out of an answer ("no session of alice") before it is cut."""
+        return text if self._subject == "raw" else without_subject(text, delivery.sub, delivery.sid)
+
+
+def _is_detail(fact: Fact) -> bool:
+    """Return True if it is logged at level debug, or if another fact's line says it."""
+    match fact:
+        case Deferred():
+            return not fact.first
+        case EventTaken():
+            return fact.result != "malformed"
+        case _:
+            return isinstance(fact, (Skipped, RetryScheduled, LogoutDelivered))
+
+
+def _who(fact: Buried | Deferred | Skipped | Unexpected) -> dict[str, str]:
+    return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "client_id": clip(fact.client_id)}
+
+
+def _whose(fact: EventTaken | Unheard) -> dict[str, str | None]:
+    by = None if fact.publisher is None else clip(fact.publisher)
+    source = {} if fact.source is None else {"source": clip(fact.source)}
+    return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": by, **source}
+
+
+def _in_vain(fact: Unheard) -> dict[str, object]:
+    """Which members of which clients, without their values, and the way out."""
+    told = "; ".join(f"{clip(client_id, NAME)}: {', '.join(names)}" for client_id, names in fact.members.items())
+    hint = (
+        "registry.inline is deny: no event says how to reach a client"
+        if fact.denied
+        else "only the identity server's word counts (registry.inline); if this publisher is it, name it in"
+        " issuers.<iss>.publishers"
+    )
+    return {**_whose(fact), "clients": fact.clients, "members": told, "hint": hint}
+
+
+def _rfc3339(moment: float) -> str:
+    with suppress(OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return str(moment)
+
+
+def subject_hash(settings: Settings) -> SubjectHash:
+    """The hash that stands for `sub` and `sid` in logs. Raises ConfigurationError."""
+    key = read_subject_key(settings)
+    return SubjectHash(None if key is None else key.encode())

@@ -1,0 +1,258 @@
+"""Writes OpenTelemetry traces: from the publisher's span by the event to each attempt, its token and its request.
+
+Spans are made of facts, afterwards and with the facts' times, so that no delivery waits for them. The id of an event's
+span follows from the trace and the event. So an attempt that another worker makes tomorrow knows its parent. If the
+publisher sent no trace, the trace's id follows from the event too. Nothing of this runs without `tracing`, and nothing
+of it is sent to a client.
+"""
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import Tracer, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+from opentelemetry.util.types import AttributeValue
+
+from notifier.delivery.facts import Attempted, EventTaken, Fact
+from notifier.delivery.ports import Encrypter, Signer, Transport
+from notifier.model import outcome
+from notifier.model.client import Algorithm, Client, Encryption
+from notifier.model.documents.trace_context import parts
+from notifier.model.outcome import Wire
+from notifier.model.request import Request
+
+CLOSE_WITHIN = 2.0  # seconds that the collector has to take the last spans
+REMEMBERED = 10_000  # events whose span was written: the parts of a large event share one span
+NS = 1_000_000_000
+MINT, ENCRYPT = "mint", "encrypt"
+"""The steps that make a token: signing it and, for some clients, encrypting it. Another step is named by its method."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A part of an attempt; times in ns since the epoch."""
+
+    name: str
+    began: int
+    ended: int
+
+
+_STEPS: ContextVar[tuple[_Step, ...]] = ContextVar("steps", default=())
+"""What the attempt of this task has done so far."""
+
+
+class Tracing:
+    """The observer that writes spans. It also wraps signer, encrypter and transport to time them."""
+
+    def __init__(self, endpoint: str | None = None, sample: float | None = None, *, version: str) -> None:
+        """Start the thread that exports. If `endpoint` or `sample` is None, the OTEL_… variables decide."""
+        sampler: Sampler | None = None if sample is None else ParentBased(TraceIdRatioBased(sample))
+        resource = Resource.create({"service.version": version})
+        if resource.attributes.get(SERVICE_NAME, "").startswith("unknown_service"):  # type: ignore[union-attr]
+            resource = resource.merge(Resource({SERVICE_NAME: "notifier"}))
+        self._ids = _Ids()
+        self._provider = TracerProvider(sampler=sampler, resource=resource, id_generator=self._ids)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=_traces(endpoint))))
+        tracer = self._provider.get_tracer("notifier", version)
+        self._tracer = tracer if isinstance(tracer, Tracer) else None  # None: OTEL_SDK_DISABLED
+        self._written: OrderedDict[int, None] = OrderedDict()
+
+    def signer(self, signer: Signer) -> Signer:
+        """Return the same, timed."""
+        return _TimedSigner(signer)
+
+    def encrypter(self, encrypter: Encrypter) -> Encrypter:
+        """The same, timed."""
+        return _TimedEncrypter(encrypter)
+
+    def transport(self, transport: Transport) -> Transport:
+        """The same, timed."""
+        return _TimedTransport(transport)
+
+    def observe(self, fact: Fact) -> None:
+        """Write the span of a fact that has one."""
+        if isinstance(fact, Attempted):
+            steps = _STEPS.get()
+            _STEPS.set(())
+            self._attempted(fact, steps)
+        elif isinstance(fact, EventTaken) and fact.arrived is not None:
+            self._taken(fact, fact.arrived)
+
+    async def close(self) -> None:
+        """Send what waits, for CLOSE_WITHIN at most: a collector that is away must not delay the end."""
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        await asyncio.to_thread(ending.join, CLOSE_WITHIN)
+
+    def _taken(self, fact: EventTaken, arrived: float) -> None:
+        place = _place(fact.trace, fact.iss, fact.event_id)
+        if self._tracer is None or place.span_id in self._written or not self._sampled(place):
+            return
+        self._written[place.span_id] = None
+        if len(self._written) > REMEMBERED:
+            self._written.popitem(last=False)
+        self._ids.use(place.trace_id, place.span_id)
+        span = self._tracer.start_span(
+            "event",
+            context=place.publisher,
+            kind=SpanKind.CONSUMER,
+            attributes={
+                "notifier.iss": fact.iss,
+                "notifier.event_id": fact.event_id,
+                "notifier.result": fact.result,
+                "notifier.deliveries": fact.deliveries,
+            },
+            start_time=int(arrived * NS),
+        )
+        self._ids.forget()
+        span.end()
+
+    def _attempted(self, fact: Attempted, steps: tuple[_Step, ...]) -> None:
+        delivery, met = fact.delivery, fact.outcome
+        place = _place(delivery.trace, delivery.iss, delivery.event_id)
+        if self._tracer is None or not self._sampled(place):
+            return
+        attributes: dict[str, AttributeValue] = {
+            "notifier.iss": delivery.iss,
+            "notifier.client_id": delivery.client_id,
+            "notifier.event_id": delivery.event_id,
+            "notifier.attempt": fact.number,
+            "notifier.jti": fact.jti,
+            "notifier.reason": str(met.reason),
+        }
+        if met.status is not None:
+            attributes["http.response.status_code"] = met.status
+        ended = int(fact.at * NS)
+        began = min([ended - int(fact.seconds * NS), *(step.began for step in steps)])  # the clocks may differ
+        span = self._tracer.start_span("attempt", context=place.event, attributes=attributes, start_time=began)
+        inside = set_span_in_context(span)
+        for step in steps:
+            kind = SpanKind.INTERNAL if step.name in (MINT, ENCRYPT) else SpanKind.CLIENT
+            self._tracer.start_span(step.name, context=inside, kind=kind, start_time=step.began).end(step.ended)
+        if not isinstance(met, outcome.Delivered):
+            span.set_status(Status(StatusCode.ERROR, str(met.reason)))
+        span.end(max([ended, *(step.ended for step in steps)]))
+
+    def _sampled(self, place: "_Place") -> bool:
+        """Ask the sampler, with the same answer for all of an event: no attempt is left without its event."""
+        found = self._provider.sampler.should_sample(place.publisher, place.trace_id, "event")
+        return found.decision is Decision.RECORD_AND_SAMPLE
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the spans of an event belong. `publisher` is None if it sent no trace; `event` is the context within."""
+
+    trace_id: int
+    span_id: int
+    publisher: Context | None
+
+    @property
+    def event(self) -> Context:
+        return _context(self.trace_id, self.span_id, sampled=True)
+
+
+def _place(trace: str | None, iss: str, event_id: str) -> _Place:
+    if trace is None:
+        trace_id = _digest(16, "trace", iss, event_id)
+        return _Place(trace_id, _digest(8, f"{trace_id:032x}", iss, event_id), None)
+    trace_id, parent, sampled = parts(trace)
+    span_id = _digest(8, trace, iss, event_id)
+    return _Place(trace_id, span_id, _context(trace_id, parent, sampled=sampled))
+
+
+def _context(trace_id: int, span_id: int, *, sampled: bool) -> Context:
+    flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
+    return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags)))
+
+
+def _digest(size: int, *texts: str) -> int:
+    joined = "\0".join(texts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(joined, digest_size=size).digest(), "big") or 1
+
+
+def _traces(endpoint: str | None) -> str | None:
+    """Return the collector's path, if only its address is given."""
+    if endpoint is None:
+        return None
+    bare = endpoint.rstrip("/")
+    return bare if bare.endswith("/v1/traces") else f"{bare}/v1/traces"
+
+
+class _Ids(RandomIdGenerator):
+    """Makes random ids, except for the next span if its ids are known."""
+
+    def __init__(self) -> None:
+        self._next: tuple[int, int] | None = None
+
+    def use(self, trace_id: int, span_id: int) -> None:
+        self._next = (trace_id, span_id)
+
+    def forget(self) -> None:
+        self._next = None
+
+    def generate_trace_id(self) -> int:
+        return super().generate_trace_id() if self._next is None else self._next[0]
+
+    def generate_span_id(self) -> int:
+        return super().generate_span_id() if self._next is None else self._next[1]
+
+
+@contextmanager
+def _timed(name: str) -> Iterator[None]:
+    """Note a step once it has ended well. A fault of ours ends the attempt, and leaves none."""
+    began, before = time.time_ns(), _STEPS.get()
+    _STEPS.set(())
+    yield
+    _STEPS.set((*before, _Step(name, began, time.time_ns())))
+
+
+class _TimedSigner:
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+        with _timed(MINT):
+            return await self._signer.sign(iss, alg, typ, claims)
+
+
+class _TimedEncrypter:
+    def __init__(self, encrypter: Encrypter) -> None:
+        self._encrypter = encrypter
+
+    async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
+        with _timed(ENCRYPT):
+            return await self._encrypter.encrypt(client, encryption, token)
+
+    def doubted(self, encryption: Encryption) -> str | None:
+        return self._encrypter.doubted(encryption)
+
+
+class _TimedTransport:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def post(self, request: Request) -> Wire:
+        with _timed("GET" if request.body is None else "POST"):
+            return await self._transport.post(request)

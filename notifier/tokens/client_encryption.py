@@ -1,0 +1,161 @@
+"""Encrypts tokens to the keys of their clients, which are read from each `jwks_uri` when needed, and kept.
+
+A set is read again when its Cache-Control says so, and at once after a 400, since the client may have a new key; but
+for a client that refuses everything no more often than DOUBTED_EVERY. Only deliveries make it read. While a set cannot
+be read, the last one stays. Nobody waits for a place that did not answer last time: what has no key is put off.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeAlias
+
+import structlog
+
+from notifier.model.client import Client, ClientKeysPlace, ContentEncryption, Encryption, EncryptionKey, KeyManagement
+from notifier.model.errors import OurFault
+from notifier.model.outcome import Cause
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.tokens.client_jwks import encryption_key, read_client_keys, without_key
+from notifier.tokens.jwe import Encrypt, compact_encrypter
+
+FRESH = 3600.0  # seconds for which a set counts whose answer has no Cache-Control
+FRESH_LEAST, FRESH_MOST = (
+    60.0,
+    86_400.0,
+)  # seconds, whatever it says: without end, a new key would be seen by a 400 alone
+AGAIN = 10.0  # seconds after a set that could not be read, or has no key that fits
+DOUBTED_EVERY = 300.0  # seconds between two readings for a client's 400
+MOST_SETS = 10_000  # kept, 3 KiB each; one that was dropped is read again
+
+ReadKeys = Callable[[ClientKeysPlace], Awaitable[IssuerDocument | UnreadDocument]]
+"""Fetches a client's JWK Set. Never raises, and bounds its own time."""
+
+_Asked: TypeAlias = tuple[KeyManagement, ContentEncryption]
+
+
+@dataclass(slots=True)
+class _KeySet:
+    """The keys of one place, or those that a registration holds.
+
+    `keys` None: never read. `fault`: why the last reading failed. By a clock that never goes back: `due` to be read
+    again, `read_at` when `keys` came, `doubted` by a 400.
+    """
+
+    keys: tuple[EncryptionKey, ...] | None = None
+    fault: str | None = None
+    due: float = float("-inf")
+    read_at: float = float("-inf")
+    doubted: float = float("-inf")
+    reading: asyncio.Task[None] | None = None
+    made: dict[_Asked, Encrypt | str] = field(default_factory=dict)
+
+
+class ClientEncryption:
+    """Satisfies `Encrypter`. `steady` gives seconds of a clock that never goes back."""
+
+    def __init__(self, read: ReadKeys, steady: Callable[[], float]) -> None:
+        self._read = read
+        self._steady = steady
+        self._sets: OrderedDict[ClientKeysPlace | tuple[EncryptionKey, ...], _KeySet] = OrderedDict()
+
+    async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
+        """Return the token as a JWE. Raises OurFault(cause=encryption) if the client's key cannot be had now."""
+        where = encryption.keys
+        found = self._set_of(where)
+        if isinstance(where, ClientKeysPlace):
+            await self._current(where, found)
+        encrypt = self._made(encryption, found)
+        try:
+            return encrypt(token, client.token.typ, client.iss)
+        except ValueError as error:
+            _refuse(where, f"has a key that {error}")
+
+    def doubted(self, encryption: Encryption) -> str | None:
+        """Say that a 400 may come from a key that the client no longer has. Its keys are read again, not too often."""
+        where = encryption.keys
+        if not isinstance(where, ClientKeysPlace) or (found := self._sets.get(where)) is None:
+            return None
+        now = self._steady()
+        if now - found.doubted >= DOUBTED_EVERY:
+            found.doubted = now
+            self._look(where, found)
+        if found.read_at >= found.doubted:
+            return None
+        why = "are read again" if found.fault is None else f"cannot be read: {found.fault}"
+        return f"it answered 400, perhaps since it has another key by now; its keys at {where.uri} {why}"
+
+    async def close(self) -> None:
+        """End the readings."""
+        readings = [each.reading for each in self._sets.values() if each.reading is not None]
+        for reading in readings:
+            reading.cancel()
+        await asyncio.gather(*readings, return_exceptions=True)
+
+    def _set_of(self, where: ClientKeysPlace | tuple[EncryptionKey, ...]) -> _KeySet:
+        found = self._sets.get(where)
+        if found is not None:
+            self._sets.move_to_end(where)
+            return found
+        if len(self._sets) >= MOST_SETS:
+            oldest = next((key for key, each in self._sets.items() if each.reading is None), None)
+            if oldest is not None:
+                del self._sets[oldest]
+        found = self._sets[where] = _KeySet() if isinstance(where, ClientKeysPlace) else _KeySet(keys=where)
+        return found
+
+    async def _current(self, where: ClientKeysPlace, found: _KeySet) -> None:
+        """Read the set if it is due. Who comes meanwhile waits for that reading, unless the last one failed."""
+        if self._steady() >= found.due:
+            self._look(where, found)
+        if found.reading is not None and found.fault is None:
+            await asyncio.shield(found.reading)
+
+    def _look(self, where: ClientKeysPlace, found: _KeySet) -> None:
+        if found.reading is None:
+            found.reading = asyncio.create_task(self._take(where, found))
+
+    async def _take(self, where: ClientKeysPlace, found: _KeySet) -> None:
+        try:
+            document = await self._read(where)
+        finally:
+            found.reading = None
+        now = self._steady()
+        keys = document.text if isinstance(document, UnreadDocument) else read_client_keys(document.content)
+        if isinstance(keys, str):
+            if keys != found.fault:
+                structlog.get_logger().warning("client_keys_unread", jwks_uri=where.uri, reason=keys)
+            found.fault, found.due = keys, now + AGAIN
+            return
+        assert isinstance(document, IssuerDocument), "it was read"
+        fresh = FRESH if document.max_age is None else min(max(document.max_age, FRESH_LEAST), FRESH_MOST)
+        found.fault, found.due, found.read_at = None, now + fresh, now
+        if keys != found.keys:
+            found.keys, found.made = keys, {}
+
+    def _made(self, encryption: Encryption, found: _KeySet) -> Encrypt:
+        where, asked = encryption.keys, (encryption.alg, encryption.enc)
+        if found.keys is None:
+            _refuse(where, f"cannot be read: {found.fault}")
+        made = found.made.get(asked)
+        if made is None:
+            made = found.made[asked] = _prepared(found.keys, encryption)
+        if isinstance(made, str):
+            found.due = min(found.due, found.read_at + AGAIN)
+            _refuse(where, made)
+        return made
+
+
+def _prepared(keys: tuple[EncryptionKey, ...], encryption: Encryption) -> Encrypt | str:
+    key = encryption_key(keys, encryption.alg)
+    if isinstance(key, str):
+        return key
+    try:
+        return compact_encrypter(key, encryption.alg, encryption.enc)
+    except ValueError as error:
+        return f"has a key that {error}"
+
+
+def _refuse(where: ClientKeysPlace | tuple[EncryptionKey, ...], why: str) -> NoReturn:
+    raise OurFault(Cause.ENCRYPTION, without_key(where, why))

@@ -1,0 +1,69 @@
+"""A key's first day: receivers that keep the issuer's JWK Set for hours refuse what a key signs that is new in it.
+
+Nobody can know exactly when a key began to be published. It was not before its file was written, or its place made it;
+a worker that reads the set tells when it was there. Moments are seconds since the epoch.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from notifier.model.durations import DAY
+from notifier.model.frozen import frozen
+from notifier.model.moment import shown_moment
+
+
+@frozen
+class SeenKey:
+    """A key that a worker sees in its issuer's JWK Set since a moment. `appeared`: an earlier look had missed it."""
+
+    iss: str
+    kid: str
+    since: float
+    appeared: bool = False
+
+
+Seen = Mapping[tuple[str, str], SeenKey]
+"""By issuer and `kid`."""
+
+
+def seen_by_all(found: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
+    """Sum up what workers see. Of those that saw a key appear the last tells since when, else the first that saw it."""
+    told: dict[tuple[str, str], SeenKey] = {}
+    for one in found:
+        key = (one.iss, one.kid)
+        known = told.setdefault(key, one)
+        if one.appeared > known.appeared or (
+            one.appeared == known.appeared and (one.since > known.since) == one.appeared
+        ):
+            told[key] = one
+    return told
+
+
+def not_before(made_at: float | None, seen: SeenKey | None) -> float | None:
+    """Until when the key, made at `made_at` if that is known, was surely not published. None if nobody knows."""
+    known = [each for each in (made_at, seen.since if seen is not None and seen.appeared else None) if each is not None]
+    return max(known, default=None)
+
+
+def first_day(made_at: float | None, seen: SeenKey | None, now: float) -> str:
+    """Say since when the key is published, as far as that is known, and when its first day is over."""
+    began = not_before(made_at, seen)
+    if seen is not None and seen.appeared:
+        since = f"since {shown_moment(seen.since)}"
+    elif seen is not None:
+        since = f"since {shown_moment(seen.since)} or longer"
+        since += "" if began is None else f" (made {shown_moment(began)})"
+    elif began is not None:
+        since = f"since {shown_moment(began)} at the earliest, when it was made"
+    else:
+        return "nobody saw since when"
+    return f"{since}; {_over(began, seen, now)}"
+
+
+def _over(began: float | None, seen: SeenKey | None, now: float) -> str:
+    if began is not None and now < began + DAY:
+        return f"its first day lasts until {shown_moment(began + DAY)}"
+    if seen is None:
+        return "its first day is over, if it was there then"
+    if now < seen.since + DAY:
+        return f"its first day is over by {shown_moment(seen.since + DAY)}"
+    return "its first day is over"

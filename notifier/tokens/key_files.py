@@ -1,0 +1,227 @@
+"""Reads the issuers' signing keys from PEM and JWK files, and makes new keys.
+
+Keys are loaded once into key objects: PyJWT takes 30 ms a token if it is given PEM text. No error shows a private key.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from notifier.model.client import Algorithm
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.tokens.jws import PrivateKey
+from notifier.tokens.key_ring import KeyElsewhere, KeyRing, SigningKey
+from notifier.tokens.public_keys import MIN_RSA_BITS, algorithms_of, jwk_of, published, thumbprint
+
+MAX_FILE = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
+_BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySource:
+    """One key file of an issuer. `not_before` in epoch seconds; None means always. `kid` wins over the file's own."""
+
+    path: Path
+    not_before: float | None = None
+    kid: str | None = None
+
+
+def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[], float] = time.time) -> KeyRing:
+    """Read the keys of every issuer. Raises ConfigurationError with every mistake of every file."""
+    ring, mistakes = examine_keys(sources, clock=clock)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return ring
+
+
+def examine_keys(
+    sources: Mapping[str, Sequence[KeySource | KeyElsewhere | None]], *, clock: Callable[[], float] = time.time
+) -> tuple[KeyRing, list[Mistake]]:
+    """Return the readable keys of every issuer, and every mistake. A source of None is passed over."""
+    keys: dict[str, list[SigningKey | KeyElsewhere]] = {}
+    mistakes: list[Mistake] = []
+    for iss, of_issuer in sources.items():
+        loaded = keys.setdefault(iss, [])
+        first: dict[object, int] = {}
+        for index, source in enumerate(of_issuer):
+            if source is None:
+                continue
+            where = f'issuers["{iss}"].keys[{index}]'
+            try:
+                key = source if isinstance(source, KeyElsewhere) else load_key(source)
+            except ConfigurationError as error:
+                mistakes += [Mistake(f"{where}.{mistake.path}", mistake.text) for mistake in error.mistakes]
+                continue
+            if (other := first.setdefault(_known_by(key), index)) != index:
+                what = "is the same key" if key.kid is None else f"has the same kid {key.kid!r}"
+                text = f"{what} as keys[{other}]; each key of an issuer needs its own"
+                mistakes.append(Mistake(_setting(source, where), text))
+                continue
+            loaded.append(key if isinstance(key, KeyElsewhere) else replace(key, setting=f"{where}.file"))
+    ring = KeyRing(keys, clock)
+    return ring, [*mistakes, *(Mistake(double.key.setting, double.text) for double in ring.doubles())]
+
+
+def _known_by(key: SigningKey | KeyElsewhere) -> object:
+    """What tells two keys apart before their places are asked."""
+    return key.placed if isinstance(key, KeyElsewhere) and key.kid is None else key.kid
+
+
+def _setting(source: KeySource | KeyElsewhere, where: str) -> str:
+    """What gives the key its `kid`."""
+    if source.kid is not None:
+        return f"{where}.kid"
+    return source.setting if isinstance(source, KeyElsewhere) else f"{where}.file"
+
+
+def load_key(source: KeySource) -> SigningKey:
+    """Read the key of one file. Raises ConfigurationError with the path `file` or `kid`."""
+    try:
+        with source.path.open("rb") as file:
+            raw = file.read(MAX_FILE + 1)
+            made_at = os.fstat(file.fileno()).st_mtime
+    except OSError as error:
+        raise _wrong(f"{source.path} cannot be read: {error.strerror}") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = ""
+    if "-----BEGIN " in text:
+        return _signing_key(source, _read_pem(source.path, text), {}, made_at)
+    if len(raw) <= MAX_FILE and text.lstrip().startswith("{"):
+        key, jwk = _read_jwk(source.path, text)
+        return _signing_key(source, key, jwk, made_at)
+    hint = "for DER, run: openssl pkey -inform der -in FILE -out FILE.pem"
+    raise _wrong(f"{source.path} is neither PEM nor a JWK ({hint})")
+
+
+def _wrong(text: str, place: str = "file") -> ConfigurationError:
+    return ConfigurationError([Mistake(place, text)])
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """The PEM blocks (RFC 7468), each with its label. A block that is cut off is none."""
+    blocks = []
+    at = 0
+    while (end := text.find(_END, at)) >= 0:
+        begin = text.rfind(_BEGIN, at, end)
+        label = text[begin + len(_BEGIN) : end].partition(_DASHES)[0] if begin >= 0 else ""
+        at = end + len(_END)
+        if label and text.startswith(label + _DASHES, at):
+            blocks.append((label, text[begin : at + len(label + _DASHES)]))
+    return blocks
+
+
+def _read_pem(path: Path, text: str) -> object:
+    blocks = _blocks(text)
+    private = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
+    if not private:
+        labels = " ".join(label for label, _ in blocks)
+        found = "a certificate" if "CERTIFICATE" in labels else "a public key" if "PUBLIC KEY" in labels else "damaged"
+        raise _wrong(f"{path} is {found}; the private key is needed")
+    if len(private) > 1:
+        raise _wrong(f"{path} holds {len(private)} private keys; give each a file of its own")
+    ((label, block),) = private
+    if label == "OPENSSH PRIVATE KEY":
+        raise _wrong(f"{path} is an OpenSSH key; convert a copy of it by: ssh-keygen -p -m PKCS8 -f FILE")
+    if label.startswith("ENCRYPTED") or "4,ENCRYPTED" in block:
+        raise _wrong(f"{path} is encrypted; store it decrypted (openssl pkey -in FILE), readable for notifier alone")
+    try:
+        return load_pem_private_key(block.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _wrong(f"{path} is damaged, or not a PKCS#8, PKCS#1 or SEC1 key of a kind that can be used") from error
+
+
+def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
+    try:
+        jwk = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _wrong(f"{path} is not valid JSON") from None  # the cause would hold the whole document
+    if "keys" in jwk:
+        raise _wrong(f"{path} is a JWK Set; give each private key a file of its own")
+    readers: dict[str, Callable[[dict[str, object]], object]] = {
+        "RSA": RSAAlgorithm.from_jwk,
+        "EC": ECAlgorithm.from_jwk,
+        "OKP": OKPAlgorithm.from_jwk,
+    }
+    kty = jwk.get("kty")
+    if not isinstance(kty, str) or kty not in readers:
+        raise _wrong(f'{path}: "kty" is {_shown(kty)}; a logout token is signed with a key of {", ".join(readers)}')
+    if "d" not in jwk:
+        raise _wrong(f"{path} is a public key; the private key is needed")
+    if jwk.get("use", "sig") != "sig":
+        raise _wrong(f'{path}: "use" is {_shown(jwk["use"])}; a key for "sig" is needed')
+    operations = jwk.get("key_ops", ["sign"])
+    if not isinstance(operations, list) or "sign" not in operations:
+        raise _wrong(f'{path}: "key_ops" does not hold "sign"')
+    try:
+        return readers[kty](jwk), jwk
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
+        raise _wrong(f"{path} is a damaged JWK, or of a curve that cannot be used") from None
+
+
+def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made_at: float) -> SigningKey:
+    path = source.path
+    private, algorithms, public = _described(path, key)
+    if "alg" in jwk:
+        able = ", ".join(sorted(algorithms))
+        algorithms = frozenset(alg for alg in algorithms if alg == jwk["alg"])
+        if not algorithms:
+            raise _wrong(f'{path}: "alg" is {_shown(jwk["alg"])}, but this key can do {able}')
+    place, kid = ("file", jwk.get("kid", thumbprint(public))) if source.kid is None else ("kid", source.kid)
+    if not isinstance(kid, str) or not kid:
+        raise _wrong(f'{path}: "kid" must be a string, and not empty', place)
+    return SigningKey(
+        key=private,
+        kid=kid,
+        algorithms=algorithms,
+        not_before=source.not_before,
+        public=published(public, kid, algorithms),
+        made_at=made_at,
+    )
+
+
+def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm], dict[str, str]]:
+    """Return the key, its algorithms, and the required members of its public JWK."""
+    if isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey):
+        if algorithms := algorithms_of(key.public_key()):
+            return key, algorithms, jwk_of(key.public_key())
+        if isinstance(key, RSAPrivateKey):
+            raise _wrong(f"{path} is an RSA key of {key.key_size} bits; at least {MIN_RSA_BITS} are needed")
+    raise _wrong(f"{path} is not a key that can be used: RSA, EC (P-256, P-384, P-521) or Ed25519")
+
+
+def _shown(value: object) -> str:
+    """Return a short member of a file for an error's text. Anything longer may be a key in the wrong place."""
+    text = json.dumps(value)
+    return text if len(text) <= 24 else "something else"
+
+
+def generate_key(alg: Algorithm) -> bytes:
+    """Make a private key for this algorithm, as unencrypted PKCS#8 PEM. RSA keys have 2048 bits: 200 µs a signature."""
+    key: PrivateKey
+    match alg:
+        case Algorithm.ES256:
+            key = generate_ec(SECP256R1())
+        case Algorithm.ES384:
+            key = generate_ec(SECP384R1())
+        case Algorithm.ES512:
+            key = generate_ec(SECP521R1())
+        case Algorithm.EDDSA:
+            key = Ed25519PrivateKey.generate()
+        case _:
+            key = generate_rsa(public_exponent=65_537, key_size=MIN_RSA_BITS)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,0 +1,250 @@
+"""Signs logout tokens with the issuers' keys: with the key that is due.
+
+A key from a file signs at once, on the event loop. A key in a place of its own is awaited, and is there once that place
+has told its public half.
+Issuers are tenants: each look-up starts at the issuer and never leaves it. No text, repr or error shows a private key.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from notifier.model.client import Algorithm
+from notifier.model.errors import Mistake, OurFault
+from notifier.model.outcome import Cause
+from notifier.tokens.jws import PrivateKey, compact, compact_signer, unsigned
+from notifier.tokens.key_place import PlaceFault, PublicHalf
+from notifier.tokens.placed_key import PlacedKey
+from notifier.tokens.public_keys import jwk_of, published, thumbprint
+from notifier.tokens.published_keys import Signing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A key ready to sign. `public` is its public half as a JWK (RFC 7517) with `kid` and `use`.
+
+    `made_at`: when its file was written, or when its place made it. `setting` is what names it in the configuration.
+    """
+
+    key: PrivateKey | PlacedKey = field(repr=False)
+    kid: str
+    algorithms: frozenset[Algorithm]
+    not_before: float | None
+    public: Mapping[str, str]
+    made_at: float | None = None
+    setting: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyElsewhere:
+    """A key of an issuer in a place of its own. `setting` is what names it in the configuration.
+
+    `not_before` in epoch seconds; None means always. `kid` None: the thumbprint.
+    """
+
+    placed: PlacedKey
+    setting: str
+    not_before: float | None = None
+    kid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoubleKey:
+    """A key in a place of its own that has the `kid` of another one, and so does not sign."""
+
+    iss: str
+    key: KeyElsewhere
+    text: str
+
+
+class KeyRing:
+    """All keys of all issuers. A reload replaces it as a whole. `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self, keys: Mapping[str, Sequence[SigningKey | KeyElsewhere]], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._all = {iss: tuple(of_issuer) for iss, of_issuer in keys.items()}
+        self._clock = clock
+        self.learn()
+
+    def learn(self) -> None:
+        """Take in what is known by now of the keys in places of their own."""
+        self._doubles: list[DoubleKey] = []
+        self._keys = {iss: tuple(self._single(iss)) for iss in self._all}
+        # The sort is stable: of two keys with the same `not_before` the one listed first signs.
+        self._candidates = {
+            (iss, alg): sorted((key for key in of_issuer if alg in key.algorithms), key=_start, reverse=True)
+            for iss, of_issuer in self._keys.items()
+            for alg in Algorithm
+        }
+        self._signers: dict[tuple[str, Algorithm, str | None, str], Callable[[Mapping[str, object]], str]] = {}
+        self._unsigned: dict[tuple[str, Algorithm, str | None], Callable[[Mapping[str, object]], bytes]] = {}
+
+    async def look(self) -> list[Mistake]:
+        """Look once at each key in a place of its own. Return what is wrong, by the setting that names the key."""
+        placed = dict.fromkeys(key.placed for _, key in self.elsewhere())
+        await asyncio.gather(*(key.look() for key in placed))
+        self.learn()
+        faults = ((key.setting, key.placed.fault) for _, key in self.elsewhere())
+        return [
+            *(Mistake(setting, fault.text) for setting, fault in faults if fault is not None),
+            *(Mistake(double.key.setting, double.text) for double in self._doubles),
+        ]
+
+    async def close(self) -> None:
+        """Close the keys in places of their own."""
+        await asyncio.gather(*(key.placed.close() for _, key in self.elsewhere()))
+
+    async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+        """Return the compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7).
+
+        A key from a file never yields to the event loop. Raises OurFault(cause=signing) if no key of the issuer fits
+        the algorithm and is due, or if signing fails.
+        """
+        key = self._due(iss, alg)
+        if key is None:
+            raise OurFault(Cause.SIGNING, self._why_none(iss, alg))
+        try:
+            signer = self._signers.get((iss, alg, typ, key.kid))
+            if signer is None:
+                if isinstance(key.key, PlacedKey):
+                    return await self._signed_elsewhere(key.key, (key.kid, alg, typ), claims)
+                signer = self._signers[iss, alg, typ, key.kid] = compact_signer(key.key, alg, key.kid, typ)
+            return signer(claims)
+        except PlaceFault as fault:
+            raise OurFault(Cause.SIGNING, f"key {key.kid!r} of issuer {iss} ({_called(key)}): {fault}") from fault
+        except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+            text = f"signing with key {key.kid!r} of issuer {iss} by {alg} failed ({type(error).__name__})"
+            raise OurFault(Cause.SIGNING, text) from error
+
+    async def _signed_elsewhere(
+        self, placed: PlacedKey, header: tuple[str, Algorithm, str | None], claims: Mapping[str, object]
+    ) -> str:
+        kid, alg, typ = header
+        made = self._unsigned.get(header)
+        if made is None:
+            made = self._unsigned[header] = unsigned(alg, kid, typ)
+        message = made(claims)
+        return compact(message, await placed.sign(alg, message))
+
+    def signing(self, iss: str) -> tuple[Signing, ...]:
+        """Return what signs for the issuer now, for each algorithm that its keys can do."""
+        due = ((alg, self._due(iss, alg)) for alg in Algorithm)
+        return tuple(Signing(alg=alg, public=key.public, made_at=key.made_at) for alg, key in due if key is not None)
+
+    def coming(self, iss: str) -> tuple[Signing, ...]:
+        """Return what is to sign for the issuer later: each key that is not due yet, with each of its algorithms."""
+        return tuple(
+            Signing(alg=alg, public=key.public, made_at=key.made_at)
+            for key in self._keys.get(iss, ())
+            if key.not_before is not None and key.not_before > self._clock()
+            for alg in sorted(key.algorithms)
+        )
+
+    def algorithms_of(self, iss: str) -> frozenset[Algorithm]:
+        """Return the algorithms of the issuer's keys, including keys that are not due yet."""
+        return frozenset[Algorithm]().union(*(key.algorithms for key in self._keys.get(iss, ())))
+
+    def of(self, iss: str) -> tuple[SigningKey, ...]:
+        """Return the issuer's keys that are known, in the order of the configuration."""
+        return self._keys.get(iss, ())
+
+    def elsewhere(self) -> Iterator[tuple[str, KeyElsewhere]]:
+        """Return each key in a place of its own, with its issuer."""
+        for iss, of_issuer in self._all.items():
+            yield from ((iss, key) for key in of_issuer if isinstance(key, KeyElsewhere))
+
+    def pace(self, iss: str) -> float:
+        """How many signatures a second the slowest of the issuer's keys makes that are in places of their own."""
+        return min((key.placed.pace for each, key in self.elsewhere() if each == iss), default=float("inf"))
+
+    def doubles(self) -> tuple[DoubleKey, ...]:
+        """Return the keys whose `kid` another key has, as far as their places have told it."""
+        return tuple(self._doubles)
+
+    def unnamed(self, half: PublicHalf) -> str:
+        """The later version that the place of this key has and the configuration does not name. Empty if none."""
+        named = (key.placed.half for _, key in self.elsewhere())
+        known = any(each is not None and each.key == half.newer_key for each in named)
+        return "" if known else half.newer
+
+    def kids(self, iss: str) -> tuple[str, ...]:
+        """Return the `kid` of each of the issuer's keys, in the order of the configuration."""
+        return tuple(key.kid for key in self._keys.get(iss, ()))
+
+    def jwks(self, iss: str) -> dict[str, list[dict[str, str]]]:
+        """Return the public halves as a JWK Set (RFC 7517 §5), with future keys, so that they are published in time.
+
+        `alg` is there only if the key is for one algorithm. A strict receiver would refuse an RSA key published for
+        RS256 when it signs by PS256.
+        """
+        return {"keys": [dict(key.public) for key in self._keys.get(iss, ())]}
+
+    def _single(self, iss: str) -> Iterator[SigningKey]:
+        """The keys that are known. Of two with the same `kid` one: that of a file, or else the first."""
+        settings = {key.kid: key.setting for key in self._all[iss] if isinstance(key, SigningKey)}
+        for entry in self._all[iss]:
+            key = _known(entry)
+            if key is None:
+                continue
+            if isinstance(entry, KeyElsewhere) and key.kid in settings:
+                text = f"has the same kid {key.kid!r} as {settings[key.kid]}; each key of an issuer needs its own"
+                self._doubles.append(DoubleKey(iss=iss, key=entry, text=text))
+                continue
+            settings.setdefault(key.kid, key.setting)
+            yield key
+
+    def _due(self, iss: str, alg: Algorithm) -> SigningKey | None:
+        for key in self._candidates.get((iss, alg), ()):
+            if key.not_before is None or key.not_before <= self._clock():
+                return key
+        return None
+
+    def _why_none(self, iss: str, alg: Algorithm) -> str:
+        candidates = self._candidates.get((iss, alg))
+        if not candidates:
+            others = [key.placed for key in self._all.get(iss, ()) if isinstance(key, KeyElsewhere)]
+            reasons = [why for each in others if (why := _why_not(each, alg)) is not None]
+            return "; ".join([f"issuer {iss} has no key for {alg}", *reasons])
+        first = datetime.fromtimestamp(_start(candidates[-1]), UTC).isoformat()
+        return f"no key of issuer {iss} for {alg} is due before {first}"
+
+
+def _known(key: SigningKey | KeyElsewhere) -> SigningKey | None:
+    """The key as it signs. None if its place has not told its public half yet."""
+    if isinstance(key, SigningKey):
+        return key
+    half = key.placed.half
+    if half is None:
+        return None
+    jwk, algorithms = jwk_of(half.key), key.placed.algorithms
+    kid = key.kid or thumbprint(jwk)
+    return SigningKey(
+        key=key.placed,
+        kid=kid,
+        algorithms=algorithms,
+        not_before=key.not_before,
+        public=published(jwk, kid, algorithms),
+        made_at=half.made_at,
+        setting=key.setting,
+    )
+
+
+def _called(key: SigningKey) -> str:
+    return key.key.name if isinstance(key.key, PlacedKey) else "file"
+
+
+def _why_not(placed: PlacedKey, alg: Algorithm) -> str | None:
+    """Why a key in a place of its own does not sign by this algorithm, if it might."""
+    if placed.half is None:
+        return f"{placed.name} is not known yet" if placed.fault is None else f"{placed.name}: {placed.fault.text}"
+    lacking = placed.half.lacking.get(alg)
+    return None if lacking is None else f"{placed.name}: {lacking}"
+
+
+def _start(key: SigningKey) -> float:
+    return float("-inf") if key.not_before is None else key.not_before

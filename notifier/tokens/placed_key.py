@@ -1,0 +1,211 @@
+"""A key in a place that lets only signatures out: the frame that all such places share.
+
+A fault of a place is a deferral of the issuer's deliveries, never a bad token and never a stop for others:
+
+- Each signature has a time limit of its own, and so many run at a time. A delivery that would wait long for its turn is
+  put off instead: it would take the room of other issuers'.
+- Each signature is verified by the public half, and each algorithm once before the first token: a wrong hash, padding
+  or salt is a fault here, not a 400 at every client.
+- After a fault the place is left alone (`signer_circuit`), and only a look asks it again.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from notifier.model.client import Algorithm
+from notifier.model.durations import format_duration
+from notifier.tokens.key_place import PlaceFault, PublicHalf, PublicKey, SigningPlace
+from notifier.tokens.public_keys import algorithms_of, jwk_of
+from notifier.tokens.signature import SignatureObserver, SignatureResult
+from notifier.tokens.signer_circuit import SignerCircuit
+from notifier.tokens.verification import verifies
+
+OPEN_WITHIN = 10.0  # seconds for the public half: the first time, a place has to log in
+_PROBE = b"notifier tries this key"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningBounds:
+    """`timeout` and `every` in seconds: for one signature, and from one look to the next."""
+
+    timeout: float
+    concurrency: int
+    every: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignerFault:
+    """What is wrong with a key at its place, `since` seconds of the epoch."""
+
+    text: str
+    result: SignatureResult
+    since: float
+
+
+class PlacedKey:
+    """One key at its place. `kind` and `name` say which. `steady` and `clock` give seconds.
+
+    It knows nothing until it has been looked at. `half` is then its public half, `algorithms` what it signs by,
+    `fault` what is wrong with it now.
+    """
+
+    def __init__(
+        self,
+        place: SigningPlace,
+        kind: str,
+        name: str,
+        bounds: SigningBounds,
+        tell: SignatureObserver,
+        steady: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._place = place
+        self.kind = kind
+        self.name = f"{kind} {name}"
+        self._bounds = bounds
+        self._tell = tell
+        self._steady = steady
+        self._clock = clock
+        self._slots = asyncio.Semaphore(bounds.concurrency)
+        self._waiting = 0
+        self._circuit = SignerCircuit(bounds.concurrency)
+        self._next_look = float("-inf")
+        self._looking = asyncio.Lock()
+        self.half: PublicHalf | None = None
+        self.algorithms: frozenset[Algorithm] = frozenset()
+        self.fault: SignerFault | None = None
+        self.news: Callable[[], None] = lambda: None
+        """Called when it ceases to be well, and when it is to be looked at."""
+
+    @property
+    def pace(self) -> float:
+        """How many signatures it makes a second, as far as is known."""
+        return self._circuit.pace
+
+    def due(self, now: float) -> float:
+        """Seconds until it is to be looked at."""
+        return max(0.0, (self._circuit.until if self.fault is not None else self._next_look) - now)
+
+    def look_soon(self) -> None:
+        """Have it looked at now, if something is wrong with it: what was wrong may have been corrected."""
+        if self.fault is not None:
+            self._circuit.until = self._steady()
+            self.news()
+
+    async def look(self) -> None:
+        """Ask for the public half and for a signature; at first for one by each algorithm. Never raises."""
+        async with self._looking:
+            began = self._steady()
+            self._next_look = began + self._bounds.every
+            try:
+                await self._learn(await self._public())
+            except PlaceFault as fault:
+                self._failed(fault, began)
+            else:
+                if not self._circuit.is_open:  # a signature may have failed meanwhile
+                    self.fault = None
+
+    async def sign(self, alg: Algorithm, message: bytes) -> bytes:
+        """Return the signature in the form of JWS, verified. Raises PlaceFault."""
+        assert self.half is not None  # nobody knows its `kid` before
+        self._refuse()
+        if self._circuit.crowded(self._waiting):
+            raise PlaceFault("more signatures are asked of it than it makes")
+        self._waiting += 1
+        try:
+            async with self._slots:
+                self._refuse()  # it may have failed while this one waited
+                began = self._steady()
+                try:
+                    return await self._asked(alg, message, self.half.key)
+                except PlaceFault as fault:
+                    self._failed(fault, began)
+                    raise
+        finally:
+            self._waiting -= 1
+
+    async def close(self) -> None:
+        """Give up what the place holds."""
+        await self._place.close()
+
+    def _refuse(self) -> None:
+        if self._circuit.is_open and self.fault is not None:
+            raise PlaceFault(self.fault.text, self.fault.result)
+
+    async def _public(self) -> PublicHalf:
+        began = self._steady()
+        try:
+            return await _within(OPEN_WITHIN, self._place.public())
+        except PlaceFault as fault:
+            self._tell(self.kind, fault.result, self._steady() - began)
+            raise
+
+    async def _learn(self, half: PublicHalf) -> None:
+        if self.half is not None:
+            if jwk_of(self.half.key) != jwk_of(half.key):
+                text = "another key is there under this name now, which clients do not know: if it is to sign, "
+                text += "publish it, and set not_before of its entry a day ahead"
+                raise PlaceFault(text, SignatureResult.WRONG)
+            await self._asked(min(self.algorithms), _PROBE, half.key)
+            self.half = half
+            return
+        able = algorithms_of(half.key)
+        if not able:
+            text = "such a key cannot be used: RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519"
+            raise PlaceFault(text, SignatureResult.WRONG)
+        lacking = {alg: text for alg, text in half.lacking.items() if alg in able}
+        for alg in sorted(able - lacking.keys()):
+            try:
+                await self._asked(alg, _PROBE, half.key)
+            except PlaceFault as fault:
+                if fault.result not in (SignatureResult.WRONG, SignatureResult.UNVERIFIED):
+                    raise
+                lacking[alg] = str(fault)
+        if not able - lacking.keys():
+            raise PlaceFault("; ".join(dict.fromkeys(lacking.values())), SignatureResult.WRONG)
+        self.algorithms = able - lacking.keys()
+        self.half = replace(half, lacking=lacking)
+
+    async def _asked(self, alg: Algorithm, message: bytes, key: PublicKey) -> bytes:
+        """Ask the place once for a signature, which `key` must verify. Raises PlaceFault."""
+        began = self._steady()
+        try:
+            signature = await _within(self._bounds.timeout, self._place.sign(alg, message))
+            _verify(key, alg, message, signature)
+        except PlaceFault as fault:
+            self._tell(self.kind, fault.result, self._steady() - began)
+            raise
+        seconds = self._steady() - began
+        self._circuit.succeeded(began, seconds)
+        self._tell(self.kind, SignatureResult.OK, seconds)
+        return signature
+
+    def _failed(self, fault: PlaceFault, began: float) -> None:
+        self._circuit.failed(began, self._steady(), fault.wait, fault.result)
+        since = self._clock() if self.fault is None else self.fault.since
+        was_well = self.fault is None
+        self.fault = SignerFault(text=str(fault), result=fault.result, since=since)
+        if was_well:
+            self.news()
+
+
+def _verify(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> None:
+    if not verifies(key, alg, message, signature):
+        raise PlaceFault(f"its signature by {alg} does not verify, and is not used", SignatureResult.UNVERIFIED)
+
+
+async def _within(seconds: float, asking: Awaitable[_T]) -> _T:
+    """Wait for a place so long. Raises PlaceFault."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await asking
+    except PlaceFault:
+        raise
+    except TimeoutError:
+        raise PlaceFault(f"no answer within {format_duration(seconds)}", SignatureResult.SLOW) from None
+    except Exception as error:  # the libraries of vendors raise what they like, and must end no worker
+        raise PlaceFault(f"its library failed ({type(error).__name__})") from error

@@ -1,0 +1,112 @@
+"""Checks that the issuer's JWK Set (RFC 7517) has the key that signs, so that receivers can verify tokens.
+
+A receiver looks a key up by `kid` and uses what it finds. So the same `kid` with other key material, or for another
+algorithm or use, is as bad as none. Pure: others fetch the document.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from notifier.model.client import Algorithm
+from notifier.tokens.foreign_keys import MOST_KEYS
+
+_MATERIAL: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "k")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """The key that signs with `alg` now. `public` is its public half as a JWK, with `kid`.
+
+    `made_at`: seconds since the epoch at which its file was written. No receiver knows it for longer.
+    """
+
+    alg: Algorithm
+    public: Mapping[str, str]
+    made_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedKey:
+    """One key of a JWK Set. `alg` and `use` None mean any. `material` is the key itself."""
+
+    kid: str | None
+    material: tuple[str, ...]
+    alg: str | None = None
+    use: str | None = None
+    key_ops: tuple[str, ...] | None = None
+    private: bool = False
+
+
+def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
+    """The keys of a JWK Set, or why it is not one. Other members are ignored (RFC 7517 §5)."""
+    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
+        return 'is no JWK Set: it must be a JSON object with a list "keys"'
+    return tuple(_key(member) for member in document["keys"][:MOST_KEYS] if isinstance(member, dict))
+
+
+def _key(jwk: Mapping[str, object]) -> PublishedKey:
+    operations = jwk.get("key_ops")
+    return PublishedKey(
+        kid=_text(jwk.get("kid")),
+        material=_material(jwk),
+        alg=_text(jwk.get("alg")),
+        use=_text(jwk.get("use")),
+        key_ops=tuple(map(str, operations)) if isinstance(operations, list) else None,
+        private=any(name in jwk for name in _PRIVATE),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _material(jwk: Mapping[str, object]) -> tuple[str, ...]:
+    """What identifies the key. Numbers are decoded, since some issuers write them with leading zeros."""
+    kty = str(jwk.get("kty"))
+    return (kty, *(_value(name, jwk.get(name)) for name in _MATERIAL.get(kty, ())))
+
+
+def _value(name: str, value: object) -> str:
+    text = str(value)
+    if name == "crv":
+        return text
+    try:
+        raw = base64.urlsafe_b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4))
+    except (binascii.Error, ValueError):
+        return text
+    return raw.lstrip(b"\0").hex()
+
+
+def publication_fault(public: Mapping[str, str], alg: str, published: tuple[PublishedKey, ...]) -> str | None:
+    """Say why receivers cannot verify signatures of this key and `alg` with this set. None if they can."""
+    kid = public["kid"]
+    named = [key for key in published if key.kid == kid]
+    if not named:
+        same = [key for key in published if key.material == _material(public)]
+        if same:
+            return f"the key is published, but under the kid {same[0].kid!r}: set keys[].kid to that"
+        return "the key is not published"
+    ours = [key for key in named if key.material == _material(public)]
+    if not ours:
+        return "another key is published under this kid: receivers verify by the wrong one"
+    if all(key.use not in (None, "sig") for key in ours):
+        return f'the key is published with "use": "{ours[0].use}", and receivers skip it: it must be "sig", or left out'
+    if all(key.key_ops is not None and "verify" not in key.key_ops for key in ours):
+        return 'the key is published with "key_ops" that lack "verify": add it, or leave key_ops out'
+    if all(key.alg not in (None, alg) for key in ours):
+        return f'the key is published with "alg": "{ours[0].alg}", but it signs by {alg}: receivers may refuse it'
+    return None
+
+
+def publication_faults(keys: Iterable[Signing], published: tuple[PublishedKey, ...]) -> dict[str, str | None]:
+    """For each key, by kid, why receivers cannot verify with this set; None if they can."""
+    faults: dict[str, str | None] = {}
+    for key in keys:
+        kid, fault = key.public["kid"], publication_fault(key.public, key.alg, published)
+        # An RSA key can sign with six algorithms. If the set names one of them, the key counts as published.
+        if fault is None or faults.get(kid, fault) is not None:
+            faults[kid] = fault
+    return faults

@@ -1,0 +1,92 @@
+"""Judges a Security Event Token (SET, RFC 8417) that a transmitter pushed (RFC 8935). Others check signatures.
+
+What is not accepted gets one of the error codes of RFC 8935 §2.4.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeGuard
+
+SetError = Literal["invalid_request", "invalid_key", "invalid_issuer", "invalid_audience", "authentication_failed"]
+SET_ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)  # public keys alone: with HS256 the published key would be the secret
+_TYPES = ("secevent+jwt", "application/secevent+jwt")
+SKEW = 300.0  # seconds that the transmitter's clock may be ahead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedSet:
+    """The claims of a token that was verified, as the JSON that was signed."""
+
+    claims: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnacceptedSet:
+    """Why a token is not accepted. `description` is safe to show to strangers."""
+
+    err: SetError
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysAway:
+    """Nobody can tell yet whether the token is good, since the keys of its issuer could not be read."""
+
+    text: str
+
+
+def judge_header(header: Mapping[str, object]) -> UnacceptedSet | None:
+    """Say what is wrong with the JOSE header; None if nothing is.
+
+    `typ` may be absent, since RFC 8417 §2.3 only recommends it. Another one means another kind of token.
+    """
+    typ = header.get("typ")
+    if typ is not None and (not isinstance(typ, str) or typ.lower() not in _TYPES):
+        return UnacceptedSet(err="invalid_request", description="typ is not secevent+jwt")
+    alg = header.get("alg")
+    if not isinstance(alg, str) or alg not in SET_ALGORITHMS:
+        text = f"alg is none of {', '.join(sorted(SET_ALGORITHMS))}"
+        return UnacceptedSet(err="authentication_failed", description=text)
+    if "crit" in header:
+        return UnacceptedSet(err="invalid_request", description="crit names extensions, and none is understood")
+    if not isinstance(header.get("kid", ""), str):
+        return UnacceptedSet(err="invalid_request", description="kid is not a text")
+    return None
+
+
+def judge_claims(claims: Mapping[str, object], *, issuer: str, audience: str, now: float) -> UnacceptedSet | None:
+    """Say what is wrong with the claims of a token whose signature is good; None if nothing is.
+
+    How old a token is does not matter: a transmitter may send it late, and the age of an event is judged later.
+    """
+    if claims.get("iss") != issuer:
+        return UnacceptedSet(err="invalid_issuer", description="iss is another issuer")
+    aud = claims.get("aud")
+    if audience not in (aud if isinstance(aud, list) else [aud]):
+        return UnacceptedSet(err="invalid_audience", description="aud does not name this receiver")
+    mistake = _mistake(claims, now)
+    return None if mistake is None else UnacceptedSet(err="invalid_request", description=mistake)
+
+
+def _mistake(claims: Mapping[str, object], now: float) -> str | None:
+    jti, iat, events = claims.get("jti"), claims.get("iat"), claims.get("events")
+    if not isinstance(jti, str) or not jti:
+        return "jti is missing"
+    if not _number(iat) or iat <= 0:
+        return "iat is not a number of seconds"
+    if iat > now + SKEW:
+        return "iat is in the future; it must be in seconds"
+    if not isinstance(events, dict) or not events:
+        return "events is not an object with an event"
+    exp, nbf = claims.get("exp", now), claims.get("nbf", now)
+    if not _number(exp) or exp < now - SKEW:
+        return "exp has passed"
+    if not _number(nbf) or nbf > now + SKEW:
+        return "nbf is in the future"
+    return None
+
+
+def _number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,185 @@
+"""The keys that a transmitter of Security Event Tokens publishes: read when needed, and kept while it is away.
+
+A set is read again when it is older than FRESH, so that a key that was withdrawn verifies nothing for long, and when a
+token names a key that is not in it. The last good set stays if it cannot be read.
+
+Many issuers send a token once, and read no answer. So a token whose key is unknown is held until the next reading is
+due, and is not turned away because another unknown key was asked for just before: Keycloak makes a key for an algorithm
+when it first signs by it.
+
+A transmitter that hangs takes no places from others: a bounded number of requests waits for it, and while its set is
+read again, the old one serves.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+import jwt
+import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.tokens.foreign_keys import MOST_KEYS, rsa_fault, unused_keys
+from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysAway
+
+FRESH = 300.0  # seconds that a set counts as what the transmitter publishes
+AGAIN = 5.0  # seconds after a set that could not be read
+UNKNOWN_EVERY = 2.0  # seconds between two readings for tokens whose key is not in the set; senders wait 2.5 s and more
+MOST_TRIED = 8  # keys that a token without a kid is tried with; to make all 1,000 of a set takes the loop 50 ms
+MOST_HELD = 32  # tokens that wait for such a reading to be due
+MOST_WAITING = 100  # tokens that wait for it or for a reading; 256 requests are served at a time
+_SURE = 0.01  # seconds more, since a timer of uvloop may end a millisecond early
+_CURVES: Mapping[str, str] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
+
+Read = Callable[[], Awaitable[IssuerDocument | UnreadDocument]]
+"""Fetches the JWK Set. Never raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Set:
+    """A set that was read. `began` is when its reading did, `missed` the kids that it has not."""
+
+    jwks: tuple[Mapping[str, object], ...]
+    began: float
+    made: dict[tuple[int, str], jwt.PyJWK | None] = field(default_factory=dict)
+    missed: set[str | None] = field(default_factory=set)
+
+    def fitting(self, kid: str | None, alg: str) -> Iterator[jwt.PyJWK]:
+        """The keys with this kid that can verify `alg`. Without a kid, and of a set without kids, all that can."""
+        named = any(jwk.get("kid") == kid for jwk in self.jwks)
+        for nth, jwk in enumerate(self.jwks):
+            if kid is not None and jwk.get("kid") != kid and (named or jwk.get("kid") is not None):
+                continue
+            key = self.made[nth, alg] if (nth, alg) in self.made else _verifying(jwk, alg)
+            self.made[nth, alg] = key
+            if key is not None:
+                yield key
+
+
+class TransmitterKeys:
+    """The published keys of one transmitter.
+
+    `steady` gives seconds of a clock that never goes back. `pause` waits so many of them.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        read: Read,
+        steady: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._issuer = issuer
+        self._read = read
+        self._steady = steady
+        self._pause = pause
+        self._held = 0
+        self._waiting = 0
+        self._set: _Set | None = None
+        self._unused: str | None = None
+        self._reading = asyncio.Lock()
+        self._due = float("-inf")
+        self._due_for_unknown = float("-inf")
+        self._fault: str | None = None
+
+    async def fitting(self, kid: str | None, alg: str, *, doubted: bool = False) -> tuple[jwt.PyJWK, ...] | KeysAway:
+        """The keys that may verify a token with this header; none if the transmitter publishes none.
+
+        `doubted`: the keys that fit did not verify it, and no kid says that they are the right ones.
+        """
+        arrived = self._steady()
+        if self._set is None or (arrived >= self._due and not self._reading.locked()):
+            await self._look(unknown=False)
+        if self._set is None:
+            return KeysAway(text="The keys of the issuer cannot be read; send the token again")
+        found = tuple(islice(self._set.fitting(kid, alg), MOST_TRIED))
+        if (found and not doubted) or self._missing(kid, arrived):
+            return () if doubted else found
+        await self._look(unknown=True)
+        found = tuple(islice(self._set.fitting(kid, alg), MOST_TRIED))
+        if found or self._missing(kid, arrived):
+            return found
+        return KeysAway(text="The key of the token is not known yet; send the token again")
+
+    def _missing(self, kid: str | None, arrived: float) -> bool:
+        """True if the set was read since then, or short ago with the same question, and has no key for it."""
+        assert self._set is not None, "it stays once it was read"
+        if self._set.began >= arrived:
+            self._set.missed.add(kid)
+            return True
+        return kid in self._set.missed and arrived - self._set.began < UNKNOWN_EVERY
+
+    async def _look(self, *, unknown: bool) -> None:
+        """Read the set if it is due, for an unknown key once it is. Who comes meanwhile waits, unless many do."""
+        if self._waiting >= MOST_WAITING:
+            return
+        self._waiting += 1
+        try:
+            if unknown:
+                await self._hold()
+            async with self._reading:
+                await self._read_if_due(unknown=unknown)
+        finally:
+            self._waiting -= 1
+
+    async def _hold(self) -> None:
+        """Wait until the set may be read for an unknown key, unless too many wait."""
+        wait = self._due_for_unknown - self._steady()
+        if wait <= 0 or self._held >= MOST_HELD:
+            return
+        self._held += 1
+        try:
+            await self._pause(wait + _SURE)
+        finally:
+            self._held -= 1
+
+    async def _read_if_due(self, *, unknown: bool) -> None:
+        now = self._steady()
+        if now < (self._due_for_unknown if unknown else self._due):
+            return
+        document = await self._read()
+        ended = self._steady()
+        if unknown:
+            self._due_for_unknown = ended + UNKNOWN_EVERY
+        fault = self._take(document, now)
+        self._due = ended + (FRESH if fault is None else AGAIN)
+        self._tell(self._unused if fault is None else fault)
+
+    def _take(self, document: IssuerDocument | UnreadDocument, began: float) -> str | None:
+        """Keep what was read. Returns what is wrong with it, None if nothing is."""
+        if isinstance(document, UnreadDocument):
+            return document.text
+        content = document.content
+        if not isinstance(content, dict) or not isinstance(content.get("keys"), list):
+            return 'is no JWK Set: it must be a JSON object with a list "keys"'
+        jwks = tuple(filter(_usable, content["keys"][:MOST_KEYS]))
+        self._set, self._unused = _Set(jwks=jwks, began=began), unused_keys(jwks)
+        return None
+
+    def _tell(self, fault: str | None) -> None:
+        if fault is not None and fault != self._fault:
+            structlog.get_logger().warning("jwks_unread", iss=self._issuer, reason=fault)
+        self._fault = fault
+
+
+def _usable(jwk: object) -> bool:
+    """True for a public key that is meant to verify signatures. A secret or a private key proves nothing."""
+    if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP") or "d" in jwk:
+        return False
+    operations = jwk.get("key_ops")
+    return jwk.get("use") in (None, "sig") and (not isinstance(operations, list) or "verify" in operations)
+
+
+def _verifying(jwk: Mapping[str, object], alg: str) -> jwt.PyJWK | None:
+    """The key for this algorithm, None if it is for another, too weak, too slow, or broken."""
+    kty = "RSA" if alg[:2] in ("RS", "PS") else "OKP" if alg == "EdDSA" else "EC"
+    if alg not in SET_ALGORITHMS or jwk.get("kty") != kty or jwk.get("alg", alg) != alg:
+        return None
+    if rsa_fault(jwk) is not None if kty == "RSA" else jwk.get("crv") != _CURVES[alg]:
+        return None
+    try:
+        return jwt.PyJWK(dict(jwk), algorithm=alg)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
+        return None

@@ -1,0 +1,58 @@
+"""The plug-in for Keycloak: built by Maven once for each state of its sources, and kept.
+
+Maven comes by apt if need be. The first build on a machine gets some 60 MB from Maven Central; they are kept too.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.support.apt_programs import program
+from tests.support.installing import run_installer
+from tests.support.keycloak_installation import cache
+from tests.support.made_whole import alone
+
+SOURCES = Path(__file__).parents[3] / "publishers/keycloak"
+
+
+def plugin_jar() -> Path:
+    """The jar for Keycloak's `providers/`, of the sources as they are."""
+    return _built()[0]
+
+
+def unit_tests_report() -> str:
+    """What Maven said of the unit tests when it built the jar."""
+    return _built()[1].read_text()
+
+
+def _built() -> tuple[Path, Path]:
+    """By one run of Maven. Another state of the sources, other files."""
+    place, digest = cache(), _digest()
+    jar, report = place / f"notifier-keycloak-{digest}.jar", place / f"notifier-keycloak-tests-{digest}.txt"
+    with alone(place / "notifier-keycloak"):
+        if not (jar.exists() and report.exists()):
+            _make(jar, report)
+    return jar, report
+
+
+def _make(jar: Path, report: Path) -> None:
+    """In a copy of the sources; moved to their places when whole. A unit test that fails holds up no other test."""
+    with tempfile.TemporaryDirectory(prefix="notifier-keycloak.", dir=jar.parent, ignore_cleanup_errors=True) as part:
+        copy = Path(part, "keycloak")
+        shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("target"))
+        maven = [program("mvn", "maven"), "-B", "-ntp", f"-Dmaven.repo.local={jar.parent / 'maven-keycloak'}"]
+        printed = run_installer([*maven, "-Dmaven.test.failure.ignore=true", "package"], cwd=copy)
+        [made] = copy.glob("target/notifier-keycloak-*.jar")
+        made.rename(jar)
+        (copy / "report").write_text(printed)
+        (copy / "report").rename(report)
+
+
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for path in [SOURCES / "pom.xml", *sorted((SOURCES / "src").rglob("*"))]:
+        if path.is_file():
+            digest.update(f"{path.relative_to(SOURCES)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,114 @@
+"""The README and the page say what the package does, and what they print runs as it stands."""
+
+import contextlib
+import json
+import math
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publishers.tests.oidc_provider.installed import NODE, PACKAGE, ROOT, npm_folder
+
+README = (PACKAGE / "README.md").read_text()
+PAGE = (ROOT / "docs/identity-servers/oidc-provider.md").read_text()
+TYPES = (PACKAGE / "index.d.ts").read_text()
+CODE = "\n".join(path.read_text() for path in sorted((PACKAGE / "src").glob("*.js")))
+PATIENCE = 30.0
+RSA = {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "notifier", "alg": "RS256", "use": "sig"}
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```js\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the last table below a heading of the README."""
+    section = re.split(r"^## ", README.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+@contextlib.contextmanager
+def running(code: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A program that is printed, with places of this machine; and where it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (folder / "password").write_text("secret\n")
+    (folder / "jwks.json").write_text(json.dumps({"keys": [RSA]}))
+    (folder / "configuration.json").write_text(json.dumps({"clients": [], "features": {"devInteractions": {}}}))
+    places = {
+        "amqps://idp@rabbitmq.example.com:5671/": "amqp://idp@127.0.0.1:9/",
+        "/run/secrets/rabbitmq-password": str(folder / "password"),
+        "/var/lib/idp/notifier": str(folder / "outbox"),
+        "/etc/idp/notifier-jwks.json": str(folder / "jwks.json"),
+        "/etc/idp/configuration.json": str(folder / "configuration.json"),
+        "listen(3000)": f"listen({port}, '127.0.0.1')",
+    }
+    for printed, here in places.items():
+        code = code.replace(printed, here)
+    with tempfile.NamedTemporaryFile("w", suffix=".mjs", dir=npm_folder()) as program:
+        program.write(code)
+        program.flush()
+        process = subprocess.Popen([NODE, program.name], text=True, stderr=subprocess.STDOUT, stdout=subprocess.PIPE)
+        try:
+            yield f"http://127.0.0.1:{port}", process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def ask(url: str, process: subprocess.Popen[str]) -> Any:
+    """What it answers, once it does."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+                return json.load(answer)
+        except OSError:
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            assert time.monotonic() < end, url
+            time.sleep(0.05)  # its port opens
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("text", "counted"), [(README, True), (PAGE, False)], ids=["README", "page"])
+def test_the_program_that_is_printed_runs(text: str, counted: bool, tmp_path: Path) -> None:
+    """It shows notifier's key and its counters, and ends with SIGTERM."""
+    with running(blocks(text)[0], tmp_path) as (url, process):
+        assert "notifier" in [key["kid"] for key in ask(f"{url}/jwks", process)["keys"]]
+        if counted:
+            assert ask(f"{url}/logouts", process)["waiting"] == 0
+        assert list((tmp_path / "outbox").iterdir())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert list((tmp_path / "outbox").iterdir()) == []
+
+
+def test_each_setting_stands_in_the_readme_with_its_default() -> None:
+    """The same as in the types, which the code is checked against."""
+    rows = table("Settings")[2:]
+    told = {name.split(".")[-1]: row[1] for row in rows for name in re.findall(r"`([\w.]+)`", row[0])}
+    names = re.search(r"const NAMES = \{(.*?)\n\}", CODE, re.DOTALL)
+    assert names is not None
+    groups = {"outbox", "tls", "limits"}
+    assert {*told} == {*re.findall(r"'(\w+)'", names[1])} - groups
+    defaults = dict(re.findall(r"(?:flag|count|time)\('(\w+)', ([\w* ]+)[,)]", CODE))
+    flat = {name: _value(text) for name, text in defaults.items()}
+    assert len(flat) >= 10
+    for name, value in flat.items():
+        shown = [default for row in rows if f"{name}`" in row[0] for default in re.findall(r"`([^`]+)`", row[1])]
+        assert value in shown, (name, value, shown)
+
+
+def _value(text: str) -> str:
+    """As the README shows it."""
+    return text if text in ("true", "false") else str(math.prod(int(factor) for factor in text.split("*")))

@@ -1,0 +1,281 @@
+"""Each way in which a session can end at node-oidc-provider, and what its clients are told of it. Both versions.
+
+The users of one provider end their sessions in every way. A worker without any registry tells the clients, which
+verify each token against the provider's own JWKS. What came is compared as a whole: nobody was told more, or less.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from publishers.tests.oidc_provider.browser import Browser
+from publishers.tests.oidc_provider.clients import ALL, TOLD, WITH_SID
+from publishers.tests.oidc_provider.provider import Provider
+from publishers.tests.oidc_provider.rig import Keys, Rig, entry
+from publishers.tests.tap import properties
+from tests.system.clients import Answer, Clients, Hit, verify_all
+from tests.system.ledger import in_rabbitmq
+from tests.system.site import Site
+from tests.system.waiting import until
+from tests.system.worker_process import worker
+
+SIGNED_OUT = 303
+QUICK = 2.4  # seconds; the library alone waits 2.5 s for a client that hangs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """One event that must come, and what it says."""
+
+    sub: str
+    reason: str
+    clients: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """The provider, and the clients that hear of endings."""
+
+    rig: Rig
+    provider: Provider
+    clients: Clients
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @asynccontextmanager
+    async def user(self, name: str, *signed_in: str, **more: str) -> AsyncIterator[Browser]:
+        """A browser, signed in at these clients."""
+        async with self.rig.signed_in(self.provider, name, *signed_in, **more) as browser:
+            yield browser
+
+    def ending(self, browser: Browser, *client_ids: str, reason: str = "user_logout") -> Ending:
+        """As the ID tokens say that this browser has got last."""
+        registered = {each["client_id"]: each for each in self.provider.settings.clients}
+        named = {name: entry(browser, name, registered[name]) for name in client_ids}
+        return Ending(sub=browser.user, reason=reason, clients=named)
+
+
+Endings = Sequence[Ending]
+pytestmark = pytest.mark.full
+WAYS: list[Callable[[Stage], Awaitable[Endings]]] = []
+
+
+def way(act: Callable[[Stage], Awaitable[Endings]]) -> Callable[[Stage], Awaitable[Endings]]:
+    """One row: it ends sessions of users that no other row has, and says which events must come of it."""
+    WAYS.append(act)
+    return act
+
+
+@way
+async def whole_session(stage: Stage) -> Endings:
+    """Signed out at one client, the user agrees to leave the provider: all clients."""
+    async with stage.user("whole", *ALL) as browser:
+        assert {name for name, claims in browser.claims.items() if "sid" in claims} == set(WITH_SID)
+        assert browser.claims["pair"]["sub"] != browser.user
+        assert (await browser.sign_out("shop")).status == SIGNED_OUT
+        assert not await browser.lives()
+        return [stage.ending(browser, *ALL)]
+
+
+@way
+async def this_client_only(stage: Stage) -> Endings:
+    """The user declines to leave the provider: the client that asked, and the others at the session's end."""
+    async with stage.user("declines", *ALL) as browser:
+        endings = []
+        for name in ("shop", "wiki"):
+            assert (await browser.sign_out(name, everywhere=False)).status == SIGNED_OUT
+            endings.append(stage.ending(browser, name))
+        before = browser.claims["shop"]["sid"]
+        await browser.sign_in("shop")
+        assert browser.claims["shop"]["sid"] != before
+        await browser.sign_out("shop", everywhere=False)
+        endings.append(stage.ending(browser, "shop"))
+        await browser.sign_out("bare", everywhere=False)  # it has no URI
+        await browser.sign_out(everywhere=False)  # nobody is named
+        assert await browser.lives()
+        await browser.sign_out()
+        assert not await browser.lives()
+        return [*endings, stage.ending(browser, "mail", "pair")]
+
+
+@way
+async def double_click(stage: Stage) -> Endings:
+    """Two confirmations at once are one ending."""
+    async with stage.user("twice", *ALL) as browser:
+        answers = await browser.double_click("shop")
+        assert SIGNED_OUT in {answer.status for answer in answers}
+        return [stage.ending(browser, *ALL)]
+
+
+@way
+async def another_account(stage: Stage) -> Endings:
+    """Somebody else signs in over the session; who signs in once more ends nothing."""
+    async with stage.user("former", *ALL) as browser:
+        ending = stage.ending(browser, *ALL)
+        browser.user = "latter"
+        await browser.sign_in("shop", prompt="login")
+        assert browser.claims["shop"]["sub"] == "latter"
+        await browser.sign_in("shop", "mail", prompt="login")
+        assert await browser.lives()
+    return [ending]
+
+
+@way
+async def own_destroy(stage: Stage) -> Endings:
+    """The application's own `session.destroy()`, of which the library tells nobody."""
+    async with stage.user("own", *ALL) as browser:
+        await browser.own("destroy")
+        assert not await browser.lives()
+        return [stage.ending(browser, *ALL, reason="terminated")]
+
+
+@way
+async def no_end(stage: Stage) -> Endings:
+    """What ends no session, or passes the library's models by, tells nobody."""
+    async with stage.user("none", *ALL) as browser:
+        await browser.own("grant-destroy", client="shop")
+        await browser.own("forget", client="mail")
+        assert await browser.lives()
+        await browser.own("adapter-destroy")
+        assert not await browser.lives()
+    return []
+
+
+@way
+async def offline_access(stage: Stage) -> Endings:
+    """A refresh token outlives the session, and its revocation ends nothing. The clients are told all the same."""
+    async with stage.user("offline", "shop", "wiki", scope="openid offline_access", prompt="consent") as browser:
+        token = browser.tokens["shop"]["refresh_token"]
+        await browser.ask("shop", "/token/revocation", token=token)
+        assert await browser.lives()
+        await browser.sign_out("wiki")
+        return [stage.ending(browser, "shop", "wiki")]
+
+
+@way
+async def grants_cannot_be_revoked(stage: Stage) -> Endings:
+    """It fails before the session would be deleted, when the event is on the disk already: that is taken back."""
+    async with stage.user("revoke", *ALL) as browser:
+        await stage.provider.fault("revoke", "fails")
+        assert (await browser.sign_out("shop")).status == 500
+        await stage.provider.fault("revoke")
+        assert await browser.lives()
+        await until(lambda: asyncio.to_thread(stage.rig.files), lambda files: files == [])
+        assert (await browser.sign_out("shop")).status == SIGNED_OUT
+        return [stage.ending(browser, *ALL)]
+
+
+@way
+async def a_client_hangs(stage: Stage) -> Endings:
+    """A client that hangs and one that fails hold up nobody."""
+    async with stage.user("held-up", *ALL) as browser:
+        answer = await browser.sign_out("shop")
+        assert answer.status == SIGNED_OUT
+        assert answer.seconds < QUICK
+        return [stage.ending(browser, *ALL)]
+
+
+def held_up(stage: Callable[[], Stage]) -> Callable[[Hit], Answer | Awaitable[Answer]]:
+    """What the clients answer: to one user's token `shop` answers 500 once, and `mail` hangs."""
+
+    async def hang() -> int:
+        await stage().released.wait()
+        return 200
+
+    def judge(hit: Hit) -> Answer | Awaitable[Answer]:
+        if hit.claims["sub"] == "held-up" and hit.nth == 1:
+            match hit.path:
+                case "/shop":
+                    return 500
+                case "/mail":
+                    return hang()
+        return 200
+
+    return judge
+
+
+def site_of(folder: Path, rig: Rig, issuer: str, prefix: str) -> Site:
+    """A worker's files: the issuer with its keys and its user of the broker, as the page has it, and no registry."""
+    site = Site(folder, rig.broker, prefix)
+    del site.config["registry"]
+    keys = [{"file": str(pem)} for pem in rig.keys.pems]
+    site.config["issuers"] = {issuer: {"keys": keys, "publishers": [urlsplit(rig.broker).username]}}
+    site.write()
+    return site
+
+
+def wanted(endings: Endings) -> Counter[tuple[str, str, str | None]]:
+    """Which client must get which `sub` and `sid`, how often."""
+    return Counter(
+        (name, told.get("sub", ending.sub), told.get("sid"))
+        for ending in endings
+        for name, told in ending.clients.items()
+        if told["backchannel_logout_uri"] is not None
+    )
+
+
+async def test_every_ending(rigged: Rig, keys: Keys, prefix: str, tmp_path: Path) -> None:
+    """Each tells the right clients once, with the `sid`, `sub` and algorithm that their ID tokens had."""
+    stage: Stage
+    async with Clients(held_up(lambda: stage)) as clients:
+        rigged.receivers = clients.base
+        async with rigged.provider() as provider:
+            stage = Stage(rig=rigged, provider=provider, clients=clients)
+            (tmp_path / "worker").mkdir()
+            async with worker(site_of(tmp_path / "worker", rigged, provider.settings.issuer, prefix)):
+                endings = [ending for act in WAYS for ending in await act(stage)]
+                total = wanted(endings).total()
+                await clients.until(lambda: len(answered(clients)) == total - 1)  # all but the one that hangs
+                stage.released.set()
+                await clients.until(lambda: len(answered(clients)) == total)
+            check_events(rigged, endings)
+            check_tokens(clients, endings, await provider.jwks(), keys)
+            assert await in_rabbitmq(rigged.broker, prefix, ["dead"]) == []
+            assert [each for each in provider.told if each["told"] == "backchannel.error"] == []
+
+
+def check_events(rig: Rig, endings: Endings) -> None:
+    """One id an ending, which says what it must."""
+    first = {published.event["id"]: published for published in reversed(rig.events.seen)}
+    came = sorted(first.values(), key=rig.events.seen.index)
+    assert [each.event["sub"] for each in came] == [each.sub for each in endings]
+    for published, ending in zip(came, endings, strict=True):
+        event = published.event
+        assert {each["client_id"]: each for each in event["clients"]} == dict(ending.clients), ending
+        assert len(event["clients"]) == len(ending.clients)
+        assert (event["reason"], event["sub"]) == (ending.reason, ending.sub)
+        assert "sid" not in event  # each client has its own
+        assert timedelta() <= datetime.now(UTC) - datetime.fromisoformat(event["ended_at"]) < timedelta(minutes=2)
+        assert published.properties == properties(event["id"], "guest")
+
+
+def answered(clients: Clients) -> list[Hit]:
+    """The tokens that a client has taken: without the one that got a 500, and while it hangs, without that too."""
+    return [hit for hit in clients.hits if hit.nth >= clients.accepted.get((hit.path, hit.who), hit.nth + 1)]
+
+
+def check_tokens(clients: Clients, endings: Endings, jwks: Mapping[str, Any], keys: Keys) -> None:
+    """Each is valid and notifier's. The clients took those that must come, and no more."""
+    verify_all(clients.hits, lambda _issuer: jwks)
+    assert {hit.header["kid"] for hit in clients.hits} == keys.notifiers
+    assert {hit.header["alg"] for hit in clients.at("mail")} == {"ES256"}
+    assert {hit.header["alg"] for name in TOLD if name != "mail" for hit in clients.at(name)} == {"RS256"}
+    came = Counter((hit.path[1:], hit.claims["sub"], hit.claims.get("sid")) for hit in answered(clients))
+    assert came == wanted(endings)
+
+
+async def test_the_library_alone_tells_the_clients_itself(rigged: Rig, keys: Keys) -> None:
+    """Or that it posts nothing beside the package would say nothing."""
+    async with Clients() as clients:
+        rigged.receivers = clients.base
+        async with rigged.provider(publish=False) as provider, rigged.signed_in(provider, "alone", *ALL) as browser:
+            await browser.sign_out("shop")
+            assert {hit.path[1:] for hit in clients.hits} == set(TOLD)
+            assert {hit.header["kid"] for hit in clients.hits} <= keys.providers

@@ -1,0 +1,245 @@
+"""What becomes of events in every corner: left over, too many, too large, cancelled, on a disk that fails or hangs."""
+
+import asyncio
+import os
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.publisher import Client, EventMistake, Publisher, outbox_files, waiting_events
+from notifier.publisher import event_publisher as of_publisher
+from notifier.publisher.ended import documents
+from publishers.tests.python.rig import Queue, ended, files, settings, until
+
+AWAY = "amqp://guest:guest@127.0.0.1:1"
+
+
+async def left(outbox: Path, prefix: str, *sessions: object) -> list[str | None]:
+    """Have a process die amid the sign-outs of these sessions; the ids of their endings."""
+    publisher = Publisher(settings(AWAY, outbox, prefix, drain_limit=0.01))
+    async with publisher:
+        made = [await publisher.prepare(ended(str(session)), session=session) for session in sessions]
+    assert len(files(outbox, ".pending")) == len(sessions)
+    return [each.id for each in made]
+
+
+async def test_what_a_dead_process_left_is_told_if_its_session_is_gone(
+    amqp_url: str, queue: Queue, tmp_path: Path
+) -> None:
+    """Dropped if it lives; asked again if the store does not answer; told if nobody can say."""
+    ids = await left(tmp_path, queue.prefix, "gone", "lives", "away", None)
+    asked: list[object] = []
+
+    async def alive(session: object) -> bool:
+        asked.append(session)
+        if session == "away" and asked.count("away") < 3:
+            raise ConnectionError("the store is away")
+        return session == "lives"
+
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix), alive=alive) as publisher:
+        await queue.until(3)
+        await until(lambda: not files(tmp_path), lambda: files(tmp_path))
+        assert publisher.state.waiting == 0
+    assert set(queue.ids) == {ids[0], ids[2], ids[3]}
+    assert asked.count("away") == 3
+
+
+async def test_a_block_that_fails_asks_the_store(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
+    """A deletion that raised or was cancelled may have happened."""
+    gone = {"deleted"}
+
+    async def alive(session: object) -> bool:
+        return session not in gone
+
+    async def sign_out(session: str, error: BaseException) -> None:
+        async with publisher.ending(ended(session), session=session):
+            raise error
+
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix), alive=alive) as publisher:
+        for session in ("deleted", "lives"):
+            for error in (ConnectionError(), asyncio.CancelledError()):
+                with pytest.raises(type(error)):
+                    await sign_out(session, error)
+        await queue.until(1)
+        await until(lambda: not files(tmp_path))
+        assert {event["sid"] for event in queue.events} == {"deleted"}
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
+        with pytest.raises(asyncio.CancelledError):
+            await sign_out("nobody knows", asyncio.CancelledError())
+        await queue.until(2)
+
+
+async def test_a_caller_that_is_cancelled_loses_nothing(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
+    """The event of a session that has ended is kept. Before a deletion, which does not come, it is withdrawn."""
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
+        publishing = asyncio.create_task(publisher.publish(ended("told")))
+        preparing = asyncio.create_task(publisher.prepare(ended("not told"), session="x"))
+        await asyncio.sleep(0)
+        for task in (publishing, preparing):
+            task.cancel()
+        await asyncio.wait({publishing, preparing})
+        assert publishing.cancelled()
+        await queue.until(1)
+        await until(lambda: not files(tmp_path))
+    assert [event["sid"] for event in queue.events] == ["told"]
+
+
+async def test_a_large_event_becomes_several(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
+    """Each of at most 128 KiB, with an id of its own and a part of the clients. They are one ending."""
+    clients = [Client(f"client-{n}", f"https://client-{n}.example.com/logout") for n in range(4000)]
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
+        async with publisher.ending(ended(clients=clients), session="key"):
+            parts = len(files(tmp_path, ".pending"))
+        await queue.until(parts)
+    assert parts == 3
+    assert len(set(queue.ids)) == parts
+    assert max(message.size for message in queue.came.seen) <= 128 * 1024
+    named = [client["client_id"] for event in queue.events for client in event["clients"]]
+    assert sorted(named) == sorted(client.client_id for client in clients)
+
+
+def test_a_double_click_is_one_ending() -> None:
+    """Two processes derive one id, of the session and its clients; where no store is asked, within ten seconds."""
+
+    def event_id(now: float, session: str = "key", *, looked_up: bool = True, **more: Any) -> str:
+        return documents(ended(**more), now=now, session=session, looked_up=looked_up)[0].id
+
+    assert event_id(1000.0) == event_id(1500.0)
+    assert len({event_id(1000.0), event_id(1000.0, "other"), event_id(1000.0, clients=["mail"])}) == 3
+    assert event_id(1000.0, looked_up=False) == event_id(1009.0, looked_up=False)
+    assert event_id(1000.0, looked_up=False) != event_id(1010.0, looked_up=False)
+    assert event_id(1000.0, id="mine") == "mine"
+    assert documents(ended(), now=1.0)[0].id != documents(ended(), now=1.0)[0].id
+
+
+async def test_full_outbox_then_full_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond its limit events are in memory; beyond a limit there they are lost. No sign-out fails; the log says it."""
+    assert waiting_events.MOST_IN_MEMORY == 10_000
+    monkeypatch.setattr(waiting_events, "MOST_IN_MEMORY", 500)
+    async with Publisher(settings(AWAY, tmp_path, outbox_max_events=2, drain_limit=0.01)) as publisher:
+        for number in range(510):
+            async with publisher.ending(ended(f"secret-{number}")):
+                pass
+        state = publisher.state
+        assert (state.waiting, state.waiting_in_memory, state.lost) == (502, 500, 8)
+        assert len(files(tmp_path)) == 2
+    lines = [record.getMessage() for record in caplog.records]
+    assert any("waits in memory alone" in line and "it is full" in line for line in lines)
+    assert any(" is LOST: " in line for line in lines)
+    assert any("500 events are LOST" in line for line in lines)
+    assert not [line for line in lines if "secret-" in line]
+    assert len(lines) < 20
+
+
+async def test_a_folder_that_somebody_deletes(
+    amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events go to memory and are published from there; a new folder is made at the next look."""
+    monkeypatch.setattr(of_publisher, "LOOK_EVERY", 0.05)
+    outbox = tmp_path / "outbox"
+    async with Publisher(settings(amqp_url, outbox, queue.prefix)) as publisher:
+        shutil.rmtree(outbox)
+        await publisher.publish(ended("a"))
+        await queue.until(1)
+        await until((outbox / "0" / "lock").exists)
+        while publisher.state.written == 0:
+            await publisher.publish(ended("b"))
+        await queue.until(2)
+
+
+def _linked(folder: Path) -> None:
+    folder.rename(folder.parent / "aside")
+    folder.symlink_to(folder.parent / "aside")
+
+
+def _of_another_group(folder: Path) -> None:
+    os.chown(folder, -1, 65534)
+    folder.chmod(0o2770)
+
+
+by_root = pytest.mark.skipif(os.geteuid() != 0, reason="root may chown")
+OTHERS = pytest.param(lambda folder: os.chown(folder, 65534, 65534), marks=by_root)
+
+
+async def test_what_kubernetes_opens_to_the_group_of_the_pod_is_taken_over(
+    amqp_url: str, queue: Queue, tmp_path: Path
+) -> None:
+    """With `fsGroup` it does so at each start."""
+    events = await left(tmp_path, queue.prefix, None)
+    (tmp_path / "0").chmod(0o2770)
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)):
+        await queue.until(1)
+    assert queue.ids == events
+
+
+@pytest.mark.parametrize(
+    "gave_away", [lambda it: it.chmod(0o777), pytest.param(_of_another_group, marks=by_root), _linked, OTHERS]
+)
+async def test_a_folder_that_others_may_write_to_is_refused(
+    amqp_url: str, queue: Queue, tmp_path: Path, gave_away: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing in it is published, and the log says the way out. The outbox itself may be open, as a volume is."""
+    await left(tmp_path, queue.prefix, "forged")
+    for path, gives in ((tmp_path / "0", gave_away), (tmp_path, lambda it: it.chmod(0o777))):
+        gives(path)
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
+        own = await publisher.publish(ended("own"))
+        await queue.until(1)
+        assert (tmp_path / "1" / "lock").exists()
+        assert stat.S_IMODE((tmp_path / "1").stat().st_mode) == 0o700
+    assert queue.ids == [own]
+    (told,) = {record.getMessage() for record in caplog.records if "cannot be taken over" in record.getMessage()}
+    assert f"{tmp_path / '0'} " in told
+    assert "look through them, then chmod 700 or chown it, or name another folder in outbox" in told
+
+
+async def test_a_disk_that_hangs_holds_up_no_sign_out(
+    amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the limit it goes on, and the event is published from memory; its file goes once the disk answers."""
+    goes_on, write = threading.Event(), outbox_files.write
+
+    def hangs(*arguments: Any) -> Path:
+        goes_on.wait(20)
+        return write(*arguments)
+
+    monkeypatch.setattr(outbox_files, "write", hangs)
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix, sign_out_limit=0.3)) as publisher:
+        before = time.monotonic()
+        async with publisher.ending(ended("a"), session="a"):
+            assert time.monotonic() - before < 15  # the disk hangs for 20
+        await queue.until(1)
+        async with publisher.ending(ended("b"), session="b") as withdrawn:
+            withdrawn.withdraw()
+        goes_on.set()
+        await until(lambda: publisher.state.waiting == 0 and not files(tmp_path), lambda: files(tmp_path))
+    assert [event["sid"] for event in queue.events] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ({"clients": [Client("")]}, "clients[0]"),
+        ({"clients": "shop"}, "clients"),
+        ({"clients": 7}, "clients"),
+        ({"sub": 7}, "sub"),
+        ({"ended_at": "yesterday"}, "ended_at"),
+        ({"clients": [{"client_id": object()}]}, "cannot be written"),
+        ({"clients": [Client("shop", "ftp://x")]}, "clients[0].backchannel_logout_uri"),
+        ({"id": "x" * 256}, "id"),
+        ({"sid": "\ud800"}, "cannot be written"),
+    ],
+)
+def test_mistakes_name_their_place(wrong: dict[str, Any], place: str) -> None:
+    """At once, and not at the worker."""
+    with pytest.raises(EventMistake) as caught:
+        documents(ended(**wrong), now=time.time())
+    assert any(mistake.startswith(place) for mistake in caught.value.mistakes), caught.value.mistakes

@@ -1,0 +1,49 @@
+"""What the README says is what the code has: settings, defaults, metrics, log lines, samples."""
+
+import re
+from dataclasses import MISSING, fields
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from notifier.publisher import PublisherCollector, PublisherSettings, PublisherState
+from notifier.publisher.event_transport import Failure
+from publishers.tests.python.server_process import ROOT
+
+README = (ROOT / "publishers" / "python" / "README.md").read_text()
+SOURCE = "".join(path.read_text() for path in (ROOT / "notifier" / "publisher").rglob("*.py"))
+
+
+def rows(title: str) -> list[list[str]]:
+    """The table with this in its head: its cells, row by row."""
+    table = README.split(title, 1)[1].split("\n\n", 1)[0]
+    return [re.split(r" *(?<!\\)\| *", line.strip("| ")) for line in table.splitlines()[2:]]
+
+
+def words(cell: str) -> list[str]:
+    """What is in back quotes or between commas."""
+    return [word.strip(" `") for word in cell.split(",") if word.strip()]
+
+
+def test_each_setting_has_its_row_and_default() -> None:
+    """In any order."""
+    shown = {}
+    for names, defaults, *_ in rows("| setting | default | |"):
+        given = words(defaults)
+        shown.update({name: given[at] if at < len(given) else "" for at, name in enumerate(words(names))})
+    real = {
+        field.name: "required" if field.default is MISSING else "" if field.default is None else f"{field.default}"
+        for field in fields(PublisherSettings)
+    }
+    assert shown == {name: value.removesuffix(".0") for name, value in real.items()}
+
+
+def test_each_metric_has_its_row() -> None:
+    """With its labels' values."""
+    registry = CollectorRegistry()
+    state = PublisherState(failures=dict.fromkeys(Failure, 0))
+    registry.register(PublisherCollector(lambda: state))
+    shown = {name for names, *_ in rows("| metric | | label |") for name in words(names)}
+    text = generate_latest(registry).decode()
+    real = {line.split("{")[0].split()[0] for line in text.splitlines() if not line.startswith("#")}
+    assert shown == real
+    assert all(f"`{reason.value}`" in README for reason in Failure)

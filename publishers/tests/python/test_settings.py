@@ -1,0 +1,92 @@
+"""Mistakes in the settings are all told at once, each with its name and the way out, and never with the password."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.publisher import PublisherSettings, SettingsMistake
+from notifier.publisher.address import AddressMistake, read_address
+
+PASSWORD = "p%40ss-word"
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "vhost"),
+    [
+        ("amqps://idp@a.example.com", ["a.example.com:5671"], "/"),
+        ("amqp://idp@a:1,b,[::1]:3/", ["a:1", "b:5672", "::1:3"], "/"),
+        ("AMQPS://idp@a/shop", ["a:5671"], "shop"),
+        ("amqps://idp@a/%2Fshop%2F", ["a:5671"], "/shop/"),
+    ],
+)
+def test_a_brokers_address(url: str, hosts: list[str], vhost: str) -> None:
+    """Hosts of one cluster, and its virtual host."""
+    server = read_address(url)
+    assert ([str(host) for host in server.hosts], server.vhost, server.user) == (hosts, vhost, "idp")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", 7, None, "rabbit", "redis://x", "amqps://host", "amqps://:x@host", "amqps://idp@", "amqps://idp@h:0",
+        "amqps://idp@h:x", "amqps://idp@h:70000", "amqps://idp@a,,b", "amqps://idp@h/a/b", "amqps://idp@h?heartbeat=1", "amqps://idp@[x]",
+        "amqps://idp@h h", "https://", "https://idp:x@h", "https://h/v1/events", "https://h?x=1", "https://h:x",
+    ],
+)  # fmt: skip
+def test_what_is_no_address(url: object) -> None:
+    """It is said why."""
+    with pytest.raises(AddressMistake):
+        read_address(url)
+
+
+def test_all_mistakes_are_listed(tmp_path: Path) -> None:
+    """Of names, of values, of files that cannot be read."""
+    given: dict[str, Any] = {
+        "URL": f"amqps://idp:{PASSWORD}@h:x",
+        "secret_file": tmp_path / "none",
+        "outbox": tmp_path / "file" / "below",
+        "outbox_max_events": 0,
+        "publish_limit": "10",
+        "exchange": "",
+        "key_file": tmp_path / "none",
+        "exchnage": "x",
+    }
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsMistake) as caught:
+        PublisherSettings.from_mapping(given)
+    named = {name for name, _ in caught.value.mistakes}
+    assert named == {
+        "url",
+        "secret_file",
+        "outbox",
+        "outbox_max_events",
+        "publish_limit",
+        "exchange",
+        "key_file",
+        "exchnage",
+    }
+    assert PASSWORD not in str(caught.value)
+
+
+def test_the_tls_files_must_go_together(tmp_path: Path) -> None:
+    """And be of use."""
+    (tmp_path / "ca.pem").write_text("no certificate")
+    ours: dict[str, Any] = {"outbox": tmp_path, "secret": "x", "ca_file": tmp_path / "ca.pem"}
+    assert PublisherSettings(url="amqps://idp@h", **ours).mistakes()[0][0] == "ca_file"
+    ((name, text),) = PublisherSettings(url="amqp://idp@h", **ours).mistakes()
+    assert (name, "without TLS" in text) == ("ca_file", True)
+
+
+def test_the_package_is_light() -> None:
+    """Importing it starts nothing, and imports no client library, no Django and nothing of the service."""
+    script = "import sys, threading, notifier.publisher; print(threading.active_count(), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    threads, *modules = done.stdout.split()
+    heavy = {"aio_pika", "aiormq", "aiohttp", "django", "prometheus_client", "structlog", "uvloop", "cryptography"}
+    assert threads == "1"
+    assert not heavy & set(modules)
+    rooms = {name.split(".")[1] for name in modules if name.startswith("notifier.")}
+    assert rooms == {"publisher", "model"}

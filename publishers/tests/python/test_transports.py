@@ -1,0 +1,95 @@
+"""What a publisher says and does when a broker or the API does not take its events."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from notifier.publisher import Publisher, PublisherSettings
+from publishers.conformance.api import Answer, api
+from publishers.tests.python.rig import ended, files, settings, until
+
+
+async def said(publisher: Publisher, caplog: pytest.LogCaptureFixture, reason: str) -> str:
+    """The warning, once it is there."""
+    await until(lambda: publisher.state.failures[reason] >= 1, lambda: caplog.text)
+    (line,) = [text for record in caplog.records if f", {reason})" in (text := record.getMessage())]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "way_out"),
+    [
+        (("guest:guest@", "guest:hush-word@"), "denied", "refused the user 'guest' or its password"),
+        (("/", "/nobody-s"), "denied", "has no virtual host 'nobody-s'"),
+        (("", ""), "unroutable", "there is no exchange"),
+        (("guest:guest@", "guest:guest@127.0.0.1:1,"), "unroutable", "there is no exchange"),
+    ],
+)
+async def test_the_log_says_the_way_out(
+    amqp_url: str, bare_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    change: tuple[str, str], reason: str, way_out: str,
+) -> None:  # fmt: skip
+    """Once a minute for each cause, and never with a password. The next host is tried where one is away."""
+    head, _, tail = amqp_url.rpartition(change[0]) if change[0] else (amqp_url, "", "")
+    tail = "" if change[0] == "/" else tail  # the virtual host that is this process's own
+    own = settings(head + change[1] + tail, tmp_path, bare_prefix, drain_limit=0.01)
+    async with Publisher(own) as publisher:
+        await publisher.publish(ended())
+        assert way_out in await said(publisher, caplog, reason)
+        await until(lambda: publisher.state.failures[reason] >= 2)
+        await said(publisher, caplog, reason)
+        assert len(files(tmp_path, ".json")) == 1
+    assert not [word for word in ("hush", "secret-user") if word in caplog.text]
+
+
+async def test_a_queue_that_is_full_keeps_the_event(
+    amqp_url: str, bare_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A nack: the event stays, and comes once there is room. Those behind it are not held up in the same go."""
+    import aiormq  # noqa: PLC0415  here alone
+
+    connection = await aiormq.connect(amqp_url)
+    channel = await connection.channel()
+    name = f"{bare_prefix}.events"
+    await channel.exchange_declare(name, exchange_type="topic")
+    await channel.queue_declare(name, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+    await channel.queue_bind(name, name, "#")
+    try:
+        async with Publisher(settings(amqp_url, tmp_path, bare_prefix)) as publisher:
+            for number in range(3):
+                await publisher.publish(ended(f"s{number}"))
+            assert "look at its limits" in await said(publisher, caplog, "rejected")
+            came: list[str] = []
+            while len(came) < 3:
+                message = await channel.basic_get(name, no_ack=True)
+                if message.body:
+                    came.append(json.loads(message.body)["sid"])
+                await asyncio.sleep(0.02)
+            await until(lambda: not files(tmp_path))
+        assert sorted(came) == ["s0", "s1", "s2"]
+    finally:
+        await channel.queue_delete(name)
+        await channel.exchange_delete(name)
+        await connection.close()
+
+
+async def test_the_api_may_refuse_one_issuer_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A 403 holds up nothing behind it. What a 400 says is logged without the user and the session."""
+    async with api(tmp_path) as played:
+        why = "no: secret-user, hush-b, line\nbreak"
+        played.script.extend([Answer(status=403), Answer(status=400, text=why), Answer(), Answer(status=403)])
+        outbox = PublisherSettings(url=f"{played.url}/notifier", outbox=tmp_path / "outbox")
+        away = PublisherSettings(url="http://127.0.0.1:1", outbox=tmp_path / "outbox", drain_limit=0.01)
+        async with Publisher(away) as publisher:
+            for sid in ("hush-a", "hush-b", "hush-c"):
+                await publisher.publish(ended(sid), bulk=True)
+        async with Publisher(outbox) as publisher:
+            await until(lambda: len(files(tmp_path / "outbox")) == 1 and len(played.asked) == 5, lambda: played.asked)
+            assert (publisher.state.refused, publisher.state.published) == (1, 2)
+    order = [asked.event["sid"] for asked in played.asked]
+    assert order == ["hush-a", "hush-b", "hush-c", "hush-a", "hush-a"]
+    assert {(asked.path, asked.lane) for asked in played.asked} == {("/notifier/v1/events", "bulk")}
+    assert "answered 400: no: <sub>, <sid>, line break" in caplog.text
+    assert not [word for word in ("hush", "secret-user") if word in caplog.text]

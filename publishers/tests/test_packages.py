@@ -1,0 +1,71 @@
+"""What the packages for identity servers have in common: their version, their licence, and how they are built."""
+
+import json
+import re
+import tomllib
+
+import yaml
+
+from publishers.tests.versions import PACKAGES, ROOT, versions
+
+WORKFLOWS = ROOT / ".github/workflows"
+
+
+def test_all_have_the_service_s_version() -> None:
+    """They are released together."""
+    assert set(versions().values()) == {tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]}
+
+
+def test_all_have_the_service_s_licence() -> None:
+    """As each ecosystem writes it."""
+    licence = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    assert json.loads((PACKAGES / "oidc-provider/package.json").read_text())["license"] == licence
+    assert f"<name>{licence}</name>" in (PACKAGES / "keycloak/pom.xml").read_text()
+    props = (PACKAGES / "duende/Directory.Build.props").read_text()
+    assert f"<PackageLicenseExpression>{licence}<" in props
+
+
+def test_each_ecosystem_s_pins_are_moved() -> None:
+    """By Dependabot: a folder that it does not know has packages that nobody looks after."""
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    known = {(update["package-ecosystem"], update["directory"]) for update in updates}
+    wanted = {("maven", "keycloak"), ("npm", "oidc-provider"), ("nuget", "duende")}
+    assert {(ecosystem, f"/publishers/{folder}") for ecosystem, folder in wanted} <= known
+
+
+def test_no_lock_file_names_a_registry() -> None:
+    """Whoever installs chooses where packages come from; the digest says that it is the one."""
+    for lock in (*PACKAGES.rglob("package-lock.json"),):
+        if "node_modules" not in lock.parts:
+            packages = json.loads(lock.read_text())["packages"]
+            assert [name for name, package in packages.items() if "resolved" in package] == []
+            assert [name for name, package in packages.items() if name and "integrity" not in package] == []
+
+
+def test_a_release_builds_all_of_them() -> None:
+    """Or fails: none is left out silently."""
+    text = (WORKFLOWS / "release-publishers.yaml").read_text()
+    [job] = yaml.safe_load(text)["jobs"].values()
+    [build] = [step for step in job["steps"] if step.get("run") == "make publishers"]
+    assert build["env"] == {"NOTIFIER_PUBLISHERS": "required"}
+    script = (ROOT / ".ci/publishers").read_text()
+    assert {f"publishers/{name}" for name in ("keycloak", "oidc-provider", "duende")} <= set(
+        re.findall(r"publishers/[a-z-]+", script)
+    )
+
+
+README = (PACKAGES / "README.md").read_text()
+
+
+def test_each_promise_names_its_cases() -> None:
+    """And they are there."""
+    named = re.findall(r"`(?:(\w+\.py))?(?:::(test_\w+))?`", README)
+    file, found = "", 0
+    for module, case in named:
+        file = module or file
+        if module:
+            assert (PACKAGES / "conformance/cases" / module).exists(), module
+        if case:
+            assert f"def {case}(" in (PACKAGES / "conformance/cases" / file).read_text(), (file, case)
+            found += 1
+    assert found > 15

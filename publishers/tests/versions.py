@@ -1,0 +1,39 @@
+"""The versions of all that is released together. `python -m publishers.tests.versions` prints the one they have."""
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ROOT / "publishers"
+
+
+def versions() -> Mapping[str, str]:
+    """By file."""
+    lock = json.loads((PACKAGES / "oidc-provider/package-lock.json").read_text())
+    props = (PACKAGES / "duende/Directory.Build.props").read_text()
+    pom = ET.parse(PACKAGES / "keycloak/pom.xml").getroot()
+    return {
+        "pyproject.toml": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
+        "keycloak/pom.xml": str(pom.findtext("{*}version")),
+        "oidc-provider/package.json": json.loads((PACKAGES / "oidc-provider/package.json").read_text())["version"],
+        "oidc-provider/package-lock.json": lock["version"],
+        "oidc-provider/package-lock.json, packages": lock["packages"][""]["version"],
+        "duende/Directory.Build.props": " ".join(re.findall(r"<Version>(.*?)</Version>", props)),
+    }
+
+
+def main() -> None:
+    """Print the version, or say which file has another."""
+    found = versions()
+    if len(set(found.values())) != 1:
+        sys.exit(f"the packages are not of one version: {dict(found)}")
+    print(found["pyproject.toml"])  # noqa: T201  a command's answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Tests of who is asked which sessions end."""

@@ -1,0 +1,49 @@
+"""How tests write and read a clients file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.configuration.clients.clients_file import load_registry
+from notifier.model.client import Client
+from notifier.model.errors import ConfigurationError
+from notifier.model.registry import Registry
+from notifier.settings.config_file import load_settings
+from notifier.settings.service_settings import Settings
+
+ONE = "https://id.example.com"
+TWO = "https://login.example.org"
+HOOK = "https://shop.example.com/hook"
+
+
+def settings(folder: Path, clients: str, *issuers: str, **sections: Any) -> Settings:
+    """A service with these issuers (one, if none is named), this clients file and these sections."""
+    (folder / "key.pem").write_text("a key")
+    (folder / "clients.yaml").write_text(clients)
+    document = {
+        "issuers": {iss: {"keys": [{"file": "key.pem"}]} for iss in issuers or (ONE,)},
+        "registry": {"file": "clients.yaml"},
+        **sections,
+    }
+    (folder / "notifier.json").write_text(json.dumps(document))
+    return load_settings(folder / "notifier.json", {})
+
+
+def registry(folder: Path, clients: str, *issuers: str, **sections: Any) -> Registry:
+    """What is registered then."""
+    return load_registry(settings(folder, clients, *issuers, **sections))
+
+
+def shop(folder: Path, notifier: str = "{}", **sections: Any) -> Client:
+    """The only client, with this under `notifier`."""
+    text = f"[{{client_id: shop, backchannel_logout_uri: '{HOOK}', notifier: {notifier}}}]"
+    return registry(folder, text, **sections).clients_of(ONE)["shop"]
+
+
+def mistakes(folder: Path, clients: str, *issuers: str, **sections: Any) -> dict[str, str]:
+    """What is wrong, by path."""
+    with pytest.raises(ConfigurationError) as caught:
+        registry(folder, clients, *issuers, **sections)
+    return {mistake.path: mistake.text for mistake in caught.value.mistakes}

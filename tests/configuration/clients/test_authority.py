@@ -1,0 +1,451 @@
+"""What a list of clients may say: how its clients are reached, never what a token is or for whom."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from notifier.configuration.clients.authority import OPTIONS, WITHHELD, ListBounds, bounded
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.clients_file import answered
+from notifier.configuration.clients.layer import Layer
+from notifier.configuration.clients.layers import Layered, Needs, lay, lay_again
+from notifier.configuration.clients.remote_rows import clean
+from notifier.configuration.loading import load
+from notifier.model.client import Algorithm, Client
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.frozen import replace
+from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.registry_settings import RegistrySourceSettings
+from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, settings
+from tests.tokens.key_folder import pem
+
+EVIL = "https://evil.example.net/hook"
+BOUNDS = ListBounds(longest={"max_age": 3600.0, "sub_only_max_age": 600.0}, own=frozenset({"id.example.com"}))
+FILE_ONLY = "only a file may say it; it is left away"
+THREE = "https://three.example.com"
+LIST = {"url": "https://list.example.com/clients"}
+
+
+def row(client_id: str = "shop", uri: str = HOOK, **members: Any) -> dict[str, Any]:
+    """A client, as a list names it."""
+    return {"client_id": client_id, "backchannel_logout_uri": uri, **members}
+
+
+def of_list(*rows: Any, name: str = "db", **source: Any) -> Layer:
+    """What a list answered, kept as a worker keeps it."""
+    given = RegistrySourceSettings.model_validate({"name": name, "http": LIST, **source})
+    kept = [each for raw in rows if isinstance(each := clean(raw, "[0]"), dict)]
+    return answered(given, (ONE, TWO), SourceAnswer(rows=kept, at=0.0))
+
+
+def of_file(*rows: Any) -> Layer:
+    """A file of the operator's."""
+    return Layer(name="file", rows=list(rows), issuer=ONE, context={"base": Path()}, file="clients.yaml")
+
+
+def laid(folder: Path, *layers: Layer, **sections: Any) -> Layered:
+    """The registry that these make where two issuers are configured."""
+    return lay(needs(folder, **sections), layers)
+
+
+def needs(folder: Path, **sections: Any) -> Needs:
+    """What clients are judged by."""
+    given = settings(folder, "[]", ONE, TWO, **sections)
+    return Needs(settings=given, algorithms_of=lambda _: frozenset({Algorithm.RS256}))
+
+
+def told(made: Layered) -> list[str]:
+    """What was left away, and whom it concerns."""
+    return [str(each) for of_kind in made.registry.left_away() for each in of_kind.first]
+
+
+def shop(made: Layered, iss: str = ONE) -> Client:
+    """The client in force."""
+    return made.registry.clients_of(iss)["shop"]
+
+
+def test_a_list_mints_no_token_for_others(tmp_path: Path) -> None:
+    """A row with all that an ID token for Kubernetes needs gives a plain logout token for the client alone."""
+    evil = {"typ": "JWT", "audience": ["kubernetes", "bank"], "claims": {"tenant": "x"}, "reason_claim": "reason"}
+    made = laid(tmp_path, of_list(row(notifier=evil), issuer=ONE))
+    client = shop(made)
+    assert (client.token.typ, client.token.audience, client.token.reason_claim) == ("logout+jwt", None, None)
+    assert not client.token.claims
+    assert client.backchannel_logout_uri == HOOK
+    assert len(told(made)) == 4
+    assert all(each.startswith("client 'shop' of registry source db: notifier.") for each in told(made))
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(ClientOptions.model_fields.keys() - OPTIONS), "typo", "audience", "preset", "max_age"]
+)
+def test_each_member_beyond_the_table_is_left_away_and_named(name: str) -> None:
+    """The others stay."""
+    values: dict[str, object] = {"audience": ["kubernetes"], "preset": "auth0_sample", "max_age": "2h"}
+    kept, left = bounded(row(notifier={name: values.get(name, "x"), "timeout": "3s"}), BOUNDS)
+    assert kept == row(notifier={"timeout": "3s"})
+    assert list(left) == [f"notifier.{name}"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"audience": "list"},
+        {"audience": []},
+        {"preset": "lemonldap"},
+        {"preset": "duende_bff", "subject": "sid"},
+        {"max_age": "30m", "sub_only_max_age": "1m"},
+        {"front_channel": "server", "paused": True, "per_second": 3, "max_concurrent": 2, "lifetime": "1m"},
+        {"timeout": "3s", "retry": {"base": "1s"}, "retry_statuses": [404]},
+        {"typ": None},
+    ],
+)
+def test_what_a_list_may_say_stays(options: dict[str, Any]) -> None:
+    """To the letter: a row that says nothing else is the same object."""
+    said = row(notifier=options)
+    assert bounded(said, BOUNDS) == (said, {})
+    assert bounded(said, BOUNDS)[0] is said
+
+
+def test_the_table_of_the_documents_is_the_codes() -> None:
+    """Each member is in one row of it."""
+    text = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
+    _, may, stricter, never = text[text.index("| a list | members |") :].split("\n| ")[:4]
+    assert {name for name in OPTIONS if f"`{name}`" not in may and f"`notifier.{name}`" not in stricter} == set()
+    assert [name for name in ClientOptions.model_fields.keys() - OPTIONS if name not in never] == []
+
+
+def test_secrets_of_a_list_are_not_kept() -> None:
+    """Neither in memory nor in the cache; their names are, so that they are told."""
+    kept = clean(
+        row(notifier={"headers": {"Authorization": "hunter2"}, "proxy": "http://u:hunter2@p", "typ": "JWT"}), ""
+    )
+    assert "hunter2" not in json.dumps(kept)
+    assert isinstance(kept, dict)
+    assert kept["notifier"] == {"headers": WITHHELD, "proxy": WITHHELD, "typ": WITHHELD}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        f"{ONE}/logout", f"{ONE.upper()}:443/logout", f"{ONE}:8443/logout", f"{ONE}./logout",
+        "https://pages.example.com/logout", "https://pages.example.com:8080/logout",
+    ],
+)  # fmt: skip
+def test_no_list_has_browsers_call_the_issuer_itself(tmp_path: Path, own: str) -> None:
+    """With its cookies, which each port of its host gets. That is left away and told; the client is kept.
+
+    For a client of another issuer it is an address like any.
+    """
+    (tmp_path / "web.key").write_bytes(Fernet.generate_key())
+    pages = {ONE: {"url": "https://pages.example.com/connect/notify"}}
+    web = {"listen": "127.0.0.1:0", "keys_file": str(tmp_path / "web.key"), "issuers": pages}
+    said = row(frontchannel_logout_uri=own)
+    made = laid(tmp_path, of_list(said, issuer=ONE), of_list(said, name="two", issuer=TWO), web=web)
+    assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
+    assert shop(made, TWO).front_channel is not None
+    [told_] = told(made)
+    assert told_.startswith("client 'shop' of registry source db: frontchannel_logout_uri: is on ")
+    assert told_.endswith("the issuer's own host: browsers would send its cookies along; " + FILE_ONLY)
+    by_file = of_file({"client_id": "shop", "frontchannel_logout_uri": own})
+    assert shop(laid(tmp_path, of_list(row(), issuer=ONE), by_file, web=web)).front_channel is not None
+
+
+def test_no_list_makes_a_delivery_live_longer(tmp_path: Path) -> None:
+    """Than the issuer's defaults say, or else `delivery`."""
+    said = {"max_age": "1d", "sub_only_max_age": "9m"}
+    longest = {"sources": [{"file": "clients.yaml"}], "defaults": {ONE: {"sub_only_max_age": "8m"}}}
+    made = laid(tmp_path, of_list(row(notifier=said), issuer=ONE), registry=longest, delivery={"max_age": "2h"})
+    assert (shop(made).retry.max_age, shop(made).retry.sub_only_max_age) == (7200, 480)
+    assert len(told(made)) == 2
+
+
+def test_what_a_file_says_of_a_client_no_list_changes(tmp_path: Path) -> None:
+    """Whatever their order; what it does not say the list says."""
+    ours = of_file({"client_id": "shop", "backchannel_logout_uri": HOOK, "subject_type": "pairwise"})
+    theirs = of_list(row(uri=EVIL, subject_type="public", client_name="Shop"), issuer=ONE)
+    for layers in ([ours, theirs], [theirs, ours]):
+        client = shop(laid(tmp_path, *layers))
+        assert (client.backchannel_logout_uri, client.pairwise, client.client_name) == (HOOK, True, "Shop")
+
+
+@pytest.mark.parametrize("issuer", [TWO, [ONE, TWO], "*", ["*"], "https://id.example.com/", 7])
+def test_a_list_has_no_client_of_another_issuer(tmp_path: Path, issuer: object) -> None:
+    """Such a row is left out and named; the others are taken."""
+    honest = of_list(row(), name="honest", issuer=TWO)
+    made = laid(tmp_path, honest, of_list(row(uri=EVIL, issuer=issuer), row("news"), issuer=ONE))
+    assert shop(made, TWO).backchannel_logout_uri == HOOK
+    assert [*made.registry.clients_of(ONE)] == ["news"]
+    assert [each.path for each in made.faults] == ["client 'shop' of registry source db"]
+
+
+def test_a_list_for_several_issuers_names_them(tmp_path: Path) -> None:
+    """Each row says one of them; a row that says none is no client of any."""
+    made = laid(tmp_path, of_list(row(issuer=TWO), row("b"), issuers=[ONE, TWO]))
+    assert [*made.registry.clients_of(TWO)] == ["shop"]
+    assert [each.path for each in made.faults] == ["client 'b' of registry source db"]
+
+
+def test_patterns_bound_the_clients_of_a_list(tmp_path: Path) -> None:
+    """Capitals matter."""
+    made = laid(tmp_path, of_list(row("shop-1"), row("Shop-2"), row("bank"), issuer=ONE, clients=["shop-*"]))
+    assert [*made.registry.clients_of(ONE)] == ["shop-1"]
+    assert len(made.faults) == 2
+
+
+def test_a_row_that_is_left_out_names_the_line_to_write(tmp_path: Path) -> None:
+    """The source, its bound, and the setting that widens it."""
+    rows = [row(issuer=TWO), row("all", issuer="*"), row("bank")]
+    made = laid(tmp_path, of_list(*rows, issuer=ONE, clients=["shop", "all"]))
+    other, everybody, beyond = (each.text for each in made.faults)
+    assert other == (
+        f"is of issuer {TWO}; db may speak for {ONE} alone: if it may have this client, write issuers: [{ONE}, {TWO}]"
+        " for db in registry.sources"
+    )
+    assert everybody == (
+        f'is of issuer *; db may speak for {ONE} alone: have the list name an issuer, or none ("*" is for files)'
+    )
+    assert beyond == (
+        "is beyond db, which may speak of clients shop, all alone: if it may have this client, add the name to clients"
+        " of db in registry.sources"
+    )
+
+
+def test_whoever_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) -> None:
+    """At the issuer that its row names; until the row goes. It takes the client from no other source."""
+    bad = of_list(row(issuer=TWO), row("bank"), row("other"), row("typo", issuer=THREE), issuer=ONE, clients=["[!b]*"])
+    honest = of_list(row(), name="honest", issuer=TWO)
+    made = laid(tmp_path, bad, honest)
+    assert {iss: {*left} for iss, left in made.registry.refused.items() if left} == {
+        ONE: {"bank", "typo"},
+        TWO: {"shop"},
+    }
+    assert (made.registry.why_left_out(ONE, "bank") or "").endswith("in registry.sources (registry source db)")
+    assert shop(made, TWO).backchannel_logout_uri == HOOK
+    better = replace(bad, rows=[each for each in bad.rows if each["client_id"] != "bank"])
+    again = lay_again(needs(tmp_path), made.registry, [bad, honest], 0, better, lambda: None)
+    assert again.registry.why_left_out(ONE, "bank") is None
+    assert again.registry.why_left_out(TWO, "shop") is not None
+
+
+def test_settings_alone_are_bounded_too(tmp_path: Path) -> None:
+    """A list of one issuer pauses no client of another."""
+    made = laid(
+        tmp_path,
+        of_list(row(), name="honest", issuer=TWO),
+        of_list({"client_id": "shop", "notifier": {"paused": True}}, issuer=ONE),
+        of_list({"client_id": "shop", "issuer": TWO, "notifier": {"paused": True}}, name="evil", issuer=ONE),
+    )
+    assert not shop(made, TWO).paused
+
+
+def test_an_alias_takes_no_name_that_another_client_has(tmp_path: Path) -> None:
+    """At the start, and by a refresh."""
+    first = of_list(row("shop", aliases=["4711"]), name="honest", issuer=ONE)
+    empty, evil = of_list(issuer=ONE), of_list(row("evil", EVIL, aliases=["4711", "shop"]), issuer=ONE)
+    at_start = laid(tmp_path, first, evil)
+    before = laid(tmp_path, first, empty)
+    refreshed = lay_again(needs(tmp_path), before.registry, [first, empty], 1, evil, lambda: None)
+    for made in (at_start, refreshed):
+        for name in ("4711", "shop"):
+            client = made.registry.resolve(ONE, name, None)
+            assert client is not None
+            assert client.backchannel_logout_uri == HOOK
+        assert any("'4711' is client 'shop' already" in each for each in told(made))
+
+
+def test_what_is_told_ends_with_the_row(tmp_path: Path) -> None:
+    """A refresh tells what the other rows still say."""
+    bad, worse = row(notifier={"typ": "JWT"}), row("b", notifier={"typ": "JWT"})
+    layer, better = of_list(bad, worse, issuer=ONE), of_list(row(), issuer=ONE)
+    better = replace(better, rows=[*better.rows, layer.rows[1]])
+    made = laid(tmp_path, layer)
+    again = lay_again(needs(tmp_path), made.registry, [layer], 0, better, lambda: None)
+    assert [each.partition(" of ")[0] for each in told(again)] == ["client 'b'"]
+
+
+def test_a_source_that_nothing_bounds_is_refused(tmp_path: Path) -> None:
+    """Where there are several issuers. The line to write is in the error."""
+    sources = [{"http": LIST}]
+    wrong = mistakes(tmp_path, "[]", ONE, TWO, registry={"sources": sources})
+    assert f"write issuer: {ONE} if" in wrong["registry.sources[0].issuer"]
+    assert f"issuers: [{ONE}, {TWO}]" in wrong["registry.sources[0].issuer"]
+    for refused in ({"issuer": ONE, "issuers": [TWO], "http": LIST}, {"file": "clients.yaml", "clients": ["a"]}):
+        with pytest.raises(ConfigurationError):
+            settings(tmp_path, "[]", registry={"sources": [refused]})
+
+
+@pytest.mark.parametrize(
+    "claim",
+    ["nonce", "azp", "unique_name", "userName", "cognito:groups", "https://apps.example.com/roles", "x-hasura-user-id"],
+)
+def test_no_token_says_who_somebody_is(claim: str) -> None:
+    """Not even by a file."""
+    with pytest.raises(ValueError, match=claim):
+        ClientMetadata.model_validate(row(notifier={"claims": {claim: "x"}}))
+    if claim != "nonce":
+        with pytest.raises(ValueError, match=claim):
+            ClientMetadata.model_validate(row(notifier={"claims": {"ctx": [{claim: "x"}]}}))
+
+
+def test_a_file_that_asks_for_a_token_of_others_is_warned(tmp_path: Path) -> None:
+    """`typ: JWT` beside further audiences; each alone is the operator's choice."""
+    given = {
+        "a": {"typ": "JWT", "audience": ["bank"]},
+        "b": {"typ": "JWT", "audience": []},
+        "c": {"audience": ["bank"]},
+    }
+    settings(tmp_path, json.dumps([row(name, notifier=said) for name, said in given.items()]))
+    (tmp_path / "key.pem").write_bytes(pem("RS256"))
+    loaded = load(tmp_path / "notifier.json", {})
+    assert [each.path for each in loaded.warnings] == [f"client 'a' of {ONE}"]
+
+
+def test_an_alias_of_a_file_is_taken_by_no_list_before_it(tmp_path: Path) -> None:
+    """The order of the sources makes no difference, and neither does a refresh."""
+    evil, empty = of_list(row("evil", EVIL, aliases=["4711"]), issuer=ONE), of_list(issuer=ONE)
+    own = of_file(row("shop", aliases=["4711"]))
+    before = laid(tmp_path, empty, own)
+    refreshed = lay_again(needs(tmp_path), before.registry, [empty, own], 0, evil, lambda: None)
+    for made in (laid(tmp_path, evil, own), laid(tmp_path, own, evil), refreshed):
+        client = made.registry.resolve(ONE, "4711", None)
+        assert client is not None
+        assert client.backchannel_logout_uri == HOOK
+        [said] = told(made)
+        assert said == "client 'evil': alias '4711' is client 'shop' already; it is left away"
+
+
+def test_patterns_bound_the_aliases_of_a_list(tmp_path: Path) -> None:
+    """An alias is a name of a client, too: events that name it would go to an address of the list's choice."""
+    aliases = ["shop-one", "bank", *(f"n{nth}" for nth in range(300))]
+    bounded_ = of_list(row("shop-1", aliases=aliases), issuer=ONE, clients=["shop-*"])
+    made = laid(tmp_path, bounded_)
+    assert made.registry.resolve(ONE, "shop-one", None) is not None
+    assert made.registry.resolve(ONE, "bank", None) is None
+    [said] = told(made)
+    assert said == (
+        "client 'shop-1' of registry source db: aliases: 'bank', 'n0', 'n1', 'n2', 'n3' and 296 more are beyond the"
+        " source, which may speak of clients shop-* alone (its clients in registry.sources)"
+    )
+
+
+def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
+    """A row that cannot be read leaves out a client of the list's issuers alone."""
+    given = RegistrySourceSettings.model_validate({"name": "db", "http": LIST, "issuers": [ONE, THREE]})
+    faults = (Mistake("shop", "aliases must be a list of texts"),)
+    layer = answered(given, (ONE, TWO, THREE), SourceAnswer(rows=(), at=0.0, faults=faults))
+    made = lay(Needs(settings=settings(tmp_path, "[]", ONE, TWO, THREE), algorithms_of=lambda _: frozenset()), [layer])
+    assert {iss for iss, left in made.registry.faults.items() if left} == {ONE, THREE}
+
+
+@pytest.mark.parametrize(
+    ("iss", "own"),
+    [
+        ("https://[2001:db8::5]", "https://[2001:DB8:0:0::5]/logout"),
+        ("https://192.0.2.5", "https://0xc0000205/logout"),
+        ("https://192.0.2.5", "https://192.0.517:443/logout"),
+        ("https://192.0.2.5", "https://192.0.2.5.:8443/logout"),
+    ],
+)
+def test_no_spelling_of_an_address_hides_the_issuer(iss: str, own: str) -> None:
+    """Browsers write an address in one way, and send its cookies."""
+    bounds = ListBounds(longest={}, own=frozenset({iss.removeprefix("https://").strip("[]")}))
+    assert [*bounded(row(frontchannel_logout_uri=own), bounds)[1]] == ["frontchannel_logout_uri"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id_token_signed_response_alg": "HS256"},
+        {"id_token_signed_response_alg": "ES256"},
+        {"subject_type": "no such thing"},
+        {"notifier": {"subject": "nobody"}},
+        {"backchannel_logout_session_required": True, "notifier": {"subject": "sub"}},
+        {"id_token_encrypted_response_alg": "RSA-OAEP"},
+    ],
+)
+def test_a_client_of_a_file_is_never_hurt_by_a_row_of_a_list(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """It is what the file says, at the start and after a refresh. The row is named, and it is no mistake of the file.
+
+    Where the file has settings alone, the client is left out: nobody but the list says where it is.
+    """
+    bad, empty = of_list(row(uri=EVIL, **wrong), issuer=ONE), of_list(issuer=ONE)
+    ours = of_file(row(notifier={"per_second": 20}))
+    before = laid(tmp_path, empty, ours)
+    refreshed = lay_again(needs(tmp_path), before.registry, [empty, ours], 0, bad, lambda: None)
+    for made in (laid(tmp_path, bad, ours), refreshed):
+        assert (shop(made).backchannel_logout_uri, shop(made).per_second) == (HOOK, 20)
+        assert not made.mistakes
+        assert {each.path for each in made.faults} == {"client 'shop' of registry source db"}
+    settings_alone = laid(tmp_path, bad, of_file({"client_id": "shop", "notifier": {"per_second": 20}}))
+    assert (settings_alone.mistakes, [*settings_alone.registry.clients_of(ONE)]) == ([], [])
+    assert settings_alone.faults
+
+
+def test_who_has_an_alias_depends_on_the_configuration_alone(tmp_path: Path) -> None:
+    """Not on which list came first, or in which order: the first source has it, and in one the first `client_id`."""
+    one = of_list(row("b", aliases=["4711"]), row("a", aliases=["4711"]), name="one", issuer=ONE)
+    two = of_list(row("0", EVIL, aliases=["4711"]), name="two", issuer=ONE)
+    empty_one, empty_two = of_list(name="one", issuer=ONE), of_list(name="two", issuer=ONE)
+    asked = needs(tmp_path)
+    late = lay(asked, [empty_one, two])
+    assert late.registry.aliases[ONE] == {"4711": "0"}
+    early = lay(asked, [one, empty_two])
+    for made in (
+        laid(tmp_path, one, two),
+        lay_again(asked, late.registry, [empty_one, two], 0, one, lambda: None),
+        lay_again(asked, early.registry, [one, empty_two], 1, two, lambda: None),
+    ):
+        assert made.registry.aliases[ONE] == {"4711": "a"}
+        assert {each.partition(":")[0] for each in told(made)} == {"client 'b'", "client '0'"}
+    gone = lay_again(asked, laid(tmp_path, one, two).registry, [one, two], 0, empty_one, lambda: None)
+    assert (gone.registry.aliases[ONE], told(gone)) == ({"4711": "0"}, [])
+
+
+def test_no_alias_is_the_name_of_a_client_that_is_left_out(tmp_path: Path) -> None:
+    """Else its logouts would go to another while its own row is wrong."""
+    faults = (Mistake("bank", "aliases must be a list of texts"),)
+    given = RegistrySourceSettings.model_validate({"name": "kc", "http": LIST, "issuer": ONE})
+    wrong = [row("mail", "http://x.example.com")]
+    left_out = answered(given, (ONE, TWO), SourceAnswer(rows=wrong, at=0.0, faults=faults))
+    made = laid(tmp_path, left_out, of_list(row("evil", EVIL, aliases=["bank", "mail"]), issuer=ONE))
+    assert {name: made.registry.resolve(ONE, name, None) for name in ("bank", "mail")} == {"bank": None, "mail": None}
+    assert len(told(made)) == 2
+
+
+def test_a_source_leaves_out_no_client_that_it_may_not_have(tmp_path: Path) -> None:
+    """By a row that cannot be read, either: it is told, and said of no client of others."""
+    given = RegistrySourceSettings.model_validate({"name": "db", "http": LIST, "issuer": ONE, "clients": ["shop-*"]})
+    faults = (Mistake("bank", "aliases must be a list of texts"), Mistake("shop-1", "has no address"))
+    made = laid(tmp_path, answered(given, (ONE, TWO), SourceAnswer(rows=(), at=0.0, faults=faults)))
+    assert made.registry.faults[ONE].keys() == {"shop-1"}
+    assert len(made.faults) == 2
+
+
+def test_what_a_row_makes_up_is_told_once() -> None:
+    """A row may have thousands of settings that do not exist, or very long ones."""
+    made_up = {f"x{nth}": 1 for nth in range(5000)} | {"y" * 100_000: 1}
+    kept, left = bounded(row(notifier={**made_up, "timeout": "3s"}), BOUNDS)
+    assert kept == row(notifier={"timeout": "3s"})
+    assert list(left.values()) == ["there is no such setting; it is left away (and 5,000 more)"]
+    _, left = bounded(row(notifier={"y" * 100_000: 1}), BOUNDS)
+    assert max(map(len, left)) < 100
+
+
+def test_kinds_are_few_whatever_rows_say(tmp_path: Path) -> None:
+    """Names that rows make up, aliases and origins are no kinds of their own."""
+    rows = [
+        row(f"c{nth}", aliases=[f"a{nth}"], notifier={f"typ{nth}": "x", "claims": {"x": nth}}) for nth in range(300)
+    ]
+    made = laid(tmp_path, of_list(*rows, issuer=ONE, clients=["c*"]))
+    assert [each.count for each in made.registry.left_away()] == [300, 300, 300]
+    assert made.registry.left_away_count == 900
+
+
+def test_no_value_is_kept_that_no_list_may_say() -> None:
+    """It would take memory and the cache, and may be a secret."""
+    kept = clean(row(notifier={"typ": "JWT" * 999, "claims": {"a": 1}, "headers": None, "timeout": "3s"}), "[0]")
+    assert kept == row(notifier={"typ": WITHHELD, "claims": WITHHELD, "headers": None, "timeout": "3s"})

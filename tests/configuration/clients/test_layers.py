@@ -1,0 +1,223 @@
+"""Registry sources laid over one another: what is in force, what is left out, and what a refresh makes anew."""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.configuration.clients.layer import Layer
+from notifier.configuration.clients.layers import Layered, Needs, lay, lay_again
+from notifier.model.client import Algorithm, Client
+from notifier.model.errors import Mistake
+from notifier.model.frozen import replace
+from notifier.settings.service_settings import Settings
+from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, settings
+
+
+def needs(folder: Path, *issuers: str, **registry: Any) -> Needs:
+    """What the layers are judged by: keys that can do RS256 only."""
+    return Needs(settings=_settings(folder, *issuers, **registry), algorithms_of=lambda _: frozenset({Algorithm.RS256}))
+
+
+def _settings(folder: Path, *issuers: str, **registry: Any) -> Settings:
+    return settings(folder, "[]", *issuers, registry={"sources": [{"file": "clients.yaml"}], **registry})
+
+
+def remote(*rows: Any, name: str = "db", issuer: str | None = ONE, faults: Sequence[Mistake] = ()) -> Layer:
+    """What a database or a server answered."""
+    return Layer(name=name, rows=list(rows), issuer=issuer, context={}, faults=faults)
+
+
+def file(*rows: Any, issuer: str | None = None) -> Layer:
+    """A file of ours."""
+    return Layer(name="file", rows=list(rows), issuer=issuer, context={"base": Path()}, file="clients.yaml")
+
+
+def row(client_id: str = "shop", **members: Any) -> dict[str, Any]:
+    """A client with an address."""
+    return {"client_id": client_id, "backchannel_logout_uri": HOOK, **members}
+
+
+def clients(laid: Layered, iss: str = ONE) -> Mapping[str, Client]:
+    """Those in force."""
+    return laid.registry.clients_of(iss)
+
+
+def test_a_later_source_overrides_member_by_member(tmp_path: Path) -> None:
+    """Also under `notifier`. What nobody says comes from the issuer's defaults."""
+    under = remote(row(subject_type="pairwise", notifier={"timeout": "3s", "max_concurrent": 2}))
+    over = file({"client_id": "shop", "backchannel_logout_uri": f"{HOOK}/2", "notifier": {"timeout": "4s"}})
+    defaults = {ONE: {"max_concurrent": 9, "max_age": "1h", "retry": {"base": "1s"}}}
+    laid = lay(needs(tmp_path, defaults=defaults), [under, over])
+    shop = clients(laid)["shop"]
+    assert (shop.backchannel_logout_uri, shop.pairwise, shop.timeout, shop.max_concurrent) == (f"{HOOK}/2", True, 4, 2)
+    assert (shop.retry.max_age, shop.retry.base) == (3600, 1)
+    assert not laid.mistakes
+    assert not laid.faults
+
+
+def test_settings_alone_do_not_register_a_client(tmp_path: Path) -> None:
+    """They apply at every issuer where another source has the client; elsewhere a warning says that they do nothing."""
+    ours = file(
+        {"client_id": "shop", "notifier": {"paused": True}}, {"client_id": "gone", "notifier": {"paused": True}}
+    )
+    laid = lay(needs(tmp_path, ONE, TWO), [remote(row()), remote(row(), name="other", issuer=TWO), ours])
+    assert [clients(laid, iss)["shop"].paused for iss in (ONE, TWO)] == [True, True]
+    assert "gone" not in clients(laid)
+    assert [each.path for each in laid.warnings] == ["clients.yaml[1]"]
+    unread = replace(remote(), read=False)
+    assert not lay(needs(tmp_path, ONE, TWO), [remote(row()), unread, ours]).warnings
+
+
+def test_of_several_algorithms_the_first_that_a_key_can_is_taken(tmp_path: Path) -> None:
+    """As the servers do that have such lists. If no key can sign with any, the first is what is asked for."""
+    several = remote(
+        row("a", id_token_signed_response_alg=["ES256", "RS256"]),
+        row("b", id_token_signed_response_alg=["ES256", "PS256"]),
+        row("c", id_token_signed_response_alg=["PS256", "RS256"]),
+    )
+    laid = lay(needs(tmp_path), [several, file({"client_id": "c", "id_token_signed_response_alg": "RS256"})])
+    assert {name: client.token.alg for name, client in clients(laid).items()} == {"a": "RS256", "c": "RS256"}
+    assert [fault.path for fault in laid.faults] == ["client 'b' of registry source db"]
+    assert "add a P-256 key" in laid.faults[0].text
+
+
+def test_a_client_without_an_address_is_a_client(tmp_path: Path) -> None:
+    """A later server may say nothing of one but its name: it is known and told nothing, and no warning comes."""
+    laid = lay(needs(tmp_path), [remote(row()), remote({"client_id": "quiet"}, name="auth0")])
+    assert clients(laid)["quiet"].backchannel_logout_uri is None
+    assert not laid.warnings
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"backchannel_logout_uri": "https://shop.example.com/x#y"}, "fragment"),
+        ({"id_token_signed_response_alg": "HS256"}, "secret"),
+        ({"id_token_signed_response_alg": "ES256"}, "add a P-256 key"),
+        ({"notifier": {"timeout": "3"}}, "timeout"),
+        ({"subject_type": 7}, "subject_type"),
+        ({"id_token_encrypted_response_alg": "RSA-OAEP"}, "register its jwks or jwks_uri"),
+    ],
+)
+def test_what_is_wrong_at_a_server_costs_that_client_alone(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
+    """The registry says why. The same in a file of ours is a mistake of the configuration."""
+    laid = lay(needs(tmp_path), [remote(row(), row("bad", **wrong))])
+    assert list(clients(laid)) == ["shop"]
+    assert words in laid.registry.faults[ONE]["bad"]
+    assert not laid.mistakes
+    if "ES256" not in wrong.values():  # `load` itself finds what a file wants of keys
+        of_file = lay(needs(tmp_path), [remote(row()), file(row("bad", issuer=ONE, **wrong))])
+        assert words in "; ".join(map(str, of_file.mistakes))
+
+
+def test_who_is_to_blame_where_both_speak(tmp_path: Path) -> None:
+    """A member that the file sets is the file's mistake; one that it leaves to the server is the server's."""
+    bad = "https://shop.example.com/x#y"
+    laid = lay(needs(tmp_path), [remote(row(backchannel_logout_uri=bad)), file({"client_id": "shop", "notifier": {}})])
+    assert (len(laid.mistakes), len(laid.faults)) == (0, 1)
+    laid = lay(needs(tmp_path), [remote(row()), file(row(backchannel_logout_uri=bad))])
+    assert (len(laid.mistakes), len(laid.faults)) == (1, 0)
+    laid = lay(needs(tmp_path), [remote(row(backchannel_logout_uri=bad)), file(row())])
+    assert list(clients(laid)) == ["shop"]
+
+
+@pytest.mark.parametrize("nonsense", [7, None, "shop", [], {}, {"client_id": 7}, row(issuer="https://no.example.com")])
+def test_rows_that_are_no_clients_are_told(tmp_path: Path, nonsense: Any) -> None:
+    """Those of a server leave the others alone."""
+    laid = lay(needs(tmp_path, ONE, TWO), [remote(row(), nonsense, issuer=ONE)])
+    assert list(clients(laid)) == ["shop"]
+    assert len(laid.faults) == 1
+    assert lay(needs(tmp_path), [remote(row()), file(nonsense)]).mistakes
+
+
+def test_the_readers_own_faults_are_told(tmp_path: Path) -> None:
+    """A client that its reader could not use is known as such, unless another source has it."""
+    faults = [Mistake("bad", "its address holds ${x}"), Mistake("mended", "its address holds ${x}")]
+    laid = lay(needs(tmp_path), [remote(row(), faults=faults), file(row("mended"))])
+    assert laid.registry.faults[ONE] == {"bad": "its address holds ${x} (registry source db)"}
+    assert set(clients(laid)) == {"shop", "mended"}
+
+
+def test_twice_in_one_source(tmp_path: Path) -> None:
+    """The first one counts, and the other is told."""
+    laid = lay(needs(tmp_path), [remote(row(), row(backchannel_logout_uri=f"{HOOK}/2"))])
+    assert clients(laid)["shop"].backchannel_logout_uri == HOOK
+    assert "already" in laid.faults[0].text
+
+
+def test_other_names_of_a_client(tmp_path: Path) -> None:
+    """A source may know a client by other names, which is no metadata."""
+    laid = lay(needs(tmp_path), [remote(row(aliases=["4a1d", "x"]))])
+    assert laid.registry.aliases == {ONE: {"4a1d": "shop", "x": "shop"}}
+    assert not laid.faults
+
+
+def test_settings_of_a_client_that_is_not_there_are_judged(tmp_path: Path) -> None:
+    """Its source may be away, and answer later."""
+    rows = [{"client_id": "shop", "notifier": {"timeout": 3}}, {"client_id": "shop", "notifier": {"timeout": "3s"}}]
+    laid = lay(needs(tmp_path, ONE, TWO), [remote(), file(*rows), file(rows[1])])
+    assert [each.path for each in laid.mistakes] == ["clients.yaml[0].notifier.timeout"]
+
+
+def test_a_refresh_that_our_file_does_not_fit_leaves_the_client_out(tmp_path: Path) -> None:
+    """And says so: nobody reads the file anew."""
+    what, ours = needs(tmp_path), file({"client_id": "shop", "notifier": {"subject": "sub"}})
+    empty, full = remote(), remote(row(backchannel_logout_session_required=True), row("other"))
+    laid = lay_again(what, lay(what, [empty, ours]).registry, [empty, ours], 0, full, lambda: None)
+    assert [*clients(laid)] == ["other"]
+    assert "needs a sid" in laid.registry.faults[ONE]["shop"]
+    assert [each.path for each in laid.faults] == ["client 'shop' of registry source db"]
+
+
+def test_a_refresh_makes_what_a_whole_reading_makes(tmp_path: Path) -> None:
+    """Whatever changed in one of three sources: new, gone, other, wrong, right again, settings of ours over it."""
+    chance = random.Random(7)
+    what = needs(tmp_path, ONE, TWO, defaults={TWO: {"timeout": "9s"}})
+    names = [f"c{number}" for number in range(30)]
+
+    def some(name: str, **more: Any) -> dict[str, Any]:
+        bad = {"backchannel_logout_uri": "https://x.example.com/#f"} if chance.random() < 0.1 else {}
+        alias = {"aliases": [f"alias-{name}"]} if chance.random() < 0.3 else {}
+        return row(name, notifier={"max_concurrent": chance.randint(1, 9)}, **{**alias, **bad, **more})
+
+    def source(old: Sequence[Any], issuer: str) -> list[Any]:
+        known = {each["client_id"]: each for each in old}
+        rows = [known[n] if n in known and chance.random() < 0.8 else some(n) for n in names if chance.random() < 0.8]
+        return [*rows, {"client_id": "odd", "issuer": 7}] if issuer == TWO and chance.random() < 0.5 else rows
+
+    layers = [
+        remote(*source([], ONE), name="a", issuer=ONE),
+        remote(*source([], TWO), name="b", issuer=TWO),
+        file(*({"client_id": name, "notifier": {"paused": True}} for name in names[::3]), row("own", issuer=ONE)),
+    ]
+    registry = lay(what, layers).registry
+    for turn in range(40):
+        nth = turn % 2
+        fault = [Mistake(chance.choice(names), "unusable")] if chance.random() < 0.3 else []
+        new = replace(layers[nth], rows=source(layers[nth].rows, (ONE, TWO)[nth]), faults=fault)
+        again = lay_again(what, registry, layers, nth, new, lambda: None)
+        layers[nth] = new
+        whole = lay(what, layers).registry
+        registry = again.registry
+        for iss in (ONE, TWO):
+            assert dict(registry.clients_of(iss)) == dict(whole.clients_of(iss))
+            assert registry.faults.get(iss, {}) == whole.faults.get(iss, {})
+            assert registry.refused.get(iss, {}) == whole.refused.get(iss, {})
+            assert registry.aliases.get(iss, {}) == whole.aliases.get(iss, {})
+
+
+def test_a_refresh_validates_only_what_changed(tmp_path: Path) -> None:
+    """The client of a row that is the same object is the same object too."""
+    what = needs(tmp_path)
+    rows = [row(f"c{number}") for number in range(10)]
+    layers = [remote(*rows)]
+    before = lay(what, layers).registry
+    after = lay_again(
+        what, before, layers, 0, remote(*rows[:4], row("c4", subject_type="pairwise"), *rows[5:]), lambda: None
+    )
+    same = [name for name, client in clients(after).items() if client is before.clients_of(ONE)[name]]
+    assert sorted(same) == [f"c{number}" for number in range(10) if number != 4]
+    assert clients(after)["c4"].pairwise

@@ -1,0 +1,190 @@
+"""Every mistake of every file is told at once, and none that only comes of another: what `check` and `run` say."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notifier.configuration.loading import load
+from notifier.model.errors import ConfigurationError
+from notifier.settings.usable_settings import SECTIONS, usable_settings
+from tests.tokens.key_folder import pem
+
+ISS = "https://id.example.com"
+OTHER = "https://login.example.org"
+CLIENTS = """
+- {client_id: shop, backchannel_logout_uri: "https://shop.example.com/#x", id_token_signed_response_alg: ES256}
+- {client_id: shop, issuer: https://id.example.org}
+- {client_id: old, notifier: {typ: jwt}}
+"""
+TOKENS = "- {name: idp, token: t, scopes: [publich]}\n- {name: far, token: u, scopes: [read], issuers: [https://x]}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A key, a clients file and a tokens file that are right."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "clients.yaml").write_text("[]")
+    (tmp_path / "tokens.yaml").write_text("[]")
+    return tmp_path
+
+
+def told(folder: Path, document: object, environ: Mapping[str, str] | None = None, **files: str) -> dict[str, str]:
+    """What is wrong with this configuration, by path; `files` are those that it names."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    (folder / "n.yaml").write_text(document if isinstance(document, str) else json.dumps(document))
+    with pytest.raises(ConfigurationError) as caught:
+        load(folder / "n.yaml", environ or {}, starting=True)
+    return {mistake.path: mistake.text for mistake in caught.value.mistakes}
+
+
+def service(**sections: Any) -> dict[str, Any]:
+    """A service of one issuer with these sections."""
+    issuers = {ISS: {"keys": [{"file": "key.pem"}]}}
+    return {"issuers": issuers, "registry": {"file": "clients.yaml"}, "api": {"tokens_file": "tokens.yaml"}, **sections}
+
+
+def test_one_file_hides_no_other(folder: Path) -> None:
+    """The service's file, the clients', the tokens', a key, a secret and both kinds of TLS files, in one go."""
+    for name in ("bad.pem", "cert.pem"):
+        (folder / name).write_text("no key")
+    (folder / "secret").write_bytes(b"\xff")
+    tls = {"cert_file": "cert.pem", "key_file": "cert.pem"}
+    document = service(
+        queue={"url": "amqps://mq", "password_file": "secret", "tls": tls, "prefetch": {"events": 0}},
+        api={"tokens_file": "tokens.yaml", "tls": tls},
+        web={"tls": tls, "keys_file": "cert.pem", "issuers": {OTHER: {"url": "https://login.example.org/"}}},
+        issuers={ISS: {"keys": [{"file": "gone.pem"}, {"file": "bad.pem"}]}},
+        log={"subject_key_file": "secret"},
+        outcome="all",
+    )
+    found = told(folder, document, {"NOTIFIER_LOG__LEVL": "info"}, clients=CLIENTS, tokens=TOKENS)
+    assert set(found) == {
+        "NOTIFIER_LOG__LEVL", "queue.prefetch.events", "outcome", f'issuers["{ISS}"].keys[0].file',
+        f'issuers["{ISS}"].keys[1].file', "clients.yaml[0].backchannel_logout_uri", "clients.yaml[1].issuer",
+        "clients.yaml[2].notifier.typ", "tokens.yaml[0].scopes[0]", "tokens.yaml[1].issuers", "api.tls", "queue.tls",
+        "web.tls", "web.keys_file", f'web.issuers["{OTHER}"]',
+        str(folder / "secret"),
+    }  # fmt: skip
+    assert found[f'issuers["{ISS}"].keys[0].file'].startswith("there is no file")
+    assert "neither PEM" in found[f'issuers["{ISS}"].keys[1].file']
+
+
+HTTP = '[{client_id: shop, backchannel_logout_uri: "http://10.0.0.1/", id_token_signed_response_alg: ES256}]'
+
+
+@pytest.mark.parametrize(
+    ("sections", "clients", "paths"),
+    [
+        ({"egress": {"allow_htp": True}}, HTTP, {"egress.allow_htp"}),
+        ({"egress": {"allow": ["10.0.0.1/8"]}}, HTTP, {"egress.allow[0]"}),
+        ({"egres": {"allow": ["10.0.0.0/8"], "allow_http": True}}, HTTP, {"egres"}),
+        ({"egress": "all"}, CLIENTS.splitlines()[1], {"egress", "clients.yaml[0].backchannel_logout_uri"}),
+        ({"delivery": {"slot_wat": "1s"}}, "[{client_id: shop, notifier: {timeout: 10m}}]", {"delivery.slot_wat"}),
+        ({"delivery": {"slot_wait": 1}}, "[{client_id: shop, notifier: {timeout: 10m}}]", {"delivery.slot_wait"}),
+        ({"issuers": {"id.example.com": {"keys": [{"file": "key.pem"}]}}}, CLIENTS, None),
+        ({"issuers": {}}, CLIENTS, {"issuers"}),
+        ({"issuers": None}, CLIENTS, {"issuers"}),
+        ({"issuers": [ISS]}, CLIENTS, {"issuers"}),
+        ({"issuer": {}, "issuers": {OTHER: {"keys": [{"file": "key.pem"}]}}}, CLIENTS, {"issuer"}),
+    ],
+)
+def test_what_rests_on_a_mistake_is_not_judged(
+    folder: Path, sections: dict[str, Any], clients: str, paths: set[str] | None
+) -> None:
+    """A wrong section may have said what makes the client right; what is wrong of itself is told all the same."""
+    found = told(folder, service(**sections), clients=clients)
+    if clients == CLIENTS:
+        paths = {'issuers["id.example.com"]'} if paths is None else paths
+        paths |= {"clients.yaml[0].backchannel_logout_uri", "clients.yaml[2].notifier.typ"}
+    assert set(found) == paths
+
+
+def test_tokens_of_issuers_that_nobody_knows_are_not_judged(folder: Path) -> None:
+    """What is wrong with a token in itself is."""
+    found = told(folder, service(issuers={"id.example.com": {}}), tokens=TOKENS)
+    assert "tokens.yaml[0].scopes[0]" in found
+    assert "tokens.yaml[1].issuers" not in found
+
+
+def test_the_name_of_a_wrong_issuer_stands(folder: Path) -> None:
+    """Its clients are known; what its keys can do is not, and that of another issuer's is."""
+    issuers = {ISS: {"keys": [{"file": "key.pem"}, {"file": "gone.pem"}]}, OTHER: {"keys": [{"file": "key.pem"}]}}
+    uri = "https://shop.example.com/"
+    clients = [
+        {"client_id": "a", "issuer": ISS, "backchannel_logout_uri": uri},
+        {"client_id": "b", "issuer": OTHER, "backchannel_logout_uri": uri},
+        {"client_id": "c", "issuer": "https://none.example"},
+    ]
+    found = told(folder, service(issuers=issuers), clients=json.dumps(clients))
+    assert set(found) == {f'issuers["{ISS}"].keys[1].file', "clients.yaml[2].issuer", f"client 'b' of {OTHER}"}
+
+
+def test_one_wrong_client_hides_no_unsignable_one(folder: Path) -> None:
+    """Both are told in one go."""
+    clients = "[{client_id: a, notifier: {typ: x}}, {client_id: b, backchannel_logout_uri: 'https://b.example.com/'}]"
+    assert set(told(folder, service(), clients=clients)) == {"clients.yaml[0].notifier.typ", f"client 'b' of {ISS}"}
+
+
+def test_two_listeners_at_one_address_hide_nothing(folder: Path) -> None:
+    """Nor does a listener that is open to all without tokens."""
+    same = {"listen": "127.0.0.1:9464", "tokens_file": "tokens.yaml"}
+    found = told(folder, service(api=same), clients=CLIENTS, tokens=TOKENS)
+    assert {"", "clients.yaml[2].notifier.typ", "tokens.yaml[0].scopes[0]"} <= set(found)
+    found = told(folder, service(api={"listen": "0.0.0.0:1"}), clients=CLIENTS)
+    assert {"api", "clients.yaml[2].notifier.typ"} <= set(found)
+
+
+@pytest.mark.parametrize("document", ["queue: [1", "- queue"])
+def test_a_file_that_cannot_be_read_hides_no_clients(folder: Path, document: str) -> None:
+    """Where the environment says which they are."""
+    environ = {"NOTIFIER_REGISTRY__FILE": str(folder / "clients.yaml")}
+    found = told(folder, document, environ, clients=CLIENTS)
+    assert set(found) == {"n.yaml", "clients.yaml[0].backchannel_logout_uri", "clients.yaml[2].notifier.typ"}
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"NOTIFIER_ISSUERS": "{"},
+        {"NOTIFIER_ISSUER": "{}"},
+        {"NOTIFIER_EGRESS__ALLOW": "[", "NOTIFIER_ISSUERS__X": "1"},
+        {"NOTIFIER_EGRES__ALLOW_HTTP": "true", "NOTIFIER_ISSUERS__X": "1"},
+    ],
+)
+def test_a_wrong_variable_leaves_its_section_unsure(folder: Path, environ: dict[str, str]) -> None:
+    """As a wrong member of the file does."""
+    clients = f'[{{client_id: a, issuer: "{OTHER}", backchannel_logout_uri: "http://10.0.0.1/"}}]'
+    document = service(egress={"allow_http": True, "allow": ["10.0.0.0/8"]} if len(environ) == 1 else {})
+    assert set(told(folder, document, environ, clients=clients)) == set(environ)
+
+
+@settings(max_examples=40)
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(SECTIONS)) | st.text(max_size=4) | st.integers(),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from([ISS, "x:1", "1s"]),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from([ISS, "keys", "file", "listen", "url", "tls", "retry", "inline"]), inner, max_size=4
+                )
+            ),
+            max_leaves=8,
+        ),
+        max_size=5,
+    )
+)
+def test_whatever_is_wrong_something_can_be_said(document: dict[Any, Any]) -> None:
+    """What is left is settings, and where something was left out there is a mistake; the document stays as it was."""
+    before = json.dumps(document, default=str)
+    parts = usable_settings(document, {"base": Path("/nowhere"), "files": set()})
+    assert json.dumps(document, default=str) == before
+    assert parts.mistakes or not parts.unsure
+    assert set(parts.keys) == set(parts.settings.issuers)

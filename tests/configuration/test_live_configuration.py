@@ -1,0 +1,206 @@
+"""A reload takes everything or nothing, and never opens what was closed."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.loading import load
+from notifier.configuration.signing_keys import SigningKeys
+from notifier.network.http.issuer_document import UnreadDocument
+from notifier.settings.file_watch import Watch, watch_files
+from tests.tokens.key_folder import ISS, pem
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A key, a token and no clients."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "tokens.yaml").write_text("- {name: idp, token: correct-horse, scopes: [publish]}\n")
+    (tmp_path / "clients.yaml").write_text("[]")
+    return tmp_path
+
+
+def write(folder: Path, **sections: Any) -> Path:
+    """The service's file with these sections."""
+    path = folder / "notifier.json"
+    issuers = {ISS: {"keys": [{"file": "key.pem"}]}}
+    path.write_text(json.dumps({"issuers": issuers, "registry": {"file": "clients.yaml"}, **sections}))
+    return path
+
+
+def live(folder: Path, **sections: Any) -> LiveConfiguration:
+    """What runs with these sections."""
+    path = write(folder, **sections)
+    return LiveConfiguration(path, {}, load(path, {}))
+
+
+def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reload that meets a fault of our own is refused, and the log names its type, not its text."""
+    path = write(folder)
+
+    class Broken(dict[str, str]):
+        def __iter__(self) -> Any:
+            raise RecursionError("hush-hush")
+
+    running = LiveConfiguration(path, Broken(), load(path, {}))
+    before = running.now
+    assert not running.reload(asked=True)
+    assert running.now is before
+    assert not running.reloads.succeeded
+    said = capsys.readouterr().out
+    assert "RecursionError" in said
+    assert "hush-hush" not in said
+
+
+def names_a_key(folder: Path) -> Path:
+    """A second key, not there yet."""
+    write(folder, issuers={ISS: {"keys": [{"file": "key.pem"}, {"file": "new.pem"}]}})
+    return folder / "new.pem"
+
+
+def names_a_secret(folder: Path) -> Path:
+    """A client's file, not there yet."""
+    (folder / "clients.yaml").write_text("[{client_id: shop, notifier: {tls: {ca_file: new.pem}}}]")
+    return folder / "new.pem"
+
+
+def names_a_wrong_registry(folder: Path) -> Path:
+    """Another clients file, which is there and cannot be read."""
+    (folder / "new.yaml").write_text("{")
+    write(folder, registry={"file": "new.yaml"})
+    return folder / "new.yaml"
+
+
+@pytest.mark.parametrize("name", [names_a_key, names_a_secret, names_a_wrong_registry])
+async def test_what_a_failed_reload_named_is_watched(folder: Path, name: Callable[[Path], Path]) -> None:
+    """The file that was missing or wrong is mended, and nothing else is touched: it is read again."""
+    running = live(folder)
+    watch = Watch(running.now.stamps, settle=0.02)
+    taken = asyncio.Event()
+    failed = asyncio.Event()
+
+    async def changed() -> None:
+        if await asyncio.to_thread(running.reload, asked=False):
+            taken.set()
+        else:
+            watch.add(running.named)
+            failed.set()
+
+    new = name(folder)
+    task = asyncio.create_task(watch_files(watch, changed, clock=time.monotonic, interval=0.002))
+    try:
+        await asyncio.wait_for(failed.wait(), 60)
+        new.write_bytes(pem("RS256") if new.suffix == ".pem" else b"[]")
+        await asyncio.wait_for(taken.wait(), 60)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def test_a_refused_registry_is_watched(folder: Path) -> None:
+    """Where the new clients file is much shorter, it is that file that will be mended."""
+    clients = [{"client_id": f"c{number}"} for number in range(10)]
+    (folder / "clients.yaml").write_text(json.dumps(clients))
+    running = live(folder)
+    (folder / "new.yaml").write_text("[]")
+    write(folder, registry={"file": "new.yaml"})
+    assert not running.reload(asked=False)
+    assert folder / "new.yaml" in running.named
+
+
+async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: Path) -> None:
+    """A reload runs in a thread of its own, between any two steps of the watch, which must not end the worker by it."""
+    assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), UnreadDocument)
+
+
+def test_settings_without_effect_are_accepted_and_told_by_each_reading(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as the address of a page that no browser may load; each use has a line, up to twenty."""
+    clients = [{"client_id": f"c{number}", "frontchannel_logout_uri": "http://a.example/out"} for number in range(25)]
+    (folder / "clients.yaml").write_text(json.dumps([{"client_id": "plain"}, *clients]))
+    path = write(folder)
+    loaded = load(path, {})
+    assert loaded.warnings[0].path == "clients.yaml[1].frontchannel_logout_uri"
+    assert loaded.warnings[0].text.startswith("of client c0 is not used")
+    assert LiveConfiguration(path, {}, loaded).reload(asked=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("configuration_warning " in line for line in lines) == 20
+    assert any("configuration_warnings" in line and "more=5" in line for line in lines)
+
+
+def test_a_client_that_is_left_out_again_is_told_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once each time that it becomes so, whatever happens to other clients meanwhile."""
+    running = live(folder, registry={"sources": [{"name": "own", "http": {"url": "https://id.example.com/list"}}]})
+    for wrong, others in ((True, 0), (True, 1), (False, 1), (True, 1), (True, 2)):
+        rows: list[Mapping[str, object]] = [{"client_id": f"c{nth}"} for nth in range(others)]
+        rows.append({"client_id": "shop", "notifier": {"timeout": 5 if wrong else "5s"}, "subject_type": "public"})
+        last: Sequence[Mapping[str, object]] = running.now.layers[0].rows
+        kept = [next((old for old in last if old == row), row) for row in rows]
+        running.take_answer("own", SourceAnswer(rows=kept, at=time.time()))
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("client_left_out") == 2
+
+
+def test_a_failed_reload_is_told_once_until_it_is_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same mistake is no news, unless somebody asked; another one is; a reload that succeeds ends it."""
+    running = live(folder)
+    (folder / "clients.yaml").write_text("{")
+    for asked in (False, False, True):
+        assert not running.reload(asked=asked)
+    assert capsys.readouterr().out.count("reload_failed") == 2
+    [trouble] = running.reloads.troubles()
+    assert (trouble.kind, "clients.yaml" in trouble.text) == ("reload_failed", True)
+    (folder / "clients.yaml").write_text("7")
+    running.reload(asked=False)
+    assert capsys.readouterr().out.count("reload_failed") == 1
+    (folder / "clients.yaml").write_text("[]")
+    assert running.reload(asked=True)
+    assert (list(running.reloads.troubles()), running.reloads.succeeded) == ([], True)
+
+
+def test_pages_follow_a_reload_and_their_listener_does_not(folder: Path) -> None:
+    """Issuers and keys of pages are taken at once; the address, and the whole section, need a restart."""
+    (folder / "web.keys").write_bytes(Fernet.generate_key())
+    face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": {ISS: {"url": "https://id.example.com/out"}}}
+    running = live(folder, web=face)
+    first = running.now.web_keys
+    (folder / "web.keys").write_bytes(Fernet.generate_key())
+    write(folder, web={**face, "issuers": {}})
+    assert running.reload(asked=False)
+    assert (running.reloads.wait_for_restart, running.now.web_keys is first) == ((), False)
+    assert running.now.settings.web is not None
+    assert running.now.settings.web.issuers == {}
+    write(folder, web={**face, "listen": "127.0.0.1:8090"})
+    assert running.reload(asked=False)
+    assert running.reloads.wait_for_restart == ("web.listen",)
+    write(folder)
+    assert running.reload(asked=False)
+    assert running.reloads.wait_for_restart == ("web",)
+
+
+def test_a_restart_is_needed_until_the_setting_is_put_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the worker started with counts, not what it read last."""
+    running = live(folder, shutdown_grace="20s")
+    write(folder, shutdown_grace="30s")
+    for _ in range(2):
+        assert running.reload(asked=False)
+    assert capsys.readouterr().out.count("reload_needs_restart") == 1
+    [trouble] = running.reloads.troubles()
+    assert (trouble.kind, "shutdown_grace" in trouble.text) == ("restart_needed", True)
+    assert running.reloads.restart_needed
+    write(folder, shutdown_grace="20s")
+    assert running.reload(asked=False)
+    said = capsys.readouterr().out
+    assert ("reload_needs_restart" in said, "restart_no_longer_needed" in said) == (False, True)
+    assert list(running.reloads.troubles()) == []

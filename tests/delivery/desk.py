@@ -1,0 +1,141 @@
+"""A gate, its clock, and the tickets that run, by client: what may go, and where does the rest wait?"""
+
+import itertools
+from typing import Any
+
+from notifier.delivery.attempt import AttemptResult, Tools
+from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.facts import Fact
+from notifier.delivery.gate import Gate, Go, Ticket, Wait
+from notifier.delivery.known_client import Key, Mark, mark_of
+from notifier.delivery.ledger import HeldMessage
+from notifier.delivery.verdict import Defer, Done, RetryAt, decide, pause_of, record
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery
+from notifier.model.frozen import replace
+from notifier.model.message import Lane, Message
+from notifier.model.outcome import Delivered, Failed, Outcome, Reason
+from tests.delivery.stage import Others, PlainSigner, Receivers, client
+
+SIZE = 64
+AHEAD = 1_800_000_000.0  # seconds from the steady clock to the wall clock
+
+
+class Desk:
+    """`fill` is how full the prefetch of events is. `proven`: clients that bear their limit."""
+
+    def __init__(
+        self, size: int = SIZE, *, proven: tuple[str, ...] = (), fill: float = 0.0, workers: int = 1, **members: Any
+    ) -> None:
+        self.now, self.fill = 1000.0, fill
+        self.members = {"max_concurrent": 32} | members
+        self.in_memory = dict.fromkeys(Lane, 0)
+        self.facts: list[Fact] = []
+        others = Others(workers)
+        self.news = others.news
+        self.tools = Tools(
+            channel=BackChannel(PlainSigner(), clock=self.wall, new_jti=str, unverifiable=lambda _client: None),
+            transport=Receivers(),
+            clock=self.wall,
+            steady=lambda: self.now,
+            jitter=lambda: 0.5,
+            observe=self.facts.append,
+        )
+        self.gate = Gate(
+            self.tools,
+            self.in_memory,
+            max_in_flight=size,
+            slot_wait=1.0,
+            begun=lambda: self.fill,
+            peers=others,
+        )
+        self.running: dict[str, list[Ticket]] = {}
+        self._numbers = itertools.count()
+        for name in proven:
+            self.prove(name)
+
+    def prove(self, name: str) -> None:
+        """It bears its limit from now on."""
+        for _ in range(40):
+            assert self.ask(name) == Go()
+            self.end(name)
+
+    def wall(self) -> float:
+        """The wall clock."""
+        return self.now + AHEAD
+
+    def ticket(self, name: str, lane: Lane = Lane.EVENTS, *, pulled: bool = False, **members: Any) -> Ticket:
+        """A delivery for this client; a fresh one, if nothing else is said."""
+        iss, client_id = self.key(name)
+        delivery = Delivery(
+            id=f"d{next(self._numbers)}", event_id="e", id_given=True, iss=iss, client_id=client_id, sub="s", sid="s"
+        )
+        held = HeldMessage(message=Message(lane=lane, body=b"", tag=None), arrived=self.wall())
+        return Ticket(held=held, delivery=replace(delivery, **members), client=self.client(name), pulled=pulled)
+
+    def client(self, name: str) -> Client:
+        """A client with the members of all."""
+        return client(name, **self.members)
+
+    def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> Go | Wait | Defer:
+        """May one go?"""
+        return self.ask_for(self.ticket(name, lane, **more))
+
+    def ask_for(self, ticket: Ticket) -> Go | Wait | Defer:
+        """May this one go?"""
+        answer = self.gate.ask(ticket)
+        if answer == Go():
+            self._begins(ticket)
+        return answer
+
+    def put_off(self, name: str, **more: Any) -> Defer:
+        """One comes and is put off."""
+        answer = self.ask(name, **more)
+        assert isinstance(answer, Defer)
+        return answer
+
+    def _begins(self, ticket: Ticket) -> None:
+        self.running.setdefault(ticket.client.client_id, []).append(ticket)
+
+    def end(self, name: str, outcome: Outcome | None = None) -> AttemptResult:
+        """The last that began ends well, or so. Returns what follows."""
+        ticket = self.running[name].pop()
+        delivery, policy = ticket.delivery, ticket.client.retry
+        outcome = outcome or Delivered(status=204)
+        result = AttemptResult(delivery=delivery, verdict=Done(), mark=Mark.ALIVE)
+        if isinstance(outcome, Failed):
+            asked = outcome.retry_after is not None
+            after = replace(record(delivery, outcome, self.wall()), asked=asked)
+            result = AttemptResult(
+                delivery=after,
+                verdict=decide(outcome, after, policy, carries_sid=True, now=self.wall(), jitter=lambda: 0.5),
+                mark=mark_of(outcome),
+                pause=pause_of(outcome, policy),
+                asked=asked,
+            )
+        for begun in self.gate.ended(ticket, result):
+            self._begins(begun)
+        return self.gate.after_failure(ticket, result)
+
+    def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
+        """An attempt at it fails. When and where does its delivery come back, and how is it then?"""
+        assert self.ask(name, **more) == Go()
+        result = self.end(name, outcome or Failed(reason=Reason.SERVER_ERROR, status=503))
+        assert isinstance(result.verdict, RetryAt)
+        return result.verdict, result.delivery
+
+    def as_many_as_run(self, name: str) -> int:
+        """How many begin at it, if as many come as may."""
+        count = 0
+        while self.ask(name) == Go():
+            count += 1
+        return count
+
+    def tick(self) -> list[tuple[Ticket, Defer]]:
+        """What the worker asks for many times a second."""
+        return list(self.gate.put_off())
+
+    @staticmethod
+    def key(name: str) -> Key:
+        """The client's key."""
+        return client(name).key

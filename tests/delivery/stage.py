@@ -1,0 +1,331 @@
+"""A stage for the pipeline: ports that live in memory, so that order and fate can be seen without a broker."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from notifier.delivery.attempt import Tools
+from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.facts import Fact
+from notifier.delivery.intake import Intake
+from notifier.delivery.known_client import News
+from notifier.delivery.settlement import Settlement
+from notifier.delivery.worker import Limits, Worker
+from notifier.model.backoff import Rounding
+from notifier.model.client import Algorithm, Client
+from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import Kind, Lane, Message, NewerKind, Outgoing
+from notifier.model.outcome import Answer, Wire
+from notifier.model.registry import InlineRule, Issuer, Registry
+from notifier.model.request import Request
+from notifier.operators.letters.dead_letter_listing import document_of
+from notifier.queues.rabbitmq.delays import Forwarder, first_pass
+
+ISS = "https://id.example"
+OTHER = "https://other.example"
+PARKED = "parked"
+PATIENCE = 60.0  # seconds until a wait is a failure: a machine may stand still
+
+Behaviour = Callable[[Request], Awaitable[Wire]]
+
+
+def answers(status: int, retry_after: str | None = None) -> Behaviour:
+    """A client that always gives this answer."""
+
+    async def behave(_request: Request) -> Wire:
+        return Answer(status=status, retry_after=retry_after)
+
+    return behave
+
+
+def hop_of(queue: str) -> int:
+    """The seconds of a delay queue."""
+    return int(queue.removeprefix("delay.").removesuffix("s"))
+
+
+def client(client_id: str, iss: str = ISS, **more: Any) -> Client:
+    """A registered client whose URI tells its name."""
+    return Client(iss=iss, client_id=client_id, backchannel_logout_uri=f"https://{client_id}.example/out", **more)
+
+
+class Receivers:
+    """The transport: each client behaves as told, by the host of its URI."""
+
+    def __init__(self) -> None:
+        self.behaviours: dict[str, Behaviour] = {}
+        self.posts: list[tuple[str, dict[str, Any]]] = []
+
+    async def post(self, request: Request) -> Wire:
+        name = request.uri.split("//")[1].split(".")[0]
+        self.posts.append((name, json.loads(request.secret)))
+        return await self.behaviours.get(name, answers(204))(request)
+
+
+class Others:
+    """So many workers, this one included. `news`: what the others are told."""
+
+    def __init__(self, size: int = 1) -> None:
+        self.news: list[News] = []
+        self.size = size
+
+    def count(self) -> int:
+        return self.size
+
+    def tell(self, news: News) -> None:
+        self.news.append(news)
+
+
+class PlainSigner:
+    """The claims themselves, unsigned."""
+
+    async def sign(self, _iss: str, _alg: Algorithm, _typ: str | None, claims: Mapping[str, object]) -> str:
+        return json.dumps(claims)
+
+
+@dataclass
+class MemoryQueue:
+    """What was published and acked, in order; `open` unset means that the queue is away. It delays as RabbitMQ does.
+
+    `refused` tells where to something was to be published while it was. `given_back`: how often, before, what it gives
+    out of buckets. `fetches`: the buckets that were fetched from, of which it cannot read those that are `unreadable`.
+    """
+
+    clock: Callable[[], float]
+    published: list[tuple[str, Outgoing]] = field(default_factory=list)
+    acked: list[Message] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    log: list[str] = field(default_factory=list)
+    buckets: dict[str, list[Outgoing]] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    given_back: int = 0
+    fetches: list[str] = field(default_factory=list)
+    unreadable: set[str] = field(default_factory=set)
+    fault: Exception | None = None
+
+    async def publish(self, queue: str, message: Outgoing) -> None:
+        if self.fault is not None:
+            raise self.fault
+        if not self.open.is_set():
+            self.refused.append(queue)
+            raise QueueUnavailable("away")
+        await asyncio.sleep(0)
+        self.published.append((queue, message))
+        self.log.append(f"published {queue}")
+
+    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+        await self.publish(*first_pass(message, due - self.clock(), rounding))
+
+    def bucket(self, key: tuple[str, str]) -> str:
+        return " ".join(key)
+
+    def left_behind(self) -> Collection[str]:
+        return [*self.buckets]
+
+    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+        await self.publish(PARKED, message)
+        self.buckets.setdefault(bucket, []).append(message)
+
+    async def fetch(self, bucket: str, most: int) -> list[Message]:
+        self.fetches.append(bucket)
+        if bucket in self.unreadable:
+            raise QueueUnavailable("unreadable")
+        waiting = self.buckets.get(bucket, [])
+        taken, self.buckets[bucket] = waiting[:most], waiting[most:]
+        return [
+            Message(
+                lane=Lane.RETRIES,
+                body=sent.body,
+                tag="fetched",
+                kind=sent.kind,
+                message_id=sent.message_id,
+                delivery_count=self.given_back,
+            )
+            for sent in taken
+        ]
+
+    async def parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
+        names = self.buckets if buckets is None else buckets
+        return {name: count for name in names if (count := len(self.buckets.get(name, ())))}
+
+    async def available(self) -> None:
+        await self.open.wait()
+
+    def ack(self, message: Message) -> None:
+        self.acked.append(message)
+        self.log.append(f"acked {message.tag}")
+
+
+class Stage:
+    """One worker on these ports. `until` waits for a condition, bounded."""
+
+    def __init__(self, *clients: Client, inline: InlineRule = "publishers", **limits: Any) -> None:
+        self.queue = MemoryQueue(clock=lambda: self.now + self.jumped)
+        self.queue.open.set()
+        self.receivers = Receivers()
+        self.others = Others()
+        self.facts: list[Fact] = []
+        self.unpublished: str | None = None  # what is wrong with the issuer's published key
+        self.now = 1_800_000_000.0
+        self.jumped = 0.0  # seconds by which the wall clock has left the steady one
+        by_issuer = {iss: {one.client_id: one for one in clients if one.iss == iss} for iss in (ISS, OTHER)}
+        self.registry = Registry(
+            issuers={iss: Issuer(iss=iss) for iss in by_issuer},
+            clients=by_issuer,
+            inline=inline,
+            unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
+        )
+        numbers = itertools.count()
+        tools = Tools(
+            channel=BackChannel(
+                PlainSigner(),
+                clock=lambda: self.now + self.jumped,
+                new_jti=lambda: f"jti-{next(numbers)}",
+                unverifiable=lambda _client: self.unpublished,
+            ),
+            transport=self.receivers,
+            clock=lambda: self.now + self.jumped,
+            steady=lambda: self.now,
+            jitter=lambda: 0.5,
+            observe=self.facts.append,
+        )
+        self.worker = Worker(
+            Intake(lambda: self.registry, clock=tools.clock, new_id=lambda: f"made-up-{next(numbers)}", max_event=4096),
+            Settlement(self.queue, self.queue, clock=tools.clock, observe=self.facts.append),
+            tools,
+            lambda: self.registry,
+            self.queue,
+            self.queue,
+            Limits(**limits),
+            self.others,
+        )
+        queue = self.queue
+        self._inbox = Forwarder(self.worker, queue.publish, queue.available, queue.ack, queue.clock)
+        self._tags = itertools.count(1)
+        self._proofs = itertools.count()
+        self._taken: list[Message] = []
+        self._delayed: list[tuple[float, Outgoing]] = []  # when each is back
+        self._followed = 0  # of what was published
+        self._retaken: list[Outgoing] = []
+
+    def event(self, *clients: Any, lane: Lane = Lane.EVENTS, delivery_count: int = 0, **members: Any) -> Message:
+        """Hand an event to the worker."""
+        body = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members
+        return self.take(json.dumps(body).encode(), lane=lane, delivery_count=delivery_count)
+
+    def take(
+        self, body: bytes, *, lane: Lane = Lane.EVENTS, kind: Kind | NewerKind | None = None, **more: Any
+    ) -> Message:
+        """Hand a message to the worker."""
+        message = Message(lane=lane, body=body, kind=kind, tag=next(self._tags), timestamp=self.now, **more)
+        self._taken.append(message)
+        self._inbox.take(message)
+        return message
+
+    def retake(self, queue: str) -> Message:
+        """Hand over the last message published to `queue`, as if it had come due."""
+        outgoing = next(message for name, message in reversed(self.queue.published) if name == queue)
+        self._retaken.append(outgoing)
+        return self._retake(outgoing)
+
+    def _retake(self, sent: Outgoing) -> Message:
+        return self.take(sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id)
+
+    async def through_delays(self, most: float) -> list[float]:
+        """Let the last message go through its delay queues, each for its own time, until it is attempted or buried.
+
+        Returns after how many seconds a worker looked at it; the last of these are `most` at most.
+        """
+        looks, began, attempts = list[float](), self.now, len(self.told())
+        while len(self.told()) == attempts and not self.dead():
+            queue, _ = self.queue.published[-1]
+            self.now += hop_of(queue)
+            looks.append(self.now - began)
+            assert looks[-1] <= most
+            await self.acked(self.retake(queue))
+        return looks
+
+    async def pass_time(self, seconds: float, step: float = 1.0) -> None:
+        """Let so many seconds go by, step by step, and hand over whatever comes back from its delay queue."""
+        over = self.now + seconds
+        while self.now < over:
+            await self.settled()
+            self._delayed += [
+                (self.now + hop_of(queue), sent)
+                for queue, sent in self.queue.published[self._followed :]
+                if queue.startswith("delay.") and not any(sent is one for one in self._retaken)
+            ]
+            self._followed = len(self.queue.published)
+            self.now += step
+            back = [sent for due, sent in self._delayed if due <= self.now]
+            self._delayed = [(due, sent) for due, sent in self._delayed if due > self.now]
+            for sent in back:
+                self._retake(sent)
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Wait until all that was taken is acked or waits in memory, and nothing is fetched."""
+        quiet = 0
+
+        def settled() -> bool:
+            nonlocal quiet
+            acked = sum(message.tag != "fetched" for message in self.queue.acked)
+            waiting = sum(count for _, _, count in self.worker.lines)
+            quiet = quiet + 1 if not self.worker.in_flight and len(self._taken) <= acked + waiting else 0
+            return quiet > 10
+
+        await self.until(settled)
+
+    def told(self) -> list[str]:
+        """Which clients were told, in order."""
+        return [name for name, _ in self.receivers.posts]
+
+    def dead(self) -> list[dict[str, Any]]:
+        """The dead letters, as scripts get them."""
+        return [
+            document_of(load_dead_letter(_message(sent))) for queue, sent in self.queue.published if queue == "dead"
+        ]
+
+    async def prove(self, *names: str) -> None:
+        """Let each of these clients take an event. It has credit for four failures then. Forget all else."""
+        behaviours, self.receivers.behaviours = self.receivers.behaviours, {}
+        await self.acked(self.event(*names, id=f"proof-{next(self._proofs)}"))
+        self.receivers.behaviours, self._tags = behaviours, itertools.count(1)
+        self._taken.clear()
+        for forgotten in (self.receivers.posts, self.facts, self.queue.acked, self.queue.log):
+            forgotten.clear()
+
+    async def acked(self, message: Message) -> None:
+        """Wait until this message is acked."""
+        await self.until(lambda: message in self.queue.acked)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while not condition():
+            assert asyncio.get_running_loop().time() < deadline, (
+                f"waited {PATIENCE} s in vain; told {self.told()}, queue {self.queue.log}, "
+                f"refused {self.queue.refused}, dead {self.dead()}"
+            )
+            await asyncio.sleep(0)
+
+
+def _message(sent: Outgoing) -> Message:
+    kind = Kind(sent.kind)
+    return Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=kind, headers=sent.headers)
+
+
+@asynccontextmanager
+async def running(stage: Stage) -> AsyncIterator[Stage]:
+    """The worker runs for as long as the block lasts."""
+    task = asyncio.create_task(stage.worker.run())
+    try:
+        yield stage
+    finally:
+        stage.worker.stop()
+        with suppress(Exception):
+            await task

@@ -1,0 +1,82 @@
+"""Ages, by a worker: what finds no way to its client ends when it has been in hand for too long, attempted or not."""
+
+from typing import Any
+
+from notifier.delivery.facts import Deferred
+from notifier.model.client import RetryPolicy
+from notifier.model.delivery import Delivery
+from notifier.model.documents.documents import load_delivery
+from notifier.model.outcome import Cause
+from tests.delivery.stage import PARKED, Stage, answers, client, running
+
+HOUR = 3600.0
+
+
+async def waits(stage: Stage, **members: Any) -> Delivery:
+    """`shop` is paused by its own wish, and a second event waits for it. Returns that delivery, as it was written."""
+    stage.receivers.behaviours["shop"] = answers(503, "3600")
+    await stage.acked(stage.event("shop", id="first"))
+    await stage.acked(stage.event("shop", id="second", **members))
+    return load_delivery(stage.queue.published[-1][1].body)
+
+
+async def test_what_was_never_attempted_expires() -> None:
+    """It is looked at just before its limit, and is a dead letter just after it, which says what it waited for.
+
+    With less than a minute to live it is not parked: nobody would see it expire.
+    """
+    async with running(Stage(client("shop", retry=RetryPolicy(max_age=50.0)))) as stage:
+        began = stage.now
+        waiting = await waits(stage)
+        assert (waiting.attempts, waiting.first_taken_at, waiting.waited_for) == (0, began, (Cause.RETRY_AFTER,))
+        looks = await stage.through_delays(most=60.0)
+        [letter] = stage.dead()
+    assert stage.told() == ["shop"]
+    assert [48 < look <= 50 for look in looks[-2:]] == [True, False]
+    assert (looks[-1] <= 52, len(looks) <= 16) == (True, True)
+    assert letter["reason"] == "expired"
+    assert letter["text"].startswith("never attempted in 5")
+    assert "put off for retry_after: older than max_age (50 s)" in letter["text"]
+
+
+async def test_what_names_no_session_is_never_sent_late() -> None:
+    """Not even a first time: it would end a session that its user has begun since."""
+    async with running(Stage(client("shop"))) as stage:
+        await waits(stage, sid=None)
+        assert stage.queue.published[-1][0] == PARKED
+        del stage.receivers.behaviours["shop"]
+        stage.now += HOUR
+        await stage.acked(stage.event("shop", id="third"))
+        await stage.until(lambda: bool(stage.dead()))
+        [letter] = stage.dead()
+    assert stage.told() == ["shop", "shop"]
+    assert letter["event_id"] == "second"
+    assert "sub_only_max_age (600 s)" in letter["text"]
+
+
+async def test_a_last_attempt_is_made_where_there_is_a_way_in() -> None:
+    """Its client asked for an hour. It has that, less a second, and a look just before its end finds it open."""
+    async with running(Stage(client("shop", retry=RetryPolicy(max_age=HOUR + 2, max_delay=HOUR)))) as stage:
+        stage.receivers.behaviours["shop"] = answers(503, "3600")
+        await stage.acked(stage.event("shop", id="first"))
+        del stage.receivers.behaviours["shop"]
+        await stage.through_delays(most=HOUR + 10)
+        assert stage.dead() == []
+    assert stage.told() == ["shop", "shop"]
+
+
+async def test_an_age_goes_on_while_the_queue_is_away() -> None:
+    """What waits in memory, since the queue takes no deferral, is not made young by being asked for again."""
+    async with running(Stage(client("shop", per_second=0.001, retry=RetryPolicy(max_age=2.0)))) as stage:
+        await stage.acked(stage.event("shop", id="first"))
+        stage.queue.open.clear()
+        stage.event("shop", id="second")
+        await stage.until(lambda: bool(stage.queue.refused))
+        assert stage.queue.refused == ["delay.1s"]
+        stage.now += 3.0
+        await stage.until(lambda: "dead" in stage.queue.refused)
+        stage.queue.open.set()
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+        [letter] = stage.dead()
+    assert letter["text"] == "never attempted in 3 s, put off for rate: older than max_age (2 s)"
+    assert [fact for fact in stage.facts if isinstance(fact, Deferred)] == []

@@ -1,0 +1,14 @@
+"""The clock that stops while the process is suspended."""
+
+from notifier.delivery.awake import LONGEST_GAP, Awake
+
+
+def test_it_goes_as_long_as_it_is_read_and_leaves_out_longer_gaps() -> None:
+    """Six seconds without a reading count as the longest gap, and it goes on from there."""
+    now = [100.0]
+    awake = Awake(lambda: now[0])
+    told = []
+    for at in (100.0, 100.05, 100.3, 106.3, 106.35):
+        now[0] = at
+        told.append(round(awake() - 100, 6))
+    assert told == [0, 0.05, 0.3, 0.3 + LONGEST_GAP, 0.35 + LONGEST_GAP]

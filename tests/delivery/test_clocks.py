@@ -1,0 +1,204 @@
+"""The wall clock jumps an hour, forwards or backwards: nothing is dropped, nothing comes all at once, none is late.
+
+What another worker reads, or another machine wrote, is in the wall clock's time: due times, ages, `not_after`, `iat`.
+All else goes by the steady clock. Where a rule leaves no choice, the test's docstring says so.
+"""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from notifier.delivery.facts import Attempted, LogoutDelivered
+from notifier.delivery.verdict import PAUSE, Dead, Defer, before_attempt, postponed
+from notifier.model.client import RetryPolicy
+from notifier.model.delivery import Delivery
+from notifier.model.documents.documents import load_delivery
+from notifier.model.outcome import Answer, Wire
+from notifier.model.request import Request
+from notifier.queues.rabbitmq.delays import hops
+from tests.delivery.stage import ISS, Stage, answers, client, hop_of, running
+
+HOUR = 3600.0
+JUMPS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forwards", "backwards"])
+NOW = 1_800_000_000.0
+
+
+async def failed_once(stage: Stage, **members: Any) -> None:
+    """An event, whose delivery to `shop` has failed once and waits."""
+    await stage.prove("shop")
+    stage.receivers.behaviours["shop"] = answers(503)
+    await stage.acked(stage.event("shop", id="e1", **members))
+    del stage.receivers.behaviours["shop"]
+
+
+# ── what waits ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@JUMPS
+async def test_a_retry_that_waits_is_neither_lost_nor_late(jump: float) -> None:
+    """It is attempted after its hops at the latest; ahead of them, after the hop that it is in: none fires at once."""
+    slow = RetryPolicy(base=45.0, jitter=0.0)
+    async with running(Stage(client("shop", retry=slow))) as stage:
+        await failed_once(stage)
+        path = hops(45.0)
+        assert hop_of(stage.queue.published[-1][0]) == path[0] == 32
+        stage.jumped = jump
+        looks = await stage.through_delays(most=45.0)
+        assert looks[-1] == (path[0] if jump > 0 else sum(path))
+        assert stage.told() == ["shop", "shop"]
+        assert stage.dead() == []
+
+
+@JUMPS
+async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None:
+    """Its delay is what the backoff says, whatever the clock said before."""
+    async with running(Stage(client("shop", retry=RetryPolicy(base=45.0, factor=1.0, jitter=0.0)))) as stage:
+        await failed_once(stage)
+        stage.jumped = jump
+        await stage.prove("shop")  # this failure is its own, and no outage of the client
+        stage.receivers.behaviours["shop"] = answers(503)
+        await stage.through_delays(most=45.0)
+        body = stage.queue.published[-1][1].body
+        schedule = json.loads(body)["schedule"]
+        assert schedule["due"] == stage.now + jump + 45.0
+        assert (hop_of(stage.queue.published[-1][0]), *schedule["hops"]) == hops(45.0)
+
+
+@JUMPS
+async def test_an_attempt_under_way_ages_by_its_own_length(jump: float) -> None:
+    """A jump meanwhile would make it an hour long, and a delivery without `sid` expire after one attempt."""
+
+    async def jumps(_request: Request) -> Wire:
+        stage.now += 2.0
+        stage.jumped = jump
+        return Answer(status=503)
+
+    async with running(Stage(client("shop", retry=RetryPolicy(base=8.0, jitter=0.0)))) as stage:
+        await stage.prove("shop")
+        stage.receivers.behaviours["shop"] = jumps
+        await stage.acked(stage.event("shop", sid=None))
+        assert stage.dead() == []
+        assert stage.queue.published[-1][0] == "delay.8s"
+        delivery = load_delivery(stage.queue.published[-1][1].body)
+        assert delivery.first_attempt_at == stage.now + jump - 2.0
+        [fact] = [fact for fact in stage.facts if isinstance(fact, Attempted)]
+        assert fact.seconds == 2.0
+
+
+# ── ages ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_max_age_survives_the_jump() -> None:
+    """A delivery with `sid` is retried for a day; only one in the last hour of it would end by a jump forwards."""
+    async with running(Stage(client("shop"))) as stage:
+        await failed_once(stage)
+        stage.jumped = HOUR
+        await stage.through_delays(most=2.0)
+        assert stage.told() == ["shop", "shop"]
+
+
+async def test_a_delivery_without_sid_expires_in_a_jump_forwards() -> None:
+    """This cannot be helped: it may have waited that long in truth, while no worker ran, and later than
+    `sub_only_max_age` (10 min) it would end a session begun since. An operator may replay it.
+    """
+    async with running(Stage(client("shop"))) as stage:
+        await failed_once(stage, sid=None)
+        stage.jumped = HOUR
+        await stage.through_delays(most=2.0)
+        assert [letter["reason"] for letter in stage.dead()] == ["expired"]
+
+
+async def test_a_delivery_without_sid_outlives_a_jump_backwards() -> None:
+    """By an hour at the most: until the clock has caught up it looks younger than it is."""
+    async with running(Stage(client("shop"))) as stage:
+        await failed_once(stage, sid=None)
+        stage.jumped = -HOUR
+        await stage.through_delays(most=2.0)
+        assert stage.told() == ["shop", "shop"]
+
+
+async def test_a_first_attempt_is_made_however_late() -> None:
+    """A jump forwards ends nothing that was not tried yet, whether it bears a `sid` or not."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.jumped = HOUR
+        await stage.acked(stage.event("shop", sid=None, ended_at="2027-01-15T08:00:00Z"))
+        assert stage.told() == ["shop"]
+
+
+async def test_not_after_is_what_the_clock_says() -> None:
+    """This cannot be helped either: it is the publisher's moment. Backwards an attempt is made that would not be."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.event("shop", not_after="2027-01-15T08:10:00Z")  # ten minutes from now
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+        stage.jumped = HOUR
+        await stage.acked(stage.event("shop", not_after="2027-01-15T08:10:00Z"))
+        assert [letter["reason"] for letter in stage.dead()] == ["expired"]
+        stage.jumped = -HOUR
+        await stage.acked(stage.event("shop", not_after="2027-01-15T07:10:00Z"))
+        assert stage.told() == ["shop", "shop"]
+
+
+@JUMPS
+@pytest.mark.parametrize("unknown", ["client", "issuer"])
+async def test_the_grace_of_the_unknown_is_neither_cut_nor_stretched(unknown: str, jump: float) -> None:
+    """Its looks tell how long it has waited: five minutes, and by how much the last of them may be wrong."""
+    async with running(Stage(client("shop"))) as stage:
+        named: dict[str, Any] = {"iss": "https://new.example"} if unknown == "issuer" else {}
+        await stage.acked(stage.event("nobody", id="e1", **named))
+        stage.jumped = jump
+        looks = await stage.through_delays(most=450.0)
+        assert looks[-1] >= 250
+        assert [letter["reason"] for letter in stage.dead()] == [f"unknown_{unknown}"]
+
+
+@JUMPS
+async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -> None:
+    """Not with the jump: `held` is what its deferrals took."""
+    delivery = Delivery(
+        id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_attempt_at=NOW
+    )
+    paused = client("shop", paused=True)
+    now = NOW
+    for count in range(1, 4):
+        verdict = before_attempt(delivery, paused, issuer_known=True, grace=300.0, carries_sid=True, now=now)
+        assert isinstance(verdict, Defer)
+        delivery = postponed(delivery, verdict, paused, now)
+        assert delivery.held == count * PAUSE
+        now += PAUSE + (jump if count == 1 else 0.0)
+
+
+# ── what is told ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@JUMPS
+async def test_each_token_is_dated_when_it_is_made(jump: float) -> None:
+    """Not when its event ended, nor when its delivery began: after a clock was set right, so are the tokens."""
+    async with running(Stage(client("shop"))) as stage:
+        await failed_once(stage)
+        stage.jumped, stage.now = jump, stage.now + 0.75
+        await stage.through_delays(most=2.0)
+        [_, (_, claims)] = stage.receivers.posts
+        assert claims["iat"] == math.floor(stage.now + jump) <= stage.now + jump
+
+
+@JUMPS
+async def test_propagation_is_never_negative(jump: float) -> None:
+    """An event that ended before the clock stepped back ended in the future, as it seems by then."""
+    async with running(Stage(client("shop"))) as stage:
+        await failed_once(stage, ended_at="2027-01-15T07:59:59Z")
+        stage.jumped = jump
+        await stage.through_delays(most=2.0)
+        [fact] = [fact for fact in stage.facts if isinstance(fact, LogoutDelivered)]
+        assert fact.propagation == (HOUR + 3 if jump > 0 else 0.0)
+
+
+def test_a_verdict_before_its_time_is_none() -> None:
+    """A clock that stepped back behind the first attempt makes no age negative: the delivery is simply attempted."""
+    delivery = Delivery(
+        id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_attempt_at=NOW
+    )
+    found = before_attempt(delivery, client("shop"), issuer_known=True, grace=0.0, carries_sid=True, now=NOW - HOUR)
+    assert not isinstance(found, Dead)
+    assert found is None

@@ -1,0 +1,220 @@
+"""Copies: told once while somebody is at it, and never taken for told when another attempt is wanted."""
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+
+from notifier.delivery.copies import LONGEST_STANDING, Copies, stands_for
+from notifier.delivery.facts import EventTaken
+from notifier.model.delivery import Delivery
+from notifier.model.documents.documents import dump_delivery
+from notifier.model.message import Kind, Lane
+from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
+
+NOW = 1000.0
+FOREVER = math.inf
+HOP = 2.0  # seconds until the first retry is back, by the default backoff and with the stage's jitter
+
+
+# ── the rules ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def begun(holder: str = "one", stage: int = 0) -> Copies[str]:
+    """A delivery of an event, in flight."""
+    seen: Copies[str] = Copies()
+    assert seen.begin("d", stage, holder, NOW, of_event=True) == "first"
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("stands_until", "of_same_stage", "of_another"),
+    [
+        pytest.param(FOREVER, True, True, id="delivered: done"),
+        pytest.param(NOW + HOP, True, False, id="put off: its retry stands for the copy, but not for itself"),
+        pytest.param(None, False, False, id="given up: attempted"),
+    ],
+)
+def test_a_copy_waits_for_the_end(stands_until: float | None, of_same_stage: bool, of_another: bool) -> None:
+    """Whatever comes while it is in flight, its own retry too."""
+    seen = begun()
+    assert seen.begin("d", 0, "copy", NOW, of_event=False) == "waits"
+    assert seen.begin("d", 1, "retry", NOW, of_event=False) == "waits"
+    assert seen.end("d", stands_until=stands_until) == [("copy", of_same_stage), ("retry", of_another)]
+
+
+def test_what_was_delivered_is_done() -> None:
+    """For as long as it is remembered, and whatever comes."""
+    seen = begun()
+    seen.end("d", stands_until=FOREVER)
+    assert seen.begin("d", 0, "copy", NOW + 1e6, of_event=True) == "done"
+    assert seen.begin("d", 3, "late", NOW + 1e6, of_event=False) == "done"
+
+
+def test_a_retry_stands_for_its_event() -> None:
+    """Until it may have come back. It is attempted itself, and so is a dead letter that is replayed."""
+    seen = begun()
+    seen.end("d", stands_until=NOW + HOP)
+    assert seen.begin("d", 0, "copy", NOW + HOP - 0.01, of_event=True) == "done"
+    assert seen.begin("d", 0, "replayed", NOW + 1, of_event=False) == "first"
+    seen.end("d", stands_until=NOW + HOP)
+    assert seen.begin("d", 0, "copy", NOW + HOP, of_event=True) == "first"
+
+
+def test_what_was_given_up_may_be_sent_again() -> None:
+    """Whoever sends an event again after its dead letter wants another attempt, and at once."""
+    seen = begun()
+    seen.end("d", stands_until=NOW + HOP)
+    assert seen.begin("d", 1, "retry", NOW + 1, of_event=False) == "first"
+    seen.end("d", stands_until=None)
+    assert seen.begin("d", 0, "sent again", NOW + 1, of_event=True) == "first"
+
+
+def test_memory_is_bounded() -> None:
+    """At least so many are remembered, and twice as many at most. Of the oldest a copy is told again, harmlessly."""
+    seen: Copies[str] = Copies(remembered=2)
+    for name in "abcde":
+        seen.begin(name, 0, "x", NOW, of_event=True)
+        seen.end(name, stands_until=FOREVER)
+    found = [seen.begin(name, 0, "x", NOW, of_event=True) for name in "edcba"]
+    assert found == ["done", "done", "done", "first", "first"]
+
+
+def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
+    """Whoever sends its event again wants it tried again."""
+    seen: Copies[str] = Copies(remembered=2)
+    for name, until in (("a", NOW + HOP), ("b", FOREVER), ("a", None)):
+        seen.begin(name, 0, "x", NOW, of_event=False)
+        seen.end(name, stands_until=until)
+    assert seen.begin("a", 0, "x", NOW, of_event=True) == "first"
+    assert seen.begin("b", 0, "x", NOW, of_event=True) == "done"
+
+
+@pytest.mark.parametrize(("wait", "seconds"), [(0.2, 1), (2.4, 2), (45, 32), (3600, LONGEST_STANDING)])
+def test_what_is_put_off_stands_until_its_first_delay_is_over(wait: float, seconds: float) -> None:
+    """Then another worker can have it, and give it up at once. After a minute it stands for nothing in any case."""
+    assert stands_for(wait) == seconds
+
+
+# ── by a worker ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def results(stage: Stage) -> list[str]:
+    """What each event came to."""
+    return [fact.result for fact in stage.facts if isinstance(fact, EventTaken)]
+
+
+async def put_off(stage: Stage) -> None:
+    """An event whose one attempt has failed; its retry waits."""
+    await stage.prove("shop")
+    stage.receivers.behaviours["shop"] = answers(503)
+    await stage.acked(stage.event("shop", id="e"))
+    assert stage.queue.published[-1][0] == "delay.2s"
+    del stage.receivers.behaviours["shop"]
+
+
+async def test_an_event_sent_again_is_done_while_its_retry_waits() -> None:
+    """And attempted later: another worker may have given the retry up."""
+    async with running(Stage(client("shop"))) as stage:
+        await put_off(stage)
+        stage.now += HOP - 0.1
+        await stage.acked(stage.event("shop", id="e"))
+        assert (stage.told(), results(stage)) == (["shop"], ["accepted", "duplicate"])
+        stage.now += 0.1
+        await stage.acked(stage.event("shop", id="e"))
+        assert (stage.told(), results(stage)[2:]) == (["shop", "shop"], ["accepted"])
+        await stage.acked(stage.retake("delay.2s"))
+        assert stage.told() == ["shop", "shop"]
+
+
+async def test_a_copy_that_comes_while_a_park_waits_for_its_confirm_is_told_once() -> None:
+    """Its client is down. When it is well, it is told each logout once."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.receivers.behaviours["shop"] = answers(503)
+        await stage.acked(stage.event("shop", id="traveller"))
+        stage.queue.open.clear()
+        for _ in range(2):
+            stage.event("shop", id="e", sid="e")
+            await stage.until(lambda: stage.queue.refused == [PARKED])
+        stage.queue.open.set()
+        await stage.settled()
+        assert results(stage) == ["accepted", "accepted", "duplicate"]
+        del stage.receivers.behaviours["shop"]
+        stage.now += 1
+        stage.retake("delay.1s")
+        await stage.until(lambda: len(stage.told()) == 3)
+        await stage.settled()
+        assert [claims["sid"] for _, claims in stage.receivers.posts] == ["s1", "s1", "e"]
+
+
+async def test_a_retry_that_is_back_before_its_own_confirm_is_attempted() -> None:
+    """After that: the only durable copy must not be acked with what scheduled it."""
+    stage, confirm = Stage(client("shop")), asyncio.Event()
+    publish_later = stage.queue.publish_later
+
+    async def confirmed_late(*args: Any, **more: Any) -> None:
+        await publish_later(*args, **more)
+        await confirm.wait()
+
+    async with running(stage):
+        await stage.prove("shop")
+        stage.receivers.behaviours["shop"] = answers(503)
+        stage.queue.publish_later = confirmed_late  # type: ignore[method-assign]
+        event = stage.event("shop", id="e")
+        await stage.until(lambda: len(stage.queue.published) == 1)
+        del stage.receivers.behaviours["shop"]
+        stage.now += HOP
+        retry = stage.retake("delay.2s")
+        await stage.acked(stage.event("shop", id="other", sid="other"))
+        assert event not in stage.queue.acked
+        confirm.set()
+        await stage.acked(retry)
+        assert event in stage.queue.acked
+        assert [claims["sid"] for _, claims in stage.receivers.posts] == ["s1", "other", "s1"]
+
+
+async def test_what_the_broker_gives_out_again_is_told_once() -> None:
+    """After a loss of the connection: it is done when the retry of the first, of the same stage, is confirmed."""
+    async with running(Stage(client("shop"))) as stage:
+        await stage.prove("shop")
+        stage.receivers.behaviours["shop"] = answers(503)
+        stage.queue.open.clear()
+        stage.event("shop", id="e")
+        await stage.until(lambda: stage.queue.refused == ["delay.2s"])
+        stage.worker.lost(Lane.EVENTS)
+        stage.event("shop", id="e", delivery_count=1)
+        await stage.until(lambda: stage.worker.unsettled()["events"].messages == 1)
+        stage.queue.open.set()
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+        assert stage.told() == ["shop"]
+        assert len(stage.queue.published) == 1
+
+
+async def test_an_event_sent_again_after_its_dead_letter_is_attempted() -> None:
+    """Also if the letter can be seen before this worker knows that it is durable."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.receivers.behaviours["shop"] = answers(403)
+        stage.queue.open.clear()
+        stage.event("shop", id="e")
+        await stage.until(lambda: stage.queue.refused == ["dead"])
+        stage.receivers.behaviours.clear()
+        again = stage.event("shop", id="e")
+        stage.queue.open.set()
+        await stage.acked(again)
+        assert stage.told() == ["shop", "shop"]
+        assert len(stage.dead()) == 1
+
+
+async def test_a_dead_letter_that_is_replayed_within_the_minute_is_attempted() -> None:
+    """Another worker gave it up, while its retry stood for it here."""
+    async with running(Stage(client("shop"))) as stage:
+        await put_off(stage)
+        (_, sent) = stage.queue.published[-1]
+        delivery = Delivery(
+            id=str(sent.message_id), event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s1"
+        )
+        stage.now += 1
+        body = dump_delivery(delivery, due=stage.now)
+        await stage.acked(stage.take(body, lane=Lane.RETRIES, kind=Kind.DELIVERY, message_id=delivery.id))
+        assert stage.told() == ["shop", "shop"]

@@ -1,0 +1,106 @@
+"""What a client gets that is registered for encrypted tokens: a JWE, or nothing."""
+
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+
+import pytest
+
+from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.ports import Encrypter, Push, Signer
+from notifier.model.client import Algorithm, Client, ClientKeysPlace, Encryption, KeyManagement, Route
+from notifier.model.delivery import Delivery
+from notifier.model.errors import OurFault
+from notifier.model.outcome import Answer, Cause, Failed, Refused
+from notifier.network.http.answer_text import answer_text
+from notifier.network.http.issuer_document import UnreadDocument
+from notifier.tokens.client_encryption import ClientEncryption
+from tests.delivery.stage import ISS, PlainSigner, client
+from tests.tokens.encryption_keys import keys, made, opened, public
+
+DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s1")
+ASKED = Encryption(alg=KeyManagement.ECDH_ES, keys=keys(public(made("P-256"), kid="e1")))
+
+
+async def nothing(place: ClientKeysPlace) -> UnreadDocument:
+    return UnreadDocument(text=f"answered 503 at {place.uri}")
+
+
+class CompactSigner:
+    """Its token looks like one."""
+
+    async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+        return ".".join(urlsafe_b64encode(each.encode()).decode() for each in (iss, alg, str(claims)))
+
+
+def channel(encrypter: Encrypter | None, signer: Signer | None = None) -> BackChannel:
+    return BackChannel(signer or PlainSigner(), clock=lambda: 1000.0, new_jti=lambda: "j1", encrypter=encrypter)
+
+
+def encryption() -> ClientEncryption:
+    return ClientEncryption(nothing, lambda: 0.0)
+
+
+async def test_the_signed_token_is_inside() -> None:
+    """The same as another client gets in clear; and a client without encryption needs no encrypter."""
+    plain = await channel(None).prepare(DELIVERY, client("shop"))
+    push = await channel(encryption()).prepare(DELIVERY, client("shop", encryption=ASKED))
+    assert isinstance(plain, Push)
+    assert isinstance(push, Push)
+    assert plain.body is not None
+    assert push.body is not None
+    header, inside = opened(push.body.decode().removeprefix("logout_token="), made("P-256"))
+    assert f"logout_token={inside}".encode() == plain.body
+    assert (header["iss"], header["typ"], header["cty"]) == (ISS, "logout+jwt", "JWT")
+
+
+@pytest.mark.parametrize("encrypter", [None, encryption()])
+async def test_without_a_key_there_is_no_token(encrypter: Encrypter | None) -> None:
+    """A deferral of that client: nothing is sent in clear instead."""
+    elsewhere = Encryption(
+        alg=KeyManagement.ECDH_ES, keys=ClientKeysPlace(uri="https://shop.example/jwks", route=Route())
+    )
+    with pytest.raises(OurFault) as caught:
+        await channel(encrypter).prepare(DELIVERY, client("shop", encryption=elsewhere))
+    assert caught.value.cause is Cause.ENCRYPTION
+
+
+async def test_neither_token_is_kept_when_the_client_quotes_it() -> None:
+    """It may well quote what it has decrypted."""
+    push = await channel(encryption(), CompactSigner()).prepare(DELIVERY, client("shop", encryption=ASKED))
+    assert isinstance(push, Push)
+    for token in push.secret.split(" "):
+        part = max(token.split("."), key=len)
+        assert part not in answer_text(f"bad token {part}".encode(), push.secret, Route())
+    assert len(push.secret.split(" ")) == 2
+
+
+def refused(receiver: Client) -> str:
+    outcome = channel(encryption()).read(Answer(status=400, text="Bad Request"), receiver)
+    assert isinstance(outcome, Refused)
+    return outcome.text
+
+
+def test_a_400_names_the_limit_of_a_known_receiver() -> None:
+    """It is what the dead letter tells. Where nothing is known, only what the client said."""
+    rsa = Encryption(alg=KeyManagement.RSA_OAEP_256, keys=())
+    text = refused(client("shop", encryption=rsa, preset="mod_auth_openidc"))
+    assert text.startswith("preset mod_auth_openidc takes encrypted tokens by RSA-OAEP alone, and the client")
+    assert text.endswith("it said: Bad Request")
+    assert "takes no encrypted tokens" in refused(client("shop", encryption=rsa, preset="pac4j"))
+    for receiver in (client("shop", encryption=rsa), client("shop", preset="mod_auth_openidc")):
+        assert refused(receiver) == "Bad Request"
+
+
+def test_a_bare_answer_is_explained_by_the_preset() -> None:
+    """Wherever it is shown: the log, status and the dead letter have this text."""
+
+    def said(status: int, text: str, preset: str | None) -> str:
+        outcome = channel(encryption()).read(Answer(status=status, text=text), client("wiki", preset=preset))
+        assert isinstance(outcome, Failed)
+        return outcome.text
+
+    means = "preset lemonldap: it answers so to an aud, iat or events that it does not take: compare the client id"
+    assert said(500, "", "lemonldap").startswith(means)
+    assert said(500, "Internal Server Error", "lemonldap").endswith("it said: Internal Server Error")
+    assert said(503, "", "lemonldap") == ""
+    assert said(500, "oops", "keycloak") == said(500, "oops", None) == "oops"

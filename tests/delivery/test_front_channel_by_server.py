@@ -1,0 +1,96 @@
+"""The channel of clients that the worker itself calls at their front-channel URI."""
+
+from typing import Any
+
+import pytest
+
+from notifier.delivery.front_channel_calls import FrontChannel
+from notifier.delivery.plan import Skipped, deliveries, fates_of
+from notifier.delivery.ports import Push
+from notifier.delivery.verdict import Dead, Skip, before_attempt
+from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, ResponsePolicy
+from notifier.model.delivery import Delivery
+from notifier.model.outcome import Answer, Break, DeadReason, Delivered, Failed, Outcome, Reason, Refused
+from notifier.model.registry import Registry
+from notifier.model.session_ended import SessionEnded
+
+ISS = "https://login.example.com/realms/a"
+URI = "https://shop.example.net/out?tenant=a%2Fb"
+CHANNEL = FrontChannel(lambda: 1000.0)
+
+
+def client(way: FrontChannelWay = FrontChannelWay.SERVER, **more: Any) -> Client:
+    told = FrontChannelClient(frontchannel_logout_uri=URI, way=way)
+    return Client(**{"iss": ISS, "client_id": "shop", "backchannel_logout_uri": None, "front_channel": told, **more})
+
+
+def event(clients: Any, sid: str | None = "s 1") -> SessionEnded:
+    return SessionEnded(id="e-1", id_given=True, iss=ISS, sub="ann", sid=sid, clients=clients)
+
+
+def delivery(of: Client, sid: str | None = "s 1") -> Delivery:
+    [found] = deliveries(event(("shop",), sid), Registry(clients={ISS: {"shop": of}}))
+    assert isinstance(found, Delivery)
+    return found
+
+
+async def test_the_uri_gets_iss_and_sid_and_no_token_is_made() -> None:
+    """F4. Its own query stays byte for byte. There is no body, and so it is a GET."""
+    push = await CHANNEL.prepare(delivery(client()), client())
+    uri = f"{URI}&iss=https%3A%2F%2Flogin.example.com%2Frealms%2Fa&sid=s+1"
+    assert push == Push(jti="", body=None, secret="s 1", uri=uri)
+    assert CHANNEL.uri(client()) == URI
+    assert CHANNEL.names_session(delivery(client()), client())
+
+
+async def test_without_a_sid_nobody_can_be_told() -> None:
+    """The user's cookie does not come with a call of ours, so iss alone names no session."""
+    told = delivery(client(), sid=None)
+    dead = await CHANNEL.prepare(told, client())
+    assert isinstance(dead, Dead)
+    assert dead.reason is DeadReason.NO_SID
+    assert not CHANNEL.names_session(told, client())
+
+
+@pytest.mark.parametrize(
+    ("answer", "own", "outcome", "reason"),
+    [
+        (Answer(status=200), (), Delivered, Reason.DELIVERED),
+        (Answer(status=204), (), Delivered, Reason.DELIVERED),
+        (Answer(status=302), (), Refused, Reason.REDIRECT),
+        (Answer(status=302), (302,), Delivered, Reason.DELIVERED),
+        (Answer(status=400), (), Refused, Reason.REFUSED),
+        (Answer(status=404), (), Refused, Reason.REFUSED),
+        (Answer(status=503, retry_after="7"), (), Failed, Reason.SERVER_ERROR),
+        (Break(reason=Reason.TIMEOUT, ambiguous=True, text=""), (), Failed, Reason.TIMEOUT),
+    ],
+)
+def test_an_answer_is_read_as_that_to_a_token_but_no_token_is_refused(
+    answer: Answer | Break, own: tuple[int, ...], outcome: type[Outcome], reason: Reason
+) -> None:
+    """A redirect is no success unless the client's `success_statuses` say so: it may lead to the login."""
+    read = CHANNEL.read(answer, client(response=ResponsePolicy(success_statuses=frozenset(own))))
+    assert (type(read), read.reason) == (outcome, reason)
+    assert CHANNEL.our_fault(read, client()) is None
+
+
+@pytest.mark.parametrize(
+    ("subject", "told_at"),
+    [
+        (client(), URI),
+        (client(FrontChannelWay.BROWSER), None),
+        (client(front_channel=None), None),
+        (client(backchannel_logout_uri="https://shop.example.net/bc"), "https://shop.example.net/bc"),
+        (client(FrontChannelWay.BROWSER, backchannel_logout_uri="https://a.example/bc"), "https://a.example/bc"),
+    ],
+)
+def test_a_client_is_told_where_it_can_be_and_else_skipped(subject: Client, told_at: str | None) -> None:
+    """The same in a plan by name, by `"*"`, in the count of fates, and at an attempt."""
+    by = Registry(clients={ISS: {"shop": subject}})
+    assert subject.told_at == told_at
+    [step] = deliveries(event(("shop",)), by)
+    assert isinstance(step, Skipped) is (told_at is None)
+    assert len(list(deliveries(event("*"), by))) == fates_of(event("*"), by) == (told_at is not None)
+    told = delivery(client())
+    verdict = before_attempt(told, subject, issuer_known=True, grace=1.0, carries_sid=True, now=told.ended_at or 0.0)
+    assert verdict == (Skip() if told_at is None else None)

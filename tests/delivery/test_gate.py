@@ -1,0 +1,624 @@
+"""What may be attempted, what waits in memory, in line, in a bucket or as a traveller, and whose buckets are wanted."""
+
+from typing import Any
+
+import pytest
+
+from notifier.delivery import gate
+from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
+from notifier.delivery.gate import FRESH, INSIST, MOST_LINE, OVERDUE, SHORT_LIVED, TIRED, Go, Ticket, Wait
+from notifier.delivery.known_client import News
+from notifier.delivery.slots import TRIED
+from notifier.delivery.verdict import Dead, Defer, Place, RetryAt
+from notifier.model.message import Lane
+from notifier.model.outcome import Cause, Failed, Reason
+from tests.delivery.desk import AHEAD, SIZE, Desk
+
+AN_HOUR = Failed(reason=Reason.THROTTLED, status=429, retry_after=3600.0)
+
+# ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_client_takes_half_of_what_is_free() -> None:
+    """The next takes half of the rest, and a newcomer always finds a slot."""
+    desk = Desk(proven=("a", "b", "c"), max_concurrent=1000)
+    room = SIZE - 2 * (SIZE // 10)  # what one lane may hold
+    assert [desk.as_many_as_run(name) for name in "abc"] == [room // 2, room // 4, room // 8 + 1]
+    assert desk.ask("new") == Go()
+
+
+def test_bulk_for_a_client_leaves_room_for_its_fresh_logouts() -> None:
+    """Each lane keeps a tenth of the window for each other."""
+    desk = Desk(10, proven=tuple("abcdefgh"), max_concurrent=1000)
+    for name in "abcdefgh":
+        assert desk.ask(name, Lane.BULK) == Go()
+    assert (desk.gate.has_room(Lane.BULK), desk.gate.has_room(Lane.EVENTS)) == (False, True)
+    assert desk.ask("fresh") == Go()
+
+
+def test_what_is_silent_leaves_the_window() -> None:
+    """Within a tenth of a second, whatever its size. What is slow has a quarter of the window beside it."""
+    names = tuple(f"c{number}" for number in range(SIZE))
+    desk = Desk(proven=(*names, "shop"))
+    assert [desk.ask(name) for name in names[:52]] == [Go()] * 52
+    assert not desk.gate.has_room(Lane.EVENTS)
+    desk.now += 0.15
+    desk.tick()
+    assert desk.gate.has_room(Lane.EVENTS)
+    assert desk.as_many_as_run("shop") == 26
+    desk.now += 1.0
+    answer = desk.put_off(names[0])  # the slots of slow ones are all taken
+    assert (answer.place, answer.cause) == (Place.DELAYED, Cause.SLOT)
+
+
+def test_clients_that_hang_from_the_start_are_bounded() -> None:
+    """Four windows of clients that nobody has tried yet, however many come."""
+    desk = Desk(8)
+    begun = 0
+    for number in range(200):
+        begun += desk.ask(f"c{number}") == Go()
+        desk.now += 0.15
+        desk.tick()
+    assert begun == TRIED * 8
+
+
+def test_what_nobody_could_explain_goes_at_once() -> None:
+    """It may be what kills the process: put off, it would never be counted."""
+    desk = Desk()
+    desk.fails("shop")
+    ticket = desk.ticket("shop")
+    ticket.held.message = type(ticket.held.message)(lane=Lane.RETRIES, body=b"", tag=None, delivery_count=INSIST)
+    assert desk.ask_for(ticket) == Go()
+
+
+# ── the line ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_delivery_waits_in_memory_only_if_its_turn_comes_soon() -> None:
+    """Within a second; within less as memory fills. The others wait in the delay queues."""
+    for fill, most in ((0.0, 9), (0.5, 4), (1.0, 0)):
+        desk = busy(hold=0.1, fill=fill)
+        answers = [desk.ask("shop") for _ in range(20)]
+        assert answers.count(Wait()) == most
+        last = answers[-1]
+        assert isinstance(last, Defer)
+        assert (last.place, last.cause) == (Place.DELAYED, Cause.SLOT)
+
+
+def full() -> Desk:
+    """Two attempts a second at a client, and as many wait in memory as may."""
+    desk = busy(hold=0.5)
+    while desk.ask("shop") == Wait():
+        pass
+    return desk
+
+
+def busy(hold: float, fill: float = 0.0, limit: int = 1, attempts: int = 30) -> Desk:
+    """A client that has had so many attempts of so many seconds, one by one. One runs."""
+    desk = Desk(max_concurrent=limit, fill=fill)
+    for _ in range(attempts):
+        assert desk.ask("shop") == Go()
+        desk.now += hold
+        desk.end("shop")
+    assert desk.ask("shop") == Go()
+    return desk
+
+
+def test_each_in_line_has_its_turn() -> None:
+    """Behind the one before, at the client's pace. An old one waits for it in one go, as its message says."""
+    desk = full()
+    tickets = [desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - 100) for _ in range(4)]
+    waits = [answer.due - desk.wall() for ticket in tickets if isinstance(answer := desk.ask_for(ticket), Defer)]
+    assert waits == [waits[0] + number * 0.5 for number in range(4)]
+    assert waits[0] >= 2.0  # behind those in memory
+    turns = [ticket.delivery.turn for ticket in tickets]
+    assert turns == [desk.wall() + wait for wait in waits]
+
+
+def test_in_line_nobody_waits_for_longer_at_once_than_it_has_waited() -> None:
+    """From a second to 64: until then the client may bear more. It has just begun."""
+    desk = busy(hold=0.5, limit=64, attempts=3)
+    while desk.ask("shop") in (Go(), Wait()):
+        pass
+    desk.gate._known[desk.key("shop")].line = desk.now + 1000
+    for age, wait in ((0.0, 1.0), (5.0, 5.0), (5000.0, MOST_LINE)):
+        ticket = desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - age)
+        answer = desk.ask_for(ticket)
+        assert isinstance(answer, Defer)
+        assert (answer.due - desk.wall(), ticket.delivery.turn) == (wait, None)
+
+
+def test_a_turn_is_kept() -> None:
+    """Whoever comes back a little early for it waits in memory; earlier, in the delay queues until then."""
+    desk = full()
+    late = desk.put_off("shop", turn=desk.wall() + 30.0, first_taken_at=desk.wall() - 100)
+    assert late.due == desk.wall() + 30
+    assert desk.ask("shop", turn=desk.wall() + 0.9, first_taken_at=desk.wall() - 100) == Wait()
+
+
+def test_what_waits_in_memory_goes_first_come_first_served() -> None:
+    """As slots come free, and retries behind fresh ones."""
+    desk = busy(hold=0.1)
+    tickets = [desk.ticket("shop", lane) for lane in (Lane.RETRIES, Lane.EVENTS, Lane.EVENTS)]
+    assert [desk.ask_for(ticket) for ticket in tickets] == [Wait()] * 3
+    order: list[Ticket] = []
+    for _ in tickets:
+        desk.end("shop")
+        order.append(*desk.running["shop"])
+    assert order == [tickets[1], tickets[2], tickets[0]]
+
+
+def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
+    """The first as its traveller, if this worker has sent none."""
+    desk = busy(hold=0.1)
+    assert [desk.ask("shop") for _ in range(3)] == [Wait()] * 3
+    desk.now += 0.05
+    desk.gate.heard(News(key=desk.key("shop"), up=False, rest=8.0))
+    places = [defer.place for _, defer in desk.tick()]
+    assert sorted(place.value for place in places) == ["parked", "parked", "traveller"]
+    assert desk.gate.waiting == 0
+
+
+def test_those_who_would_wait_longest_give_way_when_memory_is_full() -> None:
+    """The newest of them."""
+    desk = busy(hold=0.09)
+    tickets = [desk.ticket("shop") for _ in range(5)]
+    assert [desk.ask_for(ticket) for ticket in tickets] == [Wait()] * 5
+    assert [ticket for ticket, _ in desk.gate.give_way()] == tickets[:0:-1]
+
+
+def test_limits_are_shared_by_the_workers() -> None:
+    """Attempts at a time, and those of a second."""
+    desk = Desk(proven=("shop",), workers=4)
+    assert desk.as_many_as_run("shop") == 32 // 4
+    paced = Desk(workers=4, per_second=2.0)
+    assert paced.ask("shop") == Go()
+    paced.end("shop")
+    paced.now += 1.9
+    assert paced.put_off("shop").cause is Cause.RATE
+    paced.now += 0.1
+    assert paced.ask("shop") == Go()
+
+
+# ── travellers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_took_the_client_down_travels_and_the_others_are_parked() -> None:
+    """While it cannot have come back. What runs at the same time is parked, too."""
+    desk = Desk()
+    traveller, _ = desk.fails("shop")
+    assert (traveller.place, traveller.due) == (Place.TRAVELLER, desk.wall() + 1)
+    parked = desk.put_off("shop")
+    assert (parked.place, parked.cause, parked.due) == (Place.PARKED, Cause.CIRCUIT, traveller.due)
+    desk.now += 1
+    assert desk.put_off("shop").place is Place.TRAVELLER  # the first may have come to another worker
+
+
+def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None:
+    """Its attempt is no try: it began before."""
+    desk = Desk(proven=("shop",))
+    assert [desk.ask("shop") for _ in range(2)] == [Go()] * 2
+    before = len(desk.running["shop"])
+    last, _ = desk.fails("shop")
+    while not list(desk.gate.circuits()):
+        last, _ = desk.fails("shop")
+    assert last.place is Place.TRAVELLER
+    assert len(desk.running["shop"]) == before
+    beside = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
+    assert isinstance(beside, RetryAt)
+    assert beside.place is Place.PARKED
+
+
+def test_a_traveller_is_the_next_try_and_travels_on_if_it_fails() -> None:
+    """However many others there are. One that finds another under way looks again soon."""
+    desk = Desk()
+    waits = []
+    for _ in range(6):
+        traveller, delivery = desk.fails("shop", leash=desk.wall())
+        assert traveller.place is Place.TRAVELLER
+        assert delivery.leash == traveller.due
+        waits.append(traveller.due - desk.wall())
+        desk.now = traveller.due - AHEAD
+    assert waits == [1, 1, 1, 1, 2, 2]
+    assert desk.ask("shop", leash=desk.wall()) == Go()
+    other = desk.put_off("shop", leash=desk.wall())
+    assert (other.place, other.due) == (Place.TRAVELLER, desk.wall() + 2)
+    third = desk.put_off("shop", leash=desk.wall())
+    assert third.place is Place.PARKED  # the second looks after it
+
+
+def test_a_fresh_logout_may_try_a_client_that_rests_for_long() -> None:
+    """Four seconds after the last try. One that has waited before may not."""
+    desk = resting(for_long=True)
+    desk.now += FRESH - 0.1
+    assert desk.put_off("shop").place is Place.PARKED
+    desk.now += 0.1
+    assert desk.put_off("shop", first_taken_at=desk.wall() - 10).place is Place.PARKED
+    assert desk.ask("shop") == Go()
+
+
+def resting(*, for_long: bool = False) -> Desk:
+    """A client that is down, with something in its bucket."""
+    desk = Desk()
+    traveller, _ = desk.fails("shop")
+    while for_long and traveller.due - desk.wall() < 32:
+        desk.now = traveller.due - AHEAD
+        traveller, _ = desk.fails("shop", leash=desk.wall())
+    park(desk)
+    return desk
+
+
+@pytest.mark.parametrize(("others_take", "rest"), [(0.001, 4.0), (5.0, 128.0)])
+def test_a_rest_is_longer_only_if_others_that_are_down_hang_too(others_take: float, rest: float) -> None:
+    """Where all hang, each rests until all of them could have had a try. Those that refuse at once take no slot."""
+    desk = Desk()
+    for nth in range(3000):
+        assert desk.ask(f"c{nth}") == Go()
+        desk.now += others_take
+        desk.end(f"c{nth}", Failed(reason=Reason.TIMEOUT))
+    waits = 0.0
+    for _ in range(2):
+        assert desk.ask("shop", leash=desk.wall()) == Go()
+        desk.now += 5
+        traveller = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
+        assert isinstance(traveller, RetryAt)
+        waits = traveller.due - desk.wall()
+        desk.now += waits
+    assert waits == pytest.approx(rest)
+
+
+def park(desk: Desk, name: str = "shop") -> None:
+    """Something comes for it and is parked; the queue confirms it."""
+    assert desk.put_off(name).place is Place.PARKED
+    desk.gate.parked(desk.key(name))
+
+
+def test_what_has_little_time_left_is_not_parked() -> None:
+    """It would expire unseen. It looks again after half of its age, and for its last attempt."""
+    desk = resting(for_long=True)
+    for age, wait in ((0.0, 1.0), (10.0, 5.0), (60.0, 28.5)):
+        now = desk.wall()
+        short = desk.put_off("shop", first_taken_at=now - age, not_after=now + SHORT_LIVED / 2 - 0.5)
+        assert (short.place, short.due - now) == (Place.DELAYED, wait)
+
+
+def test_a_tired_traveller_lets_another_try() -> None:
+    """In the middle of the rest, so that attempts are shared among those that wait."""
+    desk = resting()
+    desk.now += 1
+    tired, _ = desk.fails("shop", leash=desk.wall(), attempts=TIRED - 1)
+    assert tired.place is Place.TRAVELLER
+    assert desk.gate.wishes.keys() == {desk.key("shop")}
+    assert desk.gate.wanted(desk.key("shop")) == 1
+    relief = desk.put_off("shop", pulled=True, first_taken_at=desk.wall() - 5)
+    assert (relief.place, relief.due) == (Place.TRAVELLER, desk.wall() + 1)
+    assert desk.gate.wanted(desk.key("shop")) is None
+    alone = Desk()
+    alone.fails("shop", attempts=TIRED - 1)
+    assert not alone.gate.wishes
+
+
+def test_a_tired_traveller_that_finds_no_relief_goes_on() -> None:
+    """The bucket was empty, or it held deliveries of others."""
+    desk = resting()
+    desk.now += 1
+    desk.fails("shop", leash=desk.wall(), attempts=TIRED - 1)
+    desk.gate.fetched([desk.key("shop")])
+    assert desk.gate.wanted(desk.key("shop")) is None
+    assert desk.put_off("shop").place is Place.PARKED
+
+
+def test_a_traveller_that_ends_is_followed_by_another() -> None:
+    """Expired, refused or skipped: what is parked must not wait for one that never comes."""
+    desk = resting()
+    desk.gate.traveller_ended(desk.key("shop"))
+    assert desk.gate.wishes.keys() == {desk.key("shop")}
+    assert desk.gate.wanted(desk.key("shop")) == 1
+    assert desk.put_off("shop", pulled=True).place is Place.TRAVELLER
+    last = resting()
+    last.now += 1
+    assert last.ask("shop", leash=last.wall(), not_after=last.wall() + 1.5) == Go()
+    assert isinstance(last.end("shop", Failed(reason=Reason.TIMEOUT)).verdict, Dead)
+    assert last.gate.wishes.keys() == {last.key("shop")}
+
+
+def test_an_overdue_traveller_is_replaced() -> None:
+    """An operator may have taken it away: within a minute and a bit."""
+    desk = resting()
+    desk.now += 1 + OVERDUE
+    desk.gate.look_after_overdue()
+    assert not desk.gate.wishes
+    desk.now += 0.1
+    desk.gate.look_after_overdue()
+    assert desk.gate.wishes.keys() == {desk.key("shop")}
+
+
+def test_a_retry_after_is_not_forgotten() -> None:
+    """Not even if nothing comes for the client meanwhile. Whoever was told of it travels for as long."""
+    desk = Desk()
+    traveller, delivery = desk.fails("shop", AN_HOUR)
+    over = desk.wall() + 3600
+    assert (traveller.place, traveller.due, traveller.rounding) == (Place.TRAVELLER, over, "up")
+    assert (delivery.asked, delivery.charged) == (True, 0)
+    for _ in range(35):
+        desk.now += 100
+        desk.tick()
+    parked = desk.put_off("shop")
+    assert (parked.place, parked.cause, parked.due) == (Place.PARKED, Cause.RETRY_AFTER, over)
+    desk.now = over - AHEAD - 0.9
+    assert desk.put_off("shop").place is Place.TRAVELLER  # the first may be back: its last delay may end a second early
+
+
+# ── recovery ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def recovers(desk: Desk, name: str = "shop") -> None:
+    """Its traveller succeeds."""
+    assert desk.ask(name, leash=desk.wall()) == Go()
+    desk.end(name)
+
+
+def test_when_a_client_comes_up_its_bucket_is_wanted_at_its_pace() -> None:
+    """As many at a time as it may have beside those that run and wait, or as its rate allows."""
+    desk = resting()
+    desk.now += 1
+    recovers(desk)
+    assert desk.gate.wishes.keys() == {desk.key("shop")}
+    assert desk.gate.wanted(desk.key("shop")) == 2
+    assert desk.ask("shop") == Go()
+    assert desk.gate.wanted(desk.key("shop")) == 1
+    limited = Desk(per_second=1.0)
+    limited.fails("shop")
+    park(limited)
+    limited.now += 1
+    recovers(limited)
+    assert limited.gate.wanted(limited.key("shop")) == 0
+    limited.now += 1
+    assert limited.gate.wanted(limited.key("shop")) == 1
+
+
+def test_of_what_is_parked_one_waits_among_those_that_come() -> None:
+    """Where these fill the client's pace. It has its turn, and the next one is wanted."""
+    desk = full()
+    shop = desk.key("shop")
+    parked = desk.ticket("shop", Lane.RETRIES, pulled=True)
+    assert desk.gate.wanted(shop) == 1
+    assert desk.ask_for(parked) == Wait()
+    assert desk.gate.wanted(shop) == 0
+    while parked not in desk.running["shop"]:
+        desk.end("shop")
+    desk.ask("shop")
+    assert desk.gate.wanted(shop) == 1
+
+
+def test_a_traveller_of_another_worker_says_that_something_may_be_parked() -> None:
+    """There, while it was on its way."""
+    desk = Desk()
+    recovers(desk)
+    assert desk.gate.wishes.keys() == {desk.key("shop")}
+
+
+def test_nothing_is_wanted_where_nothing_is_parked() -> None:
+    """Not after a first success, nor after a recovery."""
+    desk = Desk(proven=("shop",))
+    desk.fails("down")
+    desk.now += 2
+    assert desk.ask("down") == Go()
+    desk.end("down")
+    assert not desk.gate.wishes
+
+
+def test_what_is_parked_too_late_is_wanted() -> None:
+    """Its confirm comes when the client is up, its cover over, or when nothing is known of the client any more."""
+    desk = resting()
+    desk.now += 1
+    recovers(desk)
+    desk.gate.wishes.clear()
+    desk.gate.pulls(desk.key("shop"), pulling=True)
+    desk.gate.parked(desk.key("shop"))  # perhaps too late for this pass
+    assert desk.gate.wishes.keys() == {desk.key("shop")}
+    down = resting()
+    down.now += 1
+    down.gate.parked(down.key("shop"))
+    assert down.gate.wishes.keys() == {down.key("shop")}
+    forgotten = Desk()
+    forgotten.gate.parked(forgotten.key("shop"))
+    assert forgotten.gate.wishes.keys() == {forgotten.key("shop")}
+
+
+def test_how_long_a_recovery_took_is_told_once() -> None:
+    """When its bucket was gone through; not when it is gone through again."""
+    desk = resting()
+    desk.now += 1
+    recovers(desk)
+    desk.gate.wishes.clear()
+    desk.now += 2.5
+    for _ in range(2):
+        desk.gate.pulls(desk.key("shop"), pulling=False, empty=True)
+    assert [fact.seconds for fact in desk.facts if isinstance(fact, ClientServed)] == [2.5]
+    assert not desk.gate.held_up(desk.key("shop"))
+
+
+def test_nothing_is_fetched_while_memory_is_half_full() -> None:
+    """What waits outside of memory does no harm."""
+    assert [Desk(fill=fill).gate.crowded for fill in (0.5, 0.51)] == [False, True]
+
+
+# ── whose failure it is ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_failure_of_a_client_that_is_up_is_the_deliverys_own() -> None:
+    """If another delivery had more luck since it was last charged."""
+    desk = Desk(proven=("shop",))
+    own, delivery = desk.fails("shop")
+    assert (own.place, delivery.charged) == (Place.DELAYED, 1)
+    again: dict[str, Any] = {"attempts": 1, "backoffs": 1, "charged_at": desk.wall()}
+    desk.now += 1
+    _, delivery = desk.fails("shop", **again)
+    assert (delivery.attempts, delivery.charged) == (2, 1)
+    assert desk.ask("shop") == Go()
+    desk.end("shop")
+    _, delivery = desk.fails("shop", **again)
+    assert delivery.charged == 2
+
+
+def test_a_failure_in_an_outage_is_not_charged() -> None:
+    """Neither one that seemed to be the delivery's own until its client went down."""
+    desk = Desk(proven=("shop",))
+    desk.now += 1
+    _, delivery = desk.fails("shop")
+    before = desk.wall() - 1
+    last = delivery
+    while not list(desk.gate.circuits()):
+        desk.now += 0.3
+        _, last = desk.fails("shop")
+    assert (delivery.charged, last.charged) == (1, 0)
+    for charged_at, charged in ((delivery.charged_at, 0), (before, 1)):
+        ticket = desk.ticket("shop", attempts=1, backoffs=1, charged_at=charged_at, first_taken_at=before)
+        desk.ask_for(ticket)
+        assert ticket.delivery.charged == charged
+
+
+def test_a_brake_without_a_pace_is_the_deliverys_own() -> None:
+    """One that is answered 429 waits for its own backoff; else it would be tried again at once, and 32 times."""
+    desk = Desk(proven=("shop",))
+    own, delivery = desk.fails("shop", Failed(reason=Reason.THROTTLED, status=429))
+    assert (own.place, own.due, delivery.charged) == (Place.DELAYED, desk.wall() + 2, 1)
+
+
+# ── what is remembered ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_many_clients_that_pause_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than are remembered: each look is short, and none of the pauses is forgotten."""
+    monkeypatch.setattr(gate, "MOST_KNOWN", 200)
+    desk = Desk()
+    names = [f"c{number}" for number in range(250)]
+    for name in names:
+        desk.fails(name, AN_HOUR)
+    for _ in range(100):
+        desk.tick()
+    for name in names:
+        assert desk.put_off(name).cause is Cause.RETRY_AFTER
+
+
+def test_of_very_many_clients_the_quietest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But none while anything of it is on its way."""
+    monkeypatch.setattr(gate, "MOST_KNOWN", 200)
+    desk = Desk(proven=("shop",))
+    assert desk.ask("shop") == Go()
+    desk.prove("quiet")
+    for number in range(250):
+        assert desk.ask(f"c{number}") == Go()
+        desk.end(f"c{number}")
+    for _ in range(100):
+        desk.tick()
+    desk.end("shop")
+    assert desk.as_many_as_run("shop") > 1
+    assert desk.as_many_as_run("quiet") == 1
+
+
+# ── other workers ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_tells_what_it_sees() -> None:
+    """That a client goes down, fails its try and recovers. A success or failure of one that is up is no news."""
+    desk = Desk(proven=("shop",))
+    desk.fails("shop")
+    assert not desk.news
+    desk.now += 1
+    desk.fails("wiki")
+    park(desk, "wiki")
+    desk.now += 1
+    desk.fails("wiki", leash=desk.wall())
+    desk.now += 1
+    recovers(desk, "wiki")
+    key = desk.key("wiki")
+    assert desk.news == [
+        News(key=key, up=False, rest=1.0),
+        News(key=key, up=False, failing=1.0, rest=1.0, parked=True),
+        News(key=key, up=True, cap=2, parked=True),
+    ]
+
+
+def test_it_acts_on_what_it_hears() -> None:
+    """As if it had seen it: the client rests, and its bucket is gone through when it is well."""
+    desk = Desk(proven=("shop",))
+    key = desk.key("shop")
+    desk.now += 5
+    desk.gate.heard(News(key=key, up=False, failing=1.0, rest=8.0))
+    assert [*desk.gate.circuits()] == [(*key, 2)]
+    assert [*desk.gate.next_tries()] == [(*key, desk.wall() + 8)]
+    desk.now += 4
+    desk.gate.heard(News(key=key, up=True, cap=4, parked=True))
+    assert [*desk.gate.circuits()] == []
+    assert [fact.__class__.__name__ for fact in desk.facts] == [ClientFailing.__name__, ClientRecovered.__name__]
+    assert desk.gate.wishes.keys() == {key}
+
+
+def test_what_another_worker_leaves_behind_is_gone_through() -> None:
+    """One that stops says so of each client, also to those who know nothing of it."""
+    desk = resting()
+    desk.gate.leave()
+    desk.now += 1
+    recovers(desk)
+    told, other = desk.news[-1], Desk()
+    assert (told.up, told.parked, desk.gate.wishes) == (True, True, {})
+    other.gate.heard(told)
+    assert other.gate.wishes.keys() == {told.key}
+
+
+def test_a_worker_that_stops_in_the_middle_of_a_pass_says_what_it_leaves() -> None:
+    """As it stops, and again if a delivery is durable in the bucket only then: the others may have passed by."""
+    desk = resting()
+    desk.now += 1
+    recovers(desk)
+    key = desk.key("shop")
+    desk.gate.pulls(key, pulling=True)
+    for leaves in (desk.gate.leave, lambda: desk.gate.parked(key)):
+        desk.news.clear()
+        leaves()
+        assert [(told.key, told.up, told.parked) for told in desk.news] == [(key, True, True)]
+
+
+def test_a_worker_that_stops_repeats_nothing_that_it_hears() -> None:
+    """All have heard it: two workers that stop would tell it each other again and again."""
+    desk = resting(for_long=True)
+    desk.gate.leave()
+    desk.news.clear()
+    desk.gate.heard(News(key=desk.key("shop"), up=True, parked=True))
+    assert [*desk.gate.circuits()] == []
+    assert not desk.news
+
+
+def test_a_worker_that_stops_parks_nothing() -> None:
+    """It looks after no bucket any more: what waits is delayed for half of its age, again and again."""
+    desk = resting(for_long=True)
+    desk.gate.leave()
+    for age, wait in ((0.0, 1.0), (30.0, 15.0)):
+        defer = desk.put_off("shop", first_taken_at=desk.wall() - age)
+        assert (defer.place, defer.due) == (Place.DELAYED, desk.wall() + wait)
+
+
+# ── operators ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_operator_has_a_client_tried() -> None:
+    """At once, although a traveller is out; with `force` also against a pause, and if nothing is known of it."""
+    desk = resting(for_long=True)
+    key = desk.key("shop")
+    standing = desk.gate.standing(key)
+    assert (standing.rests, standing.next_try) == (True, desk.wall() + 32)
+    desk.gate.try_now(key, force=False)
+    assert (desk.gate.wishes, desk.gate.wanted(key)) == ({key: None}, 1)
+    desk.now += 1
+    assert desk.ask("shop", pulled=True) == Go()
+    pauses = Desk()
+    pauses.fails("shop", AN_HOUR)
+    pauses.gate.try_now(key, force=False)
+    assert (pauses.gate.wishes, pauses.gate.standing(key).paused_until) == ({}, pauses.wall() + 3600)
+    pauses.gate.try_now(key, force=True)
+    assert (pauses.gate.wishes, pauses.gate.standing(key).paused_until) == ({key: None}, None)
+    unknown = Desk()
+    unknown.gate.try_now(key, force=False)
+    assert unknown.gate.wishes.keys() == {key}

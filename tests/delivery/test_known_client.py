@@ -1,0 +1,286 @@
+"""One client, as a worker knows it: when it rests and for how long, what its attempts say, and how many it may have."""
+
+from collections.abc import Callable
+
+import pytest
+
+from notifier.delivery.known_client import (
+    EARN,
+    FULL,
+    LONG,
+    LONGEST,
+    MOST_GRACE,
+    SHORTEST,
+    Change,
+    KnownClient,
+    Mark,
+    News,
+    Side,
+    State,
+    mark_of,
+)
+from notifier.model.message import Lane
+from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused
+
+NOW = 1000.0
+
+
+def untried(limit: int = 8) -> KnownClient[str]:
+    """A client that nobody has tried yet."""
+    return KnownClient(key=("iss", "shop"), limit=limit, step=0.0, heard=NOW)
+
+
+def learn(one: KnownClient[str], mark: Mark, now: float = NOW, *, repeat: bool = False) -> Change | None:
+    """An attempt at it ended at once."""
+    return one.learn(mark, 0.0, now, repeat=repeat, least=0.0)
+
+
+def proven(successes: int = 1, limit: int = 8) -> KnownClient[str]:
+    """One that has succeeded so often."""
+    one = untried(limit)
+    for _ in range(successes):
+        learn(one, Mark.ALIVE)
+    return one
+
+
+def down(one: KnownClient[str] | None = None, at: float = NOW) -> KnownClient[str]:
+    """One whose attempts fail until it is down, all at the same moment."""
+    one = one or untried()
+    while learn(one, Mark.DOWN, at) is None:
+        pass
+    return one
+
+
+def paused() -> KnownClient[str]:
+    """One that asked for a pause of a second."""
+    one = proven()
+    one.pause(NOW + 1)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("outcome", "mark"),
+    [
+        (Delivered(status=204), Mark.ALIVE),
+        (Refused(reason=Reason.REJECTED_TOKEN, status=400), Mark.ALIVE),
+        (Failed(reason=Reason.THROTTLED, status=429), Mark.BRAKED),
+        (Failed(reason=Reason.SERVER_ERROR, status=408), Mark.BRAKED),
+        (Failed(reason=Reason.SERVER_ERROR, status=503), Mark.DOWN),
+        (Failed(reason=Reason.TIMEOUT), Mark.DOWN),
+        (Failed(reason=Reason.PROXY), Mark.NOTHING),
+        (Refused(reason=Reason.EGRESS_DENIED), Mark.NOTHING),
+    ],
+)
+def test_what_an_attempt_says_of_its_client(outcome: Outcome, mark: Mark) -> None:
+    """Any answer but 5xx shows that it works; what is our own fault says nothing of it."""
+    assert mark_of(outcome) is mark
+
+
+# ── the table, row by row ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_new_comes_up_with_a_success() -> None:
+    """Nothing was wrong with it, so nothing is told."""
+    one = untried()
+    assert learn(one, Mark.ALIVE) is None
+    assert (one.state, one.credit) == (State.UP, FULL // 2)
+
+
+def test_new_goes_down_with_its_first_failure() -> None:
+    """It rests for a second."""
+    one = untried()
+    assert learn(one, Mark.DOWN) is Change.DOWN
+    assert (one.state, one.next_try) == (State.DOWN, NOW + SHORTEST)
+
+
+@pytest.mark.parametrize(("successes", "failures"), [(1, FULL // 2), (3, FULL // 2 + 2 * EARN), (100, FULL)])
+def test_up_stays_so_while_it_has_credit(successes: int, failures: int) -> None:
+    """The first success pays for 16 failures, each further one for four, and all of them for 32."""
+    one = proven(successes)
+    changes = [learn(one, Mark.DOWN, NOW + number / 100) for number in range(1, failures + 1)]
+    assert changes == [None] * (failures - 1) + [Change.DOWN]
+
+
+def test_less_than_four_failures_in_five_never_take_it_down() -> None:
+    """A client behind a load balancer of whose instances most are down is served at its pace."""
+    one = proven()
+    marks = [Mark.ALIVE, *[Mark.DOWN] * (EARN - 1)] * 200
+    assert all(learn(one, mark, NOW + number / 10) is None for number, mark in enumerate(marks))
+
+
+def test_up_goes_down_without_a_success_for_long() -> None:
+    """Whatever its credit: one that is tried once in a second would be tried for half a minute otherwise."""
+    one = proven(100)
+    assert learn(one, Mark.DOWN, NOW) is None
+    assert learn(one, Mark.DOWN, NOW + LONG - 0.1) is None
+    assert learn(one, Mark.DOWN, NOW + LONG) is Change.DOWN
+
+
+@pytest.mark.parametrize(("failing", "change"), [(2.0, Change.DOWN), (4.0, None)])
+def test_up_goes_down_if_another_worker_says_so(failing: float, change: Change | None) -> None:
+    """But not if something has succeeded here since the failures there began."""
+    one = proven()
+    down = News(key=one.key, up=False, failing=failing, rest=8.0)
+    assert one.hear(down, NOW + 3) is change
+    assert one.state is (State.UP if change is None else State.DOWN)
+    if change is not None:
+        assert one.next_try == NOW + 3 + 8
+
+
+def test_down_comes_up_if_its_try_succeeds() -> None:
+    """How long it was down is known then."""
+    one = down(proven())
+    assert learn(one, Mark.ALIVE, NOW + 9, repeat=True) is Change.RECOVERED
+    assert (one.state, one.credit, one.outage) == (State.UP, FULL // 2, (NOW, NOW + 9))
+
+
+@pytest.mark.parametrize(("after", "change"), [(2.1, Change.RECOVERED), (1.9, None)])
+def test_down_comes_up_if_another_worker_says_so(after: float, change: Change | None) -> None:
+    """But not within two seconds: it may bear no more than the others do. It bears what it bears there."""
+    one = down(proven())
+    up = News(key=one.key, up=True, cap=6)
+    assert one.hear(up, NOW + after) is change
+    assert (one.credit, one.cap) == ((FULL // 2, 6) if change else (0, 1))
+
+
+def test_after_a_short_outage_it_has_little_credit() -> None:
+    """It may be overloaded."""
+    one = down(proven())
+    learn(one, Mark.ALIVE, one.next_try, repeat=True)
+    assert one.credit == EARN
+
+
+@pytest.mark.parametrize("late", [0.0, 2.0])
+def test_it_has_more_and_more_credit_where_all_first_attempts_fail(late: float) -> None:
+    """And they alone: they say nothing of the others. A first attempt that succeeds ends that."""
+    one, found = untried(), []
+    for _ in range(8):
+        down(one, at=one.well + 1 if one.up else NOW)
+        learn(one, Mark.ALIVE, one.next_try + late, repeat=True)
+        found.append(one.credit)
+    assert found == [32, 64, 128, 256, 512, MOST_GRACE, MOST_GRACE, MOST_GRACE]
+    learn(one, Mark.ALIVE, one.well)
+    down(one, at=one.well + 1)
+    learn(one, Mark.ALIVE, one.next_try, repeat=True)
+    assert one.credit == EARN
+
+
+def test_down_rests_for_longer_after_each_try_that_fails() -> None:
+    """Half of the time for which it has been down, from one second to 64: each is one pass through one delay queue."""
+    one, rests = down(), [SHORTEST]
+    for _ in range(16):
+        assert learn(one, Mark.DOWN, one.next_try, repeat=True) is Change.STILL_DOWN
+        rests.append(one.next_try - one.ended)
+    assert rests == [1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 64, 64, 64]
+    assert learn(one, Mark.DOWN, one.ended, repeat=True) is None  # it ended meanwhile: no try
+
+
+def test_down_rests_for_longer_if_another_workers_try_fails() -> None:
+    """As long as it rests there."""
+    one = down()
+    assert one.hear(News(key=one.key, up=False, failing=60.0, rest=32.0), NOW + 1) is Change.STILL_DOWN
+    assert (one.next_try, one.failing_since) == (NOW + 33, NOW - 59)
+
+
+def test_an_operator_ends_the_rest() -> None:
+    """Whoever is on the way to try it."""
+    one = down()
+    one.travels(NOW + 60)
+    one.try_now(NOW + 0.5, force=False)
+    assert (one.state, one.next_try, one.covered(NOW + 0.5)) == (State.DOWN, NOW + 0.5, False)
+
+
+@pytest.mark.parametrize("before", State)
+def test_each_is_paused_when_it_asks_for_that(before: State) -> None:
+    """Until the pause is over, or an operator forces it. Then it is as before."""
+    made: dict[State, Callable[[], KnownClient[str]]]
+    made = {State.NEW: untried, State.UP: proven, State.DOWN: down, State.PAUSED: paused}
+    one = made[before]()
+    was = one.state
+    one.pause(NOW + 60)
+    one.pause(NOW + 30)  # a shorter one changes nothing
+    assert [one.state_at(NOW + seconds) for seconds in (0, 59, 60)] == [State.PAUSED, State.PAUSED, was]
+    one.try_now(NOW + 5, force=False)
+    assert one.state_at(NOW + 5) is State.PAUSED
+    one.try_now(NOW + 5, force=True)
+    assert one.state_at(NOW + 5) is was
+
+
+# ── what else is heard and learnt ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_heard_of_a_client_that_nobody_tried_here_changes_nothing() -> None:
+    """It is tried once, and then this worker knows better."""
+    one = untried()
+    assert one.hear(News(key=one.key, up=False, failing=9.0, rest=8.0), NOW) is None
+    assert one.hear(News(key=one.key, up=True), NOW) is None
+    assert one.state is State.NEW
+
+
+def test_nobody_has_a_client_rest_for_an_hour() -> None:
+    """However long another worker says: at most for as long as a client rests of its own failures."""
+    one = down()
+    one.hear(News(key=one.key, up=False, failing=5000.0, rest=3600.0), NOW)
+    assert one.next_try == NOW + LONGEST
+
+
+def test_a_pace_is_heard() -> None:
+    """Several workers that try out paces of their own would find nothing out."""
+    one = proven()
+    one.hear(News(key=one.key, up=True, spacing=0.25), NOW)
+    assert one.pace(NOW, 8) == 0.25
+
+
+def test_a_rest_lasts_until_each_that_is_down_could_have_its_try() -> None:
+    """`least`, in whole passes."""
+    one = untried()
+    one.learn(Mark.DOWN, 0.0, NOW, repeat=False, least=5.0)
+    assert one.next_try == NOW + 8
+
+
+def test_a_fault_of_ours_is_not_the_clients() -> None:
+    """It neither takes credit nor ends an outage, and whoever is not up is left alone for a second."""
+    well, rests = proven(), down()
+    for number in range(50):
+        assert learn(well, Mark.NOTHING, NOW + number) is None
+        assert learn(rests, Mark.NOTHING, NOW + number) is None
+        assert rests.next_try == NOW + number + 1
+    assert (well.state, well.credit) == (State.UP, FULL // 2)
+    assert rests.down
+
+
+def test_it_may_have_more_at_a_time_with_each_success() -> None:
+    """One at first, its limit in the end, half of it after a rest."""
+    one = untried(limit=6)
+    assert one.cap == 1
+    for expected in (2, 3, 4, 5, 6, 6):
+        learn(one, Mark.ALIVE, NOW)
+        assert one.cap == expected
+    for _ in range(FULL):
+        learn(one, Mark.DOWN, NOW + 1)
+    assert (one.up, one.cap) == (False, 3)
+
+
+def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
+    """A tenth of a second of silence for one that is quick; four times the usual for one that is not."""
+    one = proven()
+    one.running[1] = (NOW, Lane.EVENTS, Side.QUICK)
+    assert [one.side_at(NOW + silence) for silence in (0.09, 0.11)] == [Side.QUICK, Side.SLOW]
+    one.hold = 0.2
+    assert [one.side_at(NOW + silence) for silence in (0.7, 0.9)] == [Side.QUICK, Side.SLOW]
+    one.running.clear()
+    one.hold = 1.1
+    assert one.side_at(NOW) is Side.SLOW
+
+
+def test_a_rate_gives_its_tokens_one_by_one() -> None:
+    """One at once, then one each `step` seconds; what was not used for long is not saved up."""
+    one = proven(limit=100)
+    one.step = 0.5
+    taken = 0
+    for tick in range(200):
+        now = NOW + 60 + tick / 20
+        while one.tokens(now) >= 1:
+            one.take_token(now)
+            taken += 1
+    assert 19 <= taken <= 23

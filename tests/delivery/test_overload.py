@@ -1,0 +1,116 @@
+"""The pace that an overloaded client bears is found; one that is broken has its full pace back."""
+
+from collections.abc import Callable
+
+import pytest
+
+from notifier.delivery.overload import Overload
+
+WANTED = 0.005  # seconds between two attempts at a client whose pace is not limited: 200 a second
+
+
+def attempts(judge: Callable[[int, float], bool], *, seconds: float, braked: bool = False) -> tuple[Overload, int, int]:
+    """Attempts at a client, as fast as the pace allows. `judge` says if one fails. How many were made, and failed?
+
+    Only the second half of the time counts.
+    """
+    overload, now, made, failed, number = Overload(), 0.0, 0, 0, 0
+    while now < seconds:
+        now += max(WANTED, overload.spacing)
+        number += 1
+        fails = judge(number, now)
+        overload.note(now, failed=fails, braked=fails and braked, at_a_time=32)
+        if now > seconds / 2:
+            made += 1
+            failed += fails
+    return overload, made, failed
+
+
+def twenty_a_second() -> Callable[[int, float], bool]:
+    """A client that takes 20 a second and refuses the rest."""
+    taken = [0.0]
+
+    def fails(_number: int, now: float) -> bool:
+        if now - taken[0] < 0.05:
+            return True
+        taken[0] = max(taken[0] + 0.05, now - 0.25)
+        return False
+
+    return fails
+
+
+@pytest.mark.parametrize("braked", [True, False], ids=["429", "503"])
+def test_the_pace_of_an_overloaded_client_is_found(*, braked: bool) -> None:
+    """Half an attempt too many for each success at most, and at least 0.8 of its pace is used."""
+    overload, made, failed = attempts(twenty_a_second(), seconds=120, braked=braked)
+    assert overload.spacing > 0
+    assert made <= 1.5 * (made - failed)
+    assert made - failed >= 0.8 * 20 * 60
+
+
+def test_a_broken_client_has_its_full_pace() -> None:
+    """A third of its answers fails at any pace, so that trials of two seconds in thirty are all that it costs."""
+    _, made, _ = attempts(lambda number, _now: number % 3 == 0, seconds=240)
+    assert made >= 0.85 * 120 / WANTED
+
+
+def test_an_overloaded_client_that_has_grown_gets_more() -> None:
+    """It is tried faster and faster while it takes all, and in the end there is no limit any more."""
+    small = twenty_a_second()
+    overload, made, _ = attempts(lambda number, now: now < 30 and small(number, now), seconds=120)
+    assert overload.spacing == 0
+    assert made >= 0.9 * 60 / WANTED
+
+
+def test_a_few_failures_limit_nobody() -> None:
+    """A tenth of failures is no overload."""
+    overload, made, _ = attempts(lambda number, _now: number % 10 == 0, seconds=30)
+    assert (overload.spacing, made >= 15 / WANTED - 2) == (0, True)
+
+
+def test_a_client_that_was_down_for_a_moment_has_its_full_pace() -> None:
+    """A trial, if one begins at all, ends with the full pace."""
+    overload, made, _ = attempts(lambda _number, now: 10 <= now % 30 < 11, seconds=120)
+    assert (overload.spacing, made >= 0.95 * 60 / WANTED) == (0, True)
+
+
+def test_a_client_that_was_down_begins_anew() -> None:
+    """What it bore before tells nothing of it now."""
+    overload, _, _ = attempts(twenty_a_second(), seconds=20)
+    assert overload.spacing > 0
+    overload.forget(100.0)
+    assert overload.spacing == 0
+
+
+def test_a_pace_that_another_worker_found_quickens_only_while_it_helps() -> None:
+    """Also soon after a trial of one's own that did not help: when far too many fail again, it is slower at once.
+
+    If that does not help, the client is broken: it has its full pace back.
+    """
+    overload, _, _ = attempts(lambda number, _now: number % 3 == 0, seconds=8)
+    assert overload.spacing == 0
+    overload.adopt(0.1, 8.0)
+    for number in range(12):
+        overload.note(8.0 + 0.1 * (number + 1), failed=False, braked=False, at_a_time=32)
+    adopted = overload.spacing
+    assert 0 < adopted < 0.1
+    now = 9.2
+    for number in range(14):
+        now += adopted
+        overload.note(now, failed=number % 2 == 0, braked=False, at_a_time=32)
+    assert overload.spacing > adopted
+    for number in range(24):  # as many fail at that
+        now += overload.spacing
+        overload.note(now, failed=number % 2 == 0, braked=False, at_a_time=32)
+    assert overload.spacing == 0
+
+
+def test_a_pause_between_two_rushes_is_no_slow_pace() -> None:
+    """Nobody came in that hour: it says nothing of what the client bears. What comes next does not wait for it."""
+    overload, now = Overload(), 0.0
+    for number in range(190):
+        now += 0.02
+        overload.note(now, failed=number > 160 and number % 2 == 0, braked=False, at_a_time=32)
+    assert overload.spacing == 0
+    overload.note(now + 3600, failed=True, braked=False, at_a_time=32)
+    assert overload.spacing <= 0.1

@@ -1,0 +1,286 @@
+"""What becomes of an event: deliveries, those skipped, parts; and who may speak."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.delivery.plan import PART, Skipped, Unheard, deliveries, fates_of, may_speak, split, unheard
+from notifier.model.client import Algorithm, Client
+from notifier.model.delivery import Delivery, Inline
+from notifier.model.outcome import DeadReason
+from notifier.model.registry import Issuer, Registry
+from notifier.model.session_ended import ClientEntry, SessionEnded
+
+A, B = "https://a.example.com", "https://b.example.com"
+URI = "https://rp.example.com/bcl"
+
+
+def registry(count: int = 3, **changes: Any) -> Registry:
+    """Clients c0 … of issuer A, and `silent`, which has no URI; issuer B has c0 alone."""
+    of_a = {f"c{n}": Client(iss=A, client_id=f"c{n}", backchannel_logout_uri=URI) for n in range(count)}
+    of_a["silent"] = Client(iss=A, client_id="silent", backchannel_logout_uri=None)
+    of_b = {"c0": Client(iss=B, client_id="c0", backchannel_logout_uri=URI)}
+    return Registry(clients={A: of_a, B: of_b}, **({"inline": "allow"} | changes))
+
+
+def event(*clients: ClientEntry | str, **changes: Any) -> SessionEnded:
+    plain = SessionEnded(id="e-1", id_given=True, iss=A, sub="ann", sid="s-1", clients=clients)
+    return replace(plain, **changes)
+
+
+def plan(of: SessionEnded, by: Registry | None = None) -> list[Delivery | Skipped]:
+    return list(deliveries(of, by or registry()))
+
+
+def planned(of: SessionEnded, by: Registry | None = None) -> list[Delivery]:
+    return [step for step in plan(of, by) if isinstance(step, Delivery)]
+
+
+def test_each_client_gets_one_delivery_with_all_that_the_event_says() -> None:
+    """What the event says travels with the delivery; nothing of the registry does."""
+    told = event("c0", ended_at=1.0, not_after=2.0, reason="r", source="/s", publisher="idp", claimed_publisher="app")
+    (delivery,) = planned(told)
+    assert delivery == Delivery(
+        id=delivery.id,
+        event_id="e-1",
+        id_given=True,
+        iss=A,
+        client_id="c0",
+        sub="ann",
+        sid="s-1",
+        ended_at=1.0,
+        not_after=2.0,
+        reason="r",
+        source="/s",
+        publisher="idp",
+        claimed_publisher="app",
+    )
+
+
+def test_an_entry_knows_its_own_sub_and_sid() -> None:
+    """Pairwise subjects: the entry's before the event's, and marked as such."""
+    own_sub, own_sid, plain = planned(
+        event(ClientEntry(client_id="c0", sub="x"), ClientEntry(client_id="c1", sid="y"), "c2")
+    )
+    assert (own_sub.sub, own_sub.sid, own_sub.entry_sub) == ("x", "s-1", True)
+    assert (own_sid.sub, own_sid.sid, own_sid.entry_sub) == ("ann", "y", False)
+    assert (plain.sub, plain.sid, plain.entry_sub) == ("ann", "s-1", False)
+
+
+def test_what_is_given_inline_travels_and_nothing_else_does() -> None:
+    """An entry that gives nothing makes no `Inline`."""
+    given_uri, given_flag, plain = planned(
+        event(
+            ClientEntry(client_id="c0", backchannel_logout_uri=URI),
+            ClientEntry(client_id="c1", backchannel_logout_session_required=False),
+            "c2",
+        )
+    )
+    assert given_uri.inline == Inline(backchannel_logout_uri=URI)
+    assert given_flag.inline == Inline(backchannel_logout_session_required=False)
+    assert plain.inline is None
+
+
+def test_a_registered_client_without_uri_is_skipped() -> None:
+    """Unless the event brings a URI, and may."""
+    inline = event(ClientEntry(client_id="silent", backchannel_logout_uri=URI))
+    assert plan(event("silent")) == [Skipped(iss=A, client_id="silent", event_id="e-1")]
+    assert [step.client_id for step in planned(inline)] == ["silent"]
+    assert plan(inline, registry(inline="deny")) == [Skipped(iss=A, client_id="silent", event_id="e-1")]
+
+
+def test_a_client_without_an_address_is_skipped_unless_it_is_registered() -> None:
+    """By the event's own word, also where no address of an event counts; the delivery keeps that word for later."""
+    none = ClientEntry(client_id="who", no_address=True)
+    for by in (registry(), registry(inline="deny"), Registry()):
+        assert plan(event(none), by) == [Skipped(iss=A, client_id="who", event_id="e-1")]
+        assert fates_of(event(none), by) == 1
+    known, bare = replace(none, client_id="c0"), "c0"
+    for by in (registry(), registry(inline="deny")):
+        (step,), (other,) = planned(event(known), by), planned(event(bare), by)
+        assert (step.no_address, other.no_address) == (True, False)
+        assert step.id == other.id  # it is no other logout
+
+
+def test_an_unknown_client_gets_its_delivery() -> None:
+    """It may become known while the delivery waits."""
+    assert [step.client_id for step in planned(event("who"))] == ["who"]
+
+
+def test_the_same_client_twice_is_told_once() -> None:
+    """Unless it is told about another session."""
+    other = ClientEntry(client_id="c0", sid="s-2")
+    assert [step.sid for step in planned(event("c0", "c1", "c0", other, other))] == ["s-1", "s-1", "s-2"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"backchannel_logout_uri": f"{URI}?other"},
+        {"backchannel_logout_session_required": True},
+        {"id_token_signed_response_alg": Algorithm.ES256},
+    ],
+)
+def test_entries_that_say_something_different_of_a_client_are_told_each(more: dict[str, Any]) -> None:
+    """Each by a delivery with an id of its own: neither is taken for a copy of the other."""
+    entry = ClientEntry(client_id="c0", backchannel_logout_uri=URI)
+    both = event("c0", entry, replace(entry, **more), replace(entry, **more))
+    told = planned(both)
+    assert [step.inline for step in told] == [None, planned(event(entry))[0].inline, told[2].inline]
+    assert len({step.id for step in told}) == fates_of(both, registry()) == 3
+
+
+def test_where_inline_is_denied_entries_that_differ_in_nothing_else_are_one() -> None:
+    """What counts for nothing tells nothing apart: the id is that of an entry which gives nothing."""
+    deny = registry(inline="deny")
+    both = event(*(ClientEntry(client_id="c0", backchannel_logout_uri=f"{URI}?{n}") for n in range(2)))
+    assert [step.id for step in planned(both, deny)] == [planned(event("c0"))[0].id]
+    assert fates_of(both, deny) == 1
+
+
+IDP = Issuer(iss=A, publishers=frozenset({"idp"}))
+
+
+@pytest.mark.parametrize(
+    ("inline", "issuer", "speaker", "heard"),
+    [
+        ("publishers", Issuer(iss=A), {"publisher": "idp"}, False),  # a name alone proves nothing: anybody may publish
+        ("publishers", Issuer(iss=A), {}, False),
+        ("publishers", IDP, {"publisher": "idp"}, True),
+        ("publishers", IDP, {"publisher": "app"}, False),
+        ("publishers", IDP, {}, False),
+        ("publishers", Issuer(iss=B, publishers=frozenset({"idp"})), {"publisher": "idp"}, False),
+        ("publishers", Issuer(iss=A), {"vouched": True}, True),
+        ("allow", Issuer(iss=A), {}, True),
+        ("deny", IDP, {"publisher": "idp", "vouched": True}, False),
+    ],
+)
+def test_an_address_of_an_event_counts_from_the_identity_server(
+    inline: str, issuer: Issuer, speaker: dict[str, Any], *, heard: bool
+) -> None:
+    """Known by the issuer's publishers, or by what vouches for the event. Else it is kept, and counts for nothing."""
+    by = registry(inline=inline, issuers={issuer.iss: issuer})
+    (delivery,) = planned(event(ClientEntry(client_id="new", backchannel_logout_uri=URI), **speaker), by)
+    said = Inline(backchannel_logout_uri=URI)
+    assert (delivery.inline, delivery.ignored) == ((said, None) if heard else (None, said))
+
+
+def test_what_an_event_says_of_registered_clients_in_vain_is_told_once() -> None:
+    """By client and member, the first few; not what is registered just so, nor of unknown clients."""
+    said = ClientEntry(client_id="c0", backchannel_logout_uri="https://evil.example.com/", sid="s-2")
+    agrees = ClientEntry(client_id="c1", backchannel_logout_uri=URI, id_token_signed_response_alg=Algorithm.RS256)
+    other = ClientEntry(
+        client_id="c2", backchannel_logout_session_required=True, id_token_signed_response_alg=Algorithm.ES256
+    )
+    new, silent = replace(said, client_id="new"), replace(said, client_id="silent")
+    by = registry(inline="publishers")
+    found = unheard(event(said, said, agrees, "c1", other, new, silent, publisher="app"), by)
+    assert found == Unheard(
+        iss=A, event_id="e-1", publisher="app", clients=3, denied=False,
+        members={
+            "c0": ["backchannel_logout_uri"],
+            "c2": ["backchannel_logout_session_required", "id_token_signed_response_alg"],
+            "silent": ["backchannel_logout_uri"],
+        },
+    )  # fmt: skip
+    many = unheard(event(*(replace(said, client_id=f"c{n}") for n in range(80))), registry(80, inline="deny"))
+    assert many is not None
+    assert (many.clients, len(many.members), many.denied) == (80, 5, True)
+    for of in (event(agrees, new, "c0"), event(clients="*")):
+        assert unheard(of, by) is None
+    assert unheard(event(said), registry(inline="allow")) is None
+
+
+def test_what_counts_is_decided_when_the_event_is_planned() -> None:
+    """What waits, or is replayed, keeps its address, unless addresses are denied by now."""
+    template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
+    by = registry(unregistered=template)
+    (delivery,) = planned(event(ClientEntry(client_id="new", backchannel_logout_uri=URI)), by)
+    client = replace(by, inline="publishers").client_of(delivery)
+    assert client is not None
+    assert client.backchannel_logout_uri == URI
+    assert replace(by, inline="deny").client_of(delivery) is None
+
+
+_ENTRIES = st.builds(
+    ClientEntry,
+    client_id=st.sampled_from(["c0", "silent", "who"]),
+    backchannel_logout_uri=st.sampled_from([None, URI, f"{URI}?other"]),
+    backchannel_logout_session_required=st.sampled_from([None, False]),
+    sid=st.sampled_from([None, "s-2"]),
+)
+
+
+@given(
+    st.lists(_ENTRIES | st.sampled_from(["c0", "c1", "c2"]), max_size=12),
+    st.sampled_from(["allow", "publishers", "deny"]),
+)
+def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | str], inline: str) -> None:
+    """Each delivery's, known by its id, and each skipped client's: whoever waits hears all."""
+    by, of = registry(inline=inline), event(*entries)
+    steps = plan(of, by)
+    ids = [step.id for step in steps if isinstance(step, Delivery)]
+    assert len(ids) == len(set(ids))
+    skipped = {step.client_id for step in steps if isinstance(step, Skipped)}
+    assert fates_of(of, by) == len(ids) + len(skipped)
+
+
+def test_a_star_names_the_registered_clients_of_that_issuer_that_have_a_uri() -> None:
+    """Never another issuer's."""
+    assert [step.client_id for step in planned(event(clients="*"))] == ["c0", "c1", "c2"]
+    assert [(step.iss, step.client_id) for step in planned(event(clients="*", iss=B))] == [(B, "c0")]
+    assert plan(event(clients="*", iss="https://c.example.com")) == []
+
+
+@given(st.lists(st.integers(0, 300), max_size=400), st.booleans())
+def test_splitting_keeps_every_client_exactly_once(numbers: list[int], given_id: bool) -> None:
+    """Parts have at most 100 clients, keep all else of the event, and plan the same deliveries."""
+    whole = event(*(f"c{n}" for n in numbers), id_given=given_id, ended_at=5.0, publisher="idp", source="/s", type="t")
+    parts = list(split(whole, registry()))
+    assert all(1 <= len(part.clients) <= PART for part in parts)
+    assert {replace(part, clients=()) for part in parts} <= {replace(whole, clients=())}
+    spread = [step.id for part in parts for step in planned(part)]
+    assert spread == [step.id for step in planned(whole)]
+    assert len(spread) == len(set(spread)) == len(set(numbers))
+
+
+def test_splitting_a_star_names_every_client_once() -> None:
+    """Each part names its clients, so that a reload in between neither doubles nor loses one."""
+    parts = list(split(event(clients="*"), registry(250)))
+    assert [len(part.clients) for part in parts] == [100, 100, 50]
+    assert [step.client_id for part in parts for step in planned(part)] == [f"c{n}" for n in range(250)]
+
+
+@pytest.mark.parametrize(
+    "other", [{"iss": B}, {"publisher": "other"}, {"source": "/other"}, {"id": "e-2"}, {"sid": None}, {"sub": "bob"}]
+)
+def test_different_events_never_share_a_delivery_id(other: dict[str, Any]) -> None:
+    """Ids are only their publisher's to give: two issuers, publishers or sources may use the same."""
+    one = event("c0", publisher="idp", source="/s")
+    ids = [planned(each)[0].id for each in (one, replace(one, **other), one)]
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_publishers_say_who_may_speak_for_an_issuer() -> None:
+    """Who merely claims a name, or has none, may not."""
+    issuer = Issuer(iss=A, publishers=frozenset({"idp"}))
+    assert may_speak(event("c0", publisher="idp"), issuer) is None
+    assert may_speak(event("c0", publisher=None), Issuer(iss=A)) is None
+    for stranger in (event("c0", publisher="x"), event("c0", claimed_publisher="idp")):
+        objection = may_speak(stranger, issuer)
+        assert objection is not None
+        assert objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED
+
+
+def test_event_types_say_which_cloudevents_are_meant() -> None:
+    """Bare JSON has no type and is always meant."""
+    issuer = Issuer(iss=A, event_types=frozenset({"session.ended"}))
+    assert may_speak(event("c0", type="session.ended"), issuer) is None
+    assert may_speak(event("c0"), issuer) is None
+    objection = may_speak(event("c0", type="session.begun"), issuer)
+    assert objection is not None
+    assert objection.reason is DeadReason.MALFORMED_EVENT
+    assert "'session.begun'" in objection.text

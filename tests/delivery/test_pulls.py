@@ -1,0 +1,355 @@
+"""What is parked, by a worker: it comes back when its client answers, and whatever happens to its traveller."""
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from notifier.delivery import pulls, worker
+from notifier.delivery.facts import ClientRecovered, ClientServed
+from notifier.delivery.gate import INSIST, OVERDUE
+from notifier.delivery.known_client import News
+from notifier.delivery.pulls import AT_ONCE, RECENT
+from notifier.delivery.selection import GATHER
+from notifier.model.delivery import Delivery
+from notifier.model.documents.documents import dump_delivery, load_delivery
+from notifier.model.message import Kind, Lane, Message, Outgoing
+from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
+
+SHOP = f"{ISS} shop"
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker looks at each round of the loop whether something is to be fetched, and not at the start."""
+    monkeypatch.setattr(worker, "TICK", 0.0)
+    monkeypatch.setattr(pulls, "FIRST", 1e6)
+
+
+@asynccontextmanager
+async def down(stage: Stage, parked: int) -> AsyncIterator[Stage]:
+    """A worker whose client `shop` is down, with a traveller on its way and so many deliveries in the bucket."""
+    stage.receivers.behaviours["shop"] = answers(503)
+    async with running(stage):
+        await stage.acked(stage.event("shop", id="traveller"))
+        for number in range(parked):
+            await stage.acked(stage.event("shop", id=f"e{number}"))
+        assert [queue for queue, _ in stage.queue.published] == ["delay.1s"] + [PARKED] * parked
+        del stage.receivers.behaviours["shop"]
+        stage.receivers.posts.clear()
+        stage.now += 1
+        yield stage
+
+
+def in_bucket(stage: Stage, count: int, client_id: str = "shop", bucket: str = SHOP, first: int = 0) -> None:
+    """Another worker has parked so many deliveries for a client."""
+    for number in range(first, first + count):
+        delivery = Delivery(
+            id=f"{client_id}-{number}", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid="s",
+            first_taken_at=stage.now, parked=True,
+        )  # fmt: skip
+        body = dump_delivery(delivery, due=stage.now)
+        sent = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
+        stage.queue.buckets.setdefault(bucket, []).append(sent)
+
+
+def waits(stage: Stage) -> int:
+    """How many deliveries wait in buckets."""
+    return sum(map(len, stage.queue.buckets.values()))
+
+
+async def until(stage: Stage, condition: Callable[[], bool], step: float = 0.001) -> None:
+    """Let time go by, a little in each round of the loop, until the condition holds."""
+
+    def holds() -> bool:
+        stage.now += step
+        return condition()
+
+    await stage.until(holds)
+
+
+async def rounds(count: int = 200) -> None:
+    """Give everybody the chance to do what he should not."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+# ── passes ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_when_a_client_answers_its_bucket_is_drained() -> None:
+    """Its traveller tries it, then all that waited is told, each once. How long that took is told."""
+    async with down(Stage(client("shop")), 30) as stage:
+        stage.retake("delay.1s")
+        await stage.until(lambda: len(stage.told()) == 31)
+        await stage.until(lambda: any(isinstance(fact, ClientServed) for fact in stage.facts))
+        assert len({claims["jti"] for _, claims in stage.receivers.posts}) == 31
+        assert stage.queue.buckets[SHOP] == []
+        [recovered] = [fact for fact in stage.facts if isinstance(fact, ClientRecovered)]
+        assert recovered.outage == 1
+        await stage.until(lambda: len(stage.queue.acked) == 31 + 31)
+
+
+async def test_a_first_success_fetches_nothing() -> None:
+    """Whoever parks has a traveller out. Another worker says if it saw the client recover and knows of something."""
+    stage = Stage(client("shop"))
+    in_bucket(stage, 3)
+    async with running(stage):
+        await stage.acked(stage.event("shop", id="first"))
+        await rounds()
+        assert stage.queue.fetches == []
+        stage.worker.heard(News(key=(ISS, "shop"), up=True, parked=True))
+        await stage.until(lambda: len(stage.told()) == 4)
+
+
+@pytest.mark.parametrize("given_back", [0, INSIST], ids=["whole", "whose worker was killed"])
+async def test_at_its_start_a_worker_goes_through_all_buckets(monkeypatch: pytest.MonkeyPatch, given_back: int) -> None:
+    """An earlier one may have left something. What comes while a client is first tried is fetched once more."""
+    monkeypatch.setattr(pulls, "FIRST", 0.001)
+    stage = Stage(client("shop"), client("wiki"))
+    stage.queue.given_back = given_back
+    in_bucket(stage, 50)
+    in_bucket(stage, 50, "wiki", f"{ISS} wiki")
+    async with running(stage):
+        await until(stage, lambda: len(stage.told()) == 100)
+        await rounds()
+    assert len(stage.queue.fetches) <= 2 * (50 / AT_ONCE + 2)
+
+
+async def test_a_pass_sees_each_message_once() -> None:
+    """What lies there for a client that is down is parked again, or travels. What lies behind it is found."""
+    stage = Stage(client("shop"), client("dead"))
+    stage.queue.bucket = lambda _key: SHOP  # type: ignore[method-assign, assignment]
+    stage.receivers.behaviours["dead"] = answers(503)
+    async with down(stage, 0):
+        await stage.acked(stage.event("dead", id="traveller of the dead"))
+        in_bucket(stage, 100, "dead")
+        in_bucket(stage, 5, "shop")
+        stage.queue.published.clear()
+        stage.receivers.posts.clear()
+        stage.now += 1.5
+        stage.worker.heard(News(key=(ISS, "shop"), up=True, parked=True))
+        await until(stage, lambda: len(stage.told()) == 5, step=0.0001)
+        await rounds(2000)
+        assert stage.told() == ["shop"] * 5
+        assert waits(stage) == 99
+        assert len(stage.queue.published) < 100 + AT_ONCE
+
+
+async def test_what_is_parked_after_its_traveller_came_is_fetched() -> None:
+    """Its park is confirmed when the client is up already."""
+    async with down(Stage(client("shop")), 0) as stage:
+        stage.now -= 1
+        stage.queue.open.clear()
+        late = stage.event("shop", id="late")
+        await stage.until(lambda: stage.queue.refused == [PARKED])
+        stage.now += 1
+        stage.retake("delay.1s")
+        await stage.until(lambda: stage.told() == ["shop"])
+        stage.queue.open.set()
+        await stage.until(lambda: stage.told() == ["shop", "shop"])
+        await stage.acked(late)
+
+
+# ── travellers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_while_it_is_down_its_travellers_alone_try_it() -> None:
+    """At most once a second, less and less often, in turns. None of it is charged to a delivery's own backoff."""
+    async with down(Stage(client("shop")), 5) as stage:
+        stage.now -= 1
+        stage.receivers.behaviours["shop"] = answers(503)
+        await stage.pass_time(600)
+        assert 15 <= len(stage.told()) <= 40
+        last = {(each := load_delivery(sent.body)).event_id: each for _, sent in stage.queue.published}
+        assert {each.charged for each in last.values()} == {0}
+        assert sorted(each.attempts for each in last.values())[-3] > 2
+        del stage.receivers.behaviours["shop"]
+        stage.receivers.posts.clear()
+        await stage.pass_time(128)
+        assert len(stage.told()) == 6
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(403, 2.5), (503, 2.5), (503, 5.0)])
+async def test_a_traveller_that_dies_is_followed_by_another(status: int, seconds: float) -> None:
+    """Refused, expired with its last attempt, or before it. The bucket cannot be read at that moment, too."""
+    stage = Stage(client("shop"))
+    stage.queue.unreadable.add(SHOP)
+    async with running(stage):
+        stage.receivers.behaviours["shop"] = answers(503)
+        await stage.acked(stage.event("shop", id="traveller", not_after="2027-01-15T08:00:03Z"))
+        for number in range(3):
+            await stage.acked(stage.event("shop", id=f"e{number}"))
+        stage.receivers.behaviours["shop"] = answers(status)
+        stage.now += seconds
+        await stage.acked(stage.retake("delay.1s"))
+        assert len(stage.dead()) == 1
+        await until(stage, lambda: len(stage.queue.fetches) > 1)
+        stage.queue.unreadable.clear()
+        await until(stage, lambda: waits(stage) < 3)
+        await stage.pass_time(10, 0.5)
+        if status == 403:
+            assert len(stage.dead()) == 4
+        else:
+            assert len(stage.told()) > 2
+
+
+async def test_a_traveller_that_dies_in_a_pause_is_followed_by_another() -> None:
+    """The client asked for an hour, and its traveller has ten seconds to live."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.receivers.behaviours["shop"] = answers(503, "3600")
+        await stage.acked(stage.event("shop", id="traveller", not_after="2027-01-15T08:00:10Z"))
+        await stage.acked(stage.event("shop", id="next"))
+        assert stage.queue.published.pop()[0] == PARKED
+        await stage.through_delays(most=12)
+        await stage.until(lambda: waits(stage) == 0)
+        await stage.settled()
+        delayed = [sent.body for queue, sent in stage.queue.published if queue.startswith("delay.")]
+        assert any(b'"event_id":"next"' in body for body in delayed)
+        assert stage.told() == ["shop"]
+
+
+async def test_an_overdue_traveller_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator may have taken it out of its delay queue."""
+    for pace in ("FIRST", "COUNT_EVERY"):
+        monkeypatch.setattr(pulls, pace, 0.0)
+    async with down(Stage(client("shop")), 3) as stage:
+        stage.now += OVERDUE
+        await rounds()
+        assert stage.queue.fetches == []
+        stage.now += 1
+        await stage.until(lambda: len(stage.told()) == 3)
+
+
+# ── what goes wrong ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_queue_that_is_away_loses_nothing_and_forgets_nothing() -> None:
+    """The fetch is made again and again."""
+    async with down(Stage(client("shop")), 8) as stage:
+        stage.queue.unreadable.add(SHOP)
+        await stage.acked(stage.retake("delay.1s"))
+        await until(stage, lambda: len(stage.queue.fetches) == 5)
+        assert (stage.told(), waits(stage)) == (["shop"], 8)
+        stage.queue.unreadable.clear()
+        await until(stage, lambda: len(stage.told()) == 9)
+
+
+async def test_a_bucket_that_cannot_be_read_hinders_no_other() -> None:
+    """It is tried less and less often, and served when it can be read."""
+    stage = Stage(client("shop"), client("wiki"))
+    stage.queue.unreadable.add(SHOP)
+    async with down(stage, 3):
+        await stage.acked(stage.retake("delay.1s"))
+        await stage.acked(stage.event("wiki"))
+        for _ in range(10):
+            in_bucket(stage, 20, "wiki", f"{ISS} wiki")
+            stage.worker.heard(News(key=(ISS, "wiki"), up=True, parked=True))
+            await until(stage, lambda: waits(stage) == 3)
+            await stage.pass_time(30, 0.5)
+        assert stage.queue.fetches.count(SHOP) <= 7 + 300 / 32
+        stage.queue.unreadable.clear()
+        stage.receivers.posts.clear()
+        stage.now += 32
+        await stage.until(lambda: stage.told().count("shop") == 3)
+
+
+async def test_clients_that_somebody_makes_up_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He says that something is parked for each, while their bucket cannot be read. What is there is told later."""
+    stage = Stage(client("shop"))
+    monkeypatch.setattr(type(stage.queue), "bucket", lambda _queue, _key: SHOP)
+    stage.queue.unreadable.add(SHOP)
+    in_bucket(stage, 3)
+    async with running(stage):
+        tracemalloc.start()
+        for number in range(20_000):
+            stage.worker.heard(News(key=(ISS, f"made-up-{number}"), up=True, parked=True))
+            if number % 500 == 0:
+                await rounds(20)
+        await rounds()
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        stage.queue.unreadable.clear()
+        await until(stage, lambda: len(stage.told()) == 3)
+    assert held < 1_000_000
+
+
+async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
+    """What was not acked is in its bucket again, and no traveller is out for it. So after a fetch that fails."""
+    async with down(Stage(client("shop"), client("wiki")), 1) as stage:
+        stage.retake("delay.1s")
+        await stage.until(lambda: len(stage.told()) == 2)
+        in_bucket(stage, 3)
+        stage.worker.lost(Lane.EVENTS)
+        await rounds()
+        assert len(stage.told()) == 2
+        stage.worker.lost(Lane.RETRIES)
+        await until(stage, lambda: len(stage.told()) == 5)
+        stage.queue.unreadable.add(f"{ISS} wiki")
+        in_bucket(stage, 3, first=3)
+        stage.worker.heard(News(key=(ISS, "wiki"), up=True, parked=True))
+        await until(stage, lambda: len(stage.told()) == 8)
+        await rounds()
+        stage.now += RECENT
+        fetches = stage.queue.fetches.count(SHOP)
+        stage.worker.lost(Lane.RETRIES)
+        await rounds()
+        assert stage.queue.fetches.count(SHOP) == fetches
+
+
+async def test_a_worker_that_stops_takes_what_it_is_fetching_and_no_more() -> None:
+    """Back in the bucket it would wait for long: the others have found that empty meanwhile."""
+    stage, release = Stage(client("shop")), asyncio.Event()
+    fetch = stage.queue.fetch
+
+    async def slow(bucket: str, most: int) -> list[Message]:
+        found = await fetch(bucket, most)
+        await release.wait()
+        return found
+
+    async with down(stage, 8):
+        stage.queue.fetch = slow  # type: ignore[method-assign]
+        await stage.acked(stage.retake("delay.1s"))
+        await stage.until(lambda: waits(stage) < 8)
+        fetching = 8 - waits(stage)
+        stage.worker.stop()
+        release.set()
+    assert stage.told() == ["shop"] * (1 + fetching)
+    assert waits(stage) == 8 - fetching
+    assert len(stage.queue.acked) == 10 + fetching
+
+
+async def test_what_a_killed_worker_had_fetched_is_found_again() -> None:
+    """It is back in the bucket that the others have found empty: they go through it again as there is one less."""
+    stage = Stage(client("shop"))
+    stage.others.size = 2
+    async with down(stage, 1):
+        await stage.acked(stage.retake("delay.1s"))
+        await stage.until(lambda: stage.told() == ["shop"] * 2)
+        await rounds()
+        in_bucket(stage, 3)
+        await rounds()
+        assert waits(stage) == 3
+        stage.others.size = 1
+        await stage.until(lambda: stage.told() == ["shop"] * 5)
+
+
+async def test_a_suspect_goes_the_suspects_way() -> None:
+    """It may be what kills the process: it waits for the others, and is tried in a small group."""
+    stage = Stage(client("shop"))
+    fetch = stage.queue.fetch
+
+    async def given_back(bucket: str, most: int) -> list[Message]:
+        return [replace(one, delivery_count=3) for one in await fetch(bucket, most)]
+
+    stage.queue.fetch = given_back  # type: ignore[method-assign]
+    async with down(stage, 1):
+        await stage.acked(stage.retake("delay.1s"))
+        await stage.until(lambda: waits(stage) == 0)
+        await rounds()
+        assert stage.told() == ["shop"]
+        stage.now += GATHER
+        await stage.until(lambda: stage.told() == ["shop", "shop"])

@@ -1,0 +1,24 @@
+"""While the queue takes nothing, what needs nothing of it is done: what was only put off is made when it is due."""
+
+from tests.delivery.stage import Stage, answers, client, running
+
+
+async def test_what_was_put_off_is_made_without_the_queue() -> None:
+    """More come than the client's rate lets pass; once it does they are made. A retry waits: it counts an attempt.
+
+    It came due meanwhile, so that it comes back as soon as may be.
+    """
+    stage = Stage(client("shop", per_second=20), client("down"))
+    stage.receivers.behaviours["down"] = answers(503)
+    async with running(stage):
+        stage.queue.open.clear()
+        stage.event("down", id="down")
+        for number in range(40):
+            stage.event("shop", sid=str(number), id=str(number))
+        await stage.until(lambda: stage.told().count("shop") == 20)
+        stage.now += 10
+        await stage.until(lambda: stage.told().count("shop") == 40)
+        assert (stage.told().count("down"), stage.queue.published) == (1, [])
+        stage.queue.open.set()
+        await stage.until(lambda: len(stage.queue.acked) == 41)
+    assert [queue for queue, _ in stage.queue.published] == ["delay.1s"]

@@ -1,0 +1,177 @@
+"""Releases side by side: what an older one wrote is taken, what this one writes an older one can read, and what a later
+one wrote is left to who knows it.
+"""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from notifier.delivery.facts import Deferred
+from notifier.model.message import Kind, Lane, Message, NewerKind, kind_named
+from notifier.model.outcome import Cause
+from tests.delivery.stage import Stage, client, running
+from tests.recorded.story import Recorded, kept, told
+
+WRITTEN = kept("written")
+PUBLISHED = kept("published")
+OURS = ("delivery-retried", "delivery-deferred", "event-split", "event-of-unknown-issuer", "event-written-down")
+
+
+def within(old: Any, new: Any) -> bool:
+    """Whether everything that was recorded is there still, and as it was; there may be more."""
+    if isinstance(old, dict):
+        return isinstance(new, dict) and all(name in new and within(old[name], new[name]) for name in old)
+    if isinstance(old, list):
+        return isinstance(new, list) and len(old) == len(new) and all(map(within, old, new))
+    return bool(old == new)
+
+
+def extended(value: Any) -> Any:
+    """With a member in every object that this release has never heard of."""
+    if isinstance(value, dict):
+        return {**{name: extended(member) for name, member in value.items()}, "added_later": {"deep": [1]}}
+    return [extended(member) for member in value] if isinstance(value, list) else value
+
+
+def a_stage() -> Stage:
+    """A worker whose clients all take what they are told, at the time when every delay of the records is over."""
+    stage = Stage(client("refuses"), client("fails"), client("shop"))
+    stage.now += 3
+    return stage
+
+
+async def test_what_was_recorded_is_what_this_release_writes() -> None:
+    """Members may be added; none is taken away or means something else, as long as the version is the same.
+
+    Ids too are those that were recorded.
+    """
+    fresh = await told()
+    assert fresh.keys() == WRITTEN.keys()
+    for name, recorded in WRITTEN.items():
+        for part in Recorded.__slots__:
+            assert within(getattr(recorded, part), getattr(fresh[name], part)), f"{part} of {name}"
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("name", "to_tell", "to_write"),
+    [
+        ("delivery-retried", ["fails"], []),
+        ("delivery-deferred", [], ["delay.4s"]),
+        ("event-split", ["shop", "fails"], []),
+        ("event-of-unknown-issuer", [], ["delay.4s"]),
+        ("event-written-down", ["shop"], []),
+    ],
+)
+async def test_what_was_recorded_is_taken(name: str, to_tell: list[str], to_write: list[str], later: bool) -> None:
+    """By a worker of this release, also where a later one has added members."""
+    recorded = WRITTEN[name]
+    message = replace(recorded, body=extended(recorded.body) if later else recorded.body).message()
+    async with running(a_stage()) as stage:
+        stage.worker.take(message)
+        await stage.until(lambda: stage.queue.acked == [message])
+        assert sorted(stage.told()) == sorted(to_tell)
+        assert [queue for queue, _ in stage.queue.published] == to_write
+
+
+@pytest.mark.parametrize("name", ["delivery-leash", "delivery-parked"])
+async def test_what_waited_for_a_client_is_told(name: str) -> None:
+    """By whichever worker has it."""
+    message = WRITTEN[name].message()
+    async with running(a_stage()) as stage:
+        stage.worker.take(message)
+        await stage.until(lambda: stage.queue.acked == [message])
+        assert stage.told() == ["fails"]
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("name", list(PUBLISHED))
+async def test_what_publishers_were_told_to_write_is_taken(name: str, later: bool) -> None:
+    """Bare JSON and both forms of CloudEvents; their members are a contract with strangers."""
+    recorded = PUBLISHED[name]
+    message = replace(recorded, body=extended(recorded.body) if later else recorded.body).message()
+    async with running(a_stage()) as stage:
+        stage.worker.take(message)
+        await stage.until(lambda: stage.queue.acked == [message])
+        assert stage.told() == ["shop"]
+        assert stage.queue.published == []
+
+
+async def rests(stage: Stage, message: Message) -> tuple[str, Message]:
+    """Where it was put, and how it will come back."""
+    stage.worker.take(message)
+    await stage.until(lambda: bool(stage.queue.acked) and stage.queue.acked[-1] == message)
+    queue, written = stage.queue.published[-1]
+    assert (written.body, written.kind, written.message_id) == (message.body, message.kind, message.message_id)
+    return queue, replace(message, lane=Lane.RETRIES, headers=written.headers)
+
+
+async def test_an_event_of_many_names_goes_on() -> None:
+    """As it was: no larger than it came."""
+    message = WRITTEN["event-of-many-names"].message()
+    async with running(a_stage()) as stage:
+        stage.worker.take(message)
+        await stage.until(lambda: stage.queue.acked == [message])
+        ((queue, sent),) = stage.queue.published
+    assert queue == "delay.4s"
+    assert json.loads(sent.body)["event"] == json.loads(message.body)["event"]
+    assert json.loads(sent.body)["v"] == 2
+
+
+@pytest.mark.parametrize("name", OURS)
+async def test_a_later_version_waits_for_whoever_knows_it(name: str) -> None:
+    """For 4 s at first, and 256 s in the end, for as long as it takes; it is told, and never a dead letter."""
+    body = {**WRITTEN[name].body, "v": 3}
+    message = replace(WRITTEN[name], body=body).message()
+    waits = []
+    async with running(a_stage()) as stage:
+        for _ in range(9):
+            queue, message = await rests(stage, message)
+            waits.append(queue)
+        assert stage.dead() == []
+        assert stage.told() == []
+    assert waits == [f"delay.{wait}s" for wait in (4, 8, 16, 32, 64, 128, 256, 256, 256)]
+    deferrals = [fact for fact in stage.facts if isinstance(fact, Deferred)]
+    assert {fact.cause for fact in deferrals} == {Cause.UNKNOWN}
+    known = 2 if name.startswith("event") else 1
+    assert {fact.text for fact in deferrals} == {f"version 3 of a document; this release knows {known}"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"v": 1}', b"\xff binary of some sort"])
+async def test_a_kind_that_a_later_release_made_up_waits_as_well(body: bytes) -> None:
+    """Whatever is in it: nobody here can tell what it should be."""
+    message = Message(lane=Lane.EVENTS, body=body, tag=None, kind=NewerKind("notifier.batch"), message_id="b")
+    async with running(a_stage()) as stage:
+        queue, again = await rests(stage, message)
+        assert queue == "delay.4s"
+        assert again.kind == "notifier.batch"
+        [fact] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
+        assert fact.text == "a message of type notifier.batch, which this release does not know"
+
+
+@pytest.mark.parametrize(
+    ("headers", "queue"),
+    [
+        ({}, "delay.4s"),
+        ({"passes": "2"}, "delay.16s"),
+        ({"passes": "99999999"}, "delay.4s"),
+        ({"passes": 7}, "delay.256s"),
+    ],
+)
+async def test_a_count_that_is_none_is_taken_as_none(headers: dict[str, object], queue: str) -> None:
+    """Headers are anybody's; the wait is short or long, and never an error."""
+    message = Message(
+        lane=Lane.RETRIES, body=json.dumps({"v": 2}).encode(), tag=None, kind=Kind.DELIVERY, headers=headers
+    )
+    async with running(a_stage()) as stage:
+        stage.worker.take(message)
+        await stage.until(lambda: stage.queue.acked == [message])
+        assert [where for where, _ in stage.queue.published] == [queue]
+
+
+@pytest.mark.parametrize("name", [None, "", "order.created", "Notifier.event", "notifier"])
+def test_what_is_not_named_as_ours_is_none_of_ours(name: str | None) -> None:
+    """It is read as what a publisher wrote."""
+    assert kind_named(name) is None

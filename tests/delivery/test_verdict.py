@@ -1,0 +1,207 @@
+"""Verdicts: what follows an outcome, and what needs no attempt at all."""
+
+from dataclasses import replace
+
+import pytest
+
+from notifier.delivery.verdict import (
+    OF_CLIENT,
+    PAUSE,
+    Dead,
+    Defer,
+    RetryAt,
+    Skip,
+    Verdict,
+    before_attempt,
+    decide,
+    last_moment,
+    postponed,
+    record,
+    uncharged,
+)
+from notifier.model.backoff import deferral_wait
+from notifier.model.client import Client, RetryPolicy
+from notifier.model.delivery import Delivery, Inline
+from notifier.model.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
+from notifier.queues.rabbitmq.delays import hops
+
+NOW = 1_800_000_000.0
+POLICY = RetryPolicy()
+CLIENT = Client(iss="https://id.example", client_id="shop", backchannel_logout_uri="https://shop.example/out")
+DELIVERY = Delivery(
+    id="d1", event_id="e1", id_given=True, iss="https://id.example", client_id="shop", sub="alice", sid="s1"
+)
+BUSY = Failed(reason=Reason.SERVER_ERROR, status=503)
+
+
+def verdict_on(
+    outcome: Outcome, delivery: Delivery = DELIVERY, *, now: float = NOW, carries_sid: bool = True
+) -> tuple[Delivery, Verdict]:
+    """Record an outcome and judge it, with a jitter source that moves nothing."""
+    after = record(delivery, outcome, now)
+    return after, decide(outcome, after, POLICY, carries_sid=carries_sid, now=now, jitter=lambda: 0.5)
+
+
+def ahead(delivery: Delivery, *, grace: float = 300, issuer_known: bool = True, now: float = NOW) -> Verdict | None:
+    """`before_attempt` for a client that nobody knows."""
+    return before_attempt(delivery, None, issuer_known=issuer_known, grace=grace, carries_sid=True, now=now)
+
+
+def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW, carries_sid: bool = True) -> Verdict | None:
+    """`before_attempt` for a client in the registry."""
+    return before_attempt(delivery, client, issuer_known=True, grace=300, carries_sid=carries_sid, now=now)
+
+
+@pytest.mark.parametrize("reason", [Reason.REDIRECT, Reason.REFUSED, Reason.EGRESS_DENIED])
+def test_a_refusal_is_dead_at_once(reason: Reason) -> None:
+    """A redirect, a 4xx and a denied address are dead letters with the same word (R12)."""
+    _, verdict = verdict_on(Refused(reason=reason, status=404, text="no such path"))
+    assert isinstance(verdict, Dead)
+    assert verdict.reason == DeadReason(reason.value)
+
+
+def test_a_client_that_has_no_address_is_never_unknown() -> None:
+    """The registry knew it when the event came, and has forgotten it: there is nobody to tell."""
+    silent = replace(DELIVERY, no_address=True)
+    assert ahead(silent) == ahead(silent, grace=0) == ahead(silent, issuer_known=False) == Skip()
+    assert known(silent) is None
+
+
+def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
+    """The first may have worked, and the client refuse the second for that (R3)."""
+    unsure, _ = verdict_on(Failed(reason=Reason.TIMEOUT, ambiguous=True))
+    after, verdict = verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), unsure)
+    assert after.rejections == 0
+    assert isinstance(verdict, RetryAt)
+    assert verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), after)[0].rejections == 1
+
+
+def test_a_refusing_proxy_is_our_fault() -> None:
+    """No attempt is counted and nothing is written into the history."""
+    after, verdict = verdict_on(Failed(reason=Reason.PROXY, text="407"))
+    assert after == DELIVERY
+    assert isinstance(verdict, Defer)
+    assert verdict.cause is Cause.PROXY
+
+
+@pytest.mark.parametrize(("carries_sid", "limit"), [(True, POLICY.max_age), (False, POLICY.sub_only_max_age)])
+def test_the_last_attempt_is_just_before_the_limit(*, carries_sid: bool, limit: float) -> None:
+    """No due time lies beyond the limit, and when it has come there is no further one."""
+    tired = replace(DELIVERY, attempts=9, first_attempt_at=NOW)
+    _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 100, carries_sid=carries_sid)
+    assert verdict == RetryAt(due=NOW + limit - 1)
+    _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 1, carries_sid=carries_sid)
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.EXPIRED
+
+
+@pytest.mark.parametrize("cause", sorted(OF_CLIENT))
+@pytest.mark.parametrize(("carries_sid", "limit"), [(True, POLICY.max_age), (False, POLICY.sub_only_max_age)])
+def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: float, *, carries_sid: bool) -> None:
+    """They count from the first deferral, attempted or not, and the dead letter tells what it waited for."""
+    delivery, now = DELIVERY, NOW
+    while (verdict := known(delivery, now=now, carries_sid=carries_sid)) is None:
+        last = last_moment(delivery, POLICY, carries_sid=carries_sid, now=now)
+        assert last == NOW + limit - 1
+        later = Defer(due=max(now, min(now + 900, last)), cause=cause)
+        delivery = postponed(delivery, later, CLIENT, now)
+        assert (delivery.first_taken_at, delivery.held) == (NOW, 0.0)
+        now += deferral_wait(later.due - now, later.rounding)
+    assert NOW + limit < now < NOW + limit + 2
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.EXPIRED
+    setting = "max_age (86400 s)" if carries_sid else "sub_only_max_age (600 s)"
+    assert verdict.text.startswith(f"never attempted in {now - NOW:.0f} s, put off for {cause}: ")
+    assert setting in verdict.text
+
+
+@pytest.mark.parametrize("cause", sorted(set(Cause) - OF_CLIENT))
+def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
+    """For as long as it is put off, a pause or a fault of ours, before its first attempt or after it."""
+    for begun in (DELIVERY, replace(DELIVERY, attempts=1, first_attempt_at=NOW)):
+        delivery, now = begun, NOW
+        while now < NOW + 2 * POLICY.sub_only_max_age:
+            due = now + 300.0
+            delivery = postponed(delivery, Defer(due=due, cause=cause), CLIENT, now)
+            now += deferral_wait(due - now)
+        assert delivery.held == now - NOW
+        assert known(delivery, now=now, carries_sid=False) is None
+        assert known(delivery, now=now + POLICY.sub_only_max_age - 1, carries_sid=False) is None
+        assert known(delivery, now=now + POLICY.sub_only_max_age + 1, carries_sid=False) is not None
+
+
+def test_what_lies_with_us_ends_as_well() -> None:
+    """After `max_paused` in all the ages go on."""
+    delivery, now = DELIVERY, NOW
+    while not isinstance(verdict := known(delivery, replace(CLIENT, paused=True), now=now), Dead):
+        assert isinstance(verdict, Defer)
+        delivery = postponed(delivery, verdict, CLIENT, now)
+        now += deferral_wait(verdict.due - now)
+    limit = POLICY.max_paused + POLICY.max_age
+    assert limit < now - NOW < limit + 2 * PAUSE
+    assert verdict.text == (
+        f"never attempted in {now - NOW:.0f} s, put off for paused, {POLICY.max_paused:.0f} s of it through no fault "
+        "of the client: older than max_age (86400 s)"
+    )
+
+
+def test_nothing_is_attempted_after_not_after() -> None:
+    """Not even a first time; and no retry is due after it."""
+    verdict = known(replace(DELIVERY, not_after=NOW - 1))
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.EXPIRED
+    _, retry = verdict_on(BUSY, replace(DELIVERY, attempts=9, not_after=NOW + 60))
+    assert retry == RetryAt(due=NOW + 59)
+
+
+def test_a_client_without_uri_need_not_be_told() -> None:
+    """It is skipped, whatever the age."""
+    assert known(DELIVERY, replace(CLIENT, backchannel_logout_uri=None)) == Skip()
+
+
+def test_an_unknown_client_has_its_grace() -> None:
+    """Deferred, since configuration reaches workers at different times; a dead letter once the grace is over."""
+    now, waiting, verdict, last_due = NOW, DELIVERY, ahead(DELIVERY), NOW
+    while isinstance(verdict, Defer):
+        assert verdict.cause is Cause.UNKNOWN
+        last_due = verdict.due
+        waiting = postponed(waiting, verdict, None, now)
+        now += deferral_wait(verdict.due - now)
+        verdict = ahead(waiting, now=now)
+    assert 290 < now - NOW <= last_due - NOW <= 300
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.UNKNOWN_CLIENT
+    gone = ahead(waiting, now=now, issuer_known=False)
+    assert isinstance(gone, Dead)
+    assert gone.reason is DeadReason.UNKNOWN_ISSUER
+
+
+def test_where_addresses_are_denied_the_way_out_is_to_register() -> None:
+    """To name a publisher would not help, whether the event is planned under `deny` or waited for it."""
+    said = Inline(backchannel_logout_uri="https://a.example/logout")
+    for asked in (replace(DELIVERY, ignored=said), replace(DELIVERY, inline=said)):
+        verdict = before_attempt(asked, None, issuer_known=True, grace=0.0, carries_sid=True, now=NOW, denied=True)
+        assert isinstance(verdict, Dead)
+        assert verdict.text.endswith("registry.inline is deny; register the client, then replay")
+
+
+def test_a_failure_that_is_not_charged_makes_the_next_backoff_no_longer() -> None:
+    """It belongs to an outage of the client. What earlier releases wrote has each of its attempts charged."""
+    once, _ = verdict_on(BUSY, replace(DELIVERY, attempts=2, first_attempt_at=NOW), now=NOW)
+    assert (once.attempts, once.charged, once.charged_at) == (3, 3, NOW)
+    twice = uncharged(record(once, BUSY, NOW + 50), once)
+    assert (twice.attempts, twice.charged, twice.charged_at) == (4, 3, NOW)
+
+
+def test_a_pause_is_one_hop_so_that_all_of_it_is_credited_and_no_more() -> None:
+    """Else a token without sid would be repeated past its staleness."""
+    assert deferral_wait(PAUSE) == PAUSE
+
+
+@pytest.mark.parametrize("asked", [501.0, 550.0, 597.0])
+def test_a_time_asked_for_that_would_round_past_the_limit_is_rounded_down(asked: float) -> None:
+    """A last attempt is made before the limit, not a dead letter without one."""
+    tried = replace(DELIVERY, attempts=1, first_attempt_at=NOW)
+    _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked), tried, carries_sid=False)
+    assert isinstance(verdict, RetryAt)
+    assert NOW + sum(hops(verdict.due - NOW, verdict.rounding)) < NOW + POLICY.sub_only_max_age

@@ -1,0 +1,167 @@
+"""What workers tell one another: bounded, the newest of each client, and read with care."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from notifier.delivery.known_client import News
+from notifier.delivery.worker_news import DOCUMENTS, EVER, FRESH, LARGEST, LONGEST, MOST, SLOWEST, OtherWorkers
+
+ISS = "https://id.example"
+
+
+class Others:
+    """A worker's others, at a time of the test's own. `heard`: what it heard."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.heard: list[News] = []
+        self.worker = OtherWorkers(lambda: 2, self.heard.append, steady=lambda: self.now)
+
+    def tell(self, client_id: str, **members: Any) -> None:
+        """Tell news of this client."""
+        self.worker.tell(News(**{"key": (ISS, client_id), "up": False, **members}))
+
+    def documents(self) -> list[bytes]:
+        """What is told now."""
+        return list(iter(self.worker.take, None))
+
+    def told(self) -> list[News]:
+        """The same, as another worker hears it."""
+        other = Others()
+        for document in self.documents():
+            other.worker.hear(document)
+        return other.heard
+
+
+@pytest.fixture
+def others() -> Others:
+    return Others()
+
+
+def test_what_is_told_is_heard(others: Others) -> None:
+    """Every member, and once."""
+    news = News(key=(ISS, "shöp"), up=True, rest=2.0, failing=3.0, cap=8, spacing=0.25, parked=True)
+    others.worker.tell(news)
+    assert others.told() == [news]
+    assert others.told() == []
+
+
+def test_of_each_client_the_newest_counts(others: Others) -> None:
+    """Clients of other issuers with the same name are others."""
+    others.tell("shop", rest=1.0)
+    others.tell("wiki", rest=2.0)
+    others.tell("shop", up=True)
+    others.tell("shop", key=("https://other.example", "shop"))
+    assert [(news.key[1], news.up) for news in others.told()] == [("wiki", False), ("shop", True), ("shop", False)]
+
+
+def test_spans_are_told_as_they_are_by_then(others: Others) -> None:
+    """It failed for longer, and rests for less. One that is up fails no more."""
+    others.tell("shop", failing=10.0, rest=0.75)
+    others.tell("wiki", failing=10.0, rest=0.25)
+    others.tell("mail", up=True)
+    others.now += 0.5
+    assert [(news.failing, news.rest) for news in others.told()] == [(10.5, 0.25), (10.5, 0.0), (0.0, 0.0)]
+
+
+def test_what_could_not_be_told_for_long_is_dropped(others: Others) -> None:
+    """The broker was away."""
+    others.tell("shop")
+    others.now += FRESH
+    others.tell("wiki")
+    others.now += 0.1
+    assert [news.key[1] for news in others.told()] == ["wiki"]
+
+
+def test_a_hundred_thousand_clients_at_once_are_told_in_bounds(others: Others) -> None:
+    """Of the newest, in small documents. The others find out by themselves."""
+    for number in range(100_000):
+        others.tell(f"client-{number}-{'x' * 30}")
+    documents = others.documents()
+    assert max(map(len, documents)) <= LARGEST
+    assert len(documents) <= 100
+    heard = Others()
+    for document in documents:
+        heard.worker.hear(document)
+    assert len(heard.heard) == MOST
+    assert heard.heard[-1].key[1].startswith("client-99999-")
+
+
+def test_a_client_whose_name_fills_a_document_is_not_told_of(others: Others) -> None:
+    """Those beside it are."""
+    others.tell("shop")
+    others.tell("x" * LARGEST)
+    others.tell("wiki")
+    assert [news.key[1] for news in others.told()] == ["shop", "wiki"]
+
+
+def test_what_is_longer_than_may_be_said_is_told_as_long_as_may_be(others: Others) -> None:
+    """No worker refuses what another may say."""
+    others.tell("shop", failing=1e10, rest=1e10, spacing=1e10)
+    [news] = others.told()
+    assert (news.failing, news.rest, news.spacing) == (EVER, LONGEST, SLOWEST)
+
+
+def test_more_than_the_others_can_tell_is_not_heard(others: Others) -> None:
+    """Who floods the exchange keeps no worker busy, and fills none. A second later it hears again."""
+    flood = json.dumps({"v": 1, "news": [ONE]}).encode()
+    for seconds, most in ((0.0, 2), (1.0, 4)):
+        others.now = 1000.0 + seconds
+        for _ in range(5000):
+            others.worker.hear(flood)
+        assert len(others.heard) <= most * DOCUMENTS
+    assert len(others.heard) > 2 * DOCUMENTS
+
+
+async def test_who_waits_for_news_gets_the_first_at_once(others: Others) -> None:
+    """And the next once there is some."""
+    waiting = asyncio.ensure_future(others.worker.following())
+    for client_id in ("shop", "wiki"):
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        others.tell(client_id)
+        assert client_id.encode() in await waiting
+        waiting = asyncio.ensure_future(others.worker.following())
+    waiting.cancel()
+
+
+ONE = {
+    "iss": ISS, "client_id": "shop", "up": False, "failing": 1.0, "rest": 1.0, "cap": 1, "spacing": 0.0, "parked": False
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"\xff",
+        b"[" * 100_000,
+        b"null",
+        b'{"v":1}',
+        {"v": 2, "news": [ONE]},
+        {"v": 1, "news": [ONE, {"iss": ISS}]},
+        {"v": 1, "news": [ONE | {"rest": -1}]},
+        {"v": 1, "news": [ONE | {"rest": LONGEST + 1}]},
+        {"v": 1, "news": [ONE | {"spacing": SLOWEST + 1}]},
+        {"v": 1, "news": [ONE | {"failing": 1e300}]},
+        {"v": 1, "news": [ONE | {"rest": float("nan")}]},
+        {"v": 1, "news": [ONE | {"failing": float("inf")}]},
+        {"v": 1, "news": [ONE | {"cap": 0}]},
+        {"v": 1, "news": [ONE | {"cap": 10**40}]},
+        {"v": 1, "news": [ONE | {"iss": 7}]},
+        {"v": 1, "news": [ONE] * 200},
+    ],
+)
+def test_what_is_malformed_or_of_another_version_has_no_effect(others: Others, document: Any) -> None:
+    """Nor has what is larger than any worker would tell."""
+    others.worker.hear(document if isinstance(document, bytes) else json.dumps(document).encode())
+    assert others.heard == []
+
+
+def test_members_that_a_later_release_adds_are_passed_over(others: Others) -> None:
+    """What is known of it counts."""
+    others.worker.hear(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode())
+    assert others.heard == [News(key=(ISS, "shop"), up=False, failing=1.0, rest=1.0)]

@@ -1,0 +1,135 @@
+"""The worst events that a publisher may send: nothing that is done with one holds the event loop for long."""
+
+import asyncio
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from notifier.delivery.selection import AT_HAND, OPENED_EVERY
+from notifier.model.message import Kind, Lane, Message
+from notifier.model.reply import ReplyTo
+from tests.delivery.stage import ISS, Stage, client, running
+from tests.faults.worst_events import NOBODY, WORST, filled, name
+from tests.support.yardstick import work
+
+pytestmark = pytest.mark.full
+
+MOST = 4.0  # times a yardstick's work, by the processor's time in one round of the loop; usual are 0.1 to 2.7
+TRIES = 20  # other processes use the same caches and cores
+OURS = {
+    "20,000 names": filled(lambda index: f'"{name(index)}"', iss=ISS),
+    "20,000 names, the last one wrong": filled(lambda index: f'"{name(index)}"', iss=ISS)[:-2] + b",1]}",
+    "the same name": filled(lambda _: '"a"', iss=ISS),
+    "the same object": filled(lambda _: '{"client_id":"a","sub":"b"}', iss=ISS),
+    "2,300 URIs": WORST["2,300 URIs of no issuer"].replace(NOBODY.encode(), ISS.encode()),
+    "2,300 URIs, the last one wrong": WORST["2,300 URIs of no issuer"].replace(NOBODY.encode(), ISS.encode())[:-2]
+    + b",1]}",
+    "every second wrong": filled(lambda index: "1" if index % 2 else f'"c{index}"', iss=ISS),
+    "all of 10,000": json.dumps({"iss": ISS, "sub": "mallory", "clients": "*"}).encode(),
+}  # fmt: skip
+ALL = {**{each: body.replace(b"https://id.example.com", ISS.encode()) for each, body in WORST.items()}, **OURS}
+
+
+class Longest:
+    """The longest round of the loop, by the processor's time."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last = time.process_time()
+        self._loop = asyncio.get_running_loop()
+        self._going = True
+        self._loop.call_soon(self._round)
+
+    def _round(self) -> None:
+        now = time.process_time()
+        self.seconds, self._last = max(self.seconds, now - self._last), now
+        if self._going:
+            self._loop.call_soon(self._round)
+
+    def end(self) -> float:
+        """What it was."""
+        self._going = False
+        return self.seconds
+
+
+async def held(stage: Stage, take: Callable[[], Message]) -> float:
+    """Seconds for which the loop was held at most until the message was acked."""
+    await asyncio.sleep(0)
+    longest, message = Longest(), take()
+    await stage.until(lambda: message in stage.queue.acked)
+    return longest.end()
+
+
+async def held_by(body: bytes, asked: ReplyTo | None, clients: int) -> float:
+    """Likewise by one event, and by what is put off of it when it comes again."""
+    stage = Stage(*(client(f"c{index}") for index in range(clients)))
+    stage.worker._intake._max_event = 256 * 1024
+    async with running(stage):
+        first = await held(stage, lambda: stage.take(body, reply_to=asked))
+        queue, sent = stage.queue.published[-1]
+        if not queue.startswith("delay") or sent.kind is not Kind.EVENT:
+            return first
+        stage.now += 60
+        return max(first, await held(stage, lambda: stage.retake(queue)))
+
+
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """What is there already is not looked through for garbage, as in a worker that stands."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.parametrize("waited_for", [False, True])
+@pytest.mark.parametrize("which", ALL)
+async def test_nothing_holds_the_loop_for_long(which: str, waited_for: bool) -> None:
+    """Reading, planning and burying it, or putting it off, and again; whether or not somebody waits for its fates."""
+    asked = ReplyTo(to="nobody", correlation_id="1") if waited_for else None
+    shares: list[float] = []
+    while not shares or (min(shares) > MOST and len(shares) < TRIES):
+        before = work()
+        found = await held_by(ALL[which], asked, 10_000 if "all" in which else 3)
+        shares.append(found / min(before, work()))
+    assert min(shares) <= MOST
+
+
+async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
+    """However long the queue takes none of what they become; the others wait with their body alone."""
+    stage = Stage(client("shop"))
+    stage.worker._intake._max_event = 256 * 1024
+    stage.queue.open.clear()
+    async with running(stage):
+        large = [stage.take(ALL["65,000 wrong entries"]) for _ in range(50)]
+        stage.event("shop")
+        await stage.until(lambda: stage.told() == ["shop"])
+        for _ in range(20 * OPENED_EVERY):
+            await asyncio.sleep(0)
+        lanes = stage.worker._ledger._held.values()
+        opened = [held for lane in lanes for held in lane if held.large and held.work is not None]
+        assert len(opened) == AT_HAND
+        stage.queue.open.set()
+        await stage.until(lambda: len(stage.queue.acked) == len(large) + 1)
+    assert len(stage.dead()) == len(large)
+
+
+async def test_large_events_of_a_lost_lane_are_let_go() -> None:
+    """They come again; of those that wait none is opened, and none is acked twice."""
+    stage = Stage(client("shop"))
+    stage.queue.open.clear()
+    async with running(stage):
+        for _ in range(20):
+            stage.take(ALL["zeros"])
+        stage.worker.lost(Lane.EVENTS)
+        again = stage.take(ALL["zeros"])
+        stage.queue.open.set()
+        await stage.until(lambda: again in stage.queue.acked)
+        for _ in range(20 * OPENED_EVERY):
+            await asyncio.sleep(0)
+        assert len(stage.queue.acked) <= 2

@@ -1,0 +1,78 @@
+"""The check-session page as it is served: the same for everybody, its script named by hash, and no list of clients."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from notifier.features.browsers.check_session import STATE_COOKIES, CheckSession, SessionFormula
+from notifier.features.browsers.check_session_page import CheckSessionPages, check_session_script
+from notifier.model.client import Client
+from notifier.model.registry import Registry
+from notifier.network.listeners.web_app import web_app
+from tests.publishing.serving import ISS, serving
+
+SHOP = Client(
+    iss=ISS,
+    client_id="shop",
+    backchannel_logout_uri=None,
+    redirect_origins=("https://shop.example.com", "https://s.x:1"),
+)
+PAGES = {
+    str(formula): CheckSession(issuer=ISS, formula=formula, cookie=STATE_COOKIES.get(formula, "its<own"))
+    for formula in SessionFormula
+}
+
+
+@asynccontextmanager
+async def asking(clients: Mapping[str, Client]) -> AsyncIterator[aiohttp.ClientSession]:
+    """Pages of each formula, named like it."""
+    pages = CheckSessionPages(PAGES.get, lambda: Registry(clients={ISS: clients}), check_session_script())
+    async with (
+        serving(web_app(pages.routes())) as listener,
+        aiohttp.ClientSession(f"{listener.url}/check-session/") as session,
+    ):
+        yield session
+
+
+@pytest.mark.parametrize("formula", SessionFormula)
+async def test_the_page_runs_its_own_script_alone_and_may_be_kept(formula: SessionFormula) -> None:
+    """By any client's page, and by caches: it holds what is configured, and nothing of a request."""
+    async with asking({"shop": SHOP}) as session, session.get(formula, headers={"Cookie": "a=b"}) as answer:
+        text, headers = await answer.text(), answer.headers
+        assert (answer.status, answer.content_type, answer.charset) == (200, "text/html", "utf-8")
+    assert headers["Cache-Control"] == "public, max-age=3600"
+    assert (headers["Cross-Origin-Resource-Policy"], headers["Referrer-Policy"]) == ("cross-origin", "no-referrer")
+    assert not {"Set-Cookie", "Vary", "X-Frame-Options"} & set(headers)
+    given, script = re.findall(r"<script[^>]*>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    connect = " connect-src 'self';" if formula is SessionFormula.KEYCLOAK else ""
+    policy = f"default-src 'none'; script-src 'sha256-{digest}';{connect} base-uri 'none'; form-action 'none'"
+    assert headers["Content-Security-Policy"] == policy
+    assert json.loads(given) == {"formula": formula, "cookie": PAGES[formula].cookie}
+    assert "<" not in given, "no name can end the element"
+
+
+async def test_the_page_is_as_small_for_many_clients_as_for_none() -> None:
+    """10,000 clients add nothing to it, and their names are nowhere in it."""
+    sizes = []
+    for many in (0, 10_000):
+        clients = {f"app-{n}": SHOP for n in range(many)}
+        async with asking(clients) as session, session.get("keycloak") as answer:
+            text = await answer.text()
+            assert "shop.example.com" not in text
+            sizes.append(len(text))
+    assert sizes[0] == sizes[1] < 5000
+
+
+async def test_there_is_no_page_that_is_not_configured() -> None:
+    """404."""
+    async with asking({}) as session:
+        for name in ("other", "keycloak/init", "duende%2f.."):
+            async with session.get(name) as answer:
+                assert answer.status == 404

@@ -1,0 +1,70 @@
+"""Metrics of front-channel pages: what is counted under which name."""
+
+from collections.abc import Mapping
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from notifier.features.browsers.front_channel_report import BrowserReach, PageEnd
+from notifier.model.client import Client
+from notifier.model.registry import Issuer, Registry
+from notifier.telemetry.metrics import Metrics
+
+ISS = "https://id.example.com"
+REACHED, UNREACHABLE, UNKNOWN = BrowserReach
+Samples = Mapping[tuple[str, ...], float]
+
+
+def registry(*client_ids: str) -> Registry:
+    clients = {each: Client(iss=ISS, client_id=each, backchannel_logout_uri=None) for each in client_ids}
+    return Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: clients})
+
+
+async def scrape(subject: Metrics) -> Samples:
+    page = (await subject.render()).decode()
+    prefix = "notifier_front_channel_"
+    return {
+        (
+            sample.name.removeprefix(prefix),
+            *(sample.labels[name] for name in ("iss", "client_id", "result") if name in sample.labels),
+        ): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name.startswith(prefix)
+    }
+
+
+async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
+    """So that the first one is an increase. A client's begin with the first page that asks it."""
+    subject = Metrics(lambda: registry("shop"), version="1")
+    assert await scrape(subject) == {
+        ("pages_total", "shown"): 0,
+        ("pages_total", "refused"): 0,
+        **{("reports_total", result): 0 for result in ("done", "limit", "left", "repeated", "refused")},
+    }
+    subject.front_channel.page_shown(ISS, ["shop"])
+    samples = await scrape(subject)
+    assert samples["pages_total", "shown"] == 1
+    assert {labels: value for labels, value in samples.items() if labels[0] == "clients_total"} == {
+        ("clients_total", ISS, "shop", result): 0 for result in ("reached", "unreachable", "unknown")
+    }
+
+
+async def test_each_report_counts_once_where_it_belongs() -> None:
+    """By how its page ended, and what it could tell of each client."""
+    subject = Metrics(lambda: registry("shop", "mail"), version="1")
+    counts = subject.front_channel
+    counts.reported(PageEnd.LIMIT, ISS, [("shop", REACHED), ("mail", UNKNOWN)])
+    counts.reported(PageEnd.DONE, ISS, [("shop", REACHED), ("mail", UNREACHABLE)])
+    for count in (counts.page_refused, counts.report_repeated, counts.report_refused):
+        count()
+    counted = {labels: value for labels, value in (await scrape(subject)).items() if value}
+    assert counted == {
+        ("pages_total", "refused"): 1,
+        ("reports_total", "limit"): 1,
+        ("reports_total", "done"): 1,
+        ("reports_total", "repeated"): 1,
+        ("reports_total", "refused"): 1,
+        ("clients_total", ISS, "shop", "reached"): 2,
+        ("clients_total", ISS, "mail", "unknown"): 1,
+        ("clients_total", ISS, "mail", "unreachable"): 1,
+    }

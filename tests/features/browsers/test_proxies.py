@@ -1,0 +1,121 @@
+"""The web listener behind the proxies of an identity server's origin, set up word for word as the documents say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from notifier.features.browsers.doctor_web import page_checks
+from notifier.features.browsers.front_channel_context import LONGEST, seal
+from notifier.features.browsers.front_channel_routes import FrontChannelRoutes
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.network.listeners.web_app import web_app
+from notifier.operators.doctor.doctor import Severity
+from notifier.settings.service_settings import Settings
+from tests.features.browsers.test_front_channel_routes import DONE, ISS, KEYS, Counted, access, context
+from tests.publishing.serving import NOW, serving
+from tests.support.certificates import authority
+from tests.support.proxies import proxied
+
+POLICY = "Content-Security-Policy"
+HIDE = f"proxy_hide_header {POLICY};"
+ROOM = "access_log off;"  # where more directives have room in what the documents say
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["nginx", "apache"])
+async def test_a_page_and_its_report_pass_a_real_proxy(kind: str, tmp_path: Path) -> None:
+    """The prefix goes, the headers stay, no cookie comes through, and the longest context fits; the rest is theirs."""
+    seen: list[str] = []
+
+    async def look(request: web.Request) -> web.Response:
+        seen.append(f"{request.path} {request.headers.get('Cookie')}")
+        return web.Response()
+
+    counted = Counted()
+    routes = [*FrontChannelRoutes(access(counted)).routes(), web.get("/look", look)]
+    own = web.Application()
+    own.add_routes([web.get("/{all:.*}", _theirs)])
+    authority_of_test = authority(tmp_path / "ca")
+    pem = authority_of_test.issue("localhost", "127.0.0.1")
+    sealed = seal(context("billing", "shop"), KEYS, NOW)
+    async with (
+        serving(web_app(routes)) as notifier,
+        serving(own) as theirs,
+        proxied(kind, tmp_path / kind, pem=pem, notifier=notifier.url, other=theirs.url) as port,
+        aiohttp.ClientSession(cookies={"idsrv": "secret"}, cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
+    ):
+        base = f"https://127.0.0.1:{port}"
+
+        async def ask(method: str, path: str, **more: Any) -> tuple[int, str, str]:
+            async with session.request(method, base + path, ssl=False, **more) as answer:
+                return answer.status, answer.headers.get("Content-Security-Policy", ""), await answer.text()
+
+        status, policy, text = await ask("GET", f"/connect/notify/front-channel/{sealed}")
+        assert (status, policy.endswith(f"frame-ancestors {ISS}")) == (200, True)
+        assert f'"report":"/connect/notify/front-channel/{sealed}"' in text
+        assert (await ask("POST", f"/connect/notify/front-channel/{sealed}", data=json.dumps(DONE)))[0] == 204
+        assert (await ask("GET", "/connect/notify/look"))[0] == 200
+        assert seen == ["/look None"]
+        assert (await ask("GET", f"/connect/notify/front-channel/{'A' * LONGEST}"))[0] == 400
+        assert (await ask("GET", "/connect/authorize"))[2] == "theirs /connect/authorize secret"
+    assert counted.counts["done: billing=reached shop=unreachable"] == 1
+    assert counted.counts["refused"] == 1
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("kind", "instead", "said"),
+    [
+        ("nginx", {}, "ok: the proxy passes pages on, with their headers and without cookies"),
+        ("apache", {}, "ok: the proxy passes pages on, with their headers and without cookies"),
+        ("nginx", {'proxy_set_header Cookie "";': ""}, "warning: the proxy passes cookies on"),
+        ("nginx", {"notifier:8090/": "notifier:8090"}, "failed: notifier answers 404, since the address that"),
+        ("nginx", {"/connect/notify/ {": "/connect/else/ {"}, "failed: is answered 200, and not by notifier"),
+        ("nginx", {ROOM: "proxy_hide_header Cache-Control;"}, "failed: the proxy takes away Cache-Control"),
+        ("nginx", {ROOM: "add_header X-Frame-Options DENY always;"}, "warning: the proxy adds X-Frame-Options: DENY"),
+        ("nginx", {ROOM: f"add_header {POLICY} default-src always;"}, f"failed: the proxy adds a second {POLICY}"),
+        ("nginx", {ROOM: f"{HIDE} add_header {POLICY} x always;"}, f"warning: {POLICY} is not what this release sends"),
+        ("nginx", {"proxy_pass http://notifier:8090/;": "return 302 http://notifier:8090;"}, "failed: is answered 302"),
+        ("nginx", {"proxy_pass": "proxy_pass http://127.0.0.1:1; #"}, "failed: is answered 502: the proxy reaches no"),
+        ("nginx", {"location": "large_client_header_buffers 4 4k; location"}, "is answered 414"),
+    ],
+)
+async def test_the_doctor_sees_what_a_real_proxy_makes_of_a_page(
+    kind: str, instead: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    """What the documents set up is well; each thing that may be wrong there is named."""
+    own = web.Application()
+    own.add_routes([web.get("/{all:.*}", _theirs)])
+    authority_of_test = authority(tmp_path / "ca")
+    pem = authority_of_test.issue("localhost", "127.0.0.1")
+    reader = DocumentReader()
+    async with (
+        serving(web_app(FrontChannelRoutes(access(Counted())).routes())) as notifier,
+        serving(own) as theirs,
+        proxied(kind, tmp_path / kind, pem=pem, notifier=notifier.url, other=theirs.url, instead=instead) as port,
+    ):
+        settings = _settings(f"https://127.0.0.1:{port}/connect/notify", authority_of_test.ca_file)
+        [check] = page_checks(settings, reader)
+        [finding] = await check.run()
+    await reader.close()
+    assert said in f"{finding.level}: {finding.text}"
+    assert finding.advice or finding.level is Severity.OK
+
+
+def _settings(url: str, ca_file: Path) -> Settings:
+    """Of one issuer with pages, and of one of tests, whose pages nobody can have. Only the authority is read."""
+    keys, tested = [{"file": str(ca_file)}], "https://notifier.invalid"
+    return Settings.model_validate(
+        {
+            "issuers": {ISS: {"keys": keys, "tls": {"ca_file": str(ca_file)}}, tested: {"keys": keys}},
+            "web": {"keys_file": str(ca_file), "issuers": {ISS: {"url": url}, tested: {"url": f"{tested}/notify"}}},
+        }
+    )
+
+
+async def _theirs(request: web.Request) -> web.Response:
+    return web.Response(text=f"theirs {request.path} {request.cookies.get('idsrv')}")

@@ -1,0 +1,162 @@
+"""`POST /v1/sign-outs` on a real socket: the event is published as ever, and the answer has the page's URL."""
+
+import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography.fernet import Fernet, MultiFernet
+
+from notifier.features.browsers.front_channel_context import open_sealed
+from notifier.model.client import Client, FrontChannelClient, FrontChannelWay
+from notifier.model.errors import QueueUnavailable
+from notifier.model.front_channel import FrontChannelContext
+from notifier.model.message import Lane
+from notifier.model.registry import Issuer, Registry
+from notifier.model.session_ended import SessionEnded
+from notifier.publishing.event_requests import Pages
+from notifier.publishing.events import api_app
+from tests.publishing.serving import ISS, NOW, serving, sources_of, token
+
+KEYS = MultiFernet([Fernet(Fernet.generate_key())])
+PAGES = Pages(keys=KEYS, urls={ISS: "https://login.example.com/connect/notify"})
+OTHERS = Pages(keys=KEYS, urls={"https://other.example.com": "https://other.example.com/connect/notify"})
+EVENT = {"iss": ISS, "sub": "248289761001", "sid": "5F2A", "clients": ["billing", "api", "shop-alias", "worker"]}
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+URL = f"{PAGES.urls[ISS]}/front-channel/"
+
+
+def _client(client_id: str, way: FrontChannelWay | None) -> Client:
+    uri = f"https://{client_id}.example.net/signout"
+    told = None if way is None else FrontChannelClient(frontchannel_logout_uri=uri, way=way)
+    return Client(iss=ISS, client_id=client_id, backchannel_logout_uri=uri, front_channel=told)
+
+
+BROWSER = FrontChannelWay.BROWSER
+CLIENTS = (
+    *(_client(name, BROWSER) for name in ("billing", "shop")),
+    _client("api", None),
+    _client("worker", FrontChannelWay.SERVER),
+    *(_client(hashlib.sha256(bytes([number // 256, number % 256])).hexdigest()[:32], BROWSER) for number in range(400)),
+)
+MANY = [client.client_id for client in CLIENTS[4:]]
+REGISTRY = Registry(
+    issuers={ISS: Issuer(iss=ISS)},
+    clients={ISS: MappingProxyType({client.client_id: client for client in CLIENTS})},
+    aliases={ISS: {"shop-alias": "shop"}},
+)
+
+
+class _Queue:
+    def __init__(self, *, away: bool = False) -> None:
+        self.taken: list[tuple[SessionEnded, Lane]] = []
+        self._away = away
+
+    async def accept(self, event: SessionEnded, lane: Lane) -> None:
+        if self._away:
+            raise QueueUnavailable("away")
+        self.taken.append((event, lane))
+
+
+async def _post(
+    event: Any = EVENT,
+    queue: _Queue | None = None,
+    pages: Pages | None = PAGES,
+    query: str = "",
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> tuple[int, Any]:
+    tokens = (token("idp"), token("reader", "read"))
+    sources = sources_of(lambda: tokens, REGISTRY, pages=pages)
+    app = api_app((queue or _Queue()).accept, sources)
+    sent = {"Authorization": "Bearer idp-secret", **headers}
+    async with (
+        serving(app) as listener,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http,
+        http.post(f"{listener.url}/v1/sign-outs{query}", json=event, headers=sent) as answer,
+    ):
+        return answer.status, await answer.json(content_type=None)
+
+
+async def test_the_answer_has_the_page_of_the_clients_that_a_browser_asks() -> None:
+    """By their own names, in the event's order; whoever has a key opens it, for ten minutes. The event is published."""
+    queue = _Queue()
+    status, told = await _post(queue=queue, query="?lane=bulk")
+    assert (status, told["id"]) == (202, "made-up-id")
+    page = told["front_channel"]
+    assert (page["clients"], page["until"]) == (2, "1970-01-01T00:26:40Z")
+    opened = open_sealed(page["url"].removeprefix(URL), KEYS, NOW)
+    assert opened is not None
+    assert opened.context == FrontChannelContext(iss=ISS, sid="5F2A", clients=(("billing", None), ("shop", None)))
+    assert open_sealed(page["url"].removeprefix(URL), KEYS, NOW + 601) is None
+    [(event, lane)] = queue.taken
+    assert (event.id, event.clients, lane) == ("made-up-id", tuple(EVENT["clients"]), Lane.BULK)
+
+
+async def test_a_client_keeps_a_sid_of_its_own() -> None:
+    """As it does by back-channel."""
+    entry = {"client_id": "billing", "sid": "own"}
+    _, told = await _post({**EVENT, "clients": [entry]})
+    opened = open_sealed(told["front_channel"]["url"].removeprefix(URL), KEYS, NOW)
+    assert opened is not None
+    assert opened.context.clients == (("billing", "own"),)
+
+
+@pytest.mark.parametrize("clients", [["api", "worker", "unknown"], ["api"]])
+async def test_where_no_client_needs_the_browser_there_is_no_page(clients: list[str]) -> None:
+    """Whatever else becomes of its clients."""
+    queue = _Queue()
+    assert await _post({**EVENT, "clients": clients}, queue=queue) == (
+        202,
+        {"id": "made-up-id", "front_channel": None},
+    )
+    assert len(queue.taken) == 1
+
+
+@pytest.mark.parametrize(
+    ("pages", "missing"), [(None, "no section web"), (OTHERS, "no entry for this issuer under web.issuers")]
+)
+async def test_an_issuer_without_pages_is_published_and_says_what_is_missing(pages: Pages | None, missing: str) -> None:
+    """So that nobody takes it for an event whose clients need no browser."""
+    queue = _Queue()
+    status, told = await _post(queue=queue, pages=pages)
+    note = f"the browser should ask 2 of its clients, but notifier's configuration has {missing}"
+    assert (status, told) == (202, {"id": "made-up-id", "front_channel": None, "note": note})
+    assert len(queue.taken) == 1
+
+
+@pytest.mark.parametrize("clients", ["*", MANY])
+async def test_too_many_clients_for_one_page_are_refused_before_anything_is_published(clients: Any) -> None:
+    """The answer says how many fit, and how many fit do fit."""
+    queue = _Queue()
+    status, problem = await _post({**EVENT, "clients": clients}, queue=queue)
+    assert (status, problem["title"]) == (400, "One page cannot ask so many clients")
+    [mistake] = problem["mistakes"]
+    assert mistake["path"] == "clients"
+    assert mistake["text"].startswith(f"has {len(MANY) + (2 if clients == '*' else 0)} clients that the browser must")
+    assert "publish the event by POST /v1/events" in mistake["text"]
+    assert queue.taken == []
+    fit = int(mistake["text"].split(" takes ")[1].split()[0])
+    assert 200 < fit < 400
+    assert (await _post({**EVENT, "clients": MANY[:200]}, queue=queue))[0] == 202
+
+
+async def test_with_the_queue_away_there_is_no_page() -> None:
+    """503, and the id to send again with: a page whose event is lost would look like a sign-out."""
+    status, problem = await _post(queue=_Queue(away=True))
+    assert (status, "front_channel" in problem) == (503, False)
+    assert "send the event again with the id made-up-id" in problem["title"]
+
+
+async def test_the_checks_are_those_of_events() -> None:
+    """Token and scope, content type, body, lane, issuer, and CloudEvents by their headers."""
+    assert (await _post(headers={"Authorization": "Bearer reader-secret"}))[0] == 403
+    assert (await _post(headers={"Authorization": "Bearer wrong"}))[0] == 401
+    assert (await _post(headers={"Content-Type": "text/plain"}))[0] == 415
+    assert (await _post({**EVENT, "iss": "https://stranger.example.com"}))[0] == 400
+    assert (await _post({}))[0] == 400
+    assert (await _post(query="?lane=retries"))[0] == 400
+    ce = {"ce-specversion": "1.0", "ce-id": "ce-7", "ce-source": "/idp", "ce-type": "session.ended"}
+    status, told = await _post(headers=ce)
+    assert (status, told["id"], told["front_channel"]["clients"]) == (202, "ce-7", 2)

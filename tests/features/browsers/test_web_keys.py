@@ -1,0 +1,100 @@
+"""The keys that seal the URLs of pages, and what `check` says of issuers without pages."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography.fernet import Fernet
+
+from notifier.configuration.loading import Loaded, load
+from notifier.model.client import Algorithm
+from notifier.model.errors import ConfigurationError
+from notifier.tokens.key_files import generate_key
+
+ONE, TWO = "https://one.example.com", "https://two.example.com"
+KEYS = [Fernet.generate_key().decode() for _ in range(11)]
+FRONT = "https://shop.example.com/out"
+
+Load = Callable[..., Loaded]
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Load:
+    """Reads a configuration of two issuers with these keys and these pages."""
+
+    def read(keys: str, *pages: str, at: Mapping[str, str] = {}) -> Loaded:
+        (tmp_path / "k.pem").write_bytes(generate_key(Algorithm.ES256))
+        (tmp_path / "web.keys").write_text(keys)
+        clients = [
+            {
+                "client_id": "shop",
+                "issuer": iss,
+                "frontchannel_logout_uri": FRONT,
+                "id_token_signed_response_alg": "ES256",
+            }
+            for iss in (ONE, TWO)
+        ]
+        (tmp_path / "clients.yaml").write_text(yaml.safe_dump(clients))
+        issuers = {iss: {"url": f"{at.get(iss, iss)}/connect/notify"} for iss in pages}
+        document = {
+            "issuers": {iss: {"keys": [{"file": "k.pem"}]} for iss in (ONE, TWO)},
+            "registry": {"file": "clients.yaml"},
+            "web": {"keys_file": "web.keys", "issuers": issuers},
+        }
+        (tmp_path / "n.yaml").write_text(yaml.safe_dump(document))
+        return load(tmp_path / "n.yaml", {})
+
+    return read
+
+
+def test_the_first_key_seals_and_all_open(loaded: Load) -> None:
+    """Blank lines count for nothing."""
+    keys = loaded(f"{KEYS[0]}\n\n{KEYS[1]}\n", ONE, TWO).web_keys
+    assert keys is not None
+    assert Fernet(KEYS[0]).decrypt(keys.encrypt(b"x")) == b"x"
+    assert keys.decrypt(Fernet(KEYS[1]).encrypt(b"y")) == b"y"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "web.keys is empty; make one by `notifier keys web`"),
+        (f"{KEYS[0]}\nno key\n", "line 2 of"),
+        ("\n".join(KEYS), "has 11 keys"),
+    ],
+    ids=["empty", "no key", "too many"],
+)
+def test_keys_that_cannot_be_used_are_refused(loaded: Load, text: str, says: str) -> None:
+    """With the way out, and without the key."""
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(text, ONE, TWO)
+    (mistake,) = refused.value.mistakes
+    assert mistake.path == "web.keys_file"
+    assert says in mistake.text
+    assert KEYS[0] not in mistake.text
+
+
+def test_pages_of_an_issuer_that_is_not_configured_are_refused(loaded: Load) -> None:
+    """Else nobody would ever see them."""
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(KEYS[0], ONE, TWO, "https://two.example.org")
+    (mistake,) = refused.value.mistakes
+    assert mistake.path == 'web.issuers["https://two.example.org"]'
+    assert mistake.text == f"https://two.example.org is not configured under issuers; did you mean {TWO}?"
+
+
+def test_an_issuer_whose_clients_no_browser_calls_is_warned_of(loaded: Load) -> None:
+    """It has clients for a page, and no page."""
+    warnings = [str(each) for each in loaded(KEYS[0], ONE).warnings]
+    assert warnings == [
+        f'web.issuers["{TWO}"]: is missing, so no browser calls the frontchannel_logout_uri of 1 client'
+    ]
+    assert not loaded(KEYS[0], ONE, TWO).warnings
+
+
+def test_pages_on_another_origin_than_their_issuer_are_warned_of(loaded: Load) -> None:
+    """An identity server behind another name may mean it, so it is no mistake."""
+    [warning] = loaded(KEYS[0], ONE, TWO, at={TWO: "http://two.example.com"}).warnings
+    assert warning.path == f'web.issuers["{TWO}"].url'
+    assert warning.text.startswith(f"is not on {TWO}, as the issuer is")

@@ -1,0 +1,227 @@
+"""What audit systems are told of what a worker did, and that telling them bounds itself."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from notifier.delivery.facts import Attempted, Buried, ClientFailing, ClientRecovered, Deferred
+from notifier.features.feed.feed import OVERHEAD, Feed
+from notifier.features.feed.feed_event import routing_key
+from notifier.model.client import Client
+from notifier.model.errors import QueueUnavailable
+from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
+from notifier.model.outcome import Break, Cause, DeadReason, Reason, Wire
+from notifier.model.request import Request
+from tests.delivery.stage import ISS, Stage, answers, client, running
+
+
+class Target:
+    """A target that keeps what it gets. It fails `fails` times, and takes nothing while `open` is clear."""
+
+    at_once = 16
+
+    def __init__(self, *, fails: int = 0) -> None:
+        self.told: list[FeedNotice] = []
+        self.batches: list[int] = []
+        self.fails = fails
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def run(self) -> None:
+        return
+
+    async def available(self) -> None:
+        await self.open.wait()
+
+    async def send(self, batch: Sequence[FeedNotice]) -> None:
+        await self.open.wait()
+        if self.fails:
+            self.fails -= 1
+            raise QueueUnavailable("away")
+        self.batches.append(len(batch))
+        self.told += batch
+
+
+def feed_of(*, everything: bool = True, **more: Any) -> Feed:
+    numbers = itertools.count()
+    return Feed(everything=everything, clock=lambda: 1_800_000_000.5, new_id=lambda: f"new-{next(numbers)}", **more)
+
+
+async def told_of(stage: Stage, *, everything: bool = True) -> list[FeedNotice]:
+    """Return the notices of all that has happened on the stage."""
+    feed, target = feed_of(everything=everything), Target()
+    for fact in stage.facts:
+        feed.observe(fact)
+    await feed.flush(target, 5)
+    assert feed.dropped == 0
+    return target.told
+
+
+async def mixed() -> Stage:
+    """A worker that has told one client, was refused by another, failed at a third, and had no URI for a fourth."""
+    mute = Client(iss=ISS, client_id="mute", backchannel_logout_uri=None)
+    stage = Stage(client("well"), client("refuses"), client("broken"), mute)
+    stage.receivers.behaviours["refuses"] = answers(403)
+    stage.receivers.behaviours["broken"] = answers(503)
+    async with running(stage):
+        await stage.prove("broken")
+        await stage.acked(stage.event("well", "refuses", "broken", "mute", id="e1", ended_at="2027-01-15T08:00:00Z"))
+    return stage
+
+
+async def test_every_fate_is_told_with_the_jti_that_was_sent() -> None:
+    """By which a client's own log can be matched; one that was skipped was sent none."""
+    stage = await mixed()
+    told = {one.client_id: one for one in await told_of(stage) if isinstance(one, Notice)}
+    sent = {name: claims["jti"] for name, claims in stage.receivers.posts}
+    assert {name: routing_key(one) for name, one in told.items()} == {
+        "well": "delivered.delivered",
+        "refuses": "dead.refused",
+        "broken": "retrying.server_error",
+        "mute": "skipped.no_uri",
+    }
+    for name in ("well", "refuses", "broken"):
+        attempt = told[name].last_attempt
+        assert attempt is not None
+        assert (attempt.jti, attempt.number) == (sent[name], 1)
+        assert told[name].id == sent[name]
+        assert told[name].event_id == "e1"
+    assert [told[name].last_attempt.status for name in ("well", "refuses", "broken")] == [200 + 4, 403, 503]  # type: ignore[union-attr]
+    assert told["mute"].last_attempt is None
+    assert told["well"].propagation == 0.0
+    assert told["broken"].next_due is not None
+
+
+async def test_failures_leaves_out_what_went_well() -> None:
+    """Neither what was delivered nor what was skipped."""
+    told = await told_of(await mixed(), everything=False)
+    assert {one.client_id for one in told} == {"refuses", "broken"}
+    assert all(isinstance(one, Notice) and one.last_attempt is not None for one in told)
+
+
+async def test_a_retry_is_told_with_its_own_jti() -> None:
+    """R2: each attempt has another, and so has each outcome."""
+    stage = Stage(client("shop"))
+    stage.receivers.behaviours["shop"] = answers(503)
+    async with running(stage):
+        await stage.acked(stage.event("shop", id="e1"))
+        del stage.receivers.behaviours["shop"]
+        stage.now += 60
+        await stage.acked(stage.retake(stage.queue.published[-1][0]))
+    told = [one for one in await told_of(stage) if isinstance(one, Notice)]
+    assert [(one.fate, one.last_attempt and one.last_attempt.number) for one in told] == [
+        (Fate.RETRYING, 1),
+        (Fate.DELIVERED, 2),
+    ]
+    assert [one.last_attempt and one.last_attempt.jti for one in told] == [
+        claims["jti"] for _, claims in stage.receivers.posts
+    ]
+    assert told[0].delivery_id == told[1].delivery_id
+
+
+async def test_an_attempt_that_was_put_off_is_not_told_of_what_comes_later() -> None:
+    """While an issuer's key is unpublished each 400 is a deferral: no attempt counts, and none is remembered."""
+    attempted = next(fact for fact in (await mixed()).facts if isinstance(fact, Attempted))
+    delivery = attempted.delivery
+    who: dict[str, Any] = {
+        "iss": delivery.iss,
+        "client_id": delivery.client_id,
+        "event_id": delivery.event_id,
+        "delivery": delivery,
+    }
+    feed, target = feed_of(), Target()
+    feed.observe(attempted)
+    feed.observe(Deferred(cause=Cause.SIGNING, due=1_800_000_009.0, **who))
+    feed.observe(Buried(reason=DeadReason.EXPIRED, text="too late", **who))
+    await feed.flush(target, 5)
+    assert [one.last_attempt for one in target.told if isinstance(one, Notice)] == [None]
+
+
+async def test_an_event_that_nobody_can_read_is_told() -> None:
+    """Without a client, since none is known."""
+    stage = Stage()
+    async with running(stage):
+        await stage.acked(stage.take(b"{"))
+    (told,) = await told_of(stage)
+    assert routing_key(told) == "dead.malformed_event"
+    assert told.client_id == ""
+
+
+async def test_a_client_is_told_once_a_change() -> None:
+    """One that fails again and again is told once when it goes down, and once when it is well again."""
+    stage = Stage(client("shop"))
+
+    async def refuses(_request: Request) -> Wire:
+        return Break(reason=Reason.CONNECT, ambiguous=False, text="refused")
+
+    stage.receivers.behaviours["shop"] = refuses
+    async with running(stage):
+        for number in range(40):
+            await stage.acked(stage.event("shop", id=f"e{number}"))
+            stage.now += 1
+        del stage.receivers.behaviours["shop"]
+        for number in range(40, 80):
+            stage.now += 30
+            await stage.acked(stage.event("shop", id=f"e{number}"))
+    changes = [fact for fact in stage.facts if isinstance(fact, ClientFailing | ClientRecovered)]
+    told = [one for one in await told_of(stage, everything=False) if isinstance(one, ClientNotice)]
+    assert [one.state for one in told] == [ClientChange.FAILING, ClientChange.RECOVERED]
+    assert len(changes) == 2
+    assert [routing_key(one) for one in told] == ["client.failing", "client.recovered"]
+    assert len({one.id for one in told}) == 2
+
+
+async def test_what_finds_no_room_is_dropped_and_counted() -> None:
+    """While the target takes nothing the buffer fills to its limit, and goes on from there when the target is back."""
+    feed, target = feed_of(room=10 * (OVERHEAD + 20)), Target()
+    changed = ClientFailing(iss="1234567890", client_id="1234567890", next_try=0.0)
+    target.open.clear()
+    task = asyncio.create_task(feed.run(target))
+    for _ in range(25):
+        feed.observe(changed)
+    assert feed.dropped == 15
+    target.open.set()
+    async with asyncio.timeout(20):
+        while len(target.told) < 10:  # noqa: ASYNC110  a round of the loop is no wait
+            await asyncio.sleep(0)
+    for _ in range(5):
+        feed.observe(changed)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await feed.flush(target, 20)
+    assert len(target.told) == 15
+    assert feed.dropped == 15
+
+
+async def test_a_batch_that_the_sink_loses_is_counted() -> None:
+    """It is not sent again, since nobody knows what of it arrived; the next is."""
+    feed, target = feed_of(), Target(fails=1)
+    for _ in range(20):
+        feed.observe(ClientFailing(iss=ISS, client_id="shop", next_try=0.0))
+    await feed.flush(target, 20)
+    assert feed.dropped == 16
+    assert target.batches == [4]
+
+
+async def test_a_sink_that_breaks_ends_nobody() -> None:
+    """A fault of ours in it is counted like any loss."""
+
+    class Broken(Target):
+        async def send(self, batch: Sequence[FeedNotice]) -> None:
+            raise ZeroDivisionError
+
+    feed = feed_of()
+    feed.observe(ClientFailing(iss=ISS, client_id="shop", next_try=0.0))
+    await feed.flush(Broken(), 20)
+    assert feed.dropped == 1
+
+
+async def test_a_flush_is_bounded() -> None:
+    """What a target does not take in time is dropped and counted."""
+    feed, target = feed_of(), Target()
+    target.open.clear()
+    for _ in range(20):
+        feed.observe(ClientFailing(iss=ISS, client_id="shop", next_try=0.0))
+    await feed.flush(target, 0)
+    assert feed.dropped == 20

@@ -1,0 +1,71 @@
+"""A Keycloak's realm whose users sign in here through it: its clients are our identity server, and tell notifier."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from tests.features.registries.keycloak_realm import shop_user
+from tests.support.keycloak_server import Keycloak
+from tests.support.rabbitmq_node import free_ports
+from tests.system.clients import Clients
+from tests.system.loopback import LoopbackServer
+from tests.system.site import ISSUER, Site, client
+
+REALM = "company"
+
+
+def company_realm(told_at: str) -> dict[str, Any]:
+    """`login` asks for `sid`. `by-user` does not, and its tokens are signed by another algorithm."""
+    asked = {"backchannel.logout.url": told_at, "backchannel.logout.session.required": "true"}
+    every = {
+        **asked, "backchannel.logout.session.required": "false", "id.token.signed.response.alg": "ES256",
+        "backchannel.logout.revoke.offline.tokens": "true",
+    }  # fmt: skip
+    clients = [
+        {"clientId": name, "publicClient": True, "redirectUris": ["http://127.0.0.1/*"], "attributes": attributes}
+        for name, attributes in (("login", asked), ("by-user", every))
+    ]
+    return {"realm": REALM, "enabled": True, "sslRequired": "none", "clients": clients}
+
+
+@asynccontextmanager
+async def company_site(
+    folder: Path, keycloak: Keycloak, clients: Clients, password: str
+) -> AsyncIterator[tuple[Site, list[dict[str, Any]]]]:
+    """An installation whose upstream is a new realm, with alice in it; and what was asked about the sessions here."""
+    [port] = free_ports(1)
+    asked: list[dict[str, Any]] = []
+
+    async def sessions(request: web.BaseRequest) -> web.Response:
+        """Each session there is one here; `s1` and `s2` are those of a user."""
+        question = json.loads(await request.read())
+        asked.append(question)
+        ended = ["s1", "s2"] if question["sid"] is None else [f"here-{question['sid']}"]
+        return web.json_response([{"sub": f"up|{question['sub']}", "sid": sid, "clients": ["shop"]} for sid in ended])
+
+    told_at = f"http://127.0.0.1:{port}/upstreams/company/backchannel-logout"
+    await asyncio.to_thread(keycloak.admin, "POST", "", company_realm(told_at))
+    await asyncio.to_thread(keycloak.admin, "POST", f"/{REALM}/users", shop_user("alice", password))
+    async with LoopbackServer(sessions) as server:
+        site = Site(folder, f"sqlite:{folder}/q.db")
+        site.serve_web(port)
+        company = {"issuer": f"{keycloak.url}/realms/{REALM}", "client_id": ["login", "by-user"], "iss": ISSUER}
+        site.config["upstreams"] = {"company": {**company, "resolve": {"http": {"url": f"{server.base}/sessions"}}}}
+        site.write_clients([client("shop", clients.url("shop"))])
+        site.write()
+        yield site, asked
+
+
+def change_key(keycloak: Keycloak, priority: int) -> None:
+    """From now on the realm signs by a new key, which its JWK Set has since then."""
+    config = {"priority": [str(priority)], "algorithm": ["RS256"], "active": ["true"], "enabled": ["true"]}
+    component = {
+        "name": f"key-{priority}", "providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider",
+        "parentId": keycloak.admin("GET", f"/{REALM}")["id"], "config": config,
+    }  # fmt: skip
+    keycloak.admin("POST", f"/{REALM}/components", component)

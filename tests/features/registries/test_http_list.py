@@ -1,0 +1,184 @@
+"""A list of client metadata at an address: its shapes, pages and conditional requests."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from notifier.model.errors import SourceFault
+from tests.features.registries.list_server import page, reader, serving
+
+HOOK = "https://shop.example.com/hook"
+SHOP = {"client_id": "shop", "backchannel_logout_uri": HOOK}
+RFC_7591: dict[str, Any] = {
+    **SHOP,
+    "frontchannel_logout_uri": None,
+    "subject_type": "",
+    "client_secret": "hunter2",
+    "client_id_issued_at": 2893256800,
+    "registration_access_token": "hunter2",
+    "registration_client_uri": "https://id.example.com/register/shop",
+    "post_logout_redirect_uris": ["https://shop.example.com/callback"],
+    "token_endpoint_auth_method": "client_secret_basic",
+    "jwks": {"keys": []},
+}
+COMMON = {"notifier": {"timeout": "3s"}}
+ALIASES = "- &a [1, 2, 3, 4, 5, 6, 7, 8]\n" + "".join(
+    f"- &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi")
+)
+YAML = """
+clients:
+  - client_id: shop            # registered in 2024
+    backchannel_logout_uri: https://shop.example.com/hook
+    registered: 2024-02-29
+    notifier: &common {timeout: 3s}
+  - {client_id: wiki, notifier: *common}
+"""
+
+
+def _typed(text: str, content_type: str) -> Any:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=text.encode(), headers={"Content-Type": content_type})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("text", "content_type", "rows"),
+    [
+        (json.dumps([SHOP]), "application/json", [SHOP]),
+        (json.dumps({"clients": [SHOP], "total": 1}), "application/json; charset=utf-8", [SHOP]),
+        ("\ufeff" + json.dumps([SHOP]), "text/plain", [SHOP]),
+        (json.dumps([RFC_7591]), "application/json", [SHOP]),
+        ("[]", "application/json", []),
+        ('{"clients": []}', "application/json", []),
+        (YAML, "application/yaml", [SHOP | COMMON, {"client_id": "wiki"} | COMMON]),
+        (YAML, "text/x-yaml; charset=UTF-8", [SHOP | COMMON, {"client_id": "wiki"} | COMMON]),
+        ("- client_id: shop\n  backchannel_logout_uri: " + HOOK, "application/octet-stream", [SHOP]),
+        ("[]", "application/yaml", []),
+    ],
+)
+async def test_each_shape_is_read(text: str, content_type: str, rows: list[Any]) -> None:
+    """JSON whatever its type is called, YAML where the type says so; secrets and other metadata are dropped."""
+    async with serving(_typed(text, content_type)) as url:
+        answer = await reader("http", url=url).read(None)
+    assert list(answer.rows) == rows
+    assert answer.faults == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "content_type", "fault"),
+    [
+        ("a: [", "application/yaml", r"the answer is not YAML \(line 2, column"),
+        ("a: 1\n--- \nb: 2", "application/yaml", "is not YAML"),
+        ("clients: []", "application/json", "is not JSON; a list in YAML must have the type application/yaml"),
+        ('{"clients": {"shop": {}}}', "application/json", "is not a list of clients"),
+        ("<html></html>", "text/plain", "is not a list of clients"),
+        ("", "application/yaml", r"is empty; it must be \[\]"),
+        (ALIASES, "application/yaml", "repeats its aliases"),
+    ],
+)
+async def test_a_list_that_is_none_is_a_fault(text: str, content_type: str, fault: str) -> None:
+    """It names the place where it can."""
+    async with serving(_typed(text, content_type)) as url:
+        with pytest.raises(SourceFault, match=fault):
+            await reader("http", url=url).read(None)
+
+
+async def test_an_unchanged_list_is_not_sent_again() -> None:
+    """`ETag` and `Last-Modified` of the last answer are sent back; 304 means the last answer itself."""
+    seen: list[tuple[str | None, str | None]] = []
+    date = "Sat, 21 Nov 2026 10:00:00 GMT"
+    tag = ['W/"1"']
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked = request.headers.get("If-None-Match")
+        seen.append((asked, request.headers.get("If-Modified-Since")))
+        return web.Response(status=304) if asked == tag[0] else page([SHOP], ETag=tag[0], Last_Modified=date)
+
+    async with serving(answer) as url:
+        first = await (http := reader("http", url=url)).read(None)
+        assert await http.read(first) is first
+        tag[0] = '"2"'
+        newer = await http.read(first)
+        moved = await reader("http", url=f"{url}/moved").read(first)
+    assert seen == [(None, None), ('W/"1"', date), ('W/"1"', date), (None, None)]
+    assert newer.rows == first.rows
+    assert newer.rows[0] is first.rows[0]
+    assert moved.rows == first.rows
+
+
+async def test_304_though_nobody_asked_is_a_fault() -> None:
+    """A cache may be wrong."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=304)
+
+    async with serving(answer) as url:
+        with pytest.raises(SourceFault, match="304"):
+            await reader("http", url=url).read(None)
+
+
+@pytest.mark.parametrize(
+    "form", ['<?page={n}>; rel="next"', "</?page={n}>; rel=next", '<{url}/?page={n}>; title="a, b"; rel="last next"']
+)
+async def test_pages_are_followed(form: str) -> None:
+    """Relative or absolute; nothing is asked conditionally, since one page does not speak for all."""
+    seen: list[str | None] = []
+    address: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("If-None-Match"))
+        nth = int(request.query.get("page", "0"))
+        link = '<https://elsewhere.example.com/>; rel="prev"'
+        if nth < 2:
+            link += ", " + form.format(n=nth + 1, url=address[0])
+        return page({"clients": [{"client_id": f"c{nth}"}]}, Link=link, ETag='"1"')
+
+    async with serving(answer) as url:
+        address.append(url)
+        first = await (http := reader("http", url=f"{url}/")).read(None)
+        assert await http.read(first) is first
+    assert [row["client_id"] for row in first.rows] == ["c0", "c1", "c2"]
+    assert seen == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("link", "fault"),
+    [
+        ("<https://127.0.0.1:1/>; rel=next", "on another server"),
+        ("<//127.0.0.1:1/x>; rel=next", "on another server"),
+        ("<http://[>; rel=next", "is no address"),
+        ("<http://127.0.0.1:x/>; rel=next", "on another server"),
+        ("<?page=1>; rel=next", "a page comes again"),
+    ],
+)
+async def test_pages_lead_neither_elsewhere_nor_in_circles(link: str, fault: str) -> None:
+    """Our headers may hold a secret."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return page([SHOP], Link=link)
+
+    async with serving(answer) as url:
+        with pytest.raises(SourceFault, match=fault):
+            await reader("http", url=f"{url}/?page=0").read(None)
+
+
+async def test_a_large_list_is_read_in_parts() -> None:
+    """3,000 clients in one document, of which one is wrong."""
+    clients: list[Any] = [
+        {**RFC_7591, "client_id": f"client-{nth:05}", "client_name": "Bücher"} for nth in range(3_000)
+    ]
+    clients[2_000]["backchannel_logout_uri"] = "/hook"
+    documents: tuple[Any, ...] = (clients, {"next": None, "clients": clients, "more": [], "most": {}})
+    for document in documents:
+        async with serving(_typed(json.dumps(document, ensure_ascii=False, indent=1), "application/json")) as url:
+            answer = await reader("http", url=url).read(None)
+        assert len(answer.rows) == 2_999
+        assert [fault.path for fault in answer.faults] == ["client-02000"]
+    for cut in ('[{"client_id": "a"}' + " " * 300_000, "[1,2]" + " " * 300_000 + "3", '{"a"' + " " * 300_000 + "}"):
+        async with serving(_typed(cut, "application/json")) as url:
+            with pytest.raises(SourceFault, match="is not JSON"):
+                await reader("http", url=url).read(None)

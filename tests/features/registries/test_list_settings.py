@@ -1,0 +1,148 @@
+"""Mistakes in the settings of registry sources that are read over HTTP. Each is found at start, with its path."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.configuration.loading import load
+from notifier.model.errors import ConfigurationError
+from tests.configuration.clients.registry_sample import ONE, settings
+
+HYDRA = {"admin_url": "http://hydra-admin:4445"}
+AUTH0 = {"url": "https://acme.eu.auth0.com", "client_id": "notifier", "client_secret_file": "key.pem"}
+WSO2 = {"url": "https://is.example.com/t/acme", "username": "reader", "password_file": "key.pem"}
+BASIC = {"Authorization": "Basic cmVhZGVyOmh1bnRlcjI="}
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"hydra": HYDRA}, "registry.sources[0]: needs an issuer: Hydra's list of clients does not name it"),
+        ({"issuer": ONE, "hydra": {}}, "registry.sources[0].hydra.admin_url: "),
+        ({"issuer": ONE, "hydra": {"admin_url": "hydra-admin:4445"}}, "hydra.admin_url: must be an absolute URL"),
+        ({"http": {"url": "http://[::1]evil.example"}}, "http.url: must be an absolute URL"),
+        ({"http": {"url": "http://x[::1]/"}}, "http.url: must be an absolute URL"),
+        ({"issuer": ONE, "hydra": {"admin_url": "http://h:4445/admin/clients"}}, "must end before /admin/clients"),
+        ({"http": {"url": "https://u:hunter2@id.example.com/"}}, "http.url: must hold no user and password"),
+        ({"http": {"url": "https://x/", "headers": {"Host": "y"}}}, "the header Host belongs to the request itself"),
+        ({"http": {"url": "https://x/", "headers": {"X": {"file": "gone"}}}}, "there is no file"),
+        ({"auth0": {**AUTH0, "url": "https://acme.eu.auth0.com/api/v2/"}}, "auth0.url: must end before /api/v2"),
+        ({"auth0": {**AUTH0, "client_secret_file": "gone"}}, "auth0.client_secret_file: there is no file"),
+        ({"authentik": {"url": "https://a/?x=1", "token_file": "key.pem"}}, "authentik.url: must not have a query"),
+        ({"wso2": {**WSO2, "password_file": None}}, "wso2: username and password_file belong together"),
+        ({"wso2": {**WSO2, "headers": BASIC}}, "wso2: needs username with password_file, or headers with Author"),
+        ({"wso2": {"url": WSO2["url"]}}, "wso2: needs username with password_file, or headers with Authorization"),
+        ({"wso2": {**WSO2, "username": "a:b"}}, "wso2: username must have no colon"),
+        ({"wso2": {**WSO2, "recheck": "0s"}}, "wso2.recheck: must be longer than 0"),
+    ],
+)
+def test_a_mistake_names_its_place_and_the_way_out(source: dict[str, Any], told: str, tmp_path: Path) -> None:
+    """No mistake shows a secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        settings(tmp_path, "[]", registry={"sources": [source]})
+    assert told in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+KEYCLOAK = {"realm": "demo", "client_id": "notifier", "client_secret_file": "key.pem"}
+SENDS_A_SECRET: Mapping[str, Mapping[str, Any]] = {
+    "keycloak": KEYCLOAK, "auth0": AUTH0, "wso2": WSO2, "authentik": {"token_file": "key.pem"},
+    "hydra": {"headers": BASIC}, "http": {"headers": BASIC},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SENDS_A_SECRET)
+def test_no_secret_goes_over_http(kind: str, tmp_path: Path) -> None:
+    """Anybody on the way could read it. On this machine there is no way; another is the operator's to name."""
+    address = "admin_url" if kind == "hydra" else "url"
+
+    def read(url: str, **further: Any) -> None:
+        source = {"issuer": ONE, kind: {**SENDS_A_SECRET[kind], address: url, **further}}
+        settings(tmp_path, "[]", registry={"sources": [source]})
+
+    with pytest.raises(ConfigurationError) as caught:
+        read("http://kc:8080")
+    assert f"registry.sources[0].{kind}: {address} must begin with https://" in str(caught.value)
+    assert "allow_http: true" in str(caught.value)
+    read("http://kc:8080", allow_http=True)
+    for safe in ("https://kc:8080", "http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost:8080"):
+        read(safe)
+
+
+def test_http_hides_no_other_mistake(tmp_path: Path) -> None:
+    """All are told in one round: those of the sources together, of another source, and of a file's clients."""
+    (tmp_path / "shop.yaml").write_text("- {client_id: shop, backchannel_logout_url: https://shop.example/}\n")
+    (tmp_path / "key.pem").write_text("a secret")
+    in_clear = {"issuer": ONE, "keycloak": {**KEYCLOAK, "url": "http://kc:8080"}}
+
+    def told(*sources: Mapping[str, Any]) -> str:
+        path = tmp_path / "n.yaml"
+        path.write_text(
+            json.dumps({"issuers": {ONE: {"keys": [{"file": "key.pem"}]}}, "registry": {"sources": sources}})
+        )
+        with pytest.raises(ConfigurationError) as caught:
+            load(path, {})
+        assert str(caught.value).count("registry.sources[0].keycloak: url must begin with https://") == 1
+        return str(caught.value)
+
+    assert "backchannel_logout_url" in told(in_clear, {"file": "shop.yaml"})
+    assert "two sources are called keycloak" in told(in_clear, {**in_clear, "every": "2m"})
+    assert "registry.sources[1]: needs an issuer" in told(in_clear, {"hydra": HYDRA})
+
+
+def test_what_would_get_a_secret_in_clear_is_not_asked(tmp_path: Path) -> None:
+    """Neither by `check` nor by a worker's reload: the mistake is told, and the others are asked all the same."""
+    (tmp_path / "key.pem").write_text("a secret")
+    sources = [
+        {"name": "clear", "issuer": ONE, "keycloak": {**KEYCLOAK, "url": "http://kc:8080"}},
+        {"name": "own", "issuer": ONE, "http": {"url": "http://list/", "headers": {"A": "b"}}},
+        {"name": "safe", "issuer": ONE, "keycloak": {**KEYCLOAK, "url": "https://kc:8080"}},
+    ]
+    path = tmp_path / "n.yaml"
+    path.write_text(json.dumps({"issuers": {ONE: {"keys": [{"file": "key.pem"}]}}, "registry": {"sources": sources}}))
+    asked: list[str] = []
+    with pytest.raises(ConfigurationError):
+        load(path, {}, answer_of=lambda source, _folder: asked.append(source.called))
+    assert asked == ["safe"]
+
+
+def test_a_question_for_sessions_takes_no_secret_over_http(tmp_path: Path) -> None:
+    """It is the same rule, at `resolve.http`."""
+
+    def read(**http: Any) -> None:
+        asked = {"url": "http://login.internal/sessions", **http}
+        settings(
+            tmp_path,
+            "[]",
+            upstreams={"up": {"issuer": "https://up.example", "client_id": "us", "resolve": {"http": asked}}},
+        )
+
+    with pytest.raises(ConfigurationError, match=r"upstreams\.up\.resolve\.http: url must begin with https://"):
+        read(headers={"A": "b"})
+    read()
+    read(headers={"A": "b"}, allow_http=True)
+
+
+@pytest.mark.parametrize("source", [{"http": {"url": "http://list/"}}, {"issuer": ONE, "hydra": HYDRA}])
+def test_without_a_secret_http_is_allowed(source: dict[str, Any], tmp_path: Path) -> None:
+    """As Hydra's admin port is mostly reached."""
+    settings(tmp_path, "[]", registry={"sources": [source]})
+
+
+def test_no_header_is_in_the_repr(tmp_path: Path) -> None:
+    """Headers hold tokens."""
+    (tmp_path / "token").write_text("Bearer hunter2\n")
+    headers = {"Authorization": {"file": "token"}}
+    sources = [
+        {"http": {"url": "https://x/", "headers": headers}},
+        {"issuer": ONE, "hydra": {"admin_url": "https://hydra-admin:4445", "headers": headers}},
+        {"wso2": {"url": WSO2["url"], "headers": headers}},
+    ]
+    read = settings(tmp_path, "[]", registry={"sources": sources})
+    http = read.registry.sources[0].http
+    assert http is not None
+    assert http.headers == {"Authorization": "Bearer hunter2"}
+    assert "hunter2" not in repr(read)

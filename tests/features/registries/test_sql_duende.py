@@ -1,0 +1,237 @@
+"""The tables of Duende IdentityServer and IdentityServer4, read as clients."""
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.features.registries.readers import build_reader
+from notifier.model.errors import SourceFault
+from notifier.settings.registry_settings import RegistrySourceSettings
+from tests.features.registries.duende_tables import VERSIONS, WITHOUT_ALGORITHMS, filled, recorded, renamed, snake
+
+CLIENTS: list[dict[str, Any]] = [
+    {
+        "ClientId": "shop",
+        "BackChannelLogoutUri": "https://shop.example.com/bff/backchannel",
+        "properties": {
+            "notifier:timeout": "3s",
+            "Notifier:max_concurrent": "5",
+            "notifier:paused": "False",
+            "notifier:retry:base": "2s",
+            "team": "a",
+        },
+    },
+    {
+        "ClientId": "mail",
+        "BackChannelLogoutUri": "https://mail.example.com/bcl",
+        "BackChannelLogoutSessionRequired": False,
+        "FrontChannelLogoutUri": "https://mail.example.com/fcl",
+        "FrontChannelLogoutSessionRequired": False,
+        "redirects": ["https://mail.example.com/signin-oidc", "com.example.mail:/signin", "http://localhost:4200/"],
+    },
+    {
+        "ClientId": "wiki",
+        "FrontChannelLogoutUri": "https://wiki.example.com/fcl",
+        "redirects": ["https://*.example.com/in", "https://wiki.example.org/in"],
+    },
+    {
+        "ClientId": "gone",
+        "Enabled": False,
+        "BackChannelLogoutUri": "https://gone.example.com/bcl",
+        "redirects": ["https://gone.example.com/in"],
+    },
+    {"ClientId": "fed", "ProtocolType": "wsfed", "FrontChannelLogoutUri": "https://fed.example.com/signout"},
+    {"ClientId": "empty", "BackChannelLogoutUri": ""},
+    {"ClientId": "none", "PairWiseSubjectSalt": "salt"},
+    *(
+        {
+            "ClientId": name,
+            "BackChannelLogoutUri": f"https://{name}.example.com/bcl",
+            "AllowedIdentityTokenSigningAlgorithms": algorithms,
+        }
+        for name, algorithms in {"es": "HS256, ES256,RS256", "ps": "PS256", "blank": ""}.items()
+    ),
+]
+
+
+def _told(name: str) -> dict[str, Any]:
+    return {"backchannel_logout_uri": f"https://{name}.example.com/bcl", "backchannel_logout_session_required": True}
+
+
+EXPECTED: dict[str, dict[str, Any]] = {
+    "shop": {
+        "backchannel_logout_uri": "https://shop.example.com/bff/backchannel",
+        "backchannel_logout_session_required": True,
+        "notifier": {"timeout": "3s", "max_concurrent": 5, "paused": False, "retry": {"base": "2s"}},
+    },
+    "mail": {
+        "backchannel_logout_uri": "https://mail.example.com/bcl",
+        "backchannel_logout_session_required": False,
+        "frontchannel_logout_uri": "https://mail.example.com/fcl",
+        "frontchannel_logout_session_required": False,
+        "redirect_uris": ["http://localhost:4200/", "https://mail.example.com/signin-oidc"],
+    },
+    "wiki": {
+        "frontchannel_logout_uri": "https://wiki.example.com/fcl",
+        "frontchannel_logout_session_required": True,
+        "redirect_uris": ["https://wiki.example.org/in", "https://wiki.example.com"],
+    },
+    "gone": {},
+    "empty": {},
+    "none": {},
+    "es": {**_told("es"), "id_token_signed_response_alg": ["ES256", "RS256"]},
+    "ps": {**_told("ps"), "id_token_signed_response_alg": "PS256"},
+    "blank": _told("blank"),
+}
+
+
+def expected(version: str) -> dict[str, dict[str, Any]]:
+    """What is read. Two versions have no column for algorithms."""
+    wanted = {name: {"client_id": name, **row} for name, row in EXPECTED.items()}
+    if version in WITHOUT_ALGORITHMS:
+        del wanted["es"]["id_token_signed_response_alg"], wanted["ps"]["id_token_signed_response_alg"]
+    return wanted
+
+
+def read(url: str, last: SourceAnswer | None = None, *, timeout: str = "30s", **settings: Any) -> SourceAnswer:
+    """One reading."""
+    given = {"preset": "duende", **settings} if "query" not in settings else settings
+    source = RegistrySourceSettings.model_validate({"sql": {"url": url, **given}, "timeout": timeout})
+    return asyncio.run(build_reader(source).read(last))
+
+
+def by_name(answer: SourceAnswer) -> Mapping[str, Any]:
+    """The rows by client."""
+    assert not answer.faults
+    return {str(row["client_id"]): row for row in answer.rows}
+
+
+def sqlite_with(path: Path, *sql: str, clients: list[dict[str, Any]] | None = None) -> str:
+    """A new database with these tables, clients in each of them; its URL."""
+    with sqlite3.connect(path) as database:
+        for each in sql:
+            for statement in filled(each, CLIENTS if clients is None else clients):
+                database.execute(statement)
+    database.close()
+    return f"sqlite:///{path}"
+
+
+OTHER_NAMES = {name: f"ids_{name}" for name in ("Clients", "ClientProperties", "ClientRedirectUris")}
+
+
+def _ids(name: str) -> str:
+    return OTHER_NAMES.get(name, name)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("rename", "settings"),
+    [
+        (str, {}),
+        (str.lower, {}),
+        (snake, {}),
+        (_ids, {"tables": OTHER_NAMES}),
+        (lambda name: snake(_ids(name)), {"tables": OTHER_NAMES}),
+        (str.upper, {"schema": "main"}),
+    ],
+    ids=["as made", "lower", "snake", "other names", "other names, snake", "upper"],
+)
+def test_clients_of_each_version_are_read(
+    tmp_path: Path, version: str, rename: Callable[[str], str], settings: dict[str, Any]
+) -> None:
+    """Whatever the tables and columns are called."""
+    url = sqlite_with(tmp_path / "ids.db", renamed(recorded(version, "sqlite"), rename))
+    assert by_name(read(url, **settings)) == expected(version)
+
+
+def test_views_do_as_well_and_may_leave_out_what_is_not_needed(tmp_path: Path) -> None:
+    """A view may filter and hide."""
+    url = sqlite_with(tmp_path / "ids.db", recorded("is-8.0.3", "sqlite"))
+    with sqlite3.connect(tmp_path / "ids.db") as database:
+        database.execute(
+            'CREATE VIEW "told" AS SELECT "ClientId", "BackChannelLogoutUri", \'PAIRWISE\' AS "SubjectType" '
+            'FROM "Clients" WHERE "Enabled" AND "BackChannelLogoutUri" <> \'\''
+        )
+    rows = by_name(read(url, tables={"Clients": "told", "ClientProperties": "", "ClientRedirectUris": ""}))
+    assert rows.keys() == {"shop", "mail", "es", "ps", "blank"}
+    assert rows["mail"] == {
+        "client_id": "mail",
+        "backchannel_logout_uri": "https://mail.example.com/bcl",
+        "backchannel_logout_session_required": True,
+        "subject_type": "pairwise",
+    }
+
+
+def test_a_row_that_did_not_change_stays_the_same_object(tmp_path: Path) -> None:
+    """If none changed, the last answer is the answer, in whatever order they come."""
+    path = tmp_path / "ids.db"
+    url = sqlite_with(path, recorded("is-7.4.8", "sqlite"))
+    first = read(url)
+    assert read(url, first) is first
+    with sqlite3.connect(path) as database:
+        database.execute('UPDATE "Clients" SET "Id" = 1000 - "Id", "LastAccessed" = \'2030-01-01\'')
+        database.execute('UPDATE "ClientProperties" SET "ClientId" = 1000 - "ClientId"')
+        database.execute('UPDATE "ClientRedirectUris" SET "ClientId" = 1000 - "ClientId", "Id" = 1000 - "Id"')
+    assert read(url, first) is first
+    with sqlite3.connect(path) as database:
+        database.execute('UPDATE "ClientProperties" SET "Value" = \'4s\' WHERE "Key" = \'notifier:timeout\'')
+    before, after = by_name(first), by_name(read(url, first))
+    assert {name for name in before if after[name] is not before[name]} == {"shop"}
+
+
+def test_one_client_that_cannot_be_read_is_a_fault_of_its_own(tmp_path: Path) -> None:
+    """The others are read."""
+    uri = "https://a.example.com/bcl"
+    clients: list[dict[str, Any]] = [
+        {"ClientId": "a", "BackChannelLogoutUri": uri},
+        {"ClientId": "b", "BackChannelLogoutUri": "/bcl"},
+        {"ClientId": "d", "properties": {"notifier:retry": "2s", "notifier:retry:base": "2s"}},
+        {"ClientId": "", "BackChannelLogoutUri": uri},
+        {"ClientId": "f", "BackChannelLogoutUri": uri, "Enabled": "maybe"},
+    ]
+    answer = read(sqlite_with(tmp_path / "ids.db", recorded("is-7.4.8", "sqlite"), clients=clients))
+    assert [row["client_id"] for row in answer.rows] == ["a"]
+    said = [str(fault) for fault in answer.faults]
+    assert said[0].startswith("b: backchannel_logout_uri must be an absolute URI")
+    assert said[1] == "d: property notifier:retry:base is there twice, or belongs to one that has a value itself"
+    assert said[2] == "row 4: has no client_id"
+    assert said[3] == "f: Enabled must be true or false"
+
+
+def test_a_table_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
+    """Both spellings, none, or another product's table of that name."""
+    plain = recorded("is-7.4.8", "sqlite")
+    both = sqlite_with(tmp_path / "both.db", plain, renamed(plain, lambda name: f"{snake(name)}_"))
+    with pytest.raises(
+        SourceFault, match=r"there are the tables Clients and clients_; say which.* sql\.tables\.Clients"
+    ):
+        read(both)
+    with pytest.raises(SourceFault, match=r"ClientProperties and client_properties_.*sql\.tables\.ClientProperties"):
+        read(both, tables={"Clients": "clients_"})
+    with pytest.raises(
+        SourceFault, match=r"ClientRedirectUris and client_redirect_uris_.*sql\.tables\.ClientRedirectUris"
+    ):
+        read(both, tables={"Clients": "clients_", "ClientProperties": ""})
+    named = {name: name for name in OTHER_NAMES}
+    assert by_name(read(both, tables=named)) == expected("is-7.4.8")
+
+    other = sqlite_with(tmp_path / "other.db", renamed(plain, _ids))
+    with pytest.raises(
+        SourceFault, match=r"no table like Clients in the schema main .*ids_ClientProperties, .*ids_Clients"
+    ):
+        read(other)
+    with pytest.raises(SourceFault, match="no table like Props"):
+        read(other, tables={"Clients": "ids_Clients", "ClientProperties": "Props"})
+
+    with pytest.raises(SourceFault, match="no table like Uris"):
+        read(other, tables={**OTHER_NAMES, "ClientRedirectUris": "Uris"})
+
+    shop = sqlite_with(tmp_path / "shop.db", re.sub(r'"BackChannelLogoutUri"', '"Homepage"', plain), clients=[])
+    with pytest.raises(SourceFault, match="table Clients has no column BackChannelLogoutUri"):
+        read(shop)

@@ -1,0 +1,393 @@
+"""Which Security Event Tokens are taken (RFC 8417), what RFC 8935 calls the others, and when keys are read."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Mapping
+from math import lcm
+from typing import Any
+
+import pytest
+import structlog
+from joserfc.jwk import Key
+
+from notifier.features.sources.set_verifier import SetVerifier
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+from notifier.tokens.signed_content import LONGEST
+from notifier.tokens.transmitter_keys import (
+    AGAIN,
+    FRESH,
+    MOST_HELD,
+    MOST_TRIED,
+    MOST_WAITING,
+    UNKNOWN_EVERY,
+    TransmitterKeys,
+)
+from tests.tokens.transmitter import (
+    AUDIENCE,
+    CLAIMS,
+    ISSUER,
+    NOW,
+    Transmitter,
+    key,
+    public,
+    segments,
+    shared_secret,
+    signed,
+)
+
+OURS = public(key("P-256"))
+
+
+def outcome(found: VerifiedSet | UnacceptedSet | KeysAway) -> str:
+    """`taken`, `away`, or the error code."""
+    return found.err if isinstance(found, UnacceptedSet) else "taken" if isinstance(found, VerifiedSet) else "away"
+
+
+async def told(transmitter: Transmitter, token: bytes) -> str:
+    return outcome(await transmitter.verifier.verified(token))
+
+
+# ── the token ──
+
+
+@pytest.mark.parametrize(
+    ("of", "alg"),
+    [
+        (key("RSA"), "RS256"),
+        (key("RSA"), "PS512"),
+        (key("P-256"), "ES256"),
+        (key("P-384"), "ES384"),
+        (key("P-521"), "ES512"),
+        (key("Ed25519"), "EdDSA"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_what_the_transmitter_signed_is_taken(of: Key, alg: str) -> None:
+    """By each kind of key. What comes out is the content that was signed, never the token."""
+    transmitter = Transmitter(OURS | {"kid": "another"}, public(of))
+    found = await transmitter.verifier.verified(signed(of=of, alg=alg) + b"\n")
+    assert isinstance(found, VerifiedSet)
+    assert json.loads(found.claims) == CLAIMS
+    assert "raw-sub-77" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({"typ": None}, "taken"),
+        ({"typ": "application/SecEvent+JWT"}, "taken"),
+        ({"typ": "JWT"}, "invalid_request"),
+        ({"typ": "logout+jwt"}, "invalid_request"),
+        ({"typ": 5}, "invalid_request"),
+        ({"crit": ["exp"], "exp": 1}, "invalid_request"),
+        ({"kid": "nobody's"}, "invalid_key"),
+        ({"kid": None}, "taken"),
+    ],
+)
+async def test_the_header_of_a_token(header: Mapping[str, Any], expected: str) -> None:
+    """`typ` may be absent, but not that of another kind of token."""
+    assert await told(Transmitter(OURS), signed(**header)) == expected
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"aud": [AUDIENCE, "other"]}, "taken"),
+        ({"aud": ["other"]}, "invalid_audience"),
+        ({"aud": AUDIENCE + "/"}, "invalid_audience"),
+        ({"aud": None}, "invalid_audience"),
+        ({"aud": {AUDIENCE: 1}}, "invalid_audience"),
+        ({"iss": "https://evil.example.com"}, "invalid_issuer"),
+        ({"iss": None}, "invalid_issuer"),
+        ({"iat": NOW - 40 * 86_400}, "taken"),
+        ({"iat": NOW + 60}, "taken"),
+        ({"iat": NOW + 3600}, "invalid_request"),
+        ({"iat": NOW * 1000}, "invalid_request"),
+        ({"iat": "1750000000"}, "invalid_request"),
+        ({"iat": True}, "invalid_request"),
+        ({"iat": None}, "invalid_request"),
+        ({"jti": ""}, "invalid_request"),
+        ({"jti": None}, "invalid_request"),
+        ({"events": None}, "invalid_request"),
+        ({"events": {}}, "invalid_request"),
+        ({"events": ["https://a"]}, "invalid_request"),
+        ({"exp": NOW + 10}, "taken"),
+        ({"exp": NOW - 3600}, "invalid_request"),
+        ({"exp": "soon"}, "invalid_request"),
+        ({"nbf": NOW + 3600}, "invalid_request"),
+    ],
+)
+async def test_the_claims_of_a_token(claims: Mapping[str, Any], expected: str) -> None:
+    """A claim that is None is left out."""
+    given = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
+    assert await told(Transmitter(OURS), signed(given)) == expected
+
+
+async def test_no_forgery_is_taken() -> None:
+    """No algorithm, a public key as the secret of an HMAC, another's key, another kind of key, a changed content."""
+    transmitter = Transmitter(OURS, public(key("RSA"), "rsa"), public(key("RSA1024"), "weak"))
+    unsigned = segments(b'{"alg": "none", "kid": "k1"}', json.dumps(CLAIMS).encode(), b"")
+    head, _, signature = signed().split(b".")
+    changed = segments(json.dumps({**CLAIMS, "jti": "j2"}).encode())
+    forged = {
+        "none": (unsigned, "authentication_failed"),
+        "changed": (b".".join((head, changed, signature)), "authentication_failed"),
+        "another's": (signed(of=key("P-256", "evil")), "authentication_failed"),
+        "another kind": (signed(of=key("RSA"), alg="RS256"), "invalid_key"),
+        "weak": (signed(of=key("RSA1024"), alg="RS256", kid="weak"), "invalid_key"),
+        "own key": (signed(of=key("P-256", "evil"), jwk=public(key("P-256", "evil"))), "authentication_failed"),
+    }
+    for secret in shared_secret(OURS):
+        forged[f"HS256 {len(forged)}"] = (signed(of=secret, alg="HS256"), "authentication_failed")
+    for name, (token, expected) in forged.items():
+        assert await told(transmitter, token) == expected, name
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"",
+        b"..",
+        b"a.b",
+        b"\xff.\xff.\xff",
+        b"{}",
+        signed() + b".x",
+        signed()[:-1],
+        segments(b"[]", b"{}", b"x"),
+        segments(b'{"alg": ["ES256"]}', b"{}", b"x"),
+        segments(b'{"alg": "ES256", "kid": {"a": 1}}', b"{}", b"x"),
+        segments(b'{"alg": "ES256", "x": "%s"}' % (b"y" * 9000), b"{}", b"x"),
+        b"[" * 3000 + b".e30.e30",
+        segments(b"[" * 2000, b"{}", b"x"),
+        signed({**CLAIMS, "pad": "x" * LONGEST}),
+    ],
+    ids=range(14),
+)
+async def test_what_is_no_token_is_an_answer_not_an_error(token: bytes) -> None:
+    """Whatever a stranger sends."""
+    assert await told(Transmitter(OURS), token) in ("invalid_request", "authentication_failed")
+
+
+@pytest.mark.parametrize("payload", [b"[]", b"null", b"{", b'{"iat": NaN}', b"[" * 5000, b"\xff"], ids=range(6))
+async def test_signed_content_that_is_no_claims(payload: bytes) -> None:
+    """Even the transmitter's own."""
+    assert await told(Transmitter(OURS), signed(payload)) == "invalid_request"
+
+
+# ── the keys ──
+
+
+@pytest.mark.parametrize(
+    ("jwk", "expected"),
+    [
+        (public(key("P-256"), use="sig", alg="ES256"), "taken"),
+        (public(key("P-256"), key_ops=["verify"]), "taken"),
+        (public(key("P-256"), None), "taken"),
+        (public(key("P-256"), use="enc"), "invalid_key"),
+        (public(key("P-256"), alg="ES384"), "invalid_key"),
+        (public(key("P-256"), key_ops=["encrypt"]), "invalid_key"),
+        ({**key("P-256").as_dict(private=True), "kid": "k1"}, "invalid_key"),
+        ({"kty": "oct", "k": "AAAA", "kid": "k1"}, "invalid_key"),
+        ({**OURS, "x": 5}, "invalid_key"),
+        ({"kid": "k1"}, "invalid_key"),
+    ],
+    ids=range(10),
+)
+async def test_which_published_keys_verify(jwk: Mapping[str, Any], expected: str) -> None:
+    """Public ones that are meant to; a broken one is passed over."""
+    assert await told(Transmitter({"kty": "?"}, jwk), signed()) == expected
+
+
+async def test_of_a_thousand_keys_few_are_made() -> None:
+    """To make all of them would hold the event loop for 50 ms."""
+    transmitter = Transmitter(*(public(key("P-256", str(nth)), None) for nth in range(20)))
+    found = await transmitter.keys.fitting(None, "ES256")
+    assert isinstance(found, tuple)
+    assert len(found) == MOST_TRIED
+
+
+def rsa_with(**numbers: int) -> dict[str, Any]:
+    """The public half of an RSA key with other numbers."""
+    bits = {name: number.to_bytes((number.bit_length() + 7) // 8) for name, number in numbers.items()}
+    return public(key("RSA"), **{name: segments(value).decode() for name, value in bits.items()})
+
+
+def slow_exponent() -> int:
+    """Another public exponent of the same key: what it signed is verified by it as well, fifty times as slowly."""
+    secret = key("RSA").as_dict(private=True)
+    p, q, e = (int.from_bytes(base64.urlsafe_b64decode(f"{secret[name]}==")) for name in ("p", "q", "e"))
+    return e + lcm(p - 1, q - 1)
+
+
+@pytest.mark.parametrize(
+    ("jwk", "expected"),
+    [
+        (rsa_with, "taken"),
+        (lambda: rsa_with(e=slow_exponent()), "invalid_key"),
+        (lambda: {**rsa_with(), "e": "\u00e9" + rsa_with(e=slow_exponent())["e"]}, "invalid_key"),
+        (lambda: rsa_with(n=(1 << 8192) + 1), "invalid_key"),
+        (lambda: rsa_with(n=(1 << 1024) + 1), "invalid_key"),
+    ],
+    ids=["right", "slow", "slow, spelled so that it seems short", "large", "weak"],
+)
+async def test_an_rsa_key_is_within_the_bounds_of_clients_keys(jwk: Callable[[], Any], expected: str) -> None:
+    """Else eight of them, tried for each token of a stranger, would keep a worker busy."""
+    with structlog.testing.capture_logs() as said:
+        assert await told(Transmitter(jwk()), signed(of=key("RSA"), alg="RS256")) == expected
+    assert [line["event"] for line in said] == ([] if expected == "taken" else ["jwks_unread"])
+    assert all("key 'k1' has " in line["reason"] for line in said)
+
+
+async def test_a_new_key_is_found_when_a_token_names_it() -> None:
+    """And the one that was withdrawn verifies nothing any more."""
+    transmitter = Transmitter(OURS)
+    assert await told(transmitter, signed()) == "taken"
+    transmitter.steady += 1
+    transmitter.publish(public(key("P-256", "new"), "k2"))
+    assert await told(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "taken"
+    transmitter.steady += 1
+    assert await told(transmitter, signed()) == "invalid_key"  # it may have come since, so the set was read once more
+    assert transmitter.readings == 3
+
+
+async def test_a_second_new_key_is_waited_for() -> None:
+    """Also if the set was read for another just now: who sends once loses nothing by it."""
+    transmitter = Transmitter(OURS)
+    for number in range(5):
+        transmitter.publish(OURS, public(key("P-256", "new"), f"new-{number}"))
+        assert await told(transmitter, signed(of=key("P-256", "new"), kid=f"new-{number}")) == "taken"
+        transmitter.steady += 0.1
+    assert transmitter.readings == 5
+    assert transmitter.steady <= 1000.6 + 3 * UNKNOWN_EVERY
+
+
+async def test_not_more_than_some_wait_for_a_reading() -> None:
+    """Those beyond are told at once to come again, and a token of a known key waits for nobody."""
+    transmitter, due = Transmitter(OURS), asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        await due.wait()
+        transmitter.steady = 1002.0 + seconds
+
+    transmitter.keys = TransmitterKeys(ISSUER, transmitter.read, lambda: transmitter.steady, pause)
+    transmitter.verifier = SetVerifier(transmitter.keys, issuer=ISSUER, audience=AUDIENCE, clock=lambda: NOW)
+    for name in ("one", "another"):  # the set is read for the first, and again for the second
+        assert await told(transmitter, signed(kid=name)) == "invalid_key"
+        transmitter.steady += 1
+    asked = [asyncio.create_task(told(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MOST_HELD + 5)]
+    early, held = await asyncio.wait(asked[MOST_HELD:])
+    assert ([task.result() for task in early], held) == (["away"] * 5, set())
+    assert await told(transmitter, signed()) == "taken"
+    assert (transmitter.readings, any(task.done() for task in asked[:MOST_HELD])) == (2, False)
+    due.set()
+    assert await asyncio.gather(*asked[:MOST_HELD]) == ["invalid_key"] * MOST_HELD
+    assert transmitter.readings == 3
+
+
+@pytest.mark.parametrize("kid", [None, "k1"])
+async def test_a_new_key_without_a_kid_is_found_too(kid: str | None) -> None:
+    """Where no kid tells that it is another, a signature that fits none does."""
+    transmitter = Transmitter(public(key("P-256"), None))
+    assert await told(transmitter, signed(kid=kid)) == "taken"
+    transmitter.steady += 1
+    transmitter.publish(public(key("P-256", "new"), None))
+    assert await told(transmitter, signed(of=key("P-256", "new"), kid=kid)) == "taken"
+    assert transmitter.readings == 2
+    assert await told(transmitter, signed(of=key("P-256", "evil"), kid=kid)) in ("authentication_failed", "away")
+
+
+async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
+    """One reading in UNKNOWN_EVERY for all of them; meanwhile whom a known key signed for is taken."""
+    transmitter = Transmitter(OURS)
+    for number in range(50):
+        transmitter.steady += 0.1
+        assert await told(transmitter, signed(kid=f"made-up-{number}")) == "invalid_key"
+        assert await told(transmitter, signed()) == "taken"
+        assert await told(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
+    assert transmitter.readings <= 2 + (transmitter.steady - 1000.0) / UNKNOWN_EVERY
+
+
+async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() -> None:
+    """The set is read again although its keys fit all that comes."""
+    transmitter = Transmitter(OURS, public(key("P-256", "new"), "k2"))
+    assert await told(transmitter, signed()) == "taken"
+    transmitter.publish(public(key("P-256", "new"), "k2"))
+    transmitter.steady += FRESH
+    assert await told(transmitter, signed()) == "invalid_key"
+
+
+async def test_the_last_good_keys_stay_while_the_transmitter_is_away() -> None:
+    """For as long as it takes; a key that nobody knows is not judged meanwhile."""
+    transmitter = Transmitter(OURS)
+    assert await told(transmitter, signed()) == "taken"
+    transmitter.away = True
+    for _ in range(3):
+        transmitter.steady += 86_400
+        assert await told(transmitter, signed()) == "taken"
+        assert await told(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
+    assert await told(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "away"
+    transmitter.content = {"no": "keys"}
+    transmitter.away = False
+    transmitter.steady += 86_400
+    assert await told(transmitter, signed()) == "taken"
+
+
+@pytest.mark.parametrize("content", [None, [], {"keys": {}}, "x"])
+async def test_without_keys_nobody_can_tell_and_the_sender_comes_again(content: object) -> None:
+    """Never readable: no refusal, which would be final. It is asked again soon, not at each token."""
+    transmitter = Transmitter()
+    transmitter.content, transmitter.away = content, content is None
+    for _ in range(5):
+        assert await told(transmitter, signed()) == "away"
+    assert transmitter.readings == 1
+    transmitter.publish(OURS)
+    transmitter.away = False
+    transmitter.steady += AGAIN
+    assert await told(transmitter, signed()) == "taken"
+
+
+def hung(transmitter: Transmitter, patch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Its keys are not answered until this is set."""
+    go, read = asyncio.Event(), transmitter.read
+
+    async def slowly() -> IssuerDocument | UnreadDocument:
+        await go.wait()
+        return await read()
+
+    patch.setattr(transmitter.keys, "_read", slowly)
+    return go
+
+
+async def test_tokens_that_come_at_once_wait_for_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none of them is refused because another one reads."""
+    transmitter = Transmitter(OURS)
+    go = hung(transmitter, monkeypatch)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(told(transmitter, signed())) for _ in range(20)]
+        await asyncio.sleep(0)
+        go.set()
+    assert {task.result() for task in tasks} == {"taken"}
+    assert transmitter.readings == 1
+
+
+async def test_a_transmitter_that_hangs_holds_up_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its first tokens a bounded number waits. Later the old keys serve while they are read again."""
+    transmitter = Transmitter(OURS)
+    go = hung(transmitter, monkeypatch)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(told(transmitter, signed())) for _ in range(MOST_WAITING + 20)]
+        await asyncio.sleep(0)
+        assert [task.done() and task.result() for task in tasks] == [False] * MOST_WAITING + ["away"] * 20
+        go.set()
+    assert {task.result() for task in tasks[:MOST_WAITING]} == {"taken"}
+    go.clear()
+    transmitter.steady += FRESH
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(told(transmitter, signed()))
+        await asyncio.sleep(0)
+        assert await told(transmitter, signed()) == "taken"
+        assert not first.done()
+        go.set()
+    assert first.result() == "taken"

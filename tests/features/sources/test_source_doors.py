@@ -1,0 +1,151 @@
+"""The sources that take HTTP follow the configuration: their secrets, their keys, and what a mistake in them says."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from multidict import CIMultiDict
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.loading import load
+from notifier.configuration.secret_files import secrets_of
+from notifier.features.sources.source_doors import SourceDoors
+from notifier.features.sources.source_proofs import HeaderSecret, SignedToken
+from notifier.model.errors import ConfigurationError
+from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+from tests.system.loopback import LoopbackServer
+from tests.tokens.key_folder import ISS, pem
+from tests.tokens.transmitter import AUDIENCE, CLAIMS, ISSUER, key, public, signed
+
+OKTA = {"preset": "okta_hook", "issuer": ISS, "http": {"header": "Authorization", "value_file": "okta"}}
+MAPPED = {"event": {"sub": "user", "clients": "'*'"}, "issuer": ISS}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A key and two secrets."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "okta").write_text("Bearer one\n")
+    (tmp_path / "wso2").write_text("two")
+    (tmp_path / "clients.yaml").write_text("[]")
+    return tmp_path
+
+
+def write(folder: Path, sources: Mapping[str, object], **sections: object) -> Path:
+    """The service's file with these sources."""
+    path = folder / "notifier.json"
+    whole: dict[str, object] = {
+        "issuers": {ISS: {"keys": [{"file": "key.pem"}]}},
+        "registry": {"file": "clients.yaml"},
+        "api": {"listen": "127.0.0.1:0"},
+        "egress": {"allow_http": True},
+        "sources": sources,
+        **sections,
+    }
+    path.write_text(json.dumps({name: section for name, section in whole.items() if section is not None}))
+    return path
+
+
+def running(folder: Path, **sources: object) -> LiveConfiguration:
+    path = write(folder, sources)
+    return LiveConfiguration(path, {}, load(path, {}))
+
+
+def opens(doors: SourceDoors, value: str) -> bool:
+    """Whether the value of the header is good for the source `okta`."""
+    door = doors.door("okta")
+    assert door is not None
+    assert isinstance(door.proof, HeaderSecret)
+    return door.proof.holds(CIMultiDict({"authorization": value}))
+
+
+async def test_a_secret_is_rotated_without_a_restart(folder: Path) -> None:
+    """Both are good while both are in the file. A file that is empty for a moment changes nothing."""
+    live = running(folder, okta=OKTA)
+    doors = SourceDoors(live)
+    assert (opens(doors, "Bearer one"), opens(doors, "Bearer new")) == (True, False)
+    for text, taken, expected in (
+        ("\ufeffBearer new\r\n\r\n  Bearer one  \r\n", True, (True, True)),
+        ("", False, (True, True)),
+        ("Bearer new", True, (False, True)),
+    ):
+        (folder / "okta").write_text(text, encoding="utf-8")
+        assert live.reload(asked=False) is taken
+        assert (opens(doors, "Bearer one"), opens(doors, "Bearer new")) == expected
+    await doors.close()
+
+
+def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
+    """All at once."""
+    (folder / "okta").write_text(" \n")
+    (folder / "wso2").write_text("s3cret-a\ns3cret-b\ns3cret-c\n")
+    hmac = {"hmac": {"header": "X-Sig", "secret_file": "wso2"}}
+    with pytest.raises(ConfigurationError) as raised:
+        load(write(folder, {"okta": OKTA, "wso2": {**MAPPED, "http": hmac}}), {})
+    told = {mistake.path: mistake.text for mistake in raised.value.mistakes}
+    assert set(told) == {"sources.okta.http.value_file", "sources.wso2.http.hmac.secret_file"}
+    assert "is empty" in told["sources.okta.http.value_file"]
+    assert "has 3 lines" in told["sources.wso2.http.hmac.secret_file"]
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("http", "path"),
+    [
+        ({"header": "Authorization"}, "sources.okta.http"),
+        ({"header": "two words", "value_file": "okta"}, "sources.okta.http.header"),
+        ({"header": "A", "value_file": "missing"}, "sources.okta.http.value_file"),
+        ({}, "sources.okta.http"),
+        ({"hmac": {"header": "A", "secret_file": "wso2", "algorithm": "md5"}}, "sources.okta.http.hmac.algorithm"),
+        ({"header": "A", "value_file": "okta", "hmac": {"header": "A", "secret_file": "wso2"}}, "sources.okta.http"),
+    ],
+    ids=range(6),
+)
+def test_a_proof_is_one_and_whole(folder: Path, http: object, path: str) -> None:
+    """Found at the start."""
+    with pytest.raises(ConfigurationError) as raised:
+        load(write(folder, {"okta": {**MAPPED, "http": http}}), {})
+    assert path in {mistake.path for mistake in raised.value.mistakes}
+
+
+def test_what_others_should_know_of_secrets(folder: Path) -> None:
+    """`check` and workers look at who may read them; none is in a representation; without `api` there is no use."""
+    loaded = load(write(folder, {"okta": OKTA}, api=None), {})
+    assert secrets_of(loaded.settings, loaded.registry)["sources.okta.http.value_file"] == folder / "okta"
+    assert "Bearer one" not in repr(loaded)
+    assert [warning.path for warning in loaded.warnings] == ["sources.okta.http"]
+
+
+async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Path) -> None:
+    """They are read over HTTP, once. Another audience in the settings counts at once."""
+    asked: list[str] = []
+
+    async def jwks(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({"keys": [public(key("P-256"))]})
+
+    token = signed({**CLAIMS, "iat": int(time.time())})
+    async with LoopbackServer(jwks) as server:
+        settings: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": f"{server.base}/certs", "audience": AUDIENCE}
+        live = running(folder, kc={**MAPPED, "http": {"set": settings}})
+        doors = SourceDoors(live)
+
+        async def verified(token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
+            door = doors.door("kc")
+            assert door is not None
+            assert isinstance(door.proof, SignedToken)
+            return await door.proof.verifier.verified(token)
+
+        assert isinstance(await verified(token), VerifiedSet)
+    write(folder, {"kc": {**MAPPED, "http": {"set": settings}}}, delivery={"timeout": "3s"})
+    assert live.reload(asked=False)
+    assert isinstance(await verified(token), VerifiedSet)
+    assert asked == ["/certs"]
+    write(folder, {"kc": {**MAPPED, "http": {"set": settings | {"audience": "else"}}}})
+    assert live.reload(asked=False)
+    assert isinstance(await verified(token), KeysAway)  # of other settings: nothing is known before it is read
+    await doors.close()

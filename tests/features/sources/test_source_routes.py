@@ -1,0 +1,416 @@
+"""`POST /v1/events/{source}` on a real socket: who proves what, what goes on, and what never does."""
+
+import asyncio
+import base64
+import contextlib
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, SignedToken, SourceDoor
+from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
+from notifier.model.documents.sourced import as_received
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.publishing.events import api_app
+from notifier.publishing.taking import ApiLimits
+from tests.publishing.serving import ISS, NOW, accept, serving, sources_of, token
+from tests.system.waiting import until
+from tests.tokens.transmitter import CLAIMS, Transmitter, key, public
+from tests.tokens.transmitter import signed as set_of
+
+LIMITS = ApiLimits(max_event=2000, requests=6, requests_of_token=3)
+BODY = b'{"eventType": "user.session.end",\n "actor": {"id": "raw-sub-77"}}'
+DOORS = (
+    SourceDoor(
+        name="okta",
+        proof=HeaderSecret(header="Authorization", values=(b"Bearer old-s3cret", b"n\xc3\xa9w-s3cret")),
+        mentioned=frozenset({"$headers", "x-name"}),
+        challenge="okta",
+    ),
+    SourceDoor(
+        name="wso2",
+        proof=BodySignature(
+            header="X-WSO2-Event-Signature", algorithm="sha256", prefix="sha256=", secrets=(b"one", b"two")
+        ),
+        challenge="websub",
+    ),
+    SourceDoor(
+        name="sha1", proof=BodySignature(header="x-hub-signature", algorithm="sha1", prefix="", secrets=(b"one",))
+    ),
+)
+
+
+class Queue:
+    """Takes messages, or does whatever `behave` does instead."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[Lane, Outgoing]] = []
+        self.behave: Callable[[], Awaitable[None]] | None = None
+
+    async def publish(self, lane: Lane, message: Outgoing) -> None:
+        if self.behave is not None:
+            await self.behave()
+        self.taken.append((lane, message))
+
+    def only(self) -> Message:
+        """The one message, as a worker reads it."""
+        [(lane, taken)] = self.taken
+        message = Message(
+            lane=lane, body=taken.body, tag=1, kind=taken.kind, headers=taken.headers, content_type=taken.content_type
+        )
+        return as_received(message)
+
+
+class Api:
+    """A listener with its queue, and a client to talk to it."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        url: str,
+        http: aiohttp.ClientSession,
+        doors: dict[str, SourceDoor],
+        counted: list[tuple[str, int]],
+    ) -> None:
+        self.queue, self.url, self.http, self.doors, self.counted = queue, url, http, doors, counted
+
+    async def ask(
+        self, source: str, headers: Mapping[str, str] | list[tuple[str, str]], body: bytes = BODY, method: str = "POST"
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """(status, document, headers). The body is JSON unless the headers say something else."""
+        sent = [("Content-Type", "application/json"), *(headers.items() if isinstance(headers, Mapping) else headers)]
+        if sum(name.lower() == "content-type" for name, _ in sent) > 1:
+            del sent[0]
+        url = f"{self.url}/v1/events/{source}"
+        async with self.http.request(method, url, data=body, headers=sent) as answer:
+            text = await answer.text()
+            return answer.status, json.loads(text) if text else None, answer.headers
+
+
+@contextlib.asynccontextmanager
+async def answering(limits: ApiLimits = LIMITS) -> AsyncIterator[Api]:
+    """An API with tokens, which these routes ask nobody for. Its limits of size and number are small."""
+    queue, doors = Queue(), {door.name: door for door in DOORS}
+    counted: list[tuple[str, int]] = []
+    access = SourceAccess(
+        door=doors.get,
+        publish=queue.publish,
+        clock=lambda: NOW,
+        new_id=lambda: "made-up-id",
+        count=lambda source, status: counted.append((source, status)),
+    )
+    routes = SourceRoutes(access, limits).routes()
+    app = api_app(accept, sources_of(lambda: (token("idp"),)), limits, routes)
+    async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
+        yield Api(queue, listener.url, http, doors, counted)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with answering() as subject:
+        yield subject
+
+
+def signed(body: bytes, secret: bytes = b"one", algorithm: str = "sha256") -> bytes:
+    return hmac.new(secret, body, algorithm).digest()
+
+
+OKTA = {"Authorization": "Bearer old-s3cret"}
+
+
+async def test_a_message_is_queued_as_it_came(api: Api) -> None:
+    """Byte for byte, with its source and its headers, as a message that only notifier writes."""
+    status, document, _ = await api.ask("okta", {**OKTA, "X-Okta-Request-Id": "r1", "Traceparent": "00-1"})
+    assert (status, document) == (202, {"id": "made-up-id"})
+    [(lane, taken)] = api.queue.taken
+    assert (lane, taken.kind, taken.message_id) == (Lane.EVENTS, Kind.SOURCED, "made-up-id")
+    message = api.queue.only()
+    assert (message.source, message.body, message.content_type) == ("okta", BODY, "application/json")
+    assert (message.timestamp, message.user_id) == (NOW, "okta")
+    assert (message.headers["x-okta-request-id"], message.headers["traceparent"]) == ("r1", "00-1")
+    assert api.counted == [("okta", 202)]
+
+
+@pytest.mark.parametrize(
+    ("value", "right"),
+    [
+        ("Bearer old-s3cret", True),
+        ("n\u00e9w-s3cret", True),
+        ("  Bearer old-s3cret ", True),
+        ("old-s3cret", False),
+        ("bearer old-s3cret", False),
+        ("Bearer old-s3cre", False),
+        ("Bearer old-s3crett", False),
+        ("Bearer idp-secret", False),
+        ("", False),
+        (None, False),
+    ],
+)
+async def test_a_secret_in_a_header(api: Api, value: str | None, right: bool) -> None:
+    """The whole value counts. Either secret is good while one is being replaced; a token of the API is none."""
+    status, document, _ = await api.ask("okta", {} if value is None else {"Authorization": value})
+    assert status == (202 if right else 401)
+    assert len(api.queue.taken) == right
+    assert api.counted == [("okta", status)]
+    assert right or document["title"] == "The proof of the source is missing or wrong"
+
+
+async def test_a_proof_that_is_there_twice_is_none(api: Api) -> None:
+    """Whoever reads the first and whoever reads the last must not differ."""
+    twice = [("X-WSO2-Event-Signature", "sha256=" + signed(BODY).hex())] * 2
+    assert (await api.ask("wso2", twice))[0] == 401
+    assert (await api.ask("okta", [("Authorization", "x"), ("Authorization", "Bearer old-s3cret")]))[0] in (400, 401)
+    assert api.queue.taken == []
+
+
+RIGHT = signed(BODY)
+
+
+@pytest.mark.parametrize(
+    ("value", "right"),
+    [
+        ("sha256=" + RIGHT.hex(), True),
+        ("sha256=" + RIGHT.hex().upper(), True),
+        ("SHA256=" + RIGHT.hex(), True),
+        ("sha256=" + base64.b64encode(RIGHT).decode(), True),
+        ("sha256=" + base64.urlsafe_b64encode(RIGHT).decode().rstrip("="), True),
+        ("sha256=" + signed(BODY, b"two").hex(), True),
+        ("sha256=" + signed(BODY, b"three").hex(), False),
+        ("sha256=" + signed(BODY, b"one", "sha512").hex(), False),
+        ("sha256=" + signed(BODY + b" ").hex(), False),
+        ("sha256=" + RIGHT.hex()[:-1], False),
+        (RIGHT.hex(), False),
+        ("sha1=" + RIGHT.hex(), False),
+        ("sha256=", False),
+        ("", False),
+        (None, False),
+        ("sha256=\u00e9", False),
+    ],
+)
+async def test_a_signature_of_the_body(api: Api, value: str | None, right: bool) -> None:
+    """In hexadecimal or base64, by either secret; never without its prefix, nor of another body."""
+    status, _, _ = await api.ask("wso2", {} if value is None else {"x-wso2-event-signature": value})
+    assert status == (202 if right else 401)
+    assert len(api.queue.taken) == right
+
+
+async def test_another_hash_and_no_prefix(api: Api) -> None:
+    """As the settings say."""
+    assert (await api.ask("sha1", {"X-Hub-Signature": signed(BODY, b"one", "sha1").hex()}))[0] == 202
+
+
+@pytest.mark.parametrize("name", ["ce-id", "CE-Type", "cloudEvents_id"])
+async def test_a_signed_body_is_no_binary_cloud_event(api: Api, name: str) -> None:
+    """Its headers are not signed: with another id, what somebody captured would be a new event."""
+    proof = {"x-wso2-event-signature": f"sha256={signed(BODY).hex()}"}
+    status, document, _ = await api.ask("wso2", {**proof, name: "another"})
+    assert (status, api.queue.taken) == (400, [])
+    assert f"{name.lower()} is not signed: send structured CloudEvents" in document["title"]
+    assert (await api.ask("wso2", {**proof, "Content-Type": "application/cloudevents+json"}))[0] == 202
+    assert (await api.ask("okta", {**OKTA, name: "another"}))[0] == 202  # a secret header proves no more of the body
+
+
+async def test_headers_give_a_signed_body_no_id_and_no_time(api: Api) -> None:
+    """NServiceBus and MassTransit's raw serializer write both into headers. Expressions have the others."""
+    given = {"NServiceBus.MessageId": "m", "nservicebus.timesent": "t", "MessageId": "m", "X-Tenant": "demo"}
+    await api.ask("wso2", {"x-wso2-event-signature": f"sha256={signed(BODY).hex()}", **given})
+    headers = api.queue.only().headers
+    assert headers["x-tenant"] == "demo"
+    assert not [name for name in headers if "message" in name or "nservice" in name]
+
+
+async def test_secrets_go_no_further_than_the_proof(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither its header nor any other that may hold one is queued, answered or logged."""
+    secrets = {
+        "Cookie": "s3cret-a", "Proxy-Authorization": "s3cret-b", "X-Api-Key": "s3cret-c",
+        "X-Forwarded-Access-Token": "s3cret-d", "Ocp-Apim-Subscription-Key": "s3cret-e",
+    }  # fmt: skip
+    with caplog.at_level(logging.DEBUG), capture_logs() as lines:
+        assert (await api.ask("okta", {**OKTA, **secrets, "Idempotency-Key": "i1", "ce-id": "7"}))[0] == 202
+        _, document, headers = await api.ask("okta", {**secrets, "Authorization": "wrong-s3cret"})
+    _, taken = api.queue.taken[0]
+    assert "s3cret" not in repr(taken) + repr(document) + repr(headers) + caplog.text + repr(DOORS) + repr(lines)
+    message = api.queue.only()
+    assert {"idempotency-key", "ce-id"} <= set(message.headers)
+    api.queue.taken.clear()
+    sign = {"X-WSO2-Event-Signature": "sha256=" + RIGHT.hex(), "Authorization": "s3cret"}
+    assert (await api.ask("wso2", sign))[0] == 202
+    assert not {"authorization", "x-wso2-event-signature"} & set(api.queue.only().headers)
+
+
+async def test_headers_are_bounded_and_any_bytes_pass(api: Api) -> None:
+    """They travel in a frame of the broker: 4 KiB, first those that the source's expressions name."""
+    many = {f"x-{number}": "a" * 900 for number in range(20)}
+    sent = [*many.items(), ("X-Name", "J\u00fcrgen"), ("X-Name", "2"), *OKTA.items()]
+    assert (await api.ask("okta", sent))[0] == 202
+    kept = api.queue.only().headers
+    assert kept["x-name"] == "J\u00fcrgen, 2"
+    assert 2 < len(kept) < 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json; charset=utf-8", 202),
+        ("application/cloudevents+json", 202),
+        ("application/scim+json", 202),
+        ("application/x-ndjson", 202),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("application/secevent+jwt", 415),
+        ("", 415),
+    ],
+)
+async def test_the_kinds_of_body(api: Api, kind: str, status: int) -> None:
+    """JSON of any kind; nothing that a form of a web page can send."""
+    assert (await api.ask("okta", {**OKTA, "Content-Type": kind}))[0] == status
+    assert len(api.queue.taken) == (status == 202)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"", {}, 400),
+        (b" \n", {}, 400),
+        (b"x" * 3000, {}, 413),
+        (b"\x1f\x8b", {"Content-Encoding": "gzip"}, 415),
+        (b"not JSON: its dead letter says so", {}, 202),
+    ],
+)
+async def test_bodies_that_are_not_taken(api: Api, body: bytes, headers: dict[str, str], status: int) -> None:
+    """Empty, too large, compressed. What a worker cannot read becomes a dead letter, so it is taken."""
+    assert (await api.ask("okta", {**OKTA, **headers}, body))[0] == status
+    assert api.counted == [("okta", status)]
+
+
+async def _away() -> None:
+    raise QueueUnavailable("amqp://notifier:s3cret@broker/ is away")
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("behave", [_away, _never])
+async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]) -> None:
+    """So that the sender tries again; 202 comes only when the message is durable."""
+    async with answering(ApiLimits(accept_timeout=0.1)) as api:
+        api.queue.behave = behave
+        status, document, headers = await api.ask("okta", OKTA)
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert "s3cret" not in repr(document)
+
+
+async def test_a_source_that_is_gone_is_404(api: Api) -> None:
+    """From the reload on that removes it, even with its secret. The answer says what to do."""
+    assert (await api.ask("okta", OKTA))[0] == 202
+    del api.doors["okta"]
+    status, document, _ = await api.ask("okta", OKTA)
+    assert status == 404
+    assert "sources.NAME.http" in document["title"]
+    assert [status for _, status in api.counted] == [202]
+
+
+async def test_the_verification_request_of_an_okta_hook(api: Api) -> None:
+    """Its value comes back, to whoever has the secret. Sources without that preset answer no GET."""
+    challenge = {"X-Okta-Verification-Challenge": 'Me_rShK8"JHs'}
+    status, document, _ = await api.ask("okta", {**OKTA, **challenge}, b"", "GET")
+    assert (status, document) == (200, {"verification": 'Me_rShK8"JHs'})
+    assert (await api.ask("okta", OKTA, b"", "GET"))[0] == 400
+    assert (await api.ask("okta", challenge, b"", "GET"))[0] == 401
+    assert (await api.ask("nobody", challenge, b"", "GET"))[0] == 404
+    status, _, headers = await api.ask("sha1", challenge, b"", "GET")
+    assert (status, headers["Allow"]) == (405, "POST")
+    assert api.queue.taken == []
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("hub.mode=subscribe&hub.topic=t&hub.challenge=a%3Cb%3E&hub.lease_seconds=9", (200, "a<b>", "text/plain")),
+        ("hub.mode=unsubscribe&hub.challenge=7", (200, "7", "text/plain")),
+        ("hub.mode=denied&hub.challenge=7", (400, None, None)),
+        ("hub.mode=subscribe", (400, None, None)),
+        ("hub.mode=subscribe&hub.challenge=" + "a" * 3000, (400, None, None)),
+    ],
+    ids=range(5),
+)
+async def test_the_verification_request_of_a_websub_hub(
+    api: Api, query: str, expected: tuple[int, str | None, str | None]
+) -> None:
+    """WSO2's cloud sends it, without a proof. It comes back as plain text, which no browser runs."""
+    async with api.http.get(f"{api.url}/v1/events/wso2?{query}") as answer:
+        assert answer.status == expected[0]
+        if expected[0] == 200:
+            assert (await answer.text(), answer.content_type) == expected[1:]
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
+    """A sender of webhooks shows its answers to nobody."""
+    with capture_logs() as lines:
+        for _ in range(3):
+            await api.ask("okta", {"Authorization": "wrong-s3cret"})
+        await api.ask("wso2", {"Content-Type": "text/plain"})
+    assert [(line["event"], line["source"], line["status"]) for line in lines] == [
+        ("source_refused", "okta", 401),
+        ("source_refused", "wso2", 415),
+    ]
+    assert "s3cret" not in repr(lines)
+    assert api.counted == [("okta", 401)] * 3 + [("wso2", 415)]
+
+
+async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> None:
+    """202 without a body; 400 with `err` and `description`; 503 while keys cannot be read. Its claims are queued."""
+    transmitter = Transmitter(public(key("P-256")))
+    api.doors["kc"] = SourceDoor(name="kc", proof=SignedToken(verifier=transmitter.verifier))
+    kind = {"Content-Type": "application/secevent+jwt"}
+    status, document, _ = await api.ask("kc", kind, set_of())
+    assert (status, document) == (202, None)
+    message = api.queue.only()
+    assert (json.loads(message.body), message.content_type, message.source) == (CLAIMS, "application/json", "kc")
+    assert set_of().split(b".")[2] not in repr(api.queue.taken).encode()
+    status, document, headers = await api.ask("kc", kind, set_of({**CLAIMS, "aud": "else"}))
+    assert (status, document) == (
+        400,
+        {"err": "invalid_audience", "description": "aud does not name this receiver"},
+    )
+    assert (headers["Content-Type"], headers["Content-Language"]) == ("application/json; charset=utf-8", "en")
+    status, document, _ = await api.ask("kc", {**kind, "ce-id": "another"}, set_of())
+    assert (status, document["err"]) == (400, "invalid_request")
+    assert "The header ce-id is not signed" in document["description"]
+    assert (await api.ask("kc", {"Content-Type": "application/json"}, set_of()))[0] == 415
+    assert (await api.ask("kc", kind, b"x" * 3000))[0] == 413
+    assert (await api.ask("kc", kind, b""))[1]["err"] == "invalid_request"
+    api.doors["kc"] = SourceDoor(name="kc", proof=SignedToken(verifier=Transmitter().verifier))
+    status, _, headers = await api.ask("kc", kind, set_of(kid="k9"))
+    assert status == 400
+    away = Transmitter()
+    away.away = True
+    api.doors["kc"] = SourceDoor(name="kc", proof=SignedToken(verifier=away.verifier))
+    status, _, headers = await api.ask("kc", kind, set_of())
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert len(api.queue.taken) == 1
+
+
+async def test_sources_leave_places_to_publishers(api: Api) -> None:
+    """Some bodies are read before their sender is known: those who send them slowly keep no publisher out."""
+    async with contextlib.AsyncExitStack() as stack:
+        head = b"POST /v1/events/wso2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        for _ in range(LIMITS.requests_of_token):
+            _, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+            stack.callback(writer.close)
+            writer.write(head + b"Content-Length: 9\r\n\r\n{")
+        await until(lambda: api.ask("okta", OKTA), lambda answer: answer[0] == 429)
+        event = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": ["shop"]}
+        bearer = {"Authorization": "Bearer idp-secret"}
+        async with api.http.post(f"{api.url}/v1/events", json=event, headers=bearer) as answer:
+            assert answer.status == 202
+    await until(lambda: api.ask("okta", OKTA), lambda answer: answer[0] == 202)

@@ -1,0 +1,194 @@
+"""What a worker does with messages of sources: nothing in them is lost, and nobody is told twice without need."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from notifier.delivery.facts import EventTaken
+from notifier.delivery.intake import Intake, Move
+from notifier.features.sources.source import Source
+from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.documents.sourced import as_sourced
+from notifier.model.frozen import replace as replaced
+from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, Outgoing
+from notifier.model.outcome import DeadReason
+from notifier.model.registry import Registry
+from notifier.model.reply import ReplyTo
+from notifier.operators.letters.letter_filter import LetterFilter, read_summary
+from notifier.operators.letters.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
+from tests.delivery.stage import ISS, Stage, client, running
+from tests.features.sources.source_documents import source
+
+DOCUMENT = {"user": "alice", "session": "s1", "apps": ["shop", "mail"], "at": "2026-11-21T10:00:00Z"}
+EVENT = {"sub": "user", "sid": "session", "clients": "apps", "ended_at": "at"}
+LIST = {"envelope": ["@"], "event": EVENT, "when": "user != 'nobody'"}
+
+
+def stage(**settings: Any) -> Stage:
+    """A worker that knows the source `shop` and two clients."""
+    made = Stage(client("shop"), client("mail"))
+    made.registry = replace(made.registry, sources={"shop": mapped(**settings)})
+    return made
+
+
+def mapped(**settings: Any) -> Source:
+    """The source, at the stage's issuer."""
+    return replace(source(**{"event": EVENT} | settings), issuer=ISS)
+
+
+def taken(stage: Stage) -> list[tuple[str, str | None]]:
+    """The results of events, and the sources that they came from."""
+    return [(fact.result, fact.source) for fact in stage.facts if isinstance(fact, EventTaken)]
+
+
+def letters(stage: Stage) -> list[Message]:
+    """The dead letters, as they lie in the queue."""
+    return [as_taken(sent, Lane.EVENTS) for queue, sent in stage.queue.published if queue == "dead"]
+
+
+def as_taken(sent: Outgoing, lane: Lane) -> Message:
+    """The message as a worker gets it back."""
+    return Message(
+        lane=lane, body=sent.body, tag="taken", kind=sent.kind, headers=sent.headers, message_id=sent.message_id,
+        content_type=sent.content_type,
+    )  # fmt: skip
+
+
+def rules(registry: Registry | None) -> ReplayRules:
+    return ReplayRules(registry=registry, new_id=lambda: "new", max_event=4096)
+
+
+async def replay(stage: Stage, letter: Message) -> Readmitted:
+    """Put the letter back, and let the worker be done with it."""
+    back = readmit(load_dead_letter(letter), rules(stage.registry), stage.now)
+    assert isinstance(back, Readmitted)
+    assert (back.queue, back.outgoing.kind) == (Lane.EVENTS, Kind.SOURCED)
+    sent = back.outgoing
+    await stage.acked(
+        stage.take(
+            sent.body, kind=Kind.SOURCED, headers=sent.headers, message_id=sent.message_id,
+            content_type=sent.content_type,
+        )
+    )  # fmt: skip
+    return back
+
+
+async def test_a_document_of_another_server_tells_its_clients() -> None:
+    """As an event of our own does."""
+    async with running(stage()) as on:
+        await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop"))
+        assert (sorted(on.told()), taken(on), on.dead()) == (["mail", "shop"], [("accepted", "shop")], [])
+
+
+async def test_what_is_ignored_is_acked_and_counted() -> None:
+    """It leaves nothing else."""
+    async with running(stage(when="user != 'alice'")) as on:
+        await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop"))
+        assert (on.told(), taken(on), on.queue.published) == ([], [("ignored", "shop")], [])
+
+
+async def test_wrong_clients_become_a_dead_letter_and_the_others_are_told() -> None:
+    """Its replay, by a mapping that was mended, tells those alone."""
+    async with running(stage()) as on:
+        body = DOCUMENT | {"apps": ["shop", {"id": "mail"}]}
+        await on.acked(on.take(json.dumps(body).encode(), source="shop", headers={"Authorization": "s3cret", "k": 1}))
+        (letter,) = letters(on)
+        shown = load_dead_letter(letter)
+        assert (on.told(), shown.source, shown.events, shown.iss) == (["shop"], "shop", "0:1", ISS)
+        assert "s3cret" not in str(letter)
+        summary = read_summary(letter)
+        assert summary.document()["source"] == "shop"
+        assert [LetterFilter(source=name).matches(letter, summary) for name in ("shop", "duende")] == [True, False]
+        assert [LetterFilter(subject=name).matches(letter, summary) for name in ("alice", "bob")] == [True, False]
+        kept = readmit(shown, rules(on.registry), on.now)
+        assert isinstance(kept, KeptLetter)
+        assert (kept.why, "sources.shop" in kept.text) == (KeepReason.MALFORMED, True)
+        mended = mapped(event=EVENT | {"clients": "[apps[0], apps[1].id]"})
+        on.registry = replace(on.registry, sources={"shop": mended})
+        on.receivers.posts.clear()
+        await replay(on, letter)
+        assert on.told() == ["mail"]
+
+
+async def test_each_event_of_a_list_becomes_durable_before_the_ack() -> None:
+    """The good ones as events of ours, the wrong ones as one dead letter, what is ignored as nothing."""
+    async with running(stage(**LIST)) as on:
+        events = [DOCUMENT, {"user": "nobody"}, DOCUMENT | {"session": 7}, DOCUMENT | {"session": "s2"}]
+        await on.acked(on.take(json.dumps(events).encode(), source="shop", message_id="m"))
+        assert [queue for queue, _ in on.queue.published] == ["dead", "events", "events"]
+        assert on.queue.log[-1].startswith("acked")
+        assert taken(on) == [("split", "shop")]
+        for _, sent in list(on.queue.published[1:]):
+            await on.acked(on.take(sent.body, kind=sent.kind, message_id=sent.message_id))
+        assert len(on.told()) == 4
+        (letter,) = letters(on)
+        on.registry = replace(
+            on.registry, sources={"shop": mapped(**LIST | {"event": EVENT | {"sid": "to_string(session)"}})}
+        )
+        on.receivers.posts.clear()
+        await replay(on, letter)
+        assert sorted(on.told()) == ["mail", "shop"]
+
+
+async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
+    """It waits there until the source is configured again, with what the mapping needs, and no secret."""
+    async with running(stage(event=EVENT | {"sid": '"$headers".sid'})) as on:
+        sources = on.registry.sources
+        on.registry = replace(on.registry, sources={})
+        await on.acked(
+            on.take(
+                json.dumps(DOCUMENT).encode(), source="shop", headers={"sid": "h", "Cookie": "s3cret"}, app_id="idp"
+            )
+        )
+        (letter,) = letters(on)
+        shown = load_dead_letter(letter)
+        assert "the source shop is not configured" in shown.text
+        assert (shown.source, taken(on)) == ("shop", [("malformed", "shop")])
+        assert isinstance(readmit(shown, rules(on.registry), on.now), KeptLetter)
+        on.registry = replace(on.registry, sources=sources)
+        await replay(on, letter)
+        assert {claims["sid"] for _, claims in on.receivers.posts} == {"h"}
+        assert "s3cret" not in str(letter)
+
+
+def test_a_message_of_a_source_at_its_last_chance_is_buried_unread() -> None:
+    """Also one that came by HTTP, or by a replay of some of its events: the queue itself would drop it."""
+    registry = Registry(sources={"shop": mapped()})
+    intake = Intake(lambda: registry, clock=lambda: 0.0, new_id=lambda: "new", max_event=4096)
+    came = Message(lane=Lane.EVENTS, body=b"{}", tag=1, source="shop", delivery_count=LAST_CHANCE)
+    sent = as_taken(as_sourced(came, "id", "3"), Lane.EVENTS)
+    for message, events in ((came, None), (replaced(sent, delivery_count=LAST_CHANCE), "3")):
+        move = intake.open(message)
+        assert isinstance(move, Move)
+        (send,) = move.sends
+        letter = load_dead_letter(as_taken(send.message, Lane.EVENTS))
+        assert (letter.reason, letter.source, letter.events) == (DeadReason.DELIVERY_LIMIT, "shop", events)
+        assert letter.raw is not None
+        assert letter.raw.body == b"{}"
+
+
+async def test_clients_are_found_by_their_other_names() -> None:
+    """An unknown name waits; it is found once the registry knows it."""
+    async with running(stage()) as on:
+        on.registry = replace(on.registry, aliases={ISS: {"uuid-1": "shop"}})
+        await on.acked(on.take(json.dumps(DOCUMENT | {"apps": ["uuid-1", "uuid-2"]}).encode(), source="shop"))
+        assert on.told() == ["shop"]
+        on.registry = replace(on.registry, aliases={ISS: {"uuid-1": "shop", "uuid-2": "mail"}})
+        on.now += 10
+        await on.acked(on.retake(on.queue.published[-1][0]))
+        assert on.told() == ["shop", "mail"]
+
+
+async def test_a_client_that_has_no_address_is_skipped_unless_it_is_registered() -> None:
+    """It never waits as an unknown one."""
+    async with running(stage()) as on:
+        nobody = [{"client_id": name, "backchannel_logout_uri": None} for name in ("native", "shop")]
+        await on.acked(on.event(*nobody))
+        assert (on.told(), on.queue.published) == (["shop"], [])
+
+
+async def test_no_fate_is_told_to_whoever_a_foreign_message_names() -> None:
+    """Its reply-to belongs to their own request."""
+    async with running(stage()) as on:
+        await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop", reply_to=ReplyTo(to="theirs")))
+        assert all(getattr(fact, "reply_to", None) is None for fact in on.facts)

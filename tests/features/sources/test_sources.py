@@ -1,0 +1,423 @@
+"""A source reads documents by expressions: which configurations are wrong, and what documents become."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.features.sources.source_presets import SOURCE_PRESETS
+from notifier.model.documents.sourced import Places, read_places, written_places
+from notifier.model.errors import MalformedEvent
+from notifier.model.message import Message
+from notifier.model.session_ended import ClientEntry
+from tests.features.sources.source_documents import DEMO, ISS, message, mistakes_of, refused, source, translated
+
+EVENT = {"sub": "user", "clients": "apps"}
+DOCUMENT = {"user": "alice", "apps": ["a", "b"]}
+
+MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "a misspelt preset": ({"preset": "duend"}, {"preset": "did you mean duende?"}),
+    "no issuer, and several are configured": ({"event": EVENT, "issuer": None}, {"issuer": f'issuers: {{"{ISS}": '}),
+    "no issuer, where documents name one": (
+        {"preset": "duende", "issuer": None},
+        {"issuer": "there are 2 issuers: the one it"},
+    ),
+    "issuers, and nothing that says which": (
+        {"event": EVENT, "issuer": None, "issuers": {"demo": DEMO}},
+        {"issuers": "needs event.iss"},
+    ),
+    "an issuer that is not configured": (
+        {"event": EVENT, "issuer": f"{ISS}/", "issuers": None},
+        {"issuer": f"did you mean {ISS}?"},
+    ),
+    "no mapping": ({}, {"event": "is required without a preset"}),
+    "a member that events do not have": (
+        {"event": {**EVENT, "subject": "a", "ended": "b"}},
+        {"event.subject": "did you mean sub?", "event.ended": "did you mean ended_at?"},
+    ),
+    "no clients": ({"event": {"sub": "user"}}, {"event.clients": "'*'"}),
+    "a star without quotes": ({"event": {"sub": "user", "clients": "*"}}, {"event.clients": "write \"'*'\""}),
+    "a star in double quotes": ({"event": {"sub": "user", "clients": '"*"'}}, {"event.clients": "write \"'*'\""}),
+    "a text in double quotes": ({"event": EVENT, "when": 'type == "LOGOUT"'}, {"when": "write it as 'LOGOUT'"}),
+    "a text in double quotes that is sought": (
+        {"event": {**EVENT, "clients": 'split(apps, ",")'}, "when": 'contains(default(a, "b-c"), "LOGOUT") && d'},
+        {"when": "write it as 'LOGOUT'", "event.clients": "write it as ','"},
+    ),
+    "true without backticks": ({"event": EVENT, "when": "active == true"}, {"when": "in backticks: `true`"}),
+    "not, and then a dot": ({"event": EVENT, "when": "!a.b || c"}, {"when": "write `!(a.b)`"}),
+    "names with capitals where there are none": (
+        {"preset": "duende", "event": {"sub": "SubjectId", "sid": '"$headers"."X-Sid"', "reason": "a || b.c_d"}},
+        {"event.sub": "write subjectid", "event.reason": "write cd"},
+    ),
+    "nobody's session": ({"event": {"clients": "'*'"}}, {"event": "needs sub or sid"}),
+    "every expression at once": (
+        {
+            "event": {**EVENT, "sid": "unknown(a)", "id": "length(a, b)", "reason": "a[", "ended_at": "form_ms(a)"},
+            "when": "",
+            "envelope": ["mass_transit", "a ==", "lines"],
+        },
+        {
+            "event.sid": "there is no function unknown()",
+            "event.id": "length() takes 1 argument",
+            "event.reason": "is no JMESPath expression",
+            "event.ended_at": "did you mean from_ms()?",
+            "when": "must not be empty",
+            "envelope[0]": "did you mean masstransit?",
+            "envelope[1]": "is no JMESPath expression",
+            "envelope[2]": "lines must be the first",
+        },
+    ),
+    "brackets": ({"event": {**EVENT, "sid": "[" * 300 + "a" + "]" * 300}}, {"event.sid": "is nested too deeply"}),
+    "an exchange of our own": (
+        {"event": EVENT, "bind": [{"exchange": "notifier.theirs"}, {"exchange": "notifier.events"}]},
+        {"bind": "the SQLite queue has no exchanges", "bind[1].exchange": "notifier's own"},
+    ),
+    "alternatives": ({"event": {**EVENT, "sid": "a" + " || b" * 300}}, {"event.sid": "is nested too deeply"}),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_each_mistake_of_a_source_is_found_at_the_start(case: str) -> None:
+    """With its place and the way out; nothing else is said."""
+    shop, expected = MISTAKES[case]
+    found = mistakes_of(shop={"issuer": ISS} | shop)
+    assert set(found) == {f"sources.shop.{place}" for place in expected}
+    for place, text in expected.items():
+        assert text in found[f"sources.shop.{place}"]
+
+
+READ: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
+    "what is given replaces members of the preset": (
+        {"preset": "duende", "event": {"sid": "`null`", "reason": "'signed_out'"}},
+        {"SubjectId": "alice", "SessionId": "s", "ClientIds": ["a"]},
+        {"sub": "alice", "sid": None, "reason": "signed_out"},
+    ),
+    "a time in milliseconds": (
+        {"event": {**EVENT, "ended_at": "from_ms(at)"}},
+        {"at": 1763719200123},
+        {"ended_at": 1763719200.123},
+    ),
+    "a time in seconds as text": (
+        {"event": {**EVENT, "ended_at": "from_s(at)"}},
+        {"at": "1763719200"},
+        {"ended_at": 1763719200.0},
+    ),
+    "names split": ({"event": {**EVENT, "clients": "split(apps, ',')"}}, {"apps": "a, b,"}, {"clients": ("a", "b")}),
+    "a default for null alone": (
+        {"event": {**EVENT, "reason": "default(why, 'none')"}},
+        {"why": None},
+        {"reason": "none"},
+    ),
+    "a table": (
+        {"event": {**EVENT, "reason": """look_up(why, `{"0": "user_logout", "timedout": "session_expiration"}`)"""}},
+        {"why": "Timed_Out"},
+        {"reason": "session_expiration"},
+    ),
+    "names in any case": (
+        {"ignore_case": True},
+        {"User": "alice", "apps": None, "A_p_p_s": ["a"]},
+        {"sub": "alice", "clients": ("a",)},
+    ),
+    "null gives way to the other spelling": ({"ignore_case": True}, {"USER": "bob", "user": None}, {"sub": "bob"}),
+    "empty texts are left out": (
+        {"event": {**EVENT, "sid": "'s'", "id": "''", "reason": "''"}},
+        {"user": ""},
+        {"sub": None, "sid": "s"},
+    ),
+    "headers in any case": ({"event": {**EVENT, "sid": '"$headers"."X-Sid"'}}, {}, {"sid": "h"}),
+    "a property": ({"event": {**EVENT, "reason": '"$properties".app_id'}}, {}, {"reason": "shop-idp"}),
+    "the issuer that the document names": (
+        {"event": {**EVENT, "iss": "issuer"}, "issuers": {DEMO: DEMO}},
+        {"issuer": DEMO},
+        {"iss": DEMO},
+    ),
+    "a realm by its name": (
+        {"preset": "keycloak_rabbitmq", "issuer": DEMO},
+        {"type": "LOGOUT", "userId": "alice", "realmId": "7c1e", "realmName": "demo", "time": 1_800_000_000_000},
+        {"iss": DEMO, "sub": "alice", "clients": "*"},
+    ),
+    "the issuer if it names none": ({"event": {**EVENT, "iss": "issuer"}}, {"issuer": ""}, {"iss": ISS}),
+    "an issuer by its number": (
+        {"event": {**EVENT, "iss": "tenant"}, "issuers": {"7": DEMO}},
+        {"tenant": 7},
+        {"iss": DEMO},
+    ),
+    "an end at Okta without an outcome": (
+        {"preset": "okta_hook"},
+        {"data": {"events": [{"eventType": "user.session.end", "actor": {"id": "alice"}}]}},
+        {"sub": "alice"},
+    ),
+    "another member in double quotes": ({"when": 'user == @."us-er"'}, {"us-er": "alice"}, {"sub": "alice"}),
+    "an issuer by what it is called": (
+        {"event": {**EVENT, "iss": "realm"}, "issuers": {"demo": DEMO}},
+        {"realm": "demo"},
+        {"iss": DEMO},
+    ),
+    "clients as objects": (
+        {"event": {**EVENT, "clients": "apps[].{client_id: @, sid: 's1'}"}},
+        {"apps": ["a"]},
+        {"clients": (ClientEntry(client_id="a", sid="s1"),)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_a_document_is_read_by_its_mapping(case: str) -> None:
+    """Members that are absent or null are left out."""
+    shop, document, expected = READ[case]
+    what = message(DOCUMENT | document, headers={"x-sid": "h"}, app_id="shop-idp")
+    (event,) = translated(source(**{"event": EVENT} | shop) if "preset" not in shop else source(**shop), what).events
+    assert {name: getattr(event, name) for name in expected} == expected
+
+
+REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
+    "what is no JSON": ({}, b"{", {"sources.shop": "not JSON"}),
+    "an empty message": ({}, b" ", {"sources.shop": "is empty"}),
+    "a comparison of text with a number": (
+        {"event": {**EVENT, "reason": "user > `5` && 'a' || 'b'"}},
+        {},
+        {"sources.shop.event.reason": "types that do not fit"},
+    ),
+    "a function on what it does not take": (
+        {"event": {**EVENT, "sub": "lower(user)"}},
+        {"user": 5},
+        {"sources.shop.event.sub": "lower() takes string or null, not number"},
+    ),
+    "a time out of range": (
+        {"event": {**EVENT, "ended_at": "from_ms(at)"}},
+        {"at": 1e300},
+        {"sources.shop.event.ended_at": "no number of milliseconds"},
+    ),
+    "a time as a number": (
+        {"event": {**EVENT, "ended_at": "at"}},
+        {"at": 17},
+        {"sources.shop.event.ended_at": "from_s(…)"},
+    ),
+    "neither true nor false": ({"when": "user"}, {}, {"sources.shop.when": "must give true or false, not a string"}),
+    "several members at once": (
+        {"event": {**EVENT, "reason": "why", "sid": "session"}},
+        {"user": 5, "apps": None, "why": 7, "session": ""},
+        {
+            "sources.shop.event.sub": "to_string(…)",
+            "sources.shop.event.clients": "is required",
+            "sources.shop.event.reason": "to_string(…)",
+            "sources.shop.event.sid": "must not be empty",
+        },
+    ),
+    "a realm that nobody configured": (
+        {"event": {**EVENT, "iss": "realm"}, "issuers": {"demo": DEMO}},
+        {"realm": "other"},
+        {"sources.shop.issuers": "other is not among them"},
+    ),
+    "no realm at all": (
+        {"preset": "keycloak_rabbitmq", "event": None, "issuer": None, "issuers": {"demo": DEMO}},
+        {"type": "LOGOUT", "userId": "alice", "realmId": None},
+        {"sources.shop.issuer": "the document names none"},
+    ),
+    "another issuer than the source's": (
+        {"event": {**EVENT, "iss": "issuer"}},
+        {"issuer": DEMO},
+        {"sources.shop.issuer": f"the document names {DEMO}; this source speaks for {ISS} alone"},
+    ),
+    "another realm than the issuer's": (
+        {"preset": "keycloak_rabbitmq", "issuer": DEMO},
+        {"type": "LOGOUT", "userId": "alice", "realmId": "demo", "realmName": "other", "time": 1},
+        {"sources.shop.issuers": f'if it is the same, write issuers: {{"other": "{DEMO}"}}'},
+    ),
+    "a realm by its id alone": (
+        {"preset": "keycloak_rabbitmq", "issuer": DEMO},
+        {"type": "LOGOUT", "userId": "alice", "realmId": "7c1e", "time": 1},
+        {"sources.shop.issuers": f'write issuers: {{"7c1e": "{DEMO}"}}'},
+    ),
+    "a list where an object is meant": (
+        {"when": "type == 'LOGOUT'"},
+        b'[{"type": "LOGOUT"}]',
+        {"sources.shop": 'is an array, not an object; if each of its members is an event, add "@" to `envelope`'},
+    ),
+    "JSON in JSON": (
+        {},
+        b'"{}"',
+        {
+            "sources.shop": "is a string, not an object",
+            "sources.shop.event.clients": "is required",
+            "sources.shop.event.sub": "sub or sid is required",
+        },
+    ),
+    "a list that is none": ({"envelope": ["apps.x"]}, {}, {"sources.shop.envelope": "must give a list, not null"}),
+    "MassTransit without a message": (
+        {"envelope": "masstransit"},
+        {"messageId": "m", "message": None},
+        {"sources.shop.envelope": "without `message`"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_document_that_cannot_be_read_says_why(case: str) -> None:
+    """Every mistake, by the setting whose expression found it. No text quotes the document's user."""
+    shop, document, expected = REFUSED[case]
+    body = document if isinstance(document, bytes) else DOCUMENT | document
+    found = refused(source(**{"event": EVENT} | shop), message(body))
+    assert set(found) == set(expected)
+    for place, text in expected.items():
+        assert text in found[place]
+    assert "alice" not in str(found)
+
+
+SIGNED = (
+    {"hmac": {"header": "x-sig", "secret_file": __file__}},
+    {"set": {"issuer": ISS, "jwks_uri": f"{ISS}/keys", "audience": "us"}},
+)
+ENDED = {"specversion": "1.0", "id": "e", "source": "s", "type": "ended", "data": DOCUMENT}
+
+
+@pytest.mark.parametrize("http", SIGNED)
+def test_a_signed_body_has_a_type_where_types_say_what_ends_a_session(http: dict[str, Any]) -> None:
+    """Else whoever captured an event of another type could send its data as bare JSON."""
+    by = source(types=["ended"], event=EVENT, http=http)
+    assert translated(by, message(ENDED)).events[0].type == "ended"
+    assert refused(by, message(DOCUMENT)) == {
+        "sources.shop": f'has no CloudEvents type; of a signed body, issuers["{ISS}"].event_types asks for one of ended'
+    }
+    assert "is of the CloudEvents type begun" in refused(by, message(ENDED | {"type": "begun"}))["sources.shop"]
+    assert translated(source(event=EVENT, http=http), message(DOCUMENT)).events
+
+
+def test_a_signed_list_has_the_type_that_is_around_it() -> None:
+    """Its members have none of their own."""
+    by = source(types=["ended"], http=SIGNED[0], event=EVENT, envelope="@")
+    assert len(translated(by, message(ENDED | {"data": [DOCUMENT, DOCUMENT]})).events) == 2
+    assert refused(by, message(ENDED | {"type": "begun", "data": [DOCUMENT]}))
+    assert refused(by, message([DOCUMENT]))
+
+
+def test_what_is_not_signed_may_be_bare() -> None:
+    """As an event of notifier's own form may."""
+    proof = {"header": "Authorization", "value_file": __file__}
+    for more in ({}, {"http": proof}):
+        assert translated(source(types=["ended"], event=EVENT, **more), message(DOCUMENT)).events
+
+
+LIST = {
+    "envelope": ["data.events"],
+    "event": {"sub": '"$envelope".data.user', "sid": "s", "clients": "c"},
+    "when": "t == 'end'",
+}
+
+
+def listed(*events: dict[str, Any]) -> Message:
+    """A message with these events."""
+    return message({"data": {"user": "alice", "events": [{"t": "end"} | event for event in events]}})
+
+
+def test_each_member_of_a_list_is_an_event_of_its_own() -> None:
+    """Good, ignored or wrong by itself; one report says which are wrong, for a replay of these alone."""
+    what = listed({"s": "1", "c": ["a"]}, {"t": "begin"}, {"s": 2, "c": ["a"]}, {"s": "3", "c": ["a", 5, "b", 6]})
+    found = translated(source(**LIST), what)
+    assert [(event.sub, event.sid, event.clients) for event in found.events] == [
+        ("alice", "1", ("a",)), ("alice", "3", ("a", "b")),
+    ]  # fmt: skip
+    assert (found.ignored, found.wrong and found.wrong.which) == (1, "2;3:1,3")
+    assert found.wrong is not None
+    assert [(each.path, each.text.partition(":")[0]) for each in found.wrong.mistakes] == [
+        ("sources.shop.event.sid", "event 3 of 4"),
+        ("sources.shop.event.clients[1]", "event 4 of 4"),
+        ("sources.shop.event.clients[3]", "event 4 of 4"),
+    ]
+
+
+LINES = b"\n".join(
+    b'{"user": "%s", "apps": ["a"]}' % user if user else b'{"user": "bob' for user in (b"alice", b"", b"bob", b"carol")
+)
+
+
+@pytest.mark.parametrize("envelope", ["lines", ["lines", "of || [@]"], ["lines", "to_array(@)"]])
+def test_a_line_that_cannot_be_read_spoils_no_other(envelope: Any) -> None:
+    """Nothing is ignored for it, and the lines keep their numbers."""
+    found = translated(source(envelope=envelope, event=EVENT, when="@.user != 'bob'"), message(LINES))
+    assert ([event.sub for event in found.events], found.ignored) == (["alice", "carol"], 1)
+    assert found.wrong is not None
+    assert (found.wrong.which, "event 2 of 4: the line is not JSON" in str(found.wrong.mistakes)) == ("1", True)
+
+
+def test_what_has_no_issuer_names_none() -> None:
+    """A dead letter is found by its issuer."""
+    shop = source(event={**EVENT, "iss": "realm"}, issuers={"demo": DEMO})
+    with pytest.raises(MalformedEvent) as raised:
+        translated(shop, message(DOCUMENT | {"realm": "other"}))
+    assert raised.value.data == {"iss": "", "id": ""}
+
+
+def test_a_replay_reads_what_was_wrong_and_nothing_else() -> None:
+    """Even if only some of it has been mended since."""
+    what = listed({"s": "1", "c": ["a"]}, {}, {"s": "2", "c": ["a"]}, {"s": "3", "c": ["a", "x", "b", 6]})
+    found = translated(source(**LIST), what, only=read_places("2;3:1,3"))
+    assert [(event.sid, event.clients) for event in found.events] == [("2", ("a",)), ("3", ("x",))]
+    assert found.wrong is not None
+    assert found.wrong.which == "3:3"
+
+
+def test_a_message_of_very_many_events_is_divided() -> None:
+    """So that reading it does not hold the loop."""
+    what = listed(*({"s": f"{number}", "c": ["a"]} for number in range(450)))
+    found = translated(source(**LIST), what)
+    assert (found.events, found.parts) == ((), ("0-199", "200-399", "400-449"))
+    sids = [
+        event.sid for part in found.parts for event in translated(source(**LIST), what, only=read_places(part)).events
+    ]
+    assert sids == [f"{number}" for number in range(450)]
+
+
+def test_a_message_of_absurdly_many_events_is_refused() -> None:
+    """Each part would read all of them."""
+    found = refused(source(**LIST), listed(*({} for _ in range(5_001))))
+    assert found == {"sources.shop.envelope": "holds 5,001 events; 5,000 at most"}
+
+
+def test_an_event_without_an_id_has_the_same_one_each_time_it_comes() -> None:
+    """An own id wins, then the message's. Without a time and a session there is none, since users sign out again."""
+    mapping = source(event={**EVENT, "sid": "session", "ended_at": "at", "id": "id"})
+
+    def id_of(given: dict[str, Any], **more: Any) -> str:
+        return translated(mapping, message(DOCUMENT | given, **more)).events[0].id
+
+    with_time = {"at": "2026-01-31T12:00:00Z"}
+    assert id_of(with_time) == id_of(with_time) != id_of({"at": "2026-01-31T12:00:01Z"})
+    assert id_of({"session": "s"}, timestamp=1.0) == id_of({"session": "s"}, timestamp=2.0)
+    assert id_of({}, timestamp=1.0) != id_of({}, timestamp=2.0)
+    assert id_of({}) == "made-up"
+    assert id_of(with_time, message_id="m-1") == "m-1"
+    assert id_of(with_time | {"id": "own"}, message_id="m-1") == "own"
+
+
+def test_places_are_written_in_short_and_read_back() -> None:
+    """Too many of them are unknown."""
+    places: Places = {0: None, 1: None, 2: None, 7: (range(1, 3), range(4, 5)), 9: None}
+    assert written_places(places) == "0-2;7:1-2,4;9"
+    assert read_places("0-2;7:1-2,4;9") == places
+    assert written_places(dict.fromkeys(range(0, 2000, 2))) == ""
+
+
+NAMES = sorted(
+    {name for preset in SOURCE_PRESETS for name in source(preset=preset).mentioned}
+    | {"message", "messageId", "specversion", "data"}
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.just("LOGOUT"),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(
+    document=JSON,
+    preset=st.sampled_from(sorted(SOURCE_PRESETS)),
+    media=st.sampled_from([None, "application/vnd.masstransit+json"]),
+)
+def test_whatever_a_document_holds_is_read_ignored_or_refused(document: Any, preset: str, media: str | None) -> None:
+    """No preset raises anything else."""
+    with contextlib.suppress(MalformedEvent):
+        found = translated(source(preset=preset), message(document, content_type=media))
+        assert all(event.sub or event.sid for event in found.events)

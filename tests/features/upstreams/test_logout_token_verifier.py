@@ -1,0 +1,168 @@
+"""Which logout tokens of an upstream provider are taken: each rule of Back-Channel Logout 1.0 §2.6, broken once."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joserfc.jwk import OctKey
+
+from notifier.features.upstreams.upstream_token import EVENT, UnacceptedLogout, VerifiedLogout
+from notifier.tokens.security_event_token import KeysAway
+from tests.features.upstreams.upstream_provider import CLAIMS, NOW, OURS, RULES, UpstreamProvider, logout_token
+from tests.tokens.transmitter import key, public, segments, shared_secret
+
+
+async def told(token: bytes, provider: UpstreamProvider | None = None) -> str:
+    """`taken`, `away`, or the result of a refusal."""
+    found = await (provider or UpstreamProvider()).judge.verified(token)
+    if isinstance(found, UnacceptedLogout):
+        assert "raw-" not in found.description
+        return found.result
+    return "away" if isinstance(found, KeysAway) else "taken"
+
+
+async def test_a_good_token_says_whose_session_ended() -> None:
+    """`sub` and `sid` are in no representation of it, which a log may show."""
+    found = await UpstreamProvider().judge.verified(logout_token())
+    assert isinstance(found, VerifiedLogout)
+    assert (found.sub, found.sid, found.jti, found.iat) == ("raw-sub-77", "raw-sid-88", "j1", NOW - 3)
+    assert "raw-" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"sub": None}, "taken"),
+        ({"sid": None}, "taken"),
+        ({"sub": None, "sid": None}, "claims"),
+        ({"sub": ""}, "claims"),
+        ({"sub": 7}, "claims"),
+        ({"sid": ["s1"]}, "claims"),
+        ({"sid": "a\nb"}, "claims"),
+        ({"sid": "\ud800"}, "claims"),
+        ({"sub": "x" * 5000}, "claims"),
+        ({"iss": "https://evil.example.com"}, "issuer"),
+        ({"iss": "https://op.example.com/"}, "issuer"),
+        ({"iss": None}, "issuer"),
+        ({"aud": "another"}, "audience"),
+        ({"aud": None}, "audience"),
+        ({"aud": ["another", OURS]}, "taken"),
+        ({"aud": "former"}, "taken"),
+        ({"aud": [[OURS], 5, {}]}, "audience"),
+        ({"iat": None}, "claims"),
+        ({"iat": "now"}, "claims"),
+        ({"iat": True}, "claims"),
+        ({"iat": NOW * 1000}, "expired"),
+        ({"iat": 1e300}, "claims"),
+        ({"iat": NOW + 59}, "taken"),
+        ({"iat": NOW + 61}, "expired"),
+        ({"iat": NOW - 659, "exp": None}, "taken"),
+        ({"iat": NOW - 661, "exp": None}, "expired"),
+        ({"iat": NOW - 661, "exp": NOW + 100}, "expired"),
+        ({"exp": NOW - 59}, "taken"),
+        ({"exp": NOW - 61}, "expired"),
+        ({"exp": "never"}, "claims"),
+        ({"exp": False}, "claims"),
+        ({"nbf": NOW + 59}, "taken"),
+        ({"nbf": NOW + 61}, "expired"),
+        ({"nbf": "soon"}, "claims"),
+        ({"events": None}, "claims"),
+        ({"events": {}}, "claims"),
+        ({"events": [EVENT]}, "claims"),
+        ({"events": {EVENT: True}}, "claims"),
+        ({"events": {EVENT: {"reason": "x"}, "urn:more": {}}}, "taken"),
+        ({"events": {"http://schemas.openid.net/event/login": {}}}, "claims"),
+        ({"nonce": "n"}, "claims"),
+        ({"nonce": ""}, "claims"),
+        ({"jti": None}, "claims"),
+        ({"jti": ""}, "claims"),
+        ({"jti": 9}, "claims"),
+    ],
+)
+async def test_each_claim_is_judged(claims: Mapping[str, Any], expected: str) -> None:
+    """`exp` may be absent, as with Hydra: `iat` bounds the age. Two clocks may differ by a minute."""
+    assert await told(logout_token(**claims)) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({"typ": None}, "taken"),
+        ({"typ": "JWT"}, "taken"),
+        ({"typ": "application/Logout+JWT"}, "taken"),
+        ({"typ": "at+jwt"}, "malformed"),
+        ({"typ": "secevent+jwt"}, "malformed"),
+        ({"typ": 1}, "malformed"),
+        ({"crit": ["b64"], "b64": False}, "malformed"),
+        ({"kid": "nobody's"}, "signature"),
+        ({"kid": None}, "taken"),
+        ({"jwk": public(key("P-256", "evil")), "jku": "https://evil.example.com"}, "taken"),
+    ],
+)
+async def test_the_header_is_judged(header: Mapping[str, Any], expected: str) -> None:
+    """A key that the token itself brings is not looked at."""
+    assert await told(logout_token(header=header)) == expected
+
+
+@pytest.mark.parametrize("alg", ["none", "None", "HS256", "HS512", "RS1", "", "ES256K"])
+async def test_algorithms_without_a_public_key_are_refused(alg: str) -> None:
+    """Before any key is read: nobody can make us fetch something by such a token."""
+    provider = UpstreamProvider()
+    first, payload, signature = logout_token().split(b".")
+    header = json.dumps({"alg": alg, "kid": "k1", "typ": "logout+jwt"}).encode()
+    for token in (segments(header) + b"." + payload + b"." + signature, segments(header) + b"." + payload + b"."):
+        assert await told(token, provider) == "signature"
+    assert (provider.readings, first) == (0, logout_token().split(b".")[0])
+
+
+async def test_a_forged_token_is_refused() -> None:
+    """Signed by another key, by the public key as the secret of HS256, with claims exchanged, or with no signature."""
+    assert await told(logout_token(key("P-256", "evil"))) == "signature"
+    for secret in shared_secret(public(key("P-256"))):
+        assert isinstance(secret, OctKey)
+        assert await told(logout_token(secret, {"alg": "HS256"})) == "signature"
+    header, _, signature = logout_token().split(b".")
+    other = segments(json.dumps({**CLAIMS, "sid": "another"}).encode())
+    assert await told(b".".join((header, other, signature))) == "signature"
+    assert await told(b".".join((header, other, b""))) == "signature"
+
+
+async def test_only_the_algorithms_of_the_upstream_are_taken() -> None:
+    """An operator may name one."""
+    narrow = UpstreamProvider(replace(RULES, algorithms=frozenset({"RS256"})))
+    assert await told(logout_token(), narrow) == "signature"
+    narrow.publish(public(key("RSA")))
+    assert await told(logout_token(key("RSA"), {"alg": "RS256"}), narrow) == "taken"
+    assert await told(logout_token(key("RSA"), {"alg": "PS256"}), narrow) == "signature"
+
+
+async def test_a_new_key_is_read_when_a_token_names_it_and_not_for_each_token() -> None:
+    """A flood of made-up kids does not become a flood of requests to the upstream."""
+    provider = UpstreamProvider()
+    assert await told(logout_token(), provider) == "taken"
+    provider.publish(public(key("P-256")), public(key("P-384"), "k2"))
+    provider.steady += 1
+    assert await told(logout_token(key("P-384"), {"alg": "ES384", "kid": "k2"}), provider) == "taken"
+    before = provider.readings
+    for nth in range(50):
+        assert await told(logout_token(header={"kid": f"made-up-{nth}"}), provider) in ("signature", "away")
+    assert provider.readings <= before + 1
+
+
+@settings(max_examples=25)
+@given(
+    claims=st.dictionaries(
+        st.sampled_from([*CLAIMS, "nonce"]),
+        st.one_of(st.none(), st.booleans(), st.floats(), st.text(), st.lists(st.text()), st.just({EVENT: {}})),
+    )
+)
+async def test_signed_nonsense_breaks_nothing(claims: dict[str, Any]) -> None:
+    """An upstream may sign whatever it likes: it gets a result from the closed list."""
+    found = await UpstreamProvider().judge.verified(logout_token(**claims))
+    if isinstance(found, VerifiedLogout):
+        assert found.sub or found.sid
+        assert found.jti

@@ -1,0 +1,193 @@
+"""Whose sessions a database or an endpoint says are meant, and what it is told of an answer that is wrong."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from notifier.features.upstreams.asking import Asked, Asking
+from notifier.features.upstreams.doctor_upstreams import examine_sessions
+from notifier.features.upstreams.session_database import SessionDatabase
+from notifier.features.upstreams.session_endpoint import SessionEndpoint
+from notifier.features.upstreams.upstream import MOST, LocalSession, Question, SessionsAway
+from notifier.features.upstreams.upstream_settings import SessionsHttpSettings, SessionsSqlSettings, UpstreamSettings
+from notifier.model.errors import SourceFault
+from notifier.operators.doctor.doctor import Severity
+from tests.system.loopback import LoopbackServer
+
+BY_SID = Question(iss="https://op.example.com", sub="up-alice", sid="up-1")
+BY_SUB = Question(iss="https://op.example.com", sub="up-alice", sid=None)
+
+
+def session(sub: str | None, sid: str | None, *clients: str) -> LocalSession:
+    """A session; without clients all are told."""
+    return LocalSession(sub=sub, sid=sid, clients=clients or "*")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A database of sessions, one with two clients; and Duende's table."""
+    with sqlite3.connect(tmp_path / "s.db") as connection:
+        connection.executescript("""
+            CREATE TABLE s (iss, up_sub, up_sid, sub, sid, client);
+            INSERT INTO s VALUES ('https://op.example.com', 'up-alice', 'up-1', 'alice', 'l1', 'shop'),
+                ('https://op.example.com', 'up-alice', 'up-1', 'alice', 'l1', 'mail'),
+                ('https://op.example.com', 'up-alice', 'up-2', 'alice', 'l2', 'shop'),
+                ('https://op.example.com', 'up-bob', 'up-3', 'bob', 'l3', NULL);
+            CREATE TABLE server_side_sessions (id, subject_id, session_id, data);
+            INSERT INTO server_side_sessions VALUES (1, 'up-alice', 'up-1', 'x'), (2, 'up-alice', 'up-2', 'x'),
+                (3, 'up-bob', 'up-3', 'x');
+        """)
+    connection.close()
+    return f"sqlite:///{tmp_path}/s.db"
+
+
+async def asked(url: str, question: Question, **settings: Any) -> tuple[LocalSession, ...]:
+    return await SessionDatabase(SessionsSqlSettings.model_validate({"url": url, **settings})).ask(question)
+
+
+QUERY = (
+    "SELECT sub, sid, client AS clients FROM s WHERE iss = :iss AND up_sub = :sub AND (:sid IS NULL OR up_sid = :sid);"
+)
+
+
+async def test_a_query_names_sessions_and_clients(url: str) -> None:
+    """A row for each client makes one session. A colon within a text is no parameter. Names are read in any case."""
+    assert await asked(url, BY_SID, query=QUERY) == (session("alice", "l1", "shop", "mail"),)
+    assert await asked(url, BY_SUB, query=QUERY) == (
+        session("alice", "l1", "shop", "mail"),
+        session("alice", "l2", "shop"),
+    )
+    for value, clients in (('\'["a", "b"]\'', ("a", "b")), ("'*'", ()), ("NULL", ()), ("'c:d'", ("c:d",))):
+        found = await asked(url, BY_SID, query=f'SELECT :sub AS "Sub", {value} AS CLIENTS')
+        assert found == (session("up-alice", None, *clients),)
+    assert await asked(url, BY_SID, query="SELECT sub FROM s WHERE up_sid = :sid AND 1 = 0") == ()
+
+
+@pytest.mark.parametrize("question", [BY_SID, BY_SUB])
+async def test_duendes_sessions_are_found_by_sid_else_by_sub(url: str, question: Question) -> None:
+    """Its table may be called as conventions of PostgreSQL have it. All clients are told."""
+    found = await asked(url, question, preset="duende", prefix="")
+    both = (session("up-alice", "up-1"), session("up-alice", "up-2"))
+    assert found == (both[:1] if question.sid else both)
+
+
+@pytest.mark.parametrize(
+    ("sub", "sid", "prefix", "found"),
+    [
+        ("alice", None, "up-", [1, 2]),
+        ("up-alice", None, "up-", []),
+        ("alice", "up-1", "up-", [1]),
+        (None, "up-1", "up-", [1]),
+        ("bob", "up-1", "up-", []),
+        (None, "up-1", "other-", []),
+        ("anybody", "up-1", None, [1]),
+    ],
+)
+async def test_a_prefix_bounds_whose_sessions_an_upstream_ends_in_duendes_table(
+    url: str, sub: str | None, sid: str | None, prefix: str | None, found: list[int]
+) -> None:
+    """Its own users' alone, and of those the one that the token names."""
+    question = Question(iss="https://op.example.com", sub=sub, sid=sid)
+    given = {} if prefix is None else {"prefix": prefix}
+    assert await asked(url, question, preset="duende", **given) == tuple(
+        session("up-alice", f"up-{number}") for number in found
+    )
+
+
+async def test_without_a_prefix_duendes_table_ends_nothing_by_sub_alone(url: str) -> None:
+    """It does not say from which provider a session came. The message waits, and the log says what to set."""
+    with pytest.raises(SourceFault, match=r"set resolve\.sql\.prefix"):
+        await asked(url, BY_SUB, preset="duende")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"query": "SELECT sub, password FROM s WHERE up_sid = :sid"}, "no such column"),
+        ({"query": "SELECT sub, client FROM s WHERE up_sid = :sid"}, "there is no client"),
+        ({"query": "SELECT client AS clients FROM s WHERE up_sid = :sid"}, "sub and sid are missing"),
+        ({"query": "SELECT '' AS sub WHERE :sid <> ''"}, "row 1 has neither sub nor sid"),
+        ({"query": "SELECT x'0a41' AS sub WHERE :sid <> ''"}, "row 1 has a sub that is no plain text"),
+        ({"query": "DELETE FROM s WHERE up_sid = :sid"}, "must only read"),
+        ({"preset": "duende", "tables": {"sessions": "nothing"}}, "there is no table like nothing"),
+        (
+            {"query": f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT {MOST + 1})"
+             " SELECT :sub || x AS sub FROM n"},
+            f"more than {MOST} sessions",
+        ),
+    ],
+)  # fmt: skip
+async def test_an_answer_that_is_wrong_is_a_fault(url: str, settings: dict[str, Any], said: str) -> None:
+    """Nobody is signed out by it."""
+    with pytest.raises(SourceFault, match=said):
+        await asked(url, BY_SID, **settings)
+
+
+async def test_what_is_told_of_a_fault_names_no_user(url: str) -> None:
+    """A database quotes what it was asked with."""
+    query = "SELECT sub FROM s WHERE up_sid = json_extract(:sid, '$.x')"
+    place = SessionDatabase(SessionsSqlSettings.model_validate({"url": url, "query": query}))
+    away = await Asking(place, 5.0).sessions(Question(iss="https://op.example.com", sub="up-alice-7", sid="raw-sid-88"))
+    assert isinstance(away, SessionsAway)
+    assert "raw-sid-88" not in away.text
+
+
+async def test_the_endpoint_is_asked_with_json_and_answers_with_sessions() -> None:
+    """As a list, or below `sessions`. Any other answer is a fault."""
+    answers: list[web.Response] = []
+    bodies: list[Any] = []
+
+    async def serve(request: web.BaseRequest) -> web.Response:
+        bodies.append(await request.json())
+        return answers.pop()
+
+    one = {"sub": "alice", "sid": "l1", "clients": ["shop"]}
+    async with LoopbackServer(serve) as server:
+        endpoint = SessionEndpoint(SessionsHttpSettings(url=f"{server.base}/sessions?key=secret"))
+        for content, expected in (
+            ([one], (session("alice", "l1", "shop"),)), ({"sessions": [one, one]}, (session("alice", "l1", "shop"),)),
+            ([{"sid": "l1", "clients": "*"}], (session(None, "l1"),)), ([{"sub": "a"}], (session("a", None),)),
+            ([], ()),
+        ):  # fmt: skip
+            answers.append(web.json_response(content))
+            assert await endpoint.ask(BY_SID) == expected
+        assert bodies[0] == {"iss": "https://op.example.com", "sub": "up-alice", "sid": "up-1"}
+        for answer, said in (
+            (web.json_response([one], status=500), "answered 500"),
+            (web.json_response([one], status=201), "answered 201"), (web.json_response({}), "no list"),
+            (web.json_response(["alice"]), "session 1 is no object"),
+            (web.json_response([{"clients": ["shop"]}]), "session 1 has neither sub nor sid"),
+            (web.json_response([{**one, "clients": [7]}]), "session 1 has clients"),
+            (web.Response(text="no"), "not JSON"),
+            (web.json_response([{"sub": "x" * 1000}] * 1100), "larger than 1 MiB"),
+        ):  # fmt: skip
+            answers.append(answer)
+            with pytest.raises(SourceFault, match=said) as fault:
+                await endpoint.ask(BY_SID)
+            assert "secret" not in str(fault.value)
+
+
+async def test_one_that_breaks_is_asked_again_later() -> None:
+    """Whatever a library raises."""
+
+    class Breaks(Asked):
+        async def ask(self, question: Question) -> tuple[LocalSession, ...]:
+            raise RuntimeError(question.sub)
+
+    assert await Asking(Breaks(), 5.0).sessions(BY_SID) == SessionsAway(text="asking failed with RuntimeError")
+
+
+async def test_the_doctor_asks_for_nobody(url: str) -> None:
+    """A query that answers with sessions all the same would sign everybody out."""
+    for query, level in ((QUERY, Severity.OK), ("SELECT sub FROM s WHERE :sid <> ''", Severity.FAILED)):
+        resolve = {"sql": {"url": url, "query": query}}
+        upstream = UpstreamSettings.model_validate({"issuer": BY_SID.iss, "client_id": "us", "resolve": resolve})
+        [finding] = await examine_sessions("upstreams.op.resolve", upstream)
+        assert finding.level == level
+    gone = {"sql": {"url": url + ".gone", "preset": "duende"}}
+    upstream = UpstreamSettings.model_validate({"issuer": BY_SID.iss, "client_id": "us", "resolve": gone})
+    [finding] = await examine_sessions("upstreams.op.resolve", upstream)
+    assert (finding.level, "unable to open" in finding.text) == (Severity.FAILED, True)

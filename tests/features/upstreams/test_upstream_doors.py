@@ -1,0 +1,244 @@
+"""The upstreams of the configuration: what is refused, what follows a reload, and whether the example is right."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+from cryptography.fernet import Fernet
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.loading import load
+from notifier.features.upstreams.asking import AT_A_TIME
+from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question
+from notifier.features.upstreams.upstream_doors import UpstreamDoors
+from notifier.features.upstreams.upstream_record import UpstreamRecord
+from notifier.model.errors import ConfigurationError
+from tests.cli.in_process import notifier
+from tests.system.loopback import LoopbackServer
+from tests.tokens.key_folder import pem
+
+EXAMPLE = Path(__file__).parents[3] / "docs/examples/upstreams.yaml"
+OP: dict[str, Any] = {"issuer": "https://op.example.com", "client_id": "us", "resolve": {"same_sub": {}}}
+TABLE = {"url": "sqlite:///a.db", "preset": "duende"}
+ASKED = {"resolve": {"http": {"url": "https://login.example.com/sessions"}}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the example says is beside it."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+    (tmp_path / "clients.yaml").write_text("[]")
+    (tmp_path / "session-api-token").write_text("Bearer t0k3n")
+    return tmp_path
+
+
+def written(folder: Path, **changes: object) -> Path:
+    """The example with some sections replaced; None leaves one out."""
+    whole = {**yaml.safe_load(EXAMPLE.read_text()), **changes}
+    path = folder / "notifier.yaml"
+    path.write_text(json.dumps({name: section for name, section in whole.items() if section is not None}))
+    return path
+
+
+def mistakes(folder: Path, **changes: object) -> list[str]:
+    with pytest.raises(ConfigurationError) as refused:
+        load(written(folder, **changes), {})
+    return [str(each) for each in refused.value.mistakes]
+
+
+def test_the_example_of_the_documentation_is_right(folder: Path) -> None:
+    """As it stands."""
+    loaded = load(written(folder), {}, starting=True)
+    assert (set(loaded.settings.upstreams), loaded.warnings) == ({"partner", "workforce", "entra", "hydra"}, ())
+    assert "t0k3n" not in repr(loaded.settings)
+
+
+def test_check_names_each_upstream(folder: Path) -> None:
+    """Where it posts to, and who says whose session it is here."""
+    path = written(folder)
+    done = notifier("check", "-c", str(path), cwd=folder)
+    assert "upstream partner: " in done.stdout, done.stderr
+    assert [line for line in done.stdout.splitlines() if "browsers may call" in line] == [
+        line for line in done.stdout.splitlines() if line.startswith("upstream entra: ")
+    ]
+    assert "posts to /upstreams/partner/backchannel-logout, sessions at https://login.example.com by " in done.stdout
+    told = json.loads(notifier("check", "-c", str(path), "--json", cwd=folder).stdout)["upstreams"]
+    assert {name: each["resolve"] for name, each in told.items()} == {
+        name: next(iter(each["resolve"])) for name, each in yaml.safe_load(EXAMPLE.read_text())["upstreams"].items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("upstream", "said"),
+    [
+        ({**OP, "resolve": {}}, "needs one of same_sub, sql and http; 0 are given"),
+        ({**OP, "resolve": {"same_sub": {}, "http": {"url": "https://a.example"}}}, "2 are given"),
+        ({**OP, "issuer": "https://*.example.com"}, "one host"),
+        ({**OP, "issuer": "https://op.example.com;script-src"}, "one host"),
+        ({**OP, "issuer": "https://op.example.com,op.example.net"}, "one host"),
+        ({**OP, "algorithms": ["HS256"]}, "RS256"),
+        ({**OP, "algorithms": ["none"]}, "RS256"),
+        ({**OP, "algorithms": []}, "at least"),
+        ({**OP, "client_id": []}, "at least"),
+        ({**OP, "jwks_uri": "https://a.example", "discovery": "https://a.example"}, "remove one of them"),
+        ({**OP, "iss": "https://login.example.co"}, "did you mean https://login.example.com?"),
+        ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db", "query": "SELECT sub FROM users"}}}, "end everybody's"),
+        ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db"}}}, "needs preset or query"),
+        ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db", "query": "SELECT :sub", "prefix": "op|"}}}, "in query"),
+        ({**OP, "front_channel": True}, "a made-up sid from a real one; use resolve.sql.query or resolve.http"),
+        (
+            {**OP, "front_channel": True, "resolve": {"sql": {"url": "sqlite:///a.db", "preset": "duende"}}},
+            "its table does not say from which provider a session came; use resolve.sql.query or resolve.http",
+        ),
+    ],
+)
+def test_a_mistake_names_the_setting_and_the_way_out(folder: Path, upstream: object, said: str) -> None:
+    """Before any token comes."""
+    [mistake] = mistakes(folder, upstreams={"op": upstream})
+    assert mistake.startswith("upstreams.op")
+    assert said in mistake
+
+
+def test_whose_issuer_it_is_must_be_clear(folder: Path) -> None:
+    """With two issuers the upstream names one. An issuer that lists its publishers lists the upstream too."""
+    keys: dict[str, object] = {"keys": [{"file": "key.pem"}]}
+    two = {"https://a.example": keys, "https://b.example": keys}
+    [mistake] = mistakes(folder, issuers=two, upstreams={"op": OP})
+    assert mistake.startswith("upstreams.op.iss is required") or "upstreams.op.iss" in mistake
+    [mistake] = mistakes(folder, issuers={"https://a.example": {**keys, "publishers": ["idp"]}}, upstreams={"op": OP})
+    assert "must name op too" in mistake
+    loaded = load(written(folder, web=None, upstreams={"op": OP}), {})
+    assert "has no effect without a section `web`" in str(loaded.warnings[0])
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "refused"),
+    [
+        ({"same_sub": {"prefix": "a:"}}, {"same_sub": {"prefix": "a:b:"}}, True),
+        ({"same_sub": {"prefix": "a:b:"}}, {"sql": {**TABLE, "prefix": "a:"}}, True),
+        ({"same_sub": {"prefix": "a:"}}, {"same_sub": {"prefix": "b:"}}, False),
+        ({"same_sub": {"prefix": "a:"}}, {"same_sub": {"prefix": "a:"}}, False),
+    ],
+)
+def test_no_upstream_is_called_as_another_ones_users_are(folder: Path, one: object, two: object, refused: bool) -> None:
+    """Else a made-up `sub` of the one is a user of the other. Two doors of one provider may have the same prefix."""
+    upstreams = {"one": {**OP, "resolve": one}, "two": {**OP, "resolve": two}}
+    if refused:
+        [mistake] = mistakes(folder, upstreams=upstreams)
+        assert "let none begin with another" in mistake
+    else:
+        assert not load(written(folder, upstreams=upstreams), {}).warnings
+
+
+@pytest.mark.parametrize(
+    ("upstream", "warned"),
+    [
+        (OP, ["upstreams.op.resolve.same_sub.prefix"]),
+        ({**OP, "resolve": {"same_sub": {"prefix": "op|"}}}, []),
+        ({**OP, "issuer": "https://login.example.com"}, []),
+        ({**OP, "resolve": {"sql": {**TABLE, "prefix": ""}}}, ["upstreams.op.resolve.sql.prefix"]),
+        ({**OP, "resolve": {"sql": {**TABLE, "prefix": "op|"}}}, []),
+        ({**OP, "resolve": {"sql": TABLE}}, ["upstreams.op.resolve.sql.prefix"]),
+        ({**OP, **ASKED, "without_iss": "allow"}, ["upstreams.op.without_iss"]),
+        ({**OP, **ASKED, "parents": ["https://a.example"]}, ["upstreams.op.parents"]),
+        ({**OP, **ASKED, "parents": ["https://a.example"], "front_channel": True}, []),
+    ],
+)
+def test_what_may_end_anybodys_session_or_nobodys_is_warned_of(
+    folder: Path, upstream: object, warned: list[str]
+) -> None:
+    """An upstream that is the identity server itself may speak of all its users."""
+    loaded = load(written(folder, upstreams={"op": upstream}), {})
+    assert [each.path for each in loaded.warnings] == warned
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://login.example.com//evil.example", "single slashes"),
+        ("https://login.example.com/\\evil.example", "single slashes"),
+        ("https://*.example.com/connect", "one host"),
+        ("https://login.example.com;script-src/connect", "one host"),
+        ("https://login.example.com,b/connect", "one host"),
+        ("https://login.example.com/connect?a", "neither a query"),
+        ("https://user@login.example.com/connect", "neither a query"),
+    ],
+)
+def test_a_page_is_framed_by_one_host_and_reports_to_it_alone(folder: Path, url: str, said: str) -> None:
+    """Nothing of a setting is a pattern, another directive, or a path that browsers read as another host."""
+    face = {"keys_file": "web.keys", "issuers": {"https://login.example.com": {"url": url}}}
+    [mistake] = mistakes(folder, web=face)
+    assert mistake.startswith("web.issuers")
+    assert said in mistake
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        "*",
+        "https:",
+        "https://*.example.com",
+        "https://a.example;script-src",
+        "https://a.example,b",
+        "https://a.example'",
+    ],
+)
+def test_a_parent_is_one_origin(folder: Path, parent: str) -> None:
+    """It stands in a policy as it is."""
+    page = {"url": "https://login.example.com/connect", "parents": [parent]}
+    [mistake] = mistakes(folder, web={"keys_file": "web.keys", "issuers": {"https://login.example.com": page}})
+    assert "must be one origin" in mistake
+
+
+async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
+    """A stranger may ask about made-up sessions without end. Upstreams' logout tokens are looked up meanwhile."""
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.Response:
+        asked.put_nowait((await request.json())["sid"])
+        await over.wait()
+        return web.json_response([])
+
+    async with LoopbackServer(slow) as server:
+        path = written(folder, upstreams={"op": {**OP, "resolve": {"http": {"url": server.base}}}})
+        doors = UpstreamDoors(LiveConfiguration(path, {}, load(path, {})), UpstreamRecord())
+        made_up, real = (Question(iss="https://op.example.com", sub=None, sid=sid) for sid in ("made-up", "real"))
+        async with asyncio.TaskGroup() as group:
+            strangers = [group.create_task(doors.look_up_for_browser("op", made_up)) for _ in range(AT_A_TIME)]
+            assert {await asked.get() for _ in strangers} == {"made-up"}
+            found = group.create_task(doors.look_up("op", real))
+            looking = group.create_task(asked.get())
+            await asyncio.wait((found, looking), return_when=asyncio.FIRST_COMPLETED)
+            over.set()
+            looking.cancel()
+        assert isinstance(found.result(), LocalSessions)
+        await doors.close()
+
+
+async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Path) -> None:
+    """The keys that were read stay, for an upstream that is as it was."""
+    path = written(folder, upstreams={"op": OP, "gone": OP})
+    live = LiveConfiguration(path, {}, load(path, {}))
+    record = UpstreamRecord()
+    doors = UpstreamDoors(live, record)
+    before = doors.door("op")
+    assert before is not None
+    question = Question(iss="https://op.example.com", sub="u1", sid="s1")
+    same = (LocalSession(sub="u1", sid="s1", clients="*"),)
+    assert await doors.look_up("op", question) == LocalSessions(iss="https://login.example.com", sessions=same)
+    changed = {**OP, "resolve": {"same_sub": {"prefix": "op|"}}}
+    written(folder, upstreams={"op": OP, "new": changed})
+    assert live.reload(asked=True)
+    assert doors.door("gone") is None
+    assert await doors.look_up("gone", question) is None
+    assert (new := doors.door("new")) is not None
+    assert new.same_sub == "op|"
+    await doors.close()
+    series = {sample.labels["upstream"] for family in record.families() for sample in family.samples}
+    assert series == {"op", "gone", "new"}

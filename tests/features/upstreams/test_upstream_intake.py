@@ -1,0 +1,179 @@
+"""What becomes of the end of an upstream's session: events, a message that is put off, or a dead letter."""
+
+import json
+
+from notifier.delivery.facts import Fact, UpstreamLookedUp
+from notifier.delivery.intake import Intake, Move
+from notifier.delivery.settlement import Send
+from notifier.features.upstreams.upstream import (
+    EndedUpstream,
+    LocalSession,
+    LocalSessions,
+    Question,
+    SessionsAway,
+    dump_ending,
+)
+from notifier.features.upstreams.upstream_intake import UpstreamIntake
+from notifier.model.client import Client
+from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
+from notifier.model.documents.sourced import PREFIX, as_received, as_sourced
+from notifier.model.frozen import replace
+from notifier.model.message import DEAD, Kind, Lane, Message
+from notifier.model.outcome import DeadReason
+from notifier.model.registry import Registry
+from notifier.operators.letters.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
+from tests.delivery.stage import ISS
+
+NOW = 1_800_000_000.0
+DEFAULTS = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
+TWO = (LocalSession(sub="alice", sid="l1", clients=("shop",)), LocalSession(sub="alice", sid="l2", clients="*"))
+
+
+class Place:
+    """Knows these sessions, or is away. A message goes through it as through a worker and the queue."""
+
+    def __init__(self, answer: LocalSessions | SessionsAway | None) -> None:
+        self.answer = answer
+        self.now = NOW
+        self.facts: list[Fact] = []
+        self.registry = Registry(unregistered=DEFAULTS)
+        upstreams = UpstreamIntake(
+            self, lambda: self.registry, clock=lambda: self.now, new_id=lambda: "new", observe=self.facts.append
+        )
+        self.intake = Intake(
+            lambda: self.registry, clock=lambda: self.now, new_id=lambda: "new", max_event=4096, upstreams=upstreams
+        )
+
+    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
+        assert (upstream, question.iss) == ("op", "https://op.example.com")
+        return self.answer
+
+    async def sends(self, message: Message) -> list[Send]:
+        """What must be durable in place of the message."""
+        move = self.intake.open(message)
+        assert isinstance(move, Move)
+        assert move.look_up is not None
+        return list(await move.look_up())
+
+    def results(self) -> list[str]:
+        return [fact.result for fact in self.facts if isinstance(fact, UpstreamLookedUp)]
+
+
+def came(sid: str | None = "raw-sid", body: bytes | None = None, delivery_count: int = 0) -> Message:
+    """The message as a worker takes it from the queue."""
+    question = Question(iss="https://op.example.com", sub="raw-sub", sid=sid)
+    ending = EndedUpstream(upstream="op", question=question, id="e1", ended_at=NOW - 5)
+    posted = Message(
+        lane=Lane.EVENTS, body=dump_ending(ending) if body is None else body, tag=None, timestamp=NOW,
+        user_id="op", source=f"{PREFIX}op", content_type="application/json",
+    )  # fmt: skip
+    return queued(Send(message=as_sourced(posted, "m1")), delivery_count)
+
+
+def queued(send: Send, delivery_count: int = 0) -> Message:
+    """What was sent, as it comes back."""
+    out = send.message
+    return Message(
+        lane=Lane.EVENTS, body=out.body, tag="t", kind=Kind(out.kind), headers=out.headers, message_id=out.message_id,
+        content_type=out.content_type, delivery_count=delivery_count,
+    )  # fmt: skip
+
+
+def letter(send: Send) -> DeadLetter:
+    assert send.queue == DEAD
+    return load_dead_letter(queued(send))
+
+
+async def test_each_session_becomes_an_event_whose_id_is_always_the_same() -> None:
+    """So a worker that is killed between two of them repeats what others recognise."""
+    place = Place(LocalSessions(iss=ISS, sessions=TWO))
+    sends = await place.sends(came())
+    events = [json.loads(send.message.body)["event"] for send in sends]
+    assert [(each["sid"], each["clients"], each["publisher"]) for each in events] == [
+        ("l1", [{"client_id": "shop"}], "op"),
+        ("l2", "*", "op"),
+    ]
+    assert {(send.queue, send.due, send.message.kind) for send in sends} == {(Lane.EVENTS, None, Kind.EVENT)}
+    again = [json.loads(send.message.body)["event"]["id"] for send in await place.sends(came(delivery_count=1))]
+    assert again == [each["id"] for each in events]
+    assert len(set(again)) == 2
+    assert [send.fact is None for send in sends] == [True, False]
+
+
+async def test_of_a_suspect_message_the_events_rest_first() -> None:
+    """They may be what kills the process."""
+    sends = await Place(LocalSessions(iss=ISS, sessions=TWO)).sends(came(delivery_count=3))
+    assert all(send.due is not None and send.due > NOW for send in sends)
+
+
+async def test_nobody_signed_in_here_is_counted_and_done() -> None:
+    """Nothing is written."""
+    place = Place(LocalSessions(iss=ISS, sessions=()))
+    assert await place.sends(came()) == []
+    assert place.results() == ["no_session"]
+
+
+async def test_while_nobody_can_tell_the_message_waits_longer_and_longer_and_is_then_a_dead_letter() -> None:
+    """For a day. A replay asks anew, for a day."""
+    place = Place(SessionsAway(text="connection refused"))
+    message, waits = came(), []
+    while True:
+        [send] = await place.sends(message)
+        if send.queue == DEAD:
+            break
+        assert send.due is not None
+        assert isinstance(send.fact, UpstreamLookedUp)
+        waits.append(send.due - place.now)
+        place.now, message = send.due, queued(send)
+    assert waits[:4] == sorted(waits[:4])
+    assert 86_400 <= place.now - NOW <= 86_400 + 600
+    dead = letter(send)
+    assert (dead.reason, dead.source, place.results()) == (DeadReason.UNRESOLVED, "upstream/op", ["given_up"])
+    assert "connection refused" in dead.text
+    back = readmit(dead, rules(place.registry), place.now)
+    assert isinstance(back, Readmitted)
+    replayed = queued(Send(message=back.outgoing))
+    assert as_received(replayed).body == as_received(came()).body
+    [send] = await place.sends(replayed)
+    assert send.due is not None
+    assert send.due < place.now + 10
+
+
+def rules(registry: Registry | None, *, end_newer_sessions: bool = False) -> ReplayRules:
+    return ReplayRules(registry=registry, new_id=lambda: "new", max_event=4096, end_newer_sessions=end_newer_sessions)
+
+
+async def test_a_token_without_sid_is_asked_about_for_a_short_time() -> None:
+    """All sessions of the user would end, also one begun since (B13). A replay needs the operator's word."""
+    place = Place(SessionsAway(text="away"))
+    place.now = NOW + 599
+    [send] = await place.sends(came(sid=None))
+    assert send.due is not None
+    place.now = NOW + 601
+    [send] = await place.sends(came(sid=None))
+    kept = readmit(letter(send), rules(place.registry), place.now)
+    assert isinstance(kept, KeptLetter)
+    assert kept.why is KeepReason.STALE
+    allowed = rules(None, end_newer_sessions=True)
+    assert isinstance(readmit(letter(send), allowed, place.now), Readmitted)
+
+
+async def test_an_upstream_that_is_gone_and_a_broken_message_are_dead_letters() -> None:
+    """The first can be replayed once it is configured again."""
+    [send] = await Place(None).sends(came())
+    assert "add upstreams.op, then replay" in letter(send).text
+    assert isinstance(readmit(letter(send), rules(None), NOW), Readmitted)
+    for body in (b"", b"[]", b'{"id": 1}'):
+        [send] = await Place(None).sends(came(body=body))
+        assert letter(send).reason is DeadReason.MALFORMED_EVENT
+        kept = readmit(letter(send), rules(None), NOW)
+        assert isinstance(kept, KeptLetter)
+        assert kept.why is KeepReason.MALFORMED
+
+
+async def test_a_message_that_wore_out_is_buried_unasked() -> None:
+    """As any other: to read it may be what kills the process."""
+    move = Place(None).intake.open(replace(came(), delivery_count=99))
+    assert isinstance(move, Move)
+    assert move.look_up is None
+    assert [letter(send).reason for send in move.sends] == [DeadReason.DELIVERY_LIMIT]

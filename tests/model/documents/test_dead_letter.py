@@ -1,0 +1,350 @@
+"""Dead letters: readable by people, replayable by us, whoever put them among the dead."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.model.delivery import Delivery, Past
+from notifier.model.documents.dead_letter import (
+    DeadLetter,
+    bury_delivery,
+    bury_entries,
+    bury_event,
+    bury_raw,
+    dump_dead_letter,
+    load_dead_letter,
+    message_of,
+)
+from notifier.model.documents.documents import NAMES, EventDocument, dump_delivery, dump_event
+from notifier.model.documents.event_entries import WrongEntries
+from notifier.model.documents.unreadable import RAW_BYTES, Raw
+from notifier.model.errors import Mistake, UnknownVersion
+from notifier.model.message import Kind, Lane, Message, Outgoing, Whole
+from notifier.model.outcome import DeadReason
+from notifier.model.session_ended import ClientEntry, SessionEnded
+from notifier.operators.letters.dead_letter_listing import document_of
+from tests.model.documents.test_documents import DELIVERIES, EVENTS
+
+NOW = 1769860800.25
+EVENT = SessionEnded(
+    id="e-1", id_given=True, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="shop"),), publisher="idp"
+)
+DELIVERY = Delivery(
+    id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="s", sid=None, attempts=2, publisher="idp",
+    history=(Past(at=NOW - 1, reason="server_error", status=500, text="oops"), Past(at=NOW, reason="dns")),
+)  # fmt: skip
+
+
+def message(body: bytes, **properties: Any) -> Message:
+    return Message(lane=Lane.EVENTS, body=body, tag=1, **properties)
+
+
+def through_the_queue(letter: DeadLetter) -> DeadLetter:
+    sent = dump_dead_letter(letter)
+    return load_dead_letter(message(sent.body, kind=sent.kind, headers=dict(sent.headers), message_id=sent.message_id))
+
+
+def raw_of(letter: DeadLetter) -> Raw:
+    assert letter.raw is not None
+    return letter.raw
+
+
+def test_a_dead_letter_is_read_by_people() -> None:
+    """JSON with the reason in words; whoever asks for it gets RFC 3339 times and every outcome."""
+    letter = bury_delivery(DELIVERY, DeadReason.REFUSED, "410 Gone", NOW)
+    sent, content = dump_dead_letter(letter), document_of(letter)
+    assert {name: content[name] for name in json.loads(sent.body)} == json.loads(sent.body)
+    assert (sent.kind, sent.message_id) == (Kind.DEAD_LETTER, "d-1")
+    assert sent.headers == {"reason": "refused", "iss": "i", "client_id": "shop", "event_id": "e-1"}
+    assert content["v"] == 1
+    assert content["dead_since"] == "2026-01-31T12:00:00.250000Z"
+    assert (content["reason"], content["text"], content["attempts"]) == ("refused", "410 Gone", 2)
+    assert content["outcomes"] == [
+        {"at": "2026-01-31T11:59:59.250000Z", "reason": "server_error", "status": 500, "text": "oops"},
+        {"at": "2026-01-31T12:00:00.250000Z", "reason": "dns", "status": None, "text": ""},
+    ]
+
+
+@given(DELIVERIES, st.sampled_from(DeadReason), st.text(max_size=20))
+def test_a_buried_delivery_comes_back_whole(delivery: Delivery, reason: DeadReason, text: str) -> None:
+    """A replay needs all of it."""
+    letter = bury_delivery(delivery, reason, text, NOW)
+    assert through_the_queue(letter) == letter
+    assert letter.delivery == delivery
+    assert letter.outcomes == delivery.history
+
+
+@given(EVENTS, st.sampled_from(DeadReason))
+def test_a_buried_event_comes_back_whole(event: SessionEnded, reason: DeadReason) -> None:
+    """With all its clients, wrong ones too."""
+    letter = bury_event(event, reason, "text", NOW)
+    assert through_the_queue(letter) == letter
+    assert letter.event == event
+
+
+@given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
+def test_a_buried_message_comes_back_to_the_byte(body: bytes) -> None:
+    """It is the message's own body; whoever asks gets text where it is text, base64 where it is not."""
+    came = message(body, content_type="text/plain", message_id="m", timestamp=5.0, user_id="idp", vouched=True)
+    letter = bury_raw(came, [Mistake("", "no JSON")], NOW)
+    assert through_the_queue(letter) == letter
+    assert raw_of(letter).sha256 == hashlib.sha256(body).hexdigest()
+    assert dump_dead_letter(letter).body == body
+    told = document_of(letter) | {"outcomes": []}
+    assert load_dead_letter(message(json.dumps(told).encode(), kind=Kind.DEAD_LETTER)) == letter
+    again = message_of(letter, Lane.BULK)
+    assert again == replace(came, lane=Lane.BULK, tag=None, headers=raw_of(letter).headers)
+
+
+def test_a_binary_cloudevent_keeps_its_attributes() -> None:
+    """Without them it would be another event when it is read again; other headers are left behind."""
+    headers = {"cloudEvents_id": b"e", "ce-source": "/a%20b", "x-death": [{}], "secret": "x"}
+    again = message_of(bury_raw(message(b"{}", headers=headers), [], NOW), Lane.EVENTS)
+    assert again is not None
+    assert again.headers == {"cloudEvents:id": "e", "cloudEvents:source": "/a b"}
+
+
+def test_of_a_huge_message_the_first_mebibyte_is_kept() -> None:
+    """What is not whole cannot be read again."""
+    body = b"x" * 1_100_000
+    letter = bury_raw(message(body), [], NOW)
+    assert (raw_of(letter).size, raw_of(letter).truncated) == (len(body), True)
+    assert raw_of(letter).body == body[:RAW_BYTES]
+    assert message_of(letter, Lane.EVENTS) is None
+
+
+def test_attributes_that_cannot_be_kept_keep_it_from_being_read_as_another_event() -> None:
+    """Without `source` a copy would be another event; those that nobody reads are left out."""
+    needed = {
+        "cloudEvents:id": "e",
+        "cloudEvents:specversion": "1.0",
+        "cloudEvents:source": "/",
+        "cloudEvents:type": "t",
+    }
+    more = bury_raw(message(b"{}", headers=needed | {f"ce-x{n}": "x" * 900 for n in range(9)}), [], NOW)
+    assert needed.items() <= raw_of(more).headers.items()
+    assert message_of(more, Lane.EVENTS) is not None
+    long = {"cloudEvents:source": "€" * 1000, "cloudEvents:type": "€" * 1000}
+    assert message_of(bury_raw(message(b"{}", headers=needed | long), [], NOW), Lane.EVENTS) is None
+
+
+def test_a_message_that_the_queue_cut_is_shown_as_what_it_was() -> None:
+    """With the size and digest of all of it, and what its beginning tells; it cannot be read again."""
+    cut = message(b'{"iss": "i", "id": "e", "sub": "aaaa', cut_from=Whole(size=9_000_000, sha256="ab"))
+    letter = through_the_queue(bury_raw(cut, [Mistake("", "too large")], NOW))
+    assert (raw_of(letter).size, raw_of(letter).sha256, raw_of(letter).truncated) == (9_000_000, "ab", True)
+    assert raw_of(letter).body == cut.body
+    assert (letter.iss, letter.event_id) == ("i", "e")
+    assert message_of(letter, Lane.EVENTS) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (b'{"iss": "i", "id": "e"}', {}, ("i", "e")),
+        (b'{"iss": "i"}', {"cloudEvents:id": "ce"}, ("i", "ce")),
+        (b'{"specversion": "1.0", "id": "ce", "data": {"iss": "i"}}', {}, ("i", "ce")),
+        (b'{"iss": 7, "id": 8}', {}, ("", "m")),
+        (b'{"iss": "a\\nb"}', {}, ("a\N{REPLACEMENT CHARACTER}b", "m")),
+        (b"[1]", {}, ("", "m")),
+        (b"\xff", {}, ("", "m")),
+    ],
+)
+def test_what_a_broken_message_tells_of_itself_is_noted(
+    body: bytes, headers: Mapping[str, object], expected: tuple[str, str]
+) -> None:
+    """So that its dead letter is found by issuer and event."""
+    letter = bury_raw(message(body, headers=headers, message_id="m"), [Mistake("iss", "is required")], NOW)
+    assert (letter.iss, letter.event_id) == expected
+    assert letter.reason is DeadReason.MALFORMED_EVENT
+    assert letter.text == "iss: is required"
+
+
+def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
+    """With the body as it came, the first mistakes, and which entries they are; a copy is the same letter."""
+    came = message(b'{"clients": ["shop", 1, 2]}', message_id="m", user_id="idp")
+    wrong = WrongEntries(mistakes=(Mistake("clients[1]", "no"),), more=1, which="1-2")
+    letter = bury_entries(came, EVENT, wrong, NOW)
+    assert (letter.iss, letter.event_id, letter.publisher, letter.entries) == ("i", "e-1", "idp", "1-2")
+    assert letter.text == "clients[1]: no; and 1 more mistake"
+    assert raw_of(letter).body == came.body
+    assert through_the_queue(letter) == letter
+    assert bury_entries(came, EVENT, wrong, NOW + 60).id == letter.id
+    assert bury_raw(came, [], NOW).id != letter.id
+
+
+@pytest.mark.parametrize("headers", [{}, {"letter": "{}"}, {"letter": '{"v": 1}'}, {"letter": b"\xff"}])
+def test_a_letter_without_its_header_is_shown_as_it_is(headers: Mapping[str, object]) -> None:
+    """Whatever its body says: that is a publisher's, who may write a dead letter there."""
+    forged = dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body
+    letter = load_dead_letter(message(forged, kind=Kind.UNREADABLE, headers=headers, message_id="x"))
+    assert (letter.id, letter.delivery, letter.reason) == ("x", None, DeadReason.MALFORMED_EVENT)
+
+
+def test_what_a_later_release_says_of_an_unreadable_message_is_left_to_it() -> None:
+    """Shown as something else it could be replayed as something else."""
+    with pytest.raises(UnknownVersion):
+        load_dead_letter(message(b"{}", kind=Kind.UNREADABLE, headers={"letter": '{"v": 3}'}))
+
+
+def grown(came: Message, sent: Outgoing) -> int:
+    """Bytes that the letter has and the message had not."""
+    own = sum(len(name) + len(str(value).encode()) for name, value in came.headers.items())
+    own += sum(len(text.encode()) for text in (came.message_id, came.user_id, came.content_type) if text)
+    return len(sent.body) + sum(len(name) + len(value.encode()) for name, value in sent.headers.items()) - (
+        len(came.body) + own
+    )  # fmt: skip
+
+
+LONG = "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 1024
+
+
+@pytest.mark.parametrize("filling", ["", "\0" * 10_000, '"' * 10_000, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 10_000])
+@pytest.mark.parametrize("count", [1, 20, 2000])
+def test_a_letter_never_holds_more_than_came_and_4_kib(filling: str, count: int) -> None:
+    """Whatever the body is, however many mistakes are told, and however long."""
+    mistakes = [
+        Mistake(f"clients[{index}].id_token_signed_response_alg", filling[:400] or "no") for index in range(count)
+    ]
+    came = message(
+        filling.encode(), message_id='"' * 255 if count < 2000 else "\x85" * 127, user_id="é" * 127,
+        content_type="é" * 100,
+        headers={"cloudEvents:source": '"' * 1024, "cloudEvents:id": "€" * 80, "ce-other": "x" * 1024},
+    )  # fmt: skip
+    wrong = WrongEntries(mistakes=tuple(mistakes[:20]), more=count, which=",".join(map(str, range(0, 600, 2))))
+    for letter in (
+        bury_raw(came, mistakes, NOW),
+        bury_entries(came, replace(EVENT, iss=LONG, id="\N{CJK UNIFIED IDEOGRAPH-4E00}" * 85), wrong, NOW),
+    ):
+        sent = dump_dead_letter(letter)
+        assert grown(came, sent) <= 4096
+        assert all(value.isprintable() for value in sent.headers.values())
+        assert through_the_queue(letter) == letter
+
+
+@pytest.mark.parametrize("names", [1, 100, NAMES, NAMES + 1, 18_000])
+def test_an_event_s_letter_never_holds_more_than_came_and_4_kib(names: int) -> None:
+    """However many clients it names, and however short their names are."""
+    clients = tuple(chr(0x4E00 + index) for index in range(names))
+    came = {"iss": LONG, "id": "e", "sub": LONG, "sid": LONG, "reason": LONG, "clients": list(clients)}
+    event = SessionEnded(
+        id="e", id_given=True, iss=LONG, sub=LONG, sid=LONG, reason=LONG, clients=clients, publisher="idp", ended_at=NOW
+    )
+    body = json.dumps(came, ensure_ascii=False, separators=(",", ":")).encode()
+    letter = bury_event(event, DeadReason.UNKNOWN_ISSUER, LONG, NOW)
+    sent = dump_dead_letter(letter)
+    assert grown(message(body, user_id="idp"), sent) <= 4096
+    assert (letter.iss, letter.event_id) == (LONG, "e")
+    again = load_dead_letter(message(sent.body, kind=sent.kind))
+    assert (again.iss, again.event_id, again.publisher) == (LONG, "e", "idp")
+    assert again.event is not None
+    assert len(again.event.clients) == names
+    assert len(dump_event(EventDocument(event=event))) <= len(body) + 4096
+
+
+@pytest.mark.parametrize("answer", ['"', "\N{CJK UNIFIED IDEOGRAPH-4E00}", "x"])
+def test_a_delivery_s_letter_never_holds_more_than_came_and_4_kib(answer: str) -> None:
+    """However long its names are, and whatever the client answered ten times."""
+    delivery = replace(DELIVERY, iss=LONG, client_id=LONG, event_id="a\0b", sub=LONG, sid=LONG, reason=LONG, history=())
+    for attempt in range(10):
+        past = Past(at=NOW + attempt / 3, reason="server_error", status=500, text=answer * 1024)
+        delivery = replace(delivery, history=delivery.with_past(past))
+    came = dict.fromkeys(("iss", "client_id", "sub", "sid", "reason"), LONG) | {"id": "a\0b"}
+    body = json.dumps(came, ensure_ascii=False).encode()
+    letter = bury_delivery(delivery, DeadReason.REFUSED, answer * 2000, NOW)
+    sent = dump_dead_letter(letter)
+    assert grown(message(body, user_id="idp"), sent) <= 4096
+    assert all(value.isprintable() and len(value.encode()) <= 255 for value in sent.headers.values())
+    assert through_the_queue(letter) == letter
+    assert [past.at for past in letter.outcomes] == [past.at for past in delivery.history]
+
+
+def test_two_parts_of_an_event_are_two_dead_letters() -> None:
+    """They bear the same event id; a copy made by a crash is one and the same, whenever it was made."""
+    one, other = (replace(EVENT, clients=(ClientEntry(client_id=name),)) for name in "ab")
+    ids = [bury_event(event, DeadReason.UNKNOWN_ISSUER, "", now).id for event, now in ((one, 1), (other, 1), (one, 2))]
+    assert ids[0] == ids[2] != ids[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (Kind.DELIVERY, dump_delivery(DELIVERY)),
+        (Kind.EVENT, dump_event(EventDocument(event=EVENT))),
+        (None, dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body),
+    ],
+)
+def test_what_the_broker_moved_is_shown_as_it_is(kind: Kind | None, body: bytes) -> None:
+    """Whatever it says it is: nobody knows who wrote it."""
+    death = [{"queue": "notifier.retries", "reason": "delivery_limit", "time": datetime(2026, 1, 31, 12, tzinfo=UTC)}]
+    letter = load_dead_letter(message(body, kind=kind, user_id="idp", headers={"x-death": death}))
+    assert (letter.reason, letter.dead_since) == (DeadReason.DELIVERY_LIMIT, 1769860800.0)
+    assert (letter.delivery, letter.event, letter.publisher) == (None, None, "idp")
+    assert raw_of(letter).body == body
+
+
+@pytest.mark.parametrize("name", ["id", "iss", "client_id", "event_id", "publisher"])
+def test_a_letter_that_is_at_odds_with_its_delivery_is_malformed(name: str) -> None:
+    """It is found and shown by the one, and would be replayed as the other."""
+    content = json.loads(dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body)
+    for odd in (content | {name: "other"}, content | {"delivery": content["delivery"] | {name: "other"}}):
+        letter = load_dead_letter(message(json.dumps(odd).encode(), kind=Kind.DEAD_LETTER))
+        assert (letter.reason, letter.delivery) == (DeadReason.MALFORMED_EVENT, None)
+        assert letter.text == f"{name}: is not that of the delivery that it holds"
+        assert letter.raw is not None
+
+
+@pytest.mark.parametrize("name", ["iss", "client_id", "event_id", "publisher"])
+def test_a_letter_that_is_at_odds_with_its_event_is_malformed(name: str) -> None:
+    """As one that is at odds with its delivery."""
+    content = json.loads(dump_dead_letter(bury_event(EVENT, DeadReason.MALFORMED_EVENT, "", NOW)).body)
+    letter = load_dead_letter(message(json.dumps(content | {name: "other"}).encode(), kind=Kind.DEAD_LETTER))
+    assert (letter.reason, letter.event) == (DeadReason.MALFORMED_EVENT, None)
+    assert letter.text == f"{name}: is not that of the event that it holds"
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ("delivery_limit", "a fault of ours"),
+        ("expired", "AMQP `expiration`"),
+        ("maxlen", "length limit"),
+        ("rejected", "none of ours"),
+        (["odd"], "a fault of ours"),
+    ],
+)
+def test_it_is_said_why_the_broker_moved_it(why: object, words: str) -> None:
+    """What the newest death says, whatever delays the message had been through before."""
+    death = [{"queue": "notifier.events", "reason": why}, {"queue": "notifier.delay.8s", "reason": "expired"}]
+    letter = load_dead_letter(message(b"{}", headers={"x-death": death}))
+    assert letter.reason is DeadReason.DELIVERY_LIMIT
+    assert words in letter.text
+    assert ("fault of ours" in letter.text) == (words == "a fault of ours")
+
+
+@pytest.mark.parametrize("kind", [None, Kind.DELIVERY, Kind.EVENT])
+def test_a_foreign_message_among_the_dead_is_shown_as_it_is(kind: Kind | None) -> None:
+    """Under the same id at each look, though the broker counts looks in the headers."""
+    looks = [
+        load_dead_letter(
+            message(b'{"iss": "i"}', kind=kind, timestamp=7.0, user_id="idp", headers={"x-delivery-count": count})
+        )
+        for count in range(2)
+    ]
+    assert looks[0] == looks[1]
+    assert (looks[0].reason, looks[0].iss, looks[0].publisher) == (DeadReason.DELIVERY_LIMIT, "i", "idp")
+    assert looks[0].dead_since == 7.0
+    assert looks[0].raw is not None
+
+
+def test_a_broken_dead_letter_is_shown_as_it_is() -> None:
+    """It can be discarded."""
+    letter = load_dead_letter(message(b"{}", kind=Kind.DEAD_LETTER, message_id="x"))
+    assert (letter.id, letter.reason) == ("x", DeadReason.MALFORMED_EVENT)

@@ -1,0 +1,109 @@
+"""Our own messages: whatever is written is read back the same, and whatever else comes is told apart."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.model import frozen
+from notifier.model.client import Algorithm
+from notifier.model.delivery import Delivery, Inline, Past
+from notifier.model.documents.documents import (
+    NAMES,
+    EventDocument,
+    dump_delivery,
+    dump_event,
+    load_delivery,
+    load_event,
+)
+from notifier.model.errors import MalformedEvent
+from notifier.model.outcome import Cause
+from notifier.model.session_ended import ClientEntry, SessionEnded
+
+DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
+EVENT = SessionEnded(id="e", id_given=False, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="c"),))
+
+_TEXT = st.text(max_size=6)
+_NAME = st.none() | _TEXT
+_TIME = st.none() | st.floats(0, 4e9)
+_ALG = st.none() | st.sampled_from(Algorithm)
+_FLAG = st.none() | st.booleans()
+_INLINE = st.builds(
+    Inline, backchannel_logout_uri=_NAME, backchannel_logout_session_required=_FLAG, id_token_signed_response_alg=_ALG
+)
+_PAST = st.builds(Past, at=st.floats(0, 4e9), reason=_TEXT, status=st.none() | st.integers(200, 599), text=_TEXT)
+DELIVERIES = st.builds(
+    Delivery, id=_TEXT, event_id=_TEXT, id_given=st.booleans(), iss=_TEXT, client_id=_TEXT, sub=_NAME, sid=_NAME,
+    entry_sub=st.booleans(), inline=st.none() | _INLINE, ended_at=_TIME, not_after=_TIME, reason=_NAME, source=_NAME,
+    publisher=_NAME, claimed_publisher=_NAME, attempts=st.integers(0, 99), rejections=st.integers(0, 99),
+    ambiguous=st.booleans(), first_taken_at=_TIME, first_attempt_at=_TIME, held=st.floats(0, 1e9),
+    waited_for=st.lists(st.sampled_from(Cause), unique=True).map(tuple), deferrals=st.integers(0, 99),
+    deferred_for=st.none() | st.sampled_from(Cause), unknown_since=_TIME,
+    history=st.lists(_PAST, max_size=10).map(tuple),
+)  # fmt: skip
+_ENTRY = st.builds(
+    ClientEntry, client_id=_TEXT, backchannel_logout_uri=_NAME, backchannel_logout_session_required=_FLAG,
+    id_token_signed_response_alg=_ALG, sub=_NAME, sid=_NAME,
+)  # fmt: skip
+EVENTS = st.builds(
+    SessionEnded, id=_TEXT, id_given=st.booleans(), iss=_TEXT, sub=_NAME, sid=_NAME,
+    clients=st.just("*") | st.lists(_ENTRY, max_size=4).map(tuple), ended_at=_TIME, not_after=_TIME,
+    reason=_NAME, source=_NAME, type=_NAME, publisher=_NAME, claimed_publisher=_NAME,
+)  # fmt: skip
+
+
+@given(DELIVERIES, _TIME)
+def test_a_delivery_comes_back_as_it_was_written(delivery: Delivery, due: float | None) -> None:
+    """Any worker can go on where another stopped."""
+    assert load_delivery(dump_delivery(delivery, due=due)) == delivery
+
+
+@pytest.mark.parametrize(("names", "version"), [(NAMES, 1), (NAMES + 1, 2)])
+def test_an_event_of_many_names_is_no_larger_than_it_came(names: int, version: int) -> None:
+    """From there on names are plain, which version 1 does not know: who knows that alone leaves it to others."""
+    clients = tuple(f"c{index}" for index in range(names))
+    event = SessionEnded(id="e", id_given=True, iss="i", sub="s", sid=None, clients=clients)
+    body = dump_event(EventDocument(event=event))
+    assert json.loads(body)["v"] == version
+    assert len(body) <= len(json.dumps(clients)) + 15 * NAMES + 200
+    found = load_event(body).event.clients
+    assert found == (clients if version == 2 else tuple(ClientEntry(client_id=name) for name in clients))
+
+
+def test_a_cause_of_a_later_release_kills_no_delivery() -> None:
+    """Its workers put deliveries off beside ours during an update. What for is kept, for them and for the story."""
+    waits = frozen.replace(DELIVERY, waited_for=("origin", "tides"), deferred_for="tides", deferrals=2)
+    assert load_delivery(dump_delivery(waits)) == waits
+
+
+@given(st.builds(EventDocument, event=EVENTS, unknown_since=_TIME, deferrals=st.integers(0, 99)), _TIME)
+def test_an_event_comes_back_as_it_was_written(document: EventDocument, due: float | None) -> None:
+    """Any worker can plan the rest."""
+    assert load_event(dump_event(document, due=due)) == document
+
+
+@pytest.mark.parametrize("load", [load_delivery, load_event])
+@given(body=st.binary(max_size=50) | st.sampled_from([b"", b"{}", b'{"v": 1}', b'{"v": 0}', b'{"v": "2"}', b"[2]"]))
+def test_a_broken_document_is_malformed(load: Any, body: bytes) -> None:
+    """Nothing else is ever raised."""
+    with pytest.raises(MalformedEvent) as caught:
+        load(body)
+    assert caught.value.mistakes
+
+
+@pytest.mark.parametrize("due", ["NaN", "1e999"])
+def test_a_due_time_that_is_no_moment_is_refused(due: str) -> None:
+    """Where a document says it, the document cannot be trusted."""
+    body = dump_delivery(DELIVERY).decode().removesuffix("}")
+    with pytest.raises(MalformedEvent, match="schedule"):
+        load_delivery(f'{body},"schedule":{{"due": {due}}}}}'.encode())
+
+
+def test_a_delivery_is_no_event() -> None:
+    """The two kinds are told apart even where their label was lost."""
+    with pytest.raises(MalformedEvent):
+        load_event(dump_delivery(DELIVERY))
+    with pytest.raises(MalformedEvent):
+        load_delivery(dump_event(EventDocument(event=EVENT)))

@@ -1,0 +1,207 @@
+"""The clients of a front-channel page, their addresses, and the context in the page's URL."""
+
+import json
+import zlib
+from dataclasses import replace
+from string import ascii_letters, digits
+from types import MappingProxyType
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from cryptography.fernet import Fernet, MultiFernet
+
+from notifier.features.browsers.front_channel_context import LIFETIME, LONGEST, TooManyClients, open_sealed, seal
+from notifier.model.client import Client, FrontChannelClient, FrontChannelWay
+from notifier.model.front_channel import (
+    AskedClient,
+    FrontChannelContext,
+    UnaskedClient,
+    front_channel_mistake,
+    page_context,
+    page_plan,
+    uri_of,
+)
+from notifier.model.origins import origin_of
+from notifier.model.registry import Issuer, Registry
+from notifier.model.session_ended import ClientEntry, SessionEnded
+
+ISS = "https://login.example.com"
+OLD, NEW = Fernet(Fernet.generate_key()), Fernet(Fernet.generate_key())
+KEYS = MultiFernet([NEW, OLD])
+NOW = 1_800_000_000.5
+CONTEXT = FrontChannelContext(iss=ISS, sid="5F2A", clients=(("billing", None), ("shop", "own")))
+
+
+def _client(client_id: str, uri: str | None, *, required: bool = False, way: FrontChannelWay | None = None) -> Client:
+    front = None
+    if uri is not None:
+        front = FrontChannelClient(
+            frontchannel_logout_uri=uri,
+            frontchannel_logout_session_required=required,
+            way=way or FrontChannelWay.BROWSER,
+        )
+    return Client(iss=ISS, client_id=client_id, backchannel_logout_uri=None, front_channel=front)
+
+
+def _registry(*clients: Client) -> Registry:
+    mapping = MappingProxyType({client.client_id: client for client in clients})
+    return Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: mapping})
+
+
+REGISTRY = _registry(
+    _client("billing", "https://billing.example.net/signout?tenant=a%2Fb"),
+    replace(_client("shop", "https://shop.example.org/out", required=True), client_name="The shop"),
+    _client("worker", "https://worker.example.org/out", way=FrontChannelWay.SERVER),
+    _client("plain", None),
+)
+
+
+def _event(*clients: str | ClientEntry, sid: str | None = "5F2A") -> SessionEnded:
+    return SessionEnded(id="e1", id_given=True, iss=ISS, sub="u1", sid=sid, clients=clients or "*")
+
+
+@pytest.mark.parametrize(
+    ("uri", "origin"),
+    [
+        ("https://rp.example.com/cb?x=1", "https://rp.example.com"),
+        ("https://RP.example.com:443/", "https://rp.example.com"),
+        ("http://[::1]:8080/cb", "http://[::1]:8080"),
+        ("com.example.app:/cb", None),
+        ("https://rp.example.com:x/", None),
+    ],
+)
+def test_an_origin_is_written_as_browsers_write_it(uri: str, origin: str | None) -> None:
+    """Default ports are left out, names are in lower case, and custom schemes have none."""
+    assert origin_of(uri) == origin
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("javascript:alert(1)", "absolute URI"),
+        ("https://rp.example.com/out#x", "fragment"),
+        ("http://rp.example.com/out", "allow_http"),
+        ("https://other.example.com/out", "F1"),
+        ("https://rp.example.com:8443/out", "F1"),
+    ],
+)
+def test_a_uri_that_no_page_may_load_is_named(uri: str, says: str) -> None:
+    """A script would run in the issuer's origin; another origin than the client's own is refused (F1)."""
+    mistake = front_channel_mistake(uri, ("https://rp.example.com",), allow_http=False)
+    assert mistake is not None
+    assert says in mistake
+
+
+def test_a_uri_of_the_clients_own_origin_is_fit() -> None:
+    """Also http, where it is allowed, and any origin if no redirect URI is known."""
+    assert front_channel_mistake("https://rp.example.com/o?a=1", ("https://rp.example.com",), allow_http=False) is None
+    assert front_channel_mistake("http://rp.example.com/o", ("http://rp.example.com",), allow_http=True) is None
+    assert front_channel_mistake("https://rp.example.com/o", (), allow_http=False) is None
+
+
+def test_iss_and_sid_are_added_together_and_the_query_stays() -> None:
+    """F4, and Front-Channel Logout 1.0 §2."""
+    client = REGISTRY.clients_of(ISS)["billing"]
+    uri = uri_of(client, ISS, "a&b=c")
+    assert uri is not None
+    assert uri.startswith("https://billing.example.net/signout?tenant=a%2Fb&iss=")
+    assert parse_qsl(urlsplit(uri).query) == [("tenant", "a/b"), ("iss", ISS), ("sid", "a&b=c")]
+    assert uri_of(client, ISS, None) == "https://billing.example.net/signout?tenant=a%2Fb"
+    assert uri_of(REGISTRY.clients_of(ISS)["shop"], ISS, None) is None
+
+
+def test_a_page_asks_the_clients_that_browsers_call() -> None:
+    """Not those that the worker calls, those without a URI, and those that nobody knows."""
+    context = page_context(
+        _event("billing", ClientEntry(client_id="shop", sid="own"), "worker", "plain", "x"), REGISTRY
+    )
+    assert context == CONTEXT
+    assert page_context(_event("worker", "plain"), REGISTRY) is None
+    everyone = page_context(_event(), REGISTRY)
+    assert everyone is not None
+    assert [client_id for client_id, _ in everyone.clients] == ["billing", "shop"]
+
+
+def test_a_page_is_planned_by_the_registry_of_now() -> None:
+    """Clients that it no longer has are left out; one that must have a sid is named if there is none."""
+    plan = page_plan(CONTEXT, REGISTRY)
+    assert plan.asked[1] == AskedClient(
+        client_id="shop",
+        name="The shop",
+        uri=f"https://shop.example.org/out?iss={'https%3A%2F%2Flogin.example.com'}&sid=own",
+    )
+    without = FrontChannelContext(iss=ISS, sid=None, clients=(("billing", None), ("shop", None), ("gone", None)))
+    plan = page_plan(without, REGISTRY)
+    assert [each.client_id for each in plan.asked] == ["billing"]
+    assert plan.unasked == (UnaskedClient(client_id="shop", name="The shop"),)
+
+
+def test_a_context_comes_back_as_it_was_sealed() -> None:
+    """By each of the keys, for ten minutes, with the same id at each opening."""
+    text = seal(CONTEXT, KEYS, NOW)
+    assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    opened = open_sealed(text, MultiFernet([OLD, NEW]), NOW + LIFETIME)
+    assert opened is not None
+    assert opened.context == CONTEXT
+    assert opened.until == int(NOW) + LIFETIME
+    again = open_sealed(text, KEYS, NOW)
+    assert again is not None
+    assert again.id == opened.id
+
+
+def test_a_context_has_one_id_however_it_is_spelled() -> None:
+    """Else each spelling would be another context, whose report counts, and some lead a page to report elsewhere."""
+    text = seal(CONTEXT, KEYS, NOW)
+    opened = open_sealed(text, KEYS, NOW)
+    assert opened is not None
+    padded = open_sealed(text + "=" * (-len(text) % 4), KEYS, NOW)
+    assert padded == opened
+    for strange in (".", "\\..\\", "!", "~", "?"):
+        assert open_sealed(text[:50] + strange * 4 + text[50:], KEYS, NOW) is None
+    spelled = text.replace("_", "/").replace("-", "+")
+    assert spelled == text or open_sealed(spelled, KEYS, NOW) is None
+    found = {
+        each.id
+        for last in ascii_letters + digits + "-_"
+        if (each := open_sealed(text[:-1] + last, KEYS, NOW)) is not None
+    }
+    assert found == {opened.id}
+
+
+def _fernet(document: object) -> str:
+    plain = json.dumps(document).encode()
+    return NEW.encrypt_at_time(zlib.compress(plain), int(NOW)).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "é",
+        "A" * 7501,
+        seal(CONTEXT, MultiFernet([Fernet(Fernet.generate_key())]), NOW),
+        seal(CONTEXT, KEYS, NOW - LIFETIME - 1),
+        seal(CONTEXT, KEYS, NOW)[:-3] + "AAA",
+        _fernet({"iss": ISS}),
+        _fernet([ISS]),
+        _fernet([ISS, 5, "billing"]),
+        _fernet([ISS, None, {"client": "billing"}]),
+        _fernet([ISS, None, "x" * 300_000]),
+        _fernet([ISS, "\ud800", "billing"]),
+        NEW.encrypt_at_time(b"no zlib", int(NOW)).decode(),
+    ],
+    ids=range(13),
+)
+def test_what_is_no_context_of_ours_is_not_opened(text: str) -> None:
+    """Forged, expired, changed, far too long, or not of this form."""
+    assert open_sealed(text, KEYS, NOW) is None
+
+
+def test_too_many_clients_are_refused_with_the_number_that_fits() -> None:
+    """Random client ids do not compress; exactly as many as the error says can be sealed."""
+    clients = tuple((Fernet.generate_key().decode()[:36], None) for _ in range(400))
+    with pytest.raises(TooManyClients) as refused:
+        seal(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients), KEYS, NOW)
+    fit = refused.value.fit
+    assert 150 < fit < 400
+    assert len(seal(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients[:fit]), KEYS, NOW)) <= LONGEST

@@ -1,0 +1,178 @@
+"""The registry's snapshot: how a client is resolved, and what is judged of a whole registry."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from notifier.configuration.clients.registry_checks import find_unsignable, too_much_lost
+from notifier.model.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
+from notifier.model.delivery import Inline
+from notifier.model.registry import InlineRule, Registry
+
+ONE = "https://id.example.com"
+TWO = "https://login.example.org"
+URI = "https://shop.example.com/hook"
+ROUTE = Route(
+    egress=EgressPolicy(allow=(ip_network("10.0.0.0/8"),)),
+    tls=TlsFiles(),
+    proxy="http://proxy:3128",
+    headers=(("X-Auth", "secret"),),
+)
+SHOP = Client(iss=ONE, client_id="shop", backchannel_logout_uri=URI, route=ROUTE, timeout=3.0)
+TEMPLATE = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False, timeout=9.0)
+
+
+def registry_of(clients: Iterable[Client], *, inline: InlineRule = "allow") -> Registry:
+    """A registry of these clients."""
+    by_issuer: dict[str, dict[str, Client]] = {}
+    for client in clients:
+        by_issuer.setdefault(client.iss, {})[client.client_id] = client
+    return Registry(clients=by_issuer, unregistered=TEMPLATE, inline=inline)
+
+
+def numbered(count: int, iss: str = ONE) -> list[Client]:
+    """So many clients."""
+    return [replace(SHOP, iss=iss, client_id=f"c{number}") for number in range(count)]
+
+
+class TestResolve:
+    def test_registered(self) -> None:
+        """A registered client is served as registered, at its own issuer only."""
+        registry = registry_of([SHOP])
+        assert registry.resolve(ONE, "shop", None) is SHOP
+        assert registry.resolve(TWO, "shop", None) is None
+        assert registry.resolve(ONE, "other", None) is None
+
+    def test_inline_wins(self) -> None:
+        """What the event gives wins, member by member."""
+        inline = Inline(
+            backchannel_logout_uri=f"{URI}?tenant=2",
+            backchannel_logout_session_required=True,
+            id_token_signed_response_alg=Algorithm.ES256,
+        )
+        client = registry_of([SHOP]).resolve(ONE, "shop", inline)
+        assert client is not None
+        assert client.backchannel_logout_uri == f"{URI}?tenant=2"
+        assert client.backchannel_logout_session_required
+        assert client.token.alg is Algorithm.ES256
+        assert (client.timeout, client.route) == (3.0, ROUTE)
+        assert registry_of([SHOP]).resolve(ONE, "shop", Inline()) == SHOP
+
+    def test_inline_is_denied(self) -> None:
+        """Where `registry.inline` is deny, the event cannot say how to reach a client."""
+        registry = registry_of([SHOP], inline="deny")
+        inline = Inline(backchannel_logout_uri="https://evil.example.com/")
+        assert registry.resolve(ONE, "shop", inline) is SHOP
+        assert registry.resolve(ONE, "other", inline) is None
+
+    def test_another_origin_is_lent_nothing(self) -> None:
+        """An inline URI of another scheme, host or port gets none of the client's headers, TLS, proxy or egress."""
+        registry = registry_of([SHOP])
+        for uri in (
+            "https://shop.example.com:8443/hook",
+            "https://evil.example.com/hook",
+            "http://shop.example.com/hook",
+        ):
+            client = registry.resolve(ONE, "shop", Inline(backchannel_logout_uri=uri))
+            assert client is not None
+            assert client.route == TEMPLATE.route
+        for uri in ("https://SHOP.example.com/other", "https://shop.example.com:443/hook"):
+            client = registry.resolve(ONE, "shop", Inline(backchannel_logout_uri=uri))
+            assert client is not None
+            assert client.route == ROUTE
+
+    def test_unregistered(self) -> None:
+        """A client that only the event names is served by the defaults, if the event says where it is."""
+        registry = registry_of([])
+        client = registry.resolve(ONE, "new", Inline(backchannel_logout_uri=URI))
+        assert client == replace(TEMPLATE, iss=ONE, client_id="new", backchannel_logout_uri=URI)
+        assert registry.resolve(ONE, "new", Inline(backchannel_logout_session_required=True)) is None
+
+
+class TestUnsignable:
+    def test_names_who_wants_what(self) -> None:
+        """A client whose algorithm no key can do is named with its issuer, what there is, and the way out."""
+        es256 = replace(SHOP, token=TokenProfile(alg=Algorithm.ES256))
+        eddsa = replace(SHOP, iss=TWO, token=TokenProfile(alg=Algorithm.EDDSA))
+        silent = replace(eddsa, client_id="silent", backchannel_logout_uri=None)
+        able = replace(SHOP, client_id="able")
+        possible = {ONE: frozenset({Algorithm.RS256, Algorithm.PS256}), TWO: frozenset[Algorithm]()}
+        found = find_unsignable(registry_of([es256, eddsa, silent, able]), lambda iss: possible[iss])
+        assert [mistake.path for mistake in found] == [f"client 'shop' of {ONE}", f"client 'shop' of {TWO}"]
+        assert found[0].text == (
+            "needs a token signed with ES256, but keys of its issuer can do only RS256, PS256: add a P-256 key to"
+            f' issuers["{ONE}"].keys, or register the client with id_token_signed_response_alg set to one of these'
+        )
+        assert found[1].text == (
+            "needs a token signed with EdDSA, but its issuer has no usable key: add an Ed25519 key to"
+            f' issuers["{TWO}"].keys'
+        )
+
+
+def loss(before: Registry, after: Registry) -> str:
+    """What is said of this reload."""
+    text = too_much_lost(before, after)
+    assert text is not None
+    return text
+
+
+class TestTooMuchLost:
+    def test_a_file_cut_short(self) -> None:
+        """Of more than one client and more than a fifth, it is said how many, and who."""
+        text = too_much_lost(registry_of(numbered(30)), registry_of(numbered(23)))
+        assert text == (
+            "7 of 30 clients that are told now could not be told any more (7 gone, 0 without backchannel_logout_uri):"
+            " 'c23', 'c24', 'c25', 'c26', 'c27', 'c28', 'c29'"
+        )
+
+    @pytest.mark.parametrize(("before", "after"), [(2, 0), (3, 1), (7, 4), (9, 7)])
+    def test_a_small_file_cut_short(self, before: int, after: int) -> None:
+        """A registry of a few clients is guarded as one of thousands."""
+        assert f"{before - after} of {before} clients" in loss(
+            registry_of(numbered(before)), registry_of(numbered(after))
+        )
+
+    def test_lost_uris(self) -> None:
+        """A client that stays without its `backchannel_logout_uri` is lost as one that goes."""
+        silent = [replace(client, backchannel_logout_uri=None) for client in numbered(1000)]
+        text = loss(registry_of(numbered(1000)), registry_of(silent))
+        assert "1000 of 1000 clients" in text
+        assert "0 gone, 1000 without backchannel_logout_uri): 'c0', 'c1', 'c2'" in text
+        text = loss(registry_of(numbered(30)), registry_of([*silent[:4], *numbered(27)[4:]]))
+        assert "7 of 30 clients" in text
+        assert "(3 gone, 4 without backchannel_logout_uri)" in text
+
+    def test_those_who_never_were_told_hide_nobody(self) -> None:
+        """The share is that of the clients with a URI: 10,000 without one beside them change nothing."""
+        silent = [replace(SHOP, client_id=f"s{number}", backchannel_logout_uri=None) for number in range(10_000)]
+        assert "30 of 30 clients" in loss(registry_of([*silent, *numbered(30)]), registry_of(silent))
+
+    def test_those_that_events_reach(self) -> None:
+        """Registered without a URI, which their events bring: what is set for them goes too, if their entries go."""
+        silent = [replace(client, backchannel_logout_uri=None) for client in numbered(30)]
+        text = loss(registry_of(silent), registry_of(silent[:20]))
+        assert text.startswith("10 of 30 registered clients would be gone")
+        assert too_much_lost(registry_of(silent), registry_of(silent[:24])) is None
+        assert too_much_lost(registry_of(silent[:5]), registry_of([])) is not None
+
+    @pytest.mark.parametrize("count", [1, 5])
+    def test_none_is_left(self, count: int) -> None:
+        """However few there were: a reload after which nobody is told is not believed."""
+        before = numbered(count)
+        silent = [replace(client, backchannel_logout_uri=None) for client in before]
+        for after in ([], silent):
+            assert f"{count} of {count} clients" in loss(registry_of(before), registry_of(after))
+
+    def test_what_is_believed(self) -> None:
+        """A fifth, or one client, may go while others stay; more may come; a paused client waits and is not lost."""
+        assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(24))) is None
+        assert too_much_lost(registry_of(numbered(2)), registry_of(numbered(1))) is None
+        assert too_much_lost(registry_of([]), registry_of(numbered(30))) is None
+        paused = [replace(client, paused=True) for client in numbered(30)]
+        assert too_much_lost(registry_of(numbered(30)), registry_of(paused)) is None
+
+    def test_another_client_is_no_replacement(self) -> None:
+        """Clients are counted by who they are: the same ids at another issuer are others."""
+        assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(30, TWO))) is not None

@@ -1,0 +1,226 @@
+"""Five ways never to get done, each over at the deadline, on the loop the worker runs on and on asyncio's own.
+
+None ends before its deadline. How late one ends depends on the machine too, so it is measured where nothing else runs:
+against a bare timer for the same moment, set on the same loop just before. In the best of five batches half of them are
+within a quarter of the deadline: a wait of our own would show in each.
+There, a thousand of them, 200 at a time, must leave neither a thread nor a descriptor behind.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from notifier.model.client import TlsFiles
+from notifier.model.outcome import Reason
+from notifier.network.http.transport import HttpTransport
+from tests.network.http.http_requests import PLENTY, WRITTEN, asking, broken, opened, request
+from tests.support import behaviours as do
+from tests.support.certificates import authority
+from tests.support.receivers import ScriptedReceiver, scripted
+
+DEADLINE = 1.0  # seconds
+BATCH = 200
+BATCHES = 5
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A URI at which nothing ever gets done; `ambiguous`: the request was written before (R3)."""
+
+    uri: str
+    ambiguous: bool
+    tls: TlsFiles = field(default_factory=TlsFiles)
+
+
+@dataclass(slots=True, kw_only=True)
+class Ways:
+    """The five, and the receivers that play them."""
+
+    by_name: dict[str, Way]
+    receivers: list[ScriptedReceiver]
+
+    async def all_closed(self) -> None:
+        """Return once every connection is closed on the receivers' side too."""
+        for receiver in self.receivers:
+            await receiver.until(lambda receiver: receiver.open == 0)
+
+
+def late(after: float) -> do.Behaviour:
+    """A 200 that comes so many seconds after the request, unless the other side has gone."""
+
+    async def run(peer: do.Peer) -> None:
+        gone = asyncio.ensure_future(peer.gone())
+        await asyncio.wait({gone}, timeout=after)
+        gone.cancel()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    return do.Behaviour(run=run)
+
+
+class Silent(asyncio.DatagramProtocol):
+    """A name server that takes every question and answers none."""
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """A port of 127.0.0.1 whose every SYN is dropped: its backlog is full, and nobody accepts."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(server.getsockname())
+        yield server.getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def five_ways(folder: Path, within: float = DEADLINE) -> AsyncIterator[Ways]:
+    """Receivers for each, the last of which answers when `within` is over."""
+    ca = authority(folder)
+    async with (
+        scripted(do.hang(reads=False)) as mute,
+        scripted(do.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b".", every=1.0)) as drip,
+        scripted(late(within * 1.3)) as tardy,
+    ):
+        with black_hole() as hole:
+            handshake = mute.url.replace("http:", "https:")
+            yield Ways(
+                by_name={
+                    "hung name server": Way(uri="http://shop{n}.test/", ambiguous=False),
+                    "black-hole address": Way(uri=f"http://127.0.0.1:{hole}/", ambiguous=False),
+                    "endless TLS handshake": Way(uri=handshake, ambiguous=False, tls=TlsFiles(ca_file=ca.ca_file)),
+                    "a byte a second": Way(uri=drip.url, ambiguous=True),
+                    "answers after the deadline": Way(uri=tardy.url, ambiguous=True),
+                },
+                receivers=[mute, drip, tardy],
+            )
+
+
+async def timed(transport: HttpTransport, way: Way, number: int = 0, within: float = DEADLINE) -> float:
+    """Seconds that one request took, which must have ended as a timeout."""
+    begun = time.monotonic()
+    wire = await transport.post(request(way.uri.format(n=number), within=within, tls=way.tls))
+    took = time.monotonic() - begun
+    assert broken(wire) == (Reason.TIMEOUT, way.ambiguous), (way, wire)
+    return took
+
+
+async def bare_timer() -> float:
+    """How long this loop takes at this moment for what should take DEADLINE."""
+    begun = time.monotonic()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.get_running_loop().create_future()
+    return time.monotonic() - begun
+
+
+def threads() -> int:
+    """Of this process, as the system counts them: those of C libraries too."""
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208  a count of names, on the loop
+
+
+def descriptors() -> int:
+    """Open files and sockets of this process."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  a count of names, on the loop
+
+
+async def until_descriptors(most: int) -> None:
+    """Return once no more are open; fails where they stay. A loop closes its sockets a turn later, and tells nobody."""
+    async with asyncio.timeout(PLENTY):
+        while descriptors() > most:  # noqa: ASYNC110  see above
+            await asyncio.sleep(0)
+
+
+def on(loop: str, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run it on that kind of loop."""
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(story())
+
+
+@pytest.mark.parametrize("loop", [pytest.param("asyncio", marks=pytest.mark.full), "uvloop"])
+def test_each_ends_at_the_deadline(loop: str, tmp_path: Path) -> None:
+    """Name look-up, connection, handshake, body and a late answer: each is a timeout, and none before the deadline."""
+
+    async def story() -> None:
+        async with (
+            asking(Silent) as resolver,
+            opened(resolver) as transport,
+            five_ways(tmp_path / "ca", WRITTEN) as ways,
+        ):
+            took = await asyncio.gather(*(timed(transport, way, within=WRITTEN) for way in ways.by_name.values()))
+            early = {name: each for name, each in zip(ways.by_name, took, strict=True) if each < WRITTEN - 0.005}
+            assert not early, f"ended before the deadline of {WRITTEN} s"
+            await ways.all_closed()
+
+    on(loop, story)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_thousand_hold_no_thread_and_leak_no_socket(loop: str, tmp_path: Path) -> None:
+    """200 at a time, 40 of each kind. What is open afterwards is what was open before, also while names hang.
+
+    c-ares has one thread and a socket or two for all look-ups together, however many hang.
+    """
+
+    async def story() -> None:
+        async with asking(Silent) as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
+            for way in ways.by_name.values():
+                await transport.post(request(way.uri.format(n=0), within=0.05, tls=way.tls))  # all is built once
+            await ways.all_closed()
+            before, running = descriptors(), threads()
+            late_by: list[float] = []
+            for batch in range(BATCHES):
+                tasks = [
+                    asyncio.create_task(timed(transport, way, batch * BATCH + number))
+                    for number in range(BATCH // len(ways.by_name))
+                    for way in ways.by_name.values()
+                ]
+                control = asyncio.create_task(bare_timer())
+                await asyncio.wait(tasks, timeout=DEADLINE / 2)
+                assert threads() <= running
+                took = await asyncio.wait_for(asyncio.gather(*tasks), PLENTY)
+                late_by.append(statistics.median(took) - await control)
+                await ways.all_closed()
+            assert transport.open_connections == 0
+            await until_descriptors(before + 1)  # c-ares may hold a second socket
+            assert threads() <= running
+            assert min(late_by) <= DEADLINE / 4, late_by
+
+    on(loop, story)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("loop", LOOPS)
+def test_nothing_at_all_is_left_after_closing(loop: str, tmp_path: Path) -> None:
+    """Not even what c-ares held."""
+
+    async def once() -> None:
+        async with asking(Silent) as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
+            await asyncio.gather(
+                *(transport.post(request(way.uri, within=0.2, tls=way.tls)) for way in ways.by_name.values())
+            )
+
+    async def story() -> None:
+        await once()  # the loop's own pipes are opened when first needed
+        before = descriptors()
+        await once()
+        await until_descriptors(before)
+
+    on(loop, story)

@@ -1,0 +1,146 @@
+"""Proxies of a client's route, on real sockets. What goes wrong before the client is reached is ours: `proxy`."""
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.outcome import Answer, Break, Reason, StaleConnection
+from notifier.network.http.transport import HttpTransport
+from tests.network.http.http_requests import SHORT, ScriptedResolver, broken, opened, request
+from tests.support import behaviours as do
+from tests.support.certificates import Authority
+from tests.support.receivers import deaf_port, scripted
+
+
+async def test_a_proxy_is_told_the_whole_uri_and_its_password(transport: HttpTransport) -> None:
+    """http through a proxy: the absolute URI in the request line; the user name and password in their header."""
+    async with scripted() as proxy:
+        route: dict[str, Any] = {
+            "proxy": proxy.origin.replace("//", "//user:p%40ss@"),
+            "egress": EgressPolicy(allow_http=True),
+        }
+        wire = await transport.post(request("http://shop.example/logout?a=%2f", **route))
+    assert wire == Answer(status=200)
+    [received] = proxy.requests
+    assert received.target == "http://shop.example/logout?a=%2f"
+    assert received.header("proxy-authorization") == ["Basic " + base64.b64encode(b"user:p@ss").decode()]
+    assert received.header("host") == ["shop.example"]
+
+
+async def test_a_get_through_a_proxy_has_no_type(transport: HttpTransport) -> None:
+    """A form has its own, once, unless the route has another; what has no body has none."""
+    own = (("content-type", "text/x-own"), ("X-Own", "1"))
+    async with scripted() as proxy:
+        route: dict[str, Any] = {"proxy": proxy.origin, "egress": EgressPolicy(allow_http=True)}
+        for sent in (request("http://shop.example/", **route), request("http://shop.example/", **route, headers=own)):
+            assert await transport.post(sent) == Answer(status=200)
+            assert await transport.post(replace(sent, body=None)) == Answer(status=200)
+    form, get, other, get_of_other = proxy.requests
+    assert form.header("content-type") == ["application/x-www-form-urlencoded"]
+    assert other.header("content-type") == ["text/x-own"]
+    assert (get.method, get.header("content-type"), get_of_other.header("content-type")) == ("GET", [], [])
+    assert get_of_other.header("x-own") == ["1"]
+
+
+async def test_a_tunnel_leads_to_the_client(transport: HttpTransport, ca: Authority, trusted: TlsFiles) -> None:
+    """https through a proxy: CONNECT by name, TLS with the client itself; the token is not shown to the proxy."""
+    async with (
+        scripted(tls=ca.server("shop.example")) as receiver,
+        scripted(do.tunnel("127.0.0.1", receiver.port)) as proxy,
+    ):
+        route: dict[str, Any] = {
+            "proxy": proxy.origin.replace("//", "//user:secret@"),
+            "tls": trusted,
+            "egress": EgressPolicy(),
+        }
+        for _ in range(2):
+            assert await transport.post(request("https://shop.example/logout", **route)) == Answer(status=200)
+    [connect] = proxy.requests
+    assert (connect.method, connect.target) == ("CONNECT", "shop.example:443")
+    assert connect.header("proxy-authorization")
+    assert len(receiver.tokens) == 2
+    assert not receiver.requests[0].header("proxy-authorization")
+
+
+async def test_no_certificate_has_the_dot_of_the_root(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles
+) -> None:
+    """`shop.example.` is `shop.example`, behind a proxy as without one."""
+    async with (
+        scripted(tls=ca.server("shop.example")) as receiver,
+        scripted(do.tunnel("127.0.0.1", receiver.port)) as proxy,
+    ):
+        wire = await transport.post(request("https://shop.example./", proxy=proxy.origin, tls=trusted))
+    assert wire == Answer(status=200)
+
+
+async def test_a_bad_certificate_behind_a_proxy_is_the_clients(transport: HttpTransport, ca: Authority) -> None:
+    """The tunnel stood: it is `tls`, not `proxy`."""
+    async with (
+        scripted(tls=ca.server("shop.example")) as receiver,
+        scripted(do.tunnel("127.0.0.1", receiver.port)) as proxy,
+    ):
+        wire = await transport.post(request("https://shop.example/", proxy=proxy.origin))
+    assert broken(wire) == (Reason.TLS, False)
+
+
+@pytest.mark.parametrize("uri", ["https://shop.example/", "http://shop.example/"])
+async def test_a_proxy_that_refuses_us_is_a_fault_of_ours(transport: HttpTransport, uri: str) -> None:
+    """407, for a tunnel or not: `proxy`, without the password in its text."""
+    async with scripted(do.answer(407, b"who are you?")) as proxy:
+        wire = await transport.post(request(uri, proxy=proxy.origin.replace("//", "//user:secret@")))
+    assert wire == Break(reason=Reason.PROXY, ambiguous=False, text=f"proxy 127.0.0.1:{proxy.port}: answered 407")
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [do.answer(403), do.answer(500), do.close(), do.reset(), do.reset(reads=False), do.raw(b"nonsense\r\n\r\n")],
+    ids=["forbids", "fails", "closes", "resets", "resets at once", "is no proxy"],
+)
+async def test_a_tunnel_that_fails_is_the_proxys_fault(transport: HttpTransport, behaviour: do.Behaviour) -> None:
+    """Whatever goes wrong before the tunnel stands."""
+    async with scripted(behaviour) as proxy:
+        wire = await transport.post(request("https://shop.example/", proxy=proxy.origin))
+    assert broken(wire) == (Reason.PROXY, False)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_client_that_the_proxy_cannot_reach(transport: HttpTransport, status: int) -> None:
+    """By these the proxy says that the client is down: an attempt, with its age limit and its circuit, as any other."""
+    async with scripted(do.answer(status)) as proxy:
+        wire = await transport.post(request("https://shop.example/", proxy=proxy.origin))
+    text = f"proxy 127.0.0.1:{proxy.port}: answered {status}"
+    assert wire == Break(reason=Reason.CONNECT, ambiguous=False, text=text)
+
+
+@pytest.mark.parametrize("uri", ["https://shop.example/", "http://shop.example/"])
+async def test_a_proxy_that_is_not_there(transport: HttpTransport, uri: str) -> None:
+    """Refused, or its name not found."""
+    async with deaf_port() as port:
+        wire = await transport.post(request(uri, proxy=f"http://user:secret@127.0.0.1:{port}"))
+    assert wire == Break(reason=Reason.PROXY, ambiguous=False, text=f"proxy 127.0.0.1:{port}: Connection refused")
+    async with opened(ScriptedResolver({})) as named:
+        wire = await named.post(request(uri, proxy="http://proxy.example:3128"))
+        assert broken(wire) == (Reason.PROXY, False)
+        wire = await named.post(request(uri, proxy="http://silent.example:3128", within=SHORT))
+        assert broken(wire) == (Reason.PROXY, False)
+
+
+async def test_behind_a_proxy_the_uri_alone_is_judged(transport: HttpTransport) -> None:
+    """The proxy's own address is the operator's choice; a literal private address of a client's is still denied."""
+    async with scripted() as proxy:
+        wire = await transport.post(request("https://10.0.0.1/", proxy=proxy.origin, egress=EgressPolicy()))
+    assert broken(wire) == (Reason.EGRESS_DENIED, False)
+    assert proxy.connections == 0
+
+
+async def test_a_stale_connection_to_a_proxy_is_stale(transport: HttpTransport) -> None:
+    """Kept connections to a proxy close as others do."""
+    async with scripted(do.answer(200), do.close(), do.answer(204)) as proxy:
+        uri = "http://shop.example/"
+        assert await transport.post(request(uri, proxy=proxy.origin)) == Answer(status=200)
+        assert await transport.post(request(uri, proxy=proxy.origin)) == StaleConnection()
+        assert await transport.post(request(uri, proxy=proxy.origin, new_connection=True)) == Answer(status=204)

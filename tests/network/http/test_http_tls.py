@@ -1,0 +1,279 @@
+"""TLS and client certificates of a client's route, on real sockets."""
+
+import asyncio
+import os
+import shutil
+import socket
+import ssl
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from notifier.model.client import TlsFiles
+from notifier.model.errors import OurFault
+from notifier.model.outcome import Answer, Break, Cause, Reason
+from notifier.network.http.transport import HttpTransport
+from tests.network.http.http_requests import PLENTY, SHORT, broken, ended, opened, request
+from tests.support import behaviours as do
+from tests.support.certificates import Authority, authority
+from tests.support.receivers import scripted
+
+# ── TLS ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_ca_file_is_trusted_for_its_client_alone(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles
+) -> None:
+    """What one client's file vouches for, and the connection made under it, serves no other client."""
+    async with scripted(tls=ca.server(), host="localhost") as receiver:
+        assert await transport.post(request(receiver.url, tls=trusted)) == Answer(status=200)
+        assert await transport.post(request(receiver.url, tls=trusted)) == Answer(status=200)
+        wire = await transport.post(request(receiver.url))
+    assert broken(wire) == (Reason.TLS, False)
+    assert [received.connection for received in receiver.requests] == [1, 1]
+
+
+async def test_an_unknown_authority_is_named_as_such(transport: HttpTransport, ca: Authority) -> None:
+    """`tls`, not ambiguous: nothing was sent."""
+    async with scripted(tls=ca.server()) as receiver:
+        wire = await transport.post(request(receiver.url))
+    assert broken(wire) == (Reason.TLS, False)
+    assert isinstance(wire, Break)
+    assert wire.text == "certificate: unable to get local issuer certificate"
+    assert not receiver.requests
+
+
+async def test_of_a_certificate_that_has_expired_the_day_is_told(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles
+) -> None:
+    """As `notifier doctor` does. Only the second handshake ends well, and it sends nothing either."""
+    async with scripted(tls=ca.server(expired=True)) as receiver:
+        wire = await transport.post(request(receiver.url, tls=trusted))
+        text = f"certificate: certificate has expired on {ended(ca)}"
+        assert wire == Break(reason=Reason.TLS, ambiguous=False, text=text)
+        await receiver.until(lambda seen: seen.connections == 1 and seen.open == 0)
+        assert not receiver.requests
+
+
+async def test_a_certificate_of_another_name_is_named_as_such(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles
+) -> None:
+    """The name is checked, as is the address where the URI has one."""
+    async with scripted(tls=ca.server("other.example"), host="localhost") as receiver:
+        for host in ("localhost", "127.0.0.1"):
+            wire = await transport.post(request(receiver.url.replace("localhost", host), tls=trusted))
+            assert broken(wire) == (Reason.TLS, False)
+            assert isinstance(wire, Break)
+            assert f"not valid for '{host}'" in wire.text
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+async def test_tls_before_1_2_is_refused(transport: HttpTransport, ca: Authority, trusted: TlsFiles) -> None:
+    """TLS 1.1 is not spoken."""
+    async with scripted(tls=ca.server(newest=ssl.TLSVersion.TLSv1_1)) as receiver:
+        wire = await transport.post(request(receiver.url, tls=trusted))
+    assert broken(wire)[0] in (Reason.TLS, Reason.CONNECT)
+    assert not receiver.requests
+
+
+NO_TLS = do.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", close=True)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (replace(NO_TLS, reads=False), Reason.TLS),
+        (do.hang(reads=False), Reason.TIMEOUT),
+        (do.reset(reads=False), Reason.CONNECT),
+    ],
+    ids=["an http port", "never says hello", "resets"],
+)
+async def test_a_handshake_that_fails_is_not_ambiguous(
+    transport: HttpTransport, trusted: TlsFiles, behaviour: do.Behaviour, reason: Reason
+) -> None:
+    """Nothing of the request was written. The deadline covers the handshake."""
+    async with scripted(behaviour) as receiver:
+        within = SHORT if reason is Reason.TIMEOUT else PLENTY
+        wire = await transport.post(request(receiver.url.replace("http:", "https:"), tls=trusted, within=within))
+        await receiver.until(lambda receiver: receiver.open == 0)
+    assert broken(wire) == (reason, False)
+
+
+def _no_goodbye(context: ssl.SSLContext, response: bytes) -> do.Behaviour:
+    """TLS by hand, which answers one request so, and never a close_notify."""
+
+    async def run(peer: do.Peer) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        secured = context.wrap_bio(incoming, outgoing, server_side=True)
+        read = b""
+        while b"logout_token" not in read:
+            try:
+                read += secured.read(65_536)
+            except ssl.SSLWantReadError:
+                await peer.send(outgoing.read())
+                incoming.write(await peer.reader.read(65_536))
+        secured.write(response)
+        await peer.send(outgoing.read())
+        await peer.gone()
+        peer.close()
+
+    return do.Behaviour(run=run, reads=False)
+
+
+@pytest.mark.parametrize(
+    ("response", "came"),
+    [
+        (b"", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n.", False),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", True),
+    ],
+    ids=["hangs", "hangs in the body", "answers"],
+)
+async def test_a_server_without_goodbye_is_not_waited_for(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles, response: bytes, came: bool
+) -> None:
+    """asyncio alone would hold the socket for 30 s, and so thousands of them for one client that hangs."""
+    async with scripted(_no_goodbye(ca.server(), response)) as receiver:
+        uri = receiver.url.replace("http:", "https:")
+        wire = await transport.post(request(uri, tls=trusted, within=PLENTY if came else SHORT))
+        assert isinstance(wire, Answer) is came
+        await receiver.until(lambda receiver: receiver.open == 0)
+    assert transport.open_connections == 0
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_certificate_is_shown(transport: HttpTransport, ca: Authority, newest: ssl.TLSVersion) -> None:
+    """Mutual TLS works with one file or two."""
+    both = ca.issue("notifier")
+    mutual = TlsFiles(ca_file=ca.ca_file, cert_file=both)
+    apart = TlsFiles(ca_file=ca.ca_file, cert_file=both, key_file=Path(shutil.copy(both, both.with_name("key.pem"))))
+    async with scripted(tls=ca.server(mutual=True, newest=newest)) as receiver:
+        assert await transport.post(request(receiver.url, tls=mutual)) == Answer(status=200)
+        assert await transport.post(request(receiver.url, tls=apart)) == Answer(status=200)
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_missing_client_certificate_is_a_tls_fault(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles, newest: ssl.TLSVersion
+) -> None:
+    """In TLS 1.3 the server's alert comes only after the request was written."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        refusal = asyncio.create_task(asyncio.to_thread(_refuse, server, ca.server(mutual=True, newest=newest)))
+        wire = await transport.post(request(f"https://127.0.0.1:{server.getsockname()[1]}/", tls=trusted))
+        await refusal
+    assert broken(wire) == (Reason.TLS, newest is ssl.TLSVersion.TLSv1_3)
+    assert isinstance(wire, Break)
+    assert "ALERT" in wire.text
+
+
+def _refuse(server: socket.socket, context: ssl.SSLContext) -> None:
+    """One handshake with a client that shows no certificate, as OpenSSL does it; asyncio would send no alert."""
+    connection, _ = server.accept()
+    connection.settimeout(PLENTY)
+    with context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secured:
+        with pytest.raises(ssl.SSLError):
+            secured.do_handshake()
+        secured.shutdown(socket.SHUT_WR)
+        with socket.socket(fileno=secured.detach()) as plain:
+            plain.settimeout(PLENTY)
+            while plain.recv(65_536):
+                pass
+
+
+# ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_missing_or_broken_file_is_our_fault(transport: HttpTransport, ca: Authority, tmp_path: Path) -> None:
+    """A deferral with cause `tls_files`, and the text names the file."""
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+    for files in (
+        TlsFiles(ca_file=tmp_path / "missing.pem"),
+        TlsFiles(ca_file=nonsense),
+        TlsFiles(cert_file=tmp_path / "missing.pem"),
+        TlsFiles(cert_file=nonsense),
+        TlsFiles(cert_file=ca.ca_file),
+    ):
+        with pytest.raises(OurFault, match=r"missing\.pem|nonsense\.pem|ca\.pem") as caught:
+            await transport.post(request("https://127.0.0.1:9/", tls=files))
+        assert caught.value.cause is Cause.TLS_FILES
+
+
+async def test_a_changed_file_is_read_again(transport: HttpTransport, ca: Authority, tmp_path: Path) -> None:
+    """The next request has the new authority; a change that cannot be used keeps the old one."""
+    file = tmp_path / "bundle.pem"
+    files = TlsFiles(ca_file=file)
+    other = authority(tmp_path / "other", "Other CA")
+    async with scripted(tls=ca.server(), host="localhost") as receiver:
+        with pytest.raises(OurFault):
+            await transport.post(request(receiver.url, tls=files))
+        _replace(file, other.ca_file.read_text())
+        assert broken(await transport.post(request(receiver.url, tls=files))) == (Reason.TLS, False)
+        _replace(file, ca.ca_file.read_text())
+        assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+        _replace(file, "half of a fi")
+        assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+        _replace(file, other.ca_file.read_text())
+        assert broken(await transport.post(request(receiver.url, tls=files))) == (Reason.TLS, False)
+
+
+async def test_a_renewed_client_certificate_is_shown_by_the_next_request(
+    transport: HttpTransport, ca: Authority, tmp_path: Path
+) -> None:
+    """Certificate and key are replaced together; the connection made with the old ones is not used again."""
+    shown: list[str] = []
+
+    async def look(peer: do.Peer) -> None:
+        [[(_, name)]] = peer.writer.get_extra_info("ssl_object").getpeercert()["subject"]
+        shown.append(name)
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    files = TlsFiles(ca_file=ca.ca_file, cert_file=tmp_path / "mine.pem")
+    async with scripted(do.Behaviour(run=look), tls=ca.server(mutual=True), host="localhost") as receiver:
+        for name in ("first", "first", "second"):
+            _replace(tmp_path / "mine.pem", ca.issue(name).read_text())
+            assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+    assert shown == ["first", "first", "second"]
+
+
+async def test_one_context_serves_all_requests_that_wait_for_it(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles
+) -> None:
+    """A first burst to a client opens connections that can be shared afterwards."""
+    async with scripted(tls=ca.server()) as receiver:
+        for _ in range(3):
+            await asyncio.gather(*(transport.post(request(receiver.url, tls=trusted)) for _ in range(5)))
+    assert receiver.connections == 5
+
+
+async def test_reading_files_costs_a_client_nothing_of_its_deadline(
+    transport: HttpTransport, ca: Authority, tmp_path: Path
+) -> None:
+    """A bundle is read on a thread; who cannot wait for it has met a fault of ours, and the next finds it read."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("# not a small file\n" * 10_000 + ca.ca_file.read_text())
+    files = TlsFiles(ca_file=bundle)
+    async with scripted(tls=ca.server()) as receiver:
+        with pytest.raises(OurFault, match="not read within") as caught:
+            await transport.post(request(receiver.url, tls=files, within=1e-6))
+        assert caught.value.cause is Cause.TLS_FILES
+        assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+
+
+async def test_closing_waits_for_no_file(ca: Authority, tmp_path: Path) -> None:
+    """Who waits for one has met a fault of ours."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("# not a small file\n" * 10_000 + ca.ca_file.read_text())
+    async with opened() as transport:
+        task = asyncio.create_task(transport.post(request("https://127.0.0.1:9/", tls=TlsFiles(ca_file=bundle))))
+        await asyncio.sleep(0)
+    with pytest.raises(OurFault, match="closed while"):
+        await task
+
+
+def _replace(file: Path, text: str) -> None:
+    """As every careful program replaces a file: a new one, then a rename."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    os.replace(new, file)  # noqa: PTH105  Path.replace is the same, and this names what it does

@@ -1,0 +1,330 @@
+"""What goes out to a client, and what its answers mean: each row of the table of outcomes, on real sockets."""
+
+import asyncio
+import base64
+import json
+from urllib.parse import quote
+
+import pytest
+
+from notifier import __version__
+from notifier.model.frozen import replace
+from notifier.model.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
+from notifier.network.http.transport import HttpTransport
+from tests.network.http.http_requests import PAYLOAD, SIGNATURE, TOKEN, outcome, request
+from tests.support import behaviours as do
+from tests.support.receivers import deaf_port, scripted
+
+# ── what goes out ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_post_is_one_form_field_and_nothing_else(transport: HttpTransport) -> None:
+    """B19, R9: POST, form encoded, exactly one `logout_token`; the query is kept byte for byte (B4)."""
+    query = "?tenant=1&a=b+c&d=%2f%2F%c3%a4&&x=;&y=%7e~!'()*&z"
+    async with scripted() as receiver:
+        wire = await transport.post(request(receiver.url + "/%41/a%2Fb" + query))
+    assert wire == Answer(status=200)
+    [received] = receiver.requests
+    assert received.method == "POST"
+    assert received.target == "/backchannel-logout/%41/a%2Fb" + query
+    assert received.body == f"logout_token={TOKEN}".encode()
+    assert received.token == TOKEN
+    assert received.header("content-type") == ["application/x-www-form-urlencoded"]
+    assert received.header("host") == [f"127.0.0.1:{receiver.port}"]
+    assert received.header("user-agent") == [f"notifier/{__version__}"]
+    assert received.header("accept-encoding") == ["identity"]
+    assert received.header("content-length") == [str(len(received.body))]
+    assert not received.header("transfer-encoding")
+    assert not received.header("cookie")
+
+
+async def test_a_uri_without_path_is_posted_to_the_root(transport: HttpTransport) -> None:
+    """B3: a path is no part of what makes a URI absolute."""
+    async with scripted() as receiver:
+        await transport.post(request(receiver.origin))
+        await transport.post(request(receiver.origin + "?a=1"))
+        await transport.post(request(receiver.origin + "?"))
+        await transport.post(request(receiver.origin + "?x=/y%2f"))
+        await transport.post(request(receiver.origin + "//a/?"))
+    assert [received.target for received in receiver.requests] == ["/", "/?a=1", "/?", "/?x=/y%2f", "//a/?"]
+
+
+async def test_the_clients_own_headers_are_sent_along(transport: HttpTransport) -> None:
+    """Extra headers come from the route, and may replace the user agent."""
+    async with scripted() as receiver:
+        await transport.post(
+            request(receiver.url, headers=(("Authorization", "Bearer hush-hush"), ("User-Agent", "x")))
+        )
+    [received] = receiver.requests
+    assert received.header("authorization") == ["Bearer hush-hush"]
+    assert received.header("user-agent") == ["x"]
+    assert received.header("content-type") == ["application/x-www-form-urlencoded"]
+
+
+async def test_cookies_are_not_kept(transport: HttpTransport) -> None:
+    """What one client sets never comes back to it or to another."""
+    async with scripted(do.answer(headers=(("Set-Cookie", "session=1; Path=/"),))) as receiver:
+        await transport.post(request(receiver.url))
+        await transport.post(request(receiver.url))
+    assert not receiver.requests[1].header("cookie")
+
+
+async def test_proxies_of_the_environment_are_not_used(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the route's proxy counts."""
+    async with deaf_port() as port, scripted() as receiver:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+
+
+# ── answers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason"),
+    [
+        (200, Delivered, Reason.DELIVERED),
+        (202, Delivered, Reason.DELIVERED),
+        (204, Delivered, Reason.DELIVERED),
+        (226, Delivered, Reason.DELIVERED),
+        *((status, Refused, Reason.REDIRECT) for status in (300, 301, 302, 303, 304, 307, 308)),
+        (400, Refused, Reason.REJECTED_TOKEN),
+        *((status, Refused, Reason.REFUSED) for status in (401, 403, 404, 405, 407, 410, 413, 415, 418, 451)),
+        *((status, Failed, Reason.SERVER_ERROR) for status in (408, 425, 500, 501, 502, 503, 504, 599)),
+        (429, Failed, Reason.THROTTLED),
+    ],
+)
+async def test_the_status_decides(transport: HttpTransport, status: int, kind: type[Outcome], reason: Reason) -> None:
+    """B27, B28, R11, R12: each status means what the table says."""
+    async with scripted(do.answer(status, b"" if status in (204, 304) else b"because")) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+    assert isinstance(met, kind)
+    assert (met.reason, met.status) == (reason, status)
+    assert met.text == ("" if status in (204, 304) else "because")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_never_followed(transport: HttpTransport, status: int) -> None:
+    """The landing page's 200 is no success."""
+    async with scripted() as landing, scripted(do.redirect(landing.url, status)) as receiver:
+        wire = await transport.post(request(receiver.url))
+    assert outcome(wire).reason is Reason.REDIRECT
+    assert landing.connections == 0
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("Sun, 09 Sep 2001 01:47:40 GMT", 60.0), ("9" * 4000, 999_999_999_999.0)]
+)
+async def test_retry_after_is_handed_on(transport: HttpTransport, value: str, seconds: float) -> None:
+    """However long it is. What it means is tried in tests/model/test_outcome.py."""
+    async with scripted(do.answer(503, headers=(("Retry-After", value),))) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+    assert isinstance(met, Failed)
+    assert met.retry_after == seconds
+
+
+async def test_an_informational_response_is_not_the_answer(transport: HttpTransport) -> None:
+    """103 comes before the answer."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"
+    async with scripted(do.raw(hints)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=204)
+
+
+async def test_an_informational_response_then_a_broken_answer(transport: HttpTransport) -> None:
+    """The status is that of the answer, not of what came before it."""
+    async with scripted(
+        do.raw(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Scripted\r\nno colon\r\n\r\n")
+    ) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+    assert (met.reason, met.status) == (Reason.SERVER_ERROR, 503)
+
+
+@pytest.mark.parametrize("first", [b"", b"\r\n\r\n"], ids=["at once", "after blank lines"])
+async def test_informational_responses_without_end(transport: HttpTransport, first: bytes) -> None:
+    """They are part of the head, whose 16 KiB are all that is read before a final status."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 500
+    async with scripted(do.flood(first, hints)) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+        assert met.reason is Reason.DISCONNECTED
+        await receiver.until(lambda receiver: receiver.open == 0)
+
+
+async def test_an_answer_that_needs_no_length_ends_with_the_connection(transport: HttpTransport) -> None:
+    """HTTP/1.0 receivers say the end of the body by closing."""
+    async with scripted(do.raw(b"HTTP/1.0 400 Bad Request\r\n\r\nno such session", close=True)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=400, text="no such session")
+
+
+# ── broken answers ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+BUSY = b"HTTP/1.1 503 Scripted\r\n"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(do.flood_headers(503), id="headers without end"),
+        pytest.param(do.raw(BUSY + b"X-Long: " + b"x" * 20_000 + b"\r\n\r\n"), id="one long header"),
+        pytest.param(do.raw(BUSY + b"no colon here\r\n\r\n"), id="no header"),
+        pytest.param(do.flood_body(503), id="body without end"),
+        pytest.param(do.gzip_bomb(503), id="gzip bomb"),
+        pytest.param(do.raw(BUSY + b"Content-Length: 100\r\n\r\nshort", close=True), id="truncated"),
+        pytest.param(do.raw(BUSY + b"Content-Length: 100\r\n\r\nshort", reset=True), id="reset in the body"),
+        pytest.param(do.raw(BUSY + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"), id="wrong chunk size"),
+        pytest.param(do.raw(BUSY + b"Transfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n", close=True), id="cut chunks"),
+        pytest.param(do.raw(BUSY + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nplain"), id="not gzip"),
+    ],
+)
+async def test_a_broken_response_is_judged_by_its_status(transport: HttpTransport, behaviour: do.Behaviour) -> None:
+    """The status line has said it; what is too much is not read, and the connection is not used again."""
+    async with scripted(behaviour, do.answer(204)) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+        assert (met.reason, met.status) == (Reason.SERVER_ERROR, 503)
+        assert outcome(await transport.post(request(receiver.url))).status == 204
+
+
+@pytest.mark.parametrize("broken", [b"no colon", b"\r\n".join([b"X-Long: " + b"x" * 1000] * 20)])
+async def test_a_broken_response_may_ask_for_a_pause(transport: HttpTransport, broken: bytes) -> None:
+    """Its headers are of no use otherwise."""
+    async with scripted(do.raw(b"HTTP/1.1 429 Slow down\r\nretry-after:  7\r\n" + broken + b"\r\n\r\n")) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+    assert isinstance(met, Failed)
+    assert (met.status, met.retry_after) == (429, 7.0)
+
+
+async def test_a_switch_of_protocols_ends_the_connection(transport: HttpTransport) -> None:
+    """Nobody asked for it, and what follows would not be HTTP."""
+    async with scripted(do.raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), do.answer(204)) as receiver:
+        assert outcome(await transport.post(request(receiver.url))).status == 101
+        assert outcome(await transport.post(request(receiver.url))).status == 204
+    assert receiver.connections == 2
+
+
+async def test_a_body_is_read_up_to_16_kib(transport: HttpTransport) -> None:
+    """R11: of a body without end the first KiB is kept and the connection closed."""
+    async with scripted(do.flood_body(200)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=200, text="m" * 1024)
+        await receiver.until(lambda receiver: receiver.open == 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "piece"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\n5;", b"extension" * 1000),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 10_000),
+    ],
+    ids=["extension", "size"],
+)
+async def test_chunks_are_not_read_without_end(transport: HttpTransport, before: bytes, piece: bytes) -> None:
+    """What of them is no body never fills it up, and would keep the loop busy to the deadline."""
+    async with scripted(do.flood(b"HTTP/1.1 200 OK\r\n" + before, piece, most=1 << 40)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        await receiver.until(lambda receiver: receiver.open == 0)
+
+
+async def test_a_kept_connection_takes_no_answers_that_nobody_asked_for(transport: HttpTransport) -> None:
+    """They would fill the memory, at half a gigabyte a second, for as long as the connection is kept."""
+    answered = asyncio.Event()
+    more = do.flood(b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 200, most=1 << 40)
+
+    async def run(peer: do.Peer) -> None:
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await answered.wait()
+        await more.run(peer)
+
+    async with scripted(do.Behaviour(run=run)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        answered.set()
+        await receiver.until(lambda receiver: receiver.open == 0)
+
+
+async def test_headers_under_16_kib_are_fine(transport: HttpTransport) -> None:
+    """Many headers are no fault."""
+    many = tuple((f"X-{number}", "y" * 200) for number in range(70))
+    async with scripted(do.answer(200, b"ok", many)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=200, text="ok")
+
+
+async def test_headers_over_16_kib_are_not_read_to_their_end(transport: HttpTransport) -> None:
+    """Each is small enough, and yet they are too much together: what follows them is never seen."""
+    many = tuple((f"X-{number}", "y" * 1000) for number in range(20))
+    async with scripted(do.answer(200, b"ok", many)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        await receiver.until(lambda receiver: receiver.open == 0)
+
+
+async def test_a_bomb_is_not_decompressed(transport: HttpTransport) -> None:
+    """We ask for `identity`; who sends something else is not read."""
+    async with scripted(do.gzip_bomb(200)) as receiver:
+        wire = await transport.post(request(receiver.url))
+    assert wire == Answer(status=200, text="[body not decompressed]")
+
+
+async def test_the_text_kept_is_printable_and_short(transport: HttpTransport) -> None:
+    """At most 1 KiB, without control characters; broken UTF-8 is replaced."""
+    body = b'{"error":\r\n\x00\x1b[31m"invalid_request"}\xff ' + "ü".encode() * 2000
+    async with scripted(do.answer(400, body)) as receiver:
+        wire = await transport.post(request(receiver.url))
+    assert isinstance(wire, Answer)
+    assert wire.text.startswith('{"error":    [31m"invalid_request"}\ufffd ü')
+    assert len(wire.text) <= 1024
+    assert wire.text.isprintable()
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [TOKEN, f"logout_token={TOKEN}&", f"at {SIGNATURE}.", PAYLOAD[3:40], "x" * 1000 + TOKEN, f"xx{SIGNATURE[:20]}yy"],
+)
+async def test_an_echo_of_the_token_is_not_kept(transport: HttpTransport, echo: str) -> None:
+    """A receiver that quotes what it got makes no dead letter with a token in it."""
+    async with scripted(do.answer(400, f"bad token {echo} and Bearer hush-hush".encode())) as receiver:
+        wire = await transport.post(request(receiver.url, headers=(("Authorization", "Bearer hush-hush"),)))
+    assert isinstance(wire, Answer)
+    assert "bad token" in wire.text
+    assert "hush" not in wire.text
+    assert not any(wire.text[start : start + 15] in TOKEN for start in range(max(1, len(wire.text) - 14)))
+
+
+BASIC = base64.b64encode(b"notifier:pass/word???").decode()  # with a slash in it
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        json.dumps({"error": f"bad Basic {BASIC}"}).replace("/", "\\/"),
+        f"bad basic {quote(BASIC, safe='')}",
+        "no user notifier:pass/word???",
+        "the password pass/word??? is wrong",
+        "bad key: 0123456789abcdef...",
+        f"not for this proxy: {base64.b64encode(b'us:hush-hush').decode()}",
+    ],
+)
+async def test_an_echo_of_a_header_is_not_kept(transport: HttpTransport, echo: str) -> None:
+    """Not as its receiver escapes it, nor decoded, nor in part; nor the proxy's password."""
+    headers = (("Authorization", f"Basic {BASIC}"), ("X-Key", "0123456789abcdef0123456789abcdef"))
+    async with scripted(do.answer(401, echo.encode())) as receiver:
+        proxy = receiver.origin.replace("http://", "http://us:hush-hush@")
+        wire = await transport.post(request("http://shop.example.com/", headers=headers, proxy=proxy))
+    assert isinstance(wire, Answer)
+    assert "[header]" in wire.text
+    for secret in (BASIC[:10], "word", "89abcdef", "hush", "dXM6"):
+        assert secret not in wire.text.replace("the password", "")
+
+
+async def test_a_request_without_a_body_is_a_get(transport: HttpTransport) -> None:
+    """No form, no length; the query is kept byte for byte, and the connection serves a POST afterwards."""
+    async with scripted() as receiver:
+        asked = replace(request(f"{receiver.url}?iss=a%2Fb&sid=5F2A", headers=(("X-Own", "x"),)), body=None)
+        assert await transport.post(asked) == Answer(status=200)
+        assert await transport.post(asked) == Answer(status=200)
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+    first, second, third = receiver.requests
+    assert (first.method, first.target, first.body) == ("GET", "/backchannel-logout?iss=a%2Fb&sid=5F2A", b"")
+    assert first.header("x-own") == ["x"]
+    for name in ("content-type", "content-length", "transfer-encoding"):
+        assert not first.header(name)
+    assert (second.method, third.method, third.token) == ("GET", "POST", TOKEN)

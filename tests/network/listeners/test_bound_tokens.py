@@ -1,0 +1,118 @@
+"""What a token that is bound to issuers is told: nothing of the clients of others, by any route of operators."""
+
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import pytest
+
+from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.clients.registry_routes import Refresh, registry_routes
+from notifier.model.errors import QueueUnavailable
+from notifier.model.frozen import replace
+from notifier.model.registry import Issuer, Registry
+from notifier.model.trouble import Trouble, TroubleKind
+from notifier.network.listeners.authorization import Authorization
+from notifier.operators.letters.waiting_routes import WaitingAccess, WaitingRoutes
+from notifier.operators.status.service_status import ServiceStatus, status_of
+from notifier.operators.status.status_routes import StatusRoutes
+from notifier.publishing.events import api_app
+from notifier.publishing.taking import ApiLimits
+from tests.operators.status.test_service_status import stands, worker
+from tests.publishing.serving import ISS, NOW, accept, serving, sources_of, token
+
+OTHER, THIRD = "https://other.example.com", "https://third.example.com"
+SECRET = "clinic"  # a client of OTHER
+TOKENS = (
+    token("one", "read", "repair", issuers=frozenset({ISS})),
+    token("two", "read", "repair", issuers=frozenset({ISS, THIRD})),
+    token("all", "read", "repair"),
+)
+SOURCE = SourceState(
+    name="list", kind="http", up=False, age=1.0, clients=70, problem=f"row 3: {SECRET} of {OTHER} has no address"
+)
+TROUBLES = (
+    Trouble(kind=TroubleKind.SOURCE_FAILED, text=f"row 3: {SECRET}", subject=SECRET, client_id=SECRET),
+    Trouble(kind=TroubleKind.UNKNOWN_CLIENT, text=f"no such client; did you mean {SECRET} at {OTHER}?", iss=ISS),
+    Trouble(kind=TroubleKind.UNKNOWN_CLIENT, text=SECRET, iss=OTHER, client_id=SECRET),
+)
+
+
+async def _look() -> ServiceStatus:
+    clients = stands("shop"), replace(stands(SECRET), iss=OTHER)
+    return status_of({}, [worker("a", *clients, registry=(SOURCE,), troubles=TROUBLES, left_out=7)], now=NOW)
+
+
+def _away() -> None:
+    raise QueueUnavailable("away")
+
+
+class _Sources:
+    def states(self) -> list[SourceState]:
+        return [SOURCE]
+
+
+@pytest.fixture
+async def ask() -> AsyncIterator[Callable[..., Any]]:
+    """Asks a listener that has the routes of operators, by a token."""
+    registry = Registry(issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER, THIRD)})
+    sources = sources_of(lambda: TOKENS, registry)
+    authorization = Authorization(sources.tokens)
+    access = WaitingAccess(
+        queue=cast("Any", SimpleNamespace(waiting=_away)),
+        registry=lambda: registry,
+        write_audit=cast("Any", None),
+        clock=lambda: NOW,
+        steady=lambda: 0.0,
+    )
+    routes = [
+        *StatusRoutes(authorization, _look, lambda: 0.0).routes(),
+        *registry_routes(authorization, cast("Refresh", _Sources())),
+        *WaitingRoutes(authorization, access).routes(),
+    ]
+    app = api_app(accept, sources, ApiLimits(max_event=2000), routes)
+    async with serving(app) as listener, aiohttp.ClientSession() as http:
+
+        async def asked(method: str, path: str, name: str) -> tuple[int, str, Any]:
+            headers = {"Authorization": f"Bearer {name}-secret"}
+            async with http.request(method, f"http://127.0.0.1:{listener.port}{path}", headers=headers) as answer:
+                return answer.status, await answer.text(), await answer.json(content_type=None)
+
+        yield asked
+
+
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/registry"])
+async def test_no_answer_names_clients_of_other_issuers(ask: Callable[..., Any], path: str) -> None:
+    """Whoever all issuers concern sees them."""
+    status, text, _ = await ask("GET", path, "one")
+    assert status == 200
+    assert SECRET not in text
+    assert OTHER not in text
+    status, text, _ = await ask("GET", path, "all")
+    assert (status, SECRET in text, OTHER in text) == (200, True, True)
+
+
+async def test_how_many_clients_others_have_is_not_told_either(ask: Callable[..., Any]) -> None:
+    """That a source fails, or has changed, is."""
+    _, _, document = await ask("GET", "/v1/registry", "one")
+    said = {"name": "list", "kind": "http", "up": False, "age": 1.0, "changed": False}
+    assert document == {"sources": [{**said, "clients": None, "problem": None}]}
+    _, _, status = await ask("GET", "/v1/status", "one")
+    assert status["workers"]["each"][0]["registry"] == document["sources"]
+    assert status["clients_left_out"] is None
+    told = {(each["kind"], each["text"]) for each in status["troubles"]}
+    assert told == {("registry_source_failed", ""), ("unknown_client", "the registry has no such client (yet)")}
+    _, _, status = await ask("GET", "/v1/status", "all")
+    assert (status["clients_left_out"], len(status["troubles"])) == (7, 3)
+
+
+async def test_a_retry_without_an_issuer_names_only_those_of_the_token(ask: Callable[..., Any]) -> None:
+    """The only one is meant; of several, the answer lists no other."""
+    status, text, _ = await ask("POST", "/v1/clients/shop/retry", "two")
+    assert status == 400
+    assert f"there are {ISS}, {THIRD}" in text
+    status, text, _ = await ask("POST", "/v1/clients/shop/retry", "all")
+    assert (status, OTHER in text) == (400, True)
+    status, text, _ = await ask("POST", "/v1/clients/shop/retry", "one")
+    assert (status, OTHER in text) == (503, False)  # it went on to the queue

@@ -1,0 +1,124 @@
+"""Without a tokens file the API answers this machine alone: no web page reads or changes anything."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from notifier.model.api_token import ApiToken
+from notifier.model.message import Lane
+from notifier.model.session_ended import SessionEnded
+from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.listener import Listener
+from notifier.network.listeners.openapi import PATH
+from notifier.operators.status.status_routes import StatusRoutes
+from notifier.publishing.events import api_app
+from tests.publishing.serving import look, serving, sources_of, token
+
+STATUS = "GET /v1/status"
+
+
+async def nobody_publishes(event: SessionEnded, lane: Lane) -> None:
+    raise AssertionError("nobody may publish here")
+
+
+@asynccontextmanager
+async def listening(*tokens: ApiToken) -> AsyncIterator[Listener]:
+    sources = sources_of(lambda: tokens or None)
+    routes = StatusRoutes(Authorization(sources.tokens), look, lambda: 0.0).routes()
+    async with serving(api_app(nobody_publishes, sources, more=routes)) as listener:
+        yield listener
+
+
+async def ask(listener: Listener, line: str, *headers: str) -> tuple[int, str]:
+    """Status and body; the headers are sent as they are, so that there may be none."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    try:
+        writer.write("\r\n".join((line, *headers, "Connection: close", "", "")).encode())
+        async with asyncio.timeout(30):
+            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        return int(head.split(" ")[1]), body
+    finally:
+        writer.close()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Listener]:
+    """Without tokens."""
+    async with listening() as listener:
+        yield listener
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "localhost:8080", "LocalHost:1", "localhost.", "localhost.:8080", "api.localhost",
+        "a.b.LOCALHOST.",
+        "127.0.0.1", "127.0.0.1:8080", "127.1.2.3:9", "127.255.255.254", "127.0.0.1.", "[::1]", "[::1]:8080",
+        "[0:0:0:0:0:0:0:1]:80",
+    ],
+)  # fmt: skip
+async def test_this_machine_is_answered(api: Listener, host: str) -> None:
+    """By every name that means it everywhere, with any port, in either case."""
+    assert (await ask(api, f"{STATUS} HTTP/1.1", f"Host: {host}"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "evillocalhost",
+        ".localhost",
+        "..localhost", "localhost..", "a@localhost", "evil.example@localhost", "evil.example/.localhost", "localhost:x",
+        "localhost:80:80", "127.0.0.1:", "127.1", "2130706433", "0x7f.1", "127.0.0.256", "0.0.0.0", "10.0.0.1",
+        "192.168.1.1",
+        "[::]", "[::2]:80", "[::ffff:10.0.0.1]", "::1", "[::1", "[127.0.0.1]", "[::1%25lo]", "localhost%2e", "",
+    ],
+)  # fmt: skip
+async def test_any_other_name_is_refused(api: Listener, host: str) -> None:
+    """A page whose own name was led to loopback gets nothing."""
+    assert (await ask(api, f"{STATUS} HTTP/1.1", f"Host: {host}"))[0] == 421
+
+
+@pytest.mark.parametrize("line", [STATUS, f"GET {PATH}", "POST /v1/events", "PUT /v1/log-level", "GET /nowhere"])
+async def test_no_route_is_left_out(api: Listener, line: str) -> None:
+    """Reads neither, nor what is not there. Whoever meant it is told the way out."""
+    status, body = await ask(api, f"{line} HTTP/1.1", "Host: evil.example", "Content-Type: application/json")
+    assert status == 421
+    assert "api.tokens_file" in body
+    assert "localhost" in body
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_no_name_is_refused(api: Listener, version: str) -> None:
+    """HTTP/1.0 needs no Host, and who sends none might be anybody's."""
+    assert (await ask(api, f"{STATUS} HTTP/{version}"))[0] in {400, 421}
+    assert (await ask(api, f"{STATUS} HTTP/1.0", "Host: 127.0.0.1"))[0] == 200
+
+
+@pytest.mark.parametrize("hosts", [("localhost", "evil.example"), ("evil.example", "localhost")])
+async def test_two_names_are_refused(api: Listener, hosts: tuple[str, str]) -> None:
+    """Whichever comes first."""
+    assert (await ask(api, f"{STATUS} HTTP/1.1", *(f"Host: {host}" for host in hosts)))[0] in {400, 421}
+
+
+async def test_the_name_in_the_request_line_counts_too(api: Listener) -> None:
+    """RFC 9112 §3.2.2: it stands before Host."""
+    assert (await ask(api, "GET http://evil.example/v1/status HTTP/1.1", "Host: localhost"))[0] == 421
+
+
+@pytest.mark.parametrize("line", [STATUS, f"GET {PATH}", "POST /v1/events", "GET /nowhere"])
+async def test_a_web_page_is_refused_by_its_origin(api: Listener, line: str) -> None:
+    """A page of this machine's own, or of a name like `x.localhost`, says Origin where it crosses origins."""
+    status, body = await ask(api, f"{line} HTTP/1.1", "Host: localhost", "Origin: http://localhost:3000")
+    assert status == 403
+    assert "web page" in body
+
+
+async def test_with_tokens_any_name_will_do() -> None:
+    """The token says who it is; a page has none."""
+    async with listening(token("reader", "read")) as listener:
+        bearer = "Authorization: Bearer reader-secret"
+        assert (await ask(listener, f"{STATUS} HTTP/1.1", "Host: notifier.example.com", bearer))[0] == 200
+        assert (await ask(listener, f"{STATUS} HTTP/1.1", "Host: localhost"))[0] == 401
+        assert (await ask(listener, f"GET {PATH} HTTP/1.1", "Host: notifier.example.com"))[0] == 200

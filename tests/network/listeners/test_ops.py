@@ -1,0 +1,215 @@
+"""The ops listener and what both listeners share: probes, the scrape, addresses, and connections that stall."""
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from notifier.model.errors import ConfigurationError
+from notifier.network.listeners.listener import Deadlines, Listener, listen
+from notifier.network.listeners.ops import CONNECTIONS, Readiness, ops_app
+from tests.publishing.serving import serving
+from tests.system.waiting import until
+
+GOOD = Readiness(queue=True, consuming=True)
+
+
+class Page:
+    """A page as `telemetry.metrics` makes it."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+    openmetrics_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+    async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
+        yield b"notifier_in_flight 0.0\n"
+        yield b"# EOF\n" if openmetrics else b""
+
+
+class Worker:
+    """Something whose health changes."""
+
+    def __init__(self) -> None:
+        self.health = GOOD
+
+    def __call__(self) -> Readiness:
+        return self.health
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+async def ops(worker: Worker) -> AsyncIterator[Listener]:
+    async with serving(ops_app(worker, Page())) as listener:
+        yield listener
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        yield session
+
+
+async def test_who_asks_for_openmetrics_gets_it(ops: Listener, http: aiohttp.ClientSession) -> None:
+    """As Prometheus does; everybody else gets the text format. Neither says anything of the libraries' versions."""
+    asked = {"Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"}
+    async with http.get(f"{ops.url}/metrics", headers=asked) as response:
+        assert response.headers["Content-Type"] == Page.openmetrics_type
+        assert (await response.text()).endswith("# EOF\n")
+    async with http.get(f"{ops.url}/metrics") as response:
+        assert (response.status, response.headers["Content-Type"]) == (200, Page.content_type)
+        assert "Server" not in response.headers
+        assert await response.read() == b"notifier_in_flight 0.0\n"
+
+
+async def test_livez_answers_whatever_the_queue_does(
+    ops: Listener, worker: Worker, http: aiohttp.ClientSession
+) -> None:
+    """A broker that is away is no reason to kill the pod."""
+    worker.health = Readiness(queue=False, consuming=False, problem="connection refused")
+    async with http.get(f"{ops.url}/livez") as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("health", "status"),
+    [
+        (GOOD, 200),
+        (Readiness(queue=False, consuming=False, problem="connection refused"), 503),
+        (Readiness(queue=True, consuming=False, problem="the consumer was cancelled"), 503),
+        (Readiness(queue=True, consuming=True, draining=True), 503),
+        (Readiness(queue=True, consuming=True, blocked=True, problem="memory alarm"), 200),
+    ],
+)
+async def test_readyz_says_what_is_missing(
+    health: Readiness, status: int, ops: Listener, worker: Worker, http: aiohttp.ClientSession
+) -> None:
+    """Ready means connected, consuming and not draining; else 503 and which of them it is. Blocked, it delivers."""
+    worker.health = health
+    async with http.get(f"{ops.url}/readyz") as answer:
+        assert answer.status == status
+        assert await answer.json() == {
+            "ready": status == 200,
+            "queue": health.queue,
+            "consuming": health.consuming,
+            "blocked": health.blocked,
+            "draining": health.draining,
+            "problem": health.problem,
+        }
+
+
+async def test_an_address_that_is_taken_is_named_with_its_setting(ops: Listener) -> None:
+    """The error names the setting, the address and the way out."""
+    with pytest.raises(ConfigurationError, match=rf"ops\.listen: 127\.0\.0\.1:{ops.port} is taken .* another port"):
+        await listen(web.Application(), "127.0.0.1", ops.port, key="ops.listen")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+async def test_an_address_of_another_machine_is_named(host: str) -> None:
+    """What cannot be listened on is a mistake of the configuration, not a traceback."""
+    with pytest.raises(ConfigurationError, match=rf"api\.listen: {host}:0 "):
+        await listen(web.Application(), host, 0, key="api.listen")
+
+
+async def test_ipv6_is_written_in_brackets() -> None:
+    """`[::1]:0` works, and the URL of the real port can be used."""
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        listener = await listen(ops_app(Worker(), Page()), "::1", 0, key="ops.listen")
+    except ConfigurationError:
+        pytest.skip("no IPv6 loopback here")
+    assert listener.url == f"http://[::1]:{listener.port}"
+    assert listener.port
+    await listener.close()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """A thousand sockets, both ends of them in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_a_thousand_silent_connections_keep_no_probe_out(worker: Worker, http: aiohttp.ClientSession) -> None:
+    """They stay open, say nothing, and more of them come: each probe is answered, and the oldest have gone for it."""
+    async with serving(ops_app(worker, Page()), connections=CONNECTIONS, deadlines=Deadlines(header=600)) as listener:
+        silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(1000)]
+        for path in ("/livez", "/readyz", "/metrics") * 2:
+            silent += [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(20)]
+            async with http.get(f"{listener.url}{path}", headers={"Connection": "close"}) as answer:
+                assert answer.status == 200
+                await answer.read()
+        assert listener.runner.server is not None
+        assert len(listener.runner.server.connections) <= CONNECTIONS + 20  # that came last, and together
+        for each in silent:
+            each.close()
+
+
+class EndlessPage(Page):
+    """A page that is never read to its end."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Semaphore(0)
+
+    async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
+        self.begun.release()
+        while True:
+            yield b"#" * 65536
+
+
+async def slow_reader(listener: Listener, page: EndlessPage) -> asyncio.StreamWriter:
+    """Somebody whose scrape has begun, and who reads no more than the beginning."""
+    _, writer = await asyncio.open_connection("127.0.0.1", listener.port, limit=1024)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+    await page.begun.acquire()
+    return writer
+
+
+async def test_those_who_read_the_page_slowly_keep_no_probe_out(worker: Worker, http: aiohttp.ClientSession) -> None:
+    """So many scrapes at a time; one more is told to come again, and the probes are answered as ever."""
+    async with serving(ops_app(worker, page := EndlessPage(), scrapes=2, scrape_within=600)) as listener:
+        slow = [await slow_reader(listener, page) for _ in range(2)]
+        async with http.get(f"{listener.url}/metrics") as refused:
+            assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        async with http.get(f"{listener.url}/livez") as answer:
+            assert answer.status == 200
+        for writer in slow:
+            writer.close()
+
+
+async def test_a_page_that_is_not_read_in_time_is_given_up(worker: Worker, http: aiohttp.ClientSession) -> None:
+    """Others get it then."""
+
+    async def scrape() -> int:
+        async with http.get(f"{listener.url}/metrics") as again:
+            return again.status
+
+    async with serving(ops_app(worker, page := EndlessPage(), scrapes=1, scrape_within=0.3)) as listener:
+        writer = await slow_reader(listener, page)
+        await until(scrape, lambda status: status == 200)
+        writer.close()
+
+
+async def test_a_broken_request_does_not_bring_its_header_into_the_log(
+    ops: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """aiohttp would log the line it could not parse, bearer token and all."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", ops.port)
+    with caplog.at_level(logging.DEBUG):
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer opaque-t0ken\x00\r\n\r\n")
+        async with asyncio.timeout(60):
+            assert (await reader.read()).startswith(b"HTTP/1.0 400")
+    writer.close()
+    assert "opaque-t0ken" not in caplog.text
+    assert "opaque-t0ken" not in str([record.exc_info for record in caplog.records])

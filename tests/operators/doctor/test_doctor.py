@@ -1,0 +1,398 @@
+"""What the doctor says of what was found: the level, and a sentence with the way out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from notifier.model.client import Algorithm, Client, FrontChannelClient, SubjectMode, TokenProfile
+from notifier.model.message import Depth, PolicyKey, PolicyOverride
+from notifier.model.outcome import Reason
+from notifier.model.trouble import Trouble
+from notifier.network.http.issuer_document import (
+    IssuerDocument,
+    UnreadDocument,
+    metadata_uri,
+    only_in_tests,
+    only_issuer,
+)
+from notifier.network.http.reach import Reached, Unreached
+from notifier.operators.doctor.doctor import Finding, Severity
+from notifier.operators.doctor.doctor_clients import DAY, examine_server, judge_registry, servers_of
+from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer, judge_ages
+from notifier.operators.doctor.doctor_queue import clock_finding, judge_broker, judge_file
+from notifier.operators.doctor.doctor_transmitters import examine_transmitter
+from notifier.operators.doctor.doctor_workers import Met, judge_workers
+from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.service_status import WorkerState, dump_state, status_of
+from notifier.queues.queue_state import BrokerState, FileState, PolicyLook
+from notifier.tokens.first_day import SeenKey, seen_by_all
+from notifier.tokens.published_keys import Signing, read_jwks
+
+ISS = "https://id.example"
+JWKS = f"{ISS}/jwks"
+NOW = 1_800_000_000.0
+EC = {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": "k1"}
+SLOW = {"kty": "RSA", "kid": "slow", "n": "A" + "_" * 350, "e": "_" * 350}
+GOOD = {
+    "issuer": ISS,
+    "jwks_uri": JWKS,
+    "backchannel_logout_supported": True,
+    "backchannel_logout_session_supported": True,
+}
+EXPIRES = PolicyOverride(key=PolicyKey.EXPIRES, value="9", queues=("n.a", "n.b"))
+MOST = PolicyOverride(key=PolicyKey.MAX_LENGTH)
+WELL = BrokerState(
+    prefix="n", declares=True, version="3.10.8", may_configure=True, may_write=True, may_read=True, blocked=False
+)
+
+
+def levels(found: Sequence[Finding]) -> set[Severity]:
+    return {finding.level for finding in found}
+
+
+def bad(found: Sequence[Finding]) -> str:
+    """What is not well, in one line; each must say what to do."""
+    wrong = [finding for finding in found if finding.level is not Severity.OK]
+    assert all(finding.advice for finding in wrong)
+    return " | ".join(f"{finding.level}: {finding.text}" for finding in wrong)
+
+
+# ── running ──
+
+
+# ── the queue ──
+
+
+@pytest.mark.parametrize(
+    ("changes", "declares", "words"),
+    [
+        ({}, True, ""),
+        ({"may_configure": False}, False, ""),
+        ({"may_configure": False}, True, "may not configure"),
+        ({"may_write": False}, True, "amq.default"),
+        ({"may_read": False}, True, "may not read"),
+        ({"blocked": True}, True, "alarm"),
+        ({"keeps_expired": True}, True, ""),
+        ({"keeps_expired": False}, True, "failed: drops messages that expire"),
+        ({"policies": PolicyLook(by="management")}, True, ""),
+        ({"policies": PolicyLook(by="trial")}, True, ""),
+        (
+            {"policies": PolicyLook(overrides=(EXPIRES,))},
+            True,
+            "failed: a policy sets expires to 9 on n.a and 1 more: ",
+        ),
+        (
+            {"policies": PolicyLook(overrides=(MOST,))},
+            True,
+            "failed: a policy sets max-length on our queues: a full queue",
+        ),
+        ({"policies": PolicyLook(fault="it is away")}, True, "warning: its policies are not known: it is away"),
+        ({"missing": ("queue n.dead",)}, True, "warning: not declared yet"),
+        ({"missing": ("queue n.dead",)}, False, "failed: missing"),
+        ({"different": ("queue n.dead: argument",)}, True, "failed: queue n.dead"),
+        ({"version": "3.9.1"}, True, "warning: is version 3.9.1"),
+        ({"version": "4.2.0"}, True, ""),
+        ({"stamped": NOW + 8, "asked": NOW}, True, "warning: its clock is 8 s ahead of ours"),
+    ],
+)
+def test_a_broker(changes: dict[str, object], declares: bool, words: str) -> None:
+    """What keeps a worker from its work fails; what a worker mends itself, or nobody tried, is a warning."""
+    state = replace(WELL, declares=declares, **changes)  # type: ignore[arg-type]
+    told = bad(list(judge_broker(state, "mq")))
+    assert words in told
+    assert bool(told) == bool(words)
+
+
+@pytest.mark.parametrize(("ahead", "level"), [(1, Severity.OK), (-20, Severity.WARNING), (60, Severity.FAILED)])
+def test_clocks_that_differ(ahead: float, level: Severity) -> None:
+    """R10, and receivers that refuse an iat of more than 30 s ago."""
+    assert clock_finding("id", ahead).level is level
+
+
+def test_a_file() -> None:
+    """Whole, not there yet, or unusable."""
+    path = Path("q.db")
+    assert levels(list(judge_file(FileState(path=path, size=None, worker=False)))) == {Severity.OK}
+    assert levels(list(judge_file(FileState(path=path, size=9, worker=True)))) == {Severity.OK}
+    assert "damaged" in bad(list(judge_file(FileState(path=path, size=9, worker=True, fault="damaged"))))
+
+
+# ── issuers ──
+
+
+async def issuer(
+    metadata: object = GOOD, keys: object = (EC,), *, jwks_uri: str | None = JWKS, used: int = 3, date: float = NOW
+) -> list[Finding]:
+    def document(content: object) -> IssuerDocument | UnreadDocument:
+        return content if isinstance(content, UnreadDocument) else IssuerDocument(content=content, date=date)
+
+    documents = {
+        metadata_uri(ISS): document(metadata),
+        JWKS: document({"keys": list(keys)} if isinstance(keys, tuple) else keys),
+    }
+
+    async def read(uri: str) -> IssuerDocument | UnreadDocument:
+        return documents[uri]
+
+    key = Signing(alg=Algorithm.ES256, public=EC)
+    coming = Signing(alg=Algorithm.ES256, public={**EC, "kid": "k2"})
+    counted = {Algorithm.ES256: used} if used else {Algorithm.RS256: 1}
+    case = IssuerCase(iss=ISS, jwks_uri=jwks_uri, signing=[key], coming=[coming], used=counted)
+    return await examine_issuer(case, read, lambda: NOW)
+
+
+async def test_an_issuer_that_publishes_everything() -> None:
+    """Nothing is wrong but the key to come, which is not published under its kid."""
+    found = await issuer(keys=(EC, {**EC, "kid": "k2"}))
+    assert bad(found) == ""
+    assert any("3 clients" in finding.text for finding in found)
+    assert "k2, which is to sign later" in bad(await issuer())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"keys": ()}, "failed: key k1 (ES256): the key is not published; 3 clients will answer 400"),
+        ({"keys": (), "used": 0}, "warning: key k1, which no registered client asks for"),
+        ({"keys": ({**EC, "use": "enc"},)}, '"use": "enc"'),
+        ({"keys": (EC, {**EC, "kid": "x", "d": "AQID"})}, "failed: its JWK Set holds a private key"),
+        (
+            {"keys": UnreadDocument(text="answered 503")},
+            "failed: its JWK Set at https://id.example/jwks could not be read",
+        ),
+        ({"keys": {"error": "no"}}, "is no JWK Set"),
+        ({"metadata": UnreadDocument(text="answered 404")}, "warning: its metadata"),
+        ({"metadata": {**GOOD, "backchannel_logout_supported": False}}, "(B1)"),
+        ({"metadata": {**GOOD, "backchannel_logout_session_supported": None}}, "(B2)"),
+        ({"metadata": {**GOOD, "issuer": ISS + "/"}}, "failed: its metadata calls it"),
+        ({"metadata": {**GOOD, "jwks_uri": f"{ISS}/other"}}, "receivers read the keys at"),
+        ({"jwks_uri": None}, "do not watch its keys"),
+        ({"metadata": UnreadDocument(text="x"), "jwks_uri": None}, "is not known"),
+        ({"date": NOW - 60}, "failed: its clock is 60 s behind ours"),
+    ],
+)
+async def test_what_is_wrong_with_an_issuer(given: dict[str, object], words: str) -> None:
+    """B1, B2, and whatever keeps receivers from verifying what the key signs."""
+    assert words in bad(await issuer(**given))  # type: ignore[arg-type]
+
+
+def test_a_key_that_clients_may_not_know_yet() -> None:
+    """In its first day, where a client's preset says that it keeps the JWK Set; by the algorithm that signs for it."""
+    bff = client("bff", preset="duende_bff", token=TokenProfile(alg=Algorithm.ES256))
+    other = client("other", preset="duende_bff")
+
+    def told(age: float, *seen: SeenKey) -> str:
+        key = Signing(alg=Algorithm.ES256, public=EC, made_at=NOW - age)
+        case = IssuerCase(iss=ISS, jwks_uri=JWKS, signing=[key], coming=[], used={}, slow=[bff, other])
+        published = read_jwks({"keys": [EC]})
+        assert isinstance(published, tuple)
+        found = list(judge_ages(case, published, seen_by_all(seen), NOW))
+        assert "key k1 is published since" in found[0].text
+        return bad(found)
+
+    assert "key k1 (ES256) is 3.0 h old, and 1 client may not know it yet" in told(3 * 3600)
+    assert "JWK Set: bff" in told(-60)  # a clock that was set back
+    assert told(DAY) == ""
+    assert "is 1.0 h old" in told(DAY, SeenKey(iss=ISS, kid="k1", since=NOW - 3600, appeared=True))
+    assert told(DAY, SeenKey(iss=ISS, kid="k1", since=NOW - 3600)) == ""  # perhaps it was there before the worker
+
+
+# ── clients ──
+
+
+def client(client_id: str, uri: str | None = "https://shop.example/out", **more: object) -> Client:
+    return Client(iss=ISS, client_id=client_id, backchannel_logout_uri=uri, **more)  # type: ignore[arg-type]
+
+
+def test_clients_of_one_server_are_tried_once() -> None:
+    """By scheme, host and port, and the way there; who has no URI is not tried."""
+    clients = [
+        client("a"),
+        client("b", "https://SHOP.example/b?t=1"),
+        client("c", "https://else.example/"),
+        client("d", None),
+    ]
+    assert [(server.origin, server.subject) for server in servers_of(clients)] == [
+        ("https://shop.example", "a, b"),
+        ("https://else.example", "c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("met", "words"),
+    [
+        (Reached(address="192.0.2.1", expires=NOW + 90 * DAY), ""),
+        (
+            Reached(address="192.0.2.1", expires=NOW + 13 * DAY),
+            "warning: https://shop.example takes connections; the certificate ends in 13 days",
+        ),
+        (Reached(address="192.0.2.1", expires=NOW + 0.5 * DAY), "ends in less than a day"),
+        (Reached(address="192.0.2.1", proxy=True), ""),
+        (
+            Unreached(reason=Reason.DNS, text="no such name"),
+            "failed: https://shop.example cannot be reached: no such name",
+        ),
+        (Unreached(reason=Reason.EGRESS_DENIED, text="is private"), "is private"),
+    ],
+)
+async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
+    """A certificate that ends within two weeks is a warning."""
+
+    async def reach(*_: object) -> Reached | Unreached:
+        return met
+
+    async def nobody() -> Met:
+        return {}
+
+    told = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW, nobody))
+    assert words in told
+    assert bool(told) == bool(words)
+
+
+async def test_a_client_that_takes_connections_may_not_be_well() -> None:
+    """Workers have met it: it answers 400 to all, hangs, or is put off. Others of its server are told apart."""
+
+    async def reach(*_: object) -> Reached:
+        return Reached(address="192.0.2.1", expires=NOW + 90 * DAY)
+
+    async def met() -> Met:
+        plain = {"reason": "rejected_token", "status": 400, "last_failure": NOW - 60, "text": "aud does not match"}
+        states = [
+            ClientState(iss=ISS, client_id="bad", **plain),  # type: ignore[arg-type]
+            ClientState(iss=ISS, client_id="mended", **(plain | {"last_failure": NOW - DAY})),  # type: ignore[arg-type]
+            ClientState(iss=ISS, client_id="hangs", circuit=2, reason="timeout", parked=3, last_failure=NOW),
+            ClientState(iss=ISS, client_id="unsigned", waits_for="signing", deferred_at=NOW),
+            ClientState(iss=ISS, client_id="shop", last_success=NOW),
+        ]
+        return {(each.iss, each.client_id): each for each in states}
+
+    names = ("shop", "bad", "mended", "hangs", "unsigned", "new")
+    [server] = servers_of([client(name, "https://all.example/") for name in names])
+    found = await examine_server(server, reach, lambda: NOW, met)
+    assert [(each.subject, each.level) for each in found] == [
+        ("hangs", "failed"), ("bad", "failed"), ("mended", "warning"), ("unsigned", "warning"), ("shop, new", "ok"),
+    ]  # fmt: skip
+    assert "a worker met rejected_token 400 60 s ago: aud does not match" in found[1].text
+    assert "3 of its deliveries wait" in found[0].text
+    assert found[3].advice == "notifier explain signing"
+
+
+def test_what_the_workers_say_is_wrong() -> None:
+    """A reload that was refused; a worker that did not answer; none at all."""
+    refused = Trouble(kind="reload_refused", text="3 of 7 clients", since=NOW)
+    known = {(ISS, "shop")}
+    state = WorkerState(
+        worker="a", version="1", since=NOW, draining=False, in_flight=0, held={}, rates={},
+        clients=[ClientState(iss=ISS, client_id=name, circuit=2, reason="dns") for name in ("shop", "gone")],
+        troubles=[refused, Trouble(kind="restart_needed", text="log", since=NOW)],
+    )  # fmt: skip
+    depths = {"events": Depth(ready=0, consumers=2)}
+    found = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW), known, NOW))
+    assert bad(found) == (
+        "warning: 1 of 2 workers did not answer; what they met is missing here | failed: 3 of 7 clients | warning: log"
+        " | warning: is down, and this configuration does not have it; a worker met dns"
+    )
+    blocked = list(judge_workers(status_of(depths, [], now=NOW, blocked=True), known, NOW))
+    assert "since the broker takes no message" in bad(blocked)
+    assert "rabbitmq-diagnostics alarms" in bad(blocked)
+    assert levels(list(judge_workers(status_of({}, [], now=NOW), known, NOW))) == {Severity.OK}
+
+
+def test_registrations() -> None:
+    """A preset that is overridden or refuses the algorithm, a paused client. Who has no preset or URI is only told."""
+    found = list(
+        judge_registry(
+            [
+                client("a", preset="auth0_sample", token=TokenProfile(typ="JWT")),
+                client("b", preset="auth0_sample"),
+                client("c", preset="pac4j", token=TokenProfile(subject=SubjectMode.SUB)),
+                client("d", paused=True),
+                client("e", None),
+                client("f", preset="duende_bff", token=TokenProfile(alg=Algorithm.EDDSA)),
+                client("g", preset="duende_bff"),
+                client(
+                    "h", None, front_channel=FrontChannelClient(frontchannel_logout_uri="https://h.example.com/out")
+                ),
+            ]
+        )
+    )
+    by_subject = {finding.subject: finding.text for finding in found}
+    assert by_subject["e"] == "has no backchannel_logout_uri, so it is never told"
+    assert "browsers alone tell it" in by_subject["h"]
+    told = bad(found)
+    assert "asks for typ JWT, but the registration sets logout+jwt" in told
+    assert "asks for subject sid, but the registration sets sub" in told
+    assert "is paused" in told
+    assert "preset duende_bff takes no EdDSA, so it answers 400" in told
+    assert {finding.subject for finding in found} == {"b", "c", "d", "e", "f", "h"}
+
+
+# ── tests ──
+
+
+@pytest.mark.parametrize(
+    ("iss", "test"),
+    [
+        ("https://notifier-canary.invalid", True),
+        ("https://invalid/tenant", True),
+        ("https://id.invalid:8443/t", True),
+        ("https://id.invalid.example", False),
+        ("https://notinvalid", False),
+        (ISS, False),
+    ],
+)
+async def test_an_issuer_that_nobody_can_be_is_for_tests(iss: str, test: bool) -> None:
+    """Neither its documents nor its clients are looked for, and it is told that they are not."""
+    assert only_in_tests(iss) is test
+    asked: list[str] = []
+
+    async def read(uri: str) -> UnreadDocument:
+        asked.append(uri)
+        return UnreadDocument(text="no such name")
+
+    canary = replace(client("canary"), iss=iss)
+    case = IssuerCase(iss=iss, jwks_uri=None, signing=[], coming=[], used={})
+    told = await examine_issuer(case, read, lambda: NOW)
+    registered = list(judge_registry([canary]))
+    assert (asked == [], servers_of([canary]) == []) == (test, test)
+    assert ("for tests alone" in told[0].text) is test
+    assert (bad(told) == "") is test
+    assert [("only while a test" in finding.text, finding.subject) for finding in registered] == [(test, "canary")]
+
+
+def test_the_issuer_of_a_test_is_never_meant() -> None:
+    """Who names no issuer means the only other one."""
+    assert only_issuer([ISS, "https://notifier-canary.invalid"]) == ISS
+    assert only_issuer([ISS, "https://staff.example", "https://notifier-canary.invalid"]) is None
+    assert only_issuer(["https://notifier-canary.invalid"]) is None
+    assert only_issuer([]) is None
+
+
+# ── transmitters ──
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (IssuerDocument(content={"keys": [EC, {"kty": "oct"}]}), ""),
+        (UnreadDocument(text="refused the connection"), "could not be read: refused the connection"),
+        (IssuerDocument(content=[]), "is no JWK Set"),
+        (IssuerDocument(content={"keys": [{**EC, "use": "enc"}, {"kty": "oct"}]}), "no key that verifies signatures"),
+        (IssuerDocument(content={"keys": [EC, {**EC, "d": "AAAA"}]}), "holds a private key"),
+        (IssuerDocument(content={"keys": [SLOW]}), "verifies signatures: key 'slow' has an exponent that is too long"),
+        (IssuerDocument(content={"keys": [EC, SLOW]}), "not used: key 'slow' has an exponent that is too long"),
+    ],
+    ids=range(7),
+)
+async def test_whether_the_tokens_of_a_source_can_be_verified(
+    document: IssuerDocument | UnreadDocument, expected: str
+) -> None:
+    """Before the first one comes."""
+
+    async def read(_uri: str) -> IssuerDocument | UnreadDocument:
+        return document
+
+    told = bad(await examine_transmitter("sources.kc.http.set", JWKS, read))
+    assert expected in told if expected else not told

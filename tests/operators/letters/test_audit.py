@@ -1,0 +1,69 @@
+"""What somebody did by hand is in the log whatever its level, and nothing of it is a `sub` or `sid`."""
+
+import io
+import json
+from typing import Literal
+
+import pytest
+
+from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
+from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
+from notifier.operators.letters.visits import RepairResult
+from notifier.telemetry.audit import write_audit
+from notifier.telemetry.log_level import LogLevel
+from notifier.telemetry.log_level_routes import LEVELS
+from notifier.telemetry.logs import configure, set_level
+
+ROW = LetterSummary(
+    id="d-1", event_id="e", client_id="shop", iss="https://i", reason="refused", dead_since=0.0, attempts=1, text=""
+)
+
+
+pytestmark = pytest.mark.usefixtures("logging_restored")
+
+
+def do_all() -> None:
+    """Whatever is done by hand."""
+    wanted = LetterFilter(subject="raw-sub-77")
+    audit = DeadLetterAudit(write_audit)
+    for action in ("replayed", "discarded"):
+        audit.repaired(action, "sre", wanted, RepairResult(done=1, by_reason={"refused": 1}))
+    audit.discarded("sre", ROW)
+    audit.read("exported", "sre", wanted)
+    audit.read("shown", "sre", wanted)
+    write_audit("reload_loss_accepted", who="alice@host", loss="all")
+
+
+ACTIONS = [
+    "dead_letters_replayed",
+    "dead_letters_discarded",
+    "dead_letter_discarded",
+    "dead_letters_exported",
+    "dead_letters_shown",
+    "reload_loss_accepted",
+]
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "critical"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_every_level_has_them(level: str, log_format: Literal["json", "console"]) -> None:
+    """From the start on, and after the level was changed under the worker."""
+    for first in (level, "debug"):
+        stream = io.StringIO()
+        configure(first, log_format, stream=stream)
+        set_level(level)
+        do_all()
+        said = stream.getvalue()
+        assert [action for action in ACTIONS if action in said] == ACTIONS
+        assert "raw-sub-77" not in said
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_change_of_the_level_is_one_of_them(level: str) -> None:
+    """Who turned it, from what and to what; marked, so that all of them can be found at once."""
+    stream = io.StringIO()
+    configure("error", "json", stream=stream)
+    LogLevel("error", lambda: None).set(level, by="sre")
+    [line] = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (line["event"], line["by"], line["level_now"], line["level_before"]) == ("log_level", "sre", level, "error")
+    assert line["audit"] is True

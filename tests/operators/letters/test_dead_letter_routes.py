@@ -1,0 +1,221 @@
+"""`/v1/dead-letters` on a real socket and a real queue: who sees and repairs what, and what is written down."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from notifier.model.client import Client
+from notifier.model.documents.dead_letter import bury_delivery
+from notifier.model.message import DEAD, Lane
+from notifier.model.outcome import DeadReason
+from notifier.model.registry import Issuer, Registry
+from notifier.network.listeners.authorization import Authorization
+from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
+from notifier.operators.letters.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
+from notifier.publishing.events import api_app
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
+from tests.publishing.serving import accept, serving, sources_of, token
+
+OTHER = "https://other.example.com"
+ELSEWHERE = bury_delivery(replace(DELIVERY, id="o-1", iss=OTHER), DeadReason.EXPIRED, "too old", 1000.0)
+STALE = bury_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRED, "too old", 1000.0)
+LETTERS = (letter("d-1"), letter("d-2"), letter("m-1", client_id="mail"), STALE, ELSEWHERE)
+
+
+TOKENS = (
+    token("sre", "read", "repair"),
+    token("reader", "read"),
+    token("tenant", "read", "repair", issuers=frozenset({OTHER})),
+    token("idp", "publish"),
+)
+
+
+REGISTRY = Registry(
+    issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER)},
+    clients={
+        ISS: {"shop": Client(iss=ISS, client_id="shop", backchannel_logout_uri=None)},
+        OTHER: {"wiki": Client(iss=OTHER, client_id="wiki", backchannel_logout_uri=None)},
+    },
+)
+
+
+class Api:
+    """The listener, its queue, and what was written down."""
+
+    def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession) -> None:
+        self.queue, self.http, self.url = queue, http, ""
+        self.audits: list[tuple[str, object, object]] = []
+
+    def write_audit(self, action: str, **details: object) -> None:
+        """Keep who did what, to how many or to which letter."""
+        what = next(details[name] for name in ("done", "id", "wanted") if name in details)
+        self.audits.append((action, details["who"], what))
+
+    async def ask(self, method: str, path: str = "", *, bearer: str = "sre", body: object = None) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {bearer}-secret"}
+        more: dict[str, Any] = {} if body is None else {"json": body}
+        where = f"{self.url}/v1/dead-letters{path}"
+        async with self.http.request(method, where, headers=headers, **more) as answer:
+            text = await answer.text()
+            lines = [json.loads(line) for line in text.splitlines()]
+            return answer.status, lines if answer.content_type == "application/x-ndjson" else lines[0]
+
+    async def ready(self) -> dict[str, int]:
+        return {name: depth.ready for name, depth in (await self.queue.depths()).items() if depth.ready}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """With one letter of another issuer among the five."""
+    queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
+    await queue.open()
+    await bury(queue, *LETTERS)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+        subject = Api(queue, http)
+        desk = DeadLetterAccess(
+            letters=queue.dead_letters(),
+            rules=lambda force: replace(RULES, end_newer_sessions=force),
+            registry=lambda: REGISTRY,
+            audit=DeadLetterAudit(subject.write_audit),
+            clock=lambda: 5000.0,
+            steady=time.monotonic,
+        )
+        routes = DeadLetterRoutes(Authorization(lambda: TOKENS), desk).routes()
+        async with serving(api_app(accept, sources_of(lambda: TOKENS), more=routes)) as listener:
+            subject.url = listener.url
+            yield subject
+    await queue.close()
+
+
+async def test_what_an_unknown_name_may_mean(api: Api) -> None:
+    """In groups and of one letter; a token hears of no issuer that it does not cover."""
+    meant = {"Shop": "did you mean shop?", "shop": "it is registered now: replay it", "wiki": f"issuer {OTHER}"}
+    unknown = DeadReason.UNKNOWN_CLIENT
+    await bury(api.queue, *(letter(f"u-{name}", client_id=name, reason=unknown) for name in meant))
+    await bury(api.queue, bury_delivery(replace(DELIVERY, id="u-o", iss=OTHER, client_id="shop"), unknown, "", 1000.0))
+    _, document = await api.ask("GET")
+    hints = {(each["iss"], each["client_id"]): each["hint"] for each in document["groups"] if "hint" in each}
+    assert hints.pop((OTHER, "shop")) == f"there is one of that name at the issuer {ISS}"
+    assert {client_id for _, client_id in hints} == set(meant)
+    assert all(text in hints[ISS, name] for name, text in meant.items())
+    assert (await api.ask("GET", "/u-Shop"))[1]["hint"] == "did you mean shop?"
+    assert "hint" not in (await api.ask("GET", "/d-1"))[1]
+    assert not [each for each in (await api.ask("GET", bearer="tenant"))[1]["groups"] if "hint" in each]
+
+
+async def test_counts_and_rows(api: Api) -> None:
+    """Groups first, the largest first; rows where they are asked for, the oldest first."""
+    status, document = await api.ask("GET")
+    assert (status, document["total"]) == (200, 5)
+    assert document["groups"][0] == {
+        "client_id": "shop",
+        "iss": ISS,
+        "reason": "refused",
+        "count": 2,
+        "oldest": "1970-01-01T00:16:40.000000Z",
+        "newest": "1970-01-01T00:16:40.000000Z",
+    }
+    assert "letters" not in document
+    _, document = await api.ask("GET", "?reason=refused&reason=expired&client_id=shop&rows=2&until=1h")
+    assert document["total"] == 4
+    assert [row["id"] for row in document["letters"]] == ["d-1", "d-2"]
+    assert "alice" not in str(document)
+
+
+async def test_one_and_all_whole(api: Api) -> None:
+    """With all that a replay would need; an id that is none is 404."""
+    status, document = await api.ask("GET", "/d-2", bearer="reader")
+    assert (status, document["delivery"]["sub"]) == (200, "alice")
+    assert (await api.ask("GET", "/d-9"))[0] == 404
+    status, documents = await api.ask("GET", "/export?client_id=mail")
+    assert (status, [each["id"] for each in documents]) == (200, ["m-1"])
+
+
+async def test_who_sees_letters_whole_is_written_down(api: Api) -> None:
+    """They hold `sub` and `sid`; counts and rows do not, and leave no line. Nor does one who may not look."""
+    await api.ask("GET", "?rows=5")
+    await api.ask("GET", "/export", bearer="idp")
+    assert api.audits == []
+    await api.ask("GET", "/d-2", bearer="reader")
+    await api.ask("GET", "/export?client_id=mail", bearer="tenant")
+    assert api.audits == [
+        ("dead_letters_shown", "reader", {"ids": ["d-2"]}),
+        ("dead_letters_exported", "tenant", {"client_id": "mail", "issuers": [OTHER]}),
+    ]
+    assert await api.ready() == {DEAD: 5}
+
+
+async def test_a_token_s_issuers_are_all_it_sees_and_repairs(api: Api) -> None:
+    """Whatever it asks for: what is another's is not there."""
+    assert (await api.ask("GET", bearer="tenant"))[1]["total"] == 1
+    assert (await api.ask("GET", "/d-1", bearer="tenant"))[0] == 404
+    assert [each["id"] for each in (await api.ask("GET", "/export", bearer="tenant"))[1]] == ["o-1"]
+    assert (await api.ask("DELETE", "/d-1", bearer="tenant"))[1]["discarded"] == 0
+    assert (await api.ask("POST", "/replay", bearer="tenant", body={"all": True}))[1]["replayed"] == 1
+    assert (await api.ask("GET"))[1]["total"] == 4
+
+
+async def test_a_replay_says_what_stays_and_is_written_down(api: Api) -> None:
+    """A dry run is not; what was done is, with the token's name."""
+    status, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "dry_run": True})
+    assert (status, document["replayed"], document["kept"]) == (200, 2, {"would_end_newer_sessions": 1})
+    assert (await api.ready(), api.audits) == ({DEAD: 5}, [])
+    _, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "limit": 1})
+    assert (document["replayed"], document["more"]) == (1, True)
+    _, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "end_newer_sessions": True})
+    assert (document["replayed"], document["more"], document["kept"]) == (2, False, {})
+    assert await api.ready() == {DEAD: 2, Lane.RETRIES: 3}
+    assert api.audits == [("dead_letters_replayed", "sre", 1), ("dead_letters_replayed", "sre", 2)]
+
+
+async def test_a_discard_names_each(api: Api) -> None:
+    """One by its id, or those that a query means; a dry run names none."""
+    assert (await api.ask("DELETE", "?reason=expired&dry_run"))[1]["discarded"] == 2
+    assert api.audits == []
+    assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
+    assert (await api.ask("DELETE", "?reason=expired"))[1]["discarded"] == 2
+    each = [letter for action, _, letter in api.audits if action == "dead_letter_discarded"]
+    assert each == ["m-1", "stale", "o-1"]
+    assert await api.ready() == {DEAD: 2}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "path_of_mistake"),
+    [
+        ("GET", "?clientid=shop", None, "clientid"),
+        ("GET", "?since=yesterday", None, "since"),
+        ("GET", "?reason=bogus", None, "reason.0"),
+        ("GET", "?rows=100000", None, "rows"),
+        ("DELETE", "", None, ""),
+        ("POST", "/replay", {}, ""),
+        ("POST", "/replay", [], ""),
+        ("POST", "/replay", {"all": "yes"}, "all"),
+        ("POST", "/replay", {"all": True, "rate": 0}, "rate"),
+    ],
+)
+async def test_mistakes_are_named_and_nothing_is_done(
+    api: Api, method: str, path: str, body: object, path_of_mistake: str
+) -> None:
+    """A misspelt filter must not mean everything."""
+    status, document = await api.ask(method, path, body=body)
+    assert status == 400
+    assert document["mistakes"][0]["path"] == path_of_mistake
+    assert await api.ready() == {DEAD: 5}
+
+
+async def test_while_the_queue_is_away(api: Api) -> None:
+    """503, and nothing of its insides."""
+    await api.queue.close()
+    for method, path, body in (("GET", "", None), ("DELETE", "/d-1", None), ("POST", "/replay", {"all": True})):
+        status, document = await api.ask(method, path, body=body)
+        assert status == 503
+        assert "queue.db" not in str(document)
+    await api.queue.open()
+    assert await api.ready() == {DEAD: 5}

@@ -1,0 +1,149 @@
+"""`POST /v1/events?wait=…` on a real socket: what is answered, how long it waits, and how many may."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from notifier.model.errors import QueueUnavailable
+from notifier.model.fate import Fate, Notice
+from notifier.model.message import Lane
+from notifier.model.session_ended import SessionEnded
+from notifier.publishing.events import api_app
+from notifier.publishing.notice_wait import WaitingRequests
+from tests.publishing.serving import ISS, NOW, serving, sources_of
+
+EVENT = {"id": "e-1", "iss": ISS, "sub": "alice", "clients": ["shop", "mail"]}
+
+
+def notice(fate: Fate, client_id: str = "", **more: Any) -> Notice:
+    """Return a notice of the event at one of its two clients."""
+    return Notice(fate=fate, iss=ISS, event_id="e-1", client_id=client_id, delivery_id=client_id, of=2, **more)
+
+
+class Subject:
+    """A listener whose worker says what it is told to as soon as the event is durable."""
+
+    def __init__(self) -> None:
+        numbers = itertools.count()
+        self.waiting = WaitingRequests("here", clock=lambda: NOW, new_id=lambda: f"w-{next(numbers)}", most=2)
+        self.worker: Callable[[], list[Notice]] = list
+        self.taken: list[SessionEnded] = []
+        self.away = False
+        self.url = ""
+
+    async def accept(self, event: SessionEnded, lane: Lane) -> None:
+        """As the port says."""
+        if self.away:
+            raise QueueUnavailable("away")
+        self.taken.append(event)
+        for each in self.worker():
+            assert event.reply_to is not None
+            assert self.waiting.heard(event.reply_to.correlation_id, each)
+
+    async def post(self, wait: str) -> tuple[int, Any]:
+        """Status and answer."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
+            sent = {"Content-Type": "application/json"}
+            async with http.post(f"{self.url}/v1/events?wait={wait}", data=json.dumps(EVENT), headers=sent) as answer:
+                return answer.status, await answer.json(content_type=None)
+
+
+@pytest.fixture
+async def subject() -> AsyncIterator[Subject]:
+    """See `Subject`."""
+    made = Subject()
+    async with serving(api_app(made.accept, sources_of(waiting=made.waiting))) as listener:
+        made.url = listener.url
+        yield made
+
+
+async def test_200_means_that_the_last_word_on_every_client_was_said(subject: Subject) -> None:
+    """At once, however long the wait may be."""
+    subject.worker = lambda: [
+        notice(Fate.DELIVERED, "shop", attempts=1),
+        notice(Fate.DEAD, "mail", reason="refused", text="the client answered 410", attempts=1),
+    ]
+    assert await subject.post("30s") == (
+        200,
+        {
+            "id": "e-1",
+            "complete": True,
+            "clients": [
+                {"fate": "delivered", "client_id": "shop", "attempts": 1},
+                {
+                    "fate": "dead",
+                    "client_id": "mail",
+                    "reason": "refused",
+                    "attempts": 1,
+                    "text": "the client answered 410",
+                },
+            ],
+        },
+    )
+
+
+async def test_202_tells_at_once_what_lies_beyond_the_wait(subject: Subject) -> None:
+    """A retry that is due later than the wait ends is not waited for."""
+    subject.worker = lambda: [
+        notice(Fate.DELIVERED, "shop", attempts=1),
+        notice(Fate.RETRYING, "mail", reason="connect", next_due=NOW + 31, attempts=1),
+    ]
+    status, document = await subject.post("30s")
+    assert (status, document["complete"]) == (202, False)
+    assert document["clients"][1] == {
+        "fate": "retrying",
+        "client_id": "mail",
+        "reason": "connect",
+        "attempts": 1,
+        "next_due": "1970-01-01T00:17:11.000000Z",
+    }
+
+
+async def test_202_with_what_is_known_when_the_wait_is_over(subject: Subject) -> None:
+    """Nobody says anything of the second client; the event is durable all the same."""
+    subject.worker = lambda: [notice(Fate.DELIVERED, "shop", attempts=1)]
+    status, document = await subject.post("100ms")
+    assert (status, [each["client_id"] for each in document["clients"]]) == (202, ["shop"])
+    assert len(subject.taken) == 1
+
+
+async def test_a_copy_is_answered_as_one(subject: Subject) -> None:
+    """What became of it was told before."""
+    subject.worker = lambda: [notice(Fate.DUPLICATE)]
+    assert await subject.post("30s") == (200, {"id": "e-1", "complete": True, "fate": "duplicate", "clients": []})
+
+
+@pytest.mark.parametrize("wait", ["31s", "5", "-1s", "soon", ""])
+async def test_a_wait_that_cannot_be_is_refused(wait: str, subject: Subject) -> None:
+    """400 says why, and nothing was taken."""
+    status, document = await subject.post(wait)
+    assert (status, document["mistakes"][0]["path"]) == (400, "wait")
+    assert subject.taken == []
+
+
+async def test_no_more_wait_than_may(subject: Subject) -> None:
+    """The third of two is answered at once; its event is taken, and no reply is asked for."""
+    waiting = [asyncio.create_task(subject.post("30s")) for _ in range(2)]
+    async with asyncio.timeout(20):
+        while len(subject.taken) < 2:  # noqa: ASYNC110  the listener tells nobody
+            await asyncio.sleep(0.01)
+    assert await subject.post("30s") == (202, {"id": "e-1", "complete": False, "clients": []})
+    assert subject.taken[2].reply_to is None
+    subject.waiting.close()  # as a drain does
+    assert [status for status, _ in await asyncio.gather(*waiting)] == [202, 202]
+    subject.away = True
+    assert (await subject.post("30s"))[0] == 503
+
+
+async def test_a_refused_publish_leaves_nobody_waiting(subject: Subject) -> None:
+    """However often."""
+    subject.away = True
+    for _ in range(5):
+        assert (await subject.post("30s"))[0] == 503
+    subject.away, subject.worker = False, lambda: [notice(Fate.DUPLICATE)]
+    assert (await subject.post("30s"))[0] == 200

@@ -1,0 +1,221 @@
+"""How everything stands, summed up over the workers: those in trouble first, and nothing foreign is an answer."""
+
+import json
+
+from notifier.delivery import facts
+from notifier.model.delivery import Delivery
+from notifier.model.message import Depth
+from notifier.model.outcome import Cause, DeadReason, Failed, Reason
+from notifier.model.trouble import EXPLAINED, Trouble, TroubleKind
+from notifier.operators.doctor.runbook import sections
+from notifier.operators.status.client_state import ClientState, clients_of
+from notifier.operators.status.health_observer import KEPT, HealthObserver
+from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
+from notifier.operators.status.status_document import document_of
+from tests.delivery.stage import ISS, Stage, client, running
+
+NOW = 1_800_000_000.0
+
+
+def worker(name: str, *clients: ClientState, **more: object) -> bytes:
+    """Its answer."""
+    plain: dict[str, object] = {
+        "worker": name, "version": "1", "since": NOW - 60, "draining": False, "in_flight": 1,
+        "held": {"events": LaneState(unsettled=2, oldest=NOW - 5)}, "rates": {"delivered": 1.5}, "clients": clients,
+    }  # fmt: skip
+    return dump_state(WorkerState(**(plain | more)))  # type: ignore[arg-type]
+
+
+def stands(client_id: str, **more: object) -> ClientState:
+    """How a client fares."""
+    return ClientState(iss=ISS, client_id=client_id, **more)  # type: ignore[arg-type]
+
+
+def test_workers_are_summed_up() -> None:
+    """What a client did last counts, wherever that was; the oldest is that of all."""
+    one = worker(
+        "a",
+        stands(
+            "shop", delivered=2, waiting=1, last_success=NOW - 9, last_failure=NOW - 8, reason="tls",
+            parked=-2, waits_for="slot", next_try=NOW + 6, delayed=1, next_delayed=NOW + 3,
+        ),
+    )  # fmt: skip
+    other = worker(
+        "b",
+        stands(
+            "shop",
+            delivered=3,
+            waiting=2,
+            last_success=NOW - 1,
+            last_failure=NOW - 7,
+            reason="dns",
+            circuit=2,
+            parked=7,
+            waits_for="retry_after",
+            next_try=NOW + 5,
+            delayed=2,
+            next_delayed=NOW + 4,
+        ),
+        held={"events": LaneState(unsettled=1, oldest=NOW - 50)},
+    )
+    depths = {"events": Depth(ready=7, consumers=3), "delay.4s": Depth(ready=5, consumers=0)}
+    depths["parked"] = Depth(ready=9, consumers=0)
+    status = status_of(depths, [other, b"nonsense", b'{"v": 2}', one], now=NOW)
+    document = document_of(status)
+    [shop] = status.clients
+    assert (shop.delivered, shop.waiting, shop.circuit) == (5, 3, 2)
+    assert (shop.last_success, shop.last_failure, shop.reason) == (NOW - 1, NOW - 7, "dns")
+    assert (shop.parked, shop.cause, shop.next_try) == (5, "retry_after", NOW + 5)
+    assert (shop.waits, shop.delayed, shop.next_delayed, shop.next_attempt) == (11, 3, NOW + 3, NOW + 5)
+    assert stands("a", delayed=1, next_delayed=NOW).next_attempt == NOW
+    assert rates_of(status)["delivered"] == 3.0
+    queues = json.loads(json.dumps(document))["queues"]
+    assert queues["events"] == {"ready": 7, "held": 3, "oldest": "2027-01-15T07:59:10.000000Z"}
+    assert (queues["delayed"], queues["parked"]) == ({"ready": 5}, {"ready": 9})
+    assert document["workers"] == {
+        "seen": 3,
+        "answered": 2,
+        "each": [
+            {
+                "worker": name, "version": "1", "since": "2027-01-15T07:59:00.000000Z", "draining": False,
+                "in_flight": 1, "rates": {"delivered": 1.5}, "replies_dropped": 0, "registry": [],
+            }
+            for name in ("a", "b")
+        ],
+    }  # fmt: skip
+
+
+def test_clients_of_other_issuers_are_not_told() -> None:
+    """To a bearer whom they do not concern."""
+    document = document_of(status_of({}, [worker("a", stands("shop"))], now=NOW), lambda iss: iss != ISS)
+    assert document["clients"] == []
+
+
+async def test_what_an_attempt_met_is_kept() -> None:
+    """Successes, failures with their reason, retries and dead letters, for each client."""
+    stage = Stage(client("well"))
+    health = HealthObserver(clock=lambda: stage.now, steady=lambda: 0.0)
+    async with running(stage):
+        taken = stage.event("well", "nobody")
+        await stage.until(lambda: taken in stage.queue.acked)
+    for fact in stage.facts:
+        health.observe(fact)
+    told, left_out = clients_of(
+        health, [(ISS, "nobody", 2)], [(ISS, "well", 4)], [(ISS, "well", -3)], [(ISS, "nobody", stage.now + 9)]
+    )
+    assert left_out == 0
+    assert [(each.client_id, each.circuit, each.waiting) for each in told] == [("nobody", 2, 0), ("well", 0, 4)]
+    nobody, well = told
+    assert (nobody.cause, nobody.next_try, well.cause, well.parked) == ("circuit", stage.now + 9, "", -3)
+    assert (well.delivered, well.last_success, well.troubled) == (1, stage.now, False)
+    assert (nobody.put_off, nobody.next_due is not None) == (1, True)
+    assert health.counts == {"attempts": 1, "delivered": 1, "retried": 0, "deferred": 1, "dead": 0}
+
+
+def failed(health: HealthObserver, client_id: str, at: float) -> None:
+    """An attempt that did not connect."""
+    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
+    outcome = Failed(reason=Reason.CONNECT, text="refused")
+    attempted = facts.Attempted(
+        delivery=delivery, number=1, jti="j", alg="ES256", outcome=outcome, seconds=0.1, at=at, next_due=None
+    )
+    health.observe(attempted)
+
+
+def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
+    """Memory is bounded, and so is an answer: those in trouble are told first."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    for number in range(KEPT + 5):
+        failed(health, f"c{number}", NOW + number)
+    assert len(health.clients) == KEPT
+    told, left_out = clients_of(health, [(ISS, "c9", 1)], [])
+    assert told[0].client_id == "c9"
+    assert len(told) + left_out == KEPT
+
+
+def deferred(health: HealthObserver, client_id: str, cause: Cause) -> None:
+    """A deferral without an attempt."""
+    health.observe(facts.Deferred(iss=ISS, client_id=client_id, event_id="e", cause=cause, due=NOW + 2))
+
+
+def test_a_client_that_is_only_put_off_is_not_well() -> None:
+    """Whoever is to blame; one that takes tokens and waits for a slot now and then is."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    for client_id, cause in (("new", Cause.SLOT), ("unsigned", Cause.SIGNING), ("busy", Cause.SLOT)):
+        deferred(health, client_id, cause)
+    health.clients[ISS, "busy"].last_success = NOW - 1
+    health.clients[ISS, "unsigned"].last_success = NOW - 1
+    states = {each.client_id: each.state for each in clients_of(health, [], [])[0]}
+    assert states == {"new": "put_off", "unsigned": "put_off", "busy": "well"}
+    failed(health, "unsigned", NOW + 1)
+    assert {each.client_id: each.state for each in clients_of(health, [], [])[0]}["unsigned"] == "fails"
+
+
+def test_made_up_clients_take_the_place_of_no_other() -> None:
+    """Half of the memory is for clients that somebody knows."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    failed(health, "shop", NOW)
+    for number in range(KEPT + 10):
+        deferred(health, f"made-up-{number}", Cause.UNKNOWN)
+    assert len(health.clients) == KEPT // 2
+    assert (ISS, "shop") in health.clients
+
+
+def test_what_a_dead_letter_says_keeps_its_way_out() -> None:
+    """It comes last: behind names of others."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice-77", sid=None)
+    text = f"the registry has no client of alice-77 {'w' * 300}; register it, then replay"
+    health.observe(
+        facts.Buried(
+            iss=ISS, client_id="shop", event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text=text, delivery=delivery
+        )
+    )
+    told = health.clients[ISS, "shop"].text
+    assert told.endswith("; register it, then replay")
+    assert "alice-77" not in told
+
+
+def test_what_a_failure_met_is_told_without_the_user() -> None:
+    """Nor with a token, if the client sends it back."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice-77", sid=None)
+    outcome = Failed(reason=Reason.SERVER_ERROR, status=500, text="no session of Alice-77 in eyJhbGciOiJSUzI1NiJ9.e.x")
+    health.observe(
+        facts.Attempted(
+            delivery=delivery, number=1, jti="j", alg="ES256", outcome=outcome, seconds=0.1, at=NOW, next_due=None
+        )
+    )
+    status = status_of({}, [worker("a", *clients_of(health, [], [])[0])], now=NOW)
+    told = document_of(status)["clients"]
+    assert isinstance(told, list)
+    assert [(each["state"], each["text"]) for each in told] == [("fails", "no session of [sub] in [token]")]
+
+
+def test_troubles_of_all_workers_are_summed_up() -> None:
+    """The most urgent first; what may name clients of any issuer has no text for those whom one issuer concerns."""
+    refused = Trouble(kind="reload_refused", text="3 of 7 clients", since=NOW - 9)
+    unknown = Trouble(kind="unknown_issuer", text="not one", since=NOW - 9, iss=f"{ISS}/", count=2)
+    later = Trouble(kind="of_a_later_release", text="new", since=NOW)
+    answers = [
+        worker("a", troubles=[later, unknown, refused]),
+        worker("b", troubles=[Trouble(kind="unknown_issuer", text="not one", since=NOW - 5, iss=f"{ISS}/", count=1)]),
+    ]
+    status = status_of({}, answers, now=NOW)
+    told = document_of(status)["troubles"]
+    assert isinstance(told, list)
+    assert [(each["kind"], each["count"], each["workers"], each["explained"]) for each in told] == [
+        ("reload_refused", 0, ["a"], "NotifierReloadFailed"),
+        ("unknown_issuer", 3, ["a", "b"], "unknown"),
+        ("of_a_later_release", 0, ["a"], None),
+    ]
+    assert told[1]["since"] == "2027-01-15T07:59:51.000000Z"
+    of_one = document_of(status, lambda iss: iss == ISS)["troubles"]
+    assert [(each["kind"], each["text"]) for each in of_one] == [("reload_refused", ""), ("of_a_later_release", "")]  # type: ignore[attr-defined]
+
+
+def test_each_trouble_is_explained() -> None:
+    """By a section that is there."""
+    known = {section.name for section in sections().values()}
+    assert {str(kind) for kind in EXPLAINED} == {str(kind) for kind in TroubleKind}
+    assert set(EXPLAINED.values()) <= known

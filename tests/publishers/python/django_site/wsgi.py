@@ -1,9 +1,0 @@
-"""What a server imports."""
-
-import os
-
-from django.core.wsgi import get_wsgi_application
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.publishers.python.django_site.settings")
-
-application = get_wsgi_application()

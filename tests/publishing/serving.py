@@ -1,0 +1,63 @@
+"""The API on a real socket, and its tokens: the secret of the token `idp` is `idp-secret`."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from notifier.model.api_token import ApiToken
+from notifier.model.message import Lane
+from notifier.model.registry import Issuer, Registry
+from notifier.model.session_ended import SessionEnded
+from notifier.network.listeners.listener import Listener, listen
+from notifier.operators.status.service_status import ServiceStatus, status_of
+from notifier.publishing.event_requests import ApiSources, Pages
+from notifier.publishing.notice_wait import WaitingRequests
+
+ISS = "https://id.example.com"
+NOW = 1000.0
+REGISTRY = Registry(issuers={ISS: Issuer(iss=ISS)})
+
+
+def token(name: str, *scopes: str, issuers: frozenset[str] | None = None) -> ApiToken:
+    """A token that may publish, unless other scopes are given."""
+    digest = hashlib.sha256(f"{name}-secret".encode()).digest()
+    return ApiToken(name=name, sha256=digest, scopes=frozenset(scopes or ("publish",)), issuers=issuers)  # type: ignore[arg-type]
+
+
+def sources_of(
+    tokens: Callable[[], Iterable[ApiToken] | None] = lambda: None,
+    registry: Registry = REGISTRY,
+    waiting: WaitingRequests | None = None,
+    pages: Pages | None = None,
+) -> ApiSources:
+    """What the API knows. Without tokens, it answers this machine only."""
+    return ApiSources(
+        registry=lambda: registry,
+        tokens=tokens,
+        clock=lambda: NOW,
+        new_id=lambda: "made-up-id",
+        waiting=waiting,
+        pages=lambda: pages,
+    )
+
+
+async def accept(event: SessionEnded, lane: Lane) -> None:
+    """Take every event."""
+
+
+async def look() -> ServiceStatus:
+    """The status of a service that has nothing to do."""
+    return status_of({}, (), now=NOW)
+
+
+@asynccontextmanager
+async def serving(app: web.Application, **listening: Any) -> AsyncIterator[Listener]:
+    """The listener, closed at the end."""
+    listener = await listen(app, "127.0.0.1", 0, key="api.listen", grace=1, **listening)
+    try:
+        yield listener
+    finally:
+        await listener.close()

@@ -1,0 +1,372 @@
+"""`POST /v1/events` on a real socket: what is taken, what is refused and how it is said, and what never leaks."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+
+from notifier.model.api_token import ApiToken
+from notifier.model.errors import QueueUnavailable, TopologyMismatch
+from notifier.model.message import Lane
+from notifier.model.registry import Issuer, Registry
+from notifier.model.session_ended import SessionEnded
+from notifier.publishing.events import api_app
+from notifier.publishing.taking import ApiLimits
+from tests.publishing.serving import ISS, serving, sources_of, token
+
+CLOSED = "https://closed.example.com"
+EVENT = {"iss": ISS, "sub": "raw-sub-77", "sid": "raw-sid-88", "clients": ["shop"]}
+REGISTRY = Registry(
+    issuers={
+        ISS: Issuer(iss=ISS, event_types=frozenset({"session.ended"})),
+        CLOSED: Issuer(iss=CLOSED, publishers=frozenset({"idp"})),
+    }
+)
+
+
+TOKENS = (token("idp"), token("other"), token("reader", "read"), token("limited", issuers=frozenset({CLOSED})))
+
+
+class Queue:
+    """Takes events, or does whatever `behave` does instead."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[SessionEnded, Lane]] = []
+        self.behave: Callable[[], Awaitable[None]] | None = None
+
+    async def accept(self, event: SessionEnded, lane: Lane) -> None:
+        if self.behave is not None:
+            await self.behave()
+        self.taken.append((event, lane))
+
+
+class Api:
+    """A listener with its queue, and a client to talk to it."""
+
+    def __init__(self, queue: Queue, url: str, http: aiohttp.ClientSession) -> None:
+        self.queue, self.url, self.http = queue, url, http
+        self.tokens: Iterable[ApiToken] | None = None
+
+    async def post(
+        self, body: object = EVENT, *, query: str = "", bearer: str | None = None, **headers: str
+    ) -> tuple[int, Any, dict[str, str]]:
+        """(status, document, headers)."""
+        sent = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
+        if bearer is not None:
+            sent["Authorization"] = f"Bearer {bearer}"
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self.http.post(f"{self.url}/v1/events{query}", data=data, headers=sent) as answer:
+            return answer.status, json.loads(await answer.read()), dict(answer.headers)
+
+
+@asynccontextmanager
+async def answering(**timeouts: float) -> AsyncIterator[Api]:
+    """An API with small limits of size and number. Only what must be met by a test is short of time."""
+    queue = Queue()
+    sources = sources_of(lambda: subject.tokens, REGISTRY)
+    app = api_app(queue.accept, sources, ApiLimits(max_event=2000, requests=2, **timeouts))  # type: ignore[arg-type]
+    async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
+        subject = Api(queue, listener.url, http)
+        yield subject
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with answering() as subject:
+        yield subject
+
+
+def is_problem(headers: dict[str, str]) -> bool:
+    return headers["Content-Type"].startswith("application/problem+json")
+
+
+async def test_202_with_the_id_means_taken(api: Api) -> None:
+    """The event reaches the queue once, and the id that was made up is ours from then on."""
+    status, document, _ = await api.post()
+    assert (status, document) == (202, {"id": "made-up-id"})
+    [(event, lane)] = api.queue.taken
+    assert lane is Lane.EVENTS
+    assert (event.id, event.id_given) == ("made-up-id", True)
+    assert (event.iss, event.sub, event.sid) == (ISS, "raw-sub-77", "raw-sid-88")
+    assert event.clients == ("shop",)
+    assert event.publisher is None
+
+
+async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:
+    """Mass logouts take the other lane; a lane that does not exist is a mistake."""
+    assert (await api.post(query="?lane=bulk"))[0] == 202
+    assert api.queue.taken[0][1] is Lane.BULK
+    status, document, _ = await api.post(query="?lane=retries")
+    assert status == 400
+    assert document["mistakes"] == [{"path": "lane", "text": "must be one of events, bulk"}]
+
+
+async def test_a_parameter_that_is_not_known_is_refused(api: Api) -> None:
+    """By its name, with the one that is meant, and nothing is published."""
+    status, document, headers = await api.post(query="?lanes=bulk&debug=1")
+    assert status == 400
+    assert headers["Content-Type"].startswith("application/problem+json")
+    assert document["mistakes"] == [
+        {"path": "lanes", "text": "there is no such parameter; did you mean lane?"},
+        {"path": "debug", "text": "there is no such parameter; there are lane, wait"},
+    ]
+    assert api.queue.taken == []
+
+
+async def test_400_names_every_mistake(api: Api) -> None:
+    """Wrong entries too: over HTTP nothing is taken by halves."""
+    status, document, headers = await api.post({"iss": 5, "sub": "a", "clients": ["shop", {"client_id": ""}]})
+    assert status == 400
+    assert is_problem(headers)
+    assert document["title"] == "The event is malformed"
+    assert {mistake["path"] for mistake in document["mistakes"]} == {"iss", "clients[1].client_id"}
+    assert api.queue.taken == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 1900])
+async def test_what_is_no_event_is_400(api: Api, body: bytes) -> None:
+    """Empty, half, not UTF-8, no object, too deep."""
+    status, document, headers = await api.post(body)
+    assert status == 400
+    assert is_problem(headers)
+    assert document["mistakes"]
+
+
+async def test_an_unknown_issuer_is_a_mistake_the_publisher_can_read(api: Api) -> None:
+    """Over AMQP it would wait for the configuration to arrive; here somebody is there to be told."""
+    status, document, _ = await api.post({**EVENT, "iss": "https://else.example"})
+    assert status == 400
+    assert document["mistakes"] == [{"path": "iss", "text": "not one of the configured issuers"}]
+
+
+async def test_a_type_that_is_not_meant_is_400(api: Api) -> None:
+    """`issuers.<iss>.event_types` lists the types that are."""
+    envelope = {"specversion": "1.0", "id": "1", "source": "/idp", "type": "user.created", "data": EVENT}
+    status, document, _ = await api.post(envelope, Content_Type="application/cloudevents+json")
+    assert status == 400
+    assert document["mistakes"][0]["path"] == "type"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "application/cloudevents-batch+json",
+        "",
+    ],
+)
+async def test_415_for_any_other_kind(api: Api, kind: str) -> None:
+    """A form of a web page can send the first three across origins without asking: none of them publishes."""
+    status, _, headers = await api.post(Content_Type=kind)
+    assert status == 415
+    assert is_problem(headers)
+    assert api.queue.taken == []
+
+
+async def test_404_and_405_are_problems_too(api: Api) -> None:
+    """In the same form as any other answer; 405 names what is allowed."""
+    async with api.http.get(f"{api.url}/v1/events") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+        assert is_problem(dict(answer.headers))
+    async with api.http.post(f"{api.url}/v1/else") as answer:
+        assert answer.status == 404
+        assert is_problem(dict(answer.headers))
+
+
+@pytest.mark.parametrize("bearer", [None, "", "wrong", "idp-secretx", "idp-secret-\u00e9"])
+async def test_401_without_a_good_token(api: Api, bearer: str | None) -> None:
+    """Missing or wrong: 401 and how to authenticate, before the body is looked at."""
+    api.tokens = TOKENS
+    status, _, headers = await api.post(b"not even JSON", bearer=bearer)
+    assert status == 401
+    assert headers["WWW-Authenticate"].startswith("Bearer")
+    assert api.queue.taken == []
+
+
+async def test_no_token_at_all_lets_nobody_in(api: Api) -> None:
+    """An empty tokens file is not the same as none."""
+    api.tokens = ()
+    assert (await api.post(bearer="anything"))[0] == 401
+
+
+async def test_the_publisher_is_the_token_s_name(api: Api) -> None:
+    """Whoever bears the token speaks by its name; tokens reload with the file."""
+    api.tokens = TOKENS
+    assert (await api.post(bearer="other-secret"))[0] == 202
+    assert api.queue.taken[0][0].publisher == "other"
+    api.tokens = TOKENS[:1]
+    assert (await api.post(bearer="other-secret"))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("bearer", "iss"),
+    [("reader-secret", ISS), ("limited-secret", ISS), ("limited-secret", CLOSED), ("other-secret", CLOSED)],
+)
+async def test_403_for_those_who_may_not_speak(api: Api, bearer: str, iss: str) -> None:
+    """Without the scope, for another issuer than the token's, or not among the issuer's publishers."""
+    api.tokens = TOKENS
+    status, _, headers = await api.post({**EVENT, "iss": iss}, bearer=bearer)
+    assert status == 403
+    assert is_problem(headers)
+    assert api.queue.taken == []
+
+
+async def test_who_may_not_speak_is_named_in_the_log_with_the_way_out(api: Api) -> None:
+    """Once a minute. It bears neither the token nor a user."""
+    api.tokens = TOKENS
+    with capture_logs() as lines:
+        for bearer, iss in (("limited", ISS), ("limited", ISS), ("other", CLOSED), ("other", "https://x")):
+            await api.post({**EVENT, "iss": iss}, bearer=f"{bearer}-secret")
+    told = [(line["publisher"], line["iss"], line["hint"]) for line in lines if line["event"] == "publisher_refused"]
+    assert told == [
+        ("limited", ISS, "if it may, add the issuer to issuers of the token in api.tokens_file"),
+        ("other", CLOSED, "if it may, name it in issuers.<iss>.publishers"),
+    ]
+    assert "secret" not in str(lines)
+    assert "raw-sub-77" not in str(lines)
+
+
+@pytest.mark.parametrize(("bearer", "vouched"), [("bound-secret", True), ("other-secret", False), (None, False)])
+async def test_a_token_that_is_bound_to_the_issuer_vouches_for_its_events(
+    api: Api, bearer: str | None, *, vouched: bool
+) -> None:
+    """One that is not says nothing of who it is, nor does the loopback interface: addresses of its events count not."""
+    api.tokens = None if bearer is None else (*TOKENS, token("bound", issuers=frozenset({ISS, CLOSED})))
+    event = {**EVENT, "vouched": True}  # no member that counts
+    assert (await api.post(event, bearer=bearer))[0] == 202
+    assert api.queue.taken[0][0].vouched is vouched
+
+
+async def test_the_publisher_that_is_listed_may_speak(api: Api) -> None:
+    """`publishers` names tokens."""
+    api.tokens = TOKENS
+    assert (await api.post({**EVENT, "iss": CLOSED}, bearer="idp-secret"))[0] == 202
+
+
+async def test_a_web_page_may_not_publish_where_there_are_no_tokens(api: Api) -> None:
+    """A page whose name was rebound to loopback is of the same origin, but its browser still says Origin."""
+    assert (await api.post(Origin="http://evil.example"))[0] == 403
+    assert api.queue.taken == []
+
+
+async def _away() -> None:
+    raise QueueUnavailable("amqp://notifier:s3cret@broker/ is away")
+
+
+async def _missing() -> None:
+    raise TopologyMismatch("queue notifier.events of broker-7 is missing")
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("behave", [_away, _missing, _never])
+async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]) -> None:
+    """Away, or no confirm in time: when to come again, and with which id, and nothing of the insides."""
+    async with answering(accept_timeout=0.1) as api:
+        api.queue.behave = behave
+        status, document, headers = await api.post()
+    assert status == 503
+    assert int(headers["Retry-After"]) > 0
+    assert "made-up-id" in document["title"]
+    for inside in ("s3cret", "broker", "notifier.events"):
+        assert inside not in json.dumps(document)
+
+
+async def test_a_fault_of_ours_shows_no_insides(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """500 without a trace of the stack."""
+
+    async def break_down() -> None:
+        raise RuntimeError("internal-detail-9")
+
+    api.queue.behave = break_down
+    with caplog.at_level(logging.CRITICAL):
+        async with api.http.post(f"{api.url}/v1/events", json=EVENT) as answer:
+            assert answer.status == 500
+            assert "internal-detail" not in await answer.text()
+
+
+async def test_a_body_that_drips_is_given_up() -> None:
+    """A body has so many seconds in all, however steadily it drips."""
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield b'{"iss": '
+        await _never()
+
+    headers = {"Content-Type": "application/json"}
+    async with answering(body_timeout=0.1) as api:
+        async with api.http.post(f"{api.url}/v1/events", data=drip(), headers=headers) as answer:
+            assert answer.status == 408
+        assert api.queue.taken == []
+
+
+async def test_429_above_so_many_requests_at_a_time(api: Api) -> None:
+    """Each may hold an event in memory; who is too many is told to come again, and then is taken."""
+    entered, go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def wait() -> None:
+        entered.release()
+        await go.wait()
+
+    api.queue.behave = wait
+    async with asyncio.TaskGroup() as group:
+        first = [group.create_task(api.post()) for _ in range(2)]
+        for _ in first:
+            await entered.acquire()
+        status, _, headers = await api.post()
+        assert status == 429
+        assert headers["Retry-After"]
+        go.set()
+    assert [task.result()[0] for task in first] == [202, 202]
+    assert (await api.post())[0] == 202
+
+
+async def test_a_publisher_that_hangs_up_does_not_take_its_event_back(api: Api) -> None:
+    """What was read is published, even though nobody waits for the answer any more."""
+    entered, go, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        entered.set()
+        await go.wait()
+        done.set()
+
+    api.queue.behave = wait
+    waiting = asyncio.create_task(api.post())
+    async with asyncio.timeout(60):
+        await entered.wait()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        go.set()
+        await done.wait()
+        assert (await api.post())[0] == 202
+    assert len(api.queue.taken) == 2
+
+
+async def test_no_token_and_no_subject_in_logs_or_refusals(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever happens, neither the bearer token nor `sub` nor `sid` is written anywhere or sent back."""
+    api.tokens = TOKENS
+    told = []
+    with caplog.at_level(logging.DEBUG):
+        for bearer, event in (
+            ("idp-secret", EVENT),
+            ("wrong-secret-9", EVENT),
+            ("reader-secret", EVENT),
+            ("idp-secret", {**EVENT, "iss": "https://else.example"}),
+            ("idp-secret", {**EVENT, "clients": 5}),
+        ):
+            told.append(await api.post(event, bearer=bearer))
+        api.queue.behave = _away
+        told.append(await api.post(bearer="idp-secret"))
+    assert [answer[0] for answer in told] == [202, 401, 403, 400, 400, 503]
+    for secret in ("idp-secret", "wrong-secret-9", "reader-secret", "raw-sub-77", "raw-sid-88"):
+        assert secret not in caplog.text
+        assert secret not in str(told)

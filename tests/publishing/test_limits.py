@@ -1,0 +1,264 @@
+"""What a listener bears from strangers: slow ones, large ones, many of them; and one token that wants it all."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from notifier.model.api_token import ApiToken
+from notifier.model.message import Lane
+from notifier.model.session_ended import SessionEnded
+from notifier.network.listeners.listener import Deadlines, Listener
+from notifier.publishing.events import api_app
+from notifier.publishing.taking import ApiLimits
+from tests.publishing.serving import ISS, serving, sources_of, token
+from tests.system.waiting import until
+
+PATIENCE = 30.0
+EVENT = json.dumps({"iss": ISS, "sub": "alice", "sid": "s1", "clients": ["shop"]}).encode()
+REQUEST = (
+    b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+)
+
+
+class Gate:
+    """Takes events, each when it is told to."""
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Semaphore(0)
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def accept(self, event: SessionEnded, lane: Lane) -> None:
+        self.entered.release()
+        await self.go.wait()
+
+
+@asynccontextmanager
+async def api(
+    gate: Gate,
+    tokens: tuple[ApiToken, ...] | None = None,
+    limits: ApiLimits | None = None,
+    more: Iterable[web.RouteDef] = (),
+    **listening: Any,
+) -> AsyncIterator[Listener]:
+    async with serving(api_app(gate.accept, sources_of(lambda: tokens), limits, more), **listening) as listener:
+        try:
+            yield listener
+        finally:
+            gate.go.set()
+
+
+@asynccontextmanager
+async def connected(listener: Listener) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield reader, writer
+    finally:
+        writer.close()
+
+
+async def answer(reader: asyncio.StreamReader) -> int:
+    """The status of the next answer, read to its end."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    await reader.readexactly(int(length.partition(b":")[2]))
+    return int(head.split(b" ")[1])
+
+
+# ── slow ones ──
+
+
+async def test_a_kept_alive_connection_has_so_long_for_its_next_header() -> None:
+    """Counted from the last answer, however far it comes, and however steadily it drips."""
+    async with api(Gate(), deadlines=Deadlines(header=2)) as listener:
+
+        async def given_up(beginning: bytes) -> None:
+            async with connected(listener) as (reader, writer):
+                writer.write(REQUEST % (len(EVENT), EVENT))
+                assert await answer(reader) == 202
+                writer.write(beginning)
+                assert await reader.read() == b"", f"answered although it had only sent {beginning!r}"
+
+        beginnings = (b"", b"POST /v1/ev", REQUEST[:70], b"GET / HTTP/1.1\r\nHost: localhost\r\nX: 1\r\n")
+        await asyncio.gather(*map(given_up, beginnings))
+
+
+async def test_a_body_that_drips_is_given_up_whatever_route_it_is_for() -> None:
+    """A route that sets itself no deadline reads one no longer than the others."""
+    read: list[bytes] = []
+
+    async def put(request: web.Request) -> web.Response:
+        read.append(await request.read())
+        return web.Response()
+
+    limits = ApiLimits(body_timeout=-1.5)  # what is left of it and the grace is half a second
+    head = b"PUT /v1/thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n"
+    routes = [web.put("/v1/thing", put)]
+    async with api(Gate(), limits=limits, more=routes) as listener, connected(listener) as (reader, writer):
+        writer.write(head + b"bo")
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    async with api(Gate(), more=routes) as listener, connected(listener) as (reader, writer):
+        writer.write(head + b"body")
+        assert await answer(reader) == 200
+    assert read == [b"body"]
+
+
+async def test_a_large_answer_that_nobody_reads_is_given_up() -> None:
+    """It would stay in memory for as long as a stranger likes. Who reads it gets the whole of it."""
+    large = bytes(32 * 2**20)
+
+    async def get(_: web.Request) -> web.Response:
+        return web.Response(body=large)
+
+    async def connections() -> int:
+        assert listener.runner.server is not None
+        return len(listener.runner.server.connections)
+
+    routes = [web.get("/v1/large", get)]
+    async with (
+        api(Gate(), deadlines=Deadlines(answer=0.5), more=routes) as listener,
+        connected(listener) as (reader, writer),
+    ):
+        writer.write(b"GET /v1/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await until(connections, lambda count: count == 0)
+        read = 0
+        with contextlib.suppress(ConnectionError):
+            while some := await reader.read(2**20):
+                read += len(some)
+        assert read < len(large)
+    async with (
+        api(Gate(), more=routes) as listener,
+        aiohttp.ClientSession() as session,
+        session.get(f"{listener.url}/v1/large") as whole,
+    ):
+        assert len(await whole.read()) == len(large)
+
+
+# ── large ones ──
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"POST /v1/events?" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"X%d: a\r\n" % n for n in range(200)) + b"\r\n",
+    ],
+    ids=["a value", "the address", "many"],
+)
+async def test_a_header_that_is_too_large_is_refused(head: bytes) -> None:
+    """400, and the connection is closed."""
+    async with api(Gate()) as listener, connected(listener) as (reader, writer):
+        writer.write(head)
+        told = await reader.read()
+    assert told.split(b" ")[1] == b"400", told[:300]
+
+
+async def test_a_body_larger_than_the_limit_is_not_read() -> None:
+    """413 by its Content-Length alone, before a byte of it has come; and of one without as soon as it shows."""
+    async with api(Gate(), limits=ApiLimits(max_event=1000)) as listener:
+        async with connected(listener) as (reader, writer):
+            writer.write(REQUEST % (10**12, b""))
+            assert await answer(reader) == 413
+        async with connected(listener) as (reader, writer):
+            head = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n" + b"800\r\n%s\r\n" % (b"x" * 2048))
+            assert await answer(reader) == 413
+
+
+# ── many of them ──
+
+
+async def test_of_connections_too_many_the_oldest_is_closed() -> None:
+    """It had the longest to say something; the newcomer is served, and so are those that are left."""
+    async with (
+        api(Gate(), connections=2) as listener,
+        connected(listener) as (oldest, _),
+        connected(listener) as (second, write),
+        connected(listener) as (third, further),
+    ):
+        for read, writer in ((third, further), (second, write)):
+            writer.write(REQUEST % (len(EVENT), EVENT))
+            assert await answer(read) == 202
+        assert await oldest.read() == b""
+
+
+async def test_a_connection_too_many_with_a_request_under_way_is_answered_before_it_is_closed() -> None:
+    """A newcomer ends no publish that has begun."""
+    gate = Gate()
+    gate.go.clear()
+    async with api(gate, connections=2) as listener, connected(listener) as (busy, writer):
+        writer.write(REQUEST % (len(EVENT), EVENT))
+        await gate.entered.acquire()
+        async with connected(listener), connected(listener) as (newcomer, further):
+            further.write(b"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert await answer(newcomer) == 200
+            gate.go.set()
+            assert await answer(busy) == 202
+            assert await busy.read() == b""
+
+
+async def test_where_all_have_a_request_under_way_a_newcomer_is_told_to_come_again() -> None:
+    """503 and when, and the connection is closed; as soon as one has gone there is room."""
+    gate = Gate()
+    gate.go.clear()
+    async with api(gate, connections=2) as listener:
+        async with connected(listener) as (reader, writer), connected(listener) as (other, further):
+            for write in (writer, further):
+                write.write(REQUEST % (len(EVENT), EVENT))
+                await gate.entered.acquire()
+            async with connected(listener) as (refused, _):
+                told = await refused.read()
+            assert told.startswith(b"HTTP/1.1 503")
+            assert b"Retry-After: 1\r\n" in told
+            gate.go.set()
+            assert [await answer(reader), await answer(other)] == [202, 202]
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as http:
+
+            async def post() -> int:
+                async with http.post(f"{listener.url}/v1/events", data=EVENT, headers=_json()) as told:
+                    return told.status
+
+            await until(post, lambda status: status == 202)  # the listener hears of the ends in its own time
+
+
+def _json(bearer: str | None = None) -> dict[str, str]:
+    sent = {"Content-Type": "application/json"}
+    return sent if bearer is None else {**sent, "Authorization": f"Bearer {bearer}-secret"}
+
+
+async def test_one_token_does_not_take_every_place() -> None:
+    """429 with Retry-After for whoever has too many at a time; others are served, and so is it again afterwards."""
+    gate = Gate()
+    gate.go.clear()
+    tokens = token("greedy"), token("other")
+    async with (
+        api(gate, tokens, ApiLimits(requests=10, requests_of_token=2)) as listener,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as http,
+    ):
+
+        async def post(name: str) -> tuple[int, str | None]:
+            async with http.post(f"{listener.url}/v1/events", data=EVENT, headers=_json(name)) as told:
+                return told.status, told.headers.get("Retry-After")
+
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(post("greedy")) for _ in range(2)]
+            for _ in running:
+                await gate.entered.acquire()
+            assert await post("greedy") == (429, "1")
+            assert await post("nobody") == (401, None)
+            others = group.create_task(post("other"))
+            await gate.entered.acquire()
+            gate.go.set()
+        assert [task.result() for task in (*running, others)] == [(202, None)] * 3
+        assert await post("greedy") == (202, None)

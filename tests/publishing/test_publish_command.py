@@ -1,0 +1,141 @@
+"""`notifier publish` into both queues: all is judged before anything is sent, and every confirm told."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from notifier.model.message import Lane, Message
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from tests.cli.in_process import notifier
+from tests.support.rabbit_options import rabbit_options
+
+ISS = "https://id.example.com"
+EVENT = {"iss": ISS, "sub": "alice", "clients": ["shop"]}
+MANY = 20_000
+
+
+async def waiting(queue: RabbitQueue | SqliteQueue, lane: Lane) -> Sequence[Message]:
+    """What waits in a lane, oldest first."""
+    await queue.open()
+    try:
+        await asyncio.wait_for(queue.ready(), 15)
+        return await queue.browse(lane, 100)
+    finally:
+        await queue.close()
+
+
+def in_file(path: Path, lane: Lane = Lane.EVENTS) -> Sequence[Message]:
+    """What waits in the embedded queue."""
+    return asyncio.run(waiting(SqliteQueue(SqliteOptions(path=path)), lane))
+
+
+def in_broker(url: str, prefix: str, lane: Lane = Lane.EVENTS) -> Sequence[Message]:
+    """What waits in RabbitMQ."""
+    return asyncio.run(waiting(RabbitQueue(rabbit_options(url, prefix)), lane))
+
+
+def test_an_event_over_many_lines_arrives_as_it_was_written(tmp_path: Path) -> None:
+    """As any publisher's message: no mark of ours, and an id, which is told, as `message_id`."""
+    written = json.dumps(EVENT, indent=2)
+    done = notifier("publish", "--url", "sqlite:q.db", cwd=tmp_path, stdin=written + "\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    (message,) = in_file(tmp_path / "q.db")
+    assert message.body.decode() == written
+    assert message.kind is None
+    assert done.stdout == f"line 1: {message.message_id}\n1 event confirmed by sqlite:{tmp_path}/q.db\n"
+
+
+def test_json_lines_arrive_in_their_order_on_rabbitmq(amqp_url: str, prefix: str, tmp_path: Path) -> None:
+    """Into the lane that was asked for; a given id is kept, and CloudEvents are marked as such."""
+    cloud = {"specversion": "1.0", "id": "ce-1", "source": "/idp", "type": "logout", "data": EVENT}
+    lines = [EVENT, {**EVENT, "id": "given"}, cloud]
+    (tmp_path / "events.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    settings = {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": prefix}
+    words = ("publish", "--lane", "bulk", "--json", "events.jsonl")
+    done = notifier(*words, cwd=tmp_path, settings=settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda each: each["line"])
+    messages = in_broker(amqp_url, prefix, Lane.BULK)
+    assert [message.message_id for message in messages] == [each["id"] for each in told]
+    assert [(each["line"], each["confirmed"]) for each in told] == [(1, True), (3, True), (5, True)]
+    assert [each["id"] for each in told[1:]] == ["given", "ce-1"]
+    assert [message.content_type for message in messages][1:] == ["application/json", "application/cloudevents+json"]
+    assert all(message.timestamp is not None for message in messages)
+
+
+def test_one_wrong_event_stops_all(tmp_path: Path) -> None:
+    """Every mistake is told by its line, exit 2, and not even the queue's file is made."""
+    lines = [
+        json.dumps(EVENT),
+        json.dumps({"iss": ISS, "clients": [1, "shop"]}),
+        '{"iss": "' + ISS + '", "sub": ',
+        json.dumps({**EVENT, "clients": []}),
+    ]
+    done = notifier("publish", "--url", "sqlite:q.db", cwd=tmp_path, stdin="\n".join(lines))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0] == "notifier: 4 mistakes in the events; nothing was sent"
+    for part in ("line 2: sub:", "line 2: clients[0]:", "line 3: not JSON: EOF", "line 4: clients:"):
+        assert part in done.stderr
+    assert not (tmp_path / "q.db").exists()
+
+
+@pytest.mark.parametrize("stdin", [b"", b" \n", b"\xff\xfe{", b"[]", b"null"])
+def test_what_is_no_event_is_wrong_use(stdin: bytes, tmp_path: Path) -> None:
+    """Nothing at all, too: a pipe that broke before it."""
+    done = notifier("publish", "--url", "sqlite:q.db", cwd=tmp_path, stdin=stdin)
+    assert done.returncode == 2
+    assert "1 mistake in the events; nothing was sent" in done.stderr
+
+
+def test_a_publisher_needs_neither_keys_nor_clients(tmp_path: Path) -> None:
+    """A configuration whose other files are not here will do; its issuers are those that may be meant."""
+    settings = {
+        "queue": {"url": "sqlite:q.db"},
+        "issuers": {ISS: {"keys": [{"file": "not-here.pem"}]}},
+        "registry": {"file": "not-here.yaml"},
+    }
+    (tmp_path / "n.yaml").write_text(yaml.safe_dump(settings))
+    assert notifier("publish", "-c", "n.yaml", cwd=tmp_path, stdin=json.dumps(EVENT)).returncode == 0
+    other = json.dumps({**EVENT, "iss": "https://id.example.org"})
+    done = notifier("publish", "-c", "n.yaml", cwd=tmp_path, stdin=other)
+    assert done.returncode == 2
+    assert "line 1: iss: https://id.example.org is not one of the configured issuers" in done.stderr
+    assert len(in_file(tmp_path / "q.db")) == 1
+
+
+def test_the_queue_must_be_named(tmp_path: Path) -> None:
+    """A file made up here would be read by nobody."""
+    done = notifier("publish", cwd=tmp_path, stdin=json.dumps(EVENT))
+    assert done.returncode == 2
+    assert "--url" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_password_is_told_and_not_shown(amqp_url: str, tmp_path: Path) -> None:
+    """Exit 1, and nothing was sent."""
+    url = f"amqp://guest:wr0ng@{amqp_url.rpartition('@')[2]}"
+    done = notifier("publish", "--url", url, cwd=tmp_path, stdin=json.dumps(EVENT))
+    assert done.returncode == 1
+    assert "refused the user name or the password" in done.stderr
+    assert "not confirmed: line 1" in done.stderr
+    assert "wr0ng" not in done.stdout + done.stderr
+
+
+def test_without_a_worker_nothing_is_heard(tmp_path: Path) -> None:
+    """The event is durable all the same: exit 0."""
+    done = notifier("publish", "--url", "sqlite:q.db", "--wait", "300ms", cwd=tmp_path, stdin=json.dumps(EVENT))
+    assert done.returncode == 0
+    assert "nothing was heard of it yet" in done.stdout
+
+
+def test_a_wait_that_cannot_be_is_wrong_use(tmp_path: Path) -> None:
+    """Nothing is sent."""
+    done = notifier("publish", "--url", "sqlite:q.db", "--wait", "31s", cwd=tmp_path, stdin=json.dumps(EVENT))
+    assert done.returncode == 2
+    assert "--wait" in done.stderr
+    assert not list(tmp_path.iterdir())

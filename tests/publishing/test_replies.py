@@ -1,0 +1,221 @@
+"""Whoever asks hears of each client what became of it, once it is durable, and knows when the last word was said."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.model.fate import Fate, Notice
+from notifier.model.message import DEAD, Lane
+from notifier.model.reply import ReplyTo, asked_by_publisher
+from notifier.publishing.notice_wait import EventNotices
+from notifier.publishing.reply_document import dump_reply, load_reply
+from notifier.publishing.reply_observer import Replies
+from tests.delivery.stage import ISS, Stage, answers, client, running
+
+ASKED = ReplyTo(to="amq.gen-x", correlation_id="7")
+
+
+class SideChannel:
+    """Keeps the replies that a worker sends."""
+
+    address = "here"
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.replies: list[tuple[ReplyTo, Notice]] = []
+
+    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
+        """Nobody asks."""
+
+    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Nobody asks for anything here."""
+
+    def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """There are no other workers."""
+
+    def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
+        """Keep a reply as the publisher reads it."""
+        notice = load_reply(body)
+        assert notice is not None
+        self.replies.append((ReplyTo(to=to, correlation_id=correlation_id), notice))
+
+
+def replies_of(stage: Stage) -> list[tuple[ReplyTo, Notice]]:
+    """Return the replies to all that happened so far."""
+    side_channel = SideChannel()
+    replies = Replies(side_channel, lambda: b"", clock=lambda: stage.now, new_id=lambda: "id")
+    for fact in stage.facts:
+        replies.observe(fact)
+    return side_channel.replies
+
+
+def known_of(stage: Stage) -> EventNotices:
+    """Return what the publisher who asked knows by now."""
+    known = EventNotices()
+    for _, notice in replies_of(stage):
+        known.add(notice)
+    return known
+
+
+def body_of(*clients: object, **members: object) -> bytes:
+    """An event of alice's session."""
+    return json.dumps({"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members).encode()
+
+
+async def served(stage: Stage, body: bytes, *, asked: ReplyTo | None = ASKED) -> list[Notice]:
+    """Hand over an event, and return what its publisher was told."""
+    async with running(stage):
+        await stage.acked(stage.take(body, reply_to=asked))
+    return [notice for _, notice in replies_of(stage)]
+
+
+async def test_who_publishes_learns_no_address_behind_a_name() -> None:
+    """Whoever may publish may name any URI; which address it led to, and that it is one of ours, stays here."""
+    [told] = await served(
+        Stage(inline="allow"), body_of({"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"})
+    )
+    assert (told.fate, told.reason, told.text) == (Fate.DEAD, "egress_denied", "")
+
+
+async def test_each_client_s_fate_is_told_with_its_reason() -> None:
+    """Delivered, retrying, dead and skipped, and of how many in all: so the asker knows that these are all."""
+    silent = replace(client("silent"), backchannel_logout_uri=None)
+    stage = Stage(client("well"), client("down"), client("gone"), silent)
+    stage.receivers.behaviours |= {"down": answers(500), "gone": answers(410)}
+    fates = {told.client_id: told for told in await served(stage, body_of("well", "down", "gone", "silent", id="e-1"))}
+    assert {asked for asked, _ in replies_of(stage)} == {ASKED}
+    assert {name: told.fate for name, told in fates.items()} == {
+        "well": Fate.DELIVERED,
+        "down": Fate.RETRYING,
+        "gone": Fate.DEAD,
+        "silent": Fate.SKIPPED,
+    }
+    assert all((told.of, told.event_id, told.iss) == (4, "e-1", ISS) for told in fates.values())
+    assert (fates["down"].reason, fates["down"].status, fates["down"].attempts) == ("server_error", 500, 1)
+    assert fates["down"].next_due == stage.now + 1.0
+    assert (fates["gone"].reason, fates["gone"].text) == ("refused", "the client answered 410")
+    known = known_of(stage)
+    assert not known.settled
+    assert known.idle_until(stage.now + 1.0)
+    assert not known.idle_until(stage.now + 1.1)
+
+
+async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() -> None:
+    """By one event: neither delivery is taken for a copy of the other, nor its dead letter, nor its reply."""
+    stage = Stage(client("well"), inline="allow")
+    stage.receivers.behaviours["gone"] = stage.receivers.behaviours["off"] = answers(410)
+    uris = [f"https://{host}.example/out" for host in ("well", "gone", "off", "gone")]
+    told = await served(stage, body_of(*({"client_id": "well", "backchannel_logout_uri": uri} for uri in uris)))
+    assert sorted(name for name, _ in stage.receivers.posts) == ["gone", "off", "well"]
+    letters = [message.message_id for queue, message in stage.queue.published if queue == DEAD]
+    assert len(set(letters)) == len(letters) == 2
+    assert sorted((each.fate, each.of) for each in told) == [(Fate.DEAD, 3), (Fate.DEAD, 3), (Fate.DELIVERED, 3)]
+    assert len({each.delivery_id for each in told}) == 3
+    assert known_of(stage).settled
+
+
+async def test_a_retry_tells_again() -> None:
+    """The address travels with the delivery, so that whichever worker makes the retry tells of it."""
+    stage = Stage(client("down"))
+    stage.receivers.behaviours["down"] = answers(500)
+    async with running(stage):
+        await stage.acked(stage.take(body_of("down"), reply_to=ASKED))
+        del stage.receivers.behaviours["down"]
+        stage.now += 1
+        await stage.acked(stage.retake("delay.1s"))
+    assert [told.fate for _, told in replies_of(stage)] == [Fate.RETRYING, Fate.DELIVERED]
+    assert known_of(stage).settled
+
+
+async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
+    """120 clients go as two parts; the replies say 120, and a client named twice is one."""
+    stage = Stage(*(client(f"c{number}") for number in range(120)))
+    async with running(stage):
+        await stage.acked(stage.take(body_of(*(f"c{number}" for number in range(120)), "c0"), reply_to=ASKED))
+        parts = [message for queue, message in stage.queue.published if queue == Lane.EVENTS]
+        for part in parts:
+            stage.take(part.body, kind=part.kind, message_id=part.message_id)
+        await stage.until(lambda: len(stage.queue.acked) == 1 + len(parts))
+    assert len(parts) == 2
+    assert [told.of for _, told in replies_of(stage)] == [120] * 120
+    assert known_of(stage).settled
+
+
+async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
+    """Else who asked would wait for the rest of the time."""
+    stage = Stage()
+    [told] = await served(stage, json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode())
+    assert (told.fate, told.client_id, told.of) == (Fate.SKIPPED, "", 0)
+    assert known_of(stage).settled
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(b"{", "malformed_event"), (json.dumps({"iss": "https://no", "sub": "a", "clients": ["x"]}).encode(), "unknown")],
+)
+async def test_an_event_that_is_not_served_is_told_as_a_whole(body: bytes, reason: str) -> None:
+    """It concerns no client alone."""
+    stage = Stage()
+    [told] = await served(stage, body)
+    assert [asked for asked, _ in replies_of(stage)] == [ASKED]
+    assert (told.client_id, told.reason) == ("", reason)
+    assert known_of(stage).settled is (told.fate is Fate.DEAD)
+
+
+def test_a_late_word_takes_back_nothing() -> None:
+    """Replies of two workers may cross."""
+    known = EventNotices()
+    known.add(Notice(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
+    known.add(Notice(fate=Fate.RETRYING, iss=ISS, event_id="e", client_id="c", delivery_id="d", next_due=9.0, of=1))
+    assert known.settled
+
+
+def test_an_event_that_was_unknown_at_first_is_told_by_its_clients_then() -> None:
+    """The word on the whole gives way."""
+    known = EventNotices()
+    known.add(Notice(fate=Fate.RETRYING, iss=ISS, event_id="e", reason="unknown", next_due=9.0))
+    assert not known.settled
+    known.add(Notice(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
+    assert [told.fate for told in known.known] == [Fate.DELIVERED]
+    assert known.settled
+
+
+def test_a_reply_is_written_as_every_release_writes_it() -> None:
+    """Byte for byte: publishers read it, and workers of other releases."""
+    notice = Notice(
+        fate=Fate.RETRYING, iss="https://i", event_id="e", client_id="c", delivery_id="d", reason="server_error",
+        status=503, attempts=2, next_due=1_800_000_000.0, of=3,
+    )  # fmt: skip
+    assert dump_reply(notice) == (
+        b'{"v": 1, "fate": "retrying", "iss": "https://i", "event_id": "e", "next_due": "2027-01-15T08:00:00.000000Z", '
+        b'"client_id": "c", "id": "d", "reason": "server_error", "status": 503, "attempts": 2, "of": 3}'
+    )
+    assert load_reply(dump_reply(notice)) == notice
+
+
+@given(st.binary(max_size=60) | st.sampled_from([b"{}", b'{"v": 2, "fate": "dead"}', b'{"v": 1, "fate": "lost"}']))
+def test_what_is_no_reply_is_nothing(body: bytes) -> None:
+    """Anybody may send anything to a queue whose name is known."""
+    assert load_reply(body) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "may"),
+    [
+        ("amq.rabbitmq.reply-to.g1h2AA5yZXBseUAxMjM0.QWxhZGRpbg==", True),
+        ("amq.gen-JzTY20BRgKO-HjmUJj0wLg", True),
+        ("notifier.retries", False),
+        ("notifier.dead", False),
+        ("amq.direct", False),
+        ("amq.gen-", False),
+        ("amq.gen-with space", False),
+        ("", False),
+    ],
+)
+def test_a_publisher_may_name_only_what_the_broker_makes_up(name: str, may: bool) -> None:
+    """Else it could write into any queue by the worker's hand."""
+    assert asked_by_publisher(name, "7") == (ReplyTo(to=name, correlation_id="7") if may else None)

@@ -1,0 +1,111 @@
+"""Publishes written together and confirmed one by one, by a real broker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+import pytest
+
+from notifier.queues.rabbitmq.connection import connect, open_channel
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.wire.confirmed_writes import ENOUGH, Confirmation, ConfirmedWrites
+from notifier.queues.rabbitmq.wire.publish import Publish
+
+
+@asynccontextmanager
+async def writes_to(
+    url: str, seconds: float = 30.0, *, writing: bool = True
+) -> AsyncIterator[tuple[ConfirmedWrites, str]]:
+    """Writes on a channel of its own, and a queue that is there."""
+    connection = await connect(RabbitOptions(urls=(url,)), "test")
+    try:
+        channel = await open_channel(connection, confirms=True)
+        queue = (await channel.queue_declare(exclusive=True)).queue
+        assert queue is not None
+        writes = ConfirmedWrites(channel, seconds)
+        task = asyncio.create_task(writes.run()) if writing else None
+        yield writes, queue
+        if task is not None:
+            task.cancel()
+    finally:
+        await connection.close()
+
+
+def begin(
+    writes: ConfirmedWrites, queue: str, body: bytes, message_id: str, *, exchange: str = "", patient: bool = False
+) -> Confirmation:
+    """A persistent message."""
+    publish = Publish(
+        exchange=exchange,
+        routing_key=queue,
+        body=body,
+        message_id=message_id,
+        content_type="text/plain",
+        patient=patient,
+    )
+    return writes.write(publish)
+
+
+async def test_a_patient_one_waits_for_others_but_not_for_long(amqp_url: str) -> None:
+    """Alone it is written all the same, and the next that cannot wait takes it along, in order."""
+    async with writes_to(amqp_url) as (writes, queue):
+        patient = begin(writes, queue, b"1", "a", patient=True)
+        assert not writes._wake.is_set()
+        async with asyncio.timeout(30):
+            await patient
+            again = begin(writes, queue, b"2", "b", patient=True)
+            at_once = begin(writes, queue, b"3", "c")
+            assert writes._wake.is_set()
+            await asyncio.gather(again, at_once)
+            for body in (b"4", b"5"):  # on either side of the moment when those before would have been written
+                await begin(writes, queue, body, body.decode(), patient=True)
+        channel = writes._channel
+        for body in (b"1", b"2", b"3", b"4", b"5"):
+            assert (await channel.basic_get(queue, no_ack=True)).body == body
+
+
+async def test_patient_ones_do_not_wait_when_there_are_enough(amqp_url: str) -> None:
+    """Where all that a lane holds is put off again, the broker sends more only when these are acked."""
+    async with writes_to(amqp_url, writing=False) as (writes, queue):
+        for number in range(ENOUGH - 1):
+            begin(writes, queue, b"", f"m{number}", patient=True)
+        assert not writes._wake.is_set()
+        begin(writes, queue, b"", "last", patient=True)
+        assert writes._wake.is_set()
+
+
+async def test_one_without_a_confirm_ends_at_its_deadline(amqp_url: str) -> None:
+    """Those that have time left, or are confirmed, are left alone."""
+    async with writes_to(amqp_url, seconds=0.0, writing=False) as (writes, queue):
+        overdue = begin(writes, queue, b"", "a")
+        writes._timeout = 60.0
+        in_time = begin(writes, queue, b"", "b")
+        writes.end_overdue()
+        with pytest.raises(TimeoutError):
+            await overdue
+        assert not in_time.done()
+
+
+async def test_a_channel_that_the_broker_closes_leaves_its_connection_standing(amqp_url: str) -> None:
+    """Nothing is written behind the goodbye, however much is under way: RabbitMQ would close the connection over it."""
+    connection = await connect(RabbitOptions(urls=(amqp_url,)), "test")
+    try:
+        channel = await open_channel(connection, confirms=True)
+        writes = ConfirmedWrites(channel, 30.0)
+        task = asyncio.create_task(writes.run())
+        begun = [begin(writes, "", b"", "first", exchange="no-such-exchange")]
+        async with asyncio.timeout(30):
+            for number in count():
+                if channel.is_closed:
+                    break
+                begun.append(begin(writes, "no-such-queue", b"", f"m{number}"))
+                await asyncio.sleep(0)
+        task.cancel()
+        writes.end(ConnectionError("gone"))
+        await asyncio.gather(*begun, return_exceptions=True)
+        other = await open_channel(connection)
+        async with asyncio.timeout(30):
+            assert (await other.queue_declare(exclusive=True)).queue
+    finally:
+        await connection.close()

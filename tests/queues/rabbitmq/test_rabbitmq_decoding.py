@@ -1,0 +1,142 @@
+"""What becomes of a message's properties: whose word is believed, and what cannot be decoded."""
+
+import datetime as dt
+import hashlib
+from typing import Any
+
+import aiormq
+import pytest
+from aiormq.abc import DeliveredMessage
+from pamqp import commands, decode, encode
+from pamqp.header import ContentHeader
+
+from notifier.model.message import DEAD, PARKED, Kind, Lane, NewerKind, Whole
+from notifier.queues.rabbitmq.wire.decoding import SMALL, to_message, tolerate_any_publisher
+
+
+def delivered(
+    exchange: str = "", *, redelivered: bool = False, body: bytes = b"{}", **properties: Any
+) -> DeliveredMessage:
+    """A message as aiormq hands it over; the channel is not looked at."""
+    return DeliveredMessage(
+        delivery=commands.Basic.Deliver("consumer", 1, redelivered=redelivered, exchange=exchange, routing_key="k"),
+        header=ContentHeader(properties=commands.Basic.Properties(**properties)),
+        body=body,
+        channel=aiormq.Channel.__new__(aiormq.Channel),
+    )
+
+
+def death(exchange: str = "", queue: str = "notifier.delay.8s", reason: str = "expired") -> dict[str, object]:
+    """An entry of `x-death`: where the message had been published to, where it lay, and why it left."""
+    return {"exchange": exchange, "queue": queue, "reason": reason, "count": 1}
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (Lane.EVENTS, {Kind.EVENT, Kind.SOURCED, "notifier.batch"}),
+        (Lane.BULK, {Kind.EVENT, Kind.SOURCED, "notifier.batch"}),
+        (Lane.RETRIES, {Kind.EVENT, Kind.DELIVERY, Kind.SOURCED, "notifier.batch"}),
+        (PARKED, {Kind.DELIVERY, "notifier.batch"}),
+        (DEAD, {Kind.DEAD_LETTER, Kind.UNREADABLE}),
+    ],
+)
+def test_our_own_messages_have_their_places(place: str, expected: set[str]) -> None:
+    """What a worker sends to `retries` alone is none of ours in `events`; and nothing is that came by an exchange."""
+    types = [*Kind, "notifier.batch"]
+    kinds = {to_message(place, delivered("", message_type=type_), None).kind for type_ in types}
+    assert kinds - {None} == expected
+    for type_ in types:
+        assert to_message(place, delivered("notifier.events", message_type=type_), None).kind is None
+
+
+FORGED: list[object] = [
+    [death()], [death(queue="notifier.events")], [], death(), "expired", 1, None, ["expired"], [{"queue": "q"}]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [Lane.EVENTS, Lane.BULK, PARKED, DEAD])
+@pytest.mark.parametrize("deaths", FORGED)
+@pytest.mark.parametrize("kind", Kind)
+def test_what_has_died_is_not_ours_where_a_publishers_message_can_be(place: str, deaths: object, kind: Kind) -> None:
+    """The broker keeps what a publisher made up of a message's past: nothing that it says is believed."""
+    message = delivered("", message_type=kind.value, headers={"x-death": deaths})
+    assert to_message(place, message, None).kind is None
+
+
+@pytest.mark.parametrize(
+    ("deaths", "ours"),
+    [
+        ([death()], True),
+        ([death(), death(queue="another.prefix.delay.65536s")], True),
+        ([death(queue="notifier.parked-63.delay.1024s")], True),
+        ([death("notifier.events")], False),
+        ([death(), death("notifier.events")], False),
+        ([death(queue="notifier.events")], False),
+        ([death(queue="notifier.delay.3s")], False),
+        ([death(reason="rejected")], False),
+        ([{"queue": "notifier.delay.8s", "reason": "expired"}], False),
+        (["forged"], False),
+        ("forged", False),
+        (death(), False),
+        (None, False),
+    ],
+)
+def test_in_retries_is_ours_what_came_through_delay_queues(deaths: object, ours: bool) -> None:
+    """By the default exchange, of any prefix, so that shovels may move it; nobody else can write to those queues."""
+    message = delivered("", message_type="notifier.delivery", headers={"x-death": deaths})
+    assert to_message(Lane.RETRIES, message, None).kind is (Kind.DELIVERY if ours else None)
+
+
+def test_a_later_releases_type_is_ours_where_it_cannot_be_forged() -> None:
+    """It waits for a worker that knows it; through an exchange it is a publisher's word, and no reason to wait."""
+    kind = to_message(Lane.EVENTS, delivered("", message_type="notifier.batch"), None).kind
+    assert isinstance(kind, NewerKind)
+    assert kind == "notifier.batch"
+    assert to_message(Lane.EVENTS, delivered("notifier.events", message_type="notifier.batch"), None).kind is None
+
+
+@pytest.mark.parametrize(("raw", "asked"), [(b"c-1", True), (b"\xff" * 85, True), (b"\xff" * 86, False), (b"", True)])
+def test_who_gave_a_correlation_id_that_no_reply_can_bear_is_not_answered(raw: bytes, *, asked: bool) -> None:
+    """What is no UTF-8 is read with replacement characters, of three bytes each, and a name has 255 at most."""
+    tolerate_any_publisher()
+    _, correlation_id = decode.METHODS["shortstr"](bytes([len(raw)]) + raw)
+    message = delivered(reply_to="amq.rabbitmq.reply-to.g1h2.x", correlation_id=correlation_id)
+    assert (to_message(Lane.EVENTS, message, None).reply_to is not None) is asked
+
+
+def test_the_brokers_clock_comes_first() -> None:
+    """`timestamp_in_ms`, which the broker writes, wins over the publisher's `timestamp`, which has whole seconds."""
+    moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    both = delivered(timestamp=moment, headers={"timestamp_in_ms": 1_767_225_600_123})
+    assert to_message(Lane.EVENTS, both, None).timestamp == 1_767_225_600.123
+    assert to_message(Lane.EVENTS, delivered(timestamp=moment), None).timestamp == moment.timestamp()
+    assert to_message(Lane.EVENTS, delivered(headers={"timestamp_in_ms": "now"}), None).timestamp is None
+
+
+def test_the_delivery_count_is_the_brokers() -> None:
+    """A first delivery cannot claim to have come before; a redelivered one says how often."""
+    headers = {"x-delivery-count": 7}
+    assert to_message(Lane.EVENTS, delivered(headers=headers), None).delivery_count == 0
+    assert to_message(Lane.EVENTS, delivered(headers=headers, redelivered=True), None).delivery_count == 7
+
+
+def test_only_the_beginning_of_what_is_too_large_is_held() -> None:
+    """With the size and the digest of all of it. What fits comes whole, and so does whatever is our own."""
+    body = b"0123456789"
+    cut = to_message(Lane.EVENTS, delivered("notifier.events", body=body), None, keep=9)
+    assert (cut.body, cut.cut_from) == (b"012345678", Whole(size=10, sha256=hashlib.sha256(body).hexdigest()))
+    fits = to_message(Lane.EVENTS, delivered("notifier.events", body=body), None, keep=10)
+    ours = to_message(Lane.EVENTS, delivered(body=body, message_type="notifier.event"), None, keep=9)
+    for whole in (fits, ours):
+        assert (whole.body, whole.cut_from) == (body, None)
+
+
+@pytest.mark.parametrize("padding", [0, SMALL, 2 * SMALL])
+def test_a_table_is_read_the_same_every_time(padding: int) -> None:
+    """Small ones are decoded once; whatever follows a table in the header does not belong to it."""
+    tolerate_any_publisher()
+    table: dict[str, Any] = {"x-death": [death()], "padding": "x" * padding}
+    raw = encode.field_table(table)
+    for behind in (b"", b"\x02", b"other"):
+        assert decode.METHODS["table"](raw + behind) == (len(raw), table)

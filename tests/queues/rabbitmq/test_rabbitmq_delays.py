@@ -1,0 +1,166 @@
+"""Delays on RabbitMQ: a wait as passes through delay queues, and messages forwarded from one pass to the next."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.model.delivery import Delivery
+from notifier.model.documents.documents import dump_delivery
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, NewerKind, Outgoing
+from notifier.queues.rabbitmq.delays import HOPS, MOST_HOPS, Forwarder, first_pass, hops, next_pass
+from tests.contract.queues import Inbox
+
+NOW = 1_800_000_000.0
+DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub='"hops":[8]}}', sid=None)
+BODY = dump_delivery(DELIVERY, due=NOW + 45)
+
+
+def outgoing(body: bytes = BODY) -> Outgoing:
+    """A delivery that is due in 45 s."""
+    return Outgoing(kind=Kind.DELIVERY, body=body, message_id="d")
+
+
+def came(body: bytes) -> Message:
+    """The delivery, as it comes out of a delay queue."""
+    return Message(lane=Lane.RETRIES, body=body, tag=1, kind=Kind.DELIVERY, message_id="d")
+
+
+WAITING = first_pass(outgoing(), 45, "down")[1].body
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rounding", "expected"),
+    [
+        (45, "down", (32, 8, 4)),
+        (44.995, "down", (32, 8, 4)),
+        (45, "up", (32, 16)),
+        (0, "down", (1,)),
+        (0.3, "up", (1,)),
+        (1.2, "up", (2,)),
+        (3600, "down", (2048, 1024, 512)),
+        (200_000, "down", (65536, 65536, 65536)),
+        (200_000, "up", (65536, 65536, 65536)),
+    ],
+)
+def test_a_wait_is_written_as_hops(seconds: float, rounding: str, expected: tuple[int, ...]) -> None:
+    """Longest first; down for a backoff, up where the client named the time."""
+    assert hops(seconds, "up" if rounding == "up" else "down") == expected
+
+
+@given(seconds=st.floats(0, MOST_HOPS * HOPS[-1]))
+def test_hops_are_queues_that_exist_and_come_close(seconds: float) -> None:
+    """At most three. For a wait of up to 18 h an eighth is missing at most, or it is a seventh longer at most."""
+    down, up = hops(seconds, "down"), hops(seconds, "up")
+    for path in (down, up):
+        assert 1 <= len(path) <= MOST_HOPS
+        assert set(path) <= set(HOPS)
+        assert list(path) == sorted(path, reverse=True)
+    assert sum(down) <= max(1.0, seconds + 0.01)
+    assert seconds <= sum(up) + 0.01
+    if seconds <= HOPS[-1]:
+        assert sum(down) >= int(seconds) * 7 / 8
+        assert sum(up) <= (seconds + 1) * 8 / 7
+
+
+def test_a_document_bears_the_passes_that_are_left() -> None:
+    """Each pass takes one away, as every release writes and reads it; the rest of the document stays as it is."""
+    queue, sent = first_pass(outgoing(), 45, "down")
+    assert (queue, json.loads(sent.body)["schedule"]) == ("delay.32s", {"due": NOW + 45, "hops": [8, 4]})
+    queue, sent = next_pass(came(sent.body), NOW + 32) or pytest.fail("it is not due")
+    assert (queue, json.loads(sent.body)["schedule"]) == ("delay.8s", {"due": NOW + 45, "hops": [4]})
+    queue, sent = next_pass(came(sent.body), NOW + 40) or pytest.fail("it is not due")
+    assert (queue, sent) == ("delay.4s", outgoing())
+    assert next_pass(came(sent.body), NOW + 44) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"v":7}', b"\xff}}"])
+def test_what_cannot_say_its_passes_has_one(body: bytes) -> None:
+    """Its body is a later release's, and stays as it is."""
+    assert first_pass(outgoing(body), 45, "down") == ("delay.32s", outgoing(body))
+    assert first_pass(outgoing(body), 45, "up") == ("delay.64s", outgoing(body))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        came(WAITING.replace(b"[8,4]", b"[3]")),
+        came(WAITING.replace(b"[8,4]", b"[true]")),
+        came(WAITING.replace(b"[8,4]", b"[]")),
+        came(WAITING.replace(b"1800000045.0", b"1e999")),
+        came(WAITING.replace(b"1800000045.0", b'"soon"')),
+        came(WAITING[:-1]),
+        came(BODY),
+        replace(came(WAITING), kind=None),
+        replace(came(WAITING), kind=NewerKind("notifier.batch")),
+    ],
+)
+def test_what_says_no_passes_is_due(message: Message) -> None:
+    """A wait that nobody could keep ends nothing and lasts no longer; a publisher cannot ask for one."""
+    assert next_pass(message, NOW + 32) is None
+
+
+def test_the_wall_clock_shortens_a_wait() -> None:
+    """What is due is due, whatever passes are left."""
+    assert next_pass(came(WAITING), NOW + 44.5) is None
+
+
+class Broker:
+    """Confirms publishes while it is `up`."""
+
+    def __init__(self) -> None:
+        self.up = asyncio.Event()
+        self.published: list[str] = []
+        self.acked: list[Message] = []
+        self.inbox = Inbox()
+        self.forwarder = Forwarder(self.inbox, self.publish, self.available, self.acked.append, lambda: NOW + 32)
+
+    async def publish(self, queue: str, _message: Outgoing) -> None:
+        if not self.up.is_set():
+            raise QueueUnavailable("away")
+        self.published.append(queue)
+
+    async def available(self) -> None:
+        await self.up.wait()
+
+
+async def turns() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_what_is_not_due_is_forwarded_and_acked_once_that_is_durable() -> None:
+    """The inbox gets only what is due."""
+    broker, waiting, due = Broker(), came(WAITING), came(BODY)
+    broker.forwarder.take(waiting)
+    broker.forwarder.take(due)
+    await turns()
+    assert (await broker.inbox.next(), broker.acked) == (due, [])
+    broker.up.set()
+    await turns()
+    assert (broker.published, broker.acked) == (["delay.8s"], [waiting])
+    assert broker.inbox.empty()
+
+
+@pytest.mark.parametrize(("lane", "published"), [(Lane.RETRIES, []), (Lane.EVENTS, ["delay.8s"])])
+async def test_what_is_lost_is_not_forwarded(lane: Lane, published: list[str]) -> None:
+    """It comes again, and is forwarded then. Another lane's loss concerns other messages."""
+    broker = Broker()
+    broker.forwarder.take(came(WAITING))
+    await turns()
+    broker.forwarder.lost(lane)
+    broker.up.set()
+    await turns()
+    assert (broker.published, len(broker.acked), broker.inbox.lost_lanes) == (published, len(published), [lane])
+
+
+async def test_what_is_worn_out_waits_no_longer() -> None:
+    """It is at its last chance to be buried."""
+    broker, worn_out = Broker(), replace(came(WAITING), delivery_count=LAST_CHANCE)
+    broker.forwarder.take(worn_out)
+    assert await broker.inbox.next() == worn_out

@@ -1,0 +1,57 @@
+"""What is too new to be used, and until when."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from notifier.model.errors import QueueUnavailable
+from notifier.queues.rabbitmq.settling import PROBLEM, Settling
+
+
+class Told(list[tuple[Sequence[str], float]]):
+    """Each wait that was told."""
+
+    def __call__(self, names: Sequence[str], seconds: float) -> None:
+        """As `Settling` tells it."""
+        self.append((names, seconds))
+
+
+async def test_where_nothing_was_missing_nothing_is_waited_for() -> None:
+    """A start at which every queue stands is no slower, and says nothing."""
+    told = Told()
+    settling = Settling(told, seconds=3600)
+    settling.declared("events")
+    settling.check("events")
+    assert settling.problem is None
+    await settling.over()
+    assert not told
+
+
+async def test_a_new_queue_takes_nothing_until_its_time_is_over() -> None:
+    """From before it is created, since others may try to publish to it at once."""
+    told = Told()
+    settling = Settling(told, seconds=0.01)
+    settling.missing("events")
+    with pytest.raises(QueueUnavailable):
+        settling.check("events")
+    settling.check("dead")
+    settling.declared("events")
+    before = settling.problem
+    with pytest.raises(QueueUnavailable):
+        settling.check("events")
+    await settling.over()
+    assert (before, settling.problem) == (PROBLEM, None)
+    settling.check("events")
+    (only,) = told
+    assert only[0] == ["events"]
+    assert 0 < only[1] <= 0.01
+
+
+async def test_a_wait_that_was_cut_short_goes_on_at_the_next_connection() -> None:
+    """The queue stands then, and is as new as before."""
+    told = Told()
+    settling = Settling(told, seconds=0.01)
+    settling.missing("events")  # and the connection is lost before the broker's answer
+    settling.declared("events")
+    await settling.over()
+    assert len(told) == 1

@@ -1,0 +1,37 @@
+"""The TLS files of the connection to the broker: one that cannot be used is named with its setting."""
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from notifier.model.client import TlsFiles
+from notifier.model.errors import QueueError
+from notifier.queues.rabbitmq.connection import connect
+from notifier.queues.rabbitmq.options import RabbitOptions
+from tests.support.certificates import authority
+
+URL = "amqps://127.0.0.1:1/"
+
+
+async def test_a_missing_authority_is_named(tmp_path: Path) -> None:
+    """Not as an address that nobody answers at."""
+    with pytest.raises(QueueError, match=r"queue\.tls: .*none\.pem: cannot be used as certificates of authorities"):
+        await connect(RabbitOptions(urls=(URL,), tls=TlsFiles(ca_file=tmp_path / "none.pem")), "test")
+
+
+async def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(tmp_path: Path) -> None:
+    """OpenSSL would ask on the terminal, and the worker would stand there."""
+    ca = authority(tmp_path)
+    cert_file, key_file = ca.issue("worker"), tmp_path / "key.pem"
+    key_file.write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    tls = TlsFiles(ca_file=ca.ca_file, cert_file=cert_file, key_file=key_file)
+    with pytest.raises(QueueError, match=r"queue\.tls: .*key\.pem: cannot be used as certificate and key"):
+        await connect(RabbitOptions(urls=(URL,), tls=tls), "test")

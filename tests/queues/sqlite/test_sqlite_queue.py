@@ -1,0 +1,322 @@
+"""What the embedded queue keeps beyond the contract: kills, second workers, foreign files, a full disk, a slow one."""
+
+import asyncio
+import contextlib
+import resource
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.errors import QueueUnavailable, TopologyMismatch
+from notifier.model.message import DEAD, Kind, Lane
+from notifier.model.outcome import DeadReason
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from tests.contract.queues import PATIENCE, Inbox, Place, delay, names, outgoing, ready
+
+Child = asyncio.subprocess.Process
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the queue is."""
+    return tmp_path / "queue.db"
+
+
+@pytest.fixture
+async def place(file: Path) -> AsyncIterator[Place]:
+    """The queue at `file`."""
+
+    def make(prefetch: Mapping[Lane, int]) -> SqliteQueue:
+        return SqliteQueue(SqliteOptions(path=file, prefetch=prefetch))
+
+    made = Place(make)
+    yield made
+    await made.leave()
+
+
+@contextlib.asynccontextmanager
+async def child(*arguments: object) -> AsyncIterator[Child]:
+    """Another process at the queue; killed (SIGKILL) at the end where it has not ended."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.queues.sqlite.sqlite_child",
+        *map(str, arguments),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def facts(process: Child) -> AsyncIterator[tuple[str, str]]:
+    """What the child tells, word and name."""
+    assert process.stdout is not None
+    while line := await asyncio.wait_for(process.stdout.readline(), PATIENCE):
+        word, _, name = line.decode().strip().partition(" ")
+        yield word, name
+
+
+@contextlib.contextmanager
+def full_disk(*, at: int) -> Iterator[None]:
+    """No file of this process can grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (at, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_kill_loses_nothing_confirmed(place: Place, file: Path) -> None:
+    """After SIGKILL in the midst of work, every confirmed publish that was not acked is there."""
+    confirmed: set[str | None] = set()
+    acking: set[str | None] = set()
+    async with child("churn", file) as process:
+        async for word, name in facts(process):
+            (confirmed if word == "confirmed" else acking).add(name)
+            if len(confirmed) == 400:
+                process.send_signal(signal.SIGKILL)  # and read on: what it told before is what counts
+    assert len(acking) > 100
+    queue = await place.open()
+    left = set(names(await queue.browse(Lane.EVENTS, 10_000)))
+    assert confirmed - acking <= left
+    await queue.consume(Inbox(on_take=queue.ack))  # the dead process keeps no lock
+    await ready(queue, Lane.EVENTS, 0)
+
+
+async def test_a_kill_counts_as_a_delivery(place: Place, file: Path) -> None:
+    """What a killed worker had taken comes again first and says so; what it had not taken comes as new."""
+    async with child("hold", file) as process:
+        told = facts(process)
+        first = [await anext(told) for _ in range(3)]
+    assert {word for word, _ in first} == {"taken", "published"}
+    _, inbox = await place.consume()
+    taken = await inbox.some(4)
+    assert [(message.message_id, message.delivery_count) for message in taken] == [
+        ("0", 1),
+        ("1", 1),
+        ("2", 0),
+        ("3", 0),
+    ]
+
+
+async def test_what_is_given_back_more_than_a_hundred_times_is_dead(place: Place, file: Path) -> None:
+    """As on RabbitMQ: as it came, and told as `delivery_limit`; what was never taken meanwhile stays."""
+    queue = await place.open()
+    await queue.publish(Lane.EVENTS, outgoing("killer", body=b"whatever it was"))
+    for number in range(3):
+        await queue.publish(Lane.RETRIES, outgoing(f"waits-{number}"))
+    await queue.close()
+    with contextlib.closing(sqlite3.connect(file)) as database, database:  # by now it was given back so often
+        database.execute("UPDATE messages SET delivery_count = 97 WHERE message_id = 'killer'")
+    for life in range(97, 101):
+        queue, inbox = await place.consume({Lane.RETRIES: 1})
+        taken = {message.lane: message for message in await inbox.some(2)}
+        assert taken[Lane.EVENTS].delivery_count == life
+        queue.ack(taken[Lane.RETRIES])
+        await queue.publish(Lane.RETRIES, outgoing(f"waits-{life + 3}"))
+        await queue.close()  # and so gives back
+    queue, inbox = await place.consume()
+    assert {message.lane for message in await inbox.some(3)} == {Lane.RETRIES}
+    assert inbox.empty()
+    [dead] = await queue.browse(DEAD, 10)
+    assert (dead.message_id, dead.body, dead.kind) == ("killer", b"whatever it was", Kind.DELIVERY)
+    letter = load_dead_letter(dead)
+    assert letter.reason is DeadReason.DELIVERY_LIMIT
+    assert abs(letter.dead_since - time.time()) < PATIENCE
+
+
+async def test_a_second_worker_is_refused(place: Place, file: Path) -> None:
+    """Another process that would consume is told which file and whose pid; publishing beside the worker is welcome."""
+    async with child("hold", file) as process:
+        async for word, _ in facts(process):
+            if word == "published":
+                break
+        second = await place.open()
+        with pytest.raises(QueueUnavailable, match=rf"{file}.*pid {process.pid}\b.*{file}\.lock"):
+            await second.consume(Inbox())
+        assert not second.status().consuming
+        await second.publish(Lane.BULK, outgoing("beside"))
+        depths = await second.depths()
+        assert (depths["events"].ready, depths["events"].consumers, depths["bulk"].ready) == (2, 1, 1)
+        assert names(await second.browse(Lane.EVENTS, 10)) == ["2", "3"]
+    await second.consume(Inbox())
+
+
+def thesis(path: Path) -> str:
+    """A file of no database."""
+    path.write_bytes(b"the only copy of somebody's thesis\n" * 1000)
+    return "not a SQLite file"
+
+
+def other_program(path: Path) -> str:
+    """A database of somebody else."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE theirs (id)")
+    return "another program"
+
+
+@pytest.mark.parametrize("write", [thesis, other_program])
+def test_a_file_that_is_no_queue(file: Path, write: Callable[[Path], str]) -> None:
+    """A file of something else is refused, by name and with the reason, and stays as it is."""
+    text = write(file)
+    before = file.read_bytes()
+
+    async def try_it() -> None:
+        queue = SqliteQueue(SqliteOptions(path=file))
+        await queue.open()
+        with pytest.raises(TopologyMismatch, match=rf"{file}.*{text}"):
+            await queue.ready()
+        with pytest.raises(QueueUnavailable, match=text):
+            await queue.publish(Lane.EVENTS, outgoing("a"))
+        assert not queue.status().connected
+        assert text in str(queue.status().problem)
+        await queue.close()
+
+    asyncio.run(try_it())
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+async def test_a_file_of_a_newer_notifier(place: Place, file: Path) -> None:
+    """Another schema version is refused, and both versions are named."""
+    await (await place.open()).close()
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(TopologyMismatch, match="schema version 99, this notifier knows 1"):
+        await place.open()
+
+
+async def test_a_folder_that_is_missing(tmp_path: Path) -> None:
+    """A file that cannot be made is named with the cause; once it can be made, the next publish succeeds."""
+    folder = tmp_path / "not yet"
+    queue = SqliteQueue(SqliteOptions(path=folder / "queue.db"))
+    await queue.open()
+    with pytest.raises(QueueUnavailable, match=r"not yet/queue\.db for writing: No such file or directory"):
+        await queue.ready()
+    folder.mkdir()
+    await queue.publish(DEAD, outgoing("a"))
+    assert queue.status().problem is None
+    await queue.close()
+
+
+async def test_only_its_owner_may_read(place: Place, file: Path) -> None:
+    """The files hold `sub` and `sid`, so their mode is 0600, whatever the umask."""
+    queue, _ = await place.consume()
+    await queue.publish(Lane.EVENTS, outgoing("a"))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in file.parent.iterdir()}
+    assert modes == dict.fromkeys(["queue.db", "queue.db-wal", "queue.db-shm", "queue.db.lock"], 0o600)
+
+
+async def test_a_full_disk(place: Place, file: Path) -> None:
+    """A publish that finds no room is refused and shown; acks wait for room; afterwards everything goes on."""
+    queue, inbox = await place.consume()
+    await queue.publish(Lane.EVENTS, outgoing("a"))
+    message = await inbox.next()
+    with full_disk(at=file.with_name("queue.db-wal").stat().st_size + 4096):
+        with pytest.raises(QueueUnavailable, match=str(file)):
+            await queue.publish(Lane.EVENTS, outgoing("too large", body=bytes(100_000)))
+        status = queue.status()
+        assert (status.connected, status.blocked) == (True, True)
+        assert str(file) in str(status.problem)
+        queue.ack(message)
+        with pytest.raises(QueueUnavailable):
+            await queue.publish(Lane.EVENTS, outgoing("too large", body=bytes(100_000)))
+    await queue.available()
+    await queue.publish(Lane.EVENTS, outgoing("b"))
+    assert names([await inbox.next()]) == ["b"]
+    assert queue.status().problem is None
+    await queue.close()
+    _, inbox = await place.consume()
+    assert names([await inbox.next()]) == ["b"]
+
+
+async def test_the_loop_goes_on_while_the_file_is_locked(place: Place, file: Path) -> None:
+    """All SQLite work is on the writer's thread: a publish that waits for another's lock holds nobody else up."""
+    queue = await place.open()
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        publishing = asyncio.ensure_future(queue.publish(Lane.EVENTS, outgoing("a")))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert not publishing.done()
+        other.execute("ROLLBACK")
+    await asyncio.wait_for(publishing, PATIENCE)
+
+
+async def test_what_comes_due_while_the_lane_is_full(file: Path) -> None:
+    """It leaves its delay at once and waits for room, so that the thread need not look for it again and again."""
+    now = 1_000_000.0
+    queue, inbox = SqliteQueue(SqliteOptions(path=file, prefetch={Lane.RETRIES: 1}, pace=lambda: now)), Inbox()
+    await queue.open()
+    await queue.consume(inbox)
+    await queue.publish(Lane.RETRIES, outgoing("first"))
+    first = await inbox.next()
+    await delay(queue, 1, outgoing("second"))
+    now += 1
+    await ready(queue, Lane.RETRIES, 1)
+    queue.ack(first)
+    assert names([await inbox.next()]) == ["second"]
+    await queue.close()
+
+
+async def test_text_that_is_none(place: Place) -> None:
+    """Half of a surrogate pair cannot be stored: its publisher is told, and nobody else notices."""
+    queue, inbox = await place.consume()
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        await queue.send_event(Lane.EVENTS, b"{}", message_id="\ud800")
+    await queue.publish(Lane.EVENTS, outgoing("b"))
+    assert names([await inbox.next()]) == ["b"]
+
+
+async def test_a_cancelled_publish(place: Place) -> None:
+    """A publisher that gives up waiting leaves the others alone; its message may have become durable."""
+    queue, inbox = await place.consume()
+    publishing = asyncio.ensure_future(queue.publish(Lane.EVENTS, outgoing("a")))
+    await asyncio.sleep(0)
+    publishing.cancel()
+    await queue.publish(Lane.EVENTS, outgoing("b"))
+    assert names(await inbox.some(2)) == ["a", "b"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_nobody_waits_for_a_dead_thread(file: Path) -> None:
+    """Where a fault of ours ends the thread, whoever waits for it is told, status shows it, and the lock is free."""
+    broken = threading.Event()
+
+    def clock() -> float:
+        if broken.is_set() and threading.current_thread() is not threading.main_thread():
+            raise ArithmeticError("no clock")
+        return 0.0
+
+    queue = SqliteQueue(SqliteOptions(path=file, pace=clock))
+    await queue.open()
+    await queue.consume(Inbox())
+    broken.set()
+    with pytest.raises(QueueUnavailable, match="closed"):
+        await asyncio.wait_for(queue.publish(Lane.EVENTS, outgoing("a")), PATIENCE)
+    assert not queue.status().connected
+    broken.clear()
+    await queue.open()
+    await queue.consume(Inbox())
+    await queue.close()
+
+
+async def test_who_writes_an_event_into_the_file_is_vouched_for(place: Place) -> None:
+    """Whoever may write to it is the operator. What a worker wrote for somebody else is not theirs."""
+    queue, inbox = await place.consume()
+    await queue.send_event(Lane.EVENTS, b"{}", message_id="theirs")
+    await queue.publish(Lane.EVENTS, outgoing("ours"))
+    found = {message.message_id: message.vouched for message in await inbox.some(2)}
+    assert found == {"theirs": True, "ours": False}

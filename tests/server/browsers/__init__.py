@@ -1,1 +1,0 @@
-"""What browsers and upstream providers call."""

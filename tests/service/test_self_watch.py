@@ -1,0 +1,139 @@
+"""What a worker says of itself: how late its loop is, when its certificates run out, who may read its secrets."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.secret_files import exposed, secrets_of
+from notifier.model.client import Client, Route, TlsFiles
+from notifier.model.registry import Issuer, Registry
+from notifier.network.listeners.certificates import expiries, presented
+from notifier.service.self_watch import KEPT, LoopLag, SelfWatch
+from notifier.settings.service_settings import Settings
+from tests.support.certificates import authority
+from tests.system.waiting import until
+
+
+def test_the_worst_lateness_is_told_until_every_scraper_has_seen_it() -> None:
+    """It stays for KEPT seconds at least, and is forgotten after twice as long."""
+    lag = LoopLag(100.0)
+    lag.note(0.01, 100.5)
+    assert lag.worst == 0.01
+    lag.note(2.0, 101.0)
+    lag.note(0.0, 101.0 + KEPT)
+    assert lag.worst == 2.0
+    lag.note(0.0, 101.0 + 2 * KEPT)
+    assert lag.worst == 0.0
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that everybody may enter, as `/etc` is."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def secrets_in(folder: Path, mode: int) -> tuple[Settings, Registry]:
+    """A configuration with every kind of secret file, all of this mode."""
+
+    def secret(name: str) -> Path:
+        file = folder / name
+        file.write_text("secret")
+        file.chmod(mode)
+        return file
+
+    tls = {"cert_file": secret("cert"), "key_file": secret("tls")}
+    keycloak = {"url": "https://kc.example.com", "realm": "demo", "client_id": "notifier"}
+    keycloak["client_secret_file"] = str(secret("keycloak"))
+    settings = Settings.model_validate(
+        {
+            "issuers": {"https://id.example.com": {"keys": [{"file": secret("k1")}, {"file": secret("k2")}]}},
+            "queue": {"url": "amqps://localhost/", "username": "u", "password_file": secret("password"), "tls": tls},
+            "api": {"listen": "127.0.0.1:0", "tokens_file": secret("tokens"), "tls": tls},
+            "log": {"subject_key_file": secret("log")},
+            "registry": {"sources": [{"keycloak": keycloak}]},
+        }
+    )
+    route = Route(tls=TlsFiles(cert_file=folder / "cert", key_file=secret("client")))
+    client = Client(iss="i", client_id="shop", backchannel_logout_uri="https://a/", route=route)
+    return settings, Registry(issuers={"i": Issuer(iss="i")}, clients={"i": {"shop": client}})
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"), [(0o600, False), (0o440, False), (0o640, False), (0o644, True), (0o604, True)]
+)
+def test_secrets_that_others_may_read_are_told(open_folder: Path, mode: int, *, told: bool) -> None:
+    """Each with its setting and the way out; a group is meant to, as in Kubernetes; certificates are no secret."""
+    found = exposed(secrets_of(*secrets_in(open_folder, mode)))
+    names = {"k1", "k2", "password", "tls", "tokens", "log", "client", "keycloak"}
+    assert {each.path.name for each in found} == (names if told else set())
+    for each in found:
+        assert f"(mode {mode:04o})" in each.text
+        assert f"chmod 600 {each.path}" in each.advice
+    if told:
+        assert found[-2].setting == "registry.sources.keycloak.keycloak.client_secret_file"
+
+
+def test_a_secret_in_a_folder_that_others_may_not_enter_is_not_theirs(open_folder: Path) -> None:
+    """Whatever its own mode; one that is gone is somebody else's to tell."""
+    inner = open_folder / "inner"
+    inner.mkdir(mode=0o750)
+    settings, registry = secrets_in(inner, 0o644)
+    assert exposed(secrets_of(settings, registry)) == []
+    (inner / "k1").unlink()
+    inner.chmod(0o755)
+    assert "k1" not in {each.path.name for each in exposed(secrets_of(settings, registry))}
+
+
+async def test_a_worker_warns_at_its_start(open_folder: Path) -> None:
+    """Once of each file."""
+    settings, registry = secrets_in(open_folder, 0o644)
+    live = SimpleNamespace(now=SimpleNamespace(settings=settings), registry=lambda: registry)
+    watch = SelfWatch(cast("LiveConfiguration", live))
+    with capture_logs() as log:
+        watching = asyncio.create_task(watch.watch_files())
+        await until(lambda: _count(log), lambda count: count > 0)
+        watch._warn(exposed(secrets_of(settings, registry)))
+        watching.cancel()
+    assert {line["setting"] for line in log if line["event"] == "secret_file_exposed"} >= {"queue.password_file"}
+    assert len(log) == 8
+
+
+async def _count(log: Sequence[object]) -> int:
+    return len(log)
+
+
+def test_certificates_that_we_present_are_known_with_their_ends(tmp_path: Path) -> None:
+    """The listeners', the broker's and each client's; a file that cannot be read is left out."""
+    pem = authority(tmp_path).issue("localhost")
+    settings = Settings.model_validate(
+        {
+            "queue": {"url": "amqps://localhost/", "tls": {"cert_file": pem, "key_file": pem}},
+            "api": {"listen": "127.0.0.1:0", "tls": {"cert_file": pem, "key_file": pem}},
+            "web": {"listen": "127.0.0.1:0", "tls": {"cert_file": pem, "key_file": pem}, "keys_file": pem},
+        }
+    )
+    (tmp_path / "broken.pem").write_text("no certificate")
+
+    def client(name: str, file: Path) -> Client:
+        return Client(
+            iss="i", client_id=name, backchannel_logout_uri="https://a/", route=Route(tls=TlsFiles(cert_file=file))
+        )
+
+    clients = {"shop": client("shop", pem), "mail": client("mail", tmp_path / "broken.pem")}
+    found = expiries(presented(settings, Registry(issuers={"i": Issuer(iss="i")}, clients={"i": clients})).items())
+    assert sorted((use, file) for use, file, _ in found) == [
+        (use, str(pem)) for use in ("api", "client", "queue", "web")
+    ]
+    tomorrow = dt.datetime.now(dt.UTC).timestamp() + 86_400
+    assert all(abs(moment - tomorrow) < 3600 for _, _, moment in found)

@@ -1,0 +1,152 @@
+"""What an operator is told of a wrong configuration: every mistake at once, each by the path of its key."""
+
+from pathlib import Path
+
+import pytest
+
+from notifier.settings.config_file import load_settings
+from tests.settings.config_sample import mistakes, write
+
+
+class TestMistakes:
+    def test_all_at_once(self, tmp_path: Path) -> None:
+        """Every mistake of a file and of the environment is told together, each with the path of its key."""
+        path = write(
+            tmp_path,
+            """
+queue: {urll: "amqp://x", prefetch: {events: 0}, max_event: much}
+issuers:
+  "https://id.example.com": {keys: [{file: none.pem}], publisher: [a]}
+  "id.example.com": {keys: []}
+delivery: {timeout: 5, retry: {base: soon, factor: 0.5, jitter: 1}}
+egress: {allow: [10.0.0.1/8]}
+log: {level: loud}
+outcomes: some
+shutdwn_grace: 20s
+""",
+        )
+        found = mistakes(path, {"NOTIFIER_QUEU__URL": "amqp://x"})
+        assert found.keys() == {
+            "NOTIFIER_QUEU__URL", "queue.urll", "queue.prefetch.events", "queue.max_event",
+            'issuers["https://id.example.com"].keys[0].file', 'issuers["https://id.example.com"].publisher',
+            'issuers["id.example.com"]', 'issuers["id.example.com"].keys', "delivery.timeout", "delivery.retry.base",
+            "delivery.retry.factor", "delivery.retry.jitter", "egress.allow[0]", "log.level", "outcomes",
+            "shutdwn_grace",
+        }  # fmt: skip
+        assert found["NOTIFIER_QUEU__URL"] == "there is no such setting; did you mean NOTIFIER_QUEUE__URL?"
+        assert found["queue.urll"] == "there is no such key; did you mean url?"
+        assert found["shutdwn_grace"] == "there is no such key; did you mean shutdown_grace?"
+        assert found['issuers["https://id.example.com"].publisher'] == "there is no such key; did you mean publishers?"
+        assert found['issuers["https://id.example.com"].keys[0].file'] == f"there is no file {tmp_path}/none.pem"
+        assert found["delivery.timeout"] == "5 has no unit: write 5s if seconds are meant (or ms, m, h, d)"
+        assert found["delivery.retry.base"].startswith("is not a duration: write a number and a unit")
+        assert found["log.level"] == "must be 'debug', 'info', 'warning' or 'error'"
+        assert found["outcomes"] == "must be 'off', 'failures' or 'all'"
+        assert "host bits" in found["egress.allow[0]"]
+
+    @pytest.mark.parametrize(
+        ("text", "path", "says"),
+        [
+            ("queue: [1", "notifier.yaml", "line 2, column 1: did not find expected ',' or ']'"),
+            ("queue: {}\nqueue: {}", "notifier.yaml", "line 2, column 1: the key 'queue' is there twice"),
+            ("- queue", "notifier.yaml", "must be a mapping"),
+            ("a: 1\n---\nb: 2", "notifier.yaml", "line 2, column 1: a second document"),
+            ("a: *nobody", "notifier.yaml", "nothing before this is marked"),
+            ("a: \x07", "notifier.yaml", "control characters"),
+            ("? {a: b}\n: c", "notifier.yaml", "cannot be a key"),
+            ("shutdown_grace: 2026-99-99", "notifier.yaml", "put it in quotes"),
+            ("shutdown_grace: !!python/object:os.x 1", "notifier.yaml", "cannot be read"),
+            ("[" * 100_000, "notifier.yaml", "nested too deeply"),
+            ("1: 2", "[1]", "keys must be texts"),
+            ("queue: none", "queue", "must be a mapping"),
+            ("queue: {username: 5}", "queue.username", "put it in quotes"),
+            ("queue: {url: 'http://x'}", "queue.url", "must be sqlite:PATH, amqp://HOST"),
+            ("queue: {url: 'sqlite:'}", "queue.url", "must be sqlite:PATH"),
+            ("queue: {url: 'amqp://h:99999'}", "queue.url", "must have a host, and a port"),
+            ("queue: {url: []}", "queue.url", "must name at least one"),
+            ("queue: {url: ['amqp://a', 'amqps://b']}", "queue.url", "all amqp or all amqps"),
+            ("queue: {url: ['sqlite:a', 'sqlite:b']}", "queue.url", "must be sqlite:PATH"),
+            ("queue: {username: u}", "queue", "cannot be used with sqlite"),
+            ("queue: {url: 'amqp://u:p@h', username: u}", "queue", "given in url and in username"),
+            ("queue: {url: 'amqp://u:p@h', password: q}", "queue", "given in url and beside it"),
+            ("queue: {tls: {ca_file: notifier.yaml}}", "queue", "cannot be used with sqlite"),
+            ("queue: {url: 'amqps://h', tls: {key_file: notifier.yaml}}", "queue.tls", "needs cert_file"),
+            ("queue: {url: 'amqp://h', password: q, password_file: notifier.yaml}", "queue", "both given"),
+            ("queue: {url: 'amqp://h', password_file: nowhere}", "queue.password_file", "there is no file"),
+            ("queue: {url: 'amqp://h', password_file: '~nobody-/x'}", "queue.password_file", "there is no such home"),
+            ("queue: {url: 'sqlite:~nobody-/x'}", "queue.url", "there is no such home"),
+            ("queue: {prefix: 'a b'}", "queue.prefix", "must match"),
+            ("queue: {url: 'amqp://h', management: 'https://u:p@h'}", "queue.management", "the queue's own user"),
+            ("queue: {management: 'https://h'}", "queue", "cannot be used with sqlite"),
+            ("ops: {listen: ':9464'}", "ops.listen", "must be an address and a port"),
+            ("ops: {listen: 'localhost:70000'}", "ops.listen", "must be an address and a port"),
+            ("api: {listen: '0.0.0.0:8080'}", "api", "tokens_file is required"),
+            ("api: {listen: 'id.internal:8080'}", "api", "tokens_file is required"),
+            ("api: {tls: {cert_file: notifier.yaml}}", "api.tls.key_file", "is required"),
+            ("api: {listen: '127.0.0.1:9464'}", "", "each needs its own"),
+            ("issuers: {'https://a?b': {keys: [{file: notifier.yaml}]}}", 'issuers["https://a?b"]', "neither a query"),
+            ("issuers: {'https://a': {}}", 'issuers["https://a"].keys', "is required"),
+            (
+                "issuers: {'https://a': {keys: [{file: notifier.yaml, not_before: 2026-01-01T00:00:00}]}}",
+                'issuers["https://a"].keys[0].not_before',
+                "must have timezone info",
+            ),
+            (
+                "issuers: {'https://a': {keys: [{file: notifier.yaml}], jwks_uri: jwks}}",
+                'issuers["https://a"].jwks_uri',
+                "must be an absolute URL",
+            ),
+            ("delivery: {timeout: 11m}", "delivery.timeout", "must be at most 10m"),
+            ("delivery: {timeout: 9m, slot_wait: 1m}", "delivery", "together are 10m; they must be less than 10m"),
+            ("delivery: {retry: {base: 2h}}", "delivery", "must not be longer than retry.max_delay"),
+            ("registry: {file: none.yaml}", "registry.file", "there is no file"),
+            ("colour: red", "colour", "there is no such key; use one of queue, ops, api"),
+        ],
+    )
+    def test_one(self, tmp_path: Path, text: str, path: str, says: str) -> None:
+        """Each mistake is told by the path of its key, with what would be right."""
+        found = mistakes(write(tmp_path, text))
+        assert list(found) == [path]
+        assert says in found[path]
+
+    def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
+        """A missing file, a folder and a file that is not UTF-8 are named."""
+        assert mistakes(tmp_path / "none.yaml") == {
+            f"{tmp_path}/none.yaml": "cannot be read: No such file or directory"
+        }
+        assert mistakes(tmp_path) == {str(tmp_path): "cannot be read: Is a directory"}
+        (tmp_path / "latin.yaml").write_bytes(b"queue: \xe9")
+        assert "is not UTF-8 text (byte 7)" in mistakes(tmp_path / "latin.yaml").values()
+
+    @pytest.mark.parametrize("text", ['{"queue": {"prefix": "a", "prefix": "b"}}', '{"queue": '])
+    def test_wrong_json(self, tmp_path: Path, text: str) -> None:
+        """JSON is as strict: no doubled key, and a syntax error has its place."""
+        (said,) = mistakes(write(tmp_path, text, "notifier.json")).values()
+        assert "'prefix' is there twice" in said or "line 1, column 11" in said
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "queue: {url: 'amqp://u:hunter2@[', prefix: ' '}",
+            "queue: {password: [hunter2]}",
+            "queue: {password: {hunter2: 1}}",
+            "log: {subject_key: hunter2, subject_key_file: none}",
+            "issuers: {'https://a': {keys: [{file: notifier.yaml}], jwks_uri: 'ftp://u:hunter2@h'}}",
+        ],
+    )
+    def test_no_secret_is_shown(self, tmp_path: Path, text: str) -> None:
+        """No text of a mistake holds a value that may be secret."""
+        assert "hunter2" not in str(mistakes(write(tmp_path, text)))
+
+    def test_a_home_that_is_not_there(self, tmp_path: Path) -> None:
+        """In a variable beside a file it is a mistake too, at the key that the variable sets."""
+        path = write(tmp_path, "queue: {url: 'amqp://h'}")
+        found = mistakes(path, {"NOTIFIER_QUEUE__PASSWORD_FILE": "~nobody-/x"})
+        assert found["queue.password_file"].endswith("there is no such home; write the path in full")
+        found = mistakes(path, {"NOTIFIER_QUEUE__URL": "sqlite:~nobody-/x"})
+        assert found["queue.url"].endswith("there is no such home; write the path in full")
+
+    def test_no_secret_in_a_repr(self) -> None:
+        """Settings can be printed."""
+        environ = {"NOTIFIER_QUEUE__URL": "amqp://u:hunter2@h", "NOTIFIER_LOG__SUBJECT_KEY": "hunter2"}
+        assert "hunter2" not in repr(load_settings(None, environ))

@@ -1,0 +1,119 @@
+"""A change of a watched file is told once, after the file has been left alone."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from notifier.settings.file_watch import Stamp, Watch, stamps_of
+
+A, B = Path("a.yaml"), Path("b.pem")
+
+
+def stamp(version: int) -> Stamp:
+    return Stamp(device=1, inode=2, size=3, mtime_ns=version, ctime_ns=version)
+
+
+ONE, TWO, THREE = stamp(1), stamp(2), stamp(3)
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [(0.0, ONE, ONE, False), (9.0, ONE, ONE, False)],
+        [(10.0, TWO, ONE, False), (10.9, TWO, ONE, False), (11.0, TWO, ONE, True), (12.0, TWO, ONE, False)],
+        [(0.0, TWO, ONE, False), (1.0, THREE, ONE, False), (1.9, THREE, ONE, False), (2.0, THREE, ONE, True)],
+        [(0.0, TWO, ONE, False), (1.0, TWO, TWO, False), (1.9, TWO, TWO, False), (2.0, TWO, TWO, True)],
+        [(0.0, None, ONE, False), (1.0, None, ONE, True), (2.0, ONE, ONE, False), (3.0, ONE, ONE, True)],
+        [(0.0, None, ONE, False), (0.5, ONE, ONE, False), (1.5, ONE, ONE, False), (9.0, ONE, ONE, False)],
+        [(0.0, stamp(0), ONE, False), (1.0, stamp(0), ONE, True)],
+    ],
+    ids=["no change", "one change", "being written", "another file", "goes and comes", "away a moment", "older"],
+)
+def test_a_change_is_told_once_it_has_settled(looks: list[tuple[float, Stamp | None, Stamp | None, bool]]) -> None:
+    """When all files are unchanged for `settle` seconds. So is a change from before the first look."""
+    watch = Watch({A: ONE, B: ONE}, settle=1.0)
+    assert [watch.look({A: a, B: b}, now) for now, a, b, _ in looks] == [told for *_, told in looks]
+
+
+def test_after_a_reload_the_files_it_read_are_watched() -> None:
+    """A new baseline may name other files; they are told only when they change from it."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    watch.rebase({A: stamp(1), B: stamp(7)})
+    assert watch.paths == (A, B)
+    assert not any(watch.look({A: stamp(1), B: stamp(7)}, now) for now in (0.0, 1.0, 2.0))
+    assert not watch.look({A: stamp(1), B: stamp(8)}, 3.0)
+    assert watch.look({A: stamp(1), B: stamp(8)}, 4.0)
+
+
+def test_a_write_during_the_reload_is_told_afterwards() -> None:
+    """What changed between the new baseline and the next look is read once more."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    watch.look({A: stamp(2)}, 0.0)
+    assert watch.look({A: stamp(2)}, 1.0)
+    watch.rebase({A: stamp(2)})
+    assert not watch.look({A: stamp(3)}, 2.0)
+    assert watch.look({A: stamp(3)}, 3.0)
+
+
+def test_further_files_can_be_watched() -> None:
+    """What a failed reload named is told once when it stands; what was watched before still is."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    watch.add([A, B])
+    assert watch.paths == (A, B)
+    assert not any(watch.look({A: stamp(1), B: None}, now) for now in (0.0, 1.0, 2.0))
+    assert not watch.look({A: stamp(1), B: stamp(1)}, 3.0)
+    assert [watch.look({A: stamp(1), B: stamp(1)}, now) for now in (4.0, 5.0)] == [True, False]
+    watch.add([B])
+    assert not any(watch.look({A: stamp(1), B: stamp(1)}, now) for now in (6.0, 7.0))
+    assert not watch.look({A: stamp(2), B: stamp(1)}, 8.0)
+    assert watch.look({A: stamp(2), B: stamp(1)}, 9.0)
+
+
+def rewrite(path: Path) -> None:
+    path.write_text("two")
+    os.utime(path, (1.0, 1.0))  # the same size and mtime as before
+
+
+def replace(path: Path) -> None:
+    new = path.with_suffix(".new")
+    new.write_text("one")
+    os.utime(new, (1.0, 1.0))
+    new.replace(path)
+
+
+@pytest.mark.parametrize("change", [rewrite, replace, lambda path: path.chmod(0o400), Path.unlink])
+def test_every_way_of_changing_a_file_shows(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """A stamp differs after any change that could make a difference to a reader, of the same size and mtime too."""
+    path = tmp_path / "clients.yaml"
+    path.write_text("one")
+    os.utime(path, (1.0, 1.0))
+    before = stamps_of([path])
+    deadline = time.monotonic() + 60
+    while stamps_of([path]) == before:  # older kernels let the ctime tick every 4 ms only
+        assert time.monotonic() < deadline
+        change(path)
+
+
+def test_a_configmap_swap_shows(tmp_path: Path) -> None:
+    """Kubernetes swaps the directory symlink `..data`; the file's own symlink never changes."""
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "clients.yaml").write_text("same")
+        os.utime(tmp_path / version / "clients.yaml", (1.0, 1.0))
+    (tmp_path / "..data").symlink_to("v1")
+    path = tmp_path / "clients.yaml"
+    path.symlink_to("..data/clients.yaml")
+    before = stamps_of([path])
+    (tmp_path / "..data_tmp").symlink_to("v2")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+    assert stamps_of([path]) != before
+
+
+def test_what_cannot_be_looked_at_is_absent(tmp_path: Path) -> None:
+    """A missing file, a file below a file, an impossible name: absent, not an error."""
+    (tmp_path / "file").write_text("")
+    paths = [tmp_path / "missing", tmp_path / "file" / "below", Path("nul\0")]
+    assert stamps_of(paths) == dict.fromkeys(paths)

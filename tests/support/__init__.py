@@ -1,0 +1,1 @@
+"""What tests start and share: brokers, servers, certificates, receivers."""

@@ -1,0 +1,303 @@
+"""A private RabbitMQ node for tests: its own ports, cookie, epmd and data in a temporary folder.
+
+Several run side by side, everything listens on loopback alone, and nothing is left behind, whether stopped or killed.
+NOTIFIER_TEST_RABBITMQ says of which version (see rabbitmq_installation).
+"""
+
+import contextlib
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.rabbitmq_installation import Installation, RabbitmqMissing, find_installation
+
+__all__ = ["RabbitmqMissing", "RabbitmqNode", "rabbitmq_node"]
+
+BOOT_SECONDS = 90.0  # about 8 s on an idle machine
+TELLS_SOON = "[{rabbit, [{quorum_tick_interval, 500}]}]."  # ms: the management API tells of a queue after 5 s otherwise
+CERTIFICATE = "certificate.pem"  # in the node's home, with its key
+
+
+class RabbitmqNode:
+    """One node. Made by `rabbitmq_node`.
+
+    `beside`: the first node of a cluster, which this one joins when it is started first, and whose epmd and cookie it
+    shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say. `plugins`: those that it runs; `management` is
+    where one of them listens. `certificate`: a
+    PEM file with key and certificate, with which it speaks TLS on `tls_port` too. `flags`: the feature flags
+    that are on, if not all.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        installation: Installation,
+        *,
+        beside: "RabbitmqNode | None" = None,
+        advanced: str = "[].",
+        plugins: Sequence[str] = (),
+        certificate: Path | None = None,
+        flags: Sequence[str] = (),
+    ) -> None:
+        self.port, self.tls_port, self._dist_port, ctl_port, epmd_port, management_port = free_ports(6)
+        self.management = f"http://127.0.0.1:{management_port}"
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self.name = f"test-{self.port}@localhost"
+        self.version = installation.version
+        self._home = home
+        self._installation = installation
+        self._beside = beside
+        self._plugins = plugins
+        self._epmd_port: int = epmd_port if beside is None else beside._epmd_port
+        self._cookie: str = secrets.token_hex(16) if beside is None else beside._cookie
+        self._server: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._guards: list[subprocess.Popen[bytes]] = []
+        if certificate is not None:
+            shutil.copy(certificate, home / CERTIFICATE)
+        self._environment = self._make_environment(ctl_port, advanced, management_port)
+        if flags:
+            self._environment["RABBITMQ_FEATURE_FLAGS"] = ",".join(flags)
+        if not plugins:
+            self._leave_plugins_out()
+        (home / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
+
+    def __getstate__(self) -> dict[str, object]:
+        """For another process: it may ask and command the node, and cannot end what it did not start."""
+        return vars(self) | {"_server": None, "_epmd": None, "_guards": []}
+
+    def add_vhost(self, name: str) -> None:
+        """Make a virtual host for the account of `url`."""
+        self.ctl("add_vhost", name)
+        self.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+
+    def _make_environment(self, ctl_port: int, advanced: str, management_port: int) -> dict[str, str]:
+        home = self._home
+        peers = [] if self._beside is None else [self._beside.name, self.name]
+        configured = ["disk_free_limit.absolute = 100MB", "log.console = false"]
+        configured += ["cluster_formation.peer_discovery_backend = classic_config"] if peers else []
+        configured += [f"cluster_formation.classic_config.nodes.{nth} = {name}" for nth, name in enumerate(peers, 1)]
+        if (home / CERTIFICATE).exists():
+            path = self._installation.seen(home) / CERTIFICATE
+            configured += [f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}"]
+            configured += [f"ssl_options.{half} = {path}" for half in ("certfile", "keyfile")]
+        if "rabbitmq_management" in self._plugins:
+            configured += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {management_port}"]
+        (home / "rabbitmq.conf").write_text("\n".join([*configured, ""]))
+        (home / "advanced.config").write_text(f"{advanced}\n")
+        (home / "rabbitmq-env.conf").write_text("")
+        (home / ".erlang.cookie").write_text(self._cookie)
+        (home / ".erlang.cookie").chmod(0o400)
+        home = self._installation.seen(home)
+        return {
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": str(home),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_CTL_DIST_PORT_MIN": str(ctl_port),
+            "RABBITMQ_CTL_DIST_PORT_MAX": str(ctl_port),
+            "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(home / "log"),
+            "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(home / "config"),
+            "RABBITMQ_PID_FILE": str(home / "pid"),
+            # +sbwt none: schedulers that spin while idle would take the cores from the tests.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
+        }
+
+    def _leave_plugins_out(self) -> None:
+        """What none is enabled of need not be there: reading their schemas is a third of a start's CPU time."""
+        folder = self._home / "plugins"
+        folder.mkdir(exist_ok=True)
+        for name, place in self._installation.applications():
+            if not name.startswith("rabbitmq_") or name.startswith("rabbitmq_prelaunch"):
+                (folder / name).symlink_to(place)
+        self._environment["RABBITMQ_PLUGINS_DIR"] = str(self._installation.seen(self._home) / "plugins")
+
+    def start(self) -> None:
+        """Start the node, with the data it had before, and return once it takes connections."""
+        if self._epmd is None and self._beside is None:
+            # Our own, in the foreground: one that the node starts would be a daemon that outlives it.
+            self._epmd = self._spawn("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
+            self._await_port(self._epmd_port, self._epmd)
+        self._server = self._spawn("rabbitmq-server")
+        self._await_port(self.port, self._server)
+
+    def ctl(self, *arguments: str) -> str:
+        """What `rabbitmqctl` prints. It blocks for about a second: in a coroutine, `asyncio.to_thread(node.ctl, …)`."""
+        command = self._installation.command(self._home, "rabbitmqctl", "-n", self.name, "--quiet", *arguments)
+        done = subprocess.run(
+            command, env=self._environment, cwd=self._home, capture_output=True, text=True, timeout=180, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"rabbitmqctl {arguments[0]} failed: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    @property
+    def logs(self) -> list[Path]:
+        """What it has written: its own log, and what its programs said."""
+        return [*self._home.glob("*.log"), *self._home.glob("log/*.log")]
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and neither killed nor stopped."""
+        return self._server is not None
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut: nothing is said to anybody."""
+        if self._server is not None:
+            _end(self._server, signal.SIGKILL)
+            self._server = None
+            self._await_closed(self.port)
+
+    def freeze(self) -> None:
+        """SIGSTOP: its sockets stay open, and nothing is read from them or said on them."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on, as if nothing had been."""
+        self._signal(signal.SIGCONT)
+
+    def certify(self, certificate: Path) -> None:
+        """Show another certificate from now on."""
+        shutil.copy(certificate, self._home / CERTIFICATE)
+        self.ctl("eval", "ssl:clear_pem_cache().")
+
+    def _signal(self, sign: signal.Signals) -> None:
+        if self._server is not None:
+            os.killpg(self._server.pid, sign)
+
+    def stop(self) -> None:
+        """End the node and its epmd."""
+        if self._server is not None:
+            _end(self._server, signal.SIGTERM)
+            self._server = None
+            self._await_closed(self.port)
+        if self._epmd is not None:
+            _end(self._epmd, signal.SIGKILL)
+            self._epmd = None
+        while self._guards:
+            guard = self._guards.pop()
+            guard.kill()
+            guard.communicate()
+
+    def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._home / f"{program}.log").open("ab") as output:
+            process = subprocess.Popen(
+                self._installation.command(self._home, program, *arguments),
+                env=self._environment,
+                cwd=self._home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._guards.append(_guard(process.pid))
+        return process
+
+    def _await_closed(self, port: int) -> None:
+        """The shell that leads the group is gone before the emulator: a start at once would find the old listener."""
+        give_up = time.monotonic() + 20
+        while time.monotonic() < give_up:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            except OSError:
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"port {port} is still open")
+
+    def _await_port(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        give_up = time.monotonic() + BOOT_SECONDS
+        while time.monotonic() < give_up:
+            if process.poll() is not None:
+                break
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+            time.sleep(0.05)  # another process's start cannot be awaited otherwise
+        written = "".join(path.read_text(errors="replace")[-4000:] for path in self._home.glob("*.log"))
+        raise RuntimeError(f"RabbitMQ did not open port {port}: {written}")
+
+
+@contextlib.contextmanager
+def rabbitmq_node(
+    under: Path | None = None,
+    *,
+    plugins: Sequence[str] = (),
+    certificate: Path | None = None,
+    flags: Sequence[str] = (),
+) -> Iterator[RabbitmqNode]:
+    """A running node, gone with all its data at the end; they lie `under` that folder, or with other temporary files.
+
+    Raises RabbitmqMissing with the ways out.
+    """
+    installation = find_installation()
+    with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", dir=under, ignore_cleanup_errors=True) as home:
+        advanced = TELLS_SOON if "rabbitmq_management" in plugins else "[]."
+        node = RabbitmqNode(
+            Path(home), installation, advanced=advanced, plugins=plugins, certificate=certificate, flags=flags
+        )
+        try:
+            node.start()
+            yield node
+        finally:
+            node.kill()
+            node.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Below those that the kernel gives to outgoing connections, one of which could take the port of a killed node."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(15_000, 32_000)  # hypothesis seeds the other for every process alike
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            found += [] if port in found else [port]
+    return found
+
+
+def _guard(leader: int) -> subprocess.Popen[bytes]:
+    """Kills the process group should we die without a word: it waits for the end of a pipe that only we hold."""
+    script = 'cat >/dev/null; kill -KILL "-$0"'
+    return subprocess.Popen(
+        ["/bin/sh", "-c", script, str(leader)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def _end(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
+    """Signal the whole group that `process` leads, and kill what has not gone after 20 s."""
+    for each in (sign, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, each)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+            if each is signal.SIGKILL:
+                return
+
+
+@contextlib.contextmanager
+def node_or_exit(certificate: Path | None = None) -> Iterator[RabbitmqNode]:
+    """A node that runs, or the end of the whole run, with the ways out."""
+    with contextlib.ExitStack() as stack:
+        try:
+            node = stack.enter_context(rabbitmq_node(certificate=certificate))
+        except RabbitmqMissing as missing:
+            pytest.exit(str(missing), returncode=4)
+        yield node

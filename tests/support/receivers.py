@@ -1,0 +1,181 @@
+"""Receivers of logout tokens for tests, on loopback: scripted ones that misbehave on raw sockets, and a fast good one.
+
+`async with scripted(reset(), answer(204)) as receiver:` answers the first request with a reset and all later ones with
+204. A script is taken by request, whatever connection it comes on; its last behaviour goes on for ever.
+Nobody sleeps here: what must wait for something waits for `receiver.until(...)`.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from tests.support.behaviours import Behaviour, Peer, Received, answer
+
+PATH = "/backchannel-logout"
+PATIENCE = 10.0  # seconds that any wait of a test may take before it counts as failed
+
+
+# ── the scripted receiver ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True, kw_only=True)
+class ScriptedReceiver:
+    """What came so far, and how many connections there were (`connections`) and are (`open`)."""
+
+    script: list[Behaviour]
+    scheme: str = "http"
+    host: str = "127.0.0.1"
+    port: int = 0
+    requests: list[Received] = field(default_factory=list)
+    connections: int = 0
+    open: int = 0
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition, repr=False)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """A `backchannel_logout_uri`."""
+        return self.origin + PATH
+
+    @property
+    def tokens(self) -> list[str]:
+        """Every token that came, in order."""
+        return [request.token for request in self.requests]
+
+    async def until(self, condition: Callable[[Self], bool]) -> None:
+        """Return once the condition holds; fails after PATIENCE."""
+        async with asyncio.timeout(PATIENCE), self._changed:
+            await self._changed.wait_for(lambda: condition(self))
+
+    async def _note(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _next(self) -> Behaviour:
+        return self.script.pop(0) if len(self.script) > 1 else self.script[0]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open += 1
+        peer = Peer(reader=reader, writer=writer, number=self.connections)
+        try:
+            await self._note()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await self._converse(peer)
+        finally:
+            self.open -= 1
+            writer.close()
+            await self._note()
+
+    async def _converse(self, peer: Peer) -> None:
+        while not (peer.writer.is_closing() or peer.reader.at_eof()):
+            if self.script[0].reads:
+                request = await peer.request()
+                if request is None:
+                    return
+                self.requests.append(request)
+                await self._note()
+            await self._next().run(peer)
+
+
+@contextlib.asynccontextmanager
+async def scripted(
+    *script: Behaviour, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[ScriptedReceiver]:
+    """A receiver that behaves by the script. `host` is the name in its URL; it listens on 127.0.0.1 all the same."""
+    receiver = ScriptedReceiver(script=list(script or (answer(200),)), scheme="https" if tls else "http", host=host)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        with contextlib.suppress(asyncio.CancelledError):  # else asyncio logs the end of each connection as an error
+            await receiver._serve(reader, writer)
+        tasks.discard(task)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    receiver.port = server.sockets[0].getsockname()[1]
+    try:
+        yield receiver
+    finally:
+        server.close()
+        ended = list(tasks)
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def deaf_port() -> AsyncIterator[int]:
+    """A port of 127.0.0.1 at which nobody listens, and that nobody else gets meanwhile."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+# ── the fast one ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Receiver:
+    """A well-behaved receiver for many clients: it keeps every token by the path it came to.
+
+    `status(path, nth)` says what the nth request to a path is answered with (counted from 1); 200 for all by default.
+    """
+
+    def __init__(self, status: Callable[[str, int], int] = lambda _path, _nth: 200) -> None:
+        self.tokens: dict[str, list[str]] = {}
+        self.port = 0
+        self._status = status
+        self._count = 0
+        self._changed = asyncio.Event()
+        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
+
+    @property
+    def count(self) -> int:
+        """How many requests came."""
+        return self._count
+
+    def url(self, path: str = PATH) -> str:
+        """The URI of one path."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    async def until(self, count: int, patience: float = PATIENCE) -> None:
+        """Return once `count` requests came; fails after `patience` seconds."""
+        async with asyncio.timeout(patience):
+            while self._count < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        [(name, token)] = parse_qsl((await request.read()).decode(), keep_blank_values=True)
+        assert name == "logout_token"
+        tokens = self.tokens.setdefault(request.path, [])
+        tokens.append(token)
+        self._count += 1
+        self._changed.set()
+        return web.Response(status=self._status(request.path, len(tokens)))

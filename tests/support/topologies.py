@@ -1,0 +1,18 @@
+"""A queue's topology for one test: declared without waiting, and taken away."""
+
+
+async def declare_at_once(url: str, prefix: str) -> None:
+    """Declare the topology, and do not wait: nobody kills the broker in the next second."""
+    from notifier.queues.rabbitmq.administration import declare_topology  # noqa: PLC0415  as below
+    from notifier.queues.rabbitmq.settling import Settling  # noqa: PLC0415
+    from tests.support.rabbit_options import rabbit_options  # noqa: PLC0415
+
+    await declare_topology(rabbit_options(url, prefix), Settling(seconds=0))
+
+
+async def clear_topology(url: str, prefix: str) -> None:
+    """Imported here, since most tests need no broker and should not pay for its library."""
+    from notifier.queues.rabbitmq.administration import delete_topology  # noqa: PLC0415
+    from tests.support.rabbit_options import rabbit_options  # noqa: PLC0415
+
+    await delete_topology(rabbit_options(url, prefix))

@@ -1,0 +1,319 @@
+"""Logs: one wide line an attempt, and nothing in any line that could hurt if it leaked."""
+
+import io
+import json
+import logging
+import re
+from typing import Any, Literal
+
+import pytest
+import structlog
+
+from notifier.delivery.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered, Unexpected
+from notifier.delivery.plan import Skipped, Unheard
+from notifier.model.delivery import Delivery
+from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
+from notifier.model.redaction import redact
+from notifier.telemetry.console_log import console_renderer
+from notifier.telemetry.logs import LogObserver, SubjectHash, Subjects, clip, configure
+
+ISS = "https://id.example.com"
+SUB, SID = "raw-sub-77", "raw-sid-88"
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJyYXctc3ViIn0.c2lnbmF0dXJl-_"
+KEY = b"k" * 32
+
+
+pytestmark = pytest.mark.usefixtures("logging_restored")
+
+
+def attempt(met: Delivered | Refused | Failed, **more: Any) -> Attempted:
+    delivery = Delivery(
+        id="d",
+        event_id="evt-1",
+        id_given=True,
+        iss=ISS,
+        client_id="shop",
+        sub=more.pop("sub", SUB),
+        sid=SID,
+        publisher="idp",
+    )
+    given: dict[str, Any] = {"number": 2, "jti": "jti-1", "alg": "RS256", "seconds": 0.0123, "next_due": None, **more}
+    return Attempted(delivery=delivery, outcome=met, at=1000.0, **given)
+
+
+def captured(level: str = "info", log_format: Literal["json", "console"] = "json") -> io.StringIO:
+    """Where the log goes from now on."""
+    stream = io.StringIO()
+    configure(level, log_format, stream=stream)
+    return stream
+
+
+def lines_of(*facts: Fact, subject: Subjects = "hash") -> list[dict[str, Any]]:
+    stream = captured("debug")
+    observer = LogObserver(subject=subject, hashing=SubjectHash(KEY))
+    for fact in facts:
+        observer.observe(fact)
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_an_attempt_is_one_wide_line() -> None:
+    """Who, what was met, how long it took, and what follows, in one JSON object."""
+    [line] = lines_of(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy"), next_due=1_767_225_600.25))
+    assert line.pop("time")
+    assert line == {
+        "event": "attempt", "level": "info", "event_id": "evt-1", "iss": ISS, "client_id": "shop", "publisher": "idp",
+        "attempt": 2, "jti": "jti-1", "outcome": "failed", "reason": "server_error", "status": 503, "seconds": 0.0123,
+        "next_due": "2026-01-01T00:00:00.250Z", "sub": SubjectHash(KEY).log_id(SUB),
+        "sid": SubjectHash(KEY).log_id(SID), "error": "busy",
+    }  # fmt: skip
+
+
+def test_the_quick_way_writes_what_structlog_would() -> None:
+    """The attempt's line goes past structlog's loggers, since there are thousands a second: it must not show."""
+    fact, streams = attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text=f"busy {TOKEN}")), []
+    for quick in (True, False):
+        streams.append(captured())
+        LogObserver(hashing=SubjectHash(KEY), logger=None if quick else structlog.get_logger().bind()).observe(fact)
+    brief, whole = (json.loads(stream.getvalue()) for stream in streams)
+    assert re.sub(r"\d", "0", brief.pop("time")) == re.sub(r"\d", "0", whole.pop("time"))
+    assert list(brief.items()) == list(whole.items())
+    assert "[token]" in brief["error"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_the_level_is_kept(log_format: Literal["json", "console"]) -> None:
+    """At `warning` attempts are not written, by the quick way either; dead letters are."""
+    stream = captured("warning", log_format)
+    observer = LogObserver(hashing=SubjectHash(KEY))
+    observer.observe(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy")))
+    assert stream.getvalue() == ""
+    observer.observe(Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.EXPIRED, text=""))
+    assert "dead_letter" in stream.getvalue()
+
+
+def test_a_delivered_attempt_bears_no_answer() -> None:
+    """What a client says when all is well is nobody's business."""
+    [line] = lines_of(attempt(Delivered(status=200, text="welcome")))
+    assert line["outcome"] == "delivered"
+    assert "error" not in line
+
+
+def test_the_other_facts_have_lines_of_their_weight() -> None:
+    """Dead letters, malformed events and the first deferral for a fault of ours are warnings, the usual is debug."""
+    who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
+    told = lines_of(
+        Buried(**who, reason=DeadReason.REFUSED, text="410"),
+        Deferred(**who, cause=Cause.SLOT, due=1.0),
+        Deferred(**who, cause=Cause.SIGNING, due=1.0, text="no key is due", first=True),
+        Deferred(**who, cause=Cause.SIGNING, due=1.0, text="no key is due"),
+        EventTaken(result="accepted", event_id="evt-1", iss=ISS, publisher="idp", deliveries=1, dated=True),
+        EventTaken(result="malformed", event_id="", iss="", publisher=None, deliveries=0, dated=False),
+        Skipped(**who),
+        LogoutDelivered(delivery=attempt(Delivered(status=200)).delivery, propagation=1.0),
+    )
+    assert [(line["event"], line["level"]) for line in told] == [
+        ("dead_letter", "warning"),
+        ("deferral", "debug"),
+        ("deferral", "warning"),
+        ("deferral", "debug"),
+        ("event", "debug"),
+        ("event", "warning"),
+        ("skipped", "debug"),
+    ]
+    assert told[0]["reason"] == "refused"
+    assert told[2]["error"] == "no key is due"
+    assert told[5]["result"] == "malformed"
+
+
+def test_what_an_event_says_in_vain_is_a_warning_with_its_way_out() -> None:
+    """Which members of which clients, and whom to name, or that nobody's word counts. Names of others are clipped."""
+    said: dict[str, Any] = {
+        "iss": ISS, "event_id": "evt-1", "clients": 7,
+        "members": {
+            "shop": ["backchannel_logout_uri"],
+            "b\nk": ["backchannel_logout_uri", "id_token_signed_response_alg"],
+        },
+    }  # fmt: skip
+    by, denied = lines_of(
+        Unheard(**said, publisher="app", source="theirs", denied=False), Unheard(**said, publisher=None, denied=True)
+    )
+    assert (by["event"], by["level"], by["publisher"], by["source"]) == ("members_ignored", "warning", "app", "theirs")
+    assert by["clients"] == 7
+    assert by["members"] == "shop: backchannel_logout_uri; b·k: backchannel_logout_uri, id_token_signed_response_alg"
+    assert "registry.inline" in by["hint"]
+    assert "publishers" in by["hint"]
+    assert "registry.inline is deny" in denied["hint"]
+
+
+def test_a_long_reason_keeps_its_way_out() -> None:
+    """It comes last: behind the names of an issuer and a client, and what is wrong."""
+    who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
+    text = f"{'w' * 500}; register it, then replay"
+    for line in lines_of(
+        Buried(**who, reason=DeadReason.UNKNOWN_CLIENT, text=text),
+        Deferred(**who, cause=Cause.ORIGIN, due=1.0, text=text, first=True),
+    ):
+        assert line["error"] == text
+    [line] = lines_of(Deferred(**who, cause=Cause.UNKNOWN, due=1.0, text="no such client", hint=text, first=True))
+    assert line["hint"] == text
+
+
+def test_a_fault_of_ours_is_told_by_kind_and_place() -> None:
+    """An exception's own text may quote a `sub`, so the log has its type and the frames."""
+
+    def fail() -> Exception:
+        empty: dict[str, str] = {}
+        try:
+            empty[SUB] += ""
+        except KeyError as error:
+            return error
+        raise AssertionError
+
+    [line] = lines_of(Unexpected(iss=ISS, client_id="shop", event_id="evt-1", error=fail()))
+    assert line["level"] == "error"
+    assert line["error"] == "KeyError"
+    assert "test_logs.py" in line["exception"]
+    assert SUB not in json.dumps(line)
+
+
+@pytest.mark.parametrize("subject", ["hash", "omit"])
+def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
+    """Not even where the client's answer names the user."""
+    text = f"no session {SID} of {SUB}, and {SUB} again"
+    refused = attempt(Refused(reason=Reason.REFUSED, status=404, text=text))
+    buried = Buried(
+        iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=text, delivery=refused.delivery
+    )
+    took, line, dead = lines_of(attempt(Delivered(status=200, text=text)), refused, buried, subject=subject)
+    for told in (took, line, dead):
+        assert SUB not in json.dumps(told)
+        assert SID not in json.dumps(told)
+    for told in (took, line):
+        assert ("sub" in told) is (subject == "hash")
+    assert line["error"] == dead["error"] == "no session [sid] of [sub], and [sub] again"
+
+
+def test_raw_subjects_only_where_asked_for() -> None:
+    """`subject: raw` is the operator's own decision."""
+    [line] = lines_of(attempt(Delivered(status=200)), subject="raw")
+    assert (line["sub"], line["sid"]) == (SUB, SID)
+
+
+def test_the_hash_is_keyed() -> None:
+    """The same key gives the same 16 digits in every process, another key others."""
+    assert SubjectHash(KEY).log_id(SUB) == SubjectHash(KEY).log_id(SUB)
+    assert len(SubjectHash(KEY).log_id(SUB)) == 16
+    assert SubjectHash(KEY).log_id(SUB) != SubjectHash(b"other").log_id(SUB)
+    assert SubjectHash().log_id(SUB) != SubjectHash().log_id(SUB)
+
+
+def test_a_made_up_key_is_noted_at_start() -> None:
+    """Without a key each process hashes in its own way, and the operator is told which setting ends that."""
+    stream = captured()
+    LogObserver()
+    line = json.loads(stream.getvalue())
+    assert line["event"] == "log_key_made_up"
+    assert "log.subject_key_file" in line["hint"]
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        TOKEN,
+        TOKEN[:40],
+        f"logout_token={TOKEN}&x=1",
+        "amqp://notifier:s3cret-w0rd@broker:5672/",
+        "amqp://:s3cret-w0rd@broker:5672/",
+        "amqps://notifier:s3cret@w0rd@broker/vhost",
+        "Authorization: Bearer opaque-t0ken-abc",
+        "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI\n-----END PRIVATE KEY-----",
+        "-----BEGIN RSA PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI",
+    ],
+)
+def test_secrets_are_taken_out_of_the_finished_line(leak: str) -> None:
+    """The last line of defence, whichever way a secret came: as a value, nested, in an exception, or from a library."""
+    stream = captured()
+    logger = structlog.get_logger()
+    logger.info("leak", value=leak, nested={"list": [leak]})
+    logging.getLogger("aiohttp.client").warning("connecting to %s", leak)
+    logger.error("failed", exc_info=ValueError(leak))
+    LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Refused(reason=Reason.REFUSED, status=403, text=leak)))
+    assert len([json.loads(line) for line in stream.getvalue().splitlines()]) == 4
+    for secret in ("eyJ", "s3cret", "w0rd", "opaque-t0ken", "MC4CAQAwBQ"):
+        assert secret not in stream.getvalue()
+
+
+def test_what_is_no_secret_stays() -> None:
+    """Redaction leaves addresses, users and short words alone."""
+    line = '{"iss": "https://id.example.com:8443/realms/a", "to": "ops@example.com", "say": "eyJa"}'
+    assert redact(line) == line
+    assert redact("amqp://notifier:pw@broker/") == "amqp://notifier:[password]@broker/"
+
+
+def test_a_token_cut_by_the_length_of_the_text_is_still_taken_out() -> None:
+    """The text is cleaned before it is cut, so that no beginning of a token remains."""
+    [line] = lines_of(attempt(Refused(reason=Reason.REJECTED_TOKEN, status=400, text="x" * 195 + TOKEN)))
+    assert "eyJ" not in line["error"]
+
+
+def test_the_client_s_text_is_short_and_printable() -> None:
+    """A client may answer anything at all: control characters, terminal escapes, megabytes."""
+    [line] = lines_of(
+        attempt(Refused(reason=Reason.REFUSED, status=403, text="\x1b[31m\r\nfake line\u202e" + "y" * 900))
+    )
+    assert line["error"].isprintable()
+    assert len(line["error"]) == 200
+    assert clip("tab\there") == "tab·here"
+
+
+def test_libraries_come_the_same_way_from_warnings_on() -> None:
+    """One format for all; at debug level libraries are heard from info on, never their frames."""
+    stream = captured()
+    library = logging.getLogger("aiohttp.client")
+    library.info("chatter")
+    library.warning("Connection %s lost", "a")
+    [line] = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (line["event"], line["level"], line["logger"]) == ("Connection a lost", "warning", "aiohttp.client")
+    configure("debug", "json", stream=stream)
+    library.debug("frame with a body")
+    assert "frame" not in stream.getvalue()
+
+
+def test_a_broken_stream_stops_nothing() -> None:
+    """A full disk or a reader gone costs log lines, never a delivery."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(text[:0])
+
+    configure("info", "json", stream=Gone())
+    LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Delivered(status=200)))
+    logging.getLogger("aiohttp.client").warning("lost")
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_terminal_obeys_no_line(log_format: Literal["console", "json"]) -> None:
+    """Whatever was bound, and what libraries say; frames keep their lines."""
+    stream = captured("info", log_format)
+    bad = "\x1b]0;owned\x07\x9b6n\x7f\u202e\u2066\u2028\n"
+    structlog.get_logger().warning("lost", reason=bad, shown=[bad])
+    logging.getLogger("library").warning("it said %s", bad)
+    structlog.get_logger().error("crashed", exception="one\ntwo")
+    written = stream.getvalue()
+    assert {char for char in written if not char.isprintable()} == {"\n"}
+    assert ("one\ntwo" in written) == (log_format == "console")
+
+
+def test_a_person_sees_when_how_grave_and_how_it_went_first() -> None:
+    """In colours on a terminal: what was delivered is green, what was not is red, and info has none."""
+    stream = captured("info", "console")
+    observer = LogObserver(hashing=SubjectHash(KEY))
+    observer.observe(attempt(Delivered(status=204)))
+    observer.observe(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy")))
+    good, bad = stream.getvalue().splitlines()
+    head = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z \[info   \] attempt +"
+    assert re.match(head + "delivered client_id=shop reason=delivered status=204 ", good)
+    assert re.match(head + "failed    client_id=shop reason=server_error status=503 error=busy ", bad)
+    assert "None" not in good + bad
+    shown = [console_renderer(colors=True)(None, "info", {"outcome": how}) for how in ("delivered", "refused")]
+    assert shown == ["\x1b[32mdelivered\x1b[0m", "\x1b[31mrefused  \x1b[0m"]

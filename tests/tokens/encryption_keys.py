@@ -1,0 +1,44 @@
+"""Keys of clients that read encrypted tokens, as such a client has them: by jwcrypto, another library than ours."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jwcrypto.jwe import JWE
+from jwcrypto.jwk import JWK
+
+from notifier.model.client import ContentEncryption, EncryptionKey, KeyManagement
+from notifier.tokens.client_jwks import read_client_keys
+
+VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("jwe_vectors.json").read_text("utf-8"))
+"""Published tokens with their keys: RFC 7516 appendix A.1, RFC 7520 §5.2, §5.4, §5.5."""
+
+_ALLOWED = [*map(str, KeyManagement), *map(str, ContentEncryption)]
+
+
+@cache
+def made(kind: str) -> JWK:
+    """One ready key of a kind: `RSA`, or a curve."""
+    if kind == "RSA":
+        return JWK.generate(kty="RSA", size=2048)
+    return JWK.generate(kty="OKP" if kind.startswith("X") else "EC", crv=kind)
+
+
+def public(key: JWK, **more: object) -> dict[str, Any]:
+    """The key as its client publishes it."""
+    return {**key.export_public(as_dict=True), **more}
+
+
+def keys(*jwks: dict[str, Any]) -> tuple[EncryptionKey, ...]:
+    """As notifier reads them."""
+    found = read_client_keys({"keys": list(jwks)})
+    assert not isinstance(found, str)
+    return found
+
+
+def opened(token: str, key: JWK) -> tuple[dict[str, Any], str]:
+    """Header and content of a JWE, as its client sees them. Raises InvalidJWEData."""
+    found = JWE(algs=_ALLOWED)
+    found.deserialize(token, key)
+    return dict(found.jose_header), found.payload.decode()

@@ -1,0 +1,85 @@
+"""A place of keys in memory, whose key is real: it signs as the test says, well or badly."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from notifier.model.client import Algorithm
+from notifier.tokens.jws import PrivateKey, signature_of
+from notifier.tokens.key_place import PlaceFault, PublicHalf
+from notifier.tokens.placed_key import PlacedKey, SigningBounds
+from notifier.tokens.signature import SignatureResult
+from tests.tokens.key_folder import pem
+
+
+class MemoryPlace:
+    """Satisfies `SigningPlace`. `fault` is raised, `hangs` gives no answer, `spoilt` changes each signature."""
+
+    def __init__(self, kind: str = "ES256", lacking: Mapping[Algorithm, str] | None = None) -> None:
+        self.key = private(kind)
+        self.lacking = lacking or {}
+        self.fault: PlaceFault | None = None
+        self.hangs = False
+        self.held: asyncio.Event | None = None
+        self.spoilt: Callable[[Algorithm, bytes], bytes] = lambda _alg, signature: signature
+        self.asked: list[Algorithm] = []
+        self.running = self.most = 0
+        self.closed = False
+
+    async def public(self) -> PublicHalf:
+        if self.fault is not None:
+            raise self.fault
+        return PublicHalf(key=self.key.public_key(), lacking=self.lacking)
+
+    async def sign(self, alg: Algorithm, message: bytes) -> bytes:
+        self.asked.append(alg)
+        if self.fault is not None:
+            raise self.fault
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if self.hangs:
+                await asyncio.Event().wait()
+            if self.held is not None:
+                await self.held.wait()
+        finally:
+            self.running -= 1
+        return self.spoilt(alg, signature_of(self.key, alg)(message))
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def private(kind: str) -> PrivateKey:
+    """The ready key of this algorithm."""
+    key = load_pem_private_key(pem(kind), password=None)
+    assert isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey)
+    return key
+
+
+class Times:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Rig:
+    """A key in such a place, with what it told."""
+
+    def __init__(self, place: MemoryPlace, *, timeout: float = 60.0, concurrency: int = 2) -> None:
+        self.place = place
+        self.times = Times()
+        self.told: list[SignatureResult] = []
+        bounds = SigningBounds(timeout=timeout, concurrency=concurrency, every=300.0)
+        self.key = PlacedKey(place, "memory", "k", bounds, self._tell, self.times, self.times)
+
+    def _tell(self, _kind: str, result: SignatureResult, _seconds: float) -> None:
+        self.told.append(result)

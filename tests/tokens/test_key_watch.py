@@ -1,0 +1,133 @@
+"""The watch of the issuers' JWK Sets: what it remembers, what it tells, and when it looks again."""
+
+import math
+from typing import Any
+
+from notifier.model.client import Algorithm
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.tokens.key_watch import AT_MOST_EVERY, EVERY, WHEN_MISSING, KeyMissing, KeyPublished, KeyWatch, SetUnread
+from notifier.tokens.published_keys import Signing
+
+ISS, OTHER = "https://id.example", "https://other.example"
+GONE = IssuerDocument(content={"keys": []})
+
+
+def jwk(kid: str) -> dict[str, str]:
+    return {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": kid}
+
+
+class Site:
+    """Issuers with one key each, and what they publish: the keys and sets that a watch asks for."""
+
+    def __init__(self, *issuers: str) -> None:
+        self.kids = dict.fromkeys(issuers, "k1")
+        self.sets: dict[str, IssuerDocument | UnreadDocument] = dict.fromkeys(
+            issuers, IssuerDocument(content={"keys": [jwk("k1")]})
+        )
+        self.next: dict[str, str] = {}
+        self.read: list[str] = []
+        self.watch = KeyWatch(lambda: self.kids, self, self._read, lambda: 0.5)
+
+    def signing(self, iss: str) -> tuple[Signing, ...]:
+        return (Signing(alg=Algorithm.ES256, public=jwk(self.kids[iss]), made_at=1000.0),)
+
+    def coming(self, iss: str) -> tuple[Signing, ...]:
+        kid = self.next.get(iss)
+        return () if kid is None else (Signing(alg=Algorithm.ES256, public=jwk(kid), made_at=1000.0),)
+
+    async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
+        self.read.append(iss)
+        return self.sets[iss]
+
+    async def look(self, now: float) -> list[Any]:
+        return await self.watch.look(now)
+
+    def missing(self, iss: str = ISS) -> str | None:
+        return self.watch.missing(iss, Algorithm.ES256)
+
+
+async def test_a_missing_key_is_known_until_it_is_published() -> None:
+    """Told once when it goes and once when it comes; the gauge follows; no other issuer is concerned."""
+    site = Site(ISS, OTHER)
+    assert await site.look(0) == []
+    assert set(site.watch.published()) == {(ISS, "k1", True), (OTHER, "k1", True)}
+    there, site.sets[ISS] = site.sets[ISS], GONE
+    assert await site.look(EVERY) == [KeyMissing(iss=ISS, kid="k1", text="the key is not published")]
+    assert "k1" in (site.missing() or "")
+    assert site.missing(OTHER) is None
+    assert set(site.watch.published()) == {(ISS, "k1", False), (OTHER, "k1", True)}
+    assert await site.look(EVERY + WHEN_MISSING) == []
+    site.sets[ISS] = there
+    assert await site.look(EVERY + 2 * WHEN_MISSING) == [KeyPublished(iss=ISS, kid="k1")]
+    assert site.missing() is None
+
+
+async def test_a_set_that_cannot_be_read_changes_nothing() -> None:
+    """An issuer that is down holds no delivery back, and does not free those that a missing key holds back."""
+    site = Site(ISS)
+    site.sets[ISS] = UnreadDocument(text="answered 503")
+    assert await site.look(0) == [SetUnread(iss=ISS, text="answered 503")]
+    assert site.missing() is None
+    assert list(site.watch.published()) == []
+    site.sets[ISS] = GONE
+    await site.look(WHEN_MISSING)
+    site.sets[ISS] = IssuerDocument(content={"error": "maintenance"})
+    [unread] = await site.look(2 * WHEN_MISSING)
+    assert isinstance(unread, SetUnread)
+    assert site.missing() is not None
+
+
+async def test_it_looks_every_five_minutes_and_oftener_while_something_is_wrong() -> None:
+    """A key that was published at last frees what waits half a minute later."""
+    site = Site(ISS)
+    assert site.watch.wait(0) == 0
+    await site.look(0)
+    assert site.watch.wait(0) == EVERY
+    assert await site.look(EVERY - 1) == []
+    assert site.read == [ISS]
+    site.sets[ISS] = GONE
+    await site.look(EVERY)
+    assert site.watch.wait(EVERY) == WHEN_MISSING
+
+
+async def test_a_400_brings_the_next_look_forward() -> None:
+    """A key may have gone since the last look; but a client that refuses everything asks the issuer no oftener."""
+    site = Site(ISS)
+    await site.look(0)
+    assert site.watch.doubt(ISS, 1)
+    assert site.watch.wait(1) == AT_MOST_EVERY - 1
+    assert not site.watch.doubt(ISS, 2)
+    assert not site.watch.doubt(OTHER, 2)
+    await site.look(AT_MOST_EVERY)
+    assert site.read == [ISS, ISS]
+
+
+async def test_a_key_is_no_older_than_its_file_and_than_its_publication() -> None:
+    """Publication counts where it was seen: a set that had the key from the first look on may always have had it."""
+    site = Site(ISS)
+    there, site.sets[ISS] = site.sets[ISS], GONE
+
+    def age(now: float) -> float:
+        return site.watch.age(ISS, Algorithm.ES256, clock=1000.0 + 90_000, now=now)
+
+    assert age(0) == 90_000
+    await site.look(0)
+    site.sets[ISS] = there
+    await site.look(WHEN_MISSING)
+    assert age(WHEN_MISSING + 60) == 60
+    assert age(100_000) == 90_000
+    assert site.watch.age(ISS, Algorithm.RS256, clock=0, now=0) == math.inf  # nothing signs by it
+
+
+async def test_a_key_to_come_is_watched_before_it_signs() -> None:
+    """One that is published only when it begins to sign is new then, however old its file; nobody is told before."""
+    site = Site(ISS)
+    site.next[ISS] = "k2"
+    assert await site.look(0) == []
+    assert set(site.watch.published()) == {(ISS, "k1", True)}
+    assert list(site.watch.seen()) == [(ISS, "k1", 0, False)]
+    site.sets[ISS] = IssuerDocument(content={"keys": [jwk("k1"), jwk("k2")]})
+    site.kids[ISS] = site.next.pop(ISS)
+    assert await site.look(EVERY) == []
+    assert list(site.watch.seen()) == [(ISS, "k2", EVERY, True)]
+    assert site.watch.age(ISS, Algorithm.ES256, clock=1000.0 + 90_000, now=EVERY + 60) == 60
