@@ -4,15 +4,15 @@ What differs between them, such as who keeps the feed, stays inside its room. `b
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from notifier.model.backoff import Rounding
 from notifier.model.fate import FeedNotice
 from notifier.model.message import Depth, Lane, Message, Outgoing, QueueStatus
-from notifier.operators.letters.letter_filter import LetterSummary
-from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.queues.passes import Opened, Reader
 from notifier.queues.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
+
+S = TypeVar("S")
 
 
 class Publisher(Protocol):
@@ -85,8 +85,12 @@ class Inbox(Protocol):
 class WaitingPlace(Protocol):
     """All that waits in a queue: in delay queues and in buckets, and not what a worker has in hand at the moment."""
 
-    def visit(self, meant: WaitingFilter, *, whole: bool) -> Opened[WaitingSummary]:
-        """Begin a walk, which gives summaries of what is meant, and `whole` messages if asked.
+    def visit(
+        self, read: Reader[S], *, clients: Collection[tuple[str, str]] | None = None, parked: bool = True
+    ) -> Opened[S]:
+        """Begin a walk, in which `read` gets each message. `clients`: whose are meant, None if there may be others.
+
+        Without `parked` only what is in delay queues is walked over.
 
         What is not taken keeps its due time and its hops, too. Only one walk runs at a time on RabbitMQ. Raises
         QueueError.
@@ -96,7 +100,7 @@ class WaitingPlace(Protocol):
 class DeadLetters(Protocol):
     """The dead letters of a queue."""
 
-    def visit(self, read: Reader[LetterSummary]) -> Opened[LetterSummary]:
+    def visit(self, read: Reader[S]) -> Opened[S]:
         """Begin a visit, oldest first, in which `read` gets each message.
 
         Raises QueueError.

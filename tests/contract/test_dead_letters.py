@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import aiormq
 import pytest
@@ -213,7 +214,7 @@ class _Refusing:
         self._letters = letters
 
     @asynccontextmanager
-    async def visit(self, read: Reader[LetterSummary]) -> AsyncIterator[Visit[LetterSummary]]:
+    async def visit(self, read: Reader[Any]) -> AsyncIterator[Visit[Any]]:
         async with self._letters.visit(read) as visit:
             yield _RefusingVisit(visit)
 

@@ -250,6 +250,10 @@ async def test_the_topology_has_them(amqp_url: str, bare_prefix: str, others: Ot
     await underlay.rpc(Delete(exchange=GENERIC))
 
 
+def _see(message: Message) -> Found[object]:
+    return Found(message=message, summary=None)
+
+
 async def test_what_the_broker_gives_up_names_the_source(
     amqp_url: str, bare_prefix: str, others: Others, worker: OpenWorker
 ) -> None:
@@ -263,6 +267,6 @@ async def test_what_the_broker_gives_up_names_the_source(
     await others.publish("context", b"{}", expiration=0.05, headers=headers)
     queue = await worker(prefix=bare_prefix, bindings=(binding,))
     await ready(queue, DEAD, 1)
-    async with queue.dead_letters().visit(lambda message: Found(message=message, summary=None)) as visit:
+    async with queue.dead_letters().visit(_see) as visit:
         (found,) = await visit.page()
     assert (found.message.source, found.message.kind, found.message.unrouted) == ("duende", None, False)

@@ -11,8 +11,8 @@ from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing
 from notifier.model.outcome import Cause
-from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
-from notifier.operators.letters.waiting_listing import waiting_deliveries
+from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, waiting_reader
+from notifier.operators.letters.waiting_listing import waiting_deliveries, walk_over
 from notifier.operators.letters.waiting_repair import ASKED, EARLIER, cancel, make_due
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
@@ -214,7 +214,7 @@ async def test_what_comes_due_during_a_walk_goes_on(place: Place) -> None:
     held = False
     while not held:  # a machine that stands still for a second lets it come due before the walk
         due = await delayed(queue, delivery("a"), seconds=1.0)
-        async with queue.waiting().visit(ALL, whole=False) as walk:
+        async with walk_over(queue.waiting(), ALL, whole=False) as walk:
             held = bool(await walk.page())
             await asyncio.sleep(due + 0.2 - time.time() if held else 0)
         assert names([await inbox.next()]) == ["a"]
@@ -227,10 +227,10 @@ async def test_a_walk_that_is_killed_loses_nothing(rabbit_place: Place, amqp_url
     await delayed(queue, *map(delivery, ids))
     await waits(queue, set(ids))
     options = rabbit_options(amqp_url, prefix)
-    async with RabbitWaiting(options, queue.publish, queue.publish).visit(ALL, whole=True) as walk:
+    async with RabbitWaiting(options, queue.publish, queue.publish).visit(waiting_reader(ALL, whole=True)) as walk:
         busy = RabbitWaiting(options, queue.publish, queue.publish, busy_for=0.1)
         with pytest.raises(QueueUnavailable, match="another command"):
-            await busy.visit(ALL, whole=True).__aenter__()
+            await busy.visit(waiting_reader(ALL, whole=True)).__aenter__()
         assert await walk.page()
         assert await walk.page()
         await walk._connection.close()  # as if it were killed

@@ -10,16 +10,21 @@ from notifier.model.message import Message
 from notifier.model.moment import render_moment
 from notifier.operators.letters.dead_letter_listing import GROUPS
 from notifier.operators.letters.visits import each_found
-from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
-from notifier.queues.passes import Progress, no_progress
+from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, waiting_reader
+from notifier.queues.passes import Opened, Progress, no_progress
 from notifier.queues.queue_port import WaitingPlace
+
+
+def walk_over(waiting: WaitingPlace, meant: WaitingFilter, *, whole: bool) -> Opened[WaitingSummary]:
+    """Begin a walk over what is meant, which gives summaries, and `whole` messages if asked. Raises QueueError."""
+    return waiting.visit(waiting_reader(meant, whole=whole), clients=meant.clients, parked=meant.parked)
 
 
 def waiting_deliveries(
     waiting: WaitingPlace, meant: WaitingFilter, progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[WaitingSummary, Message], None]:
     """What is meant, in the order of the queues. The caller closes the iterator (`aclosing`). Raises QueueError."""
-    return each_found(waiting.visit(meant, whole=whole), progress)
+    return each_found(walk_over(waiting, meant, whole=whole), progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from notifier.model.message import Message
 from notifier.operators.letters.visits import REMOVE, Pass, RepairResult, Stays, Verdict
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, due_in
+from notifier.operators.letters.waiting_listing import walk_over
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import WaitingPlace
 
@@ -21,7 +22,7 @@ async def cancel(
     report: Callable[[WaitingSummary], None] = lambda _: None,
 ) -> RepairResult:
     """Delete what is meant, for good: its clients are never told. `report` hears of each."""
-    return await Pass(waiting.visit(meant, whole=False), lambda _message, _one: REMOVE, options, report).run()
+    return await Pass(walk_over(waiting, meant, whole=False), lambda _message, _one: REMOVE, options, report).run()
 
 
 async def make_due(
@@ -47,4 +48,4 @@ async def make_due(
             return Stays(EARLIER)
         return due_in(message, own - options.clock(), own)
 
-    return await Pass(waiting.visit(meant, whole=True), judge, options).run()
+    return await Pass(walk_over(waiting, meant, whole=True), judge, options).run()

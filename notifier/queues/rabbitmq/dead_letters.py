@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 from notifier.model.errors import QueueError
 from notifier.model.message import DEAD
-from notifier.operators.letters.letter_filter import LetterSummary
 from notifier.queues.passes import Reader
 from notifier.queues.rabbitmq.connection import channel_of, connect, finish
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.visit import Publish, RabbitVisit
 from notifier.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
+
+S = TypeVar("S")
 
 
 class RabbitDeadLetters:
@@ -25,7 +27,7 @@ class RabbitDeadLetters:
         self._busy_for = busy_for
 
     @asynccontextmanager
-    async def visit(self, read: Reader[LetterSummary]) -> AsyncIterator[RabbitVisit[LetterSummary]]:
+    async def visit(self, read: Reader[S]) -> AsyncIterator[RabbitVisit[S]]:
         """Open one pass over the present letters. Raises QueueError if the queue is away or somebody else has them."""
         connection = await connect(self._options, "dead letters")
         try:

@@ -10,15 +10,15 @@ it would give it back for the second time: it stays in its bucket, behind those 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Generic, TypeVar
 
 import aiormq
 
 from notifier.model.errors import QueueError
 from notifier.model.message import PARKED, SUSPECT, Kind, Message, Outgoing, Transfer, Transferred
-from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, waiting_reader
-from notifier.queues.passes import Found
+from notifier.queues.passes import Found, Reader
 from notifier.queues.rabbitmq.administration import depths_at
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, close_channel, connect, finish, open_channel
@@ -27,6 +27,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.visit import Publish, RabbitVisit
 from notifier.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 
+S = TypeVar("S")
 LOOKS = SUSPECT - 2  # the count of a message that is given back no more
 RENEWED_TOGETHER = 200
 WHAT = "the waiting deliveries"
@@ -42,16 +43,18 @@ class RabbitWaiting:
         self._busy_for = busy_for
 
     @asynccontextmanager
-    async def visit(self, meant: WaitingFilter, *, whole: bool) -> AsyncIterator["RabbitWalk"]:
+    async def visit(
+        self, read: Reader[S], *, clients: Collection[tuple[str, str]] | None = None, parked: bool = True
+    ) -> AsyncIterator["RabbitWalk[S]"]:
         """Open one walk over what waits now. Raises QueueError if the queue is away or another walk is under way."""
         options = self._options
         connection = await connect(options, "waiting")
         try:
             await hold_alone(connection, f"{options.prefix}.waiting.visitor", self._busy_for, WHAT)
-            names = {name: f"{options.prefix}.{name}" for name in self._names(meant)}
+            names = {name: f"{options.prefix}.{name}" for name in self._names(clients, parked=parked)}
             depths = await depths_at(connection, names)
             waiting = {name: depths[name].ready for name in names if name in depths and depths[name].ready}
-            walk = RabbitWalk(connection, options.prefix, waiting, self._publish, self._park, (meant, whole))
+            walk = RabbitWalk(connection, options.prefix, waiting, self._publish, self._park, read)
             try:
                 yield walk
             except BaseException:
@@ -62,16 +65,16 @@ class RabbitWaiting:
         finally:
             await finish(connection.close())
 
-    def _names(self, meant: WaitingFilter) -> Iterable[str]:
+    def _names(self, clients: Collection[tuple[str, str]] | None, *, parked: bool) -> Iterable[str]:
         buckets = bucket_names(self._options)
-        if not meant.parked:
+        if not parked:
             buckets = ()
-        elif (clients := meant.clients) is not None:
+        elif clients is not None:
             buckets = tuple(sorted({buckets[bucket_number(client, len(buckets))] for client in clients}))
         return (*reversed(list(DELAY_QUEUES)), *buckets)
 
 
-class RabbitWalk:
+class RabbitWalk(Generic[S]):
     """One walk over queues (`waiting`: how many messages each has). One task uses it."""
 
     def __init__(
@@ -81,16 +84,16 @@ class RabbitWalk:
         waiting: dict[str, int],
         publish: Publish,
         park: Publish,
-        look: tuple[WaitingFilter, bool],
+        look: Reader[S],
     ) -> None:
         self._connection = connection
         self._prefix = prefix
         self._waiting = waiting
         self._publish = publish
         self._park = park
-        self._look = waiting_reader(look[0], whole=look[1])
+        self._look = look
         self._name = ""
-        self._visit: RabbitVisit[WaitingSummary] | None = None
+        self._visit: RabbitVisit[S] | None = None
         self._channel: aiormq.Channel | None = None
         self._looked_at: dict[object, Message] = {}  # whole, by delivery tag: what must not be given back
 
@@ -99,7 +102,7 @@ class RabbitWalk:
         """How many are still to be seen."""
         return sum(self._waiting.values()) + (0 if self._visit is None else self._visit.left)
 
-    async def page(self) -> Sequence[Found[WaitingSummary]]:
+    async def page(self) -> Sequence[Found[S]]:
         """The next ones of a queue, oldest first; none at the end. Act on them before the next. Raises QueueError."""
         while True:
             if self._visit is None:
@@ -153,7 +156,7 @@ class RabbitWalk:
     def _place(self) -> str:
         return PARKED if self._name.startswith(PARKED) else self._name
 
-    def _see(self, message: Message) -> Found[WaitingSummary]:
+    def _see(self, message: Message) -> Found[S]:
         if self._place == PARKED and message.delivery_count >= LOOKS:
             self._looked_at[message.tag] = message
         return self._look(message)
@@ -162,7 +165,7 @@ class RabbitWalk:
         for message in messages:
             self._looked_at.pop(message.tag, None)
 
-    async def _renew(self, visit: RabbitVisit[WaitingSummary]) -> None:
+    async def _renew(self, visit: RabbitVisit[S]) -> None:
         """Park anew what was looked at before, and delete the old copies. The order among them stays."""
         old = [each for each in self._looked_at.values() if each.kind is Kind.DELIVERY]
         self._looked_at.clear()

@@ -5,13 +5,11 @@ moved by one of them. Transactions are short, so that a worker of another proces
 has in hand can be deleted, and its client may be told all the same.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
 from notifier.model.message import DEAD, Message, Transfer, Transferred
-from notifier.operators.letters.letter_filter import LetterSummary
-from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, waiting_reader
 from notifier.queues.passes import Found, Reader
 from notifier.queues.sqlite.rows import NewRow, RowTag, new_row, queue_of_wait
 from notifier.queues.sqlite.store import Store
@@ -152,7 +150,7 @@ class SqliteDeadLetters:
         self._store = store
         self._clock = clock
 
-    def visit(self, read: Reader[LetterSummary]) -> AbstractAsyncContextManager[SqliteVisit[LetterSummary]]:
+    def visit(self, read: Reader[S]) -> AbstractAsyncContextManager[SqliteVisit[S]]:
         """Open one pass over the present letters. Raises QueueError."""
         return _begun(SqliteVisit(self._store, self._clock, self._clock, LetterRows(), read))
 
@@ -165,10 +163,15 @@ class SqliteWaiting:
         self._clock = clock
         self._pace = pace
 
-    def visit(self, meant: WaitingFilter, *, whole: bool) -> AbstractAsyncContextManager[SqliteVisit[WaitingSummary]]:
+    def visit(
+        self,
+        read: Reader[S],
+        *,
+        clients: Collection[tuple[str, str]] | None = None,  # noqa: ARG002  a row is read in any case
+        parked: bool = True,
+    ) -> AbstractAsyncContextManager[SqliteVisit[S]]:
         """Open one walk over what waits now. Raises QueueError."""
-        rows = WaitingRows(parked=meant.parked)
-        return _begun(SqliteVisit(self._store, self._clock, self._pace, rows, waiting_reader(meant, whole=whole)))
+        return _begun(SqliteVisit(self._store, self._clock, self._pace, WaitingRows(parked=parked), read))
 
 
 def _row(transfer: Transfer, now: float, pace: float) -> NewRow:
