@@ -1,6 +1,7 @@
 """The application that holds all commands, and the one place where errors leave it.
 
-Commands import what they work with when they are run, so that `--help` is there at once.
+A command is imported when somebody types it, and imports what it works with when it runs, so that `--help` is there
+at once.
 """
 
 import os
@@ -11,23 +12,14 @@ from types import TracebackType
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from notifier import __version__
-from notifier.cli import check_command, clients_command, keys_command, log_id_command, schema_command, topology_command
-from notifier.demo import demo_command
-from notifier.features.capacity import capacity_command
-from notifier.features.feed import collect_command, report_command
-from notifier.features.sources import sources_command
+from notifier.cli.commands import COMMANDS
 from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 from notifier.model.printable import counted
-from notifier.operators.doctor import explain_command
-from notifier.operators.letters import dead_letters_command, retry_command, waiting_command
-from notifier.operators.status import reload_command, status_command
-from notifier.operators.terminal.command_options import quiet_logs
-from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.help import CommandGroup, in_help
 from notifier.operators.terminal.output import say
-from notifier.publishing import publish_command
-from notifier.service import doctor_command, run_command
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -62,33 +54,19 @@ def _all(
     """Delivers OpenID Connect Back-Channel Logout notifications: durable, retried, isolated, observable."""
 
 
-register(app, run_command.run, run_command.EXAMPLES)
-register(app, demo_command.demo, demo_command.EXAMPLES)
-register(app, publish_command.publish, publish_command.EXAMPLES)
-register(app, reload_command.reload, reload_command.EXAMPLES)
-register(app, check_command.check, check_command.EXAMPLES)
-register(app, doctor_command.doctor, doctor_command.EXAMPLES)
-register(app, explain_command.explain, explain_command.EXAMPLES)
-register(app, schema_command.schema, schema_command.EXAMPLES)
-app.add_typer(clients_command.app, name="clients")
-app.add_typer(keys_command.app, name="keys")
-app.add_typer(sources_command.app, name="sources")
-app.add_typer(topology_command.app, name="topology")
-register(app, status_command.status, status_command.EXAMPLES)
-register(app, retry_command.retry, retry_command.EXAMPLES)
-app.add_typer(waiting_command.app, name="waiting")
-app.add_typer(dead_letters_command.app, name="dead-letters")
-register(app, capacity_command.capacity, capacity_command.EXAMPLES)
-register(app, log_id_command.log_id, log_id_command.EXAMPLES)
-register(app, report_command.report, report_command.EXAMPLES)
-register(app, collect_command.collect, collect_command.EXAMPLES)
+def application() -> TyperGroup:
+    """The application with all commands."""
+    group = typer.main.get_group(app)
+    for each in COMMANDS:
+        group.add_command(each)
+    return group
 
 
 def main() -> None:
     """Run the command that the arguments name."""
     sys.excepthook = _fault
     try:
-        typer.main.get_command(app)(prog_name="notifier")  # `app()` would replace our hook by typer's
+        application()(prog_name="notifier")  # `app()` would replace our hook by typer's
     except KeyboardInterrupt:
         sys.exit(130)
     except NotifierError as error:
@@ -134,6 +112,8 @@ def _fault(_kind: type[BaseException], error: BaseException, _trace: TracebackTy
         where = f" at {os.path.relpath(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
         say(f"notifier: a fault of its own, {type(first).__name__}{where}", err=True)
     import structlog
+
+    from notifier.operators.terminal.command_options import quiet_logs
 
     if not structlog.is_configured():
         quiet_logs()

@@ -10,10 +10,9 @@ from typing import Any
 import jsonschema
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
-import typer
 import yaml
 
-from notifier.cli.application import app
+from notifier.cli.application import application
 from tools.chart_rendering import CHART, Rendered, template
 
 CUSTOM: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("crd_schemas.yaml").read_text())
@@ -107,8 +106,7 @@ def test_a_command_in_any_pod_finds_the_configuration(rendered: Rendered) -> Non
 
 def test_the_commands_of_the_pods_are_those_of_the_service(every: Mapping[str, Rendered]) -> None:
     """Collector and report are started by options that the commands have."""
-    root = typer.main.get_command(app)
-    assert isinstance(root, typer.core.TyperGroup)
+    root = application()
     started = [spec["containers"][0]["command"] for spec in every["everything"].pods()]
     for _, name, *options in (command for command in started if command[0] == "notifier"):
         there = [option.replace("/etc/notifier/config/notifier.yaml", __file__) for option in options]

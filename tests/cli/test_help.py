@@ -1,18 +1,22 @@
 """The command line teaches by example, starts at once, and no fault leaves it as a traceback."""
 
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-import typer.main
 from typer.core import TyperGroup
 
 from notifier import __version__
-from notifier.cli.application import app
+from notifier.cli.application import application
+from notifier.cli.commands import COMMANDS as LISTED
+from notifier.operators.terminal.lazy_command import LazyCommand
 from tests.cli.in_process import notifier
+from tests.system.command import environment
 
 COMMANDS = (
     "run", "demo", "publish", "reload", "check", "doctor", "explain", "schema", "keys", "keys generate", "keys jwks",
@@ -39,7 +43,8 @@ def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
 
 def leaves(group: TyperGroup, context: typer.Context) -> Iterator[tuple[Any, typer.Context]]:
     """Every command that can be typed."""
-    for name, leaf in group.commands.items():
+    for name, named in group.commands.items():
+        leaf = named.load() if isinstance(named, LazyCommand) else named
         below = typer.Context(leaf, parent=context, info_name=name)
         if isinstance(leaf, TyperGroup):
             yield from leaves(leaf, below)
@@ -49,8 +54,7 @@ def leaves(group: TyperGroup, context: typer.Context) -> Iterator[tuple[Any, typ
 
 def test_every_example_of_the_help_can_be_typed() -> None:
     """Each command is there, and takes the options and arguments that it is shown with."""
-    root = typer.main.get_command(app)
-    assert isinstance(root, TyperGroup)
+    root = application()
     top = typer.Context(root, info_name="notifier")
     found = {context.command_path: (command, context) for command, context in leaves(root, top)}
     shown = [root.epilog or "", *(leaf.epilog or "" for leaf, _ in found.values())]
@@ -76,6 +80,24 @@ def commands_of(line: str) -> Iterator[list[str]]:
             words = []
         else:
             words.append(word)
+
+
+@pytest.mark.parametrize("named", LISTED, ids=lambda named: str(named.name))
+def test_the_line_of_a_command_begins_its_help(named: LazyCommand) -> None:
+    """The list of all commands says what each says of itself."""
+    assert named.load().help.split("\n\n")[0] == named.short_help
+
+
+@pytest.mark.parametrize(
+    ("words", "own"), [("--help", set()), ("explain --help", {"notifier.operators.doctor.explain_command"})]
+)
+def test_a_command_imports_no_other(words: str, own: set[str], tmp_path: Path) -> None:
+    """And the help of all imports none."""
+    code = "import sys\nfrom notifier.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    run = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(run, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=30, check=True)
+    imported = {word for word in done.stderr.split() if word.endswith("_command")}
+    assert imported - {"notifier.operators.terminal.lazy_command"} == own
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import pytest
 import structlog
-import typer.main
 import yaml
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
-from notifier.cli.application import app
+from notifier.cli.commands import COMMANDS as LISTED
 from notifier.configuration.loading import Loaded, load
 from notifier.delivery import facts
 from notifier.delivery.plan import Skipped
@@ -445,10 +444,9 @@ def prefixes(name: str) -> Iterator[str]:
 
 def commands() -> dict[str, set[str]]:
     """Every command that can be typed, `keys generate` and the like in full, and its options."""
-    root = typer.main.get_command(app)
-    assert isinstance(root, TyperGroup)
     found = {}
-    for name, command in root.commands.items():
+    for named in LISTED:
+        name, command = named.name, named.load()
         below = command.commands if isinstance(command, TyperGroup) else {"": command}
         for sub, leaf in below.items():
             found[f"{name} {sub}".strip()] = {option for parameter in leaf.params for option in parameter.opts}

@@ -1,0 +1,106 @@
+"""All commands, in the order in which `notifier --help` shows them. The help of each begins with its line here."""
+
+from notifier.operators.terminal.lazy_command import LazyCommand
+
+COMMANDS = (
+    LazyCommand(
+        "run",
+        "notifier.service.run_command",
+        "Run a worker: take events from the queue and deliver their logouts, until SIGTERM or SIGINT.",
+    ),
+    LazyCommand(
+        "demo",
+        "notifier.demo.demo_command",
+        "Show notifier at work: no broker, no configuration, less than 30 seconds.",
+    ),
+    LazyCommand(
+        "publish",
+        "notifier.publishing.publish_command",
+        "Publish events from a file or stdin, and wait until the queue has confirmed each.",
+    ),
+    LazyCommand(
+        "reload",
+        "notifier.operators.status.reload_command",
+        "Have all workers read their configuration and their registry sources now, and show what each did.",
+    ),
+    LazyCommand(
+        "check",
+        "notifier.cli.check_command",
+        "List every mistake of a configuration, or sum it up if there is none.",
+    ),
+    LazyCommand(
+        "doctor",
+        "notifier.service.doctor_command",
+        "Check everything that a logout depends on, and say what to do about each problem.",
+    ),
+    LazyCommand(
+        "explain",
+        "notifier.operators.doctor.explain_command",
+        "Explain a reason, a cause or an alert: what it means, what to do, how to see that it is over.",
+    ),
+    LazyCommand(
+        "schema",
+        "notifier.cli.schema_command",
+        "Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes.",
+    ),
+    LazyCommand(
+        "status",
+        "notifier.operators.status.status_command",
+        "Show what waits in the queues, the rates, and the state of workers and clients.",
+    ),
+    LazyCommand(
+        "retry",
+        "notifier.operators.letters.retry_command",
+        "Try now what waits for a client, instead of at the next attempt.",
+    ),
+    LazyCommand(
+        "capacity",
+        "notifier.features.capacity.capacity_command",
+        "Compute how many workers you need when so many sessions end within a given time.",
+    ),
+    LazyCommand(
+        "log-id",
+        "notifier.cli.log_id_command",
+        "Print the hash under which logs show a `sub` or `sid`; with --in, show what became of that user's logouts.",
+    ),
+    LazyCommand(
+        "report",
+        "notifier.features.feed.report_command",
+        "Show what share of logouts arrived at each client, how soon, and what went wrong.",
+    ),
+    LazyCommand(
+        "collect",
+        "notifier.features.feed.collect_command",
+        "Read outcomes from RabbitMQ into a file for `report`, until SIGTERM or SIGINT.",
+    ),
+    LazyCommand(
+        "clients",
+        "notifier.cli.clients_command",
+        "Show the clients that are in force, and where each value of them comes from.",
+    ),
+    LazyCommand(
+        "keys",
+        "notifier.cli.keys_command",
+        "Make signing keys and keys of pages, and print what the issuer must publish.",
+    ),
+    LazyCommand(
+        "sources",
+        "notifier.features.sources.sources_command",
+        "List the sources of events and the presets, and try what a document of a source becomes.",
+    ),
+    LazyCommand(
+        "topology",
+        "notifier.cli.topology_command",
+        "Show, declare or delete the queues and exchanges on RabbitMQ.",
+    ),
+    LazyCommand(
+        "waiting",
+        "notifier.operators.letters.waiting_command",
+        "List, show or cancel deliveries that wait for their next attempt.",
+    ),
+    LazyCommand(
+        "dead-letters",
+        "notifier.operators.letters.dead_letters_command",
+        "List, show, export, replay or discard deliveries that were given up and messages that could not be read.",
+    ),
+)
