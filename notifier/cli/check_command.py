@@ -57,7 +57,7 @@ def check(
     listeners, as `run` does, even if some of it is wrong. It reads each registry source, has each key that is no file
     sign, and connects to nothing else (`notifier doctor` does). A source or key without an answer is a mistake. If all
     is well, it shows the issuers with their keys, the clients, the queue and the listeners. It warns of secrets that
-    others may read, of settings that no longer have an effect, and of exchanges that belong to the broker.
+    others may read, of settings that have no effect, and of exchanges that belong to the broker.
     """
     from notifier.configuration.clients.answers import ReadNow
     from notifier.configuration.clients.registry_checks import find_unsignable

@@ -214,7 +214,7 @@ class Gate:
         if delivery.leash is not None:
             return now >= one.next_try
         due = one.next_try + SHORTEST
-        if delivery.begun_at is None and self._slots.many_probes_free:
+        if delivery.first_taken_at is None and self._slots.many_probes_free:
             due = min(due, one.ended + max(FRESH, SHORTEST * self._peers.count()))
         return now >= max(due, one.ended + SHORTEST)
 
@@ -249,7 +249,7 @@ class Gate:
         now, delivery, lane = self._tools.steady(), ticket.delivery, ticket.held.lane
         one = self._know(ticket.client, now)
         if delivery.charged_at is not None and one.outage[0] <= delivery.charged_at - self._ahead() <= one.outage[1]:
-            ticket.delivery = delivery = replace(delivery, backoffs=max(0, delivery.charged - 1), charged_at=None)
+            ticket.delivery = delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
         one.parked = one.parked or delivery.leash is not None  # by others, while it was on its way
         insists = ticket.held.message.unexplained >= INSIST
         if insists or (not one.waiting and self._may_start(one, ticket, now)):
@@ -346,7 +346,7 @@ class Gate:
 
     def _put(self, one: Known, ticket: Ticket, now: float, *, tried: bool = False) -> Defer:
         """Return where a delivery waits. `tried`: its failure took the client down, or was a traveller's."""
-        age = 0.0 if ticket.delivery.begun_at is None else self._tools.clock() - ticket.delivery.begun_at
+        age = 0.0 if ticket.delivery.first_taken_at is None else self._tools.clock() - ticket.delivery.first_taken_at
         state = one.state_at(now)
         if state is State.NEW and ticket.pulled and (one.running or one.waiting):
             # Who tries it looks after the bucket.
@@ -409,7 +409,7 @@ class Gate:
         if later.place is Place.PARKED and last - now >= SHORT_LIVED and not self._leaving:
             return Defer(due=due, cause=later.cause, place=Place.PARKED, until=last)
         if later.place is Place.PARKED:
-            age = 0.0 if delivery.begun_at is None else now - delivery.begun_at
+            age = 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
             due = now + max(SOON, min(due - now, SHARE_OF_OUTAGE * age))
         if later.place is not Place.TRAVELLER:
             return Defer(due=min(due, last), cause=later.cause)

@@ -202,9 +202,9 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
         attempts=delivery.attempts + 1,
         rejections=delivery.rejections + rejected,
         ambiguous=isinstance(outcome, Failed) and outcome.ambiguous,
-        first_taken_at=now if delivery.begun_at is None else delivery.begun_at,
+        first_taken_at=now if delivery.first_taken_at is None else delivery.first_taken_at,
         first_attempt_at=now if delivery.first_attempt_at is None else delivery.first_attempt_at,
-        backoffs=delivery.charged + 1,
+        backoffs=delivery.backoffs + 1,
         charged_at=now,
         deferrals=0,
         deferred_for=None,
@@ -226,7 +226,7 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
     known = verdict.cause in delivery.waited_for
     return replace(
         delivery,
-        first_taken_at=now if delivery.begun_at is None else delivery.begun_at,
+        first_taken_at=now if delivery.first_taken_at is None else delivery.first_taken_at,
         waited_for=delivery.waited_for if known else (*delivery.waited_for, verdict.cause),
         deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
         deferred_for=verdict.cause,
@@ -250,7 +250,7 @@ def last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, n
 
 def uncharged(delivery: Delivery, before: Delivery) -> Delivery:
     """Return the delivery after an attempt whose failure is not charged to it: its next backoff is no longer."""
-    return replace(delivery, backoffs=before.charged, charged_at=before.charged_at)
+    return replace(delivery, backoffs=before.backoffs, charged_at=before.charged_at)
 
 
 def decide(
@@ -281,7 +281,7 @@ def retry(
     if last - now < SOON:
         return _expired(delivery, policy, carries_sid=carries_sid, now=now)
     if asked is None:
-        return RetryAt(due=min(now + backoff(policy, max(1, delivery.charged), jitter), last))
+        return RetryAt(due=min(now + backoff(policy, max(1, delivery.backoffs), jitter), last))
     wait = clamp_retry_after(asked, policy)
     in_time = now + math.ceil(wait) * LATE <= last
     return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
@@ -289,7 +289,7 @@ def retry(
 
 def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
     age = policy.max_age if carries_sid else min(policy.max_age, policy.sub_only_max_age)
-    return (now if delivery.begun_at is None else delivery.begun_at) + delivery.held + age
+    return (now if delivery.first_taken_at is None else delivery.first_taken_at) + delivery.held + age
 
 
 def _expired(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> Dead:
@@ -310,11 +310,11 @@ def _story(delivery: Delivery, now: float) -> str:
     """Say how often it was attempted, how long it waited, and for what."""
     tries = delivery.attempts
     tried = f"given up after {tries} attempt{'s' if tries > 1 else ''}" if tries else "never attempted"
-    if delivery.begun_at is None:
+    if delivery.first_taken_at is None:
         return tried
     causes = f", put off for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""
     uncounted = f", {delivery.held:.0f} s of it through no fault of the client" if delivery.held else ""
-    return f"{tried} in {now - delivery.begun_at:.0f} s{causes}{uncounted}"
+    return f"{tried} in {now - delivery.first_taken_at:.0f} s{causes}{uncounted}"
 
 
 def _refusal(outcome: Refused) -> str:

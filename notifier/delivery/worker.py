@@ -296,7 +296,7 @@ class Worker:
             grace=registry.grace,
             denied=registry.inline == "deny",
             # A delivery seen for the first time has no age, so what its token names does not matter.
-            carries_sid=delivery.begun_at is not None
+            carries_sid=delivery.first_taken_at is not None
             and client is not None
             and self._tools.channel.names_session(delivery, client),
             now=now,

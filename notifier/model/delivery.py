@@ -48,15 +48,14 @@ class Delivery:
     `entry_sub` is True if `sub` is for this client only (pairwise). `inline` counts, `ignored` did not when the
     event was planned; at most one of them is set. `no_address`: the event says that the client has
     none, so it is never unknown, also if the registry forgets it meanwhile. `rejections` counts 400s (R3, R12).
-    `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry. `held` is the time
-    since then that does not count as age, in seconds. `waited_for` has every cause of its deferrals, in
-    words: a later release has further ones, and its workers run beside this one's during an update.
+    `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry: its age begins
+    then. `held` is the time since then that does not count as age, in seconds. `waited_for` has every cause of its
+    deferrals, in words: a later release has further ones, and its workers run beside this one's during an update.
 
     `leash`: it is its client's traveller, and comes back then to be the next try. `turn`: its turn in the line of a
     client that is up. `backoffs` counts the attempts whose failure was its own and not part of an outage of the client,
-    `charged_at` is the last of them; earlier releases charged each attempt.
-    `parked`: it waits in its client's bucket. No delivery in memory has it. `asked`: it waits because its client asked
-    for that (`Retry-After`).
+    `charged_at` is when the last of them was. `parked`: it waits in its client's bucket. No delivery in memory has it.
+    `asked`: it waits because its client asked for that (`Retry-After`).
     """
 
     id: str
@@ -89,7 +88,7 @@ class Delivery:
     deferred_for: str | None = None
     leash: float | None = None
     turn: float | None = None
-    backoffs: Count | None = None
+    backoffs: Count = 0
     charged_at: float | None = None
     parked: bool = False
     asked: bool = False
@@ -100,16 +99,6 @@ class Delivery:
     def key(self) -> tuple[str, str]:
         """The client's key."""
         return (self.iss, self.client_id)
-
-    @property
-    def begun_at(self) -> float | None:
-        """The start of its age, None if no worker had it in hand before. Earlier releases wrote only attempts."""
-        return self.first_attempt_at if self.first_taken_at is None else self.first_taken_at
-
-    @property
-    def charged(self) -> int:
-        """How many failures its next backoff counts."""
-        return self.attempts if self.backoffs is None else self.backoffs
 
     @property
     def stage(self) -> tuple[int, int, str | None]:

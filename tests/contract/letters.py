@@ -16,7 +16,7 @@ from tests.contract.queues import ready
 ISS = "https://id.example.com"
 DELIVERY = Delivery(
     id="", event_id="e-1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=2,
-    first_attempt_at=900.0, history=(Past(at=900.0, reason="server_error", status=500), Past(at=902.0, reason="dns")),
+    first_taken_at=900.0, history=(Past(at=900.0, reason="server_error", status=500), Past(at=902.0, reason="dns")),
 )  # fmt: skip
 RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=128 * 1024)
 

@@ -157,7 +157,7 @@ async def test_the_grace_of_the_unknown_is_neither_cut_nor_stretched(unknown: st
 async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -> None:
     """Not with the jump: `held` is what its deferrals took."""
     delivery = Delivery(
-        id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_attempt_at=NOW
+        id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )
     paused = client("shop", paused=True)
     now = NOW
@@ -197,7 +197,7 @@ async def test_propagation_is_never_negative(jump: float) -> None:
 def test_a_verdict_before_its_time_is_none() -> None:
     """A clock that stepped back behind the first attempt makes no age negative: the delivery is simply attempted."""
     delivery = Delivery(
-        id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_attempt_at=NOW
+        id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )
     found = before_attempt(delivery, client("shop"), issuer_known=True, grace=0.0, carries_sid=True, now=NOW - HOUR)
     assert not isinstance(found, Dead)

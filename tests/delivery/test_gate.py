@@ -339,7 +339,7 @@ def test_a_retry_after_is_not_forgotten() -> None:
     traveller, delivery = desk.fails("shop", AN_HOUR)
     over = desk.wall() + 3600
     assert (traveller.place, traveller.due, traveller.rounding) == (Place.TRAVELLER, over, "up")
-    assert (delivery.asked, delivery.charged) == (True, 0)
+    assert (delivery.asked, delivery.backoffs) == (True, 0)
     for _ in range(35):
         desk.now += 100
         desk.tick()
@@ -451,15 +451,15 @@ def test_a_failure_of_a_client_that_is_up_is_the_deliverys_own() -> None:
     """If another delivery had more luck since it was last charged."""
     desk = Desk(proven=("shop",))
     own, delivery = desk.fails("shop")
-    assert (own.place, delivery.charged) == (Place.DELAYED, 1)
+    assert (own.place, delivery.backoffs) == (Place.DELAYED, 1)
     again: dict[str, Any] = {"attempts": 1, "backoffs": 1, "charged_at": desk.wall()}
     desk.now += 1
     _, delivery = desk.fails("shop", **again)
-    assert (delivery.attempts, delivery.charged) == (2, 1)
+    assert (delivery.attempts, delivery.backoffs) == (2, 1)
     assert desk.ask("shop") == Go()
     desk.end("shop")
     _, delivery = desk.fails("shop", **again)
-    assert delivery.charged == 2
+    assert delivery.backoffs == 2
 
 
 def test_a_failure_in_an_outage_is_not_charged() -> None:
@@ -472,18 +472,18 @@ def test_a_failure_in_an_outage_is_not_charged() -> None:
     while not list(desk.gate.circuits()):
         desk.now += 0.3
         _, last = desk.fails("shop")
-    assert (delivery.charged, last.charged) == (1, 0)
+    assert (delivery.backoffs, last.backoffs) == (1, 0)
     for charged_at, charged in ((delivery.charged_at, 0), (before, 1)):
         ticket = desk.ticket("shop", attempts=1, backoffs=1, charged_at=charged_at, first_taken_at=before)
         desk.ask_for(ticket)
-        assert ticket.delivery.charged == charged
+        assert ticket.delivery.backoffs == charged
 
 
 def test_a_brake_without_a_pace_is_the_deliverys_own() -> None:
     """One that is answered 429 waits for its own backoff; else it would be tried again at once, and 32 times."""
     desk = Desk(proven=("shop",))
     own, delivery = desk.fails("shop", Failed(reason=Reason.THROTTLED, status=429))
-    assert (own.place, own.due, delivery.charged) == (Place.DELAYED, desk.wall() + 2, 1)
+    assert (own.place, own.due, delivery.backoffs) == (Place.DELAYED, desk.wall() + 2, 1)
 
 
 # ── what is remembered ──────────────────────────────────────────────────────────────────────────────────────────

@@ -165,7 +165,7 @@ async def test_while_it_is_down_its_travellers_alone_try_it() -> None:
         await stage.pass_time(600)
         assert 15 <= len(stage.told()) <= 40
         last = {(each := load_delivery(sent.body)).event_id: each for _, sent in stage.queue.published}
-        assert {each.charged for each in last.values()} == {0}
+        assert {each.backoffs for each in last.values()} == {0}
         assert sorted(each.attempts for each in last.values())[-3] > 2
         del stage.receivers.behaviours["shop"]
         stage.receivers.posts.clear()

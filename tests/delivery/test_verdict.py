@@ -87,7 +87,7 @@ def test_a_refusing_proxy_is_our_fault() -> None:
 @pytest.mark.parametrize(("carries_sid", "limit"), [(True, POLICY.max_age), (False, POLICY.sub_only_max_age)])
 def test_the_last_attempt_is_just_before_the_limit(*, carries_sid: bool, limit: float) -> None:
     """No due time lies beyond the limit, and when it has come there is no further one."""
-    tired = replace(DELIVERY, attempts=9, first_attempt_at=NOW)
+    tired = replace(DELIVERY, attempts=9, backoffs=9, first_taken_at=NOW)
     _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 100, carries_sid=carries_sid)
     assert verdict == RetryAt(due=NOW + limit - 1)
     _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 1, carries_sid=carries_sid)
@@ -118,7 +118,7 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: f
 @pytest.mark.parametrize("cause", sorted(set(Cause) - OF_CLIENT))
 def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
     """For as long as it is put off, a pause or a fault of ours, before its first attempt or after it."""
-    for begun in (DELIVERY, replace(DELIVERY, attempts=1, first_attempt_at=NOW)):
+    for begun in (DELIVERY, replace(DELIVERY, attempts=1, first_taken_at=NOW)):
         delivery, now = begun, NOW
         while now < NOW + 2 * POLICY.sub_only_max_age:
             due = now + 300.0
@@ -150,7 +150,7 @@ def test_nothing_is_attempted_after_not_after() -> None:
     verdict = known(replace(DELIVERY, not_after=NOW - 1))
     assert isinstance(verdict, Dead)
     assert verdict.reason is DeadReason.EXPIRED
-    _, retry = verdict_on(BUSY, replace(DELIVERY, attempts=9, not_after=NOW + 60))
+    _, retry = verdict_on(BUSY, replace(DELIVERY, attempts=9, backoffs=9, not_after=NOW + 60))
     assert retry == RetryAt(due=NOW + 59)
 
 
@@ -186,11 +186,11 @@ def test_where_addresses_are_denied_the_way_out_is_to_register() -> None:
 
 
 def test_a_failure_that_is_not_charged_makes_the_next_backoff_no_longer() -> None:
-    """It belongs to an outage of the client. What earlier releases wrote has each of its attempts charged."""
-    once, _ = verdict_on(BUSY, replace(DELIVERY, attempts=2, first_attempt_at=NOW), now=NOW)
-    assert (once.attempts, once.charged, once.charged_at) == (3, 3, NOW)
+    """It belongs to an outage of the client."""
+    once, _ = verdict_on(BUSY, replace(DELIVERY, attempts=2, backoffs=2, first_taken_at=NOW), now=NOW)
+    assert (once.attempts, once.backoffs, once.charged_at) == (3, 3, NOW)
     twice = uncharged(record(once, BUSY, NOW + 50), once)
-    assert (twice.attempts, twice.charged, twice.charged_at) == (4, 3, NOW)
+    assert (twice.attempts, twice.backoffs, twice.charged_at) == (4, 3, NOW)
 
 
 def test_a_pause_is_one_hop_so_that_all_of_it_is_credited_and_no_more() -> None:
@@ -201,7 +201,7 @@ def test_a_pause_is_one_hop_so_that_all_of_it_is_credited_and_no_more() -> None:
 @pytest.mark.parametrize("asked", [501.0, 550.0, 597.0])
 def test_a_time_asked_for_that_would_round_past_the_limit_is_rounded_down(asked: float) -> None:
     """A last attempt is made before the limit, not a dead letter without one."""
-    tried = replace(DELIVERY, attempts=1, first_attempt_at=NOW)
+    tried = replace(DELIVERY, attempts=1, first_taken_at=NOW)
     _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked), tried, carries_sid=False)
     assert isinstance(verdict, RetryAt)
     assert NOW + sum(hops(verdict.due - NOW, verdict.rounding)) < NOW + POLICY.sub_only_max_age

@@ -382,7 +382,7 @@ class World:
                 name = delivery.client_id
                 tally.open.discard((delivery.event_id, name))
                 tally.failed[name] = max(tally.failed[name], delivery.attempts)
-                tally.charged[name] = max(tally.charged[name], delivery.charged)
+                tally.charged[name] = max(tally.charged[name], delivery.backoffs)
             case Buried():
                 tally.open.discard((fact.event_id, fact.client_id or ""))
                 tally.buried.append((self.now, fact))

@@ -200,8 +200,7 @@ def _message(
 def _letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | None:
     """Body, headers and properties of what a dead letter holds, if the file is one."""
     import json
-
-    from notifier.model.documents.unreadable import from_shown
+    from base64 import b64decode
 
     try:
         letter = json.loads(content)
@@ -209,12 +208,13 @@ def _letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | No
         return None
     if not isinstance(letter, dict) or not {"reason", "dead_since", "raw"} <= letter.keys():
         return None
-    raw: Any = from_shown(letter["raw"])
-    if not isinstance(raw, dict) or not isinstance(raw.get("body"), bytes):
+    raw: Any = letter["raw"]
+    if not isinstance(raw, dict) or not isinstance(body := raw.get("body"), str):
         return None
     properties = {key: raw.get(key) for key in ("message_id", "timestamp", "app_id", "content_type")}
     properties["user_id"] = letter.get("publisher")
-    return raw["body"], dict(raw.get("headers") or {}), properties
+    content = b64decode(body, validate=True) if raw.get("encoding") == "base64" else body.encode()
+    return content, dict(raw.get("headers") or {}), properties
 
 
 def _content(file: Path) -> bytes:

@@ -76,7 +76,7 @@ class DeadLetter:
     mistakes: tuple[Mistake, ...] = ()
     delivery: Delivery | None = None
     event: SessionEnded | None = None
-    raw: Annotated[Raw | None, BeforeValidator(unreadable.from_shown)] = None
+    raw: Raw | None = None
     entries: str | None = None
     source: str | None = None
     events: str | None = None

@@ -121,20 +121,11 @@ def told(mistakes: Sequence[Mistake]) -> str:
 
 
 def shown(raw: Raw) -> dict[str, Any]:
-    """The body in JSON, as scripts get it and earlier releases stored it: text if it is UTF-8, else base64."""
+    """The body in JSON, as scripts get it: text if it is UTF-8, else base64."""
     try:
         return {"encoding": "utf-8", "body": raw.body.decode()}
     except UnicodeDecodeError:
         return {"encoding": "base64", "body": base64.b64encode(raw.body).decode()}
-
-
-def from_shown(value: object) -> object:
-    """The inverse of `shown`, for letters of earlier releases. Raises ValueError."""
-    if not isinstance(value, dict) or "encoding" not in value:
-        return value
-    body = str(value.get("body", ""))
-    rest = {name: each for name, each in value.items() if name != "encoding"}
-    return rest | {"body": body.encode() if value["encoding"] == "utf-8" else base64.b64decode(body, validate=True)}
 
 
 def _attributes(message: Message) -> tuple[Mapping[str, str], bool]:

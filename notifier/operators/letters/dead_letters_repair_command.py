@@ -74,7 +74,6 @@ def replay(
             help="Also replay old letters that name no session: they end newer sessions of the user.",
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", hidden=True)] = False,
     rate: Rate = None,
     limit: Limit = None,
     as_json: Json = False,
@@ -97,7 +96,6 @@ def replay(
     """
     _check_chosen(chosen, everything=everything)
     settings = queue_part(config, log_from="warning").settings.queue
-    end_newer_sessions |= force  # its older name
     rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
 
     async def act(queue: Queue, options: RepairOptions) -> RepairResult:

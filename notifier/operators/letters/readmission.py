@@ -173,7 +173,7 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
         deferred_for=None,
         leash=None,
         turn=None,
-        backoffs=None,
+        backoffs=0,
         charged_at=None,
         parked=False,
         unknown_since=None,
@@ -190,7 +190,7 @@ def _stale(why: str, limit: float) -> KeptLetter:
 def _begun(delivery: Delivery) -> float | None:
     """The start of its age, earlier replays included. Otherwise repeated replays would keep it young for ever."""
     moments = [past.at for past in delivery.history[:1]]
-    return min(moments if delivery.begun_at is None else [*moments, delivery.begun_at], default=None)
+    return min(moments if delivery.first_taken_at is None else [*moments, delivery.first_taken_at], default=None)
 
 
 def _event(event: SessionEnded, now: float) -> Readmitted | KeptLetter:

@@ -75,7 +75,6 @@ class _Delivery(TypedDict):
     client_id: str
     attempts: NotRequired[int]
     first_taken_at: NotRequired[float | None]
-    first_attempt_at: NotRequired[float | None]
     deferred_for: NotRequired[str | None]
     asked: NotRequired[bool]
     parked: NotRequired[bool]
@@ -120,7 +119,6 @@ def read_waiting(message: Message) -> WaitingSummary:
 def _of_delivery(delivery: _Delivery, due: float | None) -> WaitingSummary:
     last = (delivery.get("history") or [_Past(reason="")])[-1]
     deferred = delivery.get("deferred_for")
-    since = delivery.get("first_taken_at")
     return WaitingSummary(
         id=delivery["id"],
         where="parked" if delivery.get("parked") else "delayed",
@@ -128,7 +126,7 @@ def _of_delivery(delivery: _Delivery, due: float | None) -> WaitingSummary:
         client_id=delivery["client_id"],
         event_id=delivery["event_id"],
         due=None if delivery.get("parked") else due,
-        since=delivery.get("first_attempt_at") if since is None else since,
+        since=delivery.get("first_taken_at"),
         attempts=delivery.get("attempts", 0),
         reason=deferred or last["reason"],
         status=None if deferred else last.get("status"),

@@ -1,5 +1,6 @@
 """Dead letters: readable by people, replayable by us, whoever put them among the dead."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -97,8 +98,8 @@ def test_a_buried_message_comes_back_to_the_byte(body: bytes) -> None:
     assert through_the_queue(letter) == letter
     assert raw_of(letter).sha256 == hashlib.sha256(body).hexdigest()
     assert dump_dead_letter(letter).body == body
-    told = document_of(letter) | {"outcomes": []}
-    assert load_dead_letter(message(json.dumps(told).encode(), kind=Kind.DEAD_LETTER)) == letter
+    told = document_of(letter)["raw"]
+    assert (base64.b64decode(told["body"]) if told["encoding"] == "base64" else told["body"].encode()) == body
     again = message_of(letter, Lane.BULK)
     assert again == replace(came, lane=Lane.BULK, tag=None, headers=raw_of(letter).headers)
 

@@ -65,7 +65,7 @@ def test_ages_begin_anew() -> None:
     anew = load_delivery(found.outgoing.body)
     assert anew == replace(
         DELIVERY, id_given=True, attempts=0, rejections=0, first_taken_at=None, first_attempt_at=None, held=0.0,
-        waited_for=(), deferrals=0, deferred_for=None, leash=None, turn=None, backoffs=None, charged_at=None,
+        waited_for=(), deferrals=0, deferred_for=None, leash=None, turn=None, backoffs=0, charged_at=None,
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_what_may_end_newer_sessions_stays(
     One that no worker had in hand is sent however late, as a first attempt always is.
     """
     history = () if earliest is None else (Past(at=earliest, reason="dns"),)
-    old = replace(DELIVERY, sid=None, first_taken_at=None, first_attempt_at=first, held=0.0, history=history)
+    old = replace(DELIVERY, sid=None, first_taken_at=first, held=0.0, history=history)
     assert stays(of_delivery(old)) is expected
     assert stays(of_delivery(old, replace(RULES, end_newer_sessions=True))) is None
 
