@@ -128,7 +128,6 @@ def show(
     raise typer.Exit(1 if sources.problems or not found else 0)
 
 
-list_.__name__ = "list"
 register(app, list_, LIST_EXAMPLES)
 register(app, show, SHOW_EXAMPLES)
 

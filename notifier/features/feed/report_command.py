@@ -41,7 +41,7 @@ def report(
         Path | None,
         typer.Option(
             dir_okay=False,
-            help="A file of `collect`, or an embedded queue. Default: the embedded queue, else outcomes.db.",
+            help="A file of collect, or an embedded queue. Default: the embedded queue, else outcomes.db.",
             show_default=False,
         ),
     ] = None,

@@ -82,7 +82,7 @@ def _rows(settings: Settings) -> list[dict[str, Any]]:
 
 
 def try_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The source, as it is named under `sources`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The source, as it is named under sources.")],
     file: Annotated[Path, typer.Argument(allow_dash=True, help="The body of a message as it came; - is stdin.")] = Path(
         "-"
     ),
@@ -284,7 +284,6 @@ def _shown(entry: Any) -> str:
     return entry if isinstance(entry, str) else json_text(entry)
 
 
-list_.__name__ = "list"
 try_.__name__ = "try"
 register(app, list_, (("which sources and presets there are", "notifier sources list -c n.yaml"),))
 register(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import mkstemp
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -14,50 +13,38 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from notifier.model.errors import Mistake
-from notifier.operators.terminal.chosen_options import with_chosen
 
 if TYPE_CHECKING:
     from notifier.operators.letters.letter_filter import LetterFilter
 
 
 def _option(name: str, text: str) -> Any:
-    return Annotated[str | None, typer.Option(name, help=text, show_default=False)]
+    return typer.Option(name, help=text, show_default=False)
 
 
-_IDS = Annotated[
+Ids = Annotated[
     list[str] | None, typer.Argument(metavar="ID", help="Only the letters with these IDs.", show_default=False)
 ]
-_FILTER_OPTIONS: Mapping[str, Any] = {
-    "client_id": _option("--client-id", "Only letters of this client."),
-    "reason": Annotated[
-        list[str] | None,
-        typer.Option("--reason", help="Only letters with this reason; may be repeated.", show_default=False),
-    ],
-    "iss": _option("--iss", "Only letters of this issuer."),
-    "event_id": _option("--event-id", "Only letters of this event."),
-    "source": _option("--source", "Only letters of messages that came from this source."),
-    "subject": _option("--subject", "Only letters about this sub or sid."),
-    "since": _option("--since", "Only letters given up since then: 2026-01-31T12:00:00Z, or 24h (ago)."),
-    "until": _option("--until", "Only letters given up until then, in the same form."),
-}
+ClientId = Annotated[str | None, _option("--client-id", "Only letters of this client.")]
+Reasons = Annotated[list[str] | None, _option("--reason", "Only letters with this reason; may be repeated.")]
+Iss = Annotated[str | None, _option("--iss", "Only letters of this issuer.")]
+EventId = Annotated[str | None, _option("--event-id", "Only letters of this event.")]
+Source = Annotated[str | None, _option("--source", "Only letters of messages that came from this source.")]
+Subject = Annotated[str | None, _option("--subject", "Only letters about this sub or sid.")]
+Since = Annotated[
+    str | None, _option("--since", "Only letters given up since then: 2026-01-31T12:00:00Z, or 24h (ago).")
+]
+Until = Annotated[str | None, _option("--until", "Only letters given up until then, in the same form.")]
 
 
-def with_filter(command: Callable[..., None], *, ids: bool = False) -> Callable[..., None]:
-    """Give a command the options that choose letters. It gets them as its parameter `chosen`, a `LetterFilter`."""
-    return with_chosen(command, {"id": _IDS, **_FILTER_OPTIONS} if ids else _FILTER_OPTIONS, _read)
-
-
-def _read(given: Mapping[str, Any]) -> LetterFilter:
+def letters_of(**given: str | list[str] | None) -> LetterFilter:
+    """Read what the options above say."""
     from notifier.operators.letters.letter_filter import read_filter
 
     chosen = read_filter(given, time.time())
     if isinstance(chosen, Mistake):
         raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path}")
     return chosen
-
-
-with_filter_or_ids = partial(with_filter, ids=True)
-"""The same for a command that also takes the IDs of letters as arguments."""
 
 
 @contextmanager

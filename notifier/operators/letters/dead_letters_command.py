@@ -12,7 +12,18 @@ import typer
 
 from notifier.model.moment import read_moment, shown_moment
 from notifier.model.printable import counted, json_text, printable
-from notifier.operators.letters.dead_letters_access import with_filter, written_anew
+from notifier.operators.letters.dead_letters_access import (
+    ClientId,
+    EventId,
+    Iss,
+    Reasons,
+    Since,
+    Source,
+    Subject,
+    Until,
+    letters_of,
+    written_anew,
+)
 from notifier.operators.letters.dead_letters_repair_command import (
     DISCARD_EXAMPLES,
     REPLAY_EXAMPLES,
@@ -47,11 +58,17 @@ app = typer.Typer(
 )
 
 
-@with_filter
 def list_(
     *,
     config: Config = None,
-    chosen: LetterFilter,
+    client_id: ClientId = None,
+    reason: Reasons = None,
+    iss: Iss = None,
+    event_id: EventId = None,
+    source: Source = None,
+    subject: Subject = None,
+    since: Since = None,
+    until: Until = None,
     rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -61,10 +78,14 @@ def list_(
     source if it came from one. No
     form shows sub or sid. The command removes nothing and keeps the order.
     """
-    settings = queue_part(config).settings.queue
     from notifier.operators.letters.dead_letter_listing import LetterCounts
     from notifier.operators.terminal.screen import screen
 
+    chosen = letters_of(
+        client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
+        since=since, until=until,
+    )  # fmt: skip
+    settings = queue_part(config).settings.queue
     counts, console = LetterCounts(), screen()
 
     def see(summary: LetterSummary, _message: Message) -> None:
@@ -83,7 +104,7 @@ def list_(
 
 def show(
     id_: Annotated[
-        str, typer.Argument(metavar="ID", help="The letter's ID, as `list --rows` prints it.", show_default=False)
+        str, typer.Argument(metavar="ID", help="The letter's ID, as list --rows prints it.", show_default=False)
     ],
     config: Config = None,
     as_json: Json = False,
@@ -115,14 +136,20 @@ def show(
         say(_in_words(found[0]))
 
 
-@with_filter
 def export(
     file: Annotated[
         Path, typer.Argument(allow_dash=True, help="The file to write, readable by its owner only; - is stdout.")
     ] = Path("-"),
     *,
     config: Config = None,
-    chosen: LetterFilter,
+    client_id: ClientId = None,
+    reason: Reasons = None,
+    iss: Iss = None,
+    event_id: EventId = None,
+    source: Source = None,
+    subject: Subject = None,
+    since: Since = None,
+    until: Until = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write whole dead letters to a file, one JSON object per line.
@@ -133,6 +160,10 @@ def export(
     """
     from notifier.operators.letters.dead_letter_listing import exported
 
+    chosen = letters_of(
+        client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
+        since=since, until=until,
+    )  # fmt: skip
     if file.is_file() and not force:
         raise typer.BadParameter(f"{file} exists; --force replaces it", param_hint="FILE")
     settings = queue_part(config).settings.queue
@@ -232,7 +263,6 @@ def _when(value: object) -> str:
         return str(value)
 
 
-list_.__name__ = "list"
 register(
     app,
     list_,

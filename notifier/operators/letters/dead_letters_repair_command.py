@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.model.printable import counted
-from notifier.operators.letters.dead_letters_access import with_filter_or_ids
+from notifier.operators.letters.dead_letters_access import (
+    ClientId,
+    EventId,
+    Ids,
+    Iss,
+    Reasons,
+    Since,
+    Source,
+    Subject,
+    Until,
+    letters_of,
+)
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
@@ -60,11 +71,18 @@ Rate = Annotated[
 ]
 
 
-@with_filter_or_ids
 def replay(
     *,
+    ids: Ids = None,
     config: Config = None,
-    chosen: LetterFilter,
+    client_id: ClientId = None,
+    reason: Reasons = None,
+    iss: Iss = None,
+    event_id: EventId = None,
+    source: Source = None,
+    subject: Subject = None,
+    since: Since = None,
+    until: Until = None,
     everything: All = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be replayed; change nothing.")] = False,
     end_newer_sessions: Annotated[
@@ -94,6 +112,10 @@ def replay(
     Ctrl-C stops after the batch at hand, with exit status 1; the same command goes on with the rest. A replay that is
     killed may deliver one batch twice on RabbitMQ, which does no harm. stderr says who did what.
     """
+    chosen = letters_of(
+        id=ids, client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
+        since=since, until=until,
+    )  # fmt: skip
     _check_chosen(chosen, everything=everything)
     settings = queue_part(config, log_from="warning").settings.queue
     rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
@@ -107,11 +129,18 @@ def replay(
     _conclude("replayed", chosen, result, dry_run=dry_run, as_json=as_json, end_newer_sessions=end_newer_sessions)
 
 
-@with_filter_or_ids
 def discard(
     *,
+    ids: Ids = None,
     config: Config = None,
-    chosen: LetterFilter,
+    client_id: ClientId = None,
+    reason: Reasons = None,
+    iss: Iss = None,
+    event_id: EventId = None,
+    source: Source = None,
+    subject: Subject = None,
+    since: Since = None,
+    until: Until = None,
     everything: All = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be discarded; change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -123,6 +152,10 @@ def discard(
     It shows the number and asks first; --yes does not ask. `dead-letters export` keeps a copy. stderr says who did
     what; NOTIFIER_LOG__LEVEL=info names each letter.
     """
+    chosen = letters_of(
+        id=ids, client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
+        since=since, until=until,
+    )  # fmt: skip
     _check_chosen(chosen, everything=everything)
     settings = queue_part(config, log_from="warning").settings.queue
     if not (yes or dry_run):

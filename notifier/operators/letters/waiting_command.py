@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from notifier.model.durations import in_words
 from notifier.model.printable import counted, printable
-from notifier.operators.terminal.chosen_options import with_chosen
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.output import say, say_json
@@ -42,37 +39,22 @@ app = typer.Typer(
 )
 
 
-def _option(name: str, text: str) -> Any:
-    return Annotated[str | None, typer.Option(name, help=text, show_default=False)]
-
-
-_FILTER_OPTIONS: Mapping[str, Any] = {
-    "client_id": _option("--client-id", "Only those for this client."),
-    "iss": _option("--iss", "Only those of this issuer."),
-    "event_id": _option("--event-id", "Only those of this event."),
-}
-_IDS = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these deliveries.", show_default=False)]
+_ClientId = Annotated[str | None, typer.Option("--client-id", help="Only those for this client.", show_default=False)]
+_Iss = Annotated[str | None, typer.Option("--iss", help="Only those of this issuer.", show_default=False)]
+_EventId = Annotated[str | None, typer.Option("--event-id", help="Only those of this event.", show_default=False)]
+_Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these deliveries.", show_default=False)]
 _Rows = Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")]
 _Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out so many of the rows: for the next page.")]
 _KNOWN = "it is registered now, and tried when it is due"
 _Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.", show_default=False)]
 
 
-def _read(given: Mapping[str, Any]) -> WaitingFilter:
-    from notifier.operators.letters.waiting_filter import WaitingFilter
-
-    return WaitingFilter(**{**given, "ids": frozenset(given.get("ids") or ())})
-
-
-_with_filter = partial(with_chosen, options=_FILTER_OPTIONS, read=_read)
-_with_filter_or_ids = partial(with_chosen, options={"ids": _IDS, **_FILTER_OPTIONS}, read=_read)
-
-
-@_with_filter
 def list_(
     *,
     config: Config = None,
-    chosen: WaitingFilter,
+    client_id: _ClientId = None,
+    iss: _Iss = None,
+    event_id: _EventId = None,
     rows: _Rows = False,
     skip: _Skip = 0,
     limit: _Limit = None,
@@ -87,8 +69,10 @@ def list_(
     On RabbitMQ the command goes through all delay queues, and holds each for that time: what comes due meanwhile is
     attempted some seconds later.
     """
+    from notifier.operators.letters.waiting_filter import WaitingFilter
     from notifier.operators.letters.waiting_listing import WaitingCounts
 
+    chosen = WaitingFilter(client_id=client_id, iss=iss, event_id=event_id)
     counts = WaitingCounts()
 
     def see(one: WaitingSummary) -> None:
@@ -108,7 +92,7 @@ def list_(
 
 
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="As `list --rows` prints it.", show_default=False)],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="As list --rows prints it.", show_default=False)],
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -135,11 +119,13 @@ def show(
             say(printable(f"{name:<10} {value}"))
 
 
-@_with_filter_or_ids
 def cancel(
     *,
+    ids: _Ids = None,
     config: Config = None,
-    chosen: WaitingFilter,
+    client_id: _ClientId = None,
+    iss: _Iss = None,
+    event_id: _EventId = None,
     everything: Annotated[bool, typer.Option("--all", help="Take all that waits.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cancelled; change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -152,6 +138,9 @@ def cancel(
     The command shows the number and asks first; --yes does not ask. What a worker has in hand may still be
     delivered. stderr says who did what; NOTIFIER_LOG__LEVEL=info names each delivery.
     """
+    from notifier.operators.letters.waiting_filter import WaitingFilter
+
+    chosen = WaitingFilter(ids=frozenset(ids or ()), client_id=client_id, iss=iss, event_id=event_id)
     if not (chosen.narrows or everything):
         raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
     if not (yes or dry_run):
@@ -253,7 +242,6 @@ def _print_groups(counts: WaitingCounts, config: Path | None) -> None:
     say_near_names(config, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
 
 
-list_.__name__ = "list"
 register(
     app,
     list_,
