@@ -5,6 +5,7 @@ A notice goes to the publisher who asked for it (`reply_document.py`), and to au
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 from notifier.model.frozen import frozen
 
@@ -85,3 +86,14 @@ class ClientNotice:
 
 
 FeedNotice = Notice | ClientNotice
+
+
+class FeedRow(NamedTuple):
+    """What a report needs of a notice that was kept. `fate` may be the state of a client, too."""
+
+    at: float
+    fate: str
+    reason: str
+    iss: str
+    client_id: str
+    propagation: float | None

@@ -20,7 +20,6 @@ from typing import NoReturn
 
 import structlog
 from aiohttp import web
-from cryptography.fernet import MultiFernet
 
 from notifier.delivery.plan import may_speak
 from notifier.delivery.selection import OPENED_EVERY
@@ -80,19 +79,10 @@ Prepare = Callable[[SessionEnded], Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pages:
-    """The front-channel pages: the keys that seal their contexts, and where each issuer's proxy serves them."""
-
-    keys: MultiFernet
-    urls: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSources:
     """What a request needs. It is asked for at each request, since a reload may change it.
 
     Without tokens anyone may publish (on loopback). Without `waiting` a request that asks to wait is answered at once.
-    `pages`: None without a web listener.
     """
 
     registry: Callable[[], Registry]
@@ -100,7 +90,6 @@ class ApiSources:
     clock: Callable[[], float]
     new_id: Callable[[], str]
     waiting: WaitingRequests | None = None
-    pages: Callable[[], Pages | None] = lambda: None
 
 
 def _nothing_more(_event: SessionEnded) -> Mapping[str, object]:
@@ -110,10 +99,10 @@ def _nothing_more(_event: SessionEnded) -> Mapping[str, object]:
 class EventRequests:
     """Takes events from requests. All routes that do share its places for large events."""
 
-    def __init__(self, accept: AcceptEvent, sources: ApiSources, limits: ApiLimits) -> None:
-        self.limits = limits
+    def __init__(self, accept: AcceptEvent, sources: ApiSources, limits: ApiLimits | None = None) -> None:
+        self.limits = ApiLimits() if limits is None else limits
+        self.sources = sources
         self._accept = accept
-        self._sources = sources
         self._authorization = Authorization(sources.tokens)
         self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._opening = asyncio.Lock()
@@ -125,7 +114,7 @@ class EventRequests:
         lane, seconds = asked_lane(request), _asked_to_wait(request)
         _check_kind(request)
         body = await read_body(request, self.limits)
-        waiting = self._sources.waiting
+        waiting = self.sources.waiting
         with nullcontext() if seconds is None or waiting is None else waiting.one_more() as place:
             async with self._place_for(body):
                 event = self._understand(request, body, token)
@@ -177,7 +166,7 @@ class EventRequests:
             user_id=token.name if token is not None else None,
             vouched=token is not None and token.issuers is not None,  # one of another issuer is refused below
         )
-        sources = self._sources
+        sources = self.sources
         try:
             event = read_event(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
         except MalformedEvent as error:
@@ -188,9 +177,9 @@ class EventRequests:
         if not concerns(token, event.iss):
             way = "if it may, add the issuer to issuers of the token in api.tokens_file"
             self._refuse(event, "The token may not speak for this issuer", way)
-        issuer = self._sources.registry().issuers.get(event.iss)
+        issuer = self.sources.registry().issuers.get(event.iss)
         if issuer is None:
-            hint = near_issuer(event.iss, self._sources.registry())
+            hint = near_issuer(event.iss, self.sources.registry())
             told = hint is not None and hint.concerns(None if token is None else token.name)
             near = f"; {hint.text}" if hint is not None and told and concerns(token, hint.whose.iss) else ""
             mistake = Mistake("iss", f"not one of the configured issuers{near}")

@@ -4,30 +4,21 @@ from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
-from notifier.features.browsers.sign_out_routes import SignOuts
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription, known_query, openapi_route
 from notifier.network.listeners.problem import problems
 from notifier.network.listeners.throttle import Throttle
-from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, AcceptEvent, ApiSources, EventRequests
-from notifier.publishing.taking import BODY_LATER, ApiLimits
+from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, EventRequests
+from notifier.publishing.taking import BODY_LATER
 
 
-def api_app(
-    accept: AcceptEvent, sources: ApiSources, limits: ApiLimits | None = None, more: Iterable[web.RouteDef] = ()
-) -> web.Application:
+def api_app(requests: EventRequests, more: Iterable[web.RouteDef] = ()) -> web.Application:
     """Return the application. The routes of `more` share its limits; each authorises for itself."""
-    limits = limits or ApiLimits()
-    requests = EventRequests(accept, sources, limits)
-    throttle = Throttle(sources.tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
-    guards = [problems, Authorization(sources.tokens).local, throttle.middleware, known_query]
+    tokens, limits = requests.sources.tokens, requests.limits
+    throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
+    guards = [problems, Authorization(tokens).local, throttle.middleware, known_query]
     app = web.Application(client_max_size=limits.max_event, middlewares=guards)
-    sign_outs = SignOuts(requests, sources)
-    routes = [
-        web.post("/v1/events", _Api(requests).post_event),
-        web.post("/v1/sign-outs", sign_outs.post_sign_out),
-        *more,
-    ]
+    routes = [web.post("/v1/events", _Api(requests).post_event), *more]
     app.add_routes([*routes, openapi_route(routes)])
     return app
 

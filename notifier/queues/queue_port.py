@@ -8,6 +8,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 from notifier.model.backoff import Rounding
 from notifier.model.fate import FeedNotice
+from notifier.model.frozen import frozen
 from notifier.model.message import Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.queues.passes import Opened, Reader
 from notifier.queues.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
@@ -105,6 +106,21 @@ class DeadLetters(Protocol):
 
         Raises QueueError.
         """
+
+
+@frozen
+class FeedMessage:
+    """A notice of the feed as a message of an exchange."""
+
+    id: str
+    routing_key: str
+    headers: Mapping[str, str]
+    content_type: str
+    body: bytes
+
+
+EncodeNotice = Callable[[FeedNotice, str], FeedMessage]
+"""Encodes a notice, for a target that sends messages. It is told what names this notifier in them."""
 
 
 class FeedTarget(Protocol):
@@ -243,5 +259,5 @@ class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
     def waiting(self) -> WaitingPlace:
         """All that waits in this queue: in delay queues, and in buckets."""
 
-    def feed_target(self) -> FeedTarget:
+    def feed_target(self, encode: EncodeNotice) -> FeedTarget:
         """The target of the feed in this queue."""

@@ -11,10 +11,9 @@ from notifier.network.listeners import ops
 from notifier.network.listeners import web_app as browsers
 from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.listener_context import ListenerContext
-from notifier.publishing.event_requests import AcceptEvent, ApiSources
+from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
-from notifier.publishing.taking import ApiLimits
-from notifier.settings.service_settings import Settings
+from notifier.settings.service_settings import ApiSettings, Settings
 
 
 @asynccontextmanager
@@ -22,8 +21,7 @@ async def listeners(
     settings: Settings,
     health: Callable[[], ops.Readiness],
     metrics: ops.Exposition,
-    accept: AcceptEvent,
-    sources: ApiSources,
+    requests: EventRequests,
     more: Iterable[web.RouteDef] = (),
     pages: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[None]:
@@ -38,7 +36,7 @@ async def listeners(
         stack.push_async_callback(listener.close)
         structlog.get_logger().info("listening", ops=listener.url)
         if settings.api is not None:
-            listener = await _listen_api(settings, accept, sources, more)
+            listener = await _listen_api(settings.api, requests, more)
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", api=listener.url)
         if settings.web is not None:
@@ -48,12 +46,9 @@ async def listeners(
         yield
 
 
-async def _listen_api(
-    settings: Settings, accept: AcceptEvent, sources: ApiSources, more: Iterable[web.RouteDef]
-) -> Listener:
-    assert settings.api is not None
-    where, tls = settings.api.listen, settings.api.tls
-    app = api_app(accept, sources, ApiLimits(max_event=settings.queue.max_event), more)
+async def _listen_api(api: ApiSettings, requests: EventRequests, more: Iterable[web.RouteDef]) -> Listener:
+    where, tls = api.listen, api.tls
+    app = api_app(requests, more)
     context = None if tls is None else ListenerContext(tls, "api").context
     return await listen(app, where.host, where.port, key="api.listen", tls=context)
 

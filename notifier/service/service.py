@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -35,13 +34,16 @@ from notifier.delivery.intake import Intake, event_message
 from notifier.delivery.settlement import Settlement
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
-from notifier.features.browsers.front_channel_pages import pages_of
+from notifier.features.browsers.front_channel_counts import FrontChannelCounts
+from notifier.features.browsers.sign_out_routes import SignOuts
 from notifier.features.browsers.web_face import WebFace
 from notifier.features.feed.feed import Feed
+from notifier.features.feed.feed_event import feed_message
 from notifier.features.sources.source_doors import SourceDoors
 from notifier.features.sources.source_settings import bindings_of
 from notifier.features.upstreams.upstream_doors import UpstreamDoors
 from notifier.features.upstreams.upstream_intake import UpstreamIntake
+from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
 from notifier.model.message import Lane
@@ -55,8 +57,9 @@ from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.own_state import OwnSources, OwnState
 from notifier.operators.status.reload_request import RELOAD, act_of
 from notifier.operators.status.worker_requests import RequestDesk
-from notifier.publishing.event_requests import ApiSources
+from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import Replies
+from notifier.publishing.taking import ApiLimits
 from notifier.queues.building import build_queue
 from notifier.service.freed import Freed
 from notifier.service.listeners import listeners
@@ -114,9 +117,10 @@ class Service:
         )
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
         retries = RetryAccounts(lambda: self.worker, time.monotonic)
+        record = UpstreamRecord()
         told = [
             self.metrics.observe,
-            self.metrics.upstreams.observe,
+            record.observe,
             logs.observe,
             self._health.observe,
             self._replies.observe,
@@ -144,10 +148,21 @@ class Service:
             steady=time.monotonic,
         )
         self.queue.side_channel.share_news(self._others.following, self._others.hear)
-        self._source_doors = SourceDoors(live)
-        self._upstreams = UpstreamDoors(live, self.metrics.upstreams)
+        sources = ApiSources(
+            registry=live.registry,
+            tokens=live.tokens,
+            clock=time.time,
+            new_id=new_id,
+            waiting=self._replies.waiting,
+        )
+        self._requests = EventRequests(self.accept, sources, ApiLimits(max_event=settings.queue.max_event))
+        self._source_doors = SourceDoors(live, self.queue.publish)
+        self._upstreams = UpstreamDoors(live, record)
         self._self_watch = SelfWatch(live)
-        self._web = WebFace(live, self.metrics.front_channel)
+        counts = FrontChannelCounts(self.metrics.label)
+        self._web = WebFace(live, counts)
+        for families in (record.families, counts.families, self._source_doors.routes.families):
+            self.metrics.add(families)
         self.worker = self._build_worker()
         self.metrics.watch(self._metrics_sources())
 
@@ -261,7 +276,7 @@ class Service:
             await self.queue.open()
             stack.push_async_callback(self.queue.close)
             if self._feed is not None:
-                await stack.enter_async_context(self._feed.running(self.queue.feed_target()))
+                await stack.enter_async_context(self._feed.running(self.queue.feed_target(feed_message)))
             await self._transport.open()
             for each in (self._transport, self._client_keys, self._encryption):
                 stack.push_async_callback(each.close)
@@ -269,17 +284,9 @@ class Service:
                 stack.push_async_callback(self._tracing.close)
             stack.push_async_callback(self._source_doors.close)
             stack.push_async_callback(self._upstreams.close)
-            sources = ApiSources(
-                registry=self._live.registry,
-                tokens=self._live.tokens,
-                clock=time.time,
-                new_id=new_id,
-                waiting=self._replies.waiting,
-                pages=partial(pages_of, self._live),
-            )
             pages = chain(self._web.routes(), self._upstreams.routes(self.queue.publish, self._web.page_of))
             await stack.enter_async_context(
-                listeners(self._settings, self.health, self.metrics, self.accept, sources, self._routes(), pages)
+                listeners(self._settings, self.health, self.metrics, self._requests, self._routes(), pages)
             )
             started()
             worker = group.create_task(self.worker.run())
@@ -304,7 +311,8 @@ class Service:
         yield from operator_routes(
             self._live, self.queue, self.log_level, self._registry.refresh, self._own_state.document
         )
-        yield from self._source_doors.routes(self.queue.publish, self.metrics.count_source_request)
+        yield from self._source_doors.routes.routes()
+        yield from SignOuts(self._requests, self._web.pages).routes()
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run, self._signers.run)

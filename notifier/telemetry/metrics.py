@@ -34,13 +34,11 @@ from notifier.delivery.facts import (
     UpstreamLookedUp,
 )
 from notifier.delivery.plan import Skipped, Unheard
-from notifier.features.browsers.front_channel_counts import FrontChannelCounts
-from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.model.message import Depth, PolicyKey, QueueStatus, Unsettled
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.telemetry.attempt_seconds import AttemptSeconds
-from notifier.telemetry.client_series import ClientSeries
+from notifier.telemetry.client_series import ClientSeries, Label
 from notifier.telemetry.families import WaitingMessages, gauge, labelled, plain_counter
 from notifier.telemetry.signature_counts import SignatureCounts
 
@@ -90,12 +88,9 @@ class Metrics:
     ) -> None:
         self._registry = registry
         self._clients = ClientSeries(registry, max_clients)
-        self.front_channel = FrontChannelCounts(self._clients.label)
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = self._unheard = 0
-        self._source_requests: dict[tuple[str, str], int] = {}
         self._source_events: dict[tuple[str, str], int] = {}
-        self.upstreams = UpstreamRecord()
         self.signatures = SignatureCounts()
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
@@ -104,6 +99,7 @@ class Metrics:
         self._recovery_sum = 0.0
         self._waiting = WaitingMessages(clock)
         self._sources = Sources()
+        self._more: list[Callable[[], Iterable[Metric]]] = []
         self._version = version
         self._page = _registry(partial(self._families, exemplars=False))
         self._open_page = _registry(partial(self._families, exemplars=True))
@@ -111,6 +107,14 @@ class Metrics:
     def watch(self, sources: Sources) -> None:
         """Take the gauges from there from now on."""
         self._sources = sources
+
+    def add(self, families: Callable[[], Iterable[Metric]]) -> None:
+        """Serve these families too. They are asked for at each scrape."""
+        self._more.append(families)
+
+    def label(self, iss: str, client_id: str) -> Label:
+        """Return the label under which a registered client counts now."""
+        return self._clients.label(iss, client_id)
 
     def set_depths(self, depths: Mapping[str, Depth]) -> None:
         """Set what the broker says of each queue (names without prefix)."""
@@ -141,7 +145,7 @@ class Metrics:
                 self._recoveries[bisect_left(RECOVERY_BUCKETS, seconds)] += 1
                 self._recovery_sum += seconds
             case ClientFailing() | ClientRecovered() | UpstreamLookedUp():
-                pass  # `circuit_state` is read at the scrape, and `UpstreamRecord` counts; the log tells the rest
+                pass  # `circuit_state` is read at the scrape; the log and the counters of upstreams tell the rest
             case _:
                 assert_never(fact)
 
@@ -151,11 +155,6 @@ class Metrics:
         if fact.source is not None:
             key = (fact.source, fact.result)
             self._source_events[key] = self._source_events.get(key, 0) + 1
-
-    def count_source_request(self, source: str, status: int) -> None:
-        """Count a request to a source that exists, by the status of its answer."""
-        key = (source, str(status))
-        self._source_requests[key] = self._source_requests.get(key, 0) + 1
 
     def _attempted(self, fact: Attempted) -> None:
         iss, client_id = fact.delivery.key
@@ -205,9 +204,6 @@ class Metrics:
         )
         text = "Messages of sources that come to their end here."
         yield labelled(CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events)
-        text = "Requests to POST /v1/events/{source}."
-        yield labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._source_requests)
-        yield from self.upstreams.families()
         yield from self.signatures.families()
         yield labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds.family(exemplars=exemplars)
@@ -218,7 +214,8 @@ class Metrics:
             buckets=list(zip(bounds, accumulate(self._recoveries), strict=True)),
             sum_value=self._recovery_sum,
         )
-        yield from self.front_channel.families()
+        for families in self._more:
+            yield from families()
         yield from self._gauges()
         yield from self._waiting.families(self._sources.unsettled())
 

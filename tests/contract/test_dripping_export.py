@@ -18,7 +18,7 @@ from notifier.network.listeners.listener import Listener, listen
 from notifier.operators.letters import dead_letter_routes
 from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
 from notifier.operators.letters.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
-from notifier.publishing.event_requests import ApiSources
+from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.events import api_app
 from notifier.queues.queue_port import DeadLetters, Queue
 from tests.contract.letters import RULES, bury
@@ -56,7 +56,8 @@ async def api(letters: DeadLetters, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
     async def accept(event: SessionEnded, lane: Lane) -> None: ...
 
-    listener = await listen(api_app(accept, sources, more=routes), "127.0.0.1", 0, key="api.listen", grace=1)
+    requests = EventRequests(accept, sources)
+    listener = await listen(api_app(requests, routes), "127.0.0.1", 0, key="api.listen", grace=1)
     yield listener
     await listener.close()
 

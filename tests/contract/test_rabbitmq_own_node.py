@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from yarl import URL
 
+from notifier.features.feed.feed_event import feed_message
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.fate import ClientChange, ClientNotice
 from notifier.model.message import DEAD, Lane
@@ -125,7 +126,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     for name in "ab":
         await queue.publish(Lane.EVENTS, outgoing(name))
     taken = await inbox.some(2)
-    feed = RabbitFeedTarget(rabbit_options(amqp_url, prefix))
+    feed = RabbitFeedTarget(rabbit_options(amqp_url, prefix), feed_message)
     feeding = asyncio.create_task(feed.run())
     await asyncio.wait_for(feed.available(), PATIENCE)
     async with alarm(module_node):

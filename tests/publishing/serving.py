@@ -13,7 +13,7 @@ from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.listener import Listener, listen
 from notifier.operators.status.service_status import ServiceStatus, status_of
-from notifier.publishing.event_requests import ApiSources, Pages
+from notifier.publishing.event_requests import ApiSources
 from notifier.publishing.notice_wait import WaitingRequests
 
 ISS = "https://id.example.com"
@@ -31,7 +31,6 @@ def sources_of(
     tokens: Callable[[], Iterable[ApiToken] | None] = lambda: None,
     registry: Registry = REGISTRY,
     waiting: WaitingRequests | None = None,
-    pages: Pages | None = None,
 ) -> ApiSources:
     """What the API knows. Without tokens, it answers this machine only."""
     return ApiSources(
@@ -40,7 +39,6 @@ def sources_of(
         clock=lambda: NOW,
         new_id=lambda: "made-up-id",
         waiting=waiting,
-        pages=lambda: pages,
     )
 
 

@@ -16,6 +16,7 @@ from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
+from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.publishing.taking import ApiLimits
 from tests.publishing.serving import ISS, serving, sources_of, token
@@ -70,7 +71,8 @@ async def answering(**timeouts: float) -> AsyncIterator[Api]:
     """An API with small limits of size and number. Only what must be met by a test is short of time."""
     queue = Queue()
     sources = sources_of(lambda: subject.tokens, REGISTRY)
-    app = api_app(queue.accept, sources, ApiLimits(max_event=2000, requests=2, **timeouts))  # type: ignore[arg-type]
+    limits = ApiLimits(max_event=2000, requests=2, **timeouts)  # type: ignore[arg-type]
+    app = api_app(EventRequests(queue.accept, sources, limits))
     async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
         subject = Api(queue, listener.url, http)
         yield subject

@@ -15,6 +15,7 @@ from notifier.model.api_token import ApiToken
 from notifier.model.message import Lane
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.listener import Deadlines, Listener
+from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.publishing.taking import ApiLimits
 from tests.publishing.serving import ISS, serving, sources_of, token
@@ -48,7 +49,8 @@ async def api(
     more: Iterable[web.RouteDef] = (),
     **listening: Any,
 ) -> AsyncIterator[Listener]:
-    async with serving(api_app(gate.accept, sources_of(lambda: tokens), limits, more), **listening) as listener:
+    requests = EventRequests(gate.accept, sources_of(lambda: tokens), limits)
+    async with serving(api_app(requests, more), **listening) as listener:
         try:
             yield listener
         finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aio_pika
 
+from notifier.features.feed.feed_event import feed_message
 from notifier.model.fate import Fate, Notice
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -38,7 +39,7 @@ def told(number: int, *, client_id: str = "shop") -> Notice:
 @asynccontextmanager
 async def exchange(amqp_url: str, prefix: str) -> AsyncIterator[RabbitFeedTarget]:
     """As a worker publishes to it."""
-    sink = RabbitFeedTarget(RabbitOptions(urls=(amqp_url,), prefix=prefix))
+    sink = RabbitFeedTarget(RabbitOptions(urls=(amqp_url,), prefix=prefix), feed_message)
     task = asyncio.create_task(sink.run())
     try:
         await asyncio.wait_for(sink.available(), PATIENCE)

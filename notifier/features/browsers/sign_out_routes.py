@@ -4,9 +4,11 @@ The event is published as by `POST /v1/events`, and nothing of it depends on the
 before anything is published.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from aiohttp import web
+from cryptography.fernet import MultiFernet
 
 from notifier.delivery.plan import by_client_id
 from notifier.features.browsers.front_channel_context import LIFETIME, TooManyClients, seal
@@ -17,7 +19,7 @@ from notifier.model.moment import render_moment
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, ApiSources, EventRequests, Pages
+from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, EventRequests
 
 _MOST = 4000  # clients: more fit into no context, and to try it with 100,000 would hold the loop for a second
 _FRONT_CHANNEL: Mapping[str, object] = {
@@ -52,12 +54,24 @@ _POST_SIGN_OUT = OperationDescription(
 )
 
 
-class SignOuts:
-    """Answers with the page of an event."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """The front-channel pages: the keys that seal their contexts, and where each issuer's proxy serves them."""
 
-    def __init__(self, requests: EventRequests, sources: ApiSources) -> None:
+    keys: MultiFernet
+    urls: Mapping[str, str]
+
+
+class SignOuts:
+    """Answers with the page of an event. `pages`: None without a web listener."""
+
+    def __init__(self, requests: EventRequests, pages: Callable[[], Pages | None]) -> None:
         self._requests = requests
-        self._sources = sources
+        self._pages = pages
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """The route, for the application of the API."""
+        yield web.post("/v1/sign-outs", self.post_sign_out)
 
     @_POST_SIGN_OUT
     async def post_sign_out(self, request: web.Request) -> web.Response:
@@ -65,18 +79,18 @@ class SignOuts:
         return await self._requests.take(request, self._front_channel)
 
     def _front_channel(self, event: SessionEnded) -> Mapping[str, object]:
-        registry = self._sources.registry()
+        registry = self._requests.sources.registry()
         context = page_context(by_client_id(event, registry), registry)
         if context is None:
             return {"front_channel": None}
-        pages = self._sources.pages()
+        pages = self._pages()
         url = None if pages is None else pages.urls.get(event.iss)
         if pages is None or url is None:
             missing = "no section web" if pages is None else "no entry for this issuer under web.issuers"
             count = len(context.clients)
             note = f"the browser should ask {count} of its clients, but notifier's configuration has {missing}"
             return {"front_channel": None, "note": note}
-        now = self._sources.clock()
+        now = self._requests.sources.clock()
         sealed = _sealed(context, pages, now)
         until = f"{render_moment(float(int(now) + LIFETIME))[:19]}Z"
         page = {"url": f"{url}/front-channel/{sealed}", "clients": len(context.clients), "until": until}

@@ -12,6 +12,7 @@ from notifier.features.browsers.check_session_page import CheckSessionPages, che
 from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed, seal
 from notifier.features.browsers.front_channel_page import PageRules
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess, PageCounts
+from notifier.features.browsers.sign_out_routes import Pages
 from notifier.model.front_channel import FrontChannelContext
 
 
@@ -29,6 +30,15 @@ class WebFace:
         """The routes, for the application of the web listener."""
         yield from self._pages.routes()
         yield from CheckSessionPages(self._check_session, self._live.registry, check_session_script()).routes()
+
+    def pages(self) -> Pages | None:
+        """The keys and addresses of pages. None without a section `web`."""
+        face, keys = self._live.now.settings.web, self._live.now.web_keys
+        return (
+            None
+            if face is None or keys is None
+            else Pages(keys=keys, urls={iss: each.url for iss, each in face.issuers.items()})
+        )
 
     def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
         """The page that asks the clients of a context. It asks nobody if its issuer has no pages. See `PageRules`."""

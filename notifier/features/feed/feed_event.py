@@ -6,7 +6,7 @@ that they do not know; a change that would break a reader comes with another `ty
 """
 
 import json
-from typing import Annotated, Any, Final, Literal, NamedTuple, NotRequired
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
@@ -17,34 +17,29 @@ from notifier.model.moment import read_moment, render_moment
 from notifier.model.outcome import DeadReason, Reason
 from notifier.model.printable import excerpt
 from notifier.model.validation import mistakes_of
+from notifier.queues.queue_port import FeedMessage
 
-CONTENT_TYPE = "application/cloudevents+json"
 DELIVERY_TYPE: Final = "notifier.delivery.v1"
 CLIENT_TYPE: Final = "notifier.client.v1"
 REASONS = tuple(dict.fromkeys([*map(str, Reason), *map(str, DeadReason), NO_URI]))
 
 
-class FeedRow(NamedTuple):
-    """What a report needs of a notice that was kept. `fate` may be the state of a client, too."""
+def feed_message(notice: FeedNotice, source: str) -> FeedMessage:
+    """Encode a notice as a message of an exchange: its routing key is `<fate>.<reason>`, or `client.<state>`.
 
-    at: float
-    fate: str
-    reason: str
-    iss: str
-    client_id: str
-    propagation: float | None
-
-
-def routing_key(notice: FeedNotice) -> str:
-    """Return `<fate>.<reason>`, or `client.<state>`."""
-    return f"client.{notice.state}" if isinstance(notice, ClientNotice) else f"{notice.fate}.{notice.reason}"
-
-
-def headers(notice: FeedNotice) -> dict[str, str]:
-    """Return the headers to bind or filter by: no routing key can hold client ids, since they hold dots."""
+    Its headers are those to bind or filter by: no routing key can hold client ids, since they hold dots.
+    `source` names this notifier: `/notifier/<queue.prefix>`.
+    """
     event_id = notice.event_id if isinstance(notice, Notice) else ""
     named = {"iss": notice.iss, "client_id": notice.client_id, "event_id": event_id}
-    return {name: value.encode(errors="replace").decode() for name, value in named.items()}
+    key = f"client.{notice.state}" if isinstance(notice, ClientNotice) else f"{notice.fate}.{notice.reason}"
+    return FeedMessage(
+        id=notice.id,
+        routing_key=key,
+        headers={name: value.encode(errors="replace").decode() for name, value in named.items()},
+        content_type="application/cloudevents+json",
+        body=dump_feed_event(notice, source),
+    )
 
 
 # ── the schema ──────────────────────────────────────────────────────────────────────────────────────────────────

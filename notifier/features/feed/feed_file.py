@@ -11,9 +11,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
-from notifier.features.feed.feed_event import FeedRow
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.model.fate import FeedNotice
+from notifier.model.fate import FeedNotice, FeedRow
 from notifier.queues.sqlite import feed_table
 from notifier.queues.sqlite.feed_table import Retention
 

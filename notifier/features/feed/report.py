@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from notifier.features.feed.feed_event import FeedRow
-from notifier.model.fate import ClientChange, Fate
+from notifier.model.fate import ClientChange, Fate, FeedRow
 from notifier.model.moment import render_moment
 
 VERSION = 1  # of the JSON

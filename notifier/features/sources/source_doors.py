@@ -1,10 +1,8 @@
 """The sources that take events over HTTP, as they are configured now."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-
-from aiohttp import web
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded
@@ -34,8 +32,11 @@ _CHALLENGES: Mapping[str | None, Challenge] = {"okta_hook": "okta", "wso2": "web
 class SourceDoors:
     """Gives the door of a source. It follows reloads, and keeps the keys that it has read."""
 
-    def __init__(self, live: LiveConfiguration) -> None:
+    def __init__(self, live: LiveConfiguration, publish: Callable[[Lane, Outgoing], Awaitable[None]]) -> None:
+        """`publish` returns once a message is durable, and raises QueueError."""
         self._live = live
+        access = SourceAccess(door=self.door, publish=publish, clock=time.time, new_id=new_id)
+        self.routes = SourceRoutes(access, ApiLimits(max_event=live.now.settings.queue.max_event))
         self._reader = DocumentReader()
         self._seen: Loaded | None = None
         self._doors: Mapping[str, SourceDoor] = {}
@@ -47,13 +48,6 @@ class SourceDoors:
         if now is not self._seen:
             self._follow(now)
         return self._doors.get(name)
-
-    def routes(
-        self, publish: Callable[[Lane, Outgoing], Awaitable[None]], count: Callable[[str, int], None]
-    ) -> Iterator[web.RouteDef]:
-        """The routes of sources. `publish` returns once a message is durable, and raises QueueError."""
-        access = SourceAccess(door=self.door, publish=publish, clock=time.time, new_id=new_id, count=count)
-        yield from SourceRoutes(access, ApiLimits(max_event=self._live.now.settings.queue.max_event)).routes()
 
     async def close(self) -> None:
         """Stop reading TLS files."""

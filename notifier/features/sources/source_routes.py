@@ -16,6 +16,8 @@ from typing import assert_never
 
 import structlog
 from aiohttp import web
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily
 
 from notifier.features.sources.envelopes import names_message
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, SignedToken, SourceDoor
@@ -35,6 +37,7 @@ from notifier.publishing.taking import (
     read_body,
     refuse_compressed,
 )
+from notifier.telemetry.families import labelled
 from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
 
 PATH = "/v1/events/{source}"
@@ -98,14 +101,13 @@ _GET = OperationDescription(
 class SourceAccess:
     """What the routes need. `door` gives the source of a name as it is configured now, None if it takes no HTTP.
 
-    `publish` returns once the message is durable, and raises QueueError. `count` is told the status of each answer.
+    `publish` returns once the message is durable, and raises QueueError.
     """
 
     door: Callable[[str], SourceDoor | None]
     publish: Callable[[Lane, Outgoing], Awaitable[None]]
     clock: Callable[[], float]
     new_id: Callable[[], str]
-    count: Callable[[str, int], None] = lambda _source, _status: None
 
 
 class SourceRoutes:
@@ -115,6 +117,12 @@ class SourceRoutes:
         self._access = access
         self._limits = limits
         self._told: dict[tuple[str, int], float] = {}
+        self._requests: dict[tuple[str, str], int] = {}
+
+    def families(self) -> Iterator[Metric]:
+        """The families for a scrape."""
+        text = "Requests to POST /v1/events/{source}."
+        yield labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._requests)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """The routes, for the application of the API."""
@@ -138,7 +146,7 @@ class SourceRoutes:
         else:
             return answer
         finally:
-            self._access.count(door.name, status)
+            self._count(door.name, status)
             if status >= 400:
                 self._log(door.name, status, why)
 
@@ -159,7 +167,7 @@ class SourceRoutes:
     def _answer_okta(self, request: web.Request, door: SourceDoor) -> web.Response:
         """Okta sends the secret here too. Without a secret in a header nothing can be proved."""
         if not isinstance(door.proof, HeaderSecret) or not door.proof.holds(request.headers):
-            self._access.count(door.name, 401)
+            self._count(door.name, 401)
             raise _unproven()
         challenge = request.headers.get(OKTA_CHALLENGE)
         if not challenge:
@@ -242,6 +250,10 @@ class SourceRoutes:
         title = "The queue is away; send the event again"
         await publish_in_time(access.publish(lane, as_sourced(message, new_id)), self._limits, title)
         return new_id
+
+    def _count(self, source: str, status: int) -> None:
+        key = (source, str(status))
+        self._requests[key] = self._requests.get(key, 0) + 1
 
     def _log(self, source: str, status: int, answer: str) -> None:
         """Log what is refused, once a minute: senders of webhooks seldom show the answer to anybody."""

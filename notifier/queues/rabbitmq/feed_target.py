@@ -13,9 +13,9 @@ import structlog
 from aiormq.abc import ChannelFrame
 from aiormq.exceptions import ChannelClosed
 
-from notifier.features.feed.feed_event import CONTENT_TYPE, dump_feed_event, headers, routing_key
 from notifier.model.errors import QueueUnavailable
 from notifier.model.fate import FeedNotice
+from notifier.queues.queue_port import EncodeNotice
 from notifier.queues.rabbitmq import insides
 from notifier.queues.rabbitmq.connection import Connection, asking, bounded, ending, is_blocked, open_channel, reason_of
 from notifier.queues.rabbitmq.link import Link
@@ -33,7 +33,8 @@ class RabbitFeedTarget:
 
     at_once: Final = 32
 
-    def __init__(self, options: RabbitOptions) -> None:
+    def __init__(self, options: RabbitOptions, encode: EncodeNotice) -> None:
+        self._encode = encode
         self._exchange = f"{options.prefix}.{OUTCOMES}"
         self._declare = options.topology == "declare"
         self._source = f"/notifier/{options.prefix}"
@@ -90,12 +91,12 @@ class RabbitFeedTarget:
         if not insides.writes():
             async with asking("the connection was lost", None):
                 for notice in batch:
-                    await publish_plainly(channel, publish_of(notice, self._exchange, self._source))
+                    await publish_plainly(channel, self._publish_of(notice))
             return
         if self._frames is None or self._frames[0] is not channel:
             self._frames = channel, Frames(channel.number, channel.max_content_size)
         frames = self._frames[1]
-        payload = b"".join([frames.of(publish_of(notice, self._exchange, self._source)) for notice in batch])
+        payload = b"".join([frames.of(self._publish_of(notice)) for notice in batch])
         # Wait until the connection has taken it: then a broker that reads slowly fills the buffer of the feed.
         taken: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
@@ -108,15 +109,15 @@ class RabbitFeedTarget:
             closing.cancel()  # one of our own: aiormq's lives on
             taken.cancel()
 
-
-def publish_of(notice: FeedNotice, exchange: str, source: str) -> Publish:
-    """Return the notice as a message. It is not mandatory: nobody need listen."""
-    return Publish(
-        exchange=exchange,
-        routing_key=routing_key(notice),
-        body=dump_feed_event(notice, source),
-        message_id=notice.id,
-        content_type=CONTENT_TYPE,
-        headers=headers(notice),
-        mandatory=False,
-    )
+    def _publish_of(self, notice: FeedNotice) -> Publish:
+        """Return the notice as a message. It is not mandatory: nobody need listen."""
+        message = self._encode(notice, self._source)
+        return Publish(
+            exchange=self._exchange,
+            routing_key=message.routing_key,
+            body=message.body,
+            message_id=message.id,
+            content_type=message.content_type,
+            headers=message.headers,
+            mandatory=False,
+        )

@@ -13,7 +13,7 @@ from uuid import uuid4
 from notifier.model.backoff import Rounding
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import SOURCE, Depth, Lane, Message, Outgoing, QueueStatus
-from notifier.queues.queue_port import Inbox
+from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq.acks import AckTag
 from notifier.queues.rabbitmq.administration import browse, depths_at, depths_of, look_around, request, workers_at
@@ -304,9 +304,9 @@ class RabbitQueue:
         """All that waits, over a connection of its own. To make something due needs this queue open."""
         return RabbitWaiting(self._options, self.publish, self._park)
 
-    def feed_target(self) -> RabbitFeedTarget:
+    def feed_target(self, encode: EncodeNotice) -> RabbitFeedTarget:
         """The target of the feed: an exchange, over its own connection."""
-        return RabbitFeedTarget(self._options)
+        return RabbitFeedTarget(self._options, encode)
 
     def _consuming_connection(self) -> Connection:
         connection = self._links[0].connection

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from notifier.features.feed.feed_event import FeedRow
-from notifier.model.fate import ClientNotice, FeedNotice
+from notifier.model.fate import ClientNotice, FeedNotice, FeedRow
 
 LARGEST_INSERT = 128  # rows of one statement; see queues/sqlite/store.py for why nothing steps row by row
 PRUNED_AT_ONCE = 5000  # rows, so that a shorter retention holds nobody up

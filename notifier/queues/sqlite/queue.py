@@ -19,7 +19,7 @@ from notifier.model.backoff import SOON, Rounding
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.fate import FeedNotice
 from notifier.model.message import DEAD, Depth, Lane, Message, Outgoing, QueueStatus
-from notifier.queues.queue_port import Inbox
+from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
 from notifier.queues.sqlite.examination import examine_file
 from notifier.queues.sqlite.feed_table import Retention
@@ -260,8 +260,8 @@ class SqliteQueue:
         """All that waits in this queue, while it is open."""
         return SqliteWaiting(self, self._options.clock, self._options.pace)
 
-    def feed_target(self) -> SqliteFeedTarget:
-        """The target of the feed: a table in the same file."""
+    def feed_target(self, _encode: EncodeNotice) -> SqliteFeedTarget:
+        """The target of the feed: a table in the same file, with a column for each member of a notice."""
         return SqliteFeedTarget(self.keep_notices)
 
     async def browse(self, queue: str, limit: int) -> Sequence[Message]:

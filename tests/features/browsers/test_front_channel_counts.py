@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_report import BrowserReach, PageEnd
 from notifier.model.client import Client
 from notifier.model.registry import Issuer, Registry
@@ -17,6 +18,14 @@ Samples = Mapping[tuple[str, ...], float]
 def registry(*client_ids: str) -> Registry:
     clients = {each: Client(iss=ISS, client_id=each, backchannel_logout_uri=None) for each in client_ids}
     return Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: clients})
+
+
+def counting(*client_ids: str) -> tuple[Metrics, FrontChannelCounts]:
+    """The metrics of a worker with these clients, and what counts the pages."""
+    subject = Metrics(lambda: registry(*client_ids), version="1")
+    counts = FrontChannelCounts(subject.label)
+    subject.add(counts.families)
+    return subject, counts
 
 
 async def scrape(subject: Metrics) -> Samples:
@@ -35,13 +44,13 @@ async def scrape(subject: Metrics) -> Samples:
 
 async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
     """So that the first one is an increase. A client's begin with the first page that asks it."""
-    subject = Metrics(lambda: registry("shop"), version="1")
+    subject, counts = counting("shop")
     assert await scrape(subject) == {
         ("pages_total", "shown"): 0,
         ("pages_total", "refused"): 0,
         **{("reports_total", result): 0 for result in ("done", "limit", "left", "repeated", "refused")},
     }
-    subject.front_channel.page_shown(ISS, ["shop"])
+    counts.page_shown(ISS, ["shop"])
     samples = await scrape(subject)
     assert samples["pages_total", "shown"] == 1
     assert {labels: value for labels, value in samples.items() if labels[0] == "clients_total"} == {
@@ -51,8 +60,7 @@ async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
 
 async def test_each_report_counts_once_where_it_belongs() -> None:
     """By how its page ended, and what it could tell of each client."""
-    subject = Metrics(lambda: registry("shop", "mail"), version="1")
-    counts = subject.front_channel
+    subject, counts = counting("shop", "mail")
     counts.reported(PageEnd.LIMIT, ISS, [("shop", REACHED), ("mail", UNKNOWN)])
     counts.reported(PageEnd.DONE, ISS, [("shop", REACHED), ("mail", UNREACHABLE)])
     for count in (counts.page_refused, counts.report_repeated, counts.report_refused):

@@ -10,14 +10,16 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import open_sealed
+from notifier.features.browsers.sign_out_routes import Pages, SignOuts
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay
 from notifier.model.errors import QueueUnavailable
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_requests import Pages
+from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
+from tests.network.listeners.described import described
 from tests.publishing.serving import ISS, NOW, serving, sources_of, token
 
 KEYS = MultiFernet([Fernet(Fernet.generate_key())])
@@ -68,8 +70,8 @@ async def _post(
     headers: Mapping[str, str] = NO_HEADERS,
 ) -> tuple[int, Any]:
     tokens = (token("idp"), token("reader", "read"))
-    sources = sources_of(lambda: tokens, REGISTRY, pages=pages)
-    app = api_app((queue or _Queue()).accept, sources)
+    requests = EventRequests((queue or _Queue()).accept, sources_of(lambda: tokens, REGISTRY))
+    app = api_app(requests, SignOuts(requests, lambda: pages).routes())
     sent = {"Authorization": "Bearer idp-secret", **headers}
     async with (
         serving(app) as listener,
@@ -160,3 +162,11 @@ async def test_the_checks_are_those_of_events() -> None:
     ce = {"ce-specversion": "1.0", "ce-id": "ce-7", "ce-source": "/idp", "ce-type": "session.ended"}
     status, told = await _post(headers=ce)
     assert (status, told["id"], told["front_channel"]["clients"]) == (202, "ce-7", 2)
+
+
+@pytest.mark.parametrize("examples", [2, pytest.param(25, marks=pytest.mark.full)])
+def test_what_the_api_says_of_sign_outs_is_true(examples: int) -> None:
+    """Every answer is as it is described."""
+    requests = EventRequests(_Queue().accept, sources_of(lambda: (token("idp"),), REGISTRY))
+    operations = described(api_app(requests, SignOuts(requests, lambda: PAGES).routes()), examples)
+    assert "POST /v1/sign-outs" in operations

@@ -7,7 +7,7 @@ from typing import Any
 
 from notifier.delivery.facts import Attempted, Buried, ClientFailing, ClientRecovered, Deferred
 from notifier.features.feed.feed import OVERHEAD, Feed
-from notifier.features.feed.feed_event import routing_key
+from notifier.features.feed.feed_event import feed_message
 from notifier.model.client import Client
 from notifier.model.errors import QueueUnavailable
 from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
@@ -75,7 +75,7 @@ async def test_every_fate_is_told_with_the_jti_that_was_sent() -> None:
     stage = await mixed()
     told = {one.client_id: one for one in await told_of(stage) if isinstance(one, Notice)}
     sent = {name: claims["jti"] for name, claims in stage.receivers.posts}
-    assert {name: routing_key(one) for name, one in told.items()} == {
+    assert {name: feed_message(one, "").routing_key for name, one in told.items()} == {
         "well": "delivered.delivered",
         "refuses": "dead.refused",
         "broken": "retrying.server_error",
@@ -144,7 +144,7 @@ async def test_an_event_that_nobody_can_read_is_told() -> None:
     async with running(stage):
         await stage.acked(stage.take(b"{"))
     (told,) = await told_of(stage)
-    assert routing_key(told) == "dead.malformed_event"
+    assert feed_message(told, "").routing_key == "dead.malformed_event"
     assert told.client_id == ""
 
 
@@ -168,7 +168,7 @@ async def test_a_client_is_told_once_a_change() -> None:
     told = [one for one in await told_of(stage, everything=False) if isinstance(one, ClientNotice)]
     assert [one.state for one in told] == [ClientChange.FAILING, ClientChange.RECOVERED]
     assert len(changes) == 2
-    assert [routing_key(one) for one in told] == ["client.failing", "client.recovered"]
+    assert [feed_message(one, "").routing_key for one in told] == ["client.failing", "client.recovered"]
     assert len({one.id for one in told}) == 2
 
 

@@ -9,10 +9,9 @@ from jsonschema import Draft202012Validator
 from notifier.features.feed.feed_event import (
     REASONS,
     dump_feed_event,
+    feed_message,
     feed_schema,
-    headers,
     load_feed_event,
-    routing_key,
 )
 from notifier.model.errors import MalformedEvent
 from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
@@ -71,8 +70,9 @@ def test_it_is_a_cloudevent() -> None:
 
 def test_routing_keys_and_headers() -> None:
     """Codes are in the key, names in headers: client ids hold dots."""
-    assert (routing_key(WHOLE), routing_key(CLIENT)) == ("retrying.timeout", "client.failing")
-    assert headers(WHOLE) == {"iss": "https://id.example.com", "client_id": "shop.example", "event_id": "e1"}
+    whole, client = (feed_message(each, SOURCE) for each in (WHOLE, CLIENT))
+    assert (whole.routing_key, client.routing_key) == ("retrying.timeout", "client.failing")
+    assert whole.headers == {"iss": "https://id.example.com", "client_id": "shop.example", "event_id": "e1"}
     assert all(len(f"{fate}.{reason}") <= 255 for fate in Fate for reason in REASONS)
 
 

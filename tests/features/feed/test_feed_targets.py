@@ -9,7 +9,7 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from notifier.features.feed.feed_event import dump_feed_event
+from notifier.features.feed.feed_event import dump_feed_event, feed_message
 from notifier.model.errors import QueueUnavailable
 from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
 from notifier.queues.rabbitmq import feed_target
@@ -41,7 +41,7 @@ def told(number: int, *, at: float = 1_800_000_000.0) -> FeedNotice:
 
 @asynccontextmanager
 async def publisher(options: RabbitOptions) -> AsyncIterator[RabbitFeedTarget]:
-    made = RabbitFeedTarget(options)
+    made = RabbitFeedTarget(options, feed_message)
     task = asyncio.create_task(made.run())
     try:
         yield made

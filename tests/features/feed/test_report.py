@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.features.feed.feed_event import FeedRow
 from notifier.features.feed.report import ERROR, LEAST, SLICES, ClientFigures, Durations, PropagationReport, ReportTally
+from notifier.model.fate import FeedRow
 
 ISS = "https://id.example.com"
 SINCE, UNTIL = 1_800_000_000.0, 1_800_004_800.0

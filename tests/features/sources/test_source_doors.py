@@ -16,6 +16,7 @@ from notifier.configuration.secret_files import secrets_of
 from notifier.features.sources.source_doors import SourceDoors
 from notifier.features.sources.source_proofs import HeaderSecret, SignedToken
 from notifier.model.errors import ConfigurationError
+from notifier.model.message import Lane, Outgoing
 from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
 from tests.system.loopback import LoopbackServer
 from tests.tokens.key_folder import ISS, pem
@@ -50,6 +51,10 @@ def write(folder: Path, sources: Mapping[str, object], **sections: object) -> Pa
     return path
 
 
+async def publish(lane: Lane, message: Outgoing) -> None:
+    """Take every message."""
+
+
 def running(folder: Path, **sources: object) -> LiveConfiguration:
     path = write(folder, sources)
     return LiveConfiguration(path, {}, load(path, {}))
@@ -66,7 +71,7 @@ def opens(doors: SourceDoors, value: str) -> bool:
 async def test_a_secret_is_rotated_without_a_restart(folder: Path) -> None:
     """Both are good while both are in the file. A file that is empty for a moment changes nothing."""
     live = running(folder, okta=OKTA)
-    doors = SourceDoors(live)
+    doors = SourceDoors(live, publish)
     assert (opens(doors, "Bearer one"), opens(doors, "Bearer new")) == (True, False)
     for text, taken, expected in (
         ("\ufeffBearer new\r\n\r\n  Bearer one  \r\n", True, (True, True)),
@@ -132,7 +137,7 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
     async with LoopbackServer(jwks) as server:
         settings: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": f"{server.base}/certs", "audience": AUDIENCE}
         live = running(folder, kc={**MAPPED, "http": {"set": settings}})
-        doors = SourceDoors(live)
+        doors = SourceDoors(live, publish)
 
         async def verified(token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
             door = doors.door("kc")

@@ -18,8 +18,10 @@ from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.model.documents.sourced import as_received
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.publishing.taking import ApiLimits
+from tests.network.listeners.described import described
 from tests.publishing.serving import ISS, NOW, accept, serving, sources_of, token
 from tests.system.waiting import until
 from tests.tokens.transmitter import CLAIMS, Transmitter, key, public
@@ -77,9 +79,15 @@ class Api:
         url: str,
         http: aiohttp.ClientSession,
         doors: dict[str, SourceDoor],
-        counted: list[tuple[str, int]],
+        routes: SourceRoutes,
     ) -> None:
-        self.queue, self.url, self.http, self.doors, self.counted = queue, url, http, doors, counted
+        self.queue, self.url, self.http, self.doors, self.routes = queue, url, http, doors, routes
+
+    @property
+    def counted(self) -> Mapping[tuple[str, int], float]:
+        """How many requests of a source got an answer of this status."""
+        [family] = self.routes.families()
+        return {(one.labels["source"], int(one.labels["status"])): one.value for one in family.samples}
 
     async def ask(
         self, source: str, headers: Mapping[str, str] | list[tuple[str, str]], body: bytes = BODY, method: str = "POST"
@@ -98,18 +106,16 @@ class Api:
 async def answering(limits: ApiLimits = LIMITS) -> AsyncIterator[Api]:
     """An API with tokens, which these routes ask nobody for. Its limits of size and number are small."""
     queue, doors = Queue(), {door.name: door for door in DOORS}
-    counted: list[tuple[str, int]] = []
     access = SourceAccess(
         door=doors.get,
         publish=queue.publish,
         clock=lambda: NOW,
         new_id=lambda: "made-up-id",
-        count=lambda source, status: counted.append((source, status)),
     )
-    routes = SourceRoutes(access, limits).routes()
-    app = api_app(accept, sources_of(lambda: (token("idp"),)), limits, routes)
+    routes = SourceRoutes(access, limits)
+    app = api_app(EventRequests(accept, sources_of(lambda: (token("idp"),)), limits), routes.routes())
     async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
-        yield Api(queue, listener.url, http, doors, counted)
+        yield Api(queue, listener.url, http, doors, routes)
 
 
 @pytest.fixture
@@ -135,7 +141,7 @@ async def test_a_message_is_queued_as_it_came(api: Api) -> None:
     assert (message.source, message.body, message.content_type) == ("okta", BODY, "application/json")
     assert (message.timestamp, message.user_id) == (NOW, "okta")
     assert (message.headers["x-okta-request-id"], message.headers["traceparent"]) == ("r1", "00-1")
-    assert api.counted == [("okta", 202)]
+    assert api.counted == {("okta", 202): 1}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +164,7 @@ async def test_a_secret_in_a_header(api: Api, value: str | None, right: bool) ->
     status, document, _ = await api.ask("okta", {} if value is None else {"Authorization": value})
     assert status == (202 if right else 401)
     assert len(api.queue.taken) == right
-    assert api.counted == [("okta", status)]
+    assert api.counted == {("okta", status): 1}
     assert right or document["title"] == "The proof of the source is missing or wrong"
 
 
@@ -287,7 +293,7 @@ async def test_the_kinds_of_body(api: Api, kind: str, status: int) -> None:
 async def test_bodies_that_are_not_taken(api: Api, body: bytes, headers: dict[str, str], status: int) -> None:
     """Empty, too large, compressed. What a worker cannot read becomes a dead letter, so it is taken."""
     assert (await api.ask("okta", {**OKTA, **headers}, body))[0] == status
-    assert api.counted == [("okta", status)]
+    assert api.counted == {("okta", status): 1}
 
 
 async def _away() -> None:
@@ -315,7 +321,7 @@ async def test_a_source_that_is_gone_is_404(api: Api) -> None:
     status, document, _ = await api.ask("okta", OKTA)
     assert status == 404
     assert "sources.NAME.http" in document["title"]
-    assert [status for _, status in api.counted] == [202]
+    assert api.counted == {("okta", 202): 1}
 
 
 async def test_the_verification_request_of_an_okta_hook(api: Api) -> None:
@@ -364,7 +370,7 @@ async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
         ("source_refused", "wso2", 415),
     ]
     assert "s3cret" not in repr(lines)
-    assert api.counted == [("okta", 401)] * 3 + [("wso2", 415)]
+    assert api.counted == {("okta", 401): 3, ("wso2", 415): 1}
 
 
 async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> None:
@@ -414,3 +420,17 @@ async def test_sources_leave_places_to_publishers(api: Api) -> None:
         async with api.http.post(f"{api.url}/v1/events", json=event, headers=bearer) as answer:
             assert answer.status == 202
     await until(lambda: api.ask("okta", OKTA), lambda answer: answer[0] == 202)
+
+
+@pytest.mark.parametrize("examples", [2, pytest.param(25, marks=pytest.mark.full)])
+def test_what_the_api_says_of_sources_is_true(examples: int) -> None:
+    """Every answer is as it is described."""
+    proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
+    door = SourceDoor(name="okta", proof=proof, challenge="okta")
+    access = SourceAccess(door={"okta": door}.get, publish=Queue().publish, clock=lambda: NOW, new_id=lambda: "made-up")
+    requests = EventRequests(accept, sources_of(lambda: (token("idp"),)))
+    operations = described(api_app(requests, SourceRoutes(access, LIMITS).routes()), examples)
+    assert [each for each in operations if "source" in each] == [
+        "GET /v1/events/{source}",
+        "POST /v1/events/{source}",
+    ]

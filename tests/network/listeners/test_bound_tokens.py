@@ -17,6 +17,7 @@ from notifier.network.listeners.authorization import Authorization
 from notifier.operators.letters.waiting_routes import WaitingAccess, WaitingRoutes
 from notifier.operators.status.service_status import ServiceStatus, status_of
 from notifier.operators.status.status_routes import StatusRoutes
+from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.publishing.taking import ApiLimits
 from tests.operators.status.test_service_status import stands, worker
@@ -71,7 +72,7 @@ async def ask() -> AsyncIterator[Callable[..., Any]]:
         *registry_routes(authorization, cast("Refresh", _Sources())),
         *WaitingRoutes(authorization, access).routes(),
     ]
-    app = api_app(accept, sources, ApiLimits(max_event=2000), routes)
+    app = api_app(EventRequests(accept, sources, ApiLimits(max_event=2000)), routes)
     async with serving(app) as listener, aiohttp.ClientSession() as http:
 
         async def asked(method: str, path: str, name: str) -> tuple[int, str, Any]:

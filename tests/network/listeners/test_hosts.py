@@ -13,6 +13,7 @@ from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.listener import Listener
 from notifier.network.listeners.openapi import PATH
 from notifier.operators.status.status_routes import StatusRoutes
+from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from tests.publishing.serving import look, serving, sources_of, token
 
@@ -27,7 +28,7 @@ async def nobody_publishes(event: SessionEnded, lane: Lane) -> None:
 async def listening(*tokens: ApiToken) -> AsyncIterator[Listener]:
     sources = sources_of(lambda: tokens or None)
     routes = StatusRoutes(Authorization(sources.tokens), look, lambda: 0.0).routes()
-    async with serving(api_app(nobody_publishes, sources, more=routes)) as listener:
+    async with serving(api_app(EventRequests(nobody_publishes, sources), routes)) as listener:
         yield listener
 
 

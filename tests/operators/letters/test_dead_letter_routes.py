@@ -18,6 +18,7 @@ from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
 from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
 from notifier.operators.letters.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
+from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
@@ -88,7 +89,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             steady=time.monotonic,
         )
         routes = DeadLetterRoutes(Authorization(lambda: TOKENS), desk).routes()
-        async with serving(api_app(accept, sources_of(lambda: TOKENS), more=routes)) as listener:
+        async with serving(api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
             subject.url = listener.url
             yield subject
     await queue.close()
