@@ -128,10 +128,11 @@ def _made(config: Path | None, settings: Settings, source: Path, since: float, u
 
 def _show(made: PropagationReport, clients: int, html: Path | None, *, as_json: bool) -> None:
     from notifier.features.feed.report import report_document
-    from notifier.features.feed.report_page import render_page
     from notifier.features.feed.report_table import show
 
     if html is not None:
+        from notifier.features.feed.report_page import render_page
+
         part = html.with_name(f"{html.name}.part")
         part.write_text(render_page(made, clients), encoding="utf-8")
         part.replace(html)

@@ -1,6 +1,7 @@
 """`notifier report` on what a worker kept: the table, JSON for scripts, and a page that a browser shows."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,6 +94,21 @@ def test_json_for_scripts(kept: Path) -> None:
     assert by_client["broken"]["reasons"][0] == {"reason": "refused", "dead": 3, "retries": 0}
     assert by_client["yesterday"]["dead"] == 1
     assert made["total"]["delivered"] == 200
+
+
+def test_the_page_loads_nothing_and_runs_nothing(kept: Path) -> None:
+    """It has the figures of the table and plots with their numbers, and a client's name is text there."""
+    report(kept.parent, "--html", "r.html")
+    page = (kept.parent / "r.html").read_text()
+    assert not [mark for mark in ("<script", "<link", "<img", "src=", "@import", "url(") if mark in page]
+    assert "&lt;script&gt;document.title = &#39;owned&#39;&lt;/script&gt;" in page
+    assert {"98.52 %", "failing now, refused (3 dead), timeout (97 retried)"} <= set(
+        re.findall(r"<(?:td|b)>(.*?)<", page)
+    )
+    told = re.findall(r"<title>(.*?)</title>", page)
+    assert "100 between 72.4 ms and 102 ms" in told
+    assert "shop: median 98.1 ms, p99 98.1 ms, slowest 100 ms" in told
+    assert len(re.findall("<svg", page)) == 4
 
 
 def test_failures_alone_have_no_share(kept: Path) -> None:
