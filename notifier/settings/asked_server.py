@@ -3,17 +3,37 @@
 from typing import ClassVar, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from notifier.settings.clients import HeaderName, HeaderValue
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import Listen, Section
+from notifier.settings.values import Section, in_clear
 
 IN_CLEAR = "in_clear"  # the type of the one mistake beside which all else of its section may be judged
 
 
 HEADERS = "Further request headers. A value is a text, or `{file: PATH}`."
+
+
+def server_address(*appended: str, instead: str) -> AfterValidator:
+    """Checks a server's address, to which notifier appends one of these paths. No slash is left at its end.
+
+    The ValueErrors do not show it. `instead`: what credentials in it are to be replaced by.
+    """
+
+    def check(url: str) -> str:
+        parts = urlsplit(url)
+        if "@" in parts.netloc:
+            raise ValueError(f"must hold no user and password; {instead}")
+        if "?" in url:
+            raise ValueError("must not have a query")
+        for path in appended:
+            if f"{path}/" in f"{parts.path}/":
+                raise ValueError(f"must end before {path}: notifier appends that itself")
+        return url.rstrip("/")
+
+    return AfterValidator(check)
 
 
 class AskedServer(Section):
@@ -31,9 +51,7 @@ class AskedServer(Section):
 
     @model_validator(mode="after")
     def _not_in_clear(self) -> Self:
-        parts = urlsplit(getattr(self, self._address))
-        safe = parts.scheme == "https" or Listen(parts.hostname or "", 0).loopback
-        if self.credentials and not safe and not self.allow_http:
+        if self.credentials and in_clear(getattr(self, self._address)) and not self.allow_http:
             raise PydanticCustomError(
                 IN_CLEAR,
                 "{address} must begin with https://, since our credentials are sent there; on a network of your own,"

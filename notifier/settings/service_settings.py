@@ -38,6 +38,7 @@ from notifier.settings.values import (
     Span,
     WebAddress,
     at_home,
+    in_clear,
     listed,
     names_host,
 )
@@ -145,6 +146,8 @@ class QueueSettings(Section):
                     f"{', '.join(given)} cannot be used with sqlite; remove it, or set url to that of a broker"
                 )
             return self
+        if self.management is not None and self.url[0].startswith("amqps:") and in_clear(self.management):
+            raise ValueError("management must begin with https://: the password that TLS hides in url goes there too")
         beside = self.username is not None or self.password is not None or self.password_file is not None
         parts = [urlsplit(url) for url in self.url]
         if self.username is not None and any(part.username for part in parts):

@@ -129,6 +129,12 @@ class Listen:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def in_clear(url: str) -> bool:
+    """True if others may read what is sent there: over http, to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not Listen(parts.hostname or "", 0).loopback
+
+
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})")
 
 

@@ -77,6 +77,7 @@ shutdwn_grace: 20s
             ("queue: {url: 'sqlite:~nobody-/x'}", "queue.url", "there is no such home"),
             ("queue: {prefix: 'a b'}", "queue.prefix", "must match"),
             ("queue: {url: 'amqp://h', management: 'https://u:p@h'}", "queue.management", "the queue's own user"),
+            ("queue: {url: 'amqps://h', management: 'http://h:15672'}", "queue", "management must begin with https://"),
             ("queue: {management: 'https://h'}", "queue", "cannot be used with sqlite"),
             ("ops: {listen: ':9464'}", "ops.listen", "must be an address and a port"),
             ("ops: {listen: 'localhost:70000'}", "ops.listen", "must be an address and a port"),

@@ -10,6 +10,7 @@ The library would wait for `Retry-After` and try again, past our time limit: its
 """
 
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
 from notifier.features.key_places.cloud_key_settings import AzureKeySettings
 from notifier.model.client import Algorithm
+from notifier.model.outcome import read_retry_after
 from notifier.tokens.key_place import PlaceFault, PublicHalf, PublicKey
 from notifier.tokens.signature import SignatureResult
 
@@ -117,8 +119,7 @@ def _refused(error: refusals.HttpResponseError) -> PlaceFault:
     code = "" if error.error is None or not error.error.code else f" {error.error.code}"
     said = "" if error.error is None or not error.error.message else f": {error.error.message}"
     answer: Any = error.response
-    told = "" if answer is None else answer.headers.get("Retry-After", "")
-    wait = float(told) if told.isascii() and told.isdigit() else None
+    wait = None if answer is None else read_retry_after(answer.headers.get("Retry-After"), time.time())
     away = status == 429 or status >= 500 or status == 408
     text = " ".join(f"Azure answered {status}{code}{said}".split())[:_SHOWN]
     return PlaceFault(text, SignatureResult.AWAY if away else SignatureResult.WRONG, wait)

@@ -10,13 +10,14 @@
 A redirect is not followed, since it would take the token along: a standby that sends one is not the address to name.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.model.client import TlsFiles
-from notifier.network.http.client_contexts import TlsContexts
+from notifier.model.outcome import read_retry_after
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.tokens.key_place import PlaceFault
@@ -60,9 +61,8 @@ class VaultServer:
         self._headers = {"X-Vault-Request": "true"}
         if settings.namespace is not None:
             self._headers["X-Vault-Namespace"] = settings.namespace
-        self._tls = TlsContexts()
         files = TlsFiles() if settings.tls is None else settings.tls.files()
-        self._client = JsonClient(_BOUNDS, self._tls, files, keep=_KEPT)
+        self._client = JsonClient(_BOUNDS, files, keep=_KEPT)
 
     async def ask(
         self, method: str, path: str, token: str = "", body: Mapping[str, object] | None = None
@@ -74,14 +74,9 @@ class VaultServer:
         except NoAnswer as fault:
             result = SignatureResult.WRONG if fault.ours else SignatureResult.AWAY
             raise PlaceFault(f"{self._address}: {fault}", result) from None
-        return VaultAnswer(status=found.status, content=found.content, wait=_seconds(found.headers))
+        wait = read_retry_after(found.headers.get("Retry-After"), time.time())
+        return VaultAnswer(status=found.status, content=found.content, wait=wait)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
-        await self._tls.close()
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    told = headers.get("Retry-After", "")
-    return float(told) if told.isascii() and told.isdigit() else None

@@ -1,32 +1,28 @@
 """A key in the transit engine of Vault or OpenBao, and how notifier logs in there."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from notifier.settings.asked_server import server_address
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import Count, ExistingFile, Listen, Section, WebAddress
+from notifier.settings.values import Count, ExistingFile, Section, WebAddress, in_clear
 
 POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
-def _server(url: str) -> str:
-    """Vault's address without a slash at its end. The ValueErrors do not show it."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise ValueError("must hold no user and password; token_file, approle and kubernetes are for that")
-    if "?" in url:
-        raise ValueError("must not have a query")
-    if re.search(r"/v1(/|$)", parts.path):
-        raise ValueError("must end before /v1: notifier appends /v1/MOUNT/… itself")
-    if parts.scheme == "http" and not Listen(parts.hostname or "", 0).loopback:
+def _private(url: str) -> str:
+    if in_clear(url):
         raise ValueError("must begin with https:// unless Vault, or its agent, is on this machine")
-    return url.rstrip("/")
+    return url
 
 
+VaultAddress = Annotated[
+    WebAddress,
+    server_address("/v1", instead="token_file, approle and kubernetes are for that"),
+    AfterValidator(_private),
+]
 VaultName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 VaultPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
 
@@ -50,7 +46,7 @@ class VaultKubernetesSettings(Section):
 class VaultKeySettings(Section):
     """One version of a key in Vault's transit engine. One of `token_file`, `approle` and `kubernetes` is given."""
 
-    address: Annotated[WebAddress, AfterValidator(_server)] = Field(
+    address: VaultAddress = Field(
         description="Vault's address, with its path if any, such as https://vault.example.com:8200."
     )
     mount: VaultPath = Field("transit", description="Where the engine is mounted.")

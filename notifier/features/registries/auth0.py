@@ -17,7 +17,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.redirects import redirect_uris
 from notifier.configuration.clients.secret_file import read_secret
 from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
-from notifier.features.registries.patient import ask
+from notifier.features.registries.patient import access_token, ask
 from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import Web, bounds_of, web
@@ -48,15 +48,14 @@ class Auth0Reader:
         if source.auth0 is None:
             raise ValueError("not a source of the kind auth0")
         self._settings = source.auth0
-        self._timeout = source.timeout
-        self._bounds = bounds_of(source)
+        self._source = source
         self._clock = clock
         self._token = ""
         self._token_ends = 0.0
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications; `last` itself if they are as they were. Raises SourceFault."""
-        async with web(self._settings.tls, self._timeout, self._bounds) as server:
+        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
             at = self._clock()
             gathering = await gather_pages(lambda nth: self._page(server, nth), last)
             return gathering.answer(at)
@@ -78,11 +77,9 @@ class Auth0Reader:
         """GET with a token; with a new one if the kept one is refused."""
         kept = self._token if self._clock() < self._token_ends - _EARLY else None
         if kept is not None:
-            answer = await server.get(url, {"Authorization": f"Bearer {kept}"})
-            if 200 <= answer.status < 300:
-                return answer
+            answer = await ask(server, url, {"Authorization": f"Bearer {kept}"}, _LIST_ADVICE, expected=(401,))
             if answer.status != 401:
-                return await ask(server, url, {"Authorization": f"Bearer {kept}"}, _LIST_ADVICE)
+                return answer
         await self._renew(server)
         return await ask(server, url, {"Authorization": f"Bearer {self._token}"}, _LIST_ADVICE)
 
@@ -95,10 +92,8 @@ class Auth0Reader:
             "audience": f"{settings.url}/api/v2/",
         }
         at = self._clock()
-        found = (await ask(server, f"{settings.url}/oauth/token", {}, _TOKEN_ADVICE, form=form)).content
-        token = found.get("access_token") if isinstance(found, dict) else None
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise SourceFault("its token endpoint answered without an access token; is `url` that of an Auth0 tenant?")
+        answer = await ask(server, f"{settings.url}/oauth/token", {}, _TOKEN_ADVICE, form=form)
+        token, found = access_token(answer, "an Auth0 tenant"), answer.content
         scope = found.get("scope")
         if isinstance(scope, str) and SCOPE not in scope.split():
             raise SourceFault(f"the application has no scope {SCOPE}: {_GRANT}")

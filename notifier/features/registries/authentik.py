@@ -34,14 +34,13 @@ class AuthentikReader:
         if source.authentik is None:
             raise ValueError("not a source of the kind authentik")
         self._settings = source.authentik
-        self._timeout = source.timeout
-        self._bounds = bounds_of(source)
+        self._source = source
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all providers; `last` itself if they are as they were. Raises SourceFault."""
         headers = {"Authorization": f"Bearer {read_secret('token_file', self._settings.token_file)}"}
-        async with web(self._settings.tls, self._timeout, self._bounds) as server:
+        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
             at = self._clock()
             gathering = await gather_pages(lambda nth: self._page(server, headers, nth), last)
             return gathering.answer(at)

@@ -43,8 +43,7 @@ class HttpListReader:
         if source.http is None:
             raise ValueError("not a source of the kind http")
         self._settings = source.http
-        self._timeout = source.timeout
-        self._bounds = bounds_of(source)
+        self._source = source
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
@@ -52,7 +51,7 @@ class HttpListReader:
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
         gathering, seen = Gathering(last, unique=True), {first}
-        async with web(self._settings.tls, self._timeout, self._bounds, _read) as server:
+        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source), _read) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)
             if answer.status == 304:

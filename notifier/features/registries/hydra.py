@@ -47,13 +47,12 @@ class HydraReader:
         if source.hydra is None:
             raise ValueError("not a source of the kind hydra")
         self._settings = source.hydra
-        self._timeout = source.timeout
-        self._bounds = bounds_of(source)
+        self._source = source
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all clients; `last` itself if they are as they were. Raises SourceFault."""
-        async with web(self._settings.tls, self._timeout, self._bounds) as server:
+        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
             at = self._clock()
             token = await self._take(server, None, gathering := Gathering(last))
             try:

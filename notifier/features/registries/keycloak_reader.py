@@ -16,8 +16,10 @@ from urllib.parse import quote
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
+from notifier.configuration.clients.secret_file import read_secret
 from notifier.features.registries.keycloak_clients import KeycloakRealm
 from notifier.features.registries.keycloak_settings import KeycloakSettings
+from notifier.features.registries.patient import Advice, access_token, ask
 from notifier.features.registries.shifting_pages import ShiftingPages
 from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_client import JsonAnswer
@@ -35,8 +37,7 @@ class KeycloakReader:
         if source.keycloak is None:
             raise ValueError("not a source of the kind keycloak")
         self._settings = source.keycloak
-        self._timeout = source.timeout
-        self._bounds = bounds_of(source)
+        self._source = source
         self._clock = clock
         self._realm = _realm(source.keycloak, source.issuer)
 
@@ -44,7 +45,7 @@ class KeycloakReader:
         """Return the realm's clients; `last` itself if they are as they were. Raises SourceFault."""
         gathering, pages = Gathering(last), ShiftingPages(PAGE)
         at = self._clock()
-        async with web(self._settings.tls, self._timeout, self._bounds) as opened:
+        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as opened:
             session = _AdminSession(self._settings, opened)
             while pages.first is not None:
                 await self._take_page(session, pages, gathering)
@@ -84,20 +85,19 @@ class _AdminSession:
         """Return a page of clients. Raises SourceFault."""
         realm = quote(self._settings.realm, safe="")
         url = f"{self._settings.url}/admin/realms/{realm}/clients?first={first}&max={PAGE}"
-        answer = await self._get(url)
+        answer = await self._get(url, expected=(401,))
         if answer.status == 401:
             self._token = None
             answer = await self._get(url)
-        if answer.status != 200:
-            raise SourceFault(_page_fault(answer, self._settings))
         if not isinstance(answer.content, list):
             raise SourceFault("its list of clients is not a list; is `url` the address of a Keycloak?")
         return answer.content
 
-    async def _get(self, url: str) -> JsonAnswer:
+    async def _get(self, url: str, expected: tuple[int, ...] = ()) -> JsonAnswer:
         if self._token is None:
             self._token = await self._new_token()
-        return await self._web.get(url, {"Authorization": f"Bearer {self._token}"})
+        headers = {"Authorization": f"Bearer {self._token}"}
+        return await ask(self._web, url, headers, _page_advice(self._settings), expected=expected)
 
     async def _new_token(self) -> str:
         settings = self._settings
@@ -106,14 +106,12 @@ class _AdminSession:
             "client_id": settings.client_id,
             "client_secret": _secret(settings),
         }
-        realm = quote(settings.realm, safe="")
-        answer = await self._web.post_form(f"{settings.url}/realms/{realm}/protocol/openid-connect/token", form)
-        if answer.status != 200:
+        url = f"{settings.url}/realms/{quote(settings.realm, safe='')}/protocol/openid-connect/token"
+        advice = {404: _not_found(settings)}
+        answer = await ask(self._web, url, {}, advice, form=form, expected=(400, 401, 403))
+        if answer.status >= 400:
             raise SourceFault(_token_fault(answer, settings))
-        token = answer.content.get("access_token") if isinstance(answer.content, dict) else None
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise SourceFault("its token endpoint answered without an access token; is `url` that of a Keycloak?")
-        return token
+        return access_token(answer, "a Keycloak")
 
 
 def _realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
@@ -130,14 +128,7 @@ def _realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
 def _secret(settings: KeycloakSettings) -> str:
     if settings.client_secret is not None:
         return settings.client_secret.get_secret_value()
-    path = settings.client_secret_file or Path()
-    try:
-        secret = path.read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceFault(f"client_secret_file {path} cannot be read as UTF-8 text ({type(error).__name__})") from None
-    if not secret:
-        raise SourceFault(f"client_secret_file {path} is empty")
-    return secret
+    return read_secret("client_secret_file", settings.client_secret_file or Path())
 
 
 def _token_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
@@ -145,49 +136,31 @@ def _token_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
     told = answer.content if isinstance(answer.content, dict) else {}
     words = f"{told.get('error')} {told.get('error_description')}".lower()
     client = settings.client_id
-    match answer.status:
-        case 404:
-            return _not_found(settings)
-        case 400 | 401 | 403:
-            if "service account" in words and "public" not in words:
-                return f"the client {client} has no service account: switch on Service accounts roles in Keycloak"
-            if "public" in words:
-                return f"the client {client} is public: switch on Client authentication and Service accounts roles"
-            if "https" in words:
-                return "Keycloak takes https only here: give `url` with https (its setting is the realm's Require SSL)"
-            if "realm" in words and "abled" in words:
-                return f"the realm {settings.realm} is disabled"
-            return (
-                f"no token ({answer.status}): client_id {client} or its secret is wrong, or that client is disabled "
-                "or has other credentials than a secret"
-            )
-    return _status_fault("its token endpoint", answer.status)
+    if "service account" in words and "public" not in words:
+        return f"the client {client} has no service account: switch on Service accounts roles in Keycloak"
+    if "public" in words:
+        return f"the client {client} is public: switch on Client authentication and Service accounts roles"
+    if "https" in words:
+        return "Keycloak takes https only here: give `url` with https (its setting is the realm's Require SSL)"
+    if "realm" in words and "abled" in words:
+        return f"the realm {settings.realm} is disabled"
+    return (
+        f"no token ({answer.status}): client_id {client} or its secret is wrong, or that client is disabled or has "
+        "other credentials than a secret"
+    )
 
 
-def _page_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
-    match answer.status:
-        case 401:
-            return (
-                "its Admin API refuses the token that it just gave (401): `url` must be an address under which "
-                "Keycloak calls itself by its own issuer (settings hostname and hostname-admin)"
-            )
-        case 403:
-            return f"its Admin API refuses the list of clients (403): give {_ROLE.format(client=settings.client_id)}"
-        case 404:
-            return _not_found(settings)
-    return _status_fault("its Admin API", answer.status)
+def _page_advice(settings: KeycloakSettings) -> Advice:
+    return {
+        401: "it refuses the token that it just gave: `url` must be an address under which Keycloak calls itself by its"
+        " own issuer (settings hostname and hostname-admin)",
+        403: f"give {_ROLE.format(client=settings.client_id)}",
+        404: _not_found(settings),
+    }
 
 
 def _not_found(settings: KeycloakSettings) -> str:
     return (
-        f"there is no realm {settings.realm} at {settings.url} (404): check `realm` (capitals matter) and the path of "
+        f"there is no realm {settings.realm} at {settings.url}: check `realm` (capitals matter) and the path of "
         "`url` (/auth in old versions and where http-relative-path says so)"
     )
-
-
-def _status_fault(what: str, status: int) -> str:
-    if status == 429:
-        return f"{what} answered 429, too many requests: give the source a longer `every`"
-    if status >= 500:
-        return f"{what} answered {status}: the fault is Keycloak's or its proxy's; see its log"
-    return f"{what} answered {status}; is `url` that of a Keycloak?"

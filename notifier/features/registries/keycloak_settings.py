@@ -1,28 +1,13 @@
 """A realm of Keycloak as a registry source: what an operator says of it."""
 
-import re
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from notifier.model.client import Algorithm
-from notifier.settings.asked_server import AskedServer
+from notifier.settings.asked_server import AskedServer, server_address
 from notifier.settings.clients import algorithm
 from notifier.settings.values import ExistingFile, WebAddress
-
-
-def _server(url: str) -> str:
-    """Keycloak's address without a slash at its end. The ValueErrors do not show it."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise ValueError("must hold no user and password; client_id and client_secret_file are for that")
-    if parts.query or "?" in url:
-        raise ValueError("must not have a query")
-    found = re.search(r"/(realms|admin)(/|$)", parts.path)
-    if found is not None:
-        raise ValueError(f"must end before /{found[1]}: notifier appends /realms/REALM and /admin/realms/REALM itself")
-    return url.rstrip("/")
 
 
 def _realm(name: str) -> str:
@@ -34,9 +19,9 @@ def _realm(name: str) -> str:
 class KeycloakSettings(AskedServer):
     """The clients of one realm, by Keycloak's Admin API. One of `client_secret` and `client_secret_file` is given."""
 
-    url: Annotated[WebAddress, AfterValidator(_server)] = Field(
-        description="Keycloak's address, with its path if any, such as https://kc.example.com."
-    )
+    url: Annotated[
+        WebAddress, server_address("/realms", "/admin", instead="client_id and client_secret_file are for that")
+    ] = Field(description="Keycloak's address, with its path if any, such as https://kc.example.com.")
     realm: Annotated[str, Field(min_length=1), AfterValidator(_realm)] = Field(description="The realm's name.")
     client_id: str = Field(
         min_length=1,

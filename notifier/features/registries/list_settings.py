@@ -1,27 +1,19 @@
 """Servers whose clients are read over HTTP, as an operator names them: Hydra, WSO2, Auth0, authentik, or a list."""
 
 from typing import Annotated, ClassVar, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.settings.asked_server import HEADERS, AskedServer, HeadersServer
+from notifier.settings.asked_server import HEADERS, AskedServer, HeadersServer, server_address
 from notifier.settings.clients import HeaderName, HeaderValue
 from notifier.settings.values import ExistingFile, Lasting, WebAddress, without_user
 
-
-def _server(url: str) -> str:
-    """A server's address, to which paths are appended, without a slash at its end."""
-    without_user(url)
-    if "?" in url:
-        raise ValueError("must not have a query")
-    for path in ("/admin/clients", "/api/v2", "/api/v3", "/api/server/v1"):
-        if urlsplit(url).path.rstrip("/").endswith(path):
-            raise ValueError(f"must end before {path}: notifier appends that itself")
-    return url.rstrip("/")
-
-
-ServerAddress = Annotated[WebAddress, AfterValidator(_server)]
+ServerAddress = Annotated[
+    WebAddress,
+    server_address(
+        "/admin/clients", "/api/v2", "/api/v3", "/api/server/v1", instead="give headers: {Authorization: {file: PATH}}"
+    ),
+]
 
 
 class HydraSettings(HeadersServer):

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 from notifier.model.errors import SourceFault
-from notifier.model.moment import read_http_date
+from notifier.model.outcome import read_retry_after
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import Web, place_of
 
@@ -39,7 +39,7 @@ async def ask(
     """GET the URL, or POST the form. The answer is 2xx, 304, or one of the `expected` statuses. Raises SourceFault."""
     nth = 0
     while True:
-        answer = await (web.get(url, headers) if form is None else web.post_form(url, form, headers))
+        answer = await web.ask("GET" if form is None else "POST", url, headers, data=form)
         if 200 <= answer.status < 300 or answer.status == 304 or answer.status in expected:
             return answer
         wait = _wait(answer, nth)
@@ -59,10 +59,15 @@ def _wait(answer: JsonAnswer, nth: int) -> float | None:
     """How long to wait before the same is asked again. None: not at all."""
     if answer.status not in (429, 503):
         return None
-    said = answer.headers.get("Retry-After")
-    if said is None:
-        return _BACK_OFF * 2**nth if answer.status == 429 else None
-    if said.strip().isdecimal():
-        return float(said[:12])
-    moment = read_http_date(said)
-    return None if moment is None else max(0.0, moment - time.time())
+    said: str | None = answer.headers.get("Retry-After")
+    if said is None and answer.status == 429:
+        return float(_BACK_OFF * 2**nth)
+    return read_retry_after(said, time.time())
+
+
+def access_token(answer: JsonAnswer, server: str) -> str:
+    """The token that a token endpoint gave (RFC 6749 §5.1). Raises SourceFault if there is none."""
+    token = answer.content.get("access_token") if isinstance(answer.content, dict) else None
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise SourceFault(f"its token endpoint answered without an access token; is `url` that of {server}?")
+    return token

@@ -67,8 +67,7 @@ class Wso2Reader:
         if source.wso2 is None:
             raise ValueError("not a source of the kind wso2")
         self._settings = source.wso2
-        self._timeout = source.timeout
-        self._bounds = bounds_of(source)
+        self._source = source
         self._clock = clock
         self._ticks = ticks
         self._learnt: dict[str, _Learnt] = {}
@@ -77,7 +76,7 @@ class Wso2Reader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications with OIDC; `last` itself if they are as they were. Raises SourceFault."""
         headers = {**(self._settings.headers or {}), **_basic(self._settings)}
-        async with web(self._settings.tls, self._timeout, self._bounds) as server:
+        async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
             at, tick = self._clock(), self._ticks()
             listed = await self._list(server, headers)
             for gone in self._learnt.keys() - listed.keys():

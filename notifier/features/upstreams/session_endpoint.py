@@ -21,7 +21,7 @@ class SessionEndpoint:
         url = self._settings.url
         document = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
         async with web(self._settings.tls, self._settings.timeout, _BOUNDS) as server:
-            answer = await server.post_json(url, document, self._settings.headers)
+            answer = await server.ask("POST", url, self._settings.headers, json=document)
         if answer.status != 200:
             raise SourceFault(f"{place_of(url)} answered {answer.status}")
         content = answer.content

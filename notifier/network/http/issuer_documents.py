@@ -73,7 +73,7 @@ class DocumentReader:
         whole: bool = True,
     ) -> JsonAnswer | UnreadDocument:
         resolver = self._resolver or aiohttp.AsyncResolver()
-        client = JsonClient(_BOUNDS, self._tls, tls, egress=egress, proxy=proxy, resolver=resolver)
+        client = JsonClient(_BOUNDS, tls, egress=egress, proxy=proxy, resolver=resolver, share=self._tls)
         try:
             return await client.ask("GET", uri, headers, within=within, whole=whole)
         except NoAnswer as fault:

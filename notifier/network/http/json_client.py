@@ -85,13 +85,12 @@ class JsonClient:
     """Asks servers. It keeps up to `keep` connections open, and is used in one event loop.
 
     Without an `egress` policy the operator named the addresses. A `proxy` looks names up itself, so that the policy
-    judges only what the address says. `tls` builds the contexts of `files`, and is closed by who made it.
+    judges only what the address says. Several clients may `share` the TLS contexts of who made these, and closes them.
     """
 
     def __init__(
         self,
         bounds: Bounds,
-        tls: TlsContexts,
         files: TlsFiles,
         *,
         egress: EgressPolicy | None = None,
@@ -99,9 +98,11 @@ class JsonClient:
         resolver: AbstractResolver | None = None,
         keep: int = 0,
         read: Read = only_json,
+        share: TlsContexts | None = None,
     ) -> None:
         self._bounds = bounds
-        self._tls = tls
+        self._tls = share or TlsContexts()
+        self._own_tls = share is None
         self._files = files
         self._egress = egress
         self._proxy = None if proxy is None else URL(proxy)
@@ -153,6 +154,8 @@ class JsonClient:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        if self._own_tls:
+            await self._tls.close()
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from notifier.model.errors import AnswerFault, SourceFault
-from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer, Read, only_json
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.policies import TlsSettings
@@ -32,21 +31,8 @@ class Web:
         """Seconds that the reading has left."""
         return self._until - asyncio.get_running_loop().time()
 
-    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> JsonAnswer:
-        """GET the URL."""
-        return await self._ask("GET", url, headers)
-
-    async def post_form(
-        self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None
-    ) -> JsonAnswer:
-        """POST a form."""
-        return await self._ask("POST", url, headers, data=form)
-
-    async def post_json(self, url: str, content: object, headers: Mapping[str, str] | None = None) -> JsonAnswer:
-        """POST a JSON document."""
-        return await self._ask("POST", url, headers, json=content)
-
-    async def _ask(self, method: str, url: str, headers: Mapping[str, str] | None, **sent: Any) -> JsonAnswer:
+    async def ask(self, method: str, url: str, headers: Mapping[str, str] | None = None, **sent: Any) -> JsonAnswer:
+        """Send a request, with `json` or a form as `data`."""
         try:
             return await self._client.ask(method, url, headers, **sent)
         except BeyondBounds as fault:
@@ -58,8 +44,7 @@ class Web:
 @asynccontextmanager
 async def web(tls: TlsSettings | None, within: float, bounds: Bounds, read: Read = only_json) -> AsyncIterator[Web]:
     """Open connections for one reading, which ends after `within` seconds. Raises SourceFault."""
-    contexts = TlsContexts()
-    client = JsonClient(bounds, contexts, (tls or TlsSettings()).files(), keep=_KEPT, read=read)
+    client = JsonClient(bounds, (tls or TlsSettings()).files(), keep=_KEPT, read=read)
     try:
         async with asyncio.timeout(within):
             yield Web(client, asyncio.get_running_loop().time() + within)
@@ -67,7 +52,6 @@ async def web(tls: TlsSettings | None, within: float, bounds: Bounds, read: Read
         raise SourceFault(f"not read within {within:g} s (the source's `timeout`)") from None
     finally:
         await client.close()
-        await contexts.close()
 
 
 def bounds_of(source: RegistrySourceSettings) -> Bounds:

@@ -16,7 +16,6 @@ from yarl import URL
 from notifier.model.client import TlsFiles
 from notifier.model.errors import NotifierError, QueueUnavailable
 from notifier.model.message import PolicyKey, PolicyOverride
-from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import JsonAnswer, JsonClient
 from notifier.network.http.json_parts import Bounds
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -33,8 +32,7 @@ async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
     wanted = {queue.name: queue for queue in topology_of(options).queues}
     found: dict[tuple[PolicyKey, str], list[str]] = {}
     silent = 0
-    contexts = TlsContexts()
-    client = JsonClient(_BOUNDS, contexts, options.tls or TlsFiles())
+    client = JsonClient(_BOUNDS, options.tls or TlsFiles())
     try:
         page = pages = 1
         while page <= pages:
@@ -51,7 +49,6 @@ async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
         raise QueueUnavailable("what it answers is no list of queues") from None
     finally:
         await client.close()
-        await contexts.close()
     if silent:
         raise QueueUnavailable(
             f"it does not tell those of {silent} of our queues: they are new, or it has no statistics"

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from notifier.model.client import TlsFiles
-from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import ERROR_LIMIT, JsonAnswer, JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from tests.support.behaviours import Behaviour, raw
@@ -38,13 +37,11 @@ def plain(body: bytes, status: int = 200) -> Behaviour:
 
 @asynccontextmanager
 async def client(bounds: Bounds = BOUNDS, **further: Any) -> AsyncIterator[JsonClient]:
-    contexts = TlsContexts()
-    made = JsonClient(bounds, contexts, TlsFiles(), **further)
+    made = JsonClient(bounds, TlsFiles(), **further)
     try:
         yield made
     finally:
         await made.close()
-        await contexts.close()
 
 
 async def asked(behaviour: Behaviour, bounds: Bounds = BOUNDS, **further: Any) -> JsonAnswer:
