@@ -34,7 +34,7 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization, Tokens, concerns
 from notifier.network.listeners.openapi import CLOUDEVENT, EVENT, JsonSchema
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.publishing.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
 from notifier.publishing.taking import (
     AGAIN,
@@ -210,8 +210,7 @@ def _asked_to_wait(request: web.Request) -> float | None:
     try:
         return read_wait(text)
     except ValueError as error:
-        mistakes = [Mistake("wait", str(error))]
-        raise Refusal(problem(400, "The request is malformed", mistakes=mistakes)) from None
+        raise malformed(Mistake("wait", str(error))) from None
 
 
 def _notices_response(told: Mapping[str, object], notices: EventNotices) -> web.Response:

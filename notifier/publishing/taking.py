@@ -8,7 +8,7 @@ from aiohttp import web
 
 from notifier.model.errors import Mistake, QueueError
 from notifier.model.message import Lane
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import Refusal, malformed, problem
 
 BODY_LATER = 2.0  # seconds after a route's own deadline for its body, the connection is closed
 AGAIN = "5"  # seconds after which a publisher should try again
@@ -35,8 +35,7 @@ def asked_lane(request: web.Request) -> Lane:
     """The lane that the query asks for. Raises Refusal (400)."""
     lane = LANES.get(request.query.get("lane", "events"))
     if lane is None:
-        mistake = Mistake("lane", f"must be one of {', '.join(LANES)}")
-        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+        raise malformed(Mistake("lane", f"must be one of {', '.join(LANES)}"))
     return lane
 
 

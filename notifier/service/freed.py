@@ -3,7 +3,7 @@
 A client whose address, TLS, egress or pause has changed in the registry is tried once, unless it is well, and served at
 its own pace. A fault frees what waits for that cause at that issuer or client, and nothing else.
 
-What comes back is found by a walk over the delay queues (`waiting_repair`), since no worker knows what others put off.
+What comes back is found by a walk over the delay queues (`repair`), since no worker knows what others put off.
 A walk holds up what is due meanwhile. So causes that end together share one, and walks take half of the time at
 most. Each worker walks for what it sees itself: the second finds what the first left, or what was put off since.
 """
@@ -25,9 +25,9 @@ from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED
 from notifier.model.outcome import Cause
 from notifier.model.registry import Registry
+from notifier.operators.letters.repair import DUE_RATE, make_due
 from notifier.operators.letters.visits import RepairResult
 from notifier.operators.letters.waiting_filter import WaitingFilter
-from notifier.operators.letters.waiting_repair import DUE_RATE, make_due
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 

@@ -11,10 +11,10 @@ from notifier.configuration.clients.registry_routes import registry_routes
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
-from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
-from notifier.operators.letters.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
+from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.readmission import ReplayRules
-from notifier.operators.letters.waiting_routes import WaitingAccess, WaitingRoutes
+from notifier.operators.letters.visit_requests import LettersAccess
+from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.own_state import look_from_worker
 from notifier.operators.status.reload_request import reload_all
 from notifier.operators.status.reload_routes import reload_routes
@@ -39,23 +39,16 @@ def operator_routes(
     yield from reload_routes(authorization, partial(reload_all, queue))
     look = partial(look_from_worker, queue, own_state, time.time)
     yield from StatusRoutes(authorization, look, time.monotonic).routes()
-    letters = DeadLetterAccess(
-        letters=queue.dead_letters(),
-        rules=partial(_replay_rules, live),
-        registry=live.registry,
-        audit=DeadLetterAudit(write_audit),
-        clock=time.time,
-        steady=time.monotonic,
-    )
-    yield from DeadLetterRoutes(authorization, letters).routes()
-    waiting = WaitingAccess(
+    letters = LettersAccess(
         queue=queue,
+        rules=partial(_replay_rules, live),
         registry=live.registry,
         write_audit=write_audit,
         clock=time.time,
         steady=time.monotonic,
     )
-    yield from WaitingRoutes(authorization, waiting).routes()
+    yield from DeadLetterRoutes(authorization, letters).routes()
+    yield from WaitingRoutes(authorization, letters).routes()
 
 
 def _replay_rules(live: LiveConfiguration, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it

@@ -8,7 +8,7 @@ from aiohttp import web
 from notifier.model.errors import Mistake
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import malformed
 
 LEVELS = ("debug", "info", "warning", "error")
 _LEVEL: JsonSchema = {"type": "string", "enum": list(LEVELS)}
@@ -75,6 +75,5 @@ async def _wanted(request: web.Request) -> str:
         body = None
     wanted = body.get("level") if isinstance(body, dict) else None
     if wanted not in LEVELS:
-        mistake = Mistake("level", f'must be one of {", ".join(LEVELS)}: {{"level": "debug"}}')
-        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+        raise malformed(Mistake("level", f'must be one of {", ".join(LEVELS)}: {{"level": "debug"}}'))
     return str(wanted)

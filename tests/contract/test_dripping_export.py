@@ -16,11 +16,11 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.listener import Listener, listen
 from notifier.operators.letters import dead_letter_routes
-from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
-from notifier.operators.letters.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
+from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.events import api_app
-from notifier.queues.queue_port import DeadLetters, Queue
+from notifier.queues.queue_port import Queue
 from tests.contract.letters import RULES, bury
 from tests.contract.queues import ready
 
@@ -32,22 +32,21 @@ EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take
 
 
 @pytest.fixture
-async def letters(queue: Queue) -> DeadLetters:
+async def letters(queue: Queue) -> None:
     """Large dead letters."""
     wrong = [Message(lane=Lane.EVENTS, body=b"%d" % nth + b"x" * SIZE, tag=None) for nth in range(COUNT)]
     await bury(queue, *(bury_raw(each, [Mistake("", "is no JSON")], 1000.0) for each in wrong))
-    return queue.dead_letters()
 
 
 @pytest.fixture
-async def api(letters: DeadLetters, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
+async def api(queue: Queue, letters: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
     """The API before it."""
     monkeypatch.setattr(dead_letter_routes, "READ_WITHIN", WITHIN)
-    desk = DeadLetterAccess(
-        letters=letters,
+    desk = LettersAccess(
+        queue=queue,
         rules=lambda _: RULES,
         registry=Registry,
-        audit=DeadLetterAudit(lambda action, **_details: None),
+        write_audit=lambda action, **_details: None,
         clock=time.time,
         steady=time.monotonic,
     )

@@ -11,9 +11,10 @@ from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing
 from notifier.model.outcome import Cause
-from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, waiting_reader
-from notifier.operators.letters.waiting_listing import waiting_deliveries, walk_over
-from notifier.operators.letters.waiting_repair import ASKED, EARLIER, cancel, make_due
+from notifier.operators.letters.repair import ASKED, EARLIER, make_due, remove
+from notifier.operators.letters.visits import found_in
+from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
+from notifier.queues.passes import reader_of
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from tests.contract.letters import course
@@ -24,6 +25,7 @@ from tests.system.waiting import until
 ISS = "https://id.example.com"
 SHOP, WIKI = (ISS, "shop"), (ISS, "wiki")
 ALL = WaitingFilter()
+WHOLE = reader_of(read_waiting, ALL.matches, whole=True)
 OF_SHOP = WaitingFilter(client_id="shop", iss=ISS)
 MANY = 230  # more than are taken together on either queue
 
@@ -58,7 +60,7 @@ async def parked(queue: Queue, *waiting: Delivery) -> None:
 
 async def listed(queue: Queue, meant: WaitingFilter = ALL) -> list[WaitingSummary]:
     """What a list shows."""
-    async with aclosing(waiting_deliveries(queue.waiting(), meant)) as found:
+    async with aclosing(found_in(queue.waiting(), meant)) as found:
         return [one async for one, _ in found]
 
 
@@ -94,7 +96,7 @@ async def test_looking_changes_nothing(place: Place) -> None:
         shown = [one.id for one in await listed(queue, WaitingFilter(client_id="shop"))]
         assert [id_ for id_ in shown if id_ != "soon"] == ids
         assert [one.id for one in await listed(queue, WaitingFilter(client_id="wiki"))] == [f"p-{i}" for i in ids[:40]]
-        async with aclosing(waiting_deliveries(queue.waiting(), ALL)) as found:
+        async with aclosing(found_in(queue.waiting(), ALL)) as found:
             await anext(found)
     assert names([await inbox.next()]) == ["soon"]
     fetched = await queue.fetch(queue.bucket(WIKI), 50)
@@ -154,9 +156,9 @@ async def test_what_is_cancelled_is_gone_and_the_rest_stays_in_order(place: Plac
     await parked(queue, *(delivery(f"p-{id_}", parked=True) for id_ in ids[:60]), delivery("w", WIKI, parked=True))
     of_shop = {*ids[::3], *(f"p-{id_}" for id_ in ids[:60])}
     await waits(queue, of_shop, OF_SHOP)
-    assert (await cancel(queue.waiting(), OF_SHOP, course(dry_run=True))).done == len(of_shop)
+    assert (await remove(queue.waiting(), OF_SHOP, course(dry_run=True))).done == len(of_shop)
     told: list[WaitingSummary] = []
-    result = await cancel(queue.waiting(), OF_SHOP, course(), told.append)
+    result = await remove(queue.waiting(), OF_SHOP, course(), told.append)
     assert (result.done, result.unfinished) == (len(of_shop), None)
     assert {one.id for one in told} == of_shop
     await waits(queue, set(), OF_SHOP)
@@ -190,7 +192,7 @@ async def test_a_walk_leaves_no_copy_to_who_fetches_meanwhile(rabbit_place: Plac
 
     async def look() -> list[str]:
         waiting = RabbitWaiting(rabbit_options(amqp_url, prefix), queue.publish, park)
-        async with aclosing(waiting_deliveries(waiting, OF_SHOP)) as found:
+        async with aclosing(found_in(waiting, OF_SHOP)) as found:
             return [one.id async for one, _ in found]
 
     async with asyncio.TaskGroup() as tasks:
@@ -203,7 +205,7 @@ async def test_a_walk_stops_at_its_limit(queue: Queue) -> None:
     """The same call goes on with the rest."""
     await delayed(queue, *(delivery(name) for name in "abc"))
     await waits(queue, set("abc"))
-    result = await cancel(queue.waiting(), OF_SHOP, course(limit=2))
+    result = await remove(queue.waiting(), OF_SHOP, course(limit=2))
     assert (result.done, result.limited, result.ended_early) == (2, True, False)
     await waits(queue, {"c"})
 
@@ -214,7 +216,7 @@ async def test_what_comes_due_during_a_walk_goes_on(place: Place) -> None:
     held = False
     while not held:  # a machine that stands still for a second lets it come due before the walk
         due = await delayed(queue, delivery("a"), seconds=1.0)
-        async with walk_over(queue.waiting(), ALL, whole=False) as walk:
+        async with ALL.opened(queue.waiting(), whole=False) as walk:
             held = bool(await walk.page())
             await asyncio.sleep(due + 0.2 - time.time() if held else 0)
         assert names([await inbox.next()]) == ["a"]
@@ -227,10 +229,10 @@ async def test_a_walk_that_is_killed_loses_nothing(rabbit_place: Place, amqp_url
     await delayed(queue, *map(delivery, ids))
     await waits(queue, set(ids))
     options = rabbit_options(amqp_url, prefix)
-    async with RabbitWaiting(options, queue.publish, queue.publish).visit(waiting_reader(ALL, whole=True)) as walk:
+    async with RabbitWaiting(options, queue.publish, queue.publish).visit(WHOLE) as walk:
         busy = RabbitWaiting(options, queue.publish, queue.publish, busy_for=0.1)
         with pytest.raises(QueueUnavailable, match="another command"):
-            await busy.visit(waiting_reader(ALL, whole=True)).__aenter__()
+            await ALL.opened(busy, whole=True).__aenter__()
         assert await walk.page()
         assert await walk.page()
         await walk._connection.close()  # as if it were killed

@@ -9,7 +9,7 @@ from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.model.errors import Mistake
 from notifier.network.listeners.authorization import Authorization, caller, concerns_all
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
-from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.problem import malformed
 
 _ANSWERS = {
     200: AnswerDescription(
@@ -61,8 +61,7 @@ def accepts_loss(request: web.Request) -> bool:
     """Whether the caller accepts that many clients could no longer be told. Raises Refusal: 400."""
     accept = _BOOL.get(request.query.get("accept_loss", "false"))
     if accept is None:
-        mistake = Mistake("accept_loss", "must be true or false")
-        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+        raise malformed(Mistake("accept_loss", "must be true or false"))
     return accept
 
 

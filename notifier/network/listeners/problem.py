@@ -35,6 +35,11 @@ class Refusal(Exception):  # noqa: N818  an answer, not an error
         self.response = response
 
 
+def malformed(*mistakes: Mistake) -> Refusal:
+    """A request with these mistakes."""
+    return Refusal(problem(400, "The request is malformed", mistakes=mistakes))
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """What is refused is answered, and what aiohttp itself refuses (404, 405, 413 …) in the same form."""

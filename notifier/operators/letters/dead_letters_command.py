@@ -38,7 +38,7 @@ from notifier.operators.terminal.queue_access import opened_queue, queue_part
 
 if TYPE_CHECKING:
     from notifier.model.message import Message
-    from notifier.operators.letters.dead_letter_listing import LetterGroup
+    from notifier.operators.letters.groups import Group
     from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
     from notifier.settings.service_settings import QueueSettings
 
@@ -78,7 +78,7 @@ def list_(
     source if it came from one. No
     form shows sub or sid. The command removes nothing and keeps the order.
     """
-    from notifier.operators.letters.dead_letter_listing import LetterCounts
+    from notifier.operators.letters.groups import GroupCounts
     from notifier.operators.terminal.screen import screen
 
     chosen = letters_of(
@@ -86,7 +86,7 @@ def list_(
         since=since, until=until,
     )  # fmt: skip
     settings = queue_part(config).settings.queue
-    counts, console = LetterCounts(), screen()
+    counts, console = GroupCounts(), screen()
 
     def see(summary: LetterSummary, _message: Message) -> None:
         counts.add(summary)
@@ -113,9 +113,10 @@ def show(
 
     The output holds sub and sid. The exit status is 1 if there is no such letter.
     """
-    from notifier.operators.letters.dead_letter_listing import exported
+    from notifier.model.nearest import NOBODY_KNOWS
+    from notifier.operators.letters.exported_letter import exported
     from notifier.operators.letters.letter_filter import LetterFilter
-    from notifier.operators.terminal.near_names import NOBODY_KNOWS, near_names
+    from notifier.operators.terminal.near_names import near_names
 
     found: list[dict[str, object]] = []
     settings = queue_part(config).settings.queue
@@ -158,7 +159,7 @@ def export(
     is refused: it may hold letters that were discarded since. --force replaces it after everything is written; if the
     export fails, it is left unchanged.
     """
-    from notifier.operators.letters.dead_letter_listing import exported
+    from notifier.operators.letters.exported_letter import exported
 
     chosen = letters_of(
         client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
@@ -190,13 +191,13 @@ def _look_now(
     """Call `see` with each letter that matches, or with the first only."""
     import uvloop
 
-    from notifier.operators.letters.dead_letter_listing import matching_letters
+    from notifier.operators.letters.visits import found_in
 
     async def look() -> None:
         with progress_of("looked at") as progress:
             async with (
                 opened_queue(settings, opening=False) as queue,
-                aclosing(matching_letters(queue.dead_letters(), chosen, progress, whole=whole)) as found,
+                aclosing(found_in(queue.dead_letters(), chosen, progress, whole=whole)) as found,
             ):
                 async for summary, message in found:
                     see(summary, message)
@@ -216,7 +217,7 @@ def _parts(letter: LetterSummary) -> list[str]:
     return list(map(printable, told))
 
 
-def _print_groups(groups: list[LetterGroup], config: Path | None) -> None:
+def _print_groups(groups: list[Group], config: Path | None) -> None:
     from notifier.operators.terminal.near_names import say_near_names
     from notifier.operators.terminal.screen import ago, screen
     from notifier.operators.terminal.screen import table as new_table

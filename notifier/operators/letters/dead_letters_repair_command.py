@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.model.printable import counted
 from notifier.operators.letters.dead_letters_access import (
     ClientId,
     EventId,
@@ -24,13 +21,13 @@ from notifier.operators.letters.dead_letters_access import (
     Until,
     letters_of,
 )
+from notifier.operators.letters.removal import Removal, conclude, remove_chosen, require_choice
 from notifier.operators.terminal.command_options import Config, Json
-from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.output import say
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 
 if TYPE_CHECKING:
     from notifier.model.message import Message
-    from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
     from notifier.operators.letters.readmission import ReplayRules
     from notifier.operators.letters.visits import RepairResult
     from notifier.queues.passes import RepairOptions
@@ -69,6 +66,16 @@ Rate = Annotated[
         parser=rate_of, metavar="NUMBER", help="At most this many a second. Default: no limit.", show_default=False
     ),
 ]
+
+
+def _missing(ids: str) -> str:
+    return f"there is no dead letter {ids}; `notifier dead-letters list --rows` shows them"
+
+
+_DISCARD = Removal(
+    place=lambda queue: queue.dead_letters(), does="Discard", did="discarded", what="dead letter", missing=_missing,
+    opening=False,
+)  # fmt: skip
 
 
 def replay(
@@ -116,17 +123,19 @@ def replay(
         id=ids, client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
         since=since, until=until,
     )  # fmt: skip
-    _check_chosen(chosen, everything=everything)
+    require_choice(chosen, everything=everything)
     settings = queue_part(config, log_from="warning").settings.queue
     rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
 
     async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-        from notifier.operators.letters import dead_letter_repair
+        from notifier.operators.letters import repair
 
-        return await dead_letter_repair.replay(queue.dead_letters(), chosen, rules, options)
+        return await repair.replay(queue.dead_letters(), chosen, rules, options)
 
     result = run_on_queue(settings, act, what="replayed", opening=not dry_run, rate=rate, limit=limit, dry_run=dry_run)
-    _conclude("replayed", chosen, result, dry_run=dry_run, as_json=as_json, end_newer_sessions=end_newer_sessions)
+    conclude(
+        "replayed", chosen, result, _missing, dry_run=dry_run, as_json=as_json, end_newer_sessions=end_newer_sessions
+    )
 
 
 def discard(
@@ -156,34 +165,9 @@ def discard(
         id=ids, client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
         since=since, until=until,
     )  # fmt: skip
-    _check_chosen(chosen, everything=everything)
+    require_choice(chosen, everything=everything)
     settings = queue_part(config, log_from="warning").settings.queue
-    if not (yes or dry_run):
-        _ask(settings, chosen, limit)
-
-    async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-        from notifier.operators.letters import dead_letter_repair
-
-        return await dead_letter_repair.discard(queue.dead_letters(), chosen, options, _told())
-
-    result = run_on_queue(settings, act, what="discarded", opening=not dry_run, limit=limit, dry_run=dry_run)
-    _conclude("discarded", chosen, result, dry_run=dry_run, as_json=as_json)
-
-
-def _told() -> Callable[[LetterSummary], None]:
-    from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
-    from notifier.telemetry.audit import operating_user, write_audit
-
-    who = operating_user()
-    if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
-        return lambda _summary: None
-    audit = DeadLetterAudit(write_audit)
-    return lambda summary: audit.discarded(who, summary)
-
-
-def _check_chosen(chosen: LetterFilter, *, everything: bool) -> None:
-    if not (chosen.narrows or everything):
-        raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
+    remove_chosen(settings, _DISCARD, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
 
 
 def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: bool) -> ReplayRules:
@@ -217,48 +201,3 @@ def prospect(message: Message, config: Path | None, settings: QueueSettings) -> 
     except UnknownVersion as newer:
         return f"stays: {newer}"
     return f"stays: {found.text}" if isinstance(found, KeptLetter) else f"would go to {found.queue} anew"
-
-
-def _ask(settings: QueueSettings, chosen: LetterFilter, limit: int | None) -> None:
-    from notifier.operators.letters import dead_letter_repair
-
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
-
-    async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-        return await dead_letter_repair.discard(queue.dead_letters(), chosen, options)
-
-    found = run_on_queue(settings, act, what="counted", opening=False, limit=limit, dry_run=True)
-    for reason, count in found.by_reason.items():
-        say(f"  {reason}: {count:,}", err=True)
-    if not found.done or not typer.confirm(f"Discard {counted(found.done, 'dead letter')} for good?", err=True):
-        say("nothing was discarded", err=True)
-        raise typer.Exit(1 if found.done else 0)
-
-
-def _conclude(
-    action: str, chosen: LetterFilter, result: RepairResult, *, dry_run: bool, as_json: bool, **more: object
-) -> None:
-    from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
-    from notifier.operators.letters.readmission import KeepReason
-    from notifier.telemetry.audit import operating_user, write_audit
-
-    if not dry_run:
-        DeadLetterAudit(write_audit).repaired(action, operating_user(), chosen, result, **more)
-    if as_json:
-        say_json({action: result.done, "dry_run": dry_run, **result.document()})
-    else:
-        would = "would be " if dry_run else ""
-        say(f"{result.done:,} {would}{action}")
-        for reason, count in result.by_reason.items():
-            say(f"  {reason}: {count:,}")
-        for why, count in result.kept.items():
-            say(f"{count:,} stay{'' if count != 1 else 's'}: {KeepReason(why).explanation}")
-    if result.unfinished is not None:
-        say(f"notifier: {result.unfinished}", err=True)
-    # A typing error in an ID must not look like a repair.
-    missed = chosen.ids and not (result.done or result.kept or result.unfinished)
-    if missed:
-        ids = ", ".join(sorted(chosen.ids))
-        say(f"notifier: there is no dead letter {ids}; `notifier dead-letters list --rows` shows them", err=True)
-    raise typer.Exit(1 if result.ended_early or missed else 0)

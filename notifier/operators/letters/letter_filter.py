@@ -19,7 +19,9 @@ from notifier.model.message import Kind, Message
 from notifier.model.moment import read_moment, render_moment
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry
-from notifier.queues.passes import Reader, reader_of
+from notifier.operators.letters.groups import Group
+from notifier.queues.passes import Opened, reader_of
+from notifier.queues.queue_port import DeadLetters
 
 NEWER = "newer_release"  # instead of a reason: a later release wrote the letter
 
@@ -51,6 +53,11 @@ class LetterSummary:
             "text": self.text,
             **({} if self.source is None else {"source": self.source}),
         }
+
+    def group(self) -> Group:
+        """See Summary."""
+        since = self.dead_since
+        return Group(client_id=self.client_id, iss=self.iss, reason=self.reason, oldest=since, newest=since)
 
 
 class _Members(Names):
@@ -133,6 +140,10 @@ class LetterFilter:
         single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject, self.source)
         return bool(self.ids or self.reasons) or any(value is not None for value in single)
 
+    def opened(self, letters: DeadLetters, *, whole: bool) -> Opened[LetterSummary]:
+        """A visit to the letters that are meant, `whole` or as summaries only. Raises QueueError."""
+        return letters.visit(reader_of(read_summary, self.matches, whole=whole))
+
     def matches(self, message: Message, summary: LetterSummary) -> bool:
         """True if the letter is meant."""
         return (
@@ -153,11 +164,6 @@ class LetterFilter:
             return subject in _subjects(load_dead_letter(message))
         except UnknownVersion:
             return False
-
-
-def letter_reader(meant: LetterFilter, *, whole: bool) -> Reader[LetterSummary]:
-    """A reader of the letters that are meant: whole, or as summaries only."""
-    return reader_of(read_summary, meant.matches, whole=whole)
 
 
 def read_filter(given: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None) -> LetterFilter | Mistake:

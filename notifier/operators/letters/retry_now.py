@@ -7,16 +7,18 @@ client, and counts again. Nothing depends on that: whoever stops watching, or is
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from notifier.delivery.known_client import Key
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.moment import render_moment
+from notifier.operators.letters.repair import DUE_RATE, make_due
 from notifier.operators.letters.retry_request import RetryAccount, request_of, sum_of
+from notifier.operators.letters.visits import STOPPED, found_in
 from notifier.operators.letters.waiting_filter import WaitingFilter
-from notifier.operators.letters.waiting_repair import DUE_RATE, cancel, make_due
 from notifier.operators.status.worker_requests import ask_workers_to
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
@@ -91,10 +93,10 @@ async def retry_now(queue: Queue, wish: RetryWish, options: RepairOptions) -> Re
     if not seen:
         raise QueueUnavailable(NO_WORKER)
     delayed = WaitingFilter(iss=wish.key[0], client_id=wish.key[1], parked=False)
-    pace = _quietly(options, rate=DUE_RATE)
+    pace = replace(options, progress=no_progress, rate=DUE_RATE)
     made = await make_due(queue.waiting(), delayed, pace, force=wish.force)
     account, unfinished = await _watch(queue, wish, options, before.total, made.unfinished)
-    after = _Waits() if unfinished else await _count(queue, wish, _quietly(options))
+    after = _Waits() if unfinished else await _count(queue, wish, options)
     return RetryResult(
         waited=before.by_reason,
         asked=asked,
@@ -118,19 +120,16 @@ class _Waits:
 
 async def _count(queue: Queue, wish: RetryWish, options: RepairOptions) -> _Waits:
     """Count what waits. Raises QueueError."""
-    meant, asked = WaitingFilter(iss=wish.key[0], client_id=wish.key[1]), Counter[bool]()
-    counting = _quietly(options, dry_run=True)
-    found = await cancel(queue.waiting(), meant, counting, lambda one: asked.update((one.asked,)))
-    if found.failed:
-        raise QueueUnavailable(found.unfinished or "the queue is away")
-    return _Waits(total=found.done, by_reason=found.by_reason, asked=asked[True], unfinished=found.unfinished)
-
-
-def _quietly(options: RepairOptions, *, rate: float | None = None, dry_run: bool = False) -> RepairOptions:
-    return RepairOptions(
-        clock=options.clock, steady=options.steady, pause=options.pause, stop=options.stop, progress=no_progress,
-        rate=rate, dry_run=dry_run,
-    )  # fmt: skip
+    meant = WaitingFilter(iss=wish.key[0], client_id=wish.key[1])
+    reasons, asked, unfinished = Counter[str](), 0, None
+    async with aclosing(found_in(queue.waiting(), meant)) as found:
+        async for one, _ in found:
+            reasons[one.reason] += 1
+            asked += one.asked
+            if options.stop():
+                unfinished = STOPPED
+                break
+    return _Waits(total=reasons.total(), by_reason=dict(reasons.most_common()), asked=asked, unfinished=unfinished)
 
 
 async def _watch(

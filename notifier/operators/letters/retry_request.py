@@ -11,6 +11,7 @@ from notifier.delivery.known_client import Key
 from notifier.delivery.worker import Worker
 from notifier.model import outcome
 from notifier.model.moment import Clock
+from notifier.operators.letters.groups import least, most
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
 
 RETRY = "retry"
@@ -139,14 +140,6 @@ def sum_of(answers: "list[WorkerAnswer]") -> RetryAccount:
             counts.update({str(key): int(count) for key, count in told.items()} if isinstance(told, Mapping) else {})
         summed.text = str(said.get("text") or summed.text)
         summed.busy = summed.busy or said.get("busy") is True
-        summed.next_try = _least(summed.next_try, said.get("next_try"))
-        summed.paused_until = _most(summed.paused_until, said.get("paused_until"))
+        summed.next_try = least(summed.next_try, said.get("next_try"))
+        summed.paused_until = most(summed.paused_until, said.get("paused_until"))
     return summed
-
-
-def _least(one: float | None, other: float | None) -> float | None:
-    return min((moment for moment in (one, other) if moment is not None), default=None)
-
-
-def _most(one: float | None, other: float | None) -> float | None:
-    return max((moment for moment in (one, other) if moment is not None), default=None)

@@ -15,17 +15,37 @@ from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from notifier.model.errors import QueueError
 from notifier.model.message import Message, Transfer
+from notifier.operators.letters.groups import Summary
 from notifier.queues.passes import Opened, Progress, RepairOptions, Visit, no_progress
 
 AT_ONCE = 100  # messages read before other tasks of the loop get their chance: 1 to 3 ms
+STOPPED = "stopped; the rest is unchanged, and the same command goes on with it"
 PACED = 0.25  # seconds between two batches of a pass at a rate
 
-S = TypeVar("S")
+P = TypeVar("P")
+P_contra = TypeVar("P_contra", contravariant=True)
+S = TypeVar("S", bound=Summary)
 
 
-async def each_found(opened: Opened[S], progress: Progress = no_progress) -> AsyncGenerator[tuple[S, Message], None]:
-    """What is meant. The caller closes the iterator (`aclosing`). Raises QueueError."""
-    async with opened as visit:
+class Filter(Protocol[P_contra, S]):
+    """Says which messages of a place are meant: the dead letters, or what waits."""
+
+    @property
+    def narrows(self) -> bool:
+        """False if all of them are meant."""
+
+    def opened(self, place: P_contra, /, *, whole: bool) -> Opened[S]:
+        """Begin a pass over them, which gives summaries, and `whole` messages if asked. Raises QueueError."""
+
+
+async def found_in(
+    place: P, meant: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
+) -> AsyncGenerator[tuple[S, Message], None]:
+    """What is meant, oldest first, or in the order of the queues. Each message has its body if `whole`.
+
+    The caller closes the iterator (`aclosing`). Raises QueueError.
+    """
+    async with meant.opened(place, whole=whole) as visit:
         seen = 0
         while page := await visit.page():
             for number, each in enumerate(page):
@@ -68,14 +88,6 @@ class RepairResult:
         }
 
 
-class Summary(Protocol):
-    """What a pass counts by."""
-
-    @property
-    def reason(self) -> str:
-        """Why the message is where it is."""
-
-
 REMOVE: Literal["remove"] = "remove"
 
 
@@ -87,18 +99,17 @@ class Stays:
 
 
 Verdict: TypeAlias = Transfer | Stays | Literal["remove"]
-C = TypeVar("C", bound=Summary)
 
 
-class Pass(Generic[C]):
+class Pass(Generic[S]):
     """One pass that does with each message that is meant what `judge` says. `report` hears of each one done."""
 
     def __init__(
         self,
-        opened: Opened[C],
-        judge: Callable[[Message, C], Verdict],
+        opened: Opened[S],
+        judge: Callable[[Message, S], Verdict],
         options: RepairOptions,
-        report: Callable[[C], None] = lambda _: None,
+        report: Callable[[S], None] = lambda _: None,
     ) -> None:
         self._opened = opened
         self._judge = judge
@@ -129,7 +140,7 @@ class Pass(Generic[C]):
             failed=failed,
         )
 
-    async def _go_through(self, visit: Visit[C]) -> None:
+    async def _go_through(self, visit: Visit[S]) -> None:
         seen = 0
         while page := await visit.page():
             for start in range(0, len(page), AT_ONCE):
@@ -147,12 +158,12 @@ class Pass(Generic[C]):
 
     def _stops(self) -> bool:
         if self._unfinished is None and self._options.stop():
-            self._unfinished = "stopped; the rest is unchanged, and the same command goes on with it"
+            self._unfinished = STOPPED
         return self._unfinished is not None
 
-    async def _act(self, visit: Visit[C], meant: Sequence[tuple[Message, C]]) -> None:
+    async def _act(self, visit: Visit[S], meant: Sequence[tuple[Message, S]]) -> None:
         room = None if self._options.limit is None else self._options.limit - self._done
-        chosen: dict[int, C] = {}
+        chosen: dict[int, S] = {}
         removed: list[Message] = []
         transfers: list[Transfer] = []
         full = False
@@ -177,7 +188,7 @@ class Pass(Generic[C]):
             )
 
     async def _carry_out(
-        self, visit: Visit[C], removed: Sequence[Message], transfers: Sequence[Transfer], chosen: Mapping[int, C]
+        self, visit: Visit[S], removed: Sequence[Message], transfers: Sequence[Transfer], chosen: Mapping[int, S]
     ) -> None:
         if self._options.dry_run:
             self._count([*removed, *(each.letter for each in transfers)], chosen)
@@ -202,7 +213,7 @@ class Pass(Generic[C]):
             await self._options.pause(wait)
         return not self._stops()
 
-    def _count(self, done: Sequence[Message], chosen: Mapping[int, C]) -> None:
+    def _count(self, done: Sequence[Message], chosen: Mapping[int, S]) -> None:
         for message in done:
             summary = chosen[id(message)]
             self._done += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import aclosing
@@ -12,6 +11,7 @@ import typer
 
 from notifier.model.durations import in_words
 from notifier.model.printable import counted, printable
+from notifier.operators.letters.removal import Removal, remove_chosen, require_choice
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.output import say, say_json
@@ -20,9 +20,8 @@ from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from notifier.operators.letters.visits import RepairResult
+    from notifier.operators.letters.groups import GroupCounts
     from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
-    from notifier.operators.letters.waiting_listing import WaitingCounts
     from notifier.queues.passes import RepairOptions
     from notifier.queues.queue_port import Queue
 
@@ -49,6 +48,12 @@ _KNOWN = "it is registered now, and tried when it is due"
 _Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.", show_default=False)]
 
 
+_CANCEL = Removal(
+    place=lambda queue: queue.waiting(), does="Cancel", did="cancelled", what="delivery",
+    missing=lambda ids: f"of {ids} none waits", opening=True,
+)  # fmt: skip
+
+
 def list_(
     *,
     config: Config = None,
@@ -69,11 +74,11 @@ def list_(
     On RabbitMQ the command goes through all delay queues, and holds each for that time: what comes due meanwhile is
     attempted some seconds later.
     """
+    from notifier.operators.letters.groups import GroupCounts
     from notifier.operators.letters.waiting_filter import WaitingFilter
-    from notifier.operators.letters.waiting_listing import WaitingCounts
 
     chosen = WaitingFilter(client_id=client_id, iss=iss, event_id=event_id)
-    counts = WaitingCounts()
+    counts = GroupCounts()
 
     def see(one: WaitingSummary) -> None:
         counts.add(one)
@@ -100,8 +105,9 @@ def show(
 
     It shows no sub and no sid. The exit status is 1 if it does not wait: it was delivered, or a worker has it in hand.
     """
+    from notifier.model.nearest import NOBODY_KNOWS
     from notifier.operators.letters.waiting_filter import WaitingFilter
-    from notifier.operators.terminal.near_names import NOBODY_KNOWS, near_names
+    from notifier.operators.terminal.near_names import near_names
 
     found: list[WaitingSummary] = []
     _look(config, WaitingFilter(ids=frozenset({id_})), found.append, quiet=False, first=True)
@@ -141,33 +147,19 @@ def cancel(
     from notifier.operators.letters.waiting_filter import WaitingFilter
 
     chosen = WaitingFilter(ids=frozenset(ids or ()), client_id=client_id, iss=iss, event_id=event_id)
-    if not (chosen.narrows or everything):
-        raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
-    if not (yes or dry_run):
-        _ask(config, chosen)
-    result = _cancel(config, chosen, limit=limit, dry_run=dry_run)
-    if as_json:
-        say_json({"cancelled": result.done, "dry_run": dry_run, **result.document()})
-    else:
-        say(f"{result.done:,} {'would be ' if dry_run else ''}cancelled")
-        for reason, count in result.by_reason.items():
-            say(f"  {reason or 'no attempt'}: {count:,}")
-    if result.unfinished is not None:
-        say(f"notifier: {result.unfinished}", err=True)
-    missed = chosen.ids and not (result.done or result.unfinished)
-    if missed:
-        say(f"notifier: of {', '.join(sorted(chosen.ids))} none waits", err=True)
-    raise typer.Exit(1 if result.ended_early or missed else 0)
+    require_choice(chosen, everything=everything)
+    settings = queue_part(config, "warning").settings.queue
+    remove_chosen(settings, _CANCEL, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
 
 
 def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool, first: bool = False) -> None:
     """Call `see` with each delivery that is meant, or with the first only."""
-    from notifier.operators.letters.waiting_listing import waiting_deliveries
+    from notifier.operators.letters.visits import found_in
     from notifier.queues.passes import no_progress
 
     async def act(queue: Queue, options: RepairOptions) -> None:
         tell = no_progress if quiet else options.progress
-        async with aclosing(waiting_deliveries(queue.waiting(), chosen, tell)) as found:
+        async with aclosing(found_in(queue.waiting(), chosen, tell)) as found:
             async for one, _ in found:
                 see(one)
                 if first:
@@ -178,40 +170,6 @@ def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool, first: b
     run_on_queue(queue_part(config).settings.queue, act, what="looked at")
 
 
-def _cancel(config: Any, chosen: WaitingFilter, *, limit: int | None, dry_run: bool) -> RepairResult:
-    from notifier.operators.letters import waiting_repair
-    from notifier.operators.letters.waiting_audit import WaitingAudit
-    from notifier.telemetry.audit import operating_user, write_audit
-
-    audit, who = WaitingAudit(write_audit), operating_user()
-    each = os.environ.get("NOTIFIER_LOG__LEVEL") in ("debug", "info")  # 100,000 lines hide the last
-
-    def told(one: WaitingSummary) -> None:
-        if each and not dry_run:
-            audit.cancelled_one(who, one)
-
-    async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-        return await waiting_repair.cancel(queue.waiting(), chosen, options, told)
-
-    result = run_on_queue(
-        queue_part(config, "warning").settings.queue, act, what="cancelled", limit=limit, dry_run=dry_run
-    )
-    if not dry_run:
-        audit.cancelled(who, chosen, result)
-    return result
-
-
-def _ask(config: Any, chosen: WaitingFilter) -> None:
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
-    found = _cancel(config, chosen, limit=None, dry_run=True)
-    for reason, count in found.by_reason.items():
-        say(f"  {reason or 'no attempt'}: {count:,}", err=True)
-    if not found.done or not typer.confirm(f"Cancel {counted(found.done, 'delivery')} for good?", err=True):
-        say("nothing was cancelled", err=True)
-        raise typer.Exit(1 if found.done else 0)
-
-
 def _line(one: WaitingSummary) -> str:
     document = one.document()
     reason = " ".join(filter(None, (one.reason, "" if one.status is None else str(one.status)))) or "-"
@@ -219,7 +177,7 @@ def _line(one: WaitingSummary) -> str:
     return printable(f"{line}  event {one.event_id or '-'}  attempts {one.attempts}")
 
 
-def _print_groups(counts: WaitingCounts, config: Path | None) -> None:
+def _print_groups(counts: GroupCounts, config: Path | None) -> None:
     from notifier.operators.terminal.near_names import say_near_names
     from notifier.operators.terminal.screen import ago, screen
     from notifier.operators.terminal.screen import table as new_table
@@ -232,7 +190,7 @@ def _print_groups(counts: WaitingCounts, config: Path | None) -> None:
         table.add_row(
             printable(group.client_id) or "–",
             group.reason or "–",
-            group.where,
+            group.where or "",
             f"{group.count:,}",
             ago(group.oldest, now),
             "" if group.next is None else f"in {in_words(group.next - now)}",

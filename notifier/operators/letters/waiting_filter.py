@@ -14,7 +14,9 @@ from notifier.model.backoff import SOON
 from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.model.moment import render_moment
 from notifier.model.outcome import Cause
-from notifier.queues.passes import Reader, reader_of
+from notifier.operators.letters.groups import Group
+from notifier.queues.passes import Opened, reader_of
+from notifier.queues.queue_port import WaitingPlace
 
 # Nobody calls the client before, unless an operator insists: it asked for that (`Retry-After`), or the registry does.
 INSISTED_ON = frozenset({Cause.RETRY_AFTER.value, Cause.PAUSED.value})
@@ -60,6 +62,13 @@ class WaitingSummary:
             "due": None if self.due is None else render_moment(self.due),
             "asked": self.asked,
         }
+
+    def group(self) -> Group:
+        """See Summary."""
+        return Group(
+            client_id=self.client_id, iss=self.iss, reason=self.reason, where=self.where, oldest=self.since,
+            next=self.due,
+        )  # fmt: skip
 
 
 class _Past(TypedDict):
@@ -157,14 +166,15 @@ class WaitingFilter:
         """False if all that waits is meant."""
         return bool(self.ids or self.client_id or self.iss or self.event_id or self.keys or self.ended)
 
-    @property
-    def clients(self) -> frozenset[tuple[str, str]] | None:
-        """The clients that are meant; None if there may be others."""
-        if self.keys is None and self.client_id is not None and self.iss is not None:
-            return frozenset({(self.iss, self.client_id)})
-        return self.keys
+    def opened(self, waiting: WaitingPlace, *, whole: bool) -> Opened[WaitingSummary]:
+        """A walk over what is meant, `whole` or as summaries only. Raises QueueError."""
+        clients = self.keys
+        if clients is None and self.client_id is not None and self.iss is not None:
+            clients = frozenset({(self.iss, self.client_id)})
+        reader = reader_of(read_waiting, self.matches, whole=whole)
+        return waiting.visit(reader, clients=clients, parked=self.parked)
 
-    def matches(self, one: WaitingSummary) -> bool:
+    def matches(self, _message: Message, one: WaitingSummary) -> bool:
         """True if it is meant."""
         return (
             (not self.ids or one.id in self.ids)
@@ -178,11 +188,6 @@ class WaitingFilter:
                 or not self.ended.isdisjoint(((one.reason, one.iss, one.client_id), (one.reason, one.iss, "")))
             )
         )
-
-
-def waiting_reader(meant: WaitingFilter, *, whole: bool) -> Reader[WaitingSummary]:
-    """A reader of what is meant: whole, or as summaries only."""
-    return reader_of(read_waiting, lambda _message, one: meant.matches(one), whole=whole)
 
 
 def due_in(message: Message, wait: float, due: float) -> Transfer:

@@ -5,9 +5,7 @@ retry answers after half a minute at the latest; the workers go on.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -17,27 +15,27 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import Mistake
 from notifier.model.printable import json_text
-from notifier.model.registry import Registry
 from notifier.network.http.issuer_document import only_issuer
 from notifier.network.listeners.authorization import Authorization, caller, concerns
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
-from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.letters import dead_letter_requests as requests
-from notifier.operators.letters.dead_letter_audit import WriteAudit
-from notifier.operators.letters.name_hints import NameHints
+from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters.retry_now import RetryWish, prospect, retry_now
-from notifier.operators.letters.turns import Turns
-from notifier.operators.letters.waiting_audit import WaitingAudit
-from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
-from notifier.operators.letters.waiting_listing import WaitingCounts, waiting_deliveries
-from notifier.operators.letters.waiting_repair import cancel
+from notifier.operators.letters.visit_requests import (
+    OBJECT,
+    LettersAccess,
+    VisitRequests,
+    asked_in_body,
+    asked_in_query,
+    query_of,
+    require_narrowed,
+    schema_of,
+)
+from notifier.operators.letters.waiting_filter import WaitingFilter
 from notifier.queues.passes import RepairOptions
-from notifier.queues.queue_port import Queue
 
 WATCHED = 30.0  # seconds that a retry is watched
 LIMIT = 10_000  # deliveries that a request cancels at most
 
-_OBJECT = {"type": "object"}
 _KNOWN = "it is registered now, and tried when it is due"
 _AWAY = "The queue is away, or another request or command goes through what waits."
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
@@ -80,25 +78,14 @@ class RetryBody(TypedDict, total=False):
 _LIST, _CANCEL, _RETRY = TypeAdapter(WaitingListQuery), TypeAdapter(CancelQuery), TypeAdapter(RetryBody)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingAccess:
-    """What the routes need. `registry`: the issuers and clients as they are now."""
-
-    queue: Queue
-    registry: Callable[[], Registry]
-    write_audit: WriteAudit
-    clock: Callable[[], float]
-    steady: Callable[[], float]
-
-
 class WaitingRoutes:
     """The routes on what waits."""
 
-    def __init__(self, authorization: Authorization, access: WaitingAccess) -> None:
+    def __init__(self, authorization: Authorization, access: LettersAccess) -> None:
         self._authorization = authorization
         self._access = access
-        self._turns = Turns(_AWAY)
-        self._audit = WaitingAudit(access.write_audit)
+        self._waiting = access.queue.waiting()
+        self._requests = VisitRequests(access, away=_AWAY, known=_KNOWN)
 
     def routes(self) -> list[web.RouteDef]:
         """The routes that the API serves."""
@@ -113,97 +100,60 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Count the deliveries that wait by client and reason; with rows, show some too. Uses nothing up.",
         scope="read",
-        query=requests.query_of(_LIST),
-        answers={200: AnswerDescription(text="Groups, the largest first.", schema=_OBJECT)},
+        query=query_of(_LIST),
+        answers={200: AnswerDescription(text="Groups, the largest first.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
-        asked = requests.asked_in_query(request, _LIST)
-        rows, skip = asked.get("rows", 0), asked.get("skip", 0)
-        counts, shown = WaitingCounts(), list[dict[str, object]]()
-        async with (
-            self._turns.turn(looking=True),
-            aclosing(waiting_deliveries(self._access.queue.waiting(), _meant(asked, token))) as found,
-        ):
-            async for one, _ in found:
-                counts.add(one)
-                if skip < counts.total <= skip + rows:
-                    shown.append(one.document())
-        hints = NameHints(self._access.registry(), token, known=_KNOWN)
-        groups = [each.document() | hints.of(each.reason, each.iss, each.client_id) for each in counts.groups()]
-        document: dict[str, object] = {"total": counts.total, "groups": groups}
-        return web.json_response(document | ({"deliveries": shown} if "rows" in asked else {}), dumps=json_text)
+        asked = asked_in_query(request, _LIST)
+        return await self._requests.counts(self._waiting, _meant(asked, token), token, asked, rows="deliveries")
 
     @OperationDescription(
         summary="Show one delivery that waits. The answer holds no sub and no sid.",
         scope="read",
-        answers={200: AnswerDescription(text="The delivery.", schema=_OBJECT)},
+        answers={200: AnswerDescription(text="The delivery.", schema=OBJECT)},
         problems={404: "No such delivery waits.", 503: _AWAY},
     )
     async def _show(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
-        meant = _meant({}, token, request.match_info["id"])
-        async with (
-            self._turns.turn(looking=True),
-            aclosing(waiting_deliveries(self._access.queue.waiting(), meant)) as found,
-        ):
-            async for one, _ in found:
-                hints = NameHints(self._access.registry(), token, known=_KNOWN)
-                hint = hints.of(one.reason, one.iss, one.client_id)
-                return web.json_response(one.document() | hint, dumps=json_text)
-        raise Refusal(problem(404, "No such delivery waits: it may be delivered, or a worker has it in hand"))
+        return await self._requests.one(
+            self._waiting, _meant({}, token, request.match_info["id"]), token, lambda one, _: one.document(),
+            missing="No such delivery waits: it may be delivered, or a worker has it in hand",
+        )  # fmt: skip
 
     @OperationDescription(
         summary="Delete deliveries that wait, for good. If the answer says more, repeat the request.",
         scope="repair",
-        query=requests.query_of(_CANCEL),
-        answers={200: AnswerDescription(text="How many were cancelled, and whether there is more.", schema=_OBJECT)},
+        query=query_of(_CANCEL),
+        answers={200: AnswerDescription(text="How many were cancelled, and whether there is more.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _cancel(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = requests.asked_in_query(request, _CANCEL)
+        asked = asked_in_query(request, _CANCEL)
         meant = _meant(asked, token)
-        if not meant.narrows and not asked.get("all"):
-            mistake = Mistake("", "say which are meant, or all: true")
-            raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
-        return await self._cancelled(token, meant, asked)
+        require_narrowed(meant, asked, "are")
+        return await self._cancelled(meant, token, asked)
 
     @OperationDescription(
         summary="Delete one delivery that waits, for good.",
         scope="repair",
-        answers={200: AnswerDescription(text="How many deliveries with that id were cancelled.", schema=_OBJECT)},
+        answers={200: AnswerDescription(text="How many deliveries with that id were cancelled.", schema=OBJECT)},
         problems={503: _AWAY},
     )
     async def _cancel_one(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        return await self._cancelled(token, _meant({}, token, request.match_info["id"]), {})
+        return await self._cancelled(_meant({}, token, request.match_info["id"]), token, {})
 
-    async def _cancelled(self, token: ApiToken | None, meant: WaitingFilter, asked: dict[str, Any]) -> web.Response:
-        dry_run, who = bool(asked.get("dry_run")), caller(token)
-        options = self._options(limit=asked.get("limit", LIMIT), dry_run=dry_run)
-
-        def told(one: WaitingSummary) -> None:
-            if not dry_run:
-                self._audit.cancelled_one(who, one)
-
-        async with self._turns.turn():
-            result = await cancel(self._access.queue.waiting(), meant, options, told)
-            if not dry_run:
-                self._audit.cancelled(who, meant, result)
-        if result.failed and not result.done:
-            raise self._turns.refusal()
-        document = result.document()
-        if result.failed:  # its own text names hosts and files
-            document["unfinished"] = "the queue went away; the rest is unchanged"
-        return web.json_response({"cancelled": result.done, "dry_run": dry_run, **document}, dumps=json_text)
+    async def _cancelled(self, meant: WaitingFilter, token: ApiToken | None, asked: Mapping[str, Any]) -> web.Response:
+        return await self._requests.removed("cancelled", self._waiting, meant, token, asked, most=LIMIT)
 
     @OperationDescription(
         summary="Try now what waits for a client. The answer comes after half a minute at the latest.",
         scope="repair",
-        body={"application/json": requests.schema_of(_RETRY)},
-        answers={200: AnswerDescription(text="What became of what waited.", schema=_OBJECT)},
+        body={"application/json": schema_of(_RETRY)},
+        answers={200: AnswerDescription(text="What became of what waited.", schema=OBJECT)},
         problems={
             **_PROBLEMS,
             403: "The token lacks the scope repair, or this issuer.",
@@ -214,15 +164,17 @@ class WaitingRoutes:
     )
     async def _retry(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = await requests.asked_in_body(request, _RETRY) if request.can_read_body else {}
+        asked = await asked_in_body(request, _RETRY) if request.can_read_body else {}
         client_id, iss = request.match_info["client_id"], self._issuer(asked, token)
         if not concerns(token, iss):
             raise Refusal(problem(403, "The token does not cover this issuer"))
         wish = RetryWish(key=(iss, client_id), who=caller(token), force=bool(asked.get("force")))
         dry_run, access = bool(asked.get("dry_run")), self._access
-        async with self._turns.turn():
+        async with self._requests.turn():
             until = access.steady() + WATCHED
-            options = self._options(stop=lambda: access.steady() >= until)
+            options = RepairOptions(
+                clock=access.clock, steady=access.steady, pause=asyncio.sleep, stop=lambda: access.steady() >= until
+            )
             result = await (prospect if dry_run else retry_now)(access.queue, wish, options)
         document = result.document()
         if not dry_run:
@@ -230,26 +182,18 @@ class WaitingRoutes:
             access.write_audit("retried_now", **names, **document)
         return web.json_response({"client_id": client_id, "iss": iss, "dry_run": dry_run, **document}, dumps=json_text)
 
-    def _issuer(self, asked: dict[str, Any], token: ApiToken | None) -> str:
+    def _issuer(self, asked: Mapping[str, Any], token: ApiToken | None) -> str:
         """The issuer that is meant: of those that the token covers, which are all that an answer names."""
         issuers = [iss for iss in self._access.registry().issuers if concerns(token, iss)]
         if (iss := asked.get("iss")) is not None:
             return str(iss)
         if (only := only_issuer(issuers)) is not None:
             return only
-        mistake = Mistake("iss", f"say which issuer: there are {', '.join(sorted(issuers)) or 'none for this token'}")
-        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
-
-    def _options(
-        self, *, limit: int | None = None, dry_run: bool = False, stop: Callable[[], bool] = lambda: False
-    ) -> RepairOptions:
-        access = self._access
-        return RepairOptions(
-            clock=access.clock, steady=access.steady, pause=asyncio.sleep, stop=stop, limit=limit, dry_run=dry_run
-        )
+        there = ", ".join(sorted(issuers)) or "none for this token"
+        raise malformed(Mistake("iss", f"say which issuer: there are {there}"))
 
 
-def _meant(asked: dict[str, Any], token: ApiToken | None, id_: str | None = None) -> WaitingFilter:
+def _meant(asked: Mapping[str, Any], token: ApiToken | None, id_: str | None = None) -> WaitingFilter:
     return WaitingFilter(
         ids=frozenset() if id_ is None else frozenset({id_}),
         client_id=asked.get("client_id"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from notifier.model.outcome import Cause, DeadReason
+from notifier.model.nearest import NOBODY_KNOWS, near_either
 from notifier.model.printable import printable
 from notifier.operators.terminal.output import say
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from notifier.model.registry import Registry
 
-NOBODY_KNOWS = frozenset(map(str, (DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, Cause.UNKNOWN)))
 _MOST = 20  # hints of one list
 
 
@@ -50,7 +49,5 @@ def say_near_names(config: Path | None, listed: Sequence[tuple[str, str, str]], 
 
 
 def _hint(registry: Registry, iss: str, client_id: str, known: str) -> str | None:
-    from notifier.model.nearest import near_either
-
     found = near_either(iss, client_id, registry, known=known)
     return None if found is None else found.text

@@ -14,7 +14,8 @@ from notifier.model.frozen import replace
 from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.authorization import Authorization
-from notifier.operators.letters.waiting_routes import WaitingAccess, WaitingRoutes
+from notifier.operators.letters.visit_requests import LettersAccess
+from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.service_status import ServiceStatus, status_of
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests
@@ -45,7 +46,7 @@ async def _look() -> ServiceStatus:
     return status_of({}, [worker("a", *clients, registry=(SOURCE,), troubles=TROUBLES, left_out=7)], now=NOW)
 
 
-def _away() -> None:
+def _away(*_arguments: object, **_options: object) -> None:
     raise QueueUnavailable("away")
 
 
@@ -60,9 +61,10 @@ async def ask() -> AsyncIterator[Callable[..., Any]]:
     registry = Registry(issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER, THIRD)})
     sources = sources_of(lambda: TOKENS, registry)
     authorization = Authorization(sources.tokens)
-    access = WaitingAccess(
-        queue=cast("Any", SimpleNamespace(waiting=_away)),
+    access = LettersAccess(
+        queue=cast("Any", SimpleNamespace(waiting=lambda: SimpleNamespace(visit=_away))),
         registry=lambda: registry,
+        rules=cast("Any", None),
         write_audit=cast("Any", None),
         clock=lambda: NOW,
         steady=lambda: 0.0,

@@ -6,8 +6,8 @@ from typing import Literal
 
 import pytest
 
-from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
 from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
+from notifier.operators.letters.repair_audit import RepairAudit
 from notifier.operators.letters.visits import RepairResult
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.log_level import LogLevel
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.usefixtures("logging_restored")
 def do_all() -> None:
     """Whatever is done by hand."""
     wanted = LetterFilter(subject="raw-sub-77")
-    audit = DeadLetterAudit(write_audit)
+    audit = RepairAudit(write_audit)
     for action in ("replayed", "discarded"):
         audit.repaired(action, "sre", wanted, RepairResult(done=1, by_reason={"refused": 1}))
-    audit.discarded("sre", ROW)
+    audit.removed("sre", ROW)
     audit.read("exported", "sre", wanted)
     audit.read("shown", "sre", wanted)
     write_audit("reload_loss_accepted", who="alice@host", loss="all")

@@ -16,8 +16,8 @@ from notifier.model.message import DEAD, Lane
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
-from notifier.operators.letters.dead_letter_audit import DeadLetterAudit
-from notifier.operators.letters.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
+from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
@@ -80,11 +80,11 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     await bury(queue, *LETTERS)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
         subject = Api(queue, http)
-        desk = DeadLetterAccess(
-            letters=queue.dead_letters(),
+        desk = LettersAccess(
+            queue=queue,
             rules=lambda force: replace(RULES, end_newer_sessions=force),
             registry=lambda: REGISTRY,
-            audit=DeadLetterAudit(subject.write_audit),
+            write_audit=subject.write_audit,
             clock=lambda: 5000.0,
             steady=time.monotonic,
         )

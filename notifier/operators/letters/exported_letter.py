@@ -1,0 +1,36 @@
+"""A whole dead letter as JSON, as scripts and people get it."""
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
+from notifier.model.documents.unreadable import Raw, shown
+from notifier.model.errors import UnknownVersion
+from notifier.model.message import Message
+from notifier.model.moment import render_moment
+from notifier.operators.letters.letter_filter import read_summary
+
+_LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(Raw)
+
+
+def exported(message: Message) -> dict[str, object]:
+    """The whole letter. Of a letter that a later release wrote: its summary and its body."""
+    try:
+        return document_of(load_dead_letter(message))
+    except UnknownVersion:
+        return {**read_summary(message).document(), "body": message.body.decode(errors="replace")}
+
+
+def document_of(letter: DeadLetter) -> dict[str, Any]:
+    """The whole letter. What its attempts met is the list `outcomes`."""
+    content = _LETTER.dump_python(replace(letter, raw=None), mode="json", exclude_defaults=True)
+    if letter.raw is not None:
+        rest = _RAW.dump_python(replace(letter.raw, body=b""), mode="json", exclude_defaults=True)
+        content["raw"] = {**shown(letter.raw), **rest}
+    outcomes = [
+        {"at": render_moment(past.at), "reason": past.reason, "status": past.status, "text": past.text}
+        for past in letter.outcomes
+    ]
+    return {"v": 1, **content, "outcomes": outcomes}

@@ -1,0 +1,108 @@
+"""Counts what operators list by client and reason: dead letters, and what waits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from notifier.model.moment import render_moment
+
+MOST = 10_000  # groups that are counted apart; anybody can invent client ids in malformed events
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """What has one client and one reason. `where` it waits: a dead letter does not. `newest` is of dead letters.
+
+    Moments are in epoch seconds, None if unknown. `next`: when the first of what waits is due.
+    """
+
+    client_id: str
+    iss: str
+    reason: str
+    where: str | None = None
+    count: int = 1
+    oldest: float | None
+    newest: float | None = None
+    next: float | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What all of it has in common."""
+        return self.client_id, self.iss, self.where, self.reason
+
+    def add(self, more: "Group") -> None:
+        """Count these too."""
+        self.count += more.count
+        self.oldest = least(self.oldest, more.oldest)
+        self.newest = most(self.newest, more.newest)
+        self.next = least(self.next, more.next)
+
+    def document(self) -> dict[str, object]:
+        """The JSON that the API gives."""
+        names: dict[str, object] = {"client_id": self.client_id, "iss": self.iss}
+        counted = {"reason": self.reason, "count": self.count, "oldest": _shown(self.oldest)}
+        if self.where is None:
+            return names | counted | {"newest": _shown(self.newest)}
+        return names | {"where": self.where} | counted | {"next": _shown(self.next)}
+
+
+class Summary(Protocol):
+    """What a list shows of a message."""
+
+    @property
+    def iss(self) -> str:
+        """Its issuer."""
+
+    @property
+    def client_id(self) -> str:
+        """Its client."""
+
+    @property
+    def reason(self) -> str:
+        """Why the message is where it is."""
+
+    def document(self) -> dict[str, object]:
+        """The JSON that scripts and the API get."""
+
+    def group(self) -> Group:
+        """The group that it makes alone."""
+
+
+class GroupCounts:
+    """Counts by client, reason and place."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[object, ...], Group] = {}
+        self.total = 0
+
+    def add(self, one: Summary) -> None:
+        """Count one more."""
+        self.total += 1
+        group = one.group()
+        if group.key not in self._groups and len(self._groups) >= MOST:
+            group = replace(group, client_id="_other", iss="")
+        known = self._groups.setdefault(group.key, group)
+        if known is not group:
+            known.add(group)
+
+    def groups(self) -> list[Group]:
+        """The groups, the largest first."""
+        return sorted(self._groups.values(), key=lambda group: (-group.count, group.client_id, group.iss, group.reason))
+
+
+def least(*moments: float | None) -> float | None:
+    """The first of these moments, None if none is known."""
+    return min(_known(moments), default=None)
+
+
+def most(*moments: float | None) -> float | None:
+    """The last of these moments, None if none is known."""
+    return max(_known(moments), default=None)
+
+
+def _known(moments: Iterable[float | None]) -> Iterable[float]:
+    return (moment for moment in moments if moment is not None)
+
+
+def _shown(moment: float | None) -> str | None:
+    return None if moment is None else render_moment(moment)

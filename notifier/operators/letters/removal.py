@@ -1,0 +1,133 @@
+"""Deletes dead letters, or what waits, for commands: it asks first, logs who did it, and says what came of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from notifier.model.frozen import frozen
+from notifier.model.printable import counted
+from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.queue_access import run_on_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from notifier.operators.letters.groups import Summary
+    from notifier.operators.letters.visits import Filter, RepairResult
+    from notifier.queues.passes import RepairOptions
+    from notifier.queues.queue_port import Queue
+    from notifier.settings.service_settings import QueueSettings
+
+    S = TypeVar("S", bound=Summary)
+
+
+@frozen
+class Removal:
+    """What is deleted, where, and in which words: `does` is Discard, `did` discarded, `what` dead letter.
+
+    Without `opening` the queue need not be open to be looked at.
+    """
+
+    place: Callable[[Queue], Any]
+    does: str
+    did: str
+    what: str
+    missing: Callable[[str], str]
+    opening: bool
+
+
+def require_choice(chosen: Filter[Any, Any], *, everything: bool) -> None:
+    """Refuse a command that does not say which are meant."""
+    if not (chosen.narrows or everything):
+        raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
+
+
+def remove_chosen(
+    settings: QueueSettings,
+    removal: Removal,
+    chosen: Filter[Any, S],
+    *,
+    yes: bool,
+    dry_run: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Delete what is chosen, once somebody has agreed. Ends the command."""
+    from notifier.operators.letters.repair import remove
+
+    report = _report()
+
+    def run(*, dry_run: bool, what: str) -> RepairResult:
+        async def act(queue: Queue, options: RepairOptions) -> RepairResult:
+            return await remove(removal.place(queue), chosen, options, (lambda _: None) if dry_run else report)
+
+        opening = removal.opening or not dry_run
+        return run_on_queue(settings, act, what=what, opening=opening, limit=limit, dry_run=dry_run)
+
+    if not (yes or dry_run):
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
+        found = run(dry_run=True, what="counted")
+        _say_reasons(found, err=True)
+        question = f"{removal.does} {counted(found.done, removal.what)} for good?"
+        if not found.done or not typer.confirm(question, err=True):
+            say(f"nothing was {removal.did}", err=True)
+            raise typer.Exit(1 if found.done else 0)
+    conclude(
+        removal.did, chosen, run(dry_run=dry_run, what=removal.did), removal.missing, dry_run=dry_run, as_json=as_json
+    )
+
+
+def conclude(
+    did: str,
+    chosen: Any,
+    result: RepairResult,
+    missing: Callable[[str], str],
+    *,
+    dry_run: bool,
+    as_json: bool,
+    **more: object,
+) -> None:
+    """Log who did it (`more` as well), and say what came of it. Ends the command.
+
+    `missing` says that none of the given IDs was there: a typing error must not look like a repair.
+    """
+    from notifier.operators.letters.readmission import KeepReason
+    from notifier.operators.letters.repair_audit import RepairAudit
+    from notifier.telemetry.audit import operating_user, write_audit
+
+    if not dry_run:
+        RepairAudit(write_audit).repaired(did, operating_user(), chosen, result, **more)
+    if as_json:
+        say_json({did: result.done, "dry_run": dry_run, **result.document()})
+    else:
+        say(f"{result.done:,} {'would be ' if dry_run else ''}{did}")
+        _say_reasons(result)
+        for why, count in result.kept.items():
+            say(f"{count:,} stay{'' if count != 1 else 's'}: {KeepReason(why).explanation}")
+    if result.unfinished is not None:
+        say(f"notifier: {result.unfinished}", err=True)
+    missed = chosen.ids and not (result.done or result.kept or result.unfinished)
+    if missed:
+        say(f"notifier: {missing(', '.join(sorted(chosen.ids)))}", err=True)
+    raise typer.Exit(1 if result.ended_early or missed else 0)
+
+
+def _say_reasons(result: RepairResult, *, err: bool = False) -> None:
+    for reason, count in result.by_reason.items():
+        say(f"  {reason or 'no attempt'}: {count:,}", err=err)
+
+
+def _report() -> Callable[[Summary], None]:
+    """What logs each that is deleted."""
+    from notifier.operators.letters.repair_audit import RepairAudit
+    from notifier.telemetry.audit import operating_user, write_audit
+
+    who, audit = operating_user(), RepairAudit(write_audit)
+    if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
+        return lambda _: None
+    return lambda one: audit.removed(who, one)

@@ -1,0 +1,78 @@
+"""Repairs of dead letters and of what waits, for the command line and the API, oldest first. See `visits`."""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.message import Message, Transfer
+from notifier.operators.letters.groups import Summary
+from notifier.operators.letters.letter_filter import NEWER, LetterFilter, LetterSummary
+from notifier.operators.letters.readmission import KeepReason, KeptLetter, ReplayRules, readmit
+from notifier.operators.letters.visits import REMOVE, Filter, Pass, RepairResult, Stays, Verdict
+from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, due_in
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import DeadLetters, WaitingPlace
+
+DUE_RATE = 1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
+EARLIER = "earlier"  # why one stays: its turn would come later than it comes itself
+ASKED = "asked"  # why one stays: its client is not to be called before
+
+P = TypeVar("P")
+S = TypeVar("S", bound=Summary)
+
+
+async def remove(
+    place: P, meant: Filter[P, S], options: RepairOptions, report: Callable[[S], None] = lambda _: None
+) -> RepairResult:
+    """Delete what is meant, for good: its clients are never told. `report` hears of each.
+
+    What a later release wrote stays among the dead letters.
+    """
+
+    def judge(_message: Message, one: S) -> Verdict:
+        return Stays(KeepReason.NEWER.value) if one.reason == NEWER else REMOVE
+
+    return await Pass(meant.opened(place, whole=False), judge, options, report).run()
+
+
+async def replay(
+    letters: DeadLetters, chosen: LetterFilter, rules: ReplayRules, options: RepairOptions
+) -> RepairResult:
+    """Have the letters that match delivered again."""
+
+    def judge(message: Message, summary: LetterSummary) -> Verdict:
+        if summary.reason == NEWER:
+            return Stays(KeepReason.NEWER.value)
+        found = readmit(load_dead_letter(message), rules, options.clock())
+        if isinstance(found, KeptLetter):
+            return Stays(found.why.value)
+        return Transfer(letter=message, queue=found.queue, outgoing=found.outgoing)
+
+    return await Pass(chosen.opened(letters, whole=True), judge, options).run()
+
+
+async def make_due(
+    waiting: WaitingPlace,
+    meant: WaitingFilter,
+    options: RepairOptions,
+    *,
+    force: bool,
+    pace: Callable[[], float] = lambda: math.inf,
+) -> RepairResult:
+    """Have what waits in delay queues attempted now. What its client asked to wait for stays, but with `force`.
+
+    `pace`: how many a second are to be attempted, asked for each. One comes at its turn, or before by itself.
+    """
+    turn = options.clock()
+
+    def judge(message: Message, one: WaitingSummary) -> Verdict:
+        nonlocal turn
+        if one.asked and not force:
+            return Stays(ASKED)
+        own, turn = turn, turn + 1 / pace()
+        if one.due is not None and one.due <= own:
+            return Stays(EARLIER)
+        return due_in(message, own - options.clock(), own)
+
+    return await Pass(meant.opened(waiting, whole=True), judge, options).run()

@@ -1,0 +1,69 @@
+"""Logs what somebody did by hand with dead letters and with what waits, and who did it: no `sub` and no `sid`."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Protocol, cast
+
+from notifier.model.moment import render_moment
+from notifier.operators.letters.groups import Summary
+from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
+from notifier.operators.letters.visits import Filter, RepairResult
+
+NAMED = 20  # ids of one line
+
+
+class WriteAudit(Protocol):
+    """Writes one line of the audit."""
+
+    def __call__(self, action: str, **details: object) -> None:
+        """Write it, whatever the level of the log."""
+
+
+class RepairAudit:
+    """Logs each repair, and each look at whole letters."""
+
+    def __init__(self, write: WriteAudit) -> None:
+        self._write = write
+
+    def repaired(self, action: str, who: str, wanted: Filter[Any, Any], result: RepairResult, **more: object) -> None:
+        """Log a replay, a discard or a cancellation, as what it came to: `replayed`, `discarded`, `cancelled`."""
+        letters = isinstance(wanted, LetterFilter)
+        self._write(
+            f"dead_letters_{action}" if letters else f"waiting_{action}",
+            who=who,
+            done=result.done,
+            by_reason=dict(result.by_reason),
+            **({"kept": dict(result.kept)} if letters else {}),
+            unfinished=result.unfinished,
+            wanted=_narrowing(wanted),
+            **more,
+        )
+
+    def removed(self, who: str, one: Summary) -> None:
+        """Log one letter that was discarded, or one delivery that was cancelled. It cannot come back."""
+        action, hidden = "waiting_cancelled_one", ("text", "asked")
+        if isinstance(one, LetterSummary):
+            action, hidden = "dead_letter_discarded", ("text", "attempts")
+        self._write(action, who=who, **{name: it for name, it in one.document().items() if name not in hidden})
+
+    def read(self, action: str, who: str, wanted: LetterFilter) -> None:
+        """Log that somebody reads whole letters, with `sub` and `sid`."""
+        self._write(f"dead_letters_{action}", who=who, wanted=_narrowing(wanted))
+
+
+def _narrowing(wanted: Filter[Any, Any]) -> Mapping[str, object]:
+    """What was given to choose by."""
+    given = {each.name: getattr(wanted, each.name) for each in fields(cast("Any", wanted))}
+    narrowing = {name: _shown(name, value) for name, value in given.items() if value and value is not True}
+    return narrowing or {"all": True}
+
+
+def _shown(name: str, value: object) -> object:
+    match value:
+        case frozenset():
+            listed = sorted(value)
+            return listed if name != "ids" or len(listed) <= NAMED else [*listed[:NAMED], "…"]
+        case float() | int():
+            return render_moment(value)
+        case _:
+            return "[given]" if name == "subject" else value

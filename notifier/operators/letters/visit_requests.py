@@ -1,0 +1,243 @@
+"""Answers requests that go through dead letters, or through what waits: with counts, with one, after a repair.
+
+One request at a time has the messages of a place. Those that only look wait for one another first, so a repair waits
+for one look at most.
+"""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+
+from notifier.model.api_token import ApiToken
+from notifier.model.errors import Mistake, QueueError
+from notifier.model.message import Message
+from notifier.model.nearest import NOBODY_KNOWS, near_either
+from notifier.model.printable import json_text
+from notifier.model.registry import Registry
+from notifier.model.validation import mistakes_of
+from notifier.network.listeners.authorization import caller, concerns
+from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.operators.letters.groups import Group, GroupCounts, Summary
+from notifier.operators.letters.readmission import ReplayRules
+from notifier.operators.letters.repair import remove
+from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
+from notifier.operators.letters.visits import Filter, RepairResult, found_in
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
+
+BUSY_FOR = 20.0  # seconds that a request waits for another to end
+HINTS = 5  # of one answer: each costs some milliseconds of the event loop
+OBJECT = {"type": "object"}
+_LISTS = frozenset({"id", "reason"})
+_FLAGS = frozenset({"all", "dry_run"})
+
+
+P = TypeVar("P")
+S = TypeVar("S", bound=Summary)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LettersAccess:
+    """What the routes need. `rules` and `registry` are called at each request, since there may have been a reload."""
+
+    queue: Queue
+    rules: Callable[[bool], ReplayRules]
+    registry: Callable[[], Registry]
+    write_audit: WriteAudit
+    clock: Callable[[], float]
+    steady: Callable[[], float]
+
+
+class VisitRequests:
+    """The requests about one place. `away` says that the queue is away or that others have the messages.
+
+    `known` is said of a name that nobody knew and that is registered by now.
+    """
+
+    def __init__(self, access: LettersAccess, *, away: str, known: str) -> None:
+        self.audit = RepairAudit(access.write_audit)
+        self._access = access
+        self._away = away
+        self._known = known
+        self._alone = asyncio.Lock()
+        self._looking = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, *, looking: bool = False) -> AsyncIterator[None]:
+        """Have the messages alone. Raises Refusal (503) if that takes too long, or if the queue is away."""
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(BUSY_FOR):
+                    for each in (self._looking, self._alone) if looking else (self._alone,):
+                        await held.enter_async_context(each)
+            except TimeoutError:
+                raise self._refusal() from None
+            try:
+                yield
+            except QueueError:
+                raise self._refusal() from None
+
+    def _refusal(self) -> Refusal:
+        return Refusal(problem(503, f"{self._away.rstrip('.')}; try again soon", headers={"Retry-After": "5"}))
+
+    async def counts(
+        self, place: P, meant: Filter[P, S], token: ApiToken | None, asked: Mapping[str, Any], *, rows: str
+    ) -> web.Response:
+        """How many there are of each group, and some of them, if they are asked for, as the member `rows`."""
+        most, skip = asked.get("rows", 0), asked.get("skip", 0)
+        counts, shown = GroupCounts(), list[dict[str, object]]()
+        async with self.turn(looking=True), aclosing(found_in(place, meant)) as found:
+            async for one, _ in found:
+                counts.add(one)
+                if skip < counts.total <= skip + most:
+                    shown.append(one.document())
+        groups = counts.groups()
+        hinted = [each.key for each in groups if each.reason in NOBODY_KNOWS][:HINTS]
+        documents = [each.document() | (self._hint(each, token) if each.key in hinted else {}) for each in groups]
+        document: dict[str, object] = {"total": counts.total, "groups": documents}
+        return web.json_response(document | ({rows: shown} if "rows" in asked else {}), dumps=json_text)
+
+    async def one(
+        self,
+        place: P,
+        meant: Filter[P, S],
+        token: ApiToken | None,
+        document: Callable[[S, Message], dict[str, object]],
+        *,
+        missing: str,
+        whole: bool = False,
+    ) -> web.Response:
+        """The one that is meant, as a document. Raises Refusal: 404 with the text `missing`."""
+        async with self.turn(looking=True), aclosing(found_in(place, meant, whole=whole)) as found:
+            async for one, message in found:
+                return web.json_response(document(one, message) | self._hint(one, token), dumps=json_text)
+        raise Refusal(problem(404, missing))
+
+    def _hint(self, one: Group | Summary, token: ApiToken | None) -> dict[str, object]:
+        """What its name most likely meant, if nobody knows it. No issuer is named that the token does not cover."""
+        if one.reason not in NOBODY_KNOWS:
+            return {}
+        found = near_either(one.iss, one.client_id, self._access.registry(), known=self._known)
+        return {"hint": found.text} if found is not None and concerns(token, found.whose.iss) else {}
+
+    async def removed(
+        self,
+        action: str,
+        place: P,
+        meant: Filter[P, S],
+        token: ApiToken | None,
+        asked: Mapping[str, Any],
+        *,
+        most: int,
+        within: float = math.inf,
+    ) -> web.Response:
+        """Delete what is meant, `most` of it at once unless asked otherwise. See `repaired`."""
+
+        async def act(options: RepairOptions) -> RepairResult:
+            def report(one: S) -> None:
+                if not options.dry_run:
+                    self.audit.removed(caller(token), one)
+
+            return await remove(place, meant, options, report)
+
+        return await self.repaired(action, act, meant, token, asked, most=most, within=within)
+
+    async def repaired(
+        self,
+        action: str,
+        act: Callable[[RepairOptions], Awaitable[RepairResult]],
+        meant: Filter[Any, Any],
+        token: ApiToken | None,
+        asked: Mapping[str, Any],
+        *,
+        most: int,
+        within: float = math.inf,
+        **more: object,
+    ) -> web.Response:
+        """Have the messages alone for a repair, `within` so many seconds, log it, and say what it came to: `action`.
+
+        `more` is for the log.
+        """
+        access = self._access
+        async with self.turn():
+            until = access.steady() + within
+            options = RepairOptions(
+                clock=access.clock,
+                steady=access.steady,
+                pause=asyncio.sleep,
+                stop=lambda: access.steady() >= until,
+                rate=asked.get("rate"),
+                limit=asked.get("limit", most),
+                dry_run=bool(asked.get("dry_run")),
+            )
+            result = await act(options)
+            if not options.dry_run:
+                self.audit.repaired(action, caller(token), meant, result, **more)
+        if result.failed and not result.done:
+            raise self._refusal()
+        document = result.document()
+        if result.failed:  # its own text names hosts and files
+            document["unfinished"] = "the queue went away; the rest is unchanged"
+        return web.json_response({action: result.done, "dry_run": options.dry_run, **document}, dumps=json_text)
+
+
+def query_of(adapter: TypeAdapter[Any]) -> dict[str, Mapping[str, Any]]:
+    """The schemas of the query's members, for the description of the API."""
+    return cast("dict[str, Mapping[str, Any]]", schema_of(adapter)["properties"])
+
+
+def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """The schema of a body, in one piece."""
+    schema = adapter.json_schema()
+    parts = schema.pop("$defs", {})
+    text = json.dumps(schema)
+    for name, part in parts.items():
+        text = text.replace(f'{{"$ref": "#/$defs/{name}"}}', json.dumps(part))
+    return cast("dict[str, Any]", json.loads(text))
+
+
+def asked_in_query(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """The members of the query. Raises Refusal (400)."""
+    found: dict[str, object] = {}
+    for name in request.query:
+        values = request.query.getall(name)
+        found[name] = values if name in _LISTS else values[-1]
+        if name in _FLAGS and values[-1] == "":
+            found[name] = True  # `?dry_run`
+    return _checked(adapter.validate_python, found)
+
+
+async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """The members of the body. Raises Refusal (400, 415)."""
+    if request.content_type != "application/json":
+        raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
+    try:
+        content = json.loads(await request.text())
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise malformed(Mistake("", 'must be a JSON object, such as {"client_id": "shop"}'))
+    # Strict JSON takes strings as reasons, but not "5" as a number.
+    return _checked(partial(adapter.validate_json, strict=True), json.dumps(content))
+
+
+def require_narrowed(meant: Filter[Any, Any], asked: Mapping[str, Any], what: str) -> None:
+    """A repair of all must say so: `all`. Raises Refusal (400)."""
+    if not meant.narrows and not asked.get("all"):
+        raise malformed(Mistake("", f"say which {what} meant, or all: true"))
+
+
+def _checked(validate: Callable[[T], Any], given: T) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", validate(given))
+    except ValidationError as error:
+        raise malformed(*mistakes_of(error)) from None
