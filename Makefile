@@ -165,7 +165,7 @@ audit: $(SUPPLY)/.made ## ask PyPI whether a package that is shipped has a known
 	@$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements-image.txt $(ARGS)
 
 clean: ## remove the environments, caches and what builds leave behind
-	@rm -rf $(RUN) $(DEV) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info
+	@rm -rf $(RUN) $(DEV) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info publishers/python/build publishers/python/src/*.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find notifier tests tools publishers benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -178,11 +178,11 @@ $(RUN)/.made: deploy/requirements.txt pyproject.toml | python
 	@$(RUN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DEV)/.made: deploy/requirements-dev.txt pyproject.toml | python
+$(DEV)/.made: deploy/requirements-dev.txt pyproject.toml publishers/python/pyproject.toml | python
 	@echo 'Making $(DEV) from $< (this once, about a minute) …'
 	@$(PYTHON) -m venv --clear $(DEV)
 	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
-	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable . --editable publishers/python
 	@touch $@
 
 # What looks at the packages is kept apart from them.

@@ -5,11 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-import notifier.publisher
-
 HOUSE = Path(__file__).parent.parent / "notifier"
-PUBLISHER = HOUSE / "publisher"
-PUBLISHED = notifier.publisher.__all__
 QUEUES = HOUSE / "queues"
 MODULES = [path for path in HOUSE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
 
@@ -37,16 +33,12 @@ def test_no_two_modules_have_one_name() -> None:
 
 
 def test_no_two_classes_have_one_name() -> None:
-    """Except for the same thing in the adapters of two queues. Private classes may repeat.
-
-    What users of `notifier.publisher` import is named as they think of it, `SessionEnded` among others.
-    """
+    """Except for the same thing in the adapters of two queues. Private classes may repeat."""
     classes = (
         (node.name, path)
         for path in MODULES
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-        if not (path.is_relative_to(PUBLISHER) and node.name in PUBLISHED)
     )
     assert ambiguous(classes) == {}
 

@@ -1,4 +1,4 @@
-"""`notifier.publisher`, the Python package."""
+"""`logout_notifier_publisher`, the Python package."""
 
 import pytest
 

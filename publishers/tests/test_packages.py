@@ -19,6 +19,7 @@ def test_all_have_the_service_s_version() -> None:
 def test_all_have_the_service_s_licence() -> None:
     """As each ecosystem writes it."""
     licence = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    assert tomllib.loads((PACKAGES / "python/pyproject.toml").read_text())["project"]["license"] == licence
     assert json.loads((PACKAGES / "oidc-provider/package.json").read_text())["license"] == licence
     assert f"<name>{licence}</name>" in (PACKAGES / "keycloak/pom.xml").read_text()
     props = (PACKAGES / "duende/Directory.Build.props").read_text()
@@ -29,7 +30,7 @@ def test_each_ecosystem_s_pins_are_moved() -> None:
     """By Dependabot: a folder that it does not know has packages that nobody looks after."""
     updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
     known = {(update["package-ecosystem"], update["directory"]) for update in updates}
-    wanted = {("maven", "keycloak"), ("npm", "oidc-provider"), ("nuget", "duende")}
+    wanted = {("maven", "keycloak"), ("npm", "oidc-provider"), ("nuget", "duende"), ("pip", "python")}
     assert {(ecosystem, f"/publishers/{folder}") for ecosystem, folder in wanted} <= known
 
 
@@ -49,7 +50,7 @@ def test_a_release_builds_all_of_them() -> None:
     [build] = [step for step in job["steps"] if step.get("run") == "make publishers"]
     assert build["env"] == {"NOTIFIER_PUBLISHERS": "required"}
     script = (ROOT / ".ci/publishers").read_text()
-    assert {f"publishers/{name}" for name in ("keycloak", "oidc-provider", "duende")} <= set(
+    assert {f"publishers/{name}" for name in ("keycloak", "oidc-provider", "duende", "python")} <= set(
         re.findall(r"publishers/[a-z-]+", script)
     )
 

@@ -19,6 +19,7 @@ def versions() -> Mapping[str, str]:
     pom = ET.parse(PACKAGES / "keycloak/pom.xml").getroot()
     return {
         "pyproject.toml": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
+        "python/pyproject.toml": tomllib.loads((PACKAGES / "python/pyproject.toml").read_text())["project"]["version"],
         "keycloak/pom.xml": str(pom.findtext("{*}version")),
         "oidc-provider/package.json": json.loads((PACKAGES / "oidc-provider/package.json").read_text())["version"],
         "oidc-provider/package-lock.json": lock["version"],

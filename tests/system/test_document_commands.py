@@ -51,6 +51,7 @@ NOT_RUN = {
 }
 IN_PROSE = {
     "pip install aio-pika": "the development environment has it",
+    "pip install logout-notifier-publisher": "publishers/tests/python installs it from here",
     "python publish.py": "tests/samples runs the sample",
     "kubectl": "needs a cluster",
     "vault write": "tests/features/key_places/test_vault_key.py rotates by HTTP",

@@ -11,4 +11,5 @@ from publishers.conformance.cases.kills import *  # noqa: F403
 from publishers.conformance.cases.limits import *  # noqa: F403
 from publishers.conformance.cases.tls import *  # noqa: F403
 from publishers.conformance.cases.http import *  # noqa: F403
+from publishers.conformance.cases.events import *  # noqa: F403
 from publishers.conformance.cases.secrets import *  # noqa: F403

@@ -1,18 +1,14 @@
 """Nothing is taken for published that the broker has not taken: confirms, `mandatory`, ids, order."""
 
 import pytest
-from jsonschema import Draft202012Validator
 
-from notifier.model.documents.event_document import event_schema
 from publishers.conformance.broker import USER
 from publishers.conformance.world import World
 from publishers.tests.tap import properties
 
-_SCHEMA = Draft202012Validator(event_schema())
-
 
 async def test_the_message_is_what_is_promised(world: World) -> None:
-    """Persistent, typed, with the user that the broker checks and the id of the event; a valid event of the session."""
+    """Persistent, typed, with the user that the broker checks and the id of the event; it tells each client."""
     await world.run()
     [session] = await world.sign_in()
     await world.sign_out([session])
@@ -20,7 +16,6 @@ async def test_the_message_is_what_is_promised(world: World) -> None:
     received = world.of(session)[0]
     assert received.properties == properties(received.id, USER)
     assert received.id
-    assert [error.message for error in _SCHEMA.iter_errors(dict(received.event))] == []
     assert len(received.event["clients"]) >= 2
 
 

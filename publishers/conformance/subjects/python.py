@@ -1,4 +1,4 @@
-"""`notifier.publisher` in a small identity server: `publishers/tests/python/host.py`."""
+"""`logout_notifier_publisher` in a small identity server: `publishers/tests/python/host.py`."""
 
 import asyncio
 import json

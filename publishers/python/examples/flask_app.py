@@ -1,6 +1,6 @@
-"""A Flask application whose sign-outs reach every client: sessions in SQLite, notifier.publisher beside them.
+"""A Flask application whose sign-outs reach every client: sessions in SQLite, the publisher beside them.
 
-pip install flask gunicorn notifier
+pip install flask gunicorn logout-notifier-publisher
 export SESSIONS=sessions.db NOTIFIER_URL=amqps://idp@rabbitmq.example.com NOTIFIER_SECRET_FILE=password NOTIFIER_OUTBOX=outbox
 gunicorn --preload --workers 4 flask_app:app
 """  # noqa: E501, INP001  a file to copy
@@ -10,8 +10,7 @@ import secrets
 import sqlite3
 
 from flask import Flask, Response, make_response, request
-
-from notifier.publisher import BlockingPublisher, PublisherSettings, SessionEnded
+from logout_notifier_publisher import BlockingPublisher, PublisherSettings, SessionEnded
 
 ISSUER = os.environ.get("ISSUER", "https://id.example.com")
 

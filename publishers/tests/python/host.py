@@ -1,4 +1,4 @@
-"""A small identity server: sessions in SQLite, sign-in and sign-out over HTTP, events by `notifier.publisher`.
+"""A small identity server: sessions in SQLite, sign-in and sign-out over HTTP, events by `logout_notifier_publisher`.
 
 `python -m publishers.tests.python.host OPTIONS`, as JSON. It prints its port once it serves.
 """
@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-
-from notifier.publisher import Publisher, PublisherSettings, SessionEnded
+from logout_notifier_publisher import Publisher, PublisherSettings, SessionEnded
 
 ISSUER = "https://id.example.com"
 CLIENTS = ["mail", "shop"]

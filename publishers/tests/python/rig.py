@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import aio_pika
+from logout_notifier_publisher import PublisherSettings, SessionEnded
 
-from notifier.publisher import PublisherSettings, SessionEnded
 from publishers.tests.tap import Tap, tap
 
 ISSUER = "https://id.example.com"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from logout_notifier_publisher import BlockingPublisher, SessionEnded, SettingsMistake
 
-from notifier.publisher import BlockingPublisher, SessionEnded, SettingsMistake
 from publishers.tests.python.rig import ISSUER, PATIENCE, Queue, files, settings
 
 SCRIPT = """
 import logging, os, sys
-from notifier.publisher import BlockingPublisher, PublisherSettings, SessionEnded
+from logout_notifier_publisher import BlockingPublisher, PublisherSettings, SessionEnded
 
 logging.basicConfig(level=logging.INFO)
 url, outbox, prefix = sys.argv[1:]

@@ -7,14 +7,15 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from logout_notifier_publisher import Client, EventMistake, Publisher, outbox_files, waiting_events
+from logout_notifier_publisher import event_publisher as of_publisher
+from logout_notifier_publisher.session_ended import documents
 
-from notifier.publisher import Client, EventMistake, Publisher, outbox_files, waiting_events
-from notifier.publisher import event_publisher as of_publisher
-from notifier.publisher.ended import documents
 from publishers.tests.python.rig import Queue, ended, files, settings, until
 
 AWAY = "amqp://guest:guest@127.0.0.1:1"
@@ -222,6 +223,15 @@ async def test_a_disk_that_hangs_holds_up_no_sign_out(
         goes_on.set()
         await until(lambda: publisher.state.waiting == 0 and not files(tmp_path), lambda: files(tmp_path))
     assert [event["sid"] for event in queue.events] == ["a"]
+
+
+def test_the_last_moment_there_is() -> None:
+    """In UTC it can be written, to the microsecond; in New York it is of the year 10,000."""
+    last = datetime.max.replace(tzinfo=UTC)
+    (part,) = documents(ended(not_after=last), now=1.0)
+    assert part.event["not_after"] == "9999-12-31T23:59:59.999999Z"
+    with pytest.raises(EventMistake, match="must be of the years 1 to 9999"):
+        documents(ended(not_after=last.replace(tzinfo=timezone(timedelta(hours=-5)))), now=1.0)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from logout_notifier_publisher import Client, EventMistake, Publisher, SessionEnded
 
-from notifier.publisher import Client, EventMistake, Publisher, SessionEnded
 from publishers.tests.python.rig import ISSUER, Queue, ended, files, settings, until
 from publishers.tests.tap import properties
 

@@ -3,14 +3,14 @@
 import re
 from dataclasses import MISSING, fields
 
+from logout_notifier_publisher import PublisherCollector, PublisherSettings, PublisherState
+from logout_notifier_publisher.event_transport import Failure
 from prometheus_client import CollectorRegistry, generate_latest
 
-from notifier.publisher import PublisherCollector, PublisherSettings, PublisherState
-from notifier.publisher.event_transport import Failure
 from publishers.tests.python.server_process import ROOT
 
 README = (ROOT / "publishers" / "python" / "README.md").read_text()
-SOURCE = "".join(path.read_text() for path in (ROOT / "notifier" / "publisher").rglob("*.py"))
+SOURCE = "".join(path.read_text() for path in (ROOT / "publishers" / "python" / "src").rglob("*.py"))
 
 
 def rows(title: str) -> list[list[str]]:

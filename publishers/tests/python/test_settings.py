@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from notifier.publisher import PublisherSettings, SettingsMistake
-from notifier.publisher.address import AddressMistake, read_address
+from logout_notifier_publisher import PublisherSettings, SettingsMistake
+from logout_notifier_publisher.address import AddressMistake, read_address
 
 PASSWORD = "p%40ss-word"
 
@@ -34,6 +33,7 @@ def test_a_brokers_address(url: str, hosts: list[str], vhost: str) -> None:
         "", 7, None, "rabbit", "redis://x", "amqps://host", "amqps://:x@host", "amqps://idp@", "amqps://idp@h:0",
         "amqps://idp@h:x", "amqps://idp@h:70000", "amqps://idp@a,,b", "amqps://idp@h/a/b", "amqps://idp@h?heartbeat=1", "amqps://idp@[x]",
         "amqps://idp@h h", "https://", "https://idp:x@h", "https://h/v1/events", "https://h?x=1", "https://h:x",
+        "https://a,b",
     ],
 )  # fmt: skip
 def test_what_is_no_address(url: object) -> None:
@@ -80,13 +80,33 @@ def test_the_tls_files_must_go_together(tmp_path: Path) -> None:
     assert (name, "without TLS" in text) == ("ca_file", True)
 
 
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("HTTPS://Notifier.example.com/", "https://notifier.example.com"),
+        ("http://[::1]:8080/at/", "http://[::1]:8080/at"),
+    ],
+)
+def test_an_apis_address(url: str, base: str) -> None:
+    """What its paths begin with."""
+    server = read_address(url)
+    assert (server.protocol, server.tls, server.base) == ("http", base.startswith("https"), base)
+
+
+def test_an_api_needs_aiohttp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not installed, the settings say which extra to install. A broker needs none."""
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    ((name, text),) = PublisherSettings(url="https://h", outbox=tmp_path).mistakes()
+    assert (name, text.partition(": ")[2]) == ("url", "pip install 'logout-notifier-publisher[http]'")
+    assert PublisherSettings(url="amqps://idp@h", outbox=tmp_path, secret="x").mistakes() == []
+
+
 def test_the_package_is_light() -> None:
     """Importing it starts nothing, and imports no client library, no Django and nothing of the service."""
-    script = "import sys, threading, notifier.publisher; print(threading.active_count(), *sys.modules)"
+    script = "import sys, threading, logout_notifier_publisher; print(threading.active_count(), *sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     threads, *modules = done.stdout.split()
     heavy = {"aio_pika", "aiormq", "aiohttp", "django", "prometheus_client", "structlog", "uvloop", "cryptography"}
     assert threads == "1"
     assert not heavy & set(modules)
-    rooms = {name.split(".")[1] for name in modules if name.startswith("notifier.")}
-    assert rooms == {"publisher", "model"}
+    assert [name for name in modules if name.partition(".")[0] == "notifier"] == []

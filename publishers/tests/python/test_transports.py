@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
+from logout_notifier_publisher import Publisher, PublisherSettings
 
-from notifier.publisher import Publisher, PublisherSettings
 from publishers.conformance.api import Answer, api
 from publishers.tests.python.rig import ended, files, settings, until
 

@@ -9,8 +9,7 @@ from django.contrib.auth.signals import user_logged_out
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
-
-from notifier.publisher.django import publisher, session_sid, user_ended
+from logout_notifier_publisher.django import publisher, session_sid, user_ended
 
 
 def clients_of(request: Any, user: Any) -> list[str]:

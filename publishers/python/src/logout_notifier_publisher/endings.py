@@ -12,9 +12,9 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeAlias
 
-from notifier.publisher.event_outbox import EventOutbox
-from notifier.publisher.seldom import Seldom
-from notifier.publisher.waiting_events import Stage, Waiting
+from logout_notifier_publisher.event_outbox import EventOutbox
+from logout_notifier_publisher.log_limit import LogLimit
+from logout_notifier_publisher.waiting_events import Stage, Waiting
 
 Alive: TypeAlias = Callable[[object], bool | Awaitable[bool]]
 """Whether the session lives, by what `ending(…, session=…)` was given. May raise: it is asked again later."""
@@ -58,7 +58,7 @@ class Endings:
         self._alive = alive
         self._asking: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._seldom = Seldom(time.monotonic)
+        self._log_limit = LogLimit(time.monotonic)
 
     @property
     def can_ask(self) -> bool:
@@ -129,7 +129,7 @@ class Endings:
             async with self._places:
                 return await self._ask(session)
         except Exception as error:  # noqa: BLE001  the store is the application's, and raises as it likes
-            if self._seldom.now("store"):
+            if self._log_limit.allows("store"):
                 log.warning(
                     "the store of sessions does not say whether the session of event %s lives (%s). It is asked again,"
                     " and the event waits",

@@ -7,7 +7,7 @@ from typing import Any, cast
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from notifier.publisher.publisher_settings import PublisherSettings, SettingsMistake
+from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake
 
 SID = "notifier_sid"  # in the session
 SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"

@@ -12,9 +12,9 @@ from django.conf import settings
 from django.db import close_old_connections
 from django.utils.crypto import salted_hmac
 
-from notifier.publisher.django.django_settings import SIGNED_COOKIES
+from logout_notifier_publisher.django.django_settings import SIGNED_COOKIES
 
-_SALT = "notifier.publisher.django"
+_SALT = "notifier.publisher.django"  # what an outbox holds was encrypted by it
 
 
 def sealed(session_key: str | None) -> str | None:

@@ -8,10 +8,17 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from notifier.model.message import Lane
-from notifier.publisher.address import Server
-from notifier.publisher.event_transport import Confirmed, Failure, NeverTaken, NotTaken, OutgoingEvent, PublishOutcome
-from notifier.publisher.publisher_settings import PublisherSettings, words
+from logout_notifier_publisher.address import Server
+from logout_notifier_publisher.event_transport import (
+    Confirmed,
+    Failure,
+    NeverTaken,
+    NotTaken,
+    OutgoingEvent,
+    PublishOutcome,
+)
+from logout_notifier_publisher.lane import Lane
+from logout_notifier_publisher.publisher_settings import PublisherSettings, words
 
 LONGEST_WAIT = 60.0  # seconds of a Retry-After that are kept
 SHOWN = 500  # bytes of an answer that are read

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 
-from notifier.model.message import Lane
-from notifier.publisher.outbox_files import LANES
+from logout_notifier_publisher.lane import Lane
 
 MOST_IN_MEMORY = 10_000
 
@@ -51,7 +50,7 @@ class WaitingEvents:
     by_name: dict[str, Waiting] = field(default_factory=dict)
     bytes: int = 0
     in_memory: int = 0
-    _rows: dict[Lane, list[Waiting]] = field(default_factory=lambda: {lane: [] for lane in LANES})
+    _rows: dict[Lane, list[Waiting]] = field(default_factory=lambda: {lane: [] for lane in Lane})
 
     def __len__(self) -> int:
         """How many wait, the pending among them."""

@@ -26,9 +26,9 @@ from aiormq.exceptions import (
 from pamqp import commands
 from yarl import URL
 
-from notifier.publisher.address import Host, Server
-from notifier.publisher.event_transport import Confirmed, Failure, NotTaken, OutgoingEvent, PublishOutcome
-from notifier.publisher.publisher_settings import PublisherSettings, words
+from logout_notifier_publisher.address import Host, Server
+from logout_notifier_publisher.event_transport import Confirmed, Failure, NotTaken, OutgoingEvent, PublishOutcome
+from logout_notifier_publisher.publisher_settings import PublisherSettings, words
 
 ROUTING_KEY = "session.ended"
 HEARTBEAT = 10  # seconds

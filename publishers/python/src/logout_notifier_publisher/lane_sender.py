@@ -1,16 +1,13 @@
 """Publishes what waits in one lane, oldest first, for ever: a lane that cannot be published holds up no other."""
 
 import asyncio
-import json
 import logging
 import random
 import time
 from collections.abc import Iterator
 
-from notifier.model.message import Lane
-from notifier.model.redaction import redact_secret
-from notifier.publisher.event_outbox import EventOutbox
-from notifier.publisher.event_transport import (
+from logout_notifier_publisher.event_outbox import EventOutbox
+from logout_notifier_publisher.event_transport import (
     Confirmed,
     EventTransport,
     NeverTaken,
@@ -18,10 +15,12 @@ from notifier.publisher.event_transport import (
     OutgoingEvent,
     PublishOutcome,
 )
-from notifier.publisher.outbox_files import REFUSED, Stored
-from notifier.publisher.publisher_metrics import Counts
-from notifier.publisher.seldom import Seldom
-from notifier.publisher.waiting_events import Waiting
+from logout_notifier_publisher.lane import Lane
+from logout_notifier_publisher.log_limit import LogLimit
+from logout_notifier_publisher.outbox_files import REFUSED, Stored
+from logout_notifier_publisher.publisher_metrics import Counts
+from logout_notifier_publisher.redaction import redact
+from logout_notifier_publisher.waiting_events import Waiting
 
 AT_ONCE = 100
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
@@ -40,7 +39,7 @@ class LaneSender:
         self._transport = transport
         self._counts = counts
         self._eager = eager
-        self._seldom = Seldom(time.monotonic)
+        self._log_limit = LogLimit(time.monotonic)
         self._failing = False
         self._pause = FIRST_PAUSE
 
@@ -56,7 +55,7 @@ class LaneSender:
             try:
                 await self._round()
             except Exception as error:  # around one round: a fault of ours must not end the loop
-                if self._seldom.now(type(error).__name__):
+                if self._log_limit.allows(type(error).__name__):
                     log.exception("the publisher met a fault of its own and goes on; report it")
                 await asyncio.sleep(LONGEST_PAUSE)
 
@@ -64,7 +63,7 @@ class LaneSender:
         taken = await self._outbox.take(self._lane, AT_ONCE)
         try:
             read = list(_without_repetitions(await self._outbox.contents(taken)))
-            outgoing = [OutgoingEvent(id=stored.id, body=_body(stored)) for _, stored in read]
+            outgoing = [OutgoingEvent(id=stored.id, body=stored.body) for _, stored in read]
             outcomes = await self._transport.publish(outgoing) if outgoing else []
             failed = self._settle(read, outcomes)
         finally:
@@ -96,7 +95,7 @@ class LaneSender:
     def _note(self, failed: NotTaken) -> None:
         self._failing = True
         self._counts.failures[failed.why] += 1
-        if self._seldom.now(failed.why):
+        if self._log_limit.allows(failed.why):
             log.warning(
                 "publishing fails (lane %s, %s): %s. %d events wait; it is tried again, at most 10 s apart",
                 self._lane.value, failed.why.value, failed.text, len(self._outbox),
@@ -112,10 +111,6 @@ class LaneSender:
         spread = random.uniform(0.8, 1.0)  # noqa: S311  processes should not come back together; no secret
         await asyncio.sleep(max(self._pause * spread, failed.after))
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-
-
-def _body(stored: Stored) -> bytes:
-    return json.dumps(stored.event, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _without_repetitions(read: list[tuple[Waiting, Stored]]) -> Iterator[tuple[Waiting, Stored]]:
@@ -135,5 +130,5 @@ def _without_names(text: str, stored: Stored) -> str:
     for document in (stored.event, *entries[:100]):
         for name in ("sub", "sid"):
             if isinstance(value := document.get(name), str):
-                text = redact_secret(text, value, f"<{name}>")
+                text = redact(text, value, f"<{name}>")
     return text

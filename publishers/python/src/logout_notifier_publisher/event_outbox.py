@@ -9,16 +9,16 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 
-from notifier.model.message import Lane
-from notifier.publisher import outbox_files
-from notifier.publisher.daemon_threads import DaemonThreads
-from notifier.publisher.ended import EventMistake
-from notifier.publisher.outbox_disk import OutboxDisk
-from notifier.publisher.outbox_files import EXPIRED, PENDING, READY, REFUSED, Left, Stored
-from notifier.publisher.publisher_metrics import Counts
-from notifier.publisher.publisher_settings import PublisherSettings, words
-from notifier.publisher.seldom import Seldom
-from notifier.publisher.waiting_events import Stage, Waiting, WaitingEvents
+from logout_notifier_publisher import outbox_files
+from logout_notifier_publisher.daemon_threads import DaemonThreads
+from logout_notifier_publisher.event_checks import EventMistake
+from logout_notifier_publisher.lane import Lane
+from logout_notifier_publisher.log_limit import LogLimit
+from logout_notifier_publisher.outbox_disk import OutboxDisk
+from logout_notifier_publisher.outbox_files import EXPIRED, PENDING, READY, REFUSED, Left, Stored
+from logout_notifier_publisher.publisher_metrics import Counts
+from logout_notifier_publisher.publisher_settings import PublisherSettings, words
+from logout_notifier_publisher.waiting_events import Stage, Waiting, WaitingEvents
 
 log = logging.getLogger("notifier.publisher")
 
@@ -34,9 +34,9 @@ class EventOutbox:
         self._token = secrets.token_hex(4)
         self._stamp = 0
         self._writing: set[str] = set()  # names
-        self._came = {lane: asyncio.Event() for lane in outbox_files.LANES}
-        self._seldom = Seldom(time.monotonic)
-        self._lost = Seldom(time.monotonic, every=1.0)
+        self._came = {lane: asyncio.Event() for lane in Lane}
+        self._log_limit = LogLimit(time.monotonic)
+        self._lost_limit = LogLimit(time.monotonic, every=1.0)
 
     # ── opening and looking again ──
 
@@ -109,7 +109,7 @@ class EventOutbox:
             self._rename_later(event)
 
     def _tell_memory(self, event: Waiting, why: str) -> None:
-        if self._seldom.now(("memory", why)):  # a full disk is told at once where a full outbox was told a moment ago
+        if self._log_limit.allows(("memory", why)):  # a full disk is told beside a full outbox
             log.error(
                 "event %s (lane %s) waits in memory alone: the outbox %s does not take it: %s. %d such events are lost"
                 " if this process ends now. The disk is tried again every 30 s",
@@ -119,7 +119,7 @@ class EventOutbox:
     def lose(self, event_id: str, why: str) -> None:
         """Nobody will hear of this ending."""
         self._counts.lost += 1
-        if self._lost.now("lost"):
+        if self._lost_limit.allows("lost"):
             log.error("event %s is LOST: %s. Nobody hears of this sign-out", event_id, why)
 
     async def persist(self) -> None:
@@ -201,7 +201,7 @@ class EventOutbox:
             content = contents.get(event) or read.get(event)
             if isinstance(content, bytes):
                 try:
-                    stored = outbox_files.decode(content, now=time.time())
+                    stored = outbox_files.decode(content)
                 except EventMistake as mistake:
                     self.set_aside(event, REFUSED, str(mistake))
                     continue
@@ -218,7 +218,7 @@ class EventOutbox:
     def _cannot_read(self, event: Waiting, error: OSError | None) -> None:
         self._waiting.gone(event)
         self._disk.unread = True
-        if self._seldom.now("unread"):
+        if self._log_limit.allows("unread"):
             why = "it is gone" if error is None else words(error)
             log.error("file %s cannot be read: %s. It, and others, are looked for again", event.name, why)
 

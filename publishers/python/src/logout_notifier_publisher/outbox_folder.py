@@ -12,15 +12,15 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Self
 
-from notifier.model.own_folder import Whose
-from notifier.publisher import outbox_files
-from notifier.publisher.outbox_files import PART, PENDING, READY
+from logout_notifier_publisher import outbox_files
+from logout_notifier_publisher.outbox_files import PART, PENDING, READY
 
 MOST = 1000
 LOCK = "lock"
@@ -127,11 +127,11 @@ def _make(folder: Path) -> None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     """The folder, judged as it is open: nobody puts another in its place in between. Raises OSError."""
-    why = Whose.process().why_not(path.lstat())
+    why = _why_not_ours(path.lstat())
     if why is None:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            why = Whose.process().why_not(os.fstat(folder))
+            why = _why_not_ours(os.fstat(folder))
             if why is None:
                 yield folder
                 return
@@ -142,6 +142,20 @@ def _opened(path: Path) -> Iterator[int]:
         f"{path} {why}, so anybody may have put its events there: look through them, then chmod 700 or chown it, or"
         " name another folder in outbox",
     )
+
+
+def _why_not_ours(status: os.stat_result) -> str | None:
+    """Kubernetes opens a volume to the pod's `fsGroup` at each start, so our own groups may write to it."""
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISLNK(status.st_mode):
+        return "is a link"
+    if status.st_uid != os.geteuid():
+        return f"belongs to another user ({status.st_uid}; this one is {os.geteuid()})"
+    if mode & stat.S_IWOTH:
+        return f"may be written to by others (mode {mode:04o})"
+    if mode & stat.S_IWGRP and status.st_gid not in {os.getegid(), *os.getgroups()}:
+        return f"may be written to by others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
+    return None
 
 
 def _lock(folder: int) -> int | None:

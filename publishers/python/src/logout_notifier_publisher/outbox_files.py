@@ -15,22 +15,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from notifier.model.message import Lane
-from notifier.publisher.ended import EventMistake, check
+from logout_notifier_publisher.event_checks import EventMistake, checked_json
+from logout_notifier_publisher.lane import Lane
 
 PART, PENDING, READY, REFUSED, EXPIRED = ".part", ".pending", ".json", ".refused", ".expired"
 LARGEST = 1024 * 1024  # bytes; ours have an event of 128 KiB and what the look-up of a session needs
-LANES = (Lane.EVENTS, Lane.BULK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What a file holds. `session` is what the look-up of the session needs, None if it cannot be looked up."""
+    """What a file holds. `session` is what the look-up of the session needs, None if it cannot be looked up.
 
-    id: str
+    `body`: the event as it is published.
+    """
+
     lane: Lane
     session: object
     event: dict[str, object]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        """Of the event."""
+        return str(self.event["id"])
 
 
 def encode(lane: Lane, session: object, event: dict[str, object]) -> bytes:
@@ -45,7 +52,7 @@ def encode(lane: Lane, session: object, event: dict[str, object]) -> bytes:
     return content
 
 
-def decode(content: bytes, *, now: float) -> Stored:
+def decode(content: bytes) -> Stored:
     """What a file holds. Raises EventMistake if it is no event."""
     try:
         document = json.loads(content)
@@ -53,9 +60,9 @@ def decode(content: bytes, *, now: float) -> Stored:
         lane = Lane(document["lane"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise EventMistake([f"is no file of the outbox: {type(error).__name__}"]) from None
-    if lane not in LANES or not isinstance(event, dict):
-        raise EventMistake(["is no file of the outbox: lane or event"])
-    return Stored(id=check(event, now=now), lane=lane, session=document.get("session"), event=event)
+    if not isinstance(event, dict):
+        raise EventMistake(["is no file of the outbox: event"])
+    return Stored(lane=lane, session=document.get("session"), event=event, body=checked_json(event))
 
 
 def write(folder: Path, name: str, content: bytes, suffix: str) -> Path:

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from notifier.publisher.ended import SessionEnded
-from notifier.publisher.endings import Alive, Ending
-from notifier.publisher.event_publisher import Publisher
-from notifier.publisher.publisher_metrics import PublisherState
-from notifier.publisher.publisher_settings import PublisherSettings, SettingsMistake
+from logout_notifier_publisher.endings import Alive, Ending
+from logout_notifier_publisher.event_publisher import Publisher
+from logout_notifier_publisher.publisher_metrics import PublisherState
+from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake
+from logout_notifier_publisher.session_ended import SessionEnded
 
 T = TypeVar("T")
 GRACE = 1.0  # seconds beyond the limit of a sign-out that the loop may take to answer

@@ -11,10 +11,10 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_started
 
-from notifier.publisher.blocking_publisher import BlockingPublisher
-from notifier.publisher.django import django_settings
-from notifier.publisher.django.django_settings import SIGNED_COOKIES, DjangoSettings
-from notifier.publisher.publisher_settings import SettingsMistake
+from logout_notifier_publisher.blocking_publisher import BlockingPublisher
+from logout_notifier_publisher.django import django_settings
+from logout_notifier_publisher.django.django_settings import SIGNED_COOKIES, DjangoSettings
+from logout_notifier_publisher.publisher_settings import SettingsMistake
 
 MANAGEMENT = frozenset({"manage.py", "django-admin", "django-admin.exe", "__main__.py"})
 
@@ -22,7 +22,7 @@ MANAGEMENT = frozenset({"manage.py", "django-admin", "django-admin.exe", "__main
 class NotifierPublisherConfig(AppConfig):
     """Mistakes in `NOTIFIER` stop a server's start. Commands list them by Django's checks."""
 
-    name = "notifier.publisher.django"
+    name = "logout_notifier_publisher.django"
     label = "notifier_publisher"
     verbose_name = "notifier"
 
@@ -36,7 +36,7 @@ class NotifierPublisherConfig(AppConfig):
         """Once at the start of a process. Nothing runs yet: a server may fork."""
         from django.contrib.auth.signals import user_logged_out  # noqa: PLC0415  needs the apps to be there
 
-        from notifier.publisher.django.sign_outs import signed_out  # noqa: PLC0415  likewise
+        from logout_notifier_publisher.django.sign_outs import signed_out  # noqa: PLC0415  likewise
 
         register(_check)
         user_logged_out.connect(signed_out, dispatch_uid="notifier.publisher")
@@ -58,7 +58,7 @@ class NotifierPublisherConfig(AppConfig):
         """Of this process: a forked one starts its own. Raises SettingsMistake."""
         with self._making:
             if self._publisher is None:
-                from notifier.publisher.django.session_lookup import lives  # noqa: PLC0415  needs the settings
+                from logout_notifier_publisher.django.session_lookup import lives  # noqa: PLC0415  needs the settings
 
                 self._publisher = BlockingPublisher(self.read_settings().publisher, alive=lives)
             return self._publisher

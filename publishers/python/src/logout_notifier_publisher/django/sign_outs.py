@@ -7,10 +7,10 @@ from typing import Any
 from django.apps import apps
 from django.db import transaction
 
-from notifier.publisher.blocking_publisher import BlockingPublisher
-from notifier.publisher.django.django_settings import SID
-from notifier.publisher.django.session_lookup import ending_id, sealed
-from notifier.publisher.ended import SessionEnded
+from logout_notifier_publisher.blocking_publisher import BlockingPublisher
+from logout_notifier_publisher.django.django_settings import SID
+from logout_notifier_publisher.django.session_lookup import ending_id, sealed
+from logout_notifier_publisher.session_ended import SessionEnded
 
 PATIENCE = 300.0  # seconds in which the view's transaction ends: until then the session is asked after again
 

@@ -9,17 +9,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from notifier.model.message import Lane
-from notifier.publisher import outbox_files
-from notifier.publisher.daemon_threads import DaemonThreads
-from notifier.publisher.ended import EventMistake, EventPart, SessionEnded, documents
-from notifier.publisher.endings import Alive, Ending, Endings
-from notifier.publisher.event_outbox import EventOutbox
-from notifier.publisher.event_transport import EventTransport
-from notifier.publisher.lane_sender import LaneSender
-from notifier.publisher.publisher_metrics import Counts, PublisherState
-from notifier.publisher.publisher_settings import PublisherSettings, SettingsMistake
-from notifier.publisher.waiting_events import Stage, Waiting
+from logout_notifier_publisher import outbox_files
+from logout_notifier_publisher.daemon_threads import DaemonThreads
+from logout_notifier_publisher.endings import Alive, Ending, Endings
+from logout_notifier_publisher.event_checks import EventMistake
+from logout_notifier_publisher.event_outbox import EventOutbox
+from logout_notifier_publisher.event_transport import EventTransport
+from logout_notifier_publisher.lane import Lane
+from logout_notifier_publisher.lane_sender import LaneSender
+from logout_notifier_publisher.publisher_metrics import Counts, PublisherState
+from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake
+from logout_notifier_publisher.session_ended import EventPart, SessionEnded, documents
+from logout_notifier_publisher.waiting_events import Stage, Waiting
 
 LOOK_EVERY = 30.0  # seconds between two looks at the disk, and at what dead processes have left
 THREADS = 8  # a file's fsync takes about a millisecond, and several at once share the disk's own
@@ -43,7 +44,7 @@ class Publisher:
         self._threads = DaemonThreads(THREADS, "notifier-publisher")
         self._outbox = EventOutbox(settings, self._counts, self._threads)
         self._endings = Endings(self._outbox, alive)
-        self._transports = {lane: _transport(settings, lane, self._threads) for lane in outbox_files.LANES}
+        self._transports = {lane: _transport(settings, lane, self._threads) for lane in Lane}
         self._opening: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._under_way: set[asyncio.Task[object]] = set()
@@ -219,10 +220,10 @@ def _transport(settings: PublisherSettings, lane: Lane, threads: Executor) -> Ev
     """The client libraries are imported here, so that importing the package is cheap."""
     server = settings.server
     if server.protocol == "http":
-        from notifier.publisher.api_transport import ApiTransport  # noqa: PLC0415
+        from logout_notifier_publisher.api_transport import ApiTransport  # noqa: PLC0415
 
         return ApiTransport(settings, server, lane, threads)
-    from notifier.publisher.amqp_transport import AmqpTransport  # noqa: PLC0415
+    from logout_notifier_publisher.amqp_transport import AmqpTransport  # noqa: PLC0415
 
     exchange = settings.bulk_exchange if lane is Lane.BULK else settings.exchange
     return AmqpTransport(settings, server, exchange, threads)

@@ -1,4 +1,4 @@
-"""What an identity server tells: a session ended, and these clients must hear of it. Checked as the service checks it.
+"""What an identity server tells: a session ended, and these clients must hear of it.
 
 An event of more than 128 KiB becomes several, each with an id of its own and a part of the clients.
 """
@@ -7,20 +7,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 from uuid import uuid4
 
-from notifier.model.defaults import MAX_EVENT
-from notifier.model.documents.cloudevents import ID_BYTES
-from notifier.model.documents.event_document import read_event
-from notifier.model.errors import MalformedEvent
-from notifier.model.message import Lane, Message
-from notifier.model.moment import render_moment
+from logout_notifier_publisher.event_checks import ID_BYTES, MAX_EVENT, EventMistake, checked_json, json_of
+from logout_notifier_publisher.moment import render_moment
 
 ROOM = 64  # bytes of a part that are kept free for the end of its id and for commas
 REPEATED_WITHIN = 10.0  # seconds within which a second ending of one session is taken for the first
-
 
 _MEMBERS = (
     "client_id",
@@ -30,14 +25,6 @@ _MEMBERS = (
     "sub",
     "sid",
 )
-
-
-class EventMistake(ValueError):  # noqa: N818  as the service's MalformedEvent
-    """The event is not one. `mistakes` lists all that is wrong."""
-
-    def __init__(self, mistakes: Sequence[str]) -> None:
-        super().__init__("; ".join(mistakes))
-        self.mistakes = tuple(mistakes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +88,7 @@ def documents(ended: SessionEnded, *, now: float, session: object = None, looked
         "iss": ended.iss,
         "sub": ended.sub,
         "sid": ended.sid,
-        "ended_at": _moment(render_moment(now) if ended.ended_at is None else ended.ended_at),
+        "ended_at": _moment(datetime.fromtimestamp(now, UTC) if ended.ended_at is None else ended.ended_at),
         "not_after": _moment(ended.not_after),
         "reason": ended.reason,
     }
@@ -113,34 +100,15 @@ def documents(ended: SessionEnded, *, now: float, session: object = None, looked
         if session is not None:
             moment = None if looked_up else now // REPEATED_WITHIN
             event_id = _derived([ended.iss, ended.sub, ended.sid, session, clients, moment])
-    parts = [clients] if isinstance(clients, str) else list(_parts(clients, len(_json({"id": event_id, **members}))))
+    parts = [clients] if isinstance(clients, str) else list(_parts(clients, len(json_of({"id": event_id, **members}))))
     ids = [event_id] if len(parts) == 1 else [_part_id(event_id, number) for number in range(1, len(parts) + 1)]
     found = [
         EventPart(id=each, event={"id": each, **members, "clients": part})
         for each, part in zip(ids, parts, strict=True)
     ]
     for each in found:
-        check(each.event, now=now)
+        checked_json(each.event)
     return found
-
-
-def check(event: Mapping[str, object], *, now: float) -> str:
-    """The id of an event that the service would take. Raises EventMistake if it would not, or if there is no id."""
-    message = Message(lane=Lane.EVENTS, body=_json(event), tag=None, content_type="application/json")
-    try:
-        read = read_event(message, max_bytes=MAX_EVENT, new_id=str, now=now)
-    except MalformedEvent as malformed:
-        raise EventMistake([str(mistake) for mistake in malformed.mistakes]) from None
-    if not read.id:
-        raise EventMistake(["id: is required"])
-    return read.id
-
-
-def _json(value: object) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise EventMistake([f"cannot be written as JSON: {type(error).__name__}"]) from None
 
 
 def _moment(value: datetime | str | None) -> object:
@@ -148,7 +116,10 @@ def _moment(value: datetime | str | None) -> object:
         return value
     if value.tzinfo is None:
         raise EventMistake(["ended_at, not_after: a datetime needs a time zone, such as datetime.now(UTC)"])
-    return render_moment(value.timestamp())
+    try:
+        return render_moment(value)
+    except OverflowError:
+        raise EventMistake(["ended_at, not_after: must be of the years 1 to 9999 in UTC"]) from None
 
 
 def _clients(given: object) -> list[object] | str:
@@ -164,7 +135,7 @@ def _parts(clients: list[object], around: int) -> Iterator[list[object]]:
     part: list[object] = []
     free = room = MAX_EVENT - around - ROOM
     for client in clients:
-        size = len(_json(client)) + 1
+        size = len(json_of(client)) + 1
         if part and size > free:
             yield part
             part, free = [], room

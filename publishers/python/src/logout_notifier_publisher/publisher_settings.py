@@ -4,10 +4,11 @@ import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from notifier.publisher.address import AddressMistake, Server, read_address
+from logout_notifier_publisher.address import AddressMistake, Server, read_address
 
 DAY = 86_400.0
 
@@ -98,6 +99,10 @@ class PublisherSettings:
         except AddressMistake as mistake:
             found.append(("url", str(mistake)))
         else:
+            if server.protocol == "http" and find_spec("aiohttp") is None:
+                found.append(
+                    ("url", "is notifier's API, which needs aiohttp: pip install 'logout-notifier-publisher[http]'")
+                )
             if server.password is not None and (self.secret is not None or self.secret_file is not None):
                 found.append(("url", "holds a password, and `secret` or `secret_file` says another: leave out one"))
             elif (

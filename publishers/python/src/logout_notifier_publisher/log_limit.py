@@ -5,15 +5,15 @@ from collections.abc import Callable, Hashable
 EVERY = 60.0
 
 
-class Seldom:
-    """Says whether it is time for the line of a cause. `clock` is monotonic."""
+class LogLimit:
+    """Says whether the line of a cause may come. `clock` is monotonic."""
 
     def __init__(self, clock: Callable[[], float], every: float = EVERY) -> None:
         self._clock = clock
         self._every = every
         self._told: dict[Hashable, float] = {}
 
-    def now(self, cause: Hashable) -> bool:
+    def allows(self, cause: Hashable) -> bool:
         """True for the first, and then at most once in `every` seconds."""
         now = self._clock()
         if now - self._told.get(cause, -self._every) < self._every:

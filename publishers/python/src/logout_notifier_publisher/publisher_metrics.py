@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from notifier.publisher.event_transport import Failure
+from logout_notifier_publisher.event_transport import Failure
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from notifier.publisher import outbox_files
-from notifier.publisher.daemon_threads import DaemonThreads
-from notifier.publisher.outbox_files import PENDING, Left
-from notifier.publisher.outbox_folder import OutboxFolder
-from notifier.publisher.publisher_settings import words
-from notifier.publisher.seldom import Seldom
+from logout_notifier_publisher import outbox_files
+from logout_notifier_publisher.daemon_threads import DaemonThreads
+from logout_notifier_publisher.log_limit import LogLimit
+from logout_notifier_publisher.outbox_files import PENDING, Left
+from logout_notifier_publisher.outbox_folder import OutboxFolder
+from logout_notifier_publisher.publisher_settings import words
 
 T = TypeVar("T")
 log = logging.getLogger("notifier.publisher")
@@ -34,7 +34,7 @@ class OutboxDisk:
         self._behind: set[asyncio.Future[None]] = set()
         self._syncing: asyncio.Task[None] | None = None
         self._next_sync: asyncio.Task[None] | None = None
-        self._seldom = Seldom(time.monotonic)
+        self._log_limit = LogLimit(time.monotonic)
 
     @property
     def usable(self) -> bool:
@@ -60,21 +60,21 @@ class OutboxDisk:
                 self.unread = False
                 found = await self._in_turn(outbox_files.left_in, self._folder.path)
         except OSError as error:
-            if self._seldom.now("folder"):
+            if self._log_limit.allows("folder"):
                 log.error(  # noqa: TRY400  the cause says enough
                     "the outbox %s cannot be used: %s. Sign-outs go on; their events wait in memory alone, and are lost"
                     " if this process ends before they are published. Give the folder to this user, or make room",
                     self.root, words(error),
                 )  # fmt: skip
             return []
-        self._seldom.forget("folder")
+        self._log_limit.forget("folder")
         if taken:
             log.info("took over %d events that ended processes had left below %s", taken, self.root)
         return found
 
     def _not_taken_over(self, folder: Path, error: OSError) -> None:
         self.unread = True
-        if self._seldom.now(folder):
+        if self._log_limit.allows(folder):
             log.error("what an ended process left in %s cannot be taken over: %s. Tried again", folder, words(error))
 
     async def write(self, name: str, content: bytes, suffix: str, written: Callable[[Path], None]) -> None:
@@ -119,7 +119,7 @@ class OutboxDisk:
             try:
                 await self._in_turn(what, *arguments)
             except OSError as error:
-                if not isinstance(error, FileNotFoundError) and self._seldom.now("later"):
+                if not isinstance(error, FileNotFoundError) and self._log_limit.allows("later"):
                     log.warning("a file of the outbox %s cannot be renamed or deleted: %s", self.root, words(error))
 
         return asyncio.ensure_future(run())

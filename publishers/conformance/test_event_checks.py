@@ -1,0 +1,89 @@
+"""The Python package checks events by code of its own: it takes and refuses what the service's reader does."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from logout_notifier_publisher.event_checks import EventMistake, checked_json, json_of
+from logout_notifier_publisher.redaction import redact
+
+from notifier.model.defaults import MAX_EVENT
+from notifier.model.documents.event_document import read_event
+from notifier.model.errors import MalformedEvent
+from notifier.model.message import Lane, Message
+from notifier.model.redaction import redact_secret, spellings
+from tests.fuzz import grammar
+from tests.fuzz.conftest import many
+from tests.model.documents.test_event_schema import IN_DISGUISE, MOMENTS, NO_MOMENTS, NO_URIS, URIS
+
+EVENT: dict[str, Any] = {"id": "e", "iss": "https://id.example.com", "sub": "ann", "clients": ["shop"]}
+
+
+def of_service(event: object) -> list[str]:
+    """The places of all that the service finds wrong."""
+    message = Message(lane=Lane.EVENTS, body=json_of(event), tag=None, content_type="application/json")
+    try:
+        read_event(message, max_bytes=MAX_EVENT, new_id=str, now=0.0)
+    except MalformedEvent as malformed:
+        return [mistake.path for mistake in malformed.mistakes]
+    return []
+
+
+def of_package(event: dict[str, Any]) -> list[str]:
+    """The places of all that the package finds wrong."""
+    try:
+        checked_json(event)
+    except EventMistake as mistake:
+        return [text.partition(": ")[0] if ": " in text else "" for text in mistake.mistakes]
+    return []
+
+
+def client(**members: object) -> dict[str, Any]:
+    """An event with one client that has these members."""
+    return EVENT | {"clients": [{"client_id": "shop"} | members]}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        *(client(backchannel_logout_uri=uri) for uri in (*URIS, *NO_URIS, *IN_DISGUISE)),
+        *(EVENT | {name: moment} for moment in (*MOMENTS, *NO_MOMENTS) for name in ("ended_at", "not_after")),
+        EVENT | {"clients": ["x" * 500] * 259},
+        EVENT | {"clients": ["x" * 500] * 261},
+        EVENT | {"clients": [5] * 50},
+    ],
+)
+def test_both_find_the_same_mistakes(event: dict[str, Any]) -> None:
+    """In addresses and moments, in what is too large, and in long lists."""
+    assert of_package(event) == of_service(event)
+
+
+def test_both_find_the_same_mistakes_in_made_up_events() -> None:
+    """At the same places. Nesting of more than 200 levels is left out: there the service alone has a limit."""
+    came: Counter[str] = Counter()
+
+    @many(1_000, 100_000)
+    @given(grammar.events)
+    def each(text: str) -> None:
+        try:
+            event = json.loads(text)
+            event["id"] = "e" if event.get("id") is None else event["id"]  # the service would make one
+            body = json_of(event)
+        except (ValueError, RecursionError):
+            return
+        if max(body.count(b"["), body.count(b"{")) < 100:
+            assert sorted(of_package(event)) == sorted(of_service(event)), event
+            came["wrong" if of_package(event) else "good"] += 1
+
+    each()
+    assert min(came["good"], came["wrong"]) > 100, came
+
+
+@pytest.mark.parametrize("secret", ["ann", "a/b+c@d", 'x"<é>\\y', "ann smith"])
+def test_both_find_a_name_however_it_is_spelt(secret: str) -> None:
+    """In JSON, in a URL, in a page, in capitals."""
+    for spelling in spellings(secret):
+        text = f"no session of {spelling}, nor {spelling.upper()}"
+        assert redact(text, secret, "<sub>") == redact_secret(text, secret, "<sub>") == "no session of <sub>, nor <sub>"

@@ -1,0 +1,94 @@
+"""Where events are published to: the hosts of one RabbitMQ cluster, or notifier's API. Read from one URL.
+
+yarl reads it. It knows one host, so each of several is read in a URL of its own.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from yarl import URL
+
+_PORTS = {"amqp": 5672, "amqps": 5671}
+_FORM = "amqps://USER@HOST:5671/VHOST, with several hosts of one cluster separated by commas, or https://HOST"
+_HOSTS = re.compile(r"([A-Za-z]+://(?:[^/?#]*@)?)([^/?#]*)(.*)")  # what is before them, they, and what is behind them
+
+
+class AddressMistake(ValueError):  # noqa: N818  it is one
+    """The URL cannot be used. The text says why, and never holds the password."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A host of the cluster."""
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        """As a log line names it."""
+        return f"{self.name}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What the URL says. For AMQP `hosts`, `user`, `password` and `vhost`; for HTTP the `base` of the API's paths."""
+
+    protocol: Literal["amqp", "http"]
+    tls: bool
+    hosts: tuple[Host, ...] = ()
+    user: str = ""
+    password: str | None = None
+    vhost: str = "/"
+    base: str = ""
+
+
+def read_address(url: object) -> Server:
+    """Raises AddressMistake."""
+    if not isinstance(url, str) or not url:
+        raise AddressMistake(f"is required: {_FORM}")
+    parts = _HOSTS.fullmatch(url)
+    if parts is None or not url.isprintable() or " " in url:
+        raise AddressMistake(f"must be {_FORM}")
+    before, hosts, behind = parts.groups()
+    try:
+        urls = [URL(f"{before}{host}{behind}") for host in hosts.split(",")]
+    except ValueError:  # its words may hold the password
+        raise AddressMistake("has a host or a port that is none: the port is 1 to 65535") from None
+    if not all(each.host and each.explicit_port != 0 for each in urls):
+        raise AddressMistake(f"names no host, or port 0, where a host should be: must be {_FORM}")
+    if "?" in behind or "#" in behind:
+        raise AddressMistake("must not have a query or a fragment: each of its settings has a name of its own here")
+    if urls[0].scheme in _PORTS:
+        return _broker(urls)
+    if urls[0].scheme in ("http", "https"):
+        return _api(urls)
+    raise AddressMistake(f"has the scheme {urls[0].scheme[:20]!r}: must be {_FORM}")
+
+
+def _broker(urls: list[URL]) -> Server:
+    url, port = urls[0], _PORTS[urls[0].scheme]
+    if not url.user:
+        raise AddressMistake("must name the broker's user: amqps://USER@HOST")
+    if "/" in url.raw_path[1:]:
+        raise AddressMistake("has a virtual host with a slash in it: write %2F")
+    return Server(
+        protocol="amqp",
+        tls=url.scheme == "amqps",
+        hosts=tuple(Host(name=str(each.host), port=each.explicit_port or port) for each in urls),
+        user=url.user,
+        password=url.password,
+        vhost=url.path[1:] or "/",
+    )
+
+
+def _api(urls: list[URL]) -> Server:
+    url = urls[0]
+    if len(urls) > 1:
+        raise AddressMistake(f"names several hosts, and only brokers may be several: {url.scheme}://HOST")
+    if url.user is not None or url.password is not None:
+        raise AddressMistake("must not hold a user or a password: the API's token goes into `secret_file`")
+    base = str(url).rstrip("/")
+    if base.endswith("/v1/events"):
+        raise AddressMistake("must end before /v1/events")
+    return Server(protocol="http", tls=url.scheme == "https", base=base)
