@@ -70,17 +70,51 @@ async def examine_issuer(
     if isinstance(published, str):
         return [*found, failed(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
     workers = await seen()
-    return [*found, *judge_keys(case, published), *judge_ages(case, published, workers, clock())]
+    return [*found, *judge_keys(case, published, workers, clock())]
 
 
-def judge_ages(case: IssuerCase, published: tuple[PublishedKey, ...], workers: Seen, now: float) -> Iterator[Finding]:
-    """Tell when the first day of each published key is over, and whether its clients have had time to learn it."""
-    told = {key.public["kid"]: key for key in (*case.coming, *case.signing)}
-    faults = publication_faults((*case.signing, *case.coming), published)
-    for kid, key in told.items():
-        if faults[kid] is None:
-            text = f"key {kid} is published {first_day(key.made_at, workers.get((case.iss, kid)), now)}"
-            yield ok(Area.KEYS, case.iss, text)
+def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: Seen, now: float) -> Iterator[Finding]:
+    """Say of each key whether receivers can verify by it, and since when; and who may not know it yet."""
+
+    def well(key: Signing, name: str) -> Finding:
+        since = first_day(key.made_at, workers.get((case.iss, key.public["kid"])), now)
+        return ok(Area.KEYS, case.iss, f"key {name}, is published {since}")
+
+    if any(key.private for key in published):
+        advice = "take it away, and replace the key: whoever has read it can end every session, or sign in as anybody"
+        yield failed(Area.KEYS, case.iss, "its JWK Set holds a private key", advice)
+    asked = [key for key in case.signing if case.used.get(key.alg)]
+    for key in asked:
+        clients = counted(case.used[key.alg], "client")
+        name = f"{key.public['kid']} ({key.alg})"
+        fault = publication_fault(key.public, key.alg, published)
+        if fault is None:
+            yield well(key, f"{name}, for {clients}")
+        else:
+            yield failed(Area.KEYS, case.iss, f"key {name}: {fault}; {clients} will answer 400", PUBLISH)
+    known = {key.public["kid"] for key in asked}
+    others = {key.public["kid"]: key for key in case.signing if key.public["kid"] not in known}
+    for kid, fault in publication_faults(
+        [key for key in case.signing if key.public["kid"] in others], published
+    ).items():
+        if fault is None:
+            yield well(others[kid], f"{kid}, which no registered client asks for")
+        elif case.used:
+            text = f"key {kid}, which no registered client asks for: {fault}"
+            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH}, or take the key out")
+        else:
+            yield failed(Area.KEYS, case.iss, f"key {kid}: {fault}", PUBLISH)
+    for kid, fault in publication_faults(case.coming, published).items():
+        if fault is None:
+            yield well(by_kid[kid], f"{kid}, which is to sign later")
+        else:
+            text = f"key {kid}, which is to sign later: {fault}"
+            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH} before its not_before, so that receivers know it")
+    yield from _late(case, workers, now)
+
+
+def _late(case: IssuerCase, workers: Seen, now: float) -> Iterator[Finding]:
+    """The keys that clients may not know yet, since they keep the JWK Set."""
     for key in case.signing:
         began = not_before(key.made_at, workers.get((case.iss, key.public["kid"])))
         age = math.inf if began is None else now - began
@@ -92,38 +126,6 @@ def judge_ages(case: IssuerCase, published: tuple[PublishedKey, ...], workers: S
                 f" Set: {', '.join(late[:NAMED])}"
             )
             yield warning(Area.KEYS, case.iss, text, LEARN)
-
-
-def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...]) -> Iterator[Finding]:
-    """Check the keys that sign with the clients' algorithms, and the keys that sign later."""
-    if any(key.private for key in published):
-        advice = "take it away, and replace the key: whoever has read it can end every session, or sign in as anybody"
-        yield failed(Area.KEYS, case.iss, "its JWK Set holds a private key", advice)
-    for key in case.signing:
-        clients = case.used.get(key.alg, 0)
-        fault = publication_fault(key.public, key.alg, published)
-        name = f"{key.public['kid']} ({key.alg})"
-        if fault is None and clients:
-            yield ok(Area.KEYS, case.iss, f"key {name} is published, for {counted(clients, 'client')}")
-        elif fault is not None and clients:
-            text = f"key {name}: {fault}; {counted(clients, 'client')} will answer 400"
-            yield failed(Area.KEYS, case.iss, text, PUBLISH)
-    for kid in dict.fromkeys(key.public["kid"] for key in case.signing):
-        keys = [key for key in case.signing if key.public["kid"] == kid]
-        faults = [publication_fault(key.public, key.alg, published) for key in keys]
-        if any(case.used.get(key.alg, 0) for key in keys):
-            continue  # told above
-        if None in faults:
-            yield ok(Area.KEYS, case.iss, f"key {kid} is published, though no registered client asks for it")
-        elif case.used:
-            text = f"key {kid}, which no registered client asks for: {faults[0]}"
-            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH}, or take the key out")
-        else:
-            yield failed(Area.KEYS, case.iss, f"key {kid}: {faults[0]}", PUBLISH)
-    for kid, fault in publication_faults(case.coming, published).items():
-        if fault is not None:
-            text = f"key {kid}, which is to sign later: {fault}"
-            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH} before its not_before, so that receivers know it")
 
 
 def _advertised(metadata: IssuerDocument | UnreadDocument) -> str | None:

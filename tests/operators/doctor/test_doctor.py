@@ -18,9 +18,9 @@ from notifier.network.http.issuer_document import (
     only_issuer,
 )
 from notifier.network.http.reach import Reached, Unreached
-from notifier.operators.doctor.doctor import Finding, Severity
+from notifier.operators.doctor.doctor import Area, Finding, Severity
 from notifier.operators.doctor.doctor_clients import DAY, examine_server, judge_registry, servers_of
-from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer, judge_ages
+from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer, judge_keys
 from notifier.operators.doctor.doctor_queue import clock_finding, judge_broker, judge_file
 from notifier.operators.doctor.doctor_transmitters import examine_transmitter
 from notifier.operators.doctor.doctor_workers import Met, judge_workers
@@ -147,7 +147,11 @@ async def test_an_issuer_that_publishes_everything() -> None:
     """Nothing is wrong but the key to come, which is not published under its kid."""
     found = await issuer(keys=(EC, {**EC, "kid": "k2"}))
     assert bad(found) == ""
-    assert any("3 clients" in finding.text for finding in found)
+    keys = [finding.text for finding in found if finding.area is Area.KEYS]
+    assert [text.partition(", is published ")[0] for text in keys] == [
+        "key k1 (ES256), for 3 clients",
+        "key k2, which is to sign later",
+    ]
     assert "k2, which is to sign later" in bad(await issuer())
 
 
@@ -188,8 +192,8 @@ def test_a_key_that_clients_may_not_know_yet() -> None:
         case = IssuerCase(iss=ISS, jwks_uri=JWKS, signing=[key], coming=[], used={}, slow=[bff, other])
         published = read_jwks({"keys": [EC]})
         assert isinstance(published, tuple)
-        found = list(judge_ages(case, published, seen_by_all(seen), NOW))
-        assert "key k1 is published since" in found[0].text
+        found = list(judge_keys(case, published, seen_by_all(seen), NOW))
+        assert "key k1, which no registered client asks for, is published since" in found[0].text
         return bad(found)
 
     assert "key k1 (ES256) is 3.0 h old, and 1 client may not know it yet" in told(3 * 3600)
