@@ -92,13 +92,12 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: S
             yield well(key, f"{name}, for {clients}")
         else:
             yield failed(Area.KEYS, case.iss, f"key {name}: {fault}; {clients} will answer 400", PUBLISH)
-    known = {key.public["kid"] for key in asked}
-    others = {key.public["kid"]: key for key in case.signing if key.public["kid"] not in known}
-    for kid, fault in publication_faults(
-        [key for key in case.signing if key.public["kid"] in others], published
-    ).items():
+    told = {key.public["kid"] for key in asked}
+    others = [key for key in case.signing if key.public["kid"] not in told]
+    by_kid = {key.public["kid"]: key for key in (*others, *case.coming)}
+    for kid, fault in publication_faults(others, published).items():
         if fault is None:
-            yield well(others[kid], f"{kid}, which no registered client asks for")
+            yield well(by_kid[kid], f"{kid}, which no registered client asks for")
         elif case.used:
             text = f"key {kid}, which no registered client asks for: {fault}"
             yield warning(Area.KEYS, case.iss, text, f"{PUBLISH}, or take the key out")
