@@ -92,10 +92,11 @@ def test_the_line_of_a_command_begins_its_help(named: LazyCommand) -> None:
     ("words", "own"), [("--help", set()), ("explain --help", {"notifier.operators.doctor.explain_command"})]
 )
 def test_a_command_imports_no_other(words: str, own: set[str], tmp_path: Path) -> None:
-    """And the help of all imports none."""
+    """And the help of all imports none, nor a library that a worker needs."""
     code = "import sys\nfrom notifier.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
     run = [sys.executable, "-c", code, *words.split()]
     done = subprocess.run(run, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=30, check=True)
+    assert not {"aio_pika", "aiohttp", "uvloop", "yaml"} & {*done.stderr.split()}
     imported = {word for word in done.stderr.split() if word.endswith("_command")}
     assert imported - {"notifier.operators.terminal.lazy_command"} == own
 
