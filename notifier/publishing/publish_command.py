@@ -182,8 +182,7 @@ class _PublishReport:
     @contextmanager
     def progress(self) -> Iterator[None]:
         """Show the progress while entered."""
-
-        with progress_of("confirmed") as progress:
+        with progress_of("confirmed", rows=self._as_json) as progress:
             self._tick = lambda: progress(len(self._confirmed), len(self._events))
             yield
 

@@ -83,11 +83,12 @@ def quick_writer() -> Callable[[str, EventDict], None] | None:
 class Unbreakable:
     """A stream that never raises: a full disk or a closed reader must not stop deliveries.
 
-    Lines of one pass of the event loop are written together: a write costs as much as making a line.
+    Lines of one pass of the event loop are written together: a write costs as much as making a line. None: stderr, as
+    it is at that moment, since a bar of progress stands in for it while it is drawn.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = sys.stderr if stream is None else stream
+        self._given = stream
         self._waiting: list[str] = []
         atexit.register(self.drain)  # lines that the last pass of a loop has left
 
@@ -105,9 +106,10 @@ class Unbreakable:
 
     def drain(self) -> None:
         lines, self._waiting = self._waiting, []
+        stream = self._given or sys.stderr
         with suppress(OSError, ValueError):
-            self._stream.write("".join(lines))
-            self._stream.flush()
+            stream.write("".join(lines))
+            stream.flush()
 
     def isatty(self) -> bool:
-        return self._stream.isatty()
+        return (self._given or sys.stderr).isatty()

@@ -95,7 +95,7 @@ def list_(
         elif rows:
             console.say_row(*_parts(summary))
 
-    _look_now(settings, chosen, see, whole=False)
+    _look_now(settings, chosen, see, whole=False, rows=rows or as_json)
     if not (rows or as_json):
         _print_groups(counts.groups(), config)
     if not as_json:
@@ -187,6 +187,7 @@ def _look_now(
     *,
     first: bool = False,
     whole: bool = True,
+    rows: bool = False,
 ) -> None:
     """Call `see` with each letter that matches, or with the first only."""
     import uvloop
@@ -194,7 +195,7 @@ def _look_now(
     from notifier.operators.letters.visits import found_in
 
     async def look() -> None:
-        with progress_of("looked at") as progress:
+        with progress_of("looked at", rows=rows) as progress:
             async with (
                 opened_queue(settings, opening=False) as queue,
                 aclosing(found_in(queue.dead_letters(), chosen, progress, whole=whole)) as found,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,7 +88,7 @@ def list_(
         else:
             say(_line(one))
 
-    _look(config, chosen, see, quiet=(rows or as_json) and sys.stdout.isatty())
+    _look(config, chosen, see, rows=rows or as_json)
     if not (rows or as_json):
         _print_groups(counts, config)
     if not as_json:
@@ -110,7 +109,7 @@ def show(
     from notifier.operators.terminal.near_names import near_names
 
     found: list[WaitingSummary] = []
-    _look(config, WaitingFilter(ids=frozenset({id_})), found.append, quiet=False, first=True)
+    _look(config, WaitingFilter(ids=frozenset({id_})), found.append, first=True)
     if not found:
         say(f"notifier: no delivery {id_} waits; `notifier waiting list --rows` shows those that do", err=True)
         raise typer.Exit(1)
@@ -152,14 +151,12 @@ def cancel(
     remove_chosen(settings, _CANCEL, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
 
 
-def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool, first: bool = False) -> None:
+def _look(config: Any, chosen: WaitingFilter, see: Any, *, rows: bool = False, first: bool = False) -> None:
     """Call `see` with each delivery that is meant, or with the first only."""
     from notifier.operators.letters.visits import found_in
-    from notifier.queues.passes import no_progress
 
     async def act(queue: Queue, options: RepairOptions) -> None:
-        tell = no_progress if quiet else options.progress
-        async with aclosing(found_in(queue.waiting(), chosen, tell)) as found:
+        async with aclosing(found_in(queue.waiting(), chosen, options.progress)) as found:
             async for one, _ in found:
                 see(one)
                 if first:
@@ -167,7 +164,7 @@ def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool, first: b
                 if options.stop():
                     raise KeyboardInterrupt
 
-    run_on_queue(queue_part(config).settings.queue, act, what="looked at")
+    run_on_queue(queue_part(config).settings.queue, act, what="looked at", rows=rows)
 
 
 def _line(one: WaitingSummary) -> str:

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from notifier.model.errors import ConfigurationError, Mistake
-from notifier.operators.terminal.output import ErrorStream, say_json
+from notifier.operators.terminal.output import say_json
 
 if TYPE_CHECKING:
     from notifier.configuration.clients.clients_file import AnswerOf
@@ -45,9 +45,7 @@ def quiet_logs(lowest: str = "critical") -> None:
     from notifier.telemetry import logs
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
-    logs.configure(
-        level if level in ("debug", "info", "warning", "error") else lowest, stream=cast("TextIO", ErrorStream())
-    )
+    logs.configure(level if level in ("debug", "info", "warning", "error") else lowest)
 
 
 def load_whole(

@@ -1,4 +1,4 @@
-"""Prints all text of the commands, and the bar of progress, which never shares a line with it. Tables: `screen`."""
+"""Prints all text of the commands, and shows progress. Tables: `screen`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from stat import S_ISFIFO, S_ISSOCK
-from typing import TYPE_CHECKING, TextIO
-
-import typer
+from typing import TextIO
 
 from notifier.model.printable import json_text, printable_lines
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
 PLAIN_EVERY = 2.0  # seconds between two lines of progress if there is no bar
-AGAIN_AFTER = 0.25  # seconds without other text, before the bar is drawn again
 
 
 def say(text: str, *, err: bool = False, nl: bool = True, fold: bool = True) -> None:
@@ -30,17 +23,18 @@ def say(text: str, *, err: bool = False, nl: bool = True, fold: bool = True) -> 
     """
     stream = sys.stderr if err else sys.stdout
     text = printable_lines(text)
-    _print(wrapped(text, columns(stream)) if fold and stream.isatty() else text, err=err, nl=nl)
+    _print(wrapped(text, columns(stream)) if fold and stream.isatty() else text, stream, "\n" * nl)
 
 
 def say_json(document: object, *, indent: int | None = None) -> None:
     """Print a document as JSON. A terminal breaks its lines, not we, so that it can be copied."""
-    _print(json_text(document, indent=indent))
+    _print(json_text(document, indent=indent), sys.stdout)
 
 
-def _print(text: str, *, err: bool = False, nl: bool = True) -> None:
-    erase_bar()
-    typer.echo(text, err=err, nl=nl)
+def _print(text: str, stream: TextIO, end: str = "\n") -> None:
+    """Not by typer.echo: it knows the streams of the start, and so writes into a bar of progress."""
+    stream.write(text + end)
+    stream.flush()
 
 
 def columns(stream: TextIO, otherwise: int = 80) -> int:
@@ -74,50 +68,27 @@ def _wrapped(line: str, width: int) -> str:
 # ── progress ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ErrorStream:
-    """stderr, for logs: it takes the bar away before it writes."""
-
-    def write(self, text: str) -> None:
-        """Write at once what others would write at `flush`."""
-        erase_bar()
-        sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Of a stream."""
-        sys.stderr.flush()
-
-    def isatty(self) -> bool:
-        """Whether stderr is a terminal."""
-        return sys.stderr.isatty()
-
-
-_SHOWN: ContextVar[_Bar | None] = ContextVar("notifier.bar", default=None)
-
-
 @contextmanager
-def progress_of(what: str, *, plain: bool = True) -> Iterator[Callable[[int, int], None]]:
+def progress_of(what: str, *, plain: bool = True, rows: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show progress on stderr: a bar on a terminal, otherwise (if `plain`) a line now and then.
 
     The block gets a function to call with how much is done, and how much there is in all. There is no bar if another
-    program reads stdout: what it prints may come on the line of the bar.
+    program reads stdout: what it prints may come on the line of the bar. Nor is there if the block prints `rows` on a
+    terminal. What it writes to stderr comes above the bar.
     """
-    if not sys.stderr.isatty() or _piped(sys.stdout):
+    if rows and sys.stdout.isatty():
+        yield lambda _done, _total: None
+    elif not sys.stderr.isatty() or _piped(sys.stdout):
         yield _plain(what) if plain else lambda _done, _total: None
-        return
-    bar = _Bar(what)
-    before = _SHOWN.set(bar)
-    try:
-        bar.draw()
-        yield bar.show
-    finally:
-        bar.erase()
-        _SHOWN.reset(before)
+    else:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+        from notifier.operators.terminal.screen import screen
 
-def erase_bar() -> None:
-    """Take the bar away, if there is one. Its next progress draws it again."""
-    if (bar := _SHOWN.get()) is not None:
-        bar.erase()
+        columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=screen(err=True), transient=True, redirect_stdout=False) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _piped(stream: TextIO) -> bool:
@@ -138,48 +109,3 @@ def _plain(what: str) -> Callable[[int, int], None]:
             say(f"{what}: {done:,} of {total:,}", err=True)
 
     return tell
-
-
-class _Bar:
-    """A bar on stderr."""
-
-    def __init__(self, what: str) -> None:
-        self._progress = _progress()
-        self._task = self._progress.add_task(what, total=None)
-        self._drawn = False
-        self._due = 0.0
-
-    def show(self, done: int, total: int) -> None:
-        """Draw how much is done."""
-        self._progress.update(self._task, completed=done, total=total)
-        self.draw()
-
-    def draw(self) -> None:
-        """Draw it, unless something else was written just now."""
-        if not self._drawn and time.monotonic() >= self._due:
-            self._progress.start()
-            self._drawn = True
-
-    def erase(self) -> None:
-        """Leave an empty line, with the cursor at its beginning."""
-        if self._drawn:
-            self._progress.stop()
-            self._drawn = False
-        self._due = time.monotonic() + AGAIN_AFTER
-
-
-def _progress() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    from notifier.operators.terminal.screen import screen
-
-    return Progress(
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=screen(err=True),
-        transient=True,
-        redirect_stdout=False,  # rich would print rows on stderr
-        redirect_stderr=False,
-    )

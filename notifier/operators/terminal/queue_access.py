@@ -93,8 +93,12 @@ def run_on_queue(
     rate: float | None = None,
     limit: int | None = None,
     dry_run: bool = False,
+    rows: bool = False,
 ) -> T:
-    """Open the queue, and act on it. The options stop at Ctrl-C, and show progress. Raises QueueError."""
+    """Open the queue, and act on it. The options stop at Ctrl-C, and show progress unless rows are printed meanwhile.
+
+    Raises QueueError.
+    """
     import uvloop
 
     from notifier.queues.passes import RepairOptions
@@ -112,7 +116,7 @@ def run_on_queue(
             except TimeoutError:
                 pass
 
-        with progress_of(what) as progress:
+        with progress_of(what, rows=rows) as progress:
             options = RepairOptions(
                 clock=time.time, steady=time.monotonic, pause=pause, progress=progress, stop=stop.is_set, rate=rate,
                 limit=limit, dry_run=dry_run,

@@ -15,7 +15,7 @@ from rich.segment import Segment
 from notifier.model.durations import in_words
 from notifier.model.printable import printable_lines
 from notifier.operators.terminal.grid import Grid, flowed
-from notifier.operators.terminal.output import columns, erase_bar, wrapped
+from notifier.operators.terminal.output import columns, wrapped
 
 
 class Screen(Console):
@@ -40,13 +40,11 @@ class Screen(Console):
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line with a style. On a terminal it is broken between words, elsewhere never."""
-        erase_bar()
         told = wrapped(printable_lines(text), self.width) if self.is_terminal else text
         self.print(told, style=style, highlight=False, soft_wrap=True)
 
     def say_row(self, *parts: str) -> None:
         """Print parts side by side. On a terminal those that do not fit come on further lines."""
-        erase_bar()
         told = "\n".join(flowed(parts, self.width)) if self.is_terminal else "  ".join(parts)
         self.print(told, highlight=False, soft_wrap=True)
 
