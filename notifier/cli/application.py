@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from notifier import __version__
 from notifier.cli.commands import COMMANDS
+from notifier.features import FEATURES
 from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 from notifier.model.printable import counted
 from notifier.operators.terminal.help import CommandGroup, in_help
@@ -66,7 +67,7 @@ def main() -> None:
     """Run the command that the arguments name."""
     sys.excepthook = _fault
     try:
-        application()(prog_name="notifier")  # `app()` would replace our hook by typer's
+        application()(prog_name="notifier", obj=FEATURES)  # `app()` would replace our hook by typer's
     except KeyboardInterrupt:
         sys.exit(130)
     except NotifierError as error:

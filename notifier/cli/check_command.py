@@ -61,14 +61,16 @@ def check(
     """
     from notifier.configuration.clients.answers import ReadNow
     from notifier.configuration.clients.registry_checks import find_unsignable
+    from notifier.configuration.configured_feature import reader_by
+    from notifier.features import FEATURES
 
     quiet_logs()
-    sources = ReadNow(offline=offline)
+    sources = ReadNow(None if offline else reader_by(FEATURES))
 
     def unread() -> list[Mistake]:
         return [Mistake(f"registry source {name}", text) for name, text in sources.problems.items()]
 
-    loaded = load_whole(config, as_json=as_json, starting=True, answer_of=sources, also=unread)
+    loaded = load_whole(config, FEATURES, as_json=as_json, starting=True, answer_of=sources, also=unread)
     mistakes = unread()
     if not offline:
         mistakes += [*look_at_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.needs.algorithms_of)]

@@ -134,10 +134,12 @@ register(app, show, SHOW_EXAMPLES)
 
 def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[Loaded, ReadNow]:
     from notifier.configuration.clients.answers import ReadNow
+    from notifier.configuration.configured_feature import reader_by
+    from notifier.features import FEATURES
 
     quiet_logs()
-    sources = ReadNow(offline=offline)
-    loaded = load_whole(config, as_json=as_json, answer_of=sources, keep_rows=True)
+    sources = ReadNow(None if offline else reader_by(FEATURES))
+    loaded = load_whole(config, FEATURES, as_json=as_json, answer_of=sources, keep_rows=True)
     names = [layer.name for layer in loaded.layers]
     if source is not None and source not in names:
         text = f"there is no registry source {source!r}; there are {', '.join(names) or 'none'}"

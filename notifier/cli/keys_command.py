@@ -123,10 +123,12 @@ def jwks(
 
     Keys whose not_before is still to come are included. Keys in an HSM or a key service are asked for there.
     """
+    from notifier.configuration.configured_feature import key_kinds_of
     from notifier.configuration.loading import key_sources
-    from notifier.features.key_places.places import Places
+    from notifier.features import FEATURES
     from notifier.settings.config_file import read_part
     from notifier.tokens.key_files import examine_keys
+    from notifier.tokens.places import Places
 
     settings = read_part(config, os.environ, {"issuers", "signing"}).settings
     issuers = settings.issuers
@@ -136,7 +138,7 @@ def jwks(
         known = f"name one of {', '.join(issuers)}" if issuers else "the configuration has no issuers"
         text = f"there is not exactly one issuer; {known}" if issuer is None else f"{issuer} is not configured; {known}"
         raise typer.BadParameter(text, param_hint="--issuer")
-    sources, missing = key_sources(settings, {issuer: issuers[issuer].keys}, Places())
+    sources, missing = key_sources(settings, {issuer: issuers[issuer].keys}, Places(key_kinds_of(FEATURES)))
     ring, mistakes = examine_keys(sources)
     if mistakes := [*missing, *mistakes]:
         raise ConfigurationError(mistakes)

@@ -8,6 +8,7 @@ restart are logged.
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,14 +19,15 @@ from notifier.configuration.clients.clients_file import no_collections
 from notifier.configuration.clients.guard import SourcePlace, guard
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import too_much_lost
+from notifier.configuration.configured_feature import key_kinds_of, reader_by
 from notifier.configuration.loading import Loaded, load, log_beyond, log_faults
 from notifier.configuration.reload_state import ReloadState
-from notifier.features.key_places.places import Places
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.registry import ENDLESS, Registry
 from notifier.telemetry.audit import write_audit
+from notifier.tokens.places import Places
 from notifier.tokens.published_keys import Signing
 
 PAUSE = 0.001  # seconds between two parts of a refresh, in which the event loop runs
@@ -48,7 +50,7 @@ class LiveConfiguration:
         self._path = path
         self._environ = environ
         self.now = loaded
-        self.places = Places() if places is None else places
+        self.places = Places(key_kinds_of(loaded.features)) if places is None else places
         self.answers = HeldAnswers() if held is None else held
         self.named: set[Path] = set()
         """The files that the last reload named, whether or not it was taken."""
@@ -86,7 +88,9 @@ class LiveConfiguration:
         self.named = set()
         answers = self.answers.copy()
         try:
-            loaded = load(self._path, self._environ, self.named, answer_of=answers.held_or_read, places=self.places)
+            features = self.now.features
+            answer_of = partial(answers.held_or_read, reader_by(features))
+            loaded = load(self._path, self._environ, features, self.named, answer_of=answer_of, places=self.places)
         except Exception as error:  # noqa: BLE001  see above
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             self.reloads.failed(list(mistakes), asked=asked)

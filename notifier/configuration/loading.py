@@ -13,10 +13,9 @@ from notifier.configuration.clients.clients_file import AnswerOf, read_registry,
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import Layered, Needs
 from notifier.configuration.clients.registry_checks import find_unsignable
+from notifier.configuration.configured_feature import ConfiguredFeature, key_kinds_of
 from notifier.configuration.inline_speakers import unheard_addresses, unnamed_speakers
 from notifier.features.browsers.web_keys import read_web_keys, web_warnings
-from notifier.features.key_places.key_services import missing_extra
-from notifier.features.key_places.places import Places
 from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source_secrets import read_source_secrets
 from notifier.features.upstreams.upstream_issuers import upstream_mistakes, upstream_warnings
@@ -34,6 +33,7 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.tokens_file import load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
+from notifier.tokens.places import Places
 
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
 
@@ -49,6 +49,7 @@ class Loaded:
     """
 
     settings: Settings
+    features: Sequence[ConfiguredFeature]
     registry: Registry
     keys: KeyRing
     tokens: tuple[ApiToken, ...] | None
@@ -92,6 +93,7 @@ def log_beyond(told: Sequence[Mistake], count: int) -> None:
 def load(
     path: Path | None,
     environ: Mapping[str, str],
+    features: Sequence[ConfiguredFeature],
     named: set[Path] | None = None,
     *,
     starting: bool = False,
@@ -114,7 +116,8 @@ def load(
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
         mistakes += [] if "issuers" in unsure else [Mistake("issuers", text)]
         unsure |= {"issuers"}
-    sources, of_libraries = key_sources(settings, usable.keys, Places() if places is None else places)
+    places = Places(key_kinds_of(features)) if places is None else places
+    sources, of_libraries = key_sources(settings, usable.keys, places)
     keys, of_keys = examine_keys(sources)
 
     def algorithms_of(iss: str) -> frozenset[Algorithm]:  # a key in a place of its own is known later
@@ -143,7 +146,7 @@ def load(
     if mistakes:
         raise ConfigurationError(mistakes)
     return Loaded(
-        settings=settings, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
+        settings=settings, features=features, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
         warnings=tuple(_warnings(settings, layered, tokens)), faults=tuple(layered.faults), needs=needs, layers=layers,
         source_secrets=source_secrets, web_keys=web_keys,
     )  # fmt: skip
@@ -249,7 +252,7 @@ def key_sources(
                 found.append(None)
                 continue
             where = f'issuers["{iss}"].keys[{nth}].{key.place}'
-            missing = missing_extra(key.place)
+            missing = None if key.file is not None else places.kinds[key.place].missing()
             found.append(_key_source(key, where, settings, places) if missing is None else None)
             mistakes += [] if missing is None else [Mistake(where, missing)]
     return sources, mistakes

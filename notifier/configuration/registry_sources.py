@@ -8,9 +8,9 @@ from notifier.configuration.clients.answers import Cache
 from notifier.configuration.clients.client_rows import SourceAnswer, Taken
 from notifier.configuration.clients.reading import SourceReading
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
+from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.facts import Deferred, Fact
-from notifier.features.registries.readers import build_reader
 from notifier.model.outcome import Cause
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.telemetry.audit import write_audit
@@ -30,7 +30,7 @@ class RegistrySources:
     def sync(self) -> None:
         """Read the sources that the configuration has now."""
         registry = self._live.now.settings.registry
-        cache = Cache(registry.cache)
+        cache, build = Cache(registry.cache), reader_by(self._live.now.features)
         readings, self._readings = self._readings, {}
         watched = []
         for source in registry.all_sources:
@@ -38,7 +38,7 @@ class RegistrySources:
                 continue
             known = readings.get(source.called)
             if known is None or known[0] != source:
-                known = (source, SourceReading(source, build_reader, cache, time.time))
+                known = (source, SourceReading(source, build, cache, time.time))
             self._readings[source.called] = known
             watched.append(
                 RefreshedSource(

@@ -1,1 +1,13 @@
-"""What notifier can do beside its core: one folder for each. A feature imports the core and no other feature."""
+"""What notifier does beside its core: a folder for each feature. None knows another, and the core knows none.
+
+This is their list. `service` and `cli` go over it; no module of the core imports it.
+"""
+
+from notifier.feature import Feature
+from notifier.features.key_places.key_places_feature import KEY_PLACES
+from notifier.features.registries.registries_feature import REGISTRIES
+
+FEATURES: tuple[Feature, ...] = (
+    REGISTRIES,
+    KEY_PLACES,
+)

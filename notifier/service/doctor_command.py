@@ -53,14 +53,16 @@ def doctor(
     import uvloop
 
     from notifier.configuration.clients.answers import ReadNow
+    from notifier.configuration.configured_feature import reader_by
+    from notifier.features import FEATURES
     from notifier.operators.doctor.doctor import Severity
     from notifier.service.doctor_checks import DoctorScope, examine_installation
 
     if offline and canary is not None:
         raise typer.BadParameter("a canary needs the network; leave --offline out", param_hint="--canary")
     quiet_logs()
-    sources = ReadNow(offline=offline)
-    loaded = load_whole(config, as_json=as_json, answer_of=sources)
+    sources = ReadNow(None if offline else reader_by(FEATURES))
+    loaded = load_whole(config, FEATURES, as_json=as_json, answer_of=sources)
     scope = DoctorScope(offline=offline, canary=canary, canary_issuer=issuer)
     with progress_of("looking", plain=False) as progress:
         found = uvloop.run(examine_installation(loaded, sources, scope, progress))

@@ -43,16 +43,18 @@ def run(config: Config = None) -> None:
     import uvloop
 
     from notifier.configuration.clients.answers import HeldAnswers
+    from notifier.configuration.configured_feature import key_kinds_of
     from notifier.configuration.live_configuration import LiveConfiguration
     from notifier.configuration.loading import load
-    from notifier.features.key_places.places import Places
+    from notifier.features import FEATURES
     from notifier.service.builders import build_tracing
     from notifier.service.service import Service
     from notifier.telemetry import logs
+    from notifier.tokens.places import Places
 
     _raise_file_limit()
-    answers, places = HeldAnswers(), Places()
-    loaded = load(config, os.environ, starting=True, answer_of=answers.cached, places=places)
+    answers, places = HeldAnswers(), Places(key_kinds_of(FEATURES))
+    loaded = load(config, os.environ, FEATURES, starting=True, answer_of=answers.cached, places=places)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
     _tell_queue_file(loaded.settings.queue.sqlite_file)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from notifier.configuration.loading import load
+from notifier.features import FEATURES
 from tests.chart.installed import install
 from tools.chart_rendering import VALUE_FILES, Rendered
 
@@ -21,7 +22,7 @@ def test_the_service_takes_the_configuration(name: str, every: Mapping[str, Rend
         variable["name"]: variable.get("value", "notifier")
         for variable in every[name].worker()["containers"][0].get("env", [])
     }
-    loaded = load(install(every[name], tmp_path), environ)
+    loaded = load(install(every[name], tmp_path), environ, FEATURES)
     canary = loaded.registry.clients_of(CANARY)
     assert set(canary) == ({"notifier-canary"} if name in WITH_CANARY else set())
     for iss in loaded.settings.issuers.keys() - {CANARY}:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifier.configuration.loading import load
+from notifier.features import FEATURES
 from notifier.model.errors import ConfigurationError
 from notifier.settings.usable_settings import SECTIONS, usable_settings
 from tests.tokens.key_folder import pem
@@ -39,7 +40,7 @@ def told(folder: Path, document: object, environ: Mapping[str, str] | None = Non
         (folder / f"{name}.yaml").write_text(text)
     (folder / "n.yaml").write_text(document if isinstance(document, str) else json.dumps(document))
     with pytest.raises(ConfigurationError) as caught:
-        load(folder / "n.yaml", environ or {}, starting=True)
+        load(folder / "n.yaml", environ or {}, FEATURES, starting=True)
     return {mistake.path: mistake.text for mistake in caught.value.mistakes}
 
 

@@ -15,6 +15,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.configuration.signing_keys import SigningKeys
+from notifier.features import FEATURES
 from notifier.network.http.issuer_document import UnreadDocument
 from notifier.settings.file_watch import Watch, watch_files
 from tests.tokens.key_folder import ISS, pem
@@ -40,7 +41,7 @@ def write(folder: Path, **sections: Any) -> Path:
 def live(folder: Path, **sections: Any) -> LiveConfiguration:
     """What runs with these sections."""
     path = write(folder, **sections)
-    return LiveConfiguration(path, {}, load(path, {}))
+    return LiveConfiguration(path, {}, load(path, {}, FEATURES))
 
 
 def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +52,7 @@ def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.C
         def __iter__(self) -> Any:
             raise RecursionError("hush-hush")
 
-    running = LiveConfiguration(path, Broken(), load(path, {}))
+    running = LiveConfiguration(path, Broken(), load(path, {}, FEATURES))
     before = running.now
     assert not running.reload(asked=True)
     assert running.now is before
@@ -130,7 +131,7 @@ def test_settings_without_effect_are_accepted_and_told_by_each_reading(
     clients = [{"client_id": f"c{number}", "frontchannel_logout_uri": "http://a.example/out"} for number in range(25)]
     (folder / "clients.yaml").write_text(json.dumps([{"client_id": "plain"}, *clients]))
     path = write(folder)
-    loaded = load(path, {})
+    loaded = load(path, {}, FEATURES)
     assert loaded.warnings[0].path == "clients.yaml[1].frontchannel_logout_uri"
     assert loaded.warnings[0].text.startswith("of client c0 is not used")
     assert LiveConfiguration(path, {}, loaded).reload(asked=True)

@@ -23,9 +23,11 @@ from pydantic import BaseModel
 from typer.core import TyperGroup
 
 from notifier.cli.commands import COMMANDS as LISTED
+from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded, load
 from notifier.delivery import facts
 from notifier.delivery.plan import Skipped
+from notifier.features import FEATURES
 from notifier.model.client import Algorithm
 from notifier.model.delivery import Delivery
 from notifier.model.documents.event_document import read_event
@@ -35,20 +37,19 @@ from notifier.model.fate import Fate
 from notifier.model.message import Lane, Message
 from notifier.model.outcome import Delivered
 from notifier.model.presets import PRESETS, Preset
-from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing.reply_document import load_reply
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.settling import Settling
+from notifier.service.service import Service
 from notifier.settings.clients import ClientMetadata
 from notifier.settings.mistakes import submodel
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 from notifier.settings.tokens_file import TokenEntry, load_tokens
 from notifier.telemetry.logs import LogObserver, SubjectHash
-from notifier.telemetry.metrics import Metrics
 from notifier.tokens.key_files import generate_key
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
@@ -184,7 +185,7 @@ def written(folder: Path) -> Path:
 
 def test_the_files_of_the_readme_load_as_they_are_printed(tmp_path: Path) -> None:
     """Without a mistake, and with the client they name."""
-    loaded: Loaded = load(written(tmp_path), {})
+    loaded: Loaded = load(written(tmp_path), {}, FEATURES)
     assert loaded.registry.resolve(ISS, "shop", None) is not None
     assert loaded.settings.queue.sqlite_file is None
 
@@ -196,7 +197,7 @@ def test_without_the_queue_the_files_of_the_readme_use_the_embedded_one(tmp_path
     for queue in ({}, {"queue": {"url": documented("## The service")[QUEUE_URL]}}):
         document = {**{name: value for name, value in document.items() if name != "queue"}, **queue}
         path.write_text(yaml.safe_dump(document))
-        assert load(path, {}).settings.queue.sqlite_file == tmp_path / "notifier.db"
+        assert load(path, {}, FEATURES).settings.queue.sqlite_file == tmp_path / "notifier.db"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -211,7 +212,7 @@ def test_the_configuration_of_each_server_loads_as_it_is_printed(page: Path, tmp
             (tmp_path / name).write_text("[]" if name.endswith(".yaml") else "secret")
         (tmp_path / "notifier.pem").write_bytes(generate_key(Algorithm.RS256))
         (tmp_path / "notifier.yaml").write_text(block)
-        loaded = load(tmp_path / "notifier.yaml", {})
+        loaded = load(tmp_path / "notifier.yaml", {}, FEATURES)
         assert loaded.settings.issuers.keys() == document["issuers"].keys()
 
 
@@ -287,9 +288,10 @@ def test_every_member_of_the_event_has_its_row() -> None:
     assert set(re.findall(r"`(\w+)`", told)) == set(EntryDocument.__annotations__)
 
 
-async def test_every_metric_has_its_row() -> None:
+async def test_every_metric_has_its_row(tmp_path: Path) -> None:
     """As the page names them, with their labels."""
-    metrics = Metrics(Registry, version="0")
+    path = written(tmp_path)
+    metrics = Service(LiveConfiguration(path, {}, load(path, {}, FEATURES))).metrics
     metrics.observe(Skipped(iss=ISS, client_id="shop", event_id="1"))
     metrics.observe(facts.RetryScheduled(delivery=delivery(), due=0.0))
     page = (await metrics.render()).decode()

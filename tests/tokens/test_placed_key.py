@@ -11,11 +11,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from structlog.testing import capture_logs
 
 from notifier.configuration.signer_watch import SignerLog
-from notifier.features.key_places.places import Places
 from notifier.model.client import Algorithm
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Cause
-from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.tokens.key_files import examine_keys
 from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
@@ -175,18 +173,6 @@ async def test_another_key_under_the_same_name_does_not_sign(folder: Folder) -> 
     assert rig.key.fault is not None
     assert "set not_before of its entry a day ahead" in rig.key.fault.text
     assert rig.key.fault.result is WRONG
-
-
-def test_another_not_before_asks_the_place_anew() -> None:
-    """So a key that was made anew under its old name may sign, without a restart. What is named alike is kept."""
-    places, bounds = Places(), SigningSettings()
-    pkcs11 = {"module": __file__, "token": "idp", "label": "logout", "pin_file": __file__}
-    old, new = (
-        KeySettings.model_validate({"pkcs11": pkcs11, "not_before": start})
-        for start in ("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
-    )
-    assert places.key(old, bounds) is places.key(old, bounds)
-    assert places.key(new, bounds) is not places.key(old, bounds)
 
 
 async def test_a_newer_version_is_logged_once() -> None:

@@ -19,8 +19,14 @@ from pathlib import Path
 
 import structlog
 
-from notifier.configuration.clients.client_rows import Row, SourceAnswer, row_key, share_names
-from notifier.features.registries.readers import build_reader
+from notifier.configuration.clients.client_rows import (
+    BuildReader,
+    ClientsReader,
+    Row,
+    SourceAnswer,
+    row_key,
+    share_names,
+)
 from notifier.model.errors import ConfigurationError, Mistake, SourceFault
 from notifier.model.frozen import replace
 from notifier.model.own_folder import Whose
@@ -72,7 +78,9 @@ class HeldAnswers:
         for file, reason in self._unusable:
             _log_unusable(file, reason)
 
-    def held_or_read(self, source: RegistrySourceSettings, _folder: Path | None) -> SourceAnswer | None:
+    def held_or_read(
+        self, build: BuildReader, source: RegistrySourceSettings, _folder: Path | None
+    ) -> SourceAnswer | None:
         """Return the answer, and read the source now if it is a new one. Raises ConfigurationError. Blocks.
 
         One that is known and has none is read by its worker as soon as it answers: it must hold up no file.
@@ -80,7 +88,7 @@ class HeldAnswers:
         found = self.held(source)
         if not self._knows(source):
             try:
-                found = asyncio.run(build_reader(source).read(None))
+                found = asyncio.run(build(source).read(None))
             except SourceFault as fault:
                 raise ConfigurationError([Mistake(f"registry source {source.called}", str(fault))]) from None
             self.hold(source, found)
@@ -90,21 +98,22 @@ class HeldAnswers:
 class ReadNow:
     """Reads each source once, for a command. For one that cannot be read the cache stands in.
 
-    `offline`: read nothing, take the cache alone. `problems`: why a source could not be read, by its name. `warnings`:
-    what is dangerous about a source, as its reader says.
+    `build` makes the reader of a source. None: read nothing, take the cache alone. `problems`: why a source could not
+    be read, by its name. `warnings`: what is dangerous about a source, as its reader says.
     """
 
-    def __init__(self, *, offline: bool = False) -> None:
-        self.offline = offline
+    def __init__(self, build: BuildReader | None) -> None:
+        self._build = build
+        self.offline = build is None
         self.problems: dict[str, str] = {}
         self.warnings: list[tuple[str, str]] = []
         self.cached: set[str] = set()
 
     def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         """Return what the source answers. Blocks."""
-        if not self.offline:
+        if self._build is not None:
             try:
-                return asyncio.run(self._read(source))
+                return asyncio.run(self._read(source, self._build(source)))
             except SourceFault as fault:
                 self.problems[source.called] = str(fault)
             except Exception as error:  # noqa: BLE001  of whatever library: the other sources are read all the same
@@ -114,8 +123,7 @@ class ReadNow:
             self.cached.add(source.called)
         return found
 
-    async def _read(self, source: RegistrySourceSettings) -> SourceAnswer:
-        reader = build_reader(source)
+    async def _read(self, source: RegistrySourceSettings, reader: ClientsReader) -> SourceAnswer:
         answer = await reader.read(None)
         warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(reader, "warnings", None)
         if warn is not None:

@@ -1,12 +1,13 @@
 """Clients as a registry source answers: rows of metadata, as they are before anybody checked them."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Protocol, TypeAlias
 
 from notifier.model.errors import Mistake
 from notifier.model.frozen import frozen
+from notifier.settings.registry_settings import RegistrySourceSettings
 
 Row: TypeAlias = Mapping[str, object]
 """The metadata of one client, by RFC 7591 names: `client_id`, `backchannel_logout_uri`, `notifier` and so on.
@@ -73,3 +74,7 @@ class ClientsReader(Protocol):
         It runs in a thread and an event loop of its own, so it may block, and it ends by itself within the source's
         `timeout`. Secrets are read from their files each time. Raises SourceFault.
         """
+
+
+BuildReader: TypeAlias = Callable[[RegistrySourceSettings], ClientsReader]
+"""Makes the reader of a source that is not a file."""

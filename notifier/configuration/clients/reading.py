@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import is_
 
 from notifier.configuration.clients.answers import Cache
-from notifier.configuration.clients.client_rows import ClientsReader, Row, SourceAnswer, identities, row_key
+from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer, identities, row_key
 from notifier.configuration.clients.clients_file import no_collections
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import replace
@@ -23,7 +23,7 @@ class SourceReading:
     def __init__(
         self,
         source: RegistrySourceSettings,
-        make_reader: Callable[[RegistrySourceSettings], ClientsReader],
+        make_reader: BuildReader,
         cache: Cache,
         clock: Callable[[], float],
     ) -> None:

@@ -99,7 +99,7 @@ def _registered(config: Path | None) -> list[tuple[str, str]]:
     from notifier.settings.config_file import load_settings
 
     try:
-        registry = load_registry(load_settings(config, os.environ), ReadNow(offline=True))
+        registry = load_registry(load_settings(config, os.environ), ReadNow(None))
     except ConfigurationError:
         return []
     return [

@@ -103,6 +103,7 @@ def list_(
 
 
 def show(
+    context: typer.Context,
     id_: Annotated[
         str, typer.Argument(metavar="ID", help="The letter's ID, as list --rows prints it.", show_default=False)
     ],
@@ -122,7 +123,7 @@ def show(
     settings = queue_part(config).settings.queue
 
     def see(summary: LetterSummary, message: Message) -> None:
-        told: dict[str, object] = {} if as_json else {"replay": prospect(message, config, settings)}
+        told: dict[str, object] = {} if as_json else {"replay": prospect(message, config, settings, context.obj)}
         if not as_json and summary.reason in NOBODY_KNOWS:
             told["hint"] = near_names(config, known=_KNOWN)(summary.iss, summary.client_id)
         found.append(exported(message) | {name: value for name, value in told.items() if value})

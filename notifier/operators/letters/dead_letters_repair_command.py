@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ from notifier.operators.terminal.output import say
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 
 if TYPE_CHECKING:
+    from notifier.configuration.configured_feature import ConfiguredFeature
     from notifier.model.message import Message
     from notifier.operators.letters.readmission import ReplayRules
     from notifier.operators.letters.visits import RepairResult
@@ -79,6 +81,7 @@ _DISCARD = Removal(
 
 
 def replay(
+    context: typer.Context,
     *,
     ids: Ids = None,
     config: Config = None,
@@ -125,7 +128,7 @@ def replay(
     )  # fmt: skip
     require_choice(chosen, everything=everything)
     settings = queue_part(config, log_from="warning").settings.queue
-    rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
+    rules = _rules(config, settings, context.obj, end_newer_sessions=end_newer_sessions)
 
     async def act(queue: Queue, options: RepairOptions) -> RepairResult:
         from notifier.operators.letters import repair
@@ -170,9 +173,12 @@ def discard(
     remove_chosen(settings, _DISCARD, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
 
 
-def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: bool) -> ReplayRules:
+def _rules(
+    config: Path | None, settings: QueueSettings, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool
+) -> ReplayRules:
     from notifier.configuration.clients.answers import ReadNow
     from notifier.configuration.clients.clients_file import load_registry
+    from notifier.configuration.configured_feature import reader_by
     from notifier.model.errors import ConfigurationError
     from notifier.model.ids import new_id
     from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, ReplayRules
@@ -181,7 +187,7 @@ def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: 
     registry = None
     if config is not None:
         try:
-            registry = load_registry(load_settings(config, os.environ), ReadNow())
+            registry = load_registry(load_settings(config, os.environ), ReadNow(reader_by(features)))
         except ConfigurationError:
             text = f"a delivery without sid counts as too old after {SUB_ONLY_MAX_AGE:g} s"
             say(f"notifier: the registry of clients cannot be read; {text}", err=True)
@@ -190,14 +196,18 @@ def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: 
     )
 
 
-def prospect(message: Message, config: Path | None, settings: QueueSettings) -> str:
+def prospect(
+    message: Message, config: Path | None, settings: QueueSettings, features: Sequence[ConfiguredFeature]
+) -> str:
     """Say what a replay would do with this letter."""
     from notifier.model.documents.dead_letter import load_dead_letter
     from notifier.model.errors import UnknownVersion
     from notifier.operators.letters.readmission import KeptLetter, readmit
 
     try:
-        found = readmit(load_dead_letter(message), _rules(config, settings, end_newer_sessions=False), time.time())
+        found = readmit(
+            load_dead_letter(message), _rules(config, settings, features, end_newer_sessions=False), time.time()
+        )
     except UnknownVersion as newer:
         return f"stays: {newer}"
     return f"stays: {found.text}" if isinstance(found, KeptLetter) else f"would go to {found.queue} anew"

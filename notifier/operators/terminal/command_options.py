@@ -12,6 +12,7 @@ from notifier.operators.terminal.output import say_json
 
 if TYPE_CHECKING:
     from notifier.configuration.clients.clients_file import AnswerOf
+    from notifier.configuration.configured_feature import ConfiguredFeature
     from notifier.configuration.loading import Loaded
     from notifier.tokens.key_ring import KeyRing
 
@@ -50,6 +51,7 @@ def quiet_logs(lowest: str = "critical") -> None:
 
 def load_whole(
     config: Path | None,
+    features: "Sequence[ConfiguredFeature]",
     *,
     as_json: bool,
     answer_of: "AnswerOf",
@@ -64,7 +66,7 @@ def load_whole(
     from notifier.configuration.loading import load
 
     try:
-        return load(config, os.environ, starting=starting, answer_of=answer_of, keep_rows=keep_rows)
+        return load(config, os.environ, features, starting=starting, answer_of=answer_of, keep_rows=keep_rows)
     except ConfigurationError as error:
         refuse([*error.mistakes, *also()], as_json=as_json)
 

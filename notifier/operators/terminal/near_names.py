@@ -31,7 +31,7 @@ def near_names(config: Path | None, *, known: str) -> Callable[[str, str], str |
     if config is None:
         return lambda _iss, _client_id: None
     try:
-        registry = load_registry(load_settings(config, os.environ), ReadNow(offline=True))
+        registry = load_registry(load_settings(config, os.environ), ReadNow(None))
     except ConfigurationError:  # `notifier check` tells of it
         return lambda _iss, _client_id: None
     return lambda iss, client_id: _hint(registry, iss, client_id, known)

@@ -14,6 +14,7 @@ from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import Layered, Needs, lay, lay_again
 from notifier.configuration.clients.remote_rows import clean
 from notifier.configuration.loading import load
+from notifier.features import FEATURES
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.frozen import replace
@@ -300,7 +301,7 @@ def test_a_file_that_asks_for_a_token_of_others_is_warned(tmp_path: Path) -> Non
     }
     settings(tmp_path, json.dumps([row(name, notifier=said) for name, said in given.items()]))
     (tmp_path / "key.pem").write_bytes(pem("RS256"))
-    loaded = load(tmp_path / "notifier.json", {})
+    loaded = load(tmp_path / "notifier.json", {}, FEATURES)
     assert [each.path for each in loaded.warnings] == [f"client 'a' of {ONE}"]
 
 

@@ -12,6 +12,7 @@ from notifier.configuration.clients.answers import DAY, Cache
 from notifier.configuration.clients.client_rows import SourceAnswer, Taken
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
+from notifier.features import FEATURES
 from tests.tokens.key_folder import ISS, pem
 
 
@@ -26,7 +27,7 @@ class Source:
             registry["cache"] = "cache"
         path = folder / "notifier.json"
         path.write_text(json.dumps(document))
-        self.live = LiveConfiguration(path, {}, load(path, {}))
+        self.live = LiveConfiguration(path, {}, load(path, {}, FEATURES))
         self.settings = self.live.now.settings.registry
 
     def says(self, at: str, *names: str, when: float | None = None, accepted_by: str | None = None) -> Taken:

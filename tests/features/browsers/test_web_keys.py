@@ -8,6 +8,7 @@ import yaml
 from cryptography.fernet import Fernet
 
 from notifier.configuration.loading import Loaded, load
+from notifier.features import FEATURES
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError
 from notifier.tokens.key_files import generate_key
@@ -43,7 +44,7 @@ def loaded(tmp_path: Path) -> Load:
             "web": {"keys_file": "web.keys", "issuers": issuers},
         }
         (tmp_path / "n.yaml").write_text(yaml.safe_dump(document))
-        return load(tmp_path / "n.yaml", {})
+        return load(tmp_path / "n.yaml", {}, FEATURES)
 
     return read
 

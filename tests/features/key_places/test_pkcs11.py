@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from notifier.features.key_places.places import Places
+from notifier.features.key_places.key_kinds import key_kinds
 from notifier.model.client import Algorithm
 from notifier.model.errors import OurFault
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.placed_key import PlacedKey
+from notifier.tokens.places import Places
 from notifier.tokens.signature import SignatureResult
 from tests.support.softhsm import PIN, TOKEN, FaultyModule, SoftHsm
 from tests.support.verifier import verify
@@ -65,7 +66,7 @@ async def keys(
     *pkcs11: dict[str, object], signing: SigningSettings = BOUNDS
 ) -> AsyncIterator[tuple[KeyRing, list[PlacedKey]]]:
     """A ring of these keys, and the keys, looked at once."""
-    places = Places()
+    places = Places(key_kinds())
     placed = [places.key(KeySettings.model_validate({"pkcs11": each}), signing) for each in pkcs11]
     ring = KeyRing({ISS: [KeyElsewhere(placed=each, setting="") for each in placed]}, lambda: NOW)
     try:

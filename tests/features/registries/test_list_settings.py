@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from notifier.configuration.loading import load
+from notifier.features import FEATURES
 from notifier.model.errors import ConfigurationError
 from tests.configuration.clients.registry_sample import ONE, settings
 
@@ -84,7 +85,7 @@ def test_http_hides_no_other_mistake(tmp_path: Path) -> None:
             json.dumps({"issuers": {ONE: {"keys": [{"file": "key.pem"}]}}, "registry": {"sources": sources}})
         )
         with pytest.raises(ConfigurationError) as caught:
-            load(path, {})
+            load(path, {}, FEATURES)
         assert str(caught.value).count("registry.sources[0].keycloak: url must begin with https://") == 1
         return str(caught.value)
 
@@ -105,7 +106,7 @@ def test_what_would_get_a_secret_in_clear_is_not_asked(tmp_path: Path) -> None:
     path.write_text(json.dumps({"issuers": {ONE: {"keys": [{"file": "key.pem"}]}}, "registry": {"sources": sources}}))
     asked: list[str] = []
     with pytest.raises(ConfigurationError):
-        load(path, {}, answer_of=lambda source, _folder: asked.append(source.called))
+        load(path, {}, FEATURES, answer_of=lambda source, _folder: asked.append(source.called))
     assert asked == ["safe"]
 
 

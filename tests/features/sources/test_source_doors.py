@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.configuration.secret_files import secrets_of
+from notifier.features import FEATURES
 from notifier.features.sources.source_doors import SourceDoors
 from notifier.features.sources.source_proofs import HeaderSecret, SignedToken
 from notifier.model.errors import ConfigurationError
@@ -57,7 +58,7 @@ async def publish(lane: Lane, message: Outgoing) -> None:
 
 def running(folder: Path, **sources: object) -> LiveConfiguration:
     path = write(folder, sources)
-    return LiveConfiguration(path, {}, load(path, {}))
+    return LiveConfiguration(path, {}, load(path, {}, FEATURES))
 
 
 def opens(doors: SourceDoors, value: str) -> bool:
@@ -90,7 +91,7 @@ def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
     (folder / "wso2").write_text("s3cret-a\ns3cret-b\ns3cret-c\n")
     hmac = {"hmac": {"header": "X-Sig", "secret_file": "wso2"}}
     with pytest.raises(ConfigurationError) as raised:
-        load(write(folder, {"okta": OKTA, "wso2": {**MAPPED, "http": hmac}}), {})
+        load(write(folder, {"okta": OKTA, "wso2": {**MAPPED, "http": hmac}}), {}, FEATURES)
     told = {mistake.path: mistake.text for mistake in raised.value.mistakes}
     assert set(told) == {"sources.okta.http.value_file", "sources.wso2.http.hmac.secret_file"}
     assert "is empty" in told["sources.okta.http.value_file"]
@@ -113,13 +114,13 @@ def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
 def test_a_proof_is_one_and_whole(folder: Path, http: object, path: str) -> None:
     """Found at the start."""
     with pytest.raises(ConfigurationError) as raised:
-        load(write(folder, {"okta": {**MAPPED, "http": http}}), {})
+        load(write(folder, {"okta": {**MAPPED, "http": http}}), {}, FEATURES)
     assert path in {mistake.path for mistake in raised.value.mistakes}
 
 
 def test_what_others_should_know_of_secrets(folder: Path) -> None:
     """`check` and workers look at who may read them; none is in a representation; without `api` there is no use."""
-    loaded = load(write(folder, {"okta": OKTA}, api=None), {})
+    loaded = load(write(folder, {"okta": OKTA}, api=None), {}, FEATURES)
     assert secrets_of(loaded.settings, loaded.registry)["sources.okta.http.value_file"] == folder / "okta"
     assert "Bearer one" not in repr(loaded)
     assert [warning.path for warning in loaded.warnings] == ["sources.okta.http"]

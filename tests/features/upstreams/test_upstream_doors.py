@@ -12,6 +12,7 @@ from cryptography.fernet import Fernet
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
+from notifier.features import FEATURES
 from notifier.features.upstreams.asking import AT_A_TIME
 from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question
 from notifier.features.upstreams.upstream_doors import UpstreamDoors
@@ -47,13 +48,13 @@ def written(folder: Path, **changes: object) -> Path:
 
 def mistakes(folder: Path, **changes: object) -> list[str]:
     with pytest.raises(ConfigurationError) as refused:
-        load(written(folder, **changes), {})
+        load(written(folder, **changes), {}, FEATURES)
     return [str(each) for each in refused.value.mistakes]
 
 
 def test_the_example_of_the_documentation_is_right(folder: Path) -> None:
     """As it stands."""
-    loaded = load(written(folder), {}, starting=True)
+    loaded = load(written(folder), {}, FEATURES, starting=True)
     assert (set(loaded.settings.upstreams), loaded.warnings) == ({"partner", "workforce", "entra", "hydra"}, ())
     assert "t0k3n" not in repr(loaded.settings)
 
@@ -112,7 +113,7 @@ def test_whose_issuer_it_is_must_be_clear(folder: Path) -> None:
     assert mistake.startswith("upstreams.op.iss is required") or "upstreams.op.iss" in mistake
     [mistake] = mistakes(folder, issuers={"https://a.example": {**keys, "publishers": ["idp"]}}, upstreams={"op": OP})
     assert "must name op too" in mistake
-    loaded = load(written(folder, web=None, upstreams={"op": OP}), {})
+    loaded = load(written(folder, web=None, upstreams={"op": OP}), {}, FEATURES)
     assert "has no effect without a section `web`" in str(loaded.warnings[0])
 
 
@@ -132,7 +133,7 @@ def test_no_upstream_is_called_as_another_ones_users_are(folder: Path, one: obje
         [mistake] = mistakes(folder, upstreams=upstreams)
         assert "let none begin with another" in mistake
     else:
-        assert not load(written(folder, upstreams=upstreams), {}).warnings
+        assert not load(written(folder, upstreams=upstreams), {}, FEATURES).warnings
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_what_may_end_anybodys_session_or_nobodys_is_warned_of(
     folder: Path, upstream: object, warned: list[str]
 ) -> None:
     """An upstream that is the identity server itself may speak of all its users."""
-    loaded = load(written(folder, upstreams={"op": upstream}), {})
+    loaded = load(written(folder, upstreams={"op": upstream}), {}, FEATURES)
     assert [each.path for each in loaded.warnings] == warned
 
 
@@ -207,7 +208,7 @@ async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
 
     async with LoopbackServer(slow) as server:
         path = written(folder, upstreams={"op": {**OP, "resolve": {"http": {"url": server.base}}}})
-        doors = UpstreamDoors(LiveConfiguration(path, {}, load(path, {})), UpstreamRecord())
+        doors = UpstreamDoors(LiveConfiguration(path, {}, load(path, {}, FEATURES)), UpstreamRecord())
         made_up, real = (Question(iss="https://op.example.com", sub=None, sid=sid) for sid in ("made-up", "real"))
         async with asyncio.TaskGroup() as group:
             strangers = [group.create_task(doors.look_up_for_browser("op", made_up)) for _ in range(AT_A_TIME)]
@@ -224,7 +225,7 @@ async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
 async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Path) -> None:
     """The keys that were read stay, for an upstream that is as it was."""
     path = written(folder, upstreams={"op": OP, "gone": OP})
-    live = LiveConfiguration(path, {}, load(path, {}))
+    live = LiveConfiguration(path, {}, load(path, {}, FEATURES))
     record = UpstreamRecord()
     doors = UpstreamDoors(live, record)
     before = doors.door("op")

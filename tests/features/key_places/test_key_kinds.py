@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from notifier.features.key_places.key_services import key_in_service, missing_extra
-from notifier.settings.key_settings import PLACES, KeySettings
+from notifier.features.key_places.key_kinds import key_kinds
+from notifier.settings.key_settings import PLACES, KeySettings, SigningSettings
+from notifier.tokens.places import Places
 
 AZURE = {"vault_url": "https://x.vault.azure.net", "key": "logout", "version": "0" * 32}
 GOOGLE = "projects/p/locations/global/keyRings/r/cryptoKeys/k/cryptoKeyVersions"
@@ -27,9 +28,10 @@ KEYS: Mapping[str, Mapping[str, object]] = {
 async def test_each_place_has_its_key(kind: str) -> None:
     """Nothing is asked for until somebody wants the public half."""
     settings = KeySettings.model_validate({kind: KEYS[kind]})
-    place, name = key_in_service(settings)
+    made = key_kinds()[kind]
+    place, name = made.place(getattr(settings, kind), 1)
     assert settings.place == kind
-    assert (bool(name), missing_extra(kind)) == (True, None)
+    assert (bool(name), made.missing()) == (True, None)
     await place.close()
 
 
@@ -70,3 +72,15 @@ def test_what_is_written_in_several_ways() -> None:
     assert vault.kubernetes is not None
     assert vault.kubernetes.token_file == Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
     assert set(PLACES) >= {"file", *KEYS}
+
+
+def test_another_not_before_asks_the_place_anew() -> None:
+    """So a key that was made anew under its old name may sign, without a restart. What is named alike is kept."""
+    places, bounds = Places(key_kinds()), SigningSettings()
+    pkcs11 = {"module": __file__, "token": "idp", "label": "logout", "pin_file": __file__}
+    old, new = (
+        KeySettings.model_validate({"pkcs11": pkcs11, "not_before": start})
+        for start in ("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
+    )
+    assert places.key(old, bounds) is places.key(old, bounds)
+    assert places.key(new, bounds) is not places.key(old, bounds)

@@ -1,0 +1,57 @@
+"""Makes the keys in HSMs, Vault and the clouds' key services. What needs an extra is imported only where it is used."""
+
+from collections.abc import Mapping
+
+from notifier.features.key_places.cloud_key_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings
+from notifier.features.key_places.pkcs11_session import KeyName, TokenAddress
+from notifier.features.key_places.pkcs11_token import AHEAD, Pkcs11Key, Pkcs11Token
+from notifier.features.key_places.vault_settings import VaultKeySettings
+from notifier.settings.key_settings import Pkcs11Settings
+from notifier.tokens.key_place import SigningPlace
+from notifier.tokens.places import KeyKind
+
+PROCESSES = 2  # of a PKCS#11 token
+
+
+def key_kinds() -> Mapping[str, KeyKind]:
+    """The kinds. Keys that these make in one PKCS#11 token share its processes."""
+    tokens: dict[tuple[TokenAddress, int], Pkcs11Token] = {}
+
+    def pkcs11(of: Pkcs11Settings, size: int) -> tuple[SigningPlace, str]:
+        address = TokenAddress(module=of.module, token=of.token, pin_file=of.pin_file)
+        token = tokens.setdefault((address, size), Pkcs11Token(address, size))
+        named = " ".join(each for each in (of.label, of.id) if each is not None)
+        return Pkcs11Key(token, KeyName(label=of.label, id=of.id)), f"{of.token}/{named}"
+
+    azure = ("azure.identity", "azure.keyvault.keys")
+    return {
+        "pkcs11": KeyKind(place=pkcs11, extra="pkcs11", libraries=("pkcs11",), at_a_time=PROCESSES, ahead=AHEAD),
+        "vault": KeyKind(place=_vault),
+        "aws_kms": KeyKind(place=_aws, extra="aws", libraries=("aiobotocore",)),
+        "azure_key_vault": KeyKind(place=_azure, extra="azure", libraries=azure),
+        "google_kms": KeyKind(place=_google, extra="google", libraries=("google.cloud.kms_v1",)),
+    }
+
+
+def _vault(of: VaultKeySettings, _at_a_time: int) -> tuple[SigningPlace, str]:
+    from notifier.features.key_places.vault_key import VaultKey  # noqa: PLC0415  aiohttp takes 0.1 s
+
+    return VaultKey(of), of.called
+
+
+def _aws(of: AwsKmsSettings, _at_a_time: int) -> tuple[SigningPlace, str]:
+    from notifier.features.key_places.aws_kms_key import AwsKmsKey  # noqa: PLC0415  an extra
+
+    return AwsKmsKey(of), of.called
+
+
+def _azure(of: AzureKeySettings, _at_a_time: int) -> tuple[SigningPlace, str]:
+    from notifier.features.key_places.azure_key import AzureKey  # noqa: PLC0415  an extra
+
+    return AzureKey(of), of.called
+
+
+def _google(of: GoogleKmsSettings, _at_a_time: int) -> tuple[SigningPlace, str]:
+    from notifier.features.key_places.google_kms_key import GoogleKmsKey  # noqa: PLC0415  an extra
+
+    return GoogleKmsKey(of), of.called

@@ -1,0 +1,79 @@
+"""Makes the keys in places of their own that the settings name. What is named alike is the same, across reloads too.
+
+So a reload keeps the processes, connections and circuits of keys that it does not change. A key with another
+`not_before` is another one: that is how an operator says that what its place has under this name now may sign.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, TypeAlias
+
+from notifier.settings.key_settings import KeySettings, SigningSettings
+from notifier.tokens.key_place import SigningPlace
+from notifier.tokens.placed_key import PlacedKey, SigningBounds
+from notifier.tokens.signature import SignatureObserver, SignatureResult
+
+_Identity: TypeAlias = tuple[str, object, object, SigningSettings]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyKind:
+    """How the keys in one kind of place are made.
+
+    `place` gets the settings of a key and how many signatures are made at a time. It gives the place, and what the key
+    is called there. `extra` brings the `libraries`. `at_a_time`: where `signing.concurrency` is left out. `ahead`: the
+    requests that are made for each of these.
+    """
+
+    place: Callable[[Any, int], tuple[SigningPlace, str]]
+    extra: str = ""
+    libraries: tuple[str, ...] = ()
+    at_a_time: int = 16
+    ahead: int = 1
+
+    def missing(self) -> str | None:
+        """What to install. None if nothing is missing."""
+        if all(map(_installed, self.libraries)):
+            return None
+        return f"its library is not installed: pip install 'notifier[{self.extra}]' (the image has it)"
+
+
+class Places:
+    """The keys in places of their own: one `Places` for each worker or command. `kinds`: by their name in a key."""
+
+    def __init__(self, kinds: Mapping[str, KeyKind]) -> None:
+        self.kinds = kinds
+        self._keys: dict[_Identity, PlacedKey] = {}
+        self.tell: SignatureObserver = _nobody
+        """Is told of each signature."""
+
+    def key(self, settings: KeySettings, signing: SigningSettings) -> PlacedKey:
+        """The key that these settings name. It holds nothing until it is looked at."""
+        name = settings.place
+        given, kind = getattr(settings, name), self.kinds[name]
+        identity = name, given, settings.not_before, signing
+        if identity not in self._keys:
+            at_a_time = signing.concurrency or kind.at_a_time
+            place, called = kind.place(given, at_a_time)
+            bounds = SigningBounds(timeout=signing.timeout, concurrency=at_a_time * kind.ahead, every=signing.every)
+            self._keys[identity] = PlacedKey(place, name, called, bounds, self._told)
+        return self._keys[identity]
+
+    def keep(self, used: Collection[PlacedKey]) -> None:
+        """Forget all others. Who looks at them closes them."""
+        self._keys = {identity: key for identity, key in self._keys.items() if key in used}
+
+    def _told(self, kind: str, result: SignatureResult, seconds: float) -> None:
+        self.tell(kind, result, seconds)
+
+
+def _installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ModuleNotFoundError:  # nor what it is a part of
+        return False
+
+
+def _nobody(_kind: str, _result: SignatureResult, _seconds: float) -> None:
+    """Nobody is told."""
