@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from notifier.configuration.live_configuration import LiveConfiguration
@@ -11,7 +11,9 @@ from notifier.configuration.loading import load
 from notifier.delivery.facts import Observer
 from notifier.features import FEATURES
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
-from notifier.model.message import DEAD, Lane
+from notifier.model.message import Lane
+from notifier.operators.letters.letter_filter import LetterFilter
+from notifier.operators.letters.visits import found_in
 from notifier.queues.queue_port import Queue
 from notifier.service.service import Service
 
@@ -28,9 +30,8 @@ class Embedded:
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
         """The dead letters in the queue. They stay there."""
-        depths = await self._queue.depths()
-        messages = await self._queue.browse(DEAD, depths[DEAD].ready)
-        return [load_dead_letter(message) for message in messages]
+        async with aclosing(found_in(self._queue.dead_letters(), LetterFilter(), whole=True)) as found:
+            return [load_dead_letter(message) async for _, message in found]
 
 
 @asynccontextmanager

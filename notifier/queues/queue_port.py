@@ -235,9 +235,6 @@ class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
     async def depths(self) -> Mapping[str, Depth]:
         """What waits in each queue, by its name without prefix. Raises QueueUnavailable."""
 
-    async def browse(self, queue: str, limit: int) -> Sequence[Message]:
-        """Look at up to `limit` messages, oldest first. They stay, and cannot be acked. Raises QueueUnavailable."""
-
     async def look_around(self, within: float) -> QueueOverview:
         """What waits, and the states of the workers that answer in so many seconds. The queue need not be open.
 

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing, QueueStatus
+from notifier.operators.letters.letter_filter import LetterFilter
+from notifier.operators.letters.visits import found_in
 from notifier.queues.queue_port import Queue
 from tests.system.waiting import until
 
@@ -102,6 +104,12 @@ async def ready(queue: Queue, name: str, count: int) -> None:
         return (await queue.depths())[name].ready
 
     await until(counted, lambda found: found == count)
+
+
+async def dead(queue: Queue) -> list[Message]:
+    """The messages of the queue `dead`, whole, oldest first. They stay."""
+    async with aclosing(found_in(queue.dead_letters(), LetterFilter(), whole=True)) as found:
+        return [message async for _, message in found]
 
 
 async def consuming(queue: Queue) -> QueueStatus:

@@ -145,7 +145,7 @@ async def test_an_end_right_behind_a_frame_is_a_loss_like_any_other(proxy: Proxy
     await consuming(queue)
     proxy.fall_silent()
     waiting = [asyncio.ensure_future(queue.publish(DEAD, outgoing(str(count)))) for count in range(20)]
-    waiting += [asyncio.ensure_future(asking) for asking in (queue.depths(), queue.browse(DEAD, 1))]  # type: ignore[arg-type]  # what they would return is not looked at
+    waiting += [asyncio.ensure_future(asking) for asking in (queue.depths(), queue.parked())]  # type: ignore[arg-type]  # what they would return is not looked at
     waiting.append(asyncio.ensure_future(queue.stop_consuming()))
     await asyncio.wait(waiting, timeout=0.1)  # so that each waits for the broker's answer
     proxy.end()

@@ -16,7 +16,7 @@ from notifier.service.doctor_checks import libraries
 from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
 from tests.contract.library_changes import CHANGES, OFF, Change, bearing, look_again, made
 from tests.contract.parking import park
-from tests.contract.queues import Inbox, delay, eventually, names, outgoing, ready
+from tests.contract.queues import Inbox, dead, delay, eventually, names, outgoing, ready
 
 
 @pytest.fixture(params=CHANGES, ids=lambda change: change.__name__)
@@ -88,7 +88,7 @@ async def test_messages_are_published_taken_acked_and_given_back(worker: OpenWor
     queue = await worker()
     assert await queue.fetch(bucket, 1) == []
     await queue.publish(DEAD, outgoing("dead"))
-    assert names(await queue.browse(DEAD, 10)) == ["dead"]
+    assert names(await dead(queue)) == ["dead"]
 
 
 async def test_one_that_cannot_be_decoded_takes_no_neighbour_with_it(

@@ -15,7 +15,17 @@ from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Kind, Lane, Outgoing, Whole
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
-from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, fill, outgoing, publish_until_durable, ready
+from tests.contract.queues import (
+    PATIENCE,
+    Inbox,
+    consuming,
+    dead,
+    eventually,
+    fill,
+    outgoing,
+    publish_until_durable,
+    ready,
+)
 from tests.support.rabbit_options import rabbit_options
 
 # ── what is durable and what is not ─────────────────────────────────────────────────────────────────────────────
@@ -77,7 +87,7 @@ async def test_those_with_one_id_hold_up_nobody_else(worker: OpenWorker) -> None
     for twin in twins:
         twin.cancel()
     await asyncio.wait(twins)
-    bodies = [int(message.body) for message in await queue.browse(DEAD, 1200) if message.message_id == "same"]
+    bodies = [int(message.body) for message in await dead(queue) if message.message_id == "same"]
     assert bodies == sorted(bodies)
     assert {*range(21)} - {15} <= {*bodies}
 
@@ -175,9 +185,9 @@ async def test_a_publisher_cannot_pass_for_us(worker: OpenWorker, administrator:
     while (taken := await lane.get(fail=False)) is not None:
         await taken.nack(requeue=True)
     await ready(queue, DEAD, 1)
-    (dead,) = await queue.browse(DEAD, 10)
-    assert (dead.message_id, dead.kind) == ("forged", None)
-    assert "x-death" in dead.headers
+    (moved,) = await dead(queue)
+    assert (moved.message_id, moved.kind) == ("forged", None)
+    assert "x-death" in moved.headers
 
 
 async def test_properties_that_cannot_be_decoded_close_nothing(

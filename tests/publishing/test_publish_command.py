@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from notifier.model.message import Lane, Message
-from notifier.queues.rabbitmq.queue import RabbitQueue
-from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.queues.sqlite import SqliteOptions
 from tests.cli.in_process import notifier
+from tests.support import lane_looks
 from tests.support.rabbit_options import rabbit_options
 
 ISS = "https://id.example.com"
@@ -19,24 +19,14 @@ EVENT = {"iss": ISS, "sub": "alice", "clients": ["shop"]}
 MANY = 20_000
 
 
-async def waiting(queue: RabbitQueue | SqliteQueue, lane: Lane) -> Sequence[Message]:
-    """What waits in a lane, oldest first."""
-    await queue.open()
-    try:
-        await asyncio.wait_for(queue.ready(), 15)
-        return await queue.browse(lane, 100)
-    finally:
-        await queue.close()
-
-
 def in_file(path: Path, lane: Lane = Lane.EVENTS) -> Sequence[Message]:
     """What waits in the embedded queue."""
-    return asyncio.run(waiting(SqliteQueue(SqliteOptions(path=path)), lane))
+    return asyncio.run(lane_looks.in_file(SqliteOptions(path=path), lane))
 
 
 def in_broker(url: str, prefix: str, lane: Lane = Lane.EVENTS) -> Sequence[Message]:
     """What waits in RabbitMQ."""
-    return asyncio.run(waiting(RabbitQueue(rabbit_options(url, prefix)), lane))
+    return asyncio.run(lane_looks.at_broker(rabbit_options(url, prefix), lane))
 
 
 def test_an_event_over_many_lines_arrives_as_it_was_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from yarl import URL
 from notifier.model.errors import QueueError
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.queues.sqlite.examination import examine_file
+from notifier.queues.sqlite.file import examine_file
 from tests.support.rabbit_options import rabbit_options
 
 

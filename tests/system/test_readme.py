@@ -41,7 +41,6 @@ from notifier.model.session_ended import SessionEnded
 from notifier.publishing.reply_document import load_reply
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
-from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.service.service import Service
 from notifier.settings.clients import ClientMetadata
@@ -51,6 +50,7 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.tokens_file import TokenEntry, load_tokens
 from notifier.telemetry.logs import LogObserver, SubjectHash
 from notifier.tokens.key_files import generate_key
+from tests.support.lane_looks import at_broker
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.command import notifier as run_notifier
@@ -98,13 +98,7 @@ def names(rows: list[list[str]], column: int = 0) -> list[str]:
 
 async def taken(url: str, prefix: str) -> list[SessionEnded]:
     """The events that wait, as the worker would understand them."""
-    queue = RabbitQueue(rabbit_options(url, prefix))
-    await queue.open()
-    try:
-        await queue.ready()
-        messages = await queue.browse("events", 10)
-    finally:
-        await queue.close()
+    messages = await at_broker(rabbit_options(url, prefix), Lane.EVENTS)
     assert all(message.kind is None for message in messages), "a publisher's message is nobody else's"
     return [read_event(m, max_bytes=131_072, new_id=lambda: "made-up", now=time.time()) for m in messages]
 

@@ -15,6 +15,7 @@ from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.fate import FeedNotice, FeedRow
 from notifier.queues.sqlite import feed_table
 from notifier.queues.sqlite.feed_table import Retention
+from notifier.queues.sqlite.file import committed
 
 APPLICATION_ID = 0x6E74666F  # "ntfo", in the file's header: it tells our files from others
 BUSY_TIMEOUT = 30.0  # seconds to wait for another collector's transaction
@@ -54,17 +55,8 @@ class FeedFile:
 
     def keep(self, batch: Sequence[FeedNotice]) -> int:
         """Write the notices durably, and return how many were new. Raises QueueUnavailable."""
-        with _translating(self._path):
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                new = feed_table.insert(self._database, batch)
-                feed_table.prune(self._database, self._retention, time.time())
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:  # SQLite rolls back by itself when the disk is full
-                    self._database.execute("ROLLBACK")
-                raise
-        return new
+        with _translating(self._path), committed(self._database):
+            return feed_table.keep(self._database, batch, self._retention, time.time())
 
     def close(self) -> None:
         """Close the file."""

@@ -1,18 +1,17 @@
 """What operators do over a connection of its own: declare, verify, survey and delete the topology, look around."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from notifier.model.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane, Message
+from notifier.model.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane
 from notifier.queues.queue_state import QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.buckets import bucket_names
 from notifier.queues.rabbitmq.connection import (
     Connection,
     asking,
-    channel_of,
     close_channel,
     connected,
     is_blocked,
@@ -25,7 +24,6 @@ from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.side_channel import ask_workers
 from notifier.queues.rabbitmq.source_bindings import bind_all, look_at_bindings
 from notifier.queues.rabbitmq.topology import TopologyState
-from notifier.queues.rabbitmq.wire.decoding import to_message
 
 __all__ = [
     "TopologyState",
@@ -137,16 +135,3 @@ async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[st
     finally:
         await close_channel(channel)
     return found
-
-
-async def browse(connection: Connection, name: str, place: Lane | str, limit: int) -> Sequence[Message]:
-    """Up to `limit` messages of this queue (full name), oldest first, given back in order. Raises QueueUnavailable."""
-    seen: list[Message] = []
-    async with channel_of(connection) as channel:  # its end gives them back
-        while len(seen) < limit:
-            async with asking(f"cannot look into {name}"):
-                delivered = await channel.basic_get(name)
-            if delivered.delivery_tag is None:
-                break
-            seen.append(to_message(place, delivered, tag=None))
-    return seen

@@ -16,7 +16,7 @@ from notifier.model.message import SOURCE, Depth, Lane, Message, Outgoing, Queue
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq.acks import AckTag
-from notifier.queues.rabbitmq.administration import browse, depths_at, depths_of, look_around, request, workers_at
+from notifier.queues.rabbitmq.administration import depths_at, depths_of, look_around, request, workers_at
 from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection
 from notifier.queues.rabbitmq.consuming import LaneConsumer
@@ -284,15 +284,6 @@ class RabbitQueue:
     async def examine(self) -> BrokerState:
         """The state of the broker, for the doctor, over connections of its own. Raises QueueError."""
         return await examine_broker(self._options)
-
-    async def browse(self, queue: str, limit: int) -> Sequence[Message]:
-        """Look at up to `limit` messages, oldest first, and give them back in order. They cannot be acked.
-
-        A look counts as a delivery. In `dead` that is harmless, since its limit is out of reach; in a lane a message
-        is lost to the dead letters after a hundred looks. Raises QueueUnavailable.
-        """
-        place = Lane(queue) if queue in set(Lane) else queue
-        return await browse(self._consuming_connection(), self._name(queue), place, limit)
 
     # ── dead letters, feed ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -65,8 +65,15 @@ def create(database: sqlite3.Connection) -> None:
         database.execute(statement)
 
 
-def insert(database: sqlite3.Connection, batch: Sequence[FeedNotice]) -> int:
-    """Write the notices, and return how many were new."""
+def keep(database: sqlite3.Connection, batch: Sequence[FeedNotice], retention: Retention, now: float) -> int:
+    """Write the notices, and delete the oldest. Returns how many were new."""
+    create(database)
+    new = _write(database, batch)
+    _prune(database, retention, now)
+    return new
+
+
+def _write(database: sqlite3.Connection, batch: Sequence[FeedNotice]) -> int:
     rows = [_values(notice) for notice in batch]
     new = start = 0
     while start < len(rows):
@@ -77,7 +84,7 @@ def insert(database: sqlite3.Connection, batch: Sequence[FeedNotice]) -> int:
     return new
 
 
-def prune(database: sqlite3.Connection, retention: Retention, now: float) -> None:
+def _prune(database: sqlite3.Connection, retention: Retention, now: float) -> None:
     """Delete the oldest, up to PRUNED_AT_ONCE for each limit."""
     database.execute(
         "DELETE FROM outcomes WHERE n IN (SELECT n FROM outcomes WHERE at < ? ORDER BY at LIMIT ?)",

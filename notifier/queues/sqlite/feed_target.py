@@ -1,27 +1,26 @@
 """Keeps the feed in the embedded queue's own file: the queue's thread writes batches, and deletes what is old."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from notifier.model.fate import FeedNotice
-from notifier.queues.sqlite.feed_table import Retention
+from notifier.queues.sqlite.feed_table import Retention, keep
+from notifier.queues.sqlite.notes import QueueFile
 
 # About 80 MiB beside the messages: the file of a small installation must not grow for ever.
 RETENTION = Retention(most=200_000, age=7 * 86_400.0)
-KeepNotices = Callable[[Sequence[FeedNotice], Retention], Awaitable[None]]
 GATHER = 0.25  # seconds in which a batch grows: each costs the deliveries' thread a commit
 
 
 class SqliteFeedTarget:
-    """Takes the notices of the feed while the queue is open."""
+    """Takes the notices of the feed while the queue is open. `clock` is the queue's."""
 
     at_once: Final = 2048
 
-    def __init__(
-        self, keep: Callable[[Sequence[FeedNotice], Retention], Awaitable[None]], retention: Retention = RETENTION
-    ) -> None:
-        self._keep = keep
+    def __init__(self, file: QueueFile, clock: Callable[[], float], retention: Retention = RETENTION) -> None:
+        self._file = file
+        self._clock = clock
         self._retention = retention
 
     async def run(self) -> None:
@@ -33,4 +32,4 @@ class SqliteFeedTarget:
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:
         """Return once the notices are on disk. Raises QueueUnavailable."""
-        await self._keep(batch, self._retention)
+        await self._file.use(lambda database: keep(database, batch, self._retention, self._clock()))

@@ -10,7 +10,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from notifier.model.errors import QueueUnavailable, TopologyMismatch
+from notifier.model.errors import QueueError, QueueUnavailable, TopologyMismatch
+from notifier.queues.queue_state import FileState
+from notifier.queues.sqlite.lock import worker_at
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: what tells our files from another program's
@@ -91,19 +93,46 @@ def recognise(path: Path) -> None:
             _is_new(database, path)
 
 
+def examine_file(path: Path) -> FileState:
+    """The state of the file for the doctor, as the user who runs this. Reads all of it, and changes nothing."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        folder = path.absolute().parent
+        usable = os.access(folder, os.W_OK | os.X_OK)
+        fault = None if usable else f"the folder {folder} is missing, or not ours to write to"
+        return FileState(path=path, size=None, worker=False, fault=fault)
+    except OSError as error:
+        return FileState(path=path, size=None, worker=False, fault=f"{path} cannot be read: {error.strerror}")
+    fault = None if os.access(path, os.R_OK | os.W_OK) else f"{path} is not ours to read and write"
+    if fault is None:
+        try:
+            recognise(path)
+            examine(path)
+        except QueueError as error:
+            fault = str(error)
+    return FileState(path=path, size=size, worker=worker_at(path), fault=fault)
+
+
 @contextmanager
 def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
     """Everything done inside becomes durable together (fsync) or not at all."""
-    with translating(path):
-        try:
-            database.execute("BEGIN IMMEDIATE")
-            yield
-            database.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                if database.in_transaction:  # SQLite rolls back by itself when the disk is full
-                    database.execute("ROLLBACK")
-            raise
+    with translating(path), committed(database):
+        yield
+
+
+@contextmanager
+def committed(database: sqlite3.Connection) -> Iterator[None]:
+    """The same, with SQLite's own errors."""
+    try:
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            if database.in_transaction:  # SQLite rolls back by itself when the disk is full
+                database.execute("ROLLBACK")
+        raise
 
 
 @contextmanager

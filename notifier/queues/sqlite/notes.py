@@ -5,8 +5,8 @@ every write deletes old ones. Call these functions on an open database, within a
 """
 
 import sqlite3
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol, TypeVar
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS questions (asker TEXT NOT NULL, at REAL NOT NULL)",
@@ -14,6 +14,14 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS answers (asker TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL)",
 )
 KEPT = 60.0  # seconds
+T = TypeVar("T")
+
+
+class QueueFile(Protocol):
+    """The queue's file, while it is open."""
+
+    async def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool = True) -> T:
+        """Run on the queue's thread, in a transaction if it writes. Raises QueueError."""
 
 
 class Note(NamedTuple):

@@ -5,8 +5,8 @@ A taken message is held here under its tag until it is acked. An ack of anything
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from sqlite3 import Connection
 from threading import Thread
@@ -17,13 +17,11 @@ import structlog
 
 from notifier.model.backoff import SOON, Rounding
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.model.fate import FeedNotice
 from notifier.model.message import DEAD, Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
-from notifier.queues.sqlite.examination import examine_file
-from notifier.queues.sqlite.feed_table import Retention
 from notifier.queues.sqlite.feed_target import SqliteFeedTarget
+from notifier.queues.sqlite.file import examine_file
 from notifier.queues.sqlite.handover import Ack, Call, Insert, WriterReport
 from notifier.queues.sqlite.options import SqliteOptions
 from notifier.queues.sqlite.row_visits import SqliteDeadLetters, SqliteWaiting
@@ -213,31 +211,28 @@ class SqliteQueue:
 
         Raises QueueError.
         """
-        opened = self._writer is None
-        if opened and not self._options.path.exists():
-            raise QueueUnavailable(f"there is no queue file {self._options.path} yet; a worker or a publisher makes it")
-        await self.open()
-        try:
-            await self.ready()
+        async with self._open_for_a_look():
             depths = await self.depths()
             states = await self.side_channel.ask(within) if depths[Lane.EVENTS].consumers else []
             oldest = await self.visit(Store.oldest, writing=False)
             return QueueOverview(depths=depths, oldest=oldest, worker_states=states)
-        finally:
-            if opened:
-                await self.close()
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Ask the worker to do something; return what it answers in time. Raises QueueError."""
+        async with self._open_for_a_look():
+            seen = (await self.depths())[Lane.EVENTS].consumers
+            answers = await self.side_channel.request(document, within) if seen else []
+            return WorkerAnswers(seen=seen, answers=answers)
+
+    @asynccontextmanager
+    async def _open_for_a_look(self) -> AsyncIterator[None]:
         opened = self._writer is None
         if opened and not self._options.path.exists():
             raise QueueUnavailable(f"there is no queue file {self._options.path} yet; a worker or a publisher makes it")
         await self.open()
         try:
             await self.ready()
-            seen = (await self.depths())[Lane.EVENTS].consumers
-            answers = await self.side_channel.request(document, within) if seen else []
-            return WorkerAnswers(seen=seen, answers=answers)
+            yield
         finally:
             if opened:
                 await self.close()
@@ -262,19 +257,11 @@ class SqliteQueue:
 
     def feed_target(self, _encode: EncodeNotice) -> SqliteFeedTarget:
         """The target of the feed: a table in the same file, with a column for each member of a notice."""
-        return SqliteFeedTarget(self.keep_notices)
+        return SqliteFeedTarget(self, self._options.pace)
 
-    async def browse(self, queue: str, limit: int) -> Sequence[Message]:
-        """The first ready messages of a queue, oldest first. They stay as they are, and cannot be acked."""
-        return await self._ask(partial(self._running().browse, queue, limit))
-
-    async def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention) -> None:
-        """Write notices of the feed into the same file. Raises QueueUnavailable."""
-        await self._ask(partial(self._running().keep_notices, batch, retention))
-
-    async def with_notes(self, use: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
-        """Run on the queue's thread, in a transaction if it writes: for the side channel. Raises QueueError."""
-        return await self._ask(partial(self._running().use, use, writing=writing))
+    async def use(self, work: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
+        """Run on the queue's thread, in a transaction if it writes: what holds no message. Raises QueueError."""
+        return await self._ask(partial(self._running().use, work, writing=writing))
 
     def _running(self) -> Writer:
         if self._writer is None:

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
-from notifier.model.message import DEAD, Message, Transfer, Transferred
+from notifier.model.message import Message, Transfer, Transferred
 from notifier.queues.passes import Found, Reader
 from notifier.queues.sqlite.rows import NewRow, RowTag, new_row, queue_of_wait
-from notifier.queues.sqlite.store import Store
+from notifier.queues.sqlite.store import Rows, Store
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -25,55 +25,6 @@ class OpenStore(Protocol):
 
     async def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
         """Run `work`, in one transaction if it writes. Raises QueueError."""
-
-
-class Rows(Protocol):
-    """Which rows a visit goes over."""
-
-    def there(self, store: Store) -> tuple[int, int]:
-        """The id of the newest, and how many there are."""
-
-    def read(self, store: Store, after: int, last: int) -> Sequence[Message]:
-        """A page of those beyond the id `after`, up to `last`, in order."""
-
-    def standing(self, store: Store, ids: Sequence[int]) -> set[int]:
-        """Which of these are still there."""
-
-
-class LetterRows:
-    """The dead letters, oldest first."""
-
-    def there(self, store: Store) -> tuple[int, int]:
-        """See Rows."""
-        return store.last_id(DEAD), store.depths(consumed=False).get(DEAD, 0)
-
-    def read(self, store: Store, after: int, last: int) -> Sequence[Message]:
-        """See Rows."""
-        found = store.read(DEAD, after, store.within(DEAD, after, PAGE, PAGE_BYTES))
-        return [message for id_, message in found if id_ <= last]
-
-    def standing(self, store: Store, ids: Sequence[int]) -> set[int]:
-        """See Rows."""
-        return store.standing(DEAD, ids)
-
-
-class WaitingRows:
-    """What waits, in the order in which it was put off; `parked`: also in buckets."""
-
-    def __init__(self, *, parked: bool) -> None:
-        self._parked = parked
-
-    def there(self, store: Store) -> tuple[int, int]:
-        """See Rows."""
-        return store.waiting(parked=self._parked)
-
-    def read(self, store: Store, after: int, last: int) -> Sequence[Message]:
-        """See Rows."""
-        return store.read_waiting(after, last, PAGE, PAGE_BYTES, parked=self._parked)
-
-    def standing(self, store: Store, ids: Sequence[int]) -> set[int]:
-        """See Rows."""
-        return store.still_waiting(ids)
 
 
 class SqliteVisit(Generic[S]):
@@ -97,12 +48,14 @@ class SqliteVisit(Generic[S]):
 
     async def begin(self) -> None:
         """Learn how many there are now. What is added later is left to the next visit."""
-        self._last, self._left = await self._store.visit(self._rows.there, writing=False)
+        self._last, self._left = await self._store.visit(lambda store: store.newest(self._rows), writing=False)
 
     async def page(self) -> Sequence[Found[S]]:
         """The next ones; none at the end. Raises QueueError."""
         after, last = self._after, self._last
-        found = await self._store.visit(lambda store: self._rows.read(store, after, last), writing=False)
+        found = await self._store.visit(
+            lambda store: store.read_rows(self._rows, after, last, PAGE, PAGE_BYTES), writing=False
+        )
         if not found:
             self._left = 0
             return ()
@@ -115,7 +68,7 @@ class SqliteVisit(Generic[S]):
         ids = [_id(message) for message in messages]
 
         def work(store: Store) -> set[int]:
-            standing = self._rows.standing(store, ids)
+            standing = store.standing(self._rows, ids)
             store.delete(sorted(standing))
             return standing
 
@@ -128,7 +81,7 @@ class SqliteVisit(Generic[S]):
         rows = {_id(each.letter): _row(each, now, pace) for each in transfers}
 
         def work(store: Store) -> set[int]:
-            standing = self._rows.standing(store, list(rows))
+            standing = store.standing(self._rows, list(rows))
             store.insert([row for id_, row in rows.items() if id_ in standing])
             store.delete(sorted(standing))
             return standing
@@ -152,7 +105,7 @@ class SqliteDeadLetters:
 
     def visit(self, read: Reader[S]) -> AbstractAsyncContextManager[SqliteVisit[S]]:
         """Open one pass over the present letters. Raises QueueError."""
-        return _begun(SqliteVisit(self._store, self._clock, self._clock, LetterRows(), read))
+        return _begun(SqliteVisit(self._store, self._clock, self._clock, Rows.DEAD, read))
 
 
 class SqliteWaiting:
@@ -171,7 +124,7 @@ class SqliteWaiting:
         parked: bool = True,
     ) -> AbstractAsyncContextManager[SqliteVisit[S]]:
         """Open one walk over what waits now. Raises QueueError."""
-        return _begun(SqliteVisit(self._store, self._clock, self._pace, WaitingRows(parked=parked), read))
+        return _begun(SqliteVisit(self._store, self._clock, self._pace, Rows.WAITING if parked else Rows.DELAYED, read))
 
 
 def _row(transfer: Transfer, now: float, pace: float) -> NewRow:

@@ -8,24 +8,15 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
-from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from notifier.model.errors import QueueError
 from notifier.queues.sqlite import notes
-from notifier.queues.sqlite.notes import Note
+from notifier.queues.sqlite.notes import Note, QueueFile
 from notifier.queues.sqlite.rows import ASKER, IN_FILE
 
 LOOK_EVERY = 0.25  # seconds
 OUTBOX = 2000
-T = TypeVar("T")
-
-
-class NotesFile(Protocol):
-    """The queue's file, while it is open."""
-
-    async def with_notes(self, use: Callable[[sqlite3.Connection], T], *, writing: bool = True) -> T:
-        """Run on the queue's thread, in a transaction if it writes. Raises QueueError."""
 
 
 class SqliteSideChannel:
@@ -33,7 +24,7 @@ class SqliteSideChannel:
 
     address = "here"  # this process alone serves the file's API, so it hears its own replies without the file
 
-    def __init__(self, file: NotesFile, clock: Callable[[], float]) -> None:
+    def __init__(self, file: QueueFile, clock: Callable[[], float]) -> None:
         self._file = file
         self._clock = clock
         self._state: Callable[[], bytes] | None = None
@@ -80,7 +71,7 @@ class SqliteSideChannel:
         if self._state is not None:
             return [self._state()]
         now = self._clock()
-        await self._file.with_notes(lambda database: notes.ask(database, self._name, now))
+        await self._file.use(lambda database: notes.ask(database, self._name, now))
         return await self._answered(within)
 
     async def request(self, document: bytes, within: float) -> list[bytes]:
@@ -89,7 +80,7 @@ class SqliteSideChannel:
         wanted = Note(self._name, document)
         if self._do is not None:
             return [await self._do(document)]
-        await self._file.with_notes(lambda database: notes.request(database, wanted, now, now + within))
+        await self._file.use(lambda database: notes.request(database, wanted, now, now + within))
         return await self._answered(within)
 
     async def _answered(self, within: float) -> list[bytes]:
@@ -109,10 +100,10 @@ class SqliteSideChannel:
                 task.cancel()
 
     async def _speak(self) -> None:
-        askers, requested = await self._file.with_notes(_asked, writing=False)
+        askers, requested = await self._file.use(_asked, writing=False)
         if requested and self._do is not None:
             now = self._clock()
-            for wanted in await self._file.with_notes(lambda database: notes.take_requests(database, now)):
+            for wanted in await self._file.use(lambda database: notes.take_requests(database, now)):
                 task = asyncio.create_task(self._answer(wanted.asker, self._do(wanted.body)))
                 self._doing.add(task)
                 task.add_done_callback(self._doing.discard)
@@ -123,7 +114,7 @@ class SqliteSideChannel:
         batch, self._outbox = self._outbox, []
         now = self._clock()
         try:
-            await self._file.with_notes(lambda database: notes.answer(database, batch, now))
+            await self._file.use(lambda database: notes.answer(database, batch, now))
         except QueueError:
             self.dropped += len(batch)
 
@@ -136,7 +127,7 @@ class SqliteSideChannel:
                 self._heard(body)
 
     async def _take_answers(self) -> list[bytes]:
-        return await self._file.with_notes(lambda database: notes.take_answers(database, self._name))
+        return await self._file.use(lambda database: notes.take_answers(database, self._name))
 
 
 async def _again_and_again(act: Callable[[], Coroutine[object, object, None]], every: float) -> None:

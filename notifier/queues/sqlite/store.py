@@ -13,15 +13,13 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-from notifier.model.fate import FeedNotice
 from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
-from notifier.queues.sqlite import feed_table
-from notifier.queues.sqlite.feed_table import Retention
 from notifier.queues.sqlite.file import one, open_file, transaction, translating
 from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP, LONGEST_DELAY, NewRow, message_of
 
@@ -44,11 +42,6 @@ _GIVE_UP = f"""
     INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, body)
     SELECT '{DEAD}', kind, content_type, message_id, json_set(headers, '$."{GIVEN_UP}"', ?), published_at, body
     {_GIVEN_UP} ORDER BY id"""
-_WITHIN = """
-    SELECT count(*) FROM (
-        SELECT sum(size) OVER (ORDER BY id) - size AS before FROM (
-            SELECT id, length(body) AS size FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?))
-    WHERE before < ?"""
 _DEPTHS = f"""
     SELECT json_group_object(queue, ready) FROM (
         SELECT m.queue, count(*) AS ready FROM messages AS m LEFT JOIN lanes ON m.queue = lanes.queue
@@ -59,13 +52,11 @@ _COUNT = """
         SELECT parked, count(*) AS waiting FROM messages WHERE {} GROUP BY parked)"""
 _COUNT_ALL = _COUNT.format("parked IS NOT NULL")
 _COUNT_THESE = _COUNT.format("parked IN (SELECT value FROM json_each(?))")
-_WAITS = "FROM messages WHERE due IS NOT NULL AND (? OR parked IS NULL)"
-_READ_WAITING = f"""{_AS_JSON} FROM (
+_READ_ROWS = f"""{_AS_JSON} FROM (
     SELECT * FROM (
         SELECT *, sum(length(body)) OVER (ORDER BY id) - length(body) AS before
-        FROM (SELECT * {_WAITS} AND id > ? AND id <= ? ORDER BY id LIMIT ?))
+        FROM (SELECT * FROM messages WHERE {{}} AND id > ? AND id <= ? ORDER BY id LIMIT ?))
     WHERE before < ?)"""  # noqa: S608  constants
-_COUNT_WAITING = f"SELECT json_array(coalesce(max(id), 0), count(*)) {_WAITS}"
 _OLDEST = f"""
     SELECT queue, published_at FROM messages WHERE id IN (
         SELECT min(id) FROM messages WHERE queue IN ('events', 'retries', 'bulk', '{DEAD}') GROUP BY queue)
@@ -79,6 +70,14 @@ _NEXT_DUE = f"SELECT due FROM messages WHERE due IS NOT NULL AND {_NOT_IN_HAND} 
 _THESE = "FROM messages WHERE id IN (SELECT value FROM json_each(?))"
 _COUNT_RETURN = "UPDATE messages SET delivery_count = delivery_count + 1 WHERE id IN (SELECT value FROM json_each(?))"
 _UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608  constants
+
+
+class Rows(Enum):
+    """What a visit goes over, in SQL."""
+
+    DEAD = f"queue = '{DEAD}'"
+    WAITING = "due IS NOT NULL"
+    DELAYED = "due IS NOT NULL AND parked IS NULL"
 
 
 class Store:
@@ -121,34 +120,14 @@ class Store:
         if ids:
             self._database.execute(f"DELETE {_THESE}", (_json(ids),))
 
-    def read(self, queue: str, after: int, limit: int) -> list[tuple[int, Message]]:
-        """The first messages of a queue beyond the id `after`, in order, each with its id."""
-        lane = LANES.get(queue, Lane.RETRIES)  # where a delayed or dead one would come again
-        rows = json.loads(self._one(_READ, queue, after, limit))
+    def read(self, lane: Lane, after: int, limit: int) -> list[tuple[int, Message]]:
+        """The first messages of a lane beyond the id `after`, in order, each with its id."""
+        rows = json.loads(self._one(_READ, lane, after, limit))
         return sorted(((row[0], message_of(lane, row)) for row in rows), key=lambda found: found[0])
-
-    def within(self, queue: str, after: int, limit: int, size: int) -> int:
-        """How many of the first `limit` messages beyond the id `after` have bodies of `size` bytes, or one more."""
-        return int(self._one(_WITHIN, queue, after, limit, size))
-
-    def last_id(self, queue: str) -> int:
-        """The id of the newest message of a queue; 0 if it is empty."""
-        return int(self._one("SELECT coalesce(max(id), 0) FROM messages WHERE queue = ?", queue))
-
-    def standing(self, queue: str, ids: Sequence[int]) -> set[int]:
-        """Which of these messages are still there."""
-        sql = """SELECT json_group_array(id) FROM messages
-                 WHERE queue = ? AND id IN (SELECT value FROM json_each(?))"""
-        return set(json.loads(self._one(sql, queue, _json(ids))))
 
     def take_to(self, lane: Lane, id_: int) -> None:
         """Mark every message of the lane up to `id_` as taken."""
         self._database.execute("UPDATE lanes SET taken_to = ? WHERE queue = ?", (id_, lane))
-
-    def taken_to(self, queue: str) -> int:
-        """The last id that was taken; 0 for queues that are not consumed."""
-        found = self._database.execute("SELECT max(taken_to) FROM lanes WHERE queue = ?", (queue,)).fetchone()[0]
-        return 0 if found is None else int(found)
 
     def give_back(self, now: float) -> None:
         """Give back the messages that were taken and not acked: in their places, with `delivery_count` one higher.
@@ -212,25 +191,23 @@ class Store:
         """Raise the `delivery_count` of messages that were fetched and are given back."""
         self._database.execute(_COUNT_RETURN, (_json(ids),))
 
-    # ── all that waits ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── what visits go over ─────────────────────────────────────────────────────────────────────────────────────
 
-    def waiting(self, *, parked: bool) -> tuple[int, int]:
-        """The id of the newest message that waits, and how many there are; `parked`: those in buckets too."""
-        with translating(self._path):
-            newest, count = json.loads(self._one(_COUNT_WAITING, parked))
+    def newest(self, rows: Rows) -> tuple[int, int]:
+        """The id of the newest of these messages, 0 if there is none, and how many there are."""
+        newest, count = json.loads(
+            self._one(f"SELECT json_array(coalesce(max(id), 0), count(*)) FROM messages WHERE {rows.value}")  # noqa: S608
+        )
         return int(newest), int(count)
 
-    def read_waiting(self, after: int, last: int, limit: int, size: int, *, parked: bool) -> list[Message]:
-        """The first messages that wait beyond the id `after`, of `size` bytes or one more."""
-        with translating(self._path):
-            rows = json.loads(self._one(_READ_WAITING, parked, after, last, limit, size))
-        return [message_of(Lane.RETRIES, row) for row in sorted(rows, key=lambda row: int(row[0]))]
+    def read_rows(self, rows: Rows, after: int, last: int, limit: int, size: int) -> list[Message]:
+        """The first of these messages beyond the id `after`, up to `last`, of `size` bytes or one more."""
+        found = json.loads(self._one(_READ_ROWS.format(rows.value), after, last, limit, size))
+        return [message_of(Lane.RETRIES, row) for row in sorted(found, key=lambda row: int(row[0]))]
 
-    def still_waiting(self, ids: Sequence[int]) -> set[int]:
-        """Which of these messages still wait."""
-        sql = (
-            "SELECT json_group_array(id) FROM messages WHERE due IS NOT NULL AND id IN (SELECT value FROM json_each(?))"
-        )
+    def standing(self, rows: Rows, ids: Sequence[int]) -> set[int]:
+        """Which of these messages are still there."""
+        sql = f"SELECT json_group_array(id) {_THESE} AND {rows.value}"
         return set(json.loads(self._one(sql, _json(ids))))
 
     # ── looks ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -249,22 +226,6 @@ class Store:
         """When the first message of each lane, of `dead` and of `parked` was written, even if a worker holds it."""
         with translating(self._path):
             return dict(self._database.execute(_OLDEST).fetchall())
-
-    def browse(self, queue: str, limit: int, *, consumed: bool) -> list[Message]:
-        """The first ready messages of a queue."""
-        with translating(self._path):
-            after = self.taken_to(queue) if consumed else 0
-            found: list[tuple[int, Message]] = []
-            while len(found) < limit and (page := self.read(queue, after, min(64, limit - len(found)))):
-                found += page
-                after = page[-1][0]
-        return [message for _, message in found]
-
-    def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention, now: float) -> None:
-        """Write notices of the feed beside the messages, and delete the oldest."""
-        feed_table.create(self._database)
-        feed_table.insert(self._database, batch)
-        feed_table.prune(self._database, retention, now)
 
     def changes_elsewhere(self) -> int:
         """A number that is another one whenever another process has committed since."""

@@ -15,9 +15,7 @@ from sqlite3 import Connection
 from typing import TypeVar, assert_never
 
 from notifier.model.errors import QueueError, QueueUnavailable, TopologyMismatch
-from notifier.model.fate import FeedNotice
 from notifier.model.message import PARKED, Depth, Lane, Message
-from notifier.queues.sqlite.feed_table import Retention
 from notifier.queues.sqlite.file import examine
 from notifier.queues.sqlite.handover import Ack, Call, FutureResult, Insert, Operation, WriterReport
 from notifier.queues.sqlite.lanes import Lanes
@@ -237,10 +235,6 @@ class Writer:
         ready[PARKED] -= len(self._parked.in_hand)
         return {queue: Depth(ready=ready.get(queue, 0), consumers=int(consumed and queue in LANES)) for queue in QUEUES}
 
-    def browse(self, queue: str, limit: int) -> list[Message]:
-        """The first ready messages of a queue."""
-        return self._opened().browse(queue, limit, consumed=self._lock is not None or worker_at(self._path))
-
     def fetch(self, bucket: str, most: int, fetched: list[Message]) -> None:
         """Take messages out of a bucket into `fetched`. Raises QueueUnavailable."""
         problem = self._problem or (None if self._lock else f"nothing is fetched before {self._path} is consumed")
@@ -257,16 +251,8 @@ class Writer:
         """How many messages wait in each of the buckets. Raises QueueUnavailable."""
         return self._parked.count(self._opened(), buckets)
 
-    def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention) -> None:
-        """Write notices of the feed, in a transaction of their own: a failure must not concern deliveries."""
-        if self._problem is not None:
-            raise QueueUnavailable(self._problem)
-        store = self._opened()
-        with store.transaction():
-            store.keep_notices(batch, retention, self._pace())
-
     def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
-        """Run `work` on the open file."""
+        """Run `work` on the open file, in a transaction of its own: a failure must not concern deliveries."""
         return self._opened().use(work, writing=writing)
 
     def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:

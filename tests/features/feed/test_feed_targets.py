@@ -99,9 +99,14 @@ async def test_an_exchange_that_is_missing_is_waited_for(
             await sink.send([told(1)])
 
 
+def at_rest() -> float:
+    """A clock."""
+    return 1_800_000_000.0
+
+
 @pytest.fixture
 async def queue(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
-    made = SqliteQueue(SqliteOptions(path=tmp_path / "q.db", pace=lambda: 1_800_000_000.0))
+    made = SqliteQueue(SqliteOptions(path=tmp_path / "q.db", pace=at_rest))
     await made.open()
     yield made
     await made.close()
@@ -116,7 +121,7 @@ async def test_the_embedded_queue_keeps_them_in_its_file(queue: SqliteQueue, tmp
     """Each once, with all that is known of it; a file without outcomes has no such table."""
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
         assert not feed_table.exists(database)
-    sink = SqliteFeedTarget(queue.keep_notices)
+    sink = SqliteFeedTarget(queue, at_rest)
     await sink.send([told(number) for number in range(1000)])
     await sink.send([told(number) for number in range(990, 1010)])
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
@@ -135,7 +140,7 @@ async def test_the_embedded_queue_keeps_them_in_its_file(queue: SqliteQueue, tmp
 
 async def test_the_oldest_are_forgotten_by_number(queue: SqliteQueue, tmp_path: Path) -> None:
     """The file of a small installation does not grow for ever."""
-    sink = SqliteFeedTarget(queue.keep_notices, Retention(most=100, age=1e9))
+    sink = SqliteFeedTarget(queue, at_rest, Retention(most=100, age=1e9))
     for start in range(0, 500, 50):
         await sink.send([told(number) for number in range(start, start + 50)])
     assert kept(tmp_path / "q.db") == [f"id-{number}" for number in range(400, 500)]
@@ -143,20 +148,13 @@ async def test_the_oldest_are_forgotten_by_number(queue: SqliteQueue, tmp_path: 
 
 async def test_the_oldest_are_forgotten_by_age(queue: SqliteQueue, tmp_path: Path) -> None:
     """By the time at which they were told."""
-    sink = SqliteFeedTarget(queue.keep_notices, Retention(most=1000, age=60))
+    sink = SqliteFeedTarget(queue, at_rest, Retention(most=1000, age=60))
     await sink.send([told(number, at=1_800_000_000.0 - number) for number in range(100)])
     assert kept(tmp_path / "q.db") == [f"id-{number}" for number in range(61)]
-
-
-async def test_a_release_before_outcomes_can_go_on_with_the_file(queue: SqliteQueue, tmp_path: Path) -> None:
-    """The version of its schema stays: the table stands beside what that release knows."""
-    await SqliteFeedTarget(queue.keep_notices).send([told(1)])
-    with closing(sqlite3.connect(tmp_path / "q.db")) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (1,)
 
 
 async def test_a_closed_queue_takes_none(queue: SqliteQueue) -> None:
     """And says so."""
     await queue.close()
     with pytest.raises(QueueUnavailable):
-        await SqliteFeedTarget(queue.keep_notices).send([told(1)])
+        await SqliteFeedTarget(queue, at_rest).send([told(1)])

@@ -1,0 +1,29 @@
+"""Looks at messages that wait in a lane, and leaves them there."""
+
+from collections.abc import Sequence
+
+from notifier.model.message import Lane, Message
+from notifier.queues.rabbitmq.connection import channel_of, connected
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.wire.decoding import to_message
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+
+
+async def in_file(options: SqliteOptions, lane: Lane) -> Sequence[Message]:
+    """The first hundred of a queue file, oldest first."""
+    queue = SqliteQueue(options)
+    await queue.open()
+    try:
+        found = await queue.visit(lambda store: store.read(lane, 0, 100), writing=False)
+    finally:
+        await queue.close()
+    return [message for _, message in found]
+
+
+async def at_broker(options: RabbitOptions, lane: Lane) -> Sequence[Message]:
+    """All of a broker's queue, oldest first. The end of the channel gives them back."""
+    seen: list[Message] = []
+    async with connected(options, "look") as connection, channel_of(connection) as channel:
+        while (delivered := await channel.basic_get(f"{options.prefix}.{lane}")).delivery_tag is not None:
+            seen.append(to_message(lane, delivered, tag=None))
+    return seen
