@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import Annotated, TextIO
 
 import typer
+from rich.progress import open as progress
 
+from notifier.model.errors import ConfigurationError, Mistake
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.output import say, say_json
-
-if TYPE_CHECKING:
-    from notifier.telemetry.log_search import LoggedDelivery
+from notifier.operators.terminal.screen import screen, table
+from notifier.settings.config_file import read_part
+from notifier.telemetry.log_search import DELIVERED, LoggedDelivery, find_deliveries
+from notifier.telemetry.logs import subject_hash
 
 EXAMPLES = (
     ("did alice's logout go out?", "notifier log-id -c n.yaml alice --in notifier.log"),
@@ -42,8 +45,6 @@ def log_id(
     if log is None:
         say(shown)
         return
-    from notifier.telemetry.log_search import DELIVERED, find_deliveries
-
     with _open(log) as lines:
         found = find_deliveries(lines, shown)
     if as_json:
@@ -59,10 +60,6 @@ def log_id(
 
 def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
     """Return how the logs show it. Raises ConfigurationError if they do not."""
-    from notifier.model.errors import ConfigurationError, Mistake
-    from notifier.settings.config_file import read_part
-    from notifier.telemetry.logs import subject_hash
-
     settings = read_part(config, os.environ, {"log"}).settings
     if raw_too and settings.log.subject == "raw":
         return sub
@@ -86,10 +83,6 @@ def _open(log: Path) -> Iterator[TextIO]:
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         yield sys.stdin
     elif sys.stderr.isatty():
-        from rich.progress import open as progress
-
-        from notifier.operators.terminal.screen import screen
-
         with progress(log, "r", encoding="utf-8", errors="replace", console=screen(err=True), transient=True) as file:
             yield file
     else:
@@ -98,8 +91,6 @@ def _open(log: Path) -> Iterator[TextIO]:
 
 
 def _print_table(found: "list[LoggedDelivery]") -> None:
-    from notifier.operators.terminal.screen import screen, table
-
     made = table("time", "event", "client", "fate", "why", "attempts:", "next")
     for fate in found:
         why = "" if fate.fate == "delivered" else fate.reason

@@ -5,7 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from notifier.features.feed.feed_event import feed_schema
+from notifier.model.documents.event_document import event_schema
 from notifier.operators.terminal.output import say_json
+from notifier.settings.config_schema import config_schema
 
 EXAMPLES = (
     ("check an event before it is published", "notifier schema event > event.schema.json"),
@@ -38,10 +41,6 @@ def schema(
 
 
 def _schema(document: Document) -> dict[str, Any]:
-    from notifier.features.feed.feed_event import feed_schema
-    from notifier.model.documents.event_document import event_schema
-    from notifier.settings.config_schema import config_schema
-
     if document is Document.EVENT:
         return event_schema()
     if document is Document.OUTCOME:

@@ -7,20 +7,28 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from notifier.model.message import PARKED
+from notifier.model.message import PARKED, BindingState
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.output import say, say_json
-
-if TYPE_CHECKING:
-    from notifier.model.message import BindingState
-    from notifier.queues.rabbitmq.administration import TopologyState
-    from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import table as new_table
+from notifier.queues.building import rabbit_options
+from notifier.queues.rabbitmq.administration import (
+    TopologyState,
+    declare_topology,
+    delete_topology,
+    survey_bindings,
+    survey_topology,
+)
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.settling import Settling
+from notifier.settings.config_file import read_part
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -48,8 +56,6 @@ def show(config: Config = None, as_json: Json = False) -> None:
         if as_json:
             say("[]")
         return
-    from notifier.queues.rabbitmq.administration import survey_bindings, survey_topology
-
     standings = asyncio.run(survey_topology(options))
     bindings = asyncio.run(survey_bindings(options)) if options.bindings else ()
     if as_json:
@@ -69,9 +75,6 @@ def declare(config: Config = None) -> None:
     options = _options(config)
     if options is None:
         return
-    from notifier.queues.rabbitmq.administration import declare_topology
-    from notifier.queues.rabbitmq.settling import Settling
-
     _say_missing(asyncio.run(declare_topology(options, Settling(_say_new))))
     say(f"all queues and exchanges under {options.prefix} are declared")
 
@@ -95,8 +98,6 @@ def delete(
     options = _options(config)
     if options is None:
         return
-    from notifier.queues.rabbitmq.administration import delete_topology, survey_topology
-
     standings = [each for each in asyncio.run(survey_topology(options)) if not each.missing]
     if not standings:
         say(f"there is nothing under {options.prefix}")
@@ -148,9 +149,6 @@ def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | N
 
 def _options(config: Config) -> RabbitOptions | None:
     """Read the settings. For the embedded queue it says that there is no topology, and returns None."""
-    from notifier.queues.building import rabbit_options
-    from notifier.settings.config_file import read_part
-
     quiet_logs()
     part = read_part(config, os.environ, {"queue"})
     queue = part.settings.queue
@@ -175,9 +173,6 @@ def _with_one_bucket(standings: Sequence[TopologyState], begins: str) -> Sequenc
 
 
 def _print_table(standings: Sequence[TopologyState]) -> None:
-    from notifier.operators.terminal.screen import screen
-    from notifier.operators.terminal.screen import table as new_table
-
     console = screen(width=200)
     table = new_table("name", "state", "ready:", "arguments")
     shared = _shared(standings)

@@ -1,8 +1,16 @@
 """The command `notifier demo`: the whole service at work on this machine."""
 
+import webbrowser
 from typing import Annotated
 
 import typer
+import uvloop
+
+from notifier.demo.browser_demo import show_in_browser
+from notifier.demo.embedded import start
+from notifier.demo.story import Pace, play
+from notifier.operators.terminal.screen import screen
+from notifier.telemetry import logs
 
 EXAMPLES = (
     ("forty users sign out, in about 12 seconds", "notifier demo"),
@@ -29,20 +37,9 @@ def demo(
     With --browser it serves an identity server, its upstream and three clients on this machine. You sign in and out,
     and watch how each hears of it: by back-channel, by front-channel, and by session management.
     """
-    import uvloop
-
-    from notifier.demo.embedded import start
-    from notifier.demo.story import Pace, play
-    from notifier.operators.terminal.screen import screen
-    from notifier.telemetry import logs
-
     logs.configure("error", "auto")
     console = screen(width=100)
     if browser:
-        import webbrowser
-
-        from notifier.demo.browser_demo import show_in_browser
-
         uvloop.run(show_in_browser(console, None if no_open else webbrowser.open))
         return
     if no_open:

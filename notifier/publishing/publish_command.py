@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import uuid4
 
 import typer
@@ -19,16 +19,13 @@ from notifier.model.errors import QueueError
 from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
 from notifier.model.printable import counted, printable
-from notifier.operators.terminal.command_options import Config, Json, quiet_logs
+from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
 from notifier.operators.terminal.output import progress_of, say, say_json
-from notifier.operators.terminal.queue_access import read_queue, wait_until_ready
-
-if TYPE_CHECKING:
-    from notifier.publishing.event_file import FileEvent
-    from notifier.publishing.notice_wait import EventNotices, NoticeWait
-    from notifier.settings.service_settings import QueueSettings
-
-from notifier.operators.terminal.command_options import EventLane
+from notifier.operators.terminal.queue_access import read_queue, shown_urls, wait_until_ready
+from notifier.publishing.event_file import EventFileRules, FileEvent, line_ranges, read_events, send_all
+from notifier.publishing.notice_wait import EventNotices, NoticeWait, read_wait
+from notifier.queues.building import build_event_queue
+from notifier.settings.service_settings import QueueSettings
 
 WAITED_FOR = 1000  # events
 LISTED = 20  # so many events are named one by one
@@ -80,9 +77,6 @@ def publish(
     It reads the queue and the issuers' names from the configuration, and no key. Without a configuration, name the
     queue by --url or NOTIFIER_QUEUE__URL (NOTIFIER_QUEUE__PASSWORD is a better place for a password than either).
     """
-    from notifier.publishing.event_file import EventFileRules, read_events
-    from notifier.publishing.notice_wait import NoticeWait
-
     environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     part = read_queue(config, environ, "-c FILE, --url URL")
     queue = part.settings.queue
@@ -117,8 +111,6 @@ def _content(file: Path) -> bytes:
 
 def _seconds(wait: str | None, events: int) -> float | None:
     """Return how long to wait for notices of so many events. None without the option."""
-    from notifier.publishing.notice_wait import read_wait
-
     if wait is None:
         return None
     if events > WAITED_FOR:
@@ -132,9 +124,6 @@ def _seconds(wait: str | None, events: int) -> float | None:
 async def _send(
     settings: QueueSettings, lane: Lane, events: Sequence[FileEvent], report: _PublishReport, seconds: float | None
 ) -> QueueError | None:
-    from notifier.publishing.event_file import send_all
-    from notifier.queues.building import build_event_queue
-
     queue = build_event_queue(settings)
     notices = report.notices
     if notices is not None:
@@ -188,9 +177,6 @@ class _PublishReport:
 
     def conclude(self, queue: QueueSettings, failure: str | None) -> None:
         """Say at the end what was confirmed. `failure` says why not all events were."""
-        from notifier.operators.terminal.queue_access import shown_urls
-        from notifier.publishing.event_file import line_ranges
-
         lost = [event for event in self._events if event not in self._confirmed]
         if failure is not None:  # first, since stdout may be what failed
             say(f"notifier: {failure}", err=True)

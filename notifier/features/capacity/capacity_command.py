@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from notifier.features.capacity import measured
+from notifier.features.capacity.capacity import LOAD, MAX_CONCURRENT, Capacity, Demand
+from notifier.features.capacity.capacity import capacity as compute
+from notifier.model.durations import format_duration, parse_duration
+from notifier.model.message import Lane
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import EventLane, Json
 from notifier.operators.terminal.output import say, say_json
-
-if TYPE_CHECKING:
-    from notifier.features.capacity.capacity import Capacity, Demand
 
 EXAMPLES = (
     ("a million sessions of 5 clients within 10 min", "notifier capacity --sessions 1000000 --clients 5 --within 10m"),
@@ -51,10 +53,6 @@ def capacity(
     It also says what the broker needs, and whether the clients can keep up. The figures were measured
     (docs/performance.md); the answer keeps 30 % in reserve. The command reads no configuration and connects to nothing.
     """
-    from notifier.features.capacity.capacity import Demand
-    from notifier.features.capacity.capacity import capacity as compute
-    from notifier.model.message import Lane
-
     demand = Demand(
         sessions=sessions,
         clients=clients,
@@ -71,8 +69,6 @@ def capacity(
 
 
 def _seconds(text: str, option: str) -> float:
-    from notifier.model.durations import parse_duration
-
     try:
         seconds = parse_duration(text)
     except ValueError as error:
@@ -83,8 +79,6 @@ def _seconds(text: str, option: str) -> float:
 
 
 def _document(demand: Demand, found: Capacity) -> dict[str, object]:
-    from notifier.features.capacity import measured
-
     return {
         "demand": {**asdict(demand), "lane": demand.lane.value},
         "events_per_second": round(demand.events_per_second, 3),
@@ -96,10 +90,6 @@ def _document(demand: Demand, found: Capacity) -> dict[str, object]:
 
 
 def _in_words(demand: Demand, found: Capacity) -> str:
-    from notifier.features.capacity import measured
-    from notifier.features.capacity.capacity import LOAD, MAX_CONCURRENT
-    from notifier.model.durations import format_duration
-
     answer, each = format_duration(demand.answer), f"{found.in_flight_of_worker:,} a worker in lane {demand.lane.value}"
     wanted = f"{demand.events_per_second:,.0f} events/s, {demand.deliveries_per_second:,.0f} deliveries/s, {demand.alg}"
     ending = f"{counted(demand.sessions, 'session')} of {counted(demand.clients, 'client')}"

@@ -10,20 +10,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from notifier.features.feed.feed_collection import FeedCollection
+from notifier.features.feed.feed_collector import FeedCollector
+from notifier.features.feed.feed_file import FeedFile
 from notifier.model.durations import parse_duration
 from notifier.model.errors import ConfigurationError, Mistake, QueueUnavailable
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.output import say, say_json
-
-if TYPE_CHECKING:
-    from notifier.features.feed.feed_collection import FeedCollection
-    from notifier.features.feed.feed_collector import FeedCollector
-    from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.operators.terminal.screen import screen
+from notifier.queues.building import rabbit_options
+from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.sqlite.feed_table import Retention
+from notifier.settings.config_file import read_part
 
 OUTCOMES_FILE = Path("outcomes.db")
 CONNECT_TIMEOUT = 15.0  # seconds; then the broker counts as away
@@ -64,10 +67,6 @@ def collect(
 
     The embedded queue needs no collector: notifier report reads its file.
     """
-    from notifier.features.feed.feed_collection import FeedCollection
-    from notifier.features.feed.feed_file import FeedFile
-    from notifier.queues.sqlite.feed_table import Retention
-
     options = _options(config)
     archive = FeedFile.open(file, Retention(most=most, age=duration(keep)))
     with closing(archive), _progress() as progress:
@@ -77,9 +76,6 @@ def collect(
 
 
 def _options(config: Config) -> RabbitOptions:
-    from notifier.queues.building import rabbit_options
-    from notifier.settings.config_file import read_part
-
     quiet_logs()
     queue = read_part(config, os.environ, {"queue"}).settings.queue
     if queue.sqlite_file is not None:
@@ -90,8 +86,6 @@ def _options(config: Config) -> RabbitOptions:
 
 async def _collect(options: RabbitOptions, collecting: FeedCollection, lasting: float | None, *, drain: bool) -> None:
     """Collect until a signal, or the end of the time. Raises QueueError if it cannot begin."""
-    from notifier.features.feed.feed_collector import FeedCollector
-
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -136,8 +130,6 @@ def _conclude(collecting: FeedCollection, file: Path, *, as_json: bool) -> None:
 def _progress() -> Iterator[Callable[[int], object]]:
     """Show how many outcomes are collected: in place on a terminal, else by a line now and then."""
     if sys.stderr.isatty():
-        from notifier.operators.terminal.screen import screen
-
         with screen(err=True).status("collecting; Ctrl-C ends it") as status:
             yield lambda kept: status.update(f"{kept:,} outcomes collected; Ctrl-C ends it")
         return

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from base64 import b64decode
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from notifier.features.sources.event_sources import compile_sources
+from notifier.features.sources.source import Source
+from notifier.features.sources.source_presets import SOURCE_PRESETS
+from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake
+from notifier.model.message import Lane, Message
+from notifier.model.moment import read_moment, render_moment
 from notifier.model.printable import counted, json_text, printable
+from notifier.model.session_ended import SessionEnded
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.output import say, say_json
-
-if TYPE_CHECKING:
-    from notifier.features.sources.source import Source
-    from notifier.model.errors import Mistake
-    from notifier.model.message import Message
-    from notifier.model.session_ended import SessionEnded
-    from notifier.settings.service_settings import Settings
+from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import table as new_table
+from notifier.settings.config_file import load_settings
+from notifier.settings.service_settings import Settings
 
 _PROPERTIES = ("message_id", "timestamp", "user_id", "app_id", "content_type")
 
@@ -42,11 +49,6 @@ def list_(config: Config = None, as_json: Json = False) -> None:
 
     A source is a server that publishes events in its own words. docs/sources.md says how to write one.
     """
-    from notifier.features.sources.source_presets import SOURCE_PRESETS
-    from notifier.operators.terminal.screen import screen
-    from notifier.operators.terminal.screen import table as new_table
-    from notifier.settings.config_file import load_settings
-
     quiet_logs()
     settings = None if config is None else load_settings(config, os.environ)
     sources = [] if settings is None else _rows(settings)
@@ -115,9 +117,6 @@ def try_(
     The exit status is 0 if all of it becomes events or is ignored, 1 if there is a mistake in it, and 2 if the source
     itself is wrong.
     """
-    from notifier.model.errors import MalformedEvent
-    from notifier.settings.config_file import load_settings
-
     quiet_logs()
     settings = load_settings(config, os.environ)
     source = _source(settings, name)
@@ -148,11 +147,6 @@ def try_(
 
 
 def _source(settings: Settings, name: str) -> Source:
-    from difflib import get_close_matches
-
-    from notifier.features.sources.event_sources import compile_sources
-    from notifier.model.errors import ConfigurationError
-
     if name not in settings.sources:
         near = get_close_matches(name.lower(), settings.sources, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(settings.sources) or 'none'}"
@@ -167,9 +161,6 @@ def _source(settings: Settings, name: str) -> Source:
 def _message(
     name: str, body: bytes, headers: list[str] | tuple[()], properties: list[str] | tuple[()], content_type: str | None
 ) -> Message:
-    from notifier.model.message import Lane, Message
-    from notifier.model.moment import read_moment
-
     letter = _letter(body)
     given: dict[str, Any] = {}
     of_message: dict[str, Any] = {}
@@ -199,9 +190,6 @@ def _message(
 
 def _letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | None:
     """Body, headers and properties of what a dead letter holds, if the file is one."""
-    import json
-    from base64 import b64decode
-
     try:
         letter = json.loads(content)
     except (ValueError, RecursionError):
@@ -230,8 +218,6 @@ def _content(file: Path) -> bytes:
 
 def _document(event: SessionEnded) -> dict[str, Any]:
     """The event in notifier's own form."""
-    from notifier.model.moment import render_moment
-
     clients: Any = event.clients
     if clients != "*":
         clients = [entry if isinstance(entry, str) else _entry(entry) for entry in clients]

@@ -2,12 +2,16 @@
 
 import os
 import re
+from difflib import get_close_matches
 from typing import Annotated
 
 import typer
+from rich.markdown import Markdown
 
+from notifier.operators.doctor.runbook import runbook, sections
 from notifier.operators.terminal.command_options import Json
 from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.screen import screen
 
 WIDTH = 80  # columns, if neither COLUMNS nor a terminal says it
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
@@ -33,8 +37,6 @@ def explain(
 
     The text is a section of docs/runbook.md.
     """
-    from notifier.operators.doctor.runbook import runbook, sections
-
     if everything:
         _show(runbook())
         return
@@ -44,8 +46,6 @@ def explain(
         return
     section = known.get(name.lower())
     if section is None:
-        from difflib import get_close_matches
-
         near = get_close_matches(name.lower(), known, n=1)
         hint = f"; did you mean {known[near[0]].name}?" if near else ""
         say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
@@ -59,10 +59,6 @@ def explain(
 
 def _show(markdown: str) -> None:
     """Print it as people read it, to a pipe too."""
-    from rich.markdown import Markdown
-
-    from notifier.operators.terminal.screen import screen
-
     screen(width=WIDTH).print(Markdown(_LINK.sub(r"\1", _for_here(markdown))))
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from notifier.model.printable import counted, printable
+from notifier.network.http.issuer_document import only_issuer
+from notifier.operators.letters.retry_now import RetryResult, RetryWish, prospect, retry_now
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
-
-if TYPE_CHECKING:
-    from notifier.operators.letters.retry_now import RetryResult, RetryWish
-    from notifier.queues.passes import RepairOptions
-    from notifier.queues.queue_port import Queue
-    from notifier.settings.config_file import ReadPart
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
+from notifier.settings.config_file import ReadPart
+from notifier.telemetry.audit import operating_user, write_audit
 
 EXAMPLES = (
     ("what waits for a client, and why", "notifier retry -c n.yaml --client-id shop --dry-run"),
@@ -51,9 +51,6 @@ def retry(
     the show, and the workers go on. It needs no API: it reaches the workers through the queue. The exit status is 1 if
     something still waits.
     """
-    from notifier.operators.letters.retry_now import RetryWish, prospect, retry_now
-    from notifier.telemetry.audit import operating_user, write_audit
-
     part = queue_part(config, log_from="warning")
     wish = RetryWish(key=(_issuer_of(part, iss), client_id), who=operating_user(), force=force)
 
@@ -74,8 +71,6 @@ def retry(
 
 def _issuer_of(part: ReadPart, iss: str | None) -> str:
     """The issuer that is meant: the one given, or the only one of the configuration, but for those of tests."""
-    from notifier.network.http.issuer_document import only_issuer
-
     if iss is not None:
         return iss
     if (only := only_issuer(part.issuers)) is not None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from notifier.model.durations import in_words
+from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, printable
+from notifier.operators.letters.groups import GroupCounts
 from notifier.operators.letters.removal import Removal, remove_chosen, require_choice
+from notifier.operators.letters.visits import found_in
+from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.near_names import near_names, say_near_names
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from notifier.operators.letters.groups import GroupCounts
-    from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
-    from notifier.queues.passes import RepairOptions
-    from notifier.queues.queue_port import Queue
+from notifier.operators.terminal.screen import ago, screen
+from notifier.operators.terminal.screen import table as new_table
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -73,9 +75,6 @@ def list_(
     On RabbitMQ the command goes through all delay queues, and holds each for that time: what comes due meanwhile is
     attempted some seconds later.
     """
-    from notifier.operators.letters.groups import GroupCounts
-    from notifier.operators.letters.waiting_filter import WaitingFilter
-
     chosen = WaitingFilter(client_id=client_id, iss=iss, event_id=event_id)
     counts = GroupCounts()
 
@@ -104,10 +103,6 @@ def show(
 
     It shows no sub and no sid. The exit status is 1 if it does not wait: it was delivered, or a worker has it in hand.
     """
-    from notifier.model.nearest import NOBODY_KNOWS
-    from notifier.operators.letters.waiting_filter import WaitingFilter
-    from notifier.operators.terminal.near_names import near_names
-
     found: list[WaitingSummary] = []
     _look(config, WaitingFilter(ids=frozenset({id_})), found.append, first=True)
     if not found:
@@ -143,8 +138,6 @@ def cancel(
     The command shows the number and asks first; --yes does not ask. What a worker has in hand may still be
     delivered. stderr says who did what; NOTIFIER_LOG__LEVEL=info names each delivery.
     """
-    from notifier.operators.letters.waiting_filter import WaitingFilter
-
     chosen = WaitingFilter(ids=frozenset(ids or ()), client_id=client_id, iss=iss, event_id=event_id)
     require_choice(chosen, everything=everything)
     settings = queue_part(config, "warning").settings.queue
@@ -153,7 +146,6 @@ def cancel(
 
 def _look(config: Any, chosen: WaitingFilter, see: Any, *, rows: bool = False, first: bool = False) -> None:
     """Call `see` with each delivery that is meant, or with the first only."""
-    from notifier.operators.letters.visits import found_in
 
     async def act(queue: Queue, options: RepairOptions) -> None:
         async with aclosing(found_in(queue.waiting(), chosen, options.progress)) as found:
@@ -175,10 +167,6 @@ def _line(one: WaitingSummary) -> str:
 
 
 def _print_groups(counts: GroupCounts, config: Path | None) -> None:
-    from notifier.operators.terminal.near_names import say_near_names
-    from notifier.operators.terminal.screen import ago, screen
-    from notifier.operators.terminal.screen import table as new_table
-
     groups = counts.groups()
     if not groups:
         return

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from notifier.model.printable import counted, printable
+from notifier.operators.status.reload_request import Reload, Reloads, WorkerReload, reload_all
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.output import say, say_json
-
-if TYPE_CHECKING:
-    from notifier.operators.status.reload_request import Reload, Reloads, WorkerReload
-    from notifier.settings.service_settings import QueueSettings
+from notifier.operators.terminal.queue_access import read_queue
+from notifier.queues.building import build_queue
+from notifier.settings.service_settings import QueueSettings
+from notifier.telemetry.audit import operating_user
 
 SILENT = 2.0  # seconds of waiting for the workers before a line says so
 
@@ -56,10 +57,6 @@ def reload(
     The workers are asked through the queue, whose settings the command reads; it needs the rights of an operator there.
     A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has what it should.
     """
-    from notifier.operators.status.reload_request import Reload
-    from notifier.operators.terminal.queue_access import read_queue
-    from notifier.telemetry.audit import operating_user
-
     environ = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     quiet_logs()
     queue = read_queue(config, environ, "-c FILE, --url URL").settings.queue
@@ -72,9 +69,6 @@ def reload(
 
 
 async def _ask(settings: QueueSettings, reload: Reload) -> Reloads:
-    from notifier.operators.status.reload_request import reload_all
-    from notifier.queues.building import build_queue
-
     asking = asyncio.ensure_future(reload_all(build_queue(settings), reload))
     await asyncio.wait({asking}, timeout=SILENT)
     if not asking.done():

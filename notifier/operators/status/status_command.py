@@ -6,26 +6,41 @@ import asyncio
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.text import Text
 
+from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.model.durations import in_words
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import DEAD, PARKED, Lane
 from notifier.model.printable import counted
+from notifier.model.trouble import MILD
+from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.own_state import look_from_outside
+from notifier.operators.status.service_status import (
+    ServiceStatus,
+    bindings_missing,
+    consumed,
+    delayed,
+    held,
+    rates_of,
+    troubles_of,
+)
+from notifier.operators.status.status_document import document_of
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
+from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.output import say_json
 from notifier.operators.terminal.queue_access import require_queue
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.console import RenderableType
-
-    from notifier.configuration.clients.registry_refresh import SourceState
-    from notifier.operators.status.client_state import ClientState
-    from notifier.operators.status.service_status import ServiceStatus
-    from notifier.operators.terminal.grid import Grid
-    from notifier.settings.config_file import ReadPart
+from notifier.operators.terminal.screen import ago, screen
+from notifier.operators.terminal.screen import table as new_table
+from notifier.queues.building import build_queue
+from notifier.settings.config_file import ReadPart, read_part
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
@@ -56,8 +71,6 @@ def status(
     Clients in trouble come first; --all shows the others too. Counts begin when the workers start. --json with --watch
     prints one object per line.
     """
-    from notifier.settings.config_file import read_part
-
     quiet_logs()
     part = read_part(config, os.environ, {"queue"})
     require_queue(config, os.environ, part)
@@ -72,32 +85,19 @@ def status(
 
 
 def _look(part: ReadPart) -> ServiceStatus:
-    from notifier.operators.status.own_state import look_from_outside
-    from notifier.queues.building import build_queue
-
     queue = build_queue(part.settings.queue, part.bindings())
     return asyncio.run(look_from_outside(queue, time.time))
 
 
 def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: int | None) -> None:
     if as_json:
-        from notifier.operators.status.status_document import document_of
-
         say_json(document_of(status), indent=indent)
         return
-    from notifier.operators.terminal.screen import screen
-
     console = screen(width=120)
     console.print(_page(status, every_client=every_client))
 
 
 def _watch(part: ReadPart, *, every_client: bool) -> None:
-    from rich.live import Live
-    from rich.text import Text
-
-    from notifier.model.errors import QueueUnavailable
-    from notifier.operators.terminal.screen import screen
-
     with Live(Text("asking the workers …"), console=screen(), screen=True, auto_refresh=False) as live:
         while True:
             try:
@@ -112,11 +112,6 @@ def _watch(part: ReadPart, *, every_client: bool) -> None:
 
 
 def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    from notifier.operators.status.service_status import bindings_missing
-
     parts: list[RenderableType] = [*_troubles(status), _queues(status)]
     parts += [Text(str(each), style="yellow") for each in bindings_missing(status)]
     parts += [Text(_workers(status)), Text(_rates(status))]
@@ -131,12 +126,6 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
 
 def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
     """What is wrong, first of all: a line each, with where to read on."""
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from notifier.model.trouble import MILD
-    from notifier.operators.status.service_status import troubles_of
-
     found = troubles_of(status)
     for shared in found[:ROWS]:
         one = shared.trouble
@@ -156,11 +145,6 @@ def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
 
 
 def _queues(status: ServiceStatus) -> Grid:
-    from notifier.model.message import DEAD, PARKED, Lane
-    from notifier.operators.status.service_status import consumed, delayed, held
-    from notifier.operators.terminal.screen import ago
-    from notifier.operators.terminal.screen import table as new_table
-
     table = new_table("queue", "ready:", "held:", "oldest:", "")
     what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
     told: dict[str, str] = {lane.value: text for lane, text in what.items()}
@@ -202,8 +186,6 @@ def _is_unread(source: SourceState) -> bool:
 
 
 def _rates(status: ServiceStatus) -> str:
-    from notifier.operators.status.service_status import rates_of
-
     if not status.workers:
         return ""
     rates = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates_of(status).items())
@@ -211,9 +193,6 @@ def _rates(status: ServiceStatus) -> str:
 
 
 def _clients(clients: list[ClientState], now: float) -> Grid:
-    from notifier.operators.terminal.screen import ago
-    from notifier.operators.terminal.screen import table as new_table
-
     table = new_table(
         "client",
         "state",
