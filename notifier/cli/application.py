@@ -1,7 +1,6 @@
 """The application that holds all commands, and the one place where errors leave it.
 
-A command is imported when somebody types it, and imports what it works with when it runs, so that `--help` is there
-at once.
+A command is imported when somebody types it, with what it works with, so that `--help` is there at once.
 """
 
 import os

@@ -5,25 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from notifier.configuration.clients.answers import ReadNow
+from notifier.configuration.clients.layer import Layer
+from notifier.configuration.clients.registry_checks import find_unsignable
+from notifier.configuration.configured_feature import reader_by
+from notifier.configuration.loading import Loaded
+from notifier.configuration.provenance import served_of
+from notifier.configuration.secret_files import exposed, secrets_of
+from notifier.features import FEATURES
+from notifier.features.sources.source_settings import open_exchanges
+from notifier.features.upstreams.upstream_issuers import local_issuer
+from notifier.features.upstreams.upstream_settings import UpstreamSettings
 from notifier.model.durations import DAY
 from notifier.model.errors import Mistake
+from notifier.model.front_channel import is_on_page
+from notifier.model.left_away import Alike, alike
 from notifier.model.moment import shown_moment
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, load_whole, look_at_keys, quiet_logs, refuse
 from notifier.operators.terminal.output import say, say_json
-
-if TYPE_CHECKING:
-    from notifier.configuration.clients.answers import ReadNow
-    from notifier.configuration.clients.layer import Layer
-    from notifier.configuration.loading import Loaded
-    from notifier.features.upstreams.upstream_settings import UpstreamSettings
-    from notifier.model.left_away import Alike
-    from notifier.settings.service_settings import Settings
-    from notifier.tokens.key_ring import SigningKey
+from notifier.operators.terminal.queue_access import shown_urls
+from notifier.settings.service_settings import Settings
+from notifier.tokens.key_ring import SigningKey
 
 EXAMPLES = (
     ("every mistake at once, or a summary", "notifier check -c /etc/notifier/notifier.yaml"),
@@ -59,11 +66,6 @@ def check(
     is well, it shows the issuers with their keys, the clients, the queue and the listeners. It warns of secrets that
     others may read, of settings that have no effect, and of exchanges that belong to the broker.
     """
-    from notifier.configuration.clients.answers import ReadNow
-    from notifier.configuration.clients.registry_checks import find_unsignable
-    from notifier.configuration.configured_feature import reader_by
-    from notifier.features import FEATURES
-
     quiet_logs()
     sources = ReadNow(None if offline else reader_by(FEATURES))
 
@@ -84,12 +86,6 @@ def check(
 
 
 def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
-    from notifier.configuration.secret_files import exposed, secrets_of
-    from notifier.features.sources.source_settings import open_exchanges
-    from notifier.model.front_channel import is_on_page
-    from notifier.model.left_away import alike
-    from notifier.operators.terminal.queue_access import shown_urls
-
     settings, registry = loaded.settings, loaded.registry
     told = (*loaded.warnings, *open_exchanges(settings.sources), *_unsigned(loaded))
     issuers = {}
@@ -131,9 +127,6 @@ def _of_source(layer: Layer, loaded: Loaded) -> dict[str, Any]:
 
     A mistake in a file is none of these: it refuses the configuration.
     """
-    from notifier.configuration.provenance import served_of
-    from notifier.model.left_away import alike
-
     if layer.file is not None:
         return {"source": layer.name, "clients": len(layer.rows), "left_out": 0, "why": []}
     served = served_of(loaded, layer)
@@ -162,8 +155,6 @@ def _key(key: SigningKey) -> dict[str, Any]:
 
 def _upstream(name: str, upstream: UpstreamSettings, settings: Settings) -> dict[str, Any]:
     """What comes from an upstream, and who says whose session it is here. `doctor` reads its keys."""
-    from notifier.features.upstreams.upstream_issuers import local_issuer
-
     return {
         "issuer": upstream.issuer,
         "client_id": list(upstream.client_id),

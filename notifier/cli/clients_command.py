@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from notifier.configuration.clients.answers import ReadNow
+from notifier.configuration.configured_feature import reader_by
+from notifier.configuration.loading import Loaded
+from notifier.configuration.provenance import sources_of, values_of
+from notifier.features import FEATURES
 from notifier.model.durations import format_duration
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.terminal.command_options import Config, Json, load_whole, quiet_logs
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.output import say, say_json
-
-if TYPE_CHECKING:
-    from notifier.configuration.clients.answers import ReadNow
-    from notifier.configuration.loading import Loaded
+from notifier.operators.terminal.screen import screen
+from notifier.operators.terminal.screen import table as new_table
 
 DURATIONS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})
 
@@ -57,8 +60,6 @@ def list_(
     The command reads each source as a worker does. For one that cannot be read, it says so and takes the cache, and the
     exit status is 1. Clients that cannot be used come last, each with the reason.
     """
-    from notifier.configuration.provenance import sources_of
-
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=source)
     rows = []
     for (iss, client_id), parts in sources_of(loaded).items():
@@ -98,8 +99,6 @@ def show(
     A value comes from a registry source, from `registry.defaults`, from the client's preset, or is a default. Values
     that may hold secrets are not shown. The exit status is 1 if there is no such client, or if a source cannot be read.
     """
-    from notifier.configuration.provenance import sources_of, values_of
-
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=None)
     found: list[dict[str, Any]] = []
     for (iss, name), parts in sources_of(loaded).items():
@@ -133,10 +132,6 @@ register(app, show, SHOW_EXAMPLES)
 
 
 def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[Loaded, ReadNow]:
-    from notifier.configuration.clients.answers import ReadNow
-    from notifier.configuration.configured_feature import reader_by
-    from notifier.features import FEATURES
-
     quiet_logs()
     sources = ReadNow(None if offline else reader_by(FEATURES))
     loaded = load_whole(config, FEATURES, as_json=as_json, answer_of=sources, keep_rows=True)
@@ -158,9 +153,6 @@ def _by_front_channel(row: dict[str, Any]) -> str:
 
 
 def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> None:
-    from notifier.operators.terminal.screen import screen
-    from notifier.operators.terminal.screen import table as new_table
-
     console = screen(width=160)
     table = new_table("client", "backchannel_logout_uri", "sources")
     for row in rows:
@@ -181,9 +173,6 @@ def _shown(member: str, value: object) -> str:
 
 
 def _print_clients(found: list[dict[str, Any]]) -> None:
-    from notifier.operators.terminal.screen import screen
-    from notifier.operators.terminal.screen import table as new_table
-
     console = screen(width=160)
     for client in found:
         console.say(f"{client['client_id']} of {client['issuer']}", style="bold")

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.fernet import Fernet
 
+from notifier.configuration.configured_feature import key_kinds_of
+from notifier.configuration.loading import key_sources
+from notifier.features import FEATURES
 from notifier.model.client import Algorithm
 from notifier.model.durations import DAY
 from notifier.model.errors import ConfigurationError
@@ -15,6 +19,9 @@ from notifier.model.printable import json_text
 from notifier.operators.terminal.command_options import Config, look_at_keys
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.output import say, say_json
+from notifier.settings.config_file import read_part
+from notifier.tokens.key_files import KeySource, examine_keys, generate_key, load_key
+from notifier.tokens.places import Places
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -49,8 +56,6 @@ def generate(
     ] = None,
 ) -> None:
     """Make a private signing key, as unencrypted PEM (PKCS#8). Print the line by which the configuration names it."""
-    from notifier.tokens.key_files import KeySource, generate_key, load_key
-
     not_before = _not_before(at)
     pem = generate_key(alg)
     if out is None:
@@ -88,8 +93,6 @@ def web(
     workers reload; then move it to the first line; after ten minutes, when no page of the old one can be opened, remove
     the old one. Whoever seals URLs itself changes its key between these two steps.
     """
-    from cryptography.fernet import Fernet
-
     key = Fernet.generate_key()
     if out is None:
         say(key.decode())
@@ -123,13 +126,6 @@ def jwks(
 
     Keys whose not_before is still to come are included. Keys in an HSM or a key service are asked for there.
     """
-    from notifier.configuration.configured_feature import key_kinds_of
-    from notifier.configuration.loading import key_sources
-    from notifier.features import FEATURES
-    from notifier.settings.config_file import read_part
-    from notifier.tokens.key_files import examine_keys
-    from notifier.tokens.places import Places
-
     settings = read_part(config, os.environ, {"issuers", "signing"}).settings
     issuers = settings.issuers
     if issuer is None and len(issuers) == 1:

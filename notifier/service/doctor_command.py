@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+import uvloop
 
+from notifier.configuration.clients.answers import ReadNow
+from notifier.configuration.configured_feature import reader_by
+from notifier.features import FEATURES
 from notifier.model.printable import counted, printable
+from notifier.operators.doctor.doctor import Finding, Severity
 from notifier.operators.terminal.command_options import Config, Json, load_whole, quiet_logs
 from notifier.operators.terminal.output import progress_of, say_json
-
-if TYPE_CHECKING:
-    from notifier.operators.doctor.doctor import Finding
-    from notifier.operators.terminal.screen import Screen
+from notifier.operators.terminal.screen import Screen, screen
+from notifier.service.doctor_checks import DoctorScope, examine_installation
 
 EXAMPLES = (
     ("before the first worker starts, and when something is wrong", "notifier doctor -c n.yaml"),
@@ -50,14 +53,6 @@ def doctor(
 
     The exit status is 1 if a check fails (warnings do not count), and 2 if the configuration has mistakes.
     """
-    import uvloop
-
-    from notifier.configuration.clients.answers import ReadNow
-    from notifier.configuration.configured_feature import reader_by
-    from notifier.features import FEATURES
-    from notifier.operators.doctor.doctor import Severity
-    from notifier.service.doctor_checks import DoctorScope, examine_installation
-
     if offline and canary is not None:
         raise typer.BadParameter("a canary needs the network; leave --offline out", param_hint="--canary")
     quiet_logs()
@@ -74,8 +69,6 @@ def doctor(
 
 
 def _print(found: Sequence[Finding]) -> None:
-    from notifier.operators.terminal.screen import screen
-
     console = screen(width=100)
     area = ""
     well = Counter(finding.area for finding in found if finding.level == "ok")

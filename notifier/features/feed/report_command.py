@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from notifier.configuration.clients.answers import ReadNow
+from notifier.configuration.clients.clients_file import load_registry
 from notifier.features.feed.collect_command import OUTCOMES_FILE
+from notifier.features.feed.feed_file import read_feed
+from notifier.features.feed.report import PropagationReport, ReportTally, report_document
+from notifier.features.feed.report_table import show
 from notifier.model.errors import ConfigurationError, Mistake
+from notifier.operators.letters.letter_filter import read_when
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.output import progress_of, say, say_json
-
-if TYPE_CHECKING:
-    from notifier.features.feed.report import PropagationReport
-    from notifier.settings.service_settings import Settings
+from notifier.settings.config_file import load_settings, read_part
+from notifier.settings.service_settings import Settings
 
 EXAMPLES = (
     ("the last day, worst clients first", "notifier report -c n.yaml"),
@@ -60,8 +64,6 @@ def report(
     The report is made of outcomes, so set outcomes: all. The embedded queue keeps them itself. With RabbitMQ, run
     notifier collect.
     """
-    from notifier.settings.config_file import read_part
-
     quiet_logs()
     settings = read_part(config, os.environ, {"queue", "outcomes"}).settings
     source = _source(settings, file)
@@ -84,8 +86,6 @@ def _source(settings: Settings, file: Path | None) -> Path:
 
 
 def _moment(text: str, now: float, option: str) -> float:
-    from notifier.operators.letters.letter_filter import read_when
-
     try:
         return read_when(text, now)
     except ValueError as error:
@@ -94,10 +94,6 @@ def _moment(text: str, now: float, option: str) -> float:
 
 def _registered(config: Path | None) -> list[tuple[str, str]]:
     """The clients that can be told, from files and caches alone. None if the registry cannot be read here."""
-    from notifier.configuration.clients.answers import ReadNow
-    from notifier.configuration.clients.clients_file import load_registry
-    from notifier.settings.config_file import load_settings
-
     try:
         registry = load_registry(load_settings(config, os.environ), ReadNow(None))
     except ConfigurationError:
@@ -111,9 +107,6 @@ def _registered(config: Path | None) -> list[tuple[str, str]]:
 
 
 def _made(config: Path | None, settings: Settings, source: Path, since: float, until: float) -> PropagationReport:
-    from notifier.features.feed.feed_file import read_feed
-    from notifier.features.feed.report import ReportTally
-
     # The configuration says what the feed holds. Without one, only the rows can show it.
     tally = ReportTally(since, until, complete=None if settings.outcomes == "off" else settings.outcomes == "all")
     with progress_of("outcomes", plain=False) as progress:
@@ -127,11 +120,8 @@ def _made(config: Path | None, settings: Settings, source: Path, since: float, u
 
 
 def _show(made: PropagationReport, clients: int, html: Path | None, *, as_json: bool) -> None:
-    from notifier.features.feed.report import report_document
-    from notifier.features.feed.report_table import show
-
     if html is not None:
-        from notifier.features.feed.report_page import render_page
+        from notifier.features.feed.report_page import render_page  # noqa: PLC0415  its libraries take 0.1 s
 
         part = html.with_name(f"{html.name}.part")
         part.write_text(render_page(made, clients), encoding="utf-8")

@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkstemp
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
 from notifier.model.errors import Mistake
-
-if TYPE_CHECKING:
-    from notifier.operators.letters.letter_filter import LetterFilter
+from notifier.operators.letters.letter_filter import LetterFilter, read_filter
 
 
 def _option(name: str, text: str) -> Any:
@@ -39,8 +37,6 @@ Until = Annotated[str | None, _option("--until", "Only letters given up until th
 
 def letters_of(**given: str | list[str] | None) -> LetterFilter:
     """Read what the options above say."""
-    from notifier.operators.letters.letter_filter import read_filter
-
     chosen = read_filter(given, time.time())
     if isinstance(chosen, Mistake):
         raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path}")

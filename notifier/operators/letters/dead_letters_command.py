@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+import uvloop
 
+from notifier.model.message import Message
 from notifier.model.moment import read_moment, shown_moment
+from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.letters.dead_letters_access import (
     ClientId,
@@ -31,16 +34,18 @@ from notifier.operators.letters.dead_letters_repair_command import (
     prospect,
     replay,
 )
+from notifier.operators.letters.exported_letter import exported
+from notifier.operators.letters.groups import Group, GroupCounts
+from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
+from notifier.operators.letters.visits import found_in
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.near_names import near_names, say_near_names
 from notifier.operators.terminal.output import progress_of, say, say_json
 from notifier.operators.terminal.queue_access import opened_queue, queue_part
-
-if TYPE_CHECKING:
-    from notifier.model.message import Message
-    from notifier.operators.letters.groups import Group
-    from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
-    from notifier.settings.service_settings import QueueSettings
+from notifier.operators.terminal.screen import ago, screen
+from notifier.operators.terminal.screen import table as new_table
+from notifier.settings.service_settings import QueueSettings
 
 _KNOWN = "it is registered now: notifier dead-letters replay"
 MOMENTS = ("_at", "_since", "not_after")  # ends of the names of members
@@ -78,9 +83,6 @@ def list_(
     source if it came from one. No
     form shows sub or sid. The command removes nothing and keeps the order.
     """
-    from notifier.operators.letters.groups import GroupCounts
-    from notifier.operators.terminal.screen import screen
-
     chosen = letters_of(
         client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
         since=since, until=until,
@@ -114,11 +116,6 @@ def show(
 
     The output holds sub and sid. The exit status is 1 if there is no such letter.
     """
-    from notifier.model.nearest import NOBODY_KNOWS
-    from notifier.operators.letters.exported_letter import exported
-    from notifier.operators.letters.letter_filter import LetterFilter
-    from notifier.operators.terminal.near_names import near_names
-
     found: list[dict[str, object]] = []
     settings = queue_part(config).settings.queue
 
@@ -160,8 +157,6 @@ def export(
     is refused: it may hold letters that were discarded since. --force replaces it after everything is written; if the
     export fails, it is left unchanged.
     """
-    from notifier.operators.letters.exported_letter import exported
-
     chosen = letters_of(
         client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
         since=since, until=until,
@@ -191,9 +186,6 @@ def _look_now(
     rows: bool = False,
 ) -> None:
     """Call `see` with each letter that matches, or with the first only."""
-    import uvloop
-
-    from notifier.operators.letters.visits import found_in
 
     async def look() -> None:
         with progress_of("looked at", rows=rows) as progress:
@@ -220,10 +212,6 @@ def _parts(letter: LetterSummary) -> list[str]:
 
 
 def _print_groups(groups: list[Group], config: Path | None) -> None:
-    from notifier.operators.terminal.near_names import say_near_names
-    from notifier.operators.terminal.screen import ago, screen
-    from notifier.operators.terminal.screen import table as new_table
-
     if not groups:
         return
     table, now = new_table("client", "reason", "count:", "oldest:", "newest:"), time.time()

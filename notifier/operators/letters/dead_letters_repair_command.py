@@ -6,10 +6,18 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from notifier.configuration.clients.answers import ReadNow
+from notifier.configuration.clients.clients_file import load_registry
+from notifier.configuration.configured_feature import ConfiguredFeature, reader_by
+from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.errors import ConfigurationError, UnknownVersion
+from notifier.model.ids import new_id
+from notifier.model.message import Message
+from notifier.operators.letters import repair
 from notifier.operators.letters.dead_letters_access import (
     ClientId,
     EventId,
@@ -22,19 +30,16 @@ from notifier.operators.letters.dead_letters_access import (
     Until,
     letters_of,
 )
+from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, KeptLetter, ReplayRules, readmit
 from notifier.operators.letters.removal import Removal, conclude, remove_chosen, require_choice
+from notifier.operators.letters.visits import RepairResult
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.output import say
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
-
-if TYPE_CHECKING:
-    from notifier.configuration.configured_feature import ConfiguredFeature
-    from notifier.model.message import Message
-    from notifier.operators.letters.readmission import ReplayRules
-    from notifier.operators.letters.visits import RepairResult
-    from notifier.queues.passes import RepairOptions
-    from notifier.queues.queue_port import Queue
-    from notifier.settings.service_settings import QueueSettings
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
+from notifier.settings.config_file import load_settings
+from notifier.settings.service_settings import QueueSettings
 
 REPLAY_EXAMPLES = (
     ("what would happen", "notifier dead-letters replay -c n.yaml --client-id shop --dry-run"),
@@ -131,8 +136,6 @@ def replay(
     rules = _rules(config, settings, context.obj, end_newer_sessions=end_newer_sessions)
 
     async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-        from notifier.operators.letters import repair
-
         return await repair.replay(queue.dead_letters(), chosen, rules, options)
 
     result = run_on_queue(settings, act, what="replayed", opening=not dry_run, rate=rate, limit=limit, dry_run=dry_run)
@@ -176,14 +179,6 @@ def discard(
 def _rules(
     config: Path | None, settings: QueueSettings, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool
 ) -> ReplayRules:
-    from notifier.configuration.clients.answers import ReadNow
-    from notifier.configuration.clients.clients_file import load_registry
-    from notifier.configuration.configured_feature import reader_by
-    from notifier.model.errors import ConfigurationError
-    from notifier.model.ids import new_id
-    from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, ReplayRules
-    from notifier.settings.config_file import load_settings
-
     registry = None
     if config is not None:
         try:
@@ -200,10 +195,6 @@ def prospect(
     message: Message, config: Path | None, settings: QueueSettings, features: Sequence[ConfiguredFeature]
 ) -> str:
     """Say what a replay would do with this letter."""
-    from notifier.model.documents.dead_letter import load_dead_letter
-    from notifier.model.errors import UnknownVersion
-    from notifier.operators.letters.readmission import KeptLetter, readmit
-
     try:
         found = readmit(
             load_dead_letter(message), _rules(config, settings, features, end_newer_sessions=False), time.time()

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import typer
 
 from notifier.model.frozen import frozen
 from notifier.model.printable import counted
+from notifier.operators.letters.groups import Summary
+from notifier.operators.letters.readmission import KeepReason
+from notifier.operators.letters.repair import remove
+from notifier.operators.letters.repair_audit import RepairAudit
+from notifier.operators.letters.visits import Filter, RepairResult
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import run_on_queue
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import Queue
+from notifier.settings.service_settings import QueueSettings
+from notifier.telemetry.audit import operating_user, write_audit
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from notifier.operators.letters.groups import Summary
-    from notifier.operators.letters.visits import Filter, RepairResult
-    from notifier.queues.passes import RepairOptions
-    from notifier.queues.queue_port import Queue
-    from notifier.settings.service_settings import QueueSettings
-
-    S = TypeVar("S", bound=Summary)
+S = TypeVar("S", bound=Summary)
 
 
 @frozen
@@ -57,8 +58,6 @@ def remove_chosen(
     as_json: bool,
 ) -> None:
     """Delete what is chosen, once somebody has agreed. Ends the command."""
-    from notifier.operators.letters.repair import remove
-
     report = _report()
 
     def run(*, dry_run: bool, what: str) -> RepairResult:
@@ -96,10 +95,6 @@ def conclude(
 
     `missing` says that none of the given IDs was there: a typing error must not look like a repair.
     """
-    from notifier.operators.letters.readmission import KeepReason
-    from notifier.operators.letters.repair_audit import RepairAudit
-    from notifier.telemetry.audit import operating_user, write_audit
-
     if not dry_run:
         RepairAudit(write_audit).repaired(did, operating_user(), chosen, result, **more)
     if as_json:
@@ -124,9 +119,6 @@ def _say_reasons(result: RepairResult, *, err: bool = False) -> None:
 
 def _report() -> Callable[[Summary], None]:
     """What logs each that is deleted."""
-    from notifier.operators.letters.repair_audit import RepairAudit
-    from notifier.telemetry.audit import operating_user, write_audit
-
     who, audit = operating_user(), RepairAudit(write_audit)
     if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
         return lambda _: None

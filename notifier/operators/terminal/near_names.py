@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from notifier.configuration.clients.answers import ReadNow
+from notifier.configuration.clients.clients_file import load_registry
+from notifier.model.errors import ConfigurationError
 from notifier.model.nearest import NOBODY_KNOWS, near_either
 from notifier.model.printable import printable
+from notifier.model.registry import Registry
 from notifier.operators.terminal.output import say
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from notifier.model.registry import Registry
+from notifier.settings.config_file import load_settings
 
 _MOST = 20  # hints of one list
 
@@ -23,11 +23,6 @@ def near_names(config: Path | None, *, known: str) -> Callable[[str, str], str |
 
     Sources that are not files are not asked: their caches do.
     """
-    from notifier.configuration.clients.answers import ReadNow
-    from notifier.configuration.clients.clients_file import load_registry
-    from notifier.model.errors import ConfigurationError
-    from notifier.settings.config_file import load_settings
-
     if config is None:
         return lambda _iss, _client_id: None
     try:

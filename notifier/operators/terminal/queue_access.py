@@ -6,22 +6,22 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
+
+import uvloop
 
 from notifier.model.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
 from notifier.operators.terminal.command_options import quiet_logs
 from notifier.operators.terminal.output import progress_of, say
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-    from pathlib import Path
-
-    from notifier.queues.passes import RepairOptions
-    from notifier.queues.queue_port import EventQueue, Queue
-    from notifier.settings.config_file import ReadPart
-    from notifier.settings.service_settings import QueueSettings
+from notifier.queues.building import build_queue
+from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_port import EventQueue, Queue
+from notifier.settings.config_file import ReadPart, read_part
+from notifier.settings.service_settings import QueueSettings
 
 T = TypeVar("T")
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away
@@ -30,8 +30,6 @@ SILENT = 2.0  # seconds of waiting for the queue before a line says so
 
 def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "-c FILE") -> ReadPart:
     """Read only the queue's settings, and never a key. `options` can name a queue. Raises ConfigurationError."""
-    from notifier.settings.config_file import read_part
-
     if config is None and not _named(environ):
         raise ConfigurationError(
             [Mistake("queue.url", f"say where the queue is: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
@@ -67,8 +65,6 @@ async def opened_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterat
 
     Raises QueueError.
     """
-    from notifier.queues.building import build_queue
-
     file = settings.sqlite_file
     if file is not None and not file.exists():
         raise QueueError(f"there is no queue file {file}; a worker or `notifier publish` makes it")
@@ -99,9 +95,6 @@ def run_on_queue(
 
     Raises QueueError.
     """
-    import uvloop
-
-    from notifier.queues.passes import RepairOptions
 
     async def run() -> T:
         stop = asyncio.Event()
