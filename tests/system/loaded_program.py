@@ -26,7 +26,10 @@ from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from typing import Any, TextIO
 
+from notifier.cli.commands import COMMANDS
+
 LOADED = ["notifier.cli", "notifier.service.service", "notifier.queues.sqlite.queue", __name__]
+LOADED += (each.module for each in COMMANDS)
 _ONE = threading.Lock()
 """Held where multiprocessing looks for processes that have ended: two looks at once lose an exit code."""
 

@@ -19,7 +19,7 @@ class LazyCommand(TyperCommand):
 
     def __init__(self, name: str, module: str, summary: str) -> None:
         super().__init__(name=name, short_help=as_help(summary))
-        self._module = module
+        self.module = module
 
     def make_context(self, *given: Any, **more: Any) -> Any:
         """Of typer: the first step of running it. The context is that of the command itself."""
@@ -27,7 +27,7 @@ class LazyCommand(TyperCommand):
 
     def load(self) -> Any:
         """Import the command itself."""
-        module, name = import_module(self._module), self.name or ""
+        module, name = import_module(self.module), self.name or ""
         if (group := getattr(module, "app", None)) is not None:
             return typer.main.get_group(group)
         alone = typer.Typer(add_completion=False)
