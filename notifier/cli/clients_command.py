@@ -14,10 +14,10 @@ from notifier.features import FEATURES
 from notifier.model.durations import format_duration
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.terminal.command_options import Config, Json, load_whole, quiet_logs
+from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
-from notifier.operators.terminal.screen import table as new_table
 
 DURATIONS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})
 
@@ -154,7 +154,7 @@ def _by_front_channel(row: dict[str, Any]) -> str:
 
 def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> None:
     console = screen(width=160)
-    table = new_table("client", "backchannel_logout_uri", "sources")
+    table = Grid("client", "backchannel_logout_uri", "sources")
     for row in rows:
         uri = row["backchannel_logout_uri"] or _by_front_channel(row)
         if row["paused"]:
@@ -180,7 +180,7 @@ def _print_clients(found: list[dict[str, Any]]) -> None:
             console.say(f"left out: {client['left_out']}", style="yellow")
         if not client["values"]:
             continue
-        table = new_table("member", "value", "from")
+        table = Grid("member", "value", "from")
         for each in client["values"]:
             table.add_row(each["member"], _shown(each["member"], each["value"]), each["from"])
         console.print(table)

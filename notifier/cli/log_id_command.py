@@ -13,8 +13,9 @@ from rich.progress import open as progress
 
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import screen, table
+from notifier.operators.terminal.screen import screen
 from notifier.settings.config_file import read_part
 from notifier.telemetry.log_search import DELIVERED, LoggedDelivery, find_deliveries
 from notifier.telemetry.logs import subject_hash
@@ -91,7 +92,7 @@ def _open(log: Path) -> Iterator[TextIO]:
 
 
 def _print_table(found: "list[LoggedDelivery]") -> None:
-    made = table("time", "event", "client", "fate", "why", "attempts:", "next")
+    made = Grid("time", "event", "client", "fate", "why", "attempts:", "next")
     for fate in found:
         why = "" if fate.fate == "delivered" else fate.reason
         when, due = (text[:19].replace("T", " ") + "Z" if text else "" for text in (fate.time, fate.next_due))

@@ -14,10 +14,10 @@ import typer
 from notifier.model.message import PARKED, BindingState
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
+from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
-from notifier.operators.terminal.screen import table as new_table
 from notifier.queues.building import rabbit_options
 from notifier.queues.rabbitmq.administration import (
     TopologyState,
@@ -174,7 +174,7 @@ def _with_one_bucket(standings: Sequence[TopologyState], begins: str) -> Sequenc
 
 def _print_table(standings: Sequence[TopologyState]) -> None:
     console = screen(width=200)
-    table = new_table("name", "state", "ready:", "arguments")
+    table = Grid("name", "state", "ready:", "arguments")
     shared = _shared(standings)
     for each in standings:
         own = {name: value for name, value in each.arguments.items() if name not in shared}

@@ -6,7 +6,7 @@ from notifier.features.feed.report import ClientFigures, PropagationReport
 from notifier.model.moment import render_moment
 from notifier.model.printable import counted
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.screen import screen, table
+from notifier.operators.terminal.screen import screen
 
 WIDTH = 130  # columns, if the output is not a terminal
 FIGURES = ("delivered", "share", "dead", "retries", "median", "p99", "slowest")
@@ -27,7 +27,7 @@ def show(report: PropagationReport, most: int) -> None:
 
 
 def _table(report: PropagationReport, most: int) -> Grid:
-    made = table("client", *(f"{name}:" for name in FIGURES), "what went wrong")
+    made = Grid("client", *(f"{name}:" for name in FIGURES), "what went wrong")
     for line in report.clients[:most]:
         style = "bold red" if line.failing else "yellow" if line.dead else ""
         made.add_row(line.client_id or NOBODY, *cells(line), wrong(line), style=style, of=line.iss)

@@ -22,10 +22,10 @@ from notifier.model.moment import read_moment, render_moment
 from notifier.model.printable import counted, json_text, printable
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
+from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
-from notifier.operators.terminal.screen import table as new_table
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import Settings
 
@@ -64,7 +64,7 @@ def list_(config: Config = None, as_json: Json = False) -> None:
         say(f"  reads   {row['preset'] or 'by its own expressions'}")
         say(f"  issuer  {', '.join(row['issuers']) or 'as its documents name it'}")
         say(f"  from    {', '.join(ways) or 'nowhere: it has neither bind nor http'}")
-    table = new_table("preset", "reads the events of")
+    table = Grid("preset", "reads the events of")
     for each in presets:
         table.add_row(each["preset"], each["server"].replace("`", ""))
     screen().print(table)

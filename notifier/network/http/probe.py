@@ -7,6 +7,7 @@ client's own authorities and certificate apply. For a client behind a proxy, it 
 import asyncio
 import os
 import ssl
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 import aiohttp
@@ -19,7 +20,23 @@ from notifier.model.errors import OurFault
 from notifier.model.outcome import Reason
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.expired import day_of_end
-from notifier.network.http.reach import Reached, Unreached
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """Connected to `address` (the proxy's, if there is one). `expires`: end of the certificate, in epoch seconds."""
+
+    address: str
+    proxy: bool = False
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreached:
+    """Not connected. `text` says why."""
+
+    reason: Reason
+    text: str
 
 
 class Probe:

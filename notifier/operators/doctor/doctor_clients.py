@@ -13,7 +13,7 @@ from notifier.model.outcome import Reason
 from notifier.model.presets import PRESETS, beyond_preset
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import only_in_tests
-from notifier.network.http.reach import Reached, Unreached
+from notifier.network.http.probe import Reached, Unreached
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
 from notifier.operators.doctor.doctor_workers import Met, judge_met
 

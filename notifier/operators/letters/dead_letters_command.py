@@ -39,12 +39,12 @@ from notifier.operators.letters.groups import Group, GroupCounts
 from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
 from notifier.operators.letters.visits import found_in
 from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.near_names import near_names, say_near_names
 from notifier.operators.terminal.output import progress_of, say, say_json
 from notifier.operators.terminal.queue_access import opened_queue, queue_part
 from notifier.operators.terminal.screen import ago, screen
-from notifier.operators.terminal.screen import table as new_table
 from notifier.settings.service_settings import QueueSettings
 
 _KNOWN = "it is registered now: notifier dead-letters replay"
@@ -214,7 +214,7 @@ def _parts(letter: LetterSummary) -> list[str]:
 def _print_groups(groups: list[Group], config: Path | None) -> None:
     if not groups:
         return
-    table, now = new_table("client", "reason", "count:", "oldest:", "newest:"), time.time()
+    table, now = Grid("client", "reason", "count:", "oldest:", "newest:"), time.time()
     for group in groups:
         ages = (ago(moment, now) for moment in (group.oldest, group.newest))
         table.add_row(

@@ -17,12 +17,12 @@ from notifier.operators.letters.removal import Removal, remove_chosen, require_c
 from notifier.operators.letters.visits import found_in
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operators.terminal.command_options import Config, Json
+from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.near_names import near_names, say_near_names
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 from notifier.operators.terminal.screen import ago, screen
-from notifier.operators.terminal.screen import table as new_table
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
@@ -170,7 +170,7 @@ def _print_groups(counts: GroupCounts, config: Path | None) -> None:
     groups = counts.groups()
     if not groups:
         return
-    table, now = new_table("client", "reason", "where", "count:", "since:", "next:"), time.time()
+    table, now = Grid("client", "reason", "where", "count:", "since:", "next:"), time.time()
     for group in groups:
         table.add_row(
             printable(group.client_id) or "–",

@@ -38,7 +38,6 @@ from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.output import say_json
 from notifier.operators.terminal.queue_access import require_queue
 from notifier.operators.terminal.screen import ago, screen
-from notifier.operators.terminal.screen import table as new_table
 from notifier.queues.building import build_queue
 from notifier.settings.config_file import ReadPart, read_part
 
@@ -145,7 +144,7 @@ def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
 
 
 def _queues(status: ServiceStatus) -> Grid:
-    table = new_table("queue", "ready:", "held:", "oldest:", "")
+    table = Grid("queue", "ready:", "held:", "oldest:", "")
     what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
     told: dict[str, str] = {lane.value: text for lane, text in what.items()}
     for queue in consumed(status):
@@ -193,7 +192,7 @@ def _rates(status: ServiceStatus) -> str:
 
 
 def _clients(clients: list[ClientState], now: float) -> Grid:
-    table = new_table(
+    table = Grid(
         "client",
         "state",
         "waits:",

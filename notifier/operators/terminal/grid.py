@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -14,28 +14,20 @@ from rich.table import Table
 from rich.text import Text
 
 GAPS = (3, 2)  # between two columns; the narrow one where that helps
-INDENT = (0, 0, 0, 1)
 _TOGETHER = "\N{NO-BREAK SPACE}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     cells: tuple[str, ...]
     style: str
     of: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    name: str
-    right: bool
-    width: int
-
-
 class Grid:
     """A table. What does not fit side by side is shown row by row. A column without any text is left out.
 
-    Rows may belong to issuers (`of`): each issuer heads its rows.
+    A column whose name ends with `:` holds numbers, to the right. Rows may belong to issuers (`of`): each issuer heads
+    its rows.
     """
 
     def __init__(self, *names: str) -> None:
@@ -54,15 +46,15 @@ class Grid:
         """Lay it out, with an empty line before and after."""
         width = options.max_width - 1
         kept = [nth for nth, name in enumerate(self._names) if not name or any(row.cells[nth] for row in self._rows)]
-        rows = [_Row(tuple(row.cells[nth] for nth in kept), row.style, row.of) for row in self._rows]
+        rows = [row._replace(cells=tuple(row.cells[nth] for nth in kept)) for row in self._rows]
         names = [self._names[nth] for nth in kept]
-        yield Text()
+        lines = _row_by_row(names, rows, width)
         for gap in GAPS:
-            if (columns := _columns(names, rows, width, gap)) is not None:
-                yield from _side_by_side(columns, rows, gap)
+            if widths := _widths(names, rows, width, gap):
+                lines = _side_by_side(names, rows, widths, gap)
                 break
-        else:
-            yield from _row_by_row(names, rows, width)
+        yield Text()
+        yield from (Padding(line, (0, 0, 0, 1)) for line in lines)
         yield Text()
 
 
@@ -76,59 +68,58 @@ def _grouped(rows: Sequence[_Row]) -> Iterator[tuple[Text | None, list[_Row]]]:
         yield Text(of or "(no issuer)", style="bold cyan") if headed and of is not None else None, group
 
 
-def _columns(names: Sequence[str], rows: Sequence[_Row], width: int, gap: int) -> list[_Column] | None:
-    """Say how wide each column is. None if a word would have to be broken."""
+def _widths(names: Sequence[str], rows: Sequence[_Row], width: int, gap: int) -> list[int]:
+    """How wide each column is. Empty if a word would have to be broken."""
     texts = [[name.rstrip(":"), *(row.cells[nth] for row in rows)] for nth, name in enumerate(names)]
     wanted = [max(map(cell_len, column)) for column in texts]
-    least = [max(cell_len(word) for text in column for word in text.split() or [""]) for column in texts]
-    left = width - gap * (len(names) - 1) - sum(least)
+    widths = [max(cell_len(word) for text in column for word in text.split() or [""]) for column in texts]
+    left = width - gap * (len(names) - 1) - sum(widths)
     if left < 0:
-        return None
-    widths = list(least)
+        return []
     # Those that want little more get it first.
-    for turn, nth in enumerate(sorted(range(len(names)), key=lambda each: wanted[each] - least[each])):
-        more = min(wanted[nth] - least[nth], left // (len(names) - turn))
+    for turn, nth in enumerate(sorted(range(len(names)), key=lambda each: wanted[each] - widths[each])):
+        more = min(wanted[nth] - widths[nth], left // (len(names) - turn))
         widths[nth] += more
         left -= more
-    return [
-        _Column(name.rstrip(":"), right=name.endswith(":"), width=each)
-        for name, each in zip(names, widths, strict=True)
-    ]
+    return widths
 
 
-def _side_by_side(columns: Sequence[_Column], rows: Sequence[_Row], gap: int) -> Iterator[RenderableType]:
-    yield _table(columns, (), gap)
+def _side_by_side(
+    names: Sequence[str], rows: Sequence[_Row], widths: Sequence[int], gap: int
+) -> Iterator[RenderableType]:
+    def part(shown: Sequence[_Row]) -> Table:
+        """These rows, or without any the head."""
+        around = (0, gap // 2, 0, (gap - 1) // 2)
+        made = Table(box=SIMPLE_HEAD, show_header=not shown, show_edge=False, pad_edge=False, padding=around)
+        for name, width in zip(names, widths, strict=True):
+            justify: Literal["left", "right"] = "right" if name.endswith(":") else "left"
+            made.add_column(name.rstrip(":"), justify=justify, width=width, overflow="fold")
+        for row in shown:
+            made.add_row(*map(Text, row.cells), style=row.style)
+        return made
+
+    yield part(())
     for heading, group in _grouped(rows):
         if group[0].of is None:
-            yield Padding("─" * (sum(each.width for each in columns) + gap * (len(columns) - 1)), INDENT)
+            yield Text("─" * (sum(widths) + gap * (len(widths) - 1)))
         if heading is not None:
-            yield Padding(heading, INDENT)
-        yield _table(columns, group, gap)
-
-
-def _table(columns: Sequence[_Column], rows: Sequence[_Row], gap: int) -> Padding:
-    """Make the rows, or without any the head."""
-    around = (0, gap // 2, 0, (gap - 1) // 2)
-    made = Table(box=SIMPLE_HEAD, show_header=not rows, show_edge=False, pad_edge=False, padding=around)
-    for each in columns:
-        made.add_column(each.name, justify="right" if each.right else "left", width=each.width, overflow="fold")
-    for row in rows:
-        made.add_row(*map(Text, row.cells), style=row.style)
-    return Padding(made, INDENT)
+            yield heading
+        yield part(group)
 
 
 def _row_by_row(names: Sequence[str], rows: Sequence[_Row], width: int) -> Iterator[RenderableType]:
     """The first cell of each, and below it the others with the names of their columns."""
     for heading, group in _grouped(rows):
         if heading is not None:
-            yield Padding(heading, INDENT)
+            yield heading
         for row in group:
-            told = []
-            for name, cell in list(zip(names, row.cells, strict=True))[1:]:
-                if cell and cell != "–":
-                    told.append(f"{name.rstrip(':')}: {cell}" if name else cell)
+            told = [
+                f"{name.rstrip(':')}: {cell}" if name else cell
+                for name, cell in zip(names[1:], row.cells[1:], strict=True)
+                if cell not in ("", "–")
+            ]
             lines = [row.cells[0], *(f"  {line}" for line in flowed(told, width - 2))]
-            yield Padding(Text("\n".join(lines), row.style), INDENT)
+            yield Text("\n".join(lines), row.style)
 
 
 def flowed(parts: Sequence[str], width: int) -> list[str]:

@@ -14,7 +14,7 @@ from rich.segment import Segment
 
 from notifier.model.durations import in_words
 from notifier.model.printable import printable_lines
-from notifier.operators.terminal.grid import Grid, flowed
+from notifier.operators.terminal.grid import flowed
 from notifier.operators.terminal.output import columns, wrapped
 
 
@@ -54,11 +54,6 @@ def screen(*, err: bool = False, width: int = 120) -> Screen:
     return Screen(
         stderr=err, width=columns(sys.stderr if err else sys.stdout, width), markup=False, emoji=False, highlight=False
     )
-
-
-def table(*names: str) -> Grid:
-    """An empty table. A column whose name ends with `:` holds numbers, to the right."""
-    return Grid(*names)
 
 
 def ago(moment: float | None, now: float) -> str:

@@ -7,8 +7,7 @@ import pytest
 
 from notifier.model.client import EgressPolicy, Route, TlsFiles
 from notifier.model.outcome import Reason
-from notifier.network.http.probe import Probe
-from notifier.network.http.reach import Reached, Unreached
+from notifier.network.http.probe import Probe, Reached, Unreached
 from tests.network.http.http_requests import ScriptedResolver, ended
 from tests.support.certificates import authority
 from tests.support.receivers import scripted

@@ -17,7 +17,7 @@ from notifier.network.http.issuer_document import (
     only_in_tests,
     only_issuer,
 )
-from notifier.network.http.reach import Reached, Unreached
+from notifier.network.http.probe import Reached, Unreached
 from notifier.operators.doctor.doctor import Area, Finding, Severity
 from notifier.operators.doctor.doctor_clients import DAY, examine_server, judge_registry, servers_of
 from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer, judge_keys

@@ -3,7 +3,8 @@
 import io
 
 from notifier.model.durations import in_words
-from notifier.operators.terminal.screen import Screen, ago, table
+from notifier.operators.terminal.grid import Grid
+from notifier.operators.terminal.screen import Screen, ago
 
 ISSUER = "https://login.customers.europe.example.org/realms/customers"
 OTHER = "https://id.example.com"
@@ -11,7 +12,7 @@ OTHER = "https://id.example.com"
 
 def lines(width: int) -> list[str]:
     """A table of clients of two issuers, in a pipe: no line ends with blanks."""
-    made = table("client", "state", "dead:", "reason", "cause")
+    made = Grid("client", "state", "dead:", "reason", "cause")
     made.add_row("payroll-of-the-north", "rests", "1,200", "egress_denied", "", of=ISSUER)
     made.add_row("shop", "well", "0", "server_error 503", "", of=OTHER)
     made.add_row("crm", "tried now", "7", "timeout", "", of=ISSUER)
