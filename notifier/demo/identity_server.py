@@ -7,6 +7,7 @@ As behind a real proxy, notifier's pages are under its own origin: the front-cha
 check-session page at `/connect/checksession`. It is no example of an OpenID Provider: it checks nothing that it would.
 """
 
+import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlencode
@@ -17,7 +18,6 @@ from yarl import URL
 
 from notifier.demo.browser_clients import BrowserClient, SignedIn, page_of
 from notifier.demo.happenings import Happenings
-from notifier.demo.session_state import session_state
 from notifier.demo.token_check import TokenCheck, Verified
 from notifier.demo.upstream_provider import AUDIENCE, Upstream
 from notifier.model.origins import origin_of
@@ -133,7 +133,7 @@ class IdentityServer:
             raise web.HTTPFound(f"{client.origin}/")
         code = secrets.token_urlsafe(16)
         self._codes[code] = SignedIn(sub=USER, sid=sid)
-        state = session_state(client.client_id, client.origin, self._sessions[sid], secrets.token_hex(8))
+        state = _session_state(client.client_id, client.origin, self._sessions[sid], secrets.token_hex(8))
         raise web.HTTPFound(f"{client.origin}/callback?{urlencode({'code': code, 'session_state': state})}")
 
     async def _tell(self, request: web.Request) -> web.Response:
@@ -171,3 +171,9 @@ def _without_session(document: Mapping[str, object]) -> web.Response:
     response.del_cookie(SESSION_COOKIE, httponly=True, samesite="Lax")
     response.del_cookie(STATE_COOKIE, samesite="Lax")
     return response
+
+
+def _session_state(client_id: str, origin: str, browser_state: str, salt: str) -> str:
+    """As the example of OpenID Connect Session Management 1.0 §2 makes it. `origin` is that of the redirect URI."""
+    text = f"{client_id} {origin} {browser_state} {salt}"
+    return f"{hashlib.sha256(text.encode()).hexdigest()}.{salt}"

@@ -53,6 +53,21 @@ def render_moment(moment: float) -> str:
     return written.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def rendered(moment: float | None) -> str | None:
+    """The same for a moment that may be unknown."""
+    return None if moment is None else render_moment(moment)
+
+
 def shown_moment(moment: float) -> str:
     """As people read it, to the second, in UTC: `2026-01-31 12:00:00Z`. `read_moment` reads it too."""
     return f"{render_moment(moment)[:19].replace('T', ' ')}Z"
+
+
+def earliest(*moments: float | None) -> float | None:
+    """The first of these moments, None if none is known."""
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def latest(*moments: float | None) -> float | None:
+    """The last of these moments, None if none is known."""
+    return max((moment for moment in moments if moment is not None), default=None)

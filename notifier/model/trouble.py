@@ -9,6 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from notifier.model.frozen import frozen, replace
+from notifier.model.moment import earliest
 from notifier.model.outcome import Cause
 
 
@@ -116,7 +117,7 @@ def merged(found: Iterable[tuple[str, Trouble]]) -> list[SharedTrouble]:
         if known is None:
             told[key] = SharedTrouble(trouble=trouble, workers=(worker,))
             continue
-        since = min((each for each in (known.trouble.since, trouble.since) if each is not None), default=None)
+        since = earliest(known.trouble.since, trouble.since)
         count = known.trouble.count + trouble.count
         told[key] = SharedTrouble(
             trouble=replace(known.trouble, since=since, count=count), workers=(*known.workers, worker)

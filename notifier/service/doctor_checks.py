@@ -16,7 +16,7 @@ from notifier.configuration.loading import Loaded
 from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
 from notifier.delivery.back_channel import BackChannel
-from notifier.features.browsers.doctor_web import page_checks
+from notifier.features.browsers.doctor_pages import page_checks
 from notifier.features.key_places.doctor_signers import signer_checks
 from notifier.features.sources.source_settings import SetSettings, bindings_of
 from notifier.features.upstreams.doctor_upstreams import upstream_checks

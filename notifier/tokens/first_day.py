@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from notifier.model.durations import DAY
 from notifier.model.frozen import frozen
-from notifier.model.moment import shown_moment
+from notifier.model.moment import latest, shown_moment
 
 
 @frozen
@@ -40,8 +40,7 @@ def seen_by_all(found: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
 
 def not_before(made_at: float | None, seen: SeenKey | None) -> float | None:
     """Until when the key, made at `made_at` if that is known, was surely not published. None if nobody knows."""
-    known = [each for each in (made_at, seen.since if seen is not None and seen.appeared else None) if each is not None]
-    return max(known, default=None)
+    return latest(made_at, seen.since if seen is not None and seen.appeared else None)
 
 
 def first_day(made_at: float | None, seen: SeenKey | None, now: float) -> str:

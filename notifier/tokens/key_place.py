@@ -6,17 +6,12 @@ while after a fault, and counts. So a place does neither: it asks once, without 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
-
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from typing import Protocol
 
 from notifier.model.client import Algorithm
 from notifier.model.errors import NotifierError
+from notifier.tokens.jws import PublicKey
 from notifier.tokens.signature import SignatureResult
-
-PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 
 class PlaceFault(NotifierError):  # noqa: N818  the name says whose fault it is

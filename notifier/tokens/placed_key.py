@@ -17,11 +17,11 @@ from typing import TypeVar
 
 from notifier.model.client import Algorithm
 from notifier.model.durations import format_duration
-from notifier.tokens.key_place import PlaceFault, PublicHalf, PublicKey, SigningPlace
+from notifier.tokens.jws import PublicKey, verifies
+from notifier.tokens.key_place import PlaceFault, PublicHalf, SigningPlace
 from notifier.tokens.public_keys import algorithms_of, jwk_of
 from notifier.tokens.signature import SignatureObserver, SignatureResult
 from notifier.tokens.signer_circuit import SignerCircuit
-from notifier.tokens.verification import verifies
 
 OPEN_WITHIN = 10.0  # seconds for the public half: the first time, a place has to log in
 _PROBE = b"notifier tries this key"

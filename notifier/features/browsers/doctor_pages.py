@@ -5,45 +5,55 @@ cookie came with it, so that one answer shows the whole way.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 
-from notifier.model.frozen import frozen
-from notifier.network.http.issuer_document import AnswerHead, UnreadDocument
-from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
+from notifier.features.browsers.front_channel_context import LONGEST
+from notifier.features.browsers.front_channel_page import FrontChannelPage
+from notifier.features.browsers.front_channel_routes import PATH, SAW_COOKIE
+from notifier.model.client import TlsFiles
+from notifier.network.http.issuer_document import AnswerHead, UnreadDocument, issuer_egress, only_in_tests
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.network.listeners.web_app import DEFAULT_HEADERS
+from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok, warning
+from notifier.settings.service_settings import Settings
+
+WITHIN = 10.0  # seconds for the answer
 
 COOKIE = {"Cookie": "notifier-doctor=asks-whether-cookies-pass"}
 _TO_US = "have the proxy pass on what is under that path to web.listen, without the prefix: docs/front-channel.md"
 
 
-@frozen
-class PageCase:
-    """Where the pages of an issuer are, and what a refused one says.
+def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
+    """One for each issuer with pages, but for those of tests."""
+    egress = issuer_egress(settings.template().route.egress)
+    for iss, pages in ({} if settings.web is None else settings.web.issuers).items():
+        if only_in_tests(iss):
+            continue
+        tls = settings.issuers[iss].tls
+        files = TlsFiles() if tls is None else tls.files()
+        address = pages.url + PATH.replace("{context}", "A" * LONGEST)
+        look = partial(reader.look, address, egress=egress, tls=files, within=WITHIN)
+        run = partial(_examine_pages, pages.url, look)
+        yield Check(area=Area.LISTENER, subject=pages.url, within=WITHIN + 2, run=run)
 
-    `saw_cookie` names the header by which it says whether a cookie came; `elsewhere` is the policy of what is no page.
-    """
 
-    url: str
-    headers: Mapping[str, str]
-    saw_cookie: str
-    elsewhere: str
-
-
-async def examine_pages(
-    case: PageCase, look: Callable[[Mapping[str, str]], Awaitable[AnswerHead | UnreadDocument]]
+async def _examine_pages(
+    url: str, look: Callable[[Mapping[str, str]], Awaitable[AnswerHead | UnreadDocument]]
 ) -> Sequence[Finding]:
     """Ask for a page through the proxy. `look` sends these headers, and never raises."""
     answer = await look(COOKIE)
     if isinstance(answer, UnreadDocument):
         advice = "look whether this machine reaches it, or only browsers do; see tls of the issuer for its certificate"
-        return [failed(Area.LISTENER, case.url, f"the pages cannot be fetched: {answer.text}", advice)]
-    if case.saw_cookie.lower() not in answer.headers:
-        return [failed(Area.LISTENER, case.url, *_not_ours(case, answer))]
-    wrong = list(_changed(case, answer))
-    return wrong or [ok(Area.LISTENER, case.url, "the proxy passes pages on, with their headers and without cookies")]
+        return [failed(Area.LISTENER, url, f"the pages cannot be fetched: {answer.text}", advice)]
+    if SAW_COOKIE.lower() not in answer.headers:
+        return [failed(Area.LISTENER, url, *_not_ours(answer))]
+    wrong = list(_changed(url, answer))
+    return wrong or [ok(Area.LISTENER, url, "the proxy passes pages on, with their headers and without cookies")]
 
 
-def _not_ours(case: PageCase, answer: AnswerHead) -> tuple[str, str]:
+def _not_ours(answer: AnswerHead) -> tuple[str, str]:
     """What is wrong where no page answers, and what to do."""
-    if case.elsewhere in answer.headers.get("content-security-policy", ()):
+    if DEFAULT_HEADERS["Content-Security-Policy"] in answer.headers.get("content-security-policy", ()):
         return f"notifier answers {answer.status}, since the address that reaches it is not a page's", _TO_US
     match answer.status:
         case 414 | 431:
@@ -62,29 +72,25 @@ def _not_ours(case: PageCase, answer: AnswerHead) -> tuple[str, str]:
             return f"is answered {status}, and not by notifier", _TO_US
 
 
-def _changed(case: PageCase, answer: AnswerHead) -> Iterator[Finding]:
-    for name, value in case.headers.items():
+def _changed(url: str, answer: AnswerHead) -> Iterator[Finding]:
+    for name, value in FrontChannelPage().headers(()).items():
         values = answer.headers.get(name.lower(), ())
         if not values:
             text, advice = f"the proxy takes away {name}", "have it pass on the headers of these answers"
-            yield failed(
-                Area.LISTENER, case.url, text, f"{advice}: they say who may frame a page, and that nobody keeps it"
-            )
+            yield failed(Area.LISTENER, url, text, f"{advice}: they say who may frame a page, and that nobody keeps it")
         elif len(values) > 1:
             text = f"the proxy adds a second {name}: {_short(next(each for each in values if each != value), value)}"
-            yield failed(Area.LISTENER, case.url, text, "browsers obey both: add none under that path")
+            yield failed(Area.LISTENER, url, text, "browsers obey both: add none under that path")
         elif values != (value,):
             text = f"{name} is not what this release sends: {_short(values[0], value)}"
-            yield warning(Area.LISTENER, case.url, text, "the proxy changes it, or workers are of another release")
+            yield warning(Area.LISTENER, url, text, "the proxy changes it, or workers are of another release")
     if framing := answer.headers.get("x-frame-options"):
         text = f"the proxy adds X-Frame-Options: {framing[0]:.40}, by which some browsers show no page"
-        yield warning(
-            Area.LISTENER, case.url, text, "add none under that path: a page's own policy says who may frame it"
-        )
-    if answer.headers[case.saw_cookie.lower()] != ("none",):
+        yield warning(Area.LISTENER, url, text, "add none under that path: a page's own policy says who may frame it")
+    if answer.headers[SAW_COOKIE.lower()] != ("none",):
         text = "the proxy passes cookies on; notifier neither reads nor logs them, and needs none"
         advice = 'take them away under that path (nginx: proxy_set_header Cookie "")'
-        yield warning(Area.LISTENER, case.url, text, advice)
+        yield warning(Area.LISTENER, url, text, advice)
 
 
 def _short(value: str, instead_of: str) -> str:

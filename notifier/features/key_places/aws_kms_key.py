@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from notifier.features.key_places.cloud_key_settings import AwsKmsSettings
 from notifier.features.key_places.raw_ecdsa import raw_ecdsa
 from notifier.model.client import Algorithm
-from notifier.tokens.key_place import PlaceFault, PublicHalf, PublicKey
+from notifier.tokens.jws import PublicKey
+from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.public_keys import algorithms_of
 from notifier.tokens.signature import SignatureResult
 

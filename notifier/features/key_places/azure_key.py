@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from notifier.features.key_places.cloud_key_settings import AzureKeySettings
 from notifier.model.client import Algorithm
 from notifier.model.outcome import read_retry_after
-from notifier.tokens.key_place import PlaceFault, PublicHalf, PublicKey
+from notifier.tokens.jws import PublicKey
+from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.signature import SignatureResult
 
 _SHOWN = 300  # characters of Azure's own words

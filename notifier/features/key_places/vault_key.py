@@ -28,7 +28,8 @@ from notifier.features.key_places.vault_http import VaultServer
 from notifier.features.key_places.vault_login import VaultLogin
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.model.client import Algorithm
-from notifier.tokens.key_place import PlaceFault, PublicHalf, PublicKey
+from notifier.tokens.jws import PublicKey
+from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.signature import SignatureResult
 
 _PADDING: Mapping[str, Mapping[str, str]] = MappingProxyType(

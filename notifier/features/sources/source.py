@@ -28,7 +28,7 @@ from notifier.model.documents.sourced import Places, WrongEvents, kept_headers, 
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import Message
-from notifier.model.moment import render_moment
+from notifier.model.moment import rendered
 from notifier.model.printable import excerpt
 from notifier.model.session_ended import SessionEnded
 from notifier.model.validation import kind_of
@@ -327,7 +327,7 @@ def _no_object(document: object) -> str:
 def _properties(message: Message) -> dict[str, object]:
     return {
         "message_id": message.message_id,
-        "timestamp": None if message.timestamp is None else render_moment(message.timestamp),
+        "timestamp": rendered(message.timestamp),
         "user_id": message.user_id,
         "app_id": message.app_id,
         "content_type": message.content_type,

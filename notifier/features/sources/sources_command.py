@@ -18,7 +18,7 @@ from notifier.features.sources.source import Source
 from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake
 from notifier.model.message import Lane, Message
-from notifier.model.moment import read_moment, render_moment
+from notifier.model.moment import read_moment, rendered
 from notifier.model.printable import counted, json_text, printable
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
@@ -228,7 +228,7 @@ def _document(event: SessionEnded) -> dict[str, Any]:
         "sub": event.sub,
         "sid": event.sid,
         "clients": clients,
-        **{key: None if at is None else render_moment(at) for key, at in moments.items()},
+        **{key: rendered(at) for key, at in moments.items()},
         "reason": event.reason,
     }
     return {key: value for key, value in document.items() if value is not None}

@@ -8,6 +8,7 @@ Keycloak then notes `NoHttpResponseException`, and that logout is lost.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, assert_never
@@ -15,7 +16,6 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from notifier.features.upstreams.seen_tokens import SeenTokens
 from notifier.features.upstreams.upstream import (
     EndedUpstream,
     Question,
@@ -36,6 +36,7 @@ from notifier.tokens.security_event_token import KeysAway
 BACK_CHANNEL = "/upstreams/{upstream}/backchannel-logout"
 FORM = "application/x-www-form-urlencoded"
 PUBLISH_WITHIN = 5.0  # seconds until what a token says must be durable
+SEEN = 10_000  # tokens; of more, the oldest are forgotten. Taken again, such a token makes the same event
 AGAIN = "5"  # seconds after which an upstream should try again, if it ever does
 _FIELDS = 20  # of a form; those that are not `logout_token` mean nothing (Back-Channel Logout 1.0 §2.5)
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -77,12 +78,33 @@ class UpstreamAccess:
     new_id: Callable[[], str]
 
 
+class _SeenTokens:
+    """The tokens that a worker took: one that comes again is not published again (RFC 7519 §4.1.7).
+
+    Each is there by what identifies it, until it is refused for its age.
+    """
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[str, float] = OrderedDict()
+
+    def seen(self, token: str, now: float) -> bool:
+        """True if it was taken before, and could still be accepted by its age. `now` is in epoch seconds."""
+        return self._until.get(token, 0.0) >= now
+
+    def take(self, token: str, until: float) -> None:
+        """Note that it was taken. After `until` (epoch seconds) it is refused anyway."""
+        self._until[token] = until
+        self._until.move_to_end(token)
+        while len(self._until) > SEEN:
+            self._until.popitem(last=False)
+
+
 class UpstreamRoutes:
     """The routes that upstream providers themselves call."""
 
     def __init__(self, access: UpstreamAccess) -> None:
         self._access = access
-        self._seen = SeenTokens()
+        self._seen = _SeenTokens()
 
     def routes(self) -> Iterator[web.RouteDef]:
         """The routes, for the application of the web listener."""

@@ -1,10 +1,9 @@
 """Counts what operators list by client and reason: dead letters, and what waits."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from notifier.model.moment import render_moment
+from notifier.model.moment import earliest, latest, rendered
 
 MOST = 10_000  # groups that are counted apart; anybody can invent client ids in malformed events
 
@@ -33,17 +32,17 @@ class Group:
     def add(self, more: "Group") -> None:
         """Count these too."""
         self.count += more.count
-        self.oldest = least(self.oldest, more.oldest)
-        self.newest = most(self.newest, more.newest)
-        self.next = least(self.next, more.next)
+        self.oldest = earliest(self.oldest, more.oldest)
+        self.newest = latest(self.newest, more.newest)
+        self.next = earliest(self.next, more.next)
 
     def document(self) -> dict[str, object]:
         """The JSON that the API gives."""
         names: dict[str, object] = {"client_id": self.client_id, "iss": self.iss}
-        counted = {"reason": self.reason, "count": self.count, "oldest": _shown(self.oldest)}
+        counted = {"reason": self.reason, "count": self.count, "oldest": rendered(self.oldest)}
         if self.where is None:
-            return names | counted | {"newest": _shown(self.newest)}
-        return names | {"where": self.where} | counted | {"next": _shown(self.next)}
+            return names | counted | {"newest": rendered(self.newest)}
+        return names | {"where": self.where} | counted | {"next": rendered(self.next)}
 
 
 class Summary(Protocol):
@@ -88,21 +87,3 @@ class GroupCounts:
     def groups(self) -> list[Group]:
         """The groups, the largest first."""
         return sorted(self._groups.values(), key=lambda group: (-group.count, group.client_id, group.iss, group.reason))
-
-
-def least(*moments: float | None) -> float | None:
-    """The first of these moments, None if none is known."""
-    return min(_known(moments), default=None)
-
-
-def most(*moments: float | None) -> float | None:
-    """The last of these moments, None if none is known."""
-    return max(_known(moments), default=None)
-
-
-def _known(moments: Iterable[float | None]) -> Iterable[float]:
-    return (moment for moment in moments if moment is not None)
-
-
-def _shown(moment: float | None) -> str | None:
-    return None if moment is None else render_moment(moment)

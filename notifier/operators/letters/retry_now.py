@@ -14,7 +14,7 @@ from typing import Any
 
 from notifier.delivery.known_client import Key
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.model.moment import render_moment
+from notifier.model.moment import rendered
 from notifier.operators.letters.repair import DUE_RATE, make_due
 from notifier.operators.letters.retry_request import RetryAccount, request_of, sum_of
 from notifier.operators.letters.visits import STOPPED, found_in
@@ -60,7 +60,7 @@ class RetryResult:
         account = self.account.document()
         moments = ("next_try", "paused_until")
         told = {name: account[name] for name in ("delivered", "failed", "dead", "put_off", "text")}
-        told |= {name: None if account[name] is None else render_moment(account[name]) for name in moments}
+        told |= {name: rendered(account[name]) for name in moments}
         return {
             "waited": sum(self.waited.values()),
             "asked": self.asked,

@@ -10,8 +10,7 @@ from notifier.delivery.gate import Standing
 from notifier.delivery.known_client import Key
 from notifier.delivery.worker import Worker
 from notifier.model import outcome
-from notifier.model.moment import Clock
-from notifier.operators.letters.groups import least, most
+from notifier.model.moment import Clock, earliest, latest
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
 
 RETRY = "retry"
@@ -140,6 +139,6 @@ def sum_of(answers: "list[WorkerAnswer]") -> RetryAccount:
             counts.update({str(key): int(count) for key, count in told.items()} if isinstance(told, Mapping) else {})
         summed.text = str(said.get("text") or summed.text)
         summed.busy = summed.busy or said.get("busy") is True
-        summed.next_try = least(summed.next_try, said.get("next_try"))
-        summed.paused_until = most(summed.paused_until, said.get("paused_until"))
+        summed.next_try = earliest(summed.next_try, said.get("next_try"))
+        summed.paused_until = latest(summed.paused_until, said.get("paused_until"))
     return summed

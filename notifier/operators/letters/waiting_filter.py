@@ -12,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.backoff import SOON
 from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
-from notifier.model.moment import render_moment
+from notifier.model.moment import rendered
 from notifier.model.outcome import Cause
 from notifier.operators.letters.groups import Group
 from notifier.queues.passes import Opened, reader_of
@@ -58,8 +58,8 @@ class WaitingSummary:
             "status": self.status,
             "text": self.text,
             "attempts": self.attempts,
-            "since": None if self.since is None else render_moment(self.since),
-            "due": None if self.due is None else render_moment(self.due),
+            "since": rendered(self.since),
+            "due": rendered(self.due),
             "asked": self.asked,
         }
 

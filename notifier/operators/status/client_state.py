@@ -2,47 +2,34 @@
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from notifier.delivery.known_client import Key
 from notifier.delivery.verdict import OF_CLIENT
-from notifier.model.frozen import frozen, replace
+from notifier.model.moment import earliest, latest
 from notifier.model.outcome import Cause
 from notifier.operators.status.health_observer import ClientRecord, HealthObserver
 
 REPORTED = 500  # clients of one worker
 
 
-@frozen
-class ClientState:
+@dataclass(slots=True, kw_only=True)
+class ClientState(ClientRecord):
     """How one client fares at one worker, or at all of them. `waiting` deliveries wait in memory for a slot.
 
     `parked` deliveries wait in its bucket, see `BucketCounts`; `delayed` ones in delay queues, the next until
-    `next_delayed`, see `DelayCounts`. `circuit`: 0 well, 1 tried now, 2 rests until `next_try`. `waits_for`: the cause
-    of the last deferral, at `deferred_at`. `text`: what the last failure met. `delivered`, `dead` and `put_off`
-    (retries and deferrals) are counted since the workers started.
+    `next_delayed`, see `DelayCounts`. `circuit`: 0 well, 1 tried now, 2 rests until `next_try`.
     """
 
     iss: str
     client_id: str
     circuit: Literal[0, 1, 2] = 0
     waiting: int = 0
-    delivered: int = 0
-    dead: int = 0
-    put_off: int = 0
-    last_success: float | None = None
-    last_failure: float | None = None
-    reason: str = ""
-    status: int | None = None
-    next_due: float | None = None
     next_try: float | None = None
     parked: int = 0
-    waits_for: str = ""
     delayed: int = 0
     next_delayed: float | None = None
-    deferred_at: float | None = None
-    text: str = ""
 
     @property
     def state(self) -> Literal["rests", "tried", "put_off", "fails", "well"]:
@@ -141,21 +128,13 @@ def both(one: ClientState, other: ClientState) -> ClientState:
         waiting=one.waiting + other.waiting,
         parked=one.parked + other.parked,
         delayed=one.delayed + other.delayed,
-        next_delayed=_earliest(one.next_delayed, other.next_delayed),
+        next_delayed=earliest(one.next_delayed, other.next_delayed),
         waits_for=put_off.waits_for or one.waits_for or other.waits_for,
         delivered=one.delivered + other.delivered,
         dead=one.dead + other.dead,
         put_off=one.put_off + other.put_off,
         deferred_at=put_off.deferred_at,
-        last_success=_latest(one.last_success, other.last_success),
-        next_due=_latest(one.next_due, other.next_due),
-        next_try=_earliest(one.next_try, other.next_try),
+        last_success=latest(one.last_success, other.last_success),
+        next_due=latest(one.next_due, other.next_due),
+        next_try=earliest(one.next_try, other.next_try),
     )
-
-
-def _earliest(one: float | None, other: float | None) -> float | None:
-    return min((moment for moment in (one, other) if moment is not None), default=None)
-
-
-def _latest(one: float | None, other: float | None) -> float | None:
-    return max((moment for moment in (one, other) if moment is not None), default=None)

@@ -20,11 +20,12 @@ WITH_WAY_OUT = 500  # of what we say of a dead letter: the way out comes last
 SAMPLES = 13  # one every five seconds: they cover the last minute
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ClientRecord:
-    """How one client fared at this worker. Moments are in epoch seconds; `put_off` counts retries and deferrals.
+    """How one client fared at a worker since that started. Moments are in epoch seconds.
 
-    `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: what the last failure met, without the user.
+    `put_off` counts retries and deferrals. `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: what
+    the last failure met, without the user.
     """
 
     delivered: int = 0

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from notifier.delivery.verdict import NO_SUCH_CLIENT
 from notifier.model.message import DEAD, PARKED
-from notifier.model.moment import render_moment
+from notifier.model.moment import render_moment, rendered
 from notifier.model.trouble import SharedTrouble, TroubleKind
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import (
@@ -36,7 +36,7 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
         queue: {
             "ready": status.depths[queue].ready,
             "held": held(status, queue),
-            "oldest": _moment(status.oldest.get(queue)),
+            "oldest": rendered(status.oldest.get(queue)),
         }
         for queue in consumed(status)
     }
@@ -44,7 +44,7 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
     if PARKED in status.depths:
         queues["parked"] = {"ready": status.depths[PARKED].ready}
     if DEAD in status.depths:
-        queues["dead"] = {"ready": status.depths[DEAD].ready, "oldest": _moment(status.oldest.get(DEAD))}
+        queues["dead"] = {"ready": status.depths[DEAD].ready, "oldest": rendered(status.oldest.get(DEAD))}
     return {
         "at": render_moment(status.at),
         "queues": queues,
@@ -68,7 +68,7 @@ def _everybody(_iss: str) -> bool:
 
 def _key(seen: SeenKey) -> dict[str, object]:
     """`appeared`: it was missing before. Else it was there when the first of the workers looked, or for longer."""
-    return {"iss": seen.iss, "kid": seen.kid, "published_since": _moment(seen.since), "appeared": seen.appeared}
+    return {"iss": seen.iss, "kid": seen.kid, "published_since": rendered(seen.since), "appeared": seen.appeared}
 
 
 def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
@@ -84,7 +84,7 @@ def _trouble(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
     return {
         "kind": one.kind,
         "text": text if named else "",
-        "since": _moment(one.since),
+        "since": rendered(one.since),
         "iss": one.iss or None,
         "client_id": (named and one.client_id) or None,
         "subject": (named and one.subject) or None,
@@ -110,7 +110,7 @@ def _worker(worker: WorkerState, *, whole: bool) -> dict[str, object]:
 def _client(client: ClientState) -> dict[str, object]:
     names = ("last_success", "last_failure", "deferred_at", "next_due", "next_try", "next_attempt")
     told = (name for name in _SHOWN if name != "next_delayed")
-    shown = {name: getattr(client, name) for name in told} | {name: _moment(getattr(client, name)) for name in names}
+    shown = {name: getattr(client, name) for name in told} | {name: rendered(getattr(client, name)) for name in names}
     return shown | {
         "circuit": CIRCUITS[client.circuit],
         "state": client.state,
@@ -120,7 +120,3 @@ def _client(client: ClientState) -> dict[str, object]:
         "waits": client.waits,
         "waits_for": client.cause or None,
     }
-
-
-def _moment(moment: float | None) -> str | None:
-    return None if moment is None else render_moment(moment)

@@ -16,6 +16,7 @@ from typing import TypeVar, assert_never
 
 from notifier.model.errors import QueueError, QueueUnavailable, TopologyMismatch
 from notifier.model.message import PARKED, Depth, Lane, Message
+from notifier.model.moment import earliest
 from notifier.queues.sqlite.file import examine
 from notifier.queues.sqlite.handover import Ack, Call, FutureResult, Insert, Operation, WriterReport
 from notifier.queues.sqlite.lanes import Lanes
@@ -175,7 +176,7 @@ class Writer:
         self._acks.clear()
         self._parked.committed()
         self._seen_elsewhere = seen
-        self._next_due = min((moment for moment in dues if moment is not None), default=None)
+        self._next_due = earliest(*dues)
         self._lanes.committed(pages, takers)
         return [message for page in pages.values() for _, message in page]
 

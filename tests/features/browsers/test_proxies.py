@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from notifier.features.browsers.doctor_web import page_checks
+from notifier.features.browsers.doctor_pages import page_checks
 from notifier.features.browsers.front_channel_context import LONGEST, seal
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes
 from notifier.network.http.issuer_documents import DocumentReader

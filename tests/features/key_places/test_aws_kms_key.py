@@ -9,10 +9,10 @@ from aiohttp.test_utils import TestServer
 
 from notifier.features.key_places.aws_kms_key import RAW_LIMIT, AwsKmsKey
 from notifier.model.client import Algorithm
+from notifier.tokens.jws import verifies
 from notifier.tokens.key_place import PlaceFault
 from notifier.tokens.placed_key import PlacedKey, SigningBounds
 from notifier.tokens.signature import SignatureResult
-from notifier.tokens.verification import verifies
 from tests.aws.running_moto import Kms, moto
 
 pytestmark = pytest.mark.full

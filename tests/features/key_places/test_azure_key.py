@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from notifier.features.key_places.azure_key import AzureKey
 from notifier.features.key_places.cloud_key_settings import AzureKeySettings
 from notifier.model.client import Algorithm
+from notifier.tokens.jws import verifies
 from notifier.tokens.key_place import PlaceFault
 from notifier.tokens.signature import SignatureResult
-from notifier.tokens.verification import verifies
 from tests.features.key_places.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, AzureStandIn, azure
 from tests.support.certificates import Authority, authority
 

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from notifier.features.key_places.cloud_key_settings import GoogleKmsSettings
 from notifier.features.key_places.google_kms_key import GoogleKmsKey, crc32c
 from notifier.model.client import Algorithm
+from notifier.tokens.jws import verifies
 from notifier.tokens.key_place import PlaceFault
 from notifier.tokens.signature import SignatureResult
-from notifier.tokens.verification import verifies
 from tests.features.key_places.google_stand_in import KEY, GoogleStandIn, google_kms
 
 pytestmark = pytest.mark.full

@@ -12,9 +12,9 @@ from aiohttp import web
 from notifier.features.key_places.vault_key import VaultKey
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.model.client import Algorithm
+from notifier.tokens.jws import verifies
 from notifier.tokens.key_place import PlaceFault
 from notifier.tokens.signature import SignatureResult
-from notifier.tokens.verification import verifies
 from tests.support.certificates import authority
 from tests.vault.vault_process import RunningVault, running_vault
 

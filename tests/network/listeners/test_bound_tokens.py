@@ -1,6 +1,7 @@
 """What a token that is bound to issuers is told: nothing of the clients of others, by any route of operators."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,7 +11,6 @@ import pytest
 from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.configuration.clients.registry_routes import Refresh, registry_routes
 from notifier.model.errors import QueueUnavailable
-from notifier.model.frozen import replace
 from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.authorization import Authorization
