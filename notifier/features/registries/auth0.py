@@ -45,8 +45,7 @@ class Auth0Reader:
     """All applications of one tenant."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        if source.auth0 is None:
-            raise ValueError("not a source of the kind auth0")
+        assert source.auth0 is not None, "the source is of this kind"
         self._settings = source.auth0
         self._source = source
         self._clock = clock

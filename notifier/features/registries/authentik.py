@@ -31,8 +31,7 @@ class AuthentikReader:
     """All OAuth2 providers of one authentik."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        if source.authentik is None:
-            raise ValueError("not a source of the kind authentik")
+        assert source.authentik is not None, "the source is of this kind"
         self._settings = source.authentik
         self._source = source
         self._clock = clock

@@ -40,8 +40,7 @@ class HttpListReader:
     """The list at one address."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        if source.http is None:
-            raise ValueError("not a source of the kind http")
+        assert source.http is not None, "the source is of this kind"
         self._settings = source.http
         self._source = source
         self._clock = clock

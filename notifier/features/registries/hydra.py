@@ -44,8 +44,7 @@ class HydraReader:
     """All clients of one Hydra."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        if source.hydra is None:
-            raise ValueError("not a source of the kind hydra")
+        assert source.hydra is not None, "the source is of this kind"
         self._settings = source.hydra
         self._source = source
         self._clock = clock

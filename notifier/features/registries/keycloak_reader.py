@@ -34,8 +34,7 @@ class KeycloakReader:
     """One realm. It reads with a token that it asks for each time."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        if source.keycloak is None:
-            raise ValueError("not a source of the kind keycloak")
+        assert source.keycloak is not None, "the source is of this kind"
         self._settings = source.keycloak
         self._source = source
         self._clock = clock

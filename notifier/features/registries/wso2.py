@@ -64,8 +64,7 @@ class Wso2Reader:
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
-        if source.wso2 is None:
-            raise ValueError("not a source of the kind wso2")
+        assert source.wso2 is not None, "the source is of this kind"
         self._settings = source.wso2
         self._source = source
         self._clock = clock
