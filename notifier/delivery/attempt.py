@@ -44,7 +44,7 @@ class Tools:
 
 
 @frozen
-class AttemptResult:
+class Judgement:
     """How an attempt ended: the delivery after it, what to do next, and what it says of the client.
 
     The delivery is unchanged if it is done. `pause` is for how many seconds the client asked not to be called,
@@ -65,7 +65,7 @@ class AttemptResult:
         return self.fact if self.fact is None or due is None else replace(self.fact, next_due=due)
 
 
-async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptResult:
+async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Judgement:
     """Try to tell the client.
 
     Never raises for a fault of the client's. A fault of ours (`OurFault`) becomes a deferral, and no attempt counts.
@@ -76,11 +76,11 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
     except OurFault as fault:
         return defer_for(fault, delivery, client, tools)
     if isinstance(outcome, Dead):
-        return AttemptResult(delivery=delivery, verdict=outcome)
+        return Judgement(delivery=delivery, verdict=outcome)
     now, seconds = tools.clock(), tools.steady() - began
     fact = _attempted(delivery, client, jti, outcome, now, seconds)
     if isinstance(outcome, Delivered):  # the usual end: no history is written, which would take 8 µs
-        return AttemptResult(delivery=delivery, verdict=Done(), mark=Mark.ALIVE, fact=fact)
+        return Judgement(delivery=delivery, verdict=Done(), mark=Mark.ALIVE, fact=fact)
     if (ours := tools.channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
         result = defer_for(ours, delivery, client, tools)
         return replace(result, mark=mark_of(outcome), fact=fact)
@@ -94,7 +94,7 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
     asked = isinstance(outcome, Failed) and outcome.retry_after is not None
     if asked:
         after = replace(after, asked=True)
-    return AttemptResult(delivery=after, verdict=verdict, mark=mark, pause=pause, asked=asked, fact=fact)
+    return Judgement(delivery=after, verdict=verdict, mark=mark, pause=pause, asked=asked, fact=fact)
 
 
 def _attempted(delivery: Delivery, client: Client, jti: str, outcome: Outcome, at: float, seconds: float) -> Attempted:
@@ -118,12 +118,12 @@ def _cut_short(outcome: Outcome, seconds: float, client: Client) -> bool:
     return outcome.reason is Reason.TIMEOUT and seconds < LEAST_OF_TIMEOUT * client.timeout
 
 
-def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools) -> AttemptResult:
+def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools) -> Judgement:
     """Put the delivery off for a fault of ours: for 2, 4, 8 … 256 s."""
     now = tools.clock()
     wait = our_fault_wait(delivery.deferrals) * (1 + client.retry.jitter * (2 * tools.jitter() - 1))
     verdict = Defer(due=now + wait, cause=fault.cause, text=str(fault))
-    return AttemptResult(delivery=postponed(delivery, verdict, client, now), verdict=verdict)
+    return Judgement(delivery=postponed(delivery, verdict, client, now), verdict=verdict)
 
 
 async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcome | Dead, str]:

@@ -23,11 +23,11 @@ class BucketCounts:
         """Yield (iss, client_id, count) of each client that has any."""
         return ((*key, count) for key, count in self._counts.items() if count)
 
-    def parked(self, key: Key) -> None:
+    def add(self, key: Key) -> None:
         """Count one that is durable in its bucket."""
         self._counts[key] += 1
 
-    def came_back(self, key: Key) -> None:
+    def remove(self, key: Key) -> None:
         """Count one that has left its bucket."""
         self._counts[key] -= 1
 

@@ -21,12 +21,13 @@ The gate keeps two clocks apart. It counts by a steady clock, so that a wall clo
 and lets nobody in. Messages bear the time of the wall clock, since other workers read them.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from notifier.delivery.attempt import AttemptResult, Tools
+from notifier.delivery.attempt import Judgement, Tools
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.known_client import (  # fmt: skip
     SHARE_OF_OUTAGE,
@@ -73,15 +74,21 @@ LOOKS = 64  # clients looked at, at a time, for one to be forgotten
 class Ticket:
     """A delivery that wants an attempt, the message it came with, and its client as resolved for it.
 
-    `pulled`: this worker took it out of its bucket, since its client can be called. `last`: its failure took the client
-    down.
+    `pulled`: this worker took it out of its bucket, since its client can be called. `turn` is there if it waits in
+    memory, and says at its end until when it is put off, or None: it goes. `last`: its failure took the client down.
     """
 
     held: HeldMessage
     delivery: Delivery
     client: Client
     pulled: bool = False
+    turn: "asyncio.Future[Defer | None] | None" = None
     last: bool = False
+
+    def call_up(self, later: "Defer | None" = None) -> None:
+        """End its wait in memory."""
+        assert self.turn is not None
+        self.turn.set_result(later)
 
 
 Known: TypeAlias = KnownClient[Ticket]
@@ -270,7 +277,7 @@ class Gate:
         self._busy[one.key] = one
         self._slots.count(one, lane, side, +1)
 
-    def ended(self, ticket: Ticket, result: AttemptResult) -> list[Ticket]:
+    def ended(self, ticket: Ticket, result: Judgement) -> list[Ticket]:
         """Note how an attempt ended. Returns those that waited for its slot and begin now."""
         now, one = self._tools.steady(), self._known[ticket.client.key]
         if result.pause is not None:
@@ -420,7 +427,7 @@ class Gate:
         one.travels(now - ahead + min(due - now, last - now) * EARLY)
         return Defer(due=min(due, last), cause=later.cause, place=Place.TRAVELLER)
 
-    def after_failure(self, ticket: Ticket, result: AttemptResult) -> AttemptResult:
+    def after_failure(self, ticket: Ticket, result: Judgement) -> Judgement:
         """Return the result with where and how long the delivery waits. Call it after `ended`, however that was.
 
         A failure of a client that is down, or asked for a pause, is not charged to the delivery's own backoff. Of one
@@ -433,7 +440,7 @@ class Gate:
         self._look_after(one, now)
         return after
 
-    def _waits(self, one: Known, ticket: Ticket, result: AttemptResult, now: float) -> AttemptResult:
+    def _waits(self, one: Known, ticket: Ticket, result: Judgement, now: float) -> Judgement:
         verdict, before, client = result.verdict, ticket.delivery, ticket.client
         if not isinstance(verdict, RetryAt) or result.mark not in (Mark.DOWN, Mark.BRAKED):
             return result

@@ -176,22 +176,22 @@ class Ledger:
         held.total += 1
         self.without_fate[held.lane] += 1
 
-    def open_delivery(self, held: HeldMessage, delivery: Delivery) -> Delivery | None:
-        """Note a delivery that is to be begun. Returns the delivery to make; None if it is a copy."""
+    def open_delivery(self, held: HeldMessage, delivery: Delivery) -> bool:
+        """Note a delivery. Returns True if it is to be begun now, False if it is a copy."""
         self.open(held)
-        return self._begin(held, delivery)
+        return self._begins(held, delivery)
 
-    def _begin(self, held: HeldMessage, delivery: Delivery) -> Delivery | None:
+    def _begins(self, held: HeldMessage, delivery: Delivery) -> bool:
         if not delivery.id_given:
-            return delivery
+            return True
         match self._copies.begin(delivery.id, delivery.stage, (held, delivery), self._steady(), of_event=held.of_event):
             case "first":
-                return delivery
+                return True
             case "waits":
-                return None
+                return False
             case "done":
                 self._join(held)
-                return None
+                return False
 
     def _join(self, held: HeldMessage) -> None:
         held.joined += 1
@@ -216,6 +216,6 @@ class Ledger:
         for (holder, copy), done in copies:
             if done:
                 self._join(holder)
-            elif (again := self._begin(holder, copy)) is not None:
-                made.append((holder, again))
+            elif self._begins(holder, copy):
+                made.append((holder, copy))
         return made

@@ -26,7 +26,6 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from notifier.delivery.gate import Gate
-from notifier.delivery.intake import Intake
 from notifier.delivery.ledger import HeldMessage
 from notifier.model.message import SOURCE, Lane
 from notifier.model.moment import Clock
@@ -73,9 +72,8 @@ class LaneOrder:
 class Selection:
     """Lines up the held messages and chooses the one whose next delivery begins. `steady` gives seconds."""
 
-    def __init__(self, gate: Gate, intake: Intake, *, steady: Clock) -> None:
+    def __init__(self, gate: Gate, *, steady: Clock) -> None:
         self._gate = gate
-        self._intake = intake
         self._steady = steady
         self._order = LaneOrder()
         self._lines: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
@@ -148,7 +146,7 @@ class Selection:
         return any(self._lines.values())
 
     def next(self) -> HeldMessage | None:
-        """Return the message that goes next, opened; None if there is no room or nothing to do.
+        """Return the message that goes next; None if there is no room or nothing to do.
 
         After it has given something, `gave` must be called.
         """
@@ -156,9 +154,7 @@ class Selection:
             self._try_some()
         lanes = [lane for lane, line in self._lines.items() if line]
         if lanes and (lane := self._order.next(lanes, self._gate.has_room)) is not None:
-            held = self._lines[lane][0]
-            held.look(self._intake)
-            return held
+            return self._lines[lane][0]
         return None
 
     def gave(self, held: HeldMessage) -> int:

@@ -21,7 +21,7 @@ from notifier.model.frozen import frozen, replace
 from notifier.model.message import DEAD, Kind, Lane, Outgoing
 from notifier.model.moment import Clock
 from notifier.model.reply import ReplyTo
-from notifier.queues.queue_port import Parking, Publisher
+from notifier.queues.queue_port import WorkerQueue
 
 AGAIN = 1.0  # seconds, at the least, until one that was put off is due: a thousand of them must not hold the loop
 BATCH = 16  # messages that are made and confirmed together; more would hold the loop while they are made
@@ -45,9 +45,8 @@ class Send:
 class Settlement:
     """Acts on verdicts."""
 
-    def __init__(self, publisher: Publisher, parking: Parking, *, clock: Clock, observe: facts.Observer) -> None:
-        self._publisher = publisher
-        self._parking = parking
+    def __init__(self, queue: WorkerQueue, *, clock: Clock, observe: facts.Observer) -> None:
+        self._queue = queue
         self._clock = clock
         self._observe = observe
 
@@ -98,15 +97,15 @@ class Settlement:
         while True:
             try:
                 if send.bucket is not None and send.due is not None:
-                    await self._parking.park(send.bucket, send.message, until=send.due)
+                    await self._queue.park(send.bucket, send.message, until=send.due)
                 elif send.due is None:
-                    await self._publisher.publish(send.queue, send.message)
+                    await self._queue.publish(send.queue, send.message)
                 else:
-                    await self._publisher.publish_later(send.message, due=send.due, rounding=send.rounding)
+                    await self._queue.publish_later(send.message, due=send.due, rounding=send.rounding)
             except QueueUnavailable:
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await self._publisher.available()
+                        await self._queue.available()
                 except TimeoutError:
                     return False
             else:
@@ -120,7 +119,7 @@ class Settlement:
         body = documents.dump_delivery(known, due=verdict.due)
         message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
         if parked:
-            return Send(message=message, bucket=self._parking.bucket(delivery.key), due=verdict.until)
+            return Send(message=message, bucket=self._queue.bucket(delivery.key), due=verdict.until)
         return Send(message=message, due=due, rounding=rounding)
 
 

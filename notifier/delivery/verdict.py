@@ -238,8 +238,13 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
 
 
 def not_taken(begun: Delivery, after: Delivery) -> Delivery:
-    """Return the delivery as it was begun, if the queue did not take its deferral in time. Its age goes on."""
-    return replace(begun, first_taken_at=after.first_taken_at, held=after.held, waited_for=after.waited_for)
+    """Return the delivery as it was begun, if the queue did not take its deferral in time.
+
+    Its age goes on, and it keeps its turn.
+    """
+    return replace(
+        begun, first_taken_at=after.first_taken_at, held=after.held, waited_for=after.waited_for, turn=after.turn
+    )
 
 
 def last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:

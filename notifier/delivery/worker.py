@@ -7,17 +7,16 @@ end of a settlement each lead to `_pump`, which begins what now has room. Delive
 
 import asyncio
 import math
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 
 from notifier.delivery import facts
-from notifier.delivery.attempt import AttemptResult, Tools, attempt, defer_for
+from notifier.delivery.attempt import Judgement, Tools, attempt, defer_for
 from notifier.delivery.bucket_counts import BucketCounts
 from notifier.delivery.copies import stands_for
 from notifier.delivery.delay_counts import DelayCounts
-from notifier.delivery.gate import Gate, Go, Standing, Ticket, Wait
-from notifier.delivery.intake import Intake, Move, Step
-from notifier.delivery.known_client import News
+from notifier.delivery.gate import Gate, Go, Ticket, Wait
+from notifier.delivery.intake import Intake, Move
 from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.plan import Skipped, Unheard
 from notifier.delivery.ports import Peers
@@ -40,10 +39,10 @@ from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
 from notifier.model.errors import OurFault
 from notifier.model.frozen import replace
-from notifier.model.message import Lane, Message, Unsettled
+from notifier.model.message import Lane, Message
 from notifier.model.outcome import Cause
 from notifier.model.registry import CurrentRegistry
-from notifier.queues.queue_port import Acknowledger, Parking
+from notifier.queues.queue_port import WorkerQueue
 
 TICK = 0.05  # seconds
 
@@ -65,20 +64,12 @@ class Worker:
     """Delivers the messages that the queue puts into it: an `Inbox`. Runs from `run` until `stop`."""
 
     def __init__(
-        self,
-        intake: Intake,
-        settlement: Settlement,
-        tools: Tools,
-        registry: CurrentRegistry,
-        acknowledger: Acknowledger,
-        parking: Parking,
-        limits: Limits,
-        peers: Peers,
+        self, intake: Intake, tools: Tools, registry: CurrentRegistry, queue: WorkerQueue, limits: Limits, peers: Peers
     ) -> None:
         self._intake = intake
-        self._settlement = settlement
         self._tools = tools
         self._registry = registry
+        self._settlement = Settlement(queue, clock=tools.clock, observe=tools.observe)
         self._shutdown_grace = limits.shutdown_grace
         self._pumping = False  # `_begin_some` runs in the loop's next round
         self._making_room = False  # one that waited is being put off for another's sake
@@ -86,19 +77,19 @@ class Worker:
         self._quiet = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
-        self._ledger = Ledger(acknowledger, tools.observe, clock=tools.clock, steady=tools.steady)
-        self._gate = Gate(
+        self.ledger = Ledger(queue, tools.observe, clock=tools.clock, steady=tools.steady)
+        self.gate = Gate(
             tools,
-            self._ledger.without_fate,
+            self.ledger.without_fate,
             max_in_flight=limits.max_in_flight,
             slot_wait=limits.slot_wait,
-            begun=lambda: (self._ledger.held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / limits.prefetch,
+            begun=lambda: (self.ledger.held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / limits.prefetch,
             peers=peers,
         )
-        self._selection = Selection(self._gate, intake, steady=tools.steady)
-        self._counts = BucketCounts(parking.bucket)
-        self._delayed = DelayCounts(tools.clock)
-        self._pulls = Pulls(parking, self._gate, self._take_parked, self._spawn, self._counts, tools.steady)
+        self._selection = Selection(self.gate, steady=tools.steady)
+        self.parked = BucketCounts(queue.bucket)
+        self.delayed = DelayCounts(tools.clock)
+        self._pulls = Pulls(queue, self.gate, self._take_parked, self._spawn, self.parked, tools.steady)
 
     # ── the queue's side ──
 
@@ -106,24 +97,21 @@ class Worker:
         """Take a message that came from the queue."""
         if self._stop.is_set():
             return  # it goes back to the queue when the connection closes
-        self._selection.put(self._ledger.take(message))
+        self._selection.put(self.ledger.take(message))
         self._pump()
 
     def _take_parked(self, message: Message) -> bool:
         """Take a delivery that was fetched from its bucket, and begin it. Returns False if it was parked again."""
-        held = self._ledger.take(message)
+        held = self.ledger.take(message)
         if message.suspect:
             self._selection.put(held)
             return True
-        held.look(self._intake)
-        useful = held.ahead is None or self._begin(held, held.give(self._intake), pulled=True)
-        self._ledger.close(held)
-        return useful
+        return self._go_on(held, pulled=True)
 
     def lost(self, lane: Lane, source: str | None = None) -> None:
         """Let go of a queue's messages: they will come again. What runs goes on, and the second copy joins it."""
         self._selection.lose(lane, source)
-        self._ledger.lose(lane, source)
+        self.ledger.lose(lane, source)
         if lane is Lane.RETRIES:
             self._pulls.lost()
 
@@ -140,14 +128,14 @@ class Worker:
         await self._stop.wait()
         background[1].cancel()
         for held in self._selection.give_back():
-            self._ledger.let_go(held)
+            self.ledger.let_go(held)
         self._pump()
         try:
             async with asyncio.timeout(self._shutdown_grace):
                 await self._quiet.wait()
         except TimeoutError:
-            self._gate.abandon()
-            for lane, source in self._ledger.origins():
+            self.gate.abandon()
+            for lane, source in self.ledger.origins():
                 self.lost(lane, source)
             for task in self._tasks:
                 task.cancel()
@@ -158,178 +146,24 @@ class Worker:
             raise self._broken
 
     async def _tick(self) -> None:
-        """Put off those that wait at a client that hangs or is left alone."""
+        """Put off those that wait at a client that hangs or is left alone, and let those go whose turn has come."""
         while True:
             await asyncio.sleep(TICK)
-            for ticket, later in self._gate.put_off():
-                self._put_off(ticket, later)
-            for ticket in self._gate.hand_out():
-                self._start(ticket)
+            for ticket, later in self.gate.put_off():
+                ticket.call_up(later)
+            for ticket in self.gate.hand_out():
+                ticket.call_up()
             self._pump()
 
     def stop(self) -> None:
         """Begin the drain."""
-        self._gate.leave()
+        self.gate.leave()
         self._stop.set()
-
-    @property
-    def circuits(self) -> Iterable[tuple[str, str, int]]:
-        """Return (iss, client_id, 1 half-open | 2 open) for each client that rests."""
-        return self._gate.circuits()
-
-    @property
-    def next_tries(self) -> Iterable[tuple[str, str, float]]:
-        """Return (iss, client_id, the moment of the next try in epoch seconds) for each client that rests."""
-        return self._gate.next_tries()
-
-    @property
-    def lines(self) -> Iterable[tuple[str, str, int]]:
-        """Return (iss, client_id, deliveries that wait in memory) for each client that has any."""
-        return self._gate.lines()
-
-    @property
-    def parked(self) -> Iterable[tuple[str, str, int]]:
-        """Return (iss, client_id, deliveries that wait in its bucket) for each client, see `BucketCounts`."""
-        return self._counts
-
-    @property
-    def delayed(self) -> Iterable[tuple[str, str, int, float]]:
-        """Return (iss, client_id, deliveries in delay queues, when the next is due), see `DelayCounts`."""
-        return self._delayed
-
-    def try_now(self, key: tuple[str, str], *, force: bool) -> None:
-        """Have the client tried at once, if something is parked for it. A pause stands, unless `force`."""
-        self._gate.try_now(key, force=force)
-        self._pump()
-
-    def heard(self, news: News) -> None:
-        """Act as if this worker had seen what another one saw of a client."""
-        self._gate.heard(news)
-        self._pump()
-
-    def held_up(self, key: tuple[str, str]) -> bool:
-        """Return True if the client rests or pauses, or something may be parked for it."""
-        return self._gate.held_up(key)
-
-    def made_due(self, key: tuple[str, str]) -> None:
-        """Note that somebody takes what waits for this client out of the delay queues."""
-        self._delayed.forget(key)
-
-    def standing(self, key: tuple[str, str]) -> Standing:
-        """Return how the client stands at this worker."""
-        return self._gate.standing(key)
-
-    def unsettled(self) -> Mapping[str, Unsettled]:
-        """Return how many messages of each queue are held, and how old they are."""
-        return self._ledger.unsettled()
 
     @property
     def in_flight(self) -> int:
         """How many attempts and settlements run."""
-        return len(self._tasks)
-
-    # ── beginning ──
-
-    def _pump(self) -> None:
-        """Begin what there is room for in the loop's next round, once for all who ask for it meanwhile."""
-        if not self._pumping:
-            self._pumping = True
-            asyncio.get_running_loop().call_soon(self._begin_some)
-
-    def _begin_some(self) -> None:
-        """Begin a few deliveries. Answers are read between rounds, so hundreds that come due at once delay nobody."""
-        self._pumping = False
-        if self._selection.begin_round():
-            self._pump()
-        effort = 0
-        while effort < ROUND:
-            if (held := self._selection.next()) is None:
-                self._make_room()
-                break
-            if held.ahead is not None:
-                self._begin(held, held.give(self._intake))
-            effort += self._selection.gave(held)
-            self._ledger.close(held)
-        else:
-            self._pump()
-        if not self._stop.is_set():
-            self._pulls.begin(fresh_waits=self._selection.lined_up(Lane.EVENTS) > 0)
-        elif not self._tasks and not self._gate.waiting and not self._selection.waiting:
-            self._quiet.set()
-
-    def _make_room(self) -> None:
-        """Have those that would wait longest give way, if memory is full."""
-        if self._making_room or not self._selection.cramped():
-            return
-        for ticket, later in self._gate.give_way():
-            self._making_room = True
-            self._put_off(ticket, later)
-
-    def _begin(self, held: HeldMessage, step: Step | Move, *, pulled: bool = False) -> bool:
-        """Begin what a message asks for. Returns False if it was parked."""
-        match step:
-            case Delivery():
-                if (begun := self._ledger.open_delivery(held, step)) is not None:
-                    return self._ask(held, begun, pulled=pulled)
-            case Skipped() | Unheard():
-                self._tools.observe(step)
-            case Send():
-                self._ledger.open(held)
-                self._spawn(self._move(held, Move(sends=(step,))))
-            case Move():
-                self._ledger.open(held)
-                self._spawn(self._move(held, step))
-        return True
-
-    def _ask(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> bool:
-        """Attempt the delivery, put it off, or give it up. Returns False if it was parked."""
-        if delivery.parked:
-            delivery = replace(delivery, parked=False)
-            self._counts.came_back(delivery.key)
-        registry = self._registry()
-        client = registry.client_of(delivery)
-        now = self._tools.clock()
-        verdict: Verdict | None = before_attempt(
-            delivery,
-            client,
-            issuer_known=delivery.iss in registry.issuers,
-            grace=registry.grace,
-            denied=registry.inline == "deny",
-            # A delivery seen for the first time has no age, so what its token names does not matter.
-            carries_sid=delivery.first_taken_at is not None
-            and client is not None
-            and self._tools.channel.names_session(delivery, client),
-            now=now,
-        )
-        if isinstance(verdict, Dead | Skip) and delivery.leash is not None:
-            self._gate.traveller_ended(delivery.key)
-        if verdict is None and client is not None:
-            ticket = Ticket(held=held, delivery=delivery, client=client, pulled=pulled)
-            verdict = self._admit(ticket)
-            delivery = ticket.delivery
-        if verdict is None:
-            return True
-        after = postponed(delivery, verdict, client, now) if isinstance(verdict, Defer) else delivery
-        self._spawn(self._settle(held, delivery, after, verdict))
-        return not (isinstance(verdict, Defer) and verdict.place is Place.PARKED)
-
-    def _admit(self, ticket: Ticket) -> Defer | None:
-        """Start the attempt, let it wait in memory, or return until when it is put off."""
-        match self._gate.ask(ticket):
-            case Go():
-                self._start(ticket)
-            case Wait():
-                pass
-            case Defer() as later:
-                return later
-        return None
-
-    def _put_off(self, ticket: Ticket, later: Defer) -> None:
-        after = postponed(ticket.delivery, later, ticket.client, self._tools.clock())
-        self._spawn(self._settle(ticket.held, ticket.delivery, after, later))
-
-    def _start(self, ticket: Ticket) -> None:
-        self._spawn(self._serve(ticket))
+        return len(self._tasks) - self.gate.waiting
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -347,42 +181,161 @@ class Worker:
             self._broken = error
             self.stop()
 
-    # ── doing ──
+    # ── choosing ──
 
-    async def _serve(self, ticket: Ticket) -> None:
-        """Make one attempt and settle it. The client's slot is free before the settlement, which may wait."""
-        result = AttemptResult(delivery=ticket.delivery, verdict=Done())  # stands if the task is cancelled
+    def _pump(self) -> None:
+        """Begin what there is room for in the loop's next round, once for all who ask for it meanwhile."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._begin_some)
+
+    def _begin_some(self) -> None:
+        """Begin a few deliveries. Answers are read between rounds, so hundreds that come due at once delay nobody."""
+        self._pumping = False
+        if self._selection.begin_round():
+            self._pump()
+        effort = 0
+        while effort < ROUND:
+            if (held := self._selection.next()) is None:
+                self._make_room()
+                break
+            self._go_on(held)
+            effort += self._selection.gave(held)
+        else:
+            self._pump()
+        if not self._stop.is_set():
+            self._pulls.begin(fresh_waits=self._selection.lined_up(Lane.EVENTS) > 0)
+        elif not self._tasks and not self._selection.waiting:
+            self._quiet.set()
+
+    def _make_room(self) -> None:
+        """Have those that would wait longest give way, if memory is full."""
+        if self._making_room or not self._selection.cramped():
+            return
+        for ticket, later in self.gate.give_way():
+            self._making_room = True
+            ticket.call_up(later)
+
+    # ── the way of a message: read, plan, begin ──
+
+    def _go_on(self, held: HeldMessage, *, pulled: bool = False) -> bool:
+        """Read and plan the message, if that is not done yet, and begin the next thing that it asks for.
+
+        It is acked if that was the last and all have their fate. Returns False if what was begun is to be parked again.
+        """
+        held.look(self._intake)
+        useful = True
+        if held.ahead is not None:
+            match held.give(self._intake):
+                case Delivery() as delivery:
+                    if self.ledger.open_delivery(held, delivery):
+                        useful = self._begin(held, delivery, pulled=pulled)
+                case Skipped() | Unheard() as untold:
+                    self._tools.observe(untold)
+                case Send() as send:
+                    self.ledger.open(held)
+                    self._spawn(self._move(held, Move(sends=(send,))))
+                case Move() as move:
+                    self.ledger.open(held)
+                    self._spawn(self._move(held, move))
+        self.ledger.close(held)
+        return useful
+
+    async def _move(self, held: HeldMessage, move: Move) -> None:
+        await self._settlement.send_all(move.sends if move.look_up is None else await move.look_up())
+        self.ledger.settle(held)
+
+    # ── the way of a delivery: admit, attempt, judge, settle ──
+
+    def _begin(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> bool:
+        """Admit the delivery, and see it through. Returns False if it is to be parked."""
+        if delivery.parked:
+            delivery = replace(delivery, parked=False)
+            self.parked.remove(delivery.key)
+        admitted = self._admit(held, delivery, pulled=pulled)
+        self._spawn(self._deliver(held, delivery, admitted))
+        return isinstance(admitted, Ticket) or not _parks(admitted.verdict)
+
+    async def _deliver(self, held: HeldMessage, begun: Delivery, admitted: Ticket | Judgement) -> None:
+        """See a delivery through to its durable fate: attempt it if it has a ticket, judge, settle.
+
+        If the queue is away until a deferral is due, it is admitted once more.
+        """
+        while True:
+            judged = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
+            stands_until = self._stands_until(judged.verdict)  # as of now: the retry may be back before its confirm
+            durable = await self._settlement.settle(judged.delivery, judged.verdict)
+            self._making_room = False
+            if durable:
+                break
+            begun = not_taken(begun, judged.delivery)
+            admitted = self._admit(held, begun)
+        for holder, copy in self.ledger.settle_delivery(held, begun, stands_until=stands_until):
+            self._begin(holder, copy)
+        if _parks(judged.verdict):
+            self.parked.add(begun.key)
+            self.gate.parked(begun.key)
+        elif isinstance(judged.verdict, RetryAt | Defer):
+            self.delayed.put_off(begun.key, judged.verdict)
+
+    def _admit(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> Ticket | Judgement:
+        """Return its ticket if it is attempted, now or after a wait in memory; else what becomes of it."""
+        registry = self._registry()
+        client = registry.client_of(delivery)
+        now = self._tools.clock()
+        verdict: Verdict | None = before_attempt(
+            delivery,
+            client,
+            issuer_known=delivery.iss in registry.issuers,
+            grace=registry.grace,
+            denied=registry.inline == "deny",
+            # A delivery seen for the first time has no age, so what its token names does not matter.
+            carries_sid=delivery.first_taken_at is not None
+            and client is not None
+            and self._tools.channel.names_session(delivery, client),
+            now=now,
+        )
+        if isinstance(verdict, Dead | Skip) and delivery.leash is not None:
+            self.gate.traveller_ended(delivery.key)
+        if verdict is None and client is not None:
+            ticket = Ticket(held=held, delivery=delivery, client=client, pulled=pulled)
+            match self.gate.ask(ticket):
+                case Go():
+                    return ticket
+                case Wait():
+                    ticket.turn = asyncio.get_running_loop().create_future()
+                    return ticket
+                case Defer() as verdict:
+                    delivery = ticket.delivery
+        assert verdict is not None
+        after = postponed(delivery, verdict, client, now) if isinstance(verdict, Defer) else delivery
+        return Judgement(delivery=after, verdict=verdict)
+
+    async def _attempt(self, ticket: Ticket) -> Judgement:
+        """Attempt the delivery when its turn has come. The client's slot is free before the settlement."""
+        if ticket.turn is not None and (later := await ticket.turn) is not None:
+            after = postponed(ticket.delivery, later, ticket.client, self._tools.clock())
+            return Judgement(delivery=after, verdict=later)
+        judged = Judgement(delivery=ticket.delivery, verdict=Done())  # stands if the task is cancelled
         try:
-            result = await attempt(ticket.delivery, ticket.client, self._tools)
+            judged = await attempt(ticket.delivery, ticket.client, self._tools)
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
-            result = self._unexpected(ticket, error)
+            judged = self._unexpected(ticket, error)
         finally:
-            for following in self._gate.ended(ticket, result):
-                self._start(following)
-        result = self._gate.after_failure(ticket, result)
-        if (told := result.told()) is not None:
-            self._tools.observe(told)
+            for following in self.gate.ended(ticket, judged):
+                following.call_up()
+        judged = self.gate.after_failure(ticket, judged)
+        if (attempted := judged.told()) is not None:
+            self._tools.observe(attempted)
         self._pump()
-        await self._settle(ticket.held, ticket.delivery, result.delivery, result.verdict)
+        return judged
 
-    def _unexpected(self, ticket: Ticket, error: Exception) -> AttemptResult:
+    def _unexpected(self, ticket: Ticket, error: Exception) -> Judgement:
         iss, client_id = ticket.client.key
         event_id = ticket.delivery.event_id
         self._tools.observe(facts.Unexpected(iss=iss, client_id=client_id, event_id=event_id, error=error))
         fault = OurFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}")
         return defer_for(fault, ticket.delivery, ticket.client, self._tools)
-
-    async def _settle(self, held: HeldMessage, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
-        stands_until = self._stands_until(verdict)  # as of now: the retry may be back before its confirm is here
-        durable = await self._settlement.settle(after, verdict)
-        self._making_room = False
-        if durable:
-            for holder, copy in self._ledger.settle_delivery(held, begun, stands_until=stands_until):
-                self._ask(holder, copy)
-            if isinstance(verdict, RetryAt | Defer):
-                self._note_wait(begun.key, verdict)
-        else:
-            self._ask(held, not_taken(begun, after))
 
     def _stands_until(self, verdict: Verdict) -> float | None:
         match verdict:
@@ -393,13 +346,6 @@ class Worker:
             case Skip() | Dead():
                 return None
 
-    def _note_wait(self, key: tuple[str, str], verdict: RetryAt | Defer) -> None:
-        if verdict.place is Place.PARKED:
-            self._counts.parked(key)
-            self._gate.parked(key)
-        else:
-            self._delayed.put_off(key, verdict)
 
-    async def _move(self, held: HeldMessage, move: Move) -> None:
-        await self._settlement.send_all(move.sends if move.look_up is None else await move.look_up())
-        self._ledger.settle(held)
+def _parks(verdict: Verdict) -> bool:
+    return isinstance(verdict, RetryAt | Defer) and verdict.place is Place.PARKED

@@ -70,6 +70,10 @@ class Acknowledger(Protocol):
         """The message has found its durable fate. Never raises, never waits; without effect where it was lost since."""
 
 
+class WorkerQueue(Publisher, Parking, Acknowledger, Protocol):
+    """What a worker needs of its queue."""
+
+
 class Inbox(Protocol):
     """Receives messages from a queue. Both methods are called on the event loop and must return at once."""
 

@@ -31,7 +31,6 @@ from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.facts import Observer
 from notifier.delivery.front_channel_calls import ClientChannels, FrontChannel
 from notifier.delivery.intake import Intake, event_message
-from notifier.delivery.settlement import Settlement
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
@@ -144,7 +143,7 @@ class Service:
         self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
         self._others = OtherWorkers(
             self.queue.consumers,
-            lambda news: self.worker.heard(news),  # noqa: PLW0108  it is made below
+            lambda news: self.worker.gate.heard(news),  # noqa: PLW0108  it is made below
             steady=time.monotonic,
         )
         self.queue.side_channel.share_news(self._others.following, self._others.hear)
@@ -178,7 +177,6 @@ class Service:
                     self._upstreams, live.registry, clock=time.time, new_id=new_id, observe=self._observe
                 ),
             ),
-            Settlement(self.queue, self.queue, clock=time.time, observe=self._observe),
             Tools(
                 channel=ClientChannels(
                     BackChannel(
@@ -198,7 +196,6 @@ class Service:
             ),
             live.registry,
             self.queue,
-            self.queue,
             Limits(
                 max_in_flight=settings.delivery.max_in_flight,
                 prefetch=settings.queue.prefetch.events,
@@ -216,9 +213,9 @@ class Service:
         return Sources(
             in_flight=lambda: self.worker.in_flight,
             queue=self.queue.status,
-            unsettled=self.worker.unsettled,
-            circuits=lambda: self.worker.circuits,
-            waiting=lambda: chain(self.worker.lines, self.worker.parked),
+            unsettled=self.worker.ledger.unsettled,
+            circuits=self.worker.gate.circuits,
+            waiting=lambda: chain(self.worker.gate.lines(), self.worker.parked),
             reload_succeeded=lambda: self._live.reloads.succeeded,
             restart_needed=lambda: self._live.reloads.restart_needed,
             signing_keys=self._signing_keys.published,
@@ -300,7 +297,7 @@ class Service:
                 async with asyncio.timeout(CANCEL_WITHIN):
                     await self.queue.stop_consuming()
             await worker
-            given_back = sum(each.messages for each in self.worker.unsettled().values())
+            given_back = sum(each.messages for each in self.worker.ledger.unsettled().values())
             log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
             self._replies.waiting.close()
             for task in around:

@@ -3,7 +3,7 @@
 import itertools
 from typing import Any
 
-from notifier.delivery.attempt import AttemptResult, Tools
+from notifier.delivery.attempt import Judgement, Tools
 from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.facts import Fact
 from notifier.delivery.gate import Gate, Go, Ticket, Wait
@@ -97,16 +97,16 @@ class Desk:
     def _begins(self, ticket: Ticket) -> None:
         self.running.setdefault(ticket.client.client_id, []).append(ticket)
 
-    def end(self, name: str, outcome: Outcome | None = None) -> AttemptResult:
+    def end(self, name: str, outcome: Outcome | None = None) -> Judgement:
         """The last that began ends well, or so. Returns what follows."""
         ticket = self.running[name].pop()
         delivery, policy = ticket.delivery, ticket.client.retry
         outcome = outcome or Delivered(status=204)
-        result = AttemptResult(delivery=delivery, verdict=Done(), mark=Mark.ALIVE)
+        result = Judgement(delivery=delivery, verdict=Done(), mark=Mark.ALIVE)
         if isinstance(outcome, Failed):
             asked = outcome.retry_after is not None
             after = replace(record(delivery, outcome, self.wall()), asked=asked)
-            result = AttemptResult(
+            result = Judgement(
                 delivery=after,
                 verdict=decide(outcome, after, policy, carries_sid=True, now=self.wall(), jitter=lambda: 0.5),
                 mark=mark_of(outcome),

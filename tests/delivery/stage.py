@@ -13,7 +13,6 @@ from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.facts import Fact
 from notifier.delivery.intake import Intake
 from notifier.delivery.known_client import News
-from notifier.delivery.settlement import Settlement
 from notifier.delivery.worker import Limits, Worker
 from notifier.model.backoff import Rounding
 from notifier.model.client import Algorithm, Client
@@ -195,10 +194,8 @@ class Stage:
         )
         self.worker = Worker(
             Intake(lambda: self.registry, clock=tools.clock, new_id=lambda: f"made-up-{next(numbers)}", max_event=4096),
-            Settlement(self.queue, self.queue, clock=tools.clock, observe=self.facts.append),
             tools,
             lambda: self.registry,
-            self.queue,
             self.queue,
             Limits(**limits),
             self.others,
@@ -274,7 +271,7 @@ class Stage:
         def settled() -> bool:
             nonlocal quiet
             acked = sum(message.tag != "fetched" for message in self.queue.acked)
-            waiting = sum(count for _, _, count in self.worker.lines)
+            waiting = sum(count for _, _, count in self.worker.gate.lines())
             quiet = quiet + 1 if not self.worker.in_flight and len(self._taken) <= acked + waiting else 0
             return quiet > 10
 

@@ -10,12 +10,12 @@ def test_the_sum_over_workers_is_what_waits() -> None:
     """Whoever parks adds, and whoever gets it back takes off."""
     one, other = BucketCounts(BUCKETS.__getitem__), BucketCounts(BUCKETS.__getitem__)
     for _ in range(5):
-        one.parked(SHOP)
+        one.add(SHOP)
     for _ in range(3):
-        other.came_back(SHOP)
+        other.remove(SHOP)
     assert [*one, *other] == [(*SHOP, 5), (*SHOP, -3)]
-    one.came_back(SHOP)
-    one.came_back(SHOP)
+    one.remove(SHOP)
+    one.remove(SHOP)
     assert sum(count for _, _, count in (*one, *other)) == 0
 
 
@@ -23,7 +23,7 @@ def test_a_bucket_that_was_empty_twice_holds_nothing() -> None:
     """Then what a worker counted that is gone no longer distorts the sum. One that was empty once may be filled now."""
     counts = BucketCounts(BUCKETS.__getitem__)
     for key in BUCKETS:
-        counts.parked(key)
+        counts.add(key)
     counts.seen({"7", "8"})
     counts.seen({"7"})
     assert [*counts] == [(*SHOP, 1), (*MAIL, 1), (*WIKI, 1)]

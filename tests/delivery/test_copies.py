@@ -184,7 +184,7 @@ async def test_what_the_broker_gives_out_again_is_told_once() -> None:
         await stage.until(lambda: stage.queue.refused == ["delay.2s"])
         stage.worker.lost(Lane.EVENTS)
         stage.event("shop", id="e", delivery_count=1)
-        await stage.until(lambda: stage.worker.unsettled()["events"].messages == 1)
+        await stage.until(lambda: stage.worker.ledger.unsettled()["events"].messages == 1)
         stage.queue.open.set()
         await stage.until(lambda: len(stage.queue.acked) == 2)
         assert stage.told() == ["shop"]

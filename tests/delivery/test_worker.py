@@ -235,7 +235,7 @@ async def test_no_more_than_twice_the_window_exists() -> None:
         for _ in range(10):
             stage.event(*names)
         await stage.until(lambda: len(stage.told()) == 10)
-        assert sum(stage.worker._ledger.without_fate.values()) <= 40
+        assert sum(stage.worker.ledger.without_fate.values()) <= 40
         release.set()
         await stage.until(lambda: len(stage.queue.acked) == 10)
 
@@ -306,7 +306,7 @@ async def test_a_tick_that_breaks_stops_the_worker() -> None:
     run = asyncio.create_task(stage.worker.run())
     for number in range(2):
         stage.event("shop", id=str(number))
-    await stage.until(lambda: bool([*stage.worker.lines]))
+    await stage.until(lambda: bool([*stage.worker.gate.lines()]))
     stage.jumped = None  # type: ignore[assignment]  # no clock any more
     stage.now += 5
     with pytest.raises(TypeError):
@@ -341,13 +341,13 @@ async def test_a_lost_queue_takes_nothing_else_with_it() -> None:
         ours = stage.event("shop", id="ours")
         theirs = stage.take(b"{}", source="kc")
         stage.worker.lost(Lane.EVENTS, "duende")
-        assert stage.worker.unsettled()["source.kc"].messages == 1
+        assert stage.worker.ledger.unsettled()["source.kc"].messages == 1
         stage.worker.lost(Lane.EVENTS, "kc")
-        held = {queue: each.messages for queue, each in stage.worker.unsettled().items()}
+        held = {queue: each.messages for queue, each in stage.worker.ledger.unsettled().items()}
         assert held == {"events": 2, "retries": 0, "bulk": 0, "source.kc": 0}
         again = stage.take(b"{}", source="kc", delivery_count=1)
         stage.worker.lost(Lane.EVENTS)
-        held = {queue: each.messages for queue, each in stage.worker.unsettled().items()}
+        held = {queue: each.messages for queue, each in stage.worker.ledger.unsettled().items()}
         assert held == {"events": 0, "retries": 0, "bulk": 0, "source.kc": 1}
         release.set()
         await stage.acked(again)

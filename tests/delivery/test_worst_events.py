@@ -111,7 +111,7 @@ async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
         await stage.until(lambda: stage.told() == ["shop"])
         for _ in range(20 * OPENED_EVERY):
             await asyncio.sleep(0)
-        lanes = stage.worker._ledger._held.values()
+        lanes = stage.worker.ledger._held.values()
         opened = [held for lane in lanes for held in lane if held.large and held.work is not None]
         assert len(opened) == AT_HAND
         stage.queue.open.set()

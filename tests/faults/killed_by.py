@@ -18,7 +18,7 @@ from types import FrameType
 
 from notifier.cli import main
 from notifier.delivery import worker as pipeline
-from notifier.delivery.attempt import AttemptResult, Tools
+from notifier.delivery.attempt import Judgement, Tools
 from notifier.delivery.intake import Expand, Intake, Move
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
@@ -27,7 +27,7 @@ from notifier.model.message import Message
 PR_SET_PDEATHSIG = 1
 
 _open = Intake.open
-_attempt: Callable[[Delivery, Client, Tools], Awaitable[AttemptResult]] = vars(pipeline)["attempt"]
+_attempt: Callable[[Delivery, Client, Tools], Awaitable[Judgement]] = vars(pipeline)["attempt"]
 _take = pipeline.Worker.take
 
 
@@ -60,7 +60,7 @@ def poison(when: str, event: str, client: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return _open(self, message)
 
-    async def telling(delivery: Delivery, told: Client, tools: Tools) -> AttemptResult:
+    async def telling(delivery: Delivery, told: Client, tools: Tools) -> Judgement:
         if when == "telling" and (delivery.event_id, told.client_id) == (event, client):
             os.kill(os.getpid(), signal.SIGKILL)
         return await _attempt(delivery, told, tools)

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from joserfc.jwk import RSAKey
 
-from notifier.delivery.attempt import AttemptResult, Tools, attempt
+from notifier.delivery.attempt import Judgement, Tools, attempt
 from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.verdict import Dead, Done, RetryAt
 from notifier.model.client import Client, ContentEncryption, KeyManagement
@@ -56,7 +56,7 @@ class Worker:
         open_to = {"allow": ["127.0.0.0/8"], "allow_http": True}
         return registry(self._folder, f"[{json.dumps(members)}]", self._iss, egress=open_to).clients_of(self._iss)["rp"]
 
-    async def tell(self, client: Client, delivery: Delivery) -> AttemptResult:
+    async def tell(self, client: Client, delivery: Delivery) -> Judgement:
         reader = ClientKeyReader()
         encryption = ClientEncryption(reader.read, time.monotonic)
         ring = KeyRing({self._iss: self.ring.of("https://id.example.com")})

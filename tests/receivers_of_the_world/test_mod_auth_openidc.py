@@ -15,7 +15,7 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from notifier.delivery.attempt import AttemptResult, Tools, attempt
+from notifier.delivery.attempt import Judgement, Tools, attempt
 from notifier.delivery.front_channel_calls import FrontChannel
 from notifier.delivery.plan import deliveries
 from notifier.delivery.verdict import Done
@@ -124,7 +124,7 @@ async def _answers(browser: Browser) -> bool:
         return False
 
 
-async def tell(iss: str, url: str, sid: str) -> AttemptResult:
+async def tell(iss: str, url: str, sid: str) -> Judgement:
     """One attempt of a worker."""
     uri = f"{url}/protected/callback?logout=get"
     told = FrontChannelClient(frontchannel_logout_uri=uri, way=FrontChannelWay.SERVER)

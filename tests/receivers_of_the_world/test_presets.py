@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.delivery.attempt import AttemptResult, Tools, attempt
+from notifier.delivery.attempt import Judgement, Tools, attempt
 from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.verdict import Dead, Done, RetryAt, Verdict
 from notifier.model.client import Client
@@ -43,7 +43,7 @@ class World:
         open_to = {"allow": ["127.0.0.0/8"], "allow_http": True}
         return registry(self.folder, text, ISS, egress=open_to).clients_of(ISS)["shop"]
 
-    async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> AttemptResult:
+    async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> Judgement:
         """One attempt."""
         numbers = itertools.count()
         tools = Tools(

@@ -22,7 +22,6 @@ from notifier.delivery.facts import (
 from notifier.delivery.intake import Intake
 from notifier.delivery.known_client import News
 from notifier.delivery.ports import Push
-from notifier.delivery.settlement import Settlement
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.model.client import Client
@@ -122,7 +121,7 @@ class Process:
             self._world.at(self._world.now, self._tell_others)
 
     def _heard(self, news: News) -> None:
-        self.worker.heard(news)
+        self.worker.gate.heard(news)
 
     def _tell_others(self) -> None:
         document = self.others.take()
@@ -212,10 +211,8 @@ class World:
         )
         worker = Worker(
             Intake(self._registry, clock=clock, new_id=lambda: f"made-up-{next(self._ids)}", max_event=128 * 1024),
-            Settlement(consumer, consumer, clock=clock, observe=process.observe),
             tools,
             self._registry,
-            consumer,
             consumer,
             Limits(),
             process,

@@ -108,11 +108,11 @@ class RetryAccounts:
         if request.members.get("begin") is True:
             self._begin(key, force=request.members.get("force") is True, now=now)
             if request.members.get("all") is True:
-                self._worker().made_due(key)
+                self._worker().delayed.forget(key)
         account = self._accounts[key][1] if key in self._accounts else RetryAccount()
         if key in self._accounts:
             self._accounts[key] = (now, account)
-        account.stands(self._worker().standing(key))
+        account.stands(self._worker().gate.standing(key))
         return account.document()
 
     def _begin(self, key: Key, *, force: bool, now: float) -> None:
@@ -120,7 +120,7 @@ class RetryAccounts:
         if len(self._accounts) >= MOST:
             del self._accounts[next(iter(self._accounts))]
         self._accounts[key] = (now, RetryAccount())
-        self._worker().try_now(key, force=force)
+        self._worker().gate.try_now(key, force=force)
 
 
 def request_of(key: Key, who: str, *, begin: bool, force: bool = False, everything: bool = False) -> WorkerRequest:

@@ -65,7 +65,12 @@ class OwnState:
     def _now(self) -> WorkerState:
         worker = self._sources.worker()
         clients, left_out = clients_of(
-            self._health, worker.circuits, worker.lines, worker.parked, worker.next_tries, worker.delayed
+            self._health,
+            worker.gate.circuits(),
+            worker.gate.lines(),
+            worker.parked,
+            worker.gate.next_tries(),
+            worker.delayed,
         )
         return WorkerState(
             worker=self._name,
@@ -75,7 +80,7 @@ class OwnState:
             in_flight=worker.in_flight,
             held={
                 queue: LaneState(unsettled=held.messages, oldest=held.oldest)
-                for queue, held in worker.unsettled().items()
+                for queue, held in worker.ledger.unsettled().items()
             },
             rates=self._health.rates(),
             clients=clients,
