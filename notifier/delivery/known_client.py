@@ -185,10 +185,10 @@ class KnownClient(Generic[Ticket]):
         failed = mark is not Mark.ALIVE
         if failed is repeat:
             self.mixed, self.grace = now, FULL // 2
+        at_a_time, change = self.cap, None if failed else self._succeed(now)  # which may begin a sample anew
         if seconds <= SLOW:
-            braked = mark is Mark.BRAKED
-            self.overload.note(now, failed=failed, braked=braked, at_a_time=self.cap)
-        return self._fail(seconds, now, least=least) if failed else self._succeed(now)
+            self.overload.note(now, failed=failed, braked=mark is Mark.BRAKED, at_a_time=at_a_time)
+        return self._fail(seconds, now, least=least) if failed else change
 
     def hear(self, news: News, now: float) -> Change | None:
         """Note what another worker says. None if it is nothing new, or if this worker knows better."""
@@ -219,18 +219,19 @@ class KnownClient(Generic[Ticket]):
 
     def _succeed(self, now: float) -> Change | None:
         recovers, short = self.down, False
+        only_firsts = now - self.mixed > MEMORY
         if recovers and self.failing_since is not None:
             self.outage = (self.failing_since, now)
-            short = now - self.failing_since <= 2 * SHORTEST
-            if not short:
-                self.overload.forget(now)
+            outage = now - self.failing_since
+            short = outage <= 2 * SHORTEST
+            if not short:  # overload looks like an outage of some seconds, where several workers rest by turns
+                self.overload.forget(now, pace=only_firsts or outage > LONG)
         # Half of it at once: each delivery may fail at first, and what waited is served before those come again.
         # After a short one less: it may be overloaded.
         # But more and more if nothing but first attempts failed: they say nothing of the others.
         if self.up:
             self.credit = max(self.credit, min(FULL, self.credit + EARN))
         else:
-            only_firsts = now - self.mixed > MEMORY
             self.grace = min(MOST_GRACE, 2 * self.grace) if only_firsts else EARN if short else FULL // 2
             self.credit = self.grace
         self.cap = min(self.limit, self.cap + 1)

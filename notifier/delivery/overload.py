@@ -1,20 +1,51 @@
 """Finds out whether a client is overloaded, and which pace it bears. Pure: the clock is an argument.
 
-If more than a fifth of the attempts fails, the client is tried more slowly for up to two seconds.
-If far fewer fail then, and many again at full pace, it is overloaded, and keeps the slow pace until it bears more. If
-not, it is broken or was down for a moment, and has its full pace back.
+It judges one sample of attempts after another. *Too many* means that more than a fifth of a sample failed.
+
+| state | what the sample says | next state |
+|---|---|---|
+| free: no pace | too many, and of many attempts | trial, at the pace of those that succeeded |
+| | too many, most of them by 429 | slower: the client says itself that it is overloaded |
+| trial | a third of the former share at most | proving |
+| | more: it is broken, or was down for a moment | free, without a trial for 30 s |
+| proving: full pace once more | too many | paced: it is overloaded |
+| | few | free |
+| paced | too many | slower |
+| | few, and the pace was used · was not needed | paced, a little quicker · free |
+| slower: a slower pace is tried | three quarters of the former share at most | paced |
+| | more | doubted, at the pace before; free if the pace was another worker's |
+| doubted: as paced | too many | trial; it helped if the share is three fifths at most, and the client is paced |
+| lent: another worker's pace | few · too many | paced · free |
+
+A client that was down for long is free. Where workers rest by turns, overload looks like an outage of some seconds:
+after these the state stays, and the sample begins anew.
 """
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 
 SAMPLE = 24  # attempts that tell something …
 FEW = SAMPLE // 3  # … or so many, if a pace is set or none fails
-LONGEST_SAMPLE = 2.0  # … if they end within so many seconds
-BELOW = 0.8  # a trial begins if a smaller share succeeds; its pace is that of the successes, times this
-HELPED = (1 / 3, 0.75)  # a trial helped if the share of failures fell to this; to the second if the client is limited
+LONGEST_SAMPLE = 2.0  # seconds after which these few are enough
+BELOW = 0.8  # too many fail if a smaller share succeeds; a trial's pace is that of the successes, times this
+HELPED, HELPED_PACED = 1 / 3, 0.6  # the share of failures falls to this by a trial that helped; if it was paced before
+HELPED_MORE = 0.75  # … or, if a pace that is known becomes slower, to this
+SLOWER = 2.0  # times: a pace becomes no slower at once
 WELL = 6  # attempts that succeed in a row, after which no trial begins: what was wrong is over
 AGAIN = 30.0  # seconds from a trial that did not help to the next
+
+
+class Pace(Enum):
+    """See the table."""
+
+    FREE = "free"
+    TRIAL = "trial"
+    PROVING = "proving"
+    PACED = "paced"
+    SLOWER = "slower"
+    DOUBTED = "doubted"
+    LENT = "lent"
 
 
 @dataclass(slots=True)
@@ -22,6 +53,7 @@ class Overload:
     """Samples the attempts at one client. `spacing` is the seconds between two attempts that it bears; 0: no limit."""
 
     spacing: float = 0.0
+    state: Pace = Pace.FREE
     _since: float = 0.0  # when the present sample began
     _at_a_time: int = 1  # attempts at a time when it began
     _ended: int = 0
@@ -29,12 +61,10 @@ class Overload:
     _braked: int = 0
     _well: int = 0  # attempts that succeeded in a row
     _failed_at: float = -math.inf  # when one last failed
-    _helped: float = 0.0  # the spacing that helped in a trial, while the full pace is tried once more
-    _before: float | None = None  # the share of failures before the trial that is under way
-    _known: bool = False  # a trial helped before, or the client says so by 429
+    _share: float = 0.0  # of failures, before the pace that is tried
+    _former: float = 0.0  # the spacing before the one that is tried; of `PROVING`, the one that helped
+    _others: bool = False  # the pace was another worker's first
     _next_trial: float = 0.0
-    _adopted: bool = False  # the pace is another worker's, and not judged yet
-    _lent: bool = False  # it was another worker's first: if a trial does not help, the full pace is back at once
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
         """Note an attempt that ended, at a client that may have so many `at_a_time`."""
@@ -52,16 +82,21 @@ class Overload:
             self._judge(now, seconds)
         self._at_a_time = at_a_time
 
+    @property
+    def _tried(self) -> bool:
+        return self.state in (Pace.TRIAL, Pace.SLOWER)
+
     def _says_enough(self, seconds: float) -> bool:
         """Return True if the sample of so many seconds can be judged."""
-        if self._helped and self._failed >= FEW:
+        if self.state is Pace.PROVING and self._failed >= FEW:
             return True  # it does not bear its full pace
         if seconds < 1.0:
             return False
-        if seconds >= LONGEST_SAMPLE or self._ended >= SAMPLE:
+        if self._ended >= SAMPLE or (seconds >= LONGEST_SAMPLE and self._ended >= FEW):
             return True
-        trial, few = self._before is not None, self._ended < FEW
-        return not (trial and few) if not self._failed else self.spacing > 0 and not trial and not few
+        if not self._failed:
+            return not (self._tried and self._ended < FEW)
+        return self.spacing > 0 and not self._tried and self._ended >= FEW
 
     def steady(self, now: float) -> bool:
         """Return True if nothing has failed for long, and so no pace will change."""
@@ -74,42 +109,71 @@ class Overload:
         """
         if self.spacing:
             self.spacing = 2 / (1 / self.spacing + 1 / spacing)
-        elif not self._helped:
-            self.spacing, self._adopted, self._lent = spacing, True, True
+        elif self.state is not Pace.PROVING:
+            self._others = True
+            self._go(Pace.LENT, spacing)
             self._begin(now)
 
-    def forget(self, now: float) -> None:
-        """Forget all: the client was down meanwhile."""
-        self.spacing = self._helped = 0.0
+    def forget(self, now: float, *, pace: bool) -> None:
+        """Begin the sample anew: the client was down meanwhile. `pace`: for so long that its pace is not known now."""
+        if pace:
+            self._go(Pace.FREE)
         self._begin(now)
 
     def _judge(self, now: float, seconds: float) -> None:
         # In the rest of a sample that lasted for long, nobody wanted anything of the client.
         busy = min(seconds, max(LONGEST_SAMPLE, 2 * self.spacing * self._ended))
         share, good = self._failed / self._ended, (self._ended - self._failed) / busy
-        few, limited = self._ended < SAMPLE, self.spacing > 0
-        before, braked = self._before, 2 * self._braked > self._failed
         used = self.spacing * self._ended / seconds > 0.5
-        helped, self._helped = self._helped, 0.0
-        adopted, self._adopted = self._adopted, False
+        braked, many = 2 * self._braked > self._failed, self._ended >= SAMPLE
+        too_many = share > 1 - BELOW
         self._begin(now)
-        if adopted and share > 1 - BELOW:
-            self.spacing = 0.0
-        elif before is not None and share > before * HELPED[self._known]:
-            if self._known and not self._lent:
-                self._known = False  # perhaps another worker's doing: the pace stays, and the next trial decides
-            else:
-                self.spacing, self._next_trial = 0.0, now + AGAIN
-        elif before is not None and not self._known:
-            self._helped, self.spacing = self.spacing, 0.0
-        elif helped:
-            self.spacing = helped if share > 1 - BELOW else 0.0
-        elif share > 1 - BELOW and good and (limited or not (few or self._well >= WELL or now < self._next_trial)):
-            self._known, self._before, self.spacing = limited or braked, share, 1 / (BELOW * good)
-        elif limited:
-            self.spacing = self.spacing * BELOW if used or before is not None else 0.0
+        match self.state:
+            case Pace.FREE:
+                if too_many and good and many and self._well < WELL and now >= self._next_trial:
+                    self._try(Pace.SLOWER if braked else Pace.TRIAL, share, good)
+            case Pace.TRIAL:
+                self._end_trial(now, share)
+            case Pace.PROVING:
+                self._go(Pace.PACED if too_many else Pace.FREE, self._former if too_many else 0.0)
+            case Pace.SLOWER if share > self._share * HELPED_MORE:
+                self._doubt(now)
+            case Pace.LENT if too_many:
+                self._go(Pace.FREE)
+            case Pace.DOUBTED if too_many and good:
+                self._try(Pace.TRIAL, share, good)
+            case _ if too_many and good:
+                self._try(Pace.SLOWER, share, good)
+            case state if used or state is Pace.SLOWER:
+                self._go(Pace.DOUBTED if state is Pace.DOUBTED else Pace.PACED, self.spacing * BELOW)
+            case _:
+                self._go(Pace.FREE)
 
-        self._lent = self._lent and self.spacing > 0
+    def _try(self, state: Pace, share: float, good: float) -> None:
+        self._share, self._former = share, self.spacing
+        spacing = 1 / (BELOW * good)
+        self._go(state, min(spacing, SLOWER * self.spacing) if self.spacing else spacing)
+
+    def _end_trial(self, now: float, share: float) -> None:
+        if share > self._share * (HELPED_PACED if self._former else HELPED):
+            self._next_trial = now + AGAIN
+            self._go(Pace.FREE)
+        elif self._former:
+            self._go(Pace.PACED, self.spacing)
+        else:
+            self._former = self.spacing
+            self._go(Pace.PROVING)
+
+    def _doubt(self, now: float) -> None:
+        if self._others or not self._former:
+            self._next_trial = now + AGAIN
+            self._go(Pace.FREE)
+        else:
+            self._go(Pace.DOUBTED, self._former)
+
+    def _go(self, state: Pace, spacing: float = 0.0) -> None:
+        self.state, self.spacing = state, spacing
+        self._others = self._others and spacing > 0
 
     def _begin(self, now: float) -> None:
-        self._since, self._ended, self._failed, self._braked, self._before = now, 0, 0, 0, None
+        self._since, self._ended, self._failed, self._braked = now, 0, 0, 0

@@ -1,5 +1,6 @@
 """One client, as a worker knows it: when it rests and for how long, what its attempts say, and how many it may have."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -148,6 +149,21 @@ def test_after_a_short_outage_it_has_little_credit() -> None:
     one = down(proven())
     learn(one, Mark.ALIVE, one.next_try, repeat=True)
     assert one.credit == EARN
+
+
+@pytest.mark.parametrize(
+    ("seconds", "repeats_fail", "kept"), [(LONG - 1, True, True), (LONG + 1, True, False), (LONG - 1, False, False)]
+)
+def test_it_keeps_its_pace_over_an_outage_of_some_seconds(seconds: float, *, repeats_fail: bool, kept: bool) -> None:
+    """Where several workers rest by turns, overload looks like one. After a longer one it may bear more.
+
+    If nothing but first attempts failed, nobody knows of an overload.
+    """
+    one = down(proven())
+    one.mixed = NOW if repeats_fail else -math.inf
+    one.overload.adopt(0.1, NOW)
+    assert learn(one, Mark.ALIVE, NOW + seconds, repeat=True) is Change.RECOVERED
+    assert (one.overload.spacing > 0) is kept
 
 
 @pytest.mark.parametrize("late", [0.0, 2.0])

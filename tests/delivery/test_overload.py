@@ -78,8 +78,17 @@ def test_a_client_that_was_down_begins_anew() -> None:
     """What it bore before tells nothing of it now."""
     overload, _, _ = attempts(twenty_a_second(), seconds=20)
     assert overload.spacing > 0
-    overload.forget(100.0)
+    overload.forget(100.0, pace=True)
     assert overload.spacing == 0
+
+
+def test_a_rest_says_nothing_of_a_pace() -> None:
+    """Nothing was tried meanwhile: what comes after it judges the pace."""
+    overload = Overload()
+    overload.adopt(0.1, 0.0)
+    overload.forget(3.0, pace=False)
+    overload.note(3.0, failed=False, braked=False, at_a_time=1)
+    assert overload.spacing == 0.1
 
 
 def test_a_pace_that_another_worker_found_quickens_only_while_it_helps() -> None:
