@@ -1,7 +1,6 @@
 """`GET` and `PUT /v1/log-level`: what the log of this worker tells, without a restart."""
 
 import json
-from typing import Protocol
 
 from aiohttp import web
 
@@ -9,6 +8,7 @@ from notifier.model.errors import Mistake
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.network.listeners.problem import malformed
+from notifier.telemetry.log_level import LogLevel
 
 LEVELS = ("debug", "info", "warning", "error")
 _LEVEL: JsonSchema = {"type": "string", "enum": list(LEVELS)}
@@ -21,22 +21,7 @@ _TOLD: JsonSchema = {
 _ANSWERS = {200: AnswerDescription(text="As it is now, and as it is again after a restart.", schema=_TOLD)}
 
 
-class LevelControl(Protocol):
-    """The log's level."""
-
-    @property
-    def now(self) -> str:
-        """The present level."""
-
-    @property
-    def configured(self) -> str:
-        """The configured level, which a restart restores."""
-
-    def set(self, level: str, *, by: str) -> None:
-        """From now on; `by` whom, for the log."""
-
-
-def log_level_routes(authorization: Authorization, level: LevelControl) -> list[web.RouteDef]:
+def log_level_routes(authorization: Authorization, level: LogLevel) -> list[web.RouteDef]:
     """To look needs the scope `read`, to change `repair` and no issuers: the level is that of the whole worker."""
 
     @OperationDescription(summary="Tell what this worker logs.", scope="read", answers=_ANSWERS)
@@ -64,7 +49,7 @@ def log_level_routes(authorization: Authorization, level: LevelControl) -> list[
     return [web.get("/v1/log-level", get), web.put("/v1/log-level", put)]
 
 
-def _answer(level: LevelControl) -> web.Response:
+def _answer(level: LogLevel) -> web.Response:
     return web.json_response({"level": level.now, "configured": level.configured})
 
 

@@ -5,14 +5,14 @@ frame of the issuer's own pages, and then ends a session that has ended already.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
 from notifier.features.browsers.front_channel_context import OpenedContext, TooManyClients
+from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
-from notifier.features.browsers.front_channel_report import LARGEST_REPORT, REACH, BrowserReach, PageEnd, read_report
+from notifier.features.browsers.front_channel_report import LARGEST_REPORT, REACH, BrowserReach, read_report
 from notifier.model.front_channel import FrontChannelContext, PagePlan, page_plan
 from notifier.model.frozen import frozen, replace
 from notifier.model.registry import Registry
@@ -23,25 +23,6 @@ PATH = "/front-channel/{context}"
 SAW_COOKIE = "Notifier-Cookies"
 """By this header a refused page says whether the proxy passed cookies on: some, or none."""
 REPORTS = 10_000  # of one worker; they expire within LIFETIME
-
-
-class PageCounts(Protocol):
-    """Counts pages and reports."""
-
-    def page_shown(self, iss: str, client_ids: Iterable[str]) -> None:
-        """Count a page that asks these clients."""
-
-    def page_refused(self) -> None:
-        """Count a context that is not ours, has expired, or is of an issuer without pages."""
-
-    def reported(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
-        """Count the first report of a context."""
-
-    def report_repeated(self) -> None:
-        """Count another report of a context."""
-
-    def report_refused(self) -> None:
-        """Count what is no report, or is of no context of ours."""
 
 
 @frozen
@@ -55,7 +36,7 @@ class PageAccess:
     sealed: Callable[[FrontChannelContext], str]
     rules: Callable[[str], PageRules | None]
     registry: Callable[[], Registry]
-    counts: PageCounts
+    counts: FrontChannelCounts
 
 
 class FrontChannelRoutes:

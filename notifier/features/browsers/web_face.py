@@ -10,8 +10,9 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.features.browsers.check_session import CheckSession
 from notifier.features.browsers.check_session_page import CheckSessionPages, check_session_script
 from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed, seal
+from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import PageRules
-from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess, PageCounts
+from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess
 from notifier.features.browsers.sign_out_routes import Pages
 from notifier.model.front_channel import FrontChannelContext
 
@@ -19,7 +20,7 @@ from notifier.model.front_channel import FrontChannelContext
 class WebFace:
     """Makes the routes of the web listener. Without a section `web` at the start nothing listens."""
 
-    def __init__(self, live: LiveConfiguration, counts: PageCounts) -> None:
+    def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
         self._live = live
         access = PageAccess(
             opened=self._opened, sealed=self._sealed, rules=self._rules, registry=live.registry, counts=counts

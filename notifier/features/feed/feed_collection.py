@@ -1,25 +1,18 @@
-"""Keeps the notices of the feed in an archive, and counts them."""
+"""Keeps the notices of the feed in a file, and counts them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from notifier.features.feed.feed_event import load_feed_event
+from notifier.features.feed.feed_file import FeedFile
 from notifier.model.errors import MalformedEvent
 from notifier.model.fate import FeedNotice
-
-
-class FeedArchive(Protocol):
-    """Keeps notices."""
-
-    def keep(self, batch: Sequence[FeedNotice]) -> int:
-        """Write the notices durably, and return how many were new. Raises QueueUnavailable."""
 
 
 class FeedCollection:
     """Keeps what the feed brings. Anything else is counted and dropped: anybody may publish to the exchange."""
 
-    def __init__(self, archive: FeedArchive, on_kept: Callable[[int], object]) -> None:
+    def __init__(self, archive: FeedFile, on_kept: Callable[[int], object]) -> None:
         self._archive = archive
         self._on_kept = on_kept
         self.kept = 0

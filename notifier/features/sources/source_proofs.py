@@ -7,11 +7,11 @@ import base64
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from multidict import MultiMapping
 
-from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+from notifier.features.sources.set_verifier import SetVerifier
 
 _BASE64 = str.maketrans("-_", "+/")
 
@@ -56,19 +56,11 @@ class BodySignature:
         return by_hex or by_base64
 
 
-class SetVerification(Protocol):
-    """Verifies Security Event Tokens of one transmitter."""
-
-    async def verified(self, token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
-        """Verify a token. Never raises."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedToken:
     """The body is a Security Event Token."""
 
-    verifier: SetVerification
+    verifier: SetVerifier
 
 
 Proof = HeaderSecret | BodySignature | SignedToken

@@ -11,11 +11,12 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
 from notifier.features.upstreams.upstream import (
     EndedUpstream,
     Question,
@@ -42,13 +43,6 @@ _FIELDS = 20  # of a form; those that are not `logout_token` mean nothing (Back-
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
-class TokenVerifier(Protocol):
-    """Verifies the logout tokens of one upstream."""
-
-    async def verified(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysAway:
-        """Verify a token. Never raises."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamDoor:
     """An upstream as it is configured now. `iss` is the issuer that the sessions are at here.
@@ -58,7 +52,7 @@ class UpstreamDoor:
 
     name: str
     iss: str
-    verifier: TokenVerifier
+    verifier: LogoutTokenVerifier
     same_sub: str | None = None
 
 

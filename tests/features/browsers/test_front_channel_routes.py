@@ -13,6 +13,7 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import LIFETIME, open_sealed, seal
+from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import PageRules
 from notifier.features.browsers.front_channel_report import BrowserReach, PageEnd
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess
@@ -43,10 +44,11 @@ def context(*clients: str, sid: str | None = "5F2A", iss: str = ISS) -> FrontCha
     return FrontChannelContext(iss=iss, sid=sid, clients=tuple((each, None) for each in clients))
 
 
-class Counted:
+class Counted(FrontChannelCounts):
     """Counts in words."""
 
     def __init__(self) -> None:
+        super().__init__(lambda iss, client_id: (iss, client_id))
         self.counts: Counter[str] = Counter()
 
     def page_shown(self, iss: str, client_ids: Iterable[str]) -> None:

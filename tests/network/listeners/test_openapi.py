@@ -8,6 +8,7 @@ from notifier.network.listeners.openapi import PATH, AnswerDescription, Operatio
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
+from notifier.telemetry.log_level import LogLevel
 from notifier.telemetry.log_level_routes import log_level_routes
 from tests.network.listeners.described import described
 from tests.publishing.serving import accept, look, sources_of, token
@@ -20,10 +21,11 @@ def app() -> web.Application:
     return api_app(EventRequests(accept, sources), more)
 
 
-class Level:
+class Level(LogLevel):
     """What a worker logs."""
 
-    now = configured = "info"
+    def __init__(self) -> None:
+        super().__init__("info", lambda: None)
 
     def set(self, level: str, *, by: str) -> None:
         self.now = level
