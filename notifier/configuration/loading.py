@@ -104,8 +104,9 @@ def load(
     """Read everything. Raises ConfigurationError with every mistake of every file.
 
     What depends on a wrong part is not judged. Adds each file that is named to `named`, even if it raises an error.
-    `starting`: also check what a worker reads once, at its start. `answer_of` gives the clients of registry sources
-    that are not files. `keep_rows`: have `layers` in any case. `places`: those of the reading before, at a reload.
+    `starting`: also check the libraries, and what a worker reads once, at its start. `answer_of` gives the clients of
+    registry sources that are not files. `keep_rows`: have `layers` in any case. `places`: those of the reading before,
+    at a reload.
     """
     named = set() if named is None else named
     first = {} if path is None else stamps_of((path.absolute(),))
@@ -216,9 +217,18 @@ def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:
 
 
 def _mistakes_at_start(settings: Settings) -> list[Mistake]:
-    """Check the secrets and TLS files that a worker reads once. A client's TLS files concern only its deliveries."""
+    """Check the libraries, and the secrets and TLS files that a worker reads once.
+
+    A client's TLS files concern only its deliveries.
+    """
+    from notifier.network.http.aiohttp_hooks import demand_aiohttp  # noqa: PLC0415  only a start needs these libraries
+    from notifier.queues.rabbitmq.wire.aiormq_hooks import install  # noqa: PLC0415
+
     mistakes: list[Mistake] = []
-    looks: list[Callable[[], object]] = [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
+    looks: list[Callable[[], object]] = [demand_aiohttp]
+    if settings.queue.sqlite_file is None:
+        looks.append(install)
+    looks += [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
     if settings.api is not None and settings.api.tls is not None:
         looks.append(partial(ListenerContext, settings.api.tls, "api"))
     if settings.web is not None and settings.web.tls is not None:

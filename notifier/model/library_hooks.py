@@ -1,36 +1,42 @@
-"""Checks that the insides of a library are as we use them, once before the first use.
+"""Refuses a library whose insides are not as notifier uses them, once before the first use.
 
-`pyproject.toml` bounds each such library to the versions tried. If another version comes and its insides differ, the
-library's public way is taken instead. That costs speed and never a logout. The log says so once, and so does
-`notifier doctor`. The checks are in `queues/rabbitmq/insides.py` and `http/aiohttp_hooks.py`.
+`pyproject.toml` ends each such library at the newest version that was tried. Another version can be there all the same,
+by `pip install --upgrade`, say. If its insides differ, a worker does not start, and says which version to install.
+The looks are in `queues/rabbitmq/wire/aiormq_hooks.py` and `network/http/aiohttp_hooks.py`.
 """
 
+import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-import structlog
+from notifier.model.errors import ConfigurationError, Mistake
 
 T = TypeVar("T")
-ADVICE = "use the versions of deploy/requirements.txt, or a newer notifier"
 
 
 class HookChanged(Exception):  # noqa: N818  a finding, not an error
     """The insides differ; the text says how."""
 
 
-def fits(hook: str, library: str, look: Callable[[], object]) -> bool:
-    """Return True if the hook can be used. `look` raises anything if the insides differ."""
-    try:
+def demand(library: str, newest: str, look: Callable[[], None]) -> None:
+    """Raise ConfigurationError if `look` raises anything. It gets a running loop, in a thread of its own.
+
+    `newest`: the newest version that was tried.
+    """
+
+    async def in_loop() -> None:
         look()
-    except Exception as error:  # noqa: BLE001  whatever it is, the library's public way remains
+
+    try:
+        with ThreadPoolExecutor(max_workers=1) as thread:  # here a loop may run already
+            thread.submit(lambda: asyncio.run(in_loop())).result()
+    except Exception as error:
         why = str(error) if isinstance(error, HookChanged) else f"{type(error).__name__}: {error}"
-        structlog.get_logger(__name__).warning(
-            "library_hook_off", hook=hook, library=library, version=version(library), reason=why[:300], advice=ADVICE
-        )
-        return False
-    return True
+        differs = f"{version(library)} differs inside from the versions that this release was tried with"
+        raise ConfigurationError([Mistake(library, f"{differs}; install {newest} ({why[:300]})")]) from error
 
 
 def expect(found: object, wanted: object, what: str) -> None:
@@ -41,9 +47,9 @@ def expect(found: object, wanted: object, what: str) -> None:
 
 def expect_use(of: object, *names: str) -> None:
     """Raise HookChanged if this function, or no function of this class, uses all these names."""
-    functions = [of] if inspect.isfunction(of) else [each for each in vars(of).values() if inspect.isfunction(each)]
-    found = [set(inspect.unwrap(each).__code__.co_names) for each in functions]
-    if not any(used.issuperset(names) for used in found):
+    members = [of] if inspect.isfunction(of) else vars(of).values()
+    used = [set(inspect.unwrap(member).__code__.co_names) for member in members if inspect.isfunction(member)]
+    if not any(of_one.issuperset(names) for of_one in used):
         raise HookChanged(f"{getattr(of, '__qualname__', of)} does not use {', '.join(names)} together")
 
 

@@ -24,10 +24,8 @@ from notifier.model.client import Client, ClientKeysPlace, TlsFiles
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
 from notifier.model.left_away import Alike, alike
-from notifier.model.library_hooks import ADVICE
 from notifier.model.presets import PRESETS
 from notifier.model.printable import counted
-from notifier.network.http.aiohttp_hooks import usable
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.http.probe import Probe
@@ -39,13 +37,12 @@ from notifier.operators.doctor.doctor_client_keys import examine_keys, judge_jwk
 from notifier.operators.doctor.doctor_clients import Server, examine_server, judge_registry, servers_of
 from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operators.doctor.doctor_queue import examine_queue
-from notifier.operators.doctor.doctor_self import AREAS, judge_certificate, judge_hooks
+from notifier.operators.doctor.doctor_self import AREAS, judge_certificate
 from notifier.operators.doctor.doctor_transmitters import examine_transmitter
 from notifier.operators.doctor.doctor_workers import Met, judge_workers
 from notifier.operators.status.own_state import look_from_outside
 from notifier.operators.status.service_status import ServiceStatus, seen_keys
 from notifier.queues.building import build_queue
-from notifier.queues.rabbitmq.insides import prepare
 from notifier.queues.sqlite.lock import worker_at
 from notifier.settings.policies import TlsSettings
 from notifier.settings.service_settings import Settings
@@ -121,7 +118,6 @@ class _Checks:
         yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
         yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_WITHIN, run=registry_sources)
         yield Check(area=Area.WORKER, subject="workers", within=2 * ASK_WITHIN, run=self.asked.findings)
-        yield Check(area=Area.QUEUE, subject="libraries", within=FILE_WITHIN, run=libraries)
         yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
         if self._settings.queue.sqlite_file is not None:
             yield self._queue(str(self._settings.queue.sqlite_file), FILE_WITHIN)
@@ -288,14 +284,6 @@ class _AskedWorkers:
             async with asyncio.timeout(ASK_WITHIN):
                 return await look_from_outside(build_queue(queue, bindings_of(self._settings.sources)), time.time)
         return None
-
-
-async def libraries() -> Sequence[Finding]:
-    """Check that our hooks fit the installed libraries. A hook that does not fit is off, which costs only speed."""
-    return [
-        *judge_hooks(Area.QUEUE, "aiormq, pamqp", prepare(), ADVICE),
-        *judge_hooks(Area.CLIENT, "aiohttp", {"connections": usable()}, ADVICE),
-    ]
 
 
 def _of_clients(found: Alike, advice: str) -> Finding:

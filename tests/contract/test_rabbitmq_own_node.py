@@ -11,12 +11,11 @@ from notifier.features.feed.feed_event import feed_message
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.fate import ClientChange, ClientNotice
 from notifier.model.message import DEAD, Lane
-from notifier.queues.rabbitmq import connection, publishing, side_channel
+from notifier.queues.rabbitmq import connection, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology, verify_topology
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from tests.contract.broker import NamedWorkers, OpenWorker, emptied, until_answered
-from tests.contract.library_changes import Change, all_of_them, blocking, made
 from tests.contract.parking import fetched_again, park
 from tests.contract.queues import (
     PATIENCE,
@@ -169,26 +168,6 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     feeding.cancel()
     await asyncio.wait({feeding})
     assert not (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
-
-
-@pytest.mark.parametrize("change", [blocking, all_of_them])
-async def test_an_alarm_of_which_nothing_tells_is_met_by_the_confirm_that_does_not_come(
-    worker: OpenWorker, module_node: RabbitmqNode, change: Change, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A publish ends with an error, taking and acking go on, and afterwards it publishes again."""
-    with made(change, monkeypatch):
-        monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT", 1.0)
-        inbox = Inbox()
-        queue = await worker(inbox)
-        await queue.publish(Lane.EVENTS, outgoing("a"))
-        taken = await inbox.next()
-        async with alarm(module_node):
-            with pytest.raises(QueueUnavailable, match="no confirm within"):
-                await fill(queue, DEAD)
-            queue.ack(taken)
-            await ready(queue, Lane.EVENTS, 0)
-        await publish_until_durable(queue, DEAD, outgoing("c"))
-        await queue.close()
 
 
 async def test_who_may_not_configure_verifies(humble: str, amqp_url: str, prefix: str) -> None:

@@ -1,9 +1,7 @@
-"""Checks the insides of aiohttp that the HTTP transport uses, and makes sessions as they allow.
+"""Checks the insides of aiohttp that requests use, and makes sessions.
 
 There are two hooks: the connector's factory of protocols (`connections`), which makes outcomes exact; and requests
-written past aiohttp's session (`requests`), for speed. Without them each request goes by a session, on a connection of
-its own that is not kept. Then a connection that ended always counts as one that may have carried the token. Name
-look-up, egress and TLS use aiohttp's public interface in both cases.
+written past aiohttp's session (`requests`), for speed.
 """
 
 import asyncio
@@ -17,24 +15,19 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from notifier.model.client import EgressPolicy
-from notifier.model.library_hooks import HookChanged, expect, expect_use, fits, step
+from notifier.model.library_hooks import HookChanged, demand, expect, expect_use, step
 from notifier.network.http.answer_text import BODY_LIMIT
-from notifier.network.http.connections import (
-    GuardedConnector,
-    OpenConnections,
-    WatchedConnection,
-    noting,
-    plain_connector,
-)
+from notifier.network.http.connections import GuardedConnector, OpenConnections, WatchedConnection
 from notifier.network.http.requests import NO_TIMEOUT
 
+TRIED = "3.14.5"  # the newest version that was tried; pyproject.toml ends there
 _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 
 
 @cache
-def usable() -> bool:
-    """Return True if connections can be watched and requests written on them. Needs a running loop."""
-    return fits("connections", "aiohttp", _look)
+def demand_aiohttp() -> None:
+    """Raise ConfigurationError if connections cannot be watched, or requests not be written on them."""
+    demand("aiohttp", TRIED, _look)
 
 
 def new_session(
@@ -43,12 +36,10 @@ def new_session(
     headers: Mapping[str, str],
     open_connections: OpenConnections,
     **limits: Any,
-) -> tuple[aiohttp.ClientSession, aiohttp.TCPConnector]:
-    """A session under one egress policy, and its connector. `limits` are those of GuardedConnector, if it is usable."""
-    watched = usable()
-    connector = (
-        GuardedConnector(policy, resolver, open_connections, **limits) if watched else plain_connector(policy, resolver)
-    )
+) -> tuple[aiohttp.ClientSession, GuardedConnector]:
+    """A session under one egress policy, and its connector. `limits` are the connector's."""
+    demand_aiohttp()
+    connector = GuardedConnector(policy, resolver, open_connections, **limits)
     session = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -57,7 +48,6 @@ def new_session(
         auto_decompress=False,
         trust_env=False,
         read_bufsize=BODY_LIMIT,
-        trace_configs=None if watched else [noting()],
     )
     return session, connector
 
@@ -67,12 +57,12 @@ def _look() -> None:
     expect_use(aiohttp.BaseConnector.__init__, "_factory")
     expect_use(connector, "_factory", "_wrap_create_connection")
     expect_use(aiohttp.BaseConnector.connect, "_get", "_create_connection", "connection_key")
-    expect_arguments(aiohttp.BaseConnector.connect, "self", "req", "traces", "timeout")
+    _expect_arguments(aiohttp.BaseConnector.connect, "self", "req", "traces", "timeout")
     _look_at_requests()
     _look_at_answers()
 
 
-def expect_arguments(function: Any, *names: str) -> None:
+def _expect_arguments(function: Any, *names: str) -> None:
     """Raise HookChanged if the function takes other arguments."""
     code = function.__code__
     expect(code.co_varnames[: code.co_argcount], names, f"the arguments of {function.__qualname__}")

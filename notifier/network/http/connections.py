@@ -2,8 +2,8 @@
 
 An outcome depends on three things that aiohttp does not report: whether a connection was used before, whether any byte
 of a response came, and the status line of a response that it cannot parse. So this module uses a private hook, the
-connector's `_factory` of protocols; `aiohttp_hooks` says what happens if a new version changes it. Each request has an
-`Exchange` for these notes, which aiohttp's tasks find by a context variable.
+connector's `_factory` of protocols, which `aiohttp_hooks` looks at. Each request has an `Exchange` for these notes,
+which aiohttp's tasks find by a context variable.
 
 The number of TLS handshakes is not limited. A start with 1,000 deliveries for 200 clients makes 600, which take 0.5 s,
 or 1.5 s if three other processes compete for the two cores. That is far from any deadline, since a client begins with
@@ -53,7 +53,7 @@ class Exchange:
     denied: str | None = None
     tried: str | None = None
     reached: bool = False
-    connection: "WatchedConnection | Unwatched | None" = None
+    connection: "WatchedConnection | None" = None
     reused: bool = False
 
 
@@ -153,16 +153,6 @@ class WatchedConnection(ResponseHandler):
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Unwatched:
-    """A connection that existed, so that the request may have been written."""
-
-    status: None = None
-    retry_after: None = None
-    head: bytes = b""
-    head_too_large: bool = False
-
-
 class _FewAddresses(AbstractResolver):
     """Returns the first addresses of each family, in the order of the resolver. The resolver's maker closes it."""
 
@@ -199,7 +189,7 @@ class GuardedConnector(aiohttp.TCPConnector):
             resolver=_FewAddresses(resolver),
             keepalive_timeout=kept_for,
             limit=0,  # admission limits each client and all; a client that hangs must not keep others waiting here
-            socket_factory=_sockets(policy),
+            socket_factory=_open_socket if policy is None else _guard(policy),
         )
         self._open_connections = open_connections
         self._wire_limit = wire_limit
@@ -232,30 +222,6 @@ class GuardedConnector(aiohttp.TCPConnector):
         if self._open_connections.count > self._open_connections.keep:
             watched.force_close()
         return connection
-
-
-def plain_connector(policy: EgressPolicy | None, resolver: AbstractResolver) -> aiohttp.TCPConnector:
-    """A connector with the same egress rules that uses only aiohttp's public interface. It keeps no connection."""
-    return aiohttp.TCPConnector(
-        resolver=_FewAddresses(resolver), force_close=True, limit=0, socket_factory=_sockets(policy)
-    )
-
-
-def noting() -> aiohttp.TraceConfig:
-    """Let a session note the time of the connection in the `Exchange` of each request."""
-
-    async def stands(*_: object) -> None:
-        exchange = current_exchange.get()
-        exchange.reached = True
-        exchange.connection = Unwatched()
-
-    config = aiohttp.TraceConfig()
-    config.on_connection_create_end.append(stands)
-    return config
-
-
-def _sockets(policy: EgressPolicy | None) -> Callable[[Any], socket.socket]:
-    return _open_socket if policy is None else _guard(policy)
 
 
 def _guard(policy: EgressPolicy) -> Callable[[Any], socket.socket]:

@@ -20,10 +20,11 @@ from notifier.model.egress import check_uri
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
 from notifier.model.request import Request
-from notifier.network.http import aiohttp_hooks, requests
+from notifier.network.http import requests
+from notifier.network.http.aiohttp_hooks import new_session
 from notifier.network.http.answer_text import answer_text
 from notifier.network.http.client_contexts import TlsContexts
-from notifier.network.http.connections import KEEP_ALIVE, Exchange, OpenConnections, current_exchange
+from notifier.network.http.connections import KEEP_ALIVE, Exchange, GuardedConnector, OpenConnections, current_exchange
 from notifier.network.http.faults import read_fault, read_timeout, refused_by_proxy, with_day
 
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
@@ -41,7 +42,7 @@ class _Pool:
     """A session and its users. `last_used` is by the loop's clock."""
 
     session: aiohttp.ClientSession
-    connector: aiohttp.TCPConnector
+    connector: GuardedConnector
     heads: requests.Heads
     last_used: float
     in_use: int = 0
@@ -77,7 +78,6 @@ class HttpTransport:
 
     async def open(self) -> None:
         """Prepare the transport. Call it before the first `post`."""
-        aiohttp_hooks.usable()  # so that its findings are logged at the start
         self._resolver = self._given_resolver or aiohttp.AsyncResolver()
 
     async def close(self) -> None:
@@ -131,13 +131,13 @@ class HttpTransport:
             raise OurFault(Cause.TLS_FILES, text) from None
 
     async def _send(self, request: Request, pool: _Pool, proxy: URL | None, tls: ssl.SSLContext | None) -> Wire:
-        if proxy is None and aiohttp_hooks.usable():
+        if proxy is None:
             origin, target = requests.split(request.uri)
             head = pool.heads.of(origin, request.route, tls)
             response = await requests.exchange(pool.connector, head, target, request.body)
         else:
             response = await _by_session(request, pool.session, proxy, tls)
-            if proxy is not None and response.status == 407:
+            if response.status == 407:
                 return refused_by_proxy(proxy, response.status)
         retry_after = response.headers.get("Retry-After")
         return Answer(
@@ -152,7 +152,7 @@ class HttpTransport:
         if (made := self._pools.get(policy)) is not None:  # another task made it meanwhile
             return made
         assert self._resolver is not None, "open() comes before post()"
-        session, connector = aiohttp_hooks.new_session(
+        session, connector = new_session(
             policy, self._resolver, _HEADERS, self._open_connections, kept_for=self._kept_for
         )
         now = asyncio.get_running_loop().time()

@@ -1,8 +1,8 @@
-"""The doctor's judgement of notifier itself: the libraries it hooks into, its own certificates."""
+"""The doctor's judgement of notifier itself: its own certificates."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from notifier.operators.doctor.doctor import Area, Finding, failed, warning
+from notifier.operators.doctor.doctor import Area, Finding, failed
 from notifier.operators.doctor.doctor_clients import expiry_finding
 
 AREAS: Mapping[str, Area] = {
@@ -11,14 +11,6 @@ AREAS: Mapping[str, Area] = {
     "queue": Area.QUEUE,
     "client": Area.CLIENT,
 }
-
-
-def judge_hooks(area: Area, library: str, hooks: Mapping[str, bool], advice: str) -> Iterator[Finding]:
-    """A warning for each hook that does not fit the installed version of a library."""
-    for hook, fits in hooks.items():
-        if not fits:
-            text = f"{hook}: not as in the versions tried, so the slower way is taken"
-            yield warning(area, library, text, advice)
 
 
 def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:

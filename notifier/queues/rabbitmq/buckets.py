@@ -17,7 +17,6 @@ from pamqp import commands, frame
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import PARKED, Message
 from notifier.model.printable import counted
-from notifier.queues.rabbitmq import insides
 from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks
 from notifier.queues.rabbitmq.connection import LOST, Connection, asking, close_channel, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -60,21 +59,13 @@ class _Getter:
         self._answers: list[DeliveredMessage] = []
         self._all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._most = 0
-        self._together = insides.hands_over() and insides.writes()
-        if self._together:
-            hand_over(channel, self._take)
+        hand_over(channel, self._take)
 
     async def get(self, queue: str, most: int) -> list[DeliveredMessage]:
-        """Up to `most` messages of this queue. Raises what aiormq does."""
-        if self._together:
-            return [each for each in await self._get_together(queue, most) if each.delivery_tag is not None]
-        found: list[DeliveredMessage] = []
-        while len(found) < most and (answer := await self.channel.basic_get(queue)).delivery_tag is not None:
-            found.append(answer)
-        return found
+        """Up to `most` messages of this queue. Raises what aiormq does.
 
-    async def _get_together(self, queue: str, most: int) -> list[DeliveredMessage]:
-        """Write all the gets at once: one round trip instead of `most`, and half of the CPU here."""
+        All the gets are written at once: one round trip instead of `most`, and half of the CPU here.
+        """
         channel, closing = self.channel, self.channel.closing
         self._answers, self._most, self._all = [], most, asyncio.get_running_loop().create_future()
         if channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
@@ -87,7 +78,7 @@ class _Getter:
                 raise RuntimeError("closed") if closing.cancelled() else (closing.exception() or RuntimeError("closed"))
         finally:
             closing.cancel()
-        return self._answers
+        return [answer for answer in self._answers if answer.delivery_tag is not None]
 
     def _take(self, answer: DeliveredMessage) -> None:
         self._answers.append(answer)

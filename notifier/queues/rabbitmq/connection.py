@@ -28,8 +28,8 @@ from yarl import URL
 from notifier.model.client import TlsFiles
 from notifier.model.errors import OurFault, QueueError, QueueUnavailable
 from notifier.network.http.pem_files import connecting_context
-from notifier.queues.rabbitmq import insides
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.wire import aiormq_hooks
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 5.0
@@ -53,8 +53,11 @@ class _Attempt(aio_pika.Connection):
 
 
 async def connect(options: RabbitOptions, purpose: str) -> Connection:
-    """A new connection to the first host that takes us. Raises QueueError (refused), QueueUnavailable (not reached)."""
-    insides.prepare()
+    """A new connection to the first host that takes us.
+
+    Raises QueueError (refused), QueueUnavailable (not reached), ConfigurationError (a library is not as it was tried).
+    """
+    aiormq_hooks.install()
     credentials = options.credentials()
     context = await asyncio.to_thread(_tls_context, options.tls)
     failure: QueueError = QueueUnavailable("no host to connect to")
@@ -232,4 +235,4 @@ def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:
 
 def is_blocked(connection: Connection) -> bool:
     """True if the broker blocks publishing on this connection (memory or disk alarm)."""
-    return connection.transport is not None and insides.blocked(connection.transport.connection)
+    return connection.transport is not None and aiormq_hooks.blocked(connection.transport.connection)

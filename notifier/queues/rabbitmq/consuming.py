@@ -19,7 +19,6 @@ from pamqp import commands
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Lane
 from notifier.queues.queue_port import Inbox
-from notifier.queues.rabbitmq import insides
 from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks
 from notifier.queues.rabbitmq.connection import (
     LOST,
@@ -123,7 +122,7 @@ class LaneConsumer:
         stood = False
         try:
             async with bounded(RPC_TIMEOUT):
-                await channel.basic_qos(prefetch_count=self._prefetch if insides.bears_anything() else 1)
+                await channel.basic_qos(prefetch_count=self._prefetch)
             self._channel, self._acks = channel, acks
             await self._consume()
             stood = True
@@ -157,13 +156,9 @@ class LaneConsumer:
                 tag = AckTag(acks, delivered.delivery_tag or 0)
                 inbox.take(to_message(lane, delivered, tag, keep=self._keep, source=source))
 
-            async def taken(delivered: aiormq.abc.DeliveredMessage) -> None:
-                take(delivered)  # of what comes aiormq's way: all, or nothing where `hand_over` is before it
-
-            if insides.hands_over():
-                hand_over(channel, take)
+            hand_over(channel, take)
             async with bounded(RPC_TIMEOUT):
-                consumer = await channel.basic_consume(self._queue, taken)
+                consumer = await channel.basic_consume(self._queue, _handed_over)
             self._consumer_tag, self.problem = consumer.consumer_tag, None
 
     async def _until_gone(self, channel: aiormq.Channel) -> str:
@@ -180,3 +175,7 @@ class LaneConsumer:
 
     def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
         self._cancelled.set()
+
+
+async def _handed_over(_: aiormq.abc.DeliveredMessage) -> None:
+    """aiormq wants a consumer, and never calls it: `hand_over` stands before it."""

@@ -16,13 +16,11 @@ from aiormq.exceptions import ChannelClosed
 from notifier.model.errors import QueueUnavailable
 from notifier.model.fate import FeedNotice
 from notifier.queues.queue_port import EncodeNotice
-from notifier.queues.rabbitmq import insides
-from notifier.queues.rabbitmq.connection import Connection, asking, bounded, ending, is_blocked, open_channel, reason_of
+from notifier.queues.rabbitmq.connection import Connection, bounded, ending, is_blocked, open_channel, reason_of
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.topology import OUTCOMES
-from notifier.queues.rabbitmq.wire.plain_writes import publish_plainly
-from notifier.queues.rabbitmq.wire.publish import Frames, Publish
+from notifier.queues.rabbitmq.wire.publish import Publish, frames_of
 
 PACE = 0.1  # seconds between two looks at whether the broker takes messages again
 AGAIN = 2.0  # seconds until a channel that the broker closed is opened again: the exchange is missing, or forbidden
@@ -41,7 +39,6 @@ class RabbitFeedTarget:
         self._link = Link(options, "outcomes", self._serve)
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
-        self._frames: tuple[aiormq.Channel, Frames] | None = None
         self._log = structlog.get_logger(__name__)
 
     async def run(self) -> None:
@@ -88,15 +85,7 @@ class RabbitFeedTarget:
         channel = self._ready
         if channel is None:
             raise QueueUnavailable("not connected")
-        if not insides.writes():
-            async with asking("the connection was lost", None):
-                for notice in batch:
-                    await publish_plainly(channel, self._publish_of(notice))
-            return
-        if self._frames is None or self._frames[0] is not channel:
-            self._frames = channel, Frames(channel.number, channel.max_content_size)
-        frames = self._frames[1]
-        payload = b"".join([frames.of(self._publish_of(notice)) for notice in batch])
+        payload = b"".join([frames_of(self._publish_of(notice), channel) for notice in batch])
         # Wait until the connection has taken it: then a broker that reads slowly fills the buffer of the feed.
         taken: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=taken))

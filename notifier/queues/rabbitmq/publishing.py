@@ -14,10 +14,8 @@ import structlog
 from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 
 from notifier.model.errors import QueueUnavailable
-from notifier.queues.rabbitmq import insides
 from notifier.queues.rabbitmq.connection import Connection, asking, ending, is_blocked, open_channel, reason_of
 from notifier.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
-from notifier.queues.rabbitmq.wire.plain_writes import PlainWrites
 from notifier.queues.rabbitmq.wire.publish import DIRECT, Publish
 
 IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
@@ -35,7 +33,7 @@ class Publishing:
         self._mend_soon = mend_soon
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
-        self._writes: ConfirmedWrites | PlainWrites | None = None
+        self._writes: ConfirmedWrites | None = None
         self._heard: Callable[[bytes], None] | None = None
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
@@ -65,8 +63,7 @@ class Publishing:
 
     async def _use(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
         """Publish on this channel until it is gone."""
-        way = ConfirmedWrites if insides.writes() else PlainWrites
-        writes = way(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
+        writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
         writing = asyncio.create_task(writes.run())
         self._channel, self._writes = channel, writes
         closing = channel.closing

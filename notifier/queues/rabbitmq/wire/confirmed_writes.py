@@ -15,7 +15,7 @@ from collections import deque
 import aiormq
 from aiormq.abc import ChannelFrame
 
-from notifier.queues.rabbitmq.wire.publish import Frames, Publish
+from notifier.queues.rabbitmq.wire.publish import Publish, frames_of
 
 Confirmation = asyncio.Future[object]
 
@@ -40,7 +40,7 @@ class ConfirmedWrites:
         self._wake = asyncio.Event()
         self._waking = False  # it will be, within GATHER
         self._under_way: deque[tuple[float, Confirmation]] = deque()  # in the order of their deadlines
-        self._frames = Frames(channel.number, channel.max_content_size, replies=replies)
+        self._replies = replies
 
     def write(self, publish: Publish) -> Confirmation:
         """Begin a mandatory publish. The future ends with its confirm, or with what aiormq or `end` makes of it.
@@ -49,7 +49,7 @@ class ConfirmedWrites:
         is written with the next that is not patient, once ENOUGH have gathered, or after GATHER.
         """
         channel = self._channel
-        frames = self._frames.of(publish)  # raises for what cannot be encoded
+        frames = frames_of(publish, channel, replies=self._replies)  # raises for what cannot be encoded
         confirmation: Confirmation = self._loop.create_future()
         channel.delivery_tag += 1
         channel.confirmations[channel.delivery_tag] = confirmation

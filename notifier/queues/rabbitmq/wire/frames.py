@@ -5,7 +5,7 @@ puts a message together and starts a task with it. Here a frame is read in two s
 together where their frames are read, and handed over at once. All else goes aiormq's way.
 
 Both hook into aiormq: into the name by which its connection finds the receiver, and into `frames.put` of its channels.
-`insides` says what happens when a new version changes them.
+`aiormq_hooks` looks whether they fit.
 """
 
 import asyncio
@@ -30,11 +30,9 @@ from pamqp.header import ContentHeader
 AT_ONCE = 8
 
 _HEAD = struct.Struct(">BHI")  # type, channel, size
-_METHOD, _HEADER, _END = 1, 2, b"\xce"
-_CONTENT = struct.Struct(">HHQ")  # class, weight, size of the body; then the properties
+_METHOD, _END = 1, b"\xce"
 _DELIVER = struct.pack(">HH", 60, 60)
 _TAG_AND_BIT = struct.Struct(">Q?")
-_strictly = pamqp_frame.unmarshal
 _WITH_CONTENT = (commands.Basic.Deliver, commands.Basic.GetOk)
 _Delivery = commands.Basic.Deliver | commands.Basic.GetOk | commands.Basic.GetEmpty
 
@@ -71,27 +69,6 @@ class LeanReceiver(FrameReceiver):
             return pamqp_frame.unmarshal(head + rest)
         except PAMQPException as error:
             raise InvalidFrameError(str(error)) from error
-
-
-def bear_unreadable() -> None:
-    """Have pamqp read a header that it cannot decode as one without properties, for the process.
-
-    So the message is taken, and judged by its body. Otherwise each of its deliveries ends the connection.
-    """
-    pamqp_frame.unmarshal = _unmarshal  # type: ignore[assignment]
-
-
-def _unmarshal(data: bytes) -> tuple[int, int, Any]:
-    try:
-        return _strictly(data)
-    except Exception:  # pamqp raises as it likes, ValueError and struct.error among others
-        if len(data) < _HEAD.size + _CONTENT.size:
-            raise
-        kind, channel, size = _HEAD.unpack_from(data)
-        if kind != _HEADER or data[_HEAD.size + size :] != _END:
-            raise
-        _, weight, body_size = _CONTENT.unpack_from(data, _HEAD.size)
-        return len(data), channel, ContentHeader(weight=weight, body_size=body_size)
 
 
 def _deliver(payload: bytes) -> commands.Basic.Deliver:

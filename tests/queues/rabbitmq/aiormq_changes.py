@@ -1,29 +1,16 @@
 """What an update of aiormq or pamqp may change inside, in ways that leave the library itself working."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import aiormq.connection
 import pytest
 from aiormq.connection import FrameReceiver
-from pamqp import decode, frame
-from structlog.testing import capture_logs
-
-from notifier.queues.rabbitmq import insides
-from notifier.queues.rabbitmq.wire import frames
+from pamqp import decode
 
 Change = Callable[[pytest.MonkeyPatch], None]
-HOOKS = (
-    insides.reads,
-    insides.hands_over,
-    insides.writes,
-    insides.tells_blocked,
-    insides.decodes,
-    insides.bears_anything,
-)
 
 
 def _wrapped(monkeypatch: pytest.MonkeyPatch, of: type, name: str) -> None:
@@ -47,7 +34,6 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> None:
         weight, channel, frame = await original(self)
         return weight + 1, channel, frame
 
-    monkeypatch.setattr(aiormq.connection, "FrameReceiver", FrameReceiver)
     monkeypatch.setattr(FrameReceiver, "get_frame", get_frame)
 
 
@@ -85,53 +71,6 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _STRICT = {"timestamp": "timestamp", "shortstr": "short_str", "table": "field_table"}
-
-
-def all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worst update but one."""
-    for change in CHANGES[:-1]:
-        change(monkeypatch)
-
-
-def bearing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worst: aiormq reads headers strictly, and by another name."""
-    all_of_them(monkeypatch)
-    original = FrameReceiver.get_frame
-
-    async def get_frame(self: FrameReceiver) -> Any:
-        with pytest.MonkeyPatch.context() as strictly:
-            strictly.setattr(frame, "unmarshal", frames._strictly)
-            return await original(self)
-
-    monkeypatch.setattr(FrameReceiver, "get_frame", get_frame)
-
-
-CHANGES = (reading, handing_over, writing, blocking, decoding, all_of_them)
-OFF: dict[Change, set[str]] = {change: {change.__name__.replace("_", " ")} for change in CHANGES}
-OFF[all_of_them] = {hook for change in CHANGES[:-1] for hook in OFF[change]}
-OFF[bearing] = OFF[all_of_them] | {"bearing"}
-
-
-@contextlib.contextmanager
-def made(change: Change, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An inside that is another, found so by the hooks that rest on it, and by no other."""
-    look_again()
-    try:
-        monkeypatch.setattr(frame, "unmarshal", frames._strictly)
-        change(monkeypatch)
-        with capture_logs() as log:
-            found = insides.prepare()
-        assert {hook for hook, fits in found.items() if not fits} == OFF[change]
-        told = {line["hook"]: line["version"] for line in log if line["event"] == "library_hook_off"}
-        assert told.keys() == OFF[change]
-        assert all(told.values())
-        yield
-    finally:
-        monkeypatch.undo()
-        look_again()
-
-
-def look_again() -> None:
-    """Forget which hooks fit."""
-    for hook in HOOKS:
-        hook.cache_clear()
+OF_AIORMQ: tuple[Change, ...] = (reading, handing_over, writing, blocking)
+CHANGES: dict[Change, str] = {**dict.fromkeys(OF_AIORMQ, "aiormq"), decoding: "pamqp"}
+"""The library of each change."""

@@ -1,0 +1,61 @@
+"""The libraries on whose insides something rests: each version that `pyproject.toml` allows was tried, and fits.
+
+A version is installed into a folder, and a process looks at it. A newer one is not allowed before it stands here. Left
+out where no package index answers, unless NOTIFIER_TEST_LIBRARIES=required.
+"""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from notifier.network.http.aiohttp_hooks import TRIED
+from notifier.queues.rabbitmq.wire.aiormq_hooks import TRIED_AIORMQ, TRIED_PAMQP
+from tests.support.installing import InstallFailed, run_installer
+
+ROOT = Path(__file__).parents[2]
+VERSIONS = {
+    "aiohttp": (*(f"3.13.{patch}" for patch in range(6)), *(f"3.14.{patch}" for patch in range(6))),
+    "aiormq": ("7.2.0", "7.2.1", "7.2.2", "7.2.3", "7.2.4"),
+    "pamqp": ("4.0.0", "4.0.1"),
+}
+LOOK = """
+from importlib.metadata import version
+from notifier.network.http.aiohttp_hooks import demand_aiohttp
+from notifier.queues.rabbitmq.wire.aiormq_hooks import install
+demand_aiohttp()
+install()
+print(version("{library}"))
+"""
+
+
+PAIRS = [(library, version) for library, versions in VERSIONS.items() for version in versions]
+
+
+def test_what_is_allowed_begins_and_ends_at_what_was_tried() -> None:
+    """The newest is also the one that a worker names when it refuses another."""
+    allowed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    newest = {"aiohttp": TRIED, "aiormq": TRIED_AIORMQ, "pamqp": TRIED_PAMQP}
+    for library, versions in VERSIONS.items():
+        assert f"{library}>={versions[0].removesuffix('.0')},<={versions[-1]}" in allowed
+        assert newest[library] == versions[-1]
+
+
+@pytest.mark.parametrize(("library", "version"), PAIRS)
+def test_a_version_fits(library: str, version: str, tmp_path: Path) -> None:
+    """Installed before all others, in a process of its own."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    try:
+        run_installer([*pip, "--no-deps", "--only-binary=:all:", f"--target={tmp_path}", f"{library}=={version}"])
+    except InstallFailed as failed:
+        if os.environ.get("NOTIFIER_TEST_LIBRARIES") == "required":
+            raise
+        pytest.skip(str(failed))
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK.format(library=library)],
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == (version, "")
