@@ -18,6 +18,7 @@ from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
 from notifier.features import FEATURES
 from notifier.features.sources.source_settings import open_exchanges
+from notifier.features.sources.sources_part import SourcesPart
 from notifier.features.upstreams.upstream_issuers import local_issuer
 from notifier.features.upstreams.upstream_settings import UpstreamSettings
 from notifier.model.durations import DAY
@@ -105,13 +106,15 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
         "issuers": issuers,
         "warnings": [
             {"path": each.setting, "text": f"{each.text}: {each.advice}"}
-            for each in exposed(secrets_of(settings, registry))
+            for each in exposed(secrets_of(settings, registry, loaded.parts))
         ]
         + [{"path": each.path, "text": each.text} for each in told]
         + [_shared(each) for each in (*alike(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
         "registry": [{**_of_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers],
-        "sources": {name: {"speaks_for": list(source.speaks_for)} for name, source in registry.sources.items()},
+        "sources": {
+            name: {"speaks_for": list(source.speaks_for)} for name, source in loaded.part(SourcesPart).sources.items()
+        },
         "upstreams": {name: _upstream(name, upstream, settings) for name, upstream in settings.upstreams.items()},
         "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {

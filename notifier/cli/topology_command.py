@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from notifier.configuration.configured_feature import bindings_in
+from notifier.features import FEATURES
 from notifier.model.message import PARKED, BindingState
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
@@ -153,7 +155,7 @@ def _options(config: Config) -> RabbitOptions | None:
     part = read_part(config, os.environ, {"queue"})
     queue = part.settings.queue
     if queue.sqlite_file is None:
-        return rabbit_options(queue, part.bindings())
+        return rabbit_options(queue, bindings_in(FEATURES, part.document))
     say(f"{queue.url[0]} is the embedded queue: it has no topology, only its file", err=True)
     return None
 

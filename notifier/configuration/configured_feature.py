@@ -1,25 +1,54 @@
-"""What a feature brings to the configuration: kinds of registry sources and of places of keys."""
+"""What a feature brings to the configuration: what it reads of it, and kinds of registry sources and places of keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from notifier.configuration.clients.client_rows import BuildReader
+    from notifier.configuration.inline_speakers import Sender
+    from notifier.model.documents.sourced import ReadAgain
+    from notifier.model.errors import Mistake
+    from notifier.model.message import Binding
+    from notifier.model.registry import Registry
+    from notifier.settings.service_settings import Settings
     from notifier.tokens.places import KeyKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What a feature has read of the configuration. A feature may add members of its own.
+
+    `secrets`: files that nobody else may read, by the setting that names each. `fixed`: what only a restart takes, by
+    its setting. `bindings`: exchanges of others. `senders`: who sends events by this feature.
+    """
+
+    mistakes: Sequence[Mistake] = ()
+    warnings: Sequence[Mistake] = ()
+    secrets: Mapping[str, Path | None] = field(default_factory=dict)
+    fixed: Mapping[str, object] = field(default_factory=dict)
+    bindings: tuple[Binding, ...] = ()
+    senders: Sequence[Sender] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredFeature:
     """A feature, as far as the configuration knows it. Nothing of it is imported before it is asked for.
 
-    `registry_kinds`: how the clients of a registry source of this kind are read. `key_kinds` makes what makes the keys
-    in this kind of place, anew for each worker and command.
+    `read` gets the settings, the registry, and the sections of the settings that are wrong. `bindings` are those of a
+    document of settings whose files nobody may look at. `readers` read messages of sources for a replay, by their name;
+    without settings they trust them. `registry_kinds`: how the clients of a registry source of this kind are read.
+    `key_kinds` makes what makes the keys in this kind of place, anew for each worker and command.
     """
 
     name: str
+    read: Callable[[Settings, Registry, frozenset[str]], Part] = lambda _settings, _registry, _unsure: Part()
+    bindings: Callable[[Mapping[str, Any]], tuple[Binding, ...]] = lambda _document: ()
+    readers: Callable[[Settings | None], Mapping[str, ReadAgain]] = lambda _settings: {}
     registry_kinds: Mapping[str, BuildReader] = field(default_factory=dict)
     key_kinds: Callable[[], Mapping[str, KeyKind]] = dict
 
@@ -28,6 +57,16 @@ def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:
     """Makes the reader of any registry source that is not a file."""
     kinds = {kind: build for each in features for kind, build in each.registry_kinds.items()}
     return lambda source: kinds[source.kind](source)
+
+
+def readers_of(features: Sequence[ConfiguredFeature], settings: Settings | None) -> Mapping[str, ReadAgain]:
+    """What reads messages of sources for a replay, by name."""
+    return {name: read for each in features for name, read in each.readers(settings).items()}
+
+
+def bindings_in(features: Sequence[ConfiguredFeature], document: Mapping[str, Any]) -> tuple[Binding, ...]:
+    """The exchanges of others that a document of settings binds. Raises ConfigurationError."""
+    return tuple(binding for each in features for binding in each.bindings(document))
 
 
 def key_kinds_of(features: Sequence[ConfiguredFeature]) -> Mapping[str, KeyKind]:

@@ -1,18 +1,41 @@
 """Warns of what `publishers` leaves unheard: addresses that no event may say, and senders that it does not name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import Mistake
 from notifier.model.front_channel import is_on_page
+from notifier.model.frozen import frozen
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
-_ADDRESS = "backchannel_logout_uri"
 _RELIES = "the registry has no client of this issuer with an address"
 
 
-def unheard_addresses(settings: Settings, registry: Registry, tokens: Sequence[ApiToken] | None) -> Iterator[Mistake]:
+@frozen
+class Sender:
+    """Who sends events: `name` is what `publishers` calls it. `issuers`: for which it may speak.
+
+    `proven`: its name can be believed. `vouched`: its word on clients counts without `publishers`. `brings`: its events
+    say addresses of clients.
+    """
+
+    name: str
+    title: str
+    issuers: Collection[str]
+    proven: bool = True
+    vouched: bool = False
+    brings: bool = False
+
+
+def senders_by_token(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
+    """The tokens of the API that publish for some issuers alone."""
+    for token in tokens:
+        if "publish" in token.scopes:
+            yield Sender(name=token.name, title=f"API token {token.name}", issuers=token.issuers or (), vouched=True)
+
+
+def unheard_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[Mistake]:
     """Yield a warning for each issuer that relies on what events say of clients, and names no `publishers`."""
     if settings.registry.inline != "publishers":
         return
@@ -20,38 +43,28 @@ def unheard_addresses(settings: Settings, registry: Registry, tokens: Sequence[A
         if issuer.publishers is not None or _has_clients(iss, settings, registry):
             continue
         path = f'issuers["{iss}"].publishers'
-        named = [
-            name for name, source in registry.sources.items() if iss in source.speaks_for and _brings(registry, name)
-        ]
-        for name in named:
-            if settings.sources[name].http is not None:
-                way = f"write publishers: [{name}]"
+        of_issuer = [sender for sender in senders if iss in sender.issuers]
+        bringing = [sender for sender in of_issuer if sender.brings]
+        for sender in bringing:
+            if sender.proven:
+                way = f"write publishers: [{sender.name}]"
             else:
                 way = "write publishers: [USER], the user_id of its messages; if they have none, registry.inline: allow"
-            yield Mistake(path, f"{_RELIES}, and those that source {name} brings do not count: {way}")
-        if not named and not _is_vouched_for(iss, settings, tokens or ()):
+            yield Mistake(path, f"{_RELIES}, and those that {sender.title} brings do not count: {way}")
+        vouched = any(sender.vouched for sender in of_issuer)
+        if not (bringing or vouched or (settings.queue.sqlite_file is not None and settings.api is None)):
             text = "an event's own address counts only from the identity server: name its user or API token here"
             yield Mistake(path, f"{_RELIES}, and {text} (registry.inline)")
 
 
-def unnamed_speakers(settings: Settings, registry: Registry, tokens: Sequence[ApiToken] | None) -> Iterator[Mistake]:
+def unnamed_speakers(settings: Settings, senders: Sequence[Sender]) -> Iterator[Mistake]:
     """Yield a warning for each sender that is meant to speak for an issuer whose `publishers` do not name it."""
     for iss, issuer in settings.issuers.items():
-        if issuer.publishers is None:
-            continue
-        senders = {
-            f"source {name}": name
-            for name, source in registry.sources.items()
-            if settings.sources[name].http is not None and iss in source.speaks_for
-        }
-        senders |= {
-            f"API token {token.name}": token.name
-            for token in tokens or ()
-            if "publish" in token.scopes and iss in (token.issuers or ())
-        }
-        for sender, name in senders.items():
-            if name not in issuer.publishers:
-                text = f"does not name {name}, so every event of the {sender} is refused: add {name}"
+        for sender in senders if issuer.publishers is not None else ():
+            if sender.proven and iss in sender.issuers and sender.name not in (issuer.publishers or ()):
+                text = (
+                    f"does not name {sender.name}, so every event of the {sender.title} is refused: add {sender.name}"
+                )
                 yield Mistake(f'issuers["{iss}"].publishers', text)
 
 
@@ -61,14 +74,3 @@ def _has_clients(iss: str, settings: Settings, registry: Registry) -> bool:
     if any(iss in source.speaks_for(tuple(settings.issuers)) for source in lists):
         return True
     return any(client.told_at is not None or is_on_page(client) for client in registry.clients_of(iss).values())
-
-
-def _brings(registry: Registry, name: str) -> bool:
-    clients = registry.sources[name].members.get("clients")
-    return clients is not None and _ADDRESS in clients.text
-
-
-def _is_vouched_for(iss: str, settings: Settings, tokens: Sequence[ApiToken]) -> bool:
-    """True if events come whose addresses count without `publishers`: by a bound token, or by the queue's file."""
-    bound = any("publish" in token.scopes and iss in (token.issuers or ()) for token in tokens)
-    return bound or (settings.queue.sqlite_file is not None and settings.api is None)

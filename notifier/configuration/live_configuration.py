@@ -54,7 +54,7 @@ class LiveConfiguration:
         self.answers = HeldAnswers() if held is None else held
         self.named: set[Path] = set()
         """The files that the last reload named, whether or not it was taken."""
-        self.reloads = ReloadState(loaded.settings, time.time)
+        self.reloads = ReloadState(loaded, time.time)
 
     def registry(self) -> Registry:
         """The clients as registered now."""
@@ -108,7 +108,7 @@ class LiveConfiguration:
         old = _clients_of(self.now.registry)
         self.now, self.answers = loaded, answers
         _free(old)
-        self.reloads.took(loaded.settings)
+        self.reloads.took(loaded)
         clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
         structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
         return True

@@ -4,24 +4,21 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
-from cryptography.fernet import MultiFernet
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.clients_file import AnswerOf, read_registry, unanswered
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import Layered, Needs
 from notifier.configuration.clients.registry_checks import find_unsignable
-from notifier.configuration.configured_feature import ConfiguredFeature, key_kinds_of
-from notifier.configuration.inline_speakers import unheard_addresses, unnamed_speakers
-from notifier.features.browsers.web_keys import read_web_keys, web_warnings
-from notifier.features.sources.event_sources import compile_sources
-from notifier.features.sources.source_secrets import read_source_secrets
-from notifier.features.upstreams.upstream_issuers import upstream_mistakes, upstream_warnings
+from notifier.configuration.configured_feature import ConfiguredFeature, Part, key_kinds_of
+from notifier.configuration.inline_speakers import senders_by_token, unheard_addresses, unnamed_speakers
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, Mistake, OurFault
+from notifier.model.message import Binding
 from notifier.model.registry import Registry
 from notifier.network.http.pem_files import connecting_context
 from notifier.network.listeners.listener_context import ListenerContext
@@ -35,6 +32,7 @@ from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.places import Places
 
+PartT = TypeVar("PartT", bound=Part)
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
 
 
@@ -45,7 +43,7 @@ class Loaded:
     `warnings`: settings that are accepted and have no effect, or another one than may be meant. `faults`: clients
     that a registry source has and that cannot be used. `needs` and `layers` serve a refresh of a registry source;
     if there is none, there are no layers.
-    `source_secrets` prove the senders of sources, by name. `web_keys` seal the URLs of pages.
+    `parts`: what the features read.
     """
 
     settings: Settings
@@ -58,8 +56,16 @@ class Loaded:
     faults: tuple[Mistake, ...] = ()
     needs: Needs
     layers: Sequence[Layer] = ()
-    source_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
-    web_keys: MultiFernet | None = field(default=None, repr=False)
+    parts: Sequence[Part] = field(default=(), repr=False)
+
+    def part(self, kind: type[PartT]) -> PartT:
+        """What the feature read that reads this kind of part."""
+        return next(part for part in self.parts if isinstance(part, kind))
+
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """The exchanges of others that the queue is bound to."""
+        return tuple(binding for part in self.parts for binding in part.bindings)
 
     def log_warnings(self) -> None:
         """Log each warning."""
@@ -139,17 +145,15 @@ def load(
         *find_unsignable(layered.registry, needs.algorithms_of),
     ]
     tokens, of_tokens = _tokens(settings, unsure)
-    source_secrets, of_sources = read_source_secrets(settings.sources)
-    web_keys, of_web = read_web_keys(settings)
-    mistakes += [*of_tokens, *of_sources, *of_web]
-    mistakes += [*compile_sources(settings, unsure)[1], *upstream_mistakes(settings, unsure)]
+    parts = [each.read(settings, layered.registry, unsure) for each in features]
+    mistakes += [*of_tokens, *(mistake for part in parts for mistake in part.mistakes)]
     mistakes += _mistakes_at_start(settings) if starting else []
     if mistakes:
         raise ConfigurationError(mistakes)
     return Loaded(
         settings=settings, features=features, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
-        warnings=tuple(_warnings(settings, layered, tokens)), faults=tuple(layered.faults), needs=needs, layers=layers,
-        source_secrets=source_secrets, web_keys=web_keys,
+        warnings=tuple(_warnings(settings, layered, tokens or (), parts)), faults=tuple(layered.faults), needs=needs,
+        layers=layers, parts=parts,
     )  # fmt: skip
 
 
@@ -163,47 +167,17 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
         return None, error.mistakes
 
 
-def _warnings(settings: Settings, layered: Layered, tokens: Sequence[ApiToken] | None) -> Iterator[Mistake]:
+def _warnings(
+    settings: Settings, layered: Layered, tokens: Sequence[ApiToken], parts: Sequence[Part]
+) -> Iterator[Mistake]:
     """What is accepted, and has no effect or another one than may be meant."""
     yield from layered.warnings
-    yield from _realms_by_name(layered.registry)
     yield from _tokens_of_others(layered.registry)
-    yield from unheard_addresses(settings, layered.registry, tokens)
-    yield from unnamed_speakers(settings, layered.registry, tokens)
-    yield from _beyond_signatures(settings, layered.registry)
-    if settings.api is None:
-        text = "has no effect without a section `api`, which opens the listener"
-        yield from (Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http)
-    yield from upstream_warnings(settings)
-    yield from web_warnings(settings, layered.registry)
-
-
-def _realms_by_name(registry: Registry) -> Iterator[Mistake]:
-    """Sources whose documents may name a realm by its id alone, which nothing explains."""
-    for name, source in registry.sources.items():
-        if source.preset == "keycloak_rabbitmq" and source.issuers is None and source.realm is not None:
-            text = (
-                "an event that has the realm's id and not its name is refused: write"
-                f' issuers: {{"REALM-ID": "{source.issuer}"}}'
-            )
-            yield Mistake(f"sources.{name}.issuers", text)
-
-
-def _beyond_signatures(settings: Settings, registry: Registry) -> Iterator[Mistake]:
-    """Sources that sign what they post, and what is asked of them that no signature covers."""
-    for name, source in registry.sources.items():
-        http = settings.sources[name].http
-        if http is None or not http.signed:
-            continue
-        if "$headers" in source.mentioned:
-            text = "reads $headers, which are not signed: whoever captures a body may send it again with others"
-            yield Mistake(f"sources.{name}", text)
-        for iss in source.speaks_for if http.set is not None else ():
-            if iss in source.types:
-                text = (
-                    f'Security Event Tokens have no CloudEvents type: all are refused by issuers["{iss}"].event_types'
-                )
-                yield Mistake(f"sources.{name}.http.set", text)
+    senders = [*(sender for part in parts for sender in part.senders), *senders_by_token(tokens)]
+    yield from unheard_addresses(settings, layered.registry, senders)
+    yield from unnamed_speakers(settings, senders)
+    for part in parts:
+        yield from part.warnings
 
 
 def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
-from notifier.features.sources.source_settings import bindings_of
+from notifier.configuration.loading import Loaded
 from notifier.model.frozen import frozen
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.settings.service_settings import Settings
 
 # Sections that are read once, at the start.
 FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
@@ -25,9 +24,9 @@ class _Failure:
 
 
 class ReloadState:
-    """What is wrong with the configuration of a worker that started with these settings. `clock`: epoch seconds."""
+    """What is wrong with the configuration of a worker that started with this one. `clock`: epoch seconds."""
 
-    def __init__(self, started: Settings, clock: Callable[[], float]) -> None:
+    def __init__(self, started: Loaded, clock: Callable[[], float]) -> None:
         self._started = started
         self._clock = clock
         self._failure: _Failure | None = None
@@ -65,10 +64,10 @@ class ReloadState:
         if self._keep(TroubleKind.RELOAD_REFUSED, [reason]) or asked:
             self._log.error("reload_refused", reason=reason)
 
-    def took(self, settings: Settings) -> None:
-        """Note that these settings are in force now, as far as a reload takes them."""
+    def took(self, loaded: Loaded) -> None:
+        """Note that this is in force now, as far as a reload takes it."""
         self._failure = None
-        fixed = tuple(changed_but_fixed(self._started, settings))
+        fixed = tuple(changed_but_fixed(self._started, loaded))
         if fixed == self._fixed:
             return
         if fixed:
@@ -96,11 +95,12 @@ class ReloadState:
         return True
 
 
-def changed_but_fixed(old: Settings, new: Settings) -> list[str]:
+def changed_but_fixed(started: Loaded, loaded: Loaded) -> list[str]:
     """The settings that differ and that a reload cannot take."""
+    old, new = started.settings, loaded.settings
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
-    bound = {each.source for each in {*bindings_of(old.sources)} ^ {*bindings_of(new.sources)}}
-    changed += [f"sources.{name}.bind" for name in sorted(bound)]
+    before, now = ({name: each for part in of.parts for name, each in part.fixed.items()} for of in (started, loaded))
+    changed += sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     changed += [
         f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)
     ]

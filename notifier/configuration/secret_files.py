@@ -5,12 +5,11 @@ enter is safe, whatever its own mode.
 """
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notifier.features.key_places.vault_settings import VaultKeySettings
-from notifier.features.sources.source_secrets import secret_file
+from notifier.configuration.configured_feature import Part
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
@@ -36,7 +35,7 @@ class Exposed:
         return f"chmod 600 {self.path}; in Kubernetes, give the volume defaultMode 0440 and the pod an fsGroup"
 
 
-def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
+def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) -> Mapping[str, Path]:
     """The files with keys, tokens and passwords, by the setting that names each file."""
     queue, api, web, log = settings.queue, settings.api, settings.web, settings.log
     named: dict[str, Path | None] = {
@@ -44,22 +43,15 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
         "queue.tls.key_file": None if queue.tls is None else queue.tls.key_file,
         "api.tokens_file": None if api is None else api.tokens_file,
         "api.tls.key_file": None if api is None or api.tls is None else api.tls.key_file,
-        "web.keys_file": None if web is None else web.keys_file,
         "web.tls.key_file": None if web is None or web.tls is None else web.tls.key_file,
         "log.subject_key_file": log.subject_key_file,
     }
     for iss, issuer in settings.issuers.items():
         for nth, key in enumerate(issuer.keys):
-            place = f'issuers["{iss}"].keys[{nth}]'
-            named[f"{place}.file"] = key.file
-            named[f"{place}.pkcs11.pin_file"] = None if key.pkcs11 is None else key.pkcs11.pin_file
-            named |= {} if key.vault is None else _of_vault(key.vault, f"{place}.vault")
+            named[f'issuers["{iss}"].keys[{nth}].file'] = key.file
         named[f'issuers["{iss}"].tls.key_file'] = None if issuer.tls is None else issuer.tls.key_file
-    for name, source in settings.sources.items():
-        if (file := secret_file(source)) is not None:
-            named[f"sources.{name}.http.{file[0]}"] = file[1]
-        if source.http is not None and source.http.set is not None and source.http.set.tls is not None:
-            named[f"sources.{name}.http.set.tls.key_file"] = source.http.set.tls.key_file
+    for part in parts:
+        named |= part.secrets
     for each in settings.registry.all_sources:
         kind = getattr(each, each.kind)
         place = f"registry.sources.{each.called}.{each.kind}"
@@ -68,15 +60,6 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
     for clients in registry.clients.values():
         named |= {f"{client.client_id}: tls.key_file": client.route.tls.key_file for client in clients.values()}
     return {setting: path for setting, path in named.items() if path is not None}
-
-
-def _of_vault(key: VaultKeySettings, place: str) -> Mapping[str, Path | None]:
-    """How notifier logs in there. A pod's token is Kubernetes's own."""
-    return {
-        f"{place}.token_file": key.token_file,
-        f"{place}.approle.secret_id_file": None if key.approle is None else key.approle.secret_id_file,
-        f"{place}.tls.key_file": None if key.tls is None else key.tls.key_file,
-    }
 
 
 def exposed(files: Mapping[str, Path]) -> list[Exposed]:

@@ -7,9 +7,9 @@ What is written of the event from then on has only its good entries.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from functools import partial
 from itertools import chain
-from typing import TypeAlias, assert_never
+from types import MappingProxyType
+from typing import Protocol, TypeAlias, assert_never
 
 from notifier.delivery import plan
 from notifier.delivery.facts import Deferred, EventTaken
@@ -17,14 +17,12 @@ from notifier.delivery.last_chance import limited, taken, worn_out
 from notifier.delivery.plan import Skipped, Unheard
 from notifier.delivery.settlement import Send, buried
 from notifier.delivery.verdict import grace_left, our_fault_wait
-from notifier.features.sources.sourced_intake import Several, SourcedIntake, as_came
-from notifier.features.upstreams.upstream_intake import UpstreamIntake
 from notifier.model.backoff import SOON, deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.event_document import understand
-from notifier.model.documents.sourced import upstream_of
+from notifier.model.documents.sourced import ONLY, as_kept, as_received, reader_of
 from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import SUSPECT, Kind, Lane, Message, NewerKind, Outgoing
@@ -61,6 +59,27 @@ class Move:
     look_up: Callable[[], Awaitable[Iterable[Send]]] | None = None
 
 
+@frozen
+class Alone:
+    """The only event of a message of a source, and the dead letter of what else was in it."""
+
+    event: SessionEnded
+    letter: DeadLetter | None
+
+
+class SourceReader(Protocol):
+    """Reads the messages of some sources: those with its name before a slash, or those without a slash."""
+
+    def received(self, message: Message) -> Message:
+        """Return the message without what may not be kept. Never raises."""
+
+    def open(self, message: Message, only: str | None, now: float, rest: float | None) -> Move | Alone:
+        """Read the message, or of its events those that `only` names. What is written in its place rests until `rest`.
+
+        Raises MalformedEvent.
+        """
+
+
 Step: TypeAlias = Delivery | Skipped | Unheard | Send
 
 
@@ -77,7 +96,7 @@ class Expand:
 
 
 class Intake:
-    """Opens messages. `max_event` is in bytes; `new_id` makes ids for events without one."""
+    """Opens messages. `max_event` is in bytes; `new_id` makes ids for events without one. `readers` are by name."""
 
     def __init__(
         self,
@@ -86,14 +105,13 @@ class Intake:
         clock: Clock,
         new_id: Callable[[], str],
         max_event: int,
-        upstreams: UpstreamIntake | None = None,
+        readers: Mapping[str, SourceReader] = MappingProxyType({}),
     ) -> None:
         self._registry = registry
-        self._upstreams = upstreams
+        self._readers = readers
         self._clock = clock
         self._new_id = new_id
         self._max_event = max_event
-        self._sources = SourcedIntake(new_id=new_id, max_event=max_event)
 
     def open(self, message: Message) -> Expand | Move:
         """Return what the message asks for. Never raises: an unreadable message becomes a dead letter."""
@@ -119,7 +137,13 @@ class Intake:
     def _as_came(self, message: Message) -> tuple[Message, str | None]:
         if message.source is None and message.kind is not Kind.SOURCED:
             return message, None
-        return as_came(message, self._registry())
+        only = None
+        if message.kind is Kind.SOURCED:
+            named = message.headers.get(ONLY)
+            only = named if isinstance(named, str) else None
+            message = as_received(message)
+        reader = self._readers.get(reader_of(message.source))
+        return as_kept(message) if reader is None else reader.received(message), only
 
     def _broken(self, message: Message, error: Exception, only: str | None = None) -> Move:
         return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),), None, only)
@@ -154,11 +178,12 @@ class Intake:
 
     def _sourced(self, message: Message, only: str | None, now: float) -> Expand | Move:
         rest = now + REST if message.suspect else None
-        if self._upstreams is not None and (upstream := upstream_of(message.source)) is not None:
-            return Move(look_up=partial(self._upstreams.sends, upstream, message, rest))
-        found = self._sources.open(message, only, self._registry(), now, rest)
-        if isinstance(found, Several):
-            return Move(sends=found.sends, fact=found.fact)
+        reader = self._readers.get(reader_of(message.source))
+        if reader is None:
+            raise MalformedEvent((Mistake("", f"nothing here reads messages of the source {message.source}"),))
+        found = reader.open(message, only, now, rest)
+        if isinstance(found, Move):
+            return found
         work = self._event(message, documents.EventDocument(event=found.event), found.letter, now)
         if isinstance(work, Expand):
             return replace(work, source=message.source)

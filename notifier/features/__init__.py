@@ -4,10 +4,16 @@ This is their list. `service` and `cli` go over it; no module of the core import
 """
 
 from notifier.feature import Feature
+from notifier.features.browsers.browsers_feature import BROWSERS
 from notifier.features.key_places.key_places_feature import KEY_PLACES
 from notifier.features.registries.registries_feature import REGISTRIES
+from notifier.features.sources.sources_feature import SOURCES
+from notifier.features.upstreams.upstreams_feature import UPSTREAMS
 
 FEATURES: tuple[Feature, ...] = (
+    SOURCES,
+    BROWSERS,
+    UPSTREAMS,
     REGISTRIES,
     KEY_PLACES,
 )

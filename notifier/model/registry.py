@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from notifier.features.sources.source import Source
 from notifier.model.client import Client, Route
 from notifier.model.delivery import Delivery, Inline
 from notifier.model.errors import Mistake
@@ -41,8 +40,7 @@ class Registry:
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
     used, by issuer and `client_id`. `refused`: likewise why a row is left out whose source may not have that client.
     `beyond`: what sources said of clients and may not say.
-    `taken`: aliases that are left away, since another client has them. `sources`: how the events of other servers are
-    read, by name.
+    `taken`: aliases that are left away, since another client has them.
     """
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
@@ -55,7 +53,6 @@ class Registry:
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     beyond: LeftAway = field(default_factory=LeftAway)
     taken: Alike = field(default_factory=Alike)
-    sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
 
     def left_away(self) -> Iterator[Alike]:
         """What sources said that they may not say, and was left away."""

@@ -18,7 +18,7 @@ from notifier.configuration.secret_files import exposed, secrets_of
 from notifier.delivery.back_channel import BackChannel
 from notifier.features.browsers.doctor_pages import page_checks
 from notifier.features.key_places.doctor_signers import signer_checks
-from notifier.features.sources.source_settings import SetSettings, bindings_of
+from notifier.features.sources.source_settings import SetSettings
 from notifier.features.upstreams.doctor_upstreams import upstream_checks
 from notifier.model.client import Client, ClientKeysPlace, TlsFiles
 from notifier.model.errors import QueueError
@@ -45,7 +45,6 @@ from notifier.operators.status.service_status import ServiceStatus, seen_keys
 from notifier.queues.building import build_queue
 from notifier.queues.sqlite.lock import worker_at
 from notifier.settings.policies import TlsSettings
-from notifier.settings.service_settings import Settings
 from notifier.tokens.client_encryption import ClientEncryption
 from notifier.tokens.client_keys import WITHIN as KEYS_WITHIN
 from notifier.tokens.client_keys import ClientKeyReader
@@ -99,7 +98,7 @@ class _Checks:
         self._sources = sources
         self._settings = loaded.settings
         self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
-        self.asked = _AskedWorkers(loaded.settings, {each.key for each in self._clients}, offline=offline)
+        self.asked = _AskedWorkers(loaded, {each.key for each in self._clients}, offline=offline)
         self.reader = DocumentReader()
         self.client_keys = ClientKeyReader()
         self.encryption = ClientEncryption(self.client_keys.read, time.monotonic)
@@ -186,11 +185,11 @@ class _Checks:
         return counted(served.clients, "client") + (f" ({served.left_out:,} left out)" if served.left_out else "")
 
     async def _secrets(self) -> Sequence[Finding]:
-        found = await asyncio.to_thread(exposed, secrets_of(self._settings, self._loaded.registry))
+        found = await asyncio.to_thread(exposed, secrets_of(self._settings, self._loaded.registry, self._loaded.parts))
         return [warning(Area.KEYS, each.setting, each.text, each.advice) for each in found]
 
     def _queue(self, where: str, within: float) -> Check:
-        queue = build_queue(self._settings.queue, bindings_of(self._settings.sources))
+        queue = build_queue(self._settings.queue, self._loaded.bindings)
         return Check(area=Area.QUEUE, subject=where, within=within, run=lambda: examine_queue(queue, where))
 
     def _issuer(self, iss: str) -> Check:
@@ -243,8 +242,8 @@ class _Checks:
 class _AskedWorkers:
     """What the running workers say, asked once however many checks want to know."""
 
-    def __init__(self, settings: Settings, known: Container[tuple[str, str]], *, offline: bool) -> None:
-        self._settings = settings
+    def __init__(self, loaded: Loaded, known: Container[tuple[str, str]], *, offline: bool) -> None:
+        self._loaded = loaded
         self._known = known
         self._offline = offline
         self._asked: asyncio.Task[ServiceStatus | None] | None = None
@@ -276,13 +275,13 @@ class _AskedWorkers:
         return await asyncio.shield(self._asked)
 
     async def _ask(self) -> ServiceStatus | None:
-        queue = self._settings.queue
+        queue = self._loaded.settings.queue
         # Only a question makes the doctor write into the embedded queue's file, and only if somebody can answer it.
         if self._offline if queue.sqlite_file is None else not worker_at(queue.sqlite_file):
             return None
         with suppress(QueueError, TimeoutError):  # the check of the queue says why
             async with asyncio.timeout(ASK_WITHIN):
-                return await look_from_outside(build_queue(queue, bindings_of(self._settings.sources)), time.time)
+                return await look_from_outside(build_queue(queue, self._loaded.bindings), time.time)
         return None
 
 

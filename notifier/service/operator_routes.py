@@ -8,6 +8,7 @@ from aiohttp import web
 
 from notifier.configuration.clients.registry_refresh import RegistryRefresh
 from notifier.configuration.clients.registry_routes import registry_routes
+from notifier.configuration.configured_feature import readers_of
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
@@ -52,9 +53,11 @@ def operator_routes(
 
 
 def _replay_rules(live: LiveConfiguration, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it
+    now = live.now
     return ReplayRules(
-        registry=live.registry(),
+        registry=now.registry,
         new_id=new_id,
-        max_event=live.now.settings.queue.max_event,
+        max_event=now.settings.queue.max_event,
         end_newer_sessions=end_newer_sessions,
+        readers=readers_of(now.features, now.settings),
     )

@@ -61,9 +61,9 @@ class SelfWatch:
     async def watch_files(self) -> None:
         """Until it is cancelled."""
         while True:
-            settings, registry = self._live.now.settings, self._live.registry()
-            self.certificates = await asyncio.to_thread(expiries, presented(settings, registry).items())
-            self._warn(await asyncio.to_thread(exposed, secrets_of(settings, registry)))
+            now = self._live.now
+            self.certificates = await asyncio.to_thread(expiries, presented(now.settings, now.registry).items())
+            self._warn(await asyncio.to_thread(exposed, secrets_of(now.settings, now.registry, now.parts)))
             await asyncio.sleep(FILES_EVERY)
 
     def _warn(self, found: list[Exposed]) -> None:

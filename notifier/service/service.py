@@ -39,7 +39,8 @@ from notifier.features.browsers.web_face import WebFace
 from notifier.features.feed.feed import Feed
 from notifier.features.feed.feed_event import feed_message
 from notifier.features.sources.source_doors import SourceDoors
-from notifier.features.sources.source_settings import bindings_of
+from notifier.features.sources.sourced_intake import SourcedIntake
+from notifier.features.sources.sources_part import SourcesPart
 from notifier.features.upstreams.upstream_doors import UpstreamDoors
 from notifier.features.upstreams.upstream_intake import UpstreamIntake
 from notifier.features.upstreams.upstream_record import UpstreamRecord
@@ -92,7 +93,7 @@ class Service:
         self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.relevel)
-        self.queue = build_queue(settings.queue, bindings_of(settings.sources))
+        self.queue = build_queue(settings.queue, live.now.bindings)
         one_at_a_time = asyncio.Lock()
         self._registry = RegistrySources(live, one_at_a_time)
         self._feed = None
@@ -173,9 +174,16 @@ class Service:
                 clock=time.time,
                 new_id=new_id,
                 max_event=settings.queue.max_event,
-                upstreams=UpstreamIntake(
-                    self._upstreams, live.registry, clock=time.time, new_id=new_id, observe=self._observe
-                ),
+                readers={
+                    "": SourcedIntake(
+                        lambda: live.now.part(SourcesPart).sources,
+                        new_id=new_id,
+                        max_event=settings.queue.max_event,
+                    ),
+                    "upstream": UpstreamIntake(
+                        self._upstreams, live.registry, clock=time.time, new_id=new_id, observe=self._observe
+                    ),
+                },
             ),
             Tools(
                 channel=ClientChannels(

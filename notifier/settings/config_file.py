@@ -15,12 +15,10 @@ from typing import Any, Union, get_origin
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from notifier.features.sources.source_settings import BindSettings, bindings_of
 from notifier.model.errors import ConfigurationError, Mistake
-from notifier.model.message import Binding
 from notifier.settings.document_files import parse_yaml, read_document, read_text
 from notifier.settings.mistakes import explain, submodel
-from notifier.settings.service_settings import QUEUE_FILE, SQLITE, QueueSettings, Settings, SourceName
+from notifier.settings.service_settings import QUEUE_FILE, SQLITE, QueueSettings, Settings
 from notifier.settings.usable_settings import SECTIONS, UsableSettings, section_like, usable_settings
 
 PREFIX = "NOTIFIER_"
@@ -73,28 +71,6 @@ class ReadPart:
     settings: Settings
     issuers: frozenset[str]
     document: Mapping[str, Any] = field(repr=False)
-
-    def bindings(self) -> tuple[Binding, ...]:
-        """What the queues of sources are bound to. No file that a source names is looked at.
-
-        Raises ConfigurationError.
-        """
-        try:
-            return bindings_of(_Bound.model_validate(self.document).sources)
-        except ValidationError as error:
-            raise ConfigurationError(explain(error, Settings)) from None
-
-
-class _BoundSource(BaseModel):
-    """What a source binds."""
-
-    bind: tuple[BindSettings, ...] = ()
-
-
-class _Bound(BaseModel):
-    """What all sources bind. Other members are ignored."""
-
-    sources: dict[SourceName, _BoundSource] = {}
 
 
 def read_part(path: Path | None, environ: Mapping[str, str], sections: Collection[str]) -> ReadPart:

@@ -16,6 +16,7 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.configuration.signing_keys import SigningKeys
 from notifier.features import FEATURES
+from notifier.features.browsers.web_keys import PagesPart
 from notifier.network.http.issuer_document import UnreadDocument
 from notifier.settings.file_watch import Watch, watch_files
 from tests.tokens.key_folder import ISS, pem
@@ -175,11 +176,11 @@ def test_pages_follow_a_reload_and_their_listener_does_not(folder: Path) -> None
     (folder / "web.keys").write_bytes(Fernet.generate_key())
     face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": {ISS: {"url": "https://id.example.com/out"}}}
     running = live(folder, web=face)
-    first = running.now.web_keys
+    first = running.now.part(PagesPart).keys
     (folder / "web.keys").write_bytes(Fernet.generate_key())
     write(folder, web={**face, "issuers": {}})
     assert running.reload(asked=False)
-    assert (running.reloads.wait_for_restart, running.now.web_keys is first) == ((), False)
+    assert (running.reloads.wait_for_restart, running.now.part(PagesPart).keys is first) == ((), False)
     assert running.now.settings.web is not None
     assert running.now.settings.web.issuers == {}
     write(folder, web={**face, "listen": "127.0.0.1:8090"})

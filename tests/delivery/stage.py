@@ -6,12 +6,12 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from notifier.delivery.attempt import Tools
 from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.facts import Fact
-from notifier.delivery.intake import Intake
+from notifier.delivery.intake import Intake, SourceReader
 from notifier.delivery.known_client import News
 from notifier.delivery.worker import Limits, Worker
 from notifier.model.backoff import Rounding
@@ -168,6 +168,7 @@ class Stage:
         self.receivers = Receivers()
         self.others = Others()
         self.facts: list[Fact] = []
+        self.readers: dict[str, SourceReader] = {}
         self.unpublished: str | None = None  # what is wrong with the issuer's published key
         self.now = 1_800_000_000.0
         self.jumped = 0.0  # seconds by which the wall clock has left the steady one
@@ -193,7 +194,13 @@ class Stage:
             observe=self.facts.append,
         )
         self.worker = Worker(
-            Intake(lambda: self.registry, clock=tools.clock, new_id=lambda: f"made-up-{next(numbers)}", max_event=4096),
+            Intake(
+                lambda: self.registry,
+                clock=tools.clock,
+                new_id=lambda: f"made-up-{next(numbers)}",
+                max_event=4096,
+                readers=self.readers,
+            ),
             tools,
             lambda: self.registry,
             self.queue,
@@ -316,8 +323,11 @@ def _message(sent: Outgoing) -> Message:
     return Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=kind, headers=sent.headers)
 
 
+StageT = TypeVar("StageT", bound=Stage)
+
+
 @asynccontextmanager
-async def running(stage: Stage) -> AsyncIterator[Stage]:
+async def running(stage: StageT) -> AsyncIterator[StageT]:
     """The worker runs for as long as the block lasts."""
     task = asyncio.create_task(stage.worker.run())
     try:

@@ -20,7 +20,6 @@ from notifier.configuration.clients.front_channel_metadata import (
     wrong_for_server,
 )
 from notifier.configuration.clients.lending import Lending, lending_of
-from notifier.features.sources.event_sources import compile_sources
 from notifier.model.client import Algorithm, Client, ResponsePolicy, RetryPolicy, SubjectMode, TokenProfile
 from notifier.model.egress import check_uri, uri_mistake
 from notifier.model.errors import Mistake
@@ -82,7 +81,6 @@ class RegistryBuilder:
             faults=self._faults,
             refused=self._refused,
             beyond=self.beyond.made(),
-            sources=compile_sources(self._settings)[0],
         )
 
     def leave_out(self, iss: str, client_id: str, why: str) -> None:

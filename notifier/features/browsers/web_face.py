@@ -14,6 +14,7 @@ from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import PageRules
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess
 from notifier.features.browsers.sign_out_routes import Pages
+from notifier.features.browsers.web_keys import PagesPart
 from notifier.model.front_channel import FrontChannelContext
 
 
@@ -34,7 +35,7 @@ class WebFace:
 
     def pages(self) -> Pages | None:
         """The keys and addresses of pages. None without a section `web`."""
-        face, keys = self._live.now.settings.web, self._live.now.web_keys
+        face, keys = self._live.now.settings.web, self._live.now.part(PagesPart).keys
         return (
             None
             if face is None or keys is None
@@ -47,11 +48,11 @@ class WebFace:
         return self._pages.page_of(context if has_pages else None, parents)
 
     def _opened(self, text: str) -> OpenedContext | None:
-        keys = self._live.now.web_keys
+        keys = self._live.now.part(PagesPart).keys
         return None if keys is None else open_sealed(text, keys, time.time())
 
     def _sealed(self, context: FrontChannelContext) -> str:
-        keys = self._live.now.web_keys
+        keys = self._live.now.part(PagesPart).keys
         assert keys is not None, "an issuer with pages is in the section `web`, which has keys"
         return seal(context, keys, time.time())
 

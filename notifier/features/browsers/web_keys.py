@@ -1,10 +1,12 @@
 """Reads the keys by which the URLs of pages are sealed, and checks what the section `web` says of issuers."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from cryptography.fernet import Fernet, MultiFernet
 
+from notifier.configuration.configured_feature import Part
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.front_channel import is_on_page
 from notifier.model.origins import origin_of
@@ -16,6 +18,24 @@ from notifier.settings.service_settings import Settings
 _MOST = 10
 """Keys that a file may have. A page lives for ten minutes, so two are enough while one is replaced."""
 _MAKE_ONE = "make one by `notifier keys web`: 32 random bytes as base64url"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagesPart(Part):
+    """The keys by which the URLs of pages are sealed. None without a section `web`."""
+
+    keys: MultiFernet | None = field(repr=False)
+
+
+def read_pages(settings: Settings, registry: Registry) -> PagesPart:
+    """The keys of pages, every mistake in the section `web`, and what to warn of."""
+    keys, mistakes = read_web_keys(settings)
+    return PagesPart(
+        mistakes=mistakes,
+        warnings=[*web_warnings(settings, registry)],
+        secrets={} if settings.web is None else {"web.keys_file": settings.web.keys_file},
+        keys=keys,
+    )
 
 
 def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]]:

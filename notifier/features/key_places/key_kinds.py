@@ -1,12 +1,14 @@
 """Makes the keys in HSMs, Vault and the clouds' key services. What needs an extra is imported only where it is used."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from notifier.features.key_places.cloud_key_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings
 from notifier.features.key_places.pkcs11_session import KeyName, TokenAddress
 from notifier.features.key_places.pkcs11_token import AHEAD, Pkcs11Key, Pkcs11Token
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.settings.key_settings import Pkcs11Settings
+from notifier.settings.service_settings import Settings
 from notifier.tokens.key_place import SigningPlace
 from notifier.tokens.places import KeyKind
 
@@ -31,6 +33,19 @@ def key_kinds() -> Mapping[str, KeyKind]:
         "azure_key_vault": KeyKind(place=_azure, extra="azure", libraries=azure),
         "google_kms": KeyKind(place=_google, extra="google", libraries=("google.cloud.kms_v1",)),
     }
+
+
+def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
+    """The files by which notifier logs in at places of keys, by their settings. A pod's token is Kubernetes's own."""
+    for iss, issuer in settings.issuers.items():
+        for nth, key in enumerate(issuer.keys):
+            place = f'issuers["{iss}"].keys[{nth}]'
+            if key.pkcs11 is not None:
+                yield f"{place}.pkcs11.pin_file", key.pkcs11.pin_file
+            if (vault := key.vault) is not None:
+                yield f"{place}.vault.token_file", vault.token_file
+                yield f"{place}.vault.approle.secret_id_file", getattr(vault.approle, "secret_id_file", None)
+                yield f"{place}.vault.tls.key_file", getattr(vault.tls, "key_file", None)
 
 
 def _vault(of: VaultKeySettings, _at_a_time: int) -> tuple[SigningPlace, str]:

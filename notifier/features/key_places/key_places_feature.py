@@ -9,6 +9,9 @@ from notifier.feature import Feature
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from notifier.configuration.configured_feature import Part
+    from notifier.model.registry import Registry
+    from notifier.settings.service_settings import Settings
     from notifier.tokens.places import KeyKind
 
 
@@ -18,4 +21,11 @@ def _kinds() -> Mapping[str, KeyKind]:
     return key_kinds()
 
 
-KEY_PLACES = Feature(name="key_places", key_kinds=_kinds)
+def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> Part:
+    from notifier.configuration.configured_feature import Part
+    from notifier.features.key_places.key_kinds import secrets_of_keys
+
+    return Part(secrets=dict(secrets_of_keys(settings)))
+
+
+KEY_PLACES = Feature(name="key_places", read=_read, key_kinds=_kinds)

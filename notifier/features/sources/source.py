@@ -24,7 +24,7 @@ from notifier.model.documents import cloudevents
 from notifier.model.documents.cloudevents import Opened
 from notifier.model.documents.event_document import Understood, read_opened
 from notifier.model.documents.event_entries import first_of, places
-from notifier.model.documents.sourced import Places, WrongEvents, kept_headers, written_places
+from notifier.model.documents.sourced import Places, WrongEvents, as_kept, written_places
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import Message
@@ -88,10 +88,7 @@ class Source:
 
     def received(self, message: Message) -> Message:
         """The message with the headers that may be kept, and without a wish to be told its fate."""
-        if not message.headers and message.reply_to is None:
-            return message
-        headers = kept_headers(message.headers, self.secret, self.mentioned)
-        return replace(message, headers=headers, reply_to=None)
+        return as_kept(message, self.secret, self.mentioned)
 
     def translate(
         self,

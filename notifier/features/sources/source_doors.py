@@ -17,6 +17,7 @@ from notifier.features.sources.source_proofs import (
 )
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.features.sources.source_settings import SetSettings, SourceSettings
+from notifier.features.sources.sources_part import SourcesPart
 from notifier.model.client import TlsFiles
 from notifier.model.ids import new_id
 from notifier.model.message import Lane, Outgoing
@@ -60,7 +61,7 @@ class SourceDoors:
         for name, source in loaded.settings.sources.items():
             proof = self._proof(name, source, loaded, kept)
             if proof is not None:
-                mentioned = loaded.registry.sources[name].mentioned
+                mentioned = loaded.part(SourcesPart).sources[name].mentioned
                 doors[name] = SourceDoor(
                     name=name, proof=proof, mentioned=mentioned, challenge=_CHALLENGES.get(source.preset)
                 )
@@ -78,7 +79,7 @@ class SourceDoors:
             self._keys[http.set] = keys
             verifier = SetVerifier(keys, issuer=http.set.issuer, audience=http.set.audience, clock=time.time)
             return SignedToken(verifier=verifier)
-        secrets = loaded.source_secrets[name]
+        secrets = loaded.part(SourcesPart).proofs[name]
         if http.hmac is not None:
             hmac = http.hmac
             return BodySignature(header=hmac.header, algorithm=hmac.algorithm, prefix=hmac.prefix, secrets=secrets)

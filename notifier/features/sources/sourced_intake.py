@@ -4,70 +4,44 @@ One event goes on as any. Several become durable as events of notifier's own bef
 wrong ones, as one dead letter. An event that is ignored leaves nothing but a count.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from notifier.delivery.facts import EventTaken
+from notifier.delivery.intake import Alone, Move
 from notifier.delivery.settlement import Send, buried
-from notifier.features.sources.source import Translation
+from notifier.features.sources.source import Source, Translation
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.documents.sourced import ONLY, as_received, as_sourced, kept_headers, read_places
+from notifier.model.documents.sourced import Anew, as_kept, as_sourced, read_places
 from notifier.model.errors import MalformedEvent, Mistake
-from notifier.model.frozen import frozen, replace
+from notifier.model.frozen import replace
+from notifier.model.ids import new_id
 from notifier.model.message import Kind, Lane, Message, Outgoing
-from notifier.model.registry import Registry
-from notifier.model.session_ended import SessionEnded
-
-
-@frozen
-class Alone:
-    """The only event of a message, and the dead letter of what else was in it."""
-
-    event: SessionEnded
-    letter: DeadLetter | None
-
-
-@frozen
-class Several:
-    """What must be made durable in place of a message: its events, its parts, its dead letter, or nothing."""
-
-    sends: Iterator[Send]
-    fact: EventTaken
-
-
-def as_came(message: Message, registry: Registry) -> tuple[Message, str | None]:
-    """Return a source's message without what may not be kept, and which of its events are meant (None: all).
-
-    Raises MalformedEvent.
-    """
-    only = None
-    if message.kind is Kind.SOURCED:
-        named = message.headers.get(ONLY)
-        only = named if isinstance(named, str) else None
-        message = as_received(message)
-    source = registry.sources.get(message.source or "")
-    if source is None:
-        return replace(message, headers=kept_headers(message.headers), reply_to=None), only
-    return source.received(message), only
 
 
 class SourcedIntake:
-    """Opens messages of sources. `max_event` is in bytes; `new_id` makes ids."""
+    """Opens messages of sources. `sources` are those of now; `max_event` is in bytes; `new_id` makes ids."""
 
-    def __init__(self, *, new_id: Callable[[], str], max_event: int) -> None:
+    def __init__(
+        self, sources: Callable[[], Mapping[str, Source]], *, new_id: Callable[[], str], max_event: int
+    ) -> None:
+        self._sources = sources
         self._new_id = new_id
         self._max_event = max_event
 
-    def open(
-        self, message: Message, only: str | None, registry: Registry, now: float, rest: float | None
-    ) -> Alone | Several:
+    def received(self, message: Message) -> Message:
+        """Return the message without what may not be kept."""
+        source = self._sources().get(message.source or "")
+        return as_kept(message) if source is None else source.received(message)
+
+    def open(self, message: Message, only: str | None, now: float, rest: float | None) -> Alone | Move:
         """Read the message by today's mapping. `rest`: until when (epoch seconds) what is written in its place rests.
 
         Raises MalformedEvent.
         """
         name = message.source or ""
-        source = registry.sources.get(name)
+        source = self._sources().get(name)
         if source is None:
             text = f"the source {name} is not configured (any more); add sources.{name}, then replay"
             raise MalformedEvent([Mistake("", text)])
@@ -76,7 +50,7 @@ class SourcedIntake:
         letter = None if found.wrong is None else dead_letter.bury_events(message, found.wrong, now)
         if len(found.events) == 1:
             return Alone(event=found.events[0], letter=letter)
-        return Several(sends=self._sends(message, found, letter, rest), fact=_fact(message, found))
+        return Move(sends=self._sends(message, found, letter, rest), fact=_fact(message, found))
 
     def _sends(
         self, message: Message, found: Translation, letter: DeadLetter | None, rest: float | None
@@ -107,3 +81,23 @@ def _fact(message: Message, found: Translation) -> EventTaken:
         dated=True,
         source=message.source,
     )
+
+
+def read_again(
+    sources: Mapping[str, Source], max_event: int, message: Message, only: str | None, now: float
+) -> Anew | str:
+    """Say that a replay may put a message back as it came: a worker reads it by the mapping that it has then.
+
+    If none of these sources can read it, say why.
+    """
+    name = message.source or ""
+    source, meant = sources.get(name), None if only is None else read_places(only)
+    why = f"sources.{name} is not configured"
+    if source is not None:
+        try:
+            source.translate(message, max_bytes=max_event, new_id=new_id, now=now, only=meant)
+        except MalformedEvent as malformed:
+            why = str(malformed)
+        else:
+            return Anew(message=message)
+    return f"still malformed ({why}): correct sources.{name}, and try it with `notifier sources try`"

@@ -13,8 +13,10 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import frozen
+from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
 
+PREFIX = "upstream/"
 MOST = 1000
 """Sessions that one answer may have. A question that ends more of them is a wrong one."""
 
@@ -77,6 +79,11 @@ def dump_ending(ending: EndedUpstream) -> bytes:
     """The body of the message."""
     asked = ending.question
     return to_json({"id": ending.id, "iss": asked.iss, "sub": asked.sub, "sid": asked.sid, "ended_at": ending.ended_at})
+
+
+def upstream_of(message: Message) -> str:
+    """The name of the upstream whose message it is."""
+    return (message.source or "").removeprefix(PREFIX)
 
 
 def load_ending(upstream: str, body: bytes) -> EndedUpstream:

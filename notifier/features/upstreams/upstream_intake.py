@@ -6,9 +6,11 @@ session begun since (B13). What nobody could answer becomes a dead letter, which
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, assert_never
 
 from notifier.delivery.facts import Observer, UpstreamLookedUp
+from notifier.delivery.intake import Move
 from notifier.delivery.settlement import Send, buried
 from notifier.delivery.verdict import our_fault_wait
 from notifier.features.upstreams.upstream import (
@@ -18,11 +20,12 @@ from notifier.features.upstreams.upstream import (
     UpstreamSessions,
     ended_here,
     load_ending,
+    upstream_of,
 )
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import RetryPolicy
 from notifier.model.documents import dead_letter, documents
-from notifier.model.documents.sourced import as_sourced
+from notifier.model.documents.sourced import Anew, as_kept, as_sourced
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import replace
 from notifier.model.message import Kind, Lane, Message, Outgoing
@@ -52,11 +55,17 @@ class UpstreamIntake:
         self._new_id = new_id
         self._observe = observe
 
-    async def sends(self, upstream: str, message: Message, rest: float | None) -> Sequence[Send]:
-        """Return what must be made durable in place of the message. `rest`: until when (epoch seconds) that rests.
+    def received(self, message: Message) -> Message:
+        """Return the message without what may not be kept."""
+        return as_kept(message)
 
-        Never raises.
-        """
+    def open(self, message: Message, _only: str | None, _now: float, rest: float | None) -> Move:
+        """Have it looked up which sessions end. `rest`: until when (epoch seconds) what is written rests."""
+        return Move(look_up=partial(self._sends, message, rest))
+
+    async def _sends(self, message: Message, rest: float | None) -> Sequence[Send]:
+        """Return what must be made durable in place of the message. Never raises."""
+        upstream = upstream_of(message)
         try:
             ending = load_ending(upstream, message.body)
         except MalformedEvent as malformed:
@@ -103,6 +112,15 @@ class UpstreamIntake:
             rounding="up",
             fact=_fact(ending, "away", text),
         )
+
+
+def read_again(message: Message, _only: str | None, now: float) -> Anew | str:
+    """Have a replay ask anew which sessions end with that of an upstream provider, for as long as at first."""
+    try:
+        sid = load_ending(upstream_of(message), message.body).question.sid
+    except MalformedEvent as malformed:
+        return f"still malformed ({malformed}): only its upstream can send it again; discard this one"
+    return Anew(message=replace(message, headers={}, timestamp=now), sub_only=sid is None)
 
 
 def _looks(message: Message) -> int:

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
 from notifier.features.upstreams.upstream import (
+    PREFIX,
     EndedUpstream,
     Question,
     dump_ending,
@@ -26,7 +27,7 @@ from notifier.features.upstreams.upstream import (
     same_session,
 )
 from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
-from notifier.model.documents.sourced import PREFIX, as_sourced
+from notifier.model.documents.sourced import as_sourced
 from notifier.model.errors import QueueError
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import json_text

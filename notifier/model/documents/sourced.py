@@ -6,7 +6,7 @@ of its events are read, for a replay that tells nobody twice.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TypeAlias
@@ -19,12 +19,18 @@ from notifier.model.frozen import frozen, replace
 from notifier.model.message import Kind, Message, Outgoing
 from notifier.model.moment import render_moment
 
-PREFIX = "upstream/"  # no source can have such a name: a slash is not allowed in it
+
+def reader_of(source: str | None) -> str:
+    """The name of what reads the messages of this source: what stands before its slash. A source of events has none."""
+    return "" if source is None else source.rpartition("/")[0]
 
 
-def upstream_of(source: str | None) -> str | None:
-    """The upstream whose message it is, by the message's source. None if it is that of a source of events."""
-    return source.removeprefix(PREFIX) if source is not None and source.startswith(PREFIX) else None
+@frozen
+class Anew:
+    """A message of a source that a replay puts back, to be read anew. `sub_only`: it names no session."""
+
+    message: Message
+    sub_only: bool = False
 
 
 @frozen
@@ -54,6 +60,8 @@ _SECRET = re.compile(
 )
 
 Header: TypeAlias = str | int | float | bool
+ReadAgain: TypeAlias = Callable[[Message, str | None, float], Anew | str]
+"""Reads a message of a source for a replay; of its events those that are named (None: all). Or says why it stays."""
 Places: TypeAlias = dict[int, tuple[range, ...] | None]
 """Events of a message by their number, each with the places of its entries in `clients`; None: the whole event."""
 
@@ -83,6 +91,13 @@ def as_received(message: Message) -> Message:
         raise MalformedEvent((Mistake("", "a message of a source without its header `received`"),)) from None
     given = {name: received.get(name) for name in _PROPERTIES}
     return replace(message, kind=None, source=source, headers=headers, reply_to=None, **given)
+
+
+def as_kept(message: Message, secret: Collection[str] = (), first: Collection[str] = ()) -> Message:
+    """The message with the headers that may be kept, and without a wish to be told its fate. See `kept_headers`."""
+    if not message.headers and message.reply_to is None:
+        return message
+    return replace(message, headers=kept_headers(message.headers, secret, first), reply_to=None)
 
 
 def kept_headers(

@@ -12,7 +12,7 @@ import typer
 
 from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.clients_file import load_registry
-from notifier.configuration.configured_feature import ConfiguredFeature, reader_by
+from notifier.configuration.configured_feature import ConfiguredFeature, reader_by, readers_of
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.errors import ConfigurationError, UnknownVersion
 from notifier.model.ids import new_id
@@ -179,16 +179,18 @@ def discard(
 def _rules(
     config: Path | None, settings: QueueSettings, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool
 ) -> ReplayRules:
-    registry = None
+    whole = registry = None
     if config is not None:
         try:
-            registry = load_registry(load_settings(config, os.environ), ReadNow(reader_by(features)))
+            whole = load_settings(config, os.environ)
+            registry = load_registry(whole, ReadNow(reader_by(features)))
         except ConfigurationError:
             text = f"a delivery without sid counts as too old after {SUB_ONLY_MAX_AGE:g} s"
             say(f"notifier: the registry of clients cannot be read; {text}", err=True)
     return ReplayRules(
-        registry=registry, new_id=new_id, max_event=settings.max_event, end_newer_sessions=end_newer_sessions
-    )
+        registry=registry, new_id=new_id, max_event=settings.max_event, end_newer_sessions=end_newer_sessions,
+        readers=readers_of(features, whole),
+    )  # fmt: skip
 
 
 def prospect(

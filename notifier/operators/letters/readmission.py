@@ -8,21 +8,20 @@ If only some entries of an event were wrong, only these are read again, and nobo
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
 from pydantic_core import from_json
 
 from notifier.delivery.logout_token import carries_sid
-from notifier.features.upstreams.upstream import load_ending
 from notifier.model.client import RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import DeadLetter, message_of
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event
 from notifier.model.documents.event_document import read_event
 from notifier.model.documents.event_entries import places
-from notifier.model.documents.sourced import as_sourced, read_places, upstream_of
+from notifier.model.documents.sourced import ReadAgain, as_sourced, reader_of
 from notifier.model.errors import MalformedEvent
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.registry import Registry
@@ -79,13 +78,14 @@ class KeptLetter:
 class ReplayRules:
     """The rules of a replay. Without a `registry` a delivery is judged by itself.
 
-    `end_newer_sessions`: also replay deliveries that may end newer sessions.
+    `end_newer_sessions`: also replay deliveries that may end newer sessions. `readers` read the messages of sources.
     """
 
     registry: Registry | None
     new_id: Callable[[], str]
     max_event: int
     end_newer_sessions: bool = False
+    readers: Mapping[str, ReadAgain] = field(default_factory=dict)
 
 
 def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
@@ -102,8 +102,6 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
         )
     if letter.entries == "" or letter.events == "":
         return _malformed("its wrong entries are too many to be listed, so nobody knows which clients were not told")
-    if upstream_of(message.source) is not None:
-        return _upstream(letter, message, rules, now)
     if message.source is not None:
         return _sourced(letter, message, rules, now)
     try:
@@ -115,42 +113,20 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
 
 
 def _sourced(letter: DeadLetter, message: Message, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
-    """Put a source's message back as it came, so that a worker reads it by the mapping that it has then."""
-    name = message.source or ""
-    if rules.registry is not None:
-        source = rules.registry.sources.get(name)
-        if source is None:
-            return _unmapped(name, f"sources.{name} is not configured")
-        only = None if letter.events is None else read_places(letter.events)
-        try:
-            source.translate(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
-        except MalformedEvent as malformed:
-            return _unmapped(name, str(malformed))
-    outgoing = as_sourced(message, letter.id, letter.events)
-    return Readmitted(queue=Lane.EVENTS, outgoing=outgoing)
-
-
-def _upstream(letter: DeadLetter, message: Message, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
-    """Have it asked anew which sessions end with that of an upstream provider, for as long as at first."""
-    try:
-        sid = load_ending("", message.body).question.sid
-    except MalformedEvent as malformed:
-        return _malformed(str(malformed))
+    """Put a source's message back as it came, so that a worker reads it anew."""
+    read = rules.readers.get(reader_of(message.source))
+    if read is None:
+        return _malformed(f"nothing here reads messages of the source {message.source}")
+    found = read(message, letter.events, now)
+    if isinstance(found, str):
+        return KeptLetter(why=KeepReason.MALFORMED, text=found)
     policy = RetryPolicy()
     if rules.registry is not None and rules.registry.unregistered is not None:
         policy = rules.registry.unregistered.retry
     age = 0.0 if message.timestamp is None else now - message.timestamp
-    if sid is None and age > policy.sub_only_max_age and not rules.end_newer_sessions:
-        return _stale(f"it names no session, and the upstream sent it {age:.0f} s ago", policy.sub_only_max_age)
-    anew = replace(message, headers={}, timestamp=now)
-    return Readmitted(queue=Lane.EVENTS, outgoing=as_sourced(anew, letter.id))
-
-
-def _unmapped(name: str, mistakes: str) -> KeptLetter:
-    return KeptLetter(
-        why=KeepReason.MALFORMED,
-        text=f"still malformed ({mistakes}): correct sources.{name}, and try it with `notifier sources try`",
-    )
+    if found.sub_only and age > policy.sub_only_max_age and not rules.end_newer_sessions:
+        return _stale(f"it names no session, and was sent {age:.0f} s ago", policy.sub_only_max_age)
+    return Readmitted(queue=Lane.EVENTS, outgoing=as_sourced(found.message, letter.id, letter.events))
 
 
 def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:

@@ -16,9 +16,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.configuration.configured_feature import bindings_in
 from notifier.model.durations import in_words
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import DEAD, PARKED, Lane
+from notifier.model.message import DEAD, PARKED, Binding, Lane
 from notifier.model.printable import counted
 from notifier.model.trouble import MILD
 from notifier.operators.status.client_state import ClientState
@@ -39,7 +40,8 @@ from notifier.operators.terminal.output import say_json
 from notifier.operators.terminal.queue_access import require_queue
 from notifier.operators.terminal.screen import ago, screen
 from notifier.queues.building import build_queue
-from notifier.settings.config_file import ReadPart, read_part
+from notifier.settings.config_file import read_part
+from notifier.settings.service_settings import QueueSettings
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
@@ -56,6 +58,7 @@ EXAMPLES = (
 
 
 def status(
+    context: typer.Context,
     config: Config = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 s until Ctrl-C.")] = False,
     every_client: Annotated[bool, typer.Option("--all", help="Show clients without trouble too.")] = False,
@@ -73,18 +76,19 @@ def status(
     quiet_logs()
     part = read_part(config, os.environ, {"queue"})
     require_queue(config, os.environ, part)
+    bindings = bindings_in(context.obj, part.document)
     if not watch:
-        _show(_look(part), every_client=every_client, as_json=as_json, indent=2)
+        _show(_look(part.settings.queue, bindings), every_client=every_client, as_json=as_json, indent=2)
     elif as_json or not sys.stdout.isatty():
         while True:
-            _show(_look(part), every_client=every_client, as_json=as_json, indent=None)
+            _show(_look(part.settings.queue, bindings), every_client=every_client, as_json=as_json, indent=None)
             time.sleep(EVERY)
     else:
-        _watch(part, every_client=every_client)
+        _watch(part.settings.queue, bindings, every_client=every_client)
 
 
-def _look(part: ReadPart) -> ServiceStatus:
-    queue = build_queue(part.settings.queue, part.bindings())
+def _look(settings: QueueSettings, bindings: tuple[Binding, ...]) -> ServiceStatus:
+    queue = build_queue(settings, bindings)
     return asyncio.run(look_from_outside(queue, time.time))
 
 
@@ -96,11 +100,11 @@ def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: i
     console.print(_page(status, every_client=every_client))
 
 
-def _watch(part: ReadPart, *, every_client: bool) -> None:
+def _watch(settings: QueueSettings, bindings: tuple[Binding, ...], *, every_client: bool) -> None:
     with Live(Text("asking the workers …"), console=screen(), screen=True, auto_refresh=False) as live:
         while True:
             try:
-                page = _page(_look(part), every_client=every_client)
+                page = _page(_look(settings, bindings), every_client=every_client)
             except QueueUnavailable as away:  # it may come back
                 page = Text(f"{time.strftime('%H:%M:%S')}  {away}", style="bold red")
             live.update(page, refresh=True)

@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 
 from notifier.configuration.loading import Loaded, load
 from notifier.features import FEATURES
+from notifier.features.browsers.web_keys import PagesPart
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError
 from notifier.tokens.key_files import generate_key
@@ -51,7 +52,7 @@ def loaded(tmp_path: Path) -> Load:
 
 def test_the_first_key_seals_and_all_open(loaded: Load) -> None:
     """Blank lines count for nothing."""
-    keys = loaded(f"{KEYS[0]}\n\n{KEYS[1]}\n", ONE, TWO).web_keys
+    keys = loaded(f"{KEYS[0]}\n\n{KEYS[1]}\n", ONE, TWO).part(PagesPart).keys
     assert keys is not None
     assert Fernet(KEYS[0]).decrypt(keys.encrypt(b"x")) == b"x"
     assert keys.decrypt(Fernet(KEYS[1]).encrypt(b"y")) == b"y"

@@ -121,7 +121,7 @@ def test_a_proof_is_one_and_whole(folder: Path, http: object, path: str) -> None
 def test_what_others_should_know_of_secrets(folder: Path) -> None:
     """`check` and workers look at who may read them; none is in a representation; without `api` there is no use."""
     loaded = load(write(folder, {"okta": OKTA}, api=None), {}, FEATURES)
-    assert secrets_of(loaded.settings, loaded.registry)["sources.okta.http.value_file"] == folder / "okta"
+    assert secrets_of(loaded.settings, loaded.registry, loaded.parts)["sources.okta.http.value_file"] == folder / "okta"
     assert "Bearer one" not in repr(loaded)
     assert [warning.path for warning in loaded.warnings] == ["sources.okta.http"]
 

@@ -1,12 +1,15 @@
 """What a worker does with messages of sources: nothing in them is lost, and nobody is told twice without need."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from notifier.delivery.facts import EventTaken
 from notifier.delivery.intake import Intake, Move
 from notifier.features.sources.source import Source
+from notifier.features.sources.sourced_intake import SourcedIntake, read_again
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.documents.sourced import as_sourced
 from notifier.model.frozen import replace as replaced
@@ -24,11 +27,18 @@ EVENT = {"sub": "user", "sid": "session", "clients": "apps", "ended_at": "at"}
 LIST = {"envelope": ["@"], "event": EVENT, "when": "user != 'nobody'"}
 
 
-def stage(**settings: Any) -> Stage:
-    """A worker that knows the source `shop` and two clients."""
-    made = Stage(client("shop"), client("mail"))
-    made.registry = replace(made.registry, sources={"shop": mapped(**settings)})
-    return made
+class Sourced(Stage):
+    """A worker that knows two clients, and sources."""
+
+    def __init__(self, **sources: Source) -> None:
+        super().__init__(client("shop"), client("mail"))
+        self.sources: Mapping[str, Source] = sources
+        self.readers[""] = SourcedIntake(lambda: self.sources, new_id=lambda: "new", max_event=4096)
+
+
+def stage(**settings: Any) -> Sourced:
+    """A worker that knows the source `shop`."""
+    return Sourced(shop=mapped(**settings))
 
 
 def mapped(**settings: Any) -> Source:
@@ -54,13 +64,14 @@ def as_taken(sent: Outgoing, lane: Lane) -> Message:
     )  # fmt: skip
 
 
-def rules(registry: Registry | None) -> ReplayRules:
-    return ReplayRules(registry=registry, new_id=lambda: "new", max_event=4096)
+def rules(stage: Sourced) -> ReplayRules:
+    readers = {"": partial(read_again, stage.sources, 4096)}
+    return ReplayRules(registry=stage.registry, new_id=lambda: "new", max_event=4096, readers=readers)
 
 
-async def replay(stage: Stage, letter: Message) -> Readmitted:
+async def replay(stage: Sourced, letter: Message) -> Readmitted:
     """Put the letter back, and let the worker be done with it."""
-    back = readmit(load_dead_letter(letter), rules(stage.registry), stage.now)
+    back = readmit(load_dead_letter(letter), rules(stage), stage.now)
     assert isinstance(back, Readmitted)
     assert (back.queue, back.outgoing.kind) == (Lane.EVENTS, Kind.SOURCED)
     sent = back.outgoing
@@ -100,11 +111,11 @@ async def test_wrong_clients_become_a_dead_letter_and_the_others_are_told() -> N
         assert summary.document()["source"] == "shop"
         assert [LetterFilter(source=name).matches(letter, summary) for name in ("shop", "duende")] == [True, False]
         assert [LetterFilter(subject=name).matches(letter, summary) for name in ("alice", "bob")] == [True, False]
-        kept = readmit(shown, rules(on.registry), on.now)
+        kept = readmit(shown, rules(on), on.now)
         assert isinstance(kept, KeptLetter)
         assert (kept.why, "sources.shop" in kept.text) == (KeepReason.MALFORMED, True)
         mended = mapped(event=EVENT | {"clients": "[apps[0], apps[1].id]"})
-        on.registry = replace(on.registry, sources={"shop": mended})
+        on.sources = {"shop": mended}
         on.receivers.posts.clear()
         await replay(on, letter)
         assert on.told() == ["mail"]
@@ -122,9 +133,7 @@ async def test_each_event_of_a_list_becomes_durable_before_the_ack() -> None:
             await on.acked(on.take(sent.body, kind=sent.kind, message_id=sent.message_id))
         assert len(on.told()) == 4
         (letter,) = letters(on)
-        on.registry = replace(
-            on.registry, sources={"shop": mapped(**LIST | {"event": EVENT | {"sid": "to_string(session)"}})}
-        )
+        on.sources = {"shop": mapped(**LIST | {"event": EVENT | {"sid": "to_string(session)"}})}
         on.receivers.posts.clear()
         await replay(on, letter)
         assert sorted(on.told()) == ["mail", "shop"]
@@ -133,8 +142,7 @@ async def test_each_event_of_a_list_becomes_durable_before_the_ack() -> None:
 async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
     """It waits there until the source is configured again, with what the mapping needs, and no secret."""
     async with running(stage(event=EVENT | {"sid": '"$headers".sid'})) as on:
-        sources = on.registry.sources
-        on.registry = replace(on.registry, sources={})
+        sources, on.sources = on.sources, {}
         await on.acked(
             on.take(
                 json.dumps(DOCUMENT).encode(), source="shop", headers={"sid": "h", "Cookie": "s3cret"}, app_id="idp"
@@ -144,8 +152,8 @@ async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
         shown = load_dead_letter(letter)
         assert "the source shop is not configured" in shown.text
         assert (shown.source, taken(on)) == ("shop", [("malformed", "shop")])
-        assert isinstance(readmit(shown, rules(on.registry), on.now), KeptLetter)
-        on.registry = replace(on.registry, sources=sources)
+        assert isinstance(readmit(shown, rules(on), on.now), KeptLetter)
+        on.sources = sources
         await replay(on, letter)
         assert {claims["sid"] for _, claims in on.receivers.posts} == {"h"}
         assert "s3cret" not in str(letter)
@@ -153,8 +161,8 @@ async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
 
 def test_a_message_of_a_source_at_its_last_chance_is_buried_unread() -> None:
     """Also one that came by HTTP, or by a replay of some of its events: the queue itself would drop it."""
-    registry = Registry(sources={"shop": mapped()})
-    intake = Intake(lambda: registry, clock=lambda: 0.0, new_id=lambda: "new", max_event=4096)
+    readers = {"": SourcedIntake(lambda: {"shop": mapped()}, new_id=lambda: "new", max_event=4096)}
+    intake = Intake(Registry, clock=lambda: 0.0, new_id=lambda: "new", max_event=4096, readers=readers)
     came = Message(lane=Lane.EVENTS, body=b"{}", tag=1, source="shop", delivery_count=LAST_CHANCE)
     sent = as_taken(as_sourced(came, "id", "3"), Lane.EVENTS)
     for message, events in ((came, None), (replaced(sent, delivery_count=LAST_CHANCE), "3")):

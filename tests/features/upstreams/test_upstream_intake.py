@@ -6,6 +6,7 @@ from notifier.delivery.facts import Fact, UpstreamLookedUp
 from notifier.delivery.intake import Intake, Move
 from notifier.delivery.settlement import Send
 from notifier.features.upstreams.upstream import (
+    PREFIX,
     EndedUpstream,
     LocalSession,
     LocalSessions,
@@ -13,10 +14,10 @@ from notifier.features.upstreams.upstream import (
     SessionsAway,
     dump_ending,
 )
-from notifier.features.upstreams.upstream_intake import UpstreamIntake
+from notifier.features.upstreams.upstream_intake import UpstreamIntake, read_again
 from notifier.model.client import Client
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
-from notifier.model.documents.sourced import PREFIX, as_received, as_sourced
+from notifier.model.documents.sourced import as_received, as_sourced
 from notifier.model.frozen import replace
 from notifier.model.message import DEAD, Kind, Lane, Message
 from notifier.model.outcome import DeadReason
@@ -41,7 +42,11 @@ class Place:
             self, lambda: self.registry, clock=lambda: self.now, new_id=lambda: "new", observe=self.facts.append
         )
         self.intake = Intake(
-            lambda: self.registry, clock=lambda: self.now, new_id=lambda: "new", max_event=4096, upstreams=upstreams
+            lambda: self.registry,
+            clock=lambda: self.now,
+            new_id=lambda: "new",
+            max_event=4096,
+            readers={"upstream": upstreams},
         )
 
     async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
@@ -140,7 +145,10 @@ async def test_while_nobody_can_tell_the_message_waits_longer_and_longer_and_is_
 
 
 def rules(registry: Registry | None, *, end_newer_sessions: bool = False) -> ReplayRules:
-    return ReplayRules(registry=registry, new_id=lambda: "new", max_event=4096, end_newer_sessions=end_newer_sessions)
+    return ReplayRules(
+        registry=registry, new_id=lambda: "new", max_event=4096, end_newer_sessions=end_newer_sessions,
+        readers={"upstream": read_again},
+    )  # fmt: skip
 
 
 async def test_a_token_without_sid_is_asked_about_for_a_short_time() -> None:

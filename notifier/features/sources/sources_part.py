@@ -1,0 +1,117 @@
+"""What the configuration says of sources: their mappings, the secrets of their senders, and what to warn of."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from notifier.configuration.configured_feature import Part
+from notifier.configuration.inline_speakers import Sender
+from notifier.features.sources.event_sources import compile_sources
+from notifier.features.sources.source import Source
+from notifier.features.sources.source_secrets import read_source_secrets, secret_file
+from notifier.features.sources.source_settings import BindSettings, bindings_of
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.message import Binding
+from notifier.settings.mistakes import explain
+from notifier.settings.service_settings import Settings, SourceName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcesPart(Part):
+    """The sources that are right, by name. `proofs` are the secrets by which their senders prove who they are."""
+
+    sources: Mapping[str, Source]
+    proofs: Mapping[str, tuple[bytes, ...]] = field(repr=False)
+
+
+def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
+    """The sources, and every mistake. `unsure`: the sections of the settings that are wrong."""
+    sources, mistakes = compile_sources(settings, unsure)
+    proofs, of_proofs = read_source_secrets(settings.sources)
+    bound = {name: each.bind for name, each in settings.sources.items() if each.bind}
+    return SourcesPart(
+        mistakes=[*of_proofs, *mistakes],
+        warnings=[*_realms_by_name(sources), *_beyond_signatures(settings, sources), *_without_listener(settings)],
+        secrets=dict(_secrets(settings)),
+        fixed={f"sources.{name}.bind": frozenset(binds) for name, binds in bound.items()},
+        bindings=bindings_of(settings.sources),
+        senders=[_sender(source, proven=settings.sources[name].http is not None) for name, source in sources.items()],
+        sources=sources,
+        proofs=proofs,
+    )
+
+
+class _BoundSource(BaseModel):
+    """What a source binds."""
+
+    bind: tuple[BindSettings, ...] = ()
+
+
+class _Bound(BaseModel):
+    """What all sources bind. Other members are ignored."""
+
+    sources: dict[SourceName, _BoundSource] = {}
+
+
+def bindings_in_document(document: Mapping[str, object]) -> tuple[Binding, ...]:
+    """What the queues of sources are bound to. No file that a source names is looked at.
+
+    Raises ConfigurationError.
+    """
+    try:
+        return bindings_of(_Bound.model_validate(document).sources)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, Settings)) from None
+
+
+def _sender(source: Source, *, proven: bool) -> Sender:
+    clients = source.members.get("clients")
+    return Sender(
+        name=source.name, title=f"source {source.name}", issuers=source.speaks_for, proven=proven,
+        brings=clients is not None and "backchannel_logout_uri" in clients.text,
+    )  # fmt: skip
+
+
+def _secrets(settings: Settings) -> Iterator[tuple[str, Path]]:
+    for name, source in settings.sources.items():
+        if (file := secret_file(source)) is not None:
+            yield f"sources.{name}.http.{file[0]}", file[1]
+        tls = None if source.http is None or source.http.set is None else source.http.set.tls
+        if tls is not None and tls.key_file is not None:
+            yield f"sources.{name}.http.set.tls.key_file", tls.key_file
+
+
+def _realms_by_name(sources: Mapping[str, Source]) -> Iterator[Mistake]:
+    """Sources whose documents may name a realm by its id alone, which nothing explains."""
+    for name, source in sources.items():
+        if source.preset == "keycloak_rabbitmq" and source.issuers is None and source.realm is not None:
+            text = (
+                "an event that has the realm's id and not its name is refused: write"
+                f' issuers: {{"REALM-ID": "{source.issuer}"}}'
+            )
+            yield Mistake(f"sources.{name}.issuers", text)
+
+
+def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Iterator[Mistake]:
+    """Sources that sign what they post, and what is asked of them that no signature covers."""
+    for name, source in sources.items():
+        http = settings.sources[name].http
+        if http is None or not http.signed:
+            continue
+        if "$headers" in source.mentioned:
+            text = "reads $headers, which are not signed: whoever captures a body may send it again with others"
+            yield Mistake(f"sources.{name}", text)
+        for iss in source.speaks_for if http.set is not None else ():
+            if iss in source.types:
+                text = (
+                    f'Security Event Tokens have no CloudEvents type: all are refused by issuers["{iss}"].event_types'
+                )
+                yield Mistake(f"sources.{name}.http.set", text)
+
+
+def _without_listener(settings: Settings) -> Iterator[Mistake]:
+    if settings.api is None:
+        text = "has no effect without a section `api`, which opens the listener"
+        yield from (Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http)
