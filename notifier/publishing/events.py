@@ -11,18 +11,6 @@ from notifier.network.listeners.throttle import Throttle
 from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, EventRequests
 from notifier.publishing.taking import BODY_LATER
 
-
-def api_app(requests: EventRequests, more: Iterable[web.RouteDef] = ()) -> web.Application:
-    """Return the application. The routes of `more` share its limits; each authorises for itself."""
-    tokens, limits = requests.sources.tokens, requests.limits
-    throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
-    guards = [problems, Authorization(tokens).local, throttle.middleware, known_query]
-    app = web.Application(client_max_size=limits.max_event, middlewares=guards)
-    routes = [web.post("/v1/events", _Api(requests).post_event), *more]
-    app.add_routes([*routes, openapi_route(routes)])
-    return app
-
-
 _NOTICES: Mapping[str, object] = {
     "type": "object",
     "required": ["id", "complete", "clients"],
@@ -48,11 +36,17 @@ _POST_EVENT = OperationDescription(
 )
 
 
-class _Api:
-    def __init__(self, requests: EventRequests) -> None:
-        self._requests = requests
+def api_app(requests: EventRequests, more: Iterable[web.RouteDef] = ()) -> web.Application:
+    """Return the application. The routes of `more` share its limits; each authorises for itself."""
+    tokens, limits = requests.sources.tokens, requests.limits
+    throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
+    guards = [problems, Authorization(tokens).local, throttle.middleware, known_query]
 
     @_POST_EVENT
-    async def post_event(self, request: web.Request) -> web.Response:
-        """Take one event."""
-        return await self._requests.take(request)
+    async def post_event(request: web.Request) -> web.Response:
+        return await requests.take(request)
+
+    app = web.Application(client_max_size=limits.max_event, middlewares=guards)
+    routes = [web.post("/v1/events", post_event), *more]
+    app.add_routes([*routes, openapi_route(routes)])
+    return app

@@ -1,6 +1,8 @@
 """Makes the families of metrics that are read at a scrape; among them what waits in the queues."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -30,6 +32,27 @@ def labelled(
     for key, value in values.items():
         metric.add_metric((key,) if isinstance(key, str) else key, float(value))
     return metric
+
+
+class Histogram:
+    """Counts values by these bounds, as prometheus-client takes a histogram."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> int:
+        """Count a value. Returns the number of its bucket."""
+        bucket = bisect_left(self._bounds, value)
+        self._counts[bucket] += 1
+        self.sum += value
+        return bucket
+
+    @property
+    def buckets(self) -> list[tuple[str, float]]:
+        """Each bound, and how many values are within it."""
+        return list(zip((*map(str, self._bounds), "+Inf"), accumulate(self._counts), strict=True))
 
 
 class WaitingMessages:

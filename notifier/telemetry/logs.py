@@ -166,21 +166,7 @@ class LogObserver:
         elif not (self._brief and _is_detail(fact)):  # saves 40 µs for a line that would not be written
             self._write(fact)
 
-    def _write(
-        self,
-        fact: EventTaken
-        | RetryScheduled
-        | Deferred
-        | LogoutDelivered
-        | Skipped
-        | Unheard
-        | Buried
-        | Unexpected
-        | ClientFailing
-        | ClientRecovered
-        | ClientServed
-        | UpstreamLookedUp,
-    ) -> None:
+    def _write(self, fact: Fact) -> None:
         match fact:
             case Buried():
                 error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
@@ -221,7 +207,7 @@ class LogObserver:
                 # Without the exception's text, which may quote a `sub`.
                 frames = "".join(traceback.format_tb(fact.error.__traceback__))
                 self._log.error("unexpected", **_who(fact), error=type(fact.error).__name__, exception=frames)
-            case RetryScheduled() | LogoutDelivered() | UpstreamLookedUp():
+            case Attempted() | RetryScheduled() | LogoutDelivered() | UpstreamLookedUp():
                 pass  # the attempt's line says so already, or `UpstreamRecord`
             case _:
                 assert_never(fact)

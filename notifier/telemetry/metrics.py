@@ -5,11 +5,9 @@ Gauges are read at the scrape, through `Sources`. All runs on the event loop: no
 """
 
 import asyncio
-from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from time import perf_counter, time
 from typing import Final, assert_never
 
@@ -39,7 +37,7 @@ from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.telemetry.attempt_seconds import AttemptSeconds
 from notifier.telemetry.client_series import ClientSeries, Label
-from notifier.telemetry.families import WaitingMessages, gauge, labelled, plain_counter
+from notifier.telemetry.families import Histogram, WaitingMessages, gauge, labelled, plain_counter
 from notifier.telemetry.signature_counts import SignatureCounts
 
 _END = b"# EOF\n"  # of a page of OpenMetrics
@@ -95,8 +93,7 @@ class Metrics:
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
-        self._recoveries = [0] * (len(RECOVERY_BUCKETS) + 1)
-        self._recovery_sum = 0.0
+        self._recoveries = Histogram(RECOVERY_BUCKETS)
         self._waiting = WaitingMessages(clock)
         self._sources = Sources()
         self._more: list[Callable[[], Iterable[Metric]]] = []
@@ -142,8 +139,7 @@ class Metrics:
             case Unexpected():
                 self._own_faults += 1
             case ClientServed(seconds=seconds):
-                self._recoveries[bisect_left(RECOVERY_BUCKETS, seconds)] += 1
-                self._recovery_sum += seconds
+                self._recoveries.add(seconds)
             case ClientFailing() | ClientRecovered() | UpstreamLookedUp():
                 pass  # `circuit_state` is read at the scrape; the log and the counters of upstreams tell the rest
             case _:
@@ -207,12 +203,11 @@ class Metrics:
         yield from self.signatures.families()
         yield labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds.family(exemplars=exemplars)
-        bounds = (*map(str, RECOVERY_BUCKETS), "+Inf")
         yield HistogramMetricFamily(
             "notifier_recovery_seconds",
             "From a client's recovery until nothing is parked for it.",
-            buckets=list(zip(bounds, accumulate(self._recoveries), strict=True)),
-            sum_value=self._recovery_sum,
+            buckets=self._recoveries.buckets,
+            sum_value=self._recoveries.sum,
         )
         for families in self._more:
             yield from families()

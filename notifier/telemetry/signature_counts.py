@@ -1,13 +1,11 @@
 """Counts the signatures of keys that are in places of their own, by the kind of place, and how long they took."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
-from notifier.telemetry.families import labelled
+from notifier.telemetry.families import Histogram, labelled
 from notifier.tokens.signature import SignatureResult
 
 SIGNATURE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
@@ -18,14 +16,12 @@ class SignatureCounts:
 
     def __init__(self) -> None:
         self._results: dict[tuple[str, str], int] = {}
-        self._buckets: dict[str, list[int]] = {}
-        self._sums: dict[str, float] = {}
+        self._seconds: dict[str, Histogram] = {}
 
     def know(self, kinds: Iterable[str]) -> None:
         """Begin the series of these kinds."""
         for kind in kinds:
-            self._buckets.setdefault(kind, [0] * (len(SIGNATURE_BUCKETS) + 1))
-            self._sums.setdefault(kind, 0.0)
+            self._seconds.setdefault(kind, Histogram(SIGNATURE_BUCKETS))
             for result in SignatureResult:
                 self._results.setdefault((kind, result.value), 0)
 
@@ -34,8 +30,7 @@ class SignatureCounts:
         self.know((kind,))
         self._results[kind, result.value] += 1
         if result is SignatureResult.OK:
-            self._buckets[kind][bisect_left(SIGNATURE_BUCKETS, seconds)] += 1
-            self._sums[kind] += seconds
+            self._seconds[kind].add(seconds)
 
     def families(self) -> Iterator[Metric]:
         """The families for a scrape."""
@@ -43,8 +38,6 @@ class SignatureCounts:
         yield labelled(CounterMetricFamily, "signatures_total", text, ("signer", "result"), self._results)
         text = "How long signatures took that a place of keys made."
         seconds = HistogramMetricFamily("notifier_signature_seconds", text, labels=("signer",))
-        bounds = (*map(str, SIGNATURE_BUCKETS), "+Inf")
-        for kind, counts in self._buckets.items():
-            buckets = list(zip(bounds, accumulate(counts), strict=True))
-            seconds.add_metric((kind,), buckets=buckets, sum_value=self._sums[kind])
+        for kind, made in self._seconds.items():
+            seconds.add_metric((kind,), buckets=made.buckets, sum_value=made.sum)
         yield seconds

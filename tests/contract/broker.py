@@ -15,7 +15,6 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from notifier.model.message import Lane
-from notifier.queues.rabbitmq.administration import look_around
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.topology import topology_of
@@ -105,6 +104,6 @@ async def until_answered(options: RabbitOptions, names: set[bytes]) -> None:
     """Ask until exactly these answer."""
 
     async def ask() -> set[bytes]:
-        return set((await look_around(options, within=1.0)).worker_states)
+        return set((await RabbitQueue(options).look_around(within=1.0)).worker_states)
 
     await until(ask, lambda answers: answers == names)

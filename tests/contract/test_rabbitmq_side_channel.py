@@ -8,8 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.queues.rabbitmq import replies, side_channel
-from notifier.queues.rabbitmq.administration import declare_topology, look_around
+from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import NamedWorkers, until_answered
 from tests.contract.queues import PATIENCE, outgoing
 from tests.support.rabbit_options import rabbit_options
@@ -35,10 +36,10 @@ async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: Name
 async def test_without_workers_nobody_answers_and_nothing_is_made(amqp_url: str, bare_prefix: str) -> None:
     """Looking declares no queue."""
     options = rabbit_options(amqp_url, bare_prefix)
-    overview = await look_around(options, within=0.2)
+    overview = await RabbitQueue(options).look_around(within=0.2)
     assert (overview.depths, overview.worker_states) == ({}, [])
     await declare_topology(options)
-    overview = await look_around(options, within=0.2)
+    overview = await RabbitQueue(options).look_around(within=0.2)
     assert (overview.depths["events"].consumers, overview.worker_states) == (0, [])
 
 
@@ -103,7 +104,7 @@ async def test_a_closed_channel_is_opened_again_and_the_logouts_go_on(
         wrong = await channel.declare_exchange(f"{options.prefix}.workers", aio_pika.ExchangeType.TOPIC)
         queue = await workers.start(options, b"worker")
         await queue.publish("dead", outgoing("a"))
-        assert (await look_around(options, within=0.2)).worker_states == []
+        assert (await RabbitQueue(options).look_around(within=0.2)).worker_states == []
         await wrong.delete()
     await until_answered(options, {b"worker"})
     assert queue.status().connected

@@ -6,7 +6,6 @@ from contextlib import suppress
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from notifier.model.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane
-from notifier.queues.queue_state import QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.buckets import bucket_names
 from notifier.queues.rabbitmq.connection import (
@@ -14,14 +13,12 @@ from notifier.queues.rabbitmq.connection import (
     asking,
     close_channel,
     connected,
-    is_blocked,
     open_channel,
 )
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.expiry import demand_kept
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
-from notifier.queues.rabbitmq.side_channel import ask_workers
 from notifier.queues.rabbitmq.source_bindings import bind_all, look_at_bindings
 from notifier.queues.rabbitmq.topology import TopologyState
 
@@ -29,8 +26,6 @@ __all__ = [
     "TopologyState",
     "declare_topology",
     "delete_topology",
-    "look_around",
-    "request",
     "survey_bindings",
     "survey_topology",
     "verify_topology",
@@ -70,30 +65,6 @@ async def delete_topology(options: RabbitOptions) -> Mapping[str, int]:
     """Delete everything under the prefix. Returns how many ready messages went with each queue. Raises QueueError."""
     async with connected(options, "topology") as connection:
         return await topology.delete(connection, topology.topology_of(options))
-
-
-async def look_around(options: RabbitOptions, *, within: float) -> QueueOverview:
-    """What waits, and the states of the workers that answer within so many seconds. Declares nothing.
-
-    Raises QueueError.
-    """
-    async with connected(options, "status") as connection:
-        depths = await depths_of(connection, options)
-        states: list[bytes] = []
-        if enough := depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0:
-            states = await ask_workers(connection, f"{options.prefix}.workers", within=within, enough=enough)
-        return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=is_blocked(connection))
-
-
-async def request(options: RabbitOptions, document: bytes, *, within: float) -> WorkerAnswers:
-    """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
-    async with connected(options, "request") as connection:
-        seen = await workers_at(connection, options)
-        exchange = f"{options.prefix}.workers"
-        answers: list[bytes] = []
-        if seen:
-            answers = await ask_workers(connection, exchange, within=within, enough=seen, request=document)
-        return WorkerAnswers(seen=seen, answers=answers)
 
 
 async def workers_at(connection: Connection, options: RabbitOptions) -> int:

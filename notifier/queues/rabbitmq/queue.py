@@ -5,8 +5,8 @@ Callers name queues without prefix.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 from uuid import uuid4
 
@@ -16,9 +16,9 @@ from notifier.model.message import SOURCE, Depth, Lane, Message, Outgoing, Queue
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq.acks import AckTag
-from notifier.queues.rabbitmq.administration import depths_at, depths_of, look_around, request, workers_at
+from notifier.queues.rabbitmq.administration import depths_at, depths_of, workers_at
 from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
-from notifier.queues.rabbitmq.connection import Connection
+from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
 from notifier.queues.rabbitmq.consuming import LaneConsumer
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.queues.rabbitmq.delays import Forwarder, first_pass
@@ -258,28 +258,37 @@ class RabbitQueue:
 
         A queue that is not open makes a connection for the look, and declares nothing.
         """
-        if not self._tasks:
-            return await look_around(self._options, within=within)
-        depths = await self.depths()
-        workers = max(1, depths[Lane.EVENTS].consumers) if Lane.EVENTS in depths else 1
-        states = await self.side_channel.ask(within, enough=workers)
-        return QueueOverview(depths=depths, oldest={}, worker_states=states)
+        async with self._at_broker("status") as connection:
+            depths = await depths_of(connection, self._options)
+            workers = depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
+            states = await self._ask(connection, workers, within)
+            blocked = not self._tasks and is_blocked(connection)
+            return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=blocked)
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
-        if not self._tasks:
-            return await request(self._options, document, within=within)
-        connection = self._consuming_connection()
-        seen = await workers_at(connection, self._options)
-        if not self.side_channel.listens:  # a command's queue
-            exchange = self._name("workers")
-            answers = (
-                await ask_workers(connection, exchange, within=within, enough=seen, request=document) if seen else []
-            )
-            return WorkerAnswers(seen=seen, answers=answers)
-        seen = max(1, seen)
-        answers = await self.side_channel.ask(within, enough=seen, request=document)
-        return WorkerAnswers(seen=seen, answers=answers)
+        async with self._at_broker("request") as connection:
+            seen = max(await workers_at(connection, self._options), int(self.side_channel.listens))
+            return WorkerAnswers(seen=seen, answers=await self._ask(connection, seen, within, document))
+
+    @asynccontextmanager
+    async def _at_broker(self, purpose: str) -> AsyncIterator[Connection]:
+        """The connection of a queue that is open, or one for the length of the block. Declares nothing."""
+        if self._tasks:
+            yield self._consuming_connection()
+        else:
+            async with connected(self._options, purpose) as connection:
+                yield connection
+
+    async def _ask(
+        self, connection: Connection, workers: int, within: float, request: bytes | None = None
+    ) -> list[bytes]:
+        """What these workers answer, of which a worker's own queue is one."""
+        if self.side_channel.listens:
+            return await self.side_channel.ask(within, enough=max(1, workers), request=request)
+        if not workers:
+            return []
+        return await ask_workers(connection, self._name("workers"), within=within, enough=workers, request=request)
 
     async def examine(self) -> BrokerState:
         """The state of the broker, for the doctor, over connections of its own. Raises QueueError."""

@@ -1,6 +1,6 @@
-"""The notes of the side channel, in tables of the queue's file: questions and requests to the worker, and its answers.
+"""The notes of the side channel, in tables of the queue's file: requests to the worker, and its answers.
 
-The tables are made with the first of them, so a file without questions keeps its form. A note is useful for seconds;
+The tables are made with the first of them, so a file without requests keeps its form. A note is useful for seconds;
 every write deletes old ones. Call these functions on an open database, within a transaction.
 """
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol, TypeVar
 
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS questions (asker TEXT NOT NULL, at REAL NOT NULL)",
     "CREATE TABLE IF NOT EXISTS requests (asker TEXT NOT NULL, until REAL NOT NULL, body BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS answers (asker TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL)",
 )
@@ -31,32 +30,15 @@ class Note(NamedTuple):
     body: bytes
 
 
-def exist(database: sqlite3.Connection, table: str = "questions") -> bool:
-    """True once anybody has asked."""
-    found = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (table,))
-    return bool(found.fetchone()[0])
-
-
-def ask(database: sqlite3.Connection, asker: str, now: float) -> None:
-    """Ask the worker for its state."""
-    _prepare(database, now)
-    database.execute("INSERT INTO questions (asker, at) VALUES (?, ?)", (asker, now))
-
-
-def questions(database: sqlite3.Connection) -> list[str]:
-    """Those who ask."""
-    return [row[0] for row in database.execute("SELECT asker FROM questions LIMIT 100").fetchall()]
-
-
 def request(database: sqlite3.Connection, wanted: Note, now: float, until: float) -> None:
-    """Ask the worker to do something, unless it has not begun by `until`."""
+    """Ask the worker to do something, or for its state by an empty body, unless it has not begun by `until`."""
     _prepare(database, now)
     database.execute("INSERT INTO requests VALUES (?, ?, ?)", (wanted.asker, until, wanted.body))
 
 
 def requested(database: sqlite3.Connection) -> bool:
-    """True if there are requests. Their table is made with the first."""
-    return exist(database, "requests") and database.execute("SELECT 1 FROM requests").fetchone() is not None
+    """True if there are requests."""
+    return _exist(database) and database.execute("SELECT 1 FROM requests").fetchone() is not None
 
 
 def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
@@ -67,25 +49,29 @@ def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
 
 
 def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> None:
-    """Write answers, and delete the questions that they answer."""
+    """Write answers."""
     _prepare(database, now)
     for note in notes:
         database.execute("INSERT INTO answers (asker, at, body) VALUES (?, ?, ?)", (note.asker, now, note.body))
-        database.execute("DELETE FROM questions WHERE asker = ?", (note.asker,))
 
 
 def take_answers(database: sqlite3.Connection, asker: str) -> list[bytes]:
     """Read and delete the answers to this asker, oldest first."""
-    if not exist(database):
+    if not _exist(database):
         return []
     found = database.execute("SELECT body FROM answers WHERE asker = ? ORDER BY rowid", (asker,)).fetchall()
     database.execute("DELETE FROM answers WHERE asker = ?", (asker,))
     return [bytes(row[0]) for row in found]
 
 
+def _exist(database: sqlite3.Connection) -> bool:
+    """True once anybody has asked, or was answered."""
+    found = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'answers'")
+    return bool(found.fetchone()[0])
+
+
 def _prepare(database: sqlite3.Connection, now: float) -> None:
     for statement in _SCHEMA:
         database.execute(statement)
-    database.execute("DELETE FROM questions WHERE at < ?", (now - KEPT,))
     database.execute("DELETE FROM requests WHERE until < ?", (now,))
     database.execute("DELETE FROM answers WHERE at < ?", (now - KEPT,))

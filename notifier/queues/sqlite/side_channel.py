@@ -5,7 +5,6 @@ outbox is full or the file cannot be written, replies are dropped and counted.
 """
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from uuid import uuid4
@@ -68,22 +67,15 @@ class SqliteSideChannel:
 
     async def ask(self, within: float) -> list[bytes]:
         """The worker's state; nothing if it does not answer in time. Raises QueueError."""
-        if self._state is not None:
-            return [self._state()]
-        now = self._clock()
-        await self._file.use(lambda database: notes.ask(database, self._name, now))
-        return await self._answered(within)
+        return [self._state()] if self._state is not None else await self._asked(b"", within)
 
     async def request(self, document: bytes, within: float) -> list[bytes]:
         """What the worker answers to a request; nothing if not in time. Raises QueueError."""
-        now = self._clock()
-        wanted = Note(self._name, document)
-        if self._do is not None:
-            return [await self._do(document)]
-        await self._file.use(lambda database: notes.request(database, wanted, now, now + within))
-        return await self._answered(within)
+        return [await self._do(document)] if self._do is not None else await self._asked(document, within)
 
-    async def _answered(self, within: float) -> list[bytes]:
+    async def _asked(self, document: bytes, within: float) -> list[bytes]:
+        now, wanted = self._clock(), Note(self._name, document)
+        await self._file.use(lambda database: notes.request(database, wanted, now, now + within))
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while True:
@@ -100,15 +92,15 @@ class SqliteSideChannel:
                 task.cancel()
 
     async def _speak(self) -> None:
-        askers, requested = await self._file.use(_asked, writing=False)
-        if requested and self._do is not None:
+        if await self._file.use(notes.requested, writing=False):
             now = self._clock()
-            for wanted in await self._file.use(lambda database: notes.take_requests(database, now)):
-                task = asyncio.create_task(self._answer(wanted.asker, self._do(wanted.body)))
-                self._doing.add(task)
-                task.add_done_callback(self._doing.discard)
-        if self._state is not None:
-            self._outbox += [Note(asker, self._state()) for asker in askers]
+            for asker, wanted in await self._file.use(lambda database: notes.take_requests(database, now)):
+                if wanted and self._do is not None:
+                    task = asyncio.create_task(self._answer(asker, self._do(wanted)))
+                    self._doing.add(task)
+                    task.add_done_callback(self._doing.discard)
+                elif not wanted and self._state is not None:
+                    self._outbox.append(Note(asker, self._state()))
         if not self._outbox:
             return
         batch, self._outbox = self._outbox, []
@@ -135,8 +127,3 @@ async def _again_and_again(act: Callable[[], Coroutine[object, object, None]], e
         await asyncio.sleep(every)
         with suppress(QueueError):  # `status` shows a file that cannot be used
             await act()
-
-
-def _asked(database: sqlite3.Connection) -> tuple[list[str], bool]:
-    """Who asks for the worker's state, and whether there are requests."""
-    return notes.questions(database) if notes.exist(database) else [], notes.requested(database)
