@@ -82,77 +82,77 @@ class Pulls:
 
     def begin(self, *, fresh_waits: bool) -> None:
         """Begin the fetches that there is room for."""
-        if (workers := self._gate.workers) < self._workers:
+        if (workers := self._gate.clients.workers) < self._workers:
             self.lost()  # what the one that is gone had fetched: the others have found the bucket empty meanwhile
         self._workers = workers
         for key in self._gate.wishes:
-            one = self._passes.setdefault(self._parking.bucket(key), BucketPass())
-            one.left, one.again = None, True
-            if len(one.clients) < MOST_CLIENTS:
-                one.clients.add(key)
+            bucket_pass = self._passes.setdefault(self._parking.bucket(key), BucketPass())
+            bucket_pass.left, bucket_pass.again = None, True
+            if len(bucket_pass.clients) < MOST_CLIENTS:
+                bucket_pass.clients.add(key)
                 self._gate.pulls(key, pulling=True)
-            elif key not in one.clients:
-                one.all = True
+            elif key not in bucket_pass.clients:
+                bucket_pass.all = True
         self._gate.wishes.clear()
         most = 1 if fresh_waits else AT_ONCE
         for _ in range(min(len(self._passes), AT_ONCE)):
             if self._fetching >= most or self._clock() < self._rests_until or self._gate.crowded:
                 return
-            bucket, one = next(iter(self._passes.items()))
+            bucket, bucket_pass = next(iter(self._passes.items()))
             self._passes.move_to_end(bucket)
             if (
-                not one.fetching
-                and self._clock() >= one.away_until
-                and (want := min(self._wanted(bucket, one), most - self._fetching)) > 0
+                not bucket_pass.fetching
+                and self._clock() >= bucket_pass.away_until
+                and (want := min(self._wanted(bucket, bucket_pass), most - self._fetching)) > 0
             ):
-                want = 1 if one.failed else want  # it may take its share of those on their way for long
-                one.fetching, one.again = True, False
+                want = 1 if bucket_pass.failed else want  # it may take its share of those on their way for long
+                bucket_pass.fetching, bucket_pass.again = True, False
                 self._fetching += want
-                self._spawn(self._fetch(bucket, one, want))
+                self._spawn(self._fetch(bucket, bucket_pass, want))
 
-    def _wanted(self, bucket: str, one: BucketPass) -> int:
+    def _wanted(self, bucket: str, bucket_pass: BucketPass) -> int:
         """Return how many the pass may fetch now. It loses the clients that have no use of it."""
-        if one.all:
+        if bucket_pass.all:
             return AT_ONCE
         want = 0
-        for key in tuple(one.clients):
+        for key in tuple(bucket_pass.clients):
             if (bears := self._gate.wanted(key)) is None:
-                one.clients.discard(key)
+                bucket_pass.clients.discard(key)
                 self._gate.pulls(key, pulling=False)
             else:
                 want += bears
-        if not one.clients:
+        if not bucket_pass.clients:
             del self._passes[bucket]
         return want
 
-    async def _fetch(self, bucket: str, one: BucketPass, most: int) -> None:
+    async def _fetch(self, bucket: str, bucket_pass: BucketPass, most: int) -> None:
         try:
-            left = one.left
+            left = bucket_pass.left
             if left is None:
                 left = (await self._parking.parked([bucket])).get(bucket, 0)
             found = await self._parking.fetch(bucket, most)  # also if it seems to be empty: the fetch is the proof
-            one.failed = 0
+            bucket_pass.failed = 0
             left = left - len(found) if len(found) == most else 0
-            one.left = None if one.again else left
+            bucket_pass.left = None if bucket_pass.again else left
             if found:
                 self._fetched_at[bucket] = self._clock()
             in_vain = sum(not self._take(message) for message in found)
             if in_vain:
                 self._rests_until = max(self._clock(), self._rests_until) + in_vain / (
-                    AT_THE_START if one.all else IN_VAIN
+                    AT_THE_START if bucket_pass.all else IN_VAIN
                 )
-            self._gate.fetched(one.clients)
+            self._gate.fetched(bucket_pass.clients)
         except QueueUnavailable:  # others go on meanwhile: perhaps it is this bucket alone
-            if not one.failed:
+            if not bucket_pass.failed:
                 self.lost()
-            one.away_until = self._clock() + min(LONGEST_AWAY, AWAY * 2**one.failed)
-            one.failed, one.left = one.failed + 1, None
+            bucket_pass.away_until = self._clock() + min(LONGEST_AWAY, AWAY * 2**bucket_pass.failed)
+            bucket_pass.failed, bucket_pass.left = bucket_pass.failed + 1, None
         finally:
-            one.fetching = False
+            bucket_pass.fetching = False
             self._fetching -= most
-        if one.left is not None and one.left <= 0 and self._passes.get(bucket) is one:
+        if bucket_pass.left is not None and bucket_pass.left <= 0 and self._passes.get(bucket) is bucket_pass:
             del self._passes[bucket]
-            for key in one.clients:
+            for key in bucket_pass.clients:
                 self._gate.pulls(key, pulling=False, empty=True)
 
     def lost(self) -> None:
@@ -166,8 +166,8 @@ class Pulls:
 
     def _go_through(self, buckets: Iterable[str]) -> None:
         for bucket in buckets:
-            one = self._passes.setdefault(bucket, BucketPass())
-            one.all, one.left, one.again = True, None, True
+            bucket_pass = self._passes.setdefault(bucket, BucketPass())
+            bucket_pass.all, bucket_pass.left, bucket_pass.again = True, None, True
 
     async def run(self) -> None:
         """Go through all buckets once; count them now and then, and find what was forgotten. Until cancelled."""

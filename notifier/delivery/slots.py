@@ -47,37 +47,37 @@ class Slots:
         """True if a slot of this side is free."""
         return self._slots[side] > self._used[side]
 
-    def free(self, one: KnownClient[Ticket], lane: Lane) -> int:
+    def free(self, known: KnownClient[Ticket], lane: Lane) -> int:
         """Return how many slots are free for the client."""
-        side = Side.PROBE if one.down else one.side
+        side = Side.PROBE if known.down else known.side
         free = self._slots[side] - self._used[side]
         if side is Side.QUICK:
             free = min(free, self._most_of_lane - self._in_flight[lane])
-        return free if one.up else min(free, TRIED * self._size - self._trying)
+        return free if known.up else min(free, TRIED * self._size - self._trying)
 
-    def count(self, one: KnownClient[Ticket], lane: Lane, side: Side, change: int) -> None:
+    def count(self, known: KnownClient[Ticket], lane: Lane, side: Side, change: int) -> None:
         """Note that an attempt at the client began (+1) or ended (-1)."""
         self._used[side] += change
-        if not one.up:
+        if not known.up:
             self._trying += change
         if side is Side.QUICK:
             self._in_flight[lane] += change
 
-    def turn(self, one: KnownClient[Ticket], *, was_up: bool) -> None:
+    def turn(self, known: KnownClient[Ticket], *, was_up: bool) -> None:
         """Note that what runs at the client runs at one that is up now, or is not up any more."""
-        if one.up is not was_up:
-            self._trying += -len(one.running) if one.up else len(one.running)
+        if known.up is not was_up:
+            self._trying += -len(known.running) if known.up else len(known.running)
 
-    def place(self, one: KnownClient[Ticket], now: float) -> None:
+    def place(self, known: KnownClient[Ticket], now: float) -> None:
         """Count what runs at the client on the side where it belongs by now. A try stays what it is."""
-        side = one.side_at(now)
-        if side is not one.side:
-            for ticket, (began, lane, before) in one.running.items():
+        side = known.side_at(now)
+        if side is not known.side:
+            for ticket, (began, lane, before) in known.running.items():
                 if before is not Side.PROBE:
-                    self.count(one, lane, before, -1)
-                    self.count(one, lane, side, +1)
-                    one.running[ticket] = (began, lane, side)
-            one.side = side
+                    self.count(known, lane, before, -1)
+                    self.count(known, lane, side, +1)
+                    known.running[ticket] = (began, lane, side)
+            known.side = side
 
 
 def most_of_lane(size: int) -> int:

@@ -15,7 +15,7 @@ from notifier.delivery.attempt import Judgement, Tools, attempt, defer_for
 from notifier.delivery.bucket_counts import BucketCounts
 from notifier.delivery.copies import stands_for
 from notifier.delivery.delay_counts import DelayCounts
-from notifier.delivery.gate import Gate, Go, Ticket, Wait
+from notifier.delivery.gate import Gate, Go, Wait
 from notifier.delivery.intake import Intake, Move
 from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.plan import Skipped, Unheard
@@ -23,6 +23,7 @@ from notifier.delivery.ports import Peers
 from notifier.delivery.pulls import Pulls
 from notifier.delivery.selection import ROUND, Selection
 from notifier.delivery.settlement import Send, Settlement
+from notifier.delivery.ticket import Ticket
 from notifier.delivery.verdict import (
     Dead,
     Defer,

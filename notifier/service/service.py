@@ -222,7 +222,7 @@ class Service:
             in_flight=lambda: self.worker.in_flight,
             queue=self.queue.status,
             unsettled=self.worker.ledger.unsettled,
-            circuits=self.worker.gate.circuits,
+            circuits=self.worker.gate.clients.circuits,
             waiting=lambda: chain(self.worker.gate.lines(), self.worker.parked),
             reload_succeeded=lambda: self._live.reloads.succeeded,
             restart_needed=lambda: self._live.reloads.restart_needed,

@@ -6,9 +6,10 @@ from typing import Any
 from notifier.delivery.attempt import Judgement, Tools
 from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.facts import Fact
-from notifier.delivery.gate import Gate, Go, Ticket, Wait
+from notifier.delivery.gate import Gate, Go, Wait
 from notifier.delivery.known_client import Key, Mark, mark_of
 from notifier.delivery.ledger import HeldMessage
+from notifier.delivery.ticket import Ticket
 from notifier.delivery.verdict import Defer, Done, RetryAt, decide, pause_of, record
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery

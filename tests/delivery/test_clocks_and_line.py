@@ -33,10 +33,10 @@ async def test_a_rest_keeps_its_length(jump: float) -> None:
         stage.receivers.behaviours["shop"] = answers(503)
         await stage.acked(stage.event("shop", id="e1"))
         for _ in range(6):
-            [(_, _, next_try)] = stage.worker.gate.next_tries()
+            [(_, _, next_try)] = stage.worker.gate.clients.next_tries()
             stage.now = next_try
             await stage.acked(stage.retake(stage.queue.published[-1][0]))
-        [(_, _, next_try)] = stage.worker.gate.next_tries()
+        [(_, _, next_try)] = stage.worker.gate.clients.next_tries()
         rest = next_try - stage.now
         assert rest == 4
         stage.jumped = jump
@@ -46,7 +46,7 @@ async def test_a_rest_keeps_its_length(jump: float) -> None:
         stage.receivers.behaviours.clear()
         assert await stage.through_delays(most=rest) == [rest]
         await stage.until(lambda: len(stage.told()) == told + 2)
-        assert list(stage.worker.gate.circuits()) == []
+        assert list(stage.worker.gate.clients.circuits()) == []
 
 
 @JUMPS

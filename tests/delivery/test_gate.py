@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery import gate
+from notifier.delivery import known_clients
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
-from notifier.delivery.gate import FRESH, INSIST, MOST_LINE, OVERDUE, SHORT_LIVED, TIRED, Go, Ticket, Wait
+from notifier.delivery.gate import FRESH, INSIST, OVERDUE, Go, Wait
 from notifier.delivery.known_client import News
 from notifier.delivery.slots import TRIED
+from notifier.delivery.ticket import Ticket
 from notifier.delivery.verdict import Dead, Defer, Place, RetryAt
+from notifier.delivery.waits import MOST_LINE, SHORT_LIVED, TIRED
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Failed, Reason
 from tests.delivery.desk import AHEAD, SIZE, Desk
@@ -120,7 +122,7 @@ def test_in_line_nobody_waits_for_longer_at_once_than_it_has_waited() -> None:
     desk = busy(hold=0.5, limit=64, attempts=3)
     while desk.ask("shop") in (Go(), Wait()):
         pass
-    desk.gate._known[desk.key("shop")].line = desk.now + 1000
+    desk.gate.clients._known[desk.key("shop")].line = desk.now + 1000
     for age, wait in ((0.0, 1.0), (5.0, 5.0), (5000.0, MOST_LINE)):
         ticket = desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - age)
         answer = desk.ask_for(ticket)
@@ -200,7 +202,7 @@ def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None
     assert [desk.ask("shop") for _ in range(2)] == [Go()] * 2
     before = len(desk.running["shop"])
     last, _ = desk.fails("shop")
-    while not list(desk.gate.circuits()):
+    while not list(desk.gate.clients.circuits()):
         last, _ = desk.fails("shop")
     assert last.place is Place.TRAVELLER
     assert len(desk.running["shop"]) == before
@@ -469,7 +471,7 @@ def test_a_failure_in_an_outage_is_not_charged() -> None:
     _, delivery = desk.fails("shop")
     before = desk.wall() - 1
     last = delivery
-    while not list(desk.gate.circuits()):
+    while not list(desk.gate.clients.circuits()):
         desk.now += 0.3
         _, last = desk.fails("shop")
     assert (delivery.backoffs, last.backoffs) == (1, 0)
@@ -491,7 +493,7 @@ def test_a_brake_without_a_pace_is_the_deliverys_own() -> None:
 
 def test_many_clients_that_pause_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than are remembered: each look is short, and none of the pauses is forgotten."""
-    monkeypatch.setattr(gate, "MOST_KNOWN", 200)
+    monkeypatch.setattr(known_clients, "MOST_KNOWN", 200)
     desk = Desk()
     names = [f"c{number}" for number in range(250)]
     for name in names:
@@ -504,7 +506,7 @@ def test_many_clients_that_pause_hold_nobody_up(monkeypatch: pytest.MonkeyPatch)
 
 def test_of_very_many_clients_the_quietest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """But none while anything of it is on its way."""
-    monkeypatch.setattr(gate, "MOST_KNOWN", 200)
+    monkeypatch.setattr(known_clients, "MOST_KNOWN", 200)
     desk = Desk(proven=("shop",))
     assert desk.ask("shop") == Go()
     desk.prove("quiet")
@@ -547,11 +549,11 @@ def test_it_acts_on_what_it_hears() -> None:
     key = desk.key("shop")
     desk.now += 5
     desk.gate.heard(News(key=key, up=False, failing=1.0, rest=8.0))
-    assert [*desk.gate.circuits()] == [(*key, 2)]
-    assert [*desk.gate.next_tries()] == [(*key, desk.wall() + 8)]
+    assert [*desk.gate.clients.circuits()] == [(*key, 2)]
+    assert [*desk.gate.clients.next_tries()] == [(*key, desk.wall() + 8)]
     desk.now += 4
     desk.gate.heard(News(key=key, up=True, cap=4, parked=True))
-    assert [*desk.gate.circuits()] == []
+    assert [*desk.gate.clients.circuits()] == []
     assert [fact.__class__.__name__ for fact in desk.facts] == [ClientFailing.__name__, ClientRecovered.__name__]
     assert desk.gate.wishes.keys() == {key}
 
@@ -587,7 +589,7 @@ def test_a_worker_that_stops_repeats_nothing_that_it_hears() -> None:
     desk.gate.leave()
     desk.news.clear()
     desk.gate.heard(News(key=desk.key("shop"), up=True, parked=True))
-    assert [*desk.gate.circuits()] == []
+    assert [*desk.gate.clients.circuits()] == []
     assert not desk.news
 
 

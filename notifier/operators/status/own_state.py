@@ -66,10 +66,10 @@ class OwnState:
         worker = self._sources.worker()
         clients, left_out = clients_of(
             self._health,
-            worker.gate.circuits(),
+            worker.gate.clients.circuits(),
             worker.gate.lines(),
             worker.parked,
-            worker.gate.next_tries(),
+            worker.gate.clients.next_tries(),
             worker.delayed,
         )
         return WorkerState(

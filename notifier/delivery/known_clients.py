@@ -1,0 +1,140 @@
+"""What a worker knows of all its clients: remembers and forgets them, and tells operators and other workers of them.
+
+Two clocks are kept apart. All is counted by a steady one, so that a wall clock that jumps takes no client for down and
+lets nobody in. Messages and operators get moments of the wall clock, since other workers read them (`ahead`).
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+
+from notifier.delivery.attempt import Tools
+from notifier.delivery.facts import ClientFailing, ClientRecovered
+from notifier.delivery.known_client import Change, Key, KnownClient, News
+from notifier.delivery.ports import Peers
+from notifier.delivery.slots import PROBES, Slots
+from notifier.delivery.ticket import Known
+from notifier.model.client import Client
+
+KEPT = 1800.0  # seconds that a client not heard of is remembered
+MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
+LOOKS = 64  # clients looked at, at a time, for one to be forgotten
+
+
+class KnownClients:
+    """The clients by name. `down` has those that rest; `peers` are the other workers."""
+
+    def __init__(self, tools: Tools, slots: Slots, peers: Peers) -> None:
+        self._tools = tools
+        self._slots = slots
+        self._peers = peers
+        self._known: OrderedDict[Key, Known] = OrderedDict()  # the one heard of longest ago comes first
+        self.down: dict[Key, Known] = {}
+        self._holds: dict[Key, float] = {}  # seconds of a try, of each that is down and was tried here …
+        self._tries = 0.0  # … and of all of them
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are, this one included."""
+        return max(1, self._peers.count())
+
+    def get(self, key: Key) -> Known | None:
+        """Return what is known of this client."""
+        return self._known.get(key)
+
+    def __getitem__(self, key: Key) -> Known:
+        return self._known[key]
+
+    def __iter__(self) -> Iterator[Known]:
+        return iter(self._known.values())
+
+    def know(self, client: Client, now: float) -> Known:
+        """Return what is known of the client, with the limits of its registration as it is now."""
+        workers = self.workers
+        limit = max(1, client.max_concurrent // workers)
+        step = 0.0 if client.per_second is None else workers / client.per_second
+        known = self._known.get(key := client.key)
+        if known is None:
+            known = self._known[key] = KnownClient(key=key, limit=limit, step=step, heard=now)
+        known.limit, known.step, known.heard = limit, step, now
+        known.cap = min(known.cap, limit)
+        self._known.move_to_end(key)
+        self._slots.place(known, now)
+        return known
+
+    def add(self, key: Key, now: float) -> Known:
+        """Return what is known of a client of which nothing but its name is heard."""
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = KnownClient(key=key, limit=1, step=0.0, heard=now)
+        known.heard = now
+        self._known.move_to_end(key)
+        return known
+
+    def turn(self, known: Known, change: Change | None, *, was_up: bool) -> None:
+        """Note what became of the client's state."""
+        self._slots.turn(known, was_up=was_up)
+        self._tries += (known.hold if known.down else 0.0) - self._holds.pop(known.key, 0.0)
+        if known.down and known.hold:
+            self._holds[known.key] = known.hold
+        iss, client_id = known.key
+        if change is Change.RECOVERED:
+            self.down.pop(known.key, None)
+            began, ended = known.outage
+            self._tools.observe(ClientRecovered(iss=iss, client_id=client_id, outage=ended - began))
+        elif change is Change.DOWN:
+            self.down[known.key] = known
+            next_try = max(known.next_try, known.paused_until) + self.ahead()
+            self._tools.observe(ClientFailing(iss=iss, client_id=client_id, next_try=next_try))
+
+    def least_rest(self, known: Known) -> float:
+        """Return for how long it rests at least: until each of those that are down could have had its try."""
+        alike = len(self.down) - len(self._holds)  # only heard of: perhaps they hang as this one does
+        busy = min(len(self.down) * known.hold, self._tries + alike * known.hold)
+        return busy / (PROBES * self.workers)
+
+    def forget(self, now: float, *, busy: int) -> None:
+        """Forget clients not heard of for long, and the quietest ones if there are very many.
+
+        `busy` is how many have something in memory.
+        """
+        for _ in range(min(LOOKS, len(self._known))):
+            key, known = next(iter(self._known.items()))
+            if now - known.heard < KEPT and len(self._known) - busy <= MOST_KNOWN:
+                return
+            if known.idle and known.paused_until <= now and not known.covered(now):
+                del self._known[key]
+                self.down.pop(key, None)
+                self._tries -= self._holds.pop(key, 0.0)
+            else:
+                known.heard = now
+                self._known.move_to_end(key)
+
+    def tell(self, known: Known, now: float, *, paced: bool) -> None:
+        """Tell the other workers how the client stands."""
+        failing = 0.0 if known.failing_since is None else now - known.failing_since
+        rest = max(0.0, known.next_try - now)
+        spacing = known.overload.spacing if paced else 0.0
+        self._peers.tell(
+            News(
+                key=known.key,
+                up=known.up,
+                failing=failing,
+                rest=rest,
+                cap=known.cap,
+                spacing=spacing,
+                parked=known.parked,
+            )
+        )
+
+    def circuits(self) -> Iterable[tuple[str, str, int]]:
+        """Return (iss, client_id, 1 half-open | 2 open) for each client that rests."""
+        return ((*key, 1 if known.running else 2) for key, known in self.down.items())
+
+    def next_tries(self) -> Iterable[tuple[str, str, float]]:
+        """Return (iss, client_id, the moment of the next try in epoch seconds) for each client that rests."""
+        now, ahead = self._tools.steady(), self.ahead()
+        return ((*key, ahead + max(now, known.next_try, known.paused_until)) for key, known in self.down.items())
+
+    def ahead(self) -> float:
+        """Return the seconds from the steady clock to the wall clock."""
+        return self._tools.clock() - self._tools.steady()

@@ -1,0 +1,35 @@
+"""A delivery that wants an attempt, as the gate and the worker hand it to each other."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from notifier.delivery.known_client import KnownClient
+from notifier.delivery.ledger import HeldMessage
+from notifier.delivery.verdict import Defer
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Ticket:
+    """A delivery that wants an attempt, the message it came with, and its client as resolved for it.
+
+    `pulled`: this worker took it out of its bucket, since its client can be called. `turn` is there if it waits in
+    memory, and says at its end until when it is put off, or None: it goes. `last`: its failure took the client down.
+    """
+
+    held: HeldMessage
+    delivery: Delivery
+    client: Client
+    pulled: bool = False
+    turn: "asyncio.Future[Defer | None] | None" = None
+    last: bool = False
+
+    def call_up(self, later: "Defer | None" = None) -> None:
+        """End its wait in memory."""
+        assert self.turn is not None
+        self.turn.set_result(later)
+
+
+Known: TypeAlias = KnownClient[Ticket]

@@ -1,0 +1,161 @@
+"""Where and how long a delivery waits that may neither go nor wait in memory.
+
+- For a client that is up, or that nobody has tried yet, in the *line*: its place and the client's pace say when its
+  turn is. Until then it waits in the delay queues, but at once for no longer than it has waited already, or a second.
+- For a client that is down or paused, as its *traveller*: it waits in a delay queue until the rest ends, and is the
+  next try. Or, while a traveller that this worker sent itself cannot have come back yet, *parked* in the bucket.
+
+So whoever parks has a traveller out.
+"""
+
+from dataclasses import dataclass
+
+from notifier.delivery.attempt import Judgement, Tools
+from notifier.delivery.known_client import SHARE_OF_OUTAGE, SHORTEST, Mark, State, whole_pass
+from notifier.delivery.known_clients import KnownClients
+from notifier.delivery.slots import Slots
+from notifier.delivery.ticket import Known, Ticket
+from notifier.delivery.verdict import Defer, Place, RetryAt, last_moment, retry, uncharged
+from notifier.model.backoff import EARLY, LATE, SOON, Rounding
+from notifier.model.frozen import replace
+from notifier.model.message import Lane
+from notifier.model.outcome import Cause
+
+SHORT_LIVED = 60.0  # seconds: a delivery that may wait no longer is not parked, or it would expire unseen
+LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds at once that a delivery waits in line, however young or old it is …
+LONGEST_LINE = 1024.0  # … or, where a registered rate says when its turn is, until then, for so long at most
+TIRED = 4  # attempts after which a traveller lets another delivery of its client take its place
+BUSY_TRY = 2.0  # seconds that a traveller waits for the end of another try, or for a slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """Put it off. `due`: the moment to come back, or the next try of its client if it is parked."""
+
+    due: float
+    cause: Cause
+    place: Place
+    rounding: Rounding = "down"
+    turn: float | None = None
+
+
+class Waits:
+    """Chooses where deliveries wait. `leaving`: this worker stops, and parks nothing any more."""
+
+    def __init__(self, tools: Tools, clients: KnownClients, slots: Slots) -> None:
+        self._tools = tools
+        self._clients = clients
+        self._slots = slots
+        self.leaving = False
+
+    def pace(self, known: Known, now: float) -> float:
+        """Return the seconds between two of its attempts. What it may have at a time grows while they are made."""
+        grows = min(known.limit, known.cap + known.waiting // 2) if known.up else known.cap
+        return known.pace(now, grows if self._slots.free(known, Lane.EVENTS) > 0 else len(known.running))
+
+    def put(self, known: Known, ticket: Ticket, now: float, *, tried: bool = False) -> Defer:
+        """Return where a delivery waits. `tried`: its failure took the client down, or was a traveller's."""
+        age = 0.0 if ticket.delivery.first_taken_at is None else self._tools.clock() - ticket.delivery.first_taken_at
+        state = known.state_at(now)
+        if state is State.NEW and ticket.pulled and (known.running or known.waiting):
+            # Who tries it looks after the bucket.
+            later = Later(due=now + SHORTEST, cause=Cause.SLOT, place=Place.PARKED)
+        elif state in (State.NEW, State.UP):
+            cause = Cause.RATE if known.step and known.tokens(now) < 1 else Cause.SLOT
+            later = self._in_line(known, ticket, now, age, cause)
+        else:
+            cause = Cause.CIRCUIT if state is State.DOWN else Cause.RETRY_AFTER
+            later = self._away(known, now, cause, tried=tried)
+        return self._defer(known, ticket, later)
+
+    def _in_line(self, known: Known, ticket: Ticket, now: float, age: float, cause: Cause) -> Later:
+        """Let it wait for its turn. Far from that it looks again, and soon if the client may bear more by then.
+
+        What this worker took out of a bucket has its turn at the pace of all workers: no other one has it in its line,
+        and it comes back to any of them.
+        """
+        turn = None if ticket.delivery.turn is None else ticket.delivery.turn - self._clients.ahead()
+        steady, pace = known.overload.steady(now), self.pace(known, now)
+        if sure := steady and pace == known.step:
+            longest = now + LONGEST_LINE
+        else:
+            longest = now + (MOST_LINE if steady and known.cap >= known.limit else min(MOST_LINE, max(LEAST_LINE, age)))
+        if turn is None or turn <= now or (age < 0 and turn > longest):  # the last: the wall clock has jumped back
+            shared_by = self._clients.workers if ticket.pulled else 1
+            turn = max(known.line, now + (known.waiting + 1) * pace) + pace / shared_by
+            if turn > longest and not sure:
+                return Later(due=longest, cause=cause, place=Place.DELAYED)
+            known.line = turn
+        return Later(due=min(turn, longest), cause=cause, place=Place.DELAYED, turn=turn)
+
+    def _away(self, known: Known, now: float, cause: Cause, *, tried: bool) -> Later:
+        """Let it wait for a client that is down or paused: in the bucket, or as the client's traveller."""
+        paused = now < known.paused_until
+        opens = known.paused_until if paused else known.next_try
+        if known.covered(now) and known.relief:  # the tired one's turn would come at the end of the rest
+            known.relief, known.next_try = False, now + whole_pass(max(SHORTEST, (opens - now) / 2))
+            return Later(due=known.next_try, cause=cause, place=Place.TRAVELLER)
+        if known.covered(now) and not tried:
+            return Later(due=opens, cause=cause, place=Place.PARKED)
+        wait = max(SHORTEST, opens - now) if opens > now else BUSY_TRY
+        # One pass through one delay queue, which is exact. After several it may come a second early.
+        return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, place=Place.TRAVELLER)
+
+    def _defer(self, known: Known, ticket: Ticket, later: Later) -> Defer:
+        """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
+
+        What is parked in a bucket may stay there beyond that, and is judged when it comes back. So one with little
+        time left is not parked, nor is any by a worker that stops, since it looks after no bucket any more: they wait
+        in the delay queues for half of their age, again and again.
+        """
+        now, delivery, client = self._tools.clock(), ticket.delivery, ticket.client
+        ahead = self._clients.ahead()
+        due, turn = later.due + ahead, None if later.turn is None else later.turn + ahead
+        if delivery.turn != turn:
+            ticket.delivery = delivery = replace(delivery, turn=turn)
+        sid = self._tools.channel.names_session(delivery, client)
+        last = max(now, last_moment(delivery, client.retry, carries_sid=sid, now=now))
+        if later.place is Place.PARKED and last - now >= SHORT_LIVED and not self.leaving:
+            return Defer(due=due, cause=later.cause, place=Place.PARKED, until=last)
+        if later.place is Place.PARKED:
+            age = 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
+            due = now + max(SOON, min(due - now, SHARE_OF_OUTAGE * age))
+        if later.place is not Place.TRAVELLER:
+            return Defer(due=min(due, last), cause=later.cause)
+        if (due - now) * LATE <= last - now:
+            asked = later.cause is Cause.RETRY_AFTER  # several passes, of which the last may end a second early
+            known.travels(due - ahead - (SOON if asked else 0))
+            return Defer(due=due, cause=later.cause, place=Place.TRAVELLER, rounding="up")
+        known.travels(now - ahead + min(due - now, last - now) * EARLY)
+        return Defer(due=min(due, last), cause=later.cause, place=Place.TRAVELLER)
+
+    def after_failure(self, known: Known, ticket: Ticket, result: Judgement, now: float) -> Judgement:
+        """Return the judgement with where and how long the delivery waits.
+
+        A failure of a client that is down, or asked for a pause, is not charged to the delivery's own backoff. Of one
+        that is up it is, if another delivery had more luck since the last charge.
+        """
+        verdict, before, client = result.verdict, ticket.delivery, ticket.client
+        if not isinstance(verdict, RetryAt) or result.mark not in (Mark.DOWN, Mark.BRAKED):
+            return result
+        if result.asked and result.pause is None:
+            return result  # the client said when this delivery is to come again
+        up = known.state_at(now) in (State.NEW, State.UP)
+        paced = result.mark is Mark.BRAKED and known.overload.spacing > 0  # it may come again at that pace
+        before_at = None if before.charged_at is None else before.charged_at - self._clients.ahead()
+        if up and not paced and (before_at is None or before_at < known.well):
+            return result
+        after = uncharged(result.delivery, before)
+        if up and not paced:
+            sid = self._tools.channel.names_session(after, client)
+            verdict = retry(
+                after, client.retry, None, carries_sid=sid, now=self._tools.clock(), jitter=self._tools.jitter
+            )
+            return replace(result, delivery=after, verdict=verdict)
+        waits = Ticket(held=ticket.held, delivery=after, client=client)
+        defer = self.put(known, waits, now, tried=ticket.last or before.leash is not None)
+        leash = defer.due if defer.place is Place.TRAVELLER else None
+        if leash is not None and after.attempts % TIRED == 0 and known.parked:
+            known.relief = True
+        verdict = RetryAt(due=defer.due, rounding=defer.rounding, place=defer.place, until=defer.until)
+        return replace(result, delivery=replace(waits.delivery, leash=leash), verdict=verdict)
