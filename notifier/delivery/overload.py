@@ -36,7 +36,7 @@ WELL = 6  # attempts that succeed in a row, after which no trial begins: what wa
 AGAIN = 30.0  # seconds from a trial that did not help to the next
 
 
-class Pace(Enum):
+class Pacing(Enum):
     """See the table."""
 
     FREE = "free"
@@ -53,7 +53,7 @@ class Overload:
     """Samples the attempts at one client. `spacing` is the seconds between two attempts that it bears; 0: no limit."""
 
     spacing: float = 0.0
-    state: Pace = Pace.FREE
+    state: Pacing = Pacing.FREE
     _since: float = 0.0  # when the present sample began
     _at_a_time: int = 1  # attempts at a time when it began
     _ended: int = 0
@@ -84,11 +84,11 @@ class Overload:
 
     @property
     def _tried(self) -> bool:
-        return self.state in (Pace.TRIAL, Pace.SLOWER)
+        return self.state in (Pacing.TRIAL, Pacing.SLOWER)
 
     def _says_enough(self, seconds: float) -> bool:
         """Return True if the sample of so many seconds can be judged."""
-        if self.state is Pace.PROVING and self._failed >= FEW:
+        if self.state is Pacing.PROVING and self._failed >= FEW:
             return True  # it does not bear its full pace
         if seconds < 1.0:
             return False
@@ -109,15 +109,15 @@ class Overload:
         """
         if self.spacing:
             self.spacing = 2 / (1 / self.spacing + 1 / spacing)
-        elif self.state is not Pace.PROVING:
+        elif self.state is not Pacing.PROVING:
             self._others = True
-            self._go(Pace.LENT, spacing)
+            self._go(Pacing.LENT, spacing)
             self._begin(now)
 
     def forget(self, now: float, *, pace: bool) -> None:
         """Begin the sample anew: the client was down meanwhile. `pace`: for so long that its pace is not known now."""
         if pace:
-            self._go(Pace.FREE)
+            self._go(Pacing.FREE)
         self._begin(now)
 
     def _judge(self, now: float, seconds: float) -> None:
@@ -129,27 +129,27 @@ class Overload:
         too_many = share > 1 - BELOW
         self._begin(now)
         match self.state:
-            case Pace.FREE:
+            case Pacing.FREE:
                 if too_many and good and many and self._well < WELL and now >= self._next_trial:
-                    self._try(Pace.SLOWER if braked else Pace.TRIAL, share, good)
-            case Pace.TRIAL:
+                    self._try(Pacing.SLOWER if braked else Pacing.TRIAL, share, good)
+            case Pacing.TRIAL:
                 self._end_trial(now, share)
-            case Pace.PROVING:
-                self._go(Pace.PACED if too_many else Pace.FREE, self._former if too_many else 0.0)
-            case Pace.SLOWER if share > self._share * HELPED_MORE:
+            case Pacing.PROVING:
+                self._go(Pacing.PACED if too_many else Pacing.FREE, self._former if too_many else 0.0)
+            case Pacing.SLOWER if share > self._share * HELPED_MORE:
                 self._doubt(now)
-            case Pace.LENT if too_many:
-                self._go(Pace.FREE)
-            case Pace.DOUBTED if too_many and good:
-                self._try(Pace.TRIAL, share, good)
+            case Pacing.LENT if too_many:
+                self._go(Pacing.FREE)
+            case Pacing.DOUBTED if too_many and good:
+                self._try(Pacing.TRIAL, share, good)
             case _ if too_many and good:
-                self._try(Pace.SLOWER, share, good)
-            case state if used or state is Pace.SLOWER:
-                self._go(Pace.DOUBTED if state is Pace.DOUBTED else Pace.PACED, self.spacing * BELOW)
+                self._try(Pacing.SLOWER, share, good)
+            case state if used or state is Pacing.SLOWER:
+                self._go(Pacing.DOUBTED if state is Pacing.DOUBTED else Pacing.PACED, self.spacing * BELOW)
             case _:
-                self._go(Pace.FREE)
+                self._go(Pacing.FREE)
 
-    def _try(self, state: Pace, share: float, good: float) -> None:
+    def _try(self, state: Pacing, share: float, good: float) -> None:
         self._share, self._former = share, self.spacing
         spacing = 1 / (BELOW * good)
         self._go(state, min(spacing, SLOWER * self.spacing) if self.spacing else spacing)
@@ -157,21 +157,21 @@ class Overload:
     def _end_trial(self, now: float, share: float) -> None:
         if share > self._share * (HELPED_PACED if self._former else HELPED):
             self._next_trial = now + AGAIN
-            self._go(Pace.FREE)
+            self._go(Pacing.FREE)
         elif self._former:
-            self._go(Pace.PACED, self.spacing)
+            self._go(Pacing.PACED, self.spacing)
         else:
             self._former = self.spacing
-            self._go(Pace.PROVING)
+            self._go(Pacing.PROVING)
 
     def _doubt(self, now: float) -> None:
         if self._others or not self._former:
             self._next_trial = now + AGAIN
-            self._go(Pace.FREE)
+            self._go(Pacing.FREE)
         else:
-            self._go(Pace.DOUBTED, self._former)
+            self._go(Pacing.DOUBTED, self._former)
 
-    def _go(self, state: Pace, spacing: float = 0.0) -> None:
+    def _go(self, state: Pacing, spacing: float = 0.0) -> None:
         self.state, self.spacing = state, spacing
         self._others = self._others and spacing > 0
 
