@@ -20,7 +20,8 @@ from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
 from notifier.model.printable import counted, printable
 from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
-from notifier.operators.terminal.output import progress_of, say, say_json
+from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.progress import progress_of
 from notifier.operators.terminal.queue_access import read_queue, shown_urls, wait_until_ready
 from notifier.publishing.event_file import EventFileRules, FileEvent, line_ranges, read_events, send_all
 from notifier.publishing.notice_wait import EventNotices, NoticeWait, read_wait

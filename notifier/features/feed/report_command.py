@@ -18,7 +18,8 @@ from notifier.features.feed.report_table import show
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.operators.letters.letter_filter import read_when
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
-from notifier.operators.terminal.output import progress_of, say, say_json
+from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.progress import progress_of
 from notifier.settings.config_file import load_settings, read_part
 from notifier.settings.service_settings import Settings
 

@@ -42,7 +42,8 @@ from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import CommandGroup, in_help, register
 from notifier.operators.terminal.near_names import near_names, say_near_names
-from notifier.operators.terminal.output import progress_of, say, say_json
+from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.progress import progress_of
 from notifier.operators.terminal.queue_access import opened_queue, queue_part
 from notifier.operators.terminal.screen import ago, screen
 from notifier.settings.service_settings import QueueSettings

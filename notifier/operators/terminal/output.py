@@ -1,19 +1,14 @@
-"""Prints all text of the commands, and shows progress. Tables: `screen`."""
+"""Prints all text of the commands. Tables: `screen`; long work: `progress`."""
 
 from __future__ import annotations
 
 import os
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from stat import S_ISFIFO, S_ISSOCK
 from typing import TextIO
 
 from notifier.model.printable import json_text, printable_lines
-
-PLAIN_EVERY = 2.0  # seconds between two lines of progress if there is no bar
 
 
 def say(text: str, *, err: bool = False, nl: bool = True, fold: bool = True) -> None:
@@ -46,7 +41,7 @@ def columns(stream: TextIO, otherwise: int = 80) -> int:
     if asked.isdigit() and int(asked):
         return int(asked)
     try:
-        shown = sys.stderr if _piped(stream) else stream
+        shown = sys.stderr if piped(stream) else stream
         return os.get_terminal_size(shown.fileno()).columns or otherwise
     except (OSError, ValueError):
         return otherwise
@@ -65,47 +60,10 @@ def _wrapped(line: str, width: int) -> str:
     return "\n".join(lines)
 
 
-# ── progress ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextmanager
-def progress_of(what: str, *, plain: bool = True, rows: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show progress on stderr: a bar on a terminal, otherwise (if `plain`) a line now and then.
-
-    The block gets a function to call with how much is done, and how much there is in all. There is no bar if another
-    program reads stdout: what it prints may come on the line of the bar. Nor is there if the block prints `rows` on a
-    terminal. What it writes to stderr comes above the bar.
-    """
-    if rows and sys.stdout.isatty():
-        yield lambda _done, _total: None
-    elif not sys.stderr.isatty() or _piped(sys.stdout):
-        yield _plain(what) if plain else lambda _done, _total: None
-    else:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        from notifier.operators.terminal.screen import screen
-
-        columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=screen(err=True), transient=True, redirect_stdout=False) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _piped(stream: TextIO) -> bool:
+def piped(stream: TextIO) -> bool:
+    """Return True if another program reads what is written there."""
     try:
         mode = os.fstat(stream.fileno()).st_mode
     except (OSError, ValueError):
         return False
     return S_ISFIFO(mode) or S_ISSOCK(mode)
-
-
-def _plain(what: str) -> Callable[[int, int], None]:
-    due = time.monotonic() + PLAIN_EVERY
-
-    def tell(done: int, total: int) -> None:
-        nonlocal due
-        if done < total and time.monotonic() >= due:  # the end is said by the command itself
-            due = time.monotonic() + PLAIN_EVERY
-            say(f"{what}: {done:,} of {total:,}", err=True)
-
-    return tell
