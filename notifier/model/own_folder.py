@@ -9,30 +9,14 @@ of our own is made within it, and that one is judged.
 
 import os
 import stat
-from typing import Protocol, Self
+from typing import Self
 
 from notifier.model.frozen import frozen
 
 
-class Status(Protocol):
-    """What `lstat` says, or `fstat` of what was opened without following a link."""
-
-    @property
-    def st_mode(self) -> int:
-        """Its kind and its mode."""
-
-    @property
-    def st_uid(self) -> int:
-        """Its owner."""
-
-    @property
-    def st_gid(self) -> int:
-        """Its group."""
-
-
 @frozen
 class Whose:
-    """A user, and the groups that are its own."""
+    """A user, and the groups that are its own. A status is that of `lstat`, or of what was opened without links."""
 
     user: int
     groups: frozenset[int]
@@ -43,11 +27,11 @@ class Whose:
         return cls(user=os.geteuid(), groups=frozenset({os.getegid(), *os.getgroups()}))
 
     @classmethod
-    def owner(cls, status: Status) -> Self:
+    def owner(cls, status: os.stat_result) -> Self:
         """Whoever has it: root looks at what a service's user has made."""
         return cls(user=status.st_uid, groups=frozenset({status.st_gid}))
 
-    def why_not(self, status: Status) -> str | None:
+    def why_not(self, status: os.stat_result) -> str | None:
         """Say why it is not theirs alone; None if it is."""
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISLNK(status.st_mode):

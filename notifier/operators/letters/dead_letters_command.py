@@ -15,18 +15,8 @@ from notifier.model.message import Message
 from notifier.model.moment import read_moment, shown_moment
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, json_text, printable
-from notifier.operators.letters.dead_letters_access import (
-    ClientId,
-    EventId,
-    Iss,
-    Reasons,
-    Since,
-    Source,
-    Subject,
-    Until,
-    letters_of,
-    written_anew,
-)
+from notifier.operators.letters import dead_letters_access as of
+from notifier.operators.letters.dead_letters_access import letters_of, written_anew
 from notifier.operators.letters.dead_letters_repair_command import (
     DISCARD_EXAMPLES,
     REPLAY_EXAMPLES,
@@ -67,14 +57,14 @@ app = typer.Typer(
 def list_(
     *,
     config: Config = None,
-    client_id: ClientId = None,
-    reason: Reasons = None,
-    iss: Iss = None,
-    event_id: EventId = None,
-    source: Source = None,
-    subject: Subject = None,
-    since: Since = None,
-    until: Until = None,
+    client_id: of.ClientId = None,
+    reason: of.Reasons = None,
+    iss: of.Iss = None,
+    event_id: of.EventId = None,
+    source: of.Source = None,
+    subject: of.Subject = None,
+    since: of.Since = None,
+    until: of.Until = None,
     rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -142,14 +132,14 @@ def export(
     ] = Path("-"),
     *,
     config: Config = None,
-    client_id: ClientId = None,
-    reason: Reasons = None,
-    iss: Iss = None,
-    event_id: EventId = None,
-    source: Source = None,
-    subject: Subject = None,
-    since: Since = None,
-    until: Until = None,
+    client_id: of.ClientId = None,
+    reason: of.Reasons = None,
+    iss: of.Iss = None,
+    event_id: of.EventId = None,
+    source: of.Source = None,
+    subject: of.Subject = None,
+    since: of.Since = None,
+    until: of.Until = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write whole dead letters to a file, one JSON object per line.

@@ -1,7 +1,5 @@
 """Deletes dead letters, or what waits, for commands: it asks first, logs who did it, and says what came of it."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

@@ -19,17 +19,9 @@ from notifier.network.http.issuer_document import only_issuer
 from notifier.network.listeners.authorization import Authorization, caller, concerns
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.operators.letters import visit_requests as requests
 from notifier.operators.letters.retry_now import RetryWish, prospect, retry_now
-from notifier.operators.letters.visit_requests import (
-    OBJECT,
-    LettersAccess,
-    VisitRequests,
-    asked_in_body,
-    asked_in_query,
-    query_of,
-    require_narrowed,
-    schema_of,
-)
+from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, VisitRequests
 from notifier.operators.letters.waiting_filter import WaitingFilter
 from notifier.queues.passes import RepairOptions
 
@@ -100,13 +92,13 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Count the deliveries that wait by client and reason; with rows, show some too. Uses nothing up.",
         scope="read",
-        query=query_of(_LIST),
+        query=requests.query_of(_LIST),
         answers={200: AnswerDescription(text="Groups, the largest first.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
-        asked = asked_in_query(request, _LIST)
+        asked = requests.asked_in_query(request, _LIST)
         return await self._requests.counts(self._waiting, _meant(asked, token), token, asked, rows="deliveries")
 
     @OperationDescription(
@@ -125,15 +117,15 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Delete deliveries that wait, for good. If the answer says more, repeat the request.",
         scope="repair",
-        query=query_of(_CANCEL),
+        query=requests.query_of(_CANCEL),
         answers={200: AnswerDescription(text="How many were cancelled, and whether there is more.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _cancel(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = asked_in_query(request, _CANCEL)
+        asked = requests.asked_in_query(request, _CANCEL)
         meant = _meant(asked, token)
-        require_narrowed(meant, asked, "are")
+        requests.require_narrowed(meant, asked, "are")
         return await self._cancelled(meant, token, asked)
 
     @OperationDescription(
@@ -152,7 +144,7 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Try now what waits for a client. The answer comes after half a minute at the latest.",
         scope="repair",
-        body={"application/json": schema_of(_RETRY)},
+        body={"application/json": requests.schema_of(_RETRY)},
         answers={200: AnswerDescription(text="What became of what waited.", schema=OBJECT)},
         problems={
             **_PROBLEMS,
@@ -164,7 +156,7 @@ class WaitingRoutes:
     )
     async def _retry(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = await asked_in_body(request, _RETRY) if request.can_read_body else {}
+        asked = await requests.asked_in_body(request, _RETRY) if request.can_read_body else {}
         client_id, iss = request.match_info["client_id"], self._issuer(asked, token)
         if not concerns(token, iss):
             raise Refusal(problem(403, "The token does not cover this issuer"))

@@ -27,10 +27,7 @@ CHANNELS = 4  # fetches at a time
 
 
 def bucket_names(options: RabbitOptions) -> tuple[str, ...]:
-    """The buckets, without prefix: `parked-00.delay.1024s`.
-
-    The end is that of a delay queue's name. So a release that knows no buckets trusts what comes out of them.
-    """
+    """The buckets, without prefix: `parked-00.delay.1024s`. The end is that of a delay queue's name."""
     return tuple(f"{PARKED}-{number:02d}.delay.{options.parked_for}s" for number in range(options.buckets))
 
 

@@ -13,8 +13,8 @@ from notifier.model.reply import ReplyTo
 IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `notes`
 ASKER = "notifier.asker"  # the header by which it says who it is; only we write to the file
 GIVEN_UP = "notifier.given_up"  # the header that says when this was, in epoch seconds
-# A message that waits goes by its due time. The queue's name only says how long it waits at the most, `delay.64s`, as
-# in the files of every release, so that an older one can go on with a file, and people find the names of RabbitMQ.
+# A message that waits goes by its due time. The queue's name only says how long it waits at the most, `delay.64s`, so
+# that people find the names of RabbitMQ.
 DELAYS: Mapping[str, int] = MappingProxyType({f"{DELAYED}{2**power}s": 2**power for power in range(17)})
 LONGEST_DELAY = f"{DELAYED}{2**16}s"  # longer waits too
 
