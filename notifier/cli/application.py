@@ -18,13 +18,11 @@ from notifier.cli.commands import COMMANDS
 from notifier.features import FEATURES
 from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 from notifier.model.printable import counted
-from notifier.operators.terminal.help import CommandGroup, in_help
+from notifier.operators.terminal.help import command_group
 from notifier.operators.terminal.output import say
 
 app = typer.Typer(
-    cls=CommandGroup,
     name="notifier",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -38,20 +36,24 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-EXAMPLES = (
-    ("see it work, with nothing set up", "notifier demo"),
-    ("find every mistake of a configuration, then run it", "notifier check -c n.yaml && notifier run -c n.yaml"),
-    ("end a session by hand", "notifier publish -c n.yaml event.json"),
-)
-
-
-@app.callback(epilog=in_help(EXAMPLES) + "\n\n[dim]Exit status: 0 done, 1 failed, 2 wrong use or configuration.[/]")
+@command_group(app)
 def _all(
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Delivers OpenID Connect Back-Channel Logout notifications: durable, retried, isolated, observable."""
+    """Delivers OpenID Connect Back-Channel Logout notifications: durable, retried, isolated, observable.
+
+    Exit status: 0 done, 1 failed, 2 wrong use or configuration.
+
+    Examples:
+        # see it work, with nothing set up
+        notifier demo
+        # find every mistake of a configuration, then run it
+        notifier check -c n.yaml && notifier run -c n.yaml
+        # end a session by hand
+        notifier publish -c n.yaml event.json
+    """
 
 
 def application() -> TyperGroup:

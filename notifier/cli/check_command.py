@@ -33,13 +33,6 @@ from notifier.operators.terminal.queue_access import shown_urls
 from notifier.settings.service_settings import Settings
 from notifier.tokens.key_ring import SigningKey
 
-EXAMPLES = (
-    ("every mistake at once, or a summary", "notifier check -c /etc/notifier/notifier.yaml"),
-    ("before a roll-out: exit status 2 if there is a mistake", "notifier check -c new.yaml && cp new.yaml live.yaml"),
-    ("without asking databases and servers for clients", "notifier check -c n.yaml --offline"),
-    ("the mistakes for a script", "notifier check -c n.yaml --json | jq -r '.mistakes[].path'"),
-)
-
 REASONS = 3  # of rows that are left out, in the line of their source; the warnings have all
 _ASIDE = (
     ("by_browser", "told by browsers alone"),
@@ -66,6 +59,16 @@ def check(
     sign, and connects to nothing else (`notifier doctor` does). A source or key without an answer is a mistake. If all
     is well, it shows the issuers with their keys, the clients, the queue and the listeners. It warns of secrets that
     others may read, of settings that have no effect, and of exchanges that belong to the broker.
+
+    Examples:
+        # every mistake at once, or a summary
+        notifier check -c /etc/notifier/notifier.yaml
+        # before a roll-out: exit status 2 if there is a mistake
+        notifier check -c new.yaml && cp new.yaml live.yaml
+        # without asking databases and servers for clients
+        notifier check -c n.yaml --offline
+        # the mistakes for a script
+        notifier check -c n.yaml --json | jq -r '.mistakes[].path'
     """
     quiet_logs()
     sources = ReadNow(None if offline else reader_by(FEATURES))

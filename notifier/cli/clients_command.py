@@ -15,31 +15,27 @@ from notifier.model.durations import format_duration
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.terminal.command_options import Config, Json, load_whole, quiet_logs
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
 
 DURATIONS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})
 
-LIST_EXAMPLES = (
-    ("every client with its address and its sources", "notifier clients list -c n.yaml"),
-    ("what one registry source has", "notifier clients list -c n.yaml --source kc"),
-    (
-        "clients that nobody can tell, for a script",
-        "notifier clients list -c n.yaml --json | jq -r '.clients[] | select(.backchannel_logout_uri|not).client_id'",
-    ),
-)
-SHOW_EXAMPLES = (
-    ("everything about one client, and where each value comes from", "notifier clients show -c n.yaml shop"),
-    ("the same for a script", "notifier clients show -c n.yaml shop --json | jq -r '.[0].values'"),
-)
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    help="Show the clients that are in force, and where each value of them comes from.",
-    epilog=in_help((LIST_EXAMPLES[0], SHOW_EXAMPLES[0])),
-)
+app = typer.Typer()
+
+
+@command_group(app)
+def _group() -> None:
+    """Show the clients that are in force, and where each value of them comes from.
+
+    Examples:
+        # every client with its address and its sources
+        notifier clients list -c n.yaml
+        # everything about one client, and where each value comes from
+        notifier clients show -c n.yaml shop
+    """
+
 
 Source = Annotated[str | None, typer.Option(help="Only clients of this registry source.", show_default=False)]
 IssuerOption = Annotated[str | None, typer.Option("--issuer", help="Only clients of this issuer.", show_default=False)]
@@ -48,6 +44,7 @@ Offline = Annotated[
 ]
 
 
+@command(app)
 def list_(
     config: Config = None,
     source: Source = None,
@@ -59,6 +56,14 @@ def list_(
 
     The command reads each source as a worker does. For one that cannot be read, it says so and takes the cache, and the
     exit status is 1. Clients that cannot be used come last, each with the reason.
+
+    Examples:
+        # every client with its address and its sources
+        notifier clients list -c n.yaml
+        # what one registry source has
+        notifier clients list -c n.yaml --source kc
+        # clients that nobody can tell, for a script
+        notifier clients list -c n.yaml --json | jq -r '.clients[] | select(.backchannel_logout_uri|not).client_id'
     """
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=source)
     rows = []
@@ -87,6 +92,7 @@ def list_(
     raise typer.Exit(1 if sources.problems else 0)
 
 
+@command(app)
 def show(
     client_id: Annotated[str, typer.Argument(metavar="CLIENT_ID", help="The client.", show_default=False)],
     config: Config = None,
@@ -98,6 +104,12 @@ def show(
 
     A value comes from a registry source, from `registry.defaults`, from the client's preset, or is a default. Values
     that may hold secrets are not shown. The exit status is 1 if there is no such client, or if a source cannot be read.
+
+    Examples:
+        # everything about one client, and where each value comes from
+        notifier clients show -c n.yaml shop
+        # the same for a script
+        notifier clients show -c n.yaml shop --json | jq -r '.[0].values'
     """
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=None)
     found: list[dict[str, Any]] = []
@@ -125,10 +137,6 @@ def show(
             if fault.path.startswith(f"client {client_id!r} of "):
                 say(f"notifier: left out: {printable(str(fault))}", err=True)
     raise typer.Exit(1 if sources.problems or not found else 0)
-
-
-register(app, list_, LIST_EXAMPLES)
-register(app, show, SHOW_EXAMPLES)
 
 
 def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[Loaded, ReadNow]:

@@ -17,28 +17,28 @@ from notifier.model.errors import ConfigurationError
 from notifier.model.moment import read_moment, shown_moment
 from notifier.model.printable import json_text
 from notifier.operators.terminal.command_options import Config, look_at_keys
-from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.settings.config_file import read_part
 from notifier.tokens.key_files import KeySource, examine_keys, generate_key, load_key
 from notifier.tokens.places import Places
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    help="Make signing keys and keys of pages, and print what the issuer must publish.",
-    epilog=in_help(
-        (
-            (
-                "1. make a key; the line that it prints goes under issuers.<iss>.keys",
-                "notifier keys generate --alg ES256 --out keys/2026.pem",
-            ),
-            ("2. let the issuer's JWK Set hold its public half", "notifier keys jwks -c n.yaml > jwks.json"),
-        ),
-    ),
-)
+app = typer.Typer()
 
 
+@command_group(app)
+def _group() -> None:
+    """Make signing keys and keys of pages, and print what the issuer must publish.
+
+    Examples:
+        # 1. make a key; the line that it prints goes under issuers.<iss>.keys
+        notifier keys generate --alg ES256 --out keys/2026.pem
+        # 2. let the issuer's JWK Set hold its public half
+        notifier keys jwks -c n.yaml > jwks.json
+    """
+
+
+@command(app)
 def generate(
     alg: Annotated[Algorithm, typer.Option(help="The algorithm. RSA keys have 2048 bits.")] = Algorithm.RS256,
     out: Annotated[
@@ -55,7 +55,16 @@ def generate(
         ),
     ] = None,
 ) -> None:
-    """Make a private signing key, as unencrypted PEM (PKCS#8). Print the line by which the configuration names it."""
+    """Make a private signing key, as unencrypted PEM (PKCS#8). Print the line by which the configuration names it.
+
+    Examples:
+        # into a file that only you may read
+        notifier keys generate --alg ES256 --out k.pem
+        # for a first try
+        notifier keys generate --out k.pem --at once
+        # straight into a secret store
+        notifier keys generate | vault kv put secret/notifier key=-
+    """
     not_before = _not_before(at)
     pem = generate_key(alg)
     if out is None:
@@ -81,6 +90,7 @@ def _write(out: Path, key: bytes) -> None:
         file.write(key)
 
 
+@command(app)
 def web(
     out: Annotated[
         Path | None,
@@ -92,6 +102,12 @@ def web(
     The first line of that file seals, all lines open. To renew the key, add the new one as the second line and let all
     workers reload; then move it to the first line; after ten minutes, when no page of the old one can be opened, remove
     the old one. Whoever seals URLs itself changes its key between these two steps.
+
+    Examples:
+        # into a file that only you may read
+        notifier keys web --out web.keys
+        # a second one, while the first still seals
+        notifier keys web >> web.keys
     """
     key = Fernet.generate_key()
     if out is None:
@@ -116,6 +132,7 @@ def _whole(moment: float) -> str:
     return shown_moment(moment).replace(" ", "T")
 
 
+@command(app)
 def jwks(
     config: Config = None,
     issuer: Annotated[
@@ -125,6 +142,12 @@ def jwks(
     """Print the public halves of an issuer's keys as a JWK Set, for the issuer to publish.
 
     Keys whose not_before is still to come are included. Keys in an HSM or a key service are asked for there.
+
+    Examples:
+        # the only issuer's
+        notifier keys jwks -c n.yaml > jwks.json
+        # one of several
+        notifier keys jwks -c n.yaml --issuer https://id.example.com
     """
     settings = read_part(config, os.environ, {"issuers", "signing"}).settings
     issuers = settings.issuers
@@ -141,30 +164,3 @@ def jwks(
     if unknown := look_at_keys(ring):
         raise ConfigurationError(unknown)
     say_json(ring.jwks(issuer), indent=2)
-
-
-register(
-    app,
-    generate,
-    (
-        ("into a file that only you may read", "notifier keys generate --alg ES256 --out k.pem"),
-        ("for a first try", "notifier keys generate --out k.pem --at once"),
-        ("straight into a secret store", "notifier keys generate | vault kv put secret/notifier key=-"),
-    ),
-)
-register(
-    app,
-    web,
-    (
-        ("into a file that only you may read", "notifier keys web --out web.keys"),
-        ("a second one, while the first still seals", "notifier keys web >> web.keys"),
-    ),
-)
-register(
-    app,
-    jwks,
-    (
-        ("the only issuer's", "notifier keys jwks -c n.yaml > jwks.json"),
-        ("one of several", "notifier keys jwks -c n.yaml --issuer https://id.example.com"),
-    ),
-)

@@ -20,13 +20,6 @@ from notifier.settings.config_file import read_part
 from notifier.telemetry.log_search import DELIVERED, LoggedDelivery, find_deliveries
 from notifier.telemetry.logs import subject_hash
 
-EXAMPLES = (
-    ("did alice's logout go out?", "notifier log-id -c n.yaml alice --in notifier.log"),
-    ("the same, from a cluster", "kubectl logs -l app=notifier --tail=-1 | notifier log-id -c n.yaml alice --in -"),
-    ("every line of alice", 'grep "$(notifier log-id -c n.yaml alice)" notifier.log'),
-    ("give all workers one key first, in n.yaml", "log: {subject_key_file: secrets/log}"),
-)
-
 
 def log_id(
     sub: Annotated[str, typer.Argument(metavar="SUB", help="A sub or sid, as the events have it.", show_default=False)],
@@ -41,6 +34,16 @@ def log_id(
 
     With --in it shows the last thing that the log says for each event and client. The exit status is 0 if there are
     some and all were delivered, else 1. A log of level warning or error has no lines of attempts, and so says nothing.
+
+    Examples:
+        # did alice's logout go out?
+        notifier log-id -c n.yaml alice --in notifier.log
+        # the same, from a cluster
+        kubectl logs -l app=notifier --tail=-1 | notifier log-id -c n.yaml alice --in -
+        # every line of alice
+        grep "$(notifier log-id -c n.yaml alice)" notifier.log
+        # give all workers one key first, in n.yaml
+        log: {subject_key_file: secrets/log}
     """
     shown = _shown(sub, config, raw_too=log is not None)
     if log is None:

@@ -10,15 +10,6 @@ from notifier.model.documents.event_document import event_schema
 from notifier.operators.terminal.output import say_json
 from notifier.settings.config_schema import config_schema
 
-EXAMPLES = (
-    ("check an event before it is published", "notifier schema event > event.schema.json"),
-    (
-        "let the editor complete the configuration: its first line then is",
-        "# yaml-language-server: $schema=config.schema.json",
-    ),
-    ("the clients file", "notifier schema clients > clients.schema.json"),
-)
-
 
 class Document(StrEnum):
     """The documents that have a schema."""
@@ -36,7 +27,16 @@ def schema(
         typer.Argument(metavar="DOCUMENT", help="event, config, clients, tokens or outcome.", show_default=False),
     ],
 ) -> None:
-    """Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes."""
+    """Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes.
+
+    Examples:
+        # check an event before it is published
+        notifier schema event > event.schema.json
+        # let the editor complete the configuration: its first line then is
+        # yaml-language-server: $schema=config.schema.json
+        # the clients file
+        notifier schema clients > clients.schema.json
+    """
     say_json(_schema(document), indent=2)
 
 

@@ -17,7 +17,7 @@ from notifier.model.message import PARKED, BindingState
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
 from notifier.queues.building import rabbit_options
@@ -32,26 +32,32 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.settings.config_file import read_part
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    help="Show, declare or delete the queues and exchanges on RabbitMQ.",
-    epilog=in_help(
-        (
-            ("what is declared, and how much waits", "notifier topology show -c n.yaml"),
-            (
-                "declare as an administrator; workers then run with queue.topology: verify",
-                "notifier topology declare -c admin.yaml",
-            ),
-        )
-    ),
-)
+app = typer.Typer()
 
 
+@command_group(app)
+def _group() -> None:
+    """Show, declare or delete the queues and exchanges on RabbitMQ.
+
+    Examples:
+        # what is declared, and how much waits
+        notifier topology show -c n.yaml
+        # declare as an administrator; workers then run with queue.topology: verify
+        notifier topology declare -c admin.yaml
+    """
+
+
+@command(app)
 def show(config: Config = None, as_json: Json = False) -> None:
     """Show each queue and exchange: its state (ok, missing or different), ready messages and arguments.
 
     Of the exchanges of others that sources bind, it says which are missing or may not be read.
+
+    Examples:
+        # a table
+        notifier topology show -c n.yaml
+        # what is missing or different
+        notifier topology show -c n.yaml --json | jq '.[] | select(.state != "ok")'
     """
     options = _options(config)
     if options is None:
@@ -68,11 +74,16 @@ def show(config: Config = None, as_json: Json = False) -> None:
         _say_missing(bindings)
 
 
+@command(app)
 def declare(config: Config = None) -> None:
     """Declare the queues and exchanges that are missing, and bind the queues of sources.
 
     Existing ones are not changed. The command says which of them have other arguments than they should. A binding that
     cannot be made yet is no error: workers try it again.
+
+    Examples:
+        # before the first worker starts
+        notifier topology declare -c admin.yaml
     """
     options = _options(config)
     if options is None:
@@ -81,6 +92,7 @@ def declare(config: Config = None) -> None:
     say(f"all queues and exchanges under {options.prefix} are declared")
 
 
+@command(app)
 def delete(
     config: Config = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -96,6 +108,12 @@ def delete(
     """Delete every queue and exchange under queue.prefix.
 
     The command refuses while messages wait in them or workers consume them.
+
+    Examples:
+        # stop the workers, then
+        notifier topology delete -c n.yaml
+        # with the messages that wait
+        notifier topology delete -c n.yaml --yes --force notifier
     """
     options = _options(config)
     if options is None:
@@ -198,25 +216,3 @@ def _shared(standings: Sequence[TopologyState]) -> dict[str, str | int]:
         for name, value in each.arguments.items():
             values.setdefault(name, set()).add(value)
     return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
-
-
-register(
-    app,
-    show,
-    (
-        ("a table", "notifier topology show -c n.yaml"),
-        (
-            "what is missing or different",
-            "notifier topology show -c n.yaml --json | jq '.[] | select(.state != \"ok\")'",
-        ),
-    ),
-)
-register(app, declare, (("before the first worker starts", "notifier topology declare -c admin.yaml"),))
-register(
-    app,
-    delete,
-    (
-        ("stop the workers, then", "notifier topology delete -c n.yaml"),
-        ("with the messages that wait", "notifier topology delete -c n.yaml --yes --force notifier"),
-    ),
-)

@@ -12,13 +12,6 @@ from notifier.demo.story import Pace, play
 from notifier.operators.terminal.screen import screen
 from notifier.telemetry import logs
 
-EXAMPLES = (
-    ("forty users sign out, in about 12 seconds", "notifier demo"),
-    ("a shorter one", "notifier demo --events 8"),
-    ("in a browser: one user, three clients, every way to hear of a sign-out", "notifier demo --browser"),
-    ("in a script: 0 if every logout is accounted for", "notifier demo >demo.txt && echo good"),
-)
-
 SIGN_OUTS = 4.0  # seconds in which all users sign out
 
 
@@ -36,6 +29,16 @@ def demo(
 
     With --browser it serves an identity server, its upstream and three clients on this machine. You sign in and out,
     and watch how each hears of it: by back-channel, by front-channel, and by session management.
+
+    Examples:
+        # forty users sign out, in about 12 seconds
+        notifier demo
+        # a shorter one
+        notifier demo --events 8
+        # in a browser: one user, three clients, every way to hear of a sign-out
+        notifier demo --browser
+        # in a script: 0 if every logout is accounted for
+        notifier demo >demo.txt && echo good
     """
     logs.configure("error", "auto")
     console = screen(width=100)

@@ -32,17 +32,6 @@ WAITED_FOR = 1000  # events
 LISTED = 20  # so many events are named one by one
 WIDEST = 40  # characters of a client_id before it breaks the column
 
-EXAMPLES = (
-    ("one event from a file", "notifier publish -c n.yaml event.json"),
-    (
-        "one made up here; no configuration is needed where the broker is named",
-        """echo '{"iss": "https://id.example.com", "sub": "alice", "clients": "*"}' | notifier publish --url amqp://mq/""",
-    ),
-    ("one event, and what becomes of it", "notifier publish -c n.yaml --wait 5s event.json"),
-    ("a mass logout: JSON Lines, behind everybody who has just signed out", "notifier publish --lane bulk all.jsonl"),
-    ("what was not confirmed, for a script", "notifier publish --json all.jsonl | jq 'select(.confirmed | not).line'"),
-)
-
 
 def publish(
     file: Annotated[
@@ -77,6 +66,18 @@ def publish(
 
     It reads the queue and the issuers' names from the configuration, and no key. Without a configuration, name the
     queue by --url or NOTIFIER_QUEUE__URL (NOTIFIER_QUEUE__PASSWORD is a better place for a password than either).
+
+    Examples:
+        # one event from a file
+        notifier publish -c n.yaml event.json
+        # one made up here; no configuration is needed where the broker is named
+        echo '{"iss": "https://id.example.com", "sub": "alice", "clients": "*"}' | notifier publish --url amqp://mq/
+        # one event, and what becomes of it
+        notifier publish -c n.yaml --wait 5s event.json
+        # a mass logout: JSON Lines, behind everybody who has just signed out
+        notifier publish --lane bulk all.jsonl
+        # what was not confirmed, for a script
+        notifier publish --json all.jsonl | jq 'select(.confirmed | not).line'
     """
     environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     part = read_queue(config, environ, "-c FILE, --url URL")

@@ -21,12 +21,6 @@ from notifier.operators.terminal.progress import progress_of
 from notifier.operators.terminal.screen import Screen, screen
 from notifier.service.doctor_checks import DoctorScope, examine_installation
 
-EXAMPLES = (
-    ("before the first worker starts, and when something is wrong", "notifier doctor -c n.yaml"),
-    ("does the client accept our tokens?", "notifier doctor -c n.yaml --canary shop"),
-    ("only the problems, for a script", "notifier doctor -c n.yaml --json | jq '.[] | select(.level != \"ok\")'"),
-)
-
 MANY = 20  # good findings of one area; more are shown as one line
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
 
@@ -53,6 +47,14 @@ def doctor(
     certificate, preset. The doctor ends no session, and sends clients nothing without --canary.
 
     The exit status is 1 if a check fails (warnings do not count), and 2 if the configuration has mistakes.
+
+    Examples:
+        # before the first worker starts, and when something is wrong
+        notifier doctor -c n.yaml
+        # does the client accept our tokens?
+        notifier doctor -c n.yaml --canary shop
+        # only the problems, for a script
+        notifier doctor -c n.yaml --json | jq '.[] | select(.level != "ok")'
     """
     if offline and canary is not None:
         raise typer.BadParameter("a canary needs the network; leave --offline out", param_hint="--canary")

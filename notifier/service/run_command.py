@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 REQUESTS = (signal.SIGHUP, signal.SIGUSR1)
 CLOSE_WITHIN = 3.0  # seconds after `shutdown_grace`; the chart and the unit kill 10 s after it, 5 s at the earliest
 
-EXAMPLES = (
-    ("a worker by its configuration", "notifier run -c /etc/notifier/notifier.yaml"),
-    ("any setting can come from the environment", "NOTIFIER_QUEUE__URL=amqp://mq/ notifier run -c n.yaml"),
-    ("hear more of a worker that runs, and again for less", 'kill -USR1 "$(pidof -x notifier)"'),
-    ("read the files and the registry sources now", 'kill -HUP "$(pidof -x notifier)"'),
-)
-
 
 def run(config: Config = None) -> None:
     """Run a worker: take events from the queue and deliver their logouts, until SIGTERM or SIGINT.
@@ -38,6 +31,16 @@ def run(config: Config = None) -> None:
 
     The worker reads issuers, keys, clients and tokens again when their files change, on SIGHUP, and when `notifier
     reload` asks. SIGUSR1 turns the level of the log to debug, and back.
+
+    Examples:
+        # a worker by its configuration
+        notifier run -c /etc/notifier/notifier.yaml
+        # any setting can come from the environment
+        NOTIFIER_QUEUE__URL=amqp://mq/ notifier run -c n.yaml
+        # hear more of a worker that runs, and again for less
+        kill -USR1 "$(pidof -x notifier)"
+        # read the files and the registry sources now
+        kill -HUP "$(pidof -x notifier)"
     """
     _ignore_requests()  # until the worker has started
     import uvloop

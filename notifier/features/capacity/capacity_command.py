@@ -17,18 +17,6 @@ from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import EventLane, Json
 from notifier.operators.terminal.output import say, say_json
 
-EXAMPLES = (
-    ("a million sessions of 5 clients within 10 min", "notifier capacity --sessions 1000000 --clients 5 --within 10m"),
-    (
-        "with a cheaper signature and quick clients",
-        "notifier capacity --sessions 1000000 --clients 5 --within 10m --alg ES256 --answer 20ms",
-    ),
-    (
-        "how many replicas, for a script",
-        "notifier capacity --sessions 50000 --clients 3 --within 1m --json | jq .workers",
-    ),
-)
-
 
 class MeasuredAlgorithm(StrEnum):
     """The algorithms that were measured."""
@@ -52,6 +40,14 @@ def capacity(
 
     It also says what the broker needs, and whether the clients can keep up. The figures were measured
     (docs/performance.md); the answer keeps 30 % in reserve. The command reads no configuration and connects to nothing.
+
+    Examples:
+        # a million sessions of 5 clients within 10 min
+        notifier capacity --sessions 1000000 --clients 5 --within 10m
+        # with a cheaper signature and quick clients
+        notifier capacity --sessions 1000000 --clients 5 --within 10m --alg ES256 --answer 20ms
+        # how many replicas, for a script
+        notifier capacity --sessions 50000 --clients 3 --within 1m --json | jq .workers
     """
     demand = Demand(
         sessions=sessions,

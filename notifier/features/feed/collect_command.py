@@ -32,12 +32,6 @@ OUTCOMES_FILE = Path("outcomes.db")
 CONNECT_TIMEOUT = 15.0  # seconds; then the broker counts as away
 PLAIN_EVERY = 30.0  # seconds between two lines of progress off a terminal
 
-EXAMPLES = (
-    ("beside the workers, until SIGTERM", "notifier collect -c n.yaml"),
-    ("what has come since the last time, then end: for a timer", "notifier collect -c n.yaml --drain"),
-    ("for an hour, into a file of its own", "notifier collect -c n.yaml --for 1h --file canary.db"),
-)
-
 
 def duration(text: str) -> float:
     """Read a duration of an option, in seconds."""
@@ -66,6 +60,14 @@ def collect(
     there is nothing to collect. The file keeps each outcome once.
 
     The embedded queue needs no collector: notifier report reads its file.
+
+    Examples:
+        # beside the workers, until SIGTERM
+        notifier collect -c n.yaml
+        # what has come since the last time, then end: for a timer
+        notifier collect -c n.yaml --drain
+        # for an hour, into a file of its own
+        notifier collect -c n.yaml --for 1h --file canary.db
     """
     options = _options(config)
     archive = FeedFile.open(file, Retention(most=most, age=duration(keep)))

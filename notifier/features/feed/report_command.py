@@ -23,15 +23,6 @@ from notifier.operators.terminal.progress import progress_of
 from notifier.settings.config_file import load_settings, read_part
 from notifier.settings.service_settings import Settings
 
-EXAMPLES = (
-    ("the last day, worst clients first", "notifier report -c n.yaml"),
-    ("a page to look at or to send on", "notifier report -c n.yaml --since 7d --html week.html"),
-    (
-        "clients that missed more than one logout in a hundred",
-        "notifier report -c n.yaml --json | jq '.clients[] | select((.share // 1) < 0.99)'",
-    ),
-)
-
 
 def report(
     config: Config = None,
@@ -64,6 +55,14 @@ def report(
 
     The report is made of outcomes, so set outcomes: all. The embedded queue keeps them itself. With RabbitMQ, run
     notifier collect.
+
+    Examples:
+        # the last day, worst clients first
+        notifier report -c n.yaml
+        # a page to look at or to send on
+        notifier report -c n.yaml --since 7d --html week.html
+        # clients that missed more than one logout in a hundred
+        notifier report -c n.yaml --json | jq '.clients[] | select((.share // 1) < 0.99)'
     """
     quiet_logs()
     settings = read_part(config, os.environ, {"queue", "outcomes"}).settings

@@ -23,7 +23,7 @@ from notifier.model.printable import counted, json_text, printable
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
 from notifier.settings.config_file import load_settings
@@ -31,23 +31,30 @@ from notifier.settings.service_settings import Settings
 
 _PROPERTIES = ("message_id", "timestamp", "user_id", "app_id", "content_type")
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    help="List the sources of events and the presets, and try what a document of a source becomes.",
-    epilog=in_help(
-        (
-            ("what a recorded message becomes", "notifier sources try -c n.yaml duende message.json"),
-            ("which sources and presets there are", "notifier sources list -c n.yaml"),
-        )
-    ),
-)
+app = typer.Typer()
 
 
+@command_group(app)
+def _group() -> None:
+    """List the sources of events and the presets, and try what a document of a source becomes.
+
+    Examples:
+        # what a recorded message becomes
+        notifier sources try -c n.yaml duende message.json
+        # which sources and presets there are
+        notifier sources list -c n.yaml
+    """
+
+
+@command(app)
 def list_(config: Config = None, as_json: Json = False) -> None:
     """List the sources of the configuration, and the presets that a source may name.
 
     A source is a server that publishes events in its own words. docs/sources.md says how to write one.
+
+    Examples:
+        # which sources and presets there are
+        notifier sources list -c n.yaml
     """
     quiet_logs()
     settings = None if config is None else load_settings(config, os.environ)
@@ -83,6 +90,7 @@ def _rows(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
+@command(app)
 def try_(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The source, as it is named under sources.")],
     file: Annotated[Path, typer.Argument(allow_dash=True, help="The body of a message as it came; - is stdin.")] = Path(
@@ -116,6 +124,14 @@ def try_(
 
     The exit status is 0 if all of it becomes events or is ignored, 1 if there is a mistake in it, and 2 if the source
     itself is wrong.
+
+    Examples:
+        # what a recorded message becomes
+        notifier sources try -c n.yaml duende message.json
+        # what came with it in AMQP
+        notifier sources try -c n.yaml nsb body.json --header 'NServiceBus.MessageId: 7f2c'
+        # a dead letter, after its source was mended
+        notifier dead-letters show -c n.yaml --json 6f1c… | notifier sources try -c n.yaml duende -
     """
     quiet_logs()
     settings = load_settings(config, os.environ)
@@ -271,19 +287,3 @@ def _shown(entry: Any) -> str:
 
 
 try_.__name__ = "try"
-register(app, list_, (("which sources and presets there are", "notifier sources list -c n.yaml"),))
-register(
-    app,
-    try_,
-    (
-        ("what a recorded message becomes", "notifier sources try -c n.yaml duende message.json"),
-        (
-            "what came with it in AMQP",
-            "notifier sources try -c n.yaml nsb body.json --header 'NServiceBus.MessageId: 7f2c'",
-        ),
-        (
-            "a dead letter, after its source was mended",
-            "notifier dead-letters show -c n.yaml --json 6f1c… | notifier sources try -c n.yaml duende -",
-        ),
-    ),
-)

@@ -16,12 +16,6 @@ from notifier.operators.terminal.screen import screen
 WIDTH = 80  # columns, if neither COLUMNS nor a terminal says it
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
-EXAMPLES = (
-    ("why was a logout given up?", "notifier explain rejected_token"),
-    ("an alert at three in the morning", "notifier explain NotifierDeadLetters"),
-    ("the whole runbook", "notifier explain --all | less"),
-)
-
 
 def explain(
     name: Annotated[
@@ -36,6 +30,14 @@ def explain(
     """Explain a reason, a cause or an alert: what it means, what to do, how to see that it is over.
 
     The text is a section of docs/runbook.md.
+
+    Examples:
+        # why was a logout given up?
+        notifier explain rejected_token
+        # an alert at three in the morning
+        notifier explain NotifierDeadLetters
+        # the whole runbook
+        notifier explain --all | less
     """
     if everything:
         _show(runbook())

@@ -18,8 +18,6 @@ from notifier.model.printable import counted, json_text, printable
 from notifier.operators.letters import dead_letters_access as of
 from notifier.operators.letters.dead_letters_access import letters_of, written_anew
 from notifier.operators.letters.dead_letters_repair_command import (
-    DISCARD_EXAMPLES,
-    REPLAY_EXAMPLES,
     discard,
     prospect,
     replay,
@@ -30,7 +28,7 @@ from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
 from notifier.operators.letters.visits import found_in
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.near_names import near_names, say_near_names
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.progress import progress_of
@@ -41,19 +39,22 @@ from notifier.settings.service_settings import QueueSettings
 _KNOWN = "it is registered now: notifier dead-letters replay"
 MOMENTS = ("_at", "_since", "not_after")  # ends of the names of members
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    help="List, show, export, replay or discard deliveries that were given up and messages that could not be read.",
-    epilog=in_help(
-        (
-            ("which clients do not get their logouts, and why", "notifier dead-letters list -c n.yaml"),
-            ("once the cause is mended", "notifier dead-letters replay -c n.yaml --client-id shop"),
-        )
-    ),
-)
+app = typer.Typer()
 
 
+@command_group(app)
+def _group() -> None:
+    """List, show, export, replay or discard deliveries that were given up and messages that could not be read.
+
+    Examples:
+        # which clients do not get their logouts, and why
+        notifier dead-letters list -c n.yaml
+        # once the cause is mended
+        notifier dead-letters replay -c n.yaml --client-id shop
+    """
+
+
+@command(app)
 def list_(
     *,
     config: Config = None,
@@ -73,6 +74,14 @@ def list_(
     --json prints one object per line and letter: id, event_id, client_id, iss, reason, dead_since, attempts, text, and
     source if it came from one. No
     form shows sub or sid. The command removes nothing and keeps the order.
+
+    Examples:
+        # counts by client and reason
+        notifier dead-letters list -c n.yaml
+        # did this user's logout die?
+        notifier dead-letters list -c n.yaml --subject alice --rows
+        # those of the last hour, for a script
+        notifier dead-letters list --since 1h --json | jq .client_id
     """
     chosen = letters_of(
         client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
@@ -95,6 +104,7 @@ def list_(
         say(counted(counts.total, "dead letter"))
 
 
+@command(app)
 def show(
     context: typer.Context,
     id_: Annotated[
@@ -106,6 +116,10 @@ def show(
     """Show one dead letter: why it was given up, what each attempt met, and what a replay would do.
 
     The output holds sub and sid. The exit status is 1 if there is no such letter.
+
+    Examples:
+        # one letter whole
+        notifier dead-letters show -c n.yaml 6f1c…
     """
     found: list[dict[str, object]] = []
     settings = queue_part(config).settings.queue
@@ -126,6 +140,7 @@ def show(
         say(_in_words(found[0]))
 
 
+@command(app)
 def export(
     file: Annotated[
         Path, typer.Argument(allow_dash=True, help="The file to write, readable by its owner only; - is stdout.")
@@ -147,6 +162,12 @@ def export(
     The letters stay in the queue. The file holds sub and sid, and the bodies that could not be read. A file that exists
     is refused: it may hold letters that were discarded since. --force replaces it after everything is written; if the
     export fails, it is left unchanged.
+
+    Examples:
+        # before they are discarded
+        notifier dead-letters export -c n.yaml --reason malformed_event bad.jsonl
+        # the body of one
+        notifier dead-letters export -c n.yaml | jq -r 'select(.id == "6f1c…").raw.body'
     """
     chosen = letters_of(
         client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
@@ -245,23 +266,5 @@ def _when(value: object) -> str:
         return str(value)
 
 
-register(
-    app,
-    list_,
-    (
-        ("counts by client and reason", "notifier dead-letters list -c n.yaml"),
-        ("did this user's logout die?", "notifier dead-letters list -c n.yaml --subject alice --rows"),
-        ("those of the last hour, for a script", "notifier dead-letters list --since 1h --json | jq .client_id"),
-    ),
-)
-register(app, show, (("one letter whole", "notifier dead-letters show -c n.yaml 6f1c…"),))
-register(app, replay, REPLAY_EXAMPLES)
-register(app, discard, DISCARD_EXAMPLES)
-register(
-    app,
-    export,
-    (
-        ("before they are discarded", "notifier dead-letters export -c n.yaml --reason malformed_event bad.jsonl"),
-        ("the body of one", "notifier dead-letters export -c n.yaml | jq -r 'select(.id == \"6f1c…\").raw.body'"),
-    ),
-)
+command(app)(replay)
+command(app)(discard)

@@ -31,17 +31,6 @@ from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import QueueSettings
 
-REPLAY_EXAMPLES = (
-    ("what would happen", "notifier dead-letters replay -c n.yaml --client-id shop --dry-run"),
-    ("a client that is well again, gently", "notifier dead-letters replay -c n.yaml --client-id shop --rate 50"),
-    ("one", "notifier dead-letters replay -c n.yaml 6f1c…"),
-    ("a client was registered at last", "notifier dead-letters replay -c n.yaml --reason unknown_client"),
-)
-DISCARD_EXAMPLES = (
-    ("keep a copy, then", "notifier dead-letters discard -c n.yaml --client-id gone"),
-    ("what nobody needs any more, from a script", "notifier dead-letters discard -c n.yaml --until 30d --yes"),
-)
-
 All = Annotated[bool, typer.Option("--all", help="Take every dead letter.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, oldest first.", show_default=False)]
 
@@ -116,6 +105,16 @@ def replay(
 
     Ctrl-C stops after the batch at hand, with exit status 1; the same command goes on with the rest. A replay that is
     killed may deliver one batch twice on RabbitMQ, which does no harm. stderr says who did what.
+
+    Examples:
+        # what would happen
+        notifier dead-letters replay -c n.yaml --client-id shop --dry-run
+        # a client that is well again, gently
+        notifier dead-letters replay -c n.yaml --client-id shop --rate 50
+        # one
+        notifier dead-letters replay -c n.yaml 6f1c…
+        # a client was registered at last
+        notifier dead-letters replay -c n.yaml --reason unknown_client
     """
     chosen = letters_of(
         id=ids, client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
@@ -156,6 +155,12 @@ def discard(
 
     It shows the number and asks first; --yes does not ask. `dead-letters export` keeps a copy. stderr says who did
     what; NOTIFIER_LOG__LEVEL=info names each letter.
+
+    Examples:
+        # keep a copy, then
+        notifier dead-letters discard -c n.yaml --client-id gone
+        # what nobody needs any more, from a script
+        notifier dead-letters discard -c n.yaml --until 30d --yes
     """
     chosen = letters_of(
         id=ids, client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,

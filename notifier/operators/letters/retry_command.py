@@ -18,12 +18,6 @@ from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import ReadPart
 from notifier.telemetry.audit import operating_user, write_audit
 
-EXAMPLES = (
-    ("what waits for a client, and why", "notifier retry -c n.yaml --client-id shop --dry-run"),
-    ("the client is well again: do not wait for the next attempt", "notifier retry -c n.yaml --client-id shop"),
-    ("also what its Retry-After holds back", "notifier retry -c n.yaml --client-id shop --force"),
-)
-
 
 def retry(
     client_id: Annotated[str, typer.Option("--client-id", help="The client to try.", show_default=False)],
@@ -50,6 +44,14 @@ def retry(
     The command shows how far the workers are, and ends once they have nothing more to do for the client. Ctrl-C ends
     the show, and the workers go on. It needs no API: it reaches the workers through the queue. The exit status is 1 if
     something still waits.
+
+    Examples:
+        # what waits for a client, and why
+        notifier retry -c n.yaml --client-id shop --dry-run
+        # the client is well again: do not wait for the next attempt
+        notifier retry -c n.yaml --client-id shop
+        # also what its Retry-After holds back
+        notifier retry -c n.yaml --client-id shop --force
     """
     part = queue_part(config, log_from="warning")
     wish = RetryWish(key=(_issuer_of(part, iss), client_id), who=operating_user(), force=force)

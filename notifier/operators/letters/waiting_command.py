@@ -18,7 +18,7 @@ from notifier.operators.letters.visits import found_in
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.help import CommandGroup, in_help, register
+from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.near_names import near_names, say_near_names
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
@@ -26,17 +26,19 @@ from notifier.operators.terminal.screen import ago, screen
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    help="List, show or cancel deliveries that wait for their next attempt.",
-    epilog=in_help(
-        (
-            ("for which clients deliveries wait, and why", "notifier waiting list -c n.yaml"),
-            ("try them now", "notifier retry -c n.yaml --client-id shop"),
-        )
-    ),
-)
+app = typer.Typer()
+
+
+@command_group(app)
+def _group() -> None:
+    """List, show or cancel deliveries that wait for their next attempt.
+
+    Examples:
+        # for which clients deliveries wait, and why
+        notifier waiting list -c n.yaml
+        # try them now
+        notifier retry -c n.yaml --client-id shop
+    """
 
 
 _ClientId = Annotated[str | None, typer.Option("--client-id", help="Only those for this client.", show_default=False)]
@@ -55,6 +57,7 @@ _CANCEL = Removal(
 )  # fmt: skip
 
 
+@command(app)
 def list_(
     *,
     config: Config = None,
@@ -74,6 +77,14 @@ def list_(
 
     On RabbitMQ the command goes through all delay queues, and holds each for that time: what comes due meanwhile is
     attempted some seconds later.
+
+    Examples:
+        # counts by client and reason
+        notifier waiting list -c n.yaml
+        # the second hundred for one client
+        notifier waiting list --client-id shop --rows --skip 100 --limit 100
+        # for a script
+        notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
     """
     chosen = WaitingFilter(client_id=client_id, iss=iss, event_id=event_id)
     counts = GroupCounts()
@@ -94,6 +105,7 @@ def list_(
         say(f"{counted(counts.total, 'delivery')} wait{'s' if counts.total == 1 else ''}")
 
 
+@command(app)
 def show(
     id_: Annotated[str, typer.Argument(metavar="ID", help="As list --rows prints it.", show_default=False)],
     config: Config = None,
@@ -102,6 +114,10 @@ def show(
     """Show one delivery that waits: since when, why, and what its last attempt met.
 
     It shows no sub and no sid. The exit status is 1 if it does not wait: it was delivered, or a worker has it in hand.
+
+    Examples:
+        # one delivery
+        notifier waiting show -c n.yaml 6f1c…
     """
     found: list[WaitingSummary] = []
     _look(config, WaitingFilter(ids=frozenset({id_})), found.append, first=True)
@@ -119,6 +135,7 @@ def show(
             say(printable(f"{name:<10} {value}"))
 
 
+@command(app)
 def cancel(
     *,
     ids: _Ids = None,
@@ -137,6 +154,12 @@ def cancel(
     It is for a client that is gone for good. To stop calling a client for a while, set `paused: true` in the registry.
     The command shows the number and asks first; --yes does not ask. What a worker has in hand may still be
     delivered. stderr says who did what; NOTIFIER_LOG__LEVEL=info names each delivery.
+
+    Examples:
+        # what would go
+        notifier waiting cancel -c n.yaml --client-id gone --dry-run
+        # from a script
+        notifier waiting cancel -c n.yaml --client-id gone --yes
     """
     chosen = WaitingFilter(ids=frozenset(ids or ()), client_id=client_id, iss=iss, event_id=event_id)
     require_choice(chosen, everything=everything)
@@ -183,23 +206,3 @@ def _print_groups(counts: GroupCounts, config: Path | None) -> None:
         )
     screen().print(table)
     say_near_names(config, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
-
-
-register(
-    app,
-    list_,
-    (
-        ("counts by client and reason", "notifier waiting list -c n.yaml"),
-        ("the second hundred for one client", "notifier waiting list --client-id shop --rows --skip 100 --limit 100"),
-        ("for a script", "notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c"),
-    ),
-)
-register(app, show, (("one delivery", "notifier waiting show -c n.yaml 6f1c…"),))
-register(
-    app,
-    cancel,
-    (
-        ("what would go", "notifier waiting cancel -c n.yaml --client-id gone --dry-run"),
-        ("from a script", "notifier waiting cancel -c n.yaml --client-id gone --yes"),
-    ),
-)

@@ -19,13 +19,6 @@ from notifier.telemetry.audit import operating_user
 
 SILENT = 2.0  # seconds of waiting for the workers before a line says so
 
-EXAMPLES = (
-    ("what each worker did, and what keeps it from the new files", "notifier reload -c n.yaml"),
-    ("these clients are meant to go", "notifier reload -c n.yaml --accept-loss"),
-    ("the list was poisoned: forget what it said", "notifier reload -c n.yaml --drop keycloak"),
-    ("for a script", "notifier reload -c n.yaml --json | jq -r '.workers.each[].problems[]'"),
-)
-
 
 def reload(
     config: Config = None,
@@ -56,6 +49,16 @@ def reload(
 
     The workers are asked through the queue, whose settings the command reads; it needs the rights of an operator there.
     A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has what it should.
+
+    Examples:
+        # what each worker did, and what keeps it from the new files
+        notifier reload -c n.yaml
+        # these clients are meant to go
+        notifier reload -c n.yaml --accept-loss
+        # the list was poisoned: forget what it said
+        notifier reload -c n.yaml --drop keycloak
+        # for a script
+        notifier reload -c n.yaml --json | jq -r '.workers.each[].problems[]'
     """
     environ = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     quiet_logs()

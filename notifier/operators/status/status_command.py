@@ -47,15 +47,6 @@ EVERY = 2.0  # seconds
 ROWS = 20  # clients
 STATES = {"well": "well", "fails": "fails", "put_off": "put off", "tried": "tried now", "rests": "rests"}
 
-EXAMPLES = (
-    ("what waits, and which clients do not get their logouts", "notifier status -c n.yaml"),
-    ("the same, refreshed", "notifier status -c n.yaml --watch"),
-    (
-        "clients that are down and rest, for a script",
-        """notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'""",
-    ),
-)
-
 
 def status(
     context: typer.Context,
@@ -72,6 +63,14 @@ def status(
 
     Clients in trouble come first; --all shows the others too. Counts begin when the workers start. --json with --watch
     prints one object per line.
+
+    Examples:
+        # what waits, and which clients do not get their logouts
+        notifier status -c n.yaml
+        # the same, refreshed
+        notifier status -c n.yaml --watch
+        # clients that are down and rest, for a script
+        notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'
     """
     quiet_logs()
     part = read_part(config, os.environ, {"queue"})

@@ -1,38 +1,51 @@
-"""Shows the help of commands: words of code in bold, no type for a flag, and examples at its end."""
+"""Makes commands of functions. A docstring is the help, with words of code in bold and examples at its end.
+
+Paragraphs flow, whatever the width. An example is a line, `# what it is for`, and the line to type.
+"""
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
+F = TypeVar("F", bound=Callable[..., None])
 _CODE = re.compile(r"`([^`]+)`")
 
-Examples = tuple[tuple[str, str], ...]
-"""What each is for, and the line to type."""
+
+def command(app: typer.Typer) -> Callable[[F], F]:
+    """Add a function to the commands of a group, under its name."""
+
+    def add(function: F) -> F:
+        name = function.__name__.rstrip("_").replace("_", "-")
+        return app.command(name, cls=Command, **_help_of(function))(function)
+
+    return add
 
 
-def in_help(examples: Examples) -> str:
-    """The end of a command's help."""
-    lines = [f"  [dim]# {escape(what)}[/]\n  {escape(line)}" for what, line in examples]
-    return "\n".join(["[bold]Examples[/]", *lines])
-
-
-def register(app: typer.Typer, command: Callable[..., None], examples: Examples) -> None:
-    """Add a command under its function's name, its docstring the help: paragraphs flow, whatever the width."""
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    text = as_help("\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))
-    app.command(command.__name__.rstrip("_").replace("_", "-"), cls=Command, help=text, epilog=in_help(examples))(
-        command
-    )
+def command_group(app: typer.Typer) -> Callable[[F], F]:
+    """Describe a group of commands by a function's docstring."""
+    return lambda function: app.callback(cls=CommandGroup, no_args_is_help=True, **_help_of(function))(function)
 
 
 def as_help(text: str) -> str:
     """Text with words of code in bold instead of in backticks, for rich."""
     return _CODE.sub(r"[bold]\1[/]", escape(text))
+
+
+def _help_of(function: Callable[..., None]) -> dict[str, Any]:
+    text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\n\nExamples:\n")
+    flowing = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    lines = [f"  {_styled(line)}" for line in textwrap.dedent(examples).splitlines()]
+    return {"help": as_help(flowing), "epilog": "\n".join(["[bold]Examples[/]", *lines])}
+
+
+def _styled(line: str) -> str:
+    return f"[dim]{escape(line)}[/]" if line.startswith("#") else escape(line)
 
 
 class _PlainFlags:

@@ -8,13 +8,13 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from notifier.operators.terminal.help import as_help, register
+from notifier.operators.terminal.help import as_help, command
 
 
 class LazyCommand(TyperCommand):
     """Stands for a command, or a group of commands, in the list of all.
 
-    Its module holds either a function of its name and `EXAMPLES`, or, for a group, the application `app`.
+    Its module holds either a function of its name, or, for a group, the application `app`.
     """
 
     def __init__(self, name: str, module: str, summary: str) -> None:
@@ -31,5 +31,5 @@ class LazyCommand(TyperCommand):
         if (group := getattr(module, "app", None)) is not None:
             return typer.main.get_group(group)
         alone = typer.Typer(add_completion=False)
-        register(alone, getattr(module, name.replace("-", "_")), module.EXAMPLES)
+        command(alone)(getattr(module, name.replace("-", "_")))
         return typer.main.get_command(alone)
