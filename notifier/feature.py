@@ -1,10 +1,90 @@
 """The seam: what a feature adds to notifier. `notifier.features` lists them; `service` and `cli` go over the list."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from notifier.configuration.configured_feature import ConfiguredFeature
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from aiohttp import web
+    from prometheus_client import Metric
+
+    from notifier.configuration.live_configuration import LiveConfiguration
+    from notifier.configuration.loading import Loaded
+    from notifier.delivery.facts import Observer
+    from notifier.delivery.intake import SourceReader
+    from notifier.model.errors import Mistake
+    from notifier.model.front_channel import FrontChannelContext
+    from notifier.network.http.issuer_documents import DocumentReader
+    from notifier.operators.doctor.doctor import Check
+    from notifier.publishing.event_requests import EventRequests
+    from notifier.queues.queue_port import Queue
+    from notifier.telemetry.client_series import Label
+
+Page: TypeAlias = "Callable[[str, FrontChannelContext | None, tuple[str, ...]], web.Response]"
+"""Answers a browser with the page of an issuer that asks the clients of a context, none for None.
+
+Pages of these origins may be above it.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What each feature of a worker is given.
+
+    `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` is the name under which a client
+    counts. `page` is that of the feature that makes pages.
+    """
+
+    live: LiveConfiguration
+    queue: Queue
+    requests: EventRequests
+    observe: Observer
+    label: Callable[[str, str], Label]
+    page: Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A feature in one worker. Each member is what it adds.
+
+    `api` and `pages` are routes of the API and of the web listener, `families` metrics. `readers` read the messages of
+    sources, by their name. `within` is entered before the listeners open, and left after the drain.
+    """
+
+    api: Iterable[web.RouteDef] = ()
+    pages: Iterable[web.RouteDef] = ()
+    observe: Observer | None = None
+    families: Callable[[], Iterable[Metric]] = tuple
+    readers: Mapping[str, SourceReader] = field(default_factory=dict)
+    page: Page | None = None
+    within: AbstractAsyncContextManager[object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What `notifier check` says of a feature: members of its JSON, lines of its text, and warnings."""
+
+    members: Mapping[str, Any] = field(default_factory=dict)
+    lines: Sequence[str] = ()
+    warnings: Sequence[Mistake] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature(ConfiguredFeature):
-    """A feature. Each member is what it adds, nothing unless given."""
+    """A feature. Each member is what it adds.
+
+    `run` makes it for one worker. `checks` are the doctor's, over the network. `commands` are names, the modules that
+    hold them, and the lines that begin their help. `schemas` are those of documents, for `notifier schema`.
+    """
+
+    run: Callable[[Given], Running] = lambda _given: Running()
+    checks: Callable[[Loaded, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()
+    checked: Callable[[Loaded], Checked] = lambda _loaded: Checked()
+    commands: Sequence[tuple[str, str, str]] = ()
+    schemas: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)

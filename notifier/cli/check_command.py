@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
@@ -16,11 +16,8 @@ from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.loading import Loaded
 from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
+from notifier.feature import Checked
 from notifier.features import FEATURES
-from notifier.features.sources.source_settings import open_exchanges
-from notifier.features.sources.sources_part import SourcesPart
-from notifier.features.upstreams.upstream_issuers import local_issuer
-from notifier.features.upstreams.upstream_settings import UpstreamSettings
 from notifier.model.durations import DAY
 from notifier.model.errors import Mistake
 from notifier.model.front_channel import is_on_page
@@ -30,7 +27,6 @@ from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, load_whole, look_at_keys, quiet_logs, refuse
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import shown_urls
-from notifier.settings.service_settings import Settings
 from notifier.tokens.key_ring import SigningKey
 
 REASONS = 3  # of rows that are left out, in the line of their source; the warnings have all
@@ -82,16 +78,17 @@ def check(
         mistakes += [*look_at_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.needs.algorithms_of)]
     if mistakes:
         refuse(mistakes, as_json=as_json)
-    summary = _summary(loaded, sources)
+    of_features = [each.checked(loaded) for each in FEATURES]
+    summary = _summary(loaded, sources, of_features)
     if as_json:
         say_json({"mistakes": [], **summary}, indent=2)
     else:
-        say(_in_words(summary))
+        say(_in_words(summary, of_features))
 
 
-def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
+def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[Checked]) -> dict[str, Any]:
     settings, registry = loaded.settings, loaded.registry
-    told = (*loaded.warnings, *open_exchanges(settings.sources), *_unsigned(loaded))
+    told = (*loaded.warnings, *(each for of in of_features for each in of.warnings), *_unsigned(loaded))
     issuers = {}
     for iss in settings.issuers:
         clients = registry.clients_of(iss).values()
@@ -115,10 +112,7 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
         + [_shared(each) for each in (*alike(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
         "registry": [{**_of_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers],
-        "sources": {
-            name: {"speaks_for": list(source.speaks_for)} for name, source in loaded.part(SourcesPart).sources.items()
-        },
-        "upstreams": {name: _upstream(name, upstream, settings) for name, upstream in settings.upstreams.items()},
+        **{name: member for of in of_features for name, member in of.members.items()},
         "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {
             "ops": str(settings.ops.listen),
@@ -159,18 +153,6 @@ def _key(key: SigningKey) -> dict[str, Any]:
     }
 
 
-def _upstream(name: str, upstream: UpstreamSettings, settings: Settings) -> dict[str, Any]:
-    """What comes from an upstream, and who says whose session it is here. `doctor` reads its keys."""
-    return {
-        "issuer": upstream.issuer,
-        "client_id": list(upstream.client_id),
-        "iss": local_issuer(upstream, settings),
-        "resolve": next(iter(upstream.resolve.model_fields_set), None),
-        "path": f"/upstreams/{name}/backchannel-logout",
-        "front_channel": f"/upstreams/{name}/frontchannel-logout" if upstream.front_channel else None,
-    }
-
-
 def _unsigned(loaded: Loaded) -> Iterator[Mistake]:
     """Issuers none of whose keys is due."""
     for iss in loaded.settings.issuers:
@@ -185,7 +167,7 @@ def _times(count: int) -> str:
     return f" ({count:,})" if count > 1 else ""
 
 
-def _in_words(summary: dict[str, Any]) -> str:
+def _in_words(summary: dict[str, Any], of_features: Sequence[Checked]) -> str:
     lines = ["no mistakes", *(f"warning: {each['path']}: {each['text']}" for each in summary["warnings"])]
     for iss, issuer in summary["issuers"].items():
         lines.append(f"issuer {iss}")
@@ -207,12 +189,7 @@ def _in_words(summary: dict[str, Any]) -> str:
             notes.append(f"{source['left_out']:,} left out: {'; '.join(why)}")
         aside = f" ({'; '.join(notes)})" if notes else ""
         lines.append(f"registry source {source['source']}: {counted(source['clients'], 'client')}{aside}")
-    for name, each in summary["sources"].items():
-        lines.append(f"source {name}: may end sessions at {', '.join(each['speaks_for'])}")
-    for name, each in summary["upstreams"].items():
-        whom = f"{each['issuer']}, as {', '.join(each['client_id'])}: posts to {each['path']}"
-        browsers = "" if each["front_channel"] is None else f"; browsers may call {each['front_channel']}"
-        lines.append(f"upstream {name}: {whom}, sessions at {each['iss']} by {each['resolve']}{browsers}")
+    lines += [line for of in of_features for line in of.lines]
     lines.append(f"queue {', '.join(summary['queue']['url'])}")
     lines += [f"{name} listens on {where}" for name, where in summary["listeners"].items() if where is not None]
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """All commands, in the order in which `notifier --help` shows them. The help of each begins with its line here."""
 
+from notifier.features import FEATURES
 from notifier.operators.terminal.lazy_command import LazyCommand
 
 COMMANDS = (
@@ -23,24 +24,17 @@ COMMANDS = (
         "Show what waits in the queues, the rates, and the state of workers and clients."),
     LazyCommand("retry", "notifier.operators.letters.retry_command",
         "Try now what waits for a client, instead of at the next attempt."),
-    LazyCommand("capacity", "notifier.features.capacity.capacity_command",
-        "Compute how many workers you need when so many sessions end within a given time."),
     LazyCommand("log-id", "notifier.cli.log_id_command",
         "Print the hash under which logs show a `sub` or `sid`; with --in, show what became of that user's logouts."),
-    LazyCommand("report", "notifier.features.feed.report_command",
-        "Show what share of logouts arrived at each client, how soon, and what went wrong."),
-    LazyCommand("collect", "notifier.features.feed.collect_command",
-        "Read outcomes from RabbitMQ into a file for `report`, until SIGTERM or SIGINT."),
     LazyCommand("clients", "notifier.cli.clients_command",
         "Show the clients that are in force, and where each value of them comes from."),
     LazyCommand("keys", "notifier.cli.keys_command",
         "Make signing keys and keys of pages, and print what the issuer must publish."),
-    LazyCommand("sources", "notifier.features.sources.sources_command",
-        "List the sources of events and the presets, and try what a document of a source becomes."),
     LazyCommand("topology", "notifier.cli.topology_command",
         "Show, declare or delete the queues and exchanges on RabbitMQ."),
     LazyCommand("waiting", "notifier.operators.letters.waiting_command",
         "List, show or cancel deliveries that wait for their next attempt."),
     LazyCommand("dead-letters", "notifier.operators.letters.dead_letters_command",
         "List, show, export, replay or discard deliveries that were given up and messages that could not be read."),
+    *(LazyCommand(*command) for feature in FEATURES for command in feature.commands),
 )  # fmt: skip

@@ -1,30 +1,35 @@
 """`notifier schema`: prints the JSON Schemas of what notifier reads and writes, generated from its types."""
 
-from enum import StrEnum
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from notifier.features.feed.feed_event import feed_schema
+from notifier.features import FEATURES
 from notifier.model.documents.event_document import event_schema
 from notifier.operators.terminal.output import say_json
 from notifier.settings.config_schema import config_schema
 
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "event": event_schema,
+    "config": config_schema,
+    "clients": lambda: _of_config("clients"),
+    "tokens": lambda: _of_config("tokens"),
+    **{document: schema for feature in FEATURES for document, schema in feature.schemas.items()},
+}
 
-class Document(StrEnum):
-    """The documents that have a schema."""
 
-    EVENT = "event"
-    CONFIG = "config"
-    CLIENTS = "clients"
-    TOKENS = "tokens"
-    OUTCOME = "outcome"
+def known(document: str) -> str:
+    """Read the name of a document."""
+    if document not in SCHEMAS:
+        raise typer.BadParameter(f"{document} is not one of {', '.join(SCHEMAS)}")
+    return document
 
 
 def schema(
     document: Annotated[
-        Document,
-        typer.Argument(metavar="DOCUMENT", help="event, config, clients, tokens or outcome.", show_default=False),
+        str,
+        typer.Argument(parser=known, metavar="DOCUMENT", help=f"One of {', '.join(SCHEMAS)}.", show_default=False),
     ],
 ) -> None:
     """Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes.
@@ -37,15 +42,9 @@ def schema(
         # the clients file
         notifier schema clients > clients.schema.json
     """
-    say_json(_schema(document), indent=2)
+    say_json(SCHEMAS[document](), indent=2)
 
 
-def _schema(document: Document) -> dict[str, Any]:
-    if document is Document.EVENT:
-        return event_schema()
-    if document is Document.OUTCOME:
-        return feed_schema()
+def _of_config(document: str) -> dict[str, Any]:
     whole = config_schema()
-    if document is Document.CONFIG:
-        return whole
     return {"$schema": whole["$schema"], "$ref": f"#/$defs/{document}", "$defs": whole["$defs"]}

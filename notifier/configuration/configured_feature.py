@@ -40,15 +40,15 @@ class ConfiguredFeature:
     """A feature, as far as the configuration knows it. Nothing of it is imported before it is asked for.
 
     `read` gets the settings, the registry, and the sections of the settings that are wrong. `bindings` are those of a
-    document of settings whose files nobody may look at. `readers` read messages of sources for a replay, by their name;
-    without settings they trust them. `registry_kinds`: how the clients of a registry source of this kind are read.
-    `key_kinds` makes what makes the keys in this kind of place, anew for each worker and command.
+    document of settings whose files nobody may look at. `read_again` gives what reads messages of sources for a replay,
+    by name; without settings it trusts them. `registry_kinds`: how the clients of a registry source of this kind are
+    read. `key_kinds` makes what makes the keys in this kind of place, anew for each worker and command.
     """
 
     name: str
     read: Callable[[Settings, Registry, frozenset[str]], Part] = lambda _settings, _registry, _unsure: Part()
     bindings: Callable[[Mapping[str, Any]], tuple[Binding, ...]] = lambda _document: ()
-    readers: Callable[[Settings | None], Mapping[str, ReadAgain]] = lambda _settings: {}
+    read_again: Callable[[Settings | None], Mapping[str, ReadAgain]] = lambda _settings: {}
     registry_kinds: Mapping[str, BuildReader] = field(default_factory=dict)
     key_kinds: Callable[[], Mapping[str, KeyKind]] = dict
 
@@ -61,7 +61,7 @@ def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:
 
 def readers_of(features: Sequence[ConfiguredFeature], settings: Settings | None) -> Mapping[str, ReadAgain]:
     """What reads messages of sources for a replay, by name."""
-    return {name: read for each in features for name, read in each.readers(settings).items()}
+    return {name: read for each in features for name, read in each.read_again(settings).items()}
 
 
 def bindings_in(features: Sequence[ConfiguredFeature], document: Mapping[str, Any]) -> tuple[Binding, ...]:

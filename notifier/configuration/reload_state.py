@@ -9,7 +9,7 @@ from notifier.model.frozen import frozen
 from notifier.model.trouble import Trouble, TroubleKind
 
 # Sections that are read once, at the start.
-FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
+FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
 FIXED_OF_WEB = ("listen", "tls")
 

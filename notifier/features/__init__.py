@@ -5,6 +5,8 @@ This is their list. `service` and `cli` go over it; no module of the core import
 
 from notifier.feature import Feature
 from notifier.features.browsers.browsers_feature import BROWSERS
+from notifier.features.capacity.capacity_feature import CAPACITY
+from notifier.features.feed.feed_feature import FEED
 from notifier.features.key_places.key_places_feature import KEY_PLACES
 from notifier.features.registries.registries_feature import REGISTRIES
 from notifier.features.sources.sources_feature import SOURCES
@@ -14,6 +16,8 @@ FEATURES: tuple[Feature, ...] = (
     SOURCES,
     BROWSERS,
     UPSTREAMS,
+    FEED,
     REGISTRIES,
     KEY_PLACES,
+    CAPACITY,
 )

@@ -16,10 +16,7 @@ from notifier.configuration.loading import Loaded
 from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
 from notifier.delivery.back_channel import BackChannel
-from notifier.features.browsers.doctor_pages import page_checks
-from notifier.features.key_places.doctor_signers import signer_checks
-from notifier.features.sources.source_settings import SetSettings
-from notifier.features.upstreams.doctor_upstreams import upstream_checks
+from notifier.features import FEATURES
 from notifier.model.client import Client, ClientKeysPlace, TlsFiles
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
@@ -38,7 +35,6 @@ from notifier.operators.doctor.doctor_clients import Server, examine_server, jud
 from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operators.doctor.doctor_queue import examine_queue
 from notifier.operators.doctor.doctor_self import AREAS, judge_certificate
-from notifier.operators.doctor.doctor_transmitters import examine_transmitter
 from notifier.operators.doctor.doctor_workers import Met, judge_workers
 from notifier.operators.status.own_state import look_from_outside
 from notifier.operators.status.service_status import ServiceStatus, seen_keys
@@ -83,7 +79,7 @@ async def examine_installation(
         if not scope.offline:
             stack.push_async_callback(loaded.keys.close)
             await loaded.keys.look()
-            chosen += [*checks.remote(), *signer_checks(loaded)]
+            chosen += checks.remote()
         if scope.canary is not None:
             chosen.append(checks.canary(scope.canary, scope.canary_issuer))
         stack.push_async_callback(checks.asked.close)
@@ -131,11 +127,8 @@ class _Checks:
             yield self._queue(where, BROKER_WITHIN)
         for iss in self._settings.issuers:
             yield self._issuer(iss)
-        for name, source in self._settings.sources.items():
-            if source.http is not None and source.http.set is not None:
-                yield self._transmitter(name, source.http.set)
-        yield from upstream_checks(self._settings, self.reader)
-        yield from page_checks(self._settings, self.reader)
+        for feature in FEATURES:
+            yield from feature.checks(self._loaded, self.reader)
         yield from map(self._server, servers_of(self._clients))
         for place, clients in keys_elsewhere(self._clients).items():
             yield self._client_keys(place, clients)
@@ -209,15 +202,6 @@ class _Checks:
             subject=iss,
             within=3 * ISSUER_WITHIN + ASK_WITHIN,
             run=lambda: examine_issuer(case, self._read_by(settings.tls, *named), time.time, self.asked.keys),
-        )
-
-    def _transmitter(self, name: str, settings: SetSettings) -> Check:
-        subject = f"sources.{name}.http.set"
-        return Check(
-            area=Area.KEYS,
-            subject=subject,
-            within=2 * ISSUER_WITHIN,
-            run=lambda: examine_transmitter(subject, settings.jwks_uri, self._read_by(settings.tls, settings.jwks_uri)),
         )
 
     def _read_by(

@@ -33,18 +33,10 @@ from notifier.delivery.front_channel_calls import ClientChannels, FrontChannel
 from notifier.delivery.intake import Intake, event_message
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
-from notifier.features.browsers.front_channel_counts import FrontChannelCounts
-from notifier.features.browsers.sign_out_routes import SignOuts
-from notifier.features.browsers.web_face import WebFace
-from notifier.features.feed.feed import Feed
-from notifier.features.feed.feed_event import feed_message
-from notifier.features.sources.source_doors import SourceDoors
-from notifier.features.sources.sourced_intake import SourcedIntake
-from notifier.features.sources.sources_part import SourcesPart
-from notifier.features.upstreams.upstream_doors import UpstreamDoors
-from notifier.features.upstreams.upstream_intake import UpstreamIntake
-from notifier.features.upstreams.upstream_record import UpstreamRecord
+from notifier.feature import Given
+from notifier.features import FEATURES
 from notifier.model.errors import QueueError
+from notifier.model.front_channel import FrontChannelContext
 from notifier.model.ids import new_id
 from notifier.model.message import Lane
 from notifier.model.session_ended import SessionEnded
@@ -96,9 +88,6 @@ class Service:
         self.queue = build_queue(settings.queue, live.now.bindings)
         one_at_a_time = asyncio.Lock()
         self._registry = RegistrySources(live, one_at_a_time)
-        self._feed = None
-        if settings.outcomes != "off":
-            self._feed = Feed(everything=settings.outcomes == "all", clock=time.time, new_id=new_id)
         self._health = HealthObserver(clock=time.time, steady=time.monotonic)
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._own_state = OwnState(
@@ -117,17 +106,35 @@ class Service:
         )
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
         retries = RetryAccounts(lambda: self.worker, time.monotonic)
-        record = UpstreamRecord()
+        sources = ApiSources(
+            registry=live.registry,
+            tokens=live.tokens,
+            clock=time.time,
+            new_id=new_id,
+            waiting=self._replies.waiting,
+        )
+        self._requests = EventRequests(self.accept, sources, ApiLimits(max_event=settings.queue.max_event))
+        given = Given(
+            live=live,
+            queue=self.queue,
+            requests=self._requests,
+            observe=lambda fact: self._observe(fact),  # noqa: PLW0108  it is made below
+            label=self.metrics.label,
+            page=self._page,
+        )
+        self._features = [each.run(given) for each in FEATURES]
+        for each in self._features:
+            self.metrics.add(each.families)
         told = [
             self.metrics.observe,
-            record.observe,
             logs.observe,
             self._health.observe,
             self._replies.observe,
             *observers,
         ]
         told += [self._registry.observe, retries.observe]
-        told += [each.observe for each in (self._feed, tracing) if each is not None]
+        told += [each.observe for each in self._features if each.observe is not None]
+        told += [] if tracing is None else [tracing.observe]
         self._freed = Freed(live, lambda: self.worker, self.queue)
         self._deferrals = DeferralWatch(Observers(told).observe, live.registry, time.time, self._freed.over)
         self._observe = self._deferrals.observe
@@ -148,21 +155,7 @@ class Service:
             steady=time.monotonic,
         )
         self.queue.side_channel.share_news(self._others.following, self._others.hear)
-        sources = ApiSources(
-            registry=live.registry,
-            tokens=live.tokens,
-            clock=time.time,
-            new_id=new_id,
-            waiting=self._replies.waiting,
-        )
-        self._requests = EventRequests(self.accept, sources, ApiLimits(max_event=settings.queue.max_event))
-        self._source_doors = SourceDoors(live, self.queue.publish)
-        self._upstreams = UpstreamDoors(live, record)
         self._self_watch = SelfWatch(live)
-        counts = FrontChannelCounts(self.metrics.label)
-        self._web = WebFace(live, counts)
-        for families in (record.families, counts.families, self._source_doors.routes.families):
-            self.metrics.add(families)
         self.worker = self._build_worker()
         self.metrics.watch(self._metrics_sources())
 
@@ -174,16 +167,7 @@ class Service:
                 clock=time.time,
                 new_id=new_id,
                 max_event=settings.queue.max_event,
-                readers={
-                    "": SourcedIntake(
-                        lambda: live.now.part(SourcesPart).sources,
-                        new_id=new_id,
-                        max_event=settings.queue.max_event,
-                    ),
-                    "upstream": UpstreamIntake(
-                        self._upstreams, live.registry, clock=time.time, new_id=new_id, observe=self._observe
-                    ),
-                },
+                readers={name: reader for each in self._features for name, reader in each.readers.items()},
             ),
             Tools(
                 channel=ClientChannels(
@@ -230,7 +214,6 @@ class Service:
             ready=lambda: self.health().ready,
             loop_lag=lambda: self._self_watch.loop_lag,
             certificates=lambda: self._self_watch.certificates,
-            outcomes_dropped=lambda: 0 if self._feed is None else self._feed.dropped,
             registry_sources=lambda: (
                 (each.name, each.up, each.age, each.changed) for each in self._registry.refresh.states()
             ),
@@ -280,16 +263,15 @@ class Service:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             await self.queue.open()
             stack.push_async_callback(self.queue.close)
-            if self._feed is not None:
-                await stack.enter_async_context(self._feed.running(self.queue.feed_target(feed_message)))
+            for each in self._features:
+                if each.within is not None:
+                    await stack.enter_async_context(each.within)
             await self._transport.open()
-            for each in (self._transport, self._client_keys, self._encryption):
-                stack.push_async_callback(each.close)
+            for opened in (self._transport, self._client_keys, self._encryption):
+                stack.push_async_callback(opened.close)
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
-            stack.push_async_callback(self._source_doors.close)
-            stack.push_async_callback(self._upstreams.close)
-            pages = chain(self._web.routes(), self._upstreams.routes(self.queue.publish, self._web.page_of))
+            pages = chain.from_iterable(each.pages for each in self._features)
             await stack.enter_async_context(
                 listeners(self._settings, self.health, self.metrics, self._requests, self._routes(), pages)
             )
@@ -316,8 +298,13 @@ class Service:
         yield from operator_routes(
             self._live, self.queue, self.log_level, self._registry.refresh, self._own_state.document
         )
-        yield from self._source_doors.routes.routes()
-        yield from SignOuts(self._requests, self._web.pages).routes()
+        for each in self._features:
+            yield from each.api
+
+    def _page(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
+        """The page of the feature that makes pages. Without one it is empty: a browser asks nobody."""
+        page = next((each.page for each in self._features if each.page is not None), None)
+        return web.Response() if page is None else page(iss, context, parents)
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run, self._signers.run)

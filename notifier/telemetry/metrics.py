@@ -66,7 +66,6 @@ class Sources:
     ready: Callable[[], bool] = lambda: False
     loop_lag: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
-    outcomes_dropped: Callable[[], int] = lambda: 0
     registry_sources: Callable[[], Iterable[tuple[str, bool, float, bool]]] = tuple
 
 
@@ -195,9 +194,6 @@ class Metrics:
             "events_unheard_total", "Events whose word on registered clients does not count.", self._unheard
         )
         yield plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._own_faults)
-        yield plain_counter(
-            "outcomes_dropped_total", "Outcome events that were lost.", self._sources.outcomes_dropped()
-        )
         text = "Messages of sources that come to their end here."
         yield labelled(CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events)
         yield from self.signatures.families()

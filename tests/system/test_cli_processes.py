@@ -46,8 +46,8 @@ def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
     """Its text might quote a user; where it came from is told."""
     code = (
         "import notifier.cli.application as application, notifier.cli.schema_command as schema\n"
-        "def broken(document): raise RuntimeError('alice')\n"
-        "schema._schema = broken\n"
+        "def broken(): raise RuntimeError('alice')\n"
+        "schema.SCHEMAS['event'] = broken\n"
         "application.main()"
     )
     run = [sys.executable, "-c", code, "schema", "event"]

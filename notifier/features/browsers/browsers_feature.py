@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from notifier.feature import Feature
+from notifier.feature import Feature, Given, Running
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from notifier.configuration.loading import Loaded
     from notifier.features.browsers.web_keys import PagesPart
     from notifier.model.registry import Registry
+    from notifier.network.http.issuer_documents import DocumentReader
+    from notifier.operators.doctor.doctor import Check
     from notifier.settings.service_settings import Settings
 
 
@@ -18,4 +23,21 @@ def _read(settings: Settings, registry: Registry, _unsure: frozenset[str]) -> Pa
     return read_pages(settings, registry)
 
 
-BROWSERS = Feature(name="browsers", read=_read)
+def _run(given: Given) -> Running:
+    from notifier.features.browsers.front_channel_counts import FrontChannelCounts
+    from notifier.features.browsers.sign_out_routes import SignOuts
+    from notifier.features.browsers.web_face import WebFace
+
+    counts = FrontChannelCounts(given.label)
+    face = WebFace(given.live, counts)
+    api = SignOuts(given.requests, face.pages).routes()
+    return Running(api=api, pages=face.routes(), families=counts.families, page=face.page_of)
+
+
+def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
+    from notifier.features.browsers.doctor_pages import page_checks
+
+    return page_checks(loaded.settings, reader)
+
+
+BROWSERS = Feature(name="browsers", read=_read, run=_run, checks=_checks)

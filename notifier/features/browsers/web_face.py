@@ -42,10 +42,11 @@ class WebFace:
             else Pages(keys=keys, urls={iss: each.url for iss, each in face.issuers.items()})
         )
 
-    def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
-        """The page that asks the clients of a context. It asks nobody if its issuer has no pages. See `PageRules`."""
-        has_pages = context is not None and self._rules(context.iss) is not None
-        return self._pages.page_of(context if has_pages else None, parents)
+    def page_of(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
+        """The page that asks the clients of a context. It asks nobody if the issuer has no pages. See `PageRules`."""
+        if (rules := self._rules(iss)) is None:
+            return self._pages.page_of(None, parents)
+        return self._pages.page_of(context, tuple(dict.fromkeys((*parents, *rules.origins))))
 
     def _opened(self, text: str) -> OpenedContext | None:
         keys = self._live.now.part(PagesPart).keys

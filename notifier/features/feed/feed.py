@@ -7,10 +7,11 @@ twice. Only fates that are durable are told.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import structlog
+from prometheus_client import Metric
 
 from notifier.delivery.facts import (
     Attempted,
@@ -30,6 +31,7 @@ from notifier.model.errors import QueueError
 from notifier.model.fate import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import FeedTarget
+from notifier.telemetry.families import plain_counter
 
 ROOM = 1024 * 1024  # bytes, estimated, that may wait
 UNDER_WAY = 8192  # attempts whose settlement is still to come; the worker's window holds far fewer
@@ -50,6 +52,10 @@ class Feed:
         self._held = 0  # bytes of what waits and of what is being sent
         self._filled = asyncio.Event()
         self.dropped = 0
+
+    def families(self) -> Iterator[Metric]:
+        """The families for a scrape."""
+        yield plain_counter("outcomes_dropped_total", "Outcome events that were lost.", self.dropped)
 
     # ── the observer ──
 

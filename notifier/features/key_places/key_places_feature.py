@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from notifier.feature import Feature
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from notifier.configuration.configured_feature import Part
+    from notifier.configuration.loading import Loaded
     from notifier.model.registry import Registry
+    from notifier.network.http.issuer_documents import DocumentReader
+    from notifier.operators.doctor.doctor import Check
     from notifier.settings.service_settings import Settings
     from notifier.tokens.places import KeyKind
 
@@ -28,4 +31,10 @@ def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> P
     return Part(secrets=dict(secrets_of_keys(settings)))
 
 
-KEY_PLACES = Feature(name="key_places", read=_read, key_kinds=_kinds)
+def _checks(loaded: Loaded, _reader: DocumentReader) -> Iterable[Check]:
+    from notifier.features.key_places.doctor_signers import signer_checks
+
+    return signer_checks(loaded)
+
+
+KEY_PLACES = Feature(name="key_places", read=_read, key_kinds=_kinds, checks=_checks)

@@ -50,7 +50,7 @@ class SourceDoors:
             self._follow(now)
         return self._doors.get(name)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Stop reading TLS files."""
         await self._reader.close()
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from notifier.feature import Feature
+from notifier.feature import Checked, Feature, Given, Running
+from notifier.model.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from notifier.configuration.loading import Loaded
     from notifier.features.sources.sources_part import SourcesPart
     from notifier.model.documents.sourced import ReadAgain
     from notifier.model.message import Binding
     from notifier.model.registry import Registry
+    from notifier.network.http.issuer_documents import DocumentReader
+    from notifier.operators.doctor.doctor import Check
     from notifier.settings.service_settings import Settings
 
 
@@ -29,7 +34,7 @@ def _bindings(document: Mapping[str, Any]) -> tuple[Binding, ...]:
     return bindings_in_document(document)
 
 
-def _readers(settings: Settings | None) -> Mapping[str, ReadAgain]:
+def _read_again(settings: Settings | None) -> Mapping[str, ReadAgain]:
     from notifier.features.sources.event_sources import compile_sources
     from notifier.features.sources.sourced_intake import read_again
     from notifier.model.documents.sourced import Anew
@@ -39,4 +44,46 @@ def _readers(settings: Settings | None) -> Mapping[str, ReadAgain]:
     return {"": partial(read_again, compile_sources(settings)[0], settings.queue.max_event)}
 
 
-SOURCES = Feature(name="sources", read=_read, bindings=_bindings, readers=_readers)
+def _run(given: Given) -> Running:
+    from notifier.features.sources.source_doors import SourceDoors
+    from notifier.features.sources.sourced_intake import SourcedIntake
+    from notifier.features.sources.sources_part import SourcesPart
+
+    live, limits = given.live, given.requests.limits
+    doors = SourceDoors(live, given.queue.publish)
+    intake = SourcedIntake(lambda: live.now.part(SourcesPart).sources, new_id=new_id, max_event=limits.max_event)
+    routes = doors.routes
+    return Running(api=routes.routes(), families=routes.families, readers={"": intake}, within=aclosing(doors))
+
+
+def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
+    from notifier.features.sources.doctor_sources import source_checks
+
+    return source_checks(loaded.settings, reader)
+
+
+def _checked(loaded: Loaded) -> Checked:
+    from notifier.features.sources.source_settings import open_exchanges
+    from notifier.features.sources.sources_part import SourcesPart
+
+    speakers = {name: list(source.speaks_for) for name, source in loaded.part(SourcesPart).sources.items()}
+    return Checked(
+        members={"sources": {name: {"speaks_for": issuers} for name, issuers in speakers.items()}},
+        lines=[f"source {name}: may end sessions at {', '.join(issuers)}" for name, issuers in speakers.items()],
+        warnings=open_exchanges(loaded.settings.sources),
+    )
+
+
+SOURCES = Feature(
+    name="sources",
+    read=_read,
+    bindings=_bindings,
+    read_again=_read_again,
+    run=_run,
+    checks=_checks,
+    checked=_checked,
+    commands=(
+        ("sources", "notifier.features.sources.sources_command",
+            "List the sources of events and the presets, and try what a document of a source becomes."),
+    ),
+)  # fmt: skip

@@ -9,6 +9,7 @@ from aiohttp import web
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded
 from notifier.delivery.intake import event_message
+from notifier.feature import Page
 from notifier.features.upstreams.asking import Asking
 from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
 from notifier.features.upstreams.session_endpoint import SessionEndpoint
@@ -20,7 +21,6 @@ from notifier.features.upstreams.upstream_settings import ResolveSettings, Upstr
 from notifier.features.upstreams.upstream_sign_outs import SignOutAccess, UpstreamFrame, UpstreamSignOuts
 from notifier.features.upstreams.upstream_token import UpstreamRules
 from notifier.model.client import EgressPolicy, TlsFiles
-from notifier.model.front_channel import FrontChannelContext
 from notifier.model.frozen import frozen
 from notifier.model.ids import new_id
 from notifier.model.message import Lane, Outgoing
@@ -60,7 +60,7 @@ class UpstreamDoors:
     def routes(
         self,
         publish: Callable[[Lane, Outgoing], Awaitable[None]],
-        page: Callable[[FrontChannelContext | None, tuple[str, ...]], web.Response],
+        page: Page,
     ) -> Iterator[web.RouteDef]:
         """The routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
         access = UpstreamAccess(
@@ -94,9 +94,8 @@ class UpstreamDoors:
         found = self._now().get(name)
         if found is None:
             return None
-        face, settings = self._live.now.settings.web, found.settings
-        own = None if face is None else face.issuers.get(found.door.iss)
-        above = (origin_of(settings.issuer) or "", *settings.parents, *(() if own is None else own.origins))
+        settings = found.settings
+        above = (origin_of(settings.issuer) or "", *settings.parents)
         return UpstreamFrame(
             name=name,
             issuer=settings.issuer,
@@ -115,7 +114,7 @@ class UpstreamDoors:
         found = self._now().get(upstream)
         return None if found is None else await _looked_up(found, found.asked_by_browser, question)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Stop reading TLS files."""
         await self._reader.close()
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
 
+from notifier.feature import Checked
 from notifier.features.upstreams.upstream_settings import SameSubSettings, SessionsSqlSettings, UpstreamSettings
 from notifier.model.errors import Mistake
 from notifier.settings.service_settings import Settings
@@ -100,3 +101,23 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
             " session of whatever user: write what stands before the sub of its users here"
         )
         yield Mistake(f"{place}.resolve.sql.prefix", text)
+
+
+def checked_of(settings: Settings) -> Checked:
+    """What comes from each upstream, and who says whose session it is here. `doctor` reads their keys."""
+    members, lines = {}, []
+    for name, upstream in settings.upstreams.items():
+        iss, resolve = local_issuer(upstream, settings), next(iter(upstream.resolve.model_fields_set), None)
+        path, by_browser = (f"/upstreams/{name}/{channel}-logout" for channel in ("backchannel", "frontchannel"))
+        members[name] = {
+            "issuer": upstream.issuer,
+            "client_id": list(upstream.client_id),
+            "iss": iss,
+            "resolve": resolve,
+            "path": path,
+            "front_channel": by_browser if upstream.front_channel else None,
+        }
+        whom = f"{upstream.issuer}, as {', '.join(upstream.client_id)}: posts to {path}"
+        browsers = f"; browsers may call {by_browser}" if upstream.front_channel else ""
+        lines.append(f"upstream {name}: {whom}, sessions at {iss} by {resolve}{browsers}")
+    return Checked(members={"upstreams": members}, lines=lines)

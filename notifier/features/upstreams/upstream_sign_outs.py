@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from notifier.feature import Page
 from notifier.features.upstreams.upstream import (
     EndedUpstream,
     LocalSessions,
@@ -50,16 +51,13 @@ class UpstreamFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignOutAccess:
-    """What the route needs. `frame` gives the upstream of a name; None if there is none.
-
-    `page` answers with the page of a context, and with one that asks nobody for None.
-    """
+    """What the route needs. `frame` gives the upstream of a name; None if there is none."""
 
     frame: Callable[[str], UpstreamFrame | None]
     look_up: Callable[[str, Question], Awaitable[LocalSessions | SessionsAway | None]]
     publish: Callable[[Lane, Outgoing], Awaitable[None]]
     event_message: Callable[[SessionEnded], Outgoing]
-    page: Callable[[FrontChannelContext | None, tuple[str, ...]], web.Response]
+    page: Page
     registry: Callable[[], Registry]
     record: Callable[[str, UpstreamResult, str], None]
     clock: Callable[[], float]
@@ -95,7 +93,7 @@ class UpstreamSignOuts:
         if not await self._published(events):
             return self._refused(frame, UpstreamResult.QUEUE_AWAY, 503, "The queue is away; try again")
         self._access.record(frame.name, UpstreamResult.ACCEPTED if events else UpstreamResult.NO_SESSION, "")
-        return self._access.page(self._context(events), frame.parents)
+        return self._access.page(found.iss, self._context(events), frame.parents)
 
     def _events(self, frame: UpstreamFrame, found: LocalSessions, sid: str) -> list[SessionEnded]:
         """The events, with the same ids however often the address is called within COPIES, at whichever worker."""

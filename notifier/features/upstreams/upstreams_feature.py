@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from notifier.feature import Feature
+from notifier.feature import Checked, Feature, Given, Running
+from notifier.model.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from notifier.configuration.configured_feature import Part
+    from notifier.configuration.loading import Loaded
     from notifier.model.documents.sourced import ReadAgain
     from notifier.model.registry import Registry
+    from notifier.network.http.issuer_documents import DocumentReader
+    from notifier.operators.doctor.doctor import Check
     from notifier.settings.service_settings import Settings
 
 
@@ -22,10 +28,39 @@ def _read(settings: Settings, _registry: Registry, unsure: frozenset[str]) -> Pa
     return Part(mistakes=upstream_mistakes(settings, unsure), warnings=upstream_warnings(settings))
 
 
-def _readers(_settings: Settings | None) -> Mapping[str, ReadAgain]:
+def _read_again(_settings: Settings | None) -> Mapping[str, ReadAgain]:
     from notifier.features.upstreams.upstream_intake import read_again
 
     return {"upstream": read_again}
 
 
-UPSTREAMS = Feature(name="upstreams", read=_read, readers=_readers)
+def _run(given: Given) -> Running:
+    from notifier.features.upstreams.upstream_doors import UpstreamDoors
+    from notifier.features.upstreams.upstream_intake import UpstreamIntake
+    from notifier.features.upstreams.upstream_record import UpstreamRecord
+
+    record = UpstreamRecord()
+    doors = UpstreamDoors(given.live, record)
+    intake = UpstreamIntake(doors, given.live.registry, clock=time.time, new_id=new_id, observe=given.observe)
+    return Running(
+        pages=doors.routes(given.queue.publish, given.page),
+        observe=record.observe,
+        families=record.families,
+        readers={"upstream": intake},
+        within=aclosing(doors),
+    )
+
+
+def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
+    from notifier.features.upstreams.doctor_upstreams import upstream_checks
+
+    return upstream_checks(loaded.settings, reader)
+
+
+def _checked(loaded: Loaded) -> Checked:
+    from notifier.features.upstreams.upstream_issuers import checked_of
+
+    return checked_of(loaded.settings)
+
+
+UPSTREAMS = Feature(name="upstreams", read=_read, read_again=_read_again, run=_run, checks=_checks, checked=_checked)

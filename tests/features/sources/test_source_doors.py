@@ -82,7 +82,7 @@ async def test_a_secret_is_rotated_without_a_restart(folder: Path) -> None:
         (folder / "okta").write_text(text, encoding="utf-8")
         assert live.reload(asked=False) is taken
         assert (opens(doors, "Bearer one"), opens(doors, "Bearer new")) == expected
-    await doors.close()
+    await doors.aclose()
 
 
 def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
@@ -154,4 +154,4 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
     write(folder, {"kc": {**MAPPED, "http": {"set": settings | {"audience": "else"}}}})
     assert live.reload(asked=False)
     assert isinstance(await verified(token), KeysAway)  # of other settings: nothing is known before it is read
-    await doors.close()
+    await doors.aclose()

@@ -219,7 +219,7 @@ async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
             over.set()
             looking.cancel()
         assert isinstance(found.result(), LocalSessions)
-        await doors.close()
+        await doors.aclose()
 
 
 async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Path) -> None:
@@ -240,6 +240,6 @@ async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Pa
     assert await doors.look_up("gone", question) is None
     assert (new := doors.door("new")) is not None
     assert new.same_sub == "op|"
-    await doors.close()
+    await doors.aclose()
     series = {sample.labels["upstream"] for family in record.families() for sample in family.samples}
     assert series == {"op", "gone", "new"}

@@ -29,7 +29,7 @@ async def test_a_call_is_a_copy_for_ten_minutes_and_not_for_ever() -> None:
         look_up=look_up,
         publish=publish,
         event_message=event_message,
-        page=lambda _context, _parents: web.Response(),
+        page=lambda _iss, _context, _parents: web.Response(),
         registry=lambda: Registry(issuers={}),
         record=lambda _name, _result, _reason: None,
         clock=lambda: now[0],

@@ -1,0 +1,32 @@
+"""The doctor's checks of sources: can the tokens of their transmitters be verified?"""
+
+from collections.abc import Iterator
+from functools import partial
+
+from notifier.features.sources.source_settings import SetSettings
+from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.operators.doctor.doctor import Area, Check
+from notifier.operators.doctor.doctor_transmitters import examine_transmitter
+from notifier.settings.service_settings import Settings
+
+WITHIN = 10.0  # seconds for a transmitter's keys
+
+
+def source_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
+    """One for each source that takes Security Event Tokens."""
+    egress = settings.template().route.egress
+    for name, source in settings.sources.items():
+        if source.http is not None and (of := source.http.set) is not None:
+            subject = f"sources.{name}.http.set"
+            run = partial(examine_transmitter, subject, of.jwks_uri, partial(_read, of, reader, egress))
+            yield Check(area=Area.KEYS, subject=subject, within=2 * WITHIN, run=run)
+
+
+async def _read(
+    of: SetSettings, reader: DocumentReader, egress: EgressPolicy, uri: str
+) -> IssuerDocument | UnreadDocument:
+    """Read the keys. The operator named the address."""
+    tls = TlsFiles() if of.tls is None else of.tls.files()
+    return await reader.read(uri, egress=found_egress(egress, uri, of.jwks_uri), tls=tls, within=WITHIN)
