@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -119,12 +119,5 @@ def _dump(news: News, waited: float) -> bytes:
 
 
 def _load(told: _OfClient) -> News:
-    return News(
-        key=(told["iss"], told["client_id"]),
-        up=told["up"],
-        failing=told["failing"],
-        rest=told["rest"],
-        cap=told["cap"],
-        spacing=told["spacing"],
-        parked=told["parked"],
-    )
+    members: dict[str, Any] = {**told}
+    return News(key=(members.pop("iss"), members.pop("client_id")), **members)

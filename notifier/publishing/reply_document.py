@@ -5,7 +5,7 @@ an unknown issuer, a copy) gets one reply, without `client_id`.
 """
 
 import json
-from typing import Literal, NotRequired
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -60,20 +60,9 @@ def dump_reply(notice: Notice) -> bytes:
 def load_reply(body: bytes) -> Notice | None:
     """Decode the body of a reply. None if it is not one, or a later release wrote it."""
     try:
-        document = _REPLY.validate_json(body)
-        due = document.get("next_due")
-        return Notice(
-            fate=document["fate"],
-            iss=document["iss"],
-            event_id=document["event_id"],
-            client_id=document.get("client_id") or "",
-            delivery_id=document.get("id", ""),
-            reason=document.get("reason") or "",
-            status=document.get("status"),
-            attempts=document.get("attempts", 0),
-            next_due=None if due is None else read_moment(due),
-            text=document.get("text", ""),
-            of=document.get("of"),
-        )
+        said: dict[str, Any] = {name: value for name, value in _REPLY.validate_json(body).items() if value is not None}
+        del said["v"]
+        due = said.pop("next_due", None)
+        return Notice(delivery_id=said.pop("id", ""), next_due=None if due is None else read_moment(due), **said)
     except ValueError:  # pydantic's ValidationError is one
         return None

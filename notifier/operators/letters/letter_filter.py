@@ -4,7 +4,7 @@ A list reads only the members that it shows: 7 µs for each letter instead of 16
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NotRequired
 
 from pydantic import TypeAdapter
@@ -31,33 +31,27 @@ class LetterSummary:
     """A dead letter in a list. `dead_since` is in epoch seconds. `reason` is one of `DeadReason`, or `NEWER`."""
 
     id: str
-    reason: str
-    text: str
-    dead_since: float
-    iss: str = ""
-    client_id: str = ""
     event_id: str = ""
+    client_id: str = ""
+    iss: str = ""
+    reason: str
+    dead_since: float
     attempts: int = 0
+    text: str
     source: str | None = None
 
     def document(self) -> dict[str, object]:
         """The JSON that scripts and the API get. `source` is there if it came from one."""
-        return {
-            "id": self.id,
-            "event_id": self.event_id,
-            "client_id": self.client_id,
-            "iss": self.iss,
-            "reason": self.reason,
-            "dead_since": render_moment(self.dead_since),
-            "attempts": self.attempts,
-            "text": self.text,
-            **({} if self.source is None else {"source": self.source}),
-        }
+        members = {name: value for name in _SHOWN if (value := getattr(self, name)) is not None}
+        return members | {"dead_since": render_moment(self.dead_since)}
 
     def group(self) -> Group:
         """See Summary."""
         since = self.dead_since
         return Group(client_id=self.client_id, iss=self.iss, reason=self.reason, oldest=since, newest=since)
+
+
+_SHOWN = tuple(each.name for each in fields(LetterSummary))
 
 
 class _Members(Names):
@@ -83,16 +77,8 @@ def read_summary(message: Message) -> LetterSummary:
             # A name that is too long to be repeated is read from the delivery or event.
             whole = all(map(members.get, ("iss", "client_id", "event_id")))
             if members["v"] <= OF_NAMES and whole and not disagreements(members):
-                return LetterSummary(
-                    id=members["id"],
-                    reason=members["reason"],
-                    text=members["text"],
-                    dead_since=since,
-                    iss=members.get("iss", ""),
-                    client_id=members.get("client_id", ""),
-                    event_id=members.get("event_id", ""),
-                    attempts=members.get("attempts", 0),
-                )
+                told: Mapping[str, Any] = {name: value for name, value in members.items() if name in _SHOWN}
+                return LetterSummary(**{**told, "dead_since": since})
     try:
         return summary_of(load_dead_letter(message))
     except UnknownVersion as newer:
@@ -103,17 +89,7 @@ def read_summary(message: Message) -> LetterSummary:
 
 def summary_of(letter: DeadLetter) -> LetterSummary:
     """Summarise a letter that was read as a whole."""
-    return LetterSummary(
-        id=letter.id,
-        reason=letter.reason.value,
-        text=letter.text,
-        dead_since=letter.dead_since,
-        iss=letter.iss,
-        client_id=letter.client_id,
-        event_id=letter.event_id,
-        attempts=letter.attempts,
-        source=letter.source,
-    )
+    return LetterSummary(**{name: getattr(letter, name) for name in _SHOWN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,17 +156,10 @@ def read_filter(given: Mapping[str, Any], now: float, issuers: frozenset[str] | 
     reasons = frozenset(given.get("reason") or ())
     if unknown := sorted(reasons - frozenset(DeadReason)):
         return Mistake("reason", f"there is no reason {unknown[0]}; there are {', '.join(DeadReason)}")
-    return LetterFilter(
-        ids=frozenset(given.get("id") or ()),
-        client_id=given.get("client_id"),
-        iss=given.get("iss"),
-        event_id=given.get("event_id"),
-        reasons=frozenset(map(DeadReason, reasons)),
-        subject=given.get("subject"),
-        source=given.get("source"),
-        issuers=issuers,
-        **moments,
-    )
+    names = {name: given.get(name) for name in ("client_id", "iss", "event_id", "subject", "source")}
+    ids, kinds = frozenset(given.get("id") or ()), frozenset(map(DeadReason, reasons))
+    since, until = moments["since"], moments["until"]
+    return LetterFilter(ids=ids, reasons=kinds, issuers=issuers, since=since, until=until, **names)
 
 
 def read_when(text: str, now: float) -> float:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered
@@ -67,16 +67,7 @@ class RetryAccount:
 
     def document(self) -> dict[str, Any]:
         """As a worker answers."""
-        return {
-            "delivered": self.delivered,
-            "failed": dict(self.failed),
-            "dead": dict(self.dead),
-            "put_off": dict(self.put_off),
-            "text": self.text,
-            "busy": self.busy,
-            "next_try": self.next_try,
-            "paused_until": self.paused_until,
-        }
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 class RetryAccounts:

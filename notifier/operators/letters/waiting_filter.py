@@ -3,7 +3,7 @@
 Like a list of dead letters, it reads only the members that it shows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, ValidationError
@@ -34,34 +34,22 @@ class WaitingSummary:
     """
 
     id: str
-    where: Where
-    iss: str
-    client_id: str = ""
     event_id: str = ""
-    due: float | None = None
-    since: float | None = None
-    attempts: int = 0
+    client_id: str = ""
+    iss: str
+    where: Where
     reason: str = ""
     status: int | None = None
     text: str = ""
+    attempts: int = 0
+    since: float | None = None
+    due: float | None = None
     asked: bool = False
 
     def document(self) -> dict[str, object]:
         """The JSON that scripts and the API get."""
-        return {
-            "id": self.id,
-            "event_id": self.event_id,
-            "client_id": self.client_id,
-            "iss": self.iss,
-            "where": self.where,
-            "reason": self.reason,
-            "status": self.status,
-            "text": self.text,
-            "attempts": self.attempts,
-            "since": rendered(self.since),
-            "due": rendered(self.due),
-            "asked": self.asked,
-        }
+        members = {name: getattr(self, name) for name in _SHOWN}
+        return members | {"since": rendered(self.since), "due": rendered(self.due)}
 
     def group(self) -> Group:
         """See Summary."""
@@ -69,6 +57,9 @@ class WaitingSummary:
             client_id=self.client_id, iss=self.iss, reason=self.reason, where=self.where, oldest=self.since,
             next=self.due,
         )  # fmt: skip
+
+
+_SHOWN = tuple(each.name for each in fields(WaitingSummary))
 
 
 class _Past(TypedDict):
