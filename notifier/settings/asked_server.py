@@ -41,8 +41,10 @@ class AskedServer(Section):
 
     _address: ClassVar[str] = "url"
 
-    tls: TlsSettings | None = Field(None, description="TLS to the server.")
-    allow_http: bool = Field(default=False, description="Send our credentials to it over http:// too, in clear.")
+    tls: TlsSettings | None = None
+    """TLS to the server."""
+    allow_http: bool = False
+    """Send our credentials to it over http:// too, in clear."""
 
     @property
     def credentials(self) -> bool:

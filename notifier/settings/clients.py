@@ -38,11 +38,11 @@ from notifier.settings.values import (
     Duration,
     Held,
     Lasting,
+    Listed,
     Origin,
     Section,
     Span,
     existing_file,
-    listed,
     names_host,
 )
 
@@ -180,64 +180,59 @@ Status = Annotated[int, Field(ge=200, le=599)]
 class ClientOptions(Section):
     """notifier's own settings of a client. What is left out is as in the service's file."""
 
-    preset: Annotated[str, AfterValidator(_preset), Field(json_schema_extra={"enum": list(PRESETS)})] | None = Field(
-        None, description="A known receiver, by name. Its settings apply where none is given here."
-    )
-    typ: Literal["logout+jwt", "JWT", "none"] | None = Field(
-        None, description="The token's `typ` header. `none` leaves it out."
-    )
-    subject: SubjectMode | None = Field(None, description="Which of sub and sid the token carries.")
+    preset: Annotated[str, AfterValidator(_preset), Field(json_schema_extra={"enum": list(PRESETS)})] | None = None
+    """A known receiver, by name. Its settings apply where none is given here."""
+    typ: Literal["logout+jwt", "JWT", "none"] | None = None
+    """The token's `typ` header. `none` leaves it out."""
+    subject: SubjectMode | None = None
+    """Which of sub and sid the token carries."""
     audience: (
         Annotated[
             Literal["string"] | tuple[str, ...],
             BeforeValidator(_audience, json_schema_input_type=Literal["string", "list"] | list[str]),
         ]
         | None
-    ) = Field(
-        None,
-        description="The form of `aud`: `string`, the client_id (the default); `list`, a list with it; or the names"
-        " that follow it in that list (R5).",
-    )
-    lifetime: Annotated[float, Lasting(above=0.0, most=120.0)] | None = Field(
-        None, description="How long a token is valid: two minutes at most (B29)."
-    )
-    claims: dict[ClaimName, Annotated[JsonValue, AfterValidator(_finite), AfterValidator(_names_nobody)]] | None = (
-        Field(None, description="Further claims, the same in every token.")
-    )
-    reason_claim: ClaimName | None = Field(None, description="The claim that holds the event's reason.")
-    timeout: Held | None = Field(None, description="Time for a whole attempt.")
+    ) = None
+    """The form of `aud`: `string`, the client_id (the default); `list`, a list with it; or the names that follow it in
+    that list (R5)."""
+    lifetime: Annotated[float, Lasting(above=0.0, most=120.0)] | None = None
+    """How long a token is valid: two minutes at most (B29)."""
+    claims: dict[ClaimName, Annotated[JsonValue, AfterValidator(_finite), AfterValidator(_names_nobody)]] | None = None
+    """Further claims, the same in every token."""
+    reason_claim: ClaimName | None = None
+    """The claim that holds the event's reason."""
+    timeout: Held | None = None
+    """Time for a whole attempt."""
     max_concurrent: Count | None = Field(
         None, description=f"Attempts at a time, over all workers. Default {MAX_CONCURRENT}."
     )
-    per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="Attempts a second, over all workers."
-    )
-    paused: bool = Field(default=False, description="Attempt nothing. Deliveries wait.")
-    max_age: Span | None = Field(None, description="How long a delivery lives, attempted or not.")
-    sub_only_max_age: Duration | None = Field(None, description="The same for a token without sid.")
-    retry: RetrySettings | None = Field(None, description="The waits between attempts.")
-    egress: EgressSettings | None = Field(
-        None, description="Where its URI may lead. Replaces `egress` member by member."
-    )
-    tls: TlsSettings | None = Field(None, description="TLS to the client.")
-    proxy: Annotated[str, Secret, AfterValidator(_proxy)] | None = Field(
-        None,
-        repr=False,
-        description="URL of a proxy. It looks names up, so egress judges only what the URI says.",
-    )
-    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description="Further request headers.")
-    origins: tuple[Origin, ...] | None = Field(
-        None,
-        min_length=1,
-        description="Where its headers, certificate, proxy and wider egress may go, beside its address in a file.",
-    )
-    success_statuses: frozenset[Status] | None = Field(None, description="Further statuses that count as delivered.")
-    retry_statuses: frozenset[Status] | None = Field(None, description="Further statuses that are retried.")
-    front_channel: FrontChannelWay | None = Field(
-        None,
-        description="Who calls `frontchannel_logout_uri`: `browser`, by the front-channel page (the default); `server`,"
-        " the worker, if iss and sid suffice the client; `off`, nobody.",
-    )
+    per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Attempts a second, over all workers."""
+    paused: bool = False
+    """Attempt nothing. Deliveries wait."""
+    max_age: Span | None = None
+    """How long a delivery lives, attempted or not."""
+    sub_only_max_age: Duration | None = None
+    """The same for a token without sid."""
+    retry: RetrySettings | None = None
+    """The waits between attempts."""
+    egress: EgressSettings | None = None
+    """Where its URI may lead. Replaces `egress` member by member."""
+    tls: TlsSettings | None = None
+    """TLS to the client."""
+    proxy: Annotated[str, Secret, AfterValidator(_proxy)] | None = Field(None, repr=False)
+    """URL of a proxy. It looks names up, so egress judges only what the URI says."""
+    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False)
+    """Further request headers."""
+    origins: tuple[Origin, ...] | None = Field(None, min_length=1)
+    """Where its headers, certificate, proxy and wider egress may go, beside its address in a file."""
+    success_statuses: frozenset[Status] | None = None
+    """Further statuses that count as delivered."""
+    retry_statuses: frozenset[Status] | None = None
+    """Further statuses that are retried."""
+    front_channel: FrontChannelWay | None = None
+    """Who calls `frontchannel_logout_uri`: `browser`, by the front-channel page (the default); `server`, the worker, if
+    iss and sid suffice the client; `off`, nobody."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -258,29 +253,31 @@ class ClientMetadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     client_id: Annotated[str, Field(min_length=1, description="As registered at the issuer.")]
-    issuer: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] | None = Field(
-        None, min_length=1, description='One, a list, or "*" for all. May be left out if there is only one issuer.'
-    )
-    backchannel_logout_uri: str | None = Field(None, description="Where to POST. Left out: the client is skipped.")
-    backchannel_logout_session_required: bool | None = Field(None, description="Each token must have a sid (B7).")
-    id_token_signed_response_alg: Annotated[Algorithm, BeforeValidator(algorithm)] | None = Field(
-        None, description="Default RS256 (B23)."
-    )
-    id_token_encrypted_response_alg: Annotated[KeyManagement, BeforeValidator(_key_management)] | None = Field(
-        None, description="Its tokens are encrypted, to its key in `jwks` or `jwks_uri` (B16)."
-    )
-    id_token_encrypted_response_enc: Annotated[ContentEncryption, BeforeValidator(_content_encryption)] | None = Field(
-        None, description="How their content is encrypted. Default A128CBC-HS256."
-    )
-    jwks: object = Field(None, repr=False, description="Its public keys, as a JWK Set. It comes before `jwks_uri`.")
-    jwks_uri: str | None = Field(None, description="Where its public keys are. Read as `egress` allows.")
-    subject_type: Literal["public", "pairwise"] | None = Field(
-        None, description="A pairwise client never gets the event's own sub, only that of its entry."
-    )
-    frontchannel_logout_uri: str | None = Field(None, description="What the user's browser calls. https, no fragment.")
-    frontchannel_logout_session_required: bool | None = Field(None, description="Each call must have iss and sid (F4).")
-    redirect_uris: (
-        Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] | None
-    ) = Field(None, description="Their origins: `frontchannel_logout_uri` must have one of them (F1).")
-    client_name: str | None = Field(None, description="What people call it.")
-    notifier: ClientOptions | None = Field(None, description="notifier's own settings.")
+    issuer: Listed | None = Field(None, min_length=1)
+    """One, a list, or "*" for all. May be left out if there is only one issuer."""
+    backchannel_logout_uri: str | None = None
+    """Where to POST. Left out: the client is skipped."""
+    backchannel_logout_session_required: bool | None = None
+    """Each token must have a sid (B7)."""
+    id_token_signed_response_alg: Annotated[Algorithm, BeforeValidator(algorithm)] | None = None
+    """Default RS256 (B23)."""
+    id_token_encrypted_response_alg: Annotated[KeyManagement, BeforeValidator(_key_management)] | None = None
+    """Its tokens are encrypted, to its key in `jwks` or `jwks_uri` (B16)."""
+    id_token_encrypted_response_enc: Annotated[ContentEncryption, BeforeValidator(_content_encryption)] | None = None
+    """How their content is encrypted. Default A128CBC-HS256."""
+    jwks: object = Field(None, repr=False)
+    """Its public keys, as a JWK Set. It comes before `jwks_uri`."""
+    jwks_uri: str | None = None
+    """Where its public keys are. Read as `egress` allows."""
+    subject_type: Literal["public", "pairwise"] | None = None
+    """A pairwise client never gets the event's own sub, only that of its entry."""
+    frontchannel_logout_uri: str | None = None
+    """What the user's browser calls. https, no fragment."""
+    frontchannel_logout_session_required: bool | None = None
+    """Each call must have iss and sid (F4)."""
+    redirect_uris: Listed | None = None
+    """Their origins: `frontchannel_logout_uri` must have one of them (F1)."""
+    client_name: str | None = None
+    """What people call it."""
+    notifier: ClientOptions | None = None
+    """notifier's own settings."""

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +23,8 @@ def config_schema() -> dict[str, Any]:
     models: list[type[BaseModel]] = [Settings, ClientMetadata, TokenEntry]
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = schema["$defs"]
-    for section in Section.__subclasses__():
+    sections: list[type[BaseModel]] = [ClientMetadata, *_below(Section)]
+    for section in sections:
         if section.__name__ in definitions:
             _describe(section, definitions[section.__name__]["properties"])
     for definition in definitions.values():
@@ -37,16 +39,29 @@ def config_schema() -> dict[str, Any]:
     return {"$schema": _DIALECT, **settings, "title": "notifier's configuration", "$defs": definitions}
 
 
-def _describe(section: type[Section], properties: dict[str, Any]) -> None:
+def _below(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for each in section.__subclasses__():
+        yield each
+        yield from _below(each)
+
+
+def _describe(section: type[BaseModel], properties: dict[str, Any]) -> None:
     """Give each member the text that stands below it in the code, unless its field brings one."""
-    [code] = ast.parse(inspect.getsource(section)).body
-    assert isinstance(code, ast.ClassDef)
-    for member, text in pairwise(code.body):
-        match member, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(description))):
-                alias = section.model_fields[name].alias or name
-                described = {"description": inspect.cleandoc(description), **properties[alias]}
-                properties[alias] = dict(sorted(described.items()))
+    for name, description in _texts(section):
+        alias = section.model_fields[name].alias or name
+        properties[alias] = dict(sorted({"description": description, **properties[alias]}.items()))
+
+
+def _texts(section: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """What stands below the members of the section, and of those that it is made from."""
+    for base in section.__mro__:
+        if issubclass(base, BaseModel) and base not in (BaseModel, Section):
+            [code] = ast.parse(inspect.getsource(base)).body
+            assert isinstance(code, ast.ClassDef)
+            for member, text in pairwise(code.body):
+                match member, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(told))):
+                        yield name, " ".join(told.split())
 
 
 def _as_written(member: dict[str, Any]) -> None:

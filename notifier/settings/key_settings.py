@@ -14,13 +14,16 @@ PLACES = ("file", "pkcs11", "vault", "aws_kms", "azure_key_vault", "google_kms")
 class Pkcs11Settings(Section):
     """A key in a PKCS#11 token: an HSM, a smart card, SoftHSM."""
 
-    module: ExistingFile = Field(description="The vendor's library, such as /usr/lib/softhsm/libsofthsm2.so.")
-    token: str = Field(min_length=1, max_length=32, description="The label of the token.")
-    label: str | None = Field(None, min_length=1, description="The label of the private key.")
-    id: str | None = Field(
-        None, pattern=r"^([0-9A-Fa-f]{2})+$", description="Its id, as hexadecimal. Needed if a label has several keys."
-    )
-    pin_file: ExistingFile = Field(description="A file with the PIN of the token's user.")
+    module: ExistingFile
+    """The vendor's library, such as /usr/lib/softhsm/libsofthsm2.so."""
+    token: str = Field(min_length=1, max_length=32)
+    """The label of the token."""
+    label: str | None = Field(None, min_length=1)
+    """The label of the private key."""
+    id: str | None = Field(None, pattern=r"^([0-9A-Fa-f]{2})+$")
+    """Its id, as hexadecimal. Needed if a label has several keys."""
+    pin_file: ExistingFile
+    """A file with the PIN of the token's user."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -32,14 +35,22 @@ class Pkcs11Settings(Section):
 class KeySettings(Section):
     """A signing key: RSA, EC or Ed25519. Exactly one place is given."""
 
-    file: ExistingFile | None = Field(None, description="The private key, as PEM or JWK.")
-    pkcs11: Pkcs11Settings | None = Field(None, description="A key in a PKCS#11 token.")
-    vault: VaultKeySettings | None = Field(None, description="A key in Vault's transit engine.")
-    aws_kms: AwsKmsSettings | None = Field(None, description="A key in AWS KMS.")
-    azure_key_vault: AzureKeySettings | None = Field(None, description="A key in Azure Key Vault.")
-    google_kms: GoogleKmsSettings | None = Field(None, description="A key in Google Cloud KMS.")
-    not_before: AwareDatetime | None = Field(None, description="When it begins to sign. Left out: at once.")
-    kid: str | None = Field(None, min_length=1, description="Left out: the RFC 7638 thumbprint.")
+    file: ExistingFile | None = None
+    """The private key, as PEM or JWK."""
+    pkcs11: Pkcs11Settings | None = None
+    """A key in a PKCS#11 token."""
+    vault: VaultKeySettings | None = None
+    """A key in Vault's transit engine."""
+    aws_kms: AwsKmsSettings | None = None
+    """A key in AWS KMS."""
+    azure_key_vault: AzureKeySettings | None = None
+    """A key in Azure Key Vault."""
+    google_kms: GoogleKmsSettings | None = None
+    """A key in Google Cloud KMS."""
+    not_before: AwareDatetime | None = None
+    """When it begins to sign. Left out: at once."""
+    kid: str | None = Field(None, min_length=1)
+    """Left out: the RFC 7638 thumbprint."""
 
     @property
     def place(self) -> str:
@@ -58,10 +69,9 @@ class KeySettings(Section):
 class SigningSettings(Section):
     """How keys that are not files are asked for signatures."""
 
-    timeout: Annotated[float, Lasting(above=0.0, most=30.0)] = Field(2.0, description="Time for one signature.")
-    concurrency: Count | None = Field(
-        None, description="Signatures at a time by one key. Left out: 2 for PKCS#11, each a process; 16 elsewhere."
-    )
-    every: Annotated[float, Lasting(above=0.2, most=86_400.0)] = Field(
-        300.0, description="How often a key that is well is looked at."
-    )
+    timeout: Annotated[float, Lasting(above=0.0, most=30.0)] = 2.0
+    """Time for one signature."""
+    concurrency: Count | None = None
+    """Signatures at a time by one key. Left out: 2 for PKCS#11, each a process; 16 elsewhere."""
+    every: Annotated[float, Lasting(above=0.2, most=86_400.0)] = 300.0
+    """How often a key that is well is looked at."""

@@ -13,9 +13,12 @@ from notifier.settings.values import LONGEST_HOLD, ExistingFile, Network, Sectio
 class TlsSettings(Section):
     """PEM files for the TLS connections that we open."""
 
-    ca_file: ExistingFile | None = Field(None, description="Authorities to trust instead of the system's.")
-    cert_file: ExistingFile | None = Field(None, description="Our certificate, with its chain.")
-    key_file: ExistingFile | None = Field(None, description="The private key of `cert_file`.")
+    ca_file: ExistingFile | None = None
+    """Authorities to trust instead of the system's."""
+    cert_file: ExistingFile | None = None
+    """Our certificate, with its chain."""
+    key_file: ExistingFile | None = None
+    """The private key of `cert_file`."""
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
@@ -31,11 +34,12 @@ class TlsSettings(Section):
 class ListenerTls(Section):
     """Certificate and key of a listener."""
 
-    cert_file: ExistingFile = Field(description="Its certificate, with its chain (PEM).")
-    key_file: ExistingFile = Field(description="The private key of `cert_file` (PEM).")
-    client_ca_file: ExistingFile | None = Field(
-        None, description="Authorities (PEM). Each caller must show a certificate of one of them, besides its token."
-    )
+    cert_file: ExistingFile
+    """Its certificate, with its chain (PEM)."""
+    key_file: ExistingFile
+    """The private key of `cert_file` (PEM)."""
+    client_ca_file: ExistingFile | None = None
+    """Authorities (PEM). Each caller must show a certificate of one of them, besides its token."""
 
 
 _RETRY = RetryPolicy()
@@ -44,18 +48,25 @@ _RETRY = RetryPolicy()
 class RetrySettings(Section):
     """The waits between attempts: `base · factor^n`, at most `max_delay`, ± `jitter`."""
 
-    base: Span = Field(_RETRY.base, description="The first wait.")
-    factor: float = Field(_RETRY.factor, ge=1, le=100, description="Each further wait is this many times as long.")
-    max_delay: Span = Field(_RETRY.max_delay, description="The longest wait.")
-    jitter: float = Field(_RETRY.jitter, ge=0, lt=1, description="The share by which a wait is changed at random.")
+    base: Span = _RETRY.base
+    """The first wait."""
+    factor: float = Field(_RETRY.factor, ge=1, le=100)
+    """Each further wait is this many times as long."""
+    max_delay: Span = _RETRY.max_delay
+    """The longest wait."""
+    jitter: float = Field(_RETRY.jitter, ge=0, lt=1)
+    """The share by which a wait is changed at random."""
 
 
 class EgressSettings(Section):
     """The egress policy. By default requests go to public addresses over https only."""
 
-    allow: tuple[Network, ...] = Field((), description="Networks to allow although they are not public.")
-    deny: tuple[Network, ...] = Field((), description="Networks to deny although they are public.")
-    allow_http: bool = Field(default=False, description="Allow plain http.")
+    allow: tuple[Network, ...] = ()
+    """Networks to allow although they are not public."""
+    deny: tuple[Network, ...] = ()
+    """Networks to deny although they are public."""
+    allow_http: bool = False
+    """Allow plain http."""
 
 
 _Policy = TypeVar("_Policy", RetryPolicy, EgressPolicy)

@@ -52,31 +52,36 @@ def _why_not_own(path: Path) -> str | None:
 class RegistrySourceSettings(Section):
     """A place that clients are read from. Exactly one kind is given."""
 
-    name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="Its name in metrics and logs. Left out: its kind."
-    )
-    issuer: IssuerId | None = Field(
-        None, description="The issuer whose clients it may have. Left out: Keycloak's realm, else the only issuer."
-    )
-    issuers: tuple[IssuerId, ...] | None = Field(
-        None, min_length=1, description="The same for several: each client of its list names one of them."
-    )
-    clients: tuple[str, ...] | None = Field(
-        None, min_length=1, description='The clients it may have, as patterns: ["shop-*"]. Left out: all of the issuer.'
-    )
-    every: Annotated[float, Lasting(above=0.2, most=600.0)] = Field(60.0, description="How often it is read, ± 10 %.")
-    timeout: Annotated[float, Lasting(above=0.0, most=600.0)] = Field(30.0, description="Time for one reading.")
-    max_answer: Size = Field(
-        64 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024, description="The largest answer of a server, unpacked."
-    )
-    file: ExistingFile | None = Field(None, description="YAML or JSON: a list of client metadata.")
-    sql: SqlSettings | None = Field(None, description="A database.")
-    keycloak: KeycloakSettings | None = Field(None, description="A realm of Keycloak.")
-    hydra: HydraSettings | None = Field(None, description="Ory Hydra.")
-    wso2: Wso2Settings | None = Field(None, description="WSO2 Identity Server.")
-    auth0: Auth0Settings | None = Field(None, description="Auth0.")
-    authentik: AuthentikSettings | None = Field(None, description="authentik.")
-    http: HttpListSettings | None = Field(None, description="A list over HTTP.")
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,60}$")
+    """Its name in metrics and logs. Left out: its kind."""
+    issuer: IssuerId | None = None
+    """The issuer whose clients it may have. Left out: Keycloak's realm, else the only issuer."""
+    issuers: tuple[IssuerId, ...] | None = Field(None, min_length=1)
+    """The same for several: each client of its list names one of them."""
+    clients: tuple[str, ...] | None = Field(None, min_length=1)
+    """The clients it may have, as patterns: ["shop-*"]. Left out: all of the issuer."""
+    every: Annotated[float, Lasting(above=0.2, most=600.0)] = 60.0
+    """How often it is read, ± 10 %."""
+    timeout: Annotated[float, Lasting(above=0.0, most=600.0)] = 30.0
+    """Time for one reading."""
+    max_answer: Size = Field(64 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024)
+    """The largest answer of a server, unpacked."""
+    file: ExistingFile | None = None
+    """YAML or JSON: a list of client metadata."""
+    sql: SqlSettings | None = None
+    """A database."""
+    keycloak: KeycloakSettings | None = None
+    """A realm of Keycloak."""
+    hydra: HydraSettings | None = None
+    """Ory Hydra."""
+    wso2: Wso2Settings | None = None
+    """WSO2 Identity Server."""
+    auth0: Auth0Settings | None = None
+    """Auth0."""
+    authentik: AuthentikSettings | None = None
+    """authentik."""
+    http: HttpListSettings | None = None
+    """A list over HTTP."""
 
     @property
     def kind(self) -> str:
@@ -121,19 +126,18 @@ class RegistrySourceSettings(Section):
 class RegistrySettings(Section):
     """The clients."""
 
-    file: ExistingFile | None = Field(None, description="YAML or JSON: a list of client metadata.")
-    sources: tuple[RegistrySourceSettings, ...] = Field(
-        (), description="Where clients are read from. A later one overrides an earlier one, member by member."
-    )
-    defaults: dict[IssuerId, ClientOptions] = Field({}, description="Settings for each client of an issuer.")
-    cache: Annotated[Path, AfterValidator(from_base), AfterValidator(_folder)] | None = Field(
-        None, description="A folder for the last good answer of each source. Workers start with it if a source is away."
-    )
-    inline: InlineRule = Field(
-        Registry().inline,
-        description="From whom an event's own address of a client counts. publishers: from the identity server.",
-    )
-    grace: Duration = Field(Registry().grace, description="How long a delivery waits for an unknown client or issuer.")
+    file: ExistingFile | None = None
+    """YAML or JSON: a list of client metadata."""
+    sources: tuple[RegistrySourceSettings, ...] = ()
+    """Where clients are read from. A later one overrides an earlier one, member by member."""
+    defaults: dict[IssuerId, ClientOptions] = Field({})
+    """Settings for each client of an issuer."""
+    cache: Annotated[Path, AfterValidator(from_base), AfterValidator(_folder)] | None = None
+    """A folder for the last good answer of each source. Workers start with it if a source is away."""
+    inline: InlineRule = Registry().inline
+    """From whom an event's own address of a client counts. publishers: from the identity server."""
+    grace: Duration = Registry().grace
+    """How long a delivery waits for an unknown client or issuer."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

@@ -31,6 +31,7 @@ from notifier.settings.values import (
     Held,
     IssuerId,
     Lasting,
+    Listed,
     Listen,
     ListenAddress,
     Section,
@@ -39,7 +40,6 @@ from notifier.settings.values import (
     WebAddress,
     at_home,
     in_clear,
-    listed,
     names_host,
 )
 
@@ -51,14 +51,12 @@ _UNREGISTERED = Client(iss="", client_id="", backchannel_logout_uri=None, regist
 class Prefetch(Section):
     """How many messages of each lane a worker takes before it acks them."""
 
-    events: int = Field(PREFETCH[Lane.EVENTS], ge=1, le=2000, description="Fresh events.")
-    bulk: int = Field(PREFETCH[Lane.BULK], ge=1, le=2000, description="Mass logouts.")
-    retries: int = Field(
-        PREFETCH[Lane.RETRIES],
-        ge=1,
-        le=2000,
-        description="Retries and deferrals that are due. Many at once delay fresh events.",
-    )
+    events: int = Field(PREFETCH[Lane.EVENTS], ge=1, le=2000)
+    """Fresh events."""
+    bulk: int = Field(PREFETCH[Lane.BULK], ge=1, le=2000)
+    """Mass logouts."""
+    retries: int = Field(PREFETCH[Lane.RETRIES], ge=1, le=2000)
+    """Retries and deferrals that are due. Many at once delay fresh events."""
 
 
 class QueueSettings(Section):
@@ -67,38 +65,30 @@ class QueueSettings(Section):
     tls: TlsSettings | None = Field(  # before url, whose check looks at it
         None, description="TLS to the broker. If given, amqp:// is read as amqps://."
     )
-    url: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] = Field(
+    url: Listed = Field(
         (f"{SQLITE}{QUEUE_FILE}",),
         repr=False,  # may hold a password
         min_length=1,
         description="`sqlite:PATH`, `amqp://HOST:PORT/VHOST`, `amqps://…`, or a list with each host of one cluster.",
     )
-    username: str | None = Field(None, description="The user name, here or in the URL.")
-    password: SecretStr | None = Field(None, description="The password, here, in `password_file` or in the URL.")
-    password_file: ExistingFile | None = Field(
-        None, description="A file with the password. It is read again at each reconnect."
-    )
-    prefix: str = Field(
-        "notifier",
-        pattern=r"^[A-Za-z0-9_.:-]{1,100}$",
-        description="The beginning of all names of queues and exchanges.",
-    )
-    topology: Literal["declare", "verify"] = Field(
-        "declare", description="`declare` creates what is missing; `verify` changes nothing on the broker."
-    )
-    management: WebAddress | None = Field(
-        None, description="The broker's management API, which alone tells all policies: `https://HOST:15671`."
-    )
-    buckets: int = Field(
-        BUCKETS,
-        ge=1,
-        le=MOST_BUCKETS,
-        description="Queues in which deliveries wait for clients that are down. Clients share them.",
-    )
-    prefetch: Prefetch = Field(Prefetch(), description="Messages taken and not yet acked, by lane.")
-    max_event: Size = Field(
-        MAX_EVENT, gt=0, description="Size of the largest event. A larger one becomes a dead letter."
-    )
+    username: str | None = None
+    """The user name, here or in the URL."""
+    password: SecretStr | None = None
+    """The password, here, in `password_file` or in the URL."""
+    password_file: ExistingFile | None = None
+    """A file with the password. It is read again at each reconnect."""
+    prefix: str = Field("notifier", pattern=r"^[A-Za-z0-9_.:-]{1,100}$")
+    """The beginning of all names of queues and exchanges."""
+    topology: Literal["declare", "verify"] = "declare"
+    """`declare` creates what is missing; `verify` changes nothing on the broker."""
+    management: WebAddress | None = None
+    """The broker's management API, which alone tells all policies: `https://HOST:15671`."""
+    buckets: int = Field(BUCKETS, ge=1, le=MOST_BUCKETS)
+    """Queues in which deliveries wait for clients that are down. Clients share them."""
+    prefetch: Prefetch = Prefetch()
+    """Messages taken and not yet acked, by lane."""
+    max_event: Size = Field(MAX_EVENT, gt=0)
+    """Size of the largest event. A larger one becomes a dead letter."""
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -160,17 +150,19 @@ class QueueSettings(Section):
 class OpsSettings(Section):
     """The listener of `/livez`, `/readyz` and `/metrics`. It shows no secrets."""
 
-    listen: ListenAddress = Field(Listen("127.0.0.1", 9464), description="Address and port.")
+    listen: ListenAddress = Listen("127.0.0.1", 9464)
+    """Address and port."""
 
 
 class ApiSettings(Section):
     """The listener that takes events over HTTP and serves operators."""
 
-    listen: ListenAddress = Field(Listen("127.0.0.1", 8080), description="Address and port.")
-    tokens_file: ExistingFile | None = Field(
-        None, description="Who may use it. Required unless `listen` is a loopback address."
-    )
-    tls: ListenerTls | None = Field(None, description="Serve https.")
+    listen: ListenAddress = Listen("127.0.0.1", 8080)
+    """Address and port."""
+    tokens_file: ExistingFile | None = None
+    """Who may use it. Required unless `listen` is a loopback address."""
+    tls: ListenerTls | None = None
+    """Serve https."""
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
@@ -184,38 +176,35 @@ class ApiSettings(Section):
 class IssuerSettings(Section):
     """An OpenID Provider in whose name tokens are signed."""
 
-    keys: tuple[KeySettings, ...] = Field(
-        min_length=1, description="Of the keys that are due and fit, the latest signs."
-    )
-    jwks_uri: WebAddress | None = Field(
-        None, description="Where the issuer publishes its keys. Workers watch that our key is there."
-    )
-    tls: TlsSettings | None = Field(None, description="TLS when `jwks_uri` is read.")
-    publishers: frozenset[str] | None = Field(
-        None, description="Who may publish its events. Left out: anyone who may publish."
-    )
-    event_types: frozenset[str] | None = Field(
-        None, description="The CloudEvents types that end sessions. Left out: any."
-    )
+    keys: tuple[KeySettings, ...] = Field(min_length=1)
+    """Of the keys that are due and fit, the latest signs."""
+    jwks_uri: WebAddress | None = None
+    """Where the issuer publishes its keys. Workers watch that our key is there."""
+    tls: TlsSettings | None = None
+    """TLS when `jwks_uri` is read."""
+    publishers: frozenset[str] | None = None
+    """Who may publish its events. Left out: anyone who may publish."""
+    event_types: frozenset[str] | None = None
+    """The CloudEvents types that end sessions. Left out: any."""
 
 
 class DeliverySettings(Section):
     """How clients are told. A client's registration may override it."""
 
-    timeout: Held = Field(
-        _UNREGISTERED.timeout, description="Time for an attempt, from the name look-up to the last byte of the answer."
-    )
-    slot_wait: Duration = Field(1.0, description="How long a delivery may wait in memory for its client.")
-    max_in_flight: Count = Field(MAX_IN_FLIGHT, description="Attempts that may run at a time in one worker.")
-    max_age: Span = Field(_UNREGISTERED.retry.max_age, description="How long a delivery lives, attempted or not.")
-    sub_only_max_age: Duration = Field(
-        _UNREGISTERED.retry.sub_only_max_age,
-        description="The same for a token without sid, which could end a newer session.",
-    )
-    max_paused: Duration = Field(
-        _UNREGISTERED.retry.max_paused, description="How much time that we hold a delivery back does not count as age."
-    )
-    retry: RetrySettings = Field(RetrySettings(), description="The waits between attempts.")
+    timeout: Held = _UNREGISTERED.timeout
+    """Time for an attempt, from the name look-up to the last byte of the answer."""
+    slot_wait: Duration = 1.0
+    """How long a delivery may wait in memory for its client."""
+    max_in_flight: Count = MAX_IN_FLIGHT
+    """Attempts that may run at a time in one worker."""
+    max_age: Span = _UNREGISTERED.retry.max_age
+    """How long a delivery lives, attempted or not."""
+    sub_only_max_age: Duration = _UNREGISTERED.retry.sub_only_max_age
+    """The same for a token without sid, which could end a newer session."""
+    max_paused: Duration = _UNREGISTERED.retry.max_paused
+    """How much time that we hold a delivery back does not count as age."""
+    retry: RetrySettings = RetrySettings()
+    """The waits between attempts."""
 
     @model_validator(mode="after")
     def _workable(self) -> Self:
@@ -230,17 +219,16 @@ class DeliverySettings(Section):
 class LogSettings(Section):
     """What is logged, and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
-    format: Literal["auto", "json", "console"] = Field(
-        "auto", description="`auto`: console on a terminal, JSON elsewhere."
-    )
-    subject: Literal["hash", "omit", "raw"] = Field(
-        "hash", description="sub and sid as a keyed hash, left out, or as they are."
-    )
-    subject_key: SecretStr | None = Field(
-        None, description="The key of that hash, for all workers. Left out: each makes one up."
-    )
-    subject_key_file: ExistingFile | None = Field(None, description="A file with that key.")
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is logged."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console on a terminal, JSON elsewhere."""
+    subject: Literal["hash", "omit", "raw"] = "hash"
+    """sub and sid as a keyed hash, left out, or as they are."""
+    subject_key: SecretStr | None = None
+    """The key of that hash, for all workers. Left out: each makes one up."""
+    subject_key_file: ExistingFile | None = None
+    """A file with that key."""
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
@@ -252,21 +240,17 @@ class LogSettings(Section):
 class MetricsSettings(Section):
     """What is measured."""
 
-    max_clients: int = Field(500, ge=0, description="Clients with series of their own. All others share `_other`.")
+    max_clients: int = Field(500, ge=0)
+    """Clients with series of their own. All others share `_other`."""
 
 
 class TracingSettings(Section):
     """OpenTelemetry traces, by OTLP over HTTP. The standard OTEL_… variables set the rest."""
 
-    endpoint: WebAddress | None = Field(
-        None, description="The collector, such as http://collector:4318. Left out: OTEL_EXPORTER_OTLP_ENDPOINT."
-    )
-    sample: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Share of the events without a publisher's trace that are traced. Left out: OTEL_TRACES_SAMPLER.",
-    )
+    endpoint: WebAddress | None = None
+    """The collector, such as http://collector:4318. Left out: OTEL_EXPORTER_OTLP_ENDPOINT."""
+    sample: float | None = Field(None, ge=0, le=1)
+    """Share of the events without a publisher's trace that are traced. Left out: OTEL_TRACES_SAMPLER."""
 
 
 def _off(value: object) -> object:
@@ -279,33 +263,41 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 class Settings(Section):
     """notifier's configuration."""
 
-    queue: QueueSettings = Field(QueueSettings(), description="Where events come from.")
-    ops: OpsSettings = Field(OpsSettings(), description="Health and metrics.")
-    api: ApiSettings | None = Field(None, description="The API. Left out: no listener.")
-    issuers: dict[IssuerId, IssuerSettings] = Field({}, description="By issuer identifier, as in `iss`.")
-    signing: SigningSettings = Field(SigningSettings(), description="How keys that are not files are asked.")
-    delivery: DeliverySettings = Field(DeliverySettings(), description="How clients are told.")
-    egress: EgressSettings = Field(EgressSettings(), description="Where requests may go.")
-    registry: RegistrySettings = Field(RegistrySettings(), description="The clients.")
-    sources: dict[SourceName, SourceSettings] = Field(
-        {}, description="Servers that publish events in their own words, by a name for each."
-    )
-    web: WebSettings | None = Field(None, description="Pages for browsers. Left out: no listener.")
-    upstreams: dict[SourceName, UpstreamSettings] = Field(
-        {}, description="OpenID Providers that our users sign in at, and that say when a session ended, by a name."
-    )
-    log: LogSettings = Field(LogSettings(), description="Logs.")
-    metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics.")
-    tracing: TracingSettings | None = Field(
-        None, description="Traces. Left out: only if OTEL_EXPORTER_OTLP_ENDPOINT is set."
-    )
+    queue: QueueSettings = QueueSettings()
+    """Where events come from."""
+    ops: OpsSettings = OpsSettings()
+    """Health and metrics."""
+    api: ApiSettings | None = None
+    """The API. Left out: no listener."""
+    issuers: dict[IssuerId, IssuerSettings] = Field({})
+    """By issuer identifier, as in `iss`."""
+    signing: SigningSettings = SigningSettings()
+    """How keys that are not files are asked."""
+    delivery: DeliverySettings = DeliverySettings()
+    """How clients are told."""
+    egress: EgressSettings = EgressSettings()
+    """Where requests may go."""
+    registry: RegistrySettings = RegistrySettings()
+    """The clients."""
+    sources: dict[SourceName, SourceSettings] = Field({})
+    """Servers that publish events in their own words, by a name for each."""
+    web: WebSettings | None = None
+    """Pages for browsers. Left out: no listener."""
+    upstreams: dict[SourceName, UpstreamSettings] = Field({})
+    """OpenID Providers that our users sign in at, and that say when a session ended, by a name."""
+    log: LogSettings = LogSettings()
+    """Logs."""
+    metrics: MetricsSettings = MetricsSettings()
+    """Metrics."""
+    tracing: TracingSettings | None = None
+    """Traces. Left out: only if OTEL_EXPORTER_OTLP_ENDPOINT is set."""
     outcomes: Annotated[
         Literal["off", "failures", "all"],
         BeforeValidator(_off, json_schema_input_type=Literal["off", "failures", "all", False]),
-    ] = Field("off", description="The feed for audit systems. `failures`: only what did not go well.")
-    shutdown_grace: Annotated[float, Lasting(most=LONGEST_HOLD)] = Field(
-        20.0, description="Time to finish what is in flight."
-    )
+    ] = "off"
+    """The feed for audit systems. `failures`: only what did not go well."""
+    shutdown_grace: Annotated[float, Lasting(most=LONGEST_HOLD)] = 20.0
+    """Time to finish what is in flight."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

@@ -19,13 +19,16 @@ class TokenEntry(Section):
 
     model_config = ConfigDict(title="token")
 
-    name: str = Field(min_length=1, description="Who it is: the publisher of what it publishes.")
-    token: SecretStr | None = Field(None, min_length=1, description="The token itself. Give this or `token_sha256`.")
-    token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(
-        None, description="Its SHA-256 in hex."
-    )
-    scopes: frozenset[Scope] = Field(min_length=1, description="What it may be used for.")
-    issuers: frozenset[str] | None = Field(None, description="The issuers it may speak for. Left out: all.")
+    name: str = Field(min_length=1)
+    """Who it is: the publisher of what it publishes."""
+    token: SecretStr | None = Field(None, min_length=1)
+    """The token itself. Give this or `token_sha256`."""
+    token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    """Its SHA-256 in hex."""
+    scopes: frozenset[Scope] = Field(min_length=1)
+    """What it may be used for."""
+    issuers: frozenset[str] | None = None
+    """The issuers it may speak for. Left out: all."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:

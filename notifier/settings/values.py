@@ -226,6 +226,8 @@ ListenAddress = Annotated[
         {"type": "string", "pattern": "^.+:[0-9]{1,5}$", "examples": ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"]}
     ),
 ]
+Listed = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])]
+"""One text, or a list of them."""
 Size = Annotated[
     int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["128KiB", 131072]})
 ]

@@ -39,20 +39,17 @@ PageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 class WebIssuerSettings(Section):
     """The pages of one issuer."""
 
-    url: PageAddress = Field(
-        description="Where the issuer's proxy passes on to this listener, on the issuer's own origin, such as"
-        " https://login.example.com/connect/notify."
-    )
-    parents: tuple[Origin, ...] = Field(
-        (), description="Origins beside that of `url` whose pages may be above ours: each ancestor of it counts."
-    )
-    limit: Annotated[float, Lasting(above=0.0, most=30.0)] = Field(
-        5.0, description="How long a page waits for clients."
-    )
-    frames: Annotated[int, Field(ge=0, le=100)] = Field(
-        25, description="Clients that are also asked by a frame. Each costs the browser up to a process."
-    )
-    show_names: bool = Field(default=False, description="Show the names of clients that gave no sign.")
+    url: PageAddress
+    """Where the issuer's proxy passes on to this listener, on the issuer's own origin, such as
+    https://login.example.com/connect/notify."""
+    parents: tuple[Origin, ...] = ()
+    """Origins beside that of `url` whose pages may be above ours: each ancestor of it counts."""
+    limit: Annotated[float, Lasting(above=0.0, most=30.0)] = 5.0
+    """How long a page waits for clients."""
+    frames: Annotated[int, Field(ge=0, le=100)] = 25
+    """Clients that are also asked by a frame. Each costs the browser up to a process."""
+    show_names: bool = False
+    """Show the names of clients that gave no sign."""
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -63,14 +60,12 @@ class WebIssuerSettings(Section):
 class CheckSessionSettings(Section):
     """A page by which clients of one issuer ask whether their session has changed (Session Management 1.0)."""
 
-    issuer: IssuerId = Field(description="The issuer whose clients may ask.")
-    formula: SessionFormula = Field(
-        description="How the issuer makes `session_state`: as the specification's example does, or as its product does."
-    )
-    cookie: CookieName | None = Field(
-        None,
-        description="The issuer's browser-state cookie, which scripts can read. Left out: what the product calls it.",
-    )
+    issuer: IssuerId
+    """The issuer whose clients may ask."""
+    formula: SessionFormula
+    """How the issuer makes `session_state`: as the specification's example does, or as its product does."""
+    cookie: CookieName | None = None
+    """The issuer's browser-state cookie, which scripts can read. Left out: what the product calls it."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -88,12 +83,13 @@ class CheckSessionSettings(Section):
 class WebSettings(Section):
     """The listener of pages for browsers, and of what upstream providers call."""
 
-    listen: ListenAddress = Field(Listen("127.0.0.1", 8090), description="Address and port.")
-    tls: ListenerTls | None = Field(None, description="Serve https to the proxy.")
-    keys_file: ExistingFile = Field(
-        description="Fernet keys by which the URLs of pages are sealed, one a line. The first seals, all open."
-    )
-    issuers: dict[IssuerId, WebIssuerSettings] = Field({}, description="By issuer identifier, as in `iss`.")
-    check_session: dict[PageName, CheckSessionSettings] = Field(
-        {}, description="Pages by which clients ask whether their session has changed, by a name for each."
-    )
+    listen: ListenAddress = Listen("127.0.0.1", 8090)
+    """Address and port."""
+    tls: ListenerTls | None = None
+    """Serve https to the proxy."""
+    keys_file: ExistingFile
+    """Fernet keys by which the URLs of pages are sealed, one a line. The first seals, all open."""
+    issuers: dict[IssuerId, WebIssuerSettings] = Field({})
+    """By issuer identifier, as in `iss`."""
+    check_session: dict[PageName, CheckSessionSettings] = Field({})
+    """Pages by which clients ask whether their session has changed, by a name for each."""

@@ -38,14 +38,14 @@ def _google_name(name: str) -> str:
 class AwsKmsSettings(Section):
     """A key in AWS KMS. Credentials are found as AWS's own tools find them."""
 
-    key_id: Annotated[str, AfterValidator(_key_id)] = Field(
-        description="The key's ARN or id. An alias is followed at the start alone."
-    )
-    region: str | None = Field(
-        None, pattern=r"^[a-z]+(-[a-z]+)+-[0-9]+$", description="Such as eu-central-1. Left out: the ARN's."
-    )
-    profile: str | None = Field(None, min_length=1, description="A profile of AWS's files. Left out: AWS_PROFILE.")
-    endpoint: WebAddress | None = Field(None, description="Another address, such as that of a VPC endpoint.")
+    key_id: Annotated[str, AfterValidator(_key_id)]
+    """The key's ARN or id. An alias is followed at the start alone."""
+    region: str | None = Field(None, pattern=r"^[a-z]+(-[a-z]+)+-[0-9]+$")
+    """Such as eu-central-1. Left out: the ARN's."""
+    profile: str | None = Field(None, min_length=1)
+    """A profile of AWS's files. Left out: AWS_PROFILE."""
+    endpoint: WebAddress | None = None
+    """Another address, such as that of a VPC endpoint."""
 
     @property
     def in_region(self) -> str:
@@ -68,13 +68,12 @@ class AwsKmsSettings(Section):
 class AzureKeySettings(Section):
     """One version of a key in Azure Key Vault, or a managed HSM. Credentials are found as Azure's own tools do."""
 
-    vault_url: Annotated[WebAddress, AfterValidator(_azure_vault)] = Field(
-        description="The vault's address, such as https://example.vault.azure.net."
-    )
-    key: str = Field(pattern=r"^[0-9A-Za-z-]{1,127}$", description="The key's name.")
-    version: str = Field(
-        pattern=r"^[0-9a-f]{32}$", description="The key's version. A newer one gets an entry of its own."
-    )
+    vault_url: Annotated[WebAddress, AfterValidator(_azure_vault)]
+    """The vault's address, such as https://example.vault.azure.net."""
+    key: str = Field(pattern=r"^[0-9A-Za-z-]{1,127}$")
+    """The key's name."""
+    version: str = Field(pattern=r"^[0-9a-f]{32}$")
+    """The key's version. A newer one gets an entry of its own."""
 
     @property
     def called(self) -> str:
@@ -85,9 +84,8 @@ class AzureKeySettings(Section):
 class GoogleKmsSettings(Section):
     """One version of a key in Google Cloud KMS. Credentials are found as Google's own tools find them."""
 
-    name: Annotated[str, AfterValidator(_google_name)] = Field(
-        description="Its resource name, projects/…/cryptoKeyVersions/1. A newer version gets an entry of its own."
-    )
+    name: Annotated[str, AfterValidator(_google_name)]
+    """Its resource name, projects/…/cryptoKeyVersions/1. A newer version gets an entry of its own."""
 
     @property
     def called(self) -> str:

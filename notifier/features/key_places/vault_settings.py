@@ -30,33 +30,46 @@ VaultPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z
 class AppRoleSettings(Section):
     """Logging in by AppRole."""
 
-    role_id: str = Field(min_length=1, description="The role's id.")
-    secret_id_file: ExistingFile = Field(description="A file with a secret id. It is read at each log-in.")
-    mount: VaultPath = Field("approle", description="Where the method is mounted, below `auth/`.")
+    role_id: str = Field(min_length=1)
+    """The role's id."""
+    secret_id_file: ExistingFile
+    """A file with a secret id. It is read at each log-in."""
+    mount: VaultPath = "approle"
+    """Where the method is mounted, below `auth/`."""
 
 
 class VaultKubernetesSettings(Section):
     """Logging in by the token of the pod's service account."""
 
-    role: VaultName = Field(description="The role in Vault.")
-    token_file: Path = Field(POD_TOKEN, description="The service account's token. It is read at each log-in.")
-    mount: VaultPath = Field("kubernetes", description="Where the method is mounted, below `auth/`.")
+    role: VaultName
+    """The role in Vault."""
+    token_file: Path = POD_TOKEN
+    """The service account's token. It is read at each log-in."""
+    mount: VaultPath = "kubernetes"
+    """Where the method is mounted, below `auth/`."""
 
 
 class VaultKeySettings(Section):
     """One version of a key in Vault's transit engine. One of `token_file`, `approle` and `kubernetes` is given."""
 
-    address: VaultAddress = Field(
-        description="Vault's address, with its path if any, such as https://vault.example.com:8200."
-    )
-    mount: VaultPath = Field("transit", description="Where the engine is mounted.")
-    key: VaultName = Field(description="The key's name.")
-    version: Count = Field(description="The key's version. A newer one gets an entry of its own.")
-    namespace: VaultPath | None = Field(None, description="Vault Enterprise's or OpenBao's namespace.")
-    token_file: ExistingFile | None = Field(None, description="A file with a token. It is read when the token ends.")
-    approle: AppRoleSettings | None = Field(None, description="Log in by AppRole.")
-    kubernetes: VaultKubernetesSettings | None = Field(None, description="Log in as the pod's service account.")
-    tls: TlsSettings | None = Field(None, description="TLS to Vault.")
+    address: VaultAddress
+    """Vault's address, with its path if any, such as https://vault.example.com:8200."""
+    mount: VaultPath = "transit"
+    """Where the engine is mounted."""
+    key: VaultName
+    """The key's name."""
+    version: Count
+    """The key's version. A newer one gets an entry of its own."""
+    namespace: VaultPath | None = None
+    """Vault Enterprise's or OpenBao's namespace."""
+    token_file: ExistingFile | None = None
+    """A file with a token. It is read when the token ends."""
+    approle: AppRoleSettings | None = None
+    """Log in by AppRole."""
+    kubernetes: VaultKubernetesSettings | None = None
+    """Log in as the pod's service account."""
+    tls: TlsSettings | None = None
+    """TLS to Vault."""
 
     @property
     def called(self) -> str:

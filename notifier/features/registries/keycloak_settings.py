@@ -21,18 +21,18 @@ class KeycloakSettings(AskedServer):
 
     url: Annotated[
         WebAddress, server_address("/realms", "/admin", instead="client_id and client_secret_file are for that")
-    ] = Field(description="Keycloak's address, with its path if any, such as https://kc.example.com.")
-    realm: Annotated[str, Field(min_length=1), AfterValidator(_realm)] = Field(description="The realm's name.")
-    client_id: str = Field(
-        min_length=1,
-        description="A client of the realm with a service account that has the role view-clients of realm-management.",
-    )
-    client_secret: SecretStr | None = Field(None, min_length=1, description="Its secret.")
-    client_secret_file: ExistingFile | None = Field(None, description="A file with its secret. It is read each time.")
-    default_algorithm: Annotated[Algorithm, BeforeValidator(algorithm)] = Field(
-        Algorithm.RS256,
-        description="The realm's default signature algorithm, which clients without one of their own have.",
-    )
+    ]
+    """Keycloak's address, with its path if any, such as https://kc.example.com."""
+    realm: Annotated[str, Field(min_length=1), AfterValidator(_realm)]
+    """The realm's name."""
+    client_id: str = Field(min_length=1)
+    """A client of the realm with a service account that has the role view-clients of realm-management."""
+    client_secret: SecretStr | None = Field(None, min_length=1)
+    """Its secret."""
+    client_secret_file: ExistingFile | None = None
+    """A file with its secret. It is read each time."""
+    default_algorithm: Annotated[Algorithm, BeforeValidator(algorithm)] = Algorithm.RS256
+    """The realm's default signature algorithm, which clients without one of their own have."""
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

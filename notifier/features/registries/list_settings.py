@@ -21,23 +21,23 @@ class HydraSettings(HeadersServer):
 
     _address: ClassVar[str] = "admin_url"
 
-    admin_url: ServerAddress = Field(description="The address of the admin API, such as http://hydra-admin:4445.")
+    admin_url: ServerAddress
+    """The address of the admin API, such as http://hydra-admin:4445."""
 
 
 class Wso2Settings(AskedServer):
     """WSO2 Identity Server's applications, by its API."""
 
-    url: ServerAddress = Field(
-        description="The server's address, with its tenant if any: https://is.example.com/t/acme."
-    )
-    username: str | None = Field(None, min_length=1, description="A user who may read applications (HTTP Basic).")
-    password_file: ExistingFile | None = Field(None, description="A file with that user's password.")
+    url: ServerAddress
+    """The server's address, with its tenant if any: https://is.example.com/t/acme."""
+    username: str | None = Field(None, min_length=1)
+    """A user who may read applications (HTTP Basic)."""
+    password_file: ExistingFile | None = None
+    """A file with that user's password."""
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=HEADERS)
-    recheck: Annotated[float, Lasting(above=0.0, most=86_400.0)] = Field(
-        600.0,
-        description="How soon a changed address is found: so often each application is asked for its address, a few at"
-        " each reading. A new application is asked at once.",
-    )
+    recheck: Annotated[float, Lasting(above=0.0, most=86_400.0)] = 600.0
+    """How soon a changed address is found: so often each application is asked for its address, a few at each reading. A
+    new application is asked at once."""
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
@@ -55,23 +55,25 @@ class Wso2Settings(AskedServer):
 class Auth0Settings(AskedServer):
     """A tenant's applications, by Auth0's Management API."""
 
-    url: ServerAddress = Field(
-        description="The tenant's own address, such as https://acme.eu.auth0.com; not a custom domain."
-    )
-    client_id: str = Field(min_length=1, description="A machine-to-machine application with the scope read:clients.")
-    client_secret_file: ExistingFile = Field(description="A file with its secret. It is read each time.")
+    url: ServerAddress
+    """The tenant's own address, such as https://acme.eu.auth0.com; not a custom domain."""
+    client_id: str = Field(min_length=1)
+    """A machine-to-machine application with the scope read:clients."""
+    client_secret_file: ExistingFile
+    """A file with its secret. It is read each time."""
 
 
 class AuthentikSettings(AskedServer):
     """authentik's OAuth2 providers, by its API."""
 
-    url: ServerAddress = Field(description="authentik's address, such as https://auth.example.com.")
-    token_file: ExistingFile = Field(description="A file with an API token. It is read each time.")
+    url: ServerAddress
+    """authentik's address, such as https://auth.example.com."""
+    token_file: ExistingFile
+    """A file with an API token. It is read each time."""
 
 
 class HttpListSettings(HeadersServer):
     """A list of client metadata at an address."""
 
-    url: Annotated[WebAddress, AfterValidator(without_user)] = Field(
-        description="The address. JSON, or YAML (`application/yaml`): a list of client metadata, or `{clients: […]}`."
-    )
+    url: Annotated[WebAddress, AfterValidator(without_user)]
+    """The address. JSON, or YAML (`application/yaml`): a list of client metadata, or `{clients: […]}`."""

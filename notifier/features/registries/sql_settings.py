@@ -11,32 +11,29 @@ from notifier.settings.values import ExistingFile, Section
 class DuendeTables(Section):
     """What the tables are called, if it is not what Duende calls them."""
 
-    clients: str = Field("Clients", alias="Clients", min_length=1, description="The clients.")
-    properties: str = Field(
-        "ClientProperties", alias="ClientProperties", description="Their properties. Empty: not read."
-    )
-    redirect_uris: str = Field(
-        "ClientRedirectUris", alias="ClientRedirectUris", description="Their redirect URIs. Empty: not read."
-    )
+    clients: str = Field("Clients", alias="Clients", min_length=1)
+    """The clients."""
+    properties: str = Field("ClientProperties", alias="ClientProperties")
+    """Their properties. Empty: not read."""
+    redirect_uris: str = Field("ClientRedirectUris", alias="ClientRedirectUris")
+    """Their redirect URIs. Empty: not read."""
 
 
 class SqlSettings(Section):
     """A database, by SQLAlchemy. Exactly one of `url` and `url_file` is given, and one of `preset` and `query`."""
 
-    url: DatabaseUrl | None = Field(
-        None, description="`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."
-    )
-    url_file: ExistingFile | None = Field(None, description="A file with the URL. It is read each time.")
-    preset: Literal["duende"] | None = Field(
-        None, description="The tables of a known server: `duende` (also IdentityServer4)."
-    )
-    query: str | None = Field(
-        None, min_length=1, description="A SELECT whose columns bear the names of client metadata."
-    )
-    db_schema: str | None = Field(
-        None, alias="schema", min_length=1, description="The schema of the preset's tables. Left out: the user's own."
-    )
-    tables: DuendeTables | None = Field(None, description="The preset's name of a table → yours.")
+    url: DatabaseUrl | None = None
+    """`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."""
+    url_file: ExistingFile | None = None
+    """A file with the URL. It is read each time."""
+    preset: Literal["duende"] | None = None
+    """The tables of a known server: `duende` (also IdentityServer4)."""
+    query: str | None = Field(None, min_length=1)
+    """A SELECT whose columns bear the names of client metadata."""
+    db_schema: str | None = Field(None, alias="schema", min_length=1)
+    """The schema of the preset's tables. Left out: the user's own."""
+    tables: DuendeTables | None = None
+    """The preset's name of a table → yours."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

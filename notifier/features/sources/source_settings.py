@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from notifier.model.errors import Mistake
 from notifier.model.message import Binding
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import ExistingFile, IssuerId, Section, WebAddress, listed
+from notifier.settings.values import ExistingFile, IssuerId, Listed, Section, WebAddress
 
 _OF_BROKER = "amq."
 
@@ -26,10 +26,10 @@ Short = Annotated[str, AfterValidator(_fits)]
 class BindSettings(Section):
     """An exchange of somebody else. The source's queue is bound to it."""
 
-    exchange: Short = Field(min_length=1, max_length=255, description="Its name.")
-    routing_key: Short = Field(
-        "#", max_length=255, description="The routing key, or a pattern if it is a topic exchange."
-    )
+    exchange: Short = Field(min_length=1, max_length=255)
+    """Its name."""
+    routing_key: Short = Field("#", max_length=255)
+    """The routing key, or a pattern if it is a topic exchange."""
 
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.1
@@ -79,33 +79,40 @@ def open_exchanges(sources: Mapping[str, Bound]) -> list[Mistake]:
 class HmacSettings(Section):
     """A signature of the body in a header."""
 
-    header: HeaderName = Field(description="The header with the signature, in hexadecimal or base64.")
-    secret_file: ExistingFile = Field(
-        description="A file with the secret, and a second one on its own line while it is replaced."
-    )
-    algorithm: Literal["sha1", "sha256", "sha512"] = Field("sha256", description="The hash.")
-    prefix: str = Field("", description="What stands before the signature, such as `sha256=`.")
+    header: HeaderName
+    """The header with the signature, in hexadecimal or base64."""
+    secret_file: ExistingFile
+    """A file with the secret, and a second one on its own line while it is replaced."""
+    algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
+    """The hash."""
+    prefix: str = ""
+    """What stands before the signature, such as `sha256=`."""
 
 
 class SetSettings(Section):
     """A Security Event Token (RFC 8417) as the body. It is verified by the keys that its issuer publishes."""
 
-    issuer: IssuerId = Field(description="The `iss` that it must have.")
-    jwks_uri: WebAddress = Field(description="Where the issuer publishes its keys.")
-    audience: str = Field(min_length=1, description="The `aud` that it must have.")
-    tls: TlsSettings | None = Field(None, description="TLS when `jwks_uri` is read.")
+    issuer: IssuerId
+    """The `iss` that it must have."""
+    jwks_uri: WebAddress
+    """Where the issuer publishes its keys."""
+    audience: str = Field(min_length=1)
+    """The `aud` that it must have."""
+    tls: TlsSettings | None = None
+    """TLS when `jwks_uri` is read."""
 
 
 class SourceHttpSettings(Section):
     """How a caller of `POST /v1/events/NAME` proves who it is. One of the three."""
 
-    header: HeaderName | None = Field(None, description="The header with the secret of `value_file`.")
-    value_file: ExistingFile | None = Field(
-        None,
-        description="A file with the whole value of `header`, and a second value on its own line while it is replaced.",
-    )
-    hmac: HmacSettings | None = Field(None, description="The body is signed with a secret.")
-    set: SetSettings | None = Field(None, description="The body is a Security Event Token.")
+    header: HeaderName | None = None
+    """The header with the secret of `value_file`."""
+    value_file: ExistingFile | None = None
+    """A file with the whole value of `header`, and a second value on its own line while it is replaced."""
+    hmac: HmacSettings | None = None
+    """The body is signed with a secret."""
+    set: SetSettings | None = None
+    """The body is a Security Event Token."""
 
     @property
     def signed(self) -> bool:
@@ -125,18 +132,22 @@ class SourceHttpSettings(Section):
 class SourceSettings(Section):
     """A server that publishes events in its own words."""
 
-    preset: str | None = Field(None, description="A known server, by name. What is given here replaces its members.")
-    issuer: IssuerId | None = Field(None, description="The `iss` of its events, if they name none.")
-    issuers: dict[str, IssuerId] | None = Field(None, description="What its events name → `iss`.")
-    envelope: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] | None = (
-        Field(
-            None,
-            description="What is around the event, from the outside in: `masstransit`, `nservicebus`, or an"
-            " expression that gives a list, each member of which is an event (`@` if the document is the list).",
-        )
-    )
-    ignore_case: bool | None = Field(None, description="Lower all member names, and drop `_`, before anything is read.")
-    when: str | None = Field(None, description="An expression. An event for which it is false is ignored.")
-    event: dict[str, str] | None = Field(None, description="Member of notifier's event → expression (JMESPath).")
-    bind: tuple[BindSettings, ...] = Field((), description="The exchanges that its queue is bound to.")
-    http: SourceHttpSettings | None = Field(None, description="Take events at `POST /v1/events/NAME`.")
+    preset: str | None = None
+    """A known server, by name. What is given here replaces its members."""
+    issuer: IssuerId | None = None
+    """The `iss` of its events, if they name none."""
+    issuers: dict[str, IssuerId] | None = None
+    """What its events name → `iss`."""
+    envelope: Listed | None = None
+    """What is around the event, from the outside in: `masstransit`, `nservicebus`, or an expression that gives a list,
+    each member of which is an event (`@` if the document is the list)."""
+    ignore_case: bool | None = None
+    """Lower all member names, and drop `_`, before anything is read."""
+    when: str | None = None
+    """An expression. An event for which it is false is ignored."""
+    event: dict[str, str] | None = None
+    """Member of notifier's event → expression (JMESPath)."""
+    bind: tuple[BindSettings, ...] = ()
+    """The exchanges that its queue is bound to."""
+    http: SourceHttpSettings | None = None
+    """Take events at `POST /v1/events/NAME`."""

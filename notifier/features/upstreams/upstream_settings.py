@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from notifier.network.databases.database_url import DatabaseUrl
 from notifier.network.http.issuer_document import metadata_uri
@@ -13,10 +13,10 @@ from notifier.settings.values import (
     ExistingFile,
     IssuerId,
     Lasting,
+    Listed,
     Origin,
     Section,
     WebAddress,
-    listed,
     of_one_host,
     without_user,
 )
@@ -32,37 +32,37 @@ Within = Annotated[float, Lasting(above=0.0, most=30.0)]
 class SameSubSettings(Section):
     """The user and the session are called here what they are called there. All clients of the issuer are told."""
 
-    prefix: str = Field("", max_length=256, description="What stands before the upstream's `sub` here.")
+    prefix: str = Field("", max_length=256)
+    """What stands before the upstream's `sub` here."""
 
 
 class SessionTableSettings(Section):
     """What the tables are called, if it is not what Duende calls them."""
 
-    sessions: str = Field("ServerSideSessions", min_length=1, description="The server-side sessions.")
+    sessions: str = Field("ServerSideSessions", min_length=1)
+    """The server-side sessions."""
 
 
 class SessionsSqlSettings(Section):
     """A database that knows the sessions. Exactly one of `url` and `url_file`, and one of `preset` and `query`."""
 
-    url: DatabaseUrl | None = Field(
-        None, description="`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."
-    )
-    url_file: ExistingFile | None = Field(None, description="A file with the URL. It is read each time.")
-    preset: Literal["duende"] | None = Field(
-        None, description="`duende`: its server-side sessions, by `sid`. By `sub` alone only with `prefix`."
-    )
-    prefix: str | None = Field(
-        None, max_length=256, description="What stands before the upstream's `sub` in the preset's table."
-    )
-    query: str | None = Field(
-        None,
-        min_length=1,
-        description="A SELECT with `:iss`, `:sub`, `:sid` (null if unknown). Its columns are `sub`, `sid` and `clients`"
-        " (JSON, one `client_id`, or `*`; all clients if it is left out).",
-    )
-    db_schema: str | None = Field(None, alias="schema", min_length=1, description="The schema of the preset's table.")
-    tables: SessionTableSettings | None = Field(None, description="The preset's name of a table → yours.")
-    timeout: Within = Field(5.0, description="Time for one question.")
+    url: DatabaseUrl | None = None
+    """`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."""
+    url_file: ExistingFile | None = None
+    """A file with the URL. It is read each time."""
+    preset: Literal["duende"] | None = None
+    """`duende`: its server-side sessions, by `sid`. By `sub` alone only with `prefix`."""
+    prefix: str | None = Field(None, max_length=256)
+    """What stands before the upstream's `sub` in the preset's table."""
+    query: str | None = Field(None, min_length=1)
+    """A SELECT with `:iss`, `:sub`, `:sid` (null if unknown). Its columns are `sub`, `sid` and `clients` (JSON, one
+    `client_id`, or `*`; all clients if it is left out)."""
+    db_schema: str | None = Field(None, alias="schema", min_length=1)
+    """The schema of the preset's table."""
+    tables: SessionTableSettings | None = None
+    """The preset's name of a table → yours."""
+    timeout: Within = 5.0
+    """Time for one question."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -84,16 +84,21 @@ class SessionsSqlSettings(Section):
 class SessionsHttpSettings(HeadersServer):
     """An endpoint of the identity server that knows the sessions: `POST {iss, sub, sid}` as JSON."""
 
-    url: Annotated[WebAddress, AfterValidator(without_user)] = Field(description="The address.")
-    timeout: Within = Field(5.0, description="Time for one question.")
+    url: Annotated[WebAddress, AfterValidator(without_user)]
+    """The address."""
+    timeout: Within = 5.0
+    """Time for one question."""
 
 
 class ResolveSettings(Section):
     """Whose session it is here. One of the three."""
 
-    same_sub: SameSubSettings | None = Field(None, description="The same `sub` and `sid` as at the upstream.")
-    sql: SessionsSqlSettings | None = Field(None, description="Ask a database.")
-    http: SessionsHttpSettings | None = Field(None, description="Ask the identity server over HTTP.")
+    same_sub: SameSubSettings | None = None
+    """The same `sub` and `sid` as at the upstream."""
+    sql: SessionsSqlSettings | None = None
+    """Ask a database."""
+    http: SessionsHttpSettings | None = None
+    """Ask the identity server over HTTP."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -106,33 +111,30 @@ class ResolveSettings(Section):
 class UpstreamSettings(Section):
     """An OpenID Provider that our users sign in at. It calls `/upstreams/NAME/…` of the listener `web`."""
 
-    issuer: Annotated[IssuerId, AfterValidator(of_one_host)] = Field(description="The `iss` of its tokens.")
-    client_id: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] = Field(
-        min_length=1, description="What we are called there: one or a list. A token's `aud` must name one of them."
-    )
-    jwks_uri: WebAddress | None = Field(None, description="Where its keys are. Left out: as its discovery says.")
-    discovery: WebAddress | None = Field(
-        None, description="Its metadata. Left out: `issuer` with `/.well-known/openid-configuration`."
-    )
-    tls: TlsSettings | None = Field(None, description="TLS when its metadata and keys are read.")
-    algorithms: tuple[PublicKeyAlgorithm, ...] = Field(
-        ALGORITHMS, min_length=1, description="What its tokens may be signed with. Never `none` or a shared secret."
-    )
-    max_age: Annotated[float, Lasting(above=0.0, most=86_400.0)] = Field(
-        600.0, description="How old a token may be by its `iat`."
-    )
-    iss: IssuerId | None = Field(None, description="Which of `issuers` the sessions are at. Left out: the only one.")
-    resolve: ResolveSettings = Field(description="Whose session it is here.")
-    front_channel: bool = Field(
-        default=False,
-        description="Browsers may call its front-channel address: whoever knows a `sid` ends that session.",
-    )
-    parents: tuple[Origin, ...] = Field(
-        (), description="Origins beside that of `issuer` whose pages may be above its front-channel page."
-    )
-    without_iss: Literal["refuse", "allow"] = Field(
-        "refuse", description="`allow`: its front-channel calls need no `iss` (Microsoft Entra sends none)."
-    )
+    issuer: Annotated[IssuerId, AfterValidator(of_one_host)]
+    """The `iss` of its tokens."""
+    client_id: Listed = Field(min_length=1)
+    """What we are called there: one or a list. A token's `aud` must name one of them."""
+    jwks_uri: WebAddress | None = None
+    """Where its keys are. Left out: as its discovery says."""
+    discovery: WebAddress | None = None
+    """Its metadata. Left out: `issuer` with `/.well-known/openid-configuration`."""
+    tls: TlsSettings | None = None
+    """TLS when its metadata and keys are read."""
+    algorithms: tuple[PublicKeyAlgorithm, ...] = Field(ALGORITHMS, min_length=1)
+    """What its tokens may be signed with. Never `none` or a shared secret."""
+    max_age: Annotated[float, Lasting(above=0.0, most=86_400.0)] = 600.0
+    """How old a token may be by its `iat`."""
+    iss: IssuerId | None = None
+    """Which of `issuers` the sessions are at. Left out: the only one."""
+    resolve: ResolveSettings
+    """Whose session it is here."""
+    front_channel: bool = False
+    """Browsers may call its front-channel address: whoever knows a `sid` ends that session."""
+    parents: tuple[Origin, ...] = ()
+    """Origins beside that of `issuer` whose pages may be above its front-channel page."""
+    without_iss: Literal["refuse", "allow"] = "refuse"
+    """`allow`: its front-channel calls need no `iss` (Microsoft Entra sends none)."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
