@@ -32,10 +32,10 @@ class CanaryTools:
 
 def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) -> Client:
     """The client to send a canary to. Raises ConfigurationError if there is none, or if several issuers have one."""
-    found = [client for client in clients if client.client_id == client_id and iss in (None, client.iss)]
-    if len(found) == 1:
-        return found[0]
-    text = f"{client_id!r} has several issuers: say --issuer" if found else f"there is no client {client_id!r}"
+    named = [client for client in clients if client.client_id == client_id and iss in (None, client.iss)]
+    if len(named) == 1:
+        return named[0]
+    text = f"{client_id!r} has several issuers: say --issuer" if named else f"there is no client {client_id!r}"
     raise ConfigurationError([Mistake("--canary", text)])
 
 
@@ -83,8 +83,8 @@ def _delivery_to_nobody(client: Client, unique: str) -> Delivery:
 def explain(client: Client, outcome: Outcome, jti: str) -> Finding:
     """Explain the answer to a canary; more exactly if the client names its preset (docs/specification.md)."""
     preset = None if client.preset is None else PRESETS[client.preset]
-    said = f" and said {outcome.text[:200]!r}" if outcome.text else ""
-    answered = f"answered {outcome.status}{said} (jti {jti})"
+    words = f" and said {outcome.text[:200]!r}" if outcome.text else ""
+    answered = f"answered {outcome.status}{words} (jti {jti})"
     log = "its log says more, by that jti"
     hint = f"{client.preset}: {preset.answers}; {log}" if preset is not None else f"name its preset to hear more; {log}"
     match outcome:

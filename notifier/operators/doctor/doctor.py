@@ -79,9 +79,9 @@ async def examine(
                 done += 1
                 progress(done, len(checks))
 
-    found = await asyncio.gather(*(run(check) for check in checks))
+    lists = await asyncio.gather(*(run(check) for check in checks))
     order = {area: place for place, area in enumerate(Area)}
-    return sorted((finding for findings in found for finding in findings), key=lambda finding: order[finding.area])
+    return sorted((finding for findings in lists for finding in findings), key=lambda finding: order[finding.area])
 
 
 def ok(area: Area, subject: str, text: str, advice: str = "") -> Finding:

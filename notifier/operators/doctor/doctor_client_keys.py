@@ -12,11 +12,11 @@ WAITS = "its logouts wait meanwhile, and none is sent in clear; "
 
 def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysPlace, Sequence[Client]]:
     """The places of keys that must be read, and whose they are."""
-    found: dict[ClientKeysPlace, list[Client]] = {}
+    users: dict[ClientKeysPlace, list[Client]] = {}
     for client, encryption in _encrypted(clients):
         if isinstance(encryption.keys, ClientKeysPlace):
-            found.setdefault(encryption.keys, []).append(client)
-    return found
+            users.setdefault(encryption.keys, []).append(client)
+    return users
 
 
 def judge_jwks(clients: Iterable[Client]) -> Iterator[Finding]:

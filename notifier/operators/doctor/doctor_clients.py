@@ -54,11 +54,11 @@ class Server:
 
 def servers_of(clients: Iterable[Client]) -> list[Server]:
     """The servers of the clients, one entry for each way to reach a server. Those of a test alone are not there now."""
-    found: dict[tuple[str, Route], list[Client]] = {}
+    by_route: dict[tuple[str, Route], list[Client]] = {}
     for client in clients:
         if client.told_at is not None and not only_in_tests(client.iss):
             parts = urlsplit(client.told_at)
-            found.setdefault((f"{parts.scheme}://{parts.netloc}".lower(), client.route), []).append(client)
+            by_route.setdefault((f"{parts.scheme}://{parts.netloc}".lower(), client.route), []).append(client)
     return [
         Server(
             origin=origin,
@@ -67,7 +67,7 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
             within=max(client.timeout for client in there),
             clients=tuple(there),
         )
-        for (origin, route), there in found.items()
+        for (origin, route), there in by_route.items()
     ]
 
 
@@ -84,21 +84,21 @@ async def examine_server(
         advice = RENEW if "has expired" in text else ADVICE.get(reached.reason, ADVICE[Reason.CONNECT])
         return [failed(Area.CLIENT, server.subject, text, advice)]
     met = await ask_met()
-    sick = [state for each in server.clients if (state := met.get(each.key)) is not None and state.state != "well"]
+    sick = [state for client in server.clients if (state := met.get(client.key)) is not None and state.state != "well"]
     sick.sort(key=lambda state: state.urgency, reverse=True)
-    found = [judge_met(state.client_id, state, server.origin, clock()) for state in sick[:MOST_SICK]]
-    if more := len(sick) - len(found):
+    findings = [judge_met(state.client_id, state, server.origin, clock()) for state in sick[:MOST_SICK]]
+    if more := len(sick) - len(findings):
         text = f"{more:,} more clients of {server.origin} are not well"
-        found.append(warning(Area.CLIENT, server.origin, text, "notifier status --all"))
+        findings.append(warning(Area.CLIENT, server.origin, text, "notifier status --all"))
     names = {state.client_id for state in sick}
-    well = [each.client_id for each in server.clients if each.client_id not in names]
+    well = [client.client_id for client in server.clients if client.client_id not in names]
     if well and reached.proxy:
         text = f"its proxy answers at {reached.address}; {server.origin} behind it was not tried: --canary does"
-        found.append(ok(Area.CLIENT, _some(well), text))
+        findings.append(ok(Area.CLIENT, _some(well), text))
     elif well or (reached.expires is not None and reached.expires - clock() < EXPIRES_SOON):
         text = f"{server.origin} takes connections"
-        found.append(expiry_finding(Area.CLIENT, _some(well) or server.subject, text, reached.expires, clock()))
-    return found
+        findings.append(expiry_finding(Area.CLIENT, _some(well) or server.subject, text, reached.expires, clock()))
+    return findings
 
 
 def expiry_finding(area: Area, subject: str, text: str, expires: float | None, now: float) -> Finding:

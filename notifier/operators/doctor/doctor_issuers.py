@@ -47,7 +47,7 @@ async def nobody_sees() -> Seen:
 
 
 async def examine_issuer(
-    case: IssuerCase, read: Read, clock: Callable[[], float], seen: AskSeen = nobody_sees
+    case: IssuerCase, read: Read, clock: Callable[[], float], see: AskSeen = nobody_sees
 ) -> list[Finding]:
     """Check the issuer's metadata, JWK Set and clock. One of tests has none of them."""
     if only_in_tests(case.iss):
@@ -55,22 +55,22 @@ async def examine_issuer(
         return [ok(Area.ISSUER, case.iss, text)]
     asked = clock()
     metadata = await read(metadata_uri(case.iss))
-    found = list(_metadata(case, metadata))
+    findings = list(_metadata(case, metadata))
     if isinstance(metadata, IssuerDocument) and metadata.date is not None:
-        found.append(clock_finding(case.iss, metadata.date - (asked + clock()) / 2))
+        findings.append(clock_finding(case.iss, metadata.date - (asked + clock()) / 2))
     uri = case.jwks_uri or _advertised(metadata)
     if uri is None:
         advice = f'set issuers."{case.iss}".jwks_uri'
-        return [*found, warning(Area.KEYS, case.iss, "where its keys are published is not known", advice)]
+        return [*findings, warning(Area.KEYS, case.iss, "where its keys are published is not known", advice)]
     jwks = await read(uri)
     if isinstance(jwks, UnreadDocument):
         advice = "receivers cannot verify by it either; while it cannot be read, a missing key goes unnoticed"
-        return [*found, failed(Area.KEYS, case.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice)]
+        return [*findings, failed(Area.KEYS, case.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice)]
     published = read_jwks(jwks.content)
     if isinstance(published, str):
-        return [*found, failed(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
-    workers = await seen()
-    return [*found, *judge_keys(case, published, workers, clock())]
+        return [*findings, failed(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
+    workers = await see()
+    return [*findings, *judge_keys(case, published, workers, clock())]
 
 
 def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: Seen, now: float) -> Iterator[Finding]:
@@ -92,8 +92,8 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: S
             yield well(key, f"{name}, for {clients}")
         else:
             yield failed(Area.KEYS, case.iss, f"key {name}: {fault}; {clients} will answer 400", PUBLISH)
-    told = {key.public["kid"] for key in asked}
-    others = [key for key in case.signing if key.public["kid"] not in told]
+    asked_kids = {key.public["kid"] for key in asked}
+    others = [key for key in case.signing if key.public["kid"] not in asked_kids]
     by_kid = {key.public["kid"]: key for key in (*others, *case.coming)}
     for kid, fault in publication_faults(others, published).items():
         if fault is None:

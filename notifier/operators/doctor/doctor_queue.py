@@ -79,16 +79,16 @@ HARM: Mapping[PolicyKey, str] = MappingProxyType(
 
 def _policies(state: BrokerState, host: str) -> Iterator[Finding]:
     """What the broker's policies change, and what could not be seen of them."""
-    look = state.policies
-    for override in look.overrides:
+    policies = state.policies
+    for override in policies.overrides:
         advice = f"leave {state.prefix}.* out of the policy, or ask who runs the broker to; `rabbitmqctl list_policies`"
         yield failed(Area.QUEUE, host, f"{override}: {HARM[override.key]}", advice)
-    if look.fault:
+    if policies.fault:
         advice = "look at queue.management, if you can give it, and whether the user has the tag `management`"
-        yield warning(Area.QUEUE, host, f"its policies are not known: {look.fault}", advice)
-    elif look.by == "management" and not look.overrides:
+        yield warning(Area.QUEUE, host, f"its policies are not known: {policies.fault}", advice)
+    elif policies.by == "management" and not policies.overrides:
         yield ok(Area.QUEUE, host, f"no policy changes a queue under {state.prefix}")
-    elif look.by == "trial" and not look.overrides:
+    elif policies.by == "trial" and not policies.overrides:
         text = "no policy shows on a temporary queue; a longer or larger limit would not: queue.management has it read"
         yield ok(Area.QUEUE, host, text)
 

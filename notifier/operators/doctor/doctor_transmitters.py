@@ -31,11 +31,11 @@ async def examine_transmitter(
         advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
         why = "" if unused is None else f": {unused}"
         return [failed(Area.KEYS, setting, f"the JWK Set at {uri} has no key that verifies signatures{why}", advice)]
-    found = ok(Area.KEYS, setting, f"{counted(usable, 'key')} for its tokens can be read")
+    readable = ok(Area.KEYS, setting, f"{counted(usable, 'key')} for its tokens can be read")
     if unused is None:
-        return [found]
+        return [readable]
     advice = "tokens that they sign are refused; have the transmitter publish an RSA key as others do, or another kind"
-    return [found, warning(Area.KEYS, setting, f"the JWK Set at {uri} has keys that are not used: {unused}", advice)]
+    return [readable, warning(Area.KEYS, setting, f"the JWK Set at {uri} has keys that are not used: {unused}", advice)]
 
 
 def _verifies(key: PublishedKey, jwk: Mapping[str, object]) -> bool:
@@ -46,5 +46,5 @@ def _verifies(key: PublishedKey, jwk: Mapping[str, object]) -> bool:
 
 
 def _members(document: object) -> list[object]:
-    found = document.get("keys") if isinstance(document, dict) else None
-    return found if isinstance(found, list) else []
+    keys = document.get("keys") if isinstance(document, dict) else None
+    return keys if isinstance(keys, list) else []

@@ -21,28 +21,30 @@ Met = Mapping[tuple[str, str], ClientState]
 
 def judge_workers(status: ServiceStatus, known: Container[tuple[str, str]], now: float) -> Iterator[Finding]:
     """Findings about the workers, and all that they say is wrong. `known`: the clients that are looked at anyway."""
-    answered, seen = len(status.workers), max(status.seen, len(status.workers))
-    if answered == seen:
+    answered, there = len(status.workers), max(status.seen, len(status.workers))
+    if answered == there:
         text = (
-            f"{answered} of {counted(seen, 'worker')} answered" if seen else "none runs now; its state cannot be asked"
+            f"{answered} of {counted(there, 'worker')} answered"
+            if there
+            else "none runs now; its state cannot be asked"
         )
         yield ok(Area.WORKER, "workers", text)
     else:
         why = ", since the broker takes no message" if status.blocked else ""
-        text = f"{seen - answered} of {counted(seen, 'worker')} did not answer{why}; what they met is missing here"
+        text = f"{there - answered} of {counted(there, 'worker')} did not answer{why}; what they met is missing here"
         advice = "look whether they are busy or of an older release"
         yield warning(Area.WORKER, "workers", text, advice)
     for shared in troubles_of(status):
-        one = shared.trouble
-        whom = " ".join(filter(None, (one.client_id, one.iss or one.subject)))
-        advice = f"notifier explain {one.explained}" if one.explained else "see the log of the worker"
-        judged = warning if one.kind in MILD else failed
-        yield judged(Area.WORKER, f"{one.kind.replace('_', ' ')} {whom}".strip(), one.text, advice)
-    others = [each for each in status.clients if each.circuit and (each.iss, each.client_id) not in known]
-    for each in others[:MOST_OTHERS]:
-        text = f"is down, and this configuration does not have it; a worker met {_words(each, now)}"
+        trouble = shared.trouble
+        whom = " ".join(filter(None, (trouble.client_id, trouble.iss or trouble.subject)))
+        advice = f"notifier explain {trouble.explained}" if trouble.explained else "see the log of the worker"
+        judged = warning if trouble.kind in MILD else failed
+        yield judged(Area.WORKER, f"{trouble.kind.replace('_', ' ')} {whom}".strip(), trouble.text, advice)
+    others = [client for client in status.clients if client.circuit and (client.iss, client.client_id) not in known]
+    for client in others[:MOST_OTHERS]:
+        text = f"is down, and this configuration does not have it; a worker met {_words(client, now)}"
         yield warning(
-            Area.WORKER, f"{each.client_id} ({each.iss})", text, "compare the workers' configuration with this"
+            Area.WORKER, f"{client.client_id} ({client.iss})", text, "compare the workers' configuration with this"
         )
 
 
@@ -61,7 +63,7 @@ def judge_met(subject: str, met: ClientState, origin: str, now: float) -> Findin
 def _words(met: ClientState, now: float) -> str:
     status = "" if met.status is None else f" {met.status}"
     ago = "" if met.last_failure is None else f" {in_words(now - met.last_failure)} ago"
-    said = f": {met.text}" if met.text else ""
+    text = f": {met.text}" if met.text else ""
     waits = f"; {met.waits:,} of its deliveries wait" if met.waits else ""
     dead = f"; {met.dead:,} given up" if met.dead else ""
-    return f"{met.reason or 'a failure'}{status}{ago}{said}{waits}{dead}"
+    return f"{met.reason or 'a failure'}{status}{ago}{text}{waits}{dead}"

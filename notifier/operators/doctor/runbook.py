@@ -25,12 +25,12 @@ def sections() -> dict[str, RunbookSection]:
     """By name in lower case, as links to them have it, in the order of the runbook."""
     text = runbook()
     headings = list(_HEADING.finditer(text))
-    found: dict[str, RunbookSection] = {}
+    sections: dict[str, RunbookSection] = {}
     group = ""
     for heading, following in zip(headings, [*headings[1:], None], strict=True):
         if heading[1] == "##":
             group = heading[2]
             continue
         body = text[heading.end() : len(text) if following is None else following.start()].strip() + "\n"
-        found[heading[2].lower()] = RunbookSection(name=heading[2], group=group, text=body)
-    return found
+        sections[heading[2].lower()] = RunbookSection(name=heading[2], group=group, text=body)
+    return sections

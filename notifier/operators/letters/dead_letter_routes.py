@@ -131,9 +131,9 @@ class DeadLetterRoutes:
         try:
             async with (
                 self._requests.turn(looking=True),
-                aclosing(found_in(self._letters, chosen, whole=True)) as found,
+                aclosing(found_in(self._letters, chosen, whole=True)) as letters,
             ):
-                async for _, message in found:
+                async for _, message in letters:
                     if not response.prepared:
                         await response.prepare(request)
                     line, begun = json_text(exported(message)).encode() + b"\n", steady()
@@ -161,7 +161,7 @@ class DeadLetterRoutes:
         token = self._authorization.require(request, "read")
         chosen = self._filter({"id": [request.match_info["id"]]}, token)
         self._requests.audit.read("shown", caller(token), chosen)
-        return await self._requests.one(
+        return await self._requests.message(
             self._letters, chosen, token, lambda _, message: exported(message), missing="There is no such dead letter",
             whole=True,
         )  # fmt: skip
@@ -224,7 +224,7 @@ class DeadLetterRoutes:
 
     def _filter(self, asked: Mapping[str, Any], token: ApiToken | None) -> LetterFilter:
         """The letters that the request means, of those that the token may see. Raises Refusal (400)."""
-        found = read_filter(asked, self._access.clock(), issuers=None if token is None else token.issuers)
-        if isinstance(found, Mistake):
-            raise malformed(Mistake(found.path, excerpt(found.text, 200)))
-        return found
+        letter_filter = read_filter(asked, self._access.clock(), issuers=None if token is None else token.issuers)
+        if isinstance(letter_filter, Mistake):
+            raise malformed(Mistake(letter_filter.path, excerpt(letter_filter.text, 200)))
+        return letter_filter

@@ -35,9 +35,9 @@ Since = Annotated[
 Until = Annotated[str | None, _option("--until", "Only letters given up until then, in the same form.")]
 
 
-def letters_of(**given: str | list[str] | None) -> LetterFilter:
+def letters_of(**options: str | list[str] | None) -> LetterFilter:
     """Read what the options above say."""
-    chosen = read_filter(given, time.time())
+    chosen = read_filter(options, time.time())
     if isinstance(chosen, Mistake):
         raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path}")
     return chosen
@@ -55,11 +55,11 @@ def written_anew(file: Path) -> Iterator[IO[str]]:
         with open(1 if to_stdout else file, "w", encoding="utf-8", closefd=not to_stdout) as out:
             yield out
         return
-    descriptor, made = mkstemp(dir=file.parent, prefix=f".{file.name}.")  # mode 0600
+    descriptor, draft = mkstemp(dir=file.parent, prefix=f".{file.name}.")  # mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             yield out
-        Path(made).replace(file)
+        Path(draft).replace(file)
     except BaseException:
-        Path(made).unlink()
+        Path(draft).unlink()
         raise

@@ -121,23 +121,23 @@ def show(
         # one letter whole
         notifier dead-letters show -c n.yaml 6f1c…
     """
-    found: list[dict[str, object]] = []
+    documents: list[dict[str, object]] = []
     settings = queue_part(config).settings.queue
 
     def see(summary: LetterSummary, message: Message) -> None:
-        told: dict[str, object] = {} if as_json else {"replay": prospect(message, config, settings, context.obj)}
+        additions: dict[str, object] = {} if as_json else {"replay": prospect(message, config, settings, context.obj)}
         if not as_json and summary.reason in NOBODY_KNOWS:
-            told["hint"] = near_names(config, known=_KNOWN)(summary.iss, summary.client_id)
-        found.append(exported(message) | {name: value for name, value in told.items() if value})
+            additions["hint"] = near_names(config, known=_KNOWN)(summary.iss, summary.client_id)
+        documents.append(exported(message) | {name: value for name, value in additions.items() if value})
 
     _look_now(settings, LetterFilter(ids=frozenset({id_})), see, first=True)
-    if not found:
+    if not documents:
         say(f"notifier: there is no dead letter {id_}; `notifier dead-letters list --rows` shows them", err=True)
         raise typer.Exit(1)
     if as_json:
-        say_json(found[0])
+        say_json(documents[0])
     else:
-        say(_in_words(found[0]))
+        say(_in_words(documents[0]))
 
 
 @command(app)
@@ -203,9 +203,9 @@ def _look_now(
         with progress_of("looked at", rows=rows) as progress:
             async with (
                 opened_queue(settings, opening=False) as queue,
-                aclosing(found_in(queue.dead_letters(), chosen, progress, whole=whole)) as found,
+                aclosing(found_in(queue.dead_letters(), chosen, progress, whole=whole)) as letters,
             ):
-                async for summary, message in found:
+                async for summary, message in letters:
                     see(summary, message)
                     if first:
                         return
@@ -214,13 +214,13 @@ def _look_now(
 
 
 def _parts(letter: LetterSummary) -> list[str]:
-    told = [letter.id, shown_moment(letter.dead_since), f"{letter.reason:<21}", letter.client_id or "–"]
-    told += [f"event {letter.event_id or '–'}", f"attempts {letter.attempts}"]
+    parts = [letter.id, shown_moment(letter.dead_since), f"{letter.reason:<21}", letter.client_id or "–"]
+    parts += [f"event {letter.event_id or '–'}", f"attempts {letter.attempts}"]
     if letter.iss:
-        told.append(f"issuer {letter.iss}")
+        parts.append(f"issuer {letter.iss}")
     if letter.source is not None:
-        told.append(f"source {letter.source}")
-    return list(map(printable, told))
+        parts.append(f"source {letter.source}")
+    return list(map(printable, parts))
 
 
 def _print_groups(groups: list[Group], config: Path | None) -> None:

@@ -193,9 +193,11 @@ def prospect(
 ) -> str:
     """Say what a replay would do with this letter."""
     try:
-        found = readmit(
+        readmission = readmit(
             load_dead_letter(message), _rules(config, settings, features, end_newer_sessions=False), time.time()
         )
     except UnknownVersion as newer:
         return f"stays: {newer}"
-    return f"stays: {found.text}" if isinstance(found, KeptLetter) else f"would go to {found.queue} anew"
+    return (
+        f"stays: {readmission.text}" if isinstance(readmission, KeptLetter) else f"would go to {readmission.queue} anew"
+    )

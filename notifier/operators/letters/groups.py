@@ -74,10 +74,10 @@ class GroupCounts:
         self._groups: dict[tuple[object, ...], Group] = {}
         self.total = 0
 
-    def add(self, one: Summary) -> None:
+    def add(self, summary: Summary) -> None:
         """Count one more."""
         self.total += 1
-        group = one.group()
+        group = summary.group()
         if group.key not in self._groups and len(self._groups) >= MOST:
             group = replace(group, client_id="_other", iss="")
         known = self._groups.setdefault(group.key, group)

@@ -142,7 +142,9 @@ class LetterFilter:
             return False
 
 
-def read_filter(given: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None) -> LetterFilter | Mistake:
+def read_filter(
+    members: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None
+) -> LetterFilter | Mistake:
     """The filter that an operator gives on the command line or in a request, or what is wrong with it.
 
     A moment may be given as an age, counted back from `now`. A member that is None is not given.
@@ -150,14 +152,14 @@ def read_filter(given: Mapping[str, Any], now: float, issuers: frozenset[str] | 
     moments: dict[str, float | None] = {}
     for name in ("since", "until"):
         try:
-            moments[name] = None if given.get(name) is None else read_when(given[name], now)
+            moments[name] = None if members.get(name) is None else read_when(members[name], now)
         except ValueError as error:
             return Mistake(name, str(error))
-    reasons = frozenset(given.get("reason") or ())
+    reasons = frozenset(members.get("reason") or ())
     if unknown := sorted(reasons - frozenset(DeadReason)):
         return Mistake("reason", f"there is no reason {unknown[0]}; there are {', '.join(DeadReason)}")
-    names = {name: given.get(name) for name in ("client_id", "iss", "event_id", "subject", "source")}
-    ids, kinds = frozenset(given.get("id") or ()), frozenset(map(DeadReason, reasons))
+    names = {name: members.get(name) for name in ("client_id", "iss", "event_id", "subject", "source")}
+    ids, kinds = frozenset(members.get("id") or ()), frozenset(map(DeadReason, reasons))
     since, until = moments["since"], moments["until"]
     return LetterFilter(ids=ids, reasons=kinds, issuers=issuers, since=since, until=until, **names)
 

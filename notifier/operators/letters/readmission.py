@@ -117,21 +117,21 @@ def _sourced(letter: DeadLetter, message: Message, rules: ReplayRules, now: floa
     read = rules.readers.get(reader_of(message.source))
     if read is None:
         return _malformed(f"nothing here reads messages of the source {message.source}")
-    found = read(message, letter.events, now)
-    if isinstance(found, str):
-        return KeptLetter(why=KeepReason.MALFORMED, text=found)
+    events = read(message, letter.events, now)
+    if isinstance(events, str):
+        return KeptLetter(why=KeepReason.MALFORMED, text=events)
     policy = RetryPolicy()
     if rules.registry is not None and rules.registry.unregistered is not None:
         policy = rules.registry.unregistered.retry
     age = 0.0 if message.timestamp is None else now - message.timestamp
-    if found.sub_only and age > policy.sub_only_max_age and not rules.end_newer_sessions:
+    if events.sub_only and age > policy.sub_only_max_age and not rules.end_newer_sessions:
         return _stale(f"it names no session, and was sent {age:.0f} s ago", policy.sub_only_max_age)
-    return Readmitted(queue=Lane.EVENTS, outgoing=as_sourced(found.message, letter.id, letter.events))
+    return Readmitted(queue=Lane.EVENTS, outgoing=as_sourced(events.message, letter.id, letter.events))
 
 
 def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
-    if (kept := _run_out(delivery.not_after, now)) is not None:
-        return kept
+    if (letter := _run_out(delivery.not_after, now)) is not None:
+        return letter
     limit = _sub_only_limit(delivery, rules.registry)
     begun = _begun(delivery)
     if limit is not None and begun is not None and now > begun + delivery.held + limit and not rules.end_newer_sessions:
@@ -170,8 +170,8 @@ def _begun(delivery: Delivery) -> float | None:
 
 
 def _event(event: SessionEnded, now: float) -> Readmitted | KeptLetter:
-    if (kept := _run_out(event.not_after, now)) is not None:
-        return kept
+    if (letter := _run_out(event.not_after, now)) is not None:
+        return letter
     body = dump_event(EventDocument(event=replace(event, id_given=True)))
     return Readmitted(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
 

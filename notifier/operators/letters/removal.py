@@ -68,12 +68,12 @@ def remove_chosen(
     if not (yes or dry_run):
         if not sys.stdin.isatty():
             raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
-        found = run(dry_run=True, what="counted")
-        _say_reasons(found, err=True)
-        question = f"{removal.does} {counted(found.done, removal.what)} for good?"
-        if not found.done or not typer.confirm(question, err=True):
+        prospect = run(dry_run=True, what="counted")
+        _say_reasons(prospect, err=True)
+        question = f"{removal.does} {counted(prospect.done, removal.what)} for good?"
+        if not prospect.done or not typer.confirm(question, err=True):
             say(f"nothing was {removal.did}", err=True)
-            raise typer.Exit(1 if found.done else 0)
+            raise typer.Exit(1 if prospect.done else 0)
     conclude(
         removal.did, chosen, run(dry_run=dry_run, what=removal.did), removal.missing, dry_run=dry_run, as_json=as_json
     )
@@ -120,4 +120,4 @@ def _report() -> Callable[[Summary], None]:
     who, audit = operating_user(), RepairAudit(write_audit)
     if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
         return lambda _: None
-    return lambda one: audit.removed(who, one)
+    return lambda summary: audit.removed(who, summary)

@@ -23,17 +23,17 @@ S = TypeVar("S", bound=Summary)
 
 
 async def remove(
-    place: P, meant: Filter[P, S], options: RepairOptions, report: Callable[[S], None] = lambda _: None
+    place: P, filter_: Filter[P, S], options: RepairOptions, report: Callable[[S], None] = lambda _: None
 ) -> RepairResult:
     """Delete what is meant, for good: its clients are never told. `report` hears of each.
 
     What a later release wrote stays among the dead letters.
     """
 
-    def judge(_message: Message, one: S) -> Verdict:
-        return Stays(KeepReason.NEWER.value) if one.reason == NEWER else REMOVE
+    def judge(_message: Message, summary: S) -> Verdict:
+        return Stays(KeepReason.NEWER.value) if summary.reason == NEWER else REMOVE
 
-    return await Pass(meant.opened(place, whole=False), judge, options, report).run()
+    return await Pass(filter_.opened(place, whole=False), judge, options, report).run()
 
 
 async def replay(
@@ -44,17 +44,17 @@ async def replay(
     def judge(message: Message, summary: LetterSummary) -> Verdict:
         if summary.reason == NEWER:
             return Stays(KeepReason.NEWER.value)
-        found = readmit(load_dead_letter(message), rules, options.clock())
-        if isinstance(found, KeptLetter):
-            return Stays(found.why.value)
-        return Transfer(letter=message, queue=found.queue, outgoing=found.outgoing)
+        readmission = readmit(load_dead_letter(message), rules, options.clock())
+        if isinstance(readmission, KeptLetter):
+            return Stays(readmission.why.value)
+        return Transfer(letter=message, queue=readmission.queue, outgoing=readmission.outgoing)
 
     return await Pass(chosen.opened(letters, whole=True), judge, options).run()
 
 
 async def make_due(
     waiting: WaitingPlace,
-    meant: WaitingFilter,
+    filter_: WaitingFilter,
     options: RepairOptions,
     *,
     force: bool,
@@ -66,13 +66,13 @@ async def make_due(
     """
     turn = options.clock()
 
-    def judge(message: Message, one: WaitingSummary) -> Verdict:
+    def judge(message: Message, summary: WaitingSummary) -> Verdict:
         nonlocal turn
-        if one.asked and not force:
+        if summary.asked and not force:
             return Stays(ASKED)
         own, turn = turn, turn + 1 / pace()
-        if one.due is not None and one.due <= own:
+        if summary.due is not None and summary.due <= own:
             return Stays(EARLIER)
         return due_in(message, own - options.clock(), own)
 
-    return await Pass(meant.opened(waiting, whole=True), judge, options).run()
+    return await Pass(filter_.opened(waiting, whole=True), judge, options).run()

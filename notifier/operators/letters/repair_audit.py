@@ -39,12 +39,12 @@ class RepairAudit:
             **more,
         )
 
-    def removed(self, who: str, one: Summary) -> None:
+    def removed(self, who: str, summary: Summary) -> None:
         """Log one letter that was discarded, or one delivery that was cancelled. It cannot come back."""
         action, hidden = "waiting_cancelled_one", ("text", "asked")
-        if isinstance(one, LetterSummary):
+        if isinstance(summary, LetterSummary):
             action, hidden = "dead_letter_discarded", ("text", "attempts")
-        self._write(action, who=who, **{name: it for name, it in one.document().items() if name not in hidden})
+        self._write(action, who=who, **{name: it for name, it in summary.document().items() if name not in hidden})
 
     def read(self, action: str, who: str, wanted: LetterFilter) -> None:
         """Log that somebody reads whole letters, with `sub` and `sid`."""
@@ -53,8 +53,8 @@ class RepairAudit:
 
 def _narrowing(wanted: Filter[Any, Any]) -> Mapping[str, object]:
     """What was given to choose by."""
-    given = {each.name: getattr(wanted, each.name) for each in fields(cast("Any", wanted))}
-    narrowing = {name: _shown(name, value) for name, value in given.items() if value and value is not True}
+    members = {member.name: getattr(wanted, member.name) for member in fields(cast("Any", wanted))}
+    narrowing = {name: _shown(name, value) for name, value in members.items() if value and value is not True}
     return narrowing or {"all": True}
 
 

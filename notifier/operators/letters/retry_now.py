@@ -59,12 +59,12 @@ class RetryResult:
         """The JSON that scripts and the API get."""
         account = self.account.document()
         moments = ("next_try", "paused_until")
-        told = {name: account[name] for name in ("delivered", "failed", "dead", "put_off", "text")}
-        told |= {name: rendered(account[name]) for name in moments}
+        counts = {name: account[name] for name in ("delivered", "failed", "dead", "put_off", "text")}
+        counts |= {name: rendered(account[name]) for name in moments}
         return {
             "waited": sum(self.waited.values()),
             "asked": self.asked,
-            **told,
+            **counts,
             "waiting": sum(self.waiting.values()),
             "waiting_for": dict(self.waiting),
             "workers": {"seen": self.workers, "answered": self.answered},
@@ -74,10 +74,10 @@ class RetryResult:
 
 async def prospect(queue: Queue, wish: RetryWish, options: RepairOptions) -> RetryResult:
     """Say what a retry would try. Changes nothing. Raises QueueError."""
-    found = await _count(queue, wish, options)
-    seen, answers = await ask_workers_to(queue, request_of(wish.key, wish.who, begin=False), ANSWER_WITHIN)
+    waits = await _count(queue, wish, options)
+    workers, answers = await ask_workers_to(queue, request_of(wish.key, wish.who, begin=False), ANSWER_WITHIN)
     return RetryResult(
-        waited=found.by_reason, waiting=found.by_reason, asked=0 if wish.force else found.asked, workers=seen,
+        waited=waits.by_reason, waiting=waits.by_reason, asked=0 if wish.force else waits.asked, workers=workers,
         answered=len(answers), account=sum_of([*answers]),
     )  # fmt: skip
 
@@ -89,18 +89,18 @@ async def retry_now(queue: Queue, wish: RetryWish, options: RepairOptions) -> Re
         return RetryResult(waited=before.by_reason, waiting=before.by_reason, unfinished=before.unfinished)
     asked = 0 if wish.force else before.asked
     begin = request_of(wish.key, wish.who, begin=True, force=wish.force, everything=asked == 0)
-    seen, answers = await ask_workers_to(queue, begin, ANSWER_WITHIN)
-    if not seen:
+    workers, answers = await ask_workers_to(queue, begin, ANSWER_WITHIN)
+    if not workers:
         raise QueueUnavailable(NO_WORKER)
     delayed = WaitingFilter(iss=wish.key[0], client_id=wish.key[1], parked=False)
     pace = replace(options, progress=no_progress, rate=DUE_RATE)
-    made = await make_due(queue.waiting(), delayed, pace, force=wish.force)
-    account, unfinished = await _watch(queue, wish, options, before.total, made.unfinished)
+    due = await make_due(queue.waiting(), delayed, pace, force=wish.force)
+    account, unfinished = await _watch(queue, wish, options, before.total, due.unfinished)
     after = _Waits() if unfinished else await _count(queue, wish, options)
     return RetryResult(
         waited=before.by_reason,
         asked=asked,
-        workers=seen,
+        workers=workers,
         answered=len(answers),
         account=account,
         waiting=after.by_reason if unfinished is None else _left(before, account),
@@ -120,12 +120,12 @@ class _Waits:
 
 async def _count(queue: Queue, wish: RetryWish, options: RepairOptions) -> _Waits:
     """Count what waits. Raises QueueError."""
-    meant = WaitingFilter(iss=wish.key[0], client_id=wish.key[1])
+    filter_ = WaitingFilter(iss=wish.key[0], client_id=wish.key[1])
     reasons, asked, unfinished = Counter[str](), 0, None
-    async with aclosing(found_in(queue.waiting(), meant)) as found:
-        async for one, _ in found:
-            reasons[one.reason] += 1
-            asked += one.asked
+    async with aclosing(found_in(queue.waiting(), filter_)) as summaries:
+        async for summary, _ in summaries:
+            reasons[summary.reason] += 1
+            asked += summary.asked
             if options.stop():
                 unfinished = STOPPED
                 break

@@ -89,8 +89,8 @@ class RetryAccounts:
                 key = (fact.iss, fact.client_id or "")
             case _:
                 return
-        if (found := self._accounts.get(key)) is not None:
-            found[1].note(fact)
+        if (entry := self._accounts.get(key)) is not None:
+            entry[1].note(fact)
 
     async def act(self, request: WorkerRequest) -> Members:
         """Begin a retry, if the request says so, and tell what became of it by now."""
@@ -107,7 +107,7 @@ class RetryAccounts:
         return account.document()
 
     def _begin(self, key: Key, *, force: bool, now: float) -> None:
-        self._accounts = {each: kept for each, kept in self._accounts.items() if now - kept[0] < KEPT}
+        self._accounts = {other: entry for other, entry in self._accounts.items() if now - entry[0] < KEPT}
         if len(self._accounts) >= MOST:
             del self._accounts[next(iter(self._accounts))]
         self._accounts[key] = (now, RetryAccount())
@@ -123,13 +123,15 @@ def request_of(key: Key, who: str, *, begin: bool, force: bool = False, everythi
 def sum_of(answers: "list[WorkerAnswer]") -> RetryAccount:
     """The account of all workers."""
     summed = RetryAccount()
-    for said in (answer.said for answer in answers if answer.problem is None):
-        summed.delivered += int(said.get("delivered", 0))
+    for members in (answer.said for answer in answers if answer.problem is None):
+        summed.delivered += int(members.get("delivered", 0))
         for name, counts in (("failed", summed.failed), ("dead", summed.dead), ("put_off", summed.put_off)):
-            told = said.get(name)
-            counts.update({str(key): int(count) for key, count in told.items()} if isinstance(told, Mapping) else {})
-        summed.text = str(said.get("text") or summed.text)
-        summed.busy = summed.busy or said.get("busy") is True
-        summed.next_try = earliest(summed.next_try, said.get("next_try"))
-        summed.paused_until = latest(summed.paused_until, said.get("paused_until"))
+            by_reason = members.get(name)
+            counts.update(
+                {str(key): int(count) for key, count in by_reason.items()} if isinstance(by_reason, Mapping) else {}
+            )
+        summed.text = str(members.get("text") or summed.text)
+        summed.busy = summed.busy or members.get("busy") is True
+        summed.next_try = earliest(summed.next_try, members.get("next_try"))
+        summed.paused_until = latest(summed.paused_until, members.get("paused_until"))
     return summed

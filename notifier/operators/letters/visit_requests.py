@@ -77,8 +77,8 @@ class VisitRequests:
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(BUSY_FOR):
-                    for each in (self._looking, self._alone) if looking else (self._alone,):
-                        await held.enter_async_context(each)
+                    for lock in (self._looking, self._alone) if looking else (self._alone,):
+                        await held.enter_async_context(lock)
             except TimeoutError:
                 raise self._refusal() from None
             try:
@@ -90,50 +90,50 @@ class VisitRequests:
         return Refusal(problem(503, f"{self._away.rstrip('.')}; try again soon", headers={"Retry-After": "5"}))
 
     async def counts(
-        self, place: P, meant: Filter[P, S], token: ApiToken | None, asked: Mapping[str, Any], *, rows: str
+        self, place: P, filter_: Filter[P, S], token: ApiToken | None, asked: Mapping[str, Any], *, rows: str
     ) -> web.Response:
         """How many there are of each group, and some of them, if they are asked for, as the member `rows`."""
         most, skip = asked.get("rows", 0), asked.get("skip", 0)
         counts, shown = GroupCounts(), list[dict[str, object]]()
-        async with self.turn(looking=True), aclosing(found_in(place, meant)) as found:
-            async for one, _ in found:
-                counts.add(one)
+        async with self.turn(looking=True), aclosing(found_in(place, filter_)) as summaries:
+            async for summary, _ in summaries:
+                counts.add(summary)
                 if skip < counts.total <= skip + most:
-                    shown.append(one.document())
+                    shown.append(summary.document())
         groups = counts.groups()
-        hinted = [each.key for each in groups if each.reason in NOBODY_KNOWS][:HINTS]
-        documents = [each.document() | (self._hint(each, token) if each.key in hinted else {}) for each in groups]
+        hinted = [group.key for group in groups if group.reason in NOBODY_KNOWS][:HINTS]
+        documents = [group.document() | (self._hint(group, token) if group.key in hinted else {}) for group in groups]
         document: dict[str, object] = {"total": counts.total, "groups": documents}
         return web.json_response(document | ({rows: shown} if "rows" in asked else {}), dumps=json_text)
 
-    async def one(
+    async def message(
         self,
         place: P,
-        meant: Filter[P, S],
+        filter_: Filter[P, S],
         token: ApiToken | None,
         document: Callable[[S, Message], dict[str, object]],
         *,
         missing: str,
         whole: bool = False,
     ) -> web.Response:
-        """The one that is meant, as a document. Raises Refusal: 404 with the text `missing`."""
-        async with self.turn(looking=True), aclosing(found_in(place, meant, whole=whole)) as found:
-            async for one, message in found:
-                return web.json_response(document(one, message) | self._hint(one, token), dumps=json_text)
+        """The first message that the filter means, as a document. Raises Refusal: 404 with the text `missing`."""
+        async with self.turn(looking=True), aclosing(found_in(place, filter_, whole=whole)) as summaries:
+            async for summary, message in summaries:
+                return web.json_response(document(summary, message) | self._hint(summary, token), dumps=json_text)
         raise Refusal(problem(404, missing))
 
-    def _hint(self, one: Group | Summary, token: ApiToken | None) -> dict[str, object]:
+    def _hint(self, item: Group | Summary, token: ApiToken | None) -> dict[str, object]:
         """What its name most likely meant, if nobody knows it. No issuer is named that the token does not cover."""
-        if one.reason not in NOBODY_KNOWS:
+        if item.reason not in NOBODY_KNOWS:
             return {}
-        found = near_either(one.iss, one.client_id, self._access.registry(), known=self._known)
-        return {"hint": found.text} if found is not None and concerns(token, found.whose.iss) else {}
+        hint = near_either(item.iss, item.client_id, self._access.registry(), known=self._known)
+        return {"hint": hint.text} if hint is not None and concerns(token, hint.whose.iss) else {}
 
     async def removed(
         self,
         action: str,
         place: P,
-        meant: Filter[P, S],
+        filter_: Filter[P, S],
         token: ApiToken | None,
         asked: Mapping[str, Any],
         *,
@@ -143,19 +143,19 @@ class VisitRequests:
         """Delete what is meant, `most` of it at once unless asked otherwise. See `repaired`."""
 
         async def act(options: RepairOptions) -> RepairResult:
-            def report(one: S) -> None:
+            def report(summary: S) -> None:
                 if not options.dry_run:
-                    self.audit.removed(caller(token), one)
+                    self.audit.removed(caller(token), summary)
 
-            return await remove(place, meant, options, report)
+            return await remove(place, filter_, options, report)
 
-        return await self.repaired(action, act, meant, token, asked, most=most, within=within)
+        return await self.repaired(action, act, filter_, token, asked, most=most, within=within)
 
     async def repaired(
         self,
         action: str,
         act: Callable[[RepairOptions], Awaitable[RepairResult]],
-        meant: Filter[Any, Any],
+        filter_: Filter[Any, Any],
         token: ApiToken | None,
         asked: Mapping[str, Any],
         *,
@@ -181,7 +181,7 @@ class VisitRequests:
             )
             result = await act(options)
             if not options.dry_run:
-                self.audit.repaired(action, caller(token), meant, result, **more)
+                self.audit.repaired(action, caller(token), filter_, result, **more)
         if result.failed and not result.done:
             raise self._refusal()
         document = result.document()
@@ -207,13 +207,13 @@ def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
 
 def asked_in_query(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
     """The members of the query. Raises Refusal (400)."""
-    found: dict[str, object] = {}
+    members: dict[str, object] = {}
     for name in request.query:
         values = request.query.getall(name)
-        found[name] = values if name in _LISTS else values[-1]
+        members[name] = values if name in _LISTS else values[-1]
         if name in _FLAGS and values[-1] == "":
-            found[name] = True  # `?dry_run`
-    return _checked(adapter.validate_python, found)
+            members[name] = True  # `?dry_run`
+    return _checked(adapter.validate_python, members)
 
 
 async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
@@ -230,14 +230,14 @@ async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict
     return _checked(partial(adapter.validate_json, strict=True), json.dumps(content))
 
 
-def require_narrowed(meant: Filter[Any, Any], asked: Mapping[str, Any], what: str) -> None:
+def require_narrowed(filter_: Filter[Any, Any], asked: Mapping[str, Any], what: str) -> None:
     """A repair of all must say so: `all`. Raises Refusal (400)."""
-    if not meant.narrows and not asked.get("all"):
+    if not filter_.narrows and not asked.get("all"):
         raise malformed(Mistake("", f"say which {what} meant, or all: true"))
 
 
-def _checked(validate: Callable[[T], Any], given: T) -> dict[str, Any]:
+def _checked(validate: Callable[[T], Any], content: T) -> dict[str, Any]:
     try:
-        return cast("dict[str, Any]", validate(given))
+        return cast("dict[str, Any]", validate(content))
     except ValidationError as error:
         raise malformed(*mistakes_of(error)) from None

@@ -39,23 +39,23 @@ class Filter(Protocol[P_contra, S]):
 
 
 async def found_in(
-    place: P, meant: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
+    place: P, filter_: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[S, Message], None]:
     """What is meant, oldest first, or in the order of the queues. Each message has its body if `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
-    async with meant.opened(place, whole=whole) as visit:
-        seen = 0
+    async with filter_.opened(place, whole=whole) as visit:
+        passed = 0
         while page := await visit.page():
-            for number, each in enumerate(page):
+            for number, entry in enumerate(page):
                 if number % AT_ONCE == AT_ONCE - 1:
-                    progress(seen + number, seen + len(page) + visit.left)
+                    progress(passed + number, passed + len(page) + visit.left)
                     await asyncio.sleep(0)
-                if each.summary is not None:
-                    yield each.summary, each.message
-            seen += len(page)
-            progress(seen, seen + visit.left)
+                if entry.summary is not None:
+                    yield entry.summary, entry.message
+            passed += len(page)
+            progress(passed, passed + visit.left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,17 +141,17 @@ class Pass(Generic[S]):
         )
 
     async def _go_through(self, visit: Visit[S]) -> None:
-        seen = 0
+        passed = 0
         while page := await visit.page():
             for start in range(0, len(page), AT_ONCE):
                 chunk = page[start : start + AT_ONCE]
-                meant = [(each.message, each.summary) for each in chunk if each.summary is not None]
-                for first in range(0, len(meant), self._at_once):
-                    await self._act(visit, meant[first : first + self._at_once])
+                matches = [(entry.message, entry.summary) for entry in chunk if entry.summary is not None]
+                for first in range(0, len(matches), self._at_once):
+                    await self._act(visit, matches[first : first + self._at_once])
                     if self._unfinished is not None:
                         return
-                seen += len(chunk)
-                self._options.progress(seen, seen + len(page) - start - len(chunk) + visit.left)
+                passed += len(chunk)
+                self._options.progress(passed, passed + len(page) - start - len(chunk) + visit.left)
                 if self._stops():
                     return
                 await asyncio.sleep(0)
@@ -161,13 +161,13 @@ class Pass(Generic[S]):
             self._unfinished = STOPPED
         return self._unfinished is not None
 
-    async def _act(self, visit: Visit[S], meant: Sequence[tuple[Message, S]]) -> None:
+    async def _act(self, visit: Visit[S], matches: Sequence[tuple[Message, S]]) -> None:
         room = None if self._options.limit is None else self._options.limit - self._done
         chosen: dict[int, S] = {}
         removed: list[Message] = []
         transfers: list[Transfer] = []
         full = False
-        for message, summary in meant:
+        for message, summary in matches:
             if full := len(chosen) == room:
                 break
             verdict = self._judge(message, summary)
@@ -191,7 +191,7 @@ class Pass(Generic[S]):
         self, visit: Visit[S], removed: Sequence[Message], transfers: Sequence[Transfer], chosen: Mapping[int, S]
     ) -> None:
         if self._options.dry_run:
-            self._count([*removed, *(each.letter for each in transfers)], chosen)
+            self._count([*removed, *(transfer.letter for transfer in transfers)], chosen)
             return
         if removed:
             self._count(await visit.remove(removed), chosen)

@@ -89,14 +89,14 @@ def list_(
     chosen = WaitingFilter(client_id=client_id, iss=iss, event_id=event_id)
     counts = GroupCounts()
 
-    def see(one: WaitingSummary) -> None:
-        counts.add(one)
+    def see(summary: WaitingSummary) -> None:
+        counts.add(summary)
         if not (rows or as_json) or counts.total <= skip or (limit is not None and counts.total > skip + limit):
             return
         if as_json:
-            say_json(one.document())
+            say_json(summary.document())
         else:
-            say(_line(one))
+            say(_line(summary))
 
     _look(config, chosen, see, rows=rows or as_json)
     if not (rows or as_json):
@@ -119,17 +119,17 @@ def show(
         # one delivery
         notifier waiting show -c n.yaml 6f1c…
     """
-    found: list[WaitingSummary] = []
-    _look(config, WaitingFilter(ids=frozenset({id_})), found.append, first=True)
-    if not found:
+    summaries: list[WaitingSummary] = []
+    _look(config, WaitingFilter(ids=frozenset({id_})), summaries.append, first=True)
+    if not summaries:
         say(f"notifier: no delivery {id_} waits; `notifier waiting list --rows` shows those that do", err=True)
         raise typer.Exit(1)
-    document = found[0].document()
+    document = summaries[0].document()
     if as_json:
         say_json(document)
         return
-    if found[0].reason in NOBODY_KNOWS:
-        document["hint"] = near_names(config, known=_KNOWN)(found[0].iss, found[0].client_id)
+    if summaries[0].reason in NOBODY_KNOWS:
+        document["hint"] = near_names(config, known=_KNOWN)(summaries[0].iss, summaries[0].client_id)
     for name, value in document.items():
         if value not in (None, "", False):
             say(printable(f"{name:<10} {value}"))
@@ -171,9 +171,9 @@ def _look(config: Any, chosen: WaitingFilter, see: Any, *, rows: bool = False, f
     """Call `see` with each delivery that is meant, or with the first only."""
 
     async def act(queue: Queue, options: RepairOptions) -> None:
-        async with aclosing(found_in(queue.waiting(), chosen, options.progress)) as found:
-            async for one, _ in found:
-                see(one)
+        async with aclosing(found_in(queue.waiting(), chosen, options.progress)) as summaries:
+            async for summary, _ in summaries:
+                see(summary)
                 if first:
                     return
                 if options.stop():
@@ -182,11 +182,11 @@ def _look(config: Any, chosen: WaitingFilter, see: Any, *, rows: bool = False, f
     run_on_queue(queue_part(config).settings.queue, act, what="looked at", rows=rows)
 
 
-def _line(one: WaitingSummary) -> str:
-    document = one.document()
-    reason = " ".join(filter(None, (one.reason, "" if one.status is None else str(one.status)))) or "-"
-    line = f"{one.id}  due {document['due'] or '-'}  {one.where:<7}  {one.client_id or '-'}  {reason}"
-    return printable(f"{line}  event {one.event_id or '-'}  attempts {one.attempts}")
+def _line(summary: WaitingSummary) -> str:
+    document = summary.document()
+    reason = " ".join(filter(None, (summary.reason, "" if summary.status is None else str(summary.status)))) or "-"
+    line = f"{summary.id}  due {document['due'] or '-'}  {summary.where:<7}  {summary.client_id or '-'}  {reason}"
+    return printable(f"{line}  event {summary.event_id or '-'}  attempts {summary.attempts}")
 
 
 def _print_groups(counts: GroupCounts, config: Path | None) -> None:

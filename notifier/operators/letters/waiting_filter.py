@@ -165,18 +165,20 @@ class WaitingFilter:
         reader = reader_of(read_waiting, self.matches, whole=whole)
         return waiting.visit(reader, clients=clients, parked=self.parked)
 
-    def matches(self, _message: Message, one: WaitingSummary) -> bool:
+    def matches(self, _message: Message, summary: WaitingSummary) -> bool:
         """True if it is meant."""
         return (
-            (not self.ids or one.id in self.ids)
-            and (self.issuers is None or one.iss in self.issuers)
-            and (self.client_id is None or one.client_id == self.client_id)
-            and (self.iss is None or one.iss == self.iss)
-            and (self.event_id is None or one.event_id == self.event_id)
-            and (self.keys is None or (one.iss, one.client_id) in self.keys)
+            (not self.ids or summary.id in self.ids)
+            and (self.issuers is None or summary.iss in self.issuers)
+            and (self.client_id is None or summary.client_id == self.client_id)
+            and (self.iss is None or summary.iss == self.iss)
+            and (self.event_id is None or summary.event_id == self.event_id)
+            and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
             and (
                 self.ended is None
-                or not self.ended.isdisjoint(((one.reason, one.iss, one.client_id), (one.reason, one.iss, "")))
+                or not self.ended.isdisjoint(
+                    ((summary.reason, summary.iss, summary.client_id), (summary.reason, summary.iss, ""))
+                )
             )
         )
 

@@ -99,7 +99,7 @@ class WaitingRoutes:
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         asked = requests.asked_in_query(request, _LIST)
-        return await self._requests.counts(self._waiting, _meant(asked, token), token, asked, rows="deliveries")
+        return await self._requests.counts(self._waiting, _filter_of(asked, token), token, asked, rows="deliveries")
 
     @OperationDescription(
         summary="Show one delivery that waits. The answer holds no sub and no sid.",
@@ -109,10 +109,13 @@ class WaitingRoutes:
     )
     async def _show(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
-        return await self._requests.one(
-            self._waiting, _meant({}, token, request.match_info["id"]), token, lambda one, _: one.document(),
+        return await self._requests.message(
+            self._waiting,
+            _filter_of({}, token, request.match_info["id"]),
+            token,
+            lambda summary, _: summary.document(),
             missing="No such delivery waits: it may be delivered, or a worker has it in hand",
-        )  # fmt: skip
+        )
 
     @OperationDescription(
         summary="Delete deliveries that wait, for good. If the answer says more, repeat the request.",
@@ -124,9 +127,9 @@ class WaitingRoutes:
     async def _cancel(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
         asked = requests.asked_in_query(request, _CANCEL)
-        meant = _meant(asked, token)
-        requests.require_narrowed(meant, asked, "are")
-        return await self._cancelled(meant, token, asked)
+        waiting = _filter_of(asked, token)
+        requests.require_narrowed(waiting, asked, "are")
+        return await self._cancelled(waiting, token, asked)
 
     @OperationDescription(
         summary="Delete one delivery that waits, for good.",
@@ -136,10 +139,12 @@ class WaitingRoutes:
     )
     async def _cancel_one(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        return await self._cancelled(_meant({}, token, request.match_info["id"]), token, {})
+        return await self._cancelled(_filter_of({}, token, request.match_info["id"]), token, {})
 
-    async def _cancelled(self, meant: WaitingFilter, token: ApiToken | None, asked: Mapping[str, Any]) -> web.Response:
-        return await self._requests.removed("cancelled", self._waiting, meant, token, asked, most=LIMIT)
+    async def _cancelled(
+        self, waiting: WaitingFilter, token: ApiToken | None, asked: Mapping[str, Any]
+    ) -> web.Response:
+        return await self._requests.removed("cancelled", self._waiting, waiting, token, asked, most=LIMIT)
 
     @OperationDescription(
         summary="Try now what waits for a client. The answer comes after half a minute at the latest.",
@@ -185,7 +190,7 @@ class WaitingRoutes:
         raise malformed(Mistake("iss", f"say which issuer: there are {there}"))
 
 
-def _meant(asked: Mapping[str, Any], token: ApiToken | None, id_: str | None = None) -> WaitingFilter:
+def _filter_of(asked: Mapping[str, Any], token: ApiToken | None, id_: str | None = None) -> WaitingFilter:
     return WaitingFilter(
         ids=frozenset() if id_ is None else frozenset({id_}),
         client_id=asked.get("client_id"),

@@ -75,7 +75,7 @@ class ClientState(ClientRecord):
         return self.circuit, self.troubled, self.held_back, self.waiting, self.last_failure or 0.0
 
 
-_RECORDED = tuple(each.name for each in fields(ClientRecord))
+_RECORDED = tuple(member.name for member in fields(ClientRecord))
 
 
 def clients_of(
@@ -101,7 +101,7 @@ def clients_of(
 
     # Chosen before a ClientState is made of each: making 10,000 of them held the loop for 39 ms.
     chosen = heapq.nlargest(REPORTED, health.clients.items(), key=urgency)
-    told = [
+    reported = [
         ClientState(
             iss=key[0],
             client_id=key[1],
@@ -115,26 +115,26 @@ def clients_of(
         )
         for key, record in chosen
     ]
-    return told, len(health.clients) - len(told)
+    return reported, len(health.clients) - len(reported)
 
 
-def both(one: ClientState, other: ClientState) -> ClientState:
+def both(state: ClientState, other: ClientState) -> ClientState:
     """One client at two workers. The later failure gives reason and status."""
-    later = one if (one.last_failure or 0.0) >= (other.last_failure or 0.0) else other
-    put_off = max(later, one, other, key=lambda each: each.deferred_at or 0.0)
+    later = state if (state.last_failure or 0.0) >= (other.last_failure or 0.0) else other
+    put_off = max(later, state, other, key=lambda state: state.deferred_at or 0.0)
     return replace(
         later,
-        circuit=max(one.circuit, other.circuit),
-        waiting=one.waiting + other.waiting,
-        parked=one.parked + other.parked,
-        delayed=one.delayed + other.delayed,
-        next_delayed=earliest(one.next_delayed, other.next_delayed),
-        waits_for=put_off.waits_for or one.waits_for or other.waits_for,
-        delivered=one.delivered + other.delivered,
-        dead=one.dead + other.dead,
-        put_off=one.put_off + other.put_off,
+        circuit=max(state.circuit, other.circuit),
+        waiting=state.waiting + other.waiting,
+        parked=state.parked + other.parked,
+        delayed=state.delayed + other.delayed,
+        next_delayed=earliest(state.next_delayed, other.next_delayed),
+        waits_for=put_off.waits_for or state.waits_for or other.waits_for,
+        delivered=state.delivered + other.delivered,
+        dead=state.dead + other.dead,
+        put_off=state.put_off + other.put_off,
         deferred_at=put_off.deferred_at,
-        last_success=latest(one.last_success, other.last_success),
-        next_due=latest(one.next_due, other.next_due),
-        next_try=earliest(one.next_try, other.next_try),
+        last_success=latest(state.last_success, other.last_success),
+        next_due=latest(state.next_due, other.next_due),
+        next_try=earliest(state.next_try, other.next_try),
     )

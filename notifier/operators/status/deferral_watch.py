@@ -108,11 +108,13 @@ class DeferralWatch:
     def troubles(self) -> Iterator[Trouble]:
         """What is put off now, as far as it is not over."""
         self._forget()
-        for key, one in self._open.items():
+        for key, deferral in self._open.items():
             kind, iss, client_id, _ = key
-            hint = self._left_out(key) or (one.hint and one.hint.text)
-            text = f"{one.text}; {hint}" if hint else one.text
-            yield Trouble(kind=kind, text=text, since=one.since, iss=iss, client_id=client_id, count=one.count)
+            hint = self._left_out(key) or (deferral.hint and deferral.hint.text)
+            text = f"{deferral.text}; {hint}" if hint else deferral.text
+            yield Trouble(
+                kind=kind, text=text, since=deferral.since, iss=iss, client_id=client_id, count=deferral.count
+            )
         for (kind, iss), (since, count) in self._unlisted.items():
             text = f"there are more than {PER_ISSUER} names, of which the others are not listed"
             yield Trouble(kind=kind, text=text, since=since, iss=iss, subject="others", count=count)
@@ -133,23 +135,25 @@ class DeferralWatch:
             return fact
         now = self._clock()
         again = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
-        one = self._open.get(key)
-        if news := one is None or one.until < now:
-            one = self._begin(key, now, again=again)
-            if one is None:
+        deferral = self._open.get(key)
+        if news := deferral is None or deferral.until < now:
+            deferral = self._begin(key, now, again=again)
+            if deferral is None:
                 return fact
-        assert one is not None
-        if not one.searched and self._may_search(now):
-            one.searched, one.hint = True, self._hint(key)
-        one.count += not again
-        one.text, one.until = fact.text, max(one.until, fact.due + KEPT)
-        if not key[2] and fact.client_id and len(one.clients) < PER_ISSUER:
-            one.clients.add(fact.client_id)
+        assert deferral is not None
+        if not deferral.searched and self._may_search(now):
+            deferral.searched, deferral.hint = True, self._hint(key)
+        deferral.count += not again
+        deferral.text, deferral.until = fact.text, max(deferral.until, fact.due + KEPT)
+        if not key[2] and fact.client_id and len(deferral.clients) < PER_ISSUER:
+            deferral.clients.add(fact.client_id)
         publisher = fact.publisher if fact.delivery is None else fact.delivery.publisher
-        hint, told = ("", False) if one.hint is None else (one.hint.text, one.hint.concerns(publisher))
+        hint, concerned = (
+            ("", False) if deferral.hint is None else (deferral.hint.text, deferral.hint.concerns(publisher))
+        )
         if (why := self._left_out(key)) is not None:
-            hint, told = why, False  # it names settings of ours
-        return replace(fact, first=news, hint=hint, hint_for_publisher=told)
+            hint, concerned = why, False  # it names settings of ours
+        return replace(fact, first=news, hint=hint, hint_for_publisher=concerned)
 
     def _key(self, fact: Deferred) -> _Key | None:
         if fact.cause is Cause.UNKNOWN:
@@ -181,8 +185,8 @@ class DeferralWatch:
         self._groups[group] += key not in self._open
         if key[0] is TroubleKind.SIGNING:
             self._signing.setdefault(key[1], set()).add(key)
-        one = self._open[key] = _Open(since=now)
-        return one
+        deferral = self._open[key] = _Open(since=now)
+        return deferral
 
     def _end(self, key: _Key) -> _Open:
         self._groups[_group(key)] -= 1
@@ -219,29 +223,29 @@ class DeferralWatch:
         over = [key for kind in OF_CLIENT if (key := (kind, iss, client_id, "")) in self._open]
         freed = {*over}
         for key in self._signing.get(iss, ()):
-            one = self._open[key]
-            freed |= {key} if client_id in one.clients else set()
-            one.clients.discard(client_id)
-            over += [] if one.clients else [key]
+            deferral = self._open[key]
+            freed |= {key} if client_id in deferral.clients else set()
+            deferral.clients.discard(client_id)
+            over += [] if deferral.clients else [key]
         for cause in {_CAUSES[key[0]] for key in freed if self._waits(self._open[key], self._clock())}:
             self._over(cause, iss, client_id)
         for key in over:
-            one = self._end(key)
-            self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=one.count)
+            deferral = self._end(key)
+            self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=deferral.count)
 
-    def _waits(self, one: _Open, now: float) -> bool:
+    def _waits(self, deferral: _Open, now: float) -> bool:
         """True if something that was put off for it waits for longer."""
-        return one.until - KEPT - now > SHORT
+        return deferral.until - KEPT - now > SHORT
 
     def _forget(self) -> None:
         """Forget what is over: the registry knows the name by now, or nothing was heard of it for long."""
         self._forgot, registry = self._clock(), self._registry()
-        for key, one in list(self._open.items()):
+        for key, deferral in list(self._open.items()):
             kind, iss, client_id, _ = key
             known = (kind is TroubleKind.UNKNOWN_ISSUER and iss in registry.issuers) or (
                 kind is TroubleKind.UNKNOWN_CLIENT and client_id in registry.clients_of(iss)
             )
-            if known or one.until < self._forgot:
+            if known or deferral.until < self._forgot:
                 self._end(key)
         for group in [group for group in self._unlisted if not self._full(group)]:
             del self._unlisted[group]

@@ -99,7 +99,7 @@ class HealthObserver:
         else:
             record.last_failure = fact.at
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
-            record.text = _told(fact.outcome.text, fact.delivery)[:TEXT]
+            record.text = _shown(fact.outcome.text, fact.delivery)[:TEXT]
 
     def _deferred(self, fact: Deferred) -> None:
         record = self._put_off((fact.iss, fact.client_id), fact.due, unknown=fact.cause is outcome.Cause.UNKNOWN)
@@ -121,10 +121,10 @@ class HealthObserver:
         if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
             record.last_failure = self._clock()
             record.reason, record.status = fact.reason.value, None
-            told = fact.text if fact.delivery is None else _told(fact.text, fact.delivery)
-            record.text = told[:WITH_WAY_OUT]
+            text = fact.text if fact.delivery is None else _shown(fact.text, fact.delivery)
+            record.text = text[:WITH_WAY_OUT]
 
 
-def _told(text: str, delivery: Delivery) -> str:
+def _shown(text: str, delivery: Delivery) -> str:
     """What a failure met, as operators may read it."""
     return text and redact(without_subject(text, delivery.sub, delivery.sid))

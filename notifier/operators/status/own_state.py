@@ -87,7 +87,7 @@ class OwnState:
             left_out=left_out,
             replies_dropped=self._queue.side_channel.dropped,
             registry=self._sources.registry(),
-            bindings_missing=[each for each in self._queue.status().bindings if each.problem],
+            bindings_missing=[binding for binding in self._queue.status().bindings if binding.problem],
             troubles=list(self._sources.troubles()),
             keys=list(self._sources.keys()),
         )

@@ -81,7 +81,7 @@ async def _ask(settings: QueueSettings, reload: Reload) -> Reloads:
 
 def _show(reloads: Reloads, drop: str | None) -> None:
     alike: dict[tuple[str, ...], list[str]] = {}  # many workers mostly do the same
-    for worker in reloads.each:
+    for worker in reloads.workers:
         alike.setdefault(tuple(_lines(worker)), []).append(worker.worker)
     for lines, workers in alike.items():
         say(printable(", ".join(workers)))
@@ -90,8 +90,8 @@ def _show(reloads: Reloads, drop: str | None) -> None:
     if not reloads.seen:
         say("no worker runs: the next one reads the files as they are when it starts")
     elif not reloads.taken:
-        took = sum(not worker.problems for worker in reloads.each)
-        silent = reloads.seen - len(reloads.each)
+        took = sum(not worker.problems for worker in reloads.workers)
+        silent = reloads.seen - len(reloads.workers)
         missing = f"; {silent} did not answer" if silent else ""
         say(f"{took} of {counted(reloads.seen, 'worker')} took everything{missing}")
     if drop is not None:

@@ -60,7 +60,9 @@ class WorkerReload:
         """All that is not as it was asked for."""
         if self.result is None:
             return [self.problem or "it did not say what became of it"]
-        sources = (f"registry source {each.name}: {each.problem}" for each in self.result.sources if each.problem)
+        sources = (
+            f"registry source {source.name}: {source.problem}" for source in self.result.sources if source.problem
+        )
         return [*self.result.problems, *sources]
 
 
@@ -69,12 +71,12 @@ class Reloads:
     """The reload of all workers that answered in time; `seen` are there."""
 
     seen: int
-    each: Sequence[WorkerReload]
+    workers: Sequence[WorkerReload]
 
     @property
     def taken(self) -> bool:
         """True if every worker has the new configuration and registry."""
-        return 0 < self.seen == len(self.each) and not any(worker.problems for worker in self.each)
+        return 0 < self.seen == len(self.workers) and not any(worker.problems for worker in self.workers)
 
     def document(self) -> dict[str, Any]:
         """The JSON of the command and of `POST /v1/reload`."""
@@ -82,7 +84,7 @@ class Reloads:
             "taken": self.taken,
             "workers": {
                 "seen": self.seen,
-                "answered": len(self.each),
+                "answered": len(self.workers),
                 "each": [
                     {
                         "worker": worker.worker,
@@ -91,7 +93,7 @@ class Reloads:
                         "problems": worker.problems,
                         **({} if worker.result is None else _shown(worker.result)),
                     }
-                    for worker in self.each
+                    for worker in self.workers
                 ],
             },
         }
@@ -121,8 +123,8 @@ async def reload_all(queue: Queue, reload: Reload) -> Reloads:
     request = WorkerRequest(
         name=RELOAD, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.drop}
     )
-    seen, answers = await ask_workers_to(queue, request, WITHIN)
-    return Reloads(seen=seen, each=[_read(answer) for answer in answers])
+    present, answers = await ask_workers_to(queue, request, WITHIN)
+    return Reloads(seen=present, workers=[_read(answer) for answer in answers])
 
 
 def _read(answer: WorkerAnswer) -> WorkerReload:

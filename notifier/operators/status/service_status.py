@@ -104,7 +104,7 @@ def status_of(
 ) -> ServiceStatus:
     """Sum up the workers' answers. `oldest` holds the moments that the queue itself knows."""
     workers = sorted(
-        (stands for body in answers if (stands := load_state(body)) is not None), key=lambda each: each.worker
+        (stands for body in answers if (stands := load_state(body)) is not None), key=lambda state: state.worker
     )
     since = dict(oldest or {})
     for worker in workers:
@@ -146,21 +146,21 @@ def consumed(status: ServiceStatus) -> list[str]:
 
 def bindings_missing(status: ServiceStatus) -> list[BindingState]:
     """The bindings of sources that a worker cannot make, as the workers say; each once."""
-    told = {each.binding: each for worker in status.workers for each in worker.bindings_missing}
-    return [told[binding] for binding in sorted(told, key=lambda each: (each.source, each.exchange))]
+    states = {state.binding: state for worker in status.workers for state in worker.bindings_missing}
+    return [states[binding] for binding in sorted(states, key=lambda binding: (binding.source, binding.exchange))]
 
 
 def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
     """What is wrong, as the workers say, the most urgent first. A broker that blocks keeps them from saying so."""
-    found = merged((worker.worker, each) for worker in status.workers for each in worker.troubles)
-    if status.blocked and all(each.trouble.kind != TroubleKind.BLOCKED for each in found):
-        found.insert(0, SharedTrouble(trouble=Trouble(kind=TroubleKind.BLOCKED, text=BLOCKED), workers=()))
-    return found
+    troubles = merged((worker.worker, trouble) for worker in status.workers for trouble in worker.troubles)
+    if status.blocked and all(shared.trouble.kind != TroubleKind.BLOCKED for shared in troubles):
+        troubles.insert(0, SharedTrouble(trouble=Trouble(kind=TroubleKind.BLOCKED, text=BLOCKED), workers=()))
+    return troubles
 
 
 def seen_keys(status: ServiceStatus) -> Seen:
     """Since when the workers see each key in its issuer's JWK Set."""
-    return seen_by_all(each for worker in status.workers for each in worker.keys)
+    return seen_by_all(key for worker in status.workers for key in worker.keys)
 
 
 def held(status: ServiceStatus, queue: str) -> int:

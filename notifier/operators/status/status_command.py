@@ -115,7 +115,7 @@ def _watch(settings: QueueSettings, bindings: tuple[Binding, ...], *, every_clie
 
 def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     parts: list[RenderableType] = [*_troubles(status), _queues(status)]
-    parts += [Text(str(each), style="yellow") for each in bindings_missing(status)]
+    parts += [Text(str(binding), style="yellow") for binding in bindings_missing(status)]
     parts += [Text(_workers(status)), Text(_rates(status))]
     shown = [client for client in status.clients if every_client or client.state != "well" or client.waits]
     if shown:
@@ -128,32 +128,34 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
 
 def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
     """What is wrong, first of all: a line each, with where to read on."""
-    found = troubles_of(status)
-    for shared in found[:ROWS]:
-        one = shared.trouble
-        whom = " ".join(filter(None, (one.client_id, f"({one.iss})" if one.client_id else one.iss or one.subject)))
-        since = "" if one.since is None else f", since {in_words(status.at - one.since)}"
+    troubles = troubles_of(status)
+    for shared in troubles[:ROWS]:
+        trouble = shared.trouble
+        of = f"({trouble.iss})" if trouble.client_id else trouble.iss or trouble.subject
+        whom = " ".join(filter(None, (trouble.client_id, of)))
+        since = "" if trouble.since is None else f", since {in_words(status.at - trouble.since)}"
         many = len(status.workers) > 1 and bool(shared.workers)
         where = f", at {len(shared.workers)} of {len(status.workers)} workers" if many else ""
-        count = f", {counted(one.count, 'delivery')}" if one.count else ""
-        head = f"{one.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
-        yield Text(f"{'!' if one.kind in MILD else '✗'} {head}", style="yellow" if one.kind in MILD else "bold red")
-        more = f" (notifier explain {one.explained})" if one.explained else ""
-        yield Padding(Text(f"{one.text}{more}"), (0, 0, 0, 2))
-    if len(found) > ROWS:
-        yield Text(f"and {len(found) - ROWS:,} more: --json shows them")
-    if found:
+        count = f", {counted(trouble.count, 'delivery')}" if trouble.count else ""
+        head = f"{trouble.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
+        sign, style = ("!", "yellow") if trouble.kind in MILD else ("✗", "bold red")
+        yield Text(f"{sign} {head}", style=style)
+        more = f" (notifier explain {trouble.explained})" if trouble.explained else ""
+        yield Padding(Text(f"{trouble.text}{more}"), (0, 0, 0, 2))
+    if len(troubles) > ROWS:
+        yield Text(f"and {len(troubles) - ROWS:,} more: --json shows them")
+    if troubles:
         yield Text("")
 
 
 def _queues(status: ServiceStatus) -> Grid:
     table = Grid("queue", "ready:", "held:", "oldest:", "")
     what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
-    told: dict[str, str] = {lane.value: text for lane, text in what.items()}
+    contents: dict[str, str] = {lane.value: text for lane, text in what.items()}
     for queue in consumed(status):
         oldest, ready = ago(status.oldest.get(queue), status.at), status.depths[queue].ready
         held_here = held(status, queue)
-        table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, told.get(queue, "events of this source"))
+        table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, contents.get(queue, "events of this source"))
     table.add_row("delayed", f"{delayed(status):,}", "", "", "wait for their next attempt")
     if PARKED in status.depths:
         table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client is well")
@@ -167,19 +169,21 @@ def _queues(status: ServiceStatus) -> Grid:
 
 def _workers(status: ServiceStatus) -> str:
     answered = len(status.workers)
-    seen = max(status.seen, answered)
-    if not seen:
+    present = max(status.seen, answered)
+    if not present:
         return (
             "No worker consumes the queue: nothing is delivered. Start one: notifier run. If one runs, its /readyz "
             "says why it does not consume."
         )
-    lines = [f"{answered} of {counted(seen, 'worker')} answered."]
+    lines = [f"{answered} of {counted(present, 'worker')} answered."]
     if not answered and not status.blocked:
         lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
     for worker in status.workers:
         life = "draining" if worker.draining else f"up {in_words(status.at - worker.since)}"
         lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
-        lines += [f"    registry source {each.name}: not read yet" for each in worker.registry if _is_unread(each)]
+        lines += [
+            f"    registry source {source.name}: not read yet" for source in worker.registry if _is_unread(source)
+        ]
     return "\n".join(lines)
 
 

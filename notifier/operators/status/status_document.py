@@ -22,7 +22,7 @@ from notifier.operators.status.service_status import (
 from notifier.tokens.first_day import SeenKey
 
 CIRCUITS = ("closed", "half-open", "open")
-_SHOWN = tuple(each.name for each in fields(ClientState))
+_SHOWN = tuple(member.name for member in fields(ClientState))
 
 
 def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = None) -> dict[str, object]:
@@ -56,9 +56,9 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
         },
         "clients": [_client(client) for client in status.clients if concerns(client.iss)],
         "clients_left_out": status.left_out if whole else None,
-        "bindings_missing": [each.row() for each in bindings_missing(status)],
-        "keys": [_key(each) for (iss, _), each in sorted(seen_keys(status).items()) if concerns(iss)],
-        "troubles": [_trouble(each, whole=whole) for each in troubles_of(status) if _is_shown(each, concerns)],
+        "bindings_missing": [binding.row() for binding in bindings_missing(status)],
+        "keys": [_key(key) for (iss, _), key in sorted(seen_keys(status).items()) if concerns(iss)],
+        "troubles": [_trouble(trouble, whole=whole) for trouble in troubles_of(status) if _is_shown(trouble, concerns)],
     }
 
 
@@ -66,9 +66,9 @@ def _everybody(_iss: str) -> bool:
     return True
 
 
-def _key(seen: SeenKey) -> dict[str, object]:
+def _key(key: SeenKey) -> dict[str, object]:
     """`appeared`: it was missing before. Else it was there when the first of the workers looked, or for longer."""
-    return {"iss": seen.iss, "kid": seen.kid, "published_since": rendered(seen.since), "appeared": seen.appeared}
+    return {"iss": key.iss, "kid": key.kid, "published_since": rendered(key.since), "appeared": key.appeared}
 
 
 def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
@@ -77,20 +77,20 @@ def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
 
 def _trouble(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
     """One without an issuer may name clients of any, and so may the hint of an unknown client, after its text."""
-    one = shared.trouble
-    text, named = one.text, whole or bool(one.iss)
-    if not whole and one.kind == TroubleKind.UNKNOWN_CLIENT:
+    trouble = shared.trouble
+    text, named = trouble.text, whole or bool(trouble.iss)
+    if not whole and trouble.kind == TroubleKind.UNKNOWN_CLIENT:
         text = NO_SUCH_CLIENT
     return {
-        "kind": one.kind,
+        "kind": trouble.kind,
         "text": text if named else "",
-        "since": rendered(one.since),
-        "iss": one.iss or None,
-        "client_id": (named and one.client_id) or None,
-        "subject": (named and one.subject) or None,
-        "count": one.count,
+        "since": rendered(trouble.since),
+        "iss": trouble.iss or None,
+        "client_id": (named and trouble.client_id) or None,
+        "subject": (named and trouble.subject) or None,
+        "count": trouble.count,
         "workers": list(shared.workers),
-        "explained": one.explained or None,
+        "explained": trouble.explained or None,
     }
 
 
@@ -109,8 +109,8 @@ def _worker(worker: WorkerState, *, whole: bool) -> dict[str, object]:
 
 def _client(client: ClientState) -> dict[str, object]:
     names = ("last_success", "last_failure", "deferred_at", "next_due", "next_try", "next_attempt")
-    told = (name for name in _SHOWN if name != "next_delayed")
-    shown = {name: getattr(client, name) for name in told} | {name: rendered(getattr(client, name)) for name in names}
+    plain = (name for name in _SHOWN if name != "next_delayed")
+    shown = {name: getattr(client, name) for name in plain} | {name: rendered(getattr(client, name)) for name in names}
     return shown | {
         "circuit": CIRCUITS[client.circuit],
         "state": client.state,

@@ -63,7 +63,7 @@ class RequestDesk:
 
     async def carry_out(self, document: bytes) -> bytes:
         """Do what is asked for, and answer. Never raises."""
-        said: Members = {}
+        members: Members = {}
         problem = None
         try:
             request = _REQUEST.validate_json(document)["asks"]
@@ -71,14 +71,14 @@ class RequestDesk:
             if act is None:
                 problem = f"notifier {__version__} knows no request {request.name[:60]!r}"
             else:
-                said = await act(request)
+                members = await act(request)
         except ValidationError:
             problem = f"notifier {__version__} cannot read the request"
         except Exception as error:  # noqa: BLE001  a request must not end the worker
             problem = f"it failed with {type(error).__name__}"
             frames = "".join(traceback.format_tb(error.__traceback__))
             structlog.get_logger().error("request_failed", error=type(error).__name__, exception=frames)
-        answer = WorkerAnswer(worker=self._worker, version=__version__, said=said, problem=problem)
+        answer = WorkerAnswer(worker=self._worker, version=__version__, said=members, problem=problem)
         return _ANSWER.dump_json({"v": 1, "answers": answer})
 
 
@@ -86,7 +86,7 @@ async def ask_workers_to(queue: Queue, request: WorkerRequest, within: float) ->
     """Ask all workers. Return how many there are, and what those say that answer in time. Raises QueueError."""
     answered = await queue.request(_REQUEST.dump_json({"v": 1, "asks": request}), within)
     read = [answer for body in answered.answers if (answer := _read(body)) is not None]
-    return max(answered.seen, len(read)), sorted(read, key=lambda each: each.worker)
+    return max(answered.seen, len(read)), sorted(read, key=lambda answer: answer.worker)
 
 
 def _read(body: bytes) -> WorkerAnswer | None:

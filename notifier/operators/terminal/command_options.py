@@ -90,6 +90,6 @@ def refuse(mistakes: Sequence[Mistake], *, as_json: bool) -> NoReturn:
     """Raise ConfigurationError; with `as_json` print the mistakes and exit."""
     if not as_json:
         raise ConfigurationError(mistakes)
-    told = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
-    say_json({"mistakes": told}, indent=2)
+    documents = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
+    say_json({"mistakes": documents}, indent=2)
     raise typer.Exit(2)

@@ -45,9 +45,9 @@ class Grid:
     def __rich_console__(self, _console: object, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Lay it out, with an empty line before and after."""
         width = options.max_width - 1
-        kept = [nth for nth, name in enumerate(self._names) if not name or any(row.cells[nth] for row in self._rows)]
-        rows = [row._replace(cells=tuple(row.cells[nth] for nth in kept)) for row in self._rows]
-        names = [self._names[nth] for nth in kept]
+        columns = [nth for nth, name in enumerate(self._names) if not name or any(row.cells[nth] for row in self._rows)]
+        rows = [row._replace(cells=tuple(row.cells[nth] for nth in columns)) for row in self._rows]
+        names = [self._names[nth] for nth in columns]
         lines = _row_by_row(names, rows, width)
         for gap in GAPS:
             if widths := _widths(names, rows, width, gap):
@@ -60,11 +60,11 @@ class Grid:
 
 def _grouped(rows: Sequence[_Row]) -> Iterator[tuple[Text | None, list[_Row]]]:
     """Yield the rows of each issuer, in the order in which they first appear, and its heading."""
-    found: dict[str | None, list[_Row]] = {}
+    groups: dict[str | None, list[_Row]] = {}
     for row in rows:
-        found.setdefault(row.of, []).append(row)
-    headed = any(found)
-    for of, group in found.items():
+        groups.setdefault(row.of, []).append(row)
+    headed = any(groups)
+    for of, group in groups.items():
         yield Text(of or "(no issuer)", style="bold cyan") if headed and of is not None else None, group
 
 
@@ -77,7 +77,7 @@ def _widths(names: Sequence[str], rows: Sequence[_Row], width: int, gap: int) ->
     if left < 0:
         return []
     # Those that want little more get it first.
-    for turn, nth in enumerate(sorted(range(len(names)), key=lambda each: wanted[each] - widths[each])):
+    for turn, nth in enumerate(sorted(range(len(names)), key=lambda column: wanted[column] - widths[column])):
         more = min(wanted[nth] - widths[nth], left // (len(names) - turn))
         widths[nth] += more
         left -= more
@@ -90,13 +90,13 @@ def _side_by_side(
     def part(shown: Sequence[_Row]) -> Table:
         """These rows, or without any the head."""
         around = (0, gap // 2, 0, (gap - 1) // 2)
-        made = Table(box=SIMPLE_HEAD, show_header=not shown, show_edge=False, pad_edge=False, padding=around)
+        table = Table(box=SIMPLE_HEAD, show_header=not shown, show_edge=False, pad_edge=False, padding=around)
         for name, width in zip(names, widths, strict=True):
             justify: Literal["left", "right"] = "right" if name.endswith(":") else "left"
-            made.add_column(name.rstrip(":"), justify=justify, width=width, overflow="fold")
+            table.add_column(name.rstrip(":"), justify=justify, width=width, overflow="fold")
         for row in shown:
-            made.add_row(*map(Text, row.cells), style=row.style)
-        return made
+            table.add_row(*map(Text, row.cells), style=row.style)
+        return table
 
     yield part(())
     for heading, group in _grouped(rows):
@@ -113,12 +113,12 @@ def _row_by_row(names: Sequence[str], rows: Sequence[_Row], width: int) -> Itera
         if heading is not None:
             yield heading
         for row in group:
-            told = [
+            cells = [
                 f"{name.rstrip(':')}: {cell}" if name else cell
                 for name, cell in zip(names[1:], row.cells[1:], strict=True)
                 if cell not in ("", "–")
             ]
-            lines = [row.cells[0], *(f"  {line}" for line in flowed(told, width - 2))]
+            lines = [row.cells[0], *(f"  {line}" for line in flowed(cells, width - 2))]
             yield Text("\n".join(lines), row.style)
 
 

@@ -54,9 +54,9 @@ class _PlainFlags:
     def get_params(self, ctx: Any) -> list[Any]:
         """Of typer: what its help shows, too."""
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for each in params:
-            if getattr(each, "is_flag", False):
-                each.metavar = ""
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
         return params
 
 

@@ -44,5 +44,5 @@ def say_near_names(config: Path | None, listed: Sequence[tuple[str, str, str]], 
 
 
 def _hint(registry: Registry, iss: str, client_id: str, known: str) -> str | None:
-    found = near_either(iss, client_id, registry, known=known)
-    return None if found is None else found.text
+    hint = near_either(iss, client_id, registry, known=known)
+    return None if hint is None else hint.text

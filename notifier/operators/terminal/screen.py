@@ -40,13 +40,13 @@ class Screen(Console):
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line with a style. On a terminal it is broken between words, elsewhere never."""
-        told = wrapped(printable_lines(text), self.width) if self.is_terminal else text
-        self.print(told, style=style, highlight=False, soft_wrap=True)
+        lines = wrapped(printable_lines(text), self.width) if self.is_terminal else text
+        self.print(lines, style=style, highlight=False, soft_wrap=True)
 
     def say_row(self, *parts: str) -> None:
         """Print parts side by side. On a terminal those that do not fit come on further lines."""
-        told = "\n".join(flowed(parts, self.width)) if self.is_terminal else "  ".join(parts)
-        self.print(told, highlight=False, soft_wrap=True)
+        row = "\n".join(flowed(parts, self.width)) if self.is_terminal else "  ".join(parts)
+        self.print(row, highlight=False, soft_wrap=True)
 
 
 def screen(*, err: bool = False, width: int = 120) -> Screen:

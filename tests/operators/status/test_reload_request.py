@@ -68,7 +68,7 @@ async def test_what_cannot_be_done_is_answered_too(
 def test_taken_means_by_every_worker_and_in_every_part() -> None:
     """Nobody there, one that is silent, one that keeps the old, one that holds clients of a source back: not taken."""
     well = WorkerReload(worker="vm:1", version="1", result=TAKEN)
-    silent = Reloads(seen=2, each=[well])
+    silent = Reloads(seen=2, workers=[well])
     old = WorkerReload(worker="vm:2", version="0", result=None, problem="knows no request 'reload'")
     source = SourceState(name="keycloak", kind="keycloak", up=False, age=7.0, problem="held back: 3 of 7 clients")
     stale = WorkerReload(
@@ -76,8 +76,13 @@ def test_taken_means_by_every_worker_and_in_every_part() -> None:
         version="1",
         result=ReloadResult(problems=(), restart_needed=(), issuers=1, clients=7, sources=[source]),
     )
-    assert Reloads(seen=1, each=[well]).taken
-    for reloads in (Reloads(seen=0, each=[]), silent, Reloads(seen=2, each=[well, old]), Reloads(seen=1, each=[stale])):
+    assert Reloads(seen=1, workers=[well]).taken
+    for reloads in (
+        Reloads(seen=0, workers=[]),
+        silent,
+        Reloads(seen=2, workers=[well, old]),
+        Reloads(seen=1, workers=[stale]),
+    ):
         assert not reloads.taken
-    [shown] = Reloads(seen=1, each=[stale]).document()["workers"]["each"]
+    [shown] = Reloads(seen=1, workers=[stale]).document()["workers"]["each"]
     assert (shown["taken"], shown["problems"]) == (False, ["registry source keycloak: held back: 3 of 7 clients"])
