@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.loading import load
 from notifier.delivery.facts import Deferred
-from notifier.model.client import Client
+from notifier.features import FEATURES
+from notifier.model.client import Algorithm
 from notifier.model.outcome import Cause
-from notifier.model.registry import Issuer, Registry
-from notifier.telemetry.metrics import Metrics, Sources
+from notifier.service.service import Service
+from notifier.telemetry.metrics import Sources
+from notifier.tokens.key_files import generate_key
 from tests.support.apt_programs import program
 
 pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs promtool
@@ -66,13 +70,15 @@ def test_an_alert_says_who_must_act_and_where_to_read() -> None:
         assert told["runbook_url"] == f"{RUNBOOK}#{name.lower()}"
 
 
-async def test_rules_ask_for_metrics_that_there_are() -> None:
+async def test_rules_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
     """Every name in an expression is on the page of a worker, or recorded by a rule; and so is every `le`."""
-    registry = Registry(
-        issuers={"https://i": Issuer(iss="https://i")},
-        clients={"https://i": {"shop": Client(iss="https://i", client_id="shop", backchannel_logout_uri="https://s/")}},
-    )
-    metrics = Metrics(lambda: registry, version="1")
+    (tmp_path / "key.pem").write_bytes(generate_key(Algorithm.RS256))
+    client = {"client_id": "shop", "backchannel_logout_uri": "https://s/"}
+    settings = {"issuers": {"https://i": {"keys": [{"file": "key.pem"}]}}, "registry": {"file": "clients.yaml"}}
+    for name, document in (("clients.yaml", [client]), ("n.yaml", settings)):
+        (tmp_path / name).write_text(yaml.safe_dump(document))
+    file = tmp_path / "n.yaml"
+    metrics = Service(LiveConfiguration(file, {}, load(file, {}, FEATURES))).metrics
     metrics.watch(Sources(certificates=lambda: [("api", "t.pem", 1.0)], signing_keys=lambda: [("i", "k", True)]))
     metrics.observe(Deferred(iss="https://i", client_id="shop", event_id="e", cause=Cause.SLOT, due=1.0))
     page = (await metrics.render()).decode()
