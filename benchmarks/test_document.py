@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.check import RECORDED
 from benchmarks.record import FOLDER, merge
-from notifier.features.capacity import measured
+from notifier.features.capacity import measured_costs
 from tools.performance import document
 
 
@@ -32,5 +32,5 @@ def test_the_figures_of_capacity_are_written_as_a_module(tmp_path: Path) -> None
     assert text is not None
     space: dict[str, object] = {}
     exec(text, space)
-    assert space["DELIVERY"] == dict.fromkeys(measured.DELIVERY, 2.0)
+    assert space["DELIVERY"] == dict.fromkeys(measured_costs.DELIVERY, 2.0)
     assert (space["BROKER_EVENT"], space["MEMORY"]) == (2.0, 3.0)

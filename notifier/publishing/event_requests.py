@@ -36,7 +36,7 @@ from notifier.network.listeners.authorization import Authorization, Tokens, conc
 from notifier.network.listeners.openapi import CLOUDEVENT, EVENT, JsonSchema
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.publishing.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
-from notifier.publishing.taking import (
+from notifier.publishing.route_steps import (
     AGAIN,
     LANES,
     ApiLimits,

@@ -9,7 +9,7 @@ from notifier.network.listeners.openapi import AnswerDescription, OperationDescr
 from notifier.network.listeners.problem import problems
 from notifier.network.listeners.throttle import Throttle
 from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, EventRequests
-from notifier.publishing.taking import BODY_LATER
+from notifier.publishing.route_steps import BODY_LATER
 
 _NOTICES: Mapping[str, object] = {
     "type": "object",

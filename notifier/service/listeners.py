@@ -1,4 +1,4 @@
-"""Opens what the worker listens on, ops always, the API and the web face where configured, and closes it at the end."""
+"""Opens what the worker listens on, ops always, the API and the pages where configured, and closes it at the end."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -53,8 +53,8 @@ async def _listen_api(api: ApiSettings, requests: EventRequests, more: Iterable[
     return await listen(app, where.host, where.port, key="api.listen", tls=context)
 
 
-async def _listen_web(web_face: WebSettings, pages: Iterable[web.RouteDef]) -> Listener:
-    where, tls = web_face.listen, web_face.tls
+async def _listen_web(settings: WebSettings, pages: Iterable[web.RouteDef]) -> Listener:
+    where, tls = settings.listen, settings.tls
     context = None if tls is None else ListenerContext(tls, "web").context
     app = browsers.web_app(pages)
     return await listen(app, where.host, where.port, key="web.listen", tls=context, connections=browsers.CONNECTIONS)

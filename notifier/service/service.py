@@ -26,11 +26,11 @@ from notifier.configuration.registry_sources import RegistrySources
 from notifier.configuration.signer_watch import SignerWatch
 from notifier.configuration.signing_keys import SigningKeys
 from notifier.delivery.attempt import Tools
-from notifier.delivery.awake import Awake
 from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.facts import Observer
 from notifier.delivery.front_channel_calls import ClientChannels, FrontChannel
 from notifier.delivery.intake import Intake, event_message
+from notifier.delivery.unsuspended_clock import UnsuspendedClock
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.feature import Given
@@ -48,10 +48,10 @@ from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.own_state import OwnSources, OwnState
 from notifier.operators.status.reload_request import RELOAD, act_of
-from notifier.operators.status.worker_requests import RequestDesk
+from notifier.operators.status.worker_requests import RequestHandler
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import Replies
-from notifier.publishing.taking import ApiLimits
+from notifier.publishing.route_steps import ApiLimits
 from notifier.queues.building import build_queue
 from notifier.service.freed import Freed
 from notifier.service.listeners import listeners
@@ -148,7 +148,7 @@ class Service:
         self._signers = SignerWatch(live, self.metrics.signatures.know, self._deferrals.can_sign)
         self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload, self._signers.silent)
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
-        self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
+        self.queue.side_channel.carry_out(RequestHandler(name, acts).carry_out)
         self._others = OtherWorkers(
             self.queue.consumers,
             lambda news: self.worker.gate.heard(news),  # noqa: PLW0108  it is made below
@@ -182,7 +182,7 @@ class Service:
                 ),
                 transport=self._transport if tracing is None else tracing.transport(self._transport),
                 clock=time.time,
-                steady=Awake(time.monotonic),
+                steady=UnsuspendedClock(time.monotonic),
                 jitter=random.random,
                 observe=self._observe,
             ),

@@ -11,7 +11,7 @@ import signal
 import sys
 
 from notifier.cli import main
-from notifier.features.upstreams.upstream_routes import UpstreamDoor, UpstreamRoutes
+from notifier.features.upstreams.upstream_routes import ConfiguredUpstream, UpstreamRoutes
 from notifier.features.upstreams.upstream_token import UpstreamResult, VerifiedLogout
 
 _publish = UpstreamRoutes._publish
@@ -21,8 +21,10 @@ def poison(nth: int) -> None:
     """Have this process die before it answers that request."""
     durable = itertools.count(1)
 
-    async def token(self: UpstreamRoutes, door: UpstreamDoor, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
-        result, text = await _publish(self, door, logout)
+    async def token(
+        self: UpstreamRoutes, upstream: ConfiguredUpstream, logout: VerifiedLogout
+    ) -> tuple[UpstreamResult, str]:
+        result, text = await _publish(self, upstream, logout)
         if result is UpstreamResult.ACCEPTED and next(durable) == nth:
             os.kill(os.getpid(), signal.SIGKILL)
         return result, text

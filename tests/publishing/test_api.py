@@ -18,7 +18,7 @@ from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
-from notifier.publishing.taking import ApiLimits
+from notifier.publishing.route_steps import ApiLimits
 from tests.publishing.serving import ISS, serving, sources_of, token
 
 CLOSED = "https://closed.example.com"

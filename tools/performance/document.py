@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.record import FOLDER, load
 from benchmarks.throughput import cases, target
-from notifier.features.capacity import measured
+from notifier.features.capacity import measured_costs
 from notifier.features.capacity.capacity import Demand, capacity
 from tools.performance import comparisons
 from tools.performance.cells import Cases, rows, spread
@@ -24,7 +24,7 @@ from tools.performance.picture import Chart, Line, svg
 ROOT = Path(__file__).parents[2]
 PERFORMANCE, SCALING = ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md"
 PICTURES = ROOT / "docs" / "performance"
-MEASURED = Path(measured.__file__)
+MEASURED = Path(measured_costs.__file__)
 BEGIN, END = "<!-- {name}: made by make bench-plot -->", "<!-- end -->"
 
 

@@ -26,10 +26,10 @@ def _read(settings: Settings, registry: Registry, _unsure: frozenset[str]) -> Pa
 def _run(given: Given) -> Running:
     from notifier.features.browsers.front_channel_counts import FrontChannelCounts
     from notifier.features.browsers.sign_out_routes import SignOuts
-    from notifier.features.browsers.web_face import WebFace
+    from notifier.features.browsers.web_pages import WebPages
 
     counts = FrontChannelCounts(given.label)
-    face = WebFace(given.live, counts)
+    face = WebPages(given.live, counts)
     api = SignOuts(given.requests, face.pages).routes()
     return Running(api=api, pages=face.routes(), families=counts.families, page=face.page_of)
 

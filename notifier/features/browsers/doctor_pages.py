@@ -32,16 +32,16 @@ def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
         tls = settings.issuers[iss].tls
         files = TlsFiles() if tls is None else tls.files()
         address = pages.url + PATH.replace("{context}", "A" * LONGEST)
-        look = partial(reader.look, address, egress=egress, tls=files, within=WITHIN)
-        run = partial(_examine_pages, pages.url, look)
+        ask = partial(reader.look, address, egress=egress, tls=files, within=WITHIN)
+        run = partial(_examine_pages, pages.url, ask)
         yield Check(area=Area.LISTENER, subject=pages.url, within=WITHIN + 2, run=run)
 
 
 async def _examine_pages(
-    url: str, look: Callable[[Mapping[str, str]], Awaitable[AnswerHead | UnreadDocument]]
+    url: str, ask: Callable[[Mapping[str, str]], Awaitable[AnswerHead | UnreadDocument]]
 ) -> Sequence[Finding]:
-    """Ask for a page through the proxy. `look` sends these headers, and never raises."""
-    answer = await look(COOKIE)
+    """Ask for a page through the proxy. `ask` sends these headers, and never raises."""
+    answer = await ask(COOKIE)
     if isinstance(answer, UnreadDocument):
         advice = "look whether this machine reaches it, or only browsers do; see tls of the issuer for its certificate"
         return [failed(Area.LISTENER, url, f"the pages cannot be fetched: {answer.text}", advice)]
@@ -79,7 +79,7 @@ def _changed(url: str, answer: AnswerHead) -> Iterator[Finding]:
             text, advice = f"the proxy takes away {name}", "have it pass on the headers of these answers"
             yield failed(Area.LISTENER, url, text, f"{advice}: they say who may frame a page, and that nobody keeps it")
         elif len(values) > 1:
-            text = f"the proxy adds a second {name}: {_short(next(each for each in values if each != value), value)}"
+            text = f"the proxy adds a second {name}: {_short(next(other for other in values if other != value), value)}"
             yield failed(Area.LISTENER, url, text, "browsers obey both: add none under that path")
         elif values != (value,):
             text = f"{name} is not what this release sends: {_short(values[0], value)}"

@@ -83,7 +83,7 @@ def _read(document: object) -> FrontChannelContext | None:
     if not isinstance(document, list) or len(document) < 2:
         return None
     iss, sid, *raw = document
-    clients = [each for each in map(_client, raw) if each is not None]
+    clients = [client for client in map(_client, raw) if client is not None]
     if not isinstance(iss, str) or not (sid is None or isinstance(sid, str)) or len(clients) != len(raw):
         return None
     return FrontChannelContext(iss=iss, sid=sid, clients=tuple(clients))

@@ -48,7 +48,7 @@ class FrontChannelPage:
         `frame-src` lists no clients: a list would stop a client that redirects to another origin, and overflow the
         buffers of proxies. The frames come from a context that we have sealed.
         """
-        schemes = "https: http:" if any(urlsplit(each.uri).scheme == "http" for each in asked) else "https:"
+        schemes = "https: http:" if any(urlsplit(client.uri).scheme == "http" for client in asked) else "https:"
         policy = (
             f"default-src 'none'; {self._static}; frame-src {schemes}; connect-src 'self' {schemes};"
             f" base-uri 'none'; form-action 'none'; frame-ancestors {' '.join(origins) or chr(39) + 'none' + chr(39)}"
@@ -68,14 +68,14 @@ class FrontChannelPage:
         Without scripts the frames alone ask, and then all clients have one.
         """
         named = rules.show_names
-        told = {
+        content = {
             "limit": round(rules.limit * 1000),
             "report": report,
             "parents": rules.origins,
-            "clients": [{**_called(each.client_id, each.name, named), "uri": each.uri} for each in plan.asked],
-            "unasked": [_called(each.client_id, each.name, named) for each in plan.unasked],
+            "clients": [{**_called(client.client_id, client.name, named), "uri": client.uri} for client in plan.asked],
+            "unasked": [_called(client.client_id, client.name, named) for client in plan.unasked],
         }
-        frames = [_frame(nth, each.uri) for nth, each in enumerate(plan.asked)]
+        frames = [_frame(nth, client.uri) for nth, client in enumerate(plan.asked)]
         body = "\n".join(frames[: rules.frames])
         if rest := "\n".join(frames[rules.frames :]):
             body += f"\n<noscript>\n{rest}\n</noscript>"
@@ -83,7 +83,7 @@ class FrontChannelPage:
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Signing out</title>\n'
             '<meta name="viewport" content="width=device-width">\n'
             f"<style>{self.style}</style>\n"
-            f'<script type="application/json" id="plan">{_json_block(told)}</script>\n'
+            f'<script type="application/json" id="plan">{_json_block(content)}</script>\n'
             f"<script>{self.script}</script></head>\n"  # before the frames, so that it asks before they start
             f"<body>\n{_STATUS if named else ''}{body}\n</body></html>\n"
         )

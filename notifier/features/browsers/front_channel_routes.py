@@ -17,7 +17,7 @@ from notifier.model.front_channel import FrontChannelContext, PagePlan, page_pla
 from notifier.model.frozen import frozen, replace
 from notifier.model.registry import Registry
 from notifier.network.listeners.problem import Refusal
-from notifier.publishing.taking import ApiLimits, read_body
+from notifier.publishing.route_steps import ApiLimits, read_body
 
 PATH = "/front-channel/{context}"
 SAW_COOKIE = "Notifier-Cookies"
@@ -111,7 +111,7 @@ class FrontChannelRoutes:
         self._remember(opened.id)
         results = zip(plan.asked, report.results, strict=True)
         reached = [(asked.client_id, REACH[result]) for asked, result in results]
-        reached += [(each.client_id, BrowserReach.UNREACHABLE) for each in plan.unasked]
+        reached += [(client.client_id, BrowserReach.UNREACHABLE) for client in plan.unasked]
         counts.reported(report.end, opened.context.iss, reached)
         return web.Response(status=204)
 
@@ -134,4 +134,4 @@ class FrontChannelRoutes:
 
 
 def _clients_of(plan: PagePlan) -> list[str]:
-    return [*(each.client_id for each in plan.asked), *(each.client_id for each in plan.unasked)]
+    return [*(client.client_id for client in plan.asked), *(client.client_id for client in plan.unasked)]

@@ -56,7 +56,7 @@ def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except ConfigurationError as error:
-        return None, [*mistakes, *(Mistake(setting, f"{path} {each.text}") for each in error.mistakes)]
+        return None, [*mistakes, *(Mistake(setting, f"{path} {mistake.text}") for mistake in error.mistakes)]
     keys = []
     for nth, line in enumerate(lines, 1):
         try:

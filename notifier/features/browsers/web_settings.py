@@ -1,4 +1,4 @@
-"""The web face: pages for browsers, which the proxy of each issuer serves on the issuer's own origin."""
+"""Pages for browsers: the section `web`. The proxy of each issuer serves them on the issuer's own origin."""
 
 from typing import Annotated, Self
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""Computes how many workers are needed when so many sessions end within a time, from measured costs (`measured.py`).
+"""Computes how many workers are needed when so many sessions end within a time, from `measured_costs.py`.
 
 Four things can be the limit: the processor time of workers, their attempts in flight, the queue's process in the
 broker, and the clients, which no number of workers makes faster.
@@ -7,14 +7,14 @@ broker, and the clients, which no number of workers makes faster.
 import math
 from dataclasses import dataclass
 
-from notifier.features.capacity import measured
+from notifier.features.capacity import measured_costs
 from notifier.model.client import Client
 from notifier.model.defaults import MAX_IN_FLIGHT, PREFETCH
 from notifier.model.message import Lane
 
 LOAD = 0.7  # the share of the measured rate to plan with: at 80 % queues grow, and a worker may be away for a moment
 MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
-ALGORITHMS = tuple(dict.fromkeys(alg for alg, _ in measured.DELIVERY))
+ALGORITHMS = tuple(dict.fromkeys(alg for alg, _ in measured_costs.DELIVERY))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def cost(alg: str, clients: int) -> float:
 
     An event costs `e` by itself and each of its deliveries `d`; the two follow from the events of 1 and of 10.
     """
-    one, ten = measured.DELIVERY[alg, 1], measured.DELIVERY[alg, 10]
+    one, ten = measured_costs.DELIVERY[alg, 1], measured_costs.DELIVERY[alg, 10]
     event = max(0.0, (one - ten) / 0.9)
     return one - event + event / clients
 
@@ -89,7 +89,7 @@ def capacity(demand: Demand) -> Capacity:
     for_processor = math.ceil(demand.deliveries_per_second / rate)
     for_in_flight = math.ceil(in_flight / of_worker)
     workers = max(1, for_processor, for_in_flight)
-    broker_cores = demand.events_per_second * measured.BROKER_EVENT / 1e6
+    broker_cores = demand.events_per_second * measured_costs.BROKER_EVENT / 1e6
     return Capacity(
         workers=workers,
         workers_for_processor=for_processor,
@@ -97,7 +97,7 @@ def capacity(demand: Demand) -> Capacity:
         worker_rate=rate,
         in_flight=in_flight,
         in_flight_of_worker=of_worker,
-        memory=workers * measured.MEMORY,
+        memory=workers * measured_costs.MEMORY,
         broker_cores=broker_cores,
         queues=max(1, math.ceil(broker_cores / LOAD)),
         at_a_client=demand.events_per_second * demand.answer,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from notifier.features.capacity import measured
+from notifier.features.capacity import measured_costs
 from notifier.features.capacity.capacity import LOAD, MAX_CONCURRENT, Capacity, Demand
 from notifier.features.capacity.capacity import capacity as compute
 from notifier.model.durations import format_duration, parse_duration
@@ -81,7 +81,7 @@ def _document(demand: Demand, found: Capacity) -> dict[str, object]:
         "deliveries_per_second": round(demand.deliveries_per_second, 3),
         **{name: round(value, 3) for name, value in asdict(found).items()},
         "within_reach": found.within_reach(demand),
-        "measured": measured.TAKEN,
+        "measured": measured_costs.TAKEN,
     }
 
 
@@ -93,7 +93,7 @@ def _in_words(demand: Demand, found: Capacity) -> str:
     lines = [
         f"{ending} within {format_duration(demand.within)}: {wanted}",
         "",
-        f"workers    {found.workers:,}, each with one core and {measured.MEMORY:.0f} MiB",
+        f"workers    {found.workers:,}, each with one core and {measured_costs.MEMORY:.0f} MiB",
         f"  processor  {processor:,}: each delivers {found.worker_rate:,.0f}/s, {LOAD:.0%} of what was measured",
         f"  in flight  {in_flight:,}: {found.in_flight:,} requests at a time (answers after {answer}), {each}",
         f"broker     {found.broker_cores:.2f} of a core for the events{_queues(found)}",
@@ -108,7 +108,7 @@ def _in_words(demand: Demand, found: Capacity) -> str:
             f"  needs {_rounded(found.client_seconds)}, whatever the number of workers. Allow more time, or raise",
             "  its max_concurrent if it can take it.",
         ]
-    return "\n".join([*lines, "", f"Measured {measured.TAKEN}; for your own machine see docs/scaling.md."])
+    return "\n".join([*lines, "", f"Measured {measured_costs.TAKEN}; for your own machine see docs/scaling.md."])
 
 
 def _queues(found: Capacity) -> str:

@@ -13,7 +13,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.redirects import redirect_uris
 from notifier.configuration.clients.secret_file import read_secret
 from notifier.features.registries.numbered_pages import NumberedPage, gather_pages
-from notifier.features.registries.patient import ask
+from notifier.features.registries.page_requests import ask
 from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_over_http import Web, bounds_of, web
 from notifier.settings.registry_settings import RegistrySourceSettings

@@ -19,7 +19,7 @@ from notifier.configuration.clients.remote_rows import Gathering
 from notifier.configuration.clients.secret_file import read_secret
 from notifier.features.registries.keycloak_clients import KeycloakRealm
 from notifier.features.registries.keycloak_settings import KeycloakSettings
-from notifier.features.registries.patient import Advice, access_token, ask
+from notifier.features.registries.page_requests import Advice, access_token, ask
 from notifier.features.registries.shifting_pages import ShiftingPages
 from notifier.model.errors import Mistake, SourceFault
 from notifier.network.http.json_client import JsonAnswer

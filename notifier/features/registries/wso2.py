@@ -24,7 +24,7 @@ from notifier.configuration.clients.redirects import redirect_uris
 from notifier.configuration.clients.remote_rows import Gathering
 from notifier.configuration.clients.secret_file import read_secret
 from notifier.features.registries.list_settings import Wso2Settings
-from notifier.features.registries.patient import ask
+from notifier.features.registries.page_requests import ask
 from notifier.features.registries.shifting_pages import ShiftingPages
 from notifier.model.errors import AnswerFault, Mistake, SourceFault
 from notifier.model.frozen import frozen

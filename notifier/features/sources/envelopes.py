@@ -97,20 +97,20 @@ def _read(message: Message, max_bytes: int, *, lines: bool) -> Unwrapped:
 
 
 def opened(
-    document: Unwrapped, envelopes: Sequence[Envelope], message: Message, given: Mapping[str, object]
+    document: Unwrapped, envelopes: Sequence[Envelope], message: Message, names: Mapping[str, object]
 ) -> Sequence[Unwrapped]:
     """Return the documents within these envelopes, numbered if there is a list among them. Raises MalformedEvent."""
-    found = [document]
+    documents = [document]
     lists = 0
     for envelope in envelopes:
         if isinstance(envelope, EventList):
             lists += 1
-            found = [member for each in found for member in _members(each, envelope.expression, given)]
-            if len(found) > MOST:
-                _refuse(f"holds {len(found):,} events; {MOST:,} at most")
+            documents = [member for outer in documents for member in _members(outer, envelope.expression, names)]
+            if len(documents) > MOST:
+                _refuse(f"holds {len(documents):,} events; {MOST:,} at most")
         else:
-            found = [envelope(each, message) for each in found]
-    return [replace(each, place=place) for place, each in enumerate(found)] if lists > 1 else found
+            documents = [envelope(inner, message) for inner in documents]
+    return [replace(inner, place=place) for place, inner in enumerate(documents)] if lists > 1 else documents
 
 
 def masstransit(document: Unwrapped, message: Message) -> Unwrapped:
@@ -123,12 +123,12 @@ def masstransit(document: Unwrapped, message: Message) -> Unwrapped:
     inner = names.get("message")
     if inner is None:
         _refuse("is MassTransit's envelope without `message`")
-    sent, given = names.get("senttime"), names.get("messageid")
+    sent, message_id = names.get("senttime"), names.get("messageid")
     return replace(
         document,
         data=inner,
         around=data,
-        id=given if isinstance(given, str) and given else document.id,
+        id=message_id if isinstance(message_id, str) and message_id else document.id,
         time=document.time if sent is None else _time(sent, "sentTime"),
     )
 
@@ -166,14 +166,14 @@ ENVELOPES: Mapping[str, Callable[[Unwrapped, Message], Unwrapped]] = {
 def lowered(value: object) -> object:
     """The value with all member names in lower case and without `_`. Of two that are then alike, null gives way."""
     if isinstance(value, dict):
-        found: dict[str, object] = {}
-        for name, each in value.items():
+        members: dict[str, object] = {}
+        for name, member in value.items():
             plain = plain_name(name)
-            if found.get(plain) is None:
-                found[plain] = lowered(each) if isinstance(each, (dict, list)) else each
-        return found
+            if members.get(plain) is None:
+                members[plain] = lowered(member) if isinstance(member, (dict, list)) else member
+        return members
     if isinstance(value, list):
-        return [lowered(each) if isinstance(each, (dict, list)) else each for each in value]
+        return [lowered(item) if isinstance(item, (dict, list)) else item for item in value]
     return value
 
 
@@ -181,19 +181,19 @@ def _plainly_named(data: dict[str, object]) -> dict[str, object]:
     return data if "messageid" in data else {plain_name(name): value for name, value in data.items()}
 
 
-def _members(document: Unwrapped, expression: Expression, given: Mapping[str, object]) -> Iterator[Unwrapped]:
+def _members(document: Unwrapped, expression: Expression, names: Mapping[str, object]) -> Iterator[Unwrapped]:
     if isinstance(document.data, WrongLine):
         yield document
         return
     try:
-        listed = Reader(document.data, {**given, "$envelope": document.around}).value(expression)
+        listed = Reader(document.data, {**names, "$envelope": document.around}).value(expression)
     except ExpressionFailed as failed:
         _refuse(str(failed))
     if not isinstance(listed, list):
         _refuse(f"`{excerpt(expression.text, 60)}` must give a list, not {kind_of(listed)}")
-    for place, each in enumerate(listed):
+    for place, member in enumerate(listed):
         yield Unwrapped(
-            data=each,
+            data=member,
             around=document.data,
             time=document.time,
             type=document.type,
@@ -227,7 +227,7 @@ def _json_lines(body: bytes, max_bytes: int) -> object:
         if len(body) > max_bytes or len(lines) < 2:
             raise
         read = [_line(line, max_bytes) for line in lines]
-        if not any(isinstance(each, dict) for each in read):
+        if not any(isinstance(item, dict) for item in read):
             raise
         return read
     return whole if isinstance(whole, list) else [whole]

@@ -33,19 +33,19 @@ def compile_sources(
     known = None if "issuers" in unsure else tuple(settings.issuers)
     types = {iss: of.event_types for iss, of in settings.issuers.items() if of.event_types is not None}
     on_disk = "queue" not in unsure and settings.queue.sqlite_file is not None
-    for name, given in settings.sources.items():
-        making = _Making(name, given, known)
-        if on_disk and given.bind:
+    for name, options in settings.sources.items():
+        making = _Making(name, options, known)
+        if on_disk and options.bind:
             making.wrong("bind", "needs RabbitMQ: the SQLite queue has no exchanges; remove it, or change queue.url")
         ours = {f"{settings.queue.prefix}.{exchange}" for exchange in OWN_EXCHANGES}
-        for nth, bind in enumerate(() if "queue" in unsure else given.bind):
+        for nth, bind in enumerate(() if "queue" in unsure else options.bind):
             if bind.exchange in ours:
                 text = f"{bind.exchange} is an exchange of notifier's own: its events would be read twice; remove it"
                 making.wrong(f"bind[{nth}].exchange", text)
         source = making.source()
         if making.mistakes:
             mistakes += making.mistakes
-        elif given.http is not None and given.http.signed:
+        elif options.http is not None and options.http.signed:
             sources[name] = replace(source, types=MappingProxyType(types))
         else:
             sources[name] = source
@@ -60,7 +60,7 @@ class _Making:
     """
 
     name: str
-    given: SourceSettings
+    options: SourceSettings
     issuers: tuple[str, ...] | None
     mistakes: list[Mistake] = field(default_factory=list)
     mentioned: set[str] = field(default_factory=set)
@@ -72,20 +72,20 @@ class _Making:
 
     def source(self) -> Source:
         """The source, which must not be used if there are mistakes."""
-        given, preset = self.given, self._preset()
-        self.plain = preset.ignore_case if given.ignore_case is None else given.ignore_case
-        named = preset.envelope if given.envelope is None else given.envelope
-        when = preset.when if given.when is None else given.when
+        options, preset = self.options, self._preset()
+        self.plain = preset.ignore_case if options.ignore_case is None else options.ignore_case
+        named = preset.envelope if options.envelope is None else options.envelope
+        when = preset.when if options.when is None else options.when
         members = self._members(preset)
         realm = self._realm(preset, members)
         self._check_issuers()
-        proofs = () if given.http is None else (given.http.header, given.http.hmac and given.http.hmac.header)
+        proofs = () if options.http is None else (options.http.header, options.http.hmac and options.http.hmac.header)
         secret = {header.lower() for header in proofs if header}
         return Source(
             name=self.name,
-            preset=given.preset,
+            preset=options.preset,
             issuer=self._only(),
-            issuers=given.issuers,
+            issuers=options.issuers,
             realm=realm,
             envelopes=tuple(filter(None, map(self._envelope, range(len(named)), named))),
             lines=bool(named) and named[0] == LINES,
@@ -97,29 +97,29 @@ class _Making:
         )
 
     def _preset(self) -> SourcePreset:
-        if self.given.preset is None:
+        if self.options.preset is None:
             return _OWN
-        preset = SOURCE_PRESETS.get(self.given.preset)
+        preset = SOURCE_PRESETS.get(self.options.preset)
         if preset is not None:
             return preset
-        near = get_close_matches(self.given.preset.lower(), SOURCE_PRESETS, n=1, cutoff=0.4)
+        near = get_close_matches(self.options.preset.lower(), SOURCE_PRESETS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}? " if near else ""
-        text = f"there is no preset {excerpt(self.given.preset)}; {hint}there are {', '.join(SOURCE_PRESETS)}"
+        text = f"there is no preset {excerpt(self.options.preset)}; {hint}there are {', '.join(SOURCE_PRESETS)}"
         self.wrong("preset", text)
         return _OWN
 
     def _members(self, preset: SourcePreset) -> dict[str, Expression]:
-        of_preset, own = dict(preset.event), self.given.event or {}
+        of_preset, own = dict(preset.event), self.options.event or {}
         for name in own.keys() - set(_MEMBERS):
             near = get_close_matches(name.lower(), _MEMBERS, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(_MEMBERS)}"
-            self.wrong(f"event.{excerpt(name)}", f"there is no such member of an event; {meant}")
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_MEMBERS)}"
+            self.wrong(f"event.{excerpt(name)}", f"there is no such member of an event; {hint}")
         texts = {name: text for name, text in {**of_preset, **own}.items() if name in _MEMBERS}
-        unknown_preset = self.given.preset is not None and preset is _OWN
+        unknown_preset = self.options.preset is not None and preset is _OWN
         if not unknown_preset:
             self._check_members(texts)
-        found = {name: self._expression(f"event.{name}", text) for name, text in texts.items()}
-        return {name: expression for name, expression in found.items() if expression is not None}
+        expressions = {name: self._expression(f"event.{name}", text) for name, text in texts.items()}
+        return {name: expression for name, expression in expressions.items() if expression is not None}
 
     def _check_members(self, texts: Mapping[str, str]) -> None:
         if not texts:
@@ -135,10 +135,10 @@ class _Making:
 
     def _realm(self, preset: SourcePreset, members: Mapping[str, Expression]) -> Expression | None:
         """What the document calls its issuer, if that is no `iss`."""
-        if self.given.issuers is None:
-            own = "iss" in (self.given.event or {})
+        if self.options.issuers is None:
+            own = "iss" in (self.options.event or {})
             return None if own or preset.realm is None else self._expression("event.iss", preset.realm)
-        own = self.given.event is not None and "iss" in self.given.event
+        own = self.options.event is not None and "iss" in self.options.event
         if preset.realm is not None and not own:
             return self._expression("event.iss", preset.realm)
         if "iss" not in members and preset.event is not _OWN.event:
@@ -149,22 +149,22 @@ class _Making:
 
     def _only(self) -> str | None:
         """Of the source: where nothing says it, that of its Security Event Tokens, or the only one configured."""
-        given, known = self.given, self.issuers or ()
-        if given.issuer is not None or given.issuers is not None:
-            return given.issuer
-        if given.http is not None and given.http.set is not None and given.http.set.issuer in known:
-            return given.http.set.issuer
+        options, known = self.options, self.issuers or ()
+        if options.issuer is not None or options.issuers is not None:
+            return options.issuer
+        if options.http is not None and options.http.set is not None and options.http.set.issuer in known:
+            return options.http.set.issuer
         return known[0] if len(known) == 1 else None
 
     def _check_issuers(self) -> None:
-        given = self.given
-        if self.issuers and self._only() is None and given.issuers is None:
-            each = ", ".join(f'"{iss}": "{iss}"' for iss in self.issuers)
+        options = self.options
+        if self.issuers and self._only() is None and options.issuers is None:
+            pairs = ", ".join(f'"{iss}": "{iss}"' for iss in self.issuers)
             count = len(self.issuers)
-            text = f"is required, since there are {count} issuers: the one it speaks for, or issuers: {{{each}}}"
+            text = f"is required, since there are {count} issuers: the one it speaks for, or issuers: {{{pairs}}}"
             self.wrong("issuer", text)
-        places = {} if given.issuer is None else {"issuer": given.issuer}
-        places |= {f"issuers.{name}": iss for name, iss in (given.issuers or {}).items()}
+        places = {} if options.issuer is None else {"issuer": options.issuer}
+        places |= {f"issuers.{name}": iss for name, iss in (options.issuers or {}).items()}
         for place, iss in places.items():
             if self.issuers is not None and iss not in self.issuers:
                 near = get_close_matches(iss, self.issuers, n=1)
@@ -190,11 +190,11 @@ class _Making:
 
     def _expression(self, place: str, text: str) -> Expression | None:
         try:
-            made = Expression(text)
+            expression = Expression(text)
         except NoExpression as no:
             self.wrong(place, str(no))
             return None
-        if self.plain and (name := unplain_name(made.parsed)) is not None:
+        if self.plain and (name := unplain_name(expression.parsed)) is not None:
             self.wrong(place, f"no name is {excerpt(name)} with ignore_case; write {plain_name(excerpt(name))}")
-        self.mentioned |= made.fields
-        return made
+        self.mentioned |= expression.fields
+        return expression

@@ -54,7 +54,7 @@ class _Functions(functions.Functions):
     def _func_split(self, text: str | None, separator: str) -> list[str] | None:
         if not separator:
             raise ValueError("split() needs a separator that is not empty")
-        return None if text is None else [part for each in text.split(separator) if (part := each.strip())]
+        return None if text is None else [part for piece in text.split(separator) if (part := piece.strip())]
 
     @functions.signature({"types": []}, {"types": []})
     def _func_default(self, value: object, otherwise: object) -> object:
@@ -128,11 +128,11 @@ class Expression:
 class Reader(TreeInterpreter):
     """Reads one document by expressions. `given` are the names that are at hand anywhere in it, such as `$headers`."""
 
-    def __init__(self, document: object, given: Mapping[str, object] = _NOTHING) -> None:
+    def __init__(self, document: object, names: Mapping[str, object] = _NOTHING) -> None:
         super().__init__(_OPTIONS)
         self._document = document
-        self._given = given
-        self._headers = given.get("$headers")
+        self._names = names
+        self._headers = names.get("$headers")
 
     def value(self, expression: Expression) -> object:
         """What the expression gives, None if nothing. Raises ExpressionFailed."""
@@ -144,14 +144,14 @@ class Reader(TreeInterpreter):
     def visit_field(self, node: Any, value: Any) -> Any:
         """Return the member, or what is given under this name."""
         name = node["value"]
-        if name in self._given:
-            return self._given[name]
+        if name in self._names:
+            return self._names[name]
         if not isinstance(value, dict):
             return None
-        found = value.get(name)
-        if found is None and value is self._headers:  # names of headers have no case
-            return next((each for header, each in value.items() if header.lower() == name.lower()), None)
-        return found
+        member = value.get(name)
+        if member is None and value is self._headers:  # names of headers have no case
+            return next((content for header, content in value.items() if header.lower() == name.lower()), None)
+        return member
 
 
 def _nodes(parsed: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -166,26 +166,26 @@ def _nodes(parsed: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _misuse(node: dict[str, Any]) -> str | None:
-    name, given = str(node["value"]), len(node["children"])
+    name, number = str(node["value"]), len(node["children"])
     known: Mapping[str, Any] = _FUNCTIONS.FUNCTION_TABLE
     if name not in known:
         near = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
-        meant = f"did you mean {near[0]}()?" if near else f"there are {', '.join(sorted(known))}"
-        return f"there is no function {excerpt(name, 40)}(); {meant}"
+        hint = f"did you mean {near[0]}()?" if near else f"there are {', '.join(sorted(known))}"
+        return f"there is no function {excerpt(name, 40)}(); {hint}"
     signature = known[name]["signature"]
     most = bool(signature and signature[-1].get("variadic"))
-    if given < len(signature) if most else given != len(signature):
+    if number < len(signature) if most else number != len(signature):
         count = f"{'at least ' if most else ''}{len(signature)} argument{'' if len(signature) == 1 else 's'}"
-        kinds = ", ".join(" or ".join(each["types"]) or "anything" for each in signature)
-        return f"{name}() takes {count} ({kinds}), not {given}"
+        kinds = ", ".join(" or ".join(parameter["types"]) or "anything" for parameter in signature)
+        return f"{name}() takes {count} ({kinds}), not {number}"
     return None
 
 
 def _why_no_expression(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
-    said = lines[0].partition(", for expression")[0]
-    said = said.replace("Invalid jmespath expression: ", "").replace("Bad jmespath expression: ", "").rstrip(": ")
-    return f"is no JMESPath expression: {excerpt(said)}"
+    reason = lines[0].partition(", for expression")[0]
+    reason = reason.replace("Invalid jmespath expression: ", "").replace("Bad jmespath expression: ", "").rstrip(": ")
+    return f"is no JMESPath expression: {excerpt(reason)}"
 
 
 def _why_failed(error: Exception) -> str:

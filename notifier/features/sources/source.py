@@ -110,15 +110,15 @@ class Source:
         if only is None and len(documents) > most:
             runs = (range(at, min(at + most, len(documents))) for at in range(0, len(documents), most))
             return Translation(parts=tuple(f"{run[0]}-{run[-1]}" for run in runs))
-        found = _Found(len(documents))
+        translation = _Found(len(documents))
         for number, document in enumerate(documents):
             entries = None if only is None else only.get(number, ())
             if entries is None or entries:
-                found.add(number, entries, partial(reading.event, document, entries))
+                translation.add(number, entries, partial(reading.event, document, entries))
         for number, entries in () if only is None else only.items():
             if number >= len(documents):
-                found.mistaken(number, entries, [Mistake("", "is not in the message any more")])
-        return found.translation()
+                translation.mistaken(number, entries, [Mistake("", "is not in the message any more")])
+        return translation.translation()
 
 
 class _Reading:
@@ -129,11 +129,11 @@ class _Reading:
         self._message = message
         self._new_id = new_id
         self._now = now
-        self._given: dict[str, object] = {}
+        self._names: dict[str, object] = {}
         if "$properties" in source.mentioned:
-            self._given["$properties"] = _properties(message)
+            self._names["$properties"] = _properties(message)
         if "$headers" in source.mentioned:
-            self._given["$headers"] = message.headers
+            self._names["$headers"] = message.headers
 
     def documents(self, max_bytes: int) -> Sequence[Unwrapped]:
         """The documents in the message. Raises MalformedEvent."""
@@ -142,9 +142,9 @@ class _Reading:
             document = open_document(self._message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
             whole = f"sources.{source.name}"
-            raise MalformedEvent([Mistake(each.path or whole, each.text) for each in wrong.mistakes]) from None
+            raise MalformedEvent([Mistake(mistake.path or whole, mistake.text) for mistake in wrong.mistakes]) from None
         try:
-            return opened(document, source.envelopes, self._message, self._given)
+            return opened(document, source.envelopes, self._message, self._names)
         except MalformedEvent as wrong:
             path = f"sources.{source.name}.envelope"
             raise MalformedEvent([Mistake(path, mistake.text) for mistake in wrong.mistakes]) from None
@@ -154,8 +154,8 @@ class _Reading:
         source = self._source
         if isinstance(document.data, WrongLine):
             raise MalformedEvent([Mistake(f"sources.{source.name}", f"the line is {document.data.why}")])
-        given = {**self._given, "$envelope": document.around} if "$envelope" in source.mentioned else self._given
-        reader = Reader(document.data, given)
+        names = {**self._names, "$envelope": document.around} if "$envelope" in source.mentioned else self._names
+        reader = Reader(document.data, names)
         if source.when is not None and not self._asked_for(reader, source.when):
             if isinstance(document.data, dict) or not source.when.of_object:
                 return None
@@ -204,10 +204,10 @@ class _Reading:
         raise MalformedEvent([Mistake(path, f"must give true or false, not {kind_of(value)}")])
 
     def _wrong_type(self, document: Unwrapped, iss: str) -> list[Mistake]:
-        types, found = self._source.types.get(iss), document.type
-        if types is None or found in types:
+        types, found_type = self._source.types.get(iss), document.type
+        if types is None or found_type in types:
             return []
-        what = "has no CloudEvents type" if found is None else f"is of the CloudEvents type {excerpt(found)}"
+        what = "has no CloudEvents type" if found_type is None else f"is of the CloudEvents type {excerpt(found_type)}"
         text = f'{what}; of a signed body, issuers["{iss}"].event_types asks for one of {", ".join(sorted(types))}'
         return [Mistake(f"sources.{self._source.name}", text)]
 
@@ -219,7 +219,7 @@ class _Reading:
                 named = reader.value(source.realm)
             except ExpressionFailed as failed:
                 raise MalformedEvent([Mistake(path, str(failed))]) from None
-            names = [str(each) for each in (named if isinstance(named, list) else [named]) if each not in (None, "")]
+            names = [str(item) for item in (named if isinstance(named, list) else [named]) if item not in (None, "")]
             if names:
                 return self._meant(names, path)
             named = None
@@ -279,27 +279,27 @@ class _Found:
     def add(self, number: int, entries: tuple[range, ...] | None, read: Callable[[], Understood | None]) -> None:
         """Read one event. `entries` are those of its clients that are read, None if all are."""
         try:
-            found = read()
+            value = read()
         except MalformedEvent as wrong:
             data = wrong.data or {}
             iss = _text(data.get("iss"))
             self._names.add(("" if iss == _NO_ISSUER else iss, _text(data.get("id"))))
             self.mistaken(number, entries, wrong.mistakes)
             return
-        if found is None:
+        if value is None:
             self._ignored += 1
             return
-        self._events.append(found.event)
-        if found.wrong is not None:
-            self._names.add((found.event.iss, found.event.id))
-            self._lost = self._lost or not found.wrong.which
-            which = _in_whole(places(found.wrong.which), entries) if found.wrong.which else ()
-            self.mistaken(number, which, first_of(found.wrong.mistakes, found.wrong.more))
+        self._events.append(value.event)
+        if value.wrong is not None:
+            self._names.add((value.event.iss, value.event.id))
+            self._lost = self._lost or not value.wrong.which
+            which = _in_whole(places(value.wrong.which), entries) if value.wrong.which else ()
+            self.mistaken(number, which, first_of(value.wrong.mistakes, value.wrong.more))
 
     def mistaken(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[Mistake]) -> None:
         """Note what is wrong with one event, or with these entries of it."""
         which = "" if self._count == 1 else f"event {number + 1} of {self._count}: "
-        self._mistakes += [Mistake(each.path, which + each.text) for each in mistakes]
+        self._mistakes += [Mistake(mistake.path, which + mistake.text) for mistake in mistakes]
         self._places[number] = entries
 
     def translation(self) -> Translation:

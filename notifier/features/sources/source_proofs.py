@@ -25,9 +25,9 @@ class HeaderSecret:
 
     def holds(self, headers: MultiMapping[str]) -> bool:
         """True if the header is there once, with one of the values. The time that it takes tells nothing."""
-        given = _only(headers, self.header)
-        right = [hmac.compare_digest(value, given or b"") for value in self.values]
-        return given is not None and any(right)
+        header = _only(headers, self.header)
+        right = [hmac.compare_digest(value, header or b"") for value in self.values]
+        return header is not None and any(right)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +41,10 @@ class BodySignature:
 
     def holds(self, headers: MultiMapping[str], body: bytes) -> bool:
         """True if the header is there once and signs the body by one of the secrets."""
-        given = _only(headers, self.header)
-        if given is None or given[: len(self.prefix)].lower() != self.prefix.lower().encode():
+        header = _only(headers, self.header)
+        if header is None or header[: len(self.prefix)].lower() != self.prefix.lower().encode():
             return False
-        signature = given[len(self.prefix) :].decode("ascii", "replace").strip()
+        signature = header[len(self.prefix) :].decode("ascii", "replace").strip()
         right = [self._signs(signature, secret, body) for secret in self.secrets]
         return any(right)
 
@@ -68,7 +68,7 @@ Challenge = Literal["okta", "websub"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceDoor:
+class HttpSource:
     """A source that takes events over HTTP. `challenge`: by which protocol its server verifies that we want its events.
 
     `mentioned` are words of its expressions, among them the headers that they read.
@@ -92,5 +92,5 @@ class SourceDoor:
 
 def _only(headers: MultiMapping[str], name: str) -> bytes | None:
     """The value of a header that is there once, as it came."""
-    found = headers.getall(name, [])
-    return found[0].strip().encode("utf-8", "surrogateescape") if len(found) == 1 else None
+    values = headers.getall(name, [])
+    return values[0].strip().encode("utf-8", "surrogateescape") if len(values) == 1 else None

@@ -20,14 +20,14 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from notifier.features.sources.envelopes import names_message
-from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, SignedToken, SourceDoor
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken
 from notifier.model.documents.cloudevents import is_attribute
 from notifier.model.documents.sourced import as_sourced, kept_headers
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import json_text
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.publishing.taking import (
+from notifier.publishing.route_steps import (
     AGAIN,
     LANES,
     ApiLimits,
@@ -99,12 +99,12 @@ _GET = OperationDescription(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceAccess:
-    """What the routes need. `door` gives the source of a name as it is configured now, None if it takes no HTTP.
+    """What the routes need. `source` gives the source of a name as it is configured now, None if it takes no HTTP.
 
     `publish` returns once the message is durable, and raises QueueError.
     """
 
-    door: Callable[[str], SourceDoor | None]
+    source: Callable[[str], HttpSource | None]
     publish: Callable[[Lane, Outgoing], Awaitable[None]]
     clock: Callable[[], float]
     new_id: Callable[[], str]
@@ -132,10 +132,10 @@ class SourceRoutes:
     @_POST
     async def post_event(self, request: web.Request) -> web.Response:
         """Take one message of a source."""
-        door = self._door(request)
+        source = self._source(request)
         status, why = 500, ""
         try:
-            answer = await self._take(request, door)
+            answer = await self._take(request, source)
             status, why = answer.status, answer.text or ""
         except Refusal as refusal:
             status, why = refusal.response.status, refusal.response.text or ""
@@ -146,46 +146,46 @@ class SourceRoutes:
         else:
             return answer
         finally:
-            self._count(door.name, status)
+            self._count(source.name, status)
             if status >= 400:
-                self._log(door.name, status, why)
+                self._log(source.name, status, why)
 
     @_GET
     async def get_challenge(self, request: web.Request) -> web.Response:
         """Answer the request by which a server verifies that its events are wanted here."""
-        door = self._door(request)
-        match door.challenge:
+        source = self._source(request)
+        match source.challenge:
             case "okta":
-                return self._answer_okta(request, door)
+                return self._answer_okta(request, source)
             case "websub":
                 return _answer_websub(request)
             case None:
                 raise Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
             case _:
-                assert_never(door.challenge)
+                assert_never(source.challenge)
 
-    def _answer_okta(self, request: web.Request, door: SourceDoor) -> web.Response:
+    def _answer_okta(self, request: web.Request, source: HttpSource) -> web.Response:
         """Okta sends the secret here too. Without a secret in a header nothing can be proved."""
-        if not isinstance(door.proof, HeaderSecret) or not door.proof.holds(request.headers):
-            self._count(door.name, 401)
+        if not isinstance(source.proof, HeaderSecret) or not source.proof.holds(request.headers):
+            self._count(source.name, 401)
             raise _unproven()
         challenge = request.headers.get(OKTA_CHALLENGE)
         if not challenge:
             raise Refusal(problem(400, f"The header {OKTA_CHALLENGE} is missing"))
         return web.json_response({"verification": challenge}, dumps=json_text)
 
-    def _door(self, request: web.Request) -> SourceDoor:
-        door = self._access.door(request.match_info["source"])
-        if door is None:
+    def _source(self, request: web.Request) -> HttpSource:
+        source = self._access.source(request.match_info["source"])
+        if source is None:
             title = (
                 "No source of this name takes events over HTTP: configure sources.NAME.http,"
                 " or send events in notifier's own form to /v1/events"
             )
             raise Refusal(problem(404, title))
-        return door
+        return source
 
-    async def _take(self, request: web.Request, door: SourceDoor) -> web.Response:
-        proof = door.proof
+    async def _take(self, request: web.Request, source: HttpSource) -> web.Response:
+        proof = source.proof
         match proof:
             case HeaderSecret():
                 if not proof.holds(request.headers):
@@ -200,51 +200,51 @@ class SourceRoutes:
                 if (unsigned := _unsigned(request)) is not None:
                     raise Refusal(problem(400, unsigned))
             case SignedToken():
-                return await self._take_set(request, door, proof)
+                return await self._take_set(request, source, proof)
             case _:
                 assert_never(proof)
         if not body.strip():
             raise Refusal(problem(400, "The body is empty"))
         kind = request.headers["Content-Type"]
-        new_id = await self._publish(request, door, body, kind if len(kind) <= _LONGEST_KIND else media_type(request))
+        new_id = await self._publish(request, source, body, kind if len(kind) <= _LONGEST_KIND else media_type(request))
         return web.json_response({"id": new_id}, status=202, dumps=json_text)
 
-    async def _take_set(self, request: web.Request, door: SourceDoor, proof: SignedToken) -> web.Response:
+    async def _take_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
         """Take a Security Event Token, and answer as RFC 8935 §2.2 and §2.3 say."""
         if media_type(request) != SET_KIND:
             raise Refusal(problem(415, f"The body must be {SET_KIND}", headers={"Accept": SET_KIND}))
         refuse_compressed(request)
-        found = await proof.verifier.verified(await read_body(request, self._limits))
-        if isinstance(found, VerifiedSet) and (unsigned := _unsigned(request)) is not None:
-            found = UnacceptedSet(err="invalid_request", description=unsigned)
-        match found:
+        result = await proof.verifier.verified(await read_body(request, self._limits))
+        if isinstance(result, VerifiedSet) and (unsigned := _unsigned(request)) is not None:
+            result = UnacceptedSet(err="invalid_request", description=unsigned)
+        match result:
             case VerifiedSet():
-                await self._publish(request, door, found.claims, "application/json")
+                await self._publish(request, source, result.claims, "application/json")
                 return web.Response(status=202)
             case UnacceptedSet():
-                document = {"err": found.err, "description": found.description}
+                document = {"err": result.err, "description": result.description}
                 headers = {"Content-Language": "en"}
                 return web.json_response(document, status=400, headers=headers, dumps=json_text)
             case KeysAway():
-                raise Refusal(problem(503, found.text, headers={"Retry-After": AGAIN}))
+                raise Refusal(problem(503, result.text, headers={"Retry-After": AGAIN}))
             case _:
-                assert_never(found)
+                assert_never(result)
 
-    async def _publish(self, request: web.Request, door: SourceDoor, body: bytes, kind: str) -> str:
+    async def _publish(self, request: web.Request, source: HttpSource, body: bytes, kind: str) -> str:
         """Make the message durable. The source is its publisher, and has proved it."""
         access, lane = self._access, asked_lane(request)
         headers = _joined(request.headers.items())
-        if door.signed:
+        if source.signed:
             headers = {name: value for name, value in headers.items() if not names_message(name)}
         message = Message(
             lane=lane,
             body=body,
             tag=None,
             content_type=kind,
-            headers=kept_headers(headers, door.secret_headers, door.mentioned),
+            headers=kept_headers(headers, source.secret_headers, source.mentioned),
             timestamp=access.clock(),
-            user_id=door.name,
-            source=door.name,
+            user_id=source.name,
+            source=source.name,
         )
         new_id = access.new_id()
         title = "The queue is away; send the event again"

@@ -34,7 +34,7 @@ def read_source_secrets(
         try:
             text = read_text(path)
         except ConfigurationError as error:
-            mistakes += [Mistake(setting, f"{path} {each.text}") for each in error.mistakes]
+            mistakes += [Mistake(setting, f"{path} {mistake.text}") for mistake in error.mistakes]
             continue
         values = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
         if not values:

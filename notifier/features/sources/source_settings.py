@@ -54,12 +54,12 @@ class Bound(Protocol):
 
 def bindings_of(sources: Mapping[str, Bound]) -> tuple[Binding, ...]:
     """The bindings of all sources, each once."""
-    found = (
+    bindings = (
         Binding(source=name, exchange=bind.exchange, routing_key=bind.routing_key)
         for name, source in sources.items()
         for bind in source.bind
     )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(bindings))
 
 
 def open_exchanges(sources: Mapping[str, Bound]) -> list[Mistake]:
@@ -123,9 +123,9 @@ class SourceHttpSettings(Section):
     def _one_proof(self) -> Self:
         if (self.header is None) != (self.value_file is None):
             raise ValueError("header and value_file belong together; give both or none")
-        given = [name for name in ("header", "hmac", "set") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs one of header (with value_file), hmac and set; {len(given)} are given")
+        proofs = [name for name in ("header", "hmac", "set") if getattr(self, name) is not None]
+        if len(proofs) != 1:
+            raise ValueError(f"needs one of header (with value_file), hmac and set; {len(proofs)} are given")
         return self
 
 

@@ -45,33 +45,33 @@ class SourcedIntake:
         if source is None:
             text = f"the source {name} is not configured (any more); add sources.{name}, then replay"
             raise MalformedEvent([Mistake("", text)])
-        meant = None if only is None else read_places(only)
-        found = source.translate(message, max_bytes=self._max_event, new_id=self._new_id, now=now, only=meant)
-        letter = None if found.wrong is None else dead_letter.bury_events(message, found.wrong, now)
-        if len(found.events) == 1:
-            return Alone(event=found.events[0], letter=letter)
-        return Move(sends=self._sends(message, found, letter, rest), fact=_fact(message, found))
+        places = None if only is None else read_places(only)
+        translation = source.translate(message, max_bytes=self._max_event, new_id=self._new_id, now=now, only=places)
+        letter = None if translation.wrong is None else dead_letter.bury_events(message, translation.wrong, now)
+        if len(translation.events) == 1:
+            return Alone(event=translation.events[0], letter=letter)
+        return Move(sends=self._sends(message, translation, letter, rest), fact=_fact(message, translation))
 
     def _sends(
-        self, message: Message, found: Translation, letter: DeadLetter | None, rest: float | None
+        self, message: Message, translation: Translation, letter: DeadLetter | None, rest: float | None
     ) -> Iterator[Send]:
         lane = Lane.BULK if message.lane is Lane.BULK else Lane.EVENTS
         if letter is not None:
             yield buried(letter, None)
-        for part in found.parts:
+        for part in translation.parts:
             yield Send(queue=lane, due=rest, message=as_sourced(message, self._new_id(), part))
-        for event in found.events:
+        for event in translation.events:
             document = documents.EventDocument(event=replace(event, id_given=True), bulk=lane is Lane.BULK)
             # Ids of their own: two events may have one id, and would be confirmed as one.
             body = documents.dump_event(document)
             yield Send(queue=lane, due=rest, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
 
 
-def _fact(message: Message, found: Translation) -> EventTaken:
-    result: Literal["split", "ignored", "malformed"] = "ignored" if found.wrong is None else "malformed"
-    if found.parts or found.events:
+def _fact(message: Message, translation: Translation) -> EventTaken:
+    result: Literal["split", "ignored", "malformed"] = "ignored" if translation.wrong is None else "malformed"
+    if translation.parts or translation.events:
         result = "split"
-    issuers = {event.iss for event in found.events}
+    issuers = {event.iss for event in translation.events}
     return EventTaken(
         result=result,
         event_id=message.message_id or "",
@@ -91,11 +91,11 @@ def read_again(
     If none of these sources can read it, say why.
     """
     name = message.source or ""
-    source, meant = sources.get(name), None if only is None else read_places(only)
+    source, places = sources.get(name), None if only is None else read_places(only)
     why = f"sources.{name} is not configured"
     if source is not None:
         try:
-            source.translate(message, max_bytes=max_event, new_id=new_id, now=now, only=meant)
+            source.translate(message, max_bytes=max_event, new_id=new_id, now=now, only=places)
         except MalformedEvent as malformed:
             why = str(malformed)
         else:

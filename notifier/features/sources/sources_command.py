@@ -59,7 +59,7 @@ def list_(config: Config = None, as_json: Json = False) -> None:
     quiet_logs()
     settings = None if config is None else load_settings(config, os.environ)
     sources = [] if settings is None else _rows(settings)
-    presets = [{"preset": name, "server": each.server, "ids": each.ids} for name, each in SOURCE_PRESETS.items()]
+    presets = [{"preset": name, "server": preset.server, "ids": preset.ids} for name, preset in SOURCE_PRESETS.items()]
     if as_json:
         say_json({"sources": sources, "presets": presets}, indent=2)
         return
@@ -72,8 +72,8 @@ def list_(config: Config = None, as_json: Json = False) -> None:
         say(f"  issuer  {', '.join(row['issuers']) or 'as its documents name it'}")
         say(f"  from    {', '.join(ways) or 'nowhere: it has neither bind nor http'}")
     table = Grid("preset", "reads the events of")
-    for each in presets:
-        table.add_row(each["preset"], each["server"].replace("`", ""))
+    for preset in presets:
+        table.add_row(preset["preset"], preset["server"].replace("`", ""))
     screen().print(table)
 
 
@@ -141,7 +141,7 @@ def try_(
     mistakes: tuple[Mistake, ...] = ()
     ignored = 0
     try:
-        found = source.translate(
+        translation = source.translate(
             source.received(message),
             max_bytes=settings.queue.max_event,
             new_id=lambda: "",
@@ -151,12 +151,12 @@ def try_(
     except MalformedEvent as malformed:
         mistakes = malformed.mistakes
     else:
-        events, ignored = found.events, found.ignored
-        mistakes = () if found.wrong is None else found.wrong.mistakes
+        events, ignored = translation.events, translation.ignored
+        mistakes = () if translation.wrong is None else translation.wrong.mistakes
     if as_json:
-        told = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
+        documents = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
         shown = [_document(event) for event in events]
-        say_json({"source": name, "events": shown, "ignored": ignored, "mistakes": told}, indent=2)
+        say_json({"source": name, "events": shown, "ignored": ignored, "mistakes": documents}, indent=2)
     else:
         _print(events, ignored, mistakes)
     raise typer.Exit(1 if mistakes else 0)
@@ -170,7 +170,7 @@ def _source(settings: Settings, name: str) -> Source:
         raise typer.Exit(2)
     sources, mistakes = compile_sources(settings, frozenset({"queue"}))  # which queue it is does not matter here
     if name not in sources:
-        raise ConfigurationError([each for each in mistakes if each.path.startswith(f"sources.{name}.")])
+        raise ConfigurationError([mistake for mistake in mistakes if mistake.path.startswith(f"sources.{name}.")])
     return sources[name]
 
 
@@ -178,15 +178,15 @@ def _message(
     name: str, body: bytes, headers: list[str] | tuple[()], properties: list[str] | tuple[()], content_type: str | None
 ) -> Message:
     letter = _letter(body)
-    given: dict[str, Any] = {}
+    of_headers: dict[str, Any] = {}
     of_message: dict[str, Any] = {}
     if letter is not None:
-        body, given, of_message = letter
+        body, of_headers, of_message = letter
     for text in headers:
         key, colon, value = text.partition(":")
         if not colon or not key.strip():
             raise typer.BadParameter(f"{text!r} is not of the form 'name: value'", param_hint="--header")
-        given[key.strip()] = value.strip()
+        of_headers[key.strip()] = value.strip()
     for text in properties:
         key, equals, value = text.partition("=")
         if not equals or key not in _PROPERTIES:
@@ -201,7 +201,7 @@ def _message(
             ) from None
     if content_type is not None:
         of_message["content_type"] = content_type
-    return Message(lane=Lane.EVENTS, body=body, tag=None, source=name, headers=given, **of_message)
+    return Message(lane=Lane.EVENTS, body=body, tag=None, source=name, headers=of_headers, **of_message)
 
 
 def _letter(content: bytes) -> tuple[bytes, dict[str, Any], dict[str, Any]] | None:
@@ -255,8 +255,8 @@ def _entry(entry: Any) -> dict[str, Any]:
         "client_id", "backchannel_logout_uri", "backchannel_logout_session_required", "id_token_signed_response_alg",
         "sub", "sid",
     )  # fmt: skip
-    found = {key: value for key in names if (value := getattr(entry, key)) is not None}
-    return found | ({"backchannel_logout_uri": None} if entry.no_address else {})
+    members = {key: value for key in names if (value := getattr(entry, key)) is not None}
+    return members | ({"backchannel_logout_uri": None} if entry.no_address else {})
 
 
 def _print(events: tuple[SessionEnded, ...], ignored: int, mistakes: tuple[Mistake, ...]) -> None:
@@ -266,7 +266,7 @@ def _print(events: tuple[SessionEnded, ...], ignored: int, mistakes: tuple[Mista
         if not event.id_given:
             say("  id        none: a new one is made up at each reading, so that a copy is not recognised")
         for key, value in document.items():
-            clients = value if isinstance(value, str) else [_shown(each) for each in value]
+            clients = value if isinstance(value, str) else [_shown(client) for client in value]
             say(printable(f"  {key:<9} {clients if isinstance(clients, str) else ', '.join(clients)}"))
     if ignored:
         say(

@@ -45,15 +45,15 @@ def _read_again(settings: Settings | None) -> Mapping[str, ReadAgain]:
 
 
 def _run(given: Given) -> Running:
-    from notifier.features.sources.source_doors import SourceDoors
+    from notifier.features.sources.http_sources import HttpSources
     from notifier.features.sources.sourced_intake import SourcedIntake
     from notifier.features.sources.sources_part import SourcesPart
 
     live, limits = given.live, given.requests.limits
-    doors = SourceDoors(live, given.queue.publish)
+    sources = HttpSources(live, given.queue.publish)
     intake = SourcedIntake(lambda: live.now.part(SourcesPart).sources, new_id=new_id, max_event=limits.max_event)
-    routes = doors.routes
-    return Running(api=routes.routes(), families=routes.families, readers={"": intake}, within=aclosing(doors))
+    routes = sources.routes
+    return Running(api=routes.routes(), families=routes.families, readers={"": intake}, within=aclosing(sources))
 
 
 def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:

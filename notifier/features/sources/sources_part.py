@@ -30,7 +30,7 @@ def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
     """The sources, and every mistake. `unsure`: the sections of the settings that are wrong."""
     sources, mistakes = compile_sources(settings, unsure)
     proofs, of_proofs = read_source_secrets(settings.sources)
-    bound = {name: each.bind for name, each in settings.sources.items() if each.bind}
+    bound = {name: source.bind for name, source in settings.sources.items() if source.bind}
     return SourcesPart(
         mistakes=[*of_proofs, *mistakes],
         warnings=[*_realms_by_name(sources), *_beyond_signatures(settings, sources), *_without_listener(settings)],

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from notifier.features.upstreams.configured_upstreams import WITHIN, questions_for, read_upstream_keys
 from notifier.features.upstreams.upstream import Question, SessionsAway
-from notifier.features.upstreams.upstream_doors import WITHIN, asking_for, read_upstream_keys
 from notifier.features.upstreams.upstream_settings import UpstreamSettings
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok
@@ -33,15 +33,15 @@ def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Chec
 
 async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence[Finding]:
     """Ask for the sessions of nobody. `setting` names who is asked."""
-    asking = asking_for(upstream.resolve)
-    assert asking is not None, "somebody is asked unless it is same_sub"
-    found = await asking.sessions(Question(iss=upstream.issuer, sub=NOBODY, sid=NOBODY))
-    if isinstance(found, SessionsAway):
+    questions = questions_for(upstream.resolve)
+    assert questions is not None, "somebody is asked unless it is same_sub"
+    sessions = await questions.sessions(Question(iss=upstream.issuer, sub=NOBODY, sid=NOBODY))
+    if isinstance(sessions, SessionsAway):
         advice = (
             "what the upstream says waits until it answers; then it is told, or after delivery.max_age a dead letter"
         )
-        return [failed(Area.ISSUER, setting, f"cannot be asked: {found.text}", advice)]
-    if found:
+        return [failed(Area.ISSUER, setting, f"cannot be asked: {sessions.text}", advice)]
+    if sessions:
         advice = "compare it with :sid (and :sub), or users who did not sign out are signed out"
-        return [failed(Area.ISSUER, setting, f"says that {len(found)} sessions are those of nobody", advice)]
+        return [failed(Area.ISSUER, setting, f"says that {len(sessions)} sessions are those of nobody", advice)]
     return [ok(Area.ISSUER, setting, "can be asked whose session it is")]

@@ -41,14 +41,18 @@ class SessionDatabase:
                 raise SourceFault(f"columns of query: {odd}; they are {', '.join(_COLUMNS)}")
             rows = result.fetchmany(MOST + 1)
             deadline.check()
-        found = gathered(_row(dict(zip(names, row, strict=True)), number) for number, row in enumerate(rows, 1))
-        return found if settings.query else tuple(each for each in found if _is_meant(each, question, settings.prefix))
+        sessions = gathered(_row(dict(zip(names, row, strict=True)), number) for number, row in enumerate(rows, 1))
+        return (
+            sessions
+            if settings.query
+            else tuple(session for session in sessions if _is_meant(session, question, settings.prefix))
+        )
 
     def _query(self, connection: sa.Connection, question: Question) -> sa.CursorResult[Any]:
         """Run the operator's query with what the upstream said. A text has a type: PostgreSQL asks for one of null."""
         statement = sa.text((self._settings.query or "").strip().rstrip(";"))
-        given = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
-        used = {name: value for name, value in given.items() if name in statement.compile().params}
+        parameters = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
+        used = {name: value for name, value in parameters.items() if name in statement.compile().params}
         bound = [sa.bindparam(name, value, type_=sa.String) for name, value in used.items()]
         return connection.execute(statement.bindparams(*bound))
 
@@ -65,8 +69,8 @@ class SessionDatabase:
         columns = finder.columns(table, _TABLE, _TABLE)
         sub, sid = (columns[name] for name in _TABLE)
         own_sub = f"{self._settings.prefix or ''}{question.sub}"
-        meant = sub == own_sub if question.sid is None else sid == question.sid
-        return connection.execute(sa.select(sub.label("sub"), sid.label("sid")).where(meant).limit(MOST + 1))
+        matches = sub == own_sub if question.sid is None else sid == question.sid
+        return connection.execute(sa.select(sub.label("sub"), sid.label("sid")).where(matches).limit(MOST + 1))
 
 
 def _is_meant(session: LocalSession, question: Question, prefix: str | None) -> bool:

@@ -19,26 +19,26 @@ def read_session(sub: object, sid: object, clients: object) -> LocalSession:
         raise ValueError("has neither sub nor sid")
     if clients is None or clients == "*":
         return LocalSession(sub=_text(sub), sid=_text(sid), clients="*")
-    if not isinstance(clients, list) or not all(named(each) for each in clients):
+    if not isinstance(clients, list) or not all(named(client) for client in clients):
         raise ValueError('has clients that are neither a list of client ids nor "*"')
     return LocalSession(sub=_text(sub), sid=_text(sid), clients=tuple(dict.fromkeys(clients)))
 
 
 def gathered(rows: Iterable[LocalSession]) -> tuple[LocalSession, ...]:
     """The sessions, each once, with the clients of all its rows. Raises SourceFault if they are too many."""
-    found: dict[tuple[str | None, str | None], LocalSession] = {}
+    sessions: dict[tuple[str | None, str | None], LocalSession] = {}
     for number, row in enumerate(rows, 1):
         if number > MOST:
             raise SourceFault(f"the answer has more than {MOST} sessions: it does not ask for those of one user")
-        known = found.get((row.sub, row.sid))
-        found[row.sub, row.sid] = row if known is None else _both(known, row)
-    return tuple(found.values())
+        known = sessions.get((row.sub, row.sid))
+        sessions[row.sub, row.sid] = row if known is None else _both(known, row)
+    return tuple(sessions.values())
 
 
-def _both(one: LocalSession, other: LocalSession) -> LocalSession:
-    if one.clients == "*" or other.clients == "*":
-        return LocalSession(sub=one.sub, sid=one.sid, clients="*")
-    return LocalSession(sub=one.sub, sid=one.sid, clients=tuple(dict.fromkeys(one.clients + other.clients)))
+def _both(session: LocalSession, other: LocalSession) -> LocalSession:
+    if session.clients == "*" or other.clients == "*":
+        return LocalSession(sub=session.sub, sid=session.sid, clients="*")
+    return LocalSession(sub=session.sub, sid=session.sid, clients=tuple(dict.fromkeys(session.clients + other.clients)))
 
 
 def _text(value: object) -> str | None:

@@ -89,11 +89,11 @@ def upstream_of(message: Message) -> str:
 def load_ending(upstream: str, body: bytes) -> EndedUpstream:
     """The inverse of `dump_ending`. Raises MalformedEvent."""
     try:
-        found = _DOCUMENT.validate_json(body)
+        document = _DOCUMENT.validate_json(body)
     except ValidationError:
         raise MalformedEvent([Mistake("", "is no end of an upstream's session that notifier wrote")]) from None
-    question = Question(iss=found["iss"], sub=found["sub"], sid=found["sid"])
-    return EndedUpstream(upstream=upstream, question=question, id=found["id"], ended_at=found["ended_at"])
+    question = Question(iss=document["iss"], sub=document["sub"], sid=document["sid"])
+    return EndedUpstream(upstream=upstream, question=question, id=document["id"], ended_at=document["ended_at"])
 
 
 def ending_id(upstream: str, *parts: str | None) -> str:

@@ -70,24 +70,24 @@ class UpstreamIntake:
             ending = load_ending(upstream, message.body)
         except MalformedEvent as malformed:
             return [buried(dead_letter.bury_raw(message, malformed.mistakes, self._clock()), None)]
-        found = await self._sessions.look_up(upstream, ending.question)
-        match found:
+        sessions = await self._sessions.look_up(upstream, ending.question)
+        match sessions:
             case LocalSessions():
-                return self._events(ending, found, rest)
+                return self._events(ending, sessions, rest)
             case SessionsAway():
-                return [self._later(ending, message, found.text)]
+                return [self._later(ending, message, sessions.text)]
             case None:
                 text = f"the upstream {upstream} is not configured (any more); add upstreams.{upstream}, then replay"
                 return [buried(dead_letter.bury_raw(message, [Mistake("", text)], self._clock()), None)]
             case _:
-                assert_never(found)
+                assert_never(sessions)
 
-    def _events(self, ending: EndedUpstream, found: LocalSessions, rest: float | None) -> Sequence[Send]:
-        if not found.sessions:
+    def _events(self, ending: EndedUpstream, sessions: LocalSessions, rest: float | None) -> Sequence[Send]:
+        if not sessions.sessions:
             self._observe(_fact(ending, "no_session"))
         sends = []
-        for session in found.sessions:
-            event = ended_here(ending, found.iss, session)
+        for session in sessions.sessions:
+            event = ended_here(ending, sessions.iss, session)
             body = documents.dump_event(documents.EventDocument(event=event))
             message = Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
             sends.append(Send(queue=Lane.EVENTS, due=rest, message=message))

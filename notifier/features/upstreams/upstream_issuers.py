@@ -79,15 +79,15 @@ def upstream_warnings(settings: Settings) -> list[Mistake]:
     if settings.web is None:
         text = "has no effect without a section `web`, which opens the listener"
         return [Mistake(f"upstreams.{name}", text) for name in settings.upstreams]
-    return [each for name, upstream in settings.upstreams.items() for each in _warnings(name, upstream, settings)]
+    return [warning for name, upstream in settings.upstreams.items() for warning in _warnings(name, upstream, settings)]
 
 
 def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[Mistake]:
     iss, place = local_issuer(upstream, settings), f"upstreams.{name}"
     if not upstream.front_channel:
-        named = [each for each in ("parents", "without_iss") if each in upstream.model_fields_set]
+        named = [member for member in ("parents", "without_iss") if member in upstream.model_fields_set]
         text = "has no effect: browsers may not call this upstream's address without front_channel: true"
-        yield from (Mistake(f"{place}.{each}", text) for each in named)
+        yield from (Mistake(f"{place}.{member}", text) for member in named)
     if upstream.issuer == iss:
         return  # it is the identity server itself
     for way, section in _prefixed(upstream):

@@ -45,7 +45,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamDoor:
+class ConfiguredUpstream:
     """An upstream as it is configured now. `iss` is the issuer that the sessions are at here.
 
     `same_sub`: what stands before its `sub` here. None if a worker must ask which sessions end.
@@ -59,13 +59,13 @@ class UpstreamDoor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamAccess:
-    """What the routes need. `door` gives the upstream of a name as it is configured now.
+    """What the routes need. `upstream` gives the upstream of a name as it is configured now.
 
     `publish` returns once the message is durable, and raises QueueError. `event_message` writes an event of ours.
     `record` is told what became of each request, and what is wrong.
     """
 
-    door: Callable[[str], UpstreamDoor | None]
+    upstream: Callable[[str], ConfiguredUpstream | None]
     publish: Callable[[Lane, Outgoing], Awaitable[None]]
     event_message: Callable[[SessionEnded], Outgoing]
     record: Callable[[str, UpstreamResult, str], None]
@@ -112,11 +112,11 @@ class UpstreamRoutes:
         return answer
 
     async def _answer(self, request: web.Request) -> web.Response:
-        door = self._access.door(request.match_info["upstream"])
-        if door is None:
+        upstream = self._access.upstream(request.match_info["upstream"])
+        if upstream is None:
             return problem(404, "There is no such upstream")
-        result, text = await self._take(request, door)
-        self._access.record(door.name, result, text)
+        result, text = await self._take(request, upstream)
+        self._access.record(upstream.name, result, text)
         match result:
             case UpstreamResult.ACCEPTED | UpstreamResult.REPLAYED:
                 return web.Response(status=200, headers=_NO_STORE)
@@ -128,60 +128,60 @@ class UpstreamRoutes:
                 document = {"error": "invalid_request", "error_description": text}
                 return web.json_response(document, status=400, headers=_NO_STORE, dumps=json_text)
 
-    async def _take(self, request: web.Request, door: UpstreamDoor) -> tuple[UpstreamResult, str]:
+    async def _take(self, request: web.Request, upstream: ConfiguredUpstream) -> tuple[UpstreamResult, str]:
         token = await _token(request)
         if token is None:
             return UpstreamResult.MALFORMED, f"the body must be {FORM} with one logout_token, not compressed"
-        found = await door.verifier.verified(token)
-        match found:
+        result = await upstream.verifier.verified(token)
+        match result:
             case UnacceptedLogout():
-                return found.result, found.description
+                return result.result, result.description
             case KeysAway():
-                return UpstreamResult.KEYS_AWAY, found.text
+                return UpstreamResult.KEYS_AWAY, result.text
             case VerifiedLogout():
-                return await self._publish(door, found)
+                return await self._publish(upstream, result)
             case _:
-                assert_never(found)
+                assert_never(result)
 
-    async def _publish(self, door: UpstreamDoor, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
+    async def _publish(self, upstream: ConfiguredUpstream, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
         """Make durable what the token says. Of one that comes again it is durable already."""
-        access, ending = self._access, _ending(door, logout)
+        access, ending = self._access, _ending(upstream, logout)
         if self._seen.seen(ending.id, access.clock()):
             return UpstreamResult.REPLAYED, ""
         try:
             async with asyncio.timeout(PUBLISH_WITHIN):
-                await access.publish(Lane.EVENTS, self._message(door, ending))
+                await access.publish(Lane.EVENTS, self._message(upstream, ending))
         except (QueueError, TimeoutError):
             return UpstreamResult.QUEUE_AWAY, "the queue is away; send the token again"
         self._seen.take(ending.id, logout.until)
         return UpstreamResult.ACCEPTED, ""
 
-    def _message(self, door: UpstreamDoor, ending: EndedUpstream) -> Outgoing:
+    def _message(self, upstream: ConfiguredUpstream, ending: EndedUpstream) -> Outgoing:
         """The event, or the question which sessions end."""
-        if door.same_sub is not None:
-            session = same_session(ending.question, door.same_sub)
-            return self._access.event_message(ended_here(ending, door.iss, session))
+        if upstream.same_sub is not None:
+            session = same_session(ending.question, upstream.same_sub)
+            return self._access.event_message(ended_here(ending, upstream.iss, session))
         message = Message(
             lane=Lane.EVENTS,
             body=dump_ending(ending),
             tag=None,
             content_type="application/json",
             timestamp=self._access.clock(),
-            user_id=door.name,
-            source=PREFIX + door.name,
+            user_id=upstream.name,
+            source=PREFIX + upstream.name,
         )
         return as_sourced(message, self._access.new_id())
 
 
-def _ending(door: UpstreamDoor, logout: VerifiedLogout) -> EndedUpstream:
+def _ending(upstream: ConfiguredUpstream, logout: VerifiedLogout) -> EndedUpstream:
     """What the token says. Its id is the same for the same token, at any worker.
 
     A token is known by its `jti` and what it says: where an upstream uses a `jti` again, no logout is lost as a copy.
     """
     return EndedUpstream(
-        upstream=door.name,
+        upstream=upstream.name,
         question=Question(iss=logout.iss, sub=logout.sub, sid=logout.sid),
-        id=ending_id(door.name, logout.iss, logout.jti, str(logout.iat), logout.sub, logout.sid),
+        id=ending_id(upstream.name, logout.iss, logout.jti, str(logout.iat), logout.sub, logout.sid),
         ended_at=logout.iat,
     )
 

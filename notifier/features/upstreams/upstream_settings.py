@@ -67,13 +67,15 @@ class SessionsSqlSettings(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         wrong = [
-            f"needs {one} or {other}" + ("; it has both" if getattr(self, one) is not None else "")
-            for one, other in (("url", "url_file"), ("preset", "query"))
-            if (getattr(self, one) is None) == (getattr(self, other) is None)
+            f"needs {member} or {other}" + ("; it has both" if getattr(self, member) is not None else "")
+            for member, other in (("url", "url_file"), ("preset", "query"))
+            if (getattr(self, member) is None) == (getattr(self, other) is None)
         ]
         if self.query is not None:
-            given = {"schema": self.db_schema, "tables": self.tables, "prefix": self.prefix}
-            wrong += [f"{name} is for a preset; say it in query" for name, value in given.items() if value is not None]
+            options = {"schema": self.db_schema, "tables": self.tables, "prefix": self.prefix}
+            wrong += [
+                f"{name} is for a preset; say it in query" for name, value in options.items() if value is not None
+            ]
             if _ASKED.search(self.query) is None:
                 wrong.append("query must use :sub or :sid; without them it would end everybody's sessions")
         if wrong:
@@ -102,9 +104,9 @@ class ResolveSettings(Section):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in ("same_sub", "sql", "http") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs one of same_sub, sql and http; {len(given)} are given")
+        ways = [name for name in ("same_sub", "sql", "http") if getattr(self, name) is not None]
+        if len(ways) != 1:
+            raise ValueError(f"needs one of same_sub, sql and http; {len(ways)} are given")
         return self
 
 

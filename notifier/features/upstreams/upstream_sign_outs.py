@@ -85,17 +85,17 @@ class UpstreamSignOuts:
             return self._refused(frame, UpstreamResult.ISSUER, 400, "iss is missing, or another issuer")
         if len(sids) != 1 or not named(sids[0]):
             return self._refused(frame, UpstreamResult.MALFORMED, 400, "sid is missing, or is no plain text")
-        found = await self._access.look_up(frame.name, Question(iss=frame.issuer, sub=None, sid=sids[0]))
-        if not isinstance(found, LocalSessions):
-            text = "" if found is None else found.text
+        sessions = await self._access.look_up(frame.name, Question(iss=frame.issuer, sub=None, sid=sids[0]))
+        if not isinstance(sessions, LocalSessions):
+            text = "" if sessions is None else sessions.text
             return self._refused(frame, UpstreamResult.SESSIONS_AWAY, 503, "Try again", text)
-        events = self._events(frame, found, sids[0])
+        events = self._events(frame, sessions, sids[0])
         if not await self._published(events):
             return self._refused(frame, UpstreamResult.QUEUE_AWAY, 503, "The queue is away; try again")
         self._access.record(frame.name, UpstreamResult.ACCEPTED if events else UpstreamResult.NO_SESSION, "")
-        return self._access.page(found.iss, self._context(events), frame.parents)
+        return self._access.page(sessions.iss, self._context(events), frame.parents)
 
-    def _events(self, frame: UpstreamFrame, found: LocalSessions, sid: str) -> list[SessionEnded]:
+    def _events(self, frame: UpstreamFrame, sessions: LocalSessions, sid: str) -> list[SessionEnded]:
         """The events, with the same ids however often the address is called within COPIES, at whichever worker."""
         now = self._access.clock()
         ending = EndedUpstream(
@@ -104,7 +104,7 @@ class UpstreamSignOuts:
             id=ending_id(frame.name, frame.issuer, None, sid, str(now // COPIES)),
             ended_at=now,
         )
-        return [ended_here(ending, found.iss, session) for session in found.sessions]
+        return [ended_here(ending, sessions.iss, session) for session in sessions.sessions]
 
     async def _published(self, events: Iterable[SessionEnded]) -> bool:
         access = self._access

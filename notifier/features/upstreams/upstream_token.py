@@ -130,17 +130,17 @@ def _mistake(claims: Mapping[str, object]) -> str | None:
         return "events has no logout: a member http://schemas.openid.net/event/backchannel-logout that is an object"
     if "nonce" in claims:
         return "nonce must not be there: an ID token is no logout token"
-    given = [name for name in ("sub", "sid") if claims.get(name) is not None]
-    if not given:
+    names = [name for name in ("sub", "sid") if claims.get(name) is not None]
+    if not names:
         return "neither sub nor sid is there"
-    for name in (*given, "jti"):
+    for name in (*names, "jti"):
         if not named(claims.get(name)):
             return f"{name} is missing, or is no plain text of 1 to {TEXT_LENGTH} characters"
     return "iat is missing" if "iat" not in claims else None
 
 
 def _is_meant(aud: object, audiences: Collection[str]) -> bool:
-    return any(isinstance(each, str) and each in audiences for each in (aud if isinstance(aud, list) else [aud]))
+    return any(isinstance(item, str) and item in audiences for item in (aud if isinstance(aud, list) else [aud]))
 
 
 def _number(value: object) -> TypeGuard[int | float]:

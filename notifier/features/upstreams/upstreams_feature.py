@@ -35,19 +35,19 @@ def _read_again(_settings: Settings | None) -> Mapping[str, ReadAgain]:
 
 
 def _run(given: Given) -> Running:
-    from notifier.features.upstreams.upstream_doors import UpstreamDoors
+    from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
     from notifier.features.upstreams.upstream_intake import UpstreamIntake
     from notifier.features.upstreams.upstream_record import UpstreamRecord
 
     record = UpstreamRecord()
-    doors = UpstreamDoors(given.live, record)
-    intake = UpstreamIntake(doors, given.live.registry, clock=time.time, new_id=new_id, observe=given.observe)
+    upstreams = ConfiguredUpstreams(given.live, record)
+    intake = UpstreamIntake(upstreams, given.live.registry, clock=time.time, new_id=new_id, observe=given.observe)
     return Running(
-        pages=doors.routes(given.queue.publish, given.page),
+        pages=upstreams.routes(given.queue.publish, given.page),
         observe=record.observe,
         families=record.families,
         readers={"upstream": intake},
-        within=aclosing(doors),
+        within=aclosing(upstreams),
     )
 
 

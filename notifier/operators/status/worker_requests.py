@@ -54,7 +54,7 @@ class _Answer(TypedDict):
 _REQUEST, _ANSWER = TypeAdapter(_Request), TypeAdapter(_Answer)
 
 
-class RequestDesk:
+class RequestHandler:
     """Carries out requests at one worker. `worker` is its name in `notifier status`; `acts` are by the request's."""
 
     def __init__(self, worker: str, acts: Mapping[str, Act]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from notifier.features.capacity import measured
+from notifier.features.capacity import measured_costs
 from notifier.features.capacity.capacity import ALGORITHMS, LOAD, MAX_CONCURRENT, Demand, capacity, cost, worker_rate
 from notifier.model.message import Lane
 
@@ -10,8 +10,8 @@ from notifier.model.message import Lane
 @pytest.mark.parametrize("alg", ALGORITHMS)
 def test_the_measured_figures_come_out_again(alg: str) -> None:
     """Of events of 1 and of 10 clients; between and beyond them a delivery costs between the two, and no less."""
-    assert cost(alg, 1) == pytest.approx(measured.DELIVERY[alg, 1])
-    assert cost(alg, 10) == pytest.approx(min(measured.DELIVERY[alg, 10], measured.DELIVERY[alg, 1]))
+    assert cost(alg, 1) == pytest.approx(measured_costs.DELIVERY[alg, 1])
+    assert cost(alg, 10) == pytest.approx(min(measured_costs.DELIVERY[alg, 10], measured_costs.DELIVERY[alg, 1]))
     costs = [cost(alg, clients) for clients in (1, 2, 5, 10, 100, 10_000)]
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] > 0
@@ -52,7 +52,7 @@ def test_no_number_of_workers_makes_a_client_faster() -> None:
 def test_more_events_than_one_queue_gives_are_shared_out_over_several() -> None:
     """A queue is one process of the broker, and so never more than one core of it."""
     found = capacity(Demand(sessions=100_000_000, clients=1, within=600, answer=0.001))
-    assert found.broker_cores == pytest.approx(100_000_000 / 600 * measured.BROKER_EVENT / 1e6)
+    assert found.broker_cores == pytest.approx(100_000_000 / 600 * measured_costs.BROKER_EVENT / 1e6)
     assert found.queues * LOAD >= found.broker_cores
     assert capacity(Demand(sessions=1, clients=1, within=600)).queues == 1
     assert capacity(Demand(sessions=1, clients=1, within=600)).workers == 1

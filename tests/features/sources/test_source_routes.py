@@ -13,14 +13,14 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, SignedToken, SourceDoor
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.model.documents.sourced import as_received
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
-from notifier.publishing.taking import ApiLimits
+from notifier.publishing.route_steps import ApiLimits
 from tests.network.listeners.described import described
 from tests.publishing.serving import ISS, NOW, accept, serving, sources_of, token
 from tests.system.waiting import until
@@ -29,21 +29,21 @@ from tests.tokens.transmitter import signed as set_of
 
 LIMITS = ApiLimits(max_event=2000, requests=6, requests_of_token=3)
 BODY = b'{"eventType": "user.session.end",\n "actor": {"id": "raw-sub-77"}}'
-DOORS = (
-    SourceDoor(
+SOURCES = (
+    HttpSource(
         name="okta",
         proof=HeaderSecret(header="Authorization", values=(b"Bearer old-s3cret", b"n\xc3\xa9w-s3cret")),
         mentioned=frozenset({"$headers", "x-name"}),
         challenge="okta",
     ),
-    SourceDoor(
+    HttpSource(
         name="wso2",
         proof=BodySignature(
             header="X-WSO2-Event-Signature", algorithm="sha256", prefix="sha256=", secrets=(b"one", b"two")
         ),
         challenge="websub",
     ),
-    SourceDoor(
+    HttpSource(
         name="sha1", proof=BodySignature(header="x-hub-signature", algorithm="sha1", prefix="", secrets=(b"one",))
     ),
 )
@@ -78,10 +78,10 @@ class Api:
         queue: Queue,
         url: str,
         http: aiohttp.ClientSession,
-        doors: dict[str, SourceDoor],
+        sources: dict[str, HttpSource],
         routes: SourceRoutes,
     ) -> None:
-        self.queue, self.url, self.http, self.doors, self.routes = queue, url, http, doors, routes
+        self.queue, self.url, self.http, self.sources, self.routes = queue, url, http, sources, routes
 
     @property
     def counted(self) -> Mapping[tuple[str, int], float]:
@@ -105,9 +105,9 @@ class Api:
 @contextlib.asynccontextmanager
 async def answering(limits: ApiLimits = LIMITS) -> AsyncIterator[Api]:
     """An API with tokens, which these routes ask nobody for. Its limits of size and number are small."""
-    queue, doors = Queue(), {door.name: door for door in DOORS}
+    queue, sources = Queue(), {source.name: source for source in SOURCES}
     access = SourceAccess(
-        door=doors.get,
+        source=sources.get,
         publish=queue.publish,
         clock=lambda: NOW,
         new_id=lambda: "made-up-id",
@@ -115,7 +115,7 @@ async def answering(limits: ApiLimits = LIMITS) -> AsyncIterator[Api]:
     routes = SourceRoutes(access, limits)
     app = api_app(EventRequests(accept, sources_of(lambda: (token("idp"),)), limits), routes.routes())
     async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
-        yield Api(queue, listener.url, http, doors, routes)
+        yield Api(queue, listener.url, http, sources, routes)
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ async def test_secrets_go_no_further_than_the_proof(api: Api, caplog: pytest.Log
         assert (await api.ask("okta", {**OKTA, **secrets, "Idempotency-Key": "i1", "ce-id": "7"}))[0] == 202
         _, document, headers = await api.ask("okta", {**secrets, "Authorization": "wrong-s3cret"})
     _, taken = api.queue.taken[0]
-    assert "s3cret" not in repr(taken) + repr(document) + repr(headers) + caplog.text + repr(DOORS) + repr(lines)
+    assert "s3cret" not in repr(taken) + repr(document) + repr(headers) + caplog.text + repr(SOURCES) + repr(lines)
     message = api.queue.only()
     assert {"idempotency-key", "ce-id"} <= set(message.headers)
     api.queue.taken.clear()
@@ -317,7 +317,7 @@ async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]
 async def test_a_source_that_is_gone_is_404(api: Api) -> None:
     """From the reload on that removes it, even with its secret. The answer says what to do."""
     assert (await api.ask("okta", OKTA))[0] == 202
-    del api.doors["okta"]
+    del api.sources["okta"]
     status, document, _ = await api.ask("okta", OKTA)
     assert status == 404
     assert "sources.NAME.http" in document["title"]
@@ -376,7 +376,7 @@ async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
 async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> None:
     """202 without a body; 400 with `err` and `description`; 503 while keys cannot be read. Its claims are queued."""
     transmitter = Transmitter(public(key("P-256")))
-    api.doors["kc"] = SourceDoor(name="kc", proof=SignedToken(verifier=transmitter.verifier))
+    api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=transmitter.verifier))
     kind = {"Content-Type": "application/secevent+jwt"}
     status, document, _ = await api.ask("kc", kind, set_of())
     assert (status, document) == (202, None)
@@ -395,12 +395,12 @@ async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> 
     assert (await api.ask("kc", {"Content-Type": "application/json"}, set_of()))[0] == 415
     assert (await api.ask("kc", kind, b"x" * 3000))[0] == 413
     assert (await api.ask("kc", kind, b""))[1]["err"] == "invalid_request"
-    api.doors["kc"] = SourceDoor(name="kc", proof=SignedToken(verifier=Transmitter().verifier))
+    api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=Transmitter().verifier))
     status, _, headers = await api.ask("kc", kind, set_of(kid="k9"))
     assert status == 400
     away = Transmitter()
     away.away = True
-    api.doors["kc"] = SourceDoor(name="kc", proof=SignedToken(verifier=away.verifier))
+    api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=away.verifier))
     status, _, headers = await api.ask("kc", kind, set_of())
     assert (status, headers["Retry-After"]) == (503, "5")
     assert len(api.queue.taken) == 1
@@ -426,8 +426,10 @@ async def test_sources_leave_places_to_publishers(api: Api) -> None:
 def test_what_the_api_says_of_sources_is_true(examples: int) -> None:
     """Every answer is as it is described."""
     proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
-    door = SourceDoor(name="okta", proof=proof, challenge="okta")
-    access = SourceAccess(door={"okta": door}.get, publish=Queue().publish, clock=lambda: NOW, new_id=lambda: "made-up")
+    source = HttpSource(name="okta", proof=proof, challenge="okta")
+    access = SourceAccess(
+        source={"okta": source}.get, publish=Queue().publish, clock=lambda: NOW, new_id=lambda: "made-up"
+    )
     requests = EventRequests(accept, sources_of(lambda: (token("idp"),)))
     operations = described(api_app(requests, SourceRoutes(access, LIMITS).routes()), examples)
     assert [each for each in operations if "source" in each] == [

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from notifier.features.upstreams.asking import Asked, Asking
 from notifier.features.upstreams.doctor_upstreams import examine_sessions
 from notifier.features.upstreams.session_database import SessionDatabase
 from notifier.features.upstreams.session_endpoint import SessionEndpoint
+from notifier.features.upstreams.session_questions import SessionKeeper, SessionQuestions
 from notifier.features.upstreams.upstream import MOST, LocalSession, Question, SessionsAway
 from notifier.features.upstreams.upstream_settings import SessionsHttpSettings, SessionsSqlSettings, UpstreamSettings
 from notifier.model.errors import SourceFault
@@ -130,7 +130,9 @@ async def test_what_is_told_of_a_fault_names_no_user(url: str) -> None:
     """A database quotes what it was asked with."""
     query = "SELECT sub FROM s WHERE up_sid = json_extract(:sid, '$.x')"
     place = SessionDatabase(SessionsSqlSettings.model_validate({"url": url, "query": query}))
-    away = await Asking(place, 5.0).sessions(Question(iss="https://op.example.com", sub="up-alice-7", sid="raw-sid-88"))
+    away = await SessionQuestions(place, 5.0).sessions(
+        Question(iss="https://op.example.com", sub="up-alice-7", sid="raw-sid-88")
+    )
     assert isinstance(away, SessionsAway)
     assert "raw-sid-88" not in away.text
 
@@ -173,11 +175,13 @@ async def test_the_endpoint_is_asked_with_json_and_answers_with_sessions() -> No
 async def test_one_that_breaks_is_asked_again_later() -> None:
     """Whatever a library raises."""
 
-    class Breaks(Asked):
+    class Breaks(SessionKeeper):
         async def ask(self, question: Question) -> tuple[LocalSession, ...]:
             raise RuntimeError(question.sub)
 
-    assert await Asking(Breaks(), 5.0).sessions(BY_SID) == SessionsAway(text="asking failed with RuntimeError")
+    assert await SessionQuestions(Breaks(), 5.0).sessions(BY_SID) == SessionsAway(
+        text="asking failed with RuntimeError"
+    )
 
 
 async def test_the_doctor_asks_for_nobody(url: str) -> None:

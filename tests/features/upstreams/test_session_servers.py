@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from notifier.features.upstreams.asking import Asking
 from notifier.features.upstreams.session_database import SessionDatabase
+from notifier.features.upstreams.session_questions import SessionQuestions
 from notifier.features.upstreams.upstream import LocalSession, Question, SessionsAway
 from notifier.features.upstreams.upstream_settings import SessionsSqlSettings
 from notifier.model.errors import SourceFault
@@ -106,20 +106,20 @@ async def test_what_it_may_not_do_is_a_fault(server: DatabaseServer) -> None:
 async def test_a_server_in_trouble_is_away_within_its_time(server: DatabaseServer) -> None:
     """Hanging, slow or killed. It is asked again once it is back."""
     place = SessionsSqlSettings.model_validate({"url": server.url, "preset": "duende", "timeout": "1s"})
-    asking, question = (
-        Asking(SessionDatabase(place), place.timeout),
+    questions, question = (
+        SessionQuestions(SessionDatabase(place), place.timeout),
         Question(iss="https://op.example.com", sub=None, sid="S1"),
     )
     started = time.monotonic()
     with server.frozen():
-        assert isinstance(await asking.sessions(question), SessionsAway)
+        assert isinstance(await questions.sessions(question), SessionsAway)
     assert time.monotonic() - started < 3.5  # psycopg's shortest limit of a connection is 2 s
     wait = "pg_sleep(60)::text" if server.scheme == "postgresql" else "SLEEP(60)"
     with pytest.raises(SourceFault, match="timeout"):
         await asked(server, "u", "s", query=f"SELECT {wait} AS sub, :sid AS sid", timeout="1s")
     server.kill()
     try:
-        assert isinstance(await asking.sessions(question), SessionsAway)
+        assert isinstance(await questions.sessions(question), SessionsAway)
     finally:
         server.start()
-    assert await asking.sessions(question) == (session("alice", "S1"),)
+    assert await questions.sessions(question) == (session("alice", "S1"),)

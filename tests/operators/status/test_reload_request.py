@@ -8,7 +8,7 @@ import pytest
 
 from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.operators.status.reload_request import RELOAD, Reload, ReloadResult, Reloads, WorkerReload, act_of
-from notifier.operators.status.worker_requests import RequestDesk, WorkerRequest
+from notifier.operators.status.worker_requests import RequestHandler, WorkerRequest
 
 TAKEN = ReloadResult(problems=(), restart_needed=(), issuers=1, clients=7, sources=())
 
@@ -31,7 +31,7 @@ async def answer_to(request: bytes) -> dict[str, Any]:
     async def fail(request: WorkerRequest) -> Mapping[str, Any]:
         raise RuntimeError(request.members["text"])
 
-    desk = RequestDesk("vm:1", {RELOAD: act_of(carry_out), "fail": fail})
+    desk = RequestHandler("vm:1", {RELOAD: act_of(carry_out), "fail": fail})
     answer = json.loads(await desk.carry_out(request))["answers"]
     assert answer["worker"] == "vm:1"
     assert all(reload.who == "alice@host" for reload in seen)

@@ -11,9 +11,9 @@ from notifier.features.sources.source_proofs import (
     BodySignature,
     Challenge,
     HeaderSecret,
+    HttpSource,
     Proof,
     SignedToken,
-    SourceDoor,
 )
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.features.sources.source_settings import SetSettings, SourceSettings
@@ -23,58 +23,58 @@ from notifier.model.ids import new_id
 from notifier.model.message import Lane, Outgoing
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.publishing.taking import ApiLimits
+from notifier.publishing.route_steps import ApiLimits
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
 WITHIN = 5.0  # seconds that a transmitter has to give its JWK Set
 _CHALLENGES: Mapping[str | None, Challenge] = {"okta_hook": "okta", "wso2": "websub"}  # by preset
 
 
-class SourceDoors:
-    """Gives the door of a source. It follows reloads, and keeps the keys that it has read."""
+class HttpSources:
+    """Gives a source as it is configured now. It follows reloads, and keeps the keys that it has read."""
 
     def __init__(self, live: LiveConfiguration, publish: Callable[[Lane, Outgoing], Awaitable[None]]) -> None:
         """`publish` returns once a message is durable, and raises QueueError."""
         self._live = live
-        access = SourceAccess(door=self.door, publish=publish, clock=time.time, new_id=new_id)
+        access = SourceAccess(source=self.source, publish=publish, clock=time.time, new_id=new_id)
         self.routes = SourceRoutes(access, ApiLimits(max_event=live.now.settings.queue.max_event))
         self._reader = DocumentReader()
         self._seen: Loaded | None = None
-        self._doors: Mapping[str, SourceDoor] = {}
+        self._sources: Mapping[str, HttpSource] = {}
         self._keys: dict[SetSettings, TransmitterKeys] = {}
 
-    def door(self, name: str) -> SourceDoor | None:
+    def source(self, name: str) -> HttpSource | None:
         """The source of this name, None if there is none that takes HTTP."""
         now = self._live.now
         if now is not self._seen:
             self._follow(now)
-        return self._doors.get(name)
+        return self._sources.get(name)
 
     async def aclose(self) -> None:
         """Stop reading TLS files."""
         await self._reader.close()
 
     def _follow(self, loaded: Loaded) -> None:
-        kept = self._keys
+        before = self._keys
         self._keys = {}
-        doors = {}
+        sources = {}
         for name, source in loaded.settings.sources.items():
-            proof = self._proof(name, source, loaded, kept)
+            proof = self._proof(name, source, loaded, before)
             if proof is not None:
                 mentioned = loaded.part(SourcesPart).sources[name].mentioned
-                doors[name] = SourceDoor(
+                sources[name] = HttpSource(
                     name=name, proof=proof, mentioned=mentioned, challenge=_CHALLENGES.get(source.preset)
                 )
-        self._doors, self._seen = doors, loaded
+        self._sources, self._seen = sources, loaded
 
     def _proof(
-        self, name: str, source: SourceSettings, loaded: Loaded, kept: Mapping[SetSettings, TransmitterKeys]
+        self, name: str, source: SourceSettings, loaded: Loaded, before: Mapping[SetSettings, TransmitterKeys]
     ) -> Proof | None:
         http = source.http
         if http is None:
             return None
         if http.set is not None:
-            keys = kept.get(http.set) or self._keys.get(http.set)
+            keys = before.get(http.set) or self._keys.get(http.set)
             keys = keys or TransmitterKeys(http.set.issuer, partial(self._read, http.set), time.monotonic)
             self._keys[http.set] = keys
             verifier = SetVerifier(keys, issuer=http.set.issuer, audience=http.set.audience, clock=time.time)

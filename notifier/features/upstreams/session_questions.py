@@ -16,17 +16,17 @@ WAIT = 1.0  # seconds that a question waits for its turn, while its message is h
 SPARE = 2.0  # seconds beyond its own time, after which nobody waits for an answer any more
 
 
-class Asked(Protocol):
+class SessionKeeper(Protocol):
     """A place that knows the sessions."""
 
     async def ask(self, question: Question) -> tuple[LocalSession, ...]:
         """Return the sessions that are meant. Raises SourceFault. May block its thread, but bounds its time."""
 
 
-class Asking:
+class SessionQuestions:
     """Puts questions to one place, a few at a time."""
 
-    def __init__(self, asked: Asked, within: float) -> None:
+    def __init__(self, asked: SessionKeeper, within: float) -> None:
         """`within`: the seconds that the place needs for one question at most."""
         self._asked = asked
         self._within = within
@@ -45,7 +45,7 @@ class Asking:
         return answer.result() if done else SessionsAway(text=f"no answer within {self._within:g} s")
 
 
-async def _asked(place: Asked, question: Question) -> tuple[LocalSession, ...] | SessionsAway:
+async def _asked(place: SessionKeeper, question: Question) -> tuple[LocalSession, ...] | SessionsAway:
     try:
         return await place.ask(question)
     except SourceFault as fault:

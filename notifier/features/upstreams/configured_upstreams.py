@@ -10,13 +10,13 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded
 from notifier.delivery.intake import event_message
 from notifier.feature import Page
-from notifier.features.upstreams.asking import Asking
 from notifier.features.upstreams.logout_token_verifier import LogoutTokenVerifier
 from notifier.features.upstreams.session_endpoint import SessionEndpoint
+from notifier.features.upstreams.session_questions import SessionQuestions
 from notifier.features.upstreams.upstream import LocalSessions, Question, SessionsAway, same_session
 from notifier.features.upstreams.upstream_issuers import local_issuer
 from notifier.features.upstreams.upstream_record import UpstreamRecord
-from notifier.features.upstreams.upstream_routes import UpstreamAccess, UpstreamDoor, UpstreamRoutes
+from notifier.features.upstreams.upstream_routes import ConfiguredUpstream, UpstreamAccess, UpstreamRoutes
 from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings
 from notifier.features.upstreams.upstream_sign_outs import SignOutAccess, UpstreamFrame, UpstreamSignOuts
 from notifier.features.upstreams.upstream_token import UpstreamRules
@@ -36,18 +36,18 @@ WITHIN = 5.0  # seconds that an upstream has for each document
 class _Upstream:
     """An upstream, with what is kept over reloads that do not change it.
 
-    Browsers have turns of their own at `asked_by_browser`, since strangers can use them up.
+    Browsers have turns of their own at `browser_questions`, since strangers can use them up.
     """
 
     settings: UpstreamSettings
     keys: TransmitterKeys
-    asking: Asking | None
-    asked_by_browser: Asking | None
-    door: UpstreamDoor
+    questions: SessionQuestions | None
+    browser_questions: SessionQuestions | None
+    upstream: ConfiguredUpstream
 
 
-class UpstreamDoors:
-    """Gives the door of an upstream, and looks up the sessions that end with one there. It follows reloads."""
+class ConfiguredUpstreams:
+    """Gives the upstreams, and looks up the sessions that end with one there. It follows reloads."""
 
     def __init__(self, live: LiveConfiguration, record: UpstreamRecord) -> None:
         self._live = live
@@ -64,7 +64,7 @@ class UpstreamDoors:
     ) -> Iterator[web.RouteDef]:
         """The routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
         access = UpstreamAccess(
-            door=self.door,
+            upstream=self.upstream,
             publish=publish,
             event_message=event_message,
             record=self._record.requested,
@@ -84,17 +84,17 @@ class UpstreamDoors:
         )
         yield from UpstreamSignOuts(by_browser).routes()
 
-    def door(self, name: str) -> UpstreamDoor | None:
+    def upstream(self, name: str) -> ConfiguredUpstream | None:
         """The upstream of this name; None if there is none."""
-        found = self._now().get(name)
-        return None if found is None else found.door
+        entry = self._now().get(name)
+        return None if entry is None else entry.upstream
 
     def frame(self, name: str) -> UpstreamFrame | None:
         """The upstream of this name, for browsers. None if there is none."""
-        found = self._now().get(name)
-        if found is None:
+        entry = self._now().get(name)
+        if entry is None:
             return None
-        settings = found.settings
+        settings = entry.settings
         above = (origin_of(settings.issuer) or "", *settings.parents)
         return UpstreamFrame(
             name=name,
@@ -106,13 +106,13 @@ class UpstreamDoors:
 
     async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
         """Return the sessions that are meant; None if no upstream of this name is configured. Never raises."""
-        found = self._now().get(upstream)
-        return None if found is None else await _looked_up(found, found.asking, question)
+        entry = self._now().get(upstream)
+        return None if entry is None else await _looked_up(entry, entry.questions, question)
 
     async def look_up_for_browser(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
         """The same, for anybody's request: however many there are, none of the worker's questions waits for them."""
-        found = self._now().get(upstream)
-        return None if found is None else await _looked_up(found, found.asked_by_browser, question)
+        entry = self._now().get(upstream)
+        return None if entry is None else await _looked_up(entry, entry.browser_questions, question)
 
     async def aclose(self) -> None:
         """Stop reading TLS files."""
@@ -121,20 +121,20 @@ class UpstreamDoors:
     def _now(self) -> Mapping[str, _Upstream]:
         now = self._live.now
         if now is not self._seen:
-            kept, self._seen = self._upstreams, now
+            before, self._seen = self._upstreams, now
             self._record.know(now.settings.upstreams)
             self._upstreams = {
-                name: self._made(name, upstream, now, kept.get(name))
+                name: self._made(name, upstream, now, before.get(name))
                 for name, upstream in now.settings.upstreams.items()
             }
         return self._upstreams
 
-    def _made(self, name: str, settings: UpstreamSettings, loaded: Loaded, kept: _Upstream | None) -> _Upstream:
-        same = kept is not None and kept.settings == settings
+    def _made(self, name: str, settings: UpstreamSettings, loaded: Loaded, before: _Upstream | None) -> _Upstream:
+        same = before is not None and before.settings == settings
         keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
-        keys = kept.keys if same and kept is not None else keys
-        asking = kept.asking if same and kept is not None else asking_for(settings.resolve)
-        by_browser = kept.asked_by_browser if same and kept is not None else asking_for(settings.resolve)
+        keys = before.keys if same and before is not None else keys
+        questions = before.questions if same and before is not None else questions_for(settings.resolve)
+        by_browser = before.browser_questions if same and before is not None else questions_for(settings.resolve)
         rules = UpstreamRules(
             issuer=settings.issuer,
             audiences=frozenset(settings.client_id),
@@ -144,24 +144,28 @@ class UpstreamDoors:
         iss = local_issuer(settings, loaded.settings)
         assert iss is not None, "`upstream_mistakes` refuses a configuration that does not say it"
         same_sub = settings.resolve.same_sub
-        door = UpstreamDoor(
+        upstream = ConfiguredUpstream(
             name=name,
             iss=iss,
             verifier=LogoutTokenVerifier(keys, rules, time.time),
             same_sub=None if same_sub is None else same_sub.prefix,
         )
-        return _Upstream(settings=settings, keys=keys, asking=asking, asked_by_browser=by_browser, door=door)
+        return _Upstream(
+            settings=settings, keys=keys, questions=questions, browser_questions=by_browser, upstream=upstream
+        )
 
     async def _read_keys(self, settings: UpstreamSettings) -> IssuerDocument | UnreadDocument:
         return await read_upstream_keys(settings, self._reader, self._live.now.settings.template().route.egress)
 
 
-async def _looked_up(found: _Upstream, asking: Asking | None, question: Question) -> LocalSessions | SessionsAway:
-    if asking is None:  # nobody need be asked any more
-        session = same_session(question, found.door.same_sub or "")
-        return LocalSessions(iss=found.door.iss, sessions=(session,))
-    sessions = await asking.sessions(question)
-    return sessions if isinstance(sessions, SessionsAway) else LocalSessions(iss=found.door.iss, sessions=sessions)
+async def _looked_up(
+    entry: _Upstream, questions: SessionQuestions | None, question: Question
+) -> LocalSessions | SessionsAway:
+    if questions is None:  # nobody need be asked any more
+        session = same_session(question, entry.upstream.same_sub or "")
+        return LocalSessions(iss=entry.upstream.iss, sessions=(session,))
+    sessions = await questions.sessions(question)
+    return sessions if isinstance(sessions, SessionsAway) else LocalSessions(iss=entry.upstream.iss, sessions=sessions)
 
 
 async def read_upstream_keys(
@@ -172,10 +176,10 @@ async def read_upstream_keys(
     read = partial(reader.read, tls=tls, within=WITHIN)
     if settings.jwks_uri is not None:
         return await read(settings.jwks_uri, egress=issuer_egress(egress))
-    found = await read(settings.metadata, egress=issuer_egress(egress))
-    if isinstance(found, UnreadDocument):
-        return UnreadDocument(text=f"its metadata at {settings.metadata} could not be read: {found.text}")
-    metadata = found.content if isinstance(found.content, dict) else {}
+    document = await read(settings.metadata, egress=issuer_egress(egress))
+    if isinstance(document, UnreadDocument):
+        return UnreadDocument(text=f"its metadata at {settings.metadata} could not be read: {document.text}")
+    metadata = document.content if isinstance(document.content, dict) else {}
     uri, named = metadata.get("jwks_uri"), metadata.get("issuer")
     if named != settings.issuer:
         text = f"its metadata at {settings.metadata} name the issuer {named!r:.200}, not {settings.issuer}"
@@ -183,20 +187,20 @@ async def read_upstream_keys(
     if not isinstance(uri, str):
         return UnreadDocument(text=f"its metadata at {settings.metadata} name no jwks_uri")
     policy = found_egress(egress, uri, settings.metadata, settings.issuer)
-    found = await read(uri, egress=policy)
-    if isinstance(found, UnreadDocument):
+    document = await read(uri, egress=policy)
+    if isinstance(document, UnreadDocument):
         way_out = "; if you mean that address, write it as jwks_uri" if policy is egress else ""
-        text = f"the jwks_uri of its metadata at {settings.metadata}, {uri!r:.200}: {found.text}{way_out}"
+        text = f"the jwks_uri of its metadata at {settings.metadata}, {uri!r:.200}: {document.text}{way_out}"
         return UnreadDocument(text=text)
-    return found
+    return document
 
 
-def asking_for(resolve: ResolveSettings) -> Asking | None:
+def questions_for(resolve: ResolveSettings) -> SessionQuestions | None:
     """Who is asked which sessions are meant. None if nobody need be."""
     if resolve.sql is not None:
         from notifier.features.upstreams.session_database import SessionDatabase  # noqa: PLC0415  an extra
 
-        return Asking(SessionDatabase(resolve.sql), resolve.sql.timeout)
+        return SessionQuestions(SessionDatabase(resolve.sql), resolve.sql.timeout)
     if resolve.http is not None:
-        return Asking(SessionEndpoint(resolve.http), resolve.http.timeout)
+        return SessionQuestions(SessionEndpoint(resolve.http), resolve.http.timeout)
     return None

@@ -1,4 +1,4 @@
-"""The web face: what the web listener serves, by the configuration as it is at each request."""
+"""What the web listener serves, by the configuration as it is at each request."""
 
 import time
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from notifier.features.browsers.web_keys import PagesPart
 from notifier.model.front_channel import FrontChannelContext
 
 
-class WebFace:
+class WebPages:
     """Makes the routes of the web listener. Without a section `web` at the start nothing listens."""
 
     def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
@@ -35,11 +35,11 @@ class WebFace:
 
     def pages(self) -> Pages | None:
         """The keys and addresses of pages. None without a section `web`."""
-        face, keys = self._live.now.settings.web, self._live.now.part(PagesPart).keys
+        section, keys = self._live.now.settings.web, self._live.now.part(PagesPart).keys
         return (
             None
-            if face is None or keys is None
-            else Pages(keys=keys, urls={iss: each.url for iss, each in face.issuers.items()})
+            if section is None or keys is None
+            else Pages(keys=keys, urls={iss: issuer.url for iss, issuer in section.issuers.items()})
         )
 
     def page_of(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
@@ -58,8 +58,8 @@ class WebFace:
         return seal(context, keys, time.time())
 
     def _rules(self, iss: str) -> PageRules | None:
-        face = self._live.now.settings.web
-        issuer = None if face is None else face.issuers.get(iss)
+        section = self._live.now.settings.web
+        issuer = None if section is None else section.issuers.get(iss)
         if issuer is None:
             return None
         return PageRules(
@@ -71,6 +71,6 @@ class WebFace:
         )
 
     def _check_session(self, name: str) -> CheckSession | None:
-        face = self._live.now.settings.web
-        settings = None if face is None else face.check_session.get(name)
+        section = self._live.now.settings.web
+        settings = None if section is None else section.check_session.get(name)
         return None if settings is None else settings.page()

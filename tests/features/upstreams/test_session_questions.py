@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from notifier.features.upstreams import asking
-from notifier.features.upstreams.asking import AT_A_TIME, Asked, Asking
+from notifier.features.upstreams import session_questions
+from notifier.features.upstreams.session_questions import AT_A_TIME, SessionKeeper, SessionQuestions
 from notifier.features.upstreams.upstream import LocalSession, Question, SessionsAway
 
 QUESTION = Question(iss="https://op.example.com", sub=None, sid="s1")
@@ -15,7 +15,7 @@ FOUND = (LocalSession(sub="alice", sid="l1", clients="*"),)
 LOOPS_OWN = 32  # threads that an event loop has of its own at most, however many cores
 
 
-class Hangs(Asked):
+class Hangs(SessionKeeper):
     """Blocks its thread until it is let go, longer than any time that it was given."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ def hangs() -> Iterator[Hangs]:
 
 async def test_however_many_places_hang_the_loops_own_threads_are_free(hangs: Hangs) -> None:
     """TLS files of clients are read there, and reloads."""
-    places = [Asking(hangs, within=0.0) for _ in range(LOOPS_OWN // AT_A_TIME + 1)]
+    places = [SessionQuestions(hangs, within=0.0) for _ in range(LOOPS_OWN // AT_A_TIME + 1)]
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(place.sessions(QUESTION)) for place in places for _ in range(AT_A_TIME)]
         await asyncio.sleep(0)  # each has asked
@@ -51,15 +51,15 @@ async def test_an_asker_waits_for_a_time_and_the_question_keeps_its_turn(
     hangs: Hangs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a place that hangs for ever has four threads, and not one for each question."""
-    monkeypatch.setattr(asking, "SPARE", 0.01)
-    monkeypatch.setattr(asking, "WAIT", 0.01)
-    place = Asking(hangs, within=0.0)
+    monkeypatch.setattr(session_questions, "SPARE", 0.01)
+    monkeypatch.setattr(session_questions, "WAIT", 0.01)
+    place = SessionQuestions(hangs, within=0.0)
     told = await asyncio.gather(*(place.sessions(QUESTION) for _ in range(AT_A_TIME)))
     assert set(told) == {SessionsAway(text="no answer within 0 s")}
     busy = await place.sessions(QUESTION)
     assert isinstance(busy, SessionsAway)
     assert busy.text.startswith(f"{AT_A_TIME} questions are under way")
     hangs.over.set()
-    monkeypatch.setattr(asking, "WAIT", 20.0)
-    monkeypatch.setattr(asking, "SPARE", 20.0)
+    monkeypatch.setattr(session_questions, "WAIT", 20.0)
+    monkeypatch.setattr(session_questions, "SPARE", 20.0)
     assert await place.sessions(QUESTION) == FOUND

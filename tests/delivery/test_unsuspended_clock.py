@@ -1,12 +1,12 @@
 """The clock that stops while the process is suspended."""
 
-from notifier.delivery.awake import LONGEST_GAP, Awake
+from notifier.delivery.unsuspended_clock import LONGEST_GAP, UnsuspendedClock
 
 
 def test_it_goes_as_long_as_it_is_read_and_leaves_out_longer_gaps() -> None:
     """Six seconds without a reading count as the longest gap, and it goes on from there."""
     now = [100.0]
-    awake = Awake(lambda: now[0])
+    awake = UnsuspendedClock(lambda: now[0])
     told = []
     for at in (100.0, 100.05, 100.3, 106.3, 106.35):
         now[0] = at

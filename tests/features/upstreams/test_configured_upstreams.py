@@ -13,9 +13,9 @@ from cryptography.fernet import Fernet
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
-from notifier.features.upstreams.asking import AT_A_TIME
+from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
+from notifier.features.upstreams.session_questions import AT_A_TIME
 from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question
-from notifier.features.upstreams.upstream_doors import UpstreamDoors
 from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.model.errors import ConfigurationError
 from tests.cli.in_process import notifier
@@ -208,18 +208,18 @@ async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
 
     async with LoopbackServer(slow) as server:
         path = written(folder, upstreams={"op": {**OP, "resolve": {"http": {"url": server.base}}}})
-        doors = UpstreamDoors(LiveConfiguration(path, {}, load(path, {}, FEATURES)), UpstreamRecord())
+        upstreams = ConfiguredUpstreams(LiveConfiguration(path, {}, load(path, {}, FEATURES)), UpstreamRecord())
         made_up, real = (Question(iss="https://op.example.com", sub=None, sid=sid) for sid in ("made-up", "real"))
         async with asyncio.TaskGroup() as group:
-            strangers = [group.create_task(doors.look_up_for_browser("op", made_up)) for _ in range(AT_A_TIME)]
+            strangers = [group.create_task(upstreams.look_up_for_browser("op", made_up)) for _ in range(AT_A_TIME)]
             assert {await asked.get() for _ in strangers} == {"made-up"}
-            found = group.create_task(doors.look_up("op", real))
+            found = group.create_task(upstreams.look_up("op", real))
             looking = group.create_task(asked.get())
             await asyncio.wait((found, looking), return_when=asyncio.FIRST_COMPLETED)
             over.set()
             looking.cancel()
         assert isinstance(found.result(), LocalSessions)
-        await doors.aclose()
+        await upstreams.aclose()
 
 
 async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Path) -> None:
@@ -227,19 +227,19 @@ async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Pa
     path = written(folder, upstreams={"op": OP, "gone": OP})
     live = LiveConfiguration(path, {}, load(path, {}, FEATURES))
     record = UpstreamRecord()
-    doors = UpstreamDoors(live, record)
-    before = doors.door("op")
+    upstreams = ConfiguredUpstreams(live, record)
+    before = upstreams.upstream("op")
     assert before is not None
     question = Question(iss="https://op.example.com", sub="u1", sid="s1")
     same = (LocalSession(sub="u1", sid="s1", clients="*"),)
-    assert await doors.look_up("op", question) == LocalSessions(iss="https://login.example.com", sessions=same)
+    assert await upstreams.look_up("op", question) == LocalSessions(iss="https://login.example.com", sessions=same)
     changed = {**OP, "resolve": {"same_sub": {"prefix": "op|"}}}
     written(folder, upstreams={"op": OP, "new": changed})
     assert live.reload(asked=True)
-    assert doors.door("gone") is None
-    assert await doors.look_up("gone", question) is None
-    assert (new := doors.door("new")) is not None
+    assert upstreams.upstream("gone") is None
+    assert await upstreams.look_up("gone", question) is None
+    assert (new := upstreams.upstream("new")) is not None
     assert new.same_sub == "op|"
-    await doors.aclose()
+    await upstreams.aclose()
     series = {sample.labels["upstream"] for family in record.families() for sample in family.samples}
     assert series == {"op", "gone", "new"}

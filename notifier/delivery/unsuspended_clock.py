@@ -10,7 +10,7 @@ from collections.abc import Callable
 LONGEST_GAP = 0.25  # seconds: the worker reads the clock every 0.05 s, unless its loop is held
 
 
-class Awake:
+class UnsuspendedClock:
     """Counts the seconds of `steady`, but at most LONGEST_GAP between two readings."""
 
     def __init__(self, steady: Callable[[], float]) -> None:

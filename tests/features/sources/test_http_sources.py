@@ -14,7 +14,7 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.configuration.secret_files import secrets_of
 from notifier.features import FEATURES
-from notifier.features.sources.source_doors import SourceDoors
+from notifier.features.sources.http_sources import HttpSources
 from notifier.features.sources.source_proofs import HeaderSecret, SignedToken
 from notifier.model.errors import ConfigurationError
 from notifier.model.message import Lane, Outgoing
@@ -61,19 +61,19 @@ def running(folder: Path, **sources: object) -> LiveConfiguration:
     return LiveConfiguration(path, {}, load(path, {}, FEATURES))
 
 
-def opens(doors: SourceDoors, value: str) -> bool:
+def opens(sources: HttpSources, value: str) -> bool:
     """Whether the value of the header is good for the source `okta`."""
-    door = doors.door("okta")
-    assert door is not None
-    assert isinstance(door.proof, HeaderSecret)
-    return door.proof.holds(CIMultiDict({"authorization": value}))
+    source = sources.source("okta")
+    assert source is not None
+    assert isinstance(source.proof, HeaderSecret)
+    return source.proof.holds(CIMultiDict({"authorization": value}))
 
 
 async def test_a_secret_is_rotated_without_a_restart(folder: Path) -> None:
     """Both are good while both are in the file. A file that is empty for a moment changes nothing."""
     live = running(folder, okta=OKTA)
-    doors = SourceDoors(live, publish)
-    assert (opens(doors, "Bearer one"), opens(doors, "Bearer new")) == (True, False)
+    sources = HttpSources(live, publish)
+    assert (opens(sources, "Bearer one"), opens(sources, "Bearer new")) == (True, False)
     for text, taken, expected in (
         ("\ufeffBearer new\r\n\r\n  Bearer one  \r\n", True, (True, True)),
         ("", False, (True, True)),
@@ -81,8 +81,8 @@ async def test_a_secret_is_rotated_without_a_restart(folder: Path) -> None:
     ):
         (folder / "okta").write_text(text, encoding="utf-8")
         assert live.reload(asked=False) is taken
-        assert (opens(doors, "Bearer one"), opens(doors, "Bearer new")) == expected
-    await doors.aclose()
+        assert (opens(sources, "Bearer one"), opens(sources, "Bearer new")) == expected
+    await sources.aclose()
 
 
 def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
@@ -138,13 +138,13 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
     async with LoopbackServer(jwks) as server:
         settings: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": f"{server.base}/certs", "audience": AUDIENCE}
         live = running(folder, kc={**MAPPED, "http": {"set": settings}})
-        doors = SourceDoors(live, publish)
+        sources = HttpSources(live, publish)
 
         async def verified(token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
-            door = doors.door("kc")
-            assert door is not None
-            assert isinstance(door.proof, SignedToken)
-            return await door.proof.verifier.verified(token)
+            source = sources.source("kc")
+            assert source is not None
+            assert isinstance(source.proof, SignedToken)
+            return await source.proof.verifier.verified(token)
 
         assert isinstance(await verified(token), VerifiedSet)
     write(folder, {"kc": {**MAPPED, "http": {"set": settings}}}, delivery={"timeout": "3s"})
@@ -154,4 +154,4 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
     write(folder, {"kc": {**MAPPED, "http": {"set": settings | {"audience": "else"}}}})
     assert live.reload(asked=False)
     assert isinstance(await verified(token), KeysAway)  # of other settings: nothing is known before it is read
-    await doors.aclose()
+    await sources.aclose()
