@@ -37,8 +37,8 @@ def _group() -> None:
     """
 
 
-Source = Annotated[str | None, typer.Option(help="Only clients of this registry source.", show_default=False)]
-IssuerOption = Annotated[str | None, typer.Option("--issuer", help="Only clients of this issuer.", show_default=False)]
+Source = Annotated[str | None, typer.Option(help="Only clients of this registry source.")]
+IssuerOption = Annotated[str | None, typer.Option("--issuer", help="Only clients of this issuer.")]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Connect to nothing: take registry sources from the cache, if there is one.")
 ]
@@ -94,7 +94,7 @@ def list_(
 
 @command(app)
 def show(
-    client_id: Annotated[str, typer.Argument(metavar="CLIENT_ID", help="The client.", show_default=False)],
+    client_id: Annotated[str, typer.Argument(metavar="CLIENT_ID", help="The client.")],
     config: Config = None,
     issuer: IssuerOption = None,
     offline: Offline = False,

@@ -43,7 +43,7 @@ def generate(
     alg: Annotated[Algorithm, typer.Option(help="The algorithm. RSA keys have 2048 bits.")] = Algorithm.RS256,
     out: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.", show_default=False),
+        typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout."),
     ] = None,
     at: Annotated[
         str | None,
@@ -51,7 +51,6 @@ def generate(
             metavar="TIME|once",
             help="From when on it signs (RFC 3339); once: now, for a first try. Default: in a day, so that receivers"
             " that keep the issuer's keys know it by then.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -94,7 +93,7 @@ def _write(out: Path, key: bytes) -> None:
 def web(
     out: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.", show_default=False),
+        typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout."),
     ] = None,
 ) -> None:
     """Make a key for `web.keys_file`, by which the URLs of front-channel pages are sealed.
@@ -135,9 +134,7 @@ def _whole(moment: float) -> str:
 @command(app)
 def jwks(
     config: Config = None,
-    issuer: Annotated[
-        str | None, typer.Option(help="The issuer; needed if there are several.", show_default=False)
-    ] = None,
+    issuer: Annotated[str | None, typer.Option(help="The issuer; needed if there are several.")] = None,
 ) -> None:
     """Print the public halves of an issuer's keys as a JWK Set, for the issuer to publish.
 

@@ -22,7 +22,7 @@ from notifier.telemetry.logs import subject_hash
 
 
 def log_id(
-    sub: Annotated[str, typer.Argument(metavar="SUB", help="A sub or sid, as the events have it.", show_default=False)],
+    sub: Annotated[str, typer.Argument(metavar="SUB", help="A sub or sid, as the events have it.")],
     config: Config = None,
     log: Annotated[
         Path | None,

@@ -101,7 +101,6 @@ def delete(
         typer.Option(
             metavar="PREFIX",
             help="Delete even if messages wait or workers consume; those logouts are lost. PREFIX is queue.prefix.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:

@@ -26,11 +26,9 @@ class MeasuredAlgorithm(StrEnum):
 
 
 def capacity(
-    sessions: Annotated[int, typer.Option(min=1, help="How many sessions end.", show_default=False)],
-    clients: Annotated[int, typer.Option(min=1, help="How many clients each session has.", show_default=False)],
-    within: Annotated[
-        str, typer.Option(metavar="TIME", help="The time: 90s, 10m, 1h; a bare number is minutes.", show_default=False)
-    ],
+    sessions: Annotated[int, typer.Option(min=1, help="How many sessions end.")],
+    clients: Annotated[int, typer.Option(min=1, help="How many clients each session has.")],
+    within: Annotated[str, typer.Option(metavar="TIME", help="The time: 90s, 10m, 1h; a bare number is minutes.")],
     alg: Annotated[MeasuredAlgorithm, typer.Option(help="The algorithm of the tokens.")] = MeasuredAlgorithm.RS256,
     answer: Annotated[str, typer.Option(metavar="TIME", help="How long a client takes to answer.")] = "100ms",
     lane: Annotated[EventLane, typer.Option(help="The lane of the events; bulk is for mass logouts.")] = EventLane.BULK,

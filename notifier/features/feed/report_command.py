@@ -31,19 +31,18 @@ def report(
     ] = "24h",
     until: Annotated[
         str | None,
-        typer.Option(metavar="AGE|MOMENT", help="The end. Default: now.", show_default=False),
+        typer.Option(metavar="AGE|MOMENT", help="The end. Default: now."),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
             dir_okay=False,
             help="A file of collect, or an embedded queue. Default: the embedded queue, else outcomes.db.",
-            show_default=False,
         ),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Write a self-contained page with plots to this file.", show_default=False),
+        typer.Option(dir_okay=False, help="Write a self-contained page with plots to this file."),
     ] = None,
     clients: Annotated[int, typer.Option(min=1, help="Show at most this many clients.")] = 50,
     as_json: Json = False,

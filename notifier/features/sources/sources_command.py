@@ -99,9 +99,7 @@ def try_(
     config: Config = None,
     header: Annotated[
         list[str] | None,
-        typer.Option(
-            "--header", metavar="'K: V'", help="A header that came with it; may be repeated.", show_default=False
-        ),
+        typer.Option("--header", metavar="'K: V'", help="A header that came with it; may be repeated."),
     ] = None,
     prop: Annotated[
         list[str] | None,
@@ -109,12 +107,9 @@ def try_(
             "--property",
             metavar="K=V",
             help="An AMQP property: message_id, timestamp, user_id, app_id; may be repeated.",
-            show_default=False,
         ),
     ] = None,
-    content_type: Annotated[
-        str | None, typer.Option("--content-type", help="Its content type.", show_default=False)
-    ] = None,
+    content_type: Annotated[str | None, typer.Option("--content-type", help="Its content type.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what a document of a source becomes: the events in it, that it is ignored, or each mistake.

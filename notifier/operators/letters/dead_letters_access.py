@@ -17,12 +17,10 @@ from notifier.operators.letters.letter_filter import LetterFilter, read_filter
 
 
 def _option(name: str, text: str) -> Any:
-    return typer.Option(name, help=text, show_default=False)
+    return typer.Option(name, help=text)
 
 
-Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="ID", help="Only the letters with these IDs.", show_default=False)
-]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only the letters with these IDs.")]
 ClientId = Annotated[str | None, _option("--client-id", "Only letters of this client.")]
 Reasons = Annotated[list[str] | None, _option("--reason", "Only letters with this reason; may be repeated.")]
 Iss = Annotated[str | None, _option("--iss", "Only letters of this issuer.")]

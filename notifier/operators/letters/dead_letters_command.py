@@ -107,9 +107,7 @@ def list_(
 @command(app)
 def show(
     context: typer.Context,
-    id_: Annotated[
-        str, typer.Argument(metavar="ID", help="The letter's ID, as list --rows prints it.", show_default=False)
-    ],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The letter's ID, as list --rows prints it.")],
     config: Config = None,
     as_json: Json = False,
 ) -> None:

@@ -32,7 +32,7 @@ from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import QueueSettings
 
 All = Annotated[bool, typer.Option("--all", help="Take every dead letter.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, oldest first.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, oldest first.")]
 
 
 def rate_of(text: str) -> float:
@@ -48,9 +48,7 @@ def rate_of(text: str) -> float:
 
 Rate = Annotated[
     float | None,
-    typer.Option(
-        parser=rate_of, metavar="NUMBER", help="At most this many a second. Default: no limit.", show_default=False
-    ),
+    typer.Option(parser=rate_of, metavar="NUMBER", help="At most this many a second. Default: no limit."),
 ]
 
 

@@ -41,14 +41,14 @@ def _group() -> None:
     """
 
 
-_ClientId = Annotated[str | None, typer.Option("--client-id", help="Only those for this client.", show_default=False)]
-_Iss = Annotated[str | None, typer.Option("--iss", help="Only those of this issuer.", show_default=False)]
-_EventId = Annotated[str | None, typer.Option("--event-id", help="Only those of this event.", show_default=False)]
-_Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these deliveries.", show_default=False)]
+_ClientId = Annotated[str | None, typer.Option("--client-id", help="Only those for this client.")]
+_Iss = Annotated[str | None, typer.Option("--iss", help="Only those of this issuer.")]
+_EventId = Annotated[str | None, typer.Option("--event-id", help="Only those of this event.")]
+_Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these deliveries.")]
 _Rows = Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")]
 _Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out so many of the rows: for the next page.")]
 _KNOWN = "it is registered now, and tried when it is due"
-_Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.", show_default=False)]
+_Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")]
 
 
 _CANCEL = Removal(
@@ -107,7 +107,7 @@ def list_(
 
 @command(app)
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="As list --rows prints it.", show_default=False)],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="As list --rows prints it.")],
     config: Config = None,
     as_json: Json = False,
 ) -> None:

@@ -22,19 +22,13 @@ SILENT = 2.0  # seconds of waiting for the workers before a line says so
 
 def reload(
     config: Config = None,
-    url: Annotated[
-        str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.", show_default=False)
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.")] = None,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Also if many clients, or all, could no longer be told.")
     ] = False,
     drop: Annotated[
         str | None,
-        typer.Option(
-            metavar="SOURCE",
-            help="Drop the answers and cache of this registry source, and read it anew.",
-            show_default=False,
-        ),
+        typer.Option(metavar="SOURCE", help="Drop the answers and cache of this registry source, and read it anew."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -35,7 +35,6 @@ Config = Annotated[
         exists=True,
         dir_okay=False,
         help="The configuration file, YAML or JSON. Without it, NOTIFIER_… variables are read.",
-        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
