@@ -42,8 +42,7 @@ def _group() -> None:
 def generate(
     alg: Annotated[Algorithm, typer.Option(help="The algorithm. RSA keys have 2048 bits.")] = Algorithm.RS256,
     out: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout."),
+        Path | None, typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.")
     ] = None,
     at: Annotated[
         str | None,
@@ -92,8 +91,7 @@ def _write(out: Path, key: bytes) -> None:
 @command(app)
 def web(
     out: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout."),
+        Path | None, typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.")
     ] = None,
 ) -> None:
     """Make a key for `web.keys_file`, by which the URLs of front-channel pages are sealed.

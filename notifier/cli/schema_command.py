@@ -27,10 +27,7 @@ def known(document: str) -> str:
 
 
 def schema(
-    document: Annotated[
-        str,
-        typer.Argument(parser=known, metavar="DOCUMENT", help=f"One of {', '.join(SCHEMAS)}."),
-    ],
+    document: Annotated[str, typer.Argument(parser=known, metavar="DOCUMENT", help=f"One of {', '.join(SCHEMAS)}.")],
 ) -> None:
     """Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes.
 

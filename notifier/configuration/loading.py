@@ -138,12 +138,7 @@ def load(
 
     layered, layers = read_registry(needs, named, answer_in_safety, keep_rows=keep_rows)
     stamps = {**stamps_of(named), **stamps}
-    mistakes += [
-        *of_libraries,
-        *layered.mistakes,
-        *of_keys,
-        *find_unsignable(layered.registry, needs.algorithms_of),
-    ]
+    mistakes += [*of_libraries, *layered.mistakes, *of_keys, *find_unsignable(layered.registry, needs.algorithms_of)]
     tokens, of_tokens = _tokens(settings, unsure)
     parts = [each.read(settings, layered.registry, unsure) for each in features]
     mistakes += [*of_tokens, *(mistake for part in parts for mistake in part.mistakes)]

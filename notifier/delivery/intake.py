@@ -244,10 +244,7 @@ class Intake:
             return self._given_up(event, DeadReason.UNKNOWN_ISSUER, text, now)
         wait = min(left, our_fault_wait(document.deferrals))
         later = replace(
-            document,
-            event=replace(event, id_given=True),
-            unknown_since=since,
-            deferrals=document.deferrals + 1,
+            document, event=replace(event, id_given=True), unknown_since=since, deferrals=document.deferrals + 1
         )
         fact = Deferred(
             iss=event.iss, client_id="", event_id=event.id, cause=Cause.UNKNOWN, due=now + wait,

@@ -150,11 +150,7 @@ class Photos(BrowserClient):
     def metadata(self) -> dict[str, object]:
         """With the address for the browser."""
         uri = f"{self.origin}/frontchannel-logout"
-        return {
-            **super().metadata(),
-            "frontchannel_logout_uri": uri,
-            "frontchannel_logout_session_required": True,
-        }
+        return {**super().metadata(), "frontchannel_logout_uri": uri, "frontchannel_logout_session_required": True}
 
     def routes(self) -> list[web.RouteDef]:
         """The address for the browser."""

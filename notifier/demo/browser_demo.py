@@ -132,11 +132,7 @@ def _check(client_id: str, issuer: str, jwks: Mapping[str, Any]) -> TokenCheck:
 
 
 def _write_configuration(
-    folder: Path,
-    issuer: str,
-    listening: tuple[str, str],
-    clients: Sequence[Mapping[str, object]],
-    upstream: Upstream,
+    folder: Path, issuer: str, listening: tuple[str, str], clients: Sequence[Mapping[str, object]], upstream: Upstream
 ) -> Path:
     pages, api = listening
     page = {"issuer": issuer, "formula": "specification", "cookie": STATE_COOKIE}

@@ -57,10 +57,7 @@ _WAIT: Mapping[str, object] = {
     "description": f"How long to wait for what becomes of it: at most {LONGEST:.0f}s.",
     "examples": ["500ms", "5s"],
 }
-QUERY: Mapping[str, JsonSchema] = {
-    "lane": {"type": "string", "enum": list(LANES), "default": "events"},
-    "wait": _WAIT,
-}
+QUERY: Mapping[str, JsonSchema] = {"lane": {"type": "string", "enum": list(LANES), "default": "events"}, "wait": _WAIT}
 BODY: Mapping[str, JsonSchema] = {"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT}
 EVENT_ID: JsonSchema = {"type": "string", "description": "The id of the event. A copy has the same."}
 PROBLEMS: Mapping[int, str] = {

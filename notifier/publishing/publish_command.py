@@ -34,18 +34,16 @@ WIDEST = 40  # characters of a client_id before it breaks the column
 
 
 def publish(
-    file: Annotated[
-        Path,
-        typer.Argument(allow_dash=True, help="A file with one event or many; - is stdin."),
-    ] = Path("-"),
+    file: Annotated[Path, typer.Argument(allow_dash=True, help="A file with one event or many; - is stdin.")] = Path(
+        "-"
+    ),
     config: Config = None,
     url: Annotated[str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.")] = None,
     lane: Annotated[
         EventLane, typer.Option(help="bulk is for mass logouts: they wait behind all others.")
     ] = EventLane.EVENTS,
     wait: Annotated[
-        str | None,
-        typer.Option(metavar="DURATION", help="Wait for what becomes of each client; at most 30s."),
+        str | None, typer.Option(metavar="DURATION", help="Wait for what becomes of each client; at most 30s.")
     ] = None,
     as_json: Json = False,
 ) -> None:

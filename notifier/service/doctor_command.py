@@ -34,8 +34,7 @@ def doctor(
         ),
     ] = None,
     issuer: Annotated[
-        str | None,
-        typer.Option(help="The issuer of the canary's client. Needed if the client has several."),
+        str | None, typer.Option(help="The issuer of the canary's client. Needed if the client has several.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Make no network connection.")] = False,
     as_json: Json = False,

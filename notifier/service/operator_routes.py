@@ -27,11 +27,7 @@ from notifier.telemetry.log_level_routes import log_level_routes
 
 
 def operator_routes(
-    live: LiveConfiguration,
-    queue: Queue,
-    log_level: LogLevel,
-    refresh: RegistryRefresh,
-    own_state: Callable[[], bytes],
+    live: LiveConfiguration, queue: Queue, log_level: LogLevel, refresh: RegistryRefresh, own_state: Callable[[], bytes]
 ) -> Iterator[web.RouteDef]:
     """The routes. `own_state` is what this worker says of itself."""
     authorization = Authorization(live.tokens)

@@ -107,11 +107,7 @@ class Service:
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
         retries = RetryAccounts(lambda: self.worker, time.monotonic)
         sources = ApiSources(
-            registry=live.registry,
-            tokens=live.tokens,
-            clock=time.time,
-            new_id=new_id,
-            waiting=self._replies.waiting,
+            registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, waiting=self._replies.waiting
         )
         self._requests = EventRequests(self.accept, sources, ApiLimits(max_event=settings.queue.max_event))
         given = Given(
@@ -125,13 +121,7 @@ class Service:
         self._features = [each.run(given) for each in FEATURES]
         for each in self._features:
             self.metrics.add(each.families)
-        told = [
-            self.metrics.observe,
-            logs.observe,
-            self._health.observe,
-            self._replies.observe,
-            *observers,
-        ]
+        told = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
         told += [self._registry.observe, retries.observe]
         told += [each.observe for each in self._features if each.observe is not None]
         told += [] if tracing is None else [tracing.observe]

@@ -78,11 +78,7 @@ class Watch:
 
 
 async def watch_files(
-    watch: Watch,
-    changed: Callable[[], Awaitable[None]],
-    *,
-    clock: Callable[[], float],
-    interval: float = 1.0,
+    watch: Watch, changed: Callable[[], Awaitable[None]], *, clock: Callable[[], float], interval: float = 1.0
 ) -> None:
     """Poll every `interval` seconds and await `changed` when it is time, until cancelled.
 

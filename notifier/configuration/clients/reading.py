@@ -21,11 +21,7 @@ class SourceReading:
     """One source that is read again and again. Its reader is made once, since it may keep a token or connection."""
 
     def __init__(
-        self,
-        source: RegistrySourceSettings,
-        make_reader: BuildReader,
-        cache: Cache,
-        clock: Callable[[], float],
+        self, source: RegistrySourceSettings, make_reader: BuildReader, cache: Cache, clock: Callable[[], float]
     ) -> None:
         self._source = source
         self._make_reader = make_reader

@@ -45,8 +45,7 @@ def collect(
     config: Config = None,
     file: Annotated[Path, typer.Option(dir_okay=False, help="The file; it is made if it is missing.")] = OUTCOMES_FILE,
     lasting: Annotated[
-        float | None,
-        typer.Option("--for", parser=duration, metavar="DURATION", help="End after this time."),
+        float | None, typer.Option("--for", parser=duration, metavar="DURATION", help="End after this time.")
     ] = None,
     drain: Annotated[bool, typer.Option("--drain", help="End once everything that waits is collected.")] = False,
     keep: Annotated[str, typer.Option(metavar="DURATION", help="Keep outcomes for this time.")] = "30d",

@@ -29,10 +29,7 @@ def report(
     since: Annotated[
         str, typer.Option(metavar="AGE|MOMENT", help="The beginning: 24h or 7d (ago), or 2026-01-31T12:00:00Z.")
     ] = "24h",
-    until: Annotated[
-        str | None,
-        typer.Option(metavar="AGE|MOMENT", help="The end. Default: now."),
-    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="AGE|MOMENT", help="The end. Default: now.")] = None,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -41,8 +38,7 @@ def report(
         ),
     ] = None,
     html: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="Write a self-contained page with plots to this file."),
+        Path | None, typer.Option(dir_okay=False, help="Write a self-contained page with plots to this file.")
     ] = None,
     clients: Annotated[int, typer.Option(min=1, help="Show at most this many clients.")] = 50,
     as_json: Json = False,

@@ -41,13 +41,7 @@ _NAMES: Mapping[Algorithm, str] = MappingProxyType(
     }
 )
 _THROTTLED = frozenset(
-    {
-        "LimitExceededException",
-        "RequestLimitExceeded",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
+    {"LimitExceededException", "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 )
 _AWAY = (refusals.HTTPClientError, refusals.ConnectionError, refusals.MetadataRetrievalError)
 

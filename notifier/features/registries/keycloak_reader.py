@@ -100,11 +100,7 @@ class _AdminSession:
 
     async def _new_token(self) -> str:
         settings = self._settings
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": settings.client_id,
-            "client_secret": _secret(settings),
-        }
+        form = {"grant_type": "client_credentials", "client_id": settings.client_id, "client_secret": _secret(settings)}
         url = f"{settings.url}/realms/{quote(settings.realm, safe='')}/protocol/openid-connect/token"
         advice = {404: _not_found(settings)}
         answer = await ask(self._web, url, {}, advice, form=form, expected=(400, 401, 403))

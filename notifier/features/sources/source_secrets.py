@@ -21,9 +21,7 @@ def secret_file(source: SourceSettings) -> tuple[str, Path] | None:
     return None
 
 
-def read_source_secrets(
-    sources: Mapping[str, SourceSettings],
-) -> tuple[dict[str, tuple[bytes, ...]], list[Mistake]]:
+def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str, tuple[bytes, ...]], list[Mistake]]:
     """The secrets of each source that has any, by its name, and every mistake. White space around them is ignored."""
     secrets: dict[str, tuple[bytes, ...]] = {}
     mistakes: list[Mistake] = []

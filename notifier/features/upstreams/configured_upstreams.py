@@ -57,11 +57,7 @@ class ConfiguredUpstreams:
         self._upstreams: Mapping[str, _Upstream] = {}
         self._now()
 
-    def routes(
-        self,
-        publish: Callable[[Lane, Outgoing], Awaitable[None]],
-        page: Page,
-    ) -> Iterator[web.RouteDef]:
+    def routes(self, publish: Callable[[Lane, Outgoing], Awaitable[None]], page: Page) -> Iterator[web.RouteDef]:
         """The routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
         access = UpstreamAccess(
             upstream=self.upstream,

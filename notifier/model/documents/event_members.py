@@ -72,18 +72,13 @@ Id = Annotated[str, Field(min_length=1, max_length=ID_BYTES, pattern=_NO_CONTROL
 Moment = Annotated[
     float,
     PlainValidator(_moment),
-    WithJsonSchema(
-        {"type": "string", "format": "date-time", "pattern": f"^{RFC_3339}$", "not": {"pattern": CONTROLS}},
-    ),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": f"^{RFC_3339}$", "not": {"pattern": CONTROLS}}),
 ]
 Alg = Annotated[
     Algorithm, PlainValidator(_algorithm), WithJsonSchema({"type": "string", "enum": [str(alg) for alg in Algorithm]})
 ]
 Uri = Annotated[
-    str,
-    Field(min_length=1, max_length=URI_LENGTH),
-    AfterValidator(_uri),
-    WithJsonSchema(uri_schema(URI_LENGTH)),
+    str, Field(min_length=1, max_length=URI_LENGTH), AfterValidator(_uri), WithJsonSchema(uri_schema(URI_LENGTH))
 ]
 
 

@@ -35,11 +35,7 @@ ERROR_LIMIT = 64 * 1024  # bytes
 _PART = 64 * 1024  # bytes unpacked at a time
 _EITHER = 32 + zlib.MAX_WBITS  # gzip or zlib, as its head says
 _PACKED = ("gzip", "x-gzip", "deflate")
-_HEADERS = {
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-    "User-Agent": f"notifier/{__version__}",
-}
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
 
 Read: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
 """Turns a body and its content type into a value. Raises ValueError, whose text is shown: it must hold no secret."""

@@ -30,11 +30,7 @@ from notifier.network.http.faults import read_fault, read_timeout, refused_by_pr
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
-_HEADERS = {
-    "Accept": "*/*",
-    "Accept-Encoding": "identity",
-    "User-Agent": f"notifier/{__version__}",
-}
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
 
 
 @dataclass(slots=True)

@@ -90,12 +90,7 @@ async def listen(
     await runner.setup()
     try:
         server = await asyncio.get_running_loop().create_server(
-            door,
-            host,
-            port,
-            backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
+            door, host, port, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT
         )
     except OSError as error:
         await runner.cleanup()

@@ -11,11 +11,7 @@ from notifier.model.printable import json_text
 
 
 def problem(
-    status: int,
-    title: str,
-    *,
-    mistakes: Iterable[Mistake] = (),
-    headers: Mapping[str, str] | None = None,
+    status: int, title: str, *, mistakes: Iterable[Mistake] = (), headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Make the answer. `title` must be safe to show to strangers. `mistakes` say where, and what to do."""
     document: dict[str, object] = {"type": "about:blank", "title": title, "status": status}

@@ -5,12 +5,7 @@ from collections.abc import Mapping
 from notifier.operators.doctor.doctor import Area, Finding, failed
 from notifier.operators.doctor.doctor_clients import expiry_finding
 
-AREAS: Mapping[str, Area] = {
-    "api": Area.LISTENER,
-    "web": Area.LISTENER,
-    "queue": Area.QUEUE,
-    "client": Area.CLIENT,
-}
+AREAS: Mapping[str, Area] = {"api": Area.LISTENER, "web": Area.LISTENER, "queue": Area.QUEUE, "client": Area.CLIENT}
 
 
 def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:

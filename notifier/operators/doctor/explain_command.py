@@ -19,8 +19,7 @@ _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 def explain(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="A reason, a cause or an alert. Default: list them all."),
+        str | None, typer.Argument(metavar="NAME", help="A reason, a cause or an alert. Default: list them all.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook.")] = False,
     as_json: Json = False,

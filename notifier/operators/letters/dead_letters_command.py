@@ -17,11 +17,7 @@ from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, json_text, printable
 from notifier.operators.letters import dead_letters_access as of
 from notifier.operators.letters.dead_letters_access import letters_of, written_anew
-from notifier.operators.letters.dead_letters_repair_command import (
-    discard,
-    prospect,
-    replay,
-)
+from notifier.operators.letters.dead_letters_repair_command import discard, prospect, replay
 from notifier.operators.letters.exported_letter import exported
 from notifier.operators.letters.groups import Group, GroupCounts
 from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary

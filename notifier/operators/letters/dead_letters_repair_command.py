@@ -47,8 +47,7 @@ def rate_of(text: str) -> float:
 
 
 Rate = Annotated[
-    float | None,
-    typer.Option(parser=rate_of, metavar="NUMBER", help="At most this many a second. Default: no limit."),
+    float | None, typer.Option(parser=rate_of, metavar="NUMBER", help="At most this many a second. Default: no limit.")
 ]
 
 

@@ -211,8 +211,7 @@ def _run_out(not_after: float | None, now: float) -> KeptLetter | None:
     if not_after is None or now <= not_after:
         return None
     return KeptLetter(
-        why=KeepReason.NOT_AFTER,
-        text="not_after has passed: the session has expired at the client itself; discard it",
+        why=KeepReason.NOT_AFTER, text="not_after has passed: the session has expired at the client itself; discard it"
     )
 
 

@@ -23,8 +23,7 @@ def retry(
     client_id: Annotated[str, typer.Option("--client-id", help="The client to try.")],
     config: Config = None,
     iss: Annotated[
-        str | None,
-        typer.Option("--iss", help="Its issuer. Needed if the configuration has several."),
+        str | None, typer.Option("--iss", help="Its issuer. Needed if the configuration has several.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what waits; try nothing.")] = False,
     force: Annotated[

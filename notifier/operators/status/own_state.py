@@ -36,14 +36,7 @@ class OwnState:
     """The state of this worker, as a document for the side channel."""
 
     def __init__(
-        self,
-        name: str,
-        sources: OwnSources,
-        health: HealthObserver,
-        *,
-        queue: Queue,
-        clock: Clock,
-        steady: Clock,
+        self, name: str, sources: OwnSources, health: HealthObserver, *, queue: Queue, clock: Clock, steady: Clock
     ) -> None:
         self._name = name
         self._sources = sources

@@ -200,15 +200,7 @@ def _rates(status: ServiceStatus) -> str:
 
 def _clients(clients: list[ClientState], now: float) -> Grid:
     table = Grid(
-        "client",
-        "state",
-        "waits:",
-        "dead:",
-        "last success:",
-        "last failure:",
-        "reason",
-        "waits for",
-        "next attempt:",
+        "client", "state", "waits:", "dead:", "last success:", "last failure:", "reason", "waits for", "next attempt:"
     )
     for client in clients:
         reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))

@@ -8,13 +8,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from notifier.model.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.buckets import bucket_names
-from notifier.queues.rabbitmq.connection import (
-    Connection,
-    asking,
-    close_channel,
-    connected,
-    open_channel,
-)
+from notifier.queues.rabbitmq.connection import Connection, asking, close_channel, connected, open_channel
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.expiry import demand_kept
 from notifier.queues.rabbitmq.options import RabbitOptions
