@@ -1,7 +1,5 @@
 """`notifier check`: lists every mistake of a configuration, or sums it up."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice

@@ -1,7 +1,5 @@
 """`notifier clients`: which clients are in force, and which registry source each value comes from."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer

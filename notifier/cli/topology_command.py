@@ -1,7 +1,5 @@
 """The commands `notifier topology show`, `declare` and `delete`, for the queues and exchanges on RabbitMQ."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

@@ -1,7 +1,5 @@
 """The command `notifier doctor`: checks everything that a logout depends on, and says what to do."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict

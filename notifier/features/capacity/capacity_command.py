@@ -1,7 +1,5 @@
 """`notifier capacity`: computes how many workers are needed when so many sessions end within a time."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated

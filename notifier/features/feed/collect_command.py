@@ -1,7 +1,5 @@
 """`notifier collect`: reads the feed from RabbitMQ into a file for `notifier report`."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -1,7 +1,5 @@
 """`notifier report`: shows what share of logouts arrived at each client, how soon, and what went wrong."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

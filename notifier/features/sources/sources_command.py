@@ -1,7 +1,5 @@
 """The commands `notifier sources list` and `notifier sources try`: how the events of other servers are read."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

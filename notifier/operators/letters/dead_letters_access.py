@@ -1,7 +1,5 @@
 """What the commands on dead letters share: the options that choose letters, and export files."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

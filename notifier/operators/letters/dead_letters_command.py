@@ -1,7 +1,5 @@
 """The commands `notifier dead-letters list`, `show` and `export`. They look at dead letters and change nothing."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import aclosing

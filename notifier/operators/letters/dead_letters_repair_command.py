@@ -1,7 +1,5 @@
 """The commands `notifier dead-letters replay` and `discard`."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The command `notifier retry`: what waits for a client is attempted now."""
 
-from __future__ import annotations
-
 import time
 from typing import Annotated
 

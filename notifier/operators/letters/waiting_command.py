@@ -1,7 +1,5 @@
 """The commands `notifier waiting list`, `show` and `cancel`: the deliveries that wait for their next attempt."""
 
-from __future__ import annotations
-
 import time
 from contextlib import aclosing
 from pathlib import Path

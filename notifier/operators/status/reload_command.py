@@ -1,7 +1,5 @@
 """`notifier reload`: has all workers read their configuration and their registry sources now."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from typing import Annotated

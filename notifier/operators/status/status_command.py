@@ -1,7 +1,5 @@
 """The command `notifier status`: the state of queues, workers and clients, as a page or as JSON."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

@@ -1,7 +1,5 @@
 """Lays out tables so that no word is broken and nothing is dropped, however narrow the terminal is."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple

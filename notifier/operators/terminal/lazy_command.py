@@ -1,7 +1,5 @@
 """A command of which only the name and a line are known until somebody types it: then its module is imported."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What an unknown client or issuer most likely meant, by the registry as it is now, for commands that list them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path

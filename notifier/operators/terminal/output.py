@@ -1,7 +1,5 @@
 """Prints all text of the commands. Tables: `screen`; long work: `progress`."""
 
-from __future__ import annotations
-
 import os
 import sys
 import textwrap

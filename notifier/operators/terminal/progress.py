@@ -1,7 +1,5 @@
 """Shows on stderr how far long work has come: by a bar on a terminal, elsewhere by a line now and then."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What commands on a queue share: its settings, a pass over it that Ctrl-C stops, its URLs without secrets."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

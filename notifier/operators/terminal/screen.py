@@ -3,8 +3,6 @@
 `output` says how wide a terminal is, and `grid` lays out tables for that width.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from typing import Any
