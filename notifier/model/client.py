@@ -168,10 +168,10 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncryptionKey:
-    """A public key of a client's JWK Set (RFC 7517 §4). `material` has the members of the key itself, as it has them.
+class PublishedKey:
+    """A public key of a JWK Set (RFC 7517 §4): a client's, an issuer's. `material`: the members of the key itself.
 
-    `use`, `alg` and `key_ops` None mean any. `private`: the client has published what only it may know.
+    `use`, `alg` and `key_ops` None mean any. `private`: its owner has published what nobody else may know.
     """
 
     kty: str
@@ -197,7 +197,7 @@ class Encryption:
 
     alg: KeyManagement
     enc: ContentEncryption = ContentEncryption.A128CBC_HS256
-    keys: tuple[EncryptionKey, ...] | ClientKeysPlace
+    keys: tuple[PublishedKey, ...] | ClientKeysPlace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

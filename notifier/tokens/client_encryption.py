@@ -13,11 +13,12 @@ from typing import NoReturn, TypeAlias
 
 import structlog
 
-from notifier.model.client import Client, ClientKeysPlace, ContentEncryption, Encryption, EncryptionKey, KeyManagement
+from notifier.model.client import Client, ClientKeysPlace, ContentEncryption, Encryption, KeyManagement, PublishedKey
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Cause
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
-from notifier.tokens.client_jwks import encryption_key, read_client_keys, without_key
+from notifier.tokens.client_jwks import encryption_key, without_key
+from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.jwe import Encrypt, compact_encrypter
 
 FRESH = 3600.0  # seconds for which a set counts whose answer has no Cache-Control
@@ -43,7 +44,7 @@ class _KeySet:
     again, `read_at` when `keys` came, `doubted` by a 400.
     """
 
-    keys: tuple[EncryptionKey, ...] | None = None
+    keys: tuple[PublishedKey, ...] | None = None
     fault: str | None = None
     due: float = float("-inf")
     read_at: float = float("-inf")
@@ -58,7 +59,7 @@ class ClientEncryption:
     def __init__(self, read: ReadKeys, steady: Callable[[], float]) -> None:
         self._read = read
         self._steady = steady
-        self._sets: OrderedDict[ClientKeysPlace | tuple[EncryptionKey, ...], _KeySet] = OrderedDict()
+        self._sets: OrderedDict[ClientKeysPlace | tuple[PublishedKey, ...], _KeySet] = OrderedDict()
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
         """Return the token as a JWE. Raises OurFault(cause=encryption) if the client's key cannot be had now."""
@@ -93,7 +94,7 @@ class ClientEncryption:
             reading.cancel()
         await asyncio.gather(*readings, return_exceptions=True)
 
-    def _set_of(self, where: ClientKeysPlace | tuple[EncryptionKey, ...]) -> _KeySet:
+    def _set_of(self, where: ClientKeysPlace | tuple[PublishedKey, ...]) -> _KeySet:
         found = self._sets.get(where)
         if found is not None:
             self._sets.move_to_end(where)
@@ -122,7 +123,7 @@ class ClientEncryption:
         finally:
             found.reading = None
         now = self._steady()
-        keys = document.text if isinstance(document, UnreadDocument) else read_client_keys(document.content)
+        keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
         if isinstance(keys, str):
             if keys != found.fault:
                 structlog.get_logger().warning("client_keys_unread", jwks_uri=where.uri, reason=keys)
@@ -147,7 +148,7 @@ class ClientEncryption:
         return made
 
 
-def _prepared(keys: tuple[EncryptionKey, ...], encryption: Encryption) -> Encrypt | str:
+def _prepared(keys: tuple[PublishedKey, ...], encryption: Encryption) -> Encrypt | str:
     key = encryption_key(keys, encryption.alg)
     if isinstance(key, str):
         return key
@@ -157,5 +158,5 @@ def _prepared(keys: tuple[EncryptionKey, ...], encryption: Encryption) -> Encryp
         return f"has a key that {error}"
 
 
-def _refuse(where: ClientKeysPlace | tuple[EncryptionKey, ...], why: str) -> NoReturn:
+def _refuse(where: ClientKeysPlace | tuple[PublishedKey, ...], why: str) -> NoReturn:
     raise OurFault(Cause.ENCRYPTION, without_key(where, why))

@@ -1,4 +1,4 @@
-"""What a public key of others may be before anything is computed with it: a client's, an upstream's, a transmitter's.
+"""Reads JWK Sets (RFC 7517): a client's, an upstream's, a transmitter's. Says which keys nothing is computed with.
 
 A set is its owner's word. An RSA key says itself how long one use of it takes: eight keys of 3,072 bits whose exponents
 are as long let seven tokens a second fill a worker. Within these bounds one use takes 1 ms at most.
@@ -8,20 +8,26 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
+from notifier.model.client import PublishedKey
 from notifier.model.printable import excerpt
 
 MOST_KEYS = 1000  # keys of one set that are read; issuers publish a handful
 _RSA_BITS = range(2048, 8193)  # 2048 is the least of RFC 7518 §3.3, §4.3; each doubling takes four times as long
 _EXPONENT_BYTES = 8  # a longer one would take as long as a private key's
 _SPELLED = re.compile(r"[A-Za-z0-9_+/-]+={0,2}")  # libraries skip whatever else is in it, and would read another number
+SHOWN = 60  # characters of a member in a text
+MATERIAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+)
+_PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "k")
 _NAMED = 5  # keys in a text
-_KID = 60  # characters of it in a text
 
 
 def rsa_fault(jwk: Mapping[str, object]) -> str | None:
     """Say why an RSA key (RFC 7518 §6.3.1) is not used, beginning with a verb; None if it may be."""
-    modulus, exponent = _decoded(jwk.get("n")), _decoded(jwk.get("e"))
+    modulus, exponent = decoded(jwk.get("n")), decoded(jwk.get("e"))
     if modulus is None or exponent is None:
         return f'has "{"n" if modulus is None else "e"}" that is no base64url'
     bits = int.from_bytes(modulus).bit_length()
@@ -30,23 +36,52 @@ def rsa_fault(jwk: Mapping[str, object]) -> str | None:
     return "has an exponent that is too long" if len(exponent) > _EXPONENT_BYTES else None
 
 
-def unused_keys(jwks: Iterable[object]) -> str | None:
+def jwks_in(document: object) -> tuple[dict[str, object], ...] | str:
+    """The keys of a JWK Set as they are, or why it is not one. Other members are ignored (RFC 7517 §5)."""
+    found = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(found, list | tuple):
+        return 'is no JWK Set: it must be a JSON object with a list "keys"'
+    return tuple(jwk for jwk in found[:MOST_KEYS] if isinstance(jwk, dict))
+
+
+def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
+    """The keys of a JWK Set, or why it is not one. Of each key only what is public, and needed, is kept."""
+    jwks = jwks_in(document)
+    return jwks if isinstance(jwks, str) else tuple(map(published_key, jwks))
+
+
+def published_key(jwk: Mapping[str, object]) -> PublishedKey:
+    """The key, without what it says beside itself."""
+    kty, operations = str(jwk.get("kty")), jwk.get("key_ops")
+    members = ((name, jwk.get(name)) for name in MATERIAL.get(kty, ()))
+    return PublishedKey(
+        kty=kty,
+        material=tuple((name, value) for name, value in members if isinstance(value, str)),
+        key_ops=tuple(map(str, operations)) if isinstance(operations, list | tuple) else None,
+        private=any(name in jwk for name in _PRIVATE),
+        **{name: value if isinstance(value := jwk.get(name), str) else None for name in ("kid", "use", "alg")},
+    )
+
+
+def unused_keys(keys: Iterable[PublishedKey]) -> str | None:
     """Name the RSA keys of a set that are meant to verify signatures and do not; None if there are none."""
-    faults = [
-        f"{_name(jwk.get('kid'))} {fault}"
-        for jwk in jwks
-        if isinstance(jwk, Mapping) and jwk.get("kty") == "RSA" and jwk.get("use") in (None, "sig")
-        if (fault := rsa_fault(jwk)) is not None
-    ]
-    more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-    return f"{'; '.join(faults[:_NAMED])}{more}" if faults else None
+    signing = (key for key in keys if key.kty == "RSA" and key.use in (None, "sig"))
+    return listed(f"{named(key)} {fault}" for key in signing if (fault := rsa_fault(dict(key.material))) is not None)
 
 
-def _name(kid: object) -> str:
-    return f"key {excerpt(kid, _KID)!r}" if isinstance(kid, str) else "a key without kid"
+def listed(faults: Iterable[str]) -> str | None:
+    """The first of them, and how many more there are; None if there are none."""
+    every = list(faults)
+    more = f"; and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+    return f"{'; '.join(every[:_NAMED])}{more}" if every else None
 
 
-def _decoded(value: object) -> bytes | None:
+def named(key: PublishedKey) -> str:
+    """The key as a text names it."""
+    return "a key without kid" if key.kid is None else f"key {excerpt(key.kid, SHOWN)!r}"
+
+
+def decoded(value: object) -> bytes | None:
     """The bytes of a number, without leading zeros; None if it is not base64url."""
     if not isinstance(value, str) or _SPELLED.fullmatch(value) is None:
         return None

@@ -12,7 +12,7 @@ from joserfc.errors import JoseError
 from joserfc.jwe import JWERegistry
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from notifier.model.client import ContentEncryption, EncryptionKey, KeyManagement
+from notifier.model.client import ContentEncryption, KeyManagement, PublishedKey
 
 Encrypt = Callable[[str, str | None, str], str]
 """Makes a JWE of a JWS, with this `typ` (None: without) and `iss`. Raises ValueError."""
@@ -20,7 +20,7 @@ Encrypt = Callable[[str, str | None, str], str]
 _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = MappingProxyType({"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey})
 
 
-def compact_encrypter(key: EncryptionKey, alg: KeyManagement, enc: ContentEncryption) -> Encrypt:
+def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncryption) -> Encrypt:
     """Return a function that encrypts to this key. Raises ValueError if it is no key."""
     registry = JWERegistry(algorithms=[alg, enc], strict_check_header=False)
     named = {} if key.kid is None else {"kid": key.kid}

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from notifier.model.client import Algorithm
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
-from notifier.tokens.published_keys import Signing, publication_faults, read_jwks
+from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.published_keys import Signing, publication_faults
 
 EVERY = 300.0  # seconds between two readings
 WHEN_MISSING = 30.0  # while our key is missing or the set was not read, since deliveries wait for it

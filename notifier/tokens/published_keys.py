@@ -4,16 +4,11 @@ A receiver looks a key up by `kid` and uses what it finds. So the same `kid` wit
 algorithm or use, is as bad as none. Pure: others fetch the document.
 """
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from notifier.model.client import Algorithm
-from notifier.tokens.foreign_keys import MOST_KEYS
-
-_MATERIAL: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-_PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "k")
+from notifier.model.client import Algorithm, PublishedKey
+from notifier.tokens.foreign_keys import MATERIAL, decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,56 +23,19 @@ class Signing:
     made_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedKey:
-    """One key of a JWK Set. `alg` and `use` None mean any. `material` is the key itself."""
-
-    kid: str | None
-    material: tuple[str, ...]
-    alg: str | None = None
-    use: str | None = None
-    key_ops: tuple[str, ...] | None = None
-    private: bool = False
-
-
-def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
-    """The keys of a JWK Set, or why it is not one. Other members are ignored (RFC 7517 §5)."""
-    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
-        return 'is no JWK Set: it must be a JSON object with a list "keys"'
-    return tuple(_key(member) for member in document["keys"][:MOST_KEYS] if isinstance(member, dict))
-
-
-def _key(jwk: Mapping[str, object]) -> PublishedKey:
-    operations = jwk.get("key_ops")
-    return PublishedKey(
-        kid=_text(jwk.get("kid")),
-        material=_material(jwk),
-        alg=_text(jwk.get("alg")),
-        use=_text(jwk.get("use")),
-        key_ops=tuple(map(str, operations)) if isinstance(operations, list) else None,
-        private=any(name in jwk for name in _PRIVATE),
-    )
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 def _material(jwk: Mapping[str, object]) -> tuple[str, ...]:
     """What identifies the key. Numbers are decoded, since some issuers write them with leading zeros."""
     kty = str(jwk.get("kty"))
-    return (kty, *(_value(name, jwk.get(name)) for name in _MATERIAL.get(kty, ())))
+    return (kty, *(_value(name, jwk.get(name)) for name in MATERIAL.get(kty, ())))
+
+
+def _is(key: PublishedKey, public: Mapping[str, str]) -> bool:
+    return _material({"kty": key.kty, **dict(key.material)}) == _material(public)
 
 
 def _value(name: str, value: object) -> str:
-    text = str(value)
-    if name == "crv":
-        return text
-    try:
-        raw = base64.urlsafe_b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4))
-    except (binascii.Error, ValueError):
-        return text
-    return raw.lstrip(b"\0").hex()
+    number = None if name == "crv" else decoded(value)
+    return str(value) if number is None else number.hex()
 
 
 def publication_fault(public: Mapping[str, str], alg: str, published: tuple[PublishedKey, ...]) -> str | None:
@@ -85,11 +43,11 @@ def publication_fault(public: Mapping[str, str], alg: str, published: tuple[Publ
     kid = public["kid"]
     named = [key for key in published if key.kid == kid]
     if not named:
-        same = [key for key in published if key.material == _material(public)]
+        same = [key for key in published if _is(key, public)]
         if same:
             return f"the key is published, but under the kid {same[0].kid!r}: set keys[].kid to that"
         return "the key is not published"
-    ours = [key for key in named if key.material == _material(public)]
+    ours = [key for key in named if _is(key, public)]
     if not ours:
         return "another key is published under this kid: receivers verify by the wrong one"
     if all(key.use not in (None, "sig") for key in ours):

@@ -21,7 +21,7 @@ import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
-from notifier.tokens.foreign_keys import MOST_KEYS, rsa_fault, unused_keys
+from notifier.tokens.foreign_keys import jwks_in, published_key, rsa_fault, unused_keys
 from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysAway
 
 FRESH = 300.0  # seconds that a set counts as what the transmitter publishes
@@ -151,11 +151,11 @@ class TransmitterKeys:
         """Keep what was read. Returns what is wrong with it, None if nothing is."""
         if isinstance(document, UnreadDocument):
             return document.text
-        content = document.content
-        if not isinstance(content, dict) or not isinstance(content.get("keys"), list):
-            return 'is no JWK Set: it must be a JSON object with a list "keys"'
-        jwks = tuple(filter(_usable, content["keys"][:MOST_KEYS]))
-        self._set, self._unused = _Set(jwks=jwks, began=began), unused_keys(jwks)
+        found = jwks_in(document.content)
+        if isinstance(found, str):
+            return found
+        jwks = tuple(filter(_usable, found))
+        self._set, self._unused = _Set(jwks=jwks, began=began), unused_keys(map(published_key, jwks))
         return None
 
     def _tell(self, fault: str | None) -> None:
@@ -164,9 +164,9 @@ class TransmitterKeys:
         self._fault = fault
 
 
-def _usable(jwk: object) -> bool:
+def _usable(jwk: Mapping[str, object]) -> bool:
     """True for a public key that is meant to verify signatures. A secret or a private key proves nothing."""
-    if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP") or "d" in jwk:
+    if jwk.get("kty") not in ("RSA", "EC", "OKP") or "d" in jwk:
         return False
     operations = jwk.get("key_ops")
     return jwk.get("use") in (None, "sig") and (not isinstance(operations, list) or "verify" in operations)

@@ -8,8 +8,8 @@ from typing import Any
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from notifier.model.client import ContentEncryption, EncryptionKey, KeyManagement
-from notifier.tokens.client_jwks import read_client_keys
+from notifier.model.client import ContentEncryption, KeyManagement, PublishedKey
+from notifier.tokens.foreign_keys import read_jwks
 
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("jwe_vectors.json").read_text("utf-8"))
 """Published tokens with their keys: RFC 7516 appendix A.1, RFC 7520 §5.2, §5.4, §5.5."""
@@ -30,9 +30,9 @@ def public(key: JWK, **more: object) -> dict[str, Any]:
     return {**key.export_public(as_dict=True), **more}
 
 
-def keys(*jwks: dict[str, Any]) -> tuple[EncryptionKey, ...]:
+def keys(*jwks: dict[str, Any]) -> tuple[PublishedKey, ...]:
     """As notifier reads them."""
-    found = read_client_keys({"keys": list(jwks)})
+    found = read_jwks({"keys": list(jwks)})
     assert not isinstance(found, str)
     return found
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from notifier.model.client import KeyManagement
-from notifier.tokens.client_jwks import encryption_key, public_jwks, read_client_keys
+from notifier.tokens.client_jwks import encryption_key, public_jwks
+from notifier.tokens.foreign_keys import read_jwks
 
 
 def rsa(bits: int = 2048, e: bytes = b"\x01\x00\x01", **more: object) -> dict[str, Any]:
@@ -19,7 +20,7 @@ EC = {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}
 
 def chosen(alg: KeyManagement, *jwks: dict[str, Any]) -> str | None:
     """The `kid` of the key."""
-    keys = read_client_keys({"keys": list(jwks)})
+    keys = read_jwks({"keys": list(jwks)})
     assert not isinstance(keys, str)
     key = encryption_key(keys, alg)
     assert not isinstance(key, str), key
@@ -27,7 +28,7 @@ def chosen(alg: KeyManagement, *jwks: dict[str, Any]) -> str | None:
 
 
 def why_none(alg: KeyManagement, *jwks: dict[str, Any]) -> str:
-    keys = read_client_keys({"keys": list(jwks)})
+    keys = read_jwks({"keys": list(jwks)})
     assert not isinstance(keys, str)
     why = encryption_key(keys, alg)
     assert isinstance(why, str)
@@ -80,7 +81,7 @@ def test_a_set_without_a_key_says_so() -> None:
 @pytest.mark.parametrize("document", [None, [], "x", {"keys": {}}, {}])
 def test_what_is_no_set_is_said(document: object) -> None:
     """Instead of a set without keys."""
-    assert "JWK Set" in str(read_client_keys(document))
+    assert "JWK Set" in str(read_jwks(document))
     assert public_jwks(document) == {}
 
 
@@ -99,5 +100,5 @@ def test_only_what_is_public_is_kept() -> None:
     assert "secret" not in str(kept)
     assert "x5c" not in str(kept)
     assert public_jwks(kept) == kept
-    assert read_client_keys(kept) == read_client_keys(whole)
+    assert read_jwks(kept) == read_jwks(whole)
     assert "private half" in why_none(KeyManagement.RSA_OAEP, *kept["keys"])  # type: ignore[misc]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from notifier.tokens.published_keys import publication_fault, read_jwks
+from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.published_keys import publication_fault
 
 EC = {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": "k1", "use": "sig", "alg": "ES256"}
 

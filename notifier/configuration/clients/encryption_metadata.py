@@ -9,7 +9,7 @@ from notifier.configuration.clients.lending import Lending
 from notifier.model.client import Client, ClientKeysPlace, ContentEncryption, Encryption
 from notifier.model.egress import check_uri, uri_mistake
 from notifier.settings.clients import ClientMetadata
-from notifier.tokens.client_jwks import read_client_keys
+from notifier.tokens.foreign_keys import read_jwks
 
 
 def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | None:
@@ -20,7 +20,7 @@ def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | No
     enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
     if metadata.jwks is None and uri is not None:
         return Encryption(alg=alg, enc=enc, keys=ClientKeysPlace(uri=uri, route=lending.to_keys(metadata)))
-    keys = read_client_keys(metadata.jwks)
+    keys = read_jwks(metadata.jwks)
     return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
 
 
@@ -36,7 +36,7 @@ def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bo
         if metadata.id_token_encrypted_response_enc is not None:
             yield "id_token_encrypted_response_enc", "needs id_token_encrypted_response_alg beside it"
     elif metadata.jwks is not None:
-        if isinstance(keys := read_client_keys(metadata.jwks), str):
+        if isinstance(keys := read_jwks(metadata.jwks), str):
             yield "jwks", keys
     elif uri is None:
         advice = "needs the client's public keys: register its jwks or jwks_uri, in a file if its source has none"

@@ -2,10 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
-from notifier.model.client import Client, ClientKeysPlace, Encryption, EncryptionKey
+from notifier.model.client import Client, ClientKeysPlace, Encryption, PublishedKey
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok
-from notifier.tokens.client_jwks import encryption_key, read_client_keys, without_key
+from notifier.tokens.client_jwks import encryption_key, without_key
+from notifier.tokens.foreign_keys import read_jwks
 
 WAITS = "its logouts wait meanwhile, and none is sent in clear; "
 
@@ -33,7 +34,7 @@ async def examine_keys(
 ) -> Sequence[Finding]:
     """Read the JWK Set like for a delivery, and look for a key of each client."""
     document = await read(place)
-    keys = document.text if isinstance(document, UnreadDocument) else read_client_keys(document.content)
+    keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
     if not isinstance(keys, str):
         return [_judged(client.client_id, encryption, keys) for client, encryption in _encrypted(clients)]
     text = without_key(place, f"cannot be read: {keys}")
@@ -47,7 +48,7 @@ def _encrypted(clients: Iterable[Client]) -> Iterator[tuple[Client, Encryption]]
             yield client, client.encryption
 
 
-def _judged(client_id: str, encryption: Encryption, keys: tuple[EncryptionKey, ...]) -> Finding:
+def _judged(client_id: str, encryption: Encryption, keys: tuple[PublishedKey, ...]) -> Finding:
     key = encryption_key(keys, encryption.alg)
     if isinstance(key, str):
         advice = f"{WAITS}have the client publish a key for it, or register another id_token_encrypted_response_alg"

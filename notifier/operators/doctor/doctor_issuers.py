@@ -4,14 +4,15 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from notifier.model.client import Algorithm, Client
+from notifier.model.client import Algorithm, Client, PublishedKey
 from notifier.model.presets import too_new
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
 from notifier.operators.doctor.doctor_queue import clock_finding
 from notifier.tokens.first_day import Seen, first_day, not_before
-from notifier.tokens.published_keys import PublishedKey, Signing, publication_fault, publication_faults, read_jwks
+from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.published_keys import Signing, publication_fault, publication_faults
 
 Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches a document of the issuer by its URI. Never raises."""

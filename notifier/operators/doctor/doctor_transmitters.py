@@ -1,12 +1,12 @@
 """The doctor's check of a source whose events are Security Event Tokens: can they be verified?"""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
+from notifier.model.client import PublishedKey
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
-from notifier.tokens.foreign_keys import MOST_KEYS, rsa_fault, unused_keys
-from notifier.tokens.published_keys import PublishedKey, read_jwks
+from notifier.tokens.foreign_keys import read_jwks, rsa_fault, unused_keys
 
 
 async def examine_transmitter(
@@ -24,9 +24,7 @@ async def examine_transmitter(
     if any(key.private for key in published):
         advice = "have the transmitter replace the key, and tell its operator: whoever has read it can sign users out"
         return [failed(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
-    jwks = [jwk for jwk in _members(document.content)[:MOST_KEYS] if isinstance(jwk, dict)]
-    usable = sum(map(_verifies, published, jwks))
-    unused = unused_keys(jwks)
+    usable, unused = sum(map(_verifies, published)), unused_keys(published)
     if not usable:
         advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
         why = "" if unused is None else f": {unused}"
@@ -38,13 +36,7 @@ async def examine_transmitter(
     return [readable, warning(Area.KEYS, setting, f"the JWK Set at {uri} has keys that are not used: {unused}", advice)]
 
 
-def _verifies(key: PublishedKey, jwk: Mapping[str, object]) -> bool:
+def _verifies(key: PublishedKey) -> bool:
     if key.use not in (None, "sig"):
         return False
-    kty = key.material[0]
-    return rsa_fault(jwk) is None if kty == "RSA" else kty in ("EC", "OKP")
-
-
-def _members(document: object) -> list[object]:
-    keys = document.get("keys") if isinstance(document, dict) else None
-    return keys if isinstance(keys, list) else []
+    return rsa_fault(dict(key.material)) is None if key.kty == "RSA" else key.kty in ("EC", "OKP")

@@ -28,7 +28,8 @@ from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import WorkerState, dump_state, status_of
 from notifier.queues.queue_state import BrokerState, FileState, PolicyLook
 from notifier.tokens.first_day import SeenKey, seen_by_all
-from notifier.tokens.published_keys import Signing, read_jwks
+from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.published_keys import Signing
 
 ISS = "https://id.example"
 JWKS = f"{ISS}/jwks"
