@@ -59,8 +59,8 @@ def _all(
 def application() -> TyperGroup:
     """The application with all commands."""
     group = typer.main.get_group(app)
-    for each in COMMANDS:
-        group.add_command(each)
+    for command in COMMANDS:
+        group.add_command(command)
     return group
 
 

@@ -103,11 +103,11 @@ def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[Checked]) -
     return {
         "issuers": issuers,
         "warnings": [
-            {"path": each.setting, "text": f"{each.text}: {each.advice}"}
-            for each in exposed(secrets_of(settings, registry, loaded.parts))
+            {"path": secret.setting, "text": f"{secret.text}: {secret.advice}"}
+            for secret in exposed(secrets_of(settings, registry, loaded.parts))
         ]
-        + [{"path": each.path, "text": each.text} for each in told]
-        + [_shared(each) for each in (*alike(loaded.faults), *registry.left_away())]
+        + [{"path": warning.path, "text": warning.text} for warning in told]
+        + [_shared(group) for group in (*alike(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
         "registry": [{**_of_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers],
         **{name: member for of in of_features for name, member in of.members.items()},
@@ -128,14 +128,19 @@ def _of_source(layer: Layer, loaded: Loaded) -> dict[str, Any]:
     if layer.file is not None:
         return {"source": layer.name, "clients": len(layer.rows), "left_out": 0, "why": []}
     served = served_of(loaded, layer)
-    why = [{"text": each.first[0].text, "count": each.count} for each in islice(alike(served.faults), REASONS)]
+    why = [{"text": group.first[0].text, "count": group.count} for group in islice(alike(served.faults), REASONS)]
     return {"source": layer.name, "clients": served.clients, "left_out": served.left_out, "why": why}
 
 
-def _shared(found: Alike) -> dict[str, Any]:
+def _shared(group: Alike) -> dict[str, Any]:
     """A warning that may be of very many clients: `count` says of how many, `first` are the paths of the first."""
-    told = found.mistake
-    return {"path": told.path, "text": told.text, "count": found.count, "first": [each.path for each in found.first]}
+    mistake = group.mistake
+    return {
+        "path": mistake.path,
+        "text": mistake.text,
+        "count": group.count,
+        "first": [example.path for example in group.first],
+    }
 
 
 def _key(key: SigningKey) -> dict[str, Any]:
@@ -166,7 +171,7 @@ def _times(count: int) -> str:
 
 
 def _in_words(summary: dict[str, Any], of_features: Sequence[Checked]) -> str:
-    lines = ["no mistakes", *(f"warning: {each['path']}: {each['text']}" for each in summary["warnings"])]
+    lines = ["no mistakes", *(f"warning: {warning['path']}: {warning['text']}" for warning in summary["warnings"])]
     for iss, issuer in summary["issuers"].items():
         lines.append(f"issuer {iss}")
         for key in issuer["keys"]:
@@ -181,8 +186,8 @@ def _in_words(summary: dict[str, Any], of_features: Sequence[Checked]) -> str:
     for source in summary["registry"]:
         notes = ["from the cache"] if source["cached"] else []
         if source["left_out"]:
-            why = [f"{each['text']}{_times(each['count'])}" for each in source["why"]]
-            if sum(each["count"] for each in source["why"]) < source["left_out"]:
+            why = [f"{reason['text']}{_times(reason['count'])}" for reason in source["why"]]
+            if sum(reason["count"] for reason in source["why"]) < source["left_out"]:
                 why.append("for the others see the warnings")
             notes.append(f"{source['left_out']:,} left out: {'; '.join(why)}")
         aside = f" ({'; '.join(notes)})" if notes else ""

@@ -83,8 +83,8 @@ def list_(
         )
     left_out = [{"client": fault.path, "reason": fault.text} for fault in loaded.faults]
     if as_json:
-        told = {"clients": rows, "left_out": left_out, "problems": sources.problems}
-        say_json(told, indent=2)
+        document = {"clients": rows, "left_out": left_out, "problems": sources.problems}
+        say_json(document, indent=2)
     else:
         _print_list(rows, left_out)
     raise typer.Exit(1 if sources.problems else 0)
@@ -110,31 +110,31 @@ def show(
         notifier clients show -c n.yaml shop --json | jq -r '.[0].values'
     """
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=None)
-    found: list[dict[str, Any]] = []
+    clients: list[dict[str, Any]] = []
     for (iss, name), parts in sources_of(loaded).items():
-        meant = loaded.registry.aliases.get(iss, {}).get(client_id, client_id)
-        if name in (client_id, meant) and issuer in (None, iss):
+        registered = loaded.registry.aliases.get(iss, {}).get(client_id, client_id)
+        if name in (client_id, registered) and issuer in (None, iss):
             values = [
-                {"member": each.member, "value": each.value, "from": each.origin}
-                for each in values_of(loaded, (iss, name), parts)
+                {"member": value.member, "value": value.value, "from": value.origin}
+                for value in values_of(loaded, (iss, name), parts)
             ]
-            found.append({"issuer": iss, "client_id": name, "left_out": None, "values": values})
+            clients.append({"issuer": iss, "client_id": name, "left_out": None, "values": values})
     for iss, faults in loaded.registry.faults.items():
         if client_id in faults and issuer in (None, iss):
-            known = next((each for each in found if each["issuer"] == iss), None)
+            known = next((client for client in clients if client["issuer"] == iss), None)
             if known is None:
-                found.append(known := {"issuer": iss, "client_id": client_id, "values": []})
+                clients.append(known := {"issuer": iss, "client_id": client_id, "values": []})
             known["left_out"] = faults[client_id]
     if as_json:
-        say_json(found, indent=2)
+        say_json(clients, indent=2)
     else:
-        _print_clients(found)
-    if not found:
+        _print_clients(clients)
+    if not clients:
         say(f"notifier: no registry source has a client {printable(client_id)!r}", err=True)
         for fault in loaded.faults:
             if fault.path.startswith(f"client {client_id!r} of "):
                 say(f"notifier: left out: {printable(str(fault))}", err=True)
-    raise typer.Exit(1 if sources.problems or not found else 0)
+    raise typer.Exit(1 if sources.problems or not clients else 0)
 
 
 def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[Loaded, ReadNow]:
@@ -168,8 +168,8 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
         table.add_row(row["client_id"], uri, ", ".join(row["sources"]), of=row["issuer"])
     console.print(table)
     say(counted(len(rows), "client"))
-    for each in left_out:
-        console.say(f"left out: {each['client']}: {each['reason']}", style="yellow")
+    for client in left_out:
+        console.say(f"left out: {client['client']}: {client['reason']}", style="yellow")
 
 
 def _shown(member: str, value: object) -> str:
@@ -178,15 +178,15 @@ def _shown(member: str, value: object) -> str:
     return value if isinstance(value, str) else json_text(value)
 
 
-def _print_clients(found: list[dict[str, Any]]) -> None:
+def _print_clients(clients: list[dict[str, Any]]) -> None:
     console = screen(width=160)
-    for client in found:
+    for client in clients:
         console.say(f"{client['client_id']} of {client['issuer']}", style="bold")
         if client["left_out"]:
             console.say(f"left out: {client['left_out']}", style="yellow")
         if not client["values"]:
             continue
         table = Grid("member", "value", "from")
-        for each in client["values"]:
-            table.add_row(each["member"], _shown(each["member"], each["value"]), each["from"])
+        for value in client["values"]:
+            table.add_row(value["member"], _shown(value["member"], value["value"]), value["from"])
         console.print(table)

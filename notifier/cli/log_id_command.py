@@ -50,15 +50,15 @@ def log_id(
         say(shown)
         return
     with _open(log) as lines:
-        found = find_deliveries(lines, shown)
+        deliveries = find_deliveries(lines, shown)
     if as_json:
-        for fate in found:
+        for fate in deliveries:
             say_json(asdict(fate))
-    elif found:
-        _print_table(found)
+    elif deliveries:
+        _print_table(deliveries)
     else:
         say(f"notifier: no attempt for {shown} is in this log", err=True)
-    if not found or any(fate.fate != DELIVERED for fate in found):
+    if not deliveries or any(fate.fate != DELIVERED for fate in deliveries):
         raise typer.Exit(1)
 
 
@@ -94,10 +94,10 @@ def _open(log: Path) -> Iterator[TextIO]:
             yield file
 
 
-def _print_table(found: "list[LoggedDelivery]") -> None:
-    made = Grid("time", "event", "client", "fate", "why", "attempts:", "next")
-    for fate in found:
+def _print_table(deliveries: "list[LoggedDelivery]") -> None:
+    table = Grid("time", "event", "client", "fate", "why", "attempts:", "next")
+    for fate in deliveries:
         why = "" if fate.fate == "delivered" else fate.reason
         when, due = (text[:19].replace("T", " ") + "Z" if text else "" for text in (fate.time, fate.next_due))
-        made.add_row(when, fate.event_id, fate.client_id, fate.fate, why, str(fate.attempts), due)
-    screen(width=200).print(made)
+        table.add_row(when, fate.event_id, fate.client_id, fate.fate, why, str(fate.attempts), due)
+    screen(width=200).print(table)

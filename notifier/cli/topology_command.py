@@ -65,7 +65,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
     standings = asyncio.run(survey_topology(options))
     bindings = asyncio.run(survey_bindings(options)) if options.bindings else ()
     if as_json:
-        rows = [{**asdict(each), "state": _state(each)} for each in standings]
+        rows = [{**asdict(standing), "state": _state(standing)} for standing in standings]
         say_json([*rows, *map(_binding, bindings)], indent=2)
     else:
         _print_table(_with_one_bucket(standings, f"{options.prefix}.{PARKED}-"))
@@ -115,7 +115,7 @@ def delete(
     options = _options(config)
     if options is None:
         return
-    standings = [each for each in asyncio.run(survey_topology(options)) if not each.missing]
+    standings = [standing for standing in asyncio.run(survey_topology(options)) if not standing.missing]
     if not standings:
         say(f"there is nothing under {options.prefix}")
         return
@@ -127,19 +127,19 @@ def delete(
             raise typer.Exit(1)
     lost = asyncio.run(delete_topology(options))
     messages = sum(lost.values())
-    told = f", and {counted(messages, 'message')} with them" if messages else ""
-    say(f"deleted {len(standings)} queues and exchanges under {options.prefix}{told}")
+    note = f", and {counted(messages, 'message')} with them" if messages else ""
+    say(f"deleted {len(standings)} queues and exchanges under {options.prefix}{note}")
 
 
-def _binding(each: BindingState) -> dict[str, str]:
+def _binding(binding: BindingState) -> dict[str, str]:
     """The row of a binding in JSON. Whether it is there, the broker does not tell, only whether it can be."""
-    return {"what": "binding", **each.row(), "state": "missing" if each.problem else "ok"}
+    return {"what": "binding", **binding.row(), "state": "missing" if binding.problem else "ok"}
 
 
 def _say_missing(bindings: Sequence[BindingState]) -> None:
-    for each in bindings:
-        if each.problem:
-            say(str(each), err=True)
+    for binding in bindings:
+        if binding.problem:
+            say(str(binding), err=True)
 
 
 def _say_new(names: Sequence[str], seconds: float) -> None:
@@ -149,8 +149,8 @@ def _say_new(names: Sequence[str], seconds: float) -> None:
 
 def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | None) -> None:
     """Exit 1 if messages would be lost, unless --force names the prefix."""
-    waiting = {each.name: each.ready for each in standings if each.ready}
-    consumed = [each.name for each in standings if each.consumers]
+    waiting = {standing.name: standing.ready for standing in standings if standing.ready}
+    consumed = [standing.name for standing in standings if standing.consumers]
     if force is not None and force != prefix:
         raise typer.BadParameter(f"queue.prefix is {prefix}, not {force}", param_hint="--force")
     if force is not None or not (waiting or consumed):
@@ -175,41 +175,51 @@ def _options(config: Config) -> RabbitOptions | None:
     return None
 
 
-def _state(each: TopologyState) -> str:
-    return "missing" if each.missing else "different" if each.difference is not None else "ok"
+def _state(standing: TopologyState) -> str:
+    return "missing" if standing.missing else "different" if standing.difference is not None else "ok"
 
 
 def _with_one_bucket(standings: Sequence[TopologyState], begins: str) -> Sequence[TopologyState]:
     """Show all buckets as one row, unless they differ in their state."""
-    buckets = [each for each in standings if each.name.startswith(begins)]
-    if len({_state(each) for each in buckets}) != 1:
+    buckets = [standing for standing in standings if standing.name.startswith(begins)]
+    if len({_state(bucket) for bucket in buckets}) != 1:
         return standings
     name = f"{buckets[0].name} … ({counted(len(buckets), 'bucket')})"
-    one = replace(buckets[0], name=name, ready=None if buckets[0].missing else sum(each.ready or 0 for each in buckets))
-    return [one if each is buckets[0] else each for each in standings if each not in buckets[1:]]
+    whole = replace(
+        buckets[0], name=name, ready=None if buckets[0].missing else sum(bucket.ready or 0 for bucket in buckets)
+    )
+    return [whole if standing is buckets[0] else standing for standing in standings if standing not in buckets[1:]]
 
 
 def _print_table(standings: Sequence[TopologyState]) -> None:
     console = screen(width=200)
     table = Grid("name", "state", "ready:", "arguments")
     shared = _shared(standings)
-    for each in standings:
-        own = {name: value for name, value in each.arguments.items() if name not in shared}
-        style = {"ok": "", "missing": "yellow", "different": "bold red"}[_state(each)]
-        arguments = " ".join(f"{name}={value}" for name, value in own.items()) or ("" if each.arguments else each.what)
-        table.add_row(each.name, _state(each), "" if each.ready is None else f"{each.ready:,}", arguments, style=style)
+    for standing in standings:
+        own = {name: value for name, value in standing.arguments.items() if name not in shared}
+        style = {"ok": "", "missing": "yellow", "different": "bold red"}[_state(standing)]
+        arguments = " ".join(f"{name}={value}" for name, value in own.items()) or (
+            "" if standing.arguments else standing.what
+        )
+        table.add_row(
+            standing.name,
+            _state(standing),
+            "" if standing.ready is None else f"{standing.ready:,}",
+            arguments,
+            style=style,
+        )
     console.print(table)
-    told = " ".join(f"{name}={value or '(default)'}" for name, value in shared.items())
-    console.say(f"Every queue that has them: {told}", style="dim")
-    for each in standings:
-        if each.difference is not None:
-            console.say(each.difference)
+    text = " ".join(f"{name}={value or '(default)'}" for name, value in shared.items())
+    console.say(f"Every queue that has them: {text}", style="dim")
+    for standing in standings:
+        if standing.difference is not None:
+            console.say(standing.difference)
 
 
 def _shared(standings: Sequence[TopologyState]) -> dict[str, str | int]:
     """The arguments that have the same value in every queue that has them."""
     values: dict[str, set[str | int]] = {}
-    for each in standings:
-        for name, value in each.arguments.items():
+    for standing in standings:
+        for name, value in standing.arguments.items():
             values.setdefault(name, set()).add(value)
-    return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
+    return {name: next(iter(settings)) for name, settings in values.items() if len(settings) == 1}

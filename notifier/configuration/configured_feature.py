@@ -55,7 +55,7 @@ class ConfiguredFeature:
 
 def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:
     """Makes the reader of any registry source that is not a file."""
-    kinds = {kind: build for each in features for kind, build in each.registry_kinds.items()}
+    kinds = {kind: build for feature in features for kind, build in feature.registry_kinds.items()}
     return lambda source: kinds[source.kind](source)
 
 
@@ -66,9 +66,9 @@ def readers_of(features: Sequence[ConfiguredFeature], settings: Settings | None)
 
 def bindings_in(features: Sequence[ConfiguredFeature], document: Mapping[str, Any]) -> tuple[Binding, ...]:
     """The exchanges of others that a document of settings binds. Raises ConfigurationError."""
-    return tuple(binding for each in features for binding in each.bindings(document))
+    return tuple(binding for feature in features for binding in feature.bindings(document))
 
 
 def key_kinds_of(features: Sequence[ConfiguredFeature]) -> Mapping[str, KeyKind]:
     """All kinds of places of keys."""
-    return {kind: made for each in features for kind, made in each.key_kinds().items()}
+    return {kind: place for feature in features for kind, place in feature.key_kinds().items()}

@@ -121,7 +121,7 @@ class LiveConfiguration:
         """
         now = self.now
         source, nth = next(
-            (each, nth) for nth, each in enumerate(now.settings.registry.all_sources) if each.called == name
+            (source, nth) for nth, source in enumerate(now.settings.registry.all_sources) if source.called == name
         )
         last = self.answers.held(source)
         if answer is not None and now.settings.registry.cache is not None:
@@ -136,18 +136,18 @@ class LiveConfiguration:
             del place
         if guarded.loss is not None and accepted_by is not None:
             write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guarded.loss)
-        laid, taken = guarded.laid, guarded.taken
-        told = set(now.faults)
-        log_faults(new := [fault for fault in laid.faults if fault not in told])
+        laid, outcome = guarded.laid, guarded.taken
+        known = set(now.faults)
+        log_faults(new := [fault for fault in laid.faults if fault not in known])
         log_beyond(*laid.registry.newly_left_away(now.registry))
-        self.answers.hold(source, taken.answer)
+        self.answers.hold(source, outcome.answer)
         still = _still(now.faults, laid.registry)
         old = _clients_of(now.registry)
         layers = [guarded.layer if place == nth else layer for place, layer in enumerate(now.layers)]
         self.now = replace(now, registry=_patient(laid.registry, layers), layers=layers, faults=(*still, *new))
         del now, laid, guarded
         _free(old)
-        return taken
+        return outcome
 
 
 def _patient(registry: Registry, layers: Sequence[Layer]) -> Registry:

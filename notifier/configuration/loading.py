@@ -70,8 +70,8 @@ class Loaded:
     def log_warnings(self) -> None:
         """Log each warning."""
         log = structlog.get_logger()
-        for each in self.warnings[:TOLD]:
-            log.warning("configuration_warning", setting=each.path, reason=each.text)
+        for warning in self.warnings[:TOLD]:
+            log.warning("configuration_warning", setting=warning.path, reason=warning.text)
         if more := len(self.warnings[TOLD:]):
             log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
@@ -81,17 +81,17 @@ class Loaded:
 def log_faults(faults: Sequence[Mistake]) -> None:
     """Log each client that cannot be used."""
     log = structlog.get_logger()
-    for each in faults[:TOLD]:
-        log.warning("client_left_out", client=each.path, reason=each.text)
+    for fault in faults[:TOLD]:
+        log.warning("client_left_out", client=fault.path, reason=fault.text)
     if more := len(faults[TOLD:]):
         log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
 
 
-def log_beyond(told: Sequence[Mistake], count: int) -> None:
+def log_beyond(mistakes: Sequence[Mistake], count: int) -> None:
     """Log what registry sources said of clients, and may not say. `count`: how much it is in all."""
     log = structlog.get_logger()
-    for each in told[:TOLD]:
-        log.warning("registry_source_beyond", client=each.path, reason=each.text)
+    for mistake in mistakes[:TOLD]:
+        log.warning("registry_source_beyond", client=mistake.path, reason=mistake.text)
     if more := max(0, count - TOLD):
         log.warning("registry_sources_beyond", more=more, hint="`notifier check` tells all")
 
@@ -140,7 +140,7 @@ def load(
     stamps = {**stamps_of(named), **stamps}
     mistakes += [*of_libraries, *layered.mistakes, *of_keys, *find_unsignable(layered.registry, needs.algorithms_of)]
     tokens, of_tokens = _tokens(settings, unsure)
-    parts = [each.read(settings, layered.registry, unsure) for each in features]
+    parts = [feature.read(settings, layered.registry, unsure) for feature in features]
     mistakes += [*of_tokens, *(mistake for part in parts for mistake in part.mistakes)]
     mistakes += _mistakes_at_start(settings) if starting else []
     if mistakes:
@@ -225,14 +225,14 @@ def key_sources(
     sources: dict[str, list[KeySource | KeyElsewhere | None]] = {}
     mistakes: list[Mistake] = []
     for iss, of_issuer in keys.items():
-        found = sources[iss] = []
+        listed = sources[iss] = []
         for nth, key in enumerate(of_issuer):
             if key is None:
-                found.append(None)
+                listed.append(None)
                 continue
             where = f'issuers["{iss}"].keys[{nth}].{key.place}'
             missing = None if key.file is not None else places.kinds[key.place].missing()
-            found.append(_key_source(key, where, settings, places) if missing is None else None)
+            listed.append(_key_source(key, where, settings, places) if missing is None else None)
             mistakes += [] if missing is None else [Mistake(where, missing)]
     return sources, mistakes
 

@@ -38,18 +38,18 @@ def served_of(loaded: Loaded, layer: Layer) -> Served:
     """Count the clients of a source that is no file. A row says nothing in force if it is left out."""
     issuers, registry = tuple(loaded.settings.issuers), loaded.registry
     ending = f" of registry source {layer.name}"
-    faults = [each for each in loaded.faults if each.path.partition(".client_id")[0].endswith(ending)]
+    faults = [fault for fault in loaded.faults if fault.path.partition(".client_id")[0].endswith(ending)]
     refused = [
         (layer.place(index), why) for index, row in enumerate(layer.rows) if (why := layer.beyond(row)) is not None
     ]
-    told = {*refused}
-    wrong = {each.path for each in faults if (each.path, each.text) not in told}
-    kept = {
+    known = {*refused}
+    wrong = {fault.path for fault in faults if (fault.path, fault.text) not in known}
+    values = {
         key
         for key, index in keys_of(layer, issuers)
         if key[1] in registry.clients_of(key[0]) and layer.place(index) not in wrong
     }
-    clients = len({client_id for _, client_id in kept})
+    clients = len({client_id for _, client_id in values})
     return Served(clients=clients, left_out=len(refused) + len(wrong), faults=faults)
 
 
@@ -57,20 +57,20 @@ def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]
     """The rows of each client with the names of their sources, as far as these may say them: files come last."""
     issuers = tuple(loaded.settings.issuers)
     bounds = {iss: bounds_of(loaded.settings, iss) for iss in issuers}
-    found: dict[Key, list[tuple[Layer, Mapping[str, Any]]]] = {}
-    wrong, by_files = {each.path for each in loaded.faults}, set()
+    rows: dict[Key, list[tuple[Layer, Mapping[str, Any]]]] = {}
+    wrong, by_files = {fault.path for fault in loaded.faults}, set()
     additions = []
     for layer in loaded.layers:
         named = set()
         for key, index in keys_of(layer, issuers):
-            found.setdefault(key, []).append((layer, layer.rows[index]))
+            rows.setdefault(key, []).append((layer, layer.rows[index]))
             named.add(index)
             if layer.file is None and layer.place(index) in wrong and key[1] in loaded.registry.clients_of(key[0]):
                 by_files.add(key)  # what lists say of it makes no sense, and has no effect
         additions += [(layer, row) for index, row in enumerate(layer.rows) if index not in named]
     for layer, row in additions:  # settings of a client at any issuer
         if isinstance(row, Mapping) and row.get("issuer") is None:
-            for (iss, client_id), parts in found.items():
+            for (iss, client_id), parts in rows.items():
                 if client_id == row.get("client_id") and layer.speaks_of(row, iss):
                     parts.append((layer, row))
     return {
@@ -79,7 +79,7 @@ def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]
             for layer, row in sorted(parts, key=lambda part: part[0].file is not None)
             if layer.file is not None or key not in by_files
         ]
-        for key, parts in found.items()
+        for key, parts in rows.items()
     }
 
 
@@ -89,33 +89,33 @@ def _called(layer: Layer) -> str:
 
 def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Value]:
     """Each value of the client, in the order in which the members are documented."""
-    given: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for name, row in parts:
         ours = row.get("notifier")
         anew = tuple(f"notifier.{option}." for option in ours) if isinstance(ours, Mapping) else ()
-        given = {member: each for member, each in given.items() if not member.startswith(anew)}
-        given |= {each.member: each for each in _said(row, name)}
+        values = {member: value for member, value in values.items() if not member.startswith(anew)}
+        values |= {value.member: value for value in _said(row, name)}
     options = loaded.settings.registry.defaults.get(key[0])
     if options is not None:
         settings = options.model_dump(mode="json", exclude_unset=True)
-        for each in _settings(settings, "registry.defaults"):
-            given.setdefault(each.member, each)
+        for setting in _settings(settings, "registry.defaults"):
+            values.setdefault(setting.member, setting)
     client = loaded.registry.clients_of(key[0]).get(key[1])
-    asked = given.get("id_token_signed_response_alg")
+    asked = values.get("id_token_signed_response_alg")
     if client is not None and asked is not None and isinstance(asked.value, list):  # one of them is in force
-        given[asked.member] = replace(asked, value=client.token.alg.value)
+        values[asked.member] = replace(asked, value=client.token.alg.value)
     preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
     for name in ("typ", "subject", "timeout"):
         if preset is not None and getattr(preset, name) is not None:
             member = f"notifier.{name}"
-            given.setdefault(
+            values.setdefault(
                 member,
                 Value(member=member, value=getattr(preset, name), origin=f"preset {client.preset}" if client else ""),
             )
     for member, value in _defaults(client).items():
-        given.setdefault(member, Value(member=member, value=value, origin="default"))
+        values.setdefault(member, Value(member=member, value=value, origin="default"))
     order = {name: nth for nth, name in enumerate(_members())}
-    return sorted(given.values(), key=lambda each: order.get(".".join(each.member.split(".")[:2]), len(order)))
+    return sorted(values.values(), key=lambda value: order.get(".".join(value.member.split(".")[:2]), len(order)))
 
 
 def _said(row: Mapping[str, Any], name: str) -> Iterator[Value]:

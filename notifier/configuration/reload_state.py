@@ -99,7 +99,7 @@ def changed_but_fixed(started: Loaded, loaded: Loaded) -> list[str]:
     """The settings that differ and that a reload cannot take."""
     old, new = started.settings, loaded.settings
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
-    before, now = ({name: each for part in of.parts for name, each in part.fixed.items()} for of in (started, loaded))
+    before, now = ({name: value for part in of.parts for name, value in part.fixed.items()} for of in (started, loaded))
     changed += sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     changed += [
         f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)

@@ -52,9 +52,9 @@ def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) ->
         named[f'issuers["{iss}"].tls.key_file'] = None if issuer.tls is None else issuer.tls.key_file
     for part in parts:
         named |= part.secrets
-    for each in settings.registry.all_sources:
-        kind = getattr(each, each.kind)
-        place = f"registry.sources.{each.called}.{each.kind}"
+    for source in settings.registry.all_sources:
+        kind = getattr(source, source.kind)
+        place = f"registry.sources.{source.called}.{source.kind}"
         named |= {f"{place}.{name}": getattr(kind, name, None) for name in _OF_SOURCES}
         named[f"{place}.tls.key_file"] = getattr(getattr(kind, "tls", None), "key_file", None)
     for clients in registry.clients.values():
@@ -64,17 +64,17 @@ def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) ->
 
 def exposed(files: Mapping[str, Path]) -> list[Exposed]:
     """The files that every user may read, each once. Files that cannot be looked at are left out. Blocks on files."""
-    found: dict[Path, Exposed] = {}
+    exposures: dict[Path, Exposed] = {}
     for setting, path in files.items():
-        if path in found:
+        if path in exposures:
             continue
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & stat.S_IROTH and _enterable(path):
-                found[path] = Exposed(setting=setting, path=path, mode=mode)
+                exposures[path] = Exposed(setting=setting, path=path, mode=mode)
         except OSError:
             continue
-    return list(found.values())
+    return list(exposures.values())
 
 
 def _enterable(path: Path) -> bool:

@@ -55,7 +55,7 @@ class SignerWatch:
     async def silent(self) -> Sequence[str]:
         """The keys that do not sign, and why, once the new ones and those with a fault were looked at."""
         await self.ready()
-        return [f"{each.iss}: {each.text}" for each in self.troubles()]
+        return [f"{trouble.iss}: {trouble.text}" for trouble in self.troubles()]
 
     def troubles(self) -> Iterator[Trouble]:
         """Keys that do not sign now, and why."""
@@ -117,7 +117,7 @@ class SignerWatch:
 
     def _signs(self, key: PlacedKey, since: float) -> None:
         """Tell it, also at the start: a worker that has ended may have put deliveries off."""
-        for iss in {iss for iss, each in self._live.now.keys.elsewhere() if each.placed is key}:
+        for iss in {iss for iss, signing in self._live.now.keys.elsewhere() if signing.placed is key}:
             self._can_sign(iss, since)
 
     def _seen(self, key: PlacedKey) -> None:

@@ -34,10 +34,10 @@ class Provider(Protocol):
         """What a code stands for; it stands for it once."""
 
 
-def page_of(name: str, told: Mapping[str, object]) -> web.Response:
+def page_of(name: str, content: Mapping[str, object]) -> web.Response:
     """A page of the demo, with what it must know. It is shown in a frame of the identity server's page, or is that."""
     text = files(__package__).joinpath("pages", name).read_text(encoding="utf-8")
-    told_safely = json.dumps(told).replace("<", "\\u003c")
+    told_safely = json.dumps(content).replace("<", "\\u003c")
     style = files(__package__).joinpath("pages", "demo.css").read_text(encoding="utf-8")
     return web.Response(
         text=text.replace("/* STYLE */", style).replace("TOLD", told_safely, 1),
@@ -186,5 +186,5 @@ class Notes(BrowserClient):
         who = self._provider.redeem(request.query.get("code", ""))
         if who is None:
             raise web.HTTPBadRequest(text="This sign-in is not valid any more.")
-        told = urlencode({"user": who.sub, "session_state": request.query.get("session_state", "")})
-        raise web.HTTPFound(f"/#{told}")
+        query = urlencode({"user": who.sub, "session_state": request.query.get("session_state", "")})
+        raise web.HTTPFound(f"/#{query}")

@@ -49,12 +49,12 @@ async def browser_demo() -> AsyncIterator[tuple[str, Happenings]]:
         shop, photos, notes, company = origins[1:]
         clients = [Shop(shop, provider, _check("shop", issuer, jwks)), Photos(photos, provider), Notes(notes, provider)]
         upstream = Upstream(company, f"{issuer}{PAGES}", _keys_of(folder, "company.pem", company), happenings)
-        told = [*(each.metadata() for each in clients), provider.metadata()]
-        config = _write_configuration(folder, issuer, (pages, api), told, upstream)
+        metadata = [*(client.metadata() for client in clients), provider.metadata()]
+        config = _write_configuration(folder, issuer, (pages, api), metadata, upstream)
         await stack.enter_async_context(start(config, happenings.observe))
-        known = {each.client_id: each for each in clients}
+        known = {client.client_id: client for client in clients}
         provider.know(known, _end_session(api), upstream, _check(AUDIENCE, issuer, jwks))
-        apps = [provider.app(), *(each.app() for each in clients), upstream.app()]
+        apps = [provider.app(), *(client.app() for client in clients), upstream.app()]
         for door, app in zip(doors, apps, strict=True):
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
             await runner.setup()
@@ -154,5 +154,5 @@ def _write_configuration(
     }
     path = folder / "notifier.yaml"
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
-    (folder / "clients.yaml").write_text(yaml.safe_dump([{**each, "issuer": issuer} for each in clients]))
+    (folder / "clients.yaml").write_text(yaml.safe_dump([{**client, "issuer": issuer} for client in clients]))
     return path

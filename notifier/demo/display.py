@@ -87,7 +87,7 @@ def _drawn(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], even
 def _line(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> str:
     standing = [tally.progress(receiver.client_id) for receiver in receivers]
     delivered, waiting, dead, attempts = (
-        sum(getattr(one, name) for one in standing) for name in ("delivered", "waiting", "dead", "attempts")
+        sum(getattr(receiver, name) for receiver in standing) for name in ("delivered", "waiting", "dead", "attempts")
     )
     return (
         f"{seconds:5.1f} s  {attempts} attempts: {delivered} delivered, {waiting} to be retried, {dead} dead,"

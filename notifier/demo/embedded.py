@@ -30,8 +30,8 @@ class Embedded:
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
         """The dead letters in the queue. They stay there."""
-        async with aclosing(found_in(self._queue.dead_letters(), LetterFilter(), whole=True)) as found:
-            return [load_dead_letter(message) async for _, message in found]
+        async with aclosing(found_in(self._queue.dead_letters(), LetterFilter(), whole=True)) as letters:
+            return [load_dead_letter(message) async for _, message in letters]
 
 
 @asynccontextmanager

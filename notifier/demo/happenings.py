@@ -35,4 +35,4 @@ class Happenings:
 
     def since(self, number: int) -> list[tuple[int, float, str, str]]:
         """Those after this one: a number, when (epoch milliseconds, as browsers count), who, and what."""
-        return [each for each in self._told if each[0] > number]
+        return [happening for happening in self._told if happening[0] > number]

@@ -80,10 +80,10 @@ class IdentityServer:
     async def _show(self, request: web.Request) -> web.Response:
         self._happenings.visited()
         assert self._upstream is not None, "known before it listens"
-        clients = {each.client_id: each.origin for each in self._clients.values()}
+        clients = {client.client_id: client.origin for client in self._clients.values()}
         there = next((there for there, sid in self._came_from.items() if sid == self._sid(request)), "")
-        told = {"clients": clients, "user": USER if self._sid(request) else None}
-        return page_of("identity_server.html", {**told, "upstream": self._upstream.issuer, "session": there})
+        content = {"clients": clients, "user": USER if self._sid(request) else None}
+        return page_of("identity_server.html", {**content, "upstream": self._upstream.issuer, "session": there})
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         self._only_ours(request)
@@ -138,10 +138,10 @@ class IdentityServer:
 
     async def _tell(self, request: web.Request) -> web.Response:
         """What has happened, and who is signed in. The browser forgets a session that has ended elsewhere."""
-        told = {"happenings": self._happenings.since(int(request.query.get("since", "0")))}
+        content = {"happenings": self._happenings.since(int(request.query.get("since", "0")))}
         if SESSION_COOKIE in request.cookies and self._sid(request) is None:
-            return _without_session({**told, "user": None})
-        return web.json_response({**told, "user": None if self._sid(request) is None else USER})
+            return _without_session({**content, "user": None})
+        return web.json_response({**content, "user": None if self._sid(request) is None else USER})
 
     async def _pass_on(self, request: web.Request) -> web.Response:
         """As a proxy does, without the cookies."""
@@ -152,8 +152,8 @@ class IdentityServer:
             aiohttp.ClientSession() as session,
             session.request(request.method, url, data=await request.read(), headers=headers) as answer,
         ):
-            kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+            passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+            return web.Response(status=answer.status, body=await answer.read(), headers=passed)
 
     def _sid(self, request: web.Request) -> str | None:
         sid = request.cookies.get(SESSION_COOKIE)

@@ -91,10 +91,10 @@ async def _publish(queue: Queue, event: Mapping[str, object]) -> bool:
 
 
 async def _until_told() -> None:
-    told = asyncio.Event()
+    ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
-    await told.wait()
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    await ending.wait()
 
 
 def _tell(text: str) -> None:
@@ -119,12 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-c", "--config", type=Path, required=True, help="where the queue is, as the workers have it"
     )
     sign_outs.add_argument("--every", type=float, default=0.5, help="seconds between two (default: %(default)s)")
-    given = parser.parse_args(arguments)
-    if given.command == "clients":
-        jwks = json.loads(given.jwks.read_text())
-        uvloop.run(serve_clients(jwks, given.host, given.first_port, given.only))
+    options = parser.parse_args(arguments)
+    if options.command == "clients":
+        jwks = json.loads(options.jwks.read_text())
+        uvloop.run(serve_clients(jwks, options.host, options.first_port, options.only))
     else:
-        uvloop.run(sign_out(given.config, given.every))
+        uvloop.run(sign_out(options.config, options.every))
 
 
 if __name__ == "__main__":

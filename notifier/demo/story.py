@@ -129,7 +129,9 @@ def write_configuration(folder: Path, receivers: Sequence[Receiver]) -> Path:
     """Write a configuration with waits that are short enough to watch. Returns the path of the main file."""
     path = folder / "notifier.yaml"
     path.write_text(yaml.safe_dump(_settings(), sort_keys=False))
-    (folder / "clients.yaml").write_text(yaml.safe_dump([_registration(one) for one in receivers], sort_keys=False))
+    (folder / "clients.yaml").write_text(
+        yaml.safe_dump([_registration(receiver) for receiver in receivers], sort_keys=False)
+    )
     return path
 
 

@@ -63,8 +63,8 @@ class Upstream:
 
     async def _show(self, request: web.Request) -> web.Response:
         sid = request.query.get("session", "")
-        told = {"session": sid, "user": self._sessions.get(sid), "parent": origin_of(self._below)}
-        return page_of("upstream.html", told)
+        content = {"session": sid, "user": self._sessions.get(sid), "parent": origin_of(self._below)}
+        return page_of("upstream.html", content)
 
     async def _jwks(self, _request: web.Request) -> web.Response:
         return web.json_response(self._keys.jwks(self.issuer))
@@ -80,8 +80,8 @@ class Upstream:
             return web.json_response({"page": None})
         self._happenings.add(WHO, f"{user.capitalize()} signed out here. A logout token goes to notifier.")
         status = await self._send(user, sid)
-        taken = "notifier took the token" if status == 200 else f"notifier answered {status}"
-        self._happenings.add("Upstream", f"{taken}, and finds out whose session that is at the identity server.")
+        text = "notifier took the token" if status == 200 else f"notifier answered {status}"
+        self._happenings.add("Upstream", f"{text}, and finds out whose session that is at the identity server.")
         query = urlencode({"iss": self.issuer, "sid": sid})
         return web.json_response({"page": f"{self._below}/frontchannel-logout?{query}"})
 

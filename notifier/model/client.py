@@ -242,8 +242,10 @@ class Client:
         """Where a worker tells it: its back-channel URI, or the front-channel URI that the worker itself calls."""
         if self.backchannel_logout_uri is not None:
             return self.backchannel_logout_uri
-        told = self.front_channel
-        return told.frontchannel_logout_uri if told is not None and told.way is FrontChannelWay.SERVER else None
+        channel = self.front_channel
+        return (
+            channel.frontchannel_logout_uri if channel is not None and channel.way is FrontChannelWay.SERVER else None
+        )
 
     @property
     def key(self) -> tuple[str, str]:

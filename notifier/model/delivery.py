@@ -114,13 +114,13 @@ def shortened(history: tuple[Past, ...], most: int) -> tuple[Past, ...]:
     """The history with at most this many bytes of text. The newest texts are kept first."""
     if 6 * sum(len(past.text) for past in history) <= min(most, ANSWER_TEXT):  # the usual case
         return history
-    kept: list[Past] = []
+    newest_first: list[Past] = []
     room = most
     for past in reversed(history):
         text = cut(past.text, min(room, ANSWER_TEXT))
         room -= size(text)
-        kept.append(past if text == past.text else replace(past, text=text))
-    return tuple(reversed(kept))
+        newest_first.append(past if text == past.text else replace(past, text=text))
+    return tuple(reversed(newest_first))
 
 
 def delivery_id(
@@ -141,7 +141,7 @@ def delivery_id(
     parts: tuple[str | None, ...] = (iss, *spoken_by, event_id, client_id, sub, sid)
     if inline is not None:
         required = inline.backchannel_logout_session_required
-        said = None if required is None else str(required)
-        parts += (inline.backchannel_logout_uri, said, inline.id_token_signed_response_alg)
+        flag = None if required is None else str(required)
+        parts += (inline.backchannel_logout_uri, flag, inline.id_token_signed_response_alg)
     whole = b"".join([b"-" if part is None else b"%d:%b" % (len(raw := part.encode()), raw) for part in parts])
     return hashlib.blake2b(whole, digest_size=16).hexdigest()

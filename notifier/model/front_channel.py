@@ -73,13 +73,13 @@ def uri_of(client: Client, iss: str, sid: str | None) -> str | None:
 
     None if the client must have them and there is no `sid`, or has no such URI.
     """
-    told = client.front_channel
-    if told is None or (sid is None and told.frontchannel_logout_session_required):
+    channel = client.front_channel
+    if channel is None or (sid is None and channel.frontchannel_logout_session_required):
         return None
     if sid is None:
-        return told.frontchannel_logout_uri
-    mark = "&" if urlsplit(told.frontchannel_logout_uri).query else "?"
-    return f"{told.frontchannel_logout_uri.removesuffix('?')}{mark}{urlencode({'iss': iss, 'sid': sid})}"
+        return channel.frontchannel_logout_uri
+    mark = "&" if urlsplit(channel.frontchannel_logout_uri).query else "?"
+    return f"{channel.frontchannel_logout_uri.removesuffix('?')}{mark}{urlencode({'iss': iss, 'sid': sid})}"
 
 
 def page_context(event: SessionEnded, registry: Registry) -> FrontChannelContext | None:
@@ -87,12 +87,12 @@ def page_context(event: SessionEnded, registry: Registry) -> FrontChannelContext
 
     Entries with a `sid` of their own keep it. A client is there once.
     """
-    found = {entry.client_id: entry for entry in _entries(event, registry)}
+    entries = {entry.client_id: entry for entry in _entries(event, registry)}
     registered = registry.clients_of(event.iss)
     clients = tuple(
-        (each.client_id, each.sid)
-        for each in found.values()
-        if (client := registered.get(each.client_id)) is not None and is_on_page(client)
+        (entry.client_id, entry.sid)
+        for entry in entries.values()
+        if (client := registered.get(entry.client_id)) is not None and is_on_page(client)
     )
     return FrontChannelContext(iss=event.iss, sid=event.sid, clients=clients) if clients else None
 

@@ -12,9 +12,9 @@ Record = TypeVar("Record")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
-def frozen(made: type[T]) -> type[T]:
+def frozen(cls: type[T]) -> type[T]:
     """Make a slotted, keyword-only dataclass, compared and hashed by its fields, and frozen for the type checker."""
-    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(made)
+    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
 
 
 def replace(record: Record, /, **changes: Any) -> Record:
@@ -23,12 +23,12 @@ def replace(record: Record, /, **changes: Any) -> Record:
     Raises TypeError for a name that is not a field.
     """
     kind = type(record)
-    made = object.__new__(kind)
+    instance = object.__new__(kind)
     names: tuple[str, ...] = kind.__slots__  # type: ignore[attr-defined]
     for name in names:
-        setattr(made, name, getattr(record, name))
+        setattr(instance, name, getattr(record, name))
     for name, value in changes.items():
         if name not in names:
             raise TypeError(f"{kind.__name__} has no field {name!r}")
-        setattr(made, name, value)
-    return made
+        setattr(instance, name, value)
+    return instance

@@ -34,30 +34,30 @@ class Alike:
     @property
     def mistake(self) -> Mistake:
         """The first, and the names of others."""
-        one, *others = self.first[: 1 + NAMED]
+        mistake, *others = self.first[: 1 + NAMED]
         if not others:
-            return one
-        names = ", ".join(each.path.partition(_OF)[0][:NAME] for each in others)
+            return mistake
+        names = ", ".join(other.path.partition(_OF)[0][:NAME] for other in others)
         unnamed = self.count - 1 - len(others)
         more = f" and {unnamed:,} more" if unnamed else ""
-        same = all(each.text == one.text for each in others)
-        return Mistake(one.path, f"{one.text}; {'likewise of' if same else 'more of this kind:'} {names}{more}")
+        same = all(other.text == mistake.text for other in others)
+        return Mistake(mistake.path, f"{mistake.text}; {'likewise of' if same else 'more of this kind:'} {names}{more}")
 
 
 def alike(faults: Sequence[Mistake]) -> Iterator[Alike]:
     """Group faults of clients by source and text. A list may make up as many texts as it has clients."""
-    found: dict[tuple[str, str], list[Mistake]] = {}
+    groups: dict[tuple[str, str], list[Mistake]] = {}
     rest = 0
     for fault in faults:
         key = fault.path.partition(_OF)[2], fault.text
-        if key in found or len(found) < FIRST:
-            found.setdefault(key, []).append(fault)
+        if key in groups or len(groups) < FIRST:
+            groups.setdefault(key, []).append(fault)
         else:
             rest += 1
-    yield from (Alike(first=each[:FIRST], count=len(each)) for each in found.values())
+    yield from (Alike(first=group[:FIRST], count=len(group)) for group in groups.values())
     if rest:
-        told = Mistake("registry", f"{rest:,} more clients are left out; `notifier clients list` tells all")
-        yield Alike(first=[told], count=rest)
+        summary = Mistake("registry", f"{rest:,} more clients are left out; `notifier clients list` tells all")
+        yield Alike(first=[summary], count=rest)
 
 
 @frozen
@@ -79,16 +79,19 @@ class LeftAway:
 
     def since(self, old: "LeftAway") -> tuple[Sequence[Mistake], int]:
         """What is new: some of it with its text, and how much it is in all."""
-        found = [
-            each for kind, first in self.first.items() for who, each in first.items() if old.is_news(kind, who, each)
+        news = [
+            mistake
+            for kind, first in self.first.items()
+            for who, mistake in first.items()
+            if old.is_news(kind, who, mistake)
         ]
         grown = sum(max(0, count - old.counts.get(kind, 0)) for kind, count in self.counts.items())
-        return found, max(len(found), grown)
+        return news, max(len(news), grown)
 
-    def is_news(self, kind: Kind, who: Who, told: Mistake) -> bool:
+    def is_news(self, kind: Kind, who: Who, mistake: Mistake) -> bool:
         """True if this was not said before."""
         known = self.first.get(kind, {}).get(who)
-        return kind not in self.kinds.get(who[0], {}).get(who[1], ()) if known is None else known != told
+        return kind not in self.kinds.get(who[0], {}).get(who[1], ()) if known is None else known != mistake
 
     def again(self, part: "LeftAway", changed: Collection[str]) -> "Leaving":
         """This, with these clients as they are in `part`. More may be added."""
@@ -96,7 +99,7 @@ class LeftAway:
         counts = Counter(self.counts)
         for iss in self.kinds.keys() | part.kinds.keys():
             before = self.kinds.get(iss, {})
-            kinds[iss] = {client_id: each for client_id, each in before.items() if client_id not in changed}
+            kinds[iss] = {client_id: of_client for client_id, of_client in before.items() if client_id not in changed}
             kinds[iss].update(part.kinds.get(iss, {}))
             for client_id in changed:
                 counts.subtract(before.get(client_id, ()))
@@ -104,7 +107,7 @@ class LeftAway:
         counts = +counts
         first = {}
         for kind, count in counts.items():
-            still = {who: each for who, each in self.first.get(kind, {}).items() if who[1] not in changed}
+            still = {who: mistake for who, mistake in self.first.get(kind, {}).items() if who[1] not in changed}
             still |= part.first.get(kind, {})
             first[kind] = dict(islice(still.items(), FIRST)) or _of_kind(kinds, kind, min(count, FIRST))
         return Leaving(kinds, counts, first)
@@ -113,8 +116,8 @@ class LeftAway:
 def _of_kind(kinds: Mapping[str, Mapping[str, tuple[Kind, ...]]], kind: Kind, most: int) -> dict[Who, Mistake]:
     """The next clients of a kind, once those whose texts were kept have none of it any more."""
     source, what = kind
-    found = ((iss, name) for iss, clients in kinds.items() for name, each in clients.items() if kind in each)
-    return {who: Mistake(f"client {who[1]!r} of registry source {source}", what) for who in islice(found, most)}
+    names = ((iss, name) for iss, clients in kinds.items() for name, of_client in clients.items() if kind in of_client)
+    return {who: Mistake(f"client {who[1]!r} of registry source {source}", what) for who in islice(names, most)}
 
 
 class Leaving:
@@ -132,7 +135,7 @@ class Leaving:
         self._counts: Counter[Kind] = Counter() if counts is None else counts
         self._first = {} if first is None else first
 
-    def add(self, who: Who, kind: Kind, told: Mistake) -> None:
+    def add(self, who: Who, kind: Kind, mistake: Mistake) -> None:
         """Note it. What comes twice of a client counts once."""
         of_issuer = self._kinds.setdefault(who[0], {})
         known = of_issuer.get(who[1], ())
@@ -143,7 +146,7 @@ class Leaving:
         self._counts[kind] += 1
         first = self._first.setdefault(kind, {})
         if len(first) < FIRST:
-            first[who] = told
+            first[who] = mistake
 
     def made(self) -> LeftAway:
         """All of it."""

@@ -21,14 +21,14 @@ class HookChanged(Exception):  # noqa: N818  a finding, not an error
     """The insides differ; the text says how."""
 
 
-def demand(library: str, newest: str, look: Callable[[], None]) -> None:
-    """Raise ConfigurationError if `look` raises anything. It gets a running loop, in a thread of its own.
+def demand(library: str, newest: str, examine: Callable[[], None]) -> None:
+    """Raise ConfigurationError if `examine` raises anything. It gets a running loop, in a thread of its own.
 
     `newest`: the newest version that was tried.
     """
 
     async def in_loop() -> None:
-        look()
+        examine()
 
     try:
         with ThreadPoolExecutor(max_workers=1) as thread:  # here a loop may run already
@@ -39,10 +39,10 @@ def demand(library: str, newest: str, look: Callable[[], None]) -> None:
         raise ConfigurationError([Mistake(library, f"{differs}; install {newest} ({why[:300]})")]) from error
 
 
-def expect(found: object, wanted: object, what: str) -> None:
+def expect(actual: object, wanted: object, what: str) -> None:
     """Raise HookChanged if they differ."""
-    if found != wanted:
-        raise HookChanged(f"{what}: {found!r} instead of {wanted!r}")
+    if actual != wanted:
+        raise HookChanged(f"{what}: {actual!r} instead of {wanted!r}")
 
 
 def expect_use(of: object, *names: str) -> None:

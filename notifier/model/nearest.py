@@ -70,10 +70,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     plain = _plain(name)
     alike: dict[str, str] = {}
     for other in islice(known, LOOKED_AT):
-        if (found := _plain(other)) == plain:
+        if (spelling := _plain(other)) == plain:
             return other
-        if len(alike) < COMPARED and abs(len(found) - len(plain)) <= 2 + len(plain) // 8:
-            alike.setdefault(found, other)
+        if len(alike) < COMPARED and abs(len(spelling) - len(plain)) <= 2 + len(plain) // 8:
+            alike.setdefault(spelling, other)
     near = get_close_matches(plain, alike, n=1, cutoff=ALIKE)
     return alike[near[0]] if near else None
 

@@ -68,7 +68,7 @@ def spellings(secret: str) -> list[str]:
     if _PLAIN.fullmatch(secret) is not None:
         return [secret]
     in_json = json.dumps(secret)[1:-1]
-    found = {
+    parts = {
         secret,
         in_json,
         in_json.replace("/", "\\/"),
@@ -80,7 +80,7 @@ def spellings(secret: str) -> list[str]:
         _NO_LETTER.sub(_entity, secret),
         _UNSAFE.sub(_entity, secret),
     }
-    return sorted(found, key=len, reverse=True)
+    return sorted(parts, key=len, reverse=True)
 
 
 def _entity(character: re.Match[str]) -> str:

@@ -67,10 +67,10 @@ class Registry:
 
     def newly_left_away(self, old: "Registry") -> tuple[Sequence[Mistake], int]:
         """What of it is new, some of it with its text, and how much it is in all."""
-        told, count = self.beyond.since(old.beyond)
+        beyond, count = self.beyond.since(old.beyond)
         known = set(old.taken.first)
-        taken = [each for each in self.taken.first if each not in known]
-        return [*told, *taken], count + max(len(taken), self.taken.count - old.taken.count)
+        mistakes = [mistake for mistake in self.taken.first if mistake not in known]
+        return [*beyond, *mistakes], count + max(len(mistakes), self.taken.count - old.taken.count)
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """The registered clients of one issuer by `client_id`, in the order of the file."""
@@ -107,8 +107,8 @@ class Registry:
         headers, TLS files, proxy or egress allowances.
         """
         registered = self.clients_of(iss).get(client_id)
-        if registered is None and (meant := self.aliases.get(iss, _NONE).get(client_id)) is not None:
-            registered = self.clients_of(iss).get(meant)
+        if registered is None and (own_id := self.aliases.get(iss, _NONE).get(client_id)) is not None:
+            registered = self.clients_of(iss).get(own_id)
         if inline is None or self.inline == "deny":
             return registered
         if registered is None:

@@ -108,23 +108,23 @@ class SharedTrouble:
     workers: tuple[str, ...]
 
 
-def merged(found: Iterable[tuple[str, Trouble]]) -> list[SharedTrouble]:
+def merged(troubles: Iterable[tuple[str, Trouble]]) -> list[SharedTrouble]:
     """Sum up the troubles of workers, each given with the worker's name. The most urgent come first."""
-    told: dict[tuple[str, str, str, str], SharedTrouble] = {}
-    for worker, trouble in found:
+    by_key: dict[tuple[str, str, str, str], SharedTrouble] = {}
+    for worker, trouble in troubles:
         key = (trouble.kind, trouble.iss, trouble.client_id, trouble.subject)
-        known = told.get(key)
+        known = by_key.get(key)
         if known is None:
-            told[key] = SharedTrouble(trouble=trouble, workers=(worker,))
+            by_key[key] = SharedTrouble(trouble=trouble, workers=(worker,))
             continue
         since = earliest(known.trouble.since, trouble.since)
         count = known.trouble.count + trouble.count
-        told[key] = SharedTrouble(
+        by_key[key] = SharedTrouble(
             trouble=replace(known.trouble, since=since, count=count), workers=(*known.workers, worker)
         )
-    return sorted(told.values(), key=_place)
+    return sorted(by_key.values(), key=_place)
 
 
 def _place(shared: SharedTrouble) -> tuple[int, int, str, str, str]:
-    one = shared.trouble
-    return _URGENCY.get(one.kind, len(_URGENCY)), -one.count, one.iss, one.client_id, one.subject
+    trouble = shared.trouble
+    return _URGENCY.get(trouble.kind, len(_URGENCY)), -trouble.count, trouble.iss, trouble.client_id, trouble.subject

@@ -36,8 +36,8 @@ def mistakes_of(error: ValidationError, path: str = "", *, most: int = 100) -> l
 
 def reworded(detail: ErrorDetails) -> str:
     """Pydantic's own text as an instruction: `must be a valid integer`."""
-    said = re.sub(r"^(Input|Value|Datetime|String|List) should ", "must ", detail["msg"])
-    return said.replace("input was not a", "must be a")
+    text = re.sub(r"^(Input|Value|Datetime|String|List) should ", "must ", detail["msg"])
+    return text.replace("input was not a", "must be a")
 
 
 def _words(detail: ErrorDetails) -> str:

@@ -116,12 +116,12 @@ class EventRequests:
             async with self._place_for(body):
                 event = self._understand(request, body, token)
                 self._check_issuer(event, token)
-                told = {"id": event.id, **prepare(event)}
+                document = {"id": event.id, **prepare(event)}
                 await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)
                 del event  # a request that waits holds nothing of it
             if seconds is None:
-                return web.json_response(told, status=202, dumps=json_text)
-            return _notices_response(told, EventNotices() if place is None else await place.notices(seconds))
+                return web.json_response(document, status=202, dumps=json_text)
+            return _notices_response(document, EventNotices() if place is None else await place.notices(seconds))
 
     @asynccontextmanager
     async def _place_for(self, body: bytes) -> AsyncIterator[None]:
@@ -177,8 +177,8 @@ class EventRequests:
         issuer = self.sources.registry().issuers.get(event.iss)
         if issuer is None:
             hint = near_issuer(event.iss, self.sources.registry())
-            told = hint is not None and hint.concerns(None if token is None else token.name)
-            near = f"; {hint.text}" if hint is not None and told and concerns(token, hint.whose.iss) else ""
+            concerned = hint is not None and hint.concerns(None if token is None else token.name)
+            near = f"; {hint.text}" if hint is not None and concerned and concerns(token, hint.whose.iss) else ""
             mistake = Mistake("iss", f"not one of the configured issuers{near}")
             raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
         objection = may_speak(event, issuer)
@@ -210,9 +210,11 @@ def _asked_to_wait(request: web.Request) -> float | None:
         raise malformed(Mistake("wait", str(error))) from None
 
 
-def _notices_response(told: Mapping[str, object], notices: EventNotices) -> web.Response:
+def _notices_response(document: Mapping[str, object], notices: EventNotices) -> web.Response:
     """Return the answer after the wait."""
-    return web.json_response({**told, **notices.document()}, status=200 if notices.settled else 202, dumps=json_text)
+    return web.json_response(
+        {**document, **notices.document()}, status=200 if notices.settled else 202, dumps=json_text
+    )
 
 
 def _check_kind(request: web.Request) -> None:

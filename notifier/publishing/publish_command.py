@@ -159,8 +159,8 @@ class _PublishReport:
 
     def _tell(self, event: FileEvent, *, confirmed: bool) -> None:
         fates = {} if self.notices is None else self.notices.events[event.id].document()
-        told = {"id": event.id, "line": event.line, "confirmed": confirmed, **fates}
-        say_json(told)
+        document = {"id": event.id, "line": event.line, "confirmed": confirmed, **fates}
+        say_json(document)
 
     def _tell_fates(self, event: FileEvent) -> None:
         for line in () if self.notices is None else _notice_lines(self.notices.events[event.id], time.time()):

@@ -72,9 +72,9 @@ async def examine_installation(
     async with AsyncExitStack() as stack:
         for closed in (checks.reader, checks.client_keys, checks.encryption):
             stack.push_async_callback(closed.close)
-        for each in (checks.probe, checks.transport):
-            await each.open()
-            stack.push_async_callback(each.close)
+        for check in (checks.probe, checks.transport):
+            await check.open()
+            stack.push_async_callback(check.close)
         chosen = list(checks.local())
         if not scope.offline:
             stack.push_async_callback(loaded.keys.close)
@@ -94,7 +94,7 @@ class _Checks:
         self._sources = sources
         self._settings = loaded.settings
         self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
-        self.asked = _AskedWorkers(loaded, {each.key for each in self._clients}, offline=offline)
+        self.asked = _AskedWorkers(loaded, {client.key for client in self._clients}, offline=offline)
         self.reader = DocumentReader()
         self.client_keys = ClientKeyReader()
         self.encryption = ClientEncryption(self.client_keys.read, time.monotonic)
@@ -166,10 +166,10 @@ class _Checks:
                 yield ok(Area.CLIENT, subject, f"{self._served(layer)}, read now")
             else:
                 yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
-        for each in alike(self._loaded.faults):
-            yield _of_clients(each, "correct it where the client is registered, or do here what it says")
-        for each in self._loaded.registry.left_away():
-            yield _of_clients(each, "take it out where the client is registered, or write it in a `file` source")
+        for group in alike(self._loaded.faults):
+            yield _of_clients(group, "correct it where the client is registered, or do here what it says")
+        for group in self._loaded.registry.left_away():
+            yield _of_clients(group, "take it out where the client is registered, or write it in a `file` source")
         for name, text in self._sources.warnings:
             yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")
 
@@ -178,8 +178,10 @@ class _Checks:
         return counted(served.clients, "client") + (f" ({served.left_out:,} left out)" if served.left_out else "")
 
     async def _secrets(self) -> Sequence[Finding]:
-        found = await asyncio.to_thread(exposed, secrets_of(self._settings, self._loaded.registry, self._loaded.parts))
-        return [warning(Area.KEYS, each.setting, each.text, each.advice) for each in found]
+        exposures = await asyncio.to_thread(
+            exposed, secrets_of(self._settings, self._loaded.registry, self._loaded.parts)
+        )
+        return [warning(Area.KEYS, secret.setting, secret.text, secret.advice) for secret in exposures]
 
     def _queue(self, where: str, within: float) -> Check:
         queue = build_queue(self._settings.queue, self._loaded.bindings)
@@ -240,7 +242,7 @@ class _AskedWorkers:
     async def met(self) -> Met:
         """How each client fares at the workers."""
         status = await self._status()
-        return {} if status is None else {(each.iss, each.client_id): each for each in status.clients}
+        return {} if status is None else {(client.iss, client.client_id): client for client in status.clients}
 
     async def keys(self) -> Seen:
         """Since when the workers see each key in its issuer's JWK Set."""
@@ -269,18 +271,18 @@ class _AskedWorkers:
         return None
 
 
-def _of_clients(found: Alike, advice: str) -> Finding:
-    told = found.mistake
-    first = tuple(each.path for each in found.first)
+def _of_clients(group: Alike, advice: str) -> Finding:
+    mistake = group.mistake
+    first = tuple(example.path for example in group.first)
     return Finding(
-        area=Area.CLIENT, subject=told.path, level=Severity.WARNING, text=told.text, advice=advice,
-        count=found.count, first=first,
+        area=Area.CLIENT, subject=mistake.path, level=Severity.WARNING, text=mistake.text, advice=advice,
+        count=group.count, first=first,
     )  # fmt: skip
 
 
 def _certificate(use: str, name: str, path: Path) -> Check:
     async def run() -> Sequence[Finding]:
-        found = await asyncio.to_thread(expiries, [((use, name), path)])
-        return [judge_certificate(use, name, found[0][2] if found else None, time.time())]
+        expiry = await asyncio.to_thread(expiries, [((use, name), path)])
+        return [judge_certificate(use, name, expiry[0][2] if expiry else None, time.time())]
 
     return Check(area=AREAS[use], subject=name, within=FILE_WITHIN, run=run)

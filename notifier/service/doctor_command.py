@@ -60,19 +60,19 @@ def doctor(
     loaded = load_whole(config, FEATURES, as_json=as_json, answer_of=sources)
     scope = DoctorScope(offline=offline, canary=canary, canary_issuer=issuer)
     with progress_of("looking", plain=False) as progress:
-        found = uvloop.run(examine_installation(loaded, sources, scope, progress))
+        findings = uvloop.run(examine_installation(loaded, sources, scope, progress))
     if as_json:
-        say_json(list(map(asdict, found)), indent=2)
+        say_json(list(map(asdict, findings)), indent=2)
     else:
-        _print(found)
-    raise typer.Exit(any(finding.level is Severity.FAILED for finding in found))
+        _print(findings)
+    raise typer.Exit(any(finding.level is Severity.FAILED for finding in findings))
 
 
-def _print(found: Sequence[Finding]) -> None:
+def _print(findings: Sequence[Finding]) -> None:
     console = screen(width=100)
     area = ""
-    well = Counter(finding.area for finding in found if finding.level == "ok")
-    for finding in found:
+    well = Counter(finding.area for finding in findings if finding.level == "ok")
+    for finding in findings:
         if finding.area != area:
             area = finding.area
             console.say(area, style="bold")
@@ -83,7 +83,7 @@ def _print(found: Sequence[Finding]) -> None:
         _line(console, finding.level, printable(f"{finding.subject}: {finding.text}"))
         if finding.advice:
             console.say(printable(f"    → {finding.advice}"))
-    counts = Counter(finding.level.value for finding in found)
+    counts = Counter(finding.level.value for finding in findings)
     console.say(f"{counts['failed']} failed, {counted(counts['warning'], 'warning')}, {counts['ok']} well")
 
 

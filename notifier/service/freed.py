@@ -71,7 +71,7 @@ class Freed:
             self._news.clear()
             await self._follow()
             now = time.monotonic()
-            self._not_before = {each: moment for each, moment in self._not_before.items() if moment > now}
+            self._not_before = {ended: moment for ended, moment in self._not_before.items() if moment > now}
             if now >= self._rests_until and (ended := self._ended - self._not_before.keys()):
                 self._ended -= ended
                 await self._free_waiting(frozenset(ended))
@@ -94,7 +94,7 @@ class Freed:
     async def _free_waiting(self, ended: frozenset[_Ended]) -> None:
         """Have those come that wait for what has ended. If they cannot now, try again."""
         began = time.monotonic()
-        self._not_before |= {each: began + GAP for each in ended if each[2]}
+        self._not_before |= {ending: began + GAP for ending in ended if ending[2]}
         issuers = {iss for _, iss, _ in ended}
         result = await self._make_due(WaitingFilter(ended=ended, parked=False), pace=lambda: self._pace(issuers))
         took = time.monotonic() - began
@@ -128,7 +128,7 @@ class Freed:
         return min(DUE_RATE, *(OF_PACE * self._live.now.keys.pace(iss) for iss in issuers))
 
     async def _make_due(
-        self, meant: WaitingFilter, *, force: bool = False, pace: Callable[[], float] = lambda: math.inf
+        self, filter_: WaitingFilter, *, force: bool = False, pace: Callable[[], float] = lambda: math.inf
     ) -> RepairResult:
         """Make due what is meant in the delay queues."""
         options = RepairOptions(clock=time.time, steady=time.monotonic, pause=asyncio.sleep, rate=DUE_RATE)
@@ -138,7 +138,7 @@ class Freed:
             return RepairResult(done=0, by_reason={}, unfinished=str(error), failed=True)
         if not any(depth.ready for name, depth in depths.items() if name.startswith(DELAYED)):
             return RepairResult(done=0, by_reason={})
-        return await make_due(self._queue.waiting(), meant, options, force=force, pace=pace)
+        return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
 
 
 def changed_clients(before: Registry, now: Registry) -> dict[Key, bool]:

@@ -34,8 +34,8 @@ def operator_routes(
     yield from log_level_routes(authorization, log_level)
     yield from registry_routes(authorization, refresh)
     yield from reload_routes(authorization, partial(reload_all, queue))
-    look = partial(look_from_worker, queue, own_state, time.time)
-    yield from StatusRoutes(authorization, look, time.monotonic).routes()
+    status = partial(look_from_worker, queue, own_state, time.time)
+    yield from StatusRoutes(authorization, status, time.monotonic).routes()
     letters = LettersAccess(
         queue=queue,
         rules=partial(_replay_rules, live),

@@ -66,10 +66,10 @@ class SelfWatch:
             self._warn(await asyncio.to_thread(exposed, secrets_of(now.settings, now.registry, now.parts)))
             await asyncio.sleep(FILES_EVERY)
 
-    def _warn(self, found: list[Exposed]) -> None:
+    def _warn(self, secrets: list[Exposed]) -> None:
         """Warn once of each problem, until it is solved."""
-        for each in found:
-            if each not in self._exposed:
+        for secret in secrets:
+            if secret not in self._exposed:
                 log = structlog.get_logger()
-                log.warning("secret_file_exposed", setting=each.setting, reason=each.text, advice=each.advice)
-        self._exposed = found
+                log.warning("secret_file_exposed", setting=secret.setting, reason=secret.text, advice=secret.advice)
+        self._exposed = secrets

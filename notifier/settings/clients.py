@@ -155,8 +155,8 @@ Secret = BeforeValidator(_secret, json_schema_input_type=str | SecretFile)
 
 def _names_nobody(value: JsonValue) -> JsonValue:
     """The value of a claim, if no member within it is one that says who somebody is."""
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _names_nobody(each)
+    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _names_nobody(member)
     for name in value if isinstance(value, dict) else ():
         if identifies(name):
             _free_claim(name)

@@ -59,10 +59,10 @@ class KeySettings(Section):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        given = [place for place in PLACES if getattr(self, place) is not None]
-        if len(given) != 1:
-            found = f"; it has {' and '.join(given)}" if given else ""
-            raise ValueError(f"needs one of {', '.join(PLACES)}{found}")
+        places = [place for place in PLACES if getattr(self, place) is not None]
+        if len(places) != 1:
+            has = f"; it has {' and '.join(places)}" if places else ""
+            raise ValueError(f"needs one of {', '.join(PLACES)}{has}")
         return self
 
 

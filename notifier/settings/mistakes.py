@@ -46,7 +46,7 @@ def submodel(annotation: object) -> type[BaseModel] | None:
     """The model within an annotation such as `Model | None`, `dict[str, Model]` or `tuple[Model, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for arg in get_args(annotation) if (found := submodel(arg)) is not None), None)
+    return next((model for arg in get_args(annotation) if (model := submodel(arg)) is not None), None)
 
 
 def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
@@ -83,8 +83,8 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
 
 
 def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:
-    found: type[BaseModel] | None = model
+    nested: type[BaseModel] | None = model
     for part in loc:
-        if found is not None and isinstance(part, str) and part in found.model_fields:
-            found = submodel(found.model_fields[part].annotation)
-    return found
+        if nested is not None and isinstance(part, str) and part in nested.model_fields:
+            nested = submodel(nested.model_fields[part].annotation)
+    return nested

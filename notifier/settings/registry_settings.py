@@ -110,10 +110,10 @@ class RegistrySourceSettings(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            found = f"; it has {' and '.join(given)}" if given else ""
-            raise ValueError(f"needs one of {', '.join(KINDS)}{found}")
+        kinds = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            has = f"; it has {' and '.join(kinds)}" if kinds else ""
+            raise ValueError(f"needs one of {', '.join(KINDS)}{has}")
         if self.issuer is not None and self.issuers is not None:
             raise ValueError("issuer and issuers are both given; write all in issuers")
         if self.file is not None and (self.issuers is not None or self.clients is not None):

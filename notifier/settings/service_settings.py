@@ -126,14 +126,14 @@ class QueueSettings(Section):
         if self.password is not None and self.password_file is not None:
             raise ValueError("password and password_file are both given; remove one of them")
         if self.sqlite_file is not None:
-            given = [
+            options = [
                 name
                 for name in ("username", "password", "password_file", "tls", "management")
                 if getattr(self, name) is not None
             ]
-            if given:
+            if options:
                 raise ValueError(
-                    f"{', '.join(given)} cannot be used with sqlite; remove it, or set url to that of a broker"
+                    f"{', '.join(options)} cannot be used with sqlite; remove it, or set url to that of a broker"
                 )
             return self
         if self.management is not None and self.url[0].startswith("amqps:") and in_clear(self.management):
@@ -302,10 +302,14 @@ class Settings(Section):
     @model_validator(mode="after")
     def _apart(self) -> Self:
         listening = {"ops": self.ops.listen}
-        listening |= {name: each.listen for name, each in (("api", self.api), ("web", self.web)) if each is not None}
-        for one, other in combinations(listening, 2):
-            if listening[one] == listening[other] and listening[one].port != 0:
-                raise ValueError(f"{one}.listen and {other}.listen are both {listening[one]}; each needs its own port")
+        listening |= {
+            name: listener.listen for name, listener in (("api", self.api), ("web", self.web)) if listener is not None
+        }
+        for listener, other in combinations(listening, 2):
+            if listening[listener] == listening[other] and listening[listener].port != 0:
+                raise ValueError(
+                    f"{listener}.listen and {other}.listen are both {listening[listener]}; each needs its own port"
+                )
         return self
 
     def template(self) -> Client:

@@ -125,9 +125,9 @@ def _without(rest: dict[Any, Any], section: object, name: object) -> Any:
     """Take a member out of a section and return it. The caller's document stays unchanged."""
     if not _has(rest.get(section), name):
         return None
-    kept = dict(rest[section])
-    value = kept.pop(name)
-    rest[section] = kept
+    members = dict(rest[section])
+    value = members.pop(name)
+    rest[section] = members
     return value
 
 

@@ -21,6 +21,6 @@ def operating_user() -> str:
 _EVERY_LEVEL = structlog.make_filtering_bound_logger(logging.NOTSET)
 
 
-def write_audit(action: str, **told: object) -> None:
+def write_audit(action: str, **members: object) -> None:
     """Write one line, marked `audit`, with the usual processors. It must hold no `sub` or `sid`."""
-    structlog.wrap_logger(None, wrapper_class=_EVERY_LEVEL).warning(action, audit=True, **told)
+    structlog.wrap_logger(None, wrapper_class=_EVERY_LEVEL).warning(action, audit=True, **members)

@@ -149,13 +149,13 @@ class ClientSeries:
     def of(self, iss: str, client_id: str, *, unknown: bool = False) -> ClientNumbers:
         """Return the numbers that count for this client now. `unknown` if the fact says that it is not registered."""
         self._follow()
-        found = self._numbers.get((iss, client_id))  # a client with its own label is found at once
-        if found is None:
+        numbers = self._numbers.get((iss, client_id))  # a client with its own label is found at once
+        if numbers is None:
             label = self._label(iss, client_id, unknown=unknown)
-            found = self._numbers.get(label)
-            if found is None:
-                found = self._numbers[label] = ClientNumbers(label)
-        return found
+            numbers = self._numbers.get(label)
+            if numbers is None:
+                numbers = self._numbers[label] = ClientNumbers(label)
+        return numbers
 
     def label(self, iss: str, client_id: str) -> Label:
         """Return the label under which a registered client counts now."""
@@ -168,16 +168,16 @@ class ClientSeries:
 
     def circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
         """Set the state of the clients that are down (1 tried now, 2 rests); all others are well."""
-        for each in self._numbers.values():
-            each.numbers[_CIRCUIT] = 0
+        for client in self._numbers.values():
+            client.numbers[_CIRCUIT] = 0
         for iss, client_id, state in states:
             numbers = self.of(iss, client_id).numbers
             numbers[_CIRCUIT] = max(numbers[_CIRCUIT], state)
 
     def waiting(self, counts: Iterable[tuple[str, str, int]]) -> None:
         """Set how many deliveries wait for each client: the sum of its counts, 0 for those that have none."""
-        for each in self._numbers.values():
-            each.numbers[_WAITING] = 0
+        for client in self._numbers.values():
+            client.numbers[_WAITING] = 0
         for iss, client_id, count in counts:
             self.of(iss, client_id).numbers[_WAITING] += count
 

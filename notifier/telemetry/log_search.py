@@ -33,31 +33,31 @@ def find_deliveries(lines: Iterable[str], wanted: str) -> list[LoggedDelivery]:
 
     Lines without JSON are skipped, and so is the text before the JSON of a line.
     """
-    found: dict[tuple[str, str, str], LoggedDelivery] = {}
+    deliveries: dict[tuple[str, str, str], LoggedDelivery] = {}
     for line in lines:
         if wanted in line:
-            said = _read(line)
-            if wanted in (said.get("sub"), said.get("sid")):
-                _note(said, found)
-        elif found and any(sign in line for sign in _FOLLOW):
-            said = _read(line)
-            known = found.get(_key(said))
+            members = _read(line)
+            if wanted in (members.get("sub"), members.get("sid")):
+                _note(members, deliveries)
+        elif deliveries and any(sign in line for sign in _FOLLOW):
+            members = _read(line)
+            known = deliveries.get(_key(members))
             if known is not None:
-                found[_key(said)] = _followed(said, known)
-    return list(found.values())
+                deliveries[_key(members)] = _followed(members, known)
+    return list(deliveries.values())
 
 
-def _note(said: dict[str, Any], found: dict[tuple[str, str, str], LoggedDelivery]) -> None:
-    key = _key(said)
-    known = found.get(key)
-    if said.get("event") == "attempt":
-        found[key] = _attempted(said, known)
-    elif said.get("event") == "dead_letter":
+def _note(members: dict[str, Any], deliveries: dict[tuple[str, str, str], LoggedDelivery]) -> None:
+    key = _key(members)
+    known = deliveries.get(key)
+    if members.get("event") == "attempt":
+        deliveries[key] = _attempted(members, known)
+    elif members.get("event") == "dead_letter":
         iss, event_id, client_id = key
         never = LoggedDelivery(
             time="", iss=iss, event_id=event_id, client_id=client_id, fate=DEAD, reason="", attempts=0, jti=""
         )
-        found[key] = _followed(said, known or never)
+        deliveries[key] = _followed(members, known or never)
 
 
 def _read(line: str) -> dict[str, Any]:
@@ -71,42 +71,44 @@ def _read(line: str) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _key(said: dict[str, Any]) -> tuple[str, str, str]:
-    return str(said.get("iss")), str(said.get("event_id")), str(said.get("client_id"))
+def _key(members: dict[str, Any]) -> tuple[str, str, str]:
+    return str(members.get("iss")), str(members.get("event_id")), str(members.get("client_id"))
 
 
-def _attempted(said: dict[str, Any], before: LoggedDelivery | None) -> LoggedDelivery:
-    iss, event_id, client_id = _key(said)
-    told = said.get("outcome") == "delivered"
-    if before is not None and before.fate == DELIVERED and not told:
+def _attempted(members: dict[str, Any], before: LoggedDelivery | None) -> LoggedDelivery:
+    iss, event_id, client_id = _key(members)
+    delivered = members.get("outcome") == "delivered"
+    if before is not None and before.fate == DELIVERED and not delivered:
         return before  # a copy of the event: the client was told before
-    due = said.get("next_due")
+    due = members.get("next_due")
     return LoggedDelivery(
-        time=str(said.get("time", "")),
+        time=str(members.get("time", "")),
         iss=iss,
         event_id=event_id,
         client_id=client_id,
-        fate=DELIVERED if told else DEAD if due is None else WAITING,
-        reason=str(said.get("reason", "")),
+        fate=DELIVERED if delivered else DEAD if due is None else WAITING,
+        reason=str(members.get("reason", "")),
         attempts=(0 if before is None else before.attempts) + 1,
-        jti=str(said.get("jti", "")),
+        jti=str(members.get("jti", "")),
         next_due=None if due is None else str(due),
-        error=str(said.get("error", "")),
+        error=str(members.get("error", "")),
     )
 
 
-def _followed(said: dict[str, Any], known: LoggedDelivery) -> LoggedDelivery:
+def _followed(members: dict[str, Any], known: LoggedDelivery) -> LoggedDelivery:
     if known.fate == DELIVERED:
         return known
-    time = str(said.get("time", known.time))
-    error = str(said.get("error", known.error))
-    match said.get("event"):
+    time = str(members.get("time", known.time))
+    error = str(members.get("error", known.error))
+    match members.get("event"):
         case "dead_letter":
-            return replace(known, time=time, fate=DEAD, reason=str(said.get("reason", "")), next_due=None, error=error)
-        case "deferral":
-            due = said.get("due")
             return replace(
-                known, time=time, fate=WAITING, reason=str(said.get("cause", "")), error=error,
+                known, time=time, fate=DEAD, reason=str(members.get("reason", "")), next_due=None, error=error
+            )
+        case "deferral":
+            due = members.get("due")
+            return replace(
+                known, time=time, fate=WAITING, reason=str(members.get("cause", "")), error=error,
                 next_due=None if due is None else str(due),
             )  # fmt: skip
         case _:

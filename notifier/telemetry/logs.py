@@ -171,12 +171,12 @@ class LogObserver:
             case Buried():
                 error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
                 more = {} if fact.delivery is None else self._subjects(fact.delivery)
-                told = {
+                members = {
                     "reason": str(fact.reason),
                     "error": clip(error, WITH_WAY_OUT),
                     "help": f"notifier explain {fact.reason}",
                 }
-                self._log.warning("dead_letter", **_who(fact), **told, **more)
+                self._log.warning("dead_letter", **_who(fact), **members, **more)
             case Deferred():
                 write = self._log.debug if _is_detail(fact) else self._log.warning
                 more = (
@@ -241,12 +241,12 @@ class LogObserver:
 
     def _subjects(self, delivery: Delivery) -> dict[str, str]:
         """Return `sub` and `sid` in the form that the log may show."""
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         if self._subject != "omit":
             for name, value in (("sub", delivery.sub), ("sid", delivery.sid)):
                 if value is not None:
-                    found[name] = clip(value) if self._subject == "raw" else self._hash.log_id(value)
-        return found
+                    names[name] = clip(value) if self._subject == "raw" else self._hash.log_id(value)
+        return names
 
     def _without_subject(self, text: str, delivery: Delivery) -> str:
         """Take the user out of an answer ("no session of alice") before it is cut."""
@@ -276,14 +276,14 @@ def _whose(fact: EventTaken | Unheard) -> dict[str, str | None]:
 
 def _in_vain(fact: Unheard) -> dict[str, object]:
     """Which members of which clients, without their values, and the way out."""
-    told = "; ".join(f"{clip(client_id, NAME)}: {', '.join(names)}" for client_id, names in fact.members.items())
+    text = "; ".join(f"{clip(client_id, NAME)}: {', '.join(names)}" for client_id, names in fact.members.items())
     hint = (
         "registry.inline is deny: no event says how to reach a client"
         if fact.denied
         else "only the identity server's word counts (registry.inline); if this publisher is it, name it in"
         " issuers.<iss>.publishers"
     )
-    return {**_whose(fact), "clients": fact.clients, "members": told, "hint": hint}
+    return {**_whose(fact), "clients": fact.clients, "members": text, "hint": hint}
 
 
 def _rfc3339(moment: float) -> str:

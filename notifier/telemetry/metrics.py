@@ -227,14 +227,16 @@ class Metrics:
             ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
             ("registry_source_changed", "1 for an hour after many of its clients came or moved at once.", 3),
         ):
-            yield labelled(GaugeMetricFamily, name, text, ("source",), {each[0]: float(each[nth]) for each in states})
-        missing = dict.fromkeys((each.binding.source for each in status.bindings), 0)
-        for each in status.bindings:
-            missing[each.binding.source] += bool(each.problem)
+            yield labelled(
+                GaugeMetricFamily, name, text, ("source",), {state[0]: float(state[nth]) for state in states}
+            )
+        missing = dict.fromkeys((binding.binding.source for binding in status.bindings), 0)
+        for binding in status.bindings:
+            missing[binding.binding.source] += bool(binding.problem)
         text = "Exchanges of others to which the source's queue is not bound."
         yield labelled(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
         text = "1 while a policy of the broker changes this on our queues."
-        overridden = {each.key for each in status.overrides}
+        overridden = {override.key for override in status.overrides}
         series = {str(key): key in overridden for key in PolicyKey}
         yield labelled(GaugeMetricFamily, "queue_policy_overrides", text, ("key",), series)
         left_out = sum(map(len, self._registry().faults.values()))
@@ -264,10 +266,10 @@ class _Page(Collector):
 
 
 def _registry(families: Callable[[], Iterator[Metric]]) -> CollectorRegistry:
-    made = CollectorRegistry(auto_describe=False)
-    made.register(_Page(families))
-    ProcessCollector(registry=made)
-    return made
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page(families))
+    ProcessCollector(registry=registry)
+    return registry
 
 
 def _openmetrics(registry: CollectorRegistry) -> bytes:

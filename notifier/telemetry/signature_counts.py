@@ -38,6 +38,6 @@ class SignatureCounts:
         yield labelled(CounterMetricFamily, "signatures_total", text, ("signer", "result"), self._results)
         text = "How long signatures took that a place of keys made."
         seconds = HistogramMetricFamily("notifier_signature_seconds", text, labels=("signer",))
-        for kind, made in self._seconds.items():
-            seconds.add_metric((kind,), buckets=made.buckets, sum_value=made.sum)
+        for kind, histogram in self._seconds.items():
+            seconds.add_metric((kind,), buckets=histogram.buckets, sum_value=histogram.sum)
         yield seconds

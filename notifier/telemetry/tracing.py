@@ -156,8 +156,8 @@ class Tracing:
 
     def _sampled(self, place: "_Place") -> bool:
         """Ask the sampler, with the same answer for all of an event: no attempt is left without its event."""
-        found = self._provider.sampler.should_sample(place.publisher, place.trace_id, "event")
-        return found.decision is Decision.RECORD_AND_SAMPLE
+        sampled = self._provider.sampler.should_sample(place.publisher, place.trace_id, "event")
+        return sampled.decision is Decision.RECORD_AND_SAMPLE
 
 
 @dataclass(frozen=True, slots=True)

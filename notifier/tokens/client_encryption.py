@@ -50,7 +50,7 @@ class _KeySet:
     read_at: float = float("-inf")
     doubted: float = float("-inf")
     reading: asyncio.Task[None] | None = None
-    made: dict[_Asked, Encrypt | str] = field(default_factory=dict)
+    prepared: dict[_Asked, Encrypt | str] = field(default_factory=dict)
 
 
 class ClientEncryption:
@@ -64,10 +64,10 @@ class ClientEncryption:
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
         """Return the token as a JWE. Raises OurFault(cause=encryption) if the client's key cannot be had now."""
         where = encryption.keys
-        found = self._set_of(where)
+        key_set = self._set_of(where)
         if isinstance(where, ClientKeysPlace):
-            await self._current(where, found)
-        encrypt = self._made(encryption, found)
+            await self._current(where, key_set)
+        encrypt = self._made(encryption, key_set)
         try:
             return encrypt(token, client.token.typ, client.iss)
         except ValueError as error:
@@ -76,76 +76,76 @@ class ClientEncryption:
     def doubted(self, encryption: Encryption) -> str | None:
         """Say that a 400 may come from a key that the client no longer has. Its keys are read again, not too often."""
         where = encryption.keys
-        if not isinstance(where, ClientKeysPlace) or (found := self._sets.get(where)) is None:
+        if not isinstance(where, ClientKeysPlace) or (key_set := self._sets.get(where)) is None:
             return None
         now = self._steady()
-        if now - found.doubted >= DOUBTED_EVERY:
-            found.doubted = now
-            self._look(where, found)
-        if found.read_at >= found.doubted:
+        if now - key_set.doubted >= DOUBTED_EVERY:
+            key_set.doubted = now
+            self._look(where, key_set)
+        if key_set.read_at >= key_set.doubted:
             return None
-        why = "are read again" if found.fault is None else f"cannot be read: {found.fault}"
+        why = "are read again" if key_set.fault is None else f"cannot be read: {key_set.fault}"
         return f"it answered 400, perhaps since it has another key by now; its keys at {where.uri} {why}"
 
     async def close(self) -> None:
         """End the readings."""
-        readings = [each.reading for each in self._sets.values() if each.reading is not None]
+        readings = [key_set.reading for key_set in self._sets.values() if key_set.reading is not None]
         for reading in readings:
             reading.cancel()
         await asyncio.gather(*readings, return_exceptions=True)
 
     def _set_of(self, where: ClientKeysPlace | tuple[PublishedKey, ...]) -> _KeySet:
-        found = self._sets.get(where)
-        if found is not None:
+        key_set = self._sets.get(where)
+        if key_set is not None:
             self._sets.move_to_end(where)
-            return found
+            return key_set
         if len(self._sets) >= MOST_SETS:
-            oldest = next((key for key, each in self._sets.items() if each.reading is None), None)
+            oldest = next((key for key, key_set in self._sets.items() if key_set.reading is None), None)
             if oldest is not None:
                 del self._sets[oldest]
-        found = self._sets[where] = _KeySet() if isinstance(where, ClientKeysPlace) else _KeySet(keys=where)
-        return found
+        key_set = self._sets[where] = _KeySet() if isinstance(where, ClientKeysPlace) else _KeySet(keys=where)
+        return key_set
 
-    async def _current(self, where: ClientKeysPlace, found: _KeySet) -> None:
+    async def _current(self, where: ClientKeysPlace, key_set: _KeySet) -> None:
         """Read the set if it is due. Who comes meanwhile waits for that reading, unless the last one failed."""
-        if self._steady() >= found.due:
-            self._look(where, found)
-        if found.reading is not None and found.fault is None:
-            await asyncio.shield(found.reading)
+        if self._steady() >= key_set.due:
+            self._look(where, key_set)
+        if key_set.reading is not None and key_set.fault is None:
+            await asyncio.shield(key_set.reading)
 
-    def _look(self, where: ClientKeysPlace, found: _KeySet) -> None:
-        if found.reading is None:
-            found.reading = asyncio.create_task(self._take(where, found))
+    def _look(self, where: ClientKeysPlace, key_set: _KeySet) -> None:
+        if key_set.reading is None:
+            key_set.reading = asyncio.create_task(self._take(where, key_set))
 
-    async def _take(self, where: ClientKeysPlace, found: _KeySet) -> None:
+    async def _take(self, where: ClientKeysPlace, key_set: _KeySet) -> None:
         try:
             document = await self._read(where)
         finally:
-            found.reading = None
+            key_set.reading = None
         now = self._steady()
         keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
         if isinstance(keys, str):
-            if keys != found.fault:
+            if keys != key_set.fault:
                 structlog.get_logger().warning("client_keys_unread", jwks_uri=where.uri, reason=keys)
-            found.fault, found.due = keys, now + AGAIN
+            key_set.fault, key_set.due = keys, now + AGAIN
             return
         assert isinstance(document, IssuerDocument), "it was read"
         fresh = FRESH if document.max_age is None else min(max(document.max_age, FRESH_LEAST), FRESH_MOST)
-        found.fault, found.due, found.read_at = None, now + fresh, now
-        if keys != found.keys:
-            found.keys, found.made = keys, {}
+        key_set.fault, key_set.due, key_set.read_at = None, now + fresh, now
+        if keys != key_set.keys:
+            key_set.keys, key_set.prepared = keys, {}
 
-    def _made(self, encryption: Encryption, found: _KeySet) -> Encrypt:
+    def _made(self, encryption: Encryption, key_set: _KeySet) -> Encrypt:
         where, asked = encryption.keys, (encryption.alg, encryption.enc)
-        if found.keys is None:
-            _refuse(where, f"cannot be read: {found.fault}")
-        made = found.made.get(asked)
-        if made is None:
-            made = found.made[asked] = _prepared(found.keys, encryption)
-        if isinstance(made, str):
-            found.due = min(found.due, found.read_at + AGAIN)
-            _refuse(where, made)
-        return made
+        if key_set.keys is None:
+            _refuse(where, f"cannot be read: {key_set.fault}")
+        prepared = key_set.prepared.get(asked)
+        if prepared is None:
+            prepared = key_set.prepared[asked] = _prepared(key_set.keys, encryption)
+        if isinstance(prepared, str):
+            key_set.due = min(key_set.due, key_set.read_at + AGAIN)
+            _refuse(where, prepared)
+        return prepared
 
 
 def _prepared(keys: tuple[PublishedKey, ...], encryption: Encryption) -> Encrypt | str:

@@ -24,11 +24,11 @@ def public_jwks(document: object) -> dict[str, object]:
 
 def as_jwk(key: PublishedKey) -> dict[str, object]:
     """The key as a JWK. That it was published with its private half is kept, and that half is not."""
-    told = {"kid": key.kid, "use": key.use, "alg": key.alg}
-    found: dict[str, object] = {"kty": key.kty, **{name: text for name, text in told.items() if text is not None}}
+    options = {"kid": key.kid, "use": key.use, "alg": key.alg}
+    jwk: dict[str, object] = {"kty": key.kty, **{name: text for name, text in options.items() if text is not None}}
     if key.key_ops is not None:
-        found["key_ops"] = list(key.key_ops)
-    return found | dict(key.material) | ({"d": ""} if key.private else {})
+        jwk["key_ops"] = list(key.key_ops)
+    return jwk | dict(key.material) | ({"d": ""} if key.private else {})
 
 
 def encryption_key(keys: Iterable[PublishedKey], alg: KeyManagement) -> PublishedKey | str:

@@ -25,17 +25,17 @@ Seen = Mapping[tuple[str, str], SeenKey]
 """By issuer and `kid`."""
 
 
-def seen_by_all(found: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
+def seen_by_all(seen_keys: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
     """Sum up what workers see. Of those that saw a key appear the last tells since when, else the first that saw it."""
-    told: dict[tuple[str, str], SeenKey] = {}
-    for one in found:
-        key = (one.iss, one.kid)
-        known = told.setdefault(key, one)
-        if one.appeared > known.appeared or (
-            one.appeared == known.appeared and (one.since > known.since) == one.appeared
+    first: dict[tuple[str, str], SeenKey] = {}
+    for seen in seen_keys:
+        key = (seen.iss, seen.kid)
+        known = first.setdefault(key, seen)
+        if seen.appeared > known.appeared or (
+            seen.appeared == known.appeared and (seen.since > known.since) == seen.appeared
         ):
-            told[key] = one
-    return told
+            first[key] = seen
+    return first
 
 
 def not_before(made_at: float | None, seen: SeenKey | None) -> float | None:

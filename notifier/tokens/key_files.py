@@ -130,8 +130,10 @@ def _read_pem(path: Path, text: str) -> object:
     private = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
     if not private:
         labels = " ".join(label for label, _ in blocks)
-        found = "a certificate" if "CERTIFICATE" in labels else "a public key" if "PUBLIC KEY" in labels else "damaged"
-        raise _wrong(f"{path} is {found}; the private key is needed")
+        content = (
+            "a certificate" if "CERTIFICATE" in labels else "a public key" if "PUBLIC KEY" in labels else "damaged"
+        )
+        raise _wrong(f"{path} is {content}; the private key is needed")
     if len(private) > 1:
         raise _wrong(f"{path} holds {len(private)} private keys; give each a file of its own")
     ((label, block),) = private

@@ -125,10 +125,10 @@ class KeyRing:
         self, placed: PlacedKey, header: tuple[str, Algorithm, str | None], claims: Mapping[str, object]
     ) -> str:
         kid, alg, typ = header
-        made = self._unsigned.get(header)
-        if made is None:
-            made = self._unsigned[header] = unsigned(alg, kid, typ)
-        message = made(claims)
+        part = self._unsigned.get(header)
+        if part is None:
+            part = self._unsigned[header] = unsigned(alg, kid, typ)
+        message = part(claims)
         return compact(message, await placed.sign(alg, message))
 
     def signing(self, iss: str) -> tuple[Signing, ...]:
@@ -160,7 +160,7 @@ class KeyRing:
 
     def pace(self, iss: str) -> float:
         """How many signatures a second the slowest of the issuer's keys makes that are in places of their own."""
-        return min((key.placed.pace for each, key in self.elsewhere() if each == iss), default=float("inf"))
+        return min((key.placed.pace for key_iss, key in self.elsewhere() if key_iss == iss), default=float("inf"))
 
     def doubles(self) -> tuple[DoubleKey, ...]:
         """Return the keys whose `kid` another key has, as far as their places have told it."""
@@ -169,7 +169,7 @@ class KeyRing:
     def unnamed(self, half: PublicHalf) -> str:
         """The later version that the place of this key has and the configuration does not name. Empty if none."""
         named = (key.placed.half for _, key in self.elsewhere())
-        known = any(each is not None and each.key == half.newer_key for each in named)
+        known = any(other is not None and other.key == half.newer_key for other in named)
         return "" if known else half.newer
 
     def kids(self, iss: str) -> tuple[str, ...]:
@@ -208,7 +208,7 @@ class KeyRing:
         candidates = self._candidates.get((iss, alg))
         if not candidates:
             others = [key.placed for key in self._all.get(iss, ()) if isinstance(key, KeyElsewhere)]
-            reasons = [why for each in others if (why := _why_not(each, alg)) is not None]
+            reasons = [why for key in others if (why := _why_not(key, alg)) is not None]
             return "; ".join([f"issuer {iss} has no key for {alg}", *reasons])
         first = datetime.fromtimestamp(_start(candidates[-1]), UTC).isoformat()
         return f"no key of issuer {iss} for {alg} is due before {first}"

@@ -161,9 +161,9 @@ class KeyWatch:
         """Read all sets that are due at the same time, and return what has changed."""
         self._follow(now)
         due = [iss for iss, known in self._known.items() if known.next_look <= now]
-        found = await asyncio.gather(*(self._read(iss) for iss in due))
+        readings = await asyncio.gather(*(self._read(iss) for iss in due))
         changes: list[Change] = []
-        for iss, document in zip(due, found, strict=True):
+        for iss, document in zip(due, readings, strict=True):
             if (known := self._known.get(iss)) is not None:
                 known.kids = self._kids(iss)
                 changes += self._learn(iss, known, document, now)

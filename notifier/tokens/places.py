@@ -51,11 +51,11 @@ class Places:
     def key(self, settings: KeySettings, signing: SigningSettings) -> PlacedKey:
         """The key that these settings name. It holds nothing until it is looked at."""
         name = settings.place
-        given, kind = getattr(settings, name), self.kinds[name]
-        identity = name, given, settings.not_before, signing
+        options, kind = getattr(settings, name), self.kinds[name]
+        identity = name, options, settings.not_before, signing
         if identity not in self._keys:
             at_a_time = signing.concurrency or kind.at_a_time
-            place, called = kind.place(given, at_a_time)
+            place, called = kind.place(options, at_a_time)
             bounds = SigningBounds(timeout=signing.timeout, concurrency=at_a_time * kind.ahead, every=signing.every)
             self._keys[identity] = PlacedKey(place, name, called, bounds, self._told)
         return self._keys[identity]

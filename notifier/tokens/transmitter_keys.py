@@ -94,13 +94,13 @@ class TransmitterKeys:
             await self._look(unknown=False)
         if self._set is None:
             return KeysAway(text="The keys of the issuer cannot be read; send the token again")
-        found = tuple(islice(self._set.fitting(kid, alg), MOST_TRIED))
-        if (found and not doubted) or self._missing(kid, arrived):
-            return () if doubted else found
+        keys = tuple(islice(self._set.fitting(kid, alg), MOST_TRIED))
+        if (keys and not doubted) or self._missing(kid, arrived):
+            return () if doubted else keys
         await self._look(unknown=True)
-        found = tuple(islice(self._set.fitting(kid, alg), MOST_TRIED))
-        if found or self._missing(kid, arrived):
-            return found
+        keys = tuple(islice(self._set.fitting(kid, alg), MOST_TRIED))
+        if keys or self._missing(kid, arrived):
+            return keys
         return KeysAway(text="The key of the token is not known yet; send the token again")
 
     def _missing(self, kid: str | None, arrived: float) -> bool:

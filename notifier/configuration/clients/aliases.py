@@ -29,38 +29,38 @@ class Named:
 
 def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Named:
     """Say which client of these issuers each alias means."""
-    said = _said(layers, issuers, pause)
-    own = _own_names(layers, issuers, pause) if said else {}
+    claims = _said(layers, issuers, pause)
+    own = _own_names(layers, issuers, pause) if claims else {}
     aliases: dict[str, dict[str, str]] = {}
-    taken: list[Mistake] = []
+    mistakes: list[Mistake] = []
     count = 0
-    for (iss, client_id), (_, names) in sorted(said.items(), key=lambda each: (each[1][0], each[0])):
+    for (iss, client_id), (_, names) in sorted(claims.items(), key=lambda claim: (claim[1][0], claim[0])):
         known = aliases.setdefault(iss, {})
         for alias in map(str, names):
             owner = alias if alias in own[iss] else known.setdefault(alias, client_id)
             if owner == client_id:
                 continue
             count += 1
-            if len(taken) < FIRST:
+            if len(mistakes) < FIRST:
                 text = f"alias {excerpt(alias)!r} is client {owner!r} already; it is left away"
-                taken.append(Mistake(f"client {client_id!r}", text))
-    return Named(aliases=aliases, taken=Alike(first=taken, count=count))
+                mistakes.append(Mistake(f"client {client_id!r}", text))
+    return Named(aliases=aliases, taken=Alike(first=mistakes, count=count))
 
 
 def _said(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Said:
     """What is in force of each client: what a file says, else what the last source says that may."""
-    said: _Said = {}
-    for nth, layer in sorted(enumerate(layers), key=lambda each: each[1].file is not None):
+    claims: _Said = {}
+    for nth, layer in sorted(enumerate(layers), key=lambda numbered: numbered[1].file is not None):
         for index in _parts(layer, pause):
             row = layer.rows[index]
             if not isinstance(row, Mapping) or not isinstance(names := row.get("aliases"), list):
                 continue
-            kept = within(layer.authority, names)
+            allowed = within(layer.authority, names)
             place = (layer.file is None, nth)
-            for iss in issuers_of(layer, row, issuers) if kept or not names else ():
-                if (known := said.get(key := (iss, row["client_id"]))) is None or known[0] != place:
-                    said[key] = place, kept
-    return said
+            for iss in issuers_of(layer, row, issuers) if allowed or not names else ():
+                if (known := claims.get(key := (iss, row["client_id"]))) is None or known[0] != place:
+                    claims[key] = place, allowed
+    return claims
 
 
 def _own_names(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> dict[str, set[str]]:

@@ -64,14 +64,14 @@ class HeldAnswers:
         return self._held[source.called][1] if self._knows(source) else None
 
     def _knows(self, source: RegistrySourceSettings) -> bool:
-        found = self._held.get(source.called)
-        return found is not None and _identity(found[0]) == _identity(source)
+        answer = self._held.get(source.called)
+        return answer is not None and _identity(answer[0]) == _identity(source)
 
     def cached(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         """Return the answer that an earlier worker saved, and hold it; None if there is none. Blocks."""
-        found = Cache(folder).load(source, lambda file, reason: self._unusable.append((file, reason)))
-        self.hold(source, found)
-        return found
+        answer = Cache(folder).load(source, lambda file, reason: self._unusable.append((file, reason)))
+        self.hold(source, answer)
+        return answer
 
     def log_unusable(self) -> None:
         """Log the caches that could not be used, now that the log is set up."""
@@ -85,14 +85,14 @@ class HeldAnswers:
 
         One that is known and has none is read by its worker as soon as it answers: it must hold up no file.
         """
-        found = self.held(source)
+        answer = self.held(source)
         if not self._knows(source):
             try:
-                found = asyncio.run(build(source).read(None))
+                answer = asyncio.run(build(source).read(None))
             except SourceFault as fault:
                 raise ConfigurationError([Mistake(f"registry source {source.called}", str(fault))]) from None
-            self.hold(source, found)
-        return found
+            self.hold(source, answer)
+        return answer
 
 
 class ReadNow:
@@ -220,8 +220,8 @@ def seen_since(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
     for key in map(row_key, last.rows):
         at = last.since.get(key, 0.0)
         before[key[1]] = min(at, before.get(key[1], at))
-    found = {key: before.get(key[1], answer.at) for key in map(row_key, answer.rows)}
-    return replace(answer, since={key: at for key, at in found.items() if at > answer.at - DAY})
+    firsts = {key: before.get(key[1], answer.at) for key in map(row_key, answer.rows)}
+    return replace(answer, since={key: at for key, at in firsts.items() if at > answer.at - DAY})
 
 
 def new_at(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
@@ -294,7 +294,7 @@ def _write(name: str, folder: int, answer: SourceAnswer, identity: str) -> None:
         "v": VERSION,
         "source": identity,
         "mark": answer.mark,
-        "faults": [[each.path, each.text] for each in answer.faults],
+        "faults": [[fault.path, fault.text] for fault in answer.faults],
         "rows": len(answer.rows),
     }
     with suppress(FileNotFoundError):

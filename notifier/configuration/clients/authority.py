@@ -58,8 +58,8 @@ class ListBounds:
 def bounds_of(settings: Settings, iss: str) -> ListBounds:
     """By what `registry.defaults` says of the issuer's clients, else `delivery`; and by where its pages are."""
     defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
-    given = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
-    longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in given.items()}
+    options = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
+    longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in options.items()}
     pages = None if settings.web is None else settings.web.issuers.get(iss)
     own = filter(None, (_host(iss), None if pages is None else _host(pages.url)))
     return ListBounds(longest=longest, own=frozenset(own))
@@ -132,8 +132,8 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
     An alias names a client as `client_id` does, so the patterns of the source's `authority` bound it, too.
     """
     left = {}
-    said = row.get("aliases")
-    aliases = said if isinstance(said, list) else []
+    listed = row.get("aliases")
+    aliases = listed if isinstance(listed, list) else []
     names = within(authority, aliases)
     if authority is not None and len(names) < len(aliases):
         beyond = [excerpt(alias, SHOWN) for alias in map(str, aliases) if not authority.has(alias)]
@@ -146,9 +146,9 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
     if isinstance(uri := row.get(_ON_PAGES), str) and (host := _host(uri)) is not None and host in bounds.own:
         left[_ON_PAGES] = f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
     options = row.get("notifier")
-    given = options if isinstance(options, Mapping) else {}
+    members = options if isinstance(options, Mapping) else {}
     goes, unknown = set(), []
-    for name, value in given.items():
+    for name, value in members.items():
         if value is not None and name not in ClientOptions.model_fields:
             unknown.append(name)
         elif value is not None and (why := _why_not(name, value, bounds.longest)) is not None:
@@ -159,13 +159,13 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
         left[f"notifier.{excerpt(unknown[0], SHOWN)}"] = f"{_UNKNOWN}{_near(unknown[0])}{more}"
     if not left:
         return row, {}
-    kept = {name: each for name, each in row.items() if name not in left}
+    remaining = {name: value for name, value in row.items() if name not in left}
     if names:
-        kept["aliases"] = names
-    if given:
+        remaining["aliases"] = names
+    if members:
         goes.update(unknown)
-        kept["notifier"] = {name: each for name, each in given.items() if name not in goes}
-    return kept, left
+        remaining["notifier"] = {name: value for name, value in members.items() if name not in goes}
+    return remaining, left
 
 
 def kind_of(member: str, text: str) -> str:
@@ -190,8 +190,8 @@ def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:
 
 
 def _near(name: str) -> str:
-    meant = get_close_matches(name, OPTIONS, 1) if len(name) <= SHOWN else ()
-    return f"; did you mean {meant[0]}?" if meant else "; it is left away"
+    near = get_close_matches(name, OPTIONS, 1) if len(name) <= SHOWN else ()
+    return f"; did you mean {near[0]}?" if near else "; it is left away"
 
 
 def _seconds(value: Any) -> float:

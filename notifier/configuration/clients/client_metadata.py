@@ -103,9 +103,9 @@ class RegistryBuilder:
         """
         if isinstance(raw, dict):
             for name in raw.keys() - _KNOWN:
-                meant = meant_member(str(name))
-                if meant is not None:
-                    text = f"there is no such member; did you mean {meant}?"
+                near = meant_member(str(name))
+                if near is not None:
+                    text = f"there is no such member; did you mean {near}?"
                     self.mistakes.append(Mistake(path_of([str(name)], place), text))
         try:
             metadata = ClientMetadata.model_validate(raw, context=context)
@@ -122,11 +122,11 @@ class RegistryBuilder:
         wrong = dict(self._wrong(client)) | dict(wrong_for_server(metadata, client, unsure=unsure))
         wrong |= dict(wrong_for_encryption(metadata, client, unsure=unsure)) | dict(lending.wrong())
         for iss in issuers:
-            each = client if iss == client.iss else replace(client, iss=iss)
-            if iss in self._defaults and each is not client:
-                each, lending = self._made(iss, metadata, of_lists)
-                wrong |= dict(self._wrong(each)) | dict(lending.wrong())
-            self._clients[iss][client.client_id] = each
+            local = client if iss == client.iss else replace(client, iss=iss)
+            if iss in self._defaults and local is not client:
+                local, lending = self._made(iss, metadata, of_lists)
+                wrong |= dict(self._wrong(local)) | dict(lending.wrong())
+            self._clients[iss][client.client_id] = local
         self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in wrong.items()]
         self._take_place(metadata.client_id, issuers, place)
 

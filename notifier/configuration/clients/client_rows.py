@@ -59,10 +59,10 @@ def row_key(row: Row) -> tuple[str, str]:
 
 def identities(rows: Sequence[Row]) -> set[int]:
     """The `id` of each row. In parts: in one step it would keep other threads waiting for 10 ms."""
-    found: set[int] = set()
+    ids: set[int] = set()
     for start in range(0, len(rows), 2000):
-        found.update(map(id, rows[start : start + 2000]))
-    return found
+        ids.update(map(id, rows[start : start + 2000]))
+    return ids
 
 
 class ClientsReader(Protocol):

@@ -78,6 +78,6 @@ def guard(place: SourcePlace, answer: SourceAnswer | None, last: SourceAnswer | 
 
 def _kept(place: SourcePlace, layer: Layer, laid: Layered, guarded: ClientsOf) -> Sequence[object]:
     lost: Collection[tuple[str, str]] = {
-        client.key for each in lost_clients(place.registry, laid.registry, guarded) for client in each
+        client.key for clients in lost_clients(place.registry, laid.registry, guarded) for client in clients
     }
     return kept_back(layer, place.layer, lost, place.issuers)

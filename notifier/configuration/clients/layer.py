@@ -131,6 +131,6 @@ def merged(rows: Sequence[Row]) -> dict[str, Any]:
     for row in rows:
         ours = whole.get("notifier"), row.get("notifier")
         whole |= row
-        if all(isinstance(each, Mapping) for each in ours):
+        if all(isinstance(member, Mapping) for member in ours):
             whole["notifier"] = {**ours[0], **ours[1]}  # type: ignore[dict-item]
     return whole

@@ -106,11 +106,11 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
     faults: dict[str, Mapping[str, str]] = {}
     refused: dict[str, Mapping[str, str]] = {}
     for iss, of_issuer in part.clients.items():
-        kept = _copied(old.clients_of(iss))
+        copied = _copied(old.clients_of(iss))
         for client_id in changed:
-            kept.pop(client_id, None)
-        kept.update(_copied(of_issuer))
-        clients[iss] = MappingProxyType(kept)
+            copied.pop(client_id, None)
+        copied.update(_copied(of_issuer))
+        clients[iss] = MappingProxyType(copied)
         faults[iss] = _again(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
         refused[iss] = _again(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
     beyond = old.beyond.again(part.beyond, changed).made()
@@ -149,11 +149,11 @@ class _Laying:
 
     def made(self) -> Layered:
         builder = self._builder
-        found = self._gathered()
-        for nth, key in enumerate([*found]):
+        parts = self._gathered()
+        for nth, key in enumerate([*parts]):
             if nth % PART == PART - 1:
                 self._pause()
-            self._add(key, found.pop(key))  # one by one: to free all of them at the end would hold up the event loop
+            self._add(key, parts.pop(key))  # one by one: to free all of them at the end would hold up the event loop
         self._note_faults()
         return Layered(
             registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings,
@@ -172,7 +172,7 @@ class _Laying:
 
     def _gathered(self) -> dict[Key, _Parts]:
         """The rows of each client, in the order of the layers."""
-        found: dict[Key, _Parts] = {}
+        parts_of: dict[Key, _Parts] = {}
         additions: list[tuple[int, int]] = []
         for nth, layer in enumerate(self._layers):
             for index, row in enumerate(layer.rows):
@@ -186,16 +186,16 @@ class _Laying:
                     self._refuse(layer, index)
                     self._note_refused(layer, row)
                 for iss in issuers:
-                    parts = found.setdefault((iss, row["client_id"]), [])
+                    parts = parts_of.setdefault((iss, row["client_id"]), [])
                     if parts and parts[-1][0] == nth:
                         self._twice(layer, index, parts[-1][1], iss)
                     else:
                         parts.append((nth, index))
         for nth, index in additions:
-            self._lay_settings(found, nth, index)
-        return found
+            self._lay_settings(parts_of, nth, index)
+        return parts_of
 
-    def _lay_settings(self, found: dict[Key, _Parts], nth: int, index: int) -> None:
+    def _lay_settings(self, parts_of: dict[Key, _Parts], nth: int, index: int) -> None:
         """Add a row of settings to each client that it is about: at all issuers, if it names none."""
         layer = self._layers[nth]
         row = layer.rows[index]
@@ -204,14 +204,14 @@ class _Laying:
             issuers = self._issuers if layer.authority is None else layer.authority.issuers
         else:
             issuers = issuers_of(layer, row, self._issuers)
-        known = [parts for iss in issuers if isinstance(client_id, str) and (parts := found.get((iss, client_id)))]
+        known = [parts for iss in issuers if isinstance(client_id, str) and (parts := parts_of.get((iss, client_id)))]
         for parts in known:
             parts.append((nth, index))
         if not issuers or not isinstance(client_id, str):
             self._refuse(layer, index)
         elif not known:
             self._judge(layer, index)
-            if all(each.read for each in self._layers):
+            if all(other.read for other in self._layers):
                 text = "has settings only, and no other source has this client: they have no effect"
                 self._builder.warnings.append(Mistake(layer.place(index), text))
 
@@ -233,8 +233,10 @@ class _Laying:
             row = {"issuer": layer.issuer, **row}
         scratch.add(row, place := layer.place(index), {**layer.context})
         if layer.file is None:
-            said = (Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in scratch.mistakes)
-            self._faults += [_told(place, str(each)) for each in said]
+            mistakes = (
+                Mistake(mistake.path.removeprefix(place).lstrip("."), mistake.text) for mistake in scratch.mistakes
+            )
+            self._faults += [_told(place, str(mistake)) for mistake in mistakes]
         else:
             self._builder.mistakes += scratch.mistakes
         scratch.mistakes.clear()
@@ -264,10 +266,12 @@ class _Laying:
                 self._note_moved(key, parts)
             return
         alone = self._made_of(key, place, parts, of_files, of_files) if mixed and of_files else wrong
-        of_lists = [each for each in wrong if self._refreshed or (mixed and (not of_files or each not in alone))]
-        self._builder.mistakes += [each for each in wrong if each not in of_lists]
+        of_lists = [
+            mistake for mistake in wrong if self._refreshed or (mixed and (not of_files or mistake not in alone))
+        ]
+        self._builder.mistakes += [mistake for mistake in wrong if mistake not in of_lists]
         if of_lists:
-            self._leave_out(key, place, parts, of_lists, kept=mixed and bool(of_files) and not alone)
+            self._leave_out(key, place, parts, of_lists, usable=mixed and bool(of_files) and not alone)
 
     def _made_of(
         self, key: Key, place: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
@@ -292,16 +296,16 @@ class _Laying:
             del builder.mistakes[before:], builder.warnings[warned:]
         return wrong
 
-    def _leave_out(self, key: Key, place: str, parts: _Parts, wrong: Sequence[Mistake], *, kept: bool) -> None:
-        """Note what lists say that makes no sense. `kept`: the client is there without it, and can be told."""
+    def _leave_out(self, key: Key, place: str, parts: _Parts, wrong: Sequence[Mistake], *, usable: bool) -> None:
+        """Note what lists say that makes no sense. `usable`: the client is there without it, and can be told."""
         (iss, client_id), builder = key, self._builder
         nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
         place_there = self._layers[nth].place(index)
-        said = [Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in wrong]
+        mistakes = [Mistake(mistake.path.removeprefix(place).lstrip("."), mistake.text) for mistake in wrong]
         client = builder.client(iss, client_id)
-        if not kept or client is None or client.told_at is None:
-            builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, said))))
-        self._faults += [_told(place_there, str(each)) for each in said]
+        if not usable or client is None or client.told_at is None:
+            builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, mistakes))))
+        self._faults += [_told(place_there, str(mistake)) for mistake in mistakes]
 
     def _note_moved(self, key: Key, parts: _Parts) -> None:
         """Tell of a client that a list has moved to where no file lets it be reached."""
@@ -322,8 +326,8 @@ class _Laying:
             self._bounds[iss] = bounds_of(self._needs.settings, iss)
         row, left = bounded(row, self._bounds[iss], layer.authority)
         for name, why in left.items():
-            told = _told(layer.place(index), f"{name}: {why}")
-            self._builder.beyond.add(key, (layer.name, kind_of(name, told.text)), told)
+            mistake = _told(layer.place(index), f"{name}: {why}")
+            self._builder.beyond.add(key, (layer.name, kind_of(name, mistake.text)), mistake)
         return row
 
     def _first_signable(self, asked: Sequence[object], iss: str) -> object:

@@ -3,13 +3,13 @@
 from notifier.model.origins import origin_of
 
 
-def redirect_uris(given: object, front_channel: object = None) -> list[str] | None:
+def redirect_uris(listed: object, front_channel: object = None) -> list[str] | None:
     """The redirect URIs that name an origin; None if none does.
 
     Beside a pattern, the client may have any further origin. Then that of its `front_channel` URI is its own, too,
     since only the server can judge it (F1).
     """
-    texts = [uri for uri in given if isinstance(uri, str)] if isinstance(given, list | tuple) else []
+    texts = [uri for uri in listed if isinstance(uri, str)] if isinstance(listed, list | tuple) else []
     exact = [uri for uri in texts if "*" not in (origin_of(uri) or "*")]
     patterns = any(_is_pattern(uri) for uri in texts if uri not in exact)
     if patterns and isinstance(front_channel, str) and (own := origin_of(front_channel)) is not None:

@@ -54,12 +54,12 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     """
     before, after = [*_all(old, only)], [*_all(new, only)]
     gone, silenced = lost_clients(old, new, only)
-    told, lost = sum(map(_told, before)), [*filter(_told, gone), *silenced]
+    count, lost = sum(map(_told, before)), [*filter(_told, gone), *silenced]
     none_told = not any(map(_told, after))
-    if _too_many(len(lost), told) or (lost and none_told):
+    if _too_many(len(lost), count) or (lost and none_told):
         how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
         return (
-            f"{len(lost)} of {told} clients that are told now could not be told any more ({how}): {_named(lost, old)}"
+            f"{len(lost)} of {count} clients that are told now could not be told any more ({how}): {_named(lost, old)}"
         )
     registered = len(before)
     if _too_many(len(gone), registered) or (gone and not after):
@@ -85,7 +85,7 @@ def lost_clients(
 
 def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:
     """Say that as many of these clients have come, or have another address, as would be too many to lose. Else None."""
-    told = sum(map(_told, _all(old, only)))
+    count = sum(map(_told, _all(old, only)))
     moved, added = [], []
     for client in filter(_told, _all(new, only)):
         was = old.clients_of(client.iss).get(client.client_id)
@@ -93,12 +93,12 @@ def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]
             added.append(client)
         elif was.told_at != client.told_at:
             moved.append(client)
-    said = [
-        f"{len(found)} {what}: {_named(found, new)}"
-        for found, what in ((moved, "have another address"), (added, "are new"))
-        if _too_many(len(found), told)
+    changes = [
+        f"{len(clients)} {what}: {_named(clients, new)}"
+        for clients, what in ((moved, "have another address"), (added, "are new"))
+        if _too_many(len(clients), count)
     ]
-    return f"beside {told} clients that were told, " + "; ".join(said) if said else None
+    return f"beside {count} clients that were told, " + "; ".join(changes) if changes else None
 
 
 def _all(registry: Registry, only: Container[tuple[str, str]] | None = None) -> Iterator[Client]:

@@ -114,8 +114,8 @@ class RegistryRefresh:
                 self._kept[source.name] = before
             else:
                 self._stop(before)
-                self._kept[source.name] = kept = _Kept(source=source, last=source.last, since=self._clock())
-                self._begin(kept)
+                self._kept[source.name] = state = _Kept(source=source, last=source.last, since=self._clock())
+                self._begin(state)
         for gone in old.values():
             self._stop(gone)
         self._note_completeness()
@@ -123,14 +123,14 @@ class RegistryRefresh:
     async def run(self) -> None:
         """Read until cancelled."""
         self._running = True
-        for kept in self._kept.values():
-            self._begin(kept)
+        for state in self._kept.values():
+            self._begin(state)
         try:
             await asyncio.get_running_loop().create_future()
         finally:
             self._running = False
-            for kept in self._kept.values():
-                self._stop(kept)
+            for state in self._kept.values():
+                self._stop(state)
 
     async def complete(self) -> None:
         """Return once each source has an answer, of now or of an earlier worker."""
@@ -139,41 +139,41 @@ class RegistryRefresh:
     async def refresh(self, *, accepted_by: str | None) -> Sequence[SourceState]:
         """Read all sources now, and return how they fare then. `accepted_by`: who accepts a much shorter answer."""
         done = []
-        for kept in self._kept.values():
-            kept.waiters.append(asyncio.Event())
-            kept.accepted_by = accepted_by or kept.accepted_by
-            kept.wake.set()
-            done.append(kept.waiters[-1])
-        for each in done:
-            await each.wait()
+        for state in self._kept.values():
+            state.waiters.append(asyncio.Event())
+            state.accepted_by = accepted_by or state.accepted_by
+            state.wake.set()
+            done.append(state.waiters[-1])
+        for event in done:
+            await event.wait()
         return self.states()
 
     def drop(self, name: str, *, dropped_by: str) -> str | None:
         """Have the next reading of the source begin anew, without anything it said before; say if there is none."""
-        kept = self._kept.get(name)
-        if kept is None:
+        state = self._kept.get(name)
+        if state is None:
             return (
                 f"no registry source that is read again is called {name!r}; there is {', '.join(self._kept) or 'none'}"
             )
-        kept.dropped_by = dropped_by
+        state.dropped_by = dropped_by
         return None
 
     def unknown(self, iss: str) -> None:
         """A delivery is for a client that nobody knows. Read the sources that may know it, at most every 5 s."""
-        for kept in self._kept.values():
-            if kept.source.issuer not in (None, iss) or kept.later is not None:
+        for state in self._kept.values():
+            if state.source.issuer not in (None, iss) or state.later is not None:
                 continue
-            wait = kept.begun + APART - self._steady()
+            wait = state.begun + APART - self._steady()
             if wait <= 0:
-                kept.wake.set()
+                state.wake.set()
             else:
-                kept.later = asyncio.get_running_loop().call_later(wait, self._wake_late, kept)
+                state.later = asyncio.get_running_loop().call_later(wait, self._wake_late, state)
 
     def problem(self) -> str | None:
         """Why the worker cannot begin; None if it can."""
-        for kept in self._kept.values():
-            if kept.last is None:
-                return f"registry source {kept.source.name} was never read: {kept.problem or 'it is being read'}"
+        for state in self._kept.values():
+            if state.last is None:
+                return f"registry source {state.source.name} was never read: {state.problem or 'it is being read'}"
         return None
 
     def states(self) -> Sequence[SourceState]:
@@ -181,98 +181,98 @@ class RegistryRefresh:
         now = self._clock()
         return [
             SourceState(
-                name=kept.source.name,
-                kind=kept.source.kind,
-                up=kept.problem is None and kept.last is not None,
-                age=max(0.0, now - (kept.since if kept.last is None else kept.last.at)),
-                clients=0 if kept.last is None else len(kept.last.rows),
-                problem=kept.problem,
-                changed=now - kept.sudden_at < SUDDEN,
+                name=state.source.name,
+                kind=state.source.kind,
+                up=state.problem is None and state.last is not None,
+                age=max(0.0, now - (state.since if state.last is None else state.last.at)),
+                clients=0 if state.last is None else len(state.last.rows),
+                problem=state.problem,
+                changed=now - state.sudden_at < SUDDEN,
             )
-            for kept in self._kept.values()
+            for state in self._kept.values()
         ]
 
     def troubles(self) -> Iterator[Trouble]:
         """What is wrong with the sources."""
-        for kept in self._kept.values():
-            name = kept.source.name
-            if kept.problem is not None:
-                known = "; it was never read" if kept.last is None else "; its last good answer is in force"
-                since = kept.since if kept.last is None else kept.last.at
-                text = kept.problem + ("" if kept.holds_back else known)
+        for state in self._kept.values():
+            name = state.source.name
+            if state.problem is not None:
+                known = "; it was never read" if state.last is None else "; its last good answer is in force"
+                since = state.since if state.last is None else state.last.at
+                text = state.problem + ("" if state.holds_back else known)
                 yield Trouble(kind=TroubleKind.SOURCE_FAILED, subject=name, text=text, since=since)
-            if kept.sudden is not None and self._clock() - kept.sudden_at < SUDDEN:
-                text, since = kept.sudden, kept.sudden_at
+            if state.sudden is not None and self._clock() - state.sudden_at < SUDDEN:
+                text, since = state.sudden, state.sudden_at
                 yield Trouble(kind=TroubleKind.SOURCE_CHANGED, subject=name, text=text, since=since)
 
-    def _begin(self, kept: _Kept) -> None:
-        if self._running and kept.task is None:
-            kept.task = asyncio.create_task(self._keep(kept))
+    def _begin(self, state: _Kept) -> None:
+        if self._running and state.task is None:
+            state.task = asyncio.create_task(self._keep(state))
 
-    def _stop(self, kept: _Kept | None) -> None:
-        if kept is None:
+    def _stop(self, state: _Kept | None) -> None:
+        if state is None:
             return
-        if kept.task is not None:
-            kept.task.cancel()
-        if kept.later is not None:
-            kept.later.cancel()
-        for waiter in kept.waiters:
+        if state.task is not None:
+            state.task.cancel()
+        if state.later is not None:
+            state.later.cancel()
+        for waiter in state.waiters:
             waiter.set()
 
-    def _wake_late(self, kept: _Kept) -> None:
-        kept.later = None
-        kept.wake.set()
+    def _wake_late(self, state: _Kept) -> None:
+        state.later = None
+        state.wake.set()
 
     def _note_completeness(self) -> None:
         if self.problem() is None:
             self._complete.set()
 
-    async def _keep(self, kept: _Kept) -> None:
+    async def _keep(self, state: _Kept) -> None:
         waiters: list[asyncio.Event] = []
         try:
             while True:
-                kept.wake.clear()
-                waiters, kept.waiters = kept.waiters, []
-                accepted_by, kept.accepted_by = kept.accepted_by, None
-                dropped_by, kept.dropped_by = kept.dropped_by, None
-                kept.begun = self._steady()
+                state.wake.clear()
+                waiters, state.waiters = state.waiters, []
+                accepted_by, state.accepted_by = state.accepted_by, None
+                dropped_by, state.dropped_by = state.dropped_by, None
+                state.begun = self._steady()
                 if dropped_by is None:
-                    self._judge(kept, await self._read(kept, kept.last, accepted_by))
+                    self._judge(state, await self._read(state, state.last, accepted_by))
                 else:
-                    self._judge(kept, await self._read_anew(kept, dropped_by))
+                    self._judge(state, await self._read_anew(state, dropped_by))
                 while waiters:
                     waiters.pop().set()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause(kept)):
-                        await kept.wake.wait()
+                    async with asyncio.timeout(self._pause(state)):
+                        await state.wake.wait()
         finally:
             for waiter in waiters:
                 waiter.set()
 
-    async def _read_anew(self, kept: _Kept, dropped_by: str) -> str | None:
+    async def _read_anew(self, state: _Kept, dropped_by: str) -> str | None:
         """Read the source as if it had never answered. If it does not answer, it has no clients until it does."""
-        source = kept.source
+        source = state.source
         await source.reading.forget()
-        problem = await self._read(kept, None, dropped_by)
+        problem = await self._read(state, None, dropped_by)
         if problem is not None:
             await self._take(source.name, None, dropped_by)
-            kept.last, kept.since = None, self._clock()
+            state.last, state.since = None, self._clock()
         return problem
 
-    async def _read(self, kept: _Kept, last: SourceAnswer | None, accepted_by: str | None) -> str | None:
+    async def _read(self, state: _Kept, last: SourceAnswer | None, accepted_by: str | None) -> str | None:
         """Read the source, and have its answer taken. Return what is wrong, None if nothing is."""
-        source, problem = kept.source, None
-        kept.holds_back = False
+        source, problem = state.source, None
+        state.holds_back = False
         try:
             answer = await source.reading.read(last)
             if last is None or answer.rows is not last.rows or answer.faults != last.faults:
-                taken = await self._take(source.name, answer, accepted_by)
-                assert taken.answer is not None
-                answer, problem = taken.answer, taken.held_back
-                kept.holds_back = problem is not None
-                self._note_sudden(kept, taken.sudden)
+                outcome = await self._take(source.name, answer, accepted_by)
+                assert outcome.answer is not None
+                answer, problem = outcome.answer, outcome.held_back
+                state.holds_back = problem is not None
+                self._note_sudden(state, outcome.sudden)
                 if last is None or answer.rows is not last.rows or answer.faults != last.faults:
-                    replaced, kept.last = kept.last, answer
+                    replaced, state.last = state.last, answer
                     self._note_completeness()
                     await source.reading.settle(answer, replaced)
                     self._log.info("registry_refreshed", source=source.name, clients=len(answer.rows))
@@ -280,28 +280,28 @@ class RegistryRefresh:
             return str(fault)
         except Exception as error:  # noqa: BLE001  one source must not end the worker
             return f"taking its answer failed with {type(error).__name__}"
-        kept.last = answer
+        state.last = answer
         self._note_completeness()
         return problem
 
-    def _note_sudden(self, kept: _Kept, sudden: str | None) -> None:
+    def _note_sudden(self, state: _Kept, sudden: str | None) -> None:
         if sudden is not None:
-            kept.sudden, kept.sudden_at = sudden, self._clock()
-            self._log.warning("registry_source_changed", source=kept.source.name, change=sudden)
+            state.sudden, state.sudden_at = sudden, self._clock()
+            self._log.warning("registry_source_changed", source=state.source.name, change=sudden)
 
-    def _judge(self, kept: _Kept, problem: str | None) -> None:
+    def _judge(self, state: _Kept, problem: str | None) -> None:
         """Note how the reading went, and log it if that is news."""
-        before, kept.problem = kept.problem, problem
-        kept.failures = 0 if problem is None else kept.failures + 1
+        before, state.problem = state.problem, problem
+        state.failures = 0 if problem is None else state.failures + 1
         if problem is None and before is not None:
-            self._log.info("registry_source_well", source=kept.source.name)
+            self._log.info("registry_source_well", source=state.source.name)
         elif problem is not None and problem != before:
             kept_list = (
-                "nothing yet" if kept.last is None else "these clients" if kept.holds_back else "its last good answer"
+                "nothing yet" if state.last is None else "these clients" if state.holds_back else "its last good answer"
             )
-            self._log.error("registry_source_failed", source=kept.source.name, reason=problem, kept=kept_list)
+            self._log.error("registry_source_failed", source=state.source.name, reason=problem, kept=kept_list)
 
-    def _pause(self, kept: _Kept) -> float:
-        every = kept.source.every
-        pause = min(every, FIRST_PAUSE * 2.0 ** min(kept.failures - 1, 16)) if kept.failures else every
+    def _pause(self, state: _Kept) -> float:
+        every = state.source.every
+        pause = min(every, FIRST_PAUSE * 2.0 ** min(state.failures - 1, 16)) if state.failures else every
         return pause * (1 + SPREAD * (2 * self._jitter() - 1))

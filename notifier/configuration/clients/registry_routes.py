@@ -66,4 +66,4 @@ def accepts_loss(request: web.Request) -> bool:
 
 
 def _answer(states: Sequence[SourceState], *, whole: bool) -> web.Response:
-    return web.json_response({"sources": [each.document(whole=whole) for each in states]})
+    return web.json_response({"sources": [state.document(whole=whole) for state in states]})

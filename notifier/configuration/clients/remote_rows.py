@@ -39,8 +39,8 @@ def clean(raw: object, place: str, known: Row | None = None) -> Row | Mistake:
     """
     if not isinstance(raw, dict):
         return Mistake(place, "must be the metadata of a client")
-    said = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
-    row = share_names(said)
+    members = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
+    row = share_names(members)
     if "jwks" in row:
         if "id_token_encrypted_response_alg" in row:
             row["jwks"] = public_jwks(row["jwks"])
@@ -170,8 +170,8 @@ class Gathering:
     def answer(self, at: float, mark: str | None = None) -> SourceAnswer:
         """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
         rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last
-        kept = sum(self._known.get(key) is row for key, row in self._rows.items())  # in whatever order
-        if last is None or faults != last.faults or not kept == len(rows) == len(last.rows):
+        same = sum(self._known.get(key) is row for key, row in self._rows.items())  # in whatever order
+        if last is None or faults != last.faults or not same == len(rows) == len(last.rows):
             return SourceAnswer(rows=rows, at=at, mark=mark, faults=faults)
         return last if mark == last.mark else replace(last, mark=mark)
 

@@ -53,11 +53,11 @@ def capacity(
         answer=_seconds(answer, "--answer"),
         lane=Lane(lane.value),
     )
-    found = compute(demand)
+    capacity = compute(demand)
     if as_json:
-        say_json(_document(demand, found), indent=2)
+        say_json(_document(demand, capacity), indent=2)
     else:
-        say(_in_words(demand, found))
+        say(_in_words(demand, capacity))
 
 
 def _seconds(text: str, option: str) -> float:
@@ -70,47 +70,48 @@ def _seconds(text: str, option: str) -> float:
     return seconds
 
 
-def _document(demand: Demand, found: Capacity) -> dict[str, object]:
+def _document(demand: Demand, capacity: Capacity) -> dict[str, object]:
     return {
         "demand": {**asdict(demand), "lane": demand.lane.value},
         "events_per_second": round(demand.events_per_second, 3),
         "deliveries_per_second": round(demand.deliveries_per_second, 3),
-        **{name: round(value, 3) for name, value in asdict(found).items()},
-        "within_reach": found.within_reach(demand),
+        **{name: round(value, 3) for name, value in asdict(capacity).items()},
+        "within_reach": capacity.within_reach(demand),
         "measured": measured_costs.TAKEN,
     }
 
 
-def _in_words(demand: Demand, found: Capacity) -> str:
-    answer, each = format_duration(demand.answer), f"{found.in_flight_of_worker:,} a worker in lane {demand.lane.value}"
+def _in_words(demand: Demand, capacity: Capacity) -> str:
+    answer = format_duration(demand.answer)
+    attempts = f"{capacity.in_flight_of_worker:,} a worker in lane {demand.lane.value}"
     wanted = f"{demand.events_per_second:,.0f} events/s, {demand.deliveries_per_second:,.0f} deliveries/s, {demand.alg}"
     ending = f"{counted(demand.sessions, 'session')} of {counted(demand.clients, 'client')}"
-    processor, in_flight = found.workers_for_processor, found.workers_for_in_flight
+    processor, in_flight = capacity.workers_for_processor, capacity.workers_for_in_flight
     lines = [
         f"{ending} within {format_duration(demand.within)}: {wanted}",
         "",
-        f"workers    {found.workers:,}, each with one core and {measured_costs.MEMORY:.0f} MiB",
-        f"  processor  {processor:,}: each delivers {found.worker_rate:,.0f}/s, {LOAD:.0%} of what was measured",
-        f"  in flight  {in_flight:,}: {found.in_flight:,} requests at a time (answers after {answer}), {each}",
-        f"broker     {found.broker_cores:.2f} of a core for the events{_queues(found)}",
+        f"workers    {capacity.workers:,}, each with one core and {measured_costs.MEMORY:.0f} MiB",
+        f"  processor  {processor:,}: each delivers {capacity.worker_rate:,.0f}/s, {LOAD:.0%} of what was measured",
+        f"  in flight  {in_flight:,}: {capacity.in_flight:,} requests at a time (answers after {answer}), {attempts}",
+        f"broker     {capacity.broker_cores:.2f} of a core for the events{_queues(capacity)}",
     ]
-    told = f"clients    up to {demand.events_per_second:,.0f} requests/s each, {found.at_a_client:,.0f} at a time"
-    if found.within_reach(demand):
-        lines.append(told)
+    line = f"clients    up to {demand.events_per_second:,.0f} requests/s each, {capacity.at_a_client:,.0f} at a time"
+    if capacity.within_reach(demand):
+        lines.append(line)
     else:
         lines += [
-            f"{told}: too many.",
+            f"{line}: too many.",
             f"  With max_concurrent {MAX_CONCURRENT} and answers after {answer}, a client that knows every session",
-            f"  needs {_rounded(found.client_seconds)}, whatever the number of workers. Allow more time, or raise",
+            f"  needs {_rounded(capacity.client_seconds)}, whatever the number of workers. Allow more time, or raise",
             "  its max_concurrent if it can take it.",
         ]
     return "\n".join([*lines, "", f"Measured {measured_costs.TAKEN}; for your own machine see docs/scaling.md."])
 
 
-def _queues(found: Capacity) -> str:
-    if found.queues == 1:
+def _queues(capacity: Capacity) -> str:
+    if capacity.queues == 1:
         return ", one set of queues"
-    return f": more than one queue gives; share the issuers out over {found.queues} prefixes or virtual hosts"
+    return f": more than one queue gives; share the issuers out over {capacity.queues} prefixes or virtual hosts"
 
 
 def _rounded(seconds: float) -> str:

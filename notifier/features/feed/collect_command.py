@@ -121,8 +121,8 @@ def _conclude(collecting: FeedCollection, file: Path, *, as_json: bool) -> None:
         return
     more = [f"{collecting.again:,} had come before"] if collecting.again else []
     more += [f"{collecting.unreadable:,} messages were not outcomes"] if collecting.unreadable else []
-    told = f" ({', '.join(more)})" if more else ""
-    say(f"{counted(collecting.kept, 'outcome')} collected into {file}{told}")
+    note = f" ({', '.join(more)})" if more else ""
+    say(f"{counted(collecting.kept, 'outcome')} collected into {file}{note}")
 
 
 @contextmanager
@@ -130,14 +130,14 @@ def _progress() -> Iterator[Callable[[int], object]]:
     """Show how many outcomes are collected: in place on a terminal, else by a line now and then."""
     if sys.stderr.isatty():
         with screen(err=True).status("collecting; Ctrl-C ends it") as status:
-            yield lambda kept: status.update(f"{kept:,} outcomes collected; Ctrl-C ends it")
+            yield lambda count: status.update(f"{count:,} outcomes collected; Ctrl-C ends it")
         return
     due = time.monotonic() + PLAIN_EVERY
 
-    def tell(kept: int) -> None:
+    def tell(count: int) -> None:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + PLAIN_EVERY
-            say(f"{kept:,} outcomes collected so far", err=True)
+            say(f"{count:,} outcomes collected so far", err=True)
 
     yield tell

@@ -90,11 +90,11 @@ class Feed:
             del self._under_way[next(iter(self._under_way))]
         self._under_way[fact.delivery.id] = fact
 
-    def _noticed(self, fact: Fact, made: Attempted | None) -> Notice | None:
+    def _noticed(self, fact: Fact, attempt: Attempted | None) -> Notice | None:
         last = None
-        if made is not None:
+        if attempt is not None:
             last = LastAttempt(
-                number=made.number, jti=made.jti or None, status=made.outcome.status, seconds=made.seconds
+                number=attempt.number, jti=attempt.jti or None, status=attempt.outcome.status, seconds=attempt.seconds
             )
         # No token is sent twice, so its `jti` identifies the notice of its attempt wherever that is repeated.
         id_ = self._new_id() if last is None or last.jti is None else last.jti

@@ -66,28 +66,28 @@ class FeedCollector:
         return None if self._link.failure is None else str(self._link.failure)
 
     async def _serve(self, link: Link, connection: Connection) -> None:
-        taken: asyncio.Queue[aiormq.abc.DeliveredMessage | None] = asyncio.Queue()  # None: the consumer is gone
+        arrivals: asyncio.Queue[aiormq.abc.DeliveredMessage | None] = asyncio.Queue()  # None: the consumer is gone
         if not await depths_at(connection, {self._queue: self._queue}):
             self._settling.missing(self._queue)
         async with channel_of(connection) as channel:
-            channel.on_consumer_cancel_callbacks.add(lambda _: taken.put_nowait(None))
-            channel.closing.add_done_callback(lambda _: taken.put_nowait(None))
+            channel.on_consumer_cancel_callbacks.add(lambda _: arrivals.put_nowait(None))
+            channel.closing.add_done_callback(lambda _: arrivals.put_nowait(None))
             try:
                 async with bounded():
-                    await self._prepare(channel, taken)
+                    await self._prepare(channel, arrivals)
                 link.stand()
                 while True:
-                    await self._take(channel, taken)
+                    await self._take(channel, arrivals)
             except ChannelPreconditionFailed as failed:
                 raise QueueError(f"{reason_of(failed)}; delete the queue, and run notifier collect again") from failed
             except ChannelClosed as refused:
                 raise QueueError(reason_of(refused)) from refused
 
     async def _prepare(
-        self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]"
+        self, channel: aiormq.Channel, arrivals: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]"
     ) -> None:
         async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
-            taken.put_nowait(delivered)
+            arrivals.put_nowait(delivered)
 
         await channel.exchange_declare(self._exchange, exchange_type="topic", durable=True, passive=not self._declare)
         await channel.queue_declare(self._queue, durable=True, arguments=dict(ARGUMENTS))
@@ -97,19 +97,21 @@ class FeedCollector:
         await channel.basic_qos(prefetch_count=PREFETCH)
         await channel.basic_consume(self._queue, on_message)
 
-    async def _take(self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]") -> None:
+    async def _take(
+        self, channel: aiormq.Channel, arrivals: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]"
+    ) -> None:
         """Keep one batch, and ack it."""
         try:
             async with asyncio.timeout(IDLE):
-                first = await taken.get()
+                first = await arrivals.get()
         except TimeoutError:
-            await self._ask(channel, taken)
+            await self._ask(channel, arrivals)
             return
-        if taken.qsize() < BATCH:
+        if arrivals.qsize() < BATCH:
             await asyncio.sleep(GATHER)
         batch = [first]
-        while len(batch) < BATCH and not taken.empty():
-            batch.append(taken.get_nowait())
+        while len(batch) < BATCH and not arrivals.empty():
+            batch.append(arrivals.get_nowait())
         messages = [message for message in batch if message is not None]
         if messages:
             await self._keep([message.body for message in messages])
@@ -117,9 +119,11 @@ class FeedCollector:
             raise QueueUnavailable("the consumer was lost: the queue was deleted, or its leader moved")
         await channel.basic_ack(messages[-1].delivery_tag or 0, multiple=True, wait=False)
 
-    async def _ask(self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]") -> None:
+    async def _ask(
+        self, channel: aiormq.Channel, arrivals: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]"
+    ) -> None:
         """Set `drained` if nothing waits. Messages on their way arrive before the answer."""
         async with bounded():
-            found = await channel.queue_declare(self._queue, passive=True)
-        if not found.message_count and taken.empty():
+            declared = await channel.queue_declare(self._queue, passive=True)
+        if not declared.message_count and arrivals.empty():
             self.drained.set()

@@ -127,10 +127,10 @@ def _public(schema: Any) -> Any:
     """Return the schema without leading underscores of names, and without titles that repeat the names."""
     match schema:
         case dict():
-            kept = {name: _public(value) for name, value in schema.items() if name != "title"}
-            if "$defs" in kept:
-                kept["$defs"] = {name.lstrip("_"): value for name, value in kept["$defs"].items()}
-            return kept
+            members = {name: _public(value) for name, value in schema.items() if name != "title"}
+            if "$defs" in members:
+                members["$defs"] = {name.lstrip("_"): value for name, value in members["$defs"].items()}
+            return members
         case list():
             return [_public(value) for value in schema]
         case str():

@@ -52,10 +52,10 @@ class Durations:
         """Return the histogram, two bars for each doubling, from the lowest that holds any to the highest."""
         if not self.count:
             return ()
-        each = PER_DOUBLING // 2
+        steps = PER_DOUBLING // 2
         coarse: Counter[int] = Counter()
         for bucket, count in self._counts.items():
-            coarse[bucket // each] += count
+            coarse[bucket // steps] += count
         return tuple(
             DurationBar(least=LEAST * 2 ** (number / 2), below=LEAST * 2 ** ((number + 1) / 2), count=coarse[number])
             for number in range(min(coarse), max(coarse) + 1)
@@ -185,7 +185,7 @@ class _Client:
             undated=delivered - self.durations.count,
             openings=self.fates[ClientChange.FAILING],
             failing=self.failing,
-            reasons=tuple(sorted(why, key=lambda one: (-one.dead, -one.retries, one.reason))),
+            reasons=tuple(sorted(why, key=lambda figures: (-figures.dead, -figures.retries, figures.reason))),
         )
 
 
@@ -260,7 +260,7 @@ def report_document(report: PropagationReport) -> dict[str, Any]:
         "total": total,
         "clients": [_line(line) for line in report.clients],
         "untold": [{"iss": iss, "client_id": client_id} for iss, client_id in report.untold],
-        "timeline": [asdict(each) | {"at": render_moment(each.at)} for each in report.timeline],
+        "timeline": [asdict(interval) | {"at": render_moment(interval.at)} for interval in report.timeline],
         "propagation": [
             {"least": _seconds(bar.least), "below": _seconds(bar.below), "count": bar.count}
             for bar in report.propagation

@@ -105,23 +105,23 @@ def _made(config: Path | None, settings: Settings, source: Path, since: float, u
     with progress_of("outcomes", plain=False) as progress:
         for row in read_feed(source, since, progress):
             tally.add(row)
-    made = tally.report(_registered(config))
-    if not made.clients and settings.outcomes == "off":
+    report = tally.report(_registered(config))
+    if not report.clients and settings.outcomes == "off":
         text = f'is "off", so workers write no outcomes, and {source} has none of that time; set it to all, and restart'
         raise ConfigurationError([Mistake("outcomes", text)])
-    return made
+    return report
 
 
-def _show(made: PropagationReport, clients: int, html: Path | None, *, as_json: bool) -> None:
+def _show(report: PropagationReport, clients: int, html: Path | None, *, as_json: bool) -> None:
     if html is not None:
         from notifier.features.feed.report_page import render_page  # noqa: PLC0415  its libraries take 0.1 s
 
         part = html.with_name(f"{html.name}.part")
-        part.write_text(render_page(made, clients), encoding="utf-8")
+        part.write_text(render_page(report, clients), encoding="utf-8")
         part.replace(html)
     if as_json:
-        say_json(report_document(made), indent=2)
+        say_json(report_document(report), indent=2)
     else:
-        show(made, clients)
+        show(report, clients)
     if html is not None:
         say(f"written: {html}", err=as_json)

@@ -21,8 +21,8 @@ def propagation_plot(bars: Sequence[DurationBar]) -> str:
     plot = _plot(Bar, 220, (_OK,))
     plot.x_labels = [seconds(bar.least) for bar in bars]
     plot.x_labels_major = plot.x_labels[:: max(1, len(bars) // 10)]
-    told = [f"{bar.count:,} between {seconds(bar.least)} and {seconds(bar.below)}" for bar in bars]
-    plot.add("delivered", _told([bar.count for bar in bars], told))
+    texts = [f"{bar.count:,} between {seconds(bar.least)} and {seconds(bar.below)}" for bar in bars]
+    plot.add("delivered", _told([bar.count for bar in bars], texts))
     return _svg(plot, "How long logouts took")
 
 
@@ -30,18 +30,18 @@ def timeline_plot(slices: Sequence[TimeSlice], kinds: Iterable[str]) -> str:
     """Plot what of these kinds happened when."""
     colours = {"delivered": _OK, "dead": _BAD, "retries": _WARN}
     plot = _plot(StackedBar, 130, tuple(colours[kind] for kind in kinds))
-    plot.x_labels = [f"{moment(each.at)[:16]} UTC" for each in slices]
+    plot.x_labels = [f"{moment(interval.at)[:16]} UTC" for interval in slices]
     plot.x_labels_major = plot.x_labels[len(slices) // 8 :: len(slices) // 4]
     for kind in kinds:
-        counts = [getattr(each, kind) for each in slices]
-        told = [f"{moment(each.at)}: {count:,} {kind}" for each, count in zip(slices, counts, strict=True)]
-        plot.add(kind, _told([count or None for count in counts], told))
+        counts = [getattr(interval, kind) for interval in slices]
+        texts = [f"{moment(interval.at)}: {count:,} {kind}" for interval, count in zip(slices, counts, strict=True)]
+        plot.add(kind, _told([count or None for count in counts], texts))
     return _svg(plot, "What happened when")
 
 
 def client_plots(clients: Sequence[ClientFigures]) -> list[tuple[str, str]]:
     """Plot the median and the p99 of each client, a plot for each issuer, all on the same logarithmic axis."""
-    times = [each for client in clients for each in (client.median, client.p99) if each is not None]
+    times = [figure for client in clients for figure in (client.median, client.p99) if figure is not None]
     if not times:
         return []
     axis = (min(times) / 2, max(times) * 1.3)
@@ -58,18 +58,19 @@ def _clients_plot(clients: Sequence[ClientFigures], axis: tuple[float, float]) -
         f"nothing delivered: {client.client_id}" if client.median is None else client.client_id for client in clients
     ]
     plot.y_labels = [{"value": tick, "label": seconds(tick)} for tick in TICKS if axis[0] <= tick <= axis[1]]
-    told = [
-        f"{each.client_id}: median {seconds(each.median)}, p99 {seconds(each.p99)}, slowest {seconds(each.slowest)}"
-        for each in clients
+    texts = [
+        f"{client.client_id}: median {seconds(client.median)}, p99 {seconds(client.p99)}"
+        f", slowest {seconds(client.slowest)}"
+        for client in clients
     ]
-    plot.add("p99", _told([client.p99 for client in clients], told))
-    plot.add("median", _told([client.median for client in clients], told))
+    plot.add("p99", _told([client.p99 for client in clients], texts))
+    plot.add("median", _told([client.median for client in clients], texts))
     return _svg(plot, "Median and p99 of each client")
 
 
-def _told(values: Sequence[float | None], told: Sequence[str]) -> list[dict[str, Any]]:
+def _told(values: Sequence[float | None], texts: Sequence[str]) -> list[dict[str, Any]]:
     """Values, each with what is said of it where the pointer rests."""
-    return [{"value": value, "tooltip": text} for value, text in zip(values, told, strict=True)]
+    return [{"value": value, "tooltip": text} for value, text in zip(values, texts, strict=True)]
 
 
 def _plot(kind: Any, height: int, colours: tuple[str, ...]) -> Any:

@@ -27,39 +27,39 @@ def show(report: PropagationReport, most: int) -> None:
 
 
 def _table(report: PropagationReport, most: int) -> Grid:
-    made = Grid("client", *(f"{name}:" for name in FIGURES), "what went wrong")
+    table = Grid("client", *(f"{name}:" for name in FIGURES), "what went wrong")
     for line in report.clients[:most]:
         style = "bold red" if line.failing else "yellow" if line.dead else ""
-        made.add_row(line.client_id or NOBODY, *cells(line), wrong(line), style=style, of=line.iss)
-    made.add_sum(f"all {len(report.clients):,}", *cells(report.total), wrong(report.total))
-    return made
+        table.add_row(line.client_id or NOBODY, *cells(line), wrong(line), style=style, of=line.iss)
+    table.add_sum(f"all {len(report.clients):,}", *cells(report.total), wrong(report.total))
+    return table
 
 
 def notes(report: PropagationReport, most: int) -> list[str]:
     """Return what a reader must know about the figures."""
-    found = ["From the end of the session until the client had taken the token; median and p99 within 4.4 %."]
+    lines = ["From the end of the session until the client had taken the token; median and p99 within 4.4 %."]
     if report.total.undated:
-        found.append(f"{report.total.undated:,} have no time: nobody knows when their session ended.")
+        lines.append(f"{report.total.undated:,} have no time: nobody knows when their session ended.")
     if not report.complete:
-        found.append("With outcomes: failures nothing is known of what went well; set all for shares and times.")
+        lines.append("With outcomes: failures nothing is known of what went well; set all for shares and times.")
     if nothing := sum(line.got_nothing for line in report.clients):
-        found.append(f"{counted(nothing, 'client')} got nothing at all: logouts were due, and none was delivered.")
+        lines.append(f"{counted(nothing, 'client')} got nothing at all: logouts were due, and none was delivered.")
     if report.untold:
         names = ", ".join(f"{client_id} of {iss}" for iss, client_id in report.untold[:NAMED])
         more = f" and {len(report.untold) - NAMED:,} more" if len(report.untold) > NAMED else ""
-        told = f"{counted(len(report.untold), 'client')} of the registry"
-        found.append(f"Of {told} there is no outcome, for nothing was due, or all of it waits: {names}{more}.")
+        text = f"{counted(len(report.untold), 'client')} of the registry"
+        lines.append(f"Of {text} there is no outcome, for nothing was due, or all of it waits: {names}{more}.")
     if len(report.clients) > most:
-        found.append(f"{len(report.clients) - most:,} more clients, none worse than these; --clients shows more.")
-    return found
+        lines.append(f"{len(report.clients) - most:,} more clients, none worse than these; --clients shows more.")
+    return lines
 
 
 def by_issuer(lines: Iterable[ClientFigures]) -> list[tuple[str, list[ClientFigures]]]:
     """Return the clients of each issuer, the issuer of the worst client first."""
-    found: dict[str, list[ClientFigures]] = {}
+    rows: dict[str, list[ClientFigures]] = {}
     for line in lines:
-        found.setdefault(line.iss or NO_ISSUER, []).append(line)
-    return list(found.items())
+        rows.setdefault(line.iss or NO_ISSUER, []).append(line)
+    return list(rows.items())
 
 
 def cells(line: ClientFigures) -> tuple[str, ...]:
@@ -77,12 +77,12 @@ def cells(line: ClientFigures) -> tuple[str, ...]:
 
 def wrong(line: ClientFigures, most: int = 3) -> str:
     """Return the worst reasons, and whether the client fails now. Several reasons come with their numbers."""
-    found = ["failing now"] if line.failing and line.client_id else []
+    parts = ["failing now"] if line.failing and line.client_id else []
     for why in line.reasons[:most]:
         counts = [f"{why.dead:,} dead"] if why.dead else []
         counts += [f"{why.retries:,} retried"] if why.retries else []
-        found.append(f"{why.reason} ({', '.join(counts)})")
-    return ", ".join(found)
+        parts.append(f"{why.reason} ({', '.join(counts)})")
+    return ", ".join(parts)
 
 
 def share(value: float | None) -> str:

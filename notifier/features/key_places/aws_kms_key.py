@@ -107,17 +107,17 @@ class AwsKmsKey:
             retries={"total_max_attempts": 1}, connect_timeout=WITHIN, read_timeout=WITHIN,
             max_pool_connections=CONNECTIONS,
         )  # fmt: skip
-        made = session.create_client(
+        client = session.create_client(
             "kms", region_name=self._settings.in_region, endpoint_url=self._settings.endpoint, config=config
         )
-        return await self._opened.enter_async_context(made)
+        return await self._opened.enter_async_context(client)
 
 
 def _refused(answer: Mapping[str, Any]) -> PlaceFault:
     """What AWS says in its answer: its code, its words, and whether it stays so."""
-    said, about = answer.get("Error", {}), answer.get("ResponseMetadata", {})
-    code, status = str(said.get("Code", "")), about.get("HTTPStatusCode", 500)
-    words = " ".join(str(said.get("Message", "")).split())[:_SHOWN]
+    error, about = answer.get("Error", {}), answer.get("ResponseMetadata", {})
+    code, status = str(error.get("Code", "")), about.get("HTTPStatusCode", 500)
+    words = " ".join(str(error.get("Message", "")).split())[:_SHOWN]
     away = code in _THROTTLED or status == 429 or status >= 500
     text = f"AWS KMS answered {code}{': ' if words else ''}{words}"
     return PlaceFault(text, SignatureResult.AWAY if away else SignatureResult.WRONG)

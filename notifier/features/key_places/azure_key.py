@@ -49,16 +49,16 @@ class AzureKey:
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises PlaceFault."""
         version = self._settings.version
-        found = await self._ask(lambda: self._opened().get_key(self._settings.key, version))
+        vault_key = await self._ask(lambda: self._opened().get_key(self._settings.key, version))
         newest = await self._ask(lambda: self._opened().get_key(self._settings.key))
-        if "sign" not in (found.key_operations or ()):
+        if "sign" not in (vault_key.key_operations or ()):
             raise _wrong(f"the key {self._settings.key} may not be used to sign: its key_ops lack it")
         if self._signer is None:  # the version stays, and so does the client
-            self._signer = CryptographyClient(found, self._logged_in(), **self._further)
-        made, latest = found.properties.created_on, newest.properties.version or version
+            self._signer = CryptographyClient(vault_key, self._logged_in(), **self._further)
+        made_at, latest = vault_key.properties.created_on, newest.properties.version or version
         return PublicHalf(
-            key=_public_key(found),
-            made_at=None if made is None else made.timestamp(),
+            key=_public_key(vault_key),
+            made_at=None if made_at is None else made_at.timestamp(),
             newer="" if latest == version else f"version {latest}",
             newer_key=None if latest == version else _public_key(newest),
         )
@@ -79,9 +79,9 @@ class AzureKey:
         """Close its connections."""
         opened = (self._signer, self._keys, self._credential)
         self._signer = self._keys = self._credential = None
-        for each in opened:
-            if each is not None:
-                await each.close()
+        for client in opened:
+            if client is not None:
+                await client.close()
 
     def _opened(self) -> KeyClient:
         if self._keys is None:
@@ -118,17 +118,17 @@ def _refused(error: refusals.HttpResponseError) -> PlaceFault:
     """What Azure says in its answer: its code, its words, and whether it stays so."""
     status = error.status_code or 500
     code = "" if error.error is None or not error.error.code else f" {error.error.code}"
-    said = "" if error.error is None or not error.error.message else f": {error.error.message}"
+    detail = "" if error.error is None or not error.error.message else f": {error.error.message}"
     answer: Any = error.response
     wait = None if answer is None else read_retry_after(answer.headers.get("Retry-After"), time.time())
     away = status == 429 or status >= 500 or status == 408
-    text = " ".join(f"Azure answered {status}{code}{said}".split())[:_SHOWN]
+    text = " ".join(f"Azure answered {status}{code}{detail}".split())[:_SHOWN]
     return PlaceFault(text, SignatureResult.AWAY if away else SignatureResult.WRONG, wait)
 
 
-def _public_key(found: KeyVaultKey) -> PublicKey:
-    key: Any = found.key
-    kind = str(getattr(found.key_type, "value", found.key_type))  # an enum, if it is known
+def _public_key(vault_key: KeyVaultKey) -> PublicKey:
+    key: Any = vault_key.key
+    kind = str(getattr(vault_key.key_type, "value", vault_key.key_type))  # an enum, if it is known
     try:
         if kind.startswith("RSA"):
             return RSAPublicNumbers(int.from_bytes(key.e), int.from_bytes(key.n)).public_key()

@@ -50,8 +50,8 @@ class AwsKmsSettings(Section):
     @property
     def in_region(self) -> str:
         """The region, given or the ARN's. Empty if there is none."""
-        found = _ARN.match(self.key_id)
-        return self.region or (found[1] if found is not None else "")
+        arn = _ARN.match(self.key_id)
+        return self.region or (arn[1] if arn is not None else "")
 
     @property
     def called(self) -> str:

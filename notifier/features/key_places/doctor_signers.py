@@ -22,8 +22,10 @@ def signer_checks(loaded: Loaded) -> Iterator[Check]:
     """A check for each key, and one for the clients whose algorithm no key can sign by. All keys were looked at."""
 
     async def clients() -> Sequence[Finding]:
-        found = find_unsignable(loaded.registry, loaded.needs.algorithms_of)
-        return [failed(Area.CLIENT, each.path, each.text, "until then its deliveries wait") for each in found]
+        mistakes = find_unsignable(loaded.registry, loaded.needs.algorithms_of)
+        return [
+            failed(Area.CLIENT, mistake.path, mistake.text, "until then its deliveries wait") for mistake in mistakes
+        ]
 
     placed = dict.fromkeys(key.placed for _, key in loaded.keys.elsewhere())
     if placed:
@@ -44,11 +46,13 @@ async def _examine(key: PlacedKey, ring: KeyRing) -> Sequence[Finding]:
         return [failed(Area.KEYS, key.name, str(fault), AGAIN)]
     seconds = time.perf_counter() - began
     text = f"signs by {', '.join(sorted(key.algorithms))}; {alg} took {seconds * 1000:.1f} ms"
-    found = [ok(Area.KEYS, key.name, text)]
+    findings = [ok(Area.KEYS, key.name, text)]
     if seconds > SLOW:
-        found = [warning(Area.KEYS, key.name, text, "raise signing.concurrency, or use ES256, which is cheaper")]
+        findings = [warning(Area.KEYS, key.name, text, "raise signing.concurrency, or use ES256, which is cheaper")]
     if newer := ring.unnamed(key.half):
         advice = "give it an entry of its own, with a not_before of a day after it is published"
-        found.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
-    found += [failed(Area.KEYS, key.name, double.text, TWICE) for double in ring.doubles() if double.key.placed is key]
-    return found
+        findings.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
+    findings += [
+        failed(Area.KEYS, key.name, double.text, TWICE) for double in ring.doubles() if double.key.placed is key
+    ]
+    return findings

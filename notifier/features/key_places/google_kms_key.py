@@ -63,9 +63,9 @@ class GoogleKmsKey:
 
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises PlaceFault."""
-        found, key = await self._public_of(self._name)
-        only = _algorithm(found.algorithm.name)
-        text = f"this version of the key signs by {found.algorithm.name} alone"
+        public, key = await self._public_of(self._name)
+        only = _algorithm(public.algorithm.name)
+        text = f"this version of the key signs by {public.algorithm.name} alone"
         lacking = {alg: text for alg in algorithms_of(key) if alg != only}
         newer, newer_key = await self._newer()
         return PublicHalf(key=key, lacking=lacking, newer=newer, newer_key=newer_key)
@@ -93,20 +93,20 @@ class GoogleKmsKey:
             await client.transport.close()  # type: ignore[no-untyped-call]
 
     async def _public_of(self, name: str) -> tuple[Any, Any]:
-        found = await self._ask("get_public_key", {"name": name})
+        answer = await self._ask("get_public_key", {"name": name})
         try:
-            return found, load_pem_public_key(found.pem.encode())
+            return answer, load_pem_public_key(answer.pem.encode())
         except (ValueError, UnsupportedAlgorithm):
-            raise _wrong(f"a key of {found.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519") from None
+            raise _wrong(f"a key of {answer.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519") from None
 
     async def _newer(self) -> tuple[str, Any]:
         """The next version, if there is one that can be used. Whoever may only sign may not list them."""
         key, _, version = self._name.rpartition("/")
         try:
-            _, found = await self._public_of(f"{key}/{int(version) + 1}")
+            _, newer = await self._public_of(f"{key}/{int(version) + 1}")
         except PlaceFault:
             return "", None
-        return f"version {int(version) + 1}", found
+        return f"version {int(version) + 1}", newer
 
     async def _ask(self, call: str, words: Mapping[str, object]) -> Any:
         try:
@@ -127,8 +127,9 @@ class GoogleKmsKey:
             return KeyManagementServiceAsyncClient(
                 transport=KeyManagementServiceGrpcAsyncIOTransport(channel=self._channel())
             )
-        found, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)  # may ask the machine's own service
-        return KeyManagementServiceAsyncClient(credentials=found)
+        # This may ask the machine's own service.
+        credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
+        return KeyManagementServiceAsyncClient(credentials=credentials)
 
 
 def _wrong(text: str) -> PlaceFault:
@@ -144,8 +145,8 @@ def _algorithm(name: str) -> Algorithm | None:
     if name == "EC_SIGN_ED25519":
         return Algorithm.EDDSA
     family = next((alg for prefix, alg in _FAMILIES.items() if name.startswith(prefix)), "")
-    made = f"{family}{name[-3:]}"
-    return Algorithm(made) if made in set(Algorithm) else None
+    algorithm = f"{family}{name[-3:]}"
+    return Algorithm(algorithm) if algorithm in set(Algorithm) else None
 
 
 def crc32c(raw: bytes) -> int:

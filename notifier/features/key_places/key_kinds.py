@@ -22,7 +22,7 @@ def key_kinds() -> Mapping[str, KeyKind]:
     def pkcs11(of: Pkcs11Settings, size: int) -> tuple[SigningPlace, str]:
         address = TokenAddress(module=of.module, token=of.token, pin_file=of.pin_file)
         token = tokens.setdefault((address, size), Pkcs11Token(address, size))
-        named = " ".join(each for each in (of.label, of.id) if each is not None)
+        named = " ".join(name for name in (of.label, of.id) if name is not None)
         return Pkcs11Key(token, KeyName(label=of.label, id=of.id)), f"{of.token}/{named}"
 
     azure = ("azure.identity", "azure.keyvault.keys")

@@ -67,8 +67,8 @@ class _Signing:
         if kind == SIGN:
             return _signed(self._keys[body[0]], ALGORITHMS[body[1]], body[2:])
         asked = json.loads(body)
-        told = self._open(**asked) if kind == OPEN else self._find(**asked)
-        return json.dumps(told).encode()
+        reply = self._open(**asked) if kind == OPEN else self._find(**asked)
+        return json.dumps(reply).encode()
 
     def _open(self, module: str, token: str, pin: str) -> Sequence[str]:
         """Log in; return the names of the mechanisms that the token has."""
@@ -79,11 +79,11 @@ class _Signing:
             library = pkcs11.lib(module)
         except RuntimeError as error:  # dlopen's
             raise _Fault("NoSuchModule", f"the module cannot be loaded: {error}") from None
-        found: Token = _token(list(library.get_slots(token_present=True)), token)
-        if TokenFlag.USER_PIN_FINAL_TRY in found.flags:
+        inserted: Token = _token(list(library.get_slots(token_present=True)), token)
+        if TokenFlag.USER_PIN_FINAL_TRY in inserted.flags:
             raise _Fault("PinFinalTry", "one more wrong PIN locks the token: log in by hand, with the vendor's tool")
-        self._session = found.open(user_pin=pin)
-        return [getattr(each, "name", str(each)) for each in found.slot.get_mechanisms()]
+        self._session = inserted.open(user_pin=pin)
+        return [getattr(mechanism, "name", str(mechanism)) for mechanism in inserted.slot.get_mechanisms()]
 
     def _find(self, label: str | None, id: str | None) -> Mapping[str, object]:  # noqa: A002  PKCS#11's word
         """Find a private key; return its number and its public half (PKCS#1 or SPKI, as hexadecimal DER)."""
@@ -107,7 +107,7 @@ class _Signing:
 
         assert self._session is not None
         private: list[Any] = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
-        names = sorted(f"{each.label!r} (id {bytes(each[Attribute.ID]).hex() or 'empty'})" for each in private)
+        names = sorted(f"{key.label!r} (id {bytes(key[Attribute.ID]).hex() or 'empty'})" for key in private)
         if not names:
             return ": it shows none to this PIN"
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -116,12 +116,12 @@ class _Signing:
 
 def _token(slots: Sequence[Any], label: str) -> Any:
     tokens = [slot.get_token() for slot in slots]
-    found = [each for each in tokens if each.label == label]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise _Fault("NoSuchToken", f"the module has {len(found)} tokens {label!r}; give each a label of its own")
-    others = ", ".join(sorted(repr(each.label) for each in tokens if each.label))  # without one: not initialised
+    matches = [candidate for candidate in tokens if candidate.label == label]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise _Fault("NoSuchToken", f"the module has {len(matches)} tokens {label!r}; give each a label of its own")
+    others = ", ".join(sorted(repr(other.label) for other in tokens if other.label))  # without one: not initialised
     raise _Fault("NoSuchToken", f"the module has no token {label!r}; it has {others or 'none'}")
 
 
@@ -165,12 +165,12 @@ def serve(requests: BinaryIO, answers: BinaryIO, answer: Callable[[bytes, bytes]
         length, kind = HEAD.unpack(head)
         body = requests.read(length)
         try:
-            told, status = answer(kind, body), DONE
+            reply, status = answer(kind, body), DONE
         except _Fault as fault:
-            told, status = json.dumps([fault.name, str(fault)]).encode(), FAULT
+            reply, status = json.dumps([fault.name, str(fault)]).encode(), FAULT
         except Exception as error:  # noqa: BLE001  whatever the library raises is told; the service ends this process
-            told, status = json.dumps([type(error).__name__, ""]).encode(), FAULT
-        answers.write(HEAD.pack(len(told), status) + told)
+            reply, status = json.dumps([type(error).__name__, ""]).encode(), FAULT
+        answers.write(HEAD.pack(len(reply), status) + reply)
         answers.flush()
 
 

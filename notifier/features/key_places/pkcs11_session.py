@@ -97,8 +97,8 @@ class SigningSession(asyncio.SubprocessProtocol):
 
     async def find(self, key: KeyName) -> _FoundKey:
         if key not in self._found:
-            told = json.loads(await self.ask(FIND, json.dumps({"label": key.label, "id": key.id}).encode()))
-            self._found[key] = _FoundKey(number=told["number"], public=bytes.fromhex(told["public"]))
+            reply = json.loads(await self.ask(FIND, json.dumps({"label": key.label, "id": key.id}).encode()))
+            self._found[key] = _FoundKey(number=reply["number"], public=bytes.fromhex(reply["public"]))
         return self._found[key]
 
     async def ask(self, kind: bytes, body: bytes) -> bytes:

@@ -94,17 +94,17 @@ class Pkcs11Token:
         async def look(session: SigningSession) -> tuple[bytes, frozenset[str]]:
             return (await session.find(key)).public, session.mechanisms
 
-        found = await self._use(look)
+        public = await self._use(look)
         while self._count < self._size:
             self._idle.extend([await self._start()] * AHEAD)
-        return found
+        return public
 
     async def sign(self, key: KeyName, alg: Algorithm, message: bytes) -> bytes:
         """Raises PlaceFault."""
 
         async def ask(session: SigningSession) -> bytes:
-            found = await session.find(key)
-            return await session.ask(SIGN, bytes((found.number, _NUMBERS[alg])) + message)
+            public = await session.find(key)
+            return await session.ask(SIGN, bytes((public.number, _NUMBERS[alg])) + message)
 
         return await self._use(ask)
 
@@ -207,7 +207,7 @@ class Pkcs11Token:
             self._end(session)
 
     def _end(self, session: SigningSession) -> None:
-        self._dying = {each for each in self._dying if not each.gone.is_set()} | {session}
+        self._dying = {dying for dying in self._dying if not dying.gone.is_set()} | {session}
         session.kill()
 
 

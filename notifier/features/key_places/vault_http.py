@@ -42,14 +42,14 @@ class VaultAnswer:
     def words(self) -> str:
         """What Vault says is wrong, on one line. It repeats no token and no secret id."""
         errors = self.content.get("errors") if isinstance(self.content, dict) else None
-        told = " ".join(str(each) for each in errors) if isinstance(errors, list) else ""
-        return " ".join(told.split())[:_SHOWN]
+        words = " ".join(str(text) for text in errors) if isinstance(errors, list) else ""
+        return " ".join(words.split())[:_SHOWN]
 
     def fault(self, path: str, lacking: str = "") -> PlaceFault:
         """The refusal of a request. `lacking` says what may be lacking where it was a 403."""
-        told = "; ".join(each for each in (self.words, lacking if self.status == 403 else "") if each)
-        text = f"Vault answered {self.status} to {path}{': ' if told else ''}{told}"
-        wrong = 300 <= self.status < 412 or (self.status == 500 and any(each in self.words for each in _VERSION_WORDS))
+        words = "; ".join(part for part in (self.words, lacking if self.status == 403 else "") if part)
+        text = f"Vault answered {self.status} to {path}{': ' if words else ''}{words}"
+        wrong = 300 <= self.status < 412 or (self.status == 500 and any(word in self.words for word in _VERSION_WORDS))
         return PlaceFault(text, SignatureResult.WRONG if wrong else SignatureResult.AWAY, self.wait)
 
 
@@ -70,12 +70,12 @@ class VaultServer:
         """Ask once. Raises PlaceFault if there is no answer."""
         headers = self._headers | ({"X-Vault-Token": token} if token else {})
         try:
-            found = await self._client.ask(method, f"{self._address}/v1/{path}", headers, within=WITHIN, json=body)
+            answer = await self._client.ask(method, f"{self._address}/v1/{path}", headers, within=WITHIN, json=body)
         except NoAnswer as fault:
             result = SignatureResult.WRONG if fault.ours else SignatureResult.AWAY
             raise PlaceFault(f"{self._address}: {fault}", result) from None
-        wait = read_retry_after(found.headers.get("Retry-After"), time.time())
-        return VaultAnswer(status=found.status, content=found.content, wait=wait)
+        wait = read_retry_after(answer.headers.get("Retry-After"), time.time())
+        return VaultAnswer(status=answer.status, content=answer.content, wait=wait)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -56,14 +56,14 @@ class VaultKey:
         if not isinstance(versions, dict) or not data.get("supports_signing"):
             kind = data.get("type", "of an unknown type")
             raise _wrong(f"the key {self._key} is {kind}, which does not sign: RSA, ECDSA or Ed25519 is needed")
-        found = versions.get(str(self._version))
-        latest = max((int(each) for each in versions if each.isdigit()), default=0)
-        if not isinstance(found, dict):
+        version = versions.get(str(self._version))
+        latest = max((int(number) for number in versions if number.isdigit()), default=0)
+        if not isinstance(version, dict):
             there = f"its versions are {', '.join(sorted(versions, key=int))}" if latest else "it has none"
             raise _wrong(f"the key {self._key} has no version {self._version}: {there}")
         return PublicHalf(
-            key=_public_key(found.get("public_key")),
-            made_at=_moment(found.get("creation_time")),
+            key=_public_key(version.get("public_key")),
+            made_at=_moment(version.get("creation_time")),
             newer=f"version {latest}" if latest > self._version else "",
             newer_key=_public_key(versions[str(latest)].get("public_key")) if latest > self._version else None,
         )

@@ -166,5 +166,5 @@ def _member(content: object, part: str, name: str) -> object:
 
 
 def _lease(content: object, part: str, name: str) -> float:
-    found = _member(content, part, name)
-    return float(found) if isinstance(found, int) and found > 0 else 0.0
+    member = _member(content, part, name)
+    return float(member) if isinstance(member, int) and member > 0 else 0.0

@@ -79,8 +79,8 @@ class VaultKeySettings(Section):
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
         ways = ("token_file", "approle", "kubernetes")
-        given = [way for way in ways if getattr(self, way) is not None]
-        if len(given) != 1:
-            found = f"; it has {' and '.join(given)}" if given else ""
-            raise ValueError(f"needs one of {', '.join(ways)}{found}")
+        logins = [way for way in ways if getattr(self, way) is not None]
+        if len(logins) != 1:
+            has = f"; it has {' and '.join(logins)}" if logins else ""
+            raise ValueError(f"needs one of {', '.join(ways)}{has}")
         return self

@@ -74,9 +74,9 @@ class Auth0Reader:
 
     async def _get(self, server: Web, url: str) -> JsonAnswer:
         """GET with a token; with a new one if the kept one is refused."""
-        kept = self._token if self._clock() < self._token_ends - _EARLY else None
-        if kept is not None:
-            answer = await ask(server, url, {"Authorization": f"Bearer {kept}"}, _LIST_ADVICE, expected=(401,))
+        token = self._token if self._clock() < self._token_ends - _EARLY else None
+        if token is not None:
+            answer = await ask(server, url, {"Authorization": f"Bearer {token}"}, _LIST_ADVICE, expected=(401,))
             if answer.status != 401:
                 return answer
         await self._renew(server)
@@ -92,11 +92,11 @@ class Auth0Reader:
         }
         at = self._clock()
         answer = await ask(server, f"{settings.url}/oauth/token", {}, _TOKEN_ADVICE, form=form)
-        token, found = access_token(answer, "an Auth0 tenant"), answer.content
-        scope = found.get("scope")
+        token, content = access_token(answer, "an Auth0 tenant"), answer.content
+        scope = content.get("scope")
         if isinstance(scope, str) and SCOPE not in scope.split():
             raise SourceFault(f"the application has no scope {SCOPE}: {_GRANT}")
-        lasts = found.get("expires_in")
+        lasts = content.get("expires_in")
         self._token, self._token_ends = token, at + (lasts if isinstance(lasts, int | float) else 0.0)
 
 
@@ -117,5 +117,5 @@ def _row(client: Any) -> Any:
 
 
 def _section(client: dict[str, Any], name: str) -> dict[str, Any]:
-    found = client.get(name)
-    return found if isinstance(found, dict) else {}
+    value = client.get(name)
+    return value if isinstance(value, dict) else {}

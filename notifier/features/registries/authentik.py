@@ -76,9 +76,9 @@ def _row(provider: Any) -> Any:
 
 def _about(provider: dict[str, Any], front_channel: object = None) -> dict[str, Any]:
     """The client by its application's name. A redirect URI may be a regular expression."""
-    name, given = provider.get("assigned_application_name"), provider.get("redirect_uris")
-    entries = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
-    uris = ["*" if each.get("matching_mode") == "regex" else each.get("url") for each in entries]
+    name, redirects = provider.get("assigned_application_name"), provider.get("redirect_uris")
+    entries = [entry for entry in redirects if isinstance(entry, dict)] if isinstance(redirects, list) else []
+    uris = ["*" if entry.get("matching_mode") == "regex" else entry.get("url") for entry in entries]
     return {
         "client_id": provider.get("client_id"),
         "client_name": name if isinstance(name, str) else None,

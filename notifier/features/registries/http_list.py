@@ -49,7 +49,7 @@ class HttpListReader:
         """Return all clients; `last` itself if the server says that nothing changed. Raises SourceFault."""
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
-        gathering, seen = Gathering(last, unique=True), {first}
+        gathering, visited = Gathering(last, unique=True), {first}
         async with web(self._settings.tls, self._source.timeout, bounds_of(self._source), _read) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)
@@ -61,10 +61,10 @@ class HttpListReader:
             await gathering.add_all(_drained(_clients(answer)))
             following = next_page(answer.whole("Link"), first)
             while following is not None:
-                if following in seen or len(seen) == MOST_PAGES:
-                    never = "a page comes again" if following in seen else f"more than {MOST_PAGES} pages"
+                if following in visited or len(visited) == MOST_PAGES:
+                    never = "a page comes again" if following in visited else f"more than {MOST_PAGES} pages"
                     raise SourceFault(f"its list never ends: {never} (Link: rel=next)")
-                seen.add(following)
+                visited.add(following)
                 mark = None
                 answer = await ask(server, following, headers, _ADVICE)
                 await gathering.add_all(_drained(_clients(answer)))
@@ -86,8 +86,8 @@ def _conditions(last: SourceAnswer | None, url: str) -> Mapping[str, str]:
 
 def _mark(answer: JsonAnswer, url: str) -> str | None:
     names = {"etag": "ETag", "modified": "Last-Modified"}
-    told = {name: answer.headers[header] for name, header in names.items() if header in answer.headers}
-    return json.dumps({"url": url, "version": __version__, **told}) if told else None
+    marks = {name: answer.headers[header] for name, header in names.items() if header in answer.headers}
+    return json.dumps({"url": url, "version": __version__, **marks}) if marks else None
 
 
 def _drained(clients: list[Any]) -> Iterator[Any]:

@@ -62,11 +62,11 @@ class HydraReader:
             return gathering.answer(at)
 
     async def _rest(self, server: Web, token: str | None, gathering: Gathering) -> None:
-        seen: set[str] = set()
+        visited: set[str] = set()
         while token is not None:
-            if token in seen:
+            if token in visited:
                 raise SourceFault("its list of clients never ends: a page token comes again")
-            seen.add(token)
+            visited.add(token)
             token = await self._take(server, token, gathering)
 
     async def _take(self, server: Web, token: str | None, gathering: Gathering) -> str | None:
@@ -80,10 +80,10 @@ class HydraReader:
         following = next_link(answer.whole("Link"), url)
         if following is None:
             return None
-        found = parse_qs(urlsplit(following).query).get("page_token")
-        if not found:
+        tokens = parse_qs(urlsplit(following).query).get("page_token")
+        if not tokens:
             raise SourceFault("its next page (Link: rel=next) has no page_token; is this Hydra 2.x?")
-        return found[0]
+        return tokens[0]
 
 
 def _row(client: Any) -> Any:

@@ -47,30 +47,31 @@ class KeycloakRealm:
         name = client.get("clientId") if isinstance(client, dict) else None
         if not isinstance(name, str) or not name:
             return Mistake(place, "has no clientId")
-        told = client["attributes"] if isinstance(client.get("attributes"), dict) else {}
+        attributes = client["attributes"] if isinstance(client.get("attributes"), dict) else {}
         row: dict[str, object] = {"client_id": name}
         if self.issuer is not None:
             row["issuer"] = self.issuer
         if _is_pairwise(client):
             row["subject_type"] = "pairwise"
-        ours = _settings(told)
+        ours = _settings(attributes)
         if ours:
             row["notifier"] = ours
         if client.get("enabled") is False or client.get("protocol") not in (None, "", "openid-connect"):
             return row  # Keycloak tells neither disabled clients nor those of SAML by back-channel
-        return self._told(row, client, told) or row
+        return self._told(row, client, attributes) or row
 
-    def _told(self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any]) -> Mistake | None:
+    def _told(self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]) -> Mistake | None:
         """Add how the client is told of a logout, or return why it cannot be."""
-        name, uri = str(row["client_id"]), self._resolved(_text(told.get(_OWN_URL)) or _text(told.get(_URL)), client)
-        given = _text(told.get("id.token.signed.response.alg"))
-        algorithm = self.default_algorithm if given in ("", "any") else given
+        name = str(row["client_id"])
+        uri = self._resolved(_text(attributes.get(_OWN_URL)) or _text(attributes.get(_URL)), client)
+        asked = _text(attributes.get("id.token.signed.response.alg"))
+        algorithm = self.default_algorithm if asked in ("", "any") else asked
         if algorithm in tuple(Algorithm):
             row["id_token_signed_response_alg"] = str(algorithm)
         if client.get("frontchannelLogout") is True:
-            self._add_front_channel(row, client, told)
+            self._add_front_channel(row, client, attributes)
         listed = client["redirectUris"] if isinstance(client.get("redirectUris"), list) else ()
-        own = [self._resolved(_text(each), client) for each in listed]
+        own = [self._resolved(_text(uri), client) for uri in listed]
         if (uris := redirect_uris(own, row.get("frontchannel_logout_uri"))) is not None:
             row["redirect_uris"] = uris
         if (shown := _text(client.get("name"))) and not shown.startswith("${"):  # a key of Keycloak's translations
@@ -84,30 +85,32 @@ class KeycloakRealm:
             ways = ", ".join(Algorithm)
             return Mistake(name, f"its ID tokens are signed with {algorithm[:20]!r}; choose one of {ways} in Keycloak")
         row["backchannel_logout_uri"] = uri
-        row["backchannel_logout_session_required"] = _true(told.get(_OWN_SESSION) or told.get(_SESSION))
-        if alg := _text(told.get("id.token.encrypted.response.alg")):
-            self._add_encryption(row, client, told, alg)
+        row["backchannel_logout_session_required"] = _true(attributes.get(_OWN_SESSION) or attributes.get(_SESSION))
+        if alg := _text(attributes.get("id.token.encrypted.response.alg")):
+            self._add_encryption(row, client, attributes, alg)
         return None
 
     def _add_encryption(
-        self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any], alg: str
+        self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any], alg: str
     ) -> None:
         """Its logout tokens are encrypted like its ID tokens, also by Keycloak, to a key of its JWKS or JWKS URL."""
         row["id_token_encrypted_response_alg"] = alg
-        if enc := _text(told.get("id.token.encrypted.response.enc")):
+        if enc := _text(attributes.get("id.token.encrypted.response.enc")):
             row["id_token_encrypted_response_enc"] = enc
-        if _true(told.get("use.jwks.url")):
-            row["jwks_uri"] = self._resolved(_text(told.get("jwks.url")), client)
-        elif _true(told.get("use.jwks.string")):
-            row["jwks"] = _value(_text(told.get("jwks.string")))
+        if _true(attributes.get("use.jwks.url")):
+            row["jwks_uri"] = self._resolved(_text(attributes.get("jwks.url")), client)
+        elif _true(attributes.get("use.jwks.string")):
+            row["jwks"] = _value(_text(attributes.get("jwks.string")))
 
-    def _add_front_channel(self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    def _add_front_channel(
+        self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> None:
         """Where it is unset, Keycloak takes the base URL. One that cannot be used concerns no delivery: left out."""
-        uri = self._resolved(_text(told.get("frontchannel.logout.url")) or _text(client.get("baseUrl")), client)
+        uri = self._resolved(_text(attributes.get("frontchannel.logout.url")) or _text(client.get("baseUrl")), client)
         if uri and not _unresolved(uri) and uri_mistake(uri) is None:
             row["frontchannel_logout_uri"] = uri
-            if "frontchannel.logout.session.required" in told:
-                required = _true(told["frontchannel.logout.session.required"])
+            if "frontchannel.logout.session.required" in attributes:
+                required = _true(attributes["frontchannel.logout.session.required"])
                 row["frontchannel_logout_session_required"] = required
 
     def _resolved(self, url: str, client: Mapping[str, Any]) -> str:
@@ -124,29 +127,29 @@ def _unresolved(uri: str) -> str | None:
     if start < 0:
         return None
     end = uri.find("}", start)
-    found = uri[start : end + 1 if end > 0 else None][:60]
-    return f"holds {found}, which only Keycloak's own machine knows; write it out"
+    variable = uri[start : end + 1 if end > 0 else None][:60]
+    return f"holds {variable}, which only Keycloak's own machine knows; write it out"
 
 
 def _is_pairwise(client: Mapping[str, Any]) -> bool:
     mappers = client.get("protocolMappers")
-    kinds = [each.get("protocolMapper") for each in mappers or () if isinstance(each, dict)]
+    kinds = [mapper.get("protocolMapper") for mapper in mappers or () if isinstance(mapper, dict)]
     return any(isinstance(kind, str) and kind.endswith(_PAIRWISE) for kind in kinds)
 
 
-def _settings(told: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """notifier's settings: attributes such as `notifier.timeout` and `notifier.retry.base`."""
-    found: dict[str, Any] = {}
-    for name, value in told.items():
+    settings: dict[str, Any] = {}
+    for name, value in attributes.items():
         if not name.startswith(_OURS) or name in (_OWN_URL, _OWN_SESSION) or not _text(value):
             continue
-        section = found
+        section = settings
         *sections, last = name.removeprefix(_OURS).split(".")
-        for each in sections:
-            inner = section.setdefault(each, {})
+        for part in sections:
+            inner = section.setdefault(part, {})
             section = inner if isinstance(inner, dict) else {}
         section[last] = _value(_text(value))
-    return found
+    return settings
 
 
 def _value(text: str) -> Any:

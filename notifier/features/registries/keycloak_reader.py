@@ -128,8 +128,8 @@ def _secret(settings: KeycloakSettings) -> str:
 
 def _token_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
     """What Keycloak says of a refused token, as the setting to change. Its own words are not shown."""
-    told = answer.content if isinstance(answer.content, dict) else {}
-    words = f"{told.get('error')} {told.get('error_description')}".lower()
+    content = answer.content if isinstance(answer.content, dict) else {}
+    words = f"{content.get('error')} {content.get('error_description')}".lower()
     client = settings.client_id
     if "service account" in words and "public" not in words:
         return f"the client {client} has no service account: switch on Service accounts roles in Keycloak"

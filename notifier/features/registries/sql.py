@@ -59,11 +59,11 @@ class SqlReader:
             amount = Amount(self._bounds)
             listing = self._listing(connection, deadline, amount)
             for first, part in parts(listing.result, deadline, amount, self._pause):
-                for number, given in enumerate(part, first):
+                for number, cells in enumerate(part, first):
                     try:
-                        row = listing.read(given)
+                        row = listing.read(cells)
                     except ValueError as error:
-                        gathering.refuse(Mistake(_named(given[listing.client_id], number), str(error)))
+                        gathering.refuse(Mistake(_named(cells[listing.client_id], number), str(error)))
                         continue
                     if row is None:
                         continue

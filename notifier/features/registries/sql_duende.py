@@ -82,29 +82,31 @@ def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) 
     client_id, key, enabled, protocol, uri, session, front_uri, front_session, signed_by, subject_type, name = row
     if protocol != "oidc" and (text(protocol) or "oidc").lower() != "oidc":
         return None
-    found: dict[str, Any] = {"client_id": text(client_id)}
+    metadata: dict[str, Any] = {"client_id": text(client_id)}
     if _truth("Enabled", enabled) is False:
-        return found
+        return metadata
     if (word := text(uri)) is not None and word.strip():
-        found["backchannel_logout_uri"] = word
-        found["backchannel_logout_session_required"] = _truth("BackChannelLogoutSessionRequired", session) is not False
+        metadata["backchannel_logout_uri"] = word
+        metadata["backchannel_logout_session_required"] = (
+            _truth("BackChannelLogoutSessionRequired", session) is not False
+        )
     if (word := text(front_uri)) is not None and word.strip():
-        found["frontchannel_logout_uri"] = word
+        metadata["frontchannel_logout_uri"] = word
         required = _truth("FrontChannelLogoutSessionRequired", front_session)
-        found["frontchannel_logout_session_required"] = required is not False
+        metadata["frontchannel_logout_session_required"] = required is not False
         if (shown := text(name)) is not None:
-            found["client_name"] = shown
+            metadata["client_name"] = shown
     if (
-        uris := redirect_uris(_each("RedirectUri", redirects.get(key, ())), found.get("frontchannel_logout_uri"))
+        uris := redirect_uris(_each("RedirectUri", redirects.get(key, ())), metadata.get("frontchannel_logout_uri"))
     ) is not None:
-        found["redirect_uris"] = uris
+        metadata["redirect_uris"] = uris
     if (algorithm := algorithms(signed_by)) is not None:
-        found["id_token_signed_response_alg"] = algorithm
+        metadata["id_token_signed_response_alg"] = algorithm
     if (word := lower(subject_type)) is not None:
-        found["subject_type"] = word
+        metadata["subject_type"] = word
     if (own := properties.get(key)) is not None:
-        found["notifier"] = _nested(own)
-    return found
+        metadata["notifier"] = _nested(own)
+    return metadata
 
 
 def _truth(column: str, value: object) -> bool | None:
@@ -123,16 +125,16 @@ def _each(column: str, values: Iterable[object]) -> list[str]:
 
 def _nested(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
     """`notifier:retry:base` is the member `base` of `retry`, as .NET writes it."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in properties:
         *path, last = name.split(":")
-        inner: Any = found
+        inner: Any = settings
         for step in path:
             inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
         if not isinstance(inner, dict) or last in inner:
             raise ValueError(f"property {_OURS}{name} is there twice, or belongs to one that has a value itself")
         inner[last] = scalar(next(iter(_each(f"property {_OURS}{name}", [value])), ""))
-    return found
+    return settings
 
 
 def _properties(finder: "TableFinder", table: str, taken: _Taken) -> _Properties:
@@ -140,10 +142,10 @@ def _properties(finder: "TableFinder", table: str, taken: _Taken) -> _Properties
     columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
     owner, key, value = (columns[column] for column in _PROPERTIES)
     statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_OURS}%")).order_by(owner, key)
-    found: dict[object, list[tuple[str, object]]] = {}
+    words: dict[object, list[tuple[str, object]]] = {}
     for client, word, content in taken(statement):
-        found.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), content))
-    return found
+        words.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), content))
+    return words
 
 
 def _redirects(finder: "TableFinder", table: str, taken: _Taken) -> _Redirects:
@@ -151,7 +153,7 @@ def _redirects(finder: "TableFinder", table: str, taken: _Taken) -> _Redirects:
     columns = finder.columns(table, _REDIRECTS, _REDIRECTS)
     owner, uri = (columns[column] for column in _REDIRECTS)
     statement = sa.select(owner, uri).order_by(owner, uri)
-    found: dict[object, list[object]] = {}
+    uris: dict[object, list[object]] = {}
     for client, content in taken(statement):
-        found.setdefault(client, []).append(content)
-    return found
+        uris.setdefault(client, []).append(content)
+    return uris

@@ -90,27 +90,27 @@ def own_query(connection: sa.Connection, query: str) -> Listing:
     client_id = names.index("client_id")
 
     def read(row: Sequence[Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        metadata: dict[str, Any] = {}
         for name, value in zip(names, row, strict=True):
             if not name:
                 continue
             try:
-                meant = COLUMNS[name](value)
+                content = COLUMNS[name](value)
             except ValueError as error:
                 raise ValueError(f"{name} {error}") from None
-            if meant is not None:
-                found[name] = meant
-        return found
+            if content is not None:
+                metadata[name] = content
+        return metadata
 
     return Listing(result=result, client_id=client_id, read=read)
 
 
-def _names(given: Sequence[str]) -> list[str]:
+def _names(columns: Sequence[str]) -> list[str]:
     """The name of each column; empty for metadata that is ignored. Raises SourceFault."""
-    names = [_KNOWN.get(plain(name), "") for name in given]
+    names = [_KNOWN.get(plain(name), "") for name in columns]
     wrong = [
         f"there is no client metadata {name!r}"
-        for name, known in zip(given, names, strict=True)
+        for name, known in zip(columns, names, strict=True)
         if not known and plain(name) not in _IGNORED
     ]
     wrong += sorted({f"{name} is there twice" for name in names if name and names.count(name) > 1})

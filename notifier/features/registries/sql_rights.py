@@ -27,16 +27,16 @@ def may_write(connection: sa.Connection) -> list[str]:
     """Return a warning if the user may write to some table. SQLite has no users."""
     match connection.dialect.name:
         case "postgresql":
-            found = _first(connection, _POSTGRESQL)
+            right = _first(connection, _POSTGRESQL)
         case "mssql":
-            found = _first(connection, _SQL_SERVER)
+            right = _first(connection, _SQL_SERVER)
         case "mysql" | "mariadb":
-            found = written_by(str(row[0]) for row in _rows(connection, "SHOW GRANTS"))
+            right = written_by(str(row[0]) for row in _rows(connection, "SHOW GRANTS"))
         case _:
-            found = None
-    if found is None:
+            right = None
+    if right is None:
         return []
-    return [f"the database's user may write, such as to {found}; give notifier one that has the right to SELECT alone"]
+    return [f"the database's user may write, such as to {right}; give notifier one that has the right to SELECT alone"]
 
 
 def written_by(grants: Iterable[str]) -> str | None:

@@ -38,13 +38,15 @@ class SqlSettings(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         wrong = [
-            f"needs {one} or {other}" + ("; it has both" if getattr(self, one) is not None else "")
-            for one, other in (("url", "url_file"), ("preset", "query"))
-            if (getattr(self, one) is None) == (getattr(self, other) is None)
+            f"needs {member} or {other}" + ("; it has both" if getattr(self, member) is not None else "")
+            for member, other in (("url", "url_file"), ("preset", "query"))
+            if (getattr(self, member) is None) == (getattr(self, other) is None)
         ]
         if self.query is not None:
-            given = [name for name, value in (("schema", self.db_schema), ("tables", self.tables)) if value is not None]
-            wrong += [f"{name} is for a preset; name the tables in query" for name in given]
+            options = [
+                name for name, value in (("schema", self.db_schema), ("tables", self.tables)) if value is not None
+            ]
+            wrong += [f"{name} is for a preset; name the tables in query" for name in options]
         if wrong:
             raise ValueError("; ".join(wrong))
         return self

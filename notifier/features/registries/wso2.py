@@ -82,7 +82,7 @@ class Wso2Reader:
                 del self._learnt[gone]
             await self._learn(server, headers, listed, self._due(listed, tick))
             self._last_tick = tick
-            faults = [said for name in listed if isinstance(said := self._learnt[name].said, Mistake)]
+            faults = [answer for name in listed if isinstance(answer := self._learnt[name].said, Mistake)]
             if len(faults) == len(listed):
                 raise SourceFault(f"no application can be read; the first, {faults[0].path}: {faults[0].text}")
         gathering = Gathering(last)
@@ -96,16 +96,16 @@ class Wso2Reader:
         while pages.first is not None:
             query = f"limit={PAGE}&offset={pages.first}&attributes=clientId"
             answer = await ask(server, f"{self._settings.url}/api/server/v1/applications?{query}", headers, _ADVICE)
-            found = answer.content.get("applications") if isinstance(answer.content, dict) else None
-            if not isinstance(found, list) and pages.first:
-                found = []  # some versions leave it out past the end
-            if not isinstance(found, list) or not all(map(_is_known, found)):
+            applications = answer.content.get("applications") if isinstance(answer.content, dict) else None
+            if not isinstance(applications, list) and pages.first:
+                applications = []  # some versions leave it out past the end
+            if not isinstance(applications, list) or not all(map(_is_known, applications)):
                 raise SourceFault("its list of applications is not a list; is `url` that of a WSO2 Identity Server?")
-            if not found and not listed:
+            if not applications and not listed:
                 raise SourceFault(f"its list has no application, which cannot be: give the permission {_SCOPE}")
-            names = [_name(each, pages.first + nth) for nth, each in enumerate(found)]
+            names = [_name(application, pages.first + nth) for nth, application in enumerate(applications)]
             if pages.take(names):
-                listed |= dict(zip(names, found, strict=True))
+                listed |= dict(zip(names, applications, strict=True))
             if pages.stuck:
                 raise SourceFault("its list of applications changes faster than it can be read")
         return listed
@@ -129,11 +129,11 @@ class Wso2Reader:
 
         async def some(names: Iterator[str]) -> None:
             for name in names:
-                said = await self._application(server, headers, name, listed[name])
+                answer = await self._application(server, headers, name, listed[name])
                 before = self._learnt.get(name)
-                if isinstance(said, Mistake) and before is not None:
-                    said = before.said  # its last good address stays
-                self._learnt[name] = _Learnt(listed=listed[name], said=said, at=self._ticks())
+                if isinstance(answer, Mistake) and before is not None:
+                    answer = before.said  # its last good address stays
+                self._learnt[name] = _Learnt(listed=listed[name], said=answer, at=self._ticks())
 
         names = iter(due)
         tasks = [asyncio.ensure_future(some(names)) for _ in range(AT_A_TIME)]
@@ -200,5 +200,5 @@ def _row(name: str, item: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:
 
 
 def _section(whole: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = whole.get(name)
-    return found if isinstance(found, dict) else {}
+    member = whole.get(name)
+    return member if isinstance(member, dict) else {}

@@ -177,16 +177,16 @@ def read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Env
 
 def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
     """The CloudEvents attributes among the headers of a message, by name: without prefix, in lower case."""
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     for header, value in headers.items():
         name = header.lower()
         for prefix in _PREFIXES:
             if name.startswith(prefix):
                 text = _header_text(value)
                 # HTTP binding §3.1.3.2: values are percent-encoded over HTTP only.
-                found[name[len(prefix) :]] = unquote(text, errors="replace") if prefix == "ce-" else text
+                attributes[name[len(prefix) :]] = unquote(text, errors="replace") if prefix == "ce-" else text
                 break
-    return found
+    return attributes
 
 
 def is_attribute(header: str) -> bool:

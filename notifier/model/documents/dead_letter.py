@@ -312,8 +312,8 @@ def _moved_by_broker(message: Message) -> DeadLetter:
 
 def digest(*parts: bytes) -> str:
     """The id of a letter. It depends on the parts only, whoever makes the letter."""
-    made = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        made.update(b"%d:" % len(part))
-        made.update(part)
-    return made.hexdigest()
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.hexdigest()

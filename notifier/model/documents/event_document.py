@@ -89,10 +89,10 @@ def read_event(
     `new_id` is called only if nobody gave an id. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
     names the places in `clients` to read; the other entries are left out.
     """
-    found = understand(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only)
-    if found.wrong is not None:
-        raise MalformedEvent(first_of(found.wrong.mistakes, found.wrong.more))
-    return found.event
+    document = understand(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only)
+    if document.wrong is not None:
+        raise MalformedEvent(first_of(document.wrong.mistakes, document.wrong.more))
+    return document.event
 
 
 def understand(
@@ -114,13 +114,13 @@ def read_opened(
     if message_id is not None and (not message_id.isprintable() or len(message_id.encode()) > ID_BYTES):
         mistakes.append(Mistake("message_id", f"must be printable and have at most {ID_BYTES} bytes in UTF-8"))
     body, clients, wrong = _understand(opened.data, opened.path, mistakes)
-    given = body.get("id") or (envelope.id if envelope else message_id)
+    own_id = body.get("id") or (envelope.id if envelope else message_id)
     ended_at = body.get("ended_at")
     if ended_at is None:
         ended_at = envelope.time if envelope and envelope.time is not None else message.timestamp
     event = SessionEnded(
-        id=given or new_id(),
-        id_given=given is not None,
+        id=own_id or new_id(),
+        id_given=own_id is not None,
         iss=body["iss"],
         sub=body.get("sub"),
         sid=body.get("sid"),
@@ -186,8 +186,8 @@ def _understand_in_parts(
         return body, read_entries(raw)
     if raw == "*":
         return body, "*"
-    found = "is required" if raw is None else f"must not be {_shown(raw)}"
-    mistakes.append(Mistake(f"{path}clients", f'{found}: give a list of at least one client, or "*" for all'))
+    fault = "is required" if raw is None else f"must not be {_shown(raw)}"
+    mistakes.append(Mistake(f"{path}clients", f'{fault}: give a list of at least one client, or "*" for all'))
     return None, ()
 
 

@@ -57,7 +57,7 @@ _EACH: TypeAdapter[Any] = TypeAdapter(list[Annotated[_Entry, _OrNone()]])
 
 def read_entries(raw: list[object]) -> Listed:
     """Validate each entry. None stands for one that is wrong by itself."""
-    fit = [each != "" if type(each) is str else type(each) is dict and "client_id" in each for each in raw]
+    fit = [entry != "" if type(entry) is str else type(entry) is dict and "client_id" in entry for entry in raw]
     read = iter(_EACH.validate_python(list(compress(raw, fit))))
     return [next(read) if fits else None for fits in fit]
 
@@ -87,15 +87,15 @@ def sort_out(listed: Listed, raw: object, path: str, *, named: bool) -> tuple[Go
         return clients, None
     assert isinstance(raw, list), "there are entries"
     wrong = [*wrong[1:], range(begin, end)]
-    found: list[Mistake] = []
-    told = 0
+    mistakes: list[Mistake] = []
+    count = 0
     for index in islice(chain.from_iterable(wrong), MISTAKES):
-        if len(found) >= MISTAKES:
+        if len(mistakes) >= MISTAKES:
             break
-        found += _why(raw[index], f"{path}[{index}]", named=named)
-        told += 1
-    more = max(0, len(found) - MISTAKES) + sum(map(len, wrong)) - told
-    return clients, WrongEntries(mistakes=tuple(found[:MISTAKES]), more=more, which=_written(wrong))
+        mistakes += _why(raw[index], f"{path}[{index}]", named=named)
+        count += 1
+    more = max(0, len(mistakes) - MISTAKES) + sum(map(len, wrong)) - count
+    return clients, WrongEntries(mistakes=tuple(mistakes[:MISTAKES]), more=more, which=_written(wrong))
 
 
 def names_someone(entry: str | EntryDocument | None) -> bool:

@@ -44,20 +44,20 @@ _TOLD = ("id", "iss", "client_id", "event_id", "publisher")
 
 def disagreements(names: Names) -> list[Mistake]:
     """A mistake for each name that differs. A name that is left out never differs."""
-    told = {name: str(names.get(name) or "") for name in _TOLD}
+    values = {name: str(names.get(name) or "") for name in _TOLD}
     held: dict[str, dict[str, str]] = {}
     if (delivery := names.get("delivery")) is not None:
         held["delivery"] = {name: str(delivery.get(name) or "") for name in _TOLD}
     if (event := names.get("event")) is not None:
         of_event = {"iss": event["iss"], "event_id": event["id"], "publisher": event.get("publisher") or ""}
         # A wrong entry's letter names its client, a whole event's letter names none.
-        clients = event.get("clients") if isinstance(event.get("clients"), list) and told["client_id"] else ()
+        clients = event.get("clients") if isinstance(event.get("clients"), list) and values["client_id"] else ()
         ids = [entry.get("client_id") if isinstance(entry, dict) else entry for entry in clients or ()]
-        held["event"] = told | of_event | {"client_id": told["client_id"] if told["client_id"] in ids else ""}
+        held["event"] = values | of_event | {"client_id": values["client_id"] if values["client_id"] in ids else ""}
     return [
         Mistake(name, f"is not that of the {what} that it holds")
         for what, names_held in held.items()
-        if names_held != told
+        if names_held != values
         for name in _TOLD
-        if told[name] and told[name] != names_held[name]
+        if values[name] and values[name] != names_held[name]
     ]

@@ -89,8 +89,8 @@ def as_received(message: Message) -> Message:
         source, headers = str(message.headers[_SOURCE]), dict(received["headers"])
     except (KeyError, TypeError, ValueError):
         raise MalformedEvent((Mistake("", "a message of a source without its header `received`"),)) from None
-    given = {name: received.get(name) for name in _PROPERTIES}
-    return replace(message, kind=None, source=source, headers=headers, reply_to=None, **given)
+    properties = {name: received.get(name) for name in _PROPERTIES}
+    return replace(message, kind=None, source=source, headers=headers, reply_to=None, **properties)
 
 
 def as_kept(message: Message, secret: Collection[str] = (), first: Collection[str] = ()) -> Message:
@@ -107,7 +107,7 @@ def kept_headers(
 
     `secret`: names in lower case of further headers that must not be kept.
     """
-    kept: dict[str, Header] = {}
+    selected: dict[str, Header] = {}
     room = HEADERS_BYTES
     for name in sorted(headers, key=lambda name: name not in first) if first else headers:
         value = _json_header(headers[name])
@@ -116,8 +116,8 @@ def kept_headers(
         room -= 6 + len(name) + (len(value) if isinstance(value, str) else 20)
         if room < 0:
             break
-        kept[name] = value
-    return kept
+        selected[name] = value
+    return selected
 
 
 def written_places(events: Places) -> str:
@@ -140,12 +140,12 @@ def written_places(events: Places) -> str:
 
 def read_places(text: str) -> Places:
     """The inverse of `written_places`. Raises ValueError if notifier did not write it."""
-    found: Places = {}
+    read: Places = {}
     for part in text.split(";"):
         numbers, colon, entries = part.partition(":")
         for run in places(numbers):
-            found.update(dict.fromkeys(run, places(entries) if colon else None))
-    return found
+            read.update(dict.fromkeys(run, places(entries) if colon else None))
+    return read
 
 
 @lru_cache(maxsize=1024)

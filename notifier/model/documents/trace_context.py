@@ -19,12 +19,12 @@ def traceparent_of(headers: Mapping[str, object], extension: object = None) -> s
     The CloudEvents extension precedes the header `traceparent`, which any hop may set. `extension` is the attribute of
     a structured envelope.
     """
-    if extension is not None and (found := _well_formed(extension)) is not None:
-        return found
+    if extension is not None and (context := _well_formed(extension)) is not None:
+        return context
     for name in _NAMES:
         value = headers.get(name)
-        if value is not None and (found := _well_formed(value)) is not None:
-            return found
+        if value is not None and (context := _well_formed(value)) is not None:
+            return context
     return None
 
 

@@ -58,14 +58,14 @@ def raw_of(message: Message) -> Raw:
     """What a dead letter keeps of the message."""
     body = message.body
     whole = message.cut_from or Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
-    kept = body if len(body) <= RAW_BYTES else body[:RAW_BYTES]
+    beginning = body if len(body) <= RAW_BYTES else body[:RAW_BYTES]
     headers: Mapping[str, Header]
     headers, all_kept = _attributes(message) if message.source is None else (kept_headers(message.headers), True)
     return Raw(
-        body=kept,
+        body=beginning,
         size=whole.size,
         sha256=whole.sha256,
-        truncated=len(kept) < whole.size or not all_kept,
+        truncated=len(beginning) < whole.size or not all_kept,
         content_type=None if message.content_type is None else excerpt(message.content_type),
         message_id=message.message_id,
         timestamp=message.timestamp,
@@ -76,20 +76,22 @@ def raw_of(message: Message) -> Raw:
 
 def attributes_of(letter: Message) -> Mapping[str, str]:
     """The CloudEvents attributes in the letter's headers."""
-    found = letter.headers.items()
-    return {name: value for name, value in found if name.startswith(_ATTRIBUTE) and isinstance(value, str)}
+    headers = letter.headers.items()
+    return {name: value for name, value in headers if name.startswith(_ATTRIBUTE) and isinstance(value, str)}
 
 
 def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
     """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit."""
-    found = tuple(Mistake(excerpt(each.path), excerpt(each.text, _SHORTER[0])) for each in mistakes[:_MOST])
+    shortened = tuple(
+        Mistake(excerpt(mistake.path), excerpt(mistake.text, _SHORTER[0])) for mistake in mistakes[:_MOST]
+    )
     for most in _SHORTER:
-        found = tuple(Mistake(cut(each.path, most), cut(each.text, most)) for each in found)
-        if _size(found) <= MISTAKES_BYTES:
-            return found
-    while _size(found) > MISTAKES_BYTES:
-        found = found[:-1]
-    return found
+        shortened = tuple(Mistake(cut(mistake.path, most), cut(mistake.text, most)) for mistake in shortened)
+        if _size(shortened) <= MISTAKES_BYTES:
+            return shortened
+    while _size(shortened) > MISTAKES_BYTES:
+        shortened = shortened[:-1]
+    return shortened
 
 
 def names_of(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
@@ -130,14 +132,14 @@ def shown(raw: Raw) -> dict[str, Any]:
 
 def _attributes(message: Message) -> tuple[Mapping[str, str], bool]:
     """The CloudEvents attributes, and True if none that the reader needs is missing."""
-    came = binary_attributes(message.headers)
-    kept: dict[str, str] = {}
-    for name in (*(name for name in READ if name in came), *(name for name in came if name not in READ)):
-        more = kept | {f"{_ATTRIBUTE}{name}": excerpt(came[name], ATTRIBUTE)}
+    attributes = binary_attributes(message.headers)
+    headers: dict[str, str] = {}
+    for name in (*(name for name in READ if name in attributes), *(name for name in attributes if name not in READ)):
+        more = headers | {f"{_ATTRIBUTE}{name}": excerpt(attributes[name], ATTRIBUTE)}
         if len(to_json(more)) > ATTRIBUTES_BYTES:
-            return (kept, True) if name not in READ else ({}, False)
-        kept = more
-    return kept, True
+            return (headers, True) if name not in READ else ({}, False)
+        headers = more
+    return headers, True
 
 
 def _name(value: object) -> str:

@@ -17,14 +17,14 @@ def url_mistake(url: str) -> str | None:
     """Why this is no URL of a database, without showing any of it; None if it may be one."""
     scheme, colon, rest = url.partition("://")
     if not colon or scheme.partition("+")[0] not in DATABASES:
-        given = ""
+        form = ""
         if re.search(r"(?i)\b(server|data source|host)\s*=", url):
-            given = " (not a connection string as .NET has it)"
+            form = " (not a connection string as .NET has it)"
         elif url.startswith("jdbc:"):
-            given = " (without jdbc:)"
+            form = " (without jdbc:)"
         return (
             "must be a URL that begins with postgresql://, mysql://, mariadb://, mssql:// or sqlite:///"
-            f"{given}, such as postgresql://USER:PASSWORD@HOST/DATABASE"
+            f"{form}, such as postgresql://USER:PASSWORD@HOST/DATABASE"
         )
     if scheme.startswith("sqlite"):
         return None if rest.startswith("/") and len(rest) > 1 else "must name a file: sqlite:////var/lib/ids/clients.db"

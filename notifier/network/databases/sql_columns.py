@@ -187,7 +187,7 @@ def algorithms(value: object) -> str | list[str] | None:
 @lru_cache(maxsize=256)
 def _algorithms(word: str) -> str | list[str] | None:
     words = re.findall(r"[^\s,;\"\[\]]+", word)  # a list as JSON likewise
-    known = [each for each in words if each in _ALGORITHMS]
+    known = [word for word in words if word in _ALGORITHMS]
     return known if len(known) > 1 else next(iter(known or words), None)
 
 
@@ -204,7 +204,7 @@ def _check_depth(value: object) -> None:
     """Raise ValueError if whoever looks at the value would have to go deep."""
     level = [value]
     for _ in range(NESTING):
-        level = [each for one in level if isinstance(one, list | dict) for each in _within(one)]
+        level = [member for container in level if isinstance(container, list | dict) for member in _within(container)]
         if not level:
             return
     raise ValueError(f"is nested more than {NESTING} deep")

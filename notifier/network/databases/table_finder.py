@@ -39,13 +39,13 @@ class TableFinder:
 
     def columns(self, table: str, wanted: Sequence[str], needed: Sequence[str]) -> dict[str, sa.ColumnElement[Any]]:
         """The columns of a table by the names that we know. Raises SourceFault if one is missing or there twice."""
-        found: dict[str, list[str]] = {}
+        columns: dict[str, list[str]] = {}
         for column in self._columns_of(table):
-            found.setdefault(plain(column), []).append(column)
-        missing = [name for name in needed if plain(name) not in found]
+            columns.setdefault(plain(column), []).append(column)
+        missing = [name for name in needed if plain(name) not in columns]
         if missing:
             raise SourceFault(f"table {table} has no column {' and no '.join(missing)}; is it the right table?")
-        hits = {name: found[plain(name)] for name in wanted if plain(name) in found}
+        hits = {name: columns[plain(name)] for name in wanted if plain(name) in columns}
         twice = next((names for names in hits.values() if len(names) > 1), None)
         if twice:
             text = f"table {table} has the columns {' and '.join(twice)}; use a view with one of them, or query"

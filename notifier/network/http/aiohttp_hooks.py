@@ -69,7 +69,7 @@ def _expect_arguments(function: Any, *names: str) -> None:
 
 
 def _look_at_requests() -> None:
-    made = aiohttp.ClientRequest(
+    request = aiohttp.ClientRequest(
         "POST",
         URL("https://client.example:8443/x", encoded=True),
         headers={"A": "b"},
@@ -78,10 +78,10 @@ def _look_at_requests() -> None:
         session=None,
         ssl=True,
     )
-    key = made.connection_key
+    key = request.connection_key
     expect((key.host, key.port, key.is_ssl, key.ssl), ("client.example", 8443, True, True), "a connection's key")
-    expect((made.headers["Host"], made.headers["A"]), ("client.example:8443", "b"), "a request's headers")
-    expect(made.request_info.method, "POST", "a request's method")
+    expect((request.headers["Host"], request.headers["A"]), ("client.example:8443", "b"), "a request's headers")
+    expect(request.request_info.method, "POST", "a request's method")
 
 
 class _Wire(asyncio.Transport):

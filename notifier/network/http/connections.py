@@ -109,8 +109,8 @@ class WatchedConnection(ResponseHandler):
     def retry_after(self) -> str | None:
         """The `Retry-After` of a response that is broken elsewhere, if it was read."""
         end = _HEAD_END.search(self.head, self._answer)
-        found = _RETRY_AFTER.search(self.head, self._answer, len(self.head) if end is None else end.end())
-        return None if found is None else found[1].decode("latin-1")
+        match = _RETRY_AFTER.search(self.head, self._answer, len(self.head) if end is None else end.end())
+        return None if match is None else match[1].decode("latin-1")
 
     def close(self) -> None:
         """Called by aiohttp. Closes in order, if the peer cooperates."""
@@ -163,12 +163,12 @@ class _FewAddresses(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Called by aiohttp."""
-        found = await self._resolver.resolve(host, port, family)
-        if len(found) <= ADDRESSES:
-            return found
-        families = ([each for each in found if (":" in each["host"]) is six] for six in (True, False))
-        few = {id(each) for of_family in families for each in of_family[:ADDRESSES]}
-        return [each for each in found if id(each) in few]
+        addresses = await self._resolver.resolve(host, port, family)
+        if len(addresses) <= ADDRESSES:
+            return addresses
+        families = ([address for address in addresses if (":" in address["host"]) is six] for six in (True, False))
+        few = {id(address) for of_family in families for address in of_family[:ADDRESSES]}
+        return [address for address in addresses if id(address) in few]
 
     async def close(self) -> None:
         """It has nothing to close."""

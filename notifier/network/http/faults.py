@@ -49,12 +49,12 @@ async def with_day(fault: Wire, error: BaseException, exchange: Exchange, uri: s
 
 def read_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:
     """Translate a passed deadline."""
-    said = f"{round(seconds, 2):g}"  # the rest of a timeout of 2 s is 1.99978 s
+    shown = f"{round(seconds, 2):g}"  # the rest of a timeout of 2 s is 1.99978 s
     if exchange.connection is not None:
-        return _break(Reason.TIMEOUT, f"no complete answer within {said} s", ambiguous=True)
+        return _break(Reason.TIMEOUT, f"no complete answer within {shown} s", ambiguous=True)
     if proxy is not None and not exchange.reached:
-        return _break(Reason.PROXY, f"proxy {_place(proxy)}: not reached within {said} s")
-    return _break(Reason.TIMEOUT, f"no connection within {said} s")
+        return _break(Reason.PROXY, f"proxy {_place(proxy)}: not reached within {shown} s")
+    return _break(Reason.TIMEOUT, f"no connection within {shown} s")
 
 
 def refused_by_proxy(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> Break:
@@ -90,20 +90,20 @@ def _proxy_failed(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
 
 def _tls_fault(error: BaseException) -> str | None:
     """The fault in OpenSSL's words, None if TLS did not fail."""
-    found = _under(error)
-    if isinstance(found, ssl.SSLCertVerificationError):
-        return f"certificate: {found.verify_message}"
-    if isinstance(found, ssl.SSLError):
-        return f"TLS: {found.reason or found.strerror or 'failed'}"
+    cause = _under(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"certificate: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS: {cause.reason or cause.strerror or 'failed'}"
     return "TLS failed" if isinstance(error, aiohttp.ClientSSLError) else None
 
 
 def _under(error: BaseException) -> BaseException | None:
     """The error of OpenSSL or of the system below those of aiohttp."""
-    found: BaseException | None = error
-    while isinstance(found, aiohttp.ClientError):  # some of these are also SSLErrors, without a text
-        found = found.__cause__
-    return found
+    cause: BaseException | None = error
+    while isinstance(cause, aiohttp.ClientError):  # some of these are also SSLErrors, without a text
+        cause = cause.__cause__
+    return cause
 
 
 def _disconnected(error: aiohttp.ClientError | OSError) -> str:

@@ -46,11 +46,11 @@ def read_max_age(cache_control: str, age: str | None) -> float | None:
     """The seconds that a Cache-Control leaves to us, with the Age of the answer (RFC 9111 §4.2, §5.2.2)."""
     if re.search(r"(?i)\bno-(cache|store)\b", cache_control) is not None:
         return 0.0
-    found = re.search(r"(?i)(?<![\w-])max-age=\"?([0-9]{1,10})", cache_control)
-    if found is None:
+    max_age = re.search(r"(?i)(?<![\w-])max-age=\"?([0-9]{1,10})", cache_control)
+    if max_age is None:
         return None
     passed = age.strip() if age is not None else ""
-    return max(0.0, float(found[1]) - (float(passed) if re.fullmatch(r"[0-9]{1,10}", passed) else 0.0))
+    return max(0.0, float(max_age[1]) - (float(passed) if re.fullmatch(r"[0-9]{1,10}", passed) else 0.0))
 
 
 def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
@@ -82,8 +82,8 @@ def only_in_tests(iss: str) -> bool:
 
 def only_issuer(issuers: Iterable[str]) -> str | None:
     """The issuer that is meant where none is said: the only one, beside those of tests."""
-    found = [iss for iss in issuers if not only_in_tests(iss)]
-    return found[0] if len(found) == 1 else None
+    real = [iss for iss in issuers if not only_in_tests(iss)]
+    return real[0] if len(real) == 1 else None
 
 
 def metadata_uri(iss: str) -> str:

@@ -133,8 +133,8 @@ class JsonClient:
                 asked = self._opened().request(
                     method, to, headers=headers, allow_redirects=False, ssl=tls, proxy=self._proxy, **sent
                 )
-                async with asked as found:
-                    return await self._answer(found) if whole else _head(found)
+                async with asked as response:
+                    return await self._answer(response) if whole else _head(response)
         except TimeoutError:
             raise NoAnswer(read_timeout(within or 0.0, exchange, self._proxy).text) from None
         except OurFault as fault:
@@ -161,47 +161,47 @@ class JsonClient:
             self._session, _ = new_session(policy, resolver, _HEADERS, self._open, wire_limit=most)
         return self._session
 
-    async def _answer(self, found: aiohttp.ClientResponse) -> JsonAnswer:
-        status = found.status
+    async def _answer(self, response: aiohttp.ClientResponse) -> JsonAnswer:
+        status = response.status
         if 300 <= status < 400 and status != 304:
             text = f"answered {status}, a redirect, which is not followed: name the address it leads to"
             raise NoAnswer(text, ours=True)
         good, content, wrong = 200 <= status < 300, None, ""
         try:
-            content = await self._content(found, good=good)
+            content = await self._content(response, good=good)
         except ValueError as error:
             wrong = str(error)  # and no more of it: its frames hold the answer
         if wrong and good:
             raise BeyondBounds(f"the answer {wrong}")
-        return JsonAnswer(status=status, headers=found.headers, content=content)
+        return JsonAnswer(status=status, headers=response.headers, content=content)
 
-    async def _content(self, found: aiohttp.ClientResponse, *, good: bool) -> Any:
+    async def _content(self, response: aiohttp.ClientResponse, *, good: bool) -> Any:
         bounds = self._bounds if good else Bounds(answer=ERROR_LIMIT)
-        body = await _body(found, bounds)
+        body = await _body(response, bounds)
         read = self._read if good else only_json
-        return await read(body, found.headers.get("Content-Type", ""), self._bounds)
+        return await read(body, response.headers.get("Content-Type", ""), self._bounds)
 
 
-def _head(found: aiohttp.ClientResponse) -> JsonAnswer:
-    return JsonAnswer(status=found.status, headers=found.headers)
+def _head(response: aiohttp.ClientResponse) -> JsonAnswer:
+    return JsonAnswer(status=response.status, headers=response.headers)
 
 
-async def _body(found: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
+async def _body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
     """The body, unpacked. Raises ValueError if it is too large, or packed in a way that nobody can unpack."""
-    coding = ", ".join(found.headers.getall("Content-Encoding", ())).lower()
+    coding = ", ".join(response.headers.getall("Content-Encoding", ())).lower()
     packing = None if coding in ("", "identity") else zlib.decompressobj(_EITHER)
     if packing is not None and coding not in _PACKED:
         raise ValueError("is compressed, which nobody asked for, and in another way than gzip")
-    body, came = bytearray(), 0  # in one piece, which goes back to the system at once
-    async for raw in found.content.iter_any():
-        came += len(raw)
+    body, received = bytearray(), 0  # in one piece, which goes back to the system at once
+    async for raw in response.content.iter_any():
+        received += len(raw)
         for part in _unpacked(raw, packing):
             body += part
             if len(body) > bounds.answer:
                 break
-        if max(came, len(body)) > bounds.answer:
+        if max(received, len(body)) > bounds.answer:
             raise ValueError(f"is larger than {shown(bounds.answer)}{bounds.raised_by}")
-    if packing is not None and came and not packing.eof:
+    if packing is not None and received and not packing.eof:
         raise ValueError("is compressed, which nobody asked for, and cut off")
     return bytes(body)
 

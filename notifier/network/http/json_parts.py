@@ -94,8 +94,8 @@ class _Parts:
 
     def _sign(self) -> str:
         """The next character that is no blank. Empty at the end."""
-        found = _BLANKS.match(self._text, self._at)
-        self._at = found.end() if found is not None else self._at
+        blanks = _BLANKS.match(self._text, self._at)
+        self._at = blanks.end() if blanks is not None else self._at
         return self._text[self._at : self._at + 1]
 
     def _take(self, expected: str) -> str:
@@ -192,12 +192,12 @@ class _Parts:
         while self._at < len(self._text):
             end = read = min(self._at + PART, len(self._text))
             for mark in _MARKS.finditer(self._text, self._at, end):
-                read, found = mark.end(), mark[0]
-                if found == '"':
+                read, char = mark.end(), mark[0]
+                if char == '"':
                     quoted = not quoted
-                elif not quoted and found in "[{":
+                elif not quoted and char in "[{":
                     depth += 1
-                elif not quoted and found in "]}":
+                elif not quoted and char in "]}":
                     depth -= 1
                 if depth == 0 and not quoted:
                     self._pass(read)
@@ -224,8 +224,8 @@ def _within(value: Any) -> Any:
 def _deeper(value: Any) -> bool:
     level = [value]
     for _ in range(NESTING):
-        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
-        level = [each for each in level if isinstance(each, dict | list)]
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in level if isinstance(value, dict | list)]
     return bool(level)
 
 

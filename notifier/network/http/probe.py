@@ -78,22 +78,22 @@ class Probe:
         except OSError as error:
             return Unreached(reason=Reason.DNS, text=f"{host}: {error.args[-1] if error.args else 'not found'}")
         context = await self._tls.context(route.tls) if url.scheme == "https" else None
-        allowed = addresses if policy is None else [each for each in addresses if judge(each, policy) is None]
+        allowed = addresses if policy is None else [address for address in addresses if judge(address, policy) is None]
         if policy is not None and addresses and not allowed:
             return Unreached(reason=Reason.EGRESS_DENIED, text=judge(addresses[0], policy) or "")
-        found: Reached | Unreached = Unreached(reason=Reason.DNS, text=f"{host} has no address")
+        result: Reached | Unreached = Unreached(reason=Reason.DNS, text=f"{host} has no address")
         for address in allowed:
-            found = await _connect(address, port, context, host)
-            if isinstance(found, Reached):
-                return Reached(address=found.address, expires=found.expires, proxy=policy is None)
-        return found
+            result = await _connect(address, port, context, host)
+            if isinstance(result, Reached):
+                return Reached(address=result.address, expires=result.expires, proxy=policy is None)
+        return result
 
     async def _addresses(self, host: str, port: int) -> list[str]:
         try:
             return [str(ip_address(host))]
         except ValueError:
             assert self._resolver is not None, "open() comes before reach()"
-            return [found["host"] for found in await self._resolver.resolve(host, port)]
+            return [entry["host"] for entry in await self._resolver.resolve(host, port)]
 
 
 async def _connect(address: str, port: int, context: ssl.SSLContext | None, name: str) -> Reached | Unreached:

@@ -145,8 +145,8 @@ class HttpTransport:
     async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
         """A session for an egress policy, or for all requests through a proxy (None)."""
         await self._close_idle()
-        if (made := self._pools.get(policy)) is not None:  # another task made it meanwhile
-            return made
+        if (existing := self._pools.get(policy)) is not None:  # another task made it meanwhile
+            return existing
         assert self._resolver is not None, "open() comes before post()"
         session, connector = new_session(
             policy, self._resolver, _HEADERS, self._open_connections, kept_for=self._kept_for

@@ -101,8 +101,8 @@ def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | No
     """Find the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     digest = hashlib.sha256(credentials.strip().encode("utf-8", "surrogateescape")).digest()
-    found = None
+    match = None
     for token in tokens:
         if hmac.compare_digest(token.sha256, digest):
-            found = token
-    return found if scheme.lower() == "bearer" else None
+            match = token
+    return match if scheme.lower() == "bearer" else None

@@ -11,18 +11,18 @@ from notifier.settings.service_settings import Settings
 
 def presented(settings: Settings, registry: Registry) -> dict[tuple[str, str], Path]:
     """Our certificate files, by their use (`api`, `web`, `queue` or `client`) and name."""
-    found: dict[tuple[str, str], Path] = {}
+    files: dict[tuple[str, str], Path] = {}
     if settings.api is not None and settings.api.tls is not None:
-        found["api", str(settings.api.tls.cert_file)] = settings.api.tls.cert_file
+        files["api", str(settings.api.tls.cert_file)] = settings.api.tls.cert_file
     if settings.web is not None and settings.web.tls is not None:
-        found["web", str(settings.web.tls.cert_file)] = settings.web.tls.cert_file
+        files["web", str(settings.web.tls.cert_file)] = settings.web.tls.cert_file
     if settings.queue.tls is not None and settings.queue.tls.cert_file is not None:
-        found["queue", str(settings.queue.tls.cert_file)] = settings.queue.tls.cert_file
+        files["queue", str(settings.queue.tls.cert_file)] = settings.queue.tls.cert_file
     for clients in registry.clients.values():
         for client in clients.values():
             if client.route.tls.cert_file is not None:
-                found["client", str(client.route.tls.cert_file)] = client.route.tls.cert_file
-    return found
+                files["client", str(client.route.tls.cert_file)] = client.route.tls.cert_file
+    return files
 
 
 def expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[str, str, float]]:
@@ -30,11 +30,11 @@ def expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[str, s
 
     A file that cannot be read is left out: whoever uses it reports it. Blocks on files.
     """
-    found = []
+    ends = []
     for (use, name), path in files:
         try:
             certificates = x509.load_pem_x509_certificates(path.read_bytes())
         except (OSError, ValueError):
             continue
-        found.append((use, name, min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)))
-    return found
+        ends.append((use, name, min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)))
+    return ends

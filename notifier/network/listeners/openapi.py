@@ -105,8 +105,8 @@ def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
-        said: OperationDescription | None = getattr(route.handler, _KEPT, None)
-        operation = _undescribed(route.handler, path) if said is None else _operation(said, path)
+        description: OperationDescription | None = getattr(route.handler, _KEPT, None)
+        operation = _undescribed(route.handler, path) if description is None else _operation(description, path)
         operation["operationId"] = (
             f"{route.method.lower()}_{_WORDS.sub('_', path.removeprefix('/v1/').lower()).strip('_')}"
         )
@@ -132,11 +132,11 @@ def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
 @web.middleware
 async def known_query(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
     """Refuse (400) a parameter that the route does not have: a misspelt filter would mean every dead letter."""
-    said: OperationDescription | None = getattr(request.match_info.handler, _KEPT, None)
-    if said is not None and not said.foreign_query:
-        unknown = [name for name in dict.fromkeys(request.query) if name not in said.query]
+    description: OperationDescription | None = getattr(request.match_info.handler, _KEPT, None)
+    if description is not None and not description.foreign_query:
+        unknown = [name for name in dict.fromkeys(request.query) if name not in description.query]
         if unknown:
-            mistakes = [Mistake(excerpt(name), _unknown(name, said.query)) for name in unknown[:MOST_NAMED]]
+            mistakes = [Mistake(excerpt(name), _unknown(name, description.query)) for name in unknown[:MOST_NAMED]]
             raise Refusal(problem(400, "The request has a parameter that is not known here", mistakes=mistakes))
     return await handler(request)
 
@@ -171,26 +171,26 @@ def _named(path: str, schemas: Mapping[str, JsonSchema]) -> list[dict[str, Any]]
     ]
 
 
-def _operation(said: OperationDescription, path: str) -> dict[str, Any]:
-    asked = [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in said.query.items()]
+def _operation(description: OperationDescription, path: str) -> dict[str, Any]:
+    asked = [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in description.query.items()]
     operation: dict[str, Any] = {
-        "summary": said.summary,
-        "parameters": [*_named(path, said.path), *asked],
-        "responses": _responses(said),
+        "summary": description.summary,
+        "parameters": [*_named(path, description.path), *asked],
+        "responses": _responses(description),
     }
-    if said.scope is not None:
-        operation["security"] = [{"token": [said.scope]}]
-    if said.body:
+    if description.scope is not None:
+        operation["security"] = [{"token": [description.scope]}]
+    if description.body:
         operation["requestBody"] = {
             "required": True,
-            "content": {kind: {"schema": dict(schema)} for kind, schema in said.body.items()},
+            "content": {kind: {"schema": dict(schema)} for kind, schema in description.body.items()},
         }
     return operation
 
 
-def _responses(said: OperationDescription) -> dict[str, Any]:
+def _responses(description: OperationDescription) -> dict[str, Any]:
     responses: dict[str, Any] = {}
-    for status, answer in said.answers.items():
+    for status, answer in description.answers.items():
         response: dict[str, Any] = {"description": answer.text}
         if answer.headers:
             response["headers"] = {
@@ -200,9 +200,12 @@ def _responses(said: OperationDescription) -> dict[str, Any]:
             response["content"] = {answer.kind: {"schema": dict(answer.schema)}}
         responses[str(status)] = response
     problems = dict(_OF_ALL)
-    if said.scope is not None:
-        problems |= {401: "No token of tokens_file.", 403: f"The token lacks the scope {said.scope}, or the issuer."}
-    for status, text in sorted({**problems, **said.problems}.items()):
+    if description.scope is not None:
+        problems |= {
+            401: "No token of tokens_file.",
+            403: f"The token lacks the scope {description.scope}, or the issuer.",
+        }
+    for status, text in sorted({**problems, **description.problems}.items()):
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
         also = responses.get(str(status), {}).get("content", {})  # the same status may have an answer of its own form
         responses[str(status)] = {"description": text, "content": {**also, **content}}

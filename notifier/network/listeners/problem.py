@@ -44,5 +44,5 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Refusal as refusal:
         return refusal.response
     except web.HTTPError as error:
-        kept = {name: value for name, value in error.headers.items() if name == "Allow"}
-        return problem(error.status, HTTPStatus(error.status).phrase, headers=kept)
+        headers = {name: value for name, value in error.headers.items() if name == "Allow"}
+        return problem(error.status, HTTPStatus(error.status).phrase, headers=headers)
