@@ -11,7 +11,7 @@ SetError = Literal["invalid_request", "invalid_key", "invalid_issuer", "invalid_
 SET_ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )  # public keys alone: with HS256 the published key would be the secret
-_TYPES = ("secevent+jwt", "application/secevent+jwt")
+SET_TYPES = ("secevent+jwt", "application/secevent+jwt")
 SKEW = 300.0  # seconds that the transmitter's clock may be ahead
 
 
@@ -35,25 +35,6 @@ class KeysAway:
     """Nobody can tell yet whether the token is good, since the keys of its issuer could not be read."""
 
     text: str
-
-
-def judge_header(header: Mapping[str, object]) -> UnacceptedSet | None:
-    """Say what is wrong with the JOSE header; None if nothing is.
-
-    `typ` may be absent, since RFC 8417 §2.3 only recommends it. Another one means another kind of token.
-    """
-    typ = header.get("typ")
-    if typ is not None and (not isinstance(typ, str) or typ.lower() not in _TYPES):
-        return UnacceptedSet(err="invalid_request", description="typ is not secevent+jwt")
-    alg = header.get("alg")
-    if not isinstance(alg, str) or alg not in SET_ALGORITHMS:
-        text = f"alg is none of {', '.join(sorted(SET_ALGORITHMS))}"
-        return UnacceptedSet(err="authentication_failed", description=text)
-    if "crit" in header:
-        return UnacceptedSet(err="invalid_request", description="crit names extensions, and none is understood")
-    if not isinstance(header.get("kid", ""), str):
-        return UnacceptedSet(err="invalid_request", description="kid is not a text")
-    return None
 
 
 def judge_claims(claims: Mapping[str, object], *, issuer: str, audience: str, now: float) -> UnacceptedSet | None:

@@ -1,13 +1,14 @@
-"""The content of a signed token in compact form (RFC 7515), once its signature is verified by published keys."""
+"""The claims of a signed token in compact form (RFC 7515), once its signature is verified by published keys."""
 
 import base64
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
 import jwt
 
+from notifier.model.frozen import frozen
 from notifier.tokens.security_event_token import KeysAway
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
@@ -15,43 +16,98 @@ LONGEST = 16_384  # bytes of a token: to decode one of 128 KiB, which may be any
 _LONGEST_HEADER = 4096
 
 
-class Unverified(Enum):
-    """Why the content of a token is not believed."""
+class TokenFault(Enum):
+    """Why a token is not believed."""
 
-    NO_JWS = auto()
+    MALFORMED = auto()
     NO_KEY = auto()
     FORGED = auto()
 
 
+@frozen
+class UnverifiedToken:
+    """A token that is not believed. `text` is safe to show to strangers."""
+
+    fault: TokenFault
+    text: str
+
+
+@frozen
+class SignedClaims:
+    """What was signed: its claims, and the JSON of them."""
+
+    claims: Mapping[str, Any]
+    payload: bytes
+
+
 class SignedContent:
-    """Verifies signatures by the keys of one issuer, with public keys of these algorithms alone."""
+    """Verifies signatures by the keys of one issuer, with public keys of these algorithms alone.
 
-    def __init__(self, keys: TransmitterKeys, algorithms: Collection[str]) -> None:
+    `types`: what `typ` may be, the first as it should be. It may be absent: specifications only recommend it. `called`:
+    how a text names a token.
+    """
+
+    def __init__(self, keys: TransmitterKeys, algorithms: Collection[str], types: Sequence[str], called: str) -> None:
         self._keys = keys
-        self._jws = jwt.PyJWS(algorithms=sorted(algorithms))
+        self._algorithms = sorted(algorithms)
+        self._types = types
+        self._none = UnverifiedToken(fault=TokenFault.MALFORMED, text=f"{called} is no signed JWT in compact form")
+        self._jws = jwt.PyJWS(algorithms=self._algorithms)
 
-    async def of(self, token: bytes, kid: str | None, alg: str) -> bytes | Unverified | KeysAway:
-        """Return the content that was signed. `kid` and `alg` are those of the token's header."""
+    async def of(self, token: bytes) -> SignedClaims | UnverifiedToken | KeysAway:
+        """Return what was signed. Never raises."""
+        if len(token) > LONGEST:
+            text = f"the token is larger than {LONGEST // 1024} KiB"
+            return UnverifiedToken(fault=TokenFault.MALFORMED, text=text)
+        header = _header(token)
+        if header is None:
+            return self._none
+        if (fault := self._wrong(header)) is not None:
+            return fault
+        payload = await self._verified(token, header.get("kid"), header["alg"])
+        if not isinstance(payload, bytes):
+            return payload
+        claims = _claims(payload)
+        return self._none if claims is None else SignedClaims(claims=claims, payload=payload)
+
+    def _wrong(self, header: Mapping[str, object]) -> UnverifiedToken | None:
+        """Say what is wrong with the JOSE header; None if nothing is."""
+        typ, alg, text = header.get("typ"), header.get("alg"), None
+        if typ is not None and (not isinstance(typ, str) or typ.lower() not in self._types):
+            text = f"typ is not {self._types[0]}"
+        elif "crit" in header:
+            text = "crit names extensions, and none is understood"
+        elif not isinstance(header.get("kid", ""), str):
+            text = "kid is not a text"
+        elif alg not in self._algorithms:
+            return UnverifiedToken(fault=TokenFault.FORGED, text=f"alg is none of {', '.join(self._algorithms)}")
+        return None if text is None else UnverifiedToken(fault=TokenFault.MALFORMED, text=text)
+
+    async def _verified(self, token: bytes, kid: str | None, alg: str) -> bytes | UnverifiedToken | KeysAway:
         for doubted in (False, True):
             keys = await self._keys.fitting(kid, alg, doubted=doubted)
             if isinstance(keys, KeysAway):
                 return keys
             if not keys:
-                return Unverified.FORGED if doubted else Unverified.NO_KEY
+                return _FORGED if doubted else _NO_KEY
             for key in keys:
                 try:
                     payload: bytes = self._jws.decode_complete(token, key, algorithms=[alg])["payload"]
                 except jwt.InvalidSignatureError:
                     continue
                 except jwt.PyJWTError:
-                    return Unverified.NO_JWS
+                    return self._none
                 return payload
             if kid is not None and any(key.key_id == kid for key in keys):
-                return Unverified.FORGED
-        return Unverified.FORGED
+                return _FORGED
+        return _FORGED
 
 
-def read_header(token: bytes) -> dict[str, Any] | None:
+_NO_KEY = UnverifiedToken(fault=TokenFault.NO_KEY, text="the issuer publishes no key that fits kid and alg")
+_FORGED = UnverifiedToken(fault=TokenFault.FORGED, text="the signature is wrong")
+
+
+def _header(token: bytes) -> dict[str, Any] | None:
     """The JOSE header, not yet proven. None if there is none."""
     first = token.partition(b".")[0]
     if token.count(b".") != 2 or len(first) > _LONGEST_HEADER:
@@ -63,7 +119,7 @@ def read_header(token: bytes) -> dict[str, Any] | None:
     return header if isinstance(header, dict) else None
 
 
-def read_claims(payload: bytes) -> dict[str, Any] | None:
+def _claims(payload: bytes) -> dict[str, Any] | None:
     """The claims of a token. None if they are no JSON object."""
     try:
         claims = json.loads(payload.decode(), parse_constant=_refuse)

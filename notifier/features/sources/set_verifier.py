@@ -5,23 +5,21 @@ from types import MappingProxyType
 
 from notifier.tokens.security_event_token import (
     SET_ALGORITHMS,
+    SET_TYPES,
     KeysAway,
+    SetError,
     UnacceptedSet,
     VerifiedSet,
     judge_claims,
-    judge_header,
 )
-from notifier.tokens.signed_content import LONGEST, SignedContent, Unverified, read_claims, read_header
+from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-_NO_SET = UnacceptedSet(err="invalid_request", description="the body is no signed JWT in compact form")
-_UNVERIFIED: Mapping[Unverified, UnacceptedSet] = MappingProxyType(
+_ERRORS: Mapping[TokenFault, SetError] = MappingProxyType(
     {
-        Unverified.NO_JWS: _NO_SET,
-        Unverified.NO_KEY: UnacceptedSet(
-            err="invalid_key", description="the issuer publishes no key that fits kid and alg"
-        ),
-        Unverified.FORGED: UnacceptedSet(err="authentication_failed", description="the signature is wrong"),
+        TokenFault.MALFORMED: "invalid_request",
+        TokenFault.NO_KEY: "invalid_key",
+        TokenFault.FORGED: "authentication_failed",
     }
 )
 
@@ -30,30 +28,17 @@ class SetVerifier:
     """Verifies tokens of `issuer` for `audience`. `clock` gives epoch seconds."""
 
     def __init__(self, keys: TransmitterKeys, *, issuer: str, audience: str, clock: Callable[[], float]) -> None:
-        self._signed = SignedContent(keys, SET_ALGORITHMS)
+        self._signed = SignedContent(keys, SET_ALGORITHMS, SET_TYPES, "the body")
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
 
     async def verified(self, token: bytes) -> VerifiedSet | UnacceptedSet | KeysAway:
         """Verify a token. Never raises."""
-        token = token.strip()
-        if len(token) > LONGEST:
-            text = f"the token is larger than {LONGEST // 1024} KiB"
-            return UnacceptedSet(err="invalid_request", description=text)
-        header = read_header(token)
-        if header is None:
-            return _NO_SET
-        if (mistake := judge_header(header)) is not None:
-            return mistake
-        payload = await self._signed.of(token, header.get("kid"), header["alg"])
-        if isinstance(payload, Unverified):
-            return _UNVERIFIED[payload]
-        return payload if isinstance(payload, KeysAway) else self._judge(payload)
-
-    def _judge(self, payload: bytes) -> VerifiedSet | UnacceptedSet:
-        claims = read_claims(payload)
-        if claims is None:
-            return _NO_SET
-        mistake = judge_claims(claims, issuer=self._issuer, audience=self._audience, now=self._clock())
-        return VerifiedSet(claims=payload) if mistake is None else mistake
+        content = await self._signed.of(token.strip())
+        if isinstance(content, KeysAway):
+            return content
+        if isinstance(content, UnverifiedToken):
+            return UnacceptedSet(err=_ERRORS[content.fault], description=content.text)
+        mistake = judge_claims(content.claims, issuer=self._issuer, audience=self._audience, now=self._clock())
+        return VerifiedSet(claims=content.payload) if mistake is None else mistake

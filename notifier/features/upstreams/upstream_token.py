@@ -14,7 +14,7 @@ from notifier.model.documents.cloudevents import TEXT_LENGTH
 
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 SKEW = 60.0  # seconds that the clocks of two machines may differ
-_TYPES = ("logout+jwt", "application/logout+jwt", "jwt")
+TYPES = ("logout+jwt", "application/logout+jwt", "jwt")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # what no event may have; half a character of UTF-16 too
 
 
@@ -67,22 +67,6 @@ class UpstreamRules:
     audiences: frozenset[str]
     algorithms: frozenset[str]
     max_age: float
-
-
-def judge_logout_header(header: Mapping[str, object], rules: UpstreamRules) -> UnacceptedLogout | None:
-    """Say what is wrong with the JOSE header; None if nothing is."""
-    typ = header.get("typ")
-    if typ is not None and (not isinstance(typ, str) or typ.lower() not in _TYPES):
-        return _malformed("typ is not logout+jwt")
-    if "crit" in header:
-        return _malformed("crit names extensions, and none is understood")
-    if not isinstance(header.get("kid", ""), str):
-        return _malformed("kid is not a text")
-    alg = header.get("alg")
-    if not isinstance(alg, str) or alg not in rules.algorithms:
-        text = f"alg is none of {', '.join(sorted(rules.algorithms))}"
-        return UnacceptedLogout(result=UpstreamResult.SIGNATURE, description=text)
-    return None
 
 
 def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float) -> VerifiedLogout | UnacceptedLogout:
@@ -149,7 +133,3 @@ def _number(value: object) -> TypeGuard[int | float]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _malformed(text: str) -> UnacceptedLogout:
-    return UnacceptedLogout(result=UpstreamResult.MALFORMED, description=text)
