@@ -76,7 +76,7 @@ def check(
         mistakes += [*look_at_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.needs.algorithms_of)]
     if mistakes:
         refuse(mistakes, as_json=as_json)
-    of_features = [each.checked(loaded) for each in FEATURES]
+    of_features = [feature.checked(loaded) for feature in FEATURES]
     summary = _summary(loaded, sources, of_features)
     if as_json:
         say_json({"mistakes": [], **summary}, indent=2)
@@ -86,7 +86,7 @@ def check(
 
 def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[Checked]) -> dict[str, Any]:
     settings, registry = loaded.settings, loaded.registry
-    told = (*loaded.warnings, *(each for of in of_features for each in of.warnings), *_unsigned(loaded))
+    warnings = (*loaded.warnings, *(warning for of in of_features for warning in of.warnings), *_unsigned(loaded))
     issuers = {}
     for iss in settings.issuers:
         clients = registry.clients_of(iss).values()
@@ -106,7 +106,7 @@ def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[Checked]) -
             {"path": secret.setting, "text": f"{secret.text}: {secret.advice}"}
             for secret in exposed(secrets_of(settings, registry, loaded.parts))
         ]
-        + [{"path": warning.path, "text": warning.text} for warning in told]
+        + [{"path": warning.path, "text": warning.text} for warning in warnings]
         + [_shared(group) for group in (*alike(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
         "registry": [{**_of_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers],

@@ -61,7 +61,7 @@ def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:
 
 def readers_of(features: Sequence[ConfiguredFeature], settings: Settings | None) -> Mapping[str, ReadAgain]:
     """What reads messages of sources for a replay, by name."""
-    return {name: read for each in features for name, read in each.read_again(settings).items()}
+    return {name: read for feature in features for name, read in feature.read_again(settings).items()}
 
 
 def bindings_in(features: Sequence[ConfiguredFeature], document: Mapping[str, Any]) -> tuple[Binding, ...]:

@@ -16,7 +16,7 @@ import structlog
 from notifier.configuration.clients.answers import HeldAnswers, seen_since
 from notifier.configuration.clients.client_rows import SourceAnswer, Taken
 from notifier.configuration.clients.clients_file import no_collections
-from notifier.configuration.clients.guard import SourcePlace, guard
+from notifier.configuration.clients.guard import SourceTarget, guard
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import too_much_lost
 from notifier.configuration.configured_feature import key_kinds_of, reader_by
@@ -128,7 +128,7 @@ class LiveConfiguration:
             answer = seen_since(answer, last)
         rest = PAUSE if now.layers[nth].read else 0  # a worker that has no clients yet has nothing to do beside
         with no_collections():
-            place = SourcePlace(
+            place = SourceTarget(
                 needs=now.needs, registry=now.registry, layers=now.layers, source=source, nth=nth,
                 pause=lambda: time.sleep(rest),
             )  # fmt: skip

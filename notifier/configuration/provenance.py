@@ -40,14 +40,14 @@ def served_of(loaded: Loaded, layer: Layer) -> Served:
     ending = f" of registry source {layer.name}"
     faults = [fault for fault in loaded.faults if fault.path.partition(".client_id")[0].endswith(ending)]
     refused = [
-        (layer.place(index), why) for index, row in enumerate(layer.rows) if (why := layer.beyond(row)) is not None
+        (layer.path(index), why) for index, row in enumerate(layer.rows) if (why := layer.beyond(row)) is not None
     ]
     known = {*refused}
     wrong = {fault.path for fault in faults if (fault.path, fault.text) not in known}
     values = {
         key
         for key, index in keys_of(layer, issuers)
-        if key[1] in registry.clients_of(key[0]) and layer.place(index) not in wrong
+        if key[1] in registry.clients_of(key[0]) and layer.path(index) not in wrong
     }
     clients = len({client_id for _, client_id in values})
     return Served(clients=clients, left_out=len(refused) + len(wrong), faults=faults)
@@ -65,7 +65,7 @@ def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]
         for key, index in keys_of(layer, issuers):
             rows.setdefault(key, []).append((layer, layer.rows[index]))
             named.add(index)
-            if layer.file is None and layer.place(index) in wrong and key[1] in loaded.registry.clients_of(key[0]):
+            if layer.file is None and layer.path(index) in wrong and key[1] in loaded.registry.clients_of(key[0]):
                 by_files.add(key)  # what lists say of it makes no sense, and has no effect
         additions += [(layer, row) for index, row in enumerate(layer.rows) if index not in named]
     for layer, row in additions:  # settings of a client at any issuer
@@ -94,7 +94,7 @@ def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, 
         ours = row.get("notifier")
         anew = tuple(f"notifier.{option}." for option in ours) if isinstance(ours, Mapping) else ()
         values = {member: value for member, value in values.items() if not member.startswith(anew)}
-        values |= {value.member: value for value in _said(row, name)}
+        values |= {value.member: value for value in _values_in(row, name)}
     options = loaded.settings.registry.defaults.get(key[0])
     if options is not None:
         settings = options.model_dump(mode="json", exclude_unset=True)
@@ -118,7 +118,7 @@ def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, 
     return sorted(values.values(), key=lambda value: order.get(".".join(value.member.split(".")[:2]), len(order)))
 
 
-def _said(row: Mapping[str, Any], name: str) -> Iterator[Value]:
+def _values_in(row: Mapping[str, Any], name: str) -> Iterator[Value]:
     for member, value in row.items():
         if member == "notifier" and isinstance(value, Mapping):
             yield from _settings(value, name)

@@ -237,12 +237,12 @@ def _read(uri: str) -> _Target | str:
     if mistake is not None:
         return mistake
     if address is None:
-        return _Target(secure=scheme.lower() == "https", addresses=_meant(host), disguised=False)
+        return _Target(secure=scheme.lower() == "https", addresses=_addresses_of(host), disguised=False)
     disguised = address.version == 4 and str(address) != host
     return _Target(secure=scheme.lower() == "https", addresses=(address,), disguised=disguised)
 
 
-def _meant(name: str) -> tuple[Address, ...]:
+def _addresses_of(name: str) -> tuple[Address, ...]:
     """The addresses that a name means on every machine. One of them must be allowed. Empty for other names."""
     name = name.lower().removesuffix(".")
     if name in _LOCAL or name.endswith(".localhost"):

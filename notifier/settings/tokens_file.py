@@ -31,7 +31,7 @@ class TokenEntry(Section):
     """The issuers it may speak for. Left out: all."""
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _needs_one(self) -> Self:
         if (self.token is None) == (self.token_sha256 is None):
             raise ValueError("give either token or token_sha256")
         return self

@@ -67,7 +67,7 @@ class ClientEncryption:
         key_set = self._set_of(where)
         if isinstance(where, ClientKeysPlace):
             await self._current(where, key_set)
-        encrypt = self._made(encryption, key_set)
+        encrypt = self._encrypt_for(encryption, key_set)
         try:
             return encrypt(token, client.token.typ, client.iss)
         except ValueError as error:
@@ -135,7 +135,7 @@ class ClientEncryption:
         if keys != key_set.keys:
             key_set.keys, key_set.prepared = keys, {}
 
-    def _made(self, encryption: Encryption, key_set: _KeySet) -> Encrypt:
+    def _encrypt_for(self, encryption: Encryption, key_set: _KeySet) -> Encrypt:
         where, asked = encryption.keys, (encryption.alg, encryption.enc)
         if key_set.keys is None:
             _refuse(where, f"cannot be read: {key_set.fault}")

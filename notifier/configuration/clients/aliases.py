@@ -16,7 +16,7 @@ from notifier.model.printable import excerpt
 
 _PART = 5000  # rows, after which the thread pauses
 
-_Said = dict[Key, tuple[tuple[bool, int], Sequence[str]]]  # where it is said, files first; and the aliases
+_Claims = dict[Key, tuple[tuple[bool, int], Sequence[str]]]  # where it is said, files first; and the aliases
 
 
 @frozen
@@ -29,7 +29,7 @@ class Named:
 
 def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Named:
     """Say which client of these issuers each alias means."""
-    claims = _said(layers, issuers, pause)
+    claims = _claims(layers, issuers, pause)
     own = _own_names(layers, issuers, pause) if claims else {}
     aliases: dict[str, dict[str, str]] = {}
     mistakes: list[Mistake] = []
@@ -47,9 +47,9 @@ def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[
     return Named(aliases=aliases, taken=Alike(first=mistakes, count=count))
 
 
-def _said(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Said:
+def _claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Claims:
     """What is in force of each client: what a file says, else what the last source says that may."""
-    claims: _Said = {}
+    claims: _Claims = {}
     for nth, layer in sorted(enumerate(layers), key=lambda numbered: numbered[1].file is not None):
         for index in _parts(layer, pause):
             row = layer.rows[index]

@@ -96,8 +96,8 @@ class RegistryBuilder:
         """The client as it was added."""
         return self._clients[iss].get(client_id)
 
-    def add(self, raw: object, place: str, context: dict[str, Any], of_lists: Collection[str] = ()) -> None:
-        """Add a client. `place` names it in mistakes; `context` says which folder its files are relative to.
+    def add(self, raw: object, path: str, context: dict[str, Any], of_lists: Collection[str] = ()) -> None:
+        """Add a client. `path` names it in mistakes; `context` says which folder its files are relative to.
 
         `of_lists`: its addresses that no file says.
         """
@@ -106,31 +106,31 @@ class RegistryBuilder:
                 near = meant_member(str(name))
                 if near is not None:
                     text = f"there is no such member; did you mean {near}?"
-                    self.mistakes.append(Mistake(path_of([str(name)], place), text))
+                    self.mistakes.append(Mistake(path_of([str(name)], path), text))
         try:
             metadata = ClientMetadata.model_validate(raw, context=context)
         except ValidationError as error:
-            self.mistakes += explain(error, ClientMetadata, place)
+            self.mistakes += explain(error, ClientMetadata, path)
             if isinstance(raw, dict):
-                self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, place)
+                self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, path)
             return
-        issuers = self._issuers_of(metadata, place)
-        client, lending = self._made(issuers[0] if issuers else "", metadata, of_lists)
+        issuers = self._issuers_of(metadata, path)
+        client, lending = self._make(issuers[0] if issuers else "", metadata, of_lists)
         unsure = "egress" in self._unsure
         if not unsure and (unused := front_channel_warning(metadata, client)) is not None:
-            self.warnings.append(Mistake(f"{place}.frontchannel_logout_uri", printable(unused)))
+            self.warnings.append(Mistake(f"{path}.frontchannel_logout_uri", printable(unused)))
         wrong = dict(self._wrong(client)) | dict(wrong_for_server(metadata, client, unsure=unsure))
         wrong |= dict(wrong_for_encryption(metadata, client, unsure=unsure)) | dict(lending.wrong())
         for iss in issuers:
             local = client if iss == client.iss else replace(client, iss=iss)
             if iss in self._defaults and local is not client:
-                local, lending = self._made(iss, metadata, of_lists)
+                local, lending = self._make(iss, metadata, of_lists)
                 wrong |= dict(self._wrong(local)) | dict(lending.wrong())
             self._clients[iss][client.client_id] = local
-        self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in wrong.items()]
-        self._take_place(metadata.client_id, issuers, place)
+        self.mistakes += [Mistake(f"{path}.{key}", text) for key, text in wrong.items()]
+        self._take_place(metadata.client_id, issuers, path)
 
-    def _made(self, iss: str, metadata: ClientMetadata, of_lists: Collection[str]) -> tuple[Client, Lending]:
+    def _make(self, iss: str, metadata: ClientMetadata, of_lists: Collection[str]) -> tuple[Client, Lending]:
         """The client: what it sets itself, then the defaults of its issuer, then the service's. And what it is lent."""
         options = metadata.notifier or _NO_OPTIONS
         if (defaults := self._defaults.get(iss)) is not None:
@@ -139,25 +139,25 @@ class RegistryBuilder:
         lending = lending_of(iss, metadata, options, way, defaults=defaults, of_lists=of_lists)
         return _client(iss, metadata, options, lending, self._template, self._tokens), lending
 
-    def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], place: str) -> None:
+    def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], path: str) -> None:
         """Also finds what is wrong beside these members of a client, and does not depend on them."""
         uri = raw.get("backchannel_logout_uri")
         text = uri_mistake(uri) if isinstance(uri, str) else None
         if text is not None:
-            self.mistakes.append(Mistake(f"{place}.backchannel_logout_uri", text))
+            self.mistakes.append(Mistake(f"{path}.backchannel_logout_uri", text))
         if "issuer" not in wrong:
             client_id = "?" if "client_id" in wrong else raw["client_id"]
-            issuers = self._issuers_of(ClientMetadata(client_id=client_id, issuer=raw.get("issuer")), place)
+            issuers = self._issuers_of(ClientMetadata(client_id=client_id, issuer=raw.get("issuer")), path)
             if "client_id" not in wrong:
-                self._take_place(client_id, issuers, place)
+                self._take_place(client_id, issuers, path)
 
-    def _take_place(self, client_id: str, issuers: Iterable[str], place: str) -> None:
+    def _take_place(self, client_id: str, issuers: Iterable[str], path: str) -> None:
         """Refuses a second client of the same name at an issuer."""
         for iss in issuers:
-            first = self._places.setdefault((iss, client_id), place)
-            if first is not place:
+            first = self._places.setdefault((iss, client_id), path)
+            if first is not path:
                 text = f"{client_id!r} is registered at {iss} already, by {first}; remove one of the two"
-                self.mistakes.append(Mistake(f"{place}.client_id", text))
+                self.mistakes.append(Mistake(f"{path}.client_id", text))
 
     def _wrong(self, client: Client) -> Iterator[tuple[str, str]]:
         """Members that do not fit together, by the key to change."""
@@ -180,7 +180,7 @@ class RegistryBuilder:
         if client.retry.base > client.retry.max_delay:
             yield "notifier.retry", "base must not be longer than max_delay"
 
-    def _issuers_of(self, metadata: ClientMetadata, place: str) -> tuple[str, ...]:
+    def _issuers_of(self, metadata: ClientMetadata, path: str) -> tuple[str, ...]:
         if metadata.issuer == ("*",):
             return self._issuers
         if metadata.issuer is None:
@@ -188,7 +188,7 @@ class RegistryBuilder:
                 return ()
             if len(self._issuers) != 1:
                 text = f"is required, since there are {len(self._issuers)} issuers"
-                self.mistakes.append(Mistake(f"{place}.issuer", text))
+                self.mistakes.append(Mistake(f"{path}.issuer", text))
                 return ()
             return self._issuers
         unknown = [iss for iss in metadata.issuer if iss not in self._clients]
@@ -202,7 +202,7 @@ class RegistryBuilder:
                 if iss == "*"
                 else f"{iss} is not configured under issuers{hint}"
             )
-            self.mistakes.append(Mistake(f"{place}.issuer", text))
+            self.mistakes.append(Mistake(f"{path}.issuer", text))
         return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self._clients))
 
 

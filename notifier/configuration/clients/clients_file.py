@@ -141,7 +141,7 @@ def _of_one_file(needs: Needs, layer: Layer) -> Layered:
     for index, raw in enumerate(rows):
         if layer.issuer is not None and isinstance(raw, dict):
             raw.setdefault("issuer", layer.issuer)
-        builder.add(raw, layer.place(index), context)
+        builder.add(raw, layer.path(index), context)
         rows[index] = None  # to free all of them at the end would be one long step that holds up the event loop
     return Layered(registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings)
 

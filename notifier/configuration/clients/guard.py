@@ -20,7 +20,7 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 
 
 @frozen
-class SourcePlace:
+class SourceTarget:
     """Where an answer goes: the layers that are in force, and the source that is the `nth` of them."""
 
     needs: Needs
@@ -59,25 +59,26 @@ class Guarded:
     loss: str | None = None
 
 
-def guard(place: SourcePlace, answer: SourceAnswer | None, last: SourceAnswer | None, *, accepted: bool) -> Guarded:
+def guard(target: SourceTarget, answer: SourceAnswer | None, last: SourceAnswer | None, *, accepted: bool) -> Guarded:
     """Judge an answer (None: the source has none any more) after `last`. `accepted`: somebody accepts any loss."""
-    layer = place.new_layer(answer)
-    laid, both = place.lay(layer), (place.layer, layer)
-    guarded = ClientsOf(both, place.issuers, but=new_at(last, time.time()))
-    loss = too_much_lost(place.registry, laid.registry, guarded)
+    layer = target.new_layer(answer)
+    laid, both = target.lay(layer), (target.layer, layer)
+    guarded = ClientsOf(both, target.issuers, but=new_at(last, time.time()))
+    loss = too_much_lost(target.registry, laid.registry, guarded)
     if accepted or answer is None or last is None:
         return Guarded(laid=laid, layer=layer, taken=Taken(answer=answer), loss=loss)
     held_back = None
     if loss is not None:
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
-        answer = replace(answer, rows=_kept(place, layer, laid, guarded), at=last.at, mark=None)  # not what it has
-        laid = place.lay(layer := place.new_layer(answer))
-    sudden = sudden_changes(place.registry, laid.registry, ClientsOf(both, place.issuers))
+        rows = _rows_without_loss(target, layer, laid, guarded)
+        answer = replace(answer, rows=rows, at=last.at, mark=None)  # not what it has
+        laid = target.lay(layer := target.new_layer(answer))
+    sudden = sudden_changes(target.registry, laid.registry, ClientsOf(both, target.issuers))
     return Guarded(laid=laid, layer=layer, taken=Taken(answer=answer, held_back=held_back, sudden=sudden))
 
 
-def _kept(place: SourcePlace, layer: Layer, laid: Layered, guarded: ClientsOf) -> Sequence[object]:
+def _rows_without_loss(target: SourceTarget, layer: Layer, laid: Layered, guarded: ClientsOf) -> Sequence[object]:
     lost: Collection[tuple[str, str]] = {
-        client.key for clients in lost_clients(place.registry, laid.registry, guarded) for client in clients
+        client.key for clients in lost_clients(target.registry, laid.registry, guarded) for client in clients
     }
-    return kept_back(layer, place.layer, lost, place.issuers)
+    return kept_back(layer, target.layer, lost, target.issuers)

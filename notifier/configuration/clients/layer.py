@@ -32,7 +32,7 @@ class Layer:
     faults: Sequence[Mistake] = ()
     read: bool = True
 
-    def place(self, index: int) -> str:
+    def path(self, index: int) -> str:
         """How a mistake names a row."""
         if self.file is not None:
             return f"{self.file}[{index}]"

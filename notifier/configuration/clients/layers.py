@@ -65,7 +65,7 @@ def lay_again(
     Rows that are as they were must be the same objects. The other clients are not looked at.
     """
     changed = _changed(layers[nth], new)
-    parts, now = [], [new if place == nth else layer for place, layer in enumerate(layers)]
+    parts, now = [], [new if number == nth else layer for number, layer in enumerate(layers)]
     for source in now:
         pause()
         rows = [row for row in source.rows if _client_id(row) in changed]
@@ -125,9 +125,9 @@ def _of(layer: Layer, why: str) -> str:
     return f"{printable(why)} (registry source {layer.name})"
 
 
-def _told(place: str, text: str) -> Mistake:
+def _fault(path: str, text: str) -> Mistake:
     """What is wrong with a row of others, which may name members and issuers that a terminal obeys."""
-    return Mistake(place, printable(text))
+    return Mistake(path, printable(text))
 
 
 class _Laying:
@@ -164,8 +164,8 @@ class _Laying:
         """Note the clients that no row is about, since their source's reader could not use them."""
         for layer in self._layers:
             for fault in layer.faults:
-                place = f"client {fault.path!r} of registry source {layer.name}"
-                self._faults.append(_told(place, fault.text))
+                path = f"client {fault.path!r} of registry source {layer.name}"
+                self._faults.append(_fault(path, fault.text))
                 for iss in layer.left_out_at(fault, self._issuers):
                     if self._builder.client(iss, fault.path) is None:
                         self._builder.leave_out(iss, fault.path, _of(layer, fault.text))
@@ -213,30 +213,30 @@ class _Laying:
             self._judge(layer, index)
             if all(other.read for other in self._layers):
                 text = "has settings only, and no other source has this client: they have no effect"
-                self._builder.warnings.append(Mistake(layer.place(index), text))
+                self._builder.warnings.append(Mistake(layer.path(index), text))
 
     def _judge(self, layer: Layer, index: int) -> None:
         """Find what is wrong with settings of a client that is not there: its source may be away, and answer later."""
         if layer.file is None or self._refreshed:
             return
         judge = RegistryBuilder(self._needs.settings, self._needs.unsure)
-        judge.add({"issuer": layer.issuer or "*", **layer.rows[index]}, layer.place(index), {**layer.context})
+        judge.add({"issuer": layer.issuer or "*", **layer.rows[index]}, layer.path(index), {**layer.context})
         self._builder.mistakes += judge.mistakes
 
     def _refuse(self, layer: Layer, index: int) -> None:
         """Say what is wrong with a row that is about no client of ours."""
         scratch, row = self._scratch, layer.rows[index]
         if (why := layer.of_nobody(row)) is not None:
-            self._faults.append(_told(layer.place(index), why))
+            self._faults.append(_fault(layer.path(index), why))
             return
         if layer.issuer is not None and isinstance(row, Mapping):
             row = {"issuer": layer.issuer, **row}
-        scratch.add(row, place := layer.place(index), {**layer.context})
+        scratch.add(row, path := layer.path(index), {**layer.context})
         if layer.file is None:
             mistakes = (
-                Mistake(mistake.path.removeprefix(place).lstrip("."), mistake.text) for mistake in scratch.mistakes
+                Mistake(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in scratch.mistakes
             )
-            self._faults += [_told(place, str(mistake)) for mistake in mistakes]
+            self._faults += [_fault(path, str(mistake)) for mistake in mistakes]
         else:
             self._builder.mistakes += scratch.mistakes
         scratch.mistakes.clear()
@@ -249,9 +249,9 @@ class _Laying:
                 self._builder.refuse(iss, row["client_id"], text)
 
     def _twice(self, layer: Layer, index: int, first: int, iss: str) -> None:
-        text = f"is registered at {iss} already, by {layer.place(first)}; remove one of the two"
+        text = f"is registered at {iss} already, by {layer.path(first)}; remove one of the two"
         mistakes = self._faults if layer.file is None else self._builder.mistakes
-        mistakes.append(Mistake(f"{layer.place(index)}.client_id", text))
+        mistakes.append(Mistake(f"{layer.path(index)}.client_id", text))
 
     def _add(self, key: Key, parts: _Parts) -> None:
         """Make one client. If what lists say makes no sense, it is what files alone say of it, or nothing."""
@@ -259,22 +259,22 @@ class _Laying:
         rows = tuple(self._bounded(nth, index, key) for nth, index in parts)
         of_files = tuple(row for (nth, _), row in zip(parts, rows, strict=True) if self._layers[nth].file is not None)
         nth, index = parts[-1]
-        place, mixed = self._layers[nth].place(index), len(of_files) < len(rows)
-        wrong = self._made_of(key, place, parts, rows, of_files)
+        path, mixed = self._layers[nth].path(index), len(of_files) < len(rows)
+        wrong = self._made_of(key, path, parts, rows, of_files)
         if not wrong:
             if mixed:
                 self._note_moved(key, parts)
             return
-        alone = self._made_of(key, place, parts, of_files, of_files) if mixed and of_files else wrong
+        alone = self._made_of(key, path, parts, of_files, of_files) if mixed and of_files else wrong
         of_lists = [
             mistake for mistake in wrong if self._refreshed or (mixed and (not of_files or mistake not in alone))
         ]
         self._builder.mistakes += [mistake for mistake in wrong if mistake not in of_lists]
         if of_lists:
-            self._leave_out(key, place, parts, of_lists, usable=mixed and bool(of_files) and not alone)
+            self._leave_out(key, path, parts, of_lists, usable=mixed and bool(of_files) and not alone)
 
     def _made_of(
-        self, key: Key, place: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
+        self, key: Key, path: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
     ) -> list[Mistake]:
         """Add the client that these rows make. Returns what is wrong with it."""
         (iss, client_id), builder = key, self._builder
@@ -287,25 +287,25 @@ class _Laying:
             whole["id_token_signed_response_alg"] = self._first_signable(asked, iss)
         of_lists = [name for name in ADDRESSES & whole.keys() if not any(name in row for row in of_files)]
         before, warned = len(builder.mistakes), len(builder.warnings)
-        builder.add(whole, place, {**context}, of_lists)
+        builder.add(whole, path, {**context}, of_lists)
         wrong = builder.mistakes[before:]
         client = builder.client(iss, client_id)
         if not wrong and client is not None and mixed and (text := self._unsignable(client)) is not None:
-            wrong = [Mistake(f"{place}.id_token_signed_response_alg", text)]
+            wrong = [Mistake(f"{path}.id_token_signed_response_alg", text)]
         if wrong:
             del builder.mistakes[before:], builder.warnings[warned:]
         return wrong
 
-    def _leave_out(self, key: Key, place: str, parts: _Parts, wrong: Sequence[Mistake], *, usable: bool) -> None:
+    def _leave_out(self, key: Key, path: str, parts: _Parts, wrong: Sequence[Mistake], *, usable: bool) -> None:
         """Note what lists say that makes no sense. `usable`: the client is there without it, and can be told."""
         (iss, client_id), builder = key, self._builder
         nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
-        place_there = self._layers[nth].place(index)
-        mistakes = [Mistake(mistake.path.removeprefix(place).lstrip("."), mistake.text) for mistake in wrong]
+        last_path = self._layers[nth].path(index)
+        mistakes = [Mistake(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in wrong]
         client = builder.client(iss, client_id)
         if not usable or client is None or client.told_at is None:
             builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, mistakes))))
-        self._faults += [_told(place_there, str(mistake)) for mistake in mistakes]
+        self._faults += [_fault(last_path, str(mistake)) for mistake in mistakes]
 
     def _note_moved(self, key: Key, parts: _Parts) -> None:
         """Tell of a client that a list has moved to where no file lets it be reached."""
@@ -314,7 +314,7 @@ class _Laying:
             nth, index = [part for part in parts if self._layers[part[0]].file is None][-1]
             layer = self._layers[nth]
             for text in why:
-                self._builder.beyond.add(client.key, (layer.name, MOVED), Mistake(layer.place(index), text))
+                self._builder.beyond.add(client.key, (layer.name, MOVED), Mistake(layer.path(index), text))
 
     def _bounded(self, nth: int, index: int, key: Key) -> Row:
         """The row as far as its source may say it. What goes beyond is told."""
@@ -326,7 +326,7 @@ class _Laying:
             self._bounds[iss] = bounds_of(self._needs.settings, iss)
         row, left = bounded(row, self._bounds[iss], layer.authority)
         for name, why in left.items():
-            mistake = _told(layer.place(index), f"{name}: {why}")
+            mistake = _fault(layer.path(index), f"{name}: {why}")
             self._builder.beyond.add(key, (layer.name, kind_of(name, mistake.text)), mistake)
         return row
 

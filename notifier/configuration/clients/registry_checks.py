@@ -54,8 +54,8 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     """
     before, after = [*_all(old, only)], [*_all(new, only)]
     gone, silenced = lost_clients(old, new, only)
-    count, lost = sum(map(_told, before)), [*filter(_told, gone), *silenced]
-    none_told = not any(map(_told, after))
+    count, lost = sum(map(_can_be_told, before)), [*filter(_can_be_told, gone), *silenced]
+    none_told = not any(map(_can_be_told, after))
     if _too_many(len(lost), count) or (lost and none_told):
         how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
         return (
@@ -78,18 +78,18 @@ def lost_clients(
         now = new.clients_of(client.iss).get(client.client_id)
         if now is None:
             gone.append(client)
-        elif not _told(now) and _told(client):
+        elif not _can_be_told(now) and _can_be_told(client):
             silenced.append(client)
     return gone, silenced
 
 
 def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:
     """Say that as many of these clients have come, or have another address, as would be too many to lose. Else None."""
-    count = sum(map(_told, _all(old, only)))
+    count = sum(map(_can_be_told, _all(old, only)))
     moved, added = [], []
-    for client in filter(_told, _all(new, only)):
+    for client in filter(_can_be_told, _all(new, only)):
         was = old.clients_of(client.iss).get(client.client_id)
-        if was is None or not _told(was):
+        if was is None or not _can_be_told(was):
             added.append(client)
         elif was.told_at != client.told_at:
             moved.append(client)
@@ -106,7 +106,7 @@ def _all(registry: Registry, only: Container[tuple[str, str]] | None = None) -> 
     return every if only is None else (client for client in every if client.key in only)
 
 
-def _told(client: Client) -> bool:
+def _can_be_told(client: Client) -> bool:
     return client.told_at is not None
 
 

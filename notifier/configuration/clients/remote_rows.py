@@ -31,14 +31,14 @@ PAUSE = 0.001  # seconds
 _Key: TypeAlias = str | tuple[str, str]
 
 
-def clean(raw: object, place: str, known: Row | None = None) -> Row | Mistake:
+def clean(raw: object, path: str, known: Row | None = None) -> Row | Mistake:
     """Return what notifier keeps of a client: null and empty text count as absent.
 
-    `place` names the client in the mistake where its `client_id` does not. What makes the row `known` is that row, and
+    `path` names the client in the mistake where its `client_id` does not. What makes the row `known` is that row, and
     not judged again.
     """
     if not isinstance(raw, dict):
-        return Mistake(place, "must be the metadata of a client")
+        return Mistake(path, "must be the metadata of a client")
     members = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
     row = share_names(members)
     if "jwks" in row:
@@ -52,15 +52,15 @@ def clean(raw: object, place: str, known: Row | None = None) -> Row | Mistake:
     client_id = row.get("client_id")
     if misspelt is not None:
         text = f"there is no member {misspelt}; did you mean {meant_member(misspelt)}?"
-        return Mistake(client_id if isinstance(client_id, str) else place, text)
+        return Mistake(client_id if isinstance(client_id, str) else path, text)
     if known is not None and row == known:
         return known
     if not isinstance(client_id, str):
-        return Mistake(place, "has no client_id" if client_id is None else "client_id must be a text")
+        return Mistake(path, "has no client_id" if client_id is None else "client_id must be a text")
     if len(client_id) > TEXT_LENGTH or _CONTROL.search(client_id) is not None:
-        return Mistake(place, f"client_id must have at most {TEXT_LENGTH} characters, and no control characters")
+        return Mistake(path, f"client_id must have at most {TEXT_LENGTH} characters, and no control characters")
     if not _unicode(row):
-        return Mistake(place, "has a text that is no Unicode (a lone surrogate)")
+        return Mistake(path, "has a text that is no Unicode (a lone surrogate)")
     wrong = _mistake(row)
     return row if wrong is None else Mistake(client_id, wrong)
 
@@ -117,13 +117,13 @@ class Gathering:
     def add(self, raw: object) -> None:
         """Add a client, or note why it cannot be used: a `Mistake` says it already."""
         known = self._known_as(raw)
-        place = f"[{self.count}]"
+        path = f"[{self.count}]"
         if isinstance(raw, OutOfBounds):
-            raw = Mistake(place, raw.text)
+            raw = Mistake(path, raw.text)
         if known is not None and known == raw:
             row: Row | Mistake = known
         else:
-            row = raw if isinstance(raw, Mistake) else clean(raw, place, known)
+            row = raw if isinstance(raw, Mistake) else clean(raw, path, known)
         self.count += 1
         if isinstance(row, Mistake):
             self.refuse(row)

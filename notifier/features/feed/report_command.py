@@ -64,7 +64,7 @@ def report(
     period = _moment(since, now, "--since"), now if until is None else _moment(until, now, "--until")
     if period[0] >= period[1]:
         raise typer.BadParameter("the period ends before it begins", param_hint="--since")
-    _show(_made(config, settings, source, *period), clients, html, as_json=as_json)
+    _show(_report(config, settings, source, *period), clients, html, as_json=as_json)
 
 
 def _source(settings: Settings, file: Path | None) -> Path:
@@ -99,7 +99,7 @@ def _registered(config: Path | None) -> list[tuple[str, str]]:
     ]
 
 
-def _made(config: Path | None, settings: Settings, source: Path, since: float, until: float) -> PropagationReport:
+def _report(config: Path | None, settings: Settings, source: Path, since: float, until: float) -> PropagationReport:
     # The configuration says what the feed holds. Without one, only the rows can show it.
     tally = ReportTally(since, until, complete=None if settings.outcomes == "off" else settings.outcomes == "all")
     with progress_of("outcomes", plain=False) as progress:

@@ -22,7 +22,7 @@ def propagation_plot(bars: Sequence[DurationBar]) -> str:
     plot.x_labels = [seconds(bar.least) for bar in bars]
     plot.x_labels_major = plot.x_labels[:: max(1, len(bars) // 10)]
     texts = [f"{bar.count:,} between {seconds(bar.least)} and {seconds(bar.below)}" for bar in bars]
-    plot.add("delivered", _told([bar.count for bar in bars], texts))
+    plot.add("delivered", _points([bar.count for bar in bars], texts))
     return _svg(plot, "How long logouts took")
 
 
@@ -35,7 +35,7 @@ def timeline_plot(slices: Sequence[TimeSlice], kinds: Iterable[str]) -> str:
     for kind in kinds:
         counts = [getattr(interval, kind) for interval in slices]
         texts = [f"{moment(interval.at)}: {count:,} {kind}" for interval, count in zip(slices, counts, strict=True)]
-        plot.add(kind, _told([count or None for count in counts], texts))
+        plot.add(kind, _points([count or None for count in counts], texts))
     return _svg(plot, "What happened when")
 
 
@@ -63,12 +63,12 @@ def _clients_plot(clients: Sequence[ClientFigures], axis: tuple[float, float]) -
         f", slowest {seconds(client.slowest)}"
         for client in clients
     ]
-    plot.add("p99", _told([client.p99 for client in clients], texts))
-    plot.add("median", _told([client.median for client in clients], texts))
+    plot.add("p99", _points([client.p99 for client in clients], texts))
+    plot.add("median", _points([client.median for client in clients], texts))
     return _svg(plot, "Median and p99 of each client")
 
 
-def _told(values: Sequence[float | None], texts: Sequence[str]) -> list[dict[str, Any]]:
+def _points(values: Sequence[float | None], texts: Sequence[str]) -> list[dict[str, Any]]:
     """Values, each with what is said of it where the pointer rests."""
     return [{"value": value, "tooltip": text} for value, text in zip(values, texts, strict=True)]
 

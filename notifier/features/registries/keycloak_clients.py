@@ -58,9 +58,11 @@ class KeycloakRealm:
             row["notifier"] = ours
         if client.get("enabled") is False or client.get("protocol") not in (None, "", "openid-connect"):
             return row  # Keycloak tells neither disabled clients nor those of SAML by back-channel
-        return self._told(row, client, attributes) or row
+        return self._add_logout(row, client, attributes) or row
 
-    def _told(self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]) -> Mistake | None:
+    def _add_logout(
+        self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> Mistake | None:
         """Add how the client is told of a logout, or return why it cannot be."""
         name = str(row["client_id"])
         uri = self._resolved(_text(attributes.get(_OWN_URL)) or _text(attributes.get(_URL)), client)

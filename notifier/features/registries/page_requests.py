@@ -19,7 +19,7 @@ Advice: TypeAlias = Mapping[int, str]
 
 _TRIES = 5
 _BACK_OFF = 1.0  # seconds, doubled each time, where a 429 does not say how long
-_TOLD = {
+_REASONS = {
     401: "the credentials are missing or wrong",
     403: "permission is missing",
     404: "there is no such address; check the setting `url`",
@@ -45,24 +45,24 @@ async def ask(
         wait = _wait(answer, nth)
         if wait is None or nth == _TRIES - 1 or wait >= web.left():
             asks = "" if wait is None else f", and asks to wait for {wait:.0f} s"
-            raise SourceFault(f"{place_of(url)} answered {answer.status}{asks}: {_told(answer.status, advice)}")
+            raise SourceFault(f"{place_of(url)} answered {answer.status}{asks}: {_reason(answer.status, advice)}")
         await asyncio.sleep(wait)
         nth += 1
 
 
-def _told(status: int, advice: Advice) -> str:
+def _reason(status: int, advice: Advice) -> str:
     default = "its own fault; see its log" if status >= 500 else "is this the right address?"
-    return advice.get(status) or _TOLD.get(status) or default
+    return advice.get(status) or _REASONS.get(status) or default
 
 
 def _wait(answer: JsonAnswer, nth: int) -> float | None:
     """How long to wait before the same is asked again. None: not at all."""
     if answer.status not in (429, 503):
         return None
-    said: str | None = answer.headers.get("Retry-After")
-    if said is None and answer.status == 429:
+    header: str | None = answer.headers.get("Retry-After")
+    if header is None and answer.status == 429:
         return float(_BACK_OFF * 2**nth)
-    return read_retry_after(said, time.time())
+    return read_retry_after(header, time.time())
 
 
 def access_token(answer: JsonAnswer, server: str) -> str:

@@ -42,7 +42,7 @@ _OURS = "notifier:"
 
 _Properties = Mapping[object, Sequence[tuple[str, object]]]
 _Redirects = Mapping[object, Sequence[object]]
-_Taken = Callable[[sa.Select[Any]], Iterator[Sequence[Any]]]
+_Select = Callable[[sa.Select[Any]], Iterator[Sequence[Any]]]
 
 
 def duende(
@@ -64,15 +64,15 @@ def duende(
         raise SourceFault(finder.nothing_like(tables.clients))
     columns = finder.columns(clients, _CLIENTS, _NEEDED)
 
-    def taken(statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+    def selected(statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
         result = connection.execute(statement, execution_options=streaming(connection))
         for _, part in parts(result, deadline, amount, pause):
             yield from part
 
     table = beside(tables.properties, "properties")
-    properties = {} if table is None else _properties(finder, table, taken)
+    properties = {} if table is None else _properties(finder, table, selected)
     table = beside(tables.redirect_uris, "redirect_uris")
-    redirects = {} if table is None else _redirects(finder, table, taken)
+    redirects = {} if table is None else _redirects(finder, table, selected)
     statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
     result = connection.execute(statement, execution_options=streaming(connection))
     return Listing(result=result, client_id=0, read=lambda row: _client(row, properties, redirects))
@@ -97,7 +97,7 @@ def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) 
         if (shown := text(name)) is not None:
             metadata["client_name"] = shown
     if (
-        uris := redirect_uris(_each("RedirectUri", redirects.get(key, ())), metadata.get("frontchannel_logout_uri"))
+        uris := redirect_uris(_texts("RedirectUri", redirects.get(key, ())), metadata.get("frontchannel_logout_uri"))
     ) is not None:
         metadata["redirect_uris"] = uris
     if (algorithm := algorithms(signed_by)) is not None:
@@ -116,7 +116,7 @@ def _truth(column: str, value: object) -> bool | None:
         raise ValueError(f"{column} {error}") from None
 
 
-def _each(column: str, values: Iterable[object]) -> list[str]:
+def _texts(column: str, values: Iterable[object]) -> list[str]:
     try:
         return [word for word in map(text, values) if word is not None]
     except ValueError as error:
@@ -133,27 +133,27 @@ def _nested(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
             inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
         if not isinstance(inner, dict) or last in inner:
             raise ValueError(f"property {_OURS}{name} is there twice, or belongs to one that has a value itself")
-        inner[last] = scalar(next(iter(_each(f"property {_OURS}{name}", [value])), ""))
+        inner[last] = scalar(next(iter(_texts(f"property {_OURS}{name}", [value])), ""))
     return settings
 
 
-def _properties(finder: "TableFinder", table: str, taken: _Taken) -> _Properties:
+def _properties(finder: "TableFinder", table: str, selected: _Select) -> _Properties:
     """The properties for us, by the key of their client."""
     columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
     owner, key, value = (columns[column] for column in _PROPERTIES)
     statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_OURS}%")).order_by(owner, key)
     words: dict[object, list[tuple[str, object]]] = {}
-    for client, word, content in taken(statement):
+    for client, word, content in selected(statement):
         words.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), content))
     return words
 
 
-def _redirects(finder: "TableFinder", table: str, taken: _Taken) -> _Redirects:
+def _redirects(finder: "TableFinder", table: str, selected: _Select) -> _Redirects:
     """The redirect URIs, by the key of their client. Where a user comes back after a sign-out is another table."""
     columns = finder.columns(table, _REDIRECTS, _REDIRECTS)
     owner, uri = (columns[column] for column in _REDIRECTS)
     statement = sa.select(owner, uri).order_by(owner, uri)
     uris: dict[object, list[object]] = {}
-    for client, content in taken(statement):
+    for client, content in selected(statement):
         uris.setdefault(client, []).append(content)
     return uris

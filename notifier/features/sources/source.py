@@ -221,7 +221,7 @@ class _Reading:
                 raise MalformedEvent([Mistake(path, str(failed))]) from None
             names = [str(item) for item in (named if isinstance(named, list) else [named]) if item not in (None, "")]
             if names:
-                return self._meant(names, path)
+                return self._issuer_of(names, path)
             named = None
         if named in (None, ""):
             named = source.issuer
@@ -233,7 +233,7 @@ class _Reading:
             raise MalformedEvent([Mistake(f"sources.{source.name}.issuer", text)])
         return named
 
-    def _meant(self, names: Sequence[str], path: str) -> str:
+    def _issuer_of(self, names: Sequence[str], path: str) -> str:
         """The issuer that the document calls so: by `issuers`; without these, by the end of the only issuer.
 
         The last name is the one for people, where there are several. Raises MalformedEvent.

@@ -120,12 +120,12 @@ class ConfiguredUpstreams:
             before, self._seen = self._upstreams, now
             self._record.know(now.settings.upstreams)
             self._upstreams = {
-                name: self._made(name, upstream, now, before.get(name))
+                name: self._configured(name, upstream, now, before.get(name))
                 for name, upstream in now.settings.upstreams.items()
             }
         return self._upstreams
 
-    def _made(self, name: str, settings: UpstreamSettings, loaded: Loaded, before: _Upstream | None) -> _Upstream:
+    def _configured(self, name: str, settings: UpstreamSettings, loaded: Loaded, before: _Upstream | None) -> _Upstream:
         same = before is not None and before.settings == settings
         keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
         keys = before.keys if same and before is not None else keys

@@ -103,7 +103,7 @@ class ResolveSettings(Section):
     """Ask the identity server over HTTP."""
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _needs_one(self) -> Self:
         ways = [name for name in ("same_sub", "sql", "http") if getattr(self, name) is not None]
         if len(ways) != 1:
             raise ValueError(f"needs one of same_sub, sql and http; {len(ways)} are given")

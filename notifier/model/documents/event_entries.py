@@ -81,7 +81,7 @@ def sort_out(listed: Listed, raw: object, path: str, *, named: bool) -> tuple[Go
                 begin = index
             end = index + 1
         else:
-            good.append(_made(entry))
+            good.append(_entry(entry))
     clients = tuple(good) if len(good) <= SAME_NAMES else tuple(dict.fromkeys(good))
     if end < 0:
         return clients, None
@@ -116,7 +116,7 @@ def places(which: str) -> tuple[range, ...]:
     return tuple(range(int(first), int(last or first) + 1) for first, _, last in ends)
 
 
-def _made(entry: str | EntryDocument) -> str | ClientEntry:
+def _entry(entry: str | EntryDocument) -> str | ClientEntry:
     if isinstance(entry, str):
         return entry
     return entry["client_id"] if len(entry) == 1 else _with_members(entry)

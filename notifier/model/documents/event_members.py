@@ -102,14 +102,14 @@ class EntryDocument(TypedDict, total=False):
     sid: Annotated[Text | None, Field(description="The session, as only this client knows it.")]
 
 
-def _given(*names: str) -> list[dict[str, Any]]:
+def _needed(*names: str) -> list[dict[str, Any]]:
     """Require one of these members, and not as null."""
     return [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
 
 
-_OF_EACH = {"properties": {"clients": {"type": "array", "items": {"type": "object", "anyOf": _given("sub", "sid")}}}}
+_OF_EACH = {"properties": {"clients": {"type": "array", "items": {"type": "object", "anyOf": _needed("sub", "sid")}}}}
 _WHOSE: dict[str, Any] = {
-    "anyOf": [*_given("sub", "sid"), _OF_EACH],  # B12
+    "anyOf": [*_needed("sub", "sid"), _OF_EACH],  # B12
     "not": {"required": ["specversion"]},  # that would be an envelope with the event in `data`
 }
 

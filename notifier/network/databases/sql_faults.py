@@ -38,7 +38,7 @@ _BY_WORDS = (
 def fault_of(error: BaseException, secret: str) -> str:
     """Return the fault in one line. `secret` is blotted out, should a driver show it."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-    code, words = _said(cause)
+    code, words = _code_and_text(cause)
     if not words:
         words = type(cause).__name__
     words = " ".join(words.partition("\tIs the server running")[0].split())
@@ -55,7 +55,7 @@ def fault_of(error: BaseException, secret: str) -> str:
     return f"{words}; {way}" if way else words
 
 
-def _said(cause: BaseException) -> tuple[str | int | None, str]:
+def _code_and_text(cause: BaseException) -> tuple[str | int | None, str]:
     """The driver's error number and its words."""
     diagnosis = getattr(cause, "diag", None)  # psycopg
     if diagnosis is not None and diagnosis.message_primary:
@@ -65,6 +65,6 @@ def _said(cause: BaseException) -> tuple[str | int | None, str]:
         words = arguments[1]
         return arguments[0], words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
     if arguments and isinstance(arguments[0], tuple):  # pymssql while connecting
-        return _said(Exception(*arguments[0]))
+        return _code_and_text(Exception(*arguments[0]))
     words = re.sub(r"\n(LINE|DETAIL|HINT|CONTEXT)\b.*", "", str(cause), flags=re.DOTALL)
     return getattr(cause, "sqlstate", None), words

@@ -2,7 +2,7 @@
 
 aiohttp closes a connection that has not sent a whole header within `keepalive_timeout`, counted from its start or from
 the last answer. The application limits bodies. Compressed bodies are not supported. aiohttp has no limit for an answer
-that is not read, so `_Door` has one.
+that is not read, so `_Acceptor` has one.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ async def listen(
     connections: int = CONNECTIONS,
 ) -> Listener:
     """Serve `app` there. `key` is the setting that names the address (`ops.listen`); `grace` is for requests that run
-    when it closes, in seconds; `connections` at a time, see `_Door`.
+    when it closes, in seconds; `connections` at a time, see `_Acceptor`.
 
     Raises ConfigurationError, which says what is wrong with the address.
     """
@@ -85,12 +85,17 @@ async def listen(
         logger=logger,
     )
     app.on_response_prepare.append(_anonymous)
-    door = _Door(runner, connections, deadlines.answer)
-    app.middlewares.append(door.middleware)
+    acceptor = _Acceptor(runner, connections, deadlines.answer)
+    app.middlewares.append(acceptor.middleware)
     await runner.setup()
     try:
         server = await asyncio.get_running_loop().create_server(
-            door, host, port, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT
+            acceptor,
+            host,
+            port,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
         )
     except OSError as error:
         await runner.cleanup()
@@ -100,7 +105,7 @@ async def listen(
     return Listener(host=host, port=real, tls=tls is not None, runner=runner, server=server)
 
 
-class _Door:
+class _Acceptor:
     """Accepts every connection. Beyond `most`, it closes the oldest ones: idle ones at once, others after their answer.
 
     So silent connections never keep others out. If all of them have a request under way, the newcomer is told to come

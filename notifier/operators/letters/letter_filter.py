@@ -51,7 +51,7 @@ class LetterSummary:
         return Group(client_id=self.client_id, iss=self.iss, reason=self.reason, oldest=since, newest=since)
 
 
-_SHOWN = tuple(each.name for each in fields(LetterSummary))
+_SHOWN = tuple(member.name for member in fields(LetterSummary))
 
 
 class _Members(Names):
@@ -77,8 +77,8 @@ def read_summary(message: Message) -> LetterSummary:
             # A name that is too long to be repeated is read from the delivery or event.
             whole = all(map(members.get, ("iss", "client_id", "event_id")))
             if members["v"] <= OF_NAMES and whole and not disagreements(members):
-                told: Mapping[str, Any] = {name: value for name, value in members.items() if name in _SHOWN}
-                return LetterSummary(**{**told, "dead_since": since})
+                shown: Mapping[str, Any] = {name: value for name, value in members.items() if name in _SHOWN}
+                return LetterSummary(**{**shown, "dead_since": since})
     try:
         return summary_of(load_dead_letter(message))
     except UnknownVersion as newer:

@@ -9,7 +9,7 @@ from notifier.model.message import Message, Transfer
 from notifier.operators.letters.groups import Summary
 from notifier.operators.letters.letter_filter import NEWER, LetterFilter, LetterSummary
 from notifier.operators.letters.readmission import KeepReason, KeptLetter, ReplayRules, readmit
-from notifier.operators.letters.visits import REMOVE, Filter, Pass, RepairResult, Stays, Verdict
+from notifier.operators.letters.visits import REMOVE, Decision, Filter, Pass, RepairResult, Stays
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, due_in
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingPlace
@@ -30,7 +30,7 @@ async def remove(
     What a later release wrote stays among the dead letters.
     """
 
-    def judge(_message: Message, summary: S) -> Verdict:
+    def judge(_message: Message, summary: S) -> Decision:
         return Stays(KeepReason.NEWER.value) if summary.reason == NEWER else REMOVE
 
     return await Pass(filter_.opened(place, whole=False), judge, options, report).run()
@@ -41,7 +41,7 @@ async def replay(
 ) -> RepairResult:
     """Have the letters that match delivered again."""
 
-    def judge(message: Message, summary: LetterSummary) -> Verdict:
+    def judge(message: Message, summary: LetterSummary) -> Decision:
         if summary.reason == NEWER:
             return Stays(KeepReason.NEWER.value)
         readmission = readmit(load_dead_letter(message), rules, options.clock())
@@ -66,7 +66,7 @@ async def make_due(
     """
     turn = options.clock()
 
-    def judge(message: Message, summary: WaitingSummary) -> Verdict:
+    def judge(message: Message, summary: WaitingSummary) -> Decision:
         nonlocal turn
         if summary.asked and not force:
             return Stays(ASKED)

@@ -67,7 +67,7 @@ class RetryAccount:
 
     def document(self) -> dict[str, Any]:
         """As a worker answers."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {member.name: getattr(self, member.name) for member in fields(self)}
 
 
 class RetryAccounts:

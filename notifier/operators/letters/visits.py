@@ -93,12 +93,12 @@ REMOVE: Literal["remove"] = "remove"
 
 @dataclass(frozen=True, slots=True)
 class Stays:
-    """A verdict: the message stays, for this reason."""
+    """A decision: the message stays, for this reason."""
 
     why: str
 
 
-Verdict: TypeAlias = Transfer | Stays | Literal["remove"]
+Decision: TypeAlias = Transfer | Stays | Literal["remove"]
 
 
 class Pass(Generic[S]):
@@ -107,7 +107,7 @@ class Pass(Generic[S]):
     def __init__(
         self,
         opened: Opened[S],
-        judge: Callable[[Message, S], Verdict],
+        judge: Callable[[Message, S], Decision],
         options: RepairOptions,
         report: Callable[[S], None] = lambda _: None,
     ) -> None:
@@ -170,13 +170,13 @@ class Pass(Generic[S]):
         for message, summary in matches:
             if full := len(chosen) == room:
                 break
-            verdict = self._judge(message, summary)
-            if isinstance(verdict, Stays):
-                self._kept[verdict.why] += 1
+            decision = self._judge(message, summary)
+            if isinstance(decision, Stays):
+                self._kept[decision.why] += 1
                 continue
             chosen[id(message)] = summary
-            if isinstance(verdict, Transfer):
-                transfers.append(verdict)
+            if isinstance(decision, Transfer):
+                transfers.append(decision)
             else:
                 removed.append(message)
         if chosen and await self._paced():

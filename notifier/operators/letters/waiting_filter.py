@@ -59,7 +59,7 @@ class WaitingSummary:
         )  # fmt: skip
 
 
-_SHOWN = tuple(each.name for each in fields(WaitingSummary))
+_SHOWN = tuple(member.name for member in fields(WaitingSummary))
 
 
 class _Past(TypedDict):
