@@ -204,7 +204,7 @@ class Gate:
         change = known.learn(result.mark, now - began, now, repeat=repeat, least=least)
         known.heard = now
         if not (was_up and known.up):
-            self.clients.turn(known, change, was_up=was_up)
+            self._turn(known, change, was_up=was_up)
         ticket.last = change is Change.DOWN
         paced = known.overload.spacing not in (0.0, was_limited)
         if change is not None or paced:
@@ -215,6 +215,11 @@ class Gate:
         elif not known.running:
             self._busy.pop(known.key, None)
         return self.hand_out() if any(self._ready.values()) else []
+
+    def _turn(self, known: Known, change: Change | None, *, was_up: bool) -> None:
+        self.clients.turn(known, change, was_up=was_up)
+        if change is Change.RECOVERED and known.parked and known.pulling:
+            self.wishes[known.key] = None  # a pass that began before sees nothing of what was parked since
 
     def hand_out(self) -> list[Ticket]:
         """Give free slots to those that wait, client after client."""
@@ -387,7 +392,7 @@ class Gate:
         was_up = known.up
         change = known.hear(news, now)
         known.parked = known.parked or news.parked
-        self.clients.turn(known, change, was_up=was_up)
+        self._turn(known, change, was_up=was_up)
         if not self._waits.leaving:  # it would tell the others what they hear themselves
             self._look_after(known, now)
 

@@ -393,6 +393,24 @@ def test_of_what_is_parked_one_waits_among_those_that_come() -> None:
     assert desk.gate.wanted(shop) == 1
 
 
+def test_what_is_parked_during_a_pass_is_wanted_once_the_client_is_up() -> None:
+    """The pass counted the bucket before: it ends without having seen what was parked again behind that."""
+    for by_news in (False, True):
+        desk = resting(for_long=True)
+        shop = desk.key("shop")
+        desk.gate.pulls(shop, pulling=True)  # through all clients' deliveries, as after a loss
+        desk.gate.parked(shop)
+        assert not desk.gate.wishes
+        if by_news:
+            desk.gate.heard(News(key=shop, up=True))
+        else:
+            desk.now += 64
+            recovers(desk)
+        assert desk.gate.wishes.keys() == {shop}
+        desk.gate.pulls(shop, pulling=False, empty=True)
+        assert desk.gate.held_up(shop)
+
+
 def test_a_traveller_of_another_worker_says_that_something_may_be_parked() -> None:
     """There, while it was on its way."""
     desk = Desk()
