@@ -27,9 +27,10 @@ class Ticket:
     last: bool = False
 
     def call_up(self, later: "Defer | None" = None) -> None:
-        """End its wait in memory."""
+        """End its wait in memory, unless the process ends and has cancelled it."""
         assert self.turn is not None
-        self.turn.set_result(later)
+        if not self.turn.cancelled():
+            self.turn.set_result(later)
 
 
 Known: TypeAlias = KnownClient[Ticket]

@@ -330,6 +330,27 @@ async def test_what_is_lost_is_let_go() -> None:
         assert stage.told() == ["shop", "shop"]
 
 
+async def test_what_is_cancelled_as_the_process_ends_breaks_nothing() -> None:
+    """Another part broke, so nothing drains: the end of an attempt finds one cancelled that waited for its slot."""
+
+    async def hangs(_request: Request) -> Wire:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    stage = Stage(client("shop", max_concurrent=1))
+    run = asyncio.create_task(stage.worker.run())
+    await stage.prove("shop")
+    stage.receivers.behaviours["shop"] = hangs
+    for number in range(3):
+        stage.event("shop", id=str(number))
+    await stage.until(lambda: (stage.worker.gate.waiting, stage.told()) == (2, ["shop"]))
+    tasks = [run, *stage.worker._tasks]
+    for task in tasks:
+        task.cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * 4
+
+
 async def test_a_lost_queue_takes_nothing_else_with_it() -> None:
     """The queue of a source feeds the lane of events: what came by the one is held on when the other is lost."""
     stage = Stage(client("shop", max_concurrent=1), max_in_flight=1)
