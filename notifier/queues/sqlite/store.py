@@ -52,10 +52,11 @@ _COUNT = """
         SELECT parked, count(*) AS waiting FROM messages WHERE {} GROUP BY parked)"""
 _COUNT_ALL = _COUNT.format("parked IS NOT NULL")
 _COUNT_THESE = _COUNT.format("parked IN (SELECT value FROM json_each(?))")
-_READ_ROWS = f"""{_AS_JSON} FROM (
-    SELECT * FROM (
-        SELECT *, sum(length(body)) OVER (ORDER BY id) - length(body) AS before
-        FROM (SELECT * FROM messages WHERE {{}} AND id > ? AND id <= ? ORDER BY id LIMIT ?))
+# The window goes over sizes alone: over whole rows it would hold a page of bodies, however large, in memory.
+_READ_ROWS = f"""{_AS_JSON} FROM messages WHERE id IN (
+    SELECT id FROM (
+        SELECT id, sum(size) OVER (ORDER BY id) - size AS before
+        FROM (SELECT id, length(body) AS size FROM messages WHERE {{}} AND id > ? AND id <= ? ORDER BY id LIMIT ?))
     WHERE before < ?)"""  # noqa: S608  constants
 _OLDEST = f"""
     SELECT queue, published_at FROM messages WHERE id IN (
