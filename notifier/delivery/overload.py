@@ -88,7 +88,7 @@ class Overload:
 
     def _says_enough(self, seconds: float) -> bool:
         """Return True if the sample of so many seconds can be judged."""
-        if self.state is Pacing.PROVING and self._failed >= FEW:
+        if self.state is Pacing.PROVING and self._failed >= FEW and seconds > 0:
             return True  # it does not bear its full pace
         if seconds < 1.0:
             return False

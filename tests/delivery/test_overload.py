@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from notifier.delivery.overload import Overload
+from notifier.delivery.overload import Overload, Pacing
 
 WANTED = 0.005  # seconds between two attempts at a client whose pace is not limited: 200 a second
 
@@ -123,3 +123,17 @@ def test_a_pause_between_two_rushes_is_no_slow_pace() -> None:
     assert overload.spacing == 0
     overload.note(now + 3600, failed=True, braked=False, at_a_time=32)
     assert overload.spacing <= 0.1
+
+
+def test_failures_in_one_instant_are_judged_with_the_next_one() -> None:
+    """A full pace that is proved may fail at once for all that were begun together."""
+    overload, now = Overload(), 0.0
+    judge = twenty_a_second()
+    while overload.state is not Pacing.PROVING:
+        now += max(WANTED, overload.spacing)
+        overload.note(now, failed=judge(0, now), braked=False, at_a_time=32)
+    for _ in range(24):
+        overload.note(now, failed=True, braked=False, at_a_time=32)
+    assert overload.state is Pacing.PROVING
+    overload.note(now + WANTED, failed=True, braked=False, at_a_time=32)
+    assert overload.state is Pacing.PACED
