@@ -324,8 +324,8 @@ class Gate:
     def look_after_overdue(self) -> None:
         """Look after the clients whose traveller should have come long ago: an operator may have taken it away."""
         now = self._tools.steady()
-        for known in self.clients.down.values():
-            if now > max(known.next_try, known.covered_until, known.paused_until) + OVERDUE:
+        for known in self.clients:
+            if known.parked and now > max(known.next_try, known.covered_until, known.paused_until) + OVERDUE:
                 self._look_after(known, now)
 
     def wanted(self, key: Key) -> int | None:

@@ -25,6 +25,7 @@ SHORT_LIVED = 60.0  # seconds: a delivery that may wait no longer is not parked,
 LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds at once that a delivery waits in line, however young or old it is …
 LONGEST_LINE = 1024.0  # … or, where a registered rate says when its turn is, until then, for so long at most
 TIRED = 4  # attempts after which a traveller lets another delivery of its client take its place
+SAME = 0.1  # seconds by which the clocks may have drifted apart since a traveller was sent
 BUSY_TRY = 2.0  # seconds that a traveller waits for the end of another try, or for a slot
 
 
@@ -54,7 +55,12 @@ class Waits:
         return known.pace(now, grows if self._slots.free(known, Lane.EVENTS) > 0 else len(known.running))
 
     def put(self, known: Known, ticket: Ticket, now: float, *, tried: bool = False) -> Defer:
-        """Return where a delivery waits. `tried`: its failure took the client down, or was a traveller's."""
+        """Return where a delivery waits. `tried`: its failure took the client down, or was a traveller's.
+
+        A traveller that comes early travels on: an operator or a reload had it come, and no other one is out.
+        """
+        leash = ticket.delivery.leash
+        tried = tried or (leash is not None and leash - self._clients.ahead() > known.covered_until - SAME)
         age = 0.0 if ticket.delivery.first_taken_at is None else self._tools.clock() - ticket.delivery.first_taken_at
         state = known.state_at(now)
         if state is State.NEW and ticket.pulled and (known.running or known.waiting):

@@ -324,10 +324,30 @@ def test_a_traveller_that_ends_is_followed_by_another() -> None:
     assert last.gate.wishes.keys() == {last.key("shop")}
 
 
-def test_an_overdue_traveller_is_replaced() -> None:
-    """An operator may have taken it away: within a minute and a bit."""
-    desk = resting()
-    desk.now += 1 + OVERDUE
+@pytest.mark.parametrize("asked", [None, AN_HOUR])
+def test_a_traveller_that_comes_early_travels_on(asked: Failed | None) -> None:
+    """An operator or a reload had it come. Parked, nobody would look after it; another traveller is parked."""
+    desk = Desk()
+    traveller, delivery = desk.fails("shop", asked)
+    desk.now += 0.1
+    ticket = desk.ticket("shop")
+    ticket.delivery = delivery
+    early = desk.ask_for(ticket)
+    assert isinstance(early, Defer)
+    assert early.place is Place.TRAVELLER
+    assert early.due == pytest.approx(traveller.due, abs=0.5)
+    assert desk.put_off("shop", leash=desk.wall()).place is Place.PARKED
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_an_overdue_traveller_is_replaced(paused: bool) -> None:
+    """An operator may have taken it away: within a minute and a bit. Also that of a client that is up and paused."""
+    desk, rest = resting(), 1
+    if paused:
+        desk, rest = Desk(proven=("shop",)), 10
+        desk.fails("shop", Failed(reason=Reason.THROTTLED, status=429, retry_after=10.0))
+        park(desk)
+    desk.now += rest + OVERDUE
     desk.gate.look_after_overdue()
     assert not desk.gate.wishes
     desk.now += 0.1

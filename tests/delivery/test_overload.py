@@ -132,8 +132,8 @@ def test_failures_in_one_instant_are_judged_with_the_next_one() -> None:
     while overload.state is not Pacing.PROVING:
         now += max(WANTED, overload.spacing)
         overload.note(now, failed=judge(0, now), braked=False, at_a_time=32)
-    for _ in range(24):
-        overload.note(now, failed=True, braked=False, at_a_time=32)
-    assert overload.state is Pacing.PROVING
-    overload.note(now + WANTED, failed=True, braked=False, at_a_time=32)
-    assert overload.state is Pacing.PACED
+    states: list[Pacing] = []
+    for moment in (*[now] * 24, now + WANTED):
+        overload.note(moment, failed=True, braked=False, at_a_time=32)
+        states.append(overload.state)
+    assert states[-2:] == [Pacing.PROVING, Pacing.PACED]
