@@ -6,13 +6,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
-from notifier.features.browsers.web_settings import WebSettings
 from notifier.network.listeners import ops
 from notifier.network.listeners import web_app as browsers
 from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.listener_context import ListenerContext
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
+from notifier.settings.feature_settings import WebSettings
 from notifier.settings.service_settings import ApiSettings, Settings
 
 

@@ -4,8 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from notifier.features.key_places.cloud_key_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings
-from notifier.features.key_places.vault_settings import VaultKeySettings
+from notifier.settings.feature_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings, VaultKeySettings
 from notifier.settings.values import Count, ExistingFile, Lasting, Section
 
 PLACES = ("file", "pkcs11", "vault", "aws_kms", "azure_key_vault", "google_kms")

@@ -8,18 +8,18 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.features.registries.keycloak_settings import KeycloakSettings
-from notifier.features.registries.list_settings import (
+from notifier.model.own_folder import Whose
+from notifier.model.registry import InlineRule, Registry
+from notifier.settings.clients import ClientOptions
+from notifier.settings.feature_settings import (
     Auth0Settings,
     AuthentikSettings,
     HttpListSettings,
     HydraSettings,
+    KeycloakSettings,
+    SqlSettings,
     Wso2Settings,
 )
-from notifier.features.registries.sql_settings import SqlSettings
-from notifier.model.own_folder import Whose
-from notifier.model.registry import InlineRule, Registry
-from notifier.settings.clients import ClientOptions
 from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, Size, from_base
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")

@@ -8,12 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from notifier.features.browsers.web_settings import WebSettings
-from notifier.features.sources.source_settings import SourceSettings
-from notifier.features.upstreams.upstream_settings import UpstreamSettings
 from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH
 from notifier.model.message import Lane
+from notifier.settings.feature_settings import SourceSettings, UpstreamSettings, WebSettings
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
     EgressSettings,
