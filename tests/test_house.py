@@ -2,7 +2,7 @@
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 HOUSE = Path(__file__).parent.parent / "notifier"
@@ -32,15 +32,22 @@ def test_no_two_modules_have_one_name() -> None:
     assert ambiguous((path.stem, path) for path in MODULES) == {}
 
 
-def test_no_two_classes_have_one_name() -> None:
-    """Except for the same thing in the adapters of two queues. Private classes may repeat."""
-    classes = (
-        (node.name, path)
-        for path in MODULES
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+def test_no_two_types_have_one_name() -> None:
+    """Neither classes nor aliases, except for the same thing in the adapters of two queues. Private ones may repeat."""
+    types = (
+        (name, path) for path in MODULES for node in ast.parse(path.read_text()).body for name in _types_named_by(node)
     )
-    assert ambiguous(classes) == {}
+    assert ambiguous(types) == {}
+
+
+def _types_named_by(node: ast.stmt) -> Iterator[str]:
+    """The public class or alias of a type that the statement makes: `Clock = Callable[[], float]`."""
+    match node:
+        case (
+            ast.ClassDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name))
+        ):
+            if name[:1].isupper() and not name.isupper():
+                yield name
 
 
 def test_each_command_has_a_module_of_its_name() -> None:

@@ -35,7 +35,7 @@ def _group() -> None:
     """
 
 
-Source = Annotated[str | None, typer.Option(help="Only clients of this registry source.")]
+RegistrySourceOption = Annotated[str | None, typer.Option(help="Only clients of this registry source.")]
 IssuerOption = Annotated[str | None, typer.Option("--issuer", help="Only clients of this issuer.")]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Connect to nothing: take registry sources from the cache, if there is one.")
@@ -45,7 +45,7 @@ Offline = Annotated[
 @command(app)
 def list_(
     config: Config = None,
-    source: Source = None,
+    source: RegistrySourceOption = None,
     issuer: IssuerOption = None,
     offline: Offline = False,
     as_json: Json = False,

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from notifier.configuration.clients.authority import bounded, bounds_of
-from notifier.configuration.clients.layer import Key, Layer, keys_of
+from notifier.configuration.clients.layer import Layer, keys_of
 from notifier.configuration.loading import Loaded
+from notifier.model.client import ClientKey
 from notifier.model.errors import Mistake
 from notifier.model.frozen import frozen, replace
 from notifier.model.presets import PRESETS
@@ -53,11 +54,11 @@ def served_of(loaded: Loaded, layer: Layer) -> Served:
     return Served(clients=clients, left_out=len(refused) + len(wrong), faults=faults)
 
 
-def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]:
+def sources_of(loaded: Loaded) -> dict[ClientKey, list[tuple[str, Mapping[str, Any]]]]:
     """The rows of each client with the names of their sources, as far as these may say them: files come last."""
     issuers = tuple(loaded.settings.issuers)
     bounds = {iss: bounds_of(loaded.settings, iss) for iss in issuers}
-    rows: dict[Key, list[tuple[Layer, Mapping[str, Any]]]] = {}
+    rows: dict[ClientKey, list[tuple[Layer, Mapping[str, Any]]]] = {}
     wrong, by_files = {fault.path for fault in loaded.faults}, set()
     additions = []
     for layer in loaded.layers:
@@ -87,7 +88,7 @@ def _called(layer: Layer) -> str:
     return layer.name if layer.file is None else f"{layer.name} ({layer.file})"
 
 
-def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Value]:
+def values_of(loaded: Loaded, key: ClientKey, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Value]:
     """Each value of the client, in the order in which the members are documented."""
     values: dict[str, Value] = {}
     for name, row in parts:

@@ -19,7 +19,7 @@ from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.first_day import SeenKey
-from notifier.tokens.key_watch import Change, KeyMissing, KeyPublished, KeyWatch, SetUnread
+from notifier.tokens.key_watch import KeyChange, KeyMissing, KeyPublished, KeyWatch, SetUnread
 
 WITHIN = 10.0  # seconds that an issuer has to give its JWK Set
 HINT = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
@@ -86,7 +86,7 @@ class SigningKeys:
         finally:
             await self._reader.close()
 
-    def _note(self, change: Change) -> None:
+    def _note(self, change: KeyChange) -> None:
         match change:
             case KeyMissing():
                 self._since.setdefault((change.iss, change.kid), time.time())
@@ -112,7 +112,7 @@ class SigningKeys:
         )
 
 
-def _tell(change: Change) -> None:
+def _tell(change: KeyChange) -> None:
     log = structlog.get_logger()
     match change:
         case KeyMissing():

@@ -8,26 +8,26 @@ sum is wrong until the client's bucket is empty. What is counted for a bucket th
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 
-from notifier.delivery.known_client import Key
+from notifier.model.client import ClientKey
 
 
 class BucketCounts:
     """`bucket` names the bucket of a client."""
 
-    def __init__(self, bucket: Callable[[Key], str]) -> None:
+    def __init__(self, bucket: Callable[[ClientKey], str]) -> None:
         self._bucket = bucket
-        self._counts: Counter[Key] = Counter()
+        self._counts: Counter[ClientKey] = Counter()
         self._filled: Collection[str] = ()
 
     def __iter__(self) -> Iterator[tuple[str, str, int]]:
         """Yield (iss, client_id, count) of each client that has any."""
         return ((*key, count) for key, count in self._counts.items() if count)
 
-    def add(self, key: Key) -> None:
+    def add(self, key: ClientKey) -> None:
         """Count one that is durable in its bucket."""
         self._counts[key] += 1
 
-    def remove(self, key: Key) -> None:
+    def remove(self, key: ClientKey) -> None:
         """Count one that has left its bucket."""
         self._counts[key] -= 1
 

@@ -8,9 +8,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from notifier.delivery.known_client import Key
 from notifier.delivery.verdict import Defer, Place, RetryAt
 from notifier.model.backoff import EARLY, Rounding, deferral_wait
+from notifier.model.client import ClientKey
 
 
 class DelayCounts:
@@ -18,9 +18,9 @@ class DelayCounts:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._dues: dict[Key, Counter[int]] = {}
+        self._dues: dict[ClientKey, Counter[int]] = {}
 
-    def put_off(self, key: Key, verdict: RetryAt | Defer) -> None:
+    def put_off(self, key: ClientKey, verdict: RetryAt | Defer) -> None:
         """Count one that is durable in a delay queue."""
         now = self._clock()
         wait = verdict.due - now
@@ -30,7 +30,7 @@ class DelayCounts:
             wait = _least(wait, verdict.rounding)
         self._dues.setdefault(key, Counter())[math.ceil(now + wait)] += 1
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: ClientKey) -> None:
         """Count none for this client: somebody has taken them out of the delay queues."""
         self._dues.pop(key, None)
 

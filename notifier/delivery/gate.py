@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from notifier.delivery.attempt import Judgement, Tools
 from notifier.delivery.facts import ClientServed
-from notifier.delivery.known_client import SHORTEST, Change, Key, Mark, News, Side, State
+from notifier.delivery.known_client import SHORTEST, Change, Mark, News, Side, State
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Peers
 from notifier.delivery.slots import Slots, most_of_lane
@@ -26,6 +26,7 @@ from notifier.delivery.ticket import Known, Ticket
 from notifier.delivery.verdict import Defer
 from notifier.delivery.waits import Waits
 from notifier.model.backoff import deferral_wait
+from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
@@ -88,9 +89,9 @@ class Gate:
         self._slots = Slots(max_in_flight)
         self.clients = KnownClients(tools, self._slots, peers)
         self._waits = Waits(tools, self.clients, self._slots)
-        self._busy: dict[Key, Known] = {}  # those with deliveries in memory
-        self._ready: dict[Side, OrderedDict[Key, Known]] = {side: OrderedDict() for side in Side}
-        self.wishes: dict[Key, None] = {}  # clients whose buckets are to be gone through, in this order
+        self._busy: dict[ClientKey, Known] = {}  # those with deliveries in memory
+        self._ready: dict[Side, OrderedDict[ClientKey, Known]] = {side: OrderedDict() for side in Side}
+        self.wishes: dict[ClientKey, None] = {}  # clients whose buckets are to be gone through, in this order
         self.waiting = 0  # deliveries that wait in memory for their client
 
     # ── room ──
@@ -328,7 +329,7 @@ class Gate:
             if known.parked and now > max(known.next_try, known.covered_until, known.paused_until) + OVERDUE:
                 self._look_after(known, now)
 
-    def wanted(self, key: Key) -> int | None:
+    def wanted(self, key: ClientKey) -> int | None:
         """Return how many of its parked deliveries the client bears now; None if it has no use of them."""
         known, now = self.clients.get(key), self._tools.steady()
         if known is None:
@@ -346,7 +347,7 @@ class Gate:
             return 0
         return 1 if state is State.NEW or known.relief or not known.covered(now) else None
 
-    def parked(self, key: Key) -> None:
+    def parked(self, key: ClientKey) -> None:
         """Note that a delivery is durable in the client's bucket."""
         known = self.clients.get(key)
         if known is None or (known.pulling and known.up):
@@ -355,13 +356,13 @@ class Gate:
             known.parked = True
             self._look_after(known, self._tools.steady())
 
-    def fetched(self, keys: Iterable[Key]) -> None:
+    def fetched(self, keys: Iterable[ClientKey]) -> None:
         """Note that some of these clients' bucket were fetched: a tired traveller that found no relief goes on."""
         for key in keys:
             if (known := self.clients.get(key)) is not None:
                 known.relief = False
 
-    def pulls(self, key: Key, *, pulling: bool, empty: bool = False) -> None:
+    def pulls(self, key: ClientKey, *, pulling: bool, empty: bool = False) -> None:
         """Note that the client's bucket is gone through, or not any more. `empty`: nothing of the client is left."""
         known, now = self.clients.get(key), self._tools.steady()
         if known is None:
@@ -374,7 +375,7 @@ class Gate:
                 self._tools.observe(ClientServed(iss=iss, client_id=client_id, seconds=now - known.recovered))
                 known.recovered = None
 
-    def traveller_ended(self, key: Key) -> None:
+    def traveller_ended(self, key: ClientKey) -> None:
         """Note that the client's traveller came to its end without an attempt: another one is needed."""
         if (known := self.clients.get(key)) is not None:
             known.parked, known.covered_until = True, -float("inf")
@@ -398,7 +399,7 @@ class Gate:
 
     # ── for operators ──
 
-    def try_now(self, key: Key, *, force: bool) -> None:
+    def try_now(self, key: ClientKey, *, force: bool) -> None:
         """Have the client tried at once, if something is parked for it. A pause stands, unless `force`."""
         now = self._tools.steady()
         known = self.clients.add(key, now)
@@ -407,12 +408,12 @@ class Gate:
             known.parked = True
             self._look_after(known, now)
 
-    def held_up(self, key: Key) -> bool:
+    def held_up(self, key: ClientKey) -> bool:
         """Return True if the client rests or pauses, or something may be parked for it."""
         known = self.clients.get(key)
         return known is not None and (not known.up or known.parked or self._tools.steady() < known.paused_until)
 
-    def standing(self, key: Key) -> Standing:
+    def standing(self, key: ClientKey) -> Standing:
         """Return how the client stands."""
         known, now = self.clients.get(key), self._tools.steady()
         if known is None:

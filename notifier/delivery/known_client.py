@@ -30,11 +30,11 @@ from enum import Enum
 from typing import Generic, TypeVar, assert_never
 
 from notifier.delivery.overload import Overload
+from notifier.model.client import ClientKey
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused
 
-Ticket = TypeVar("Ticket")
-Key = tuple[str, str]
+TicketT = TypeVar("TicketT")
 
 EARN, FULL = 4, 32  # failures that a success pays for, and that all of them pay for
 MOST_GRACE = 1024  # failures that it may have after an outage, if only first attempts fail, and all of them
@@ -91,7 +91,7 @@ class News:
     pace.
     """
 
-    key: Key
+    key: ClientKey
     up: bool
     failing: float = 0.0
     rest: float = 0.0
@@ -121,14 +121,14 @@ def mark_of(outcome: Outcome) -> Mark:
 
 
 @dataclass(slots=True, eq=False)
-class KnownClient(Generic[Ticket]):
+class KnownClient(Generic[TicketT]):
     """One client, as this worker knows it. Moments are seconds of a steady clock.
 
     `limit` is how many attempts it may have at a time, `step` the seconds that bring a token of its rate (0: no rate).
     Both are this worker's share of what its registration says.
     """
 
-    key: Key
+    key: ClientKey
     limit: int
     step: float
     heard: float
@@ -149,7 +149,7 @@ class KnownClient(Generic[Ticket]):
     line: float = -math.inf  # when the last delivery has its turn that waits for that in the delay queues
     overload: Overload = field(default_factory=Overload)
     running: dict[int, tuple[float, Lane, Side]] = field(default_factory=dict)  # by the ticket's id: when it began
-    queues: dict[Lane, deque[Ticket]] = field(default_factory=dict)
+    queues: dict[Lane, deque[TicketT]] = field(default_factory=dict)
     waiting: int = 0
     fetched: int = 0  # of those that wait, out of its bucket
     parked: bool = False  # something may wait in its bucket
@@ -308,17 +308,17 @@ class KnownClient(Generic[Ticket]):
         """True if no delivery for it is in memory or on its way here."""
         return not self.running and not self.waiting and not self.pulling
 
-    def push(self, lane: Lane, ticket: Ticket) -> None:
+    def push(self, lane: Lane, ticket: TicketT) -> None:
         """Have it wait in memory."""
         self.queues.setdefault(lane, deque()).append(ticket)
         self.waiting += 1
 
     @property
-    def first(self) -> Ticket:
+    def first(self) -> TicketT:
         """The next to begin. Call it only if any wait."""
         return next(queue[0] for lane in Lane if (queue := self.queues.get(lane)))
 
-    def pop(self, *, newest: bool = False) -> Ticket:
+    def pop(self, *, newest: bool = False) -> TicketT:
         """Take out the next to begin: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
         filled = [queue for lane in Lane if (queue := self.queues.get(lane))]
         self.waiting -= 1

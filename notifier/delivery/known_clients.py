@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 
 from notifier.delivery.attempt import Tools
 from notifier.delivery.facts import ClientFailing, ClientRecovered
-from notifier.delivery.known_client import Change, Key, KnownClient, News
+from notifier.delivery.known_client import Change, KnownClient, News
 from notifier.delivery.ports import Peers
 from notifier.delivery.slots import PROBES, Slots
 from notifier.delivery.ticket import Known
-from notifier.model.client import Client
+from notifier.model.client import Client, ClientKey
 
 KEPT = 1800.0  # seconds that a client not heard of is remembered
 MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
@@ -27,9 +27,9 @@ class KnownClients:
         self._tools = tools
         self._slots = slots
         self._peers = peers
-        self._known: OrderedDict[Key, Known] = OrderedDict()  # the one heard of longest ago comes first
-        self.down: dict[Key, Known] = {}
-        self._holds: dict[Key, float] = {}  # seconds of a try, of each that is down and was tried here …
+        self._known: OrderedDict[ClientKey, Known] = OrderedDict()  # the one heard of longest ago comes first
+        self.down: dict[ClientKey, Known] = {}
+        self._holds: dict[ClientKey, float] = {}  # seconds of a try, of each that is down and was tried here …
         self._tries = 0.0  # … and of all of them
 
     @property
@@ -37,11 +37,11 @@ class KnownClients:
         """How many workers there are, this one included."""
         return max(1, self._peers.count())
 
-    def get(self, key: Key) -> Known | None:
+    def get(self, key: ClientKey) -> Known | None:
         """Return what is known of this client."""
         return self._known.get(key)
 
-    def __getitem__(self, key: Key) -> Known:
+    def __getitem__(self, key: ClientKey) -> Known:
         return self._known[key]
 
     def __iter__(self) -> Iterator[Known]:
@@ -61,7 +61,7 @@ class KnownClients:
         self._slots.place(known, now)
         return known
 
-    def add(self, key: Key, now: float) -> Known:
+    def add(self, key: ClientKey, now: float) -> Known:
         """Return what is known of a client of which nothing but its name is heard."""
         known = self._known.get(key)
         if known is None:

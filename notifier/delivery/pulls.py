@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from notifier.delivery.bucket_counts import BucketCounts
 from notifier.delivery.gate import Gate
-from notifier.delivery.known_client import Key
+from notifier.model.client import ClientKey
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Message
 from notifier.model.moment import Clock
@@ -44,7 +44,7 @@ class BucketPass:
     since the count. `failed`: fetches that failed in a row.
     """
 
-    clients: set[Key] = field(default_factory=set)
+    clients: set[ClientKey] = field(default_factory=set)
     all: bool = False
     left: int | None = None
     again: bool = False

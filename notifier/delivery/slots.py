@@ -8,7 +8,7 @@
   of a client that is well finds its way past any number of tries that hang.
 """
 
-from notifier.delivery.known_client import KnownClient, Side, Ticket
+from notifier.delivery.known_client import KnownClient, Side, TicketT
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import Lane
 
@@ -47,7 +47,7 @@ class Slots:
         """True if a slot of this side is free."""
         return self._slots[side] > self._used[side]
 
-    def free(self, known: KnownClient[Ticket], lane: Lane) -> int:
+    def free(self, known: KnownClient[TicketT], lane: Lane) -> int:
         """Return how many slots are free for the client."""
         side = Side.PROBE if known.down else known.side
         free = self._slots[side] - self._used[side]
@@ -55,7 +55,7 @@ class Slots:
             free = min(free, self._most_of_lane - self._in_flight[lane])
         return free if known.up else min(free, TRIED * self._size - self._trying)
 
-    def count(self, known: KnownClient[Ticket], lane: Lane, side: Side, change: int) -> None:
+    def count(self, known: KnownClient[TicketT], lane: Lane, side: Side, change: int) -> None:
         """Note that an attempt at the client began (+1) or ended (-1)."""
         self._used[side] += change
         if not known.up:
@@ -63,12 +63,12 @@ class Slots:
         if side is Side.QUICK:
             self._in_flight[lane] += change
 
-    def turn(self, known: KnownClient[Ticket], *, was_up: bool) -> None:
+    def turn(self, known: KnownClient[TicketT], *, was_up: bool) -> None:
         """Note that what runs at the client runs at one that is up now, or is not up any more."""
         if known.up is not was_up:
             self._trying += -len(known.running) if known.up else len(known.running)
 
-    def place(self, known: KnownClient[Ticket], now: float) -> None:
+    def place(self, known: KnownClient[TicketT], now: float) -> None:
         """Count what runs at the client on the side where it belongs by now. A try stays what it is."""
         side = known.side_at(now)
         if side is not known.side:

@@ -24,7 +24,7 @@ class SignOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class DemoProgress:
     """The progress of one client while the demo runs: deliveries by state, and attempts."""
 
     delivered: int
@@ -64,10 +64,10 @@ class DemoTally:
         """True if the service has settled each delivery."""
         return len(self._delivered | self._dead) >= self._deliveries
 
-    def progress(self, client_id: str) -> Progress:
+    def progress(self, client_id: str) -> DemoProgress:
         """The progress of a client."""
         waiting = self._waiting - self._delivered - self._dead
-        return Progress(
+        return DemoProgress(
             delivered=_of(client_id, self._delivered),
             waiting=_of(client_id, waiting),
             dead=_of(client_id, self._dead),

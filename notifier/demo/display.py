@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from notifier.demo.bookkeeping import ClientResult, DemoResult, DemoTally, Progress, SignOut
+from notifier.demo.bookkeeping import ClientResult, DemoProgress, DemoResult, DemoTally, SignOut
 from notifier.demo.receivers import Behaviour, Receiver
 from notifier.model.printable import counted
 
@@ -95,7 +95,7 @@ def _line(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], event
     )
 
 
-def _bar(now: Progress, events: int) -> Text:
+def _bar(now: DemoProgress, events: int) -> Text:
     """One client's deliveries as a bar: delivered, dead, waiting for a retry, not yet tried."""
     bar = Text()
     end = 0

@@ -3,7 +3,7 @@
 import time
 
 from notifier.delivery.facts import Fact, LogoutDelivered
-from notifier.demo.token_check import Clock
+from notifier.model.moment import Clock
 
 _MOST = 500
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from aiohttp import web
 
-from notifier.demo.token_check import Clock, Invalid, TokenCheck, Verified
+from notifier.demo.token_check import Invalid, TokenCheck, Verified
+from notifier.model.moment import Clock
 
 PATH = "/backchannel-logout"
 LOOPBACK = "127.0.0.1"

@@ -4,18 +4,18 @@ Signature by the issuer's JWK Set with the algorithm pinned, `typ`, `iss`, `aud`
 (R2), `events` exactly `{}` inside (R4), no `nonce` (B14), `sub` or `sid` (B12). The only place that verifies tokens.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import jwt
 
+from notifier.model.moment import Clock
+
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LONGEST_LIFE = 120  # seconds between `iat` and `exp` (B29)
 MOST_SEEN = 100_000  # what is older than LONGEST_AGE is refused for its age anyway
 LONGEST_AGE = 30  # seconds since `iat`: the narrowest window in the field, rauthy's
-
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,6 @@
 """A client (relying party) as registered, with everything that decides how its logouts are delivered.
 
 Names of OpenID Connect's client metadata are kept verbatim. Durations are seconds.
-The key of a client is (`iss`, `client_id`).
 """
 
 from collections.abc import Mapping
@@ -10,6 +9,10 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
+
+ClientKey: TypeAlias = tuple[str, str]
+"""The key of a client: `iss` and `client_id`."""
 
 
 class Algorithm(StrEnum):
@@ -248,6 +251,6 @@ class Client:
         )
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> ClientKey:
         """The key of the client. One `client_id` at two issuers is two clients."""
         return (self.iss, self.client_id)

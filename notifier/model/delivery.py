@@ -17,7 +17,7 @@ HISTORY_LENGTH = 10
 HISTORY_TEXT = 2048  # bytes of answers' text in the whole history, as written in JSON
 ANSWER_TEXT = 1024
 
-Count = Annotated[int, Field(ge=0, lt=2**31)]
+StoredCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 @frozen
@@ -77,18 +77,18 @@ class Delivery:
     claimed_publisher: str | None = None
     trace: str | None = None
     reply_to: ReplyTo | None = None
-    attempts: Count = 0
-    rejections: Count = 0
+    attempts: StoredCount = 0
+    rejections: StoredCount = 0
     ambiguous: bool = False
     first_taken_at: float | None = None
     first_attempt_at: float | None = None
     held: float = 0.0
     waited_for: tuple[str, ...] = ()
-    deferrals: Count = 0
+    deferrals: StoredCount = 0
     deferred_for: str | None = None
     leash: float | None = None
     turn: float | None = None
-    backoffs: Count = 0
+    backoffs: StoredCount = 0
     charged_at: float | None = None
     parked: bool = False
     asked: bool = False

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from notifier.model.client import EgressPolicy
 
 Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+IPNetwork = IPv4Network | IPv6Network
 
 # IANA special-purpose registries (RFC 6890 and later), and ranges that were never assigned.
 _IPV4_RANGES = tuple(
@@ -188,7 +188,7 @@ def _judge_as_written(address: Address, policy: EgressPolicy) -> str | None:
     return None if kind is None else f"address {address} is {kind}, not public; to allow it, add it to egress.allow"
 
 
-def _narrowest(address: Address, networks: tuple[Network, ...]) -> int:
+def _narrowest(address: Address, networks: tuple[IPNetwork, ...]) -> int:
     """The longest prefix of the networks that contain the address, -1 if none does."""
     return max([network.prefixlen for network in networks if address in network], default=-1) if networks else -1
 

@@ -10,6 +10,7 @@ from dataclasses import field
 from itertools import islice
 from typing import TypeAlias
 
+from notifier.model.client import ClientKey
 from notifier.model.errors import Mistake
 from notifier.model.frozen import frozen
 
@@ -18,10 +19,8 @@ NAMED = 20  # of these in a text
 NAME = 100  # characters of each
 _OF = " of registry source "
 
-Kind: TypeAlias = tuple[str, str]
+LeftAwayKind: TypeAlias = tuple[str, str]
 """A source, and what it may not say."""
-Who: TypeAlias = tuple[str, str]
-"""`iss` and `client_id`."""
 
 
 @frozen
@@ -64,9 +63,9 @@ def alike(faults: Sequence[Mistake]) -> Iterator[Alike]:
 class LeftAway:
     """`kinds` of each client, by issuer and `client_id`; `counts` of clients and the `first` texts, by kind."""
 
-    kinds: Mapping[str, Mapping[str, tuple[Kind, ...]]] = field(default_factory=dict)
-    counts: Mapping[Kind, int] = field(default_factory=dict)
-    first: Mapping[Kind, Mapping[Who, Mistake]] = field(default_factory=dict)
+    kinds: Mapping[str, Mapping[str, tuple[LeftAwayKind, ...]]] = field(default_factory=dict)
+    counts: Mapping[LeftAwayKind, int] = field(default_factory=dict)
+    first: Mapping[LeftAwayKind, Mapping[ClientKey, Mistake]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -88,14 +87,14 @@ class LeftAway:
         grown = sum(max(0, count - old.counts.get(kind, 0)) for kind, count in self.counts.items())
         return news, max(len(news), grown)
 
-    def is_news(self, kind: Kind, who: Who, mistake: Mistake) -> bool:
+    def is_news(self, kind: LeftAwayKind, who: ClientKey, mistake: Mistake) -> bool:
         """True if this was not said before."""
         known = self.first.get(kind, {}).get(who)
         return kind not in self.kinds.get(who[0], {}).get(who[1], ()) if known is None else known != mistake
 
     def again(self, part: "LeftAway", changed: Collection[str]) -> "Leaving":
         """This, with these clients as they are in `part`. More may be added."""
-        kinds: dict[str, dict[str, tuple[Kind, ...]]] = {}
+        kinds: dict[str, dict[str, tuple[LeftAwayKind, ...]]] = {}
         counts = Counter(self.counts)
         for iss in self.kinds.keys() | part.kinds.keys():
             before = self.kinds.get(iss, {})
@@ -113,7 +112,9 @@ class LeftAway:
         return Leaving(kinds, counts, first)
 
 
-def _of_kind(kinds: Mapping[str, Mapping[str, tuple[Kind, ...]]], kind: Kind, most: int) -> dict[Who, Mistake]:
+def _of_kind(
+    kinds: Mapping[str, Mapping[str, tuple[LeftAwayKind, ...]]], kind: LeftAwayKind, most: int
+) -> dict[ClientKey, Mistake]:
     """The next clients of a kind, once those whose texts were kept have none of it any more."""
     source, what = kind
     names = ((iss, name) for iss, clients in kinds.items() for name, of_client in clients.items() if kind in of_client)
@@ -125,17 +126,17 @@ class Leaving:
 
     def __init__(
         self,
-        kinds: dict[str, dict[str, tuple[Kind, ...]]] | None = None,
-        counts: Counter[Kind] | None = None,
-        first: dict[Kind, dict[Who, Mistake]] | None = None,
+        kinds: dict[str, dict[str, tuple[LeftAwayKind, ...]]] | None = None,
+        counts: Counter[LeftAwayKind] | None = None,
+        first: dict[LeftAwayKind, dict[ClientKey, Mistake]] | None = None,
     ) -> None:
         """What is given is added to."""
-        self._shared: dict[tuple[Kind, ...], tuple[Kind, ...]] = {}
+        self._shared: dict[tuple[LeftAwayKind, ...], tuple[LeftAwayKind, ...]] = {}
         self._kinds = {} if kinds is None else kinds
-        self._counts: Counter[Kind] = Counter() if counts is None else counts
+        self._counts: Counter[LeftAwayKind] = Counter() if counts is None else counts
         self._first = {} if first is None else first
 
-    def add(self, who: Who, kind: Kind, mistake: Mistake) -> None:
+    def add(self, who: ClientKey, kind: LeftAwayKind, mistake: Mistake) -> None:
         """Note it. What comes twice of a client counts once."""
         of_issuer = self._kinds.setdefault(who[0], {})
         known = of_issuer.get(who[1], ())

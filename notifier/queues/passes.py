@@ -55,7 +55,7 @@ class Visit(Protocol[S]):
         """Make each message durable in its queue, then delete the one that it replaces. Raises QueueError."""
 
 
-Opened: TypeAlias = AbstractAsyncContextManager[Visit[S]]
+OpenVisit: TypeAlias = AbstractAsyncContextManager[Visit[S]]
 
 
 Progress = Callable[[int, int], None]

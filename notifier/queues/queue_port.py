@@ -10,7 +10,7 @@ from notifier.model.backoff import Rounding
 from notifier.model.fate import FeedNotice
 from notifier.model.frozen import frozen
 from notifier.model.message import Depth, Lane, Message, Outgoing, QueueStatus
-from notifier.queues.passes import Opened, Reader
+from notifier.queues.passes import OpenVisit, Reader
 from notifier.queues.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
 
 S = TypeVar("S")
@@ -92,7 +92,7 @@ class WaitingPlace(Protocol):
 
     def visit(
         self, read: Reader[S], *, clients: Collection[tuple[str, str]] | None = None, parked: bool = True
-    ) -> Opened[S]:
+    ) -> OpenVisit[S]:
         """Begin a walk, in which `read` gets each message. `clients`: whose are meant, None if there may be others.
 
         Without `parked` only what is in delay queues is walked over.
@@ -105,7 +105,7 @@ class WaitingPlace(Protocol):
 class DeadLetters(Protocol):
     """The dead letters of a queue."""
 
-    def visit(self, read: Reader[S]) -> Opened[S]:
+    def visit(self, read: Reader[S]) -> OpenVisit[S]:
         """Begin a visit, oldest first, in which `read` gets each message.
 
         Raises QueueError.

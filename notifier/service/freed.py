@@ -18,9 +18,8 @@ from contextlib import suppress
 import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.delivery.known_client import Key
 from notifier.delivery.worker import Worker
-from notifier.model.client import Client
+from notifier.model.client import Client, ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED
 from notifier.model.outcome import Cause
@@ -107,7 +106,7 @@ class Freed:
                 "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(took, 1)
             )
 
-    async def _free_clients(self, changes: Mapping[Key, bool]) -> None:
+    async def _free_clients(self, changes: Mapping[ClientKey, bool]) -> None:
         worker, tried = self._worker(), 0
         for number, (key, moved) in enumerate(changes.items()):
             if worker.gate.held_up(key):
@@ -141,9 +140,9 @@ class Freed:
         return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
 
 
-def changed_clients(before: Registry, now: Registry) -> dict[Key, bool]:
+def changed_clients(before: Registry, now: Registry) -> dict[ClientKey, bool]:
     """The clients that are reached in another way than before, and whether at another address. Runs in a thread."""
-    changes: dict[Key, bool] = {}
+    changes: dict[ClientKey, bool] = {}
     for iss, clients in now.clients.items():
         earlier = before.clients_of(iss)
         for client_id, client in clients.items():

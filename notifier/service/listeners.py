@@ -6,8 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
-from notifier.network.listeners import ops
-from notifier.network.listeners import web_app as browsers
+from notifier.network.listeners import ops, web_app
 from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.listener_context import ListenerContext
 from notifier.publishing.event_requests import EventRequests
@@ -56,5 +55,5 @@ async def _listen_api(api: ApiSettings, requests: EventRequests, more: Iterable[
 async def _listen_web(settings: WebSettings, pages: Iterable[web.RouteDef]) -> Listener:
     where, tls = settings.listen, settings.tls
     context = None if tls is None else ListenerContext(tls, "web").context
-    app = browsers.web_app(pages)
-    return await listen(app, where.host, where.port, key="web.listen", tls=context, connections=browsers.CONNECTIONS)
+    app = web_app.web_app(pages)
+    return await listen(app, where.host, where.port, key="web.listen", tls=context, connections=web_app.CONNECTIONS)

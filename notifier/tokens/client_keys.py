@@ -4,7 +4,7 @@ from notifier.model.client import ClientKeysPlace
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
 
-WITHIN = 5.0  # seconds that a client has to give its JWK Set: deliveries wait for the first one
+KEYS_WITHIN = 5.0  # seconds that a client has to give its JWK Set: deliveries wait for the first one
 
 
 class ClientKeyReader:
@@ -18,7 +18,9 @@ class ClientKeyReader:
         route = place.route
         if route.withheld is not None:
             return UnreadDocument(text=route.withheld)
-        return await self._reader.read(place.uri, egress=route.egress, tls=route.tls, within=WITHIN, proxy=route.proxy)
+        return await self._reader.read(
+            place.uri, egress=route.egress, tls=route.tls, within=KEYS_WITHIN, proxy=route.proxy
+        )
 
     async def close(self) -> None:
         """Stop reading TLS files."""

@@ -56,8 +56,8 @@ class SetUnread:
     text: str
 
 
-Change = KeyMissing | KeyPublished | SetUnread
-Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
+KeyChange = KeyMissing | KeyPublished | SetUnread
+ReadIssuer = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches the JWK Set of an issuer (by its `iss`). Never raises."""
 
 
@@ -92,7 +92,7 @@ class KeyWatch:
     """
 
     def __init__(
-        self, issuers: Callable[[], Iterable[str]], keys: Keys, read: Read, jitter: Callable[[], float]
+        self, issuers: Callable[[], Iterable[str]], keys: Keys, read: ReadIssuer, jitter: Callable[[], float]
     ) -> None:
         self._issuers = issuers
         self._keys = keys
@@ -157,12 +157,12 @@ class KeyWatch:
         self._follow(now)
         return max(0.0, min((known.next_look for known in self._known.values()), default=now + EVERY) - now)
 
-    async def look(self, now: float) -> list[Change]:
+    async def look(self, now: float) -> list[KeyChange]:
         """Read all sets that are due at the same time, and return what has changed."""
         self._follow(now)
         due = [iss for iss, known in self._known.items() if known.next_look <= now]
         readings = await asyncio.gather(*(self._read(iss) for iss in due))
-        changes: list[Change] = []
+        changes: list[KeyChange] = []
         for iss, document in zip(due, readings, strict=True):
             if (known := self._known.get(iss)) is not None:
                 known.kids = self._kids(iss)
@@ -189,7 +189,7 @@ class KeyWatch:
 
     def _learn(
         self, iss: str, known: _Known, document: IssuerDocument | UnreadDocument, now: float
-    ) -> Iterator[Change]:
+    ) -> Iterator[KeyChange]:
         published = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
         if isinstance(published, str):
             if known.unread != published:

@@ -33,7 +33,7 @@ MOST_WAITING = 100  # tokens that wait for it or for a reading; 256 requests are
 _SURE = 0.01  # seconds more, since a timer of uvloop may end a millisecond early
 _CURVES: Mapping[str, str] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 
-Read = Callable[[], Awaitable[IssuerDocument | UnreadDocument]]
+ReadKeySet = Callable[[], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches the JWK Set. Never raises."""
 
 
@@ -67,7 +67,7 @@ class TransmitterKeys:
     def __init__(
         self,
         issuer: str,
-        read: Read,
+        read: ReadKeySet,
         steady: Callable[[], float],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:

@@ -7,11 +7,11 @@ from notifier.delivery.attempt import Judgement, Tools
 from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.facts import Fact
 from notifier.delivery.gate import Gate, Go, Wait
-from notifier.delivery.known_client import Key, Mark, mark_of
+from notifier.delivery.known_client import Mark, mark_of
 from notifier.delivery.ledger import HeldMessage
 from notifier.delivery.ticket import Ticket
 from notifier.delivery.verdict import Defer, Done, RetryAt, decide, pause_of, record
-from notifier.model.client import Client
+from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane, Message
@@ -137,6 +137,6 @@ class Desk:
         return list(self.gate.put_off())
 
     @staticmethod
-    def key(name: str) -> Key:
+    def key(name: str) -> ClientKey:
         """The client's key."""
         return client(name).key

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.record import FOLDER, load
 from benchmarks.throughput import cases, target
 from notifier.features.capacity import measured_costs
-from notifier.features.capacity.capacity import Demand, capacity
+from notifier.features.capacity.capacity import Demand, capacity_for
 from tools.performance import comparisons
 from tools.performance.cells import Cases, rows, spread
 from tools.performance.picture import Chart, Line, svg
@@ -207,7 +207,9 @@ def workers() -> str:
         for clients in (1, 5, 20):
             for minutes in (1, 10, 60):
                 both = [
-                    capacity(Demand(sessions=sessions, clients=clients, within=60.0 * minutes, alg=alg, answer=0.02))
+                    capacity_for(
+                        Demand(sessions=sessions, clients=clients, within=60.0 * minutes, alg=alg, answer=0.02)
+                    )
                     for alg in ("RS256", "ES256")
                 ]
                 told = [f"{each.workers:,}" for each in both]

@@ -8,7 +8,8 @@ answer nor which of them came first counts, and a worker that starts anew means 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from notifier.configuration.clients.authority import within
-from notifier.configuration.clients.layer import Key, Layer, issuers_of
+from notifier.configuration.clients.layer import Layer, issuers_of
+from notifier.model.client import ClientKey
 from notifier.model.errors import Mistake
 from notifier.model.frozen import frozen
 from notifier.model.left_away import FIRST, Alike
@@ -16,7 +17,7 @@ from notifier.model.printable import excerpt
 
 _PART = 5000  # rows, after which the thread pauses
 
-_Claims = dict[Key, tuple[tuple[bool, int], Sequence[str]]]  # where it is said, files first; and the aliases
+_Claims = dict[ClientKey, tuple[tuple[bool, int], Sequence[str]]]  # where it is said, files first; and the aliases
 
 
 @frozen

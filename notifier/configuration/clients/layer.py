@@ -2,15 +2,13 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import is_
-from typing import Any, TypeAlias
+from typing import Any
 
 from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.client_rows import Row, row_key
+from notifier.model.client import ClientKey
 from notifier.model.errors import Mistake
 from notifier.model.frozen import frozen
-
-Key: TypeAlias = tuple[str, str]
-"""`iss` and `client_id`."""
 
 
 @frozen
@@ -69,7 +67,7 @@ class Layer:
         return self.beyond(row) or self.authority.unnamed(self.name)
 
 
-def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[Key, int]]:
+def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[ClientKey, int]]:
     """Yield the clients that the rows are about. Rows that are no metadata are left out."""
     for index, row in enumerate(layer.rows):
         for iss in issuers_of(layer, row, issuers):
@@ -114,7 +112,7 @@ def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
     return tuple(dict.fromkeys(listed)) if known else ()
 
 
-def kept_back(new: Layer, old: Layer, lost: Collection[Key], issuers: Sequence[str]) -> Sequence[Row]:
+def kept_back(new: Layer, old: Layer, lost: Collection[ClientKey], issuers: Sequence[str]) -> Sequence[Row]:
     """The rows of the new layer, with the old ones of these clients; those of the old layer if they are the same."""
 
     def about(layer: Layer, row: Any) -> bool:

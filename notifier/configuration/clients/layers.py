@@ -13,10 +13,10 @@ from notifier.configuration.clients.aliases import aliases_of
 from notifier.configuration.clients.authority import MOVED, ListBounds, bounded, bounds_of, kind_of
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import Row, identities
-from notifier.configuration.clients.layer import Key, Layer, issuers_of, merged
+from notifier.configuration.clients.layer import Layer, issuers_of, merged
 from notifier.configuration.clients.lending import ADDRESSES, withheld_of
 from notifier.configuration.clients.registry_checks import AlgorithmsOf, unsignable
-from notifier.model.client import Client
+from notifier.model.client import Client, ClientKey
 from notifier.model.errors import Mistake
 from notifier.model.frozen import frozen, replace
 from notifier.model.printable import printable
@@ -170,9 +170,9 @@ class _Laying:
                     if self._builder.client(iss, fault.path) is None:
                         self._builder.leave_out(iss, fault.path, _of(layer, fault.text))
 
-    def _gathered(self) -> dict[Key, _Parts]:
+    def _gathered(self) -> dict[ClientKey, _Parts]:
         """The rows of each client, in the order of the layers."""
-        parts_of: dict[Key, _Parts] = {}
+        parts_of: dict[ClientKey, _Parts] = {}
         additions: list[tuple[int, int]] = []
         for nth, layer in enumerate(self._layers):
             for index, row in enumerate(layer.rows):
@@ -195,7 +195,7 @@ class _Laying:
             self._lay_settings(parts_of, nth, index)
         return parts_of
 
-    def _lay_settings(self, parts_of: dict[Key, _Parts], nth: int, index: int) -> None:
+    def _lay_settings(self, parts_of: dict[ClientKey, _Parts], nth: int, index: int) -> None:
         """Add a row of settings to each client that it is about: at all issuers, if it names none."""
         layer = self._layers[nth]
         row = layer.rows[index]
@@ -253,7 +253,7 @@ class _Laying:
         mistakes = self._faults if layer.file is None else self._builder.mistakes
         mistakes.append(Mistake(f"{layer.path(index)}.client_id", text))
 
-    def _add(self, key: Key, parts: _Parts) -> None:
+    def _add(self, key: ClientKey, parts: _Parts) -> None:
         """Make one client. If what lists say makes no sense, it is what files alone say of it, or nothing."""
         parts.sort(key=lambda part: self._layers[part[0]].file is not None)  # what a file says no list changes
         rows = tuple(self._bounded(nth, index, key) for nth, index in parts)
@@ -274,7 +274,7 @@ class _Laying:
             self._leave_out(key, path, parts, of_lists, usable=mixed and bool(of_files) and not alone)
 
     def _made_of(
-        self, key: Key, path: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
+        self, key: ClientKey, path: str, parts: _Parts, rows: Sequence[Row], of_files: Sequence[Row]
     ) -> list[Mistake]:
         """Add the client that these rows make. Returns what is wrong with it."""
         (iss, client_id), builder = key, self._builder
@@ -296,7 +296,7 @@ class _Laying:
             del builder.mistakes[before:], builder.warnings[warned:]
         return wrong
 
-    def _leave_out(self, key: Key, path: str, parts: _Parts, wrong: Sequence[Mistake], *, usable: bool) -> None:
+    def _leave_out(self, key: ClientKey, path: str, parts: _Parts, wrong: Sequence[Mistake], *, usable: bool) -> None:
         """Note what lists say that makes no sense. `usable`: the client is there without it, and can be told."""
         (iss, client_id), builder = key, self._builder
         nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
@@ -307,7 +307,7 @@ class _Laying:
             builder.leave_out(iss, client_id, _of(self._layers[nth], "; ".join(map(str, mistakes))))
         self._faults += [_fault(last_path, str(mistake)) for mistake in mistakes]
 
-    def _note_moved(self, key: Key, parts: _Parts) -> None:
+    def _note_moved(self, key: ClientKey, parts: _Parts) -> None:
         """Tell of a client that a list has moved to where no file lets it be reached."""
         client = self._builder.client(*key)
         if client is not None and (why := withheld_of(client)):
@@ -316,7 +316,7 @@ class _Laying:
             for text in why:
                 self._builder.beyond.add(client.key, (layer.name, MOVED), Mistake(layer.path(index), text))
 
-    def _bounded(self, nth: int, index: int, key: Key) -> Row:
+    def _bounded(self, nth: int, index: int, key: ClientKey) -> Row:
         """The row as far as its source may say it. What goes beyond is told."""
         layer, iss = self._layers[nth], key[0]
         row: Row = layer.rows[index]

@@ -80,7 +80,7 @@ def worker_rate(alg: str, clients: int) -> float:
     return LOAD * 1e6 / cost(alg, clients)
 
 
-def capacity(demand: Demand) -> Capacity:
+def capacity_for(demand: Demand) -> Capacity:
     """Return what this demand needs."""
     rate = worker_rate(demand.alg, demand.clients)
     in_flight = math.ceil(demand.deliveries_per_second * demand.answer)

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from notifier.features.capacity import measured_costs
-from notifier.features.capacity.capacity import LOAD, MAX_CONCURRENT, Capacity, Demand
-from notifier.features.capacity.capacity import capacity as compute
+from notifier.features.capacity.capacity import LOAD, MAX_CONCURRENT, Capacity, Demand, capacity_for
 from notifier.model.durations import format_duration, parse_duration
 from notifier.model.message import Lane
 from notifier.model.printable import counted
@@ -53,7 +52,7 @@ def capacity(
         answer=_seconds(answer, "--answer"),
         lane=Lane(lane.value),
     )
-    capacity = compute(demand)
+    capacity = capacity_for(demand)
     if as_json:
         say_json(_document(demand, capacity), indent=2)
     else:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
-from notifier.features.sources.expressions import Expression, ExpressionFailed, Reader, plain_name
+from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader, plain_name
 from notifier.model.documents.cloudevents import binary_attributes, media_type_of, read_envelope, read_json
 from notifier.model.documents.trace_context import traceparent_of
 from notifier.model.errors import MalformedEvent, Mistake
@@ -186,7 +186,7 @@ def _members(document: Unwrapped, expression: Expression, names: Mapping[str, ob
         yield document
         return
     try:
-        listed = Reader(document.data, {**names, "$envelope": document.around}).value(expression)
+        listed = ExpressionReader(document.data, {**names, "$envelope": document.around}).value(expression)
     except ExpressionFailed as failed:
         _refuse(str(failed))
     if not isinstance(listed, list):

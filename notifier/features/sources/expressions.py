@@ -125,7 +125,7 @@ class Expression:
         return f"Expression({self.text!r})"
 
 
-class Reader(TreeInterpreter):
+class ExpressionReader(TreeInterpreter):
     """Reads one document by expressions. `given` are the names that are at hand anywhere in it, such as `$headers`."""
 
     def __init__(self, document: object, names: Mapping[str, object] = _NOTHING) -> None:

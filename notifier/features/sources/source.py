@@ -19,12 +19,12 @@ from urllib.parse import unquote
 from pydantic_core import to_json
 
 from notifier.features.sources.envelopes import Envelope, Unwrapped, WrongLine, open_document, opened
-from notifier.features.sources.expressions import Expression, ExpressionFailed, Reader
+from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader
 from notifier.model.documents import cloudevents
 from notifier.model.documents.cloudevents import Opened
 from notifier.model.documents.event_document import Understood, read_opened
-from notifier.model.documents.event_entries import first_of, places
-from notifier.model.documents.sourced import Places, WrongEvents, as_kept, written_places
+from notifier.model.documents.event_entries import first_of, positions
+from notifier.model.documents.sourced import Positions, WrongEvents, as_kept, written_positions
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import Message
@@ -97,7 +97,7 @@ class Source:
         max_bytes: int,
         new_id: Callable[[], str],
         now: float,
-        only: Places | None = None,
+        only: Positions | None = None,
         most: int = MANY,
     ) -> Translation:
         """Read a message that `received` gave. Raises MalformedEvent if none of its events is good or ignored.
@@ -155,7 +155,7 @@ class _Reading:
         if isinstance(document.data, WrongLine):
             raise MalformedEvent([Mistake(f"sources.{source.name}", f"the line is {document.data.why}")])
         names = {**self._names, "$envelope": document.around} if "$envelope" in source.mentioned else self._names
-        reader = Reader(document.data, names)
+        reader = ExpressionReader(document.data, names)
         if source.when is not None and not self._asked_for(reader, source.when):
             if isinstance(document.data, dict) or not source.when.of_object:
                 return None
@@ -193,7 +193,7 @@ class _Reading:
             mistake = Mistake(f"sources.{source.name}", _no_object(document.data))
             raise MalformedEvent((mistake, *wrong.mistakes), wrong.data) from None
 
-    def _asked_for(self, reader: Reader, when: Expression) -> bool:
+    def _asked_for(self, reader: ExpressionReader, when: Expression) -> bool:
         path = f"sources.{self._source.name}.when"
         try:
             value = reader.value(when)
@@ -211,7 +211,7 @@ class _Reading:
         text = f'{what}; of a signed body, issuers["{iss}"].event_types asks for one of {", ".join(sorted(types))}'
         return [Mistake(f"sources.{self._source.name}", text)]
 
-    def _issuer(self, reader: Reader, named: object) -> object:
+    def _issuer(self, reader: ExpressionReader, named: object) -> object:
         source = self._source
         if source.realm is not None:
             path = f"sources.{source.name}.issuers"
@@ -272,8 +272,8 @@ class _Found:
         self._events: list[SessionEnded] = []
         self._ignored = 0
         self._mistakes: list[Mistake] = []
-        self._places: Places = {}
-        self._lost = False  # some places are unknown
+        self._positions: Positions = {}
+        self._lost = False  # some positions are unknown
         self._names: set[tuple[str, str]] = set()
 
     def add(self, number: int, entries: tuple[range, ...] | None, read: Callable[[], Understood | None]) -> None:
@@ -293,14 +293,14 @@ class _Found:
         if value.wrong is not None:
             self._names.add((value.event.iss, value.event.id))
             self._lost = self._lost or not value.wrong.which
-            which = _in_whole(places(value.wrong.which), entries) if value.wrong.which else ()
+            which = _in_whole(positions(value.wrong.which), entries) if value.wrong.which else ()
             self.mistaken(number, which, first_of(value.wrong.mistakes, value.wrong.more))
 
     def mistaken(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[Mistake]) -> None:
         """Note what is wrong with one event, or with these entries of it."""
         which = "" if self._count == 1 else f"event {number + 1} of {self._count}: "
         self._mistakes += [Mistake(mistake.path, which + mistake.text) for mistake in mistakes]
-        self._places[number] = entries
+        self._positions[number] = entries
 
     def translation(self) -> Translation:
         """What was found. Raises MalformedEvent if nothing is good or ignored."""
@@ -310,7 +310,7 @@ class _Found:
         mistakes = first_of(self._mistakes)
         if not self._events and not self._ignored:
             raise MalformedEvent(mistakes, {"iss": iss, "id": event_id})
-        which = "" if self._lost else written_places(self._places)
+        which = "" if self._lost else written_positions(self._positions)
         wrong = WrongEvents(mistakes=mistakes, which=which, iss=iss, event_id=event_id)
         return Translation(events=tuple(self._events), ignored=self._ignored, wrong=wrong)
 
@@ -331,11 +331,11 @@ def _properties(message: Message) -> dict[str, object]:
     }
 
 
-def _cloudevent(document: Unwrapped) -> cloudevents.Envelope | None:
+def _cloudevent(document: Unwrapped) -> cloudevents.Attributes | None:
     """The CloudEvents attributes of an event that is alone in its envelope."""
     if document.source is None or document.type is None or document.id is None or document.place is not None:
         return None
-    return cloudevents.Envelope(id=document.id, source=document.source, type=document.type, time=document.time)
+    return cloudevents.Attributes(id=document.id, source=document.source, type=document.type, time=document.time)
 
 
 def _derived(data: Mapping[str, object], time: float | None, message_id: str | None, place: int | None) -> str | None:
@@ -349,7 +349,7 @@ def _derived(data: Mapping[str, object], time: float | None, message_id: str | N
 
 
 def _in_whole(which: Sequence[range], only: Sequence[range] | None) -> tuple[range, ...]:
-    """The places in the whole list of clients, of places in the part of it that was read."""
+    """Return the positions in the whole list of clients, given positions in the part of it that was read."""
     if only is None:
         return tuple(which)
     numbers = [number for run in only for number in run]

@@ -41,7 +41,7 @@ def _header_name(value: str) -> str:
     return value
 
 
-HeaderName = Annotated[str, AfterValidator(_header_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})]
+ProofHeader = Annotated[str, AfterValidator(_header_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})]
 
 
 class Bound(Protocol):
@@ -79,7 +79,7 @@ def open_exchanges(sources: Mapping[str, Bound]) -> list[Mistake]:
 class HmacSettings(Section):
     """A signature of the body in a header."""
 
-    header: HeaderName
+    header: ProofHeader
     """The header with the signature, in hexadecimal or base64."""
     secret_file: ExistingFile
     """A file with the secret, and a second one on its own line while it is replaced."""
@@ -105,7 +105,7 @@ class SetSettings(Section):
 class SourceHttpSettings(Section):
     """How a caller of `POST /v1/events/NAME` proves who it is. One of the three."""
 
-    header: HeaderName | None = None
+    header: ProofHeader | None = None
     """The header with the secret of `value_file`."""
     value_file: ExistingFile | None = None
     """A file with the whole value of `header`, and a second value on its own line while it is replaced."""

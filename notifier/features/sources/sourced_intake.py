@@ -13,7 +13,7 @@ from notifier.delivery.settlement import Send, buried
 from notifier.features.sources.source import Source, Translation
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.documents.sourced import Anew, as_kept, as_sourced, read_places
+from notifier.model.documents.sourced import Anew, as_kept, as_sourced, read_positions
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import replace
 from notifier.model.ids import new_id
@@ -45,8 +45,8 @@ class SourcedIntake:
         if source is None:
             text = f"the source {name} is not configured (any more); add sources.{name}, then replay"
             raise MalformedEvent([Mistake("", text)])
-        places = None if only is None else read_places(only)
-        translation = source.translate(message, max_bytes=self._max_event, new_id=self._new_id, now=now, only=places)
+        positions = None if only is None else read_positions(only)
+        translation = source.translate(message, max_bytes=self._max_event, new_id=self._new_id, now=now, only=positions)
         letter = None if translation.wrong is None else dead_letter.bury_events(message, translation.wrong, now)
         if len(translation.events) == 1:
             return Alone(event=translation.events[0], letter=letter)
@@ -91,11 +91,11 @@ def read_again(
     If none of these sources can read it, say why.
     """
     name = message.source or ""
-    source, places = sources.get(name), None if only is None else read_places(only)
+    source, positions = sources.get(name), None if only is None else read_positions(only)
     why = f"sources.{name} is not configured"
     if source is not None:
         try:
-            source.translate(message, max_bytes=max_event, new_id=new_id, now=now, only=places)
+            source.translate(message, max_bytes=max_event, new_id=new_id, now=now, only=positions)
         except MalformedEvent as malformed:
             why = str(malformed)
         else:

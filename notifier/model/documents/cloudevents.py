@@ -31,7 +31,7 @@ _REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class Attributes:
     """The CloudEvents attributes that notifier uses. `time` is in epoch seconds."""
 
     id: str
@@ -48,7 +48,7 @@ class Opened:
     """
 
     data: dict[str, object]
-    envelope: Envelope | None = None
+    envelope: Attributes | None = None
     path: str = ""
     mistakes: tuple[Mistake, ...] = ()
     trace: str | None = None
@@ -149,7 +149,7 @@ def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
         raise MalformedEvent([Mistake("data_base64", mistake.text) for mistake in error.mistakes]) from None
 
 
-def read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Envelope | None:
+def read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Attributes | None:
     """The envelope with these attributes. Adds to `mistakes`, and returns None if there are any."""
     wrong = {mistake.path for mistake in mistakes}
     for name in _REQUIRED:
@@ -172,7 +172,7 @@ def read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Env
             mistakes.append(Mistake("time", "must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"))
     if mistakes:
         return None
-    return Envelope(id=attributes["id"], source=attributes["source"], type=attributes["type"], time=time)
+    return Attributes(id=attributes["id"], source=attributes["source"], type=attributes["type"], time=time)
 
 
 def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:

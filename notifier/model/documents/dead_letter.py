@@ -20,9 +20,9 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.delivery import Delivery, Past, shortened
 from notifier.model.documents import unreadable
 from notifier.model.documents.documents import OF_NAMES, EventDocument, as_written, dump_event, parse
-from notifier.model.documents.event_entries import WrongEntries, first_of, places
+from notifier.model.documents.event_entries import WrongEntries, first_of, positions
 from notifier.model.documents.letter_names import NAMES, disagreements
-from notifier.model.documents.sourced import WrongEvents, read_places
+from notifier.model.documents.sourced import WrongEvents, read_positions
 from notifier.model.documents.unreadable import HEADER, Raw
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.json_size import fits
@@ -59,8 +59,8 @@ class DeadLetter:
     `dead_since` is in epoch seconds. `iss`, `client_id` and `event_id` are empty if unknown or not applicable.
     `entries` limits the letter to these entries of `clients` in `raw`, in the form of `WrongEntries.which`; the others
     were served. None means the whole message. `source` is the name of the source that the message in `raw` came from.
-    Of its message `events` says which events the letter is for, in the form of `sourced.written_places`. `vouched` is
-    that of the message.
+    `events` says which events of that message the letter is for, in the form of `sourced.written_positions`. `vouched`
+    is that of the message.
     """
 
     id: str
@@ -250,7 +250,7 @@ def _unreadable(message: Message) -> DeadLetter:
         raise MalformedEvent([Mistake(HEADER, "this header says nothing of the body")])
     if letter.entries or letter.events:
         try:
-            _ = places(letter.entries) if letter.entries else read_places(letter.events or "")
+            _ = positions(letter.entries) if letter.entries else read_positions(letter.events or "")
         except ValueError:
             raise MalformedEvent([Mistake(HEADER, "this header says of no entries that they are wrong")]) from None
     iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))

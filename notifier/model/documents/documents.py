@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.delivery import Count, Delivery
+from notifier.model.delivery import Delivery, StoredCount
 from notifier.model.documents.cloudevents import ID_BYTES
 from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.model.frozen import frozen, replace
@@ -66,7 +66,7 @@ class _EventV1(TypedDict):
     event: SessionEnded
     bulk: NotRequired[bool]
     unknown_since: NotRequired[float]
-    deferrals: NotRequired[Count]
+    deferrals: NotRequired[StoredCount]
     schedule: NotRequired[_Schedule]
 
 

@@ -18,8 +18,8 @@ from pydantic_core import CoreSchema
 
 from notifier.model.documents.cloudevents import ID_BYTES, Opened, open_message
 from notifier.model.documents.event_entries import (
+    EntryList,
     Good,
-    Listed,
     WrongEntries,
     first_of,
     names_someone,
@@ -147,7 +147,7 @@ def _understand(
     `path` is the prefix for the paths of mistakes.
     """
     body: EventBody | None = None
-    listed: Listed | Literal["*"]
+    listed: EntryList | Literal["*"]
     many = data.get("clients")
     if isinstance(many, list) and len(many) > MANY:
         body, listed = _understand_in_parts(data, path, mistakes)
@@ -174,7 +174,7 @@ def _understand(
 
 def _understand_in_parts(
     data: dict[str, object], path: str, mistakes: list[Mistake]
-) -> tuple[EventBody | None, Listed | Literal["*"]]:
+) -> tuple[EventBody | None, EntryList | Literal["*"]]:
     """Read the members without `clients`, then the entries. The members' mistakes go to `mistakes`."""
     body: EventBody | None = None
     try:

@@ -23,14 +23,14 @@ WHICH_BYTES = 1024
 SAME_NAMES = 100  # entries; a longer list is searched for duplicates
 
 Good: TypeAlias = tuple[str | ClientEntry, ...]
-Listed: TypeAlias = Sequence[str | EntryDocument | None]
+EntryList: TypeAlias = Sequence[str | EntryDocument | None]
 
 
 @frozen
 class WrongEntries:
     """The entries that cannot be read: their first 20 mistakes. `more` counts the other wrong entries.
 
-    `which` lists their places in `clients`, such as `3-7,12`. It is empty if it would exceed 1 KiB.
+    `which` lists their positions in `clients`, such as `3-7,12`. It is empty if it would exceed 1 KiB.
     """
 
     mistakes: tuple[Mistake, ...]
@@ -55,14 +55,14 @@ _ENTRY = TypeAdapter(EntryDocument)
 _EACH: TypeAdapter[Any] = TypeAdapter(list[Annotated[_Entry, _OrNone()]])
 
 
-def read_entries(raw: list[object]) -> Listed:
+def read_entries(raw: list[object]) -> EntryList:
     """Validate each entry. None stands for one that is wrong by itself."""
     fit = [entry != "" if type(entry) is str else type(entry) is dict and "client_id" in entry for entry in raw]
     read = iter(_EACH.validate_python(list(compress(raw, fit))))
     return [next(read) if fits else None for fits in fit]
 
 
-def sort_out(listed: Listed, raw: object, path: str, *, named: bool) -> tuple[Good, WrongEntries | None]:
+def sort_out(listed: EntryList, raw: object, path: str, *, named: bool) -> tuple[Good, WrongEntries | None]:
     """Separate the good entries from the wrong ones. `raw` is what `listed` was read from.
 
     `named` is True if the event has `sub` or `sid`. `path` is the prefix for the paths of mistakes.
@@ -110,7 +110,7 @@ def first_of(mistakes: Sequence[Mistake], more: int = 0) -> tuple[Mistake, ...]:
     return (*mistakes[:MISTAKES], *last)
 
 
-def places(which: str) -> tuple[range, ...]:
+def positions(which: str) -> tuple[range, ...]:
     """Parse `WrongEntries.which`. Raises ValueError if notifier did not write it."""
     ends = (part.partition("-") for part in which.split(","))
     return tuple(range(int(first), int(last or first) + 1) for first, _, last in ends)

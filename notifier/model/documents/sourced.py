@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from pydantic_core import from_json, to_json
 
-from notifier.model.documents.event_entries import places
+from notifier.model.documents.event_entries import positions
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import Kind, Message, Outgoing
@@ -52,7 +52,7 @@ _RECEIVED = "received"
 _PROPERTIES = ("message_id", "timestamp", "user_id", "app_id")
 HEADER_LENGTH = 1024  # characters of a header that is kept
 HEADERS_BYTES = 4096  # of all that are kept, as JSON
-WHICH_BYTES = 1024  # of written places
+WHICH_BYTES = 1024  # of written positions
 _SECRET = re.compile(
     r"authori[sz]ation|cookie|token|secret|passw|credential|signature|hmac|jwt|client-cert"
     r"|(api|access|functions|private|shared|subscription)[-_]?key",
@@ -62,12 +62,12 @@ _SECRET = re.compile(
 Header: TypeAlias = str | int | float | bool
 ReadAgain: TypeAlias = Callable[[Message, str | None, float], Anew | str]
 """Reads a message of a source for a replay; of its events those that are named (None: all). Or says why it stays."""
-Places: TypeAlias = dict[int, tuple[range, ...] | None]
-"""Events of a message by their number, each with the places of its entries in `clients`; None: the whole event."""
+Positions: TypeAlias = dict[int, tuple[range, ...] | None]
+"""Events of a message by their number, each with the positions of its entries in `clients`; None: the whole event."""
 
 
 def as_sourced(message: Message, new_id: str, only: str | None = None) -> Outgoing:
-    """Return the message as one of ours, without headers that may be secret. `only` is what `written_places` wrote."""
+    """Return the message as one of ours, without headers that may be secret. `only`: see `written_positions`."""
     received = {name: value for name in _PROPERTIES if (value := getattr(message, name)) is not None}
     return Outgoing(
         kind=Kind.SOURCED,
@@ -120,8 +120,8 @@ def kept_headers(
     return selected
 
 
-def written_places(events: Places) -> str:
-    """The places as text, such as `0-3;7:1-2,4`. Empty if it would exceed 1 KiB: nobody knows then which they are."""
+def written_positions(events: Positions) -> str:
+    """Return the positions as text, such as `0-3;7:1-2,4`. Empty if it would exceed 1 KiB: then nobody knows them."""
     parts: list[str] = []
     begin = end = -1
     for number, entries in sorted(events.items()):
@@ -138,13 +138,13 @@ def written_places(events: Places) -> str:
     return text if len(text) <= WHICH_BYTES else ""
 
 
-def read_places(text: str) -> Places:
-    """The inverse of `written_places`. Raises ValueError if notifier did not write it."""
-    read: Places = {}
+def read_positions(text: str) -> Positions:
+    """The inverse of `written_positions`. Raises ValueError if notifier did not write it."""
+    read: Positions = {}
     for part in text.split(";"):
         numbers, colon, entries = part.partition(":")
-        for run in places(numbers):
-            read.update(dict.fromkeys(run, places(entries) if colon else None))
+        for run in positions(numbers):
+            read.update(dict.fromkeys(run, positions(entries) if colon else None))
     return read
 
 

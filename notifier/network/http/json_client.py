@@ -37,7 +37,7 @@ _EITHER = 32 + zlib.MAX_WBITS  # gzip or zlib, as its head says
 _PACKED = ("gzip", "x-gzip", "deflate")
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
 
-Read: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
+ReadBody: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
 """Turns a body and its content type into a value. Raises ValueError, whose text is shown: it must hold no secret."""
 
 
@@ -93,7 +93,7 @@ class JsonClient:
         proxy: str | None = None,
         resolver: AbstractResolver | None = None,
         keep: int = 0,
-        read: Read = only_json,
+        read: ReadBody = only_json,
         share: TlsContexts | None = None,
     ) -> None:
         self._bounds = bounds

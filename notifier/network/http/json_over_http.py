@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from notifier.model.errors import AnswerFault, SourceFault
-from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer, Read, only_json
+from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer, ReadBody, only_json
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.policies import TlsSettings
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -42,7 +42,7 @@ class Web:
 
 
 @asynccontextmanager
-async def web(tls: TlsSettings | None, within: float, bounds: Bounds, read: Read = only_json) -> AsyncIterator[Web]:
+async def web(tls: TlsSettings | None, within: float, bounds: Bounds, read: ReadBody = only_json) -> AsyncIterator[Web]:
     """Open connections for one reading, which ends after `within` seconds. Raises SourceFault."""
     client = JsonClient(bounds, (tls or TlsSettings()).files(), keep=_KEPT, read=read)
     try:

@@ -12,9 +12,9 @@ from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
 from notifier.operators.doctor.doctor_queue import clock_finding
 from notifier.tokens.first_day import Seen, first_day, not_before
 from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.key_watch import ReadIssuer
 from notifier.tokens.published_keys import Signing, publication_fault, publication_faults
 
-Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches a document of the issuer by its URI. Never raises."""
 
 AskSeen = Callable[[], Awaitable[Seen]]
@@ -48,7 +48,7 @@ async def nobody_sees() -> Seen:
 
 
 async def examine_issuer(
-    case: IssuerCase, read: Read, clock: Callable[[], float], see: AskSeen = nobody_sees
+    case: IssuerCase, read: ReadIssuer, clock: Callable[[], float], see: AskSeen = nobody_sees
 ) -> list[Finding]:
     """Check the issuer's metadata, JWK Set and clock. One of tests has none of them."""
     if only_in_tests(case.iss):

@@ -22,7 +22,7 @@ from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.authorization import Authorization, caller
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed
-from notifier.operators.letters import visit_requests as requests
+from notifier.operators.letters import visit_requests
 from notifier.operators.letters.exported_letter import exported
 from notifier.operators.letters.letter_filter import LetterFilter, read_filter
 from notifier.operators.letters.repair import replay
@@ -105,26 +105,26 @@ class DeadLetterRoutes:
     @OperationDescription(
         summary="Count dead letters by client and reason; with rows, show the oldest too.",
         scope="read",
-        query=requests.query_of(_LOOK),
+        query=visit_requests.query_of(_LOOK),
         answers={200: AnswerDescription(text="Groups, the largest first.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
-        asked = requests.asked_in_query(request, _LOOK)
+        asked = visit_requests.asked_in_query(request, _LOOK)
         chosen = self._filter(asked, token)
         return await self._requests.counts(self._letters, chosen, token, asked, rows="letters")
 
     @OperationDescription(
         summary="Export whole letters, one JSON object per line. The answer holds sub and sid.",
         scope="read",
-        query=requests.query_of(_WHICH),
+        query=visit_requests.query_of(_WHICH),
         answers={200: AnswerDescription(text="Oldest first.", schema={}, kind="application/x-ndjson")},
         problems=_PROBLEMS,
     )
     async def _export(self, request: web.Request) -> web.StreamResponse:
         token = self._authorization.require(request, "read")
-        chosen = self._filter(requests.asked_in_query(request, _WHICH), token)
+        chosen = self._filter(visit_requests.asked_in_query(request, _WHICH), token)
         self._requests.audit.read("exported", caller(token), chosen)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         patience, steady = READ_WITHIN, self._access.steady
@@ -169,7 +169,7 @@ class DeadLetterRoutes:
     @OperationDescription(
         summary="Deliver letters again. If the answer says more, repeat the request.",
         scope="repair",
-        body={"application/json": requests.schema_of(_REPLAY)},
+        body={"application/json": visit_requests.schema_of(_REPLAY)},
         answers={
             200: AnswerDescription(
                 text="How many were replayed, how many stay and why, and whether there is more.", schema=OBJECT
@@ -179,9 +179,9 @@ class DeadLetterRoutes:
     )
     async def _replay(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = await requests.asked_in_body(request, _REPLAY)
+        asked = await visit_requests.asked_in_body(request, _REPLAY)
         chosen = self._filter(asked, token)
-        requests.require_narrowed(chosen, asked, "letters are")
+        visit_requests.require_narrowed(chosen, asked, "letters are")
         force = bool(asked.get("end_newer_sessions"))
         rules = self._access.rules(force)
 
@@ -195,15 +195,15 @@ class DeadLetterRoutes:
     @OperationDescription(
         summary="Delete letters for good. If the answer says more, repeat the request.",
         scope="repair",
-        query=requests.query_of(_DISCARD),
+        query=visit_requests.query_of(_DISCARD),
         answers={200: AnswerDescription(text="How many were deleted, and whether there is more.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _discard(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = requests.asked_in_query(request, _DISCARD)
+        asked = visit_requests.asked_in_query(request, _DISCARD)
         chosen = self._filter(asked, token)
-        requests.require_narrowed(chosen, asked, "letters are")
+        visit_requests.require_narrowed(chosen, asked, "letters are")
         return await self._discarded(token, chosen, asked)
 
     @OperationDescription(

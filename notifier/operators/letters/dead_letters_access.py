@@ -18,17 +18,17 @@ def _option(name: str, text: str) -> Any:
     return typer.Option(name, help=text)
 
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only the letters with these IDs.")]
-ClientId = Annotated[str | None, _option("--client-id", "Only letters of this client.")]
-Reasons = Annotated[list[str] | None, _option("--reason", "Only letters with this reason; may be repeated.")]
-Iss = Annotated[str | None, _option("--iss", "Only letters of this issuer.")]
-EventId = Annotated[str | None, _option("--event-id", "Only letters of this event.")]
-Source = Annotated[str | None, _option("--source", "Only letters of messages that came from this source.")]
-Subject = Annotated[str | None, _option("--subject", "Only letters about this sub or sid.")]
-Since = Annotated[
+IdsOption = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only the letters with these IDs.")]
+ClientIdOption = Annotated[str | None, _option("--client-id", "Only letters of this client.")]
+ReasonsOption = Annotated[list[str] | None, _option("--reason", "Only letters with this reason; may be repeated.")]
+IssOption = Annotated[str | None, _option("--iss", "Only letters of this issuer.")]
+EventIdOption = Annotated[str | None, _option("--event-id", "Only letters of this event.")]
+SourceOption = Annotated[str | None, _option("--source", "Only letters of messages that came from this source.")]
+SubjectOption = Annotated[str | None, _option("--subject", "Only letters about this sub or sid.")]
+SinceOption = Annotated[
     str | None, _option("--since", "Only letters given up since then: 2026-01-31T12:00:00Z, or 24h (ago).")
 ]
-Until = Annotated[str | None, _option("--until", "Only letters given up until then, in the same form.")]
+UntilOption = Annotated[str | None, _option("--until", "Only letters given up until then, in the same form.")]
 
 
 def letters_of(**options: str | list[str] | None) -> LetterFilter:

@@ -13,8 +13,18 @@ from notifier.model.message import Message
 from notifier.model.moment import read_moment, shown_moment
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, json_text, printable
-from notifier.operators.letters import dead_letters_access as of
-from notifier.operators.letters.dead_letters_access import letters_of, written_anew
+from notifier.operators.letters.dead_letters_access import (
+    ClientIdOption,
+    EventIdOption,
+    IssOption,
+    ReasonsOption,
+    SinceOption,
+    SourceOption,
+    SubjectOption,
+    UntilOption,
+    letters_of,
+    written_anew,
+)
 from notifier.operators.letters.dead_letters_repair_command import discard, prospect, replay
 from notifier.operators.letters.exported_letter import exported
 from notifier.operators.letters.groups import Group, GroupCounts
@@ -52,14 +62,14 @@ def _group() -> None:
 def list_(
     *,
     config: Config = None,
-    client_id: of.ClientId = None,
-    reason: of.Reasons = None,
-    iss: of.Iss = None,
-    event_id: of.EventId = None,
-    source: of.Source = None,
-    subject: of.Subject = None,
-    since: of.Since = None,
-    until: of.Until = None,
+    client_id: ClientIdOption = None,
+    reason: ReasonsOption = None,
+    iss: IssOption = None,
+    event_id: EventIdOption = None,
+    source: SourceOption = None,
+    subject: SubjectOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -139,14 +149,14 @@ def export(
     ] = Path("-"),
     *,
     config: Config = None,
-    client_id: of.ClientId = None,
-    reason: of.Reasons = None,
-    iss: of.Iss = None,
-    event_id: of.EventId = None,
-    source: of.Source = None,
-    subject: of.Subject = None,
-    since: of.Since = None,
-    until: of.Until = None,
+    client_id: ClientIdOption = None,
+    reason: ReasonsOption = None,
+    iss: IssOption = None,
+    event_id: EventIdOption = None,
+    source: SourceOption = None,
+    subject: SubjectOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write whole dead letters to a file, one JSON object per line.

@@ -15,9 +15,19 @@ from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.errors import ConfigurationError, UnknownVersion
 from notifier.model.ids import new_id
 from notifier.model.message import Message
-from notifier.operators.letters import dead_letters_access as of
 from notifier.operators.letters import repair
-from notifier.operators.letters.dead_letters_access import letters_of
+from notifier.operators.letters.dead_letters_access import (
+    ClientIdOption,
+    EventIdOption,
+    IdsOption,
+    IssOption,
+    ReasonsOption,
+    SinceOption,
+    SourceOption,
+    SubjectOption,
+    UntilOption,
+    letters_of,
+)
 from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, KeptLetter, ReplayRules, readmit
 from notifier.operators.letters.removal import Removal, conclude, remove_chosen, require_choice
 from notifier.operators.letters.visits import RepairResult
@@ -62,16 +72,16 @@ _DISCARD = Removal(
 def replay(
     context: typer.Context,
     *,
-    ids: of.Ids = None,
+    ids: IdsOption = None,
     config: Config = None,
-    client_id: of.ClientId = None,
-    reason: of.Reasons = None,
-    iss: of.Iss = None,
-    event_id: of.EventId = None,
-    source: of.Source = None,
-    subject: of.Subject = None,
-    since: of.Since = None,
-    until: of.Until = None,
+    client_id: ClientIdOption = None,
+    reason: ReasonsOption = None,
+    iss: IssOption = None,
+    event_id: EventIdOption = None,
+    source: SourceOption = None,
+    subject: SubjectOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     everything: All = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be replayed; change nothing.")] = False,
     end_newer_sessions: Annotated[
@@ -130,16 +140,16 @@ def replay(
 
 def discard(
     *,
-    ids: of.Ids = None,
+    ids: IdsOption = None,
     config: Config = None,
-    client_id: of.ClientId = None,
-    reason: of.Reasons = None,
-    iss: of.Iss = None,
-    event_id: of.EventId = None,
-    source: of.Source = None,
-    subject: of.Subject = None,
-    since: of.Since = None,
-    until: of.Until = None,
+    client_id: ClientIdOption = None,
+    reason: ReasonsOption = None,
+    iss: IssOption = None,
+    event_id: EventIdOption = None,
+    source: SourceOption = None,
+    subject: SubjectOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     everything: All = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be discarded; change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

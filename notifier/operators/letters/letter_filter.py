@@ -20,7 +20,7 @@ from notifier.model.moment import read_moment, render_moment
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry
 from notifier.operators.letters.groups import Group
-from notifier.queues.passes import Opened, reader_of
+from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import DeadLetters
 
 NEWER = "newer_release"  # instead of a reason: a later release wrote the letter
@@ -116,7 +116,7 @@ class LetterFilter:
         single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject, self.source)
         return bool(self.ids or self.reasons) or any(value is not None for value in single)
 
-    def opened(self, letters: DeadLetters, *, whole: bool) -> Opened[LetterSummary]:
+    def opened(self, letters: DeadLetters, *, whole: bool) -> OpenVisit[LetterSummary]:
         """A visit to the letters that are meant, `whole` or as summaries only. Raises QueueError."""
         return letters.visit(reader_of(read_summary, self.matches, whole=whole))
 

@@ -20,7 +20,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import DeadLetter, message_of
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event
 from notifier.model.documents.event_document import read_event
-from notifier.model.documents.event_entries import places
+from notifier.model.documents.event_entries import positions
 from notifier.model.documents.sourced import ReadAgain, as_sourced, reader_of
 from notifier.model.errors import MalformedEvent
 from notifier.model.message import Kind, Lane, Message, Outgoing
@@ -105,7 +105,7 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
     if message.source is not None:
         return _sourced(letter, message, rules, now)
     try:
-        only = None if letter.entries is None else places(letter.entries)
+        only = None if letter.entries is None else positions(letter.entries)
         event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
     except MalformedEvent as malformed:
         return _unproven() if _in_our_form(message) else _malformed(str(malformed))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from notifier.delivery.known_client import Key
+from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.moment import rendered
 from notifier.operators.letters.repair import DUE_RATE, make_due
@@ -34,7 +34,7 @@ NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start 
 class RetryWish:
     """Which client is to be tried. `force`: also what it asked to wait for, and what `paused` holds back."""
 
-    key: Key
+    key: ClientKey
     who: str
     force: bool = False
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered
 from notifier.delivery.gate import Standing
-from notifier.delivery.known_client import Key
 from notifier.delivery.worker import Worker
 from notifier.model import outcome
+from notifier.model.client import ClientKey
 from notifier.model.moment import Clock, earliest, latest
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
 
@@ -76,7 +76,7 @@ class RetryAccounts:
     def __init__(self, worker: Callable[[], Worker], steady: Clock) -> None:
         self._worker = worker
         self._steady = steady
-        self._accounts: dict[Key, tuple[float, RetryAccount]] = {}
+        self._accounts: dict[ClientKey, tuple[float, RetryAccount]] = {}
 
     def observe(self, fact: Fact) -> None:
         """Count the fact, if its client was asked for. Never waits."""
@@ -106,7 +106,7 @@ class RetryAccounts:
         account.stands(self._worker().gate.standing(key))
         return account.document()
 
-    def _begin(self, key: Key, *, force: bool, now: float) -> None:
+    def _begin(self, key: ClientKey, *, force: bool, now: float) -> None:
         self._accounts = {other: entry for other, entry in self._accounts.items() if now - entry[0] < KEPT}
         if len(self._accounts) >= MOST:
             del self._accounts[next(iter(self._accounts))]
@@ -114,7 +114,9 @@ class RetryAccounts:
         self._worker().gate.try_now(key, force=force)
 
 
-def request_of(key: Key, who: str, *, begin: bool, force: bool = False, everything: bool = False) -> WorkerRequest:
+def request_of(
+    key: ClientKey, who: str, *, begin: bool, force: bool = False, everything: bool = False
+) -> WorkerRequest:
     """Ask to begin a retry, or for the account. `everything`: all that waits in delay queues is made due."""
     members = {"iss": key[0], "client_id": key[1], "begin": begin, "force": force, "all": everything}
     return WorkerRequest(name=RETRY, who=who, members=members)

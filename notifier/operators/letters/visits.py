@@ -16,7 +16,7 @@ from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 from notifier.model.errors import QueueError
 from notifier.model.message import Message, Transfer
 from notifier.operators.letters.groups import Summary
-from notifier.queues.passes import Opened, Progress, RepairOptions, Visit, no_progress
+from notifier.queues.passes import OpenVisit, Progress, RepairOptions, Visit, no_progress
 
 AT_ONCE = 100  # messages read before other tasks of the loop get their chance: 1 to 3 ms
 STOPPED = "stopped; the rest is unchanged, and the same command goes on with it"
@@ -34,7 +34,7 @@ class Filter(Protocol[P_contra, S]):
     def narrows(self) -> bool:
         """False if all of them are meant."""
 
-    def opened(self, place: P_contra, /, *, whole: bool) -> Opened[S]:
+    def opened(self, place: P_contra, /, *, whole: bool) -> OpenVisit[S]:
         """Begin a pass over them, which gives summaries, and `whole` messages if asked. Raises QueueError."""
 
 
@@ -106,7 +106,7 @@ class Pass(Generic[S]):
 
     def __init__(
         self,
-        opened: Opened[S],
+        opened: OpenVisit[S],
         judge: Callable[[Message, S], Decision],
         options: RepairOptions,
         report: Callable[[S], None] = lambda _: None,

@@ -15,7 +15,7 @@ from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.model.moment import rendered
 from notifier.model.outcome import Cause
 from notifier.operators.letters.groups import Group
-from notifier.queues.passes import Opened, reader_of
+from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import WaitingPlace
 
 # Nobody calls the client before, unless an operator insists: it asked for that (`Retry-After`), or the registry does.
@@ -157,7 +157,7 @@ class WaitingFilter:
         """False if all that waits is meant."""
         return bool(self.ids or self.client_id or self.iss or self.event_id or self.keys or self.ended)
 
-    def opened(self, waiting: WaitingPlace, *, whole: bool) -> Opened[WaitingSummary]:
+    def opened(self, waiting: WaitingPlace, *, whole: bool) -> OpenVisit[WaitingSummary]:
         """A walk over what is meant, `whole` or as summaries only. Raises QueueError."""
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:

@@ -19,7 +19,7 @@ from notifier.network.http.issuer_document import only_issuer
 from notifier.network.listeners.authorization import Authorization, caller, concerns
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed, problem
-from notifier.operators.letters import visit_requests as requests
+from notifier.operators.letters import visit_requests
 from notifier.operators.letters.retry_now import RetryWish, prospect, retry_now
 from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, VisitRequests
 from notifier.operators.letters.waiting_filter import WaitingFilter
@@ -92,13 +92,13 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Count the deliveries that wait by client and reason; with rows, show some too. Uses nothing up.",
         scope="read",
-        query=requests.query_of(_LIST),
+        query=visit_requests.query_of(_LIST),
         answers={200: AnswerDescription(text="Groups, the largest first.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
-        asked = requests.asked_in_query(request, _LIST)
+        asked = visit_requests.asked_in_query(request, _LIST)
         return await self._requests.counts(self._waiting, _filter_of(asked, token), token, asked, rows="deliveries")
 
     @OperationDescription(
@@ -120,15 +120,15 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Delete deliveries that wait, for good. If the answer says more, repeat the request.",
         scope="repair",
-        query=requests.query_of(_CANCEL),
+        query=visit_requests.query_of(_CANCEL),
         answers={200: AnswerDescription(text="How many were cancelled, and whether there is more.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _cancel(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = requests.asked_in_query(request, _CANCEL)
+        asked = visit_requests.asked_in_query(request, _CANCEL)
         waiting = _filter_of(asked, token)
-        requests.require_narrowed(waiting, asked, "are")
+        visit_requests.require_narrowed(waiting, asked, "are")
         return await self._cancelled(waiting, token, asked)
 
     @OperationDescription(
@@ -149,7 +149,7 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Try now what waits for a client. The answer comes after half a minute at the latest.",
         scope="repair",
-        body={"application/json": requests.schema_of(_RETRY)},
+        body={"application/json": visit_requests.schema_of(_RETRY)},
         answers={200: AnswerDescription(text="What became of what waited.", schema=OBJECT)},
         problems={
             **_PROBLEMS,
@@ -161,7 +161,7 @@ class WaitingRoutes:
     )
     async def _retry(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = await requests.asked_in_body(request, _RETRY) if request.can_read_body else {}
+        asked = await visit_requests.asked_in_body(request, _RETRY) if request.can_read_body else {}
         client_id, iss = request.match_info["client_id"], self._issuer(asked, token)
         if not concerns(token, iss):
             raise Refusal(problem(403, "The token does not cover this issuer"))

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from notifier.delivery.known_client import Key
 from notifier.delivery.verdict import OF_CLIENT
+from notifier.model.client import ClientKey
 from notifier.model.moment import earliest, latest
 from notifier.model.outcome import Cause
 from notifier.operators.status.health_observer import ClientRecord, HealthObserver
@@ -93,7 +93,7 @@ def clients_of(
     tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
     later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
 
-    def urgency(item: tuple[Key, ClientRecord]) -> tuple[int, bool, bool, int, float]:
+    def urgency(item: tuple[ClientKey, ClientRecord]) -> tuple[int, bool, bool, int, float]:
         key, record = item
         failed, took = record.last_failure or 0.0, record.last_success or 0.0
         put_off = (record.deferred_at or 0.0) > max(failed, took)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.configuration.clients.registry_refresh import SourceState
-from notifier.delivery.known_client import Key
+from notifier.model.client import ClientKey
 from notifier.model.frozen import frozen
 from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merged
@@ -111,7 +111,7 @@ def status_of(
         for lane, held in worker.held.items():
             if held.oldest is not None:
                 since[lane] = min(held.oldest, since.get(lane, held.oldest))
-    merged: dict[Key, ClientState] = {}
+    merged: dict[ClientKey, ClientState] = {}
     for client in (client for worker in workers for client in worker.clients):
         key = (client.iss, client.client_id)
         merged[key] = client if key not in merged else both(merged[key], client)

@@ -9,7 +9,7 @@ from notifier.model.message import DEAD
 from notifier.queues.passes import Reader
 from notifier.queues.rabbitmq.connection import channel_of, connect, finish
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.visit import Publish, RabbitVisit
+from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
 from notifier.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 
 S = TypeVar("S")
@@ -21,7 +21,7 @@ class RabbitDeadLetters:
     `busy_for`: seconds to wait for another visit's end.
     """
 
-    def __init__(self, options: RabbitOptions, publish: Publish, *, busy_for: float = BUSY_FOR) -> None:
+    def __init__(self, options: RabbitOptions, publish: PublishMessage, *, busy_for: float = BUSY_FOR) -> None:
         self._options = options
         self._publish = publish
         self._busy_for = busy_for

@@ -54,7 +54,7 @@ GLANCE = 0.2  # the same in a shared queue, twice: what is left may have gone on
 FORGET_TIMEOUT = 30.0
 SAFE_ACKS = 24  # commands that the broker's channel surely does not keep back
 
-Publish = Callable[[str, Outgoing], Awaitable[None]]
+PublishMessage = Callable[[str, Outgoing], Awaitable[None]]
 
 
 S = TypeVar("S")
@@ -98,7 +98,7 @@ class RabbitVisit(Generic[S]):
         self,
         channel: aiormq.Channel,
         queue: str,
-        publish: Publish,
+        publish: PublishMessage,
         look: Reader[S],
         *,
         place: str,

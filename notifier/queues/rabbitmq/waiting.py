@@ -24,7 +24,7 @@ from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, close_channel, connect, finish, open_channel
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.visit import Publish, RabbitVisit
+from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
 from notifier.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 
 S = TypeVar("S")
@@ -36,7 +36,9 @@ WHAT = "the waiting deliveries"
 class RabbitWaiting:
     """All that waits under one prefix. `publish` and `park` make a message durable in a queue, or in a bucket."""
 
-    def __init__(self, options: RabbitOptions, publish: Publish, park: Publish, *, busy_for: float = BUSY_FOR) -> None:
+    def __init__(
+        self, options: RabbitOptions, publish: PublishMessage, park: PublishMessage, *, busy_for: float = BUSY_FOR
+    ) -> None:
         self._options = options
         self._publish = publish
         self._park = park
@@ -82,8 +84,8 @@ class RabbitWalk(Generic[S]):
         connection: Connection,
         prefix: str,
         waiting: dict[str, int],
-        publish: Publish,
-        park: Publish,
+        publish: PublishMessage,
+        park: PublishMessage,
         look: Reader[S],
     ) -> None:
         self._connection = connection

@@ -8,7 +8,7 @@ from notifier.model.message import Lane, Message
 from notifier.queues.sqlite.store import Store
 
 TAKE_AT_ONCE = 128  # messages a lane and round: 16 MiB of bodies at the largest event
-Pages = Mapping[Lane, list[tuple[int, Message]]]
+LanePages = Mapping[Lane, list[tuple[int, Message]]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Lanes:
         """How many messages each lane can take now. Lanes without room or messages are left out."""
         return {name: min(lane.room, TAKE_AT_ONCE) for name, lane in self._lanes.items() if lane.hungry and lane.room}
 
-    def take(self, store: Store, takers: Mapping[Lane, int]) -> Pages:
+    def take(self, store: Store, takers: Mapping[Lane, int]) -> LanePages:
         """Read so many messages for each lane, and mark them as taken. Call `committed` after the commit."""
         pages = {lane: store.read(lane, self._lanes[lane].taken_to, limit) for lane, limit in takers.items()}
         for lane, page in pages.items():
@@ -47,7 +47,7 @@ class Lanes:
                 store.take_to(lane, page[-1][0])
         return pages
 
-    def committed(self, pages: Pages, takers: Mapping[Lane, int]) -> None:
+    def committed(self, pages: LanePages, takers: Mapping[Lane, int]) -> None:
         """Remember what was taken."""
         for name, page in pages.items():
             lane = self._lanes[name]

@@ -271,7 +271,7 @@ def test_the_places_of_wrong_entries_are_noted(places: set[int], which: str) -> 
     clients = [0 if index in places else f"c{index}" for index in range(1000 if not which else 500)]
     assert wrong(EVENT | {"clients": clients})[-1] == which
     if which:
-        only = event_entries.places(which)
+        only = event_entries.positions(which)
         assert [place for run in only for place in run] == sorted(places)
         meant = {"clients": [f"w{index}" if index in places else "told" for index in range(500)]}
         event = read_event(message(EVENT | meant), max_bytes=131_072, new_id=lambda: "new", now=NOW, only=only)
