@@ -47,9 +47,9 @@ class Tools:
 class Judgement:
     """How an attempt ended: the delivery after it, what to do next, and what it says of the client.
 
-    The delivery is unchanged if it is done. `pause` is for how many seconds the client asked not to be called,
-    `asked` is True if it said when this delivery is to come again. `fact` tells what happened, but not what follows;
-    None if no request was sent.
+    The delivery is unchanged if it is done. `pause`: seconds for which the client asked not to be called. `asked`: the
+    client said when this delivery is to come again. `fact` tells what happened, but not yet what follows; None if no
+    request was sent.
     """
 
     delivery: Delivery
@@ -59,8 +59,8 @@ class Judgement:
     asked: bool = False
     fact: Attempted | None = None
 
-    def told(self) -> Attempted | None:
-        """Return the fact with the moment of the next attempt."""
+    def complete_fact(self) -> Attempted | None:
+        """Return `fact` with the moment of the next attempt."""
         due = self.verdict.due if isinstance(self.verdict, RetryAt | Defer) else None
         return self.fact if self.fact is None or due is None else replace(self.fact, next_due=due)
 
@@ -81,8 +81,8 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Judgement
     fact = _attempted(delivery, client, jti, outcome, now, seconds)
     if isinstance(outcome, Delivered):  # the usual end: no history is written, which would take 8 µs
         return Judgement(delivery=delivery, verdict=Done(), mark=Mark.ALIVE, fact=fact)
-    if (ours := tools.channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
-        result = defer_for(ours, delivery, client, tools)
+    if (our_fault := tools.channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
+        result = defer_for(our_fault, delivery, client, tools)
         return replace(result, mark=mark_of(outcome), fact=fact)
     after = record(delivery, outcome, now - seconds)  # by one clock: a jump meanwhile must not add to its age
     sid = tools.channel.names_session(delivery, client)
@@ -134,7 +134,7 @@ async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcom
     uri = channel.uri(client)
     if (denied := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=denied), ""
-    left, new_connection = client.timeout, False
+    time_left, new_connection = client.timeout, False
     while True:
         push = await channel.prepare(delivery, client)
         if isinstance(push, Dead):
@@ -145,7 +145,7 @@ async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcom
                 uri=push.uri or uri,
                 body=push.body,
                 secret=push.secret,
-                timeout=max(0.001, left),
+                timeout=max(0.001, time_left),
                 route=client.route,
                 new_connection=new_connection,
             )
@@ -157,5 +157,5 @@ async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcom
                 broken = Break(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
                 return channel.read(broken, client), push.jti
             case StaleConnection():
-                left -= tools.steady() - began
+                time_left -= tools.steady() - began
                 new_connection = True  # with a new push: the client may have read the first (R2, R3)

@@ -28,7 +28,7 @@ def _nothing_known(_client: Client) -> str | None:
 
 
 class NoEncrypter:
-    """Encrypts nothing, so that a client that needs it waits. Satisfies `Encrypter`."""
+    """Encrypts nothing: deliveries to clients with encrypted tokens wait. Satisfies `Encrypter`."""
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:  # noqa: ARG002
         """Raise OurFault(cause=encryption)."""

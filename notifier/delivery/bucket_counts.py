@@ -1,8 +1,8 @@
 """Counts the deliveries that wait in buckets for each client, as far as this worker knows.
 
-A worker counts what it parks, and takes off whatever comes back to it, no matter who parked that. So the count of one
-worker may be below zero, and the sum over all workers is right. A worker that ends takes its counts with it: then the
-sum is wrong until the client's bucket is empty. What is counted for a bucket that was empty twice is forgotten.
+A worker adds each delivery that it parks, and subtracts each one that comes back to it, whoever parked it. So the
+count of one worker may be below zero, and the sum over all workers is right. A worker that ends takes its counts with
+it: then the sum is wrong until the client's bucket is empty. The counts of a bucket that was empty twice are forgotten.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from notifier.model.client import ClientKey
 
 
 class BucketCounts:
-    """`bucket` names the bucket of a client."""
+    """The counts of one worker. `bucket` names the bucket of a client."""
 
     def __init__(self, bucket: Callable[[ClientKey], str]) -> None:
         self._bucket = bucket
@@ -24,15 +24,15 @@ class BucketCounts:
         return ((*key, count) for key, count in self._counts.items() if count)
 
     def add(self, key: ClientKey) -> None:
-        """Count one that is durable in its bucket."""
+        """Count a delivery that is durable in its bucket."""
         self._counts[key] += 1
 
     def remove(self, key: ClientKey) -> None:
-        """Count one that has left its bucket."""
+        """Count a delivery that has left its bucket."""
         self._counts[key] -= 1
 
-    def seen(self, filled: Collection[str]) -> None:
-        """Note which buckets hold anything now."""
+    def forget_empty(self, filled: Collection[str]) -> None:
+        """Forget the counts of buckets that are empty for the second time. `filled`: those that hold anything now."""
         kept = {*filled, *self._filled}
         self._counts = Counter(
             {key: count for key, count in self._counts.items() if count and self._bucket(key) in kept}

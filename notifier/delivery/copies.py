@@ -1,15 +1,15 @@
 """Recognises a copy of a delivery: a publisher sends again after a lost confirm, or a message is redelivered.
 
-- In flight: the copy waits for its end.
-- Delivered: the copy is done.
-- Put off by this worker, with a retry that is durable and cannot have come back yet: the retry stands for the copy of
-  an event, for a minute at most, and for a copy that waited. The retry itself is of another stage, and is attempted.
-- Else the copy is attempted. So nobody is told twice by one worker, and whoever sends an event again after its dead
-  letter gets another attempt.
+- The delivery is in flight: the copy waits until it ends.
+- The delivery was made: the copy is done.
+- This worker put the delivery off, and the retry is durable and cannot have come back yet: the retry stands for a copy
+  that waited, and for a minute at most for a copy in an event. The retry itself has another stage, and is attempted.
+- In all other cases the copy is attempted. So one worker tells nobody twice, and whoever sends an event again after its
+  dead letter gets another attempt.
 
-It remembers within one process only, and a bounded number. Only ids that a publisher gave mark a copy. A made-up id is
-new at every reading, since a user may sign out twice with one body. Ids are kept in two generations, and the older one
-is forgotten as a whole: to forget them one by one takes twice the memory.
+A worker remembers a bounded number of deliveries, in memory only. Only ids that a publisher gave mark a copy. A made-up
+id is new at every reading, since a user may sign out twice with one body. Ids are kept in two generations, and the
+older one is forgotten as a whole: to forget ids one by one takes twice the memory.
 """
 
 import math
@@ -44,7 +44,7 @@ class Copies(Generic[Holder]):
     def begin(
         self, delivery_id: str, stage: Hashable, holder: Holder, now: float, *, of_event: bool
     ) -> Literal["first", "waits", "done"]:
-        """A holder wants this delivery made. `end` returns one that waits. `of_event`: it is no retry."""
+        """Begin this delivery for a holder. If the holder waits, `end` returns it. `of_event`: it is no retry."""
         until = self._newest.get(delivery_id) or self._older.get(delivery_id, -math.inf)
         if until == math.inf:
             return "done"
@@ -70,4 +70,5 @@ class Copies(Generic[Holder]):
             if len(self._newest) >= self._remembered:
                 self._newest, self._older = {}, self._newest
         delivered = stands_until == math.inf
-        return [(holder, delivered or (stands_until is not None and its == stage)) for its, holder in waiting]
+        standing = stands_until is not None
+        return [(holder, delivered or (standing and copy_stage == stage)) for copy_stage, holder in waiting]

@@ -1,30 +1,30 @@
 """Counts the deliveries that wait in delay queues for each client, as far as this worker put them off.
 
-Whoever gets one when it is due says nothing here. So each counts until it may be due, and no longer. A worker that ends
-takes its counts with it: `notifier waiting list` goes and looks.
+Nobody tells this worker which worker gets a delivery when it is due. So each counts until it may be due, and no longer.
+A worker that ends takes its counts with it. `notifier waiting list` looks into the queues instead.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from notifier.delivery.verdict import Defer, Place, RetryAt
+from notifier.delivery.verdict import Defer, RetryAt, WaitsAs
 from notifier.model.backoff import EARLY, Rounding, deferral_wait
 from notifier.model.client import ClientKey
 
 
 class DelayCounts:
-    """`clock` gives epoch seconds. Memory is bounded by the different seconds, not by the deliveries."""
+    """The counts of one worker. `clock` gives epoch seconds. Memory is bounded by the number of different seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._dues: dict[ClientKey, Counter[int]] = {}
 
     def put_off(self, key: ClientKey, verdict: RetryAt | Defer) -> None:
-        """Count one that is durable in a delay queue."""
+        """Count a delivery that is durable in a delay queue."""
         now = self._clock()
         wait = verdict.due - now
-        if isinstance(verdict, Defer) and verdict.place is Place.DELAYED:
+        if isinstance(verdict, Defer) and verdict.waits_as is WaitsAs.DELAYED:
             wait = deferral_wait(wait, verdict.rounding)
         else:
             wait = _least(wait, verdict.rounding)

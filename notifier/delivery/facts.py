@@ -31,7 +31,7 @@ class EventTaken:
 
 @frozen
 class Attempted:
-    """An attempt was made. `delivery` is as before it; `next_due` (epoch seconds) is set if another follows."""
+    """An attempt was made. `delivery` is as it was before; `next_due` (epoch seconds) is set if another follows."""
 
     delivery: Delivery
     number: int
@@ -45,7 +45,7 @@ class Attempted:
 
 @frozen
 class RetryScheduled:
-    """A retry is durable. `delivery` is as after the attempt."""
+    """A retry is durable. `delivery` is as it is after the attempt."""
 
     delivery: Delivery
     due: float
@@ -55,8 +55,8 @@ class RetryScheduled:
 class Deferred:
     """A deferral is durable. `text` says why in words, if it is a fault of ours.
 
-    One of a whole event has its `publisher`, and `again` if it was put off before. `DeferralWatch` sets `first` and
-    `hint`, the nearest known name; `hint_for_publisher` if its publisher may hear of that.
+    The deferral of a whole event has its `publisher`, and `again` if the event was put off before. `DeferralWatch` sets
+    `first` and `hint`, the nearest known name; `hint_for_publisher` if its publisher may hear of that.
     """
 
     iss: str

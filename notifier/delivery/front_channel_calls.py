@@ -1,7 +1,8 @@
 """Tells clients of a logout by OpenID Connect Front-Channel Logout 1.0 without a browser: a GET with `iss` and `sid`.
 
-It is for clients to which `iss` and `sid` suffice, since no cookie of the user's comes with it. The answer is read like
-that to a logout token: 2xx is success. Some endpoints redirect at their end; `success_statuses` may list that status.
+It serves clients that need no more than `iss` and `sid`, since the request has no cookie of the user's. The answer is
+read like one to a logout token: 2xx is success. Some endpoints end with a redirect; `success_statuses` may list that
+status.
 """
 
 from notifier.delivery.ports import Channel, Push

@@ -1,15 +1,15 @@
-"""The one place that answers: may this delivery go now, and if not, where does it wait?
+"""Decides whether a delivery may go now, and if not, where it waits.
 
-The worker and its selection ask here and nowhere else. This keeps one client from hurting another:
+The worker and its selection ask the gate and nobody else. It keeps one client from hurting another:
 
-- A client that is up may take as many slots as others leave free, up to its limit. So one client alone takes half of
-  what is free, the next a quarter, and a newcomer always finds a slot.
+- A client that is up may take as many slots as stay free, up to its limit. So one client alone takes half of the slots,
+  the next a quarter, and a newcomer always finds one.
 - Attempts at slow and silent clients, and tries of those that are down, have slots of their own (see `slots`).
 - A delivery waits in memory only if its turn is expected within `slot_wait`, or within less as memory fills.
 
-What may neither go nor wait in memory waits in a queue (see `waits`). Whoever sees a client answer goes through its
-bucket, if something may be there (`wishes`, see `pulls`). A worker that sees a client go down, fail its try or recover
-tells the others (`heard`). What is known of the clients is kept in `known_clients`.
+A delivery that may neither go nor wait in memory waits in a queue (see `waits`). A worker that sees a client answer
+goes through the client's bucket, if anything may be in it (`wishes`, see `pulls`). A worker that sees a client go down,
+fail its try or recover tells the other workers (`heard`). `known_clients` keeps what is known of the clients.
 """
 
 from collections import OrderedDict
@@ -43,19 +43,19 @@ OVERDUE = 60.0  # seconds after its rest that a traveller may be late: it waits 
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """Attempt it now."""
+    """Attempt the delivery now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """It waits in memory; `ended` or `hand_out` returns it."""
+    """The delivery waits in memory; `ended` or `hand_out` returns it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a client stands at this worker. `busy`: something of it runs, waits for a slot or is fetched.
+    """How a client stands at this worker. `busy`: a delivery of it runs, waits for a slot or is being fetched.
 
-    `rests` until `next_try`; not to be called before `paused_until`. Moments are in epoch seconds.
+    It `rests` until `next_try`, and is not called before `paused_until`. Moments are in epoch seconds.
     """
 
     busy: bool = False
@@ -65,7 +65,7 @@ class Standing:
 
 
 class Gate:
-    """Says whether one more may run. `in_memory` counts the deliveries in memory, by lane.
+    """Says whether one more delivery may run. `in_memory` counts the deliveries in memory, by lane.
 
     `begun` is the share of the prefetch of events that is begun and not acked.
     """
@@ -241,7 +241,7 @@ class Gate:
         return begun
 
     def _pop(self, known: Known, *, newest: bool = False) -> Ticket:
-        """Take one of those that wait in memory out of it."""
+        """Take one of the deliveries that wait in memory."""
         ticket = known.pop(newest=newest)
         self.waiting -= 1
         known.fetched -= ticket.pulled
@@ -250,7 +250,7 @@ class Gate:
     # ── where it waits ──
 
     def after_failure(self, ticket: Ticket, result: Judgement) -> Judgement:
-        """Return the result with where and how long the delivery waits. Call it after `ended`, however that was.
+        """Return the judgement with where and how long the delivery waits. Call it after `ended`, whatever the outcome.
 
         A failure of a client that is down, or asked for a pause, is not charged to the delivery's own backoff. Of one
         that is up it is, if another delivery had more luck since the last charge.
@@ -265,7 +265,7 @@ class Gate:
     # ── those that can wait no longer ──
 
     def put_off(self) -> Iterator[tuple[Ticket, Defer]]:
-        """Return some of those that waited in memory and can wait no longer. Is called many times a second."""
+        """Return some of the deliveries that can wait in memory no longer. Is called many times a second."""
         now = self._tools.steady()
         for known in list(self._busy.values()):
             self._slots.place(known, now)
@@ -275,7 +275,7 @@ class Gate:
         return self._put_out(now, OFF, 2 * self._patience())
 
     def give_way(self) -> Iterator[tuple[Ticket, Defer]]:
-        """Return the newest of those that would wait longest: memory is full."""
+        """Return the newest of the deliveries that would wait longest: memory is full."""
         return self._put_out(self._tools.steady(), 2 * OFF, LEAST_WAIT * self._slot_wait)
 
     def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Defer]]:
@@ -294,14 +294,14 @@ class Gate:
                     self._busy.pop(key, None)
 
     def leave(self) -> None:
-        """Park nothing any more, and tell the other workers of what is parked: this one stops."""
+        """Park nothing any more, and tell the other workers what is parked: this worker stops."""
         self._waits.leaving, now = True, self._tools.steady()
         for known in self.clients:
             known.pulling = False
             self._look_after(known, now)
 
     def abandon(self) -> None:
-        """Forget all that wait: a drain gives them back to the queue."""
+        """Forget all deliveries that wait: a drain gives them back to the queue."""
         for known in self._busy.values():
             while known.waiting:
                 self._pop(known)
@@ -330,7 +330,7 @@ class Gate:
                 self._look_after(known, now)
 
     def wanted(self, key: ClientKey) -> int | None:
-        """Return how many of its parked deliveries the client bears now; None if it has no use of them."""
+        """Return how many parked deliveries the client bears now; None if it needs none."""
         known, now = self.clients.get(key), self._tools.steady()
         if known is None:
             return 1
@@ -357,13 +357,13 @@ class Gate:
             self._look_after(known, self._tools.steady())
 
     def fetched(self, keys: Iterable[ClientKey]) -> None:
-        """Note that some of these clients' bucket were fetched: a tired traveller that found no relief goes on."""
+        """Note that some deliveries of these clients were fetched. A tired traveller that found no relief goes on."""
         for key in keys:
             if (known := self.clients.get(key)) is not None:
                 known.relief = False
 
     def pulls(self, key: ClientKey, *, pulling: bool, empty: bool = False) -> None:
-        """Note that the client's bucket is gone through, or not any more. `empty`: nothing of the client is left."""
+        """Note whether a pass goes through the client's bucket. `empty`: nothing of the client is left in it."""
         known, now = self.clients.get(key), self._tools.steady()
         if known is None:
             return

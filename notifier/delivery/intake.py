@@ -1,9 +1,9 @@
-"""Opens a message when it goes next: reads it, and says what is to be done. Nothing here waits; the worker acts.
+"""Opens a message when its turn comes: reads it, and says what is to be done. Nothing here waits; the worker acts.
 
-A message becomes `Expand`: deliveries made one by one as there is room. Or it becomes `Move`: messages to be made
-durable elsewhere before this one is acked (the parts of an event, a delay that goes on, a dead letter, an event of an
-unknown issuer). The wrong entries of an event become one dead letter at the first reading, from the message as it came.
-What is written of the event from then on has only its good entries.
+A message becomes an `Expand`: deliveries that are made one by one as there is room. Or it becomes a `Move`: messages
+that must be durable elsewhere before this one is acked (the parts of an event, a delay that goes on, a dead letter, an
+event of an unknown issuer). At the first reading the wrong entries of an event become one dead letter, made from the
+message as it came. Whatever is written of the event afterwards has only its good entries.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, assert_never
 
 from notifier.delivery import plan
 from notifier.delivery.facts import Deferred, EventTaken
-from notifier.delivery.last_chance import limited, taken, worn_out
+from notifier.delivery.last_chance import event_taken, limited, worn_out
 from notifier.delivery.plan import Skipped, Unheard
 from notifier.delivery.settlement import Send, buried
 from notifier.delivery.verdict import grace_left, our_fault_wait
@@ -49,9 +49,9 @@ PASSES = "passes"  # the header that counts how often it has rested; we cannot c
 
 @frozen
 class Move:
-    """Make each of these durable, then ack the message. Observers are told `fact` at the end.
+    """Messages to make durable before this one is acked. Observers are told `fact` at the end.
 
-    With `look_up` they are known only once that has been awaited. It never raises.
+    With `look_up`, the messages are known only once it has been awaited. It never raises.
     """
 
     sends: Iterable[Send] = ()
@@ -61,20 +61,20 @@ class Move:
 
 @frozen
 class Alone:
-    """The only event of a message of a source, and the dead letter of what else was in it."""
+    """The only event of a message of a source, and the dead letter of the rest of that message."""
 
     event: SessionEnded
     letter: DeadLetter | None
 
 
 class SourceReader(Protocol):
-    """Reads the messages of some sources: those with its name before a slash, or those without a slash."""
+    """Reads the messages of the sources whose name begins with its name and a slash, or of those without a slash."""
 
     def received(self, message: Message) -> Message:
         """Return the message without what may not be kept. Never raises."""
 
-    def open(self, message: Message, only: str | None, now: float, rest: float | None) -> Move | Alone:
-        """Read the message, or of its events those that `only` names. What is written in its place rests until `rest`.
+    def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Move | Alone:
+        """Read the message; of its events only those that `only` names. Its replacements rest until `rest_until`.
 
         Raises MalformedEvent.
         """
@@ -85,7 +85,7 @@ Step: TypeAlias = Delivery | Skipped | Unheard | Send
 
 @frozen
 class Expand:
-    """Make each delivery in order, as there is room. `event` is None for a message of a single delivery.
+    """Steps to take in order, as there is room. `event` is None for a message of a single delivery.
 
     `source` is the name of the source that the message came from.
     """
@@ -96,7 +96,7 @@ class Expand:
 
 
 class Intake:
-    """Opens messages. `max_event` is in bytes; `new_id` makes ids for events without one. `readers` are by name."""
+    """Opens messages. `max_event`: bytes. `new_id` makes ids for events without one. `readers` are by name."""
 
     def __init__(
         self,
@@ -120,19 +120,19 @@ class Intake:
             message, only = self._as_came(message)
             return self._open(message, only)
         except MalformedEvent as malformed:
-            return self._malformed(message, malformed.mistakes, malformed.data, only)
+            return self._bury_malformed(message, malformed.mistakes, malformed.data, only)
         except UnknownVersion as newer:
-            return self._newer_version(message, newer)
+            return self._postpone_newer(message, newer)
         except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker goes on
-            return self._broken(message, error, only)
+            return self._bury_broken(message, error, only)
 
     def step(self, message: Message, steps: Iterator[Step]) -> Step | Move | None:
-        """Return the next of its steps, None after the last. Never raises."""
+        """Return the next step of the message, None after the last. Never raises."""
         try:
             return next(steps, None)
         except Exception as error:  # noqa: BLE001  as above; a generator that raised gives nothing more
             came, only = self._as_came(message)
-            return self._broken(came, error, only)
+            return self._bury_broken(came, error, only)
 
     def _as_came(self, message: Message) -> tuple[Message, str | None]:
         if message.source is None and message.kind is not Kind.SOURCED:
@@ -145,8 +145,10 @@ class Intake:
         reader = self._readers.get(reader_of(message.source))
         return as_kept(message) if reader is None else reader.received(message), only
 
-    def _broken(self, message: Message, error: Exception, only: str | None = None) -> Move:
-        return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),), None, only)
+    def _bury_broken(self, message: Message, error: Exception, only: str | None = None) -> Move:
+        return self._bury_malformed(
+            message, (Mistake("", f"reading it failed with {type(error).__name__}"),), None, only
+        )
 
     def _open(self, message: Message, only: str | None) -> Expand | Move:
         now = self._clock()
@@ -158,11 +160,11 @@ class Intake:
             case None if message.source is not None:
                 return self._sourced(message, only, now)
             case None:
-                found = understand(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
+                understood = understand(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
                 letter = None
-                if found.wrong is not None:
-                    letter = dead_letter.bury_entries(message, found.event, found.wrong, now)
-                return self._event(message, documents.EventDocument(event=found.event), letter, now)
+                if understood.wrong is not None:
+                    letter = dead_letter.bury_entries(message, understood.event, understood.wrong, now)
+                return self._event(message, documents.EventDocument(event=understood.event), letter, now)
             case Kind.EVENT:
                 return self._event(message, documents.load_event(message.body), None, now)
             case Kind.DELIVERY:
@@ -177,14 +179,14 @@ class Intake:
                 assert_never(message.kind)
 
     def _sourced(self, message: Message, only: str | None, now: float) -> Expand | Move:
-        rest = now + REST if message.suspect else None
+        rest_until = now + REST if message.suspect else None
         reader = self._readers.get(reader_of(message.source))
         if reader is None:
             raise MalformedEvent((Mistake("", f"nothing here reads messages of the source {message.source}"),))
-        found = reader.open(message, only, now, rest)
-        if isinstance(found, Move):
-            return found
-        work = self._event(message, documents.EventDocument(event=found.event), found.letter, now)
+        opened = reader.open(message, only, now, rest_until)
+        if isinstance(opened, Move):
+            return opened
+        work = self._event(message, documents.EventDocument(event=opened.event), opened.letter, now)
         if isinstance(work, Expand):
             return replace(work, source=message.source)
         return work if work.fact is None else replace(work, fact=replace(work.fact, source=message.source))
@@ -197,15 +199,15 @@ class Intake:
             document = replace(document, bulk=True)
         event, registry = document.event, self._registry()
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
-            event = _counted(event, event.reply_to, registry, more=0 if letter is None else 1)
+            event = _with_number_of_fates(event, event.reply_to, registry, more=0 if letter is None else 1)
             document = replace(document, event=event)
-        first = () if letter is None else (buried(letter, event.reply_to),)
-        work = self._good(message, document, registry, now)
+        entries_letter = () if letter is None else (buried(letter, event.reply_to),)
+        work = self._open_good_entries(message, document, registry, now)
         if isinstance(work, Expand):
-            return replace(work, steps=chain(first, work.steps))
-        return replace(work, sends=chain(first, work.sends))
+            return replace(work, steps=chain(entries_letter, work.steps))
+        return replace(work, sends=chain(entries_letter, work.sends))
 
-    def _good(
+    def _open_good_entries(
         self, message: Message, document: documents.EventDocument, registry: Registry, now: float
     ) -> Expand | Move:
         event = document.event
@@ -216,19 +218,23 @@ class Intake:
             event = plan.by_client_id(event, registry)
             document = replace(document, event=event)
         if (objection := plan.may_speak(event, issuer)) is not None:
-            return self._given_up(event, objection.reason, objection.text, now)
-        fact = taken(event, "split")
+            return self._bury_event(event, objection.reason, objection.text, now)
+        fact = event_taken(event, "split")
         if plan.needs_split(event):
-            return Move(sends=self._parts(document, registry, due=now + REST if message.suspect else None), fact=fact)
+            return Move(
+                sends=self._event_parts(document, registry, due=now + REST if message.suspect else None), fact=fact
+            )
         if message.suspect and len(event.clients) > 1:
-            return Move(sends=_singly(event, registry, due=now + REST), fact=fact)
+            return Move(sends=_single_deliveries(event, registry, due=now + REST), fact=fact)
         if message.delivery_count >= SUSPECT and not event.id_given:
-            return Move(sends=(_written_down(document),))
-        vain = plan.unheard(event, registry)
-        told = () if vain is None else (replace(vain, source=message.source),)
-        return Expand(steps=chain(told, plan.deliveries(event, registry)), event=event)
+            return Move(sends=(_event_with_id(document),))
+        unheard = plan.unheard(event, registry)
+        first_steps = () if unheard is None else (replace(unheard, source=message.source),)
+        return Expand(steps=chain(first_steps, plan.deliveries(event, registry)), event=event)
 
-    def _parts(self, document: documents.EventDocument, registry: Registry, *, due: float | None) -> Iterator[Send]:
+    def _event_parts(
+        self, document: documents.EventDocument, registry: Registry, *, due: float | None
+    ) -> Iterator[Send]:
         """Write the parts as messages with ids of their own: with one id they would be confirmed one by one."""
         lane = Lane.BULK if document.bulk else Lane.EVENTS
         for part in plan.split(replace(document.event, id_given=True), registry):
@@ -238,11 +244,11 @@ class Intake:
     def _unknown_issuer(self, document: documents.EventDocument, registry: Registry, now: float) -> Move:
         event = document.event
         since = now if document.unknown_since is None else document.unknown_since
-        left = grace_left(document.unknown_since, document.deferrals, registry.grace, now)
-        if left <= 0:
+        time_left = grace_left(document.unknown_since, document.deferrals, registry.grace, now)
+        if time_left <= 0:
             text = f"{event.iss} is not one of `issuers`; add it, then replay"
-            return self._given_up(event, DeadReason.UNKNOWN_ISSUER, text, now)
-        wait = min(left, our_fault_wait(document.deferrals))
+            return self._bury_event(event, DeadReason.UNKNOWN_ISSUER, text, now)
+        wait = min(time_left, our_fault_wait(document.deferrals))
         later = replace(
             document, event=replace(event, id_given=True), unknown_since=since, deferrals=document.deferrals + 1
         )
@@ -251,13 +257,13 @@ class Intake:
             text="not one of `issuers` (yet)", reply_to=event.reply_to, publisher=event.publisher,
             again=document.deferrals > 0,
         )  # fmt: skip
-        return Move(sends=_put_off(later, now + deferral_wait(wait), fact))
+        return Move(sends=_postponed_event(later, now + deferral_wait(wait), fact))
 
-    def _given_up(self, event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
+    def _bury_event(self, event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
         letter = dead_letter.bury_event(event, reason, text, now)
-        return Move(sends=(buried(letter, event.reply_to),), fact=taken(event, "accepted"))
+        return Move(sends=(buried(letter, event.reply_to),), fact=event_taken(event, "accepted"))
 
-    def _malformed(
+    def _bury_malformed(
         self,
         message: Message,
         mistakes: tuple[Mistake, ...],
@@ -265,13 +271,13 @@ class Intake:
         only: str | None = None,
     ) -> Move:
         letter = limited(dead_letter.bury_raw(message, mistakes, self._clock(), data), only)
-        taken = EventTaken(
+        fact = EventTaken(
             result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
             dated=message.timestamp is not None, source=message.source,
         )  # fmt: skip
-        return Move(sends=(buried(letter, message.reply_to),), fact=taken)
+        return Move(sends=(buried(letter, message.reply_to),), fact=fact)
 
-    def _newer_version(self, message: Message, newer: Exception) -> Move:
+    def _postpone_newer(self, message: Message, newer: Exception) -> Move:
         """Put off what a worker of a later release wrote: during an upgrade there is one that can read it."""
         assert message.kind is not None
         passes = _passes(message)
@@ -288,19 +294,19 @@ class Intake:
         return Move(sends=(Send(due=fact.due, rounding="up", message=same, fact=fact),))
 
 
-def _put_off(later: documents.EventDocument, look_again: float, fact: Deferred) -> Iterator[Send]:
+def _postponed_event(later: documents.EventDocument, look_again: float, fact: Deferred) -> Iterator[Send]:
     """Write the event in a round of the loop of its own: reading 20,000 names has taken a whole one."""
     body = documents.dump_event(later, due=fact.due)
     message = Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id)
     yield Send(due=look_again, rounding="up", message=message, fact=fact)
 
 
-def _counted(event: SessionEnded, reply_to: ReplyTo, registry: Registry, *, more: int) -> SessionEnded:
+def _with_number_of_fates(event: SessionEnded, reply_to: ReplyTo, registry: Registry, *, more: int) -> SessionEnded:
     """Note how many fates will be told, so that whoever waits for them knows the last one."""
     return replace(event, reply_to=replace(reply_to, of=plan.fates_of(event, registry) + more))
 
 
-def _singly(event: SessionEnded, registry: Registry, *, due: float) -> Iterator[Send]:
+def _single_deliveries(event: SessionEnded, registry: Registry, *, due: float) -> Iterator[Send]:
     """Write the event as single deliveries: only the one that kills a process reaches the delivery limit."""
     for step in plan.deliveries(replace(event, id_given=True), registry):
         if isinstance(step, Delivery):
@@ -308,7 +314,7 @@ def _singly(event: SessionEnded, registry: Registry, *, due: float) -> Iterator[
             yield Send(due=due, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
 
 
-def _written_down(document: documents.EventDocument) -> Send:
+def _event_with_id(document: documents.EventDocument) -> Send:
     """Write the event with the id that it was given here.
 
     A made-up id is new at every reading, so an event without an id is new whenever it comes again. If connections are

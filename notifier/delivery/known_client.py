@@ -1,4 +1,4 @@
-"""Keeps what a worker knows of one client: its state, what it bears, what runs at it and what waits for it. Pure.
+"""Keeps what a worker knows of one client: its state, the load it bears, what runs at it and what waits for it. Pure.
 
 Every change of a client's state is made here and nowhere else:
 
@@ -12,7 +12,7 @@ Every change of a client's state is made here and nowhere else:
 | | another worker says *down*, and nothing has succeeded here since its failures began | down |
 | down | its try succeeds, or another worker says *up* after more than two seconds: credit for 16 failures | up |
 | | its try succeeds within two seconds: credit for 4 | up |
-| | either, where all first attempts fail, and they alone: credit for 32, 64 … 1,024 | up |
+| | its try succeeds, where all first attempts fail, and they alone: credit for 32, 64 … 1,024 | up |
 | | its try fails, or another worker says so: it rests for longer | down |
 | | an operator wants it tried: its rest is over | down |
 | each | it asks for a pause (`Retry-After`) | paused |
@@ -49,7 +49,7 @@ SMOOTHING = 0.2  # the weight of the newest attempt in the mean
 
 
 class State(Enum):
-    """See the table."""
+    """The state of a client: see the table above."""
 
     NEW = "new"
     UP = "up"
@@ -58,7 +58,7 @@ class State(Enum):
 
 
 class Side(Enum):
-    """Which slots its attempts take: those of the window, those beside it for slow clients, or those for tries."""
+    """Which slots attempts at a client take: those of the window, those for slow clients, or those for tries."""
 
     QUICK = "quick"
     SLOW = "slow"

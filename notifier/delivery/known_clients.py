@@ -1,7 +1,7 @@
-"""What a worker knows of all its clients: remembers and forgets them, and tells operators and other workers of them.
+"""Keeps what a worker knows of all its clients, and tells operators and other workers of them.
 
-Two clocks are kept apart. All is counted by a steady one, so that a wall clock that jumps takes no client for down and
-lets nobody in. Messages and operators get moments of the wall clock, since other workers read them (`ahead`).
+Two clocks are kept apart. A steady clock counts everything, so that a jump of the wall clock takes no client for down
+and lets no delivery in. Messages and operators get moments of the wall clock, since other workers read them (`ahead`).
 """
 
 from collections import OrderedDict
@@ -21,7 +21,7 @@ LOOKS = 64  # clients looked at, at a time, for one to be forgotten
 
 
 class KnownClients:
-    """The clients by name. `down` has those that rest; `peers` are the other workers."""
+    """The clients by key. `down` has those that rest; `peers` are the other workers."""
 
     def __init__(self, tools: Tools, slots: Slots, peers: Peers) -> None:
         self._tools = tools

@@ -1,6 +1,6 @@
 """Buries a message at its last chance, before anything of it is begun.
 
-What the queue itself gives up looks like a forgery, and could not be replayed.
+A message that the queue itself gives up looks like a forgery, and cannot be replayed.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from notifier.model.session_ended import SessionEnded
 
 
 def worn_out(message: Message, only: str | None, now: float) -> tuple[Send, EventTaken | None] | None:
-    """Return what is made durable in place of the message, and what observers are told. None for what goes on unopened.
+    """Return the dead letter that replaces the message, and the fact for observers. None if it goes on unopened.
 
-    A publisher's own message is buried as it came: to read it may be what kills the process. `only`: see `limited`.
+    A publisher's own message is buried unread: reading it may be what kills the process. `only`: see `limited`.
     """
     text = (
         f"given back to the queue {message.delivery_count} times: each worker that took it died, or lost its "
@@ -33,7 +33,7 @@ def worn_out(message: Message, only: str | None, now: float) -> tuple[Send, Even
         case Kind.EVENT:
             event = documents.load_event(message.body).event
             letter = dead_letter.bury_event(event, reason, text, now)
-            return buried(letter, event.reply_to), taken(event, "accepted")
+            return buried(letter, event.reply_to), event_taken(event, "accepted")
         case None:
             letter = limited(dead_letter.bury_unread(message, reason, text, now), only)
             fact = EventTaken(
@@ -46,12 +46,12 @@ def worn_out(message: Message, only: str | None, now: float) -> tuple[Send, Even
 
 
 def limited(letter: DeadLetter, only: str | None) -> DeadLetter:
-    """The letter for these events of a source's message alone, if the message came for no others."""
+    """Return the letter. If the source's message came for some of its events alone (`only`), so does the letter."""
     return letter if only is None else dataclasses.replace(letter, events=only)
 
 
-def taken(event: SessionEnded, result: Literal["accepted", "split"]) -> EventTaken:
-    """What observers are told of an event that no delivery in memory stands for."""
+def event_taken(event: SessionEnded, result: Literal["accepted", "split"]) -> EventTaken:
+    """Return the fact of an event that no delivery in memory stands for."""
     return EventTaken(
         result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=0,
         dated=event.ended_at is not None, reply_to=event.reply_to,

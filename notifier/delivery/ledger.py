@@ -1,7 +1,8 @@
 """Keeps the books of a worker: the messages it holds, their deliveries without a fate, and the ack of each message.
 
 The ledger is the only writer of what is held and counted. A message is acked when it has no delivery left to begin and
-each one that was begun has its durable fate. A copy of a delivery is entered too, and may share the fate of the other.
+each one that was begun has its durable fate. A copy of a delivery is entered too, and may share the fate of the
+original.
 """
 
 from collections.abc import Collection
@@ -23,16 +24,16 @@ LARGE = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hu
 class HeldMessage:
     """A message that was taken and is not acked yet.
 
-    `open` counts its deliveries without a fate, `given` what it has asked for so far, `joined` the deliveries that
+    `open` counts its deliveries without a fate, `steps_given` the steps taken so far, `joined` the deliveries that
     share the fate of a copy.
     """
 
     message: Message
     arrived: float
     work: Expand | Move | None = None
-    ahead: Step | Move | None = None
+    next_step: Step | Move | None = None
     open: int = 0
-    given: int = 0
+    steps_given: int = 0
     total: int = 0
     joined: int = 0
     closed: bool = False
@@ -62,27 +63,27 @@ class HeldMessage:
         """True for an event, False for a delivery in a message of its own."""
         return isinstance(self.work, Expand) and self.work.event is not None
 
-    def look(self, intake: Intake) -> None:
-        """Open it, if that is not done yet. Then `ahead` holds what it asks for first; None if it asks for nothing."""
+    def read(self, intake: Intake) -> None:
+        """Read the message, unless that is done. Then `next_step` is its first step; None if there is nothing to do."""
         if self.work is None:
             self.work = intake.open(self.message)
-            self.ahead = self.work if isinstance(self.work, Move) else intake.step(self.message, self.work.steps)
+            self.next_step = self.work if isinstance(self.work, Move) else intake.step(self.message, self.work.steps)
 
     def give(self, intake: Intake) -> Step | Move:
-        """Return the next thing to do. Afterwards `ahead` is None if that was the last."""
-        step = self.ahead
+        """Return the next step. Afterwards `next_step` is None if that was the last one."""
+        step = self.next_step
         assert step is not None
-        self.given += 1
-        self.ahead = intake.step(self.message, self.work.steps) if isinstance(self.work, Expand) else None
+        self.steps_given += 1
+        self.next_step = intake.step(self.message, self.work.steps) if isinstance(self.work, Expand) else None
         return step
 
     @property
     def done(self) -> bool:
         """True if everything it asked for has a durable fate."""
-        return self.work is not None and self.ahead is None and self.open == 0
+        return self.work is not None and self.next_step is None and self.open == 0
 
     def end(self) -> EventTaken | None:
-        """Return what observers are told at its end: of an event its result, of a single delivery nothing."""
+        """Return the fact for observers once it is done: the result of an event, None for a single delivery."""
         if not isinstance(self.work, Expand):
             return None if self.work is None else self.work.fact
         event = self.work.event
@@ -105,7 +106,7 @@ class HeldMessage:
 
 
 class Ledger:
-    """Notes what is held and what has no fate yet, and acks a message when all that it asked for has one.
+    """Notes which messages are held and which deliveries have no fate yet, and acks a message when all of its have one.
 
     `without_fate` counts the deliveries in memory, by lane.
     """
@@ -129,7 +130,7 @@ class Ledger:
         self._last_taken[message.queue] = self._held[held.lane][held] = published
         return held
 
-    def held(self, lane: Lane) -> int:
+    def messages_held(self, lane: Lane) -> int:
         """Return how many messages of the lane are held."""
         return len(self._held[lane])
 
@@ -157,21 +158,21 @@ class Ledger:
 
     def unsettled(self) -> dict[str, Unsettled]:
         """Return how many messages of each queue are held, and how old they are."""
-        held: dict[str, list[float]] = {queue: [] for queue in self._last_taken}
+        published_of: dict[str, list[float]] = {queue: [] for queue in self._last_taken}
         for of_lane in self._held.values():
-            for each, published in of_lane.items():
-                held[each.message.queue].append(published)
+            for held, published in of_lane.items():
+                published_of[held.message.queue].append(published)
         return {
             queue: Unsettled(
                 messages=len(published), oldest=next(iter(published), None), last_taken=self._last_taken[queue]
             )
-            for queue, published in held.items()
+            for queue, published in published_of.items()
         }
 
     # ── deliveries ──
 
     def open(self, held: HeldMessage) -> None:
-        """Something of this message is begun."""
+        """Note that a part of this message is begun."""
         held.open += 1
         held.total += 1
         self.without_fate[held.lane] += 1
@@ -198,7 +199,7 @@ class Ledger:
         self.settle(held)
 
     def settle(self, held: HeldMessage) -> None:
-        """Something of this message has its durable fate."""
+        """Note that a part of this message has its durable fate."""
         held.open -= 1
         self.without_fate[held.lane] -= 1
         self.close(held)
@@ -206,16 +207,16 @@ class Ledger:
     def settle_delivery(
         self, held: HeldMessage, begun: Delivery, *, stands_until: float | None
     ) -> list[tuple[HeldMessage, Delivery]]:
-        """The delivery, as it was begun, has its durable fate. Returns the copies that are to be made now.
+        """Note that the delivery, as it was begun, has its durable fate. Returns the copies to begin now.
 
         `stands_until`: see `Copies.end`.
         """
         copies = self._copies.end(begun.id, stands_until=stands_until) if begun.id_given else ()
         self.settle(held)
-        made = []
+        begun_again = []
         for (holder, copy), done in copies:
             if done:
                 self._join(holder)
             elif self._begins(holder, copy):
-                made.append((holder, copy))
-        return made
+                begun_again.append((holder, copy))
+        return begun_again

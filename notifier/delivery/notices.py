@@ -1,4 +1,4 @@
-"""Makes notices of facts, for the replies to publishers and for the feed."""
+"""Turns facts into notices, for the replies to publishers and for the feed."""
 
 from typing import Any, TypedDict, Unpack
 

@@ -17,8 +17,8 @@ It judges one sample of attempts after another. *Too many* means that more than 
 | doubted: as paced | too many | trial; it helped if the share is three fifths at most, and the client is paced |
 | lent: another worker's pace | few · too many | paced · free |
 
-A client that was down for long is free. Where workers rest by turns, overload looks like an outage of some seconds:
-after these the state stays, and the sample begins anew.
+A client that was down for long is free. Where workers rest by turns, overload looks like an outage of some seconds.
+After such an outage the state stays, and the sample begins anew.
 """
 
 import math
@@ -37,7 +37,7 @@ AGAIN = 30.0  # seconds from a trial that did not help to the next
 
 
 class Pacing(Enum):
-    """See the table."""
+    """The state of a pace: see the table above."""
 
     FREE = "free"
     TRIAL = "trial"
@@ -50,7 +50,7 @@ class Pacing(Enum):
 
 @dataclass(slots=True)
 class Overload:
-    """Samples the attempts at one client. `spacing` is the seconds between two attempts that it bears; 0: no limit."""
+    """Samples the attempts at one client. `spacing`: seconds between two attempts that it bears; 0: no limit."""
 
     spacing: float = 0.0
     state: Pacing = Pacing.FREE

@@ -39,10 +39,10 @@ class Skipped:
 
 @frozen
 class Unheard:
-    """What an event says of registered clients, and does not count (`registry.inline`): they are told as registered.
+    """Members of an event's entries that do not count (`registry.inline`): their clients are told as registered.
 
-    `members`: which, of the first few clients by `client_id`; `clients`: how many these are in all. What is registered
-    just so is not among them. `denied`: it would count from nobody.
+    `members` names them for the first few clients, by `client_id`; `clients` is the number of all such clients. A
+    member that says what is registered anyway is not among them. `denied`: it would count from nobody.
     """
 
     iss: str
@@ -68,10 +68,10 @@ def may_speak(event: SessionEnded, issuer: Issuer) -> Objection | None:
     `claimed_publisher` does not count: anybody can write it.
     """
     if issuer.publishers is not None and event.publisher not in issuer.publishers:
-        who = "an unnamed publisher" if event.publisher is None else f"publisher {event.publisher!a}"
+        publisher = "an unnamed publisher" if event.publisher is None else f"publisher {event.publisher!a}"
         return Objection(
             reason=DeadReason.PUBLISHER_NOT_ALLOWED,
-            text=f"{who} may not speak for this issuer; issuers.<iss>.publishers lists who may",
+            text=f"{publisher} may not speak for this issuer; issuers.<iss>.publishers lists who may",
         )
     if issuer.event_types is not None and event.type is not None and event.type not in issuer.event_types:
         return Objection(
@@ -82,13 +82,13 @@ def may_speak(event: SessionEnded, issuer: Issuer) -> Objection | None:
 
 
 def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | Skipped]:
-    """Yield a delivery for each client, once, in the event's order. Wrong entries of a document are left to the caller.
+    """Yield one delivery for each client, in the event's order. Wrong entries of a document are left to the caller.
 
     An unknown client gets its delivery too: the registry may know it by the time of the attempt.
     """
     registered, heard = registry.clients_of(event.iss), _is_heard(event, registry)
-    for each in _members(event, registry):
-        entry = ClientEntry(client_id=each) if isinstance(each, str) else each
+    for member in _members(event, registry):
+        entry = ClientEntry(client_id=member) if isinstance(member, str) else member
         client = registered.get(entry.client_id)
         if _is_skipped(client, entry, heard=heard):
             yield Skipped(iss=event.iss, client_id=entry.client_id, event_id=event.id, reply_to=event.reply_to)
@@ -97,21 +97,21 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
 
 
 def unheard(event: SessionEnded, registry: Registry) -> Unheard | None:
-    """Return what the event says of registered clients in vain. Of the others their deferrals and dead letters tell."""
+    """Return what the event says of registered clients in vain. Unknown ones have their deferrals and dead letters."""
     if event.clients == "*" or _is_heard(event, registry):
         return None
     registered = registry.clients_of(event.iss)
-    found: dict[str, list[Overriding]] = {}
+    members_of: dict[str, list[Overriding]] = {}
     for entry in event.clients:
         if isinstance(entry, ClientEntry) and (client := registered.get(entry.client_id)) is not None:
             members = [name for name in OVERRIDING if getattr(entry, name) not in (None, _registered(client, name))]
             if members:
-                found[entry.client_id] = members
-    if not found:
+                members_of[entry.client_id] = members
+    if not members_of:
         return None
     return Unheard(
-        iss=event.iss, event_id=event.id, publisher=event.publisher, clients=len(found),
-        members=dict(islice(found.items(), NAMED)), denied=registry.inline == "deny",
+        iss=event.iss, event_id=event.id, publisher=event.publisher, clients=len(members_of),
+        members=dict(islice(members_of.items(), NAMED)), denied=registry.inline == "deny",
     )  # fmt: skip
 
 
@@ -151,11 +151,11 @@ def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
     clients: list[str | ClientEntry] = []
     for entry in event.clients:
         name = entry if isinstance(entry, str) else entry.client_id
-        meant = None if name in registered else aliases.get(name)
-        if meant is None:
+        client_id = None if name in registered else aliases.get(name)
+        if client_id is None:
             clients.append(entry)
         else:
-            clients.append(meant if isinstance(entry, str) else replace(entry, client_id=meant))
+            clients.append(client_id if isinstance(entry, str) else replace(entry, client_id=client_id))
     return replace(event, clients=tuple(clients))
 
 
@@ -189,14 +189,14 @@ def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEn
     if len(event.clients) == 1:
         yield event.clients[0]
         return
-    seen: set[Identity] = set()
+    identities: set[Identity] = set()
     heard = _is_heard(event, registry)
     for entry in event.clients:
         identity = (
             (entry, event.sub, event.sid, None) if isinstance(entry, str) else _identity(event, entry, heard=heard)
         )
-        if identity not in seen:
-            seen.add(identity)
+        if identity not in identities:
+            identities.add(identity)
             yield entry
 
 
@@ -239,7 +239,7 @@ def _inline(entry: ClientEntry) -> Inline | None:
 
 
 def _delivery(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Delivery:
-    client_id, sub, sid, counts = _identity(event, entry, heard=heard)
+    client_id, sub, sid, inline = _identity(event, entry, heard=heard)
     identity = delivery_id(
         iss=event.iss,
         spoken_by=(event.publisher, event.source),
@@ -247,7 +247,7 @@ def _delivery(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Delive
         client_id=client_id,
         sub=sub,
         sid=sid,
-        inline=counts,
+        inline=inline,
     )
     return Delivery(
         id=identity,
@@ -258,7 +258,7 @@ def _delivery(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Delive
         sub=sub,
         sid=sid,
         entry_sub=entry.sub is not None,
-        inline=counts,
+        inline=inline,
         ignored=None if heard else _inline(entry),
         no_address=entry.no_address,
         ended_at=event.ended_at,

@@ -40,7 +40,7 @@ class Signer(Protocol):
 
 
 class Encrypter(Protocol):
-    """Makes a signed token one that its client alone can read. It bounds its own time, like a signer."""
+    """Encrypts a signed token so that its client alone can read it. It bounds its own time, like a signer."""
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
         """Return the token as a compact JWE, to a key of the client's. Raises OurFault(cause=encryption)."""

@@ -1,13 +1,13 @@
-"""Passes through buckets: takes out what can go now, and puts the rest back.
+"""Makes passes through buckets: takes out the deliveries that can go now, and puts the rest back.
 
-A pass is for one or several clients that share the bucket. It fetches as many at a time as these clients bear, and sees
-each message once that was there when it was last wished for: one that is parked again stands at the bucket's end. It
-ends early if none of its clients has any use of it. There is one pass at a time for each bucket, and what they take in
-vain is bounded. A bucket that cannot be read is tried less and less often, and keeps its pass.
+A pass is for one or several clients that share the bucket. It fetches as many messages at a time as these clients bear.
+It sees once each message that was there when the pass was last wished for: a message that is parked again stands at the
+bucket's end. A pass ends early if none of its clients needs it. Each bucket has one pass at a time, and the messages
+fetched in vain are bounded. A bucket that cannot be read keeps its pass, and is tried less and less often.
 
-A worker goes through every bucket once when it begins, for the one before may have died in the middle of a pass. After
-a loss, and when another worker is gone, it goes again through those that it has lately fetched from: what was not acked
-is there again.
+A worker goes through every bucket once when it begins, since the worker before it may have died in the middle of a
+pass. After a loss, and when another worker is gone, it goes again through the buckets that it has lately fetched from:
+messages that were not acked are there again.
 """
 
 import asyncio
@@ -38,18 +38,18 @@ COUNT_EVERY = 60.0  # seconds between two looks at all buckets, for what operato
 
 @dataclass(slots=True)
 class BucketPass:
-    """Goes through a bucket for these clients, or for `all`.
+    """A pass through a bucket for these clients, or `of_all` clients.
 
-    `left`: messages to be seen, None if not counted yet. `again`: more may have been parked since a fetch began, and so
-    since the count. `failed`: fetches that failed in a row.
+    `messages_left`: still to be seen, None if not counted yet. `recount`: more may have been parked since a fetch
+    began, and so since the count. `failures`: fetches that failed in a row.
     """
 
     clients: set[ClientKey] = field(default_factory=set)
-    all: bool = False
-    left: int | None = None
-    again: bool = False
+    of_all: bool = False
+    messages_left: int | None = None
+    recount: bool = False
     fetching: bool = False
-    failed: int = 0
+    failures: int = 0
     away_until: float = -math.inf
 
 
@@ -87,12 +87,12 @@ class Pulls:
         self._workers = workers
         for key in self._gate.wishes:
             bucket_pass = self._passes.setdefault(self._parking.bucket(key), BucketPass())
-            bucket_pass.left, bucket_pass.again = None, True
+            bucket_pass.messages_left, bucket_pass.recount = None, True
             if len(bucket_pass.clients) < MOST_CLIENTS:
                 bucket_pass.clients.add(key)
                 self._gate.pulls(key, pulling=True)
             elif key not in bucket_pass.clients:
-                bucket_pass.all = True
+                bucket_pass.of_all = True
         self._gate.wishes.clear()
         most = 1 if fresh_waits else AT_ONCE
         for _ in range(min(len(self._passes), AT_ONCE)):
@@ -105,14 +105,14 @@ class Pulls:
                 and self._clock() >= bucket_pass.away_until
                 and (want := min(self._wanted(bucket, bucket_pass), most - self._fetching)) > 0
             ):
-                want = 1 if bucket_pass.failed else want  # it may take its share of those on their way for long
-                bucket_pass.fetching, bucket_pass.again = True, False
+                want = 1 if bucket_pass.failures else want  # it may take its share of those on their way for long
+                bucket_pass.fetching, bucket_pass.recount = True, False
                 self._fetching += want
                 self._spawn(self._fetch(bucket, bucket_pass, want))
 
     def _wanted(self, bucket: str, bucket_pass: BucketPass) -> int:
-        """Return how many the pass may fetch now. It loses the clients that have no use of it."""
-        if bucket_pass.all:
+        """Return how many messages the pass may fetch now. It drops the clients that do not need it."""
+        if bucket_pass.of_all:
             return AT_ONCE
         want = 0
         for key in tuple(bucket_pass.clients):
@@ -127,30 +127,31 @@ class Pulls:
 
     async def _fetch(self, bucket: str, bucket_pass: BucketPass, most: int) -> None:
         try:
-            left = bucket_pass.left
-            if left is None:
-                left = (await self._parking.parked([bucket])).get(bucket, 0)
-            found = await self._parking.fetch(bucket, most)  # also if it seems to be empty: the fetch is the proof
-            bucket_pass.failed = 0
-            left = left - len(found) if len(found) == most else 0
-            bucket_pass.left = None if bucket_pass.again else left
-            if found:
+            messages_left = bucket_pass.messages_left
+            if messages_left is None:
+                messages_left = (await self._parking.parked([bucket])).get(bucket, 0)
+            messages = await self._parking.fetch(bucket, most)  # also if it seems to be empty: the fetch is the proof
+            bucket_pass.failures = 0
+            messages_left = messages_left - len(messages) if len(messages) == most else 0
+            bucket_pass.messages_left = None if bucket_pass.recount else messages_left
+            if messages:
                 self._fetched_at[bucket] = self._clock()
-            in_vain = sum(not self._take(message) for message in found)
+            in_vain = sum(not self._take(message) for message in messages)
             if in_vain:
                 self._rests_until = max(self._clock(), self._rests_until) + in_vain / (
-                    AT_THE_START if bucket_pass.all else IN_VAIN
+                    AT_THE_START if bucket_pass.of_all else IN_VAIN
                 )
             self._gate.fetched(bucket_pass.clients)
         except QueueUnavailable:  # others go on meanwhile: perhaps it is this bucket alone
-            if not bucket_pass.failed:
+            if not bucket_pass.failures:
                 self.lost()
-            bucket_pass.away_until = self._clock() + min(LONGEST_AWAY, AWAY * 2**bucket_pass.failed)
-            bucket_pass.failed, bucket_pass.left = bucket_pass.failed + 1, None
+            bucket_pass.away_until = self._clock() + min(LONGEST_AWAY, AWAY * 2**bucket_pass.failures)
+            bucket_pass.failures, bucket_pass.messages_left = bucket_pass.failures + 1, None
         finally:
             bucket_pass.fetching = False
             self._fetching -= most
-        if bucket_pass.left is not None and bucket_pass.left <= 0 and self._passes.get(bucket) is bucket_pass:
+        at_end = bucket_pass.messages_left is not None and bucket_pass.messages_left <= 0
+        if at_end and self._passes.get(bucket) is bucket_pass:
             del self._passes[bucket]
             for key in bucket_pass.clients:
                 self._gate.pulls(key, pulling=False, empty=True)
@@ -167,7 +168,7 @@ class Pulls:
     def _go_through(self, buckets: Iterable[str]) -> None:
         for bucket in buckets:
             bucket_pass = self._passes.setdefault(bucket, BucketPass())
-            bucket_pass.all, bucket_pass.left, bucket_pass.again = True, None, True
+            bucket_pass.of_all, bucket_pass.messages_left, bucket_pass.recount = True, None, True
 
     async def run(self) -> None:
         """Go through all buckets once; count them now and then, and find what was forgotten. Until cancelled."""
@@ -175,7 +176,7 @@ class Pulls:
         self._go_through(self._parking.left_behind())
         while True:
             with suppress(QueueUnavailable):
-                self._counts.seen(set(await self._parking.parked()))
+                self._counts.forget_empty(set(await self._parking.parked()))
             self._gate.look_after_overdue()
             self._lately()
             await asyncio.sleep(COUNT_EVERY)

@@ -8,14 +8,14 @@ back once more when the process dies. So suspects wait for a moment, until those
 they go on in small groups drawn by chance; the next group goes when the one before has found its fate. At each death
 about half of a killer's neighbours have gone before it: of a thousand, one lives through twenty deaths, and the
 delivery limit is a hundred. In a fixed order, or all at once, all of them would be there to the end. A group is waited
-for as long as a client may take; otherwise the next group would go while an attempt that hangs is under way. Messages
+for as long as a client may take. Otherwise the next group would go while an attempt that hangs is under way. Messages
 that are no suspects go past them.
 
 What the process has survived does not count. Each loss of a lane's channel gives back all that came by it. If that
 counted, a broker whose connections flap would make all messages suspects, and in small groups they would not be done
 before the next loss. A process that died knows of nothing that it survived.
 
-Large messages: each waits in a line of its own, and few of them are at hand. What is read of one takes up to thirty
+Large messages wait in a line of their own, and few of them are at hand. A large message that is read takes up to thirty
 times its bytes in memory, and reading it holds the loop for milliseconds. One is opened at every third round of the
 loop, so that requests are answered in between. Small messages go past them.
 """
@@ -54,7 +54,7 @@ class LaneOrder:
         self._passed_over = dict.fromkeys(Lane, 0)
 
     def next(self, waiting: Collection[Lane], has_room: Callable[[Lane], bool]) -> Lane | None:
-        """Return the lane that goes next, of those with something waiting; None if there is room for none."""
+        """Return the lane that goes next, of those where a message waits; None if there is room for none."""
         if len(waiting) == 1:  # almost always
             (alone,) = waiting
             self._passed_over[alone] = 0
@@ -129,7 +129,7 @@ class Selection:
         self._at_hand = list(filter(stays, self._at_hand))
 
     def give_back(self) -> list[HeldMessage]:
-        """Forget and return what waits in line and was not begun.
+        """Forget and return the messages in line that were not begun.
 
         An event of which some clients were told stays and is finished: so nobody is told twice.
         """
@@ -148,7 +148,7 @@ class Selection:
     def next(self) -> HeldMessage | None:
         """Return the message that goes next; None if there is no room or nothing to do.
 
-        After it has given something, `gave` must be called.
+        After it has given a step, `gave` must be called.
         """
         if self._suspects:
             self._try_some()
@@ -158,13 +158,13 @@ class Selection:
         return None
 
     def gave(self, held: HeldMessage) -> int:
-        """The first message of its line gave something. Returns the effort, of ROUND in all."""
+        """Note that the first message of its line gave a step. Returns the effort of that step, out of ROUND."""
         line = self._lines[held.lane]
-        if held.ahead is None:
+        if held.next_step is None:
             line.popleft()
-        elif held.given % IN_A_ROW == 0:
+        elif held.steps_given % IN_A_ROW == 0:
             line.rotate(-1)
-        return ROUND if held.large and held.given <= 1 else EFFORT[held.lane]
+        return ROUND if held.large and held.steps_given <= 1 else EFFORT[held.lane]
 
     def cramped(self) -> bool:
         """True if another message would go now if there were more memory."""

@@ -11,7 +11,7 @@ from itertools import islice
 
 from notifier.delivery import facts
 from notifier.delivery.plan import Skipped
-from notifier.delivery.verdict import Dead, Defer, Done, Place, RetryAt, Skip, Verdict
+from notifier.delivery.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict, WaitsAs
 from notifier.model.backoff import Rounding, deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
@@ -72,7 +72,7 @@ class Settlement:
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
                 due, rounding = verdict.due, verdict.rounding
-                if verdict.place is Place.DELAYED:
+                if verdict.waits_as is WaitsAs.DELAYED:
                     due, rounding = now + deferral_wait(due - now, rounding), "up"
                 later = self._later(delivery, verdict, due=due, rounding=rounding)
                 if not await self.send(later, within=max(AGAIN, verdict.due - now)):
@@ -85,8 +85,8 @@ class Settlement:
 
     async def send_all(self, sends: Iterable[Send]) -> None:
         """Return once each is durable. Messages are made as they are sent: a large event is never whole in memory."""
-        rest = iter(sends)
-        while batch := list(islice(rest, BATCH)):
+        remaining = iter(sends)
+        while batch := list(islice(remaining, BATCH)):
             await asyncio.gather(*(self.send(send) for send in batch))
             for fact in (send.fact for send in batch if send.fact is not None):
                 self._observe(fact)
@@ -114,9 +114,9 @@ class Settlement:
     def _later(self, delivery: Delivery, verdict: RetryAt | Defer, *, due: float, rounding: Rounding) -> Send:
         """The message that brings the delivery back."""
         # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
-        parked = verdict.place is Place.PARKED
-        known = replace(delivery, id_given=True, parked=parked) if parked or not delivery.id_given else delivery
-        body = documents.dump_delivery(known, due=verdict.due)
+        parked = verdict.waits_as is WaitsAs.PARKED
+        written = replace(delivery, id_given=True, parked=parked) if parked or not delivery.id_given else delivery
+        body = documents.dump_delivery(written, due=verdict.due)
         message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
         if parked:
             return Send(message=message, bucket=self._queue.bucket(delivery.key), due=verdict.until)

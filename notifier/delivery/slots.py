@@ -1,11 +1,11 @@
 """Counts the slots: those of the window, and those beside it for slow clients and for tries. Pure.
 
-- `size` attempts may run in the window. A lane may hold no more than that less a tenth for each other lane, so that a
-  fresh logout finds a free slot at once, however much bulk there is.
+- `size` attempts may run in the window. A lane may hold all of them but a tenth for each other lane, so that a fresh
+  logout finds a free slot at once, however much bulk there is.
 - Attempts at slow and silent clients have slots of their own, a quarter of the window's size. However many clients
   hang, the window is free.
-- So have the tries of clients that are down. They are fewer than the retries that a worker may hold, so that the retry
-  of a client that is well finds its way past any number of tries that hang.
+- Tries of clients that are down have slots of their own, too: fewer than the retries that a worker may hold, so that
+  the retry of a client that is well finds its way past any number of tries that hang.
 """
 
 from notifier.delivery.known_client import KnownClient, Side, TicketT

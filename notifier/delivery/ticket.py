@@ -15,8 +15,8 @@ from notifier.model.delivery import Delivery
 class Ticket:
     """A delivery that wants an attempt, the message it came with, and its client as resolved for it.
 
-    `pulled`: this worker took it out of its bucket, since its client can be called. `turn` is there if it waits in
-    memory, and says at its end until when it is put off, or None: it goes. `last`: its failure took the client down.
+    `pulled`: this worker took it out of its bucket, since its client can be called. `turn` is set if it waits in
+    memory: its result is a deferral, or None if the delivery goes. `last`: its failure took the client down.
     """
 
     held: HeldMessage

@@ -2,7 +2,7 @@
 
 A process may be frozen, its machine moved, its CPU quota used up. Afterwards answers lie unread and deadlines have
 passed. By a plain clock every client with an attempt under way has then been silent for seconds. After six such seconds
-all that came in the next minutes was put off, each by the length of an attempt (measured: a thousand deliveries).
+every delivery of the next minutes was put off by the length of an attempt (measured: a thousand deliveries).
 """
 
 from collections.abc import Callable

@@ -9,12 +9,12 @@ took the delivery, attempted or not. Otherwise a delivery that never reaches its
 that waits in the queue because there are no workers is attempted however late (only `not_after` forbids it), since an
 open session is the worse fault.
 
-What lies with the client (it is down, `Retry-After`, rate, slots) does not stop the ages. What lies with us does
-(`paused: true`, and faults of ours), for as long as the delivery was put off, and for `max_paused` in all.
+A delay that lies with the client (it is down, `Retry-After`, rate, slots) does not stop the ages. A delay that lies
+with us does (`paused: true`, and faults of ours), for as long as the delivery was put off, and for `max_paused` in all.
 
-Just before a limit a delivery comes back for a last attempt, on the same terms as any other. None is made if its
-rests, its pause lasts, or no token or slot is left. A hundred thousand that wait for a client that is down
-expire at about the same moment, and one attempt for each would flood it.
+Just before a limit a delivery comes back for a last attempt, on the same terms as any other: none is made if the client
+rests or is paused, or if its rate or slots leave no room. A hundred thousand deliveries that wait for a client that is
+down expire at about the same moment, and one attempt for each would flood it.
 """
 
 import math
@@ -38,8 +38,8 @@ UNHEARD = f"{NO_SUCH_CLIENT}, and the address that its event brings does not cou
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 
 
-class Place(Enum):
-    """Where a delivery waits."""
+class WaitsAs(Enum):
+    """As what a delivery waits."""
 
     DELAYED = "delayed"  # in the delay queues, for itself or for its turn in its client's line
     TRAVELLER = "traveller"  # in the delay queues, to be its client's next try
@@ -58,35 +58,35 @@ class Skip:
 
 @frozen
 class RetryAt:
-    """Attempt it again at `due`. A delay that the client asked for is rounded up.
+    """Attempt the delivery again at `due`. A delay that the client asked for is rounded up.
 
-    A parked one comes back when its client answers, and at `until` at the latest; `due` is its client's next try.
+    A parked delivery comes back when its client answers, and at `until` at the latest; `due` is its client's next try.
     """
 
     due: float
     rounding: Rounding = "down"
-    place: Place = Place.DELAYED
+    waits_as: WaitsAs = WaitsAs.DELAYED
     until: float = math.inf
 
 
 @frozen
 class Defer:
-    """Look again at `due`; no attempt is counted. `text` says what is wrong if it is a fault of ours.
+    """Look at the delivery again at `due`; no attempt is counted. `text` says what is wrong if it is a fault of ours.
 
-    A parked one comes back when its client answers, and at `until` at the latest; `due` is its client's next try.
+    A parked delivery comes back when its client answers, and at `until` at the latest; `due` is its client's next try.
     """
 
     due: float
     cause: Cause
     text: str = ""
     rounding: Rounding = "down"
-    place: Place = Place.DELAYED
+    waits_as: WaitsAs = WaitsAs.DELAYED
     until: float = math.inf
 
 
 @frozen
 class Dead:
-    """Give it up; an operator may replay it."""
+    """Give the delivery up; an operator may replay it."""
 
     reason: DeadReason
     text: str
@@ -126,12 +126,12 @@ def before_attempt(
 
 
 def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float, denied: bool) -> Defer | Dead:
-    said = delivery.ignored or (delivery.inline if denied else None)
-    unheard = said is not None and said.backchannel_logout_uri is not None
+    inline = delivery.ignored or (delivery.inline if denied else None)
+    unheard = inline is not None and inline.backchannel_logout_uri is not None
     looks = 0 if delivery.unknown_since is None else delivery.deferrals
-    left = grace_left(delivery.unknown_since, looks, grace, now)
-    if left > 0:
-        wait = min(left, our_fault_wait(looks))
+    time_left = grace_left(delivery.unknown_since, looks, grace, now)
+    if time_left > 0:
+        wait = min(time_left, our_fault_wait(looks))
         return Defer(due=now + wait, cause=Cause.UNKNOWN, text=UNHEARD if unheard else NO_SUCH_CLIENT)
     if not issuer_known:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
@@ -143,15 +143,15 @@ def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float
         )
         return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
     if unheard:
-        who = (
+        publisher = (
             "it said neither a user_id nor, over HTTP, an API token"
             if delivery.publisher is None
             else f"it is {delivery.publisher!a}"
         )
         text = (
             f"the registry has no client {delivery.client_id!r} of this issuer that can be used, and the event's URI"
-            f" does not count: nobody knows its publisher to be the identity server ({who}; registry.inline). Name the"
-            f' publisher in issuers["{delivery.iss}"].publishers, or register the client; then replay'
+            f" does not count: nobody knows its publisher to be the identity server ({publisher}; registry.inline)."
+            f' Name the publisher in issuers["{delivery.iss}"].publishers, or register the client; then replay'
         )
         return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
     text = (
@@ -220,14 +220,16 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
 
     A traveller remains one until it is parked: others wait in the bucket for what it finds out.
     """
-    travels = verdict.place is Place.TRAVELLER or (delivery.leash is not None and verdict.place is not Place.PARKED)
-    ours = verdict.cause not in OF_CLIENT
-    held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if ours else 0.0)
-    known = verdict.cause in delivery.waited_for
+    travels = verdict.waits_as is WaitsAs.TRAVELLER or (
+        delivery.leash is not None and verdict.waits_as is not WaitsAs.PARKED
+    )
+    lies_with_us = verdict.cause not in OF_CLIENT
+    held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if lies_with_us else 0.0)
+    noted = verdict.cause in delivery.waited_for
     return replace(
         delivery,
         first_taken_at=now if delivery.first_taken_at is None else delivery.first_taken_at,
-        waited_for=delivery.waited_for if known else (*delivery.waited_for, verdict.cause),
+        waited_for=delivery.waited_for if noted else (*delivery.waited_for, verdict.cause),
         deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
         deferred_for=verdict.cause,
         asked=verdict.cause is Cause.RETRY_AFTER,

@@ -1,11 +1,13 @@
-"""Where and how long a delivery waits that may neither go nor wait in memory.
+"""Decides where and how long a delivery waits that may neither go nor wait in memory.
 
-- For a client that is up, or that nobody has tried yet, in the *line*: its place and the client's pace say when its
-  turn is. Until then it waits in the delay queues, but at once for no longer than it has waited already, or a second.
-- For a client that is down or paused, as its *traveller*: it waits in a delay queue until the rest ends, and is the
-  next try. Or, while a traveller that this worker sent itself cannot have come back yet, *parked* in the bucket.
+- For a client that is up, or that nobody has tried yet, a delivery waits in the *line*. Its position there and the
+  client's pace say when its turn is. Until then it waits in the delay queues, each time for no longer than it has
+  waited already, or for a second.
+- For a client that is down or paused, a delivery becomes its *traveller*: it waits in a delay queue until the rest
+  ends, and is the next try. While a traveller of this worker cannot have come back yet, others are *parked* in the
+  bucket.
 
-So whoever parks has a traveller out.
+So a worker that parks has a traveller out.
 """
 
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from notifier.delivery.known_client import SHARE_OF_OUTAGE, SHORTEST, Mark, Stat
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.slots import Slots
 from notifier.delivery.ticket import Known, Ticket
-from notifier.delivery.verdict import Defer, Place, RetryAt, last_moment, retry, uncharged
+from notifier.delivery.verdict import Defer, RetryAt, WaitsAs, last_moment, retry, uncharged
 from notifier.model.backoff import EARLY, LATE, SOON, Rounding
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
@@ -31,11 +33,11 @@ BUSY_TRY = 2.0  # seconds that a traveller waits for the end of another try, or 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Later:
-    """Put it off. `due`: the moment to come back, or the next try of its client if it is parked."""
+    """A delivery is put off. `due`: the moment to come back, or the next try of its client if it is parked."""
 
     due: float
     cause: Cause
-    place: Place
+    waits_as: WaitsAs
     rounding: Rounding = "down"
     turn: float | None = None
 
@@ -50,7 +52,7 @@ class Waits:
         self.leaving = False
 
     def pace(self, known: Known, now: float) -> float:
-        """Return the seconds between two of its attempts. What it may have at a time grows while they are made."""
+        """Return the seconds between two attempts at the client. What it may have at a time grows as they are made."""
         grows = min(known.limit, known.cap + known.waiting // 2) if known.up else known.cap
         return known.pace(now, grows if self._slots.free(known, Lane.EVENTS) > 0 else len(known.running))
 
@@ -65,7 +67,7 @@ class Waits:
         state = known.state_at(now)
         if state is State.NEW and ticket.pulled and (known.running or known.waiting):
             # Who tries it looks after the bucket.
-            later = Later(due=now + SHORTEST, cause=Cause.SLOT, place=Place.PARKED)
+            later = Later(due=now + SHORTEST, cause=Cause.SLOT, waits_as=WaitsAs.PARKED)
         elif state in (State.NEW, State.UP):
             cause = Cause.RATE if known.step and known.tokens(now) < 1 else Cause.SLOT
             later = self._in_line(known, ticket, now, age, cause)
@@ -90,9 +92,9 @@ class Waits:
             shared_by = self._clients.workers if ticket.pulled else 1
             turn = max(known.line, now + (known.waiting + 1) * pace) + pace / shared_by
             if turn > longest and not sure:
-                return Later(due=longest, cause=cause, place=Place.DELAYED)
+                return Later(due=longest, cause=cause, waits_as=WaitsAs.DELAYED)
             known.line = turn
-        return Later(due=min(turn, longest), cause=cause, place=Place.DELAYED, turn=turn)
+        return Later(due=min(turn, longest), cause=cause, waits_as=WaitsAs.DELAYED, turn=turn)
 
     def _away(self, known: Known, now: float, cause: Cause, *, tried: bool) -> Later:
         """Let it wait for a client that is down or paused: in the bucket, or as the client's traveller."""
@@ -100,12 +102,12 @@ class Waits:
         opens = known.paused_until if paused else known.next_try
         if known.covered(now) and known.relief:  # the tired one's turn would come at the end of the rest
             known.relief, known.next_try = False, now + whole_pass(max(SHORTEST, (opens - now) / 2))
-            return Later(due=known.next_try, cause=cause, place=Place.TRAVELLER)
+            return Later(due=known.next_try, cause=cause, waits_as=WaitsAs.TRAVELLER)
         if known.covered(now) and not tried:
-            return Later(due=opens, cause=cause, place=Place.PARKED)
+            return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
         wait = max(SHORTEST, opens - now) if opens > now else BUSY_TRY
         # One pass through one delay queue, which is exact. After several it may come a second early.
-        return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, place=Place.TRAVELLER)
+        return Later(due=now + (wait if paused else whole_pass(wait)), cause=cause, waits_as=WaitsAs.TRAVELLER)
 
     def _defer(self, known: Known, ticket: Ticket, later: Later) -> Defer:
         """Return the deferral by the wall clock. A delivery comes back for its last attempt, if there is time for one.
@@ -121,19 +123,19 @@ class Waits:
             ticket.delivery = delivery = replace(delivery, turn=turn)
         sid = self._tools.channel.names_session(delivery, client)
         last = max(now, last_moment(delivery, client.retry, carries_sid=sid, now=now))
-        if later.place is Place.PARKED and last - now >= SHORT_LIVED and not self.leaving:
-            return Defer(due=due, cause=later.cause, place=Place.PARKED, until=last)
-        if later.place is Place.PARKED:
+        if later.waits_as is WaitsAs.PARKED and last - now >= SHORT_LIVED and not self.leaving:
+            return Defer(due=due, cause=later.cause, waits_as=WaitsAs.PARKED, until=last)
+        if later.waits_as is WaitsAs.PARKED:
             age = 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
             due = now + max(SOON, min(due - now, SHARE_OF_OUTAGE * age))
-        if later.place is not Place.TRAVELLER:
+        if later.waits_as is not WaitsAs.TRAVELLER:
             return Defer(due=min(due, last), cause=later.cause)
         if (due - now) * LATE <= last - now:
             asked = later.cause is Cause.RETRY_AFTER  # several passes, of which the last may end a second early
             known.travels(due - ahead - (SOON if asked else 0))
-            return Defer(due=due, cause=later.cause, place=Place.TRAVELLER, rounding="up")
+            return Defer(due=due, cause=later.cause, waits_as=WaitsAs.TRAVELLER, rounding="up")
         known.travels(now - ahead + min(due - now, last - now) * EARLY)
-        return Defer(due=min(due, last), cause=later.cause, place=Place.TRAVELLER)
+        return Defer(due=min(due, last), cause=later.cause, waits_as=WaitsAs.TRAVELLER)
 
     def after_failure(self, known: Known, ticket: Ticket, result: Judgement, now: float) -> Judgement:
         """Return the judgement with where and how long the delivery waits.
@@ -160,8 +162,8 @@ class Waits:
             return replace(result, delivery=after, verdict=verdict)
         waits = Ticket(held=ticket.held, delivery=after, client=client)
         defer = self.put(known, waits, now, tried=ticket.last or before.leash is not None)
-        leash = defer.due if defer.place is Place.TRAVELLER else None
+        leash = defer.due if defer.waits_as is WaitsAs.TRAVELLER else None
         if leash is not None and after.attempts % TIRED == 0 and known.parked:
             known.relief = True
-        verdict = RetryAt(due=defer.due, rounding=defer.rounding, place=defer.place, until=defer.until)
+        verdict = RetryAt(due=defer.due, rounding=defer.rounding, waits_as=defer.waits_as, until=defer.until)
         return replace(result, delivery=replace(waits.delivery, leash=leash), verdict=verdict)

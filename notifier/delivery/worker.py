@@ -1,7 +1,7 @@
 """Takes messages, begins their deliveries as there is room, and acks each message when all its deliveries are settled.
 
-The worker owns every task that it starts. All but the tasks is synchronous: a message, the end of an attempt and the
-end of a settlement each lead to `_pump`, which begins what now has room. Deliveries are made lazily: at most twice
+The worker owns every task that it starts. Everything but the tasks is synchronous: a message, the end of an attempt and
+the end of a settlement each lead to `_pump`, which begins what now has room. Deliveries are made lazily: at most twice
 `max_in_flight` exist, however many clients the waiting events name.
 """
 
@@ -28,10 +28,10 @@ from notifier.delivery.verdict import (
     Dead,
     Defer,
     Done,
-    Place,
     RetryAt,
     Skip,
     Verdict,
+    WaitsAs,
     before_attempt,
     not_taken,
     postponed,
@@ -84,7 +84,9 @@ class Worker:
             self.ledger.without_fate,
             max_in_flight=limits.max_in_flight,
             slot_wait=limits.slot_wait,
-            begun=lambda: (self.ledger.held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / limits.prefetch,
+            begun=lambda: (
+                (self.ledger.messages_held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / limits.prefetch
+            ),
             peers=peers,
         )
         self._selection = Selection(self.gate, steady=tools.steady)
@@ -224,9 +226,9 @@ class Worker:
 
         It is acked if that was the last and all have their fate. Returns False if what was begun is to be parked again.
         """
-        held.look(self._intake)
+        held.read(self._intake)
         useful = True
-        if held.ahead is not None:
+        if held.next_step is not None:
             match held.give(self._intake):
                 case Delivery() as delivery:
                     if self.ledger.open_delivery(held, delivery):
@@ -326,7 +328,7 @@ class Worker:
             for following in self.gate.ended(ticket, judged):
                 following.call_up()
         judged = self.gate.after_failure(ticket, judged)
-        if (attempted := judged.told()) is not None:
+        if (attempted := judged.complete_fact()) is not None:
             self._tools.observe(attempted)
         self._pump()
         return judged
@@ -349,4 +351,4 @@ class Worker:
 
 
 def _parks(verdict: Verdict) -> bool:
-    return isinstance(verdict, RetryAt | Defer) and verdict.place is Place.PARKED
+    return isinstance(verdict, RetryAt | Defer) and verdict.waits_as is WaitsAs.PARKED

@@ -1,10 +1,11 @@
 """What workers tell one another of clients, as documents that travel over the side channel, at best effort.
 
-Nothing depends on it: a worker that hears nothing finds out by its own attempts. So it is bounded and never waited for.
-A worker tells at most fifty documents of 4 KiB a second, about a thousand clients. Of each client the newest counts.
-It hears no more than all workers can tell: beyond that somebody else writes to the exchange.
+Nothing depends on the news: a worker that hears nothing finds out by its own attempts. So the news is bounded, and
+nobody waits for it. A worker tells at most fifty documents of 4 KiB a second, about a thousand clients. Of each client
+it tells the newest news only. It hears no more than all workers can tell: beyond that somebody else writes to the
+exchange.
 
-The spans in it are as long as they are when it is told: what waited here has grown or shrunk by then.
+The durations in a document are those at the moment when it is sent: news that waited here was corrected.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ class _Document(TypedDict):
     news: list[_OfClient]
 
 
-_ONE, _DOCUMENT = TypeAdapter(_OfClient), TypeAdapter(_Document)
+_OF_CLIENT, _DOCUMENT = TypeAdapter(_OfClient), TypeAdapter(_Document)
 _AROUND = b'{"v":1,"news":[%s]}'
 
 
@@ -58,7 +59,7 @@ class OtherWorkers:
         self._heard = heard
         self._steady = steady
         self._waiting: dict[tuple[str, str], tuple[float, News]] = {}
-        self._told = asyncio.Event()
+        self._has_news = asyncio.Event()
         self._second, self._documents = -math.inf, 0  # when the present second began, and what was heard in it
 
     def tell(self, news: News) -> None:
@@ -67,29 +68,29 @@ class OtherWorkers:
         if len(self._waiting) >= MOST:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[news.key] = (self._steady(), news)
-        self._told.set()
+        self._has_news.set()
 
     async def following(self) -> bytes:
         """Return the next document for the others, once there is news."""
         while (document := self.take()) is None:
-            self._told.clear()
-            await self._told.wait()
+            self._has_news.clear()
+            await self._has_news.wait()
         return document
 
     def take(self) -> bytes | None:
         """Return the next document, None if there is no news."""
-        now, size, told = self._steady(), len(_AROUND), list[bytes]()
+        now, size, parts = self._steady(), len(_AROUND), list[bytes]()
         while self._waiting:
             key = next(iter(self._waiting))
             at, news = self._waiting[key]
-            one = _dump(news, now - at) if now - at <= FRESH else b""
-            if told and size + len(one) > LARGEST:
+            part = _dump(news, now - at) if now - at <= FRESH else b""
+            if parts and size + len(part) > LARGEST:
                 break
             del self._waiting[key]
-            if one and size + len(one) <= LARGEST:
-                size += len(one) + 1
-                told.append(one)
-        return _AROUND % b",".join(told) if told else None
+            if part and size + len(part) <= LARGEST:
+                size += len(part) + 1
+                parts.append(part)
+        return _AROUND % b",".join(parts) if parts else None
 
     def hear(self, document: bytes) -> None:
         """Pass on what another worker tells. What this release cannot read has no effect, nor has a flood."""
@@ -99,12 +100,12 @@ class OtherWorkers:
         if self._documents > DOCUMENTS * max(1, self.count()):
             return
         with suppress(ValidationError):
-            for told in _DOCUMENT.validate_json(document if len(document) <= LARGEST else b"")["news"]:
-                self._heard(_load(told))
+            for members in _DOCUMENT.validate_json(document if len(document) <= LARGEST else b"")["news"]:
+                self._heard(_load(members))
 
 
 def _dump(news: News, waited: float) -> bytes:
-    return _ONE.dump_json(
+    return _OF_CLIENT.dump_json(
         {
             "iss": news.key[0],
             "client_id": news.key[1],
@@ -118,6 +119,6 @@ def _dump(news: News, waited: float) -> bytes:
     )
 
 
-def _load(told: _OfClient) -> News:
-    members: dict[str, Any] = {**told}
+def _load(document: _OfClient) -> News:
+    members: dict[str, Any] = {**document}
     return News(key=(members.pop("iss"), members.pop("client_id")), **members)

@@ -87,7 +87,7 @@ class Inbox(Protocol):
         """
 
 
-class WaitingPlace(Protocol):
+class WaitingDeliveries(Protocol):
     """All that waits in a queue: in delay queues and in buckets, and not what a worker has in hand at the moment."""
 
     def visit(
@@ -257,7 +257,7 @@ class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
     def dead_letters(self) -> DeadLetters:
         """The dead letters of this queue."""
 
-    def waiting(self) -> WaitingPlace:
+    def waiting(self) -> WaitingDeliveries:
         """All that waits in this queue: in delay queues, and in buckets."""
 
     def feed_target(self, encode: EncodeNotice) -> FeedTarget:

@@ -24,8 +24,8 @@ def test_a_bucket_that_was_empty_twice_holds_nothing() -> None:
     counts = BucketCounts(BUCKETS.__getitem__)
     for key in BUCKETS:
         counts.add(key)
-    counts.seen({"7", "8"})
-    counts.seen({"7"})
+    counts.forget_empty({"7", "8"})
+    counts.forget_empty({"7"})
     assert [*counts] == [(*SHOP, 1), (*MAIL, 1), (*WIKI, 1)]
-    counts.seen({"7"})
+    counts.forget_empty({"7"})
     assert [*counts] == [(*SHOP, 1), (*MAIL, 1)]

@@ -1,7 +1,7 @@
 """What waits in delay queues for each client, as far as this worker put it off."""
 
 from notifier.delivery.delay_counts import DelayCounts
-from notifier.delivery.verdict import Defer, Place, RetryAt
+from notifier.delivery.verdict import Defer, RetryAt, WaitsAs
 from notifier.model.outcome import Cause
 
 SHOP, MAIL = ("https://i", "shop"), ("https://i", "mail")
@@ -13,7 +13,7 @@ def test_each_counts_until_it_may_be_due() -> None:
     counts = DelayCounts(lambda: now)
     counts.put_off(SHOP, RetryAt(due=1080.0))
     counts.put_off(SHOP, RetryAt(due=1010.0, rounding="up"))
-    counts.put_off(SHOP, Defer(due=1050.0, cause=Cause.CIRCUIT, place=Place.TRAVELLER))
+    counts.put_off(SHOP, Defer(due=1050.0, cause=Cause.CIRCUIT, waits_as=WaitsAs.TRAVELLER))
     counts.put_off(MAIL, Defer(due=1007.0, cause=Cause.UNKNOWN))
     assert [*counts] == [(*SHOP, 3, 1010.0), (*MAIL, 1, 1004.0)]
     now = 1010.0

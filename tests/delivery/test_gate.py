@@ -10,7 +10,7 @@ from notifier.delivery.gate import FRESH, INSIST, OVERDUE, Go, Wait
 from notifier.delivery.known_client import News
 from notifier.delivery.slots import TRIED
 from notifier.delivery.ticket import Ticket
-from notifier.delivery.verdict import Dead, Defer, Place, RetryAt
+from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.delivery.waits import MOST_LINE, SHORT_LIVED, TIRED
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Failed, Reason
@@ -50,7 +50,7 @@ def test_what_is_silent_leaves_the_window() -> None:
     assert desk.as_many_as_run("shop") == 26
     desk.now += 1.0
     answer = desk.put_off(names[0])  # the slots of slow ones are all taken
-    assert (answer.place, answer.cause) == (Place.DELAYED, Cause.SLOT)
+    assert (answer.waits_as, answer.cause) == (WaitsAs.DELAYED, Cause.SLOT)
 
 
 def test_clients_that_hang_from_the_start_are_bounded() -> None:
@@ -84,7 +84,7 @@ def test_a_delivery_waits_in_memory_only_if_its_turn_comes_soon() -> None:
         assert answers.count(Wait()) == most
         last = answers[-1]
         assert isinstance(last, Defer)
-        assert (last.place, last.cause) == (Place.DELAYED, Cause.SLOT)
+        assert (last.waits_as, last.cause) == (WaitsAs.DELAYED, Cause.SLOT)
 
 
 def full() -> Desk:
@@ -156,8 +156,8 @@ def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
     assert [desk.ask("shop") for _ in range(3)] == [Wait()] * 3
     desk.now += 0.05
     desk.gate.heard(News(key=desk.key("shop"), up=False, rest=8.0))
-    places = [defer.place for _, defer in desk.tick()]
-    assert sorted(place.value for place in places) == ["parked", "parked", "traveller"]
+    places = [defer.waits_as for _, defer in desk.tick()]
+    assert sorted(waits_as.value for waits_as in places) == ["parked", "parked", "traveller"]
     assert desk.gate.waiting == 0
 
 
@@ -189,11 +189,11 @@ def test_who_took_the_client_down_travels_and_the_others_are_parked() -> None:
     """While it cannot have come back. What runs at the same time is parked, too."""
     desk = Desk()
     traveller, _ = desk.fails("shop")
-    assert (traveller.place, traveller.due) == (Place.TRAVELLER, desk.wall() + 1)
+    assert (traveller.waits_as, traveller.due) == (WaitsAs.TRAVELLER, desk.wall() + 1)
     parked = desk.put_off("shop")
-    assert (parked.place, parked.cause, parked.due) == (Place.PARKED, Cause.CIRCUIT, traveller.due)
+    assert (parked.waits_as, parked.cause, parked.due) == (WaitsAs.PARKED, Cause.CIRCUIT, traveller.due)
     desk.now += 1
-    assert desk.put_off("shop").place is Place.TRAVELLER  # the first may have come to another worker
+    assert desk.put_off("shop").waits_as is WaitsAs.TRAVELLER  # the first may have come to another worker
 
 
 def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None:
@@ -204,11 +204,11 @@ def test_what_fails_beside_the_one_that_took_the_client_down_is_parked() -> None
     last, _ = desk.fails("shop")
     while not list(desk.gate.clients.circuits()):
         last, _ = desk.fails("shop")
-    assert last.place is Place.TRAVELLER
+    assert last.waits_as is WaitsAs.TRAVELLER
     assert len(desk.running["shop"]) == before
     beside = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
     assert isinstance(beside, RetryAt)
-    assert beside.place is Place.PARKED
+    assert beside.waits_as is WaitsAs.PARKED
 
 
 def test_a_traveller_is_the_next_try_and_travels_on_if_it_fails() -> None:
@@ -217,25 +217,25 @@ def test_a_traveller_is_the_next_try_and_travels_on_if_it_fails() -> None:
     waits = []
     for _ in range(6):
         traveller, delivery = desk.fails("shop", leash=desk.wall())
-        assert traveller.place is Place.TRAVELLER
+        assert traveller.waits_as is WaitsAs.TRAVELLER
         assert delivery.leash == traveller.due
         waits.append(traveller.due - desk.wall())
         desk.now = traveller.due - AHEAD
     assert waits == [1, 1, 1, 1, 2, 2]
     assert desk.ask("shop", leash=desk.wall()) == Go()
     other = desk.put_off("shop", leash=desk.wall())
-    assert (other.place, other.due) == (Place.TRAVELLER, desk.wall() + 2)
+    assert (other.waits_as, other.due) == (WaitsAs.TRAVELLER, desk.wall() + 2)
     third = desk.put_off("shop", leash=desk.wall())
-    assert third.place is Place.PARKED  # the second looks after it
+    assert third.waits_as is WaitsAs.PARKED  # the second looks after it
 
 
 def test_a_fresh_logout_may_try_a_client_that_rests_for_long() -> None:
     """Four seconds after the last try. One that has waited before may not."""
     desk = resting(for_long=True)
     desk.now += FRESH - 0.1
-    assert desk.put_off("shop").place is Place.PARKED
+    assert desk.put_off("shop").waits_as is WaitsAs.PARKED
     desk.now += 0.1
-    assert desk.put_off("shop", first_taken_at=desk.wall() - 10).place is Place.PARKED
+    assert desk.put_off("shop", first_taken_at=desk.wall() - 10).waits_as is WaitsAs.PARKED
     assert desk.ask("shop") == Go()
 
 
@@ -271,7 +271,7 @@ def test_a_rest_is_longer_only_if_others_that_are_down_hang_too(others_take: flo
 
 def park(desk: Desk, name: str = "shop") -> None:
     """Something comes for it and is parked; the queue confirms it."""
-    assert desk.put_off(name).place is Place.PARKED
+    assert desk.put_off(name).waits_as is WaitsAs.PARKED
     desk.gate.parked(desk.key(name))
 
 
@@ -281,7 +281,7 @@ def test_what_has_little_time_left_is_not_parked() -> None:
     for age, wait in ((0.0, 1.0), (10.0, 5.0), (60.0, 28.5)):
         now = desk.wall()
         short = desk.put_off("shop", first_taken_at=now - age, not_after=now + SHORT_LIVED / 2 - 0.5)
-        assert (short.place, short.due - now) == (Place.DELAYED, wait)
+        assert (short.waits_as, short.due - now) == (WaitsAs.DELAYED, wait)
 
 
 def test_a_tired_traveller_lets_another_try() -> None:
@@ -289,11 +289,11 @@ def test_a_tired_traveller_lets_another_try() -> None:
     desk = resting()
     desk.now += 1
     tired, _ = desk.fails("shop", leash=desk.wall(), attempts=TIRED - 1)
-    assert tired.place is Place.TRAVELLER
+    assert tired.waits_as is WaitsAs.TRAVELLER
     assert desk.gate.wishes.keys() == {desk.key("shop")}
     assert desk.gate.wanted(desk.key("shop")) == 1
     relief = desk.put_off("shop", pulled=True, first_taken_at=desk.wall() - 5)
-    assert (relief.place, relief.due) == (Place.TRAVELLER, desk.wall() + 1)
+    assert (relief.waits_as, relief.due) == (WaitsAs.TRAVELLER, desk.wall() + 1)
     assert desk.gate.wanted(desk.key("shop")) is None
     alone = Desk()
     alone.fails("shop", attempts=TIRED - 1)
@@ -307,7 +307,7 @@ def test_a_tired_traveller_that_finds_no_relief_goes_on() -> None:
     desk.fails("shop", leash=desk.wall(), attempts=TIRED - 1)
     desk.gate.fetched([desk.key("shop")])
     assert desk.gate.wanted(desk.key("shop")) is None
-    assert desk.put_off("shop").place is Place.PARKED
+    assert desk.put_off("shop").waits_as is WaitsAs.PARKED
 
 
 def test_a_traveller_that_ends_is_followed_by_another() -> None:
@@ -316,7 +316,7 @@ def test_a_traveller_that_ends_is_followed_by_another() -> None:
     desk.gate.traveller_ended(desk.key("shop"))
     assert desk.gate.wishes.keys() == {desk.key("shop")}
     assert desk.gate.wanted(desk.key("shop")) == 1
-    assert desk.put_off("shop", pulled=True).place is Place.TRAVELLER
+    assert desk.put_off("shop", pulled=True).waits_as is WaitsAs.TRAVELLER
     last = resting()
     last.now += 1
     assert last.ask("shop", leash=last.wall(), not_after=last.wall() + 1.5) == Go()
@@ -334,9 +334,9 @@ def test_a_traveller_that_comes_early_travels_on(asked: Failed | None) -> None:
     ticket.delivery = delivery
     early = desk.ask_for(ticket)
     assert isinstance(early, Defer)
-    assert early.place is Place.TRAVELLER
+    assert early.waits_as is WaitsAs.TRAVELLER
     assert early.due == pytest.approx(traveller.due, abs=0.5)
-    assert desk.put_off("shop", leash=desk.wall()).place is Place.PARKED
+    assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.PARKED
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -360,15 +360,15 @@ def test_a_retry_after_is_not_forgotten() -> None:
     desk = Desk()
     traveller, delivery = desk.fails("shop", AN_HOUR)
     over = desk.wall() + 3600
-    assert (traveller.place, traveller.due, traveller.rounding) == (Place.TRAVELLER, over, "up")
+    assert (traveller.waits_as, traveller.due, traveller.rounding) == (WaitsAs.TRAVELLER, over, "up")
     assert (delivery.asked, delivery.backoffs) == (True, 0)
     for _ in range(35):
         desk.now += 100
         desk.tick()
     parked = desk.put_off("shop")
-    assert (parked.place, parked.cause, parked.due) == (Place.PARKED, Cause.RETRY_AFTER, over)
+    assert (parked.waits_as, parked.cause, parked.due) == (WaitsAs.PARKED, Cause.RETRY_AFTER, over)
     desk.now = over - AHEAD - 0.9
-    assert desk.put_off("shop").place is Place.TRAVELLER  # the first may be back: its last delay may end a second early
+    assert desk.put_off("shop").waits_as is WaitsAs.TRAVELLER  # the last delay of the first may end early
 
 
 # ── recovery ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -491,7 +491,7 @@ def test_a_failure_of_a_client_that_is_up_is_the_deliverys_own() -> None:
     """If another delivery had more luck since it was last charged."""
     desk = Desk(proven=("shop",))
     own, delivery = desk.fails("shop")
-    assert (own.place, delivery.backoffs) == (Place.DELAYED, 1)
+    assert (own.waits_as, delivery.backoffs) == (WaitsAs.DELAYED, 1)
     again: dict[str, Any] = {"attempts": 1, "backoffs": 1, "charged_at": desk.wall()}
     desk.now += 1
     _, delivery = desk.fails("shop", **again)
@@ -523,7 +523,7 @@ def test_a_brake_without_a_pace_is_the_deliverys_own() -> None:
     """One that is answered 429 waits for its own backoff; else it would be tried again at once, and 32 times."""
     desk = Desk(proven=("shop",))
     own, delivery = desk.fails("shop", Failed(reason=Reason.THROTTLED, status=429))
-    assert (own.place, own.due, delivery.backoffs) == (Place.DELAYED, desk.wall() + 2, 1)
+    assert (own.waits_as, own.due, delivery.backoffs) == (WaitsAs.DELAYED, desk.wall() + 2, 1)
 
 
 # ── what is remembered ──────────────────────────────────────────────────────────────────────────────────────────
@@ -637,7 +637,7 @@ def test_a_worker_that_stops_parks_nothing() -> None:
     desk.gate.leave()
     for age, wait in ((0.0, 1.0), (30.0, 15.0)):
         defer = desk.put_off("shop", first_taken_at=desk.wall() - age)
-        assert (defer.place, defer.due) == (Place.DELAYED, desk.wall() + wait)
+        assert (defer.waits_as, defer.due) == (WaitsAs.DELAYED, desk.wall() + wait)
 
 
 # ── operators ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,7 +19,7 @@ from notifier.cli import main
 from notifier.delivery import gate, pulls
 from notifier.delivery import worker as pipeline
 from notifier.delivery.settlement import Settlement
-from notifier.delivery.verdict import Defer, Done, Place, RetryAt, Verdict
+from notifier.delivery.verdict import Defer, Done, RetryAt, Verdict, WaitsAs
 from notifier.model.delivery import Delivery
 from notifier.model.message import Message
 
@@ -47,9 +47,9 @@ def die_at(step: str, count: int) -> None:
     async def settle(self: Settlement, delivery: Delivery, verdict: Verdict) -> bool:
         durable = await _settle(self, delivery, verdict)
         match verdict:
-            case RetryAt(place=Place.PARKED) | Defer(place=Place.PARKED):
+            case RetryAt(waits_as=WaitsAs.PARKED) | Defer(waits_as=WaitsAs.PARKED):
                 comes_to("parked")
-            case RetryAt(place=Place.TRAVELLER) | Defer(place=Place.TRAVELLER):
+            case RetryAt(waits_as=WaitsAs.TRAVELLER) | Defer(waits_as=WaitsAs.TRAVELLER):
                 comes_to("travels")
             case Done() if delivery.id in fetched:
                 comes_to("told")

@@ -35,8 +35,8 @@ class SourcedIntake:
         source = self._sources().get(message.source or "")
         return as_kept(message) if source is None else source.received(message)
 
-    def open(self, message: Message, only: str | None, now: float, rest: float | None) -> Alone | Move:
-        """Read the message by today's mapping. `rest`: until when (epoch seconds) what is written in its place rests.
+    def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Alone | Move:
+        """Read the message by today's mapping. Its replacements rest until `rest_until` (epoch seconds).
 
         Raises MalformedEvent.
         """
@@ -50,21 +50,23 @@ class SourcedIntake:
         letter = None if translation.wrong is None else dead_letter.bury_events(message, translation.wrong, now)
         if len(translation.events) == 1:
             return Alone(event=translation.events[0], letter=letter)
-        return Move(sends=self._sends(message, translation, letter, rest), fact=_fact(message, translation))
+        return Move(sends=self._sends(message, translation, letter, rest_until), fact=_fact(message, translation))
 
     def _sends(
-        self, message: Message, translation: Translation, letter: DeadLetter | None, rest: float | None
+        self, message: Message, translation: Translation, letter: DeadLetter | None, rest_until: float | None
     ) -> Iterator[Send]:
         lane = Lane.BULK if message.lane is Lane.BULK else Lane.EVENTS
         if letter is not None:
             yield buried(letter, None)
         for part in translation.parts:
-            yield Send(queue=lane, due=rest, message=as_sourced(message, self._new_id(), part))
+            yield Send(queue=lane, due=rest_until, message=as_sourced(message, self._new_id(), part))
         for event in translation.events:
             document = documents.EventDocument(event=replace(event, id_given=True), bulk=lane is Lane.BULK)
             # Ids of their own: two events may have one id, and would be confirmed as one.
             body = documents.dump_event(document)
-            yield Send(queue=lane, due=rest, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
+            yield Send(
+                queue=lane, due=rest_until, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id())
+            )
 
 
 def _fact(message: Message, translation: Translation) -> EventTaken:

@@ -59,11 +59,11 @@ class UpstreamIntake:
         """Return the message without what may not be kept."""
         return as_kept(message)
 
-    def open(self, message: Message, _only: str | None, _now: float, rest: float | None) -> Move:
-        """Have it looked up which sessions end. `rest`: until when (epoch seconds) what is written rests."""
-        return Move(look_up=partial(self._sends, message, rest))
+    def open(self, message: Message, _only: str | None, _now: float, rest_until: float | None) -> Move:
+        """Have it looked up which sessions end. `rest_until`: until when (epoch seconds) what is written rests."""
+        return Move(look_up=partial(self._sends, message, rest_until))
 
-    async def _sends(self, message: Message, rest: float | None) -> Sequence[Send]:
+    async def _sends(self, message: Message, rest_until: float | None) -> Sequence[Send]:
         """Return what must be made durable in place of the message. Never raises."""
         upstream = upstream_of(message)
         try:
@@ -73,7 +73,7 @@ class UpstreamIntake:
         sessions = await self._sessions.look_up(upstream, ending.question)
         match sessions:
             case LocalSessions():
-                return self._events(ending, sessions, rest)
+                return self._events(ending, sessions, rest_until)
             case SessionsAway():
                 return [self._later(ending, message, sessions.text)]
             case None:
@@ -82,7 +82,7 @@ class UpstreamIntake:
             case _:
                 assert_never(sessions)
 
-    def _events(self, ending: EndedUpstream, sessions: LocalSessions, rest: float | None) -> Sequence[Send]:
+    def _events(self, ending: EndedUpstream, sessions: LocalSessions, rest_until: float | None) -> Sequence[Send]:
         if not sessions.sessions:
             self._observe(_fact(ending, "no_session"))
         sends = []
@@ -90,7 +90,7 @@ class UpstreamIntake:
             event = ended_here(ending, sessions.iss, session)
             body = documents.dump_event(documents.EventDocument(event=event))
             message = Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
-            sends.append(Send(queue=Lane.EVENTS, due=rest, message=message))
+            sends.append(Send(queue=Lane.EVENTS, due=rest_until, message=message))
         return [*sends[:-1], *(replace(last, fact=_fact(ending, "found")) for last in sends[-1:])]
 
     def _later(self, ending: EndedUpstream, message: Message, text: str) -> Send:

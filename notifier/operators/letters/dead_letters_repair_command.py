@@ -64,7 +64,7 @@ def _missing(ids: str) -> str:
 
 
 _DISCARD = Removal(
-    place=lambda queue: queue.dead_letters(), does="Discard", did="discarded", what="dead letter", missing=_missing,
+    messages=lambda queue: queue.dead_letters(), does="Discard", did="discarded", what="dead letter", missing=_missing,
     opening=False,
 )  # fmt: skip
 

@@ -31,7 +31,7 @@ class Removal:
     Without `opening` the queue need not be open to be looked at.
     """
 
-    place: Callable[[Queue], Any]
+    messages: Callable[[Queue], Any]
     does: str
     did: str
     what: str
@@ -60,7 +60,7 @@ def remove_chosen(
 
     def run(*, dry_run: bool, what: str) -> RepairResult:
         async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-            return await remove(removal.place(queue), chosen, options, (lambda _: None) if dry_run else report)
+            return await remove(removal.messages(queue), chosen, options, (lambda _: None) if dry_run else report)
 
         opening = removal.opening or not dry_run
         return run_on_queue(settings, act, what=what, opening=opening, limit=limit, dry_run=dry_run)

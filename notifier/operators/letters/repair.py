@@ -12,7 +12,7 @@ from notifier.operators.letters.readmission import KeepReason, KeptLetter, Repla
 from notifier.operators.letters.visits import REMOVE, Decision, Filter, Pass, RepairResult, Stays
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, due_in
 from notifier.queues.passes import RepairOptions
-from notifier.queues.queue_port import DeadLetters, WaitingPlace
+from notifier.queues.queue_port import DeadLetters, WaitingDeliveries
 
 DUE_RATE = 1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
 EARLIER = "earlier"  # why one stays: its turn would come later than it comes itself
@@ -23,7 +23,7 @@ S = TypeVar("S", bound=Summary)
 
 
 async def remove(
-    place: P, filter_: Filter[P, S], options: RepairOptions, report: Callable[[S], None] = lambda _: None
+    messages: P, filter_: Filter[P, S], options: RepairOptions, report: Callable[[S], None] = lambda _: None
 ) -> RepairResult:
     """Delete what is meant, for good: its clients are never told. `report` hears of each.
 
@@ -33,7 +33,7 @@ async def remove(
     def judge(_message: Message, summary: S) -> Decision:
         return Stays(KeepReason.NEWER.value) if summary.reason == NEWER else REMOVE
 
-    return await Pass(filter_.opened(place, whole=False), judge, options, report).run()
+    return await Pass(filter_.opened(messages, whole=False), judge, options, report).run()
 
 
 async def replay(
@@ -53,7 +53,7 @@ async def replay(
 
 
 async def make_due(
-    waiting: WaitingPlace,
+    waiting: WaitingDeliveries,
     filter_: WaitingFilter,
     options: RepairOptions,
     *,

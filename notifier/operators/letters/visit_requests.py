@@ -1,7 +1,7 @@
-"""Answers requests that go through dead letters, or through what waits: with counts, with one, after a repair.
+"""Answers requests that go through dead letters, or through what waits: with counts, with a message, after a repair.
 
-One request at a time has the messages of a place. Those that only look wait for one another first, so a repair waits
-for one look at most.
+One request at a time has the messages. Requests that only look wait for one another first, so a repair waits for one
+look at most.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class LettersAccess:
 
 
 class VisitRequests:
-    """The requests about one place. `away` says that the queue is away or that others have the messages.
+    """The requests about the dead letters, or about what waits. `away`: the queue is away, or others are at it.
 
     `known` is said of a name that nobody knew and that is registered by now.
     """
@@ -90,12 +90,12 @@ class VisitRequests:
         return Refusal(problem(503, f"{self._away.rstrip('.')}; try again soon", headers={"Retry-After": "5"}))
 
     async def counts(
-        self, place: P, filter_: Filter[P, S], token: ApiToken | None, asked: Mapping[str, Any], *, rows: str
+        self, messages: P, filter_: Filter[P, S], token: ApiToken | None, asked: Mapping[str, Any], *, rows: str
     ) -> web.Response:
         """How many there are of each group, and some of them, if they are asked for, as the member `rows`."""
         most, skip = asked.get("rows", 0), asked.get("skip", 0)
         counts, shown = GroupCounts(), list[dict[str, object]]()
-        async with self.turn(looking=True), aclosing(found_in(place, filter_)) as summaries:
+        async with self.turn(looking=True), aclosing(found_in(messages, filter_)) as summaries:
             async for summary, _ in summaries:
                 counts.add(summary)
                 if skip < counts.total <= skip + most:
@@ -108,7 +108,7 @@ class VisitRequests:
 
     async def message(
         self,
-        place: P,
+        messages: P,
         filter_: Filter[P, S],
         token: ApiToken | None,
         document: Callable[[S, Message], dict[str, object]],
@@ -117,7 +117,7 @@ class VisitRequests:
         whole: bool = False,
     ) -> web.Response:
         """The first message that the filter means, as a document. Raises Refusal: 404 with the text `missing`."""
-        async with self.turn(looking=True), aclosing(found_in(place, filter_, whole=whole)) as summaries:
+        async with self.turn(looking=True), aclosing(found_in(messages, filter_, whole=whole)) as summaries:
             async for summary, message in summaries:
                 return web.json_response(document(summary, message) | self._hint(summary, token), dumps=json_text)
         raise Refusal(problem(404, missing))
@@ -132,7 +132,7 @@ class VisitRequests:
     async def removed(
         self,
         action: str,
-        place: P,
+        messages: P,
         filter_: Filter[P, S],
         token: ApiToken | None,
         asked: Mapping[str, Any],
@@ -147,7 +147,7 @@ class VisitRequests:
                 if not options.dry_run:
                     self.audit.removed(caller(token), summary)
 
-            return await remove(place, filter_, options, report)
+            return await remove(messages, filter_, options, report)
 
         return await self.repaired(action, act, filter_, token, asked, most=most, within=within)
 

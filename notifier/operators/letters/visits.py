@@ -28,24 +28,24 @@ S = TypeVar("S", bound=Summary)
 
 
 class Filter(Protocol[P_contra, S]):
-    """Says which messages of a place are meant: the dead letters, or what waits."""
+    """Says which messages are meant, of all dead letters or of all that waits."""
 
     @property
     def narrows(self) -> bool:
         """False if all of them are meant."""
 
-    def opened(self, place: P_contra, /, *, whole: bool) -> OpenVisit[S]:
+    def opened(self, messages: P_contra, /, *, whole: bool) -> OpenVisit[S]:
         """Begin a pass over them, which gives summaries, and `whole` messages if asked. Raises QueueError."""
 
 
 async def found_in(
-    place: P, filter_: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
+    messages: P, filter_: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[S, Message], None]:
     """What is meant, oldest first, or in the order of the queues. Each message has its body if `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
-    async with filter_.opened(place, whole=whole) as visit:
+    async with filter_.opened(messages, whole=whole) as visit:
         passed = 0
         while page := await visit.page():
             for number, entry in enumerate(page):

@@ -50,7 +50,7 @@ _Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so m
 
 
 _CANCEL = Removal(
-    place=lambda queue: queue.waiting(), does="Cancel", did="cancelled", what="delivery",
+    messages=lambda queue: queue.waiting(), does="Cancel", did="cancelled", what="delivery",
     missing=lambda ids: f"of {ids} none waits", opening=True,
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from notifier.model.moment import rendered
 from notifier.model.outcome import Cause
 from notifier.operators.letters.groups import Group
 from notifier.queues.passes import OpenVisit, reader_of
-from notifier.queues.queue_port import WaitingPlace
+from notifier.queues.queue_port import WaitingDeliveries
 
 # Nobody calls the client before, unless an operator insists: it asked for that (`Retry-After`), or the registry does.
 INSISTED_ON = frozenset({Cause.RETRY_AFTER.value, Cause.PAUSED.value})
@@ -157,7 +157,7 @@ class WaitingFilter:
         """False if all that waits is meant."""
         return bool(self.ids or self.client_id or self.iss or self.event_id or self.keys or self.ended)
 
-    def opened(self, waiting: WaitingPlace, *, whole: bool) -> OpenVisit[WaitingSummary]:
+    def opened(self, waiting: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
         """A walk over what is meant, `whole` or as summaries only. Raises QueueError."""
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:

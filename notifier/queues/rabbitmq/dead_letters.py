@@ -34,7 +34,7 @@ class RabbitDeadLetters:
             await hold_alone(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
             async with channel_of(connection) as channel:
                 queue = f"{self._options.prefix}.{DEAD}"
-                visit = RabbitVisit(channel, queue, self._publish, read, place=DEAD, what="the dead letters")
+                visit = RabbitVisit(channel, queue, self._publish, read, origin=DEAD, what="the dead letters")
                 try:
                     await visit.begin()
                     yield visit

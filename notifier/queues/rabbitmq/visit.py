@@ -63,8 +63,8 @@ S = TypeVar("S")
 class _Run(Generic[S]):
     """The messages that one consumer gets. A run that nobody reads is only counted."""
 
-    def __init__(self, place: str, look: Reader[S] | None) -> None:
-        self._place = place
+    def __init__(self, origin: str, look: Reader[S] | None) -> None:
+        self._origin = origin
         self._look = look
         self.seen: list[Found[S]] = []
         self.count = 0
@@ -78,7 +78,7 @@ class _Run(Generic[S]):
         self.count += 1
         self.given_back = bool(delivered.redelivered)
         if self._look is not None:
-            self.seen.append(self._look(to_message(self._place, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
+            self.seen.append(self._look(to_message(self._origin, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
             self.size += ROW_BYTES + len(self.seen[-1].message.body)
         self.arrived.set()
 
@@ -89,7 +89,7 @@ class _Run(Generic[S]):
 
 
 class RabbitVisit(Generic[S]):
-    """One pass over a queue (full name). One task uses it. `place` is its name as `to_message` wants it.
+    """One pass over a queue (full name). One task uses it. `origin` is its name as `to_message` wants it.
 
     `what` names its messages in errors.
     """
@@ -101,12 +101,12 @@ class RabbitVisit(Generic[S]):
         publish: PublishMessage,
         look: Reader[S],
         *,
-        place: str,
+        origin: str,
         what: str,
         shared: bool = False,
     ) -> None:
         self._look = look
-        self._place = place
+        self._origin = origin
         self._what = what
         self._shared = shared
         self._channel = channel
@@ -154,7 +154,7 @@ class RabbitVisit(Generic[S]):
         return run
 
     async def _take(self, count: int, name: int, look: Reader[S] | None) -> "_Run[S]":
-        run, channel, tag = _Run(self._place, look), self._channel, f"visit-{name:06}"
+        run, channel, tag = _Run(self._origin, look), self._channel, f"visit-{name:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
         async with asking(f"lost {self._what} on the way"):
             await self._consume(run, count, tag)
@@ -256,7 +256,7 @@ class RabbitVisit(Generic[S]):
             await self._ready()
             return
         self._runs += 1
-        run, tag = _Run[S](self._place, None), f"visit-{self._runs:06}"
+        run, tag = _Run[S](self._origin, None), f"visit-{self._runs:06}"
         text = f"the broker has not confirmed the end: some of {self._what} may be there again; a copy does no harm"
         async with asking(text, FORGET_TIMEOUT):
             await self._consume(run, 1, tag)

@@ -137,7 +137,7 @@ class RabbitWalk(Generic[S]):
             return
         try:
             await self._renew(visit)
-            if self._place == PARKED:  # none is given back that was looked at before
+            if self._origin == PARKED:  # none is given back that was looked at before
                 while visit.given_back and await visit.page():
                     await self._renew(visit)
             await visit.take_the_rest()
@@ -150,16 +150,16 @@ class RabbitWalk(Generic[S]):
         self._name = next(iter(self._waiting))
         del self._waiting[self._name]
         self._channel = await open_channel(self._connection)
-        place, queue = self._place, f"{self._prefix}.{self._name}"
-        self._visit = RabbitVisit(self._channel, queue, self._publish, self._see, place=place, what=WHAT, shared=True)
+        origin, queue = self._origin, f"{self._prefix}.{self._name}"
+        self._visit = RabbitVisit(self._channel, queue, self._publish, self._see, origin=origin, what=WHAT, shared=True)
         await self._visit.begin()
 
     @property
-    def _place(self) -> str:
+    def _origin(self) -> str:
         return PARKED if self._name.startswith(PARKED) else self._name
 
     def _see(self, message: Message) -> Found[S]:
-        if self._place == PARKED and message.delivery_count >= LOOKS:
+        if self._origin == PARKED and message.delivery_count >= LOOKS:
             self._looked_at[message.tag] = message
         return self._look(message)
 

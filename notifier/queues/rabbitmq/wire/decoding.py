@@ -33,7 +33,7 @@ SMALL = 1024
 # Which of our own messages can be where. Parts of events, and what an event was rewritten as, are sent to the lane that
 # it came by; deliveries, and whatever is put off, to `retries` or through a delay queue (what an upstream said waits
 # there while nobody can tell whose session it is); deliveries alone to a bucket.
-_PLACES: Mapping[str, frozenset[Kind]] = MappingProxyType(
+_KINDS_IN: Mapping[str, frozenset[Kind]] = MappingProxyType(
     {
         Lane.EVENTS: frozenset({Kind.EVENT, Kind.SOURCED}),
         Lane.BULK: frozenset({Kind.EVENT, Kind.SOURCED}),
@@ -51,27 +51,27 @@ class UnreadableTable(dict[str, Any]):
 
 
 def to_message(
-    place: str,
+    origin: str,
     delivered: aiormq.abc.DeliveredMessage,
     tag: object,
     *,
     keep: int | None = None,
     source: str | None = None,
 ) -> Message:
-    """The message as the pipeline knows it. `place`: the queue that it was taken from: a lane, `dead`, `parked`.
+    """The message as the pipeline knows it. `origin`: the queue that it was taken from: a lane, `dead`, `parked`.
 
     `tag` serves the later ack. Of a publisher's body, at most `keep` bytes are kept. Our own
     are never cut. `source`: it was taken from this source's queue, which feeds the lane, and where nothing is ours.
     """
     properties = delivered.header.properties
     headers: Mapping[str, Any] = {} if properties.headers is None else properties.headers
-    kind = None if source is not None else _kind(place, delivered.exchange, properties, headers)
+    kind = None if source is not None else _kind(origin, delivered.exchange, properties, headers)
     body, cut_from = delivered.body, None
     if kind is None and keep is not None and len(body) > keep:
         cut_from = Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
         body = body[:keep]
     return Message(
-        lane=place if isinstance(place, Lane) else Lane.RETRIES,
+        lane=origin if isinstance(origin, Lane) else Lane.RETRIES,
         body=body,
         tag=tag,
         kind=kind,
@@ -86,13 +86,13 @@ def to_message(
         if not properties.reply_to
         else asked_by_publisher(properties.reply_to, properties.correlation_id),
         cut_from=cut_from,
-        source=_source_of_dead(delivered.exchange, headers) if place == DEAD and kind is None else source,
+        source=_source_of_dead(delivered.exchange, headers) if origin == DEAD and kind is None else source,
         unrouted=source is not None and not delivered.exchange,
     )
 
 
 def _kind(
-    place: str, exchange: str | None, properties: commands.Basic.Properties, headers: Mapping[str, Any]
+    origin: str, exchange: str | None, properties: commands.Basic.Properties, headers: Mapping[str, Any]
 ) -> Kind | NewerKind | None:
     """Which of our own messages it is, None where it is none.
 
@@ -105,12 +105,12 @@ def _kind(
     kind = kind_named(properties.message_type)
     if kind is None or exchange != "" or isinstance(headers, UnreadableTable):
         return None  # `x-death` may be in there
-    if isinstance(kind, Kind) and kind not in _PLACES.get(place, _PLACES[Lane.RETRIES]):
+    if isinstance(kind, Kind) and kind not in _KINDS_IN.get(origin, _KINDS_IN[Lane.RETRIES]):
         return None
     if "x-death" not in headers:
-        return None if place == DEAD and isinstance(kind, NewerKind) else kind
+        return None if origin == DEAD and isinstance(kind, NewerKind) else kind
     deaths = headers["x-death"]
-    came_due = place == Lane.RETRIES and isinstance(deaths, list) and all(map(_came_due, deaths))
+    came_due = origin == Lane.RETRIES and isinstance(deaths, list) and all(map(_came_due, deaths))
     return kind if came_due else None
 
 
