@@ -1,1 +1,1 @@
-"""The queue as everybody uses it; one room for each that satisfies it."""
+"""The queue as the other rooms use it, and one room for each queue that satisfies it."""

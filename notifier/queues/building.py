@@ -1,4 +1,4 @@
-"""Builds the queue that the settings name. Nothing else knows both classes."""
+"""Builds the queue that the settings name."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from notifier.settings.service_settings import QueueSettings
 
 
 def build_queue(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) -> Queue:
-    """The queue that `queue.url` names, not opened yet. Nothing else knows both classes.
+    """Return the queue that `queue.url` names, not opened yet. Nothing else knows both classes.
 
     Without `bindings` it neither consumes nor counts the queues of sources.
     """
@@ -26,7 +26,7 @@ def build_queue(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) -> 
 
 
 def build_event_queue(settings: QueueSettings) -> EventQueue:
-    """What publishes events to the queue that `queue.url` names, and does nothing else there. Not opened yet."""
+    """Return the queue that `queue.url` names, for publishing events alone. It is not opened yet."""
     return build_queue(settings) if settings.sqlite_file else RabbitEventQueue(rabbit_options(settings))
 
 

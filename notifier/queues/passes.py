@@ -1,4 +1,4 @@
-"""What a pass over a queue gives of each message: a summary of what is meant, and its body if that is asked for."""
+"""Declares a pass over a queue. Of each message that is meant it gives a summary, and the body if that is asked for."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +14,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found(Generic[S]):
-    """A message that a pass came across. `summary` is None if it is not meant."""
+    """A message that a pass came across. `summary` is None if the message is not meant."""
 
     message: Message
     summary: S | None
@@ -25,13 +25,13 @@ Reader: TypeAlias = Callable[[Message], Found[S]]
 
 
 def reader_of(
-    summarise: Callable[[Message], S], meant: Callable[[Message, S], bool], *, whole: bool
+    summarise: Callable[[Message], S], is_meant: Callable[[Message, S], bool], *, whole: bool
 ) -> Callable[[Message], Found[S]]:
-    """A reader of what is meant: `whole`, or as summaries only."""
+    """Return a reader of the messages that are meant: `whole`, or their summaries only."""
 
     def see(message: Message) -> Found[S]:
         summary = summarise(message)
-        matches = meant(message, summary)
+        matches = is_meant(message, summary)
         kept = message if matches and whole else replace(message, body=b"", headers=MappingProxyType({}))
         return Found(message=kept, summary=summary if matches else None)
 
@@ -39,14 +39,14 @@ def reader_of(
 
 
 class Visit(Protocol[S]):
-    """One pass over the messages that were there when it began. What is not taken keeps its place and its order."""
+    """One pass over the messages that were there when it began. Messages that are not taken keep their order."""
 
     @property
     def left(self) -> int:
-        """How many are still to come."""
+        """How many messages are still to come."""
 
     async def page(self) -> Sequence[Found[S]]:
-        """The next ones; empty at the end. Act on them before you ask for the next. Raises QueueError."""
+        """Return the next messages; none at the end. Act on them before you ask for more. Raises QueueError."""
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete these, and return those that were still there. Raises QueueError."""
@@ -68,7 +68,7 @@ def no_progress(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairOptions:
-    """How a pass runs that removes or moves. `rate` is in messages a second, `limit` in messages; None: no limit.
+    """How a pass that removes or moves messages runs. `rate`: messages a second, `limit`: messages; None: no limit.
 
     `stop` is asked between batches. `pause` waits for some seconds, and ends early if `stop` becomes true. `steady` is
     a monotonic clock, `clock` the time of day.

@@ -1,6 +1,6 @@
-"""The queue, as everybody but the pipeline uses it. RabbitMQ and SQLite satisfy it; so must a third.
+"""Declares the queue as notifier uses it. RabbitMQ and SQLite satisfy it; so must a third.
 
-What differs between them, such as who keeps the feed, stays inside its room. `build_queue` chooses one.
+What differs between queues, such as who keeps the feed, stays in their rooms. `build_queue` chooses one.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -34,7 +34,7 @@ class Publisher(Protocol):
 
 
 class Parking(Protocol):
-    """Where deliveries wait for a client that is down: in buckets. Several clients may share one."""
+    """Keeps deliveries for clients that are down, in buckets. Several clients may share a bucket."""
 
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the name of the bucket of this client (`iss`, `client_id`)."""
@@ -64,10 +64,10 @@ class Parking(Protocol):
 
 
 class Acknowledger(Protocol):
-    """The other end of taking a message."""
+    """Takes the acks of messages."""
 
     def ack(self, message: Message) -> None:
-        """The message has found its durable fate. Never raises, never waits; without effect where it was lost since."""
+        """Ack the message, which has its durable fate. Never raises, never waits. Has no effect if it was lost."""
 
 
 class WorkerQueue(Publisher, Parking, Acknowledger, Protocol):
@@ -93,12 +93,10 @@ class WaitingDeliveries(Protocol):
     def visit(
         self, read: Reader[S], *, clients: Collection[tuple[str, str]] | None = None, parked: bool = True
     ) -> OpenVisit[S]:
-        """Begin a walk, in which `read` gets each message. `clients`: whose are meant, None if there may be others.
+        """Begin a walk, in which `read` gets each message. `clients`: whose messages are meant; None if others may be.
 
-        Without `parked` only what is in delay queues is walked over.
-
-        What is not taken keeps its due time and its hops, too. Only one walk runs at a time on RabbitMQ. Raises
-        QueueError.
+        Without `parked` the walk goes over the delay queues only. Messages that are not taken keep their due time and
+        their hops. On RabbitMQ one walk runs at a time. Raises QueueError.
         """
 
 

@@ -1,4 +1,4 @@
-"""What a look at the queue finds, for `notifier status` and `notifier doctor`. A look changes nothing."""
+"""The results of a look at the queue, for `notifier status` and `notifier doctor`. A look changes nothing."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class QueueOverview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAnswers:
-    """What workers answered to a request. `seen`: how many consume the queue, and so should have answered."""
+    """The answers of workers to a request. `seen`: how many workers consume the queue, and so should have answered."""
 
     seen: int
     answers: Sequence[bytes]
@@ -35,8 +35,8 @@ class WorkerAnswers:
 class PolicyLook:
     """Which policies override what our queues were declared with.
 
-    `by` says who told it: the broker's management API, or a temporary queue, which shows only some. `fault`: why the
-    management API did not tell it, though it is configured.
+    `by` says what told them: the broker's management API, or a temporary queue, which shows only some. `fault`: why the
+    management API did not tell them, though it is configured.
     """
 
     by: Literal["management", "trial"] | None = None
@@ -83,5 +83,5 @@ class FileState:
 
 def release_of(version: str) -> tuple[int, int]:
     """The release of a broker that says this version: its first two numbers; (0, 0) if it says none."""
-    found = re.match(r"(\d{1,9})\.(\d{1,9})", version)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    numbers = re.match(r"(\d{1,9})\.(\d{1,9})", version)
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)

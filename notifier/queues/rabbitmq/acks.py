@@ -1,7 +1,8 @@
-"""Acks of one channel, sent in batches: at 3,000 messages a second ten go in one frame.
+"""Sends the acks of one channel in batches: at 3,000 messages a second ten go in one frame.
 
-Delivery tags of a channel count up from 1. `multiple` acks every tag up to the one it names, so it may go only as far
-as everything below is settled; and RabbitMQ closes the channel over a tag acked before, so each is named once.
+Delivery tags of a channel count up from 1. `multiple` acks every tag up to the one that it names, so it may name only a
+tag below which everything is settled. RabbitMQ closes the channel over a tag that was acked before, so each tag is
+named once.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What operators do over a connection of its own: declare, verify, survey and delete the topology, look around."""
+"""Does what operators ask for, over a connection of its own: declares, verifies, surveys and deletes the topology."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,7 +29,7 @@ __all__ = [
 async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> tuple[BindingState, ...]:
     """Declare what is missing, and bind the queues of sources. Return once new queues can be used.
 
-    A binding that cannot be made is no error, but told in what is returned. Raises TopologyMismatch, QueueError.
+    A binding that cannot be made is no error: it is among the states returned. Raises TopologyMismatch, QueueError.
     """
     async with connected(options, "topology") as connection:
         await demand_kept(connection, options)
@@ -44,7 +44,7 @@ async def verify_topology(options: RabbitOptions) -> None:
 
 
 async def survey_bindings(options: RabbitOptions) -> tuple[BindingState, ...]:
-    """Which bindings of sources could be made. Changes nothing. Raises QueueError."""
+    """Return which bindings of sources could be made. Changes nothing. Raises QueueError."""
     async with connected(options, "topology") as connection:
         return await look_at_bindings(connection, options)
 
@@ -75,11 +75,11 @@ async def depths_of(connection: Connection, options: RabbitOptions) -> dict[str,
     buckets = bucket_names(options)
     sources = [f"{SOURCE}{name}" for name in options.sources]
     names = {name: f"{options.prefix}.{name}" for name in (*Lane, *sources, DEAD, *DELAY_QUEUES, *buckets)}
-    found = await depths_at(connection, names)
-    parked = [depth.ready for name in buckets if (depth := found.pop(name, None)) is not None]
+    depths = await depths_at(connection, names)
+    parked = [depth.ready for name in buckets if (depth := depths.pop(name, None)) is not None]
     if parked:
-        found[PARKED] = Depth(ready=sum(parked), consumers=0)
-    return found
+        depths[PARKED] = Depth(ready=sum(parked), consumers=0)
+    return depths
 
 
 async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
@@ -87,7 +87,7 @@ async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[st
 
     Raises QueueUnavailable.
     """
-    found: dict[str, Depth] = {}
+    depths: dict[str, Depth] = {}
     channel = await open_channel(connection)
     try:
         for key, name in names.items():
@@ -96,7 +96,7 @@ async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[st
             async with asking("cannot ask the broker"):
                 with suppress(ChannelNotFoundEntity):
                     queue = await channel.queue_declare(name, passive=True)
-                    found[key] = Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)
+                    depths[key] = Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)
     finally:
         await close_channel(channel)
-    return found
+    return depths

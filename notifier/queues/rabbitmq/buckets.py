@@ -1,7 +1,8 @@
 """Fetches deliveries from the buckets, in which they wait for a client that is down.
 
-A bucket is a queue without a consumer: what nobody fetches leaves it for `retries` after `LONGEST_PARKED`. Messages are
-fetched by `basic.get` and acked, never given back: each time that a message is given out adds to its delivery count.
+A bucket is a queue without a consumer: a message that nobody fetches leaves it for `retries` after `LONGEST_PARKED`.
+Messages are fetched by `basic.get` and acked. They are never given back, since each time that a message is given out
+adds to its delivery count.
 """
 
 import asyncio
@@ -27,22 +28,22 @@ CHANNELS = 4  # fetches at a time
 
 
 def bucket_names(options: RabbitOptions) -> tuple[str, ...]:
-    """The buckets, without prefix: `parked-00.delay.1024s`. The end is that of a delay queue's name."""
+    """Return the names of the buckets, without prefix: `parked-00.delay.1024s`. They end like names of delay queues."""
     return tuple(f"{PARKED}-{number:02d}.delay.{options.parked_for}s" for number in range(options.buckets))
 
 
 def bucket_number(client: tuple[str, str], buckets: int) -> int:
-    """The number of this client's bucket, the same at every worker and in every release."""
+    """Return the number of this client's bucket, the same at every worker and in every release."""
     digest = hashlib.sha256("\0".join(client).encode()).digest()
     return int.from_bytes(digest[:4]) % buckets
 
 
 def with_one_bucket(names: Sequence[str]) -> Sequence[str]:
     """Name one of the buckets among these queues, and count the others."""
-    buckets = [each for each in names if f".{PARKED}-" in each]
+    buckets = [name for name in names if f".{PARKED}-" in name]
     if len(buckets) < 2:
         return names
-    others = [each for each in names if each not in buckets]
+    others = [name for name in names if name not in buckets]
     return [*others, f"{buckets[0]} and {counted(len(buckets) - 1, 'more bucket')}"]
 
 
@@ -118,7 +119,7 @@ class BucketReader:
         async with self._turns:
             getter = await self._getter(new=queue in self._doubted)
             try:
-                taken = await self._get(getter, queue, most)
+                messages = await self._get(getter, queue, most)
             except BaseException as error:
                 self._doubted.add(queue)
                 if isinstance(error.__cause__, ChannelNotFoundEntity):
@@ -129,7 +130,7 @@ class BucketReader:
             self._doubted.discard(queue)
             if getter in self._getters:
                 self._idle.append(getter)
-            return taken
+            return messages
 
     async def _getter(self, *, new: bool) -> _Getter:
         while self._idle and not new:
@@ -149,9 +150,10 @@ class BucketReader:
 
     async def _get(self, getter: _Getter, queue: str, most: int) -> list[Message]:
         async with asking(f"cannot fetch from {queue}"):
-            found = await getter.get(queue, most)
+            fetched = await getter.get(queue, most)
         return [
-            to_message(PARKED, each, AckTag(getter.acks, each.delivery_tag or 0), keep=self._keep) for each in found
+            to_message(PARKED, message, AckTag(getter.acks, message.delivery_tag or 0), keep=self._keep)
+            for message in fetched
         ]
 
     def _forget(self, getter: _Getter) -> None:

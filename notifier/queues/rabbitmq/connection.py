@@ -3,8 +3,8 @@
 No error bears a URL, since that may hold a password.
 
 aiormq's own timeouts go through `wait_for`, which in Python 3.11 loses a cancellation that meets an answer: the task
-that was cancelled goes on for ever. So `asyncio.timeout` bounds requests, and what closes runs in a task of its own
-(`finish`), since aiormq always uses a timeout of its own there.
+that was cancelled goes on for ever. So `asyncio.timeout` bounds requests. Closing always uses a timeout of aiormq's, so
+it runs in a task of its own (`finish`).
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class _Attempt(aio_pika.Connection):
 
 
 async def connect(options: RabbitOptions, purpose: str) -> Connection:
-    """A new connection to the first host that takes us.
+    """Return a new connection to the first host that takes us.
 
     Raises QueueError (refused), QueueUnavailable (not reached), ConfigurationError (a library is not as it was tried).
     """
@@ -108,7 +108,7 @@ def _translate(error: Exception, url: URL) -> QueueError:
 
 
 def reason_of(error: BaseException | None) -> str:
-    """The error in one line of words; the broker's own where it gave some."""
+    """Return the error in one line of words: the broker's own, if it gave any."""
     if error is None:
         return "closed"
     if isinstance(error, asyncio.CancelledError):  # by which aiormq ends a connection that it gives up
@@ -120,7 +120,7 @@ def reason_of(error: BaseException | None) -> str:
 def ending() -> bool:
     """True if the present task was cancelled. Endless loops ask this at each round.
 
-    aiormq may raise its own error in place of a cancellation that comes while something of its fails.
+    aiormq may raise its own error in place of a cancellation that comes while one of its calls fails.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

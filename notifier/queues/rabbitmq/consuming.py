@@ -1,9 +1,9 @@
-"""Taking messages of one lane, and acking them. The queue of a source is one more that feeds the lane of events.
+"""Takes the messages of one lane, and acks them. The queue of a source feeds the lane of events, too.
 
-Each queue has a channel of its own, and with it delivery tags of its own: whatever happens to the channel or its
-consumer (`basic.cancel` included), the channel is given up, the inbox hears that everything unacked will come again,
-and a new one consumes. A message bears the acks of the channel it came by: a late ack cannot meet the tag of another
-message.
+Each queue has a channel of its own, and so delivery tags of its own. If anything happens to the channel or its consumer
+(`basic.cancel` included), the channel is given up, the inbox hears that everything unacked will come again, and a new
+channel consumes. A message bears the acks of the channel that it came by, so that a late ack cannot meet the tag of
+another message.
 """
 
 import asyncio

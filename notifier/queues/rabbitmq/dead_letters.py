@@ -28,7 +28,7 @@ class RabbitDeadLetters:
 
     @asynccontextmanager
     async def visit(self, read: Reader[S]) -> AsyncIterator[RabbitVisit[S]]:
-        """Open one pass over the present letters. Raises QueueError if the queue is away or somebody else has them."""
+        """Open one pass over the present letters. Raises QueueError if the queue is away, or another visit has them."""
         connection = await connect(self._options, "dead letters")
         try:
             await hold_alone(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)

@@ -1,9 +1,10 @@
-"""How a message waits on RabbitMQ: it passes through up to three delay queues, and this module sends it on its way.
+"""Has a message wait on RabbitMQ, by sending it through up to three delay queues.
 
-A delay queue holds every message for the same time, so that none waits behind a longer one. There is one for each power
-of two seconds up to 65,536, and each hands on to `retries`. Three passes come within 13 % of any wait: 45 s become 32,
-8 and 4. The passes that are left stand in the message's document, `"schedule": {"due": …, "hops": [8, 4]}`, since any
-worker may take it after the first. `Forwarder` publishes it again: the pipeline gets only messages that are due.
+A delay queue holds every message for the same time, so that none waits behind one with a longer wait. There is a delay
+queue for each power of two seconds up to 65,536, and each hands its messages on to `retries`. Three passes come within
+13 % of any wait: 45 s become 32, 8 and 4. The passes that are left stand in the message's document, `"schedule":
+{"due": …, "hops": [8, 4]}`, since any worker may take the message after a pass. `Forwarder` publishes it again. So the
+pipeline gets only messages that are due.
 """
 
 import asyncio
@@ -31,16 +32,16 @@ _NO_HOPS = re.compile(rb'"schedule":\{"due":[^][{},]+\}\}\Z')
 
 
 def hops(seconds: float, rounding: Rounding = "down") -> tuple[int, ...]:
-    """The wait as one to three delay queues, longest first: 45 s → (32, 8, 4) down, (32, 16) up."""
+    """Return the wait as one to three delay queues, longest first: 45 s → (32, 8, 4) down, (32, 16) up."""
     whole = whole_seconds(min(seconds, MOST_HOPS * HOPS[-1]), rounding)
     parts: list[int] = []
     while whole > HOPS[-1] and len(parts) < MOST_HOPS - 1:
         parts.append(HOPS[-1])
         whole -= HOPS[-1]
-    left = MOST_HOPS - len(parts)
-    while rounding == "up" and whole.bit_count() > left and whole < HOPS[-1]:
+    hops_left = MOST_HOPS - len(parts)
+    while rounding == "up" and whole.bit_count() > hops_left and whole < HOPS[-1]:
         whole += whole & -whole  # clears the lowest bit upwards: the next sum that needs fewer powers of two
-    for _ in range(left):
+    for _ in range(hops_left):
         if not whole:
             break
         hop = min(1 << (whole.bit_length() - 1), HOPS[-1])
@@ -50,7 +51,7 @@ def hops(seconds: float, rounding: Rounding = "down") -> tuple[int, ...]:
 
 
 def first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tuple[str, Outgoing]:
-    """The delay queue in which a message begins its wait, and the message with the passes that follow.
+    """Return the delay queue in which a message begins its wait, and the message with the passes that follow.
 
     A document that does not say its due time cannot say its passes either: it has one pass.
     """
@@ -63,9 +64,10 @@ def first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tuple[s
 
 
 def next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
-    """The delay queue that a message which left one has to pass next; None where its wait is over.
+    """Return the delay queue that a message has to pass next, after one; None if its wait is over.
 
-    The wall clock may only shorten a wait: after the last pass it is over. So is one that nobody could keep.
+    The wall clock may only shorten a wait: after the last pass it is over. A wait that no queue could keep is over,
+    too.
     """
     if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"hops":[' not in message.body[-_TAIL:]:
         return None
@@ -73,11 +75,11 @@ def next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
         document = from_json(message.body, allow_inf_nan=False)
         schedule = document["schedule"]
         first, *rest = schedule["hops"]
-        left = schedule["due"] - now
+        seconds_left = schedule["due"] - now
     except (ValueError, TypeError, KeyError):
         return None
     queue = f"delay.{first}s"
-    if not SOON <= left < math.inf or queue not in DELAY_QUEUES:
+    if not SOON <= seconds_left < math.inf or queue not in DELAY_QUEUES:
         return None
     document["schedule"] = {**schedule, "hops": rest} if rest else {"due": schedule["due"]}
     again = Outgoing(kind=message.kind, body=to_json(document), message_id=message.message_id or "")

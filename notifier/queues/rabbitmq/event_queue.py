@@ -1,6 +1,6 @@
 """Publishes events to RabbitMQ as any publisher does. It declares nothing.
 
-So a user of the broker who may write to the two exchanges of events, and do nothing else, can use it. A passive declare
+So it works for a user of the broker who may write to the two exchanges of events and do nothing else. A passive declare
 needs no permission.
 """
 
@@ -32,7 +32,7 @@ def as_publish(
     content_type: str = "application/json",
     headers: Mapping[str, str] | None = None,
 ) -> Publish:
-    """An event for the exchange of events or bulk."""
+    """Return the event as a message for the exchange of events or of bulk."""
     if lane is Lane.RETRIES:
         raise ValueError("no event is published to the retries")
     return Publish(

@@ -1,8 +1,8 @@
 """Examines the broker for the doctor, and leaves no trace there.
 
-It tests permissions on an exclusive queue under our prefix, and on a name that no queue has, and how messages expire,
-and which policies show, on temporary queues. So it reads, moves and counts no message of a session. The broker reports
-an alarm only to a connection that publishes, hence the second one.
+It tests permissions on an exclusive queue under our prefix and on a name that no queue has. It tests on temporary
+queues how messages expire and which policies show. So it reads, moves and counts no message of a session. The broker
+reports an alarm only to a connection that publishes, hence the second connection.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ PACE = 0.05
 
 
 async def examine_broker(options: RabbitOptions) -> BrokerState:
-    """The state of the broker. Raises QueueError if it cannot be reached or refuses us."""
+    """Return the state of the broker. Raises QueueError if it cannot be reached or refuses us."""
     name = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
     async with connected(options, "doctor") as looking, connected(options, "doctor") as publishing:
         properties = underlay_of(looking).server_properties
@@ -54,8 +54,8 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         may_write=write,
         may_read=read,
         blocked=blocked,
-        missing=tuple(f"{each.what} {each.name}" for each in standings if each.missing),
-        different=tuple(each.difference for each in standings if each.difference is not None),
+        missing=tuple(f"{standing.what} {standing.name}" for standing in standings if standing.missing),
+        different=tuple(standing.difference for standing in standings if standing.difference is not None),
         stamped=stamped,
         asked=asked,
         bindings=bindings,

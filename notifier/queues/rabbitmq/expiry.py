@@ -1,9 +1,9 @@
 """Tries whether the broker keeps an expired message until its next queue has it, as the delay queues need.
 
-RabbitMQ 3.10 and 3.11 do so only with the feature flag `stream_queue`. Without it they take the arguments of
-at-least-once dead-lettering, and drop what expires while `retries` is missing or full. AMQP does not tell flags, so a
-temporary queue is tried: what a queue keeps after its expiry counts towards its greatest length. From 3.12 on the flag
-cannot be off.
+RabbitMQ 3.10 and 3.11 do so only with the feature flag `stream_queue`. Without it they accept the arguments of
+at-least-once dead-lettering, but drop messages that expire while `retries` is missing or full. AMQP does not tell
+flags, so a temporary queue is tried: messages that a queue keeps after their expiry count towards its greatest length.
+From 3.12 on the flag cannot be off.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ WAY_OUT = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its node
 async def demand_kept(connection: Connection, options: RabbitOptions) -> None:
     """Raise QueueError with the way out if the broker drops what expires, or if we may not try it.
 
-    It tries over a connection of its own, since an alarm stops one that publishes. Raises QueueUnavailable where it
+    It tries over a connection of its own, since an alarm stops one that publishes. Raises QueueUnavailable if this
     cannot be known now.
     """
     if _cannot_be_off(connection):

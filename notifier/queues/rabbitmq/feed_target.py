@@ -1,7 +1,7 @@
 """Publishes the feed to the exchange `<prefix>.outcomes`, unconfirmed, on a connection of its own.
 
 So a broker that blocks or is slow holds up nothing else. Each new channel checks that the exchange exists. If it goes
-missing later, the broker closes the channel, and what was written meanwhile is lost uncounted.
+missing later, the broker closes the channel, and the notices written meanwhile are lost and not counted.
 """
 
 import asyncio
@@ -87,16 +87,16 @@ class RabbitFeedTarget:
             raise QueueUnavailable("not connected")
         payload = b"".join([frames_of(self._publish_of(notice), channel) for notice in batch])
         # Wait until the connection has taken it: then a broker that reads slowly fills the buffer of the feed.
-        taken: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
+        written: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=written))
         closing = channel.closing
         try:
-            await asyncio.wait({taken, closing}, return_when=asyncio.FIRST_COMPLETED)
-            if not taken.done():
+            await asyncio.wait({written, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not written.done():
                 raise QueueUnavailable("the connection was lost")
         finally:
             closing.cancel()  # one of our own: aiormq's lives on
-            taken.cancel()
+            written.cancel()
 
     def _publish_of(self, notice: FeedNotice) -> Publish:
         """Return the notice as a message. It is not mandatory: nobody need listen."""

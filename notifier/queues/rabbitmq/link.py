@@ -1,6 +1,6 @@
-"""A connection for one purpose that keeps itself up: connect, serve, lose, wait, connect again.
+"""Keeps up a connection for one purpose: connects, serves, loses it, waits, connects again.
 
-Credentials and TLS files are read at each attempt, hosts are tried in turn, the pause doubles from 0.1 s to 15 s.
+Credentials and TLS files are read at each attempt. Hosts are tried in turn. The pause doubles from 0.1 s to 15 s.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Link:
         self._stood_at = 0.0
 
     def stand(self) -> None:
-        """Note that the connection is of use now."""
+        """Note that the connection can be used now."""
         self.failure = None
         self.failed.clear()
         self.standing.set()

@@ -1,8 +1,8 @@
-"""Reads at the broker's management API which policies are in force on our queues. Nothing else tells all of them.
+"""Reads from the broker's management API which policies are in force on our queues. Nothing else tells all of them.
 
-`effective_policy_definition` is what a policy and an operator's policy come to. For numbers the broker then takes the
-less of policy and argument, for `overflow` the policy. It comes with the statistics: some ten seconds after a queue was
-declared, and after a policy was set, on 3.10.8 and 4.0.5.
+`effective_policy_definition` is what a policy and an operator's policy amount to. For numbers the broker takes the
+smaller of policy and argument, for `overflow` the policy. The definition comes with the statistics: some ten seconds
+after a queue was declared, and after a policy was set, on 3.10.8 and 4.0.5.
 """
 
 import re
@@ -27,10 +27,10 @@ _BOUNDS = Bounds(answer=4 * 1024 * 1024)
 
 
 async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
-    """Which policies override what our queues were declared with. Raises QueueUnavailable, which says why not."""
+    """Return which policies override the arguments of our queues. Raises QueueUnavailable, which says why not."""
     assert options.management is not None
     wanted = {queue.name: queue for queue in topology_of(options).queues}
-    found: dict[tuple[PolicyKey, str], list[str]] = {}
+    queues_of: dict[tuple[PolicyKey, str], list[str]] = {}
     silent = 0
     client = JsonClient(_BOUNDS, options.tls or TlsFiles())
     try:
@@ -38,11 +38,11 @@ async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
         while page <= pages:
             content = _content(await client.ask("GET", _address(options, page), _headers(options), within=WITHIN))
             pages, page = content.get("page_count", 1), page + 1
-            for each in content["items"]:
-                if (queue := wanted.get(each["name"])) is not None:
-                    silent += "effective_policy_definition" not in each
-                    for key, value in _overrides(queue, each.get("effective_policy_definition")):
-                        found.setdefault((key, value), []).append(queue.name)
+            for item in content["items"]:
+                if (queue := wanted.get(item["name"])) is not None:
+                    silent += "effective_policy_definition" not in item
+                    for key, value in _overrides(queue, item.get("effective_policy_definition")):
+                        queues_of.setdefault((key, value), []).append(queue.name)
     except (NotifierError, OSError) as fault:  # OSError: a file of credentials cannot be read
         raise QueueUnavailable(str(fault)) from None
     except (KeyError, TypeError, AttributeError):
@@ -53,7 +53,7 @@ async def read_policies(options: RabbitOptions) -> tuple[PolicyOverride, ...]:
         raise QueueUnavailable(
             f"it does not tell those of {silent} of our queues: they are new, or it has no statistics"
         )
-    return tuple(PolicyOverride(key=key, value=value, queues=tuple(names)) for (key, value), names in found.items())
+    return tuple(PolicyOverride(key=key, value=value, queues=tuple(names)) for (key, value), names in queues_of.items())
 
 
 def _address(options: RabbitOptions, page: int) -> str:

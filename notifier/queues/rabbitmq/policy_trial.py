@@ -1,7 +1,7 @@
-"""Tries by temporary queues whether a policy overrides what our queues are declared with.
+"""Tries with temporary queues whether a policy overrides the arguments of our queues.
 
-AMQP tells no policy: neither a declare nor a message shows one. A policy that matches our prefix (`.*`, `^notifier`)
-matches a temporary queue of ours too, and shows by what that queue does. Tried on 3.10.8 and 4.0.5:
+AMQP tells no policy: neither a declare nor a message shows one. But a policy that matches our prefix (`.*`,
+`^notifier`) also matches a temporary queue of ours, and shows in what that queue does. Tried on 3.10.8 and 4.0.5:
 
 | policy | what shows it |
 |---|---|
@@ -38,32 +38,33 @@ ARGUMENTS: dict[str, str | int] = {
 
 
 async def try_policies(connection: Connection, name: str) -> tuple[PolicyOverride, ...]:
-    """Which policies two temporary queues show, whose names begin with `name`. Takes `WATCH`, and leaves nothing.
+    """Return which policies show on two temporary queues, named after `name`. Takes `WATCH`, and leaves nothing.
 
     Needs to configure, write and read the name. Raises what aiormq does, TimeoutError and QueueUnavailable.
     """
     async with channel_of(connection, confirms=True) as channel, bounded(WITHIN):
         overflow = not await refuses_when_full(channel, f"{name}.full")
-        found = await _room(channel, f"{name}.room")
-    keys = (PolicyKey.OVERFLOW, *found) if overflow else found
+        keys = await _keys_shown(channel, f"{name}.room")
+    if overflow:
+        keys = (PolicyKey.OVERFLOW, *keys)
     return tuple(PolicyOverride(key=key) for key in keys)
 
 
 async def refuses_when_full(channel: aiormq.Channel, name: str) -> bool:
-    """Whether a queue that was declared to refuse what it has no room for does so."""
+    """True if a queue that was declared to refuse messages when it is full does so."""
     await channel.queue_declare(name, durable=True, arguments={**ARGUMENTS, "x-max-length": 1})
     refused = any([not await _takes(channel, name, b"") for _ in range(TRIES)])
     await channel.queue_delete(name)
     return refused
 
 
-async def _room(channel: aiormq.Channel, name: str) -> tuple[PolicyKey, ...]:
-    """What happens to messages that should stay."""
+async def _keys_shown(channel: aiormq.Channel, name: str) -> tuple[PolicyKey, ...]:
+    """Return the policies that show by what happens to messages that should stay."""
     await channel.queue_declare(name, durable=True, arguments=dict(ARGUMENTS))
-    taken = await asyncio.gather(*(_takes(channel, name, b"." * SIZE) for _ in range(MESSAGES)))
-    taken += [await _takes(channel, name, b"") for _ in range(TRIES)]  # a full queue says so a moment later
+    accepted = await asyncio.gather(*(_takes(channel, name, b"." * SIZE) for _ in range(MESSAGES)))
+    accepted += [await _takes(channel, name, b"") for _ in range(TRIES)]  # a full queue says so a moment later
     shown: tuple[PolicyKey, ...] = ()
-    if not all(taken) or await _ready(channel, name) < MESSAGES:
+    if not all(accepted) or await _ready(channel, name) < MESSAGES:
         shown = (PolicyKey.MAX_LENGTH,)
     elif await _lose_some(channel, name):
         shown = (PolicyKey.MESSAGE_TTL,)
@@ -85,9 +86,9 @@ async def _lose_some(channel: aiormq.Channel, name: str) -> bool:
 
 async def _wears_out(channel: aiormq.Channel, name: str) -> bool:
     """Whether the first message is dropped when it has been given back a few times. Its count says which one comes."""
-    for look in range(LOOKS + 2):
+    for given_back in range(LOOKS + 2):
         got = await channel.basic_get(name)
-        if got.delivery_tag is None or _count(got) < look:
+        if got.delivery_tag is None or _count(got) < given_back:
             return True
         await channel.basic_nack(got.delivery_tag, requeue=True)
     return False

@@ -1,7 +1,8 @@
-"""Looks which policies of the broker override what our queues were declared with, and keeps watching.
+"""Watches which policies of the broker override the arguments of our queues.
 
-The management API tells all of them, if `queue.management` names it. Else a temporary queue shows some: by whoever may
-declare queues, so with `topology: verify` by the doctor alone. A worker looks beside its start, which does not wait.
+The management API tells all of them, if `queue.management` names it. Otherwise a temporary queue shows some. Only a
+process that may declare queues can try that: with `topology: verify` the doctor alone. A worker looks while it starts,
+and its start does not wait for the result.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ async def look_at_policies(options: RabbitOptions, name: str, *, may_try: bool) 
 
 
 class PolicyWatch:
-    """Looks once a worker consumes, and again every ten minutes where that may tell something new.
+    """Looks once a worker consumes, and again every ten minutes if that may tell something new.
 
     A trial that shows nothing is not repeated: each leaves two names in the broker's memory for good, if they are new.
     So a process has one name.
@@ -80,9 +81,9 @@ class PolicyWatch:
         self._fault = look.fault
         if look.by is None:
             return
-        for each in look.overrides:
-            if each not in self.overrides:
-                self._log.warning("queue_policy", reason=str(each), help=HELP)
+        for override in look.overrides:
+            if override not in self.overrides:
+                self._log.warning("queue_policy", reason=str(override), help=HELP)
         if self.overrides and not look.overrides:
             self._log.info("queue_policy_gone")
         self.overrides = look.overrides

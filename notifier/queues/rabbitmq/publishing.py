@@ -1,7 +1,7 @@
-"""Publishes messages so that they last: persistent, mandatory, confirmed, many at a time on one channel.
+"""Publishes durable messages: persistent, mandatory, confirmed, many at a time on one channel.
 
-Either a publish returns, and the message is durable. Or it raises QueueUnavailable, and the message may be durable all
-the same, if only the confirm was lost. So trying again may double a message, but never loses one.
+If a publish returns, the message is durable. If it raises QueueUnavailable, the message may still be durable, since the
+confirm alone may have been lost. So trying again may double a message, but never loses one.
 """
 
 import asyncio

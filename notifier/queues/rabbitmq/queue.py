@@ -1,4 +1,4 @@
-"""The queue on RabbitMQ. It has two connections: a memory alarm blocks the one that publishes, and must not stop acks.
+"""The queue on RabbitMQ. It has two connections: an alarm blocks the one that publishes, and must not stop the acks.
 
 Callers name queues without prefix.
 """
@@ -229,7 +229,7 @@ class RabbitQueue:
         """Connected means that both connections stand; consuming means that all lanes do, and no queue is new."""
         connected = all(link.standing.is_set() for link in self._links)
         blocked, new = self._publishing.blocked, self._watch.settling.problem
-        told = (
+        problems = (
             *(link.failure for link in self._links),
             self._watch.problem,
             new,
@@ -240,7 +240,7 @@ class RabbitQueue:
             connected=connected,
             consuming=connected and new is None and all(lane.standing for lane in self._lanes),
             blocked=blocked,
-            problem=next((str(problem) for problem in told if problem is not None), None),
+            problem=next((str(problem) for problem in problems if problem is not None), None),
             bindings=self._bindings.states,
             overrides=self._policies.overrides,
         )
@@ -268,8 +268,8 @@ class RabbitQueue:
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
         async with self._at_broker("request") as connection:
-            seen = max(await workers_at(connection, self._options), int(self.side_channel.listens))
-            return WorkerAnswers(seen=seen, answers=await self._ask(connection, seen, within, document))
+            workers = max(await workers_at(connection, self._options), int(self.side_channel.listens))
+            return WorkerAnswers(seen=workers, answers=await self._ask(connection, workers, within, document))
 
     @asynccontextmanager
     async def _at_broker(self, purpose: str) -> AsyncIterator[Connection]:

@@ -1,8 +1,8 @@
 """Sends replies to the publishers who asked: bounded, unconfirmed, dropped and counted if they cannot go at once.
 
 A publisher may write any name of direct reply-to into its event, and RabbitMQ (3.10.8) closes the connection over one
-that it cannot decode. So these names never come near a connection that logouts need: `ReplyConnection` is another, and
-stands only while there are replies.
+that it cannot decode. So these names never travel on a connection that logouts need. `ReplyConnection` is a connection
+of their own, which stands only while there are replies.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ IDLE = 60.0  # seconds without a reply, after which the connection is given up
 
 
 class Outbox:
-    """Replies that wait to be written, bounded. Counts those it drops."""
+    """Replies that wait to be written, in bounded number. Counts the replies that it drops."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[str, str | None, bytes]] = deque()
@@ -116,9 +116,9 @@ async def _end_of(closing: "asyncio.Future[object]") -> None:
     await asyncio.wait({closing})
 
 
-async def _beside(one: Coroutine[object, object, None], other: Coroutine[object, object, None]) -> None:
+async def _beside(first: Coroutine[object, object, None], second: Coroutine[object, object, None]) -> None:
     """Run both until one ends; the other is cancelled. Raises what ended it."""
-    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
+    tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:

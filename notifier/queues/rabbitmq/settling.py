@@ -1,6 +1,6 @@
 """Waits until the broker would find a new queue again after a crash.
 
-RabbitMQ (3.10 to 4.x) keeps the names of quorum queues in a file, `names.dets`. The name declared last is written to
+RabbitMQ (3.10 to 4.x) keeps the names of quorum queues in a file, `names.dets`. The last declared name is written to
 it 0.5 to 1.0 s after the broker has confirmed the declare. If the broker is killed before, it does not find the name at
 its next start, and begins the queue as a new one. All that the queue had confirmed is lost. On a single node the queue
 never elects a leader either: it confirms nothing and gives nothing out.
@@ -22,7 +22,7 @@ Tell = Callable[[Sequence[str], float], None]
 
 
 def log_new(names: Sequence[str], seconds: float) -> None:
-    """Log what is waited for, and why."""
+    """Log which queues are waited for, and why."""
     log = structlog.get_logger(__name__)
     log.info("queues_new", queues=len(names), used_in=round(seconds, 1), reason=PROBLEM)
 

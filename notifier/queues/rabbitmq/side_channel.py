@@ -1,12 +1,12 @@
-"""The side channel on RabbitMQ: a worker's replies to publishers, its state for operators who ask, news for workers.
+"""The side channel on RabbitMQ: replies to publishers, a worker's state for operators, news for other workers.
 
-A logout is worth more than anything said here. So the side channel has an AMQP channel of its own on the publishing
-connection, waits for no confirm, and drops and counts a message when the outbox is full or the broker blocks. An error
+A logout is worth more than any of these. So the side channel has an AMQP channel of its own on the publishing
+connection, waits for no confirm, and drops and counts messages when the outbox is full or the broker blocks. An error
 closes that channel only. It is opened again, and no error leaves `serve`. Replies to a name that a publisher gave go
 over another connection (`replies`).
 
-Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A user who may not
-declare them (`topology: verify`) still replies to publishers, but its worker cannot be asked for its state, and neither
+Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A worker whose user
+may not declare them (`topology: verify`) still replies to publishers. But it cannot be asked for its state, and neither
 tells nor hears news.
 """
 
@@ -65,7 +65,7 @@ class RabbitSideChannel:
         self._outbox = Outbox()
         self._cancelled = asyncio.Event()  # the broker took our queue away
         self._may_declare = self._may_tell = True
-        self._told = ""
+        self._logged_reason = ""
         self._log = structlog.get_logger(__name__)
 
     @property
@@ -120,9 +120,9 @@ class RabbitSideChannel:
             except (*LOST, QueueUnavailable) as trouble:
                 if isinstance(trouble, ChannelAccessRefused):
                     self._may_declare = False
-                if self._told != (told := reason_of(trouble)):  # not the same line again and again
-                    self._told = told
-                    self._log.info("workers_not_asked", reason=told)
+                if self._logged_reason != (reason := reason_of(trouble)):  # not the same line again and again
+                    self._logged_reason = reason
+                    self._log.info("workers_not_asked", reason=reason)
             finally:
                 self._connection = None
                 self._outbox.clear()
@@ -133,7 +133,7 @@ class RabbitSideChannel:
         async with channel_of(connection) as channel:
             if self._may_declare:
                 await self._bind(channel)
-            self._connection, self._told = connection, ""
+            self._connection, self._logged_reason = connection, ""
             self._log.debug("replying", answering=self._may_declare)
             works: list[Coroutine[object, object, object]] = [
                 self._outbox.write(channel, connection),
@@ -141,7 +141,7 @@ class RabbitSideChannel:
             ]
             if self._news is not None and self._may_declare and self._may_tell:
                 works.append(self._tell(channel, connection, self._news))
-            tasks = [asyncio.create_task(each) for each in works]
+            tasks = [asyncio.create_task(work) for work in works]
             closing = channel.closing
             try:
                 await asyncio.wait({closing, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -190,13 +190,13 @@ class RabbitSideChannel:
     def _hear(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         properties = delivered.header.properties
         if properties.message_type == QUESTION:
-            asked = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
-            if asked is not None and self._state is not None:
-                self.reply(asked.to, asked.correlation_id, self._state())
+            reply_to = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
+            if reply_to is not None and self._state is not None:
+                self.reply(reply_to.to, reply_to.correlation_id, self._state())
         elif properties.message_type == REQUEST:
-            asked = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
-            if asked is not None and self._do is not None and len(self._doing) < AT_ONCE:
-                task = asyncio.create_task(self._answer(asked, self._do(delivered.body)))
+            reply_to = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
+            if reply_to is not None and self._do is not None and len(self._doing) < AT_ONCE:
+                task = asyncio.create_task(self._answer(reply_to, self._do(delivered.body)))
                 self._doing.add(task)
                 task.add_done_callback(self._doing.discard)
         elif properties.message_type == NEWS:
@@ -205,8 +205,8 @@ class RabbitSideChannel:
         elif properties.correlation_id:
             self._heard(properties.correlation_id, delivered.body)
 
-    async def _answer(self, asked: ReplyTo, doing: Awaitable[bytes]) -> None:
-        self.reply(asked.to, asked.correlation_id, await doing)
+    async def _answer(self, reply_to: ReplyTo, doing: Awaitable[bytes]) -> None:
+        self.reply(reply_to.to, reply_to.correlation_id, await doing)
 
     async def ask(self, within: float, enough: int, request: bytes | None = None) -> list[bytes]:
         """What all workers, this one included, answer in time; nothing without a channel. Never raises."""

@@ -1,8 +1,8 @@
 """Binds the queues of sources to exchanges of others, and keeps them bound.
 
 An exchange of others may come later than we do: MassTransit makes it at its first publication. It may be deleted at any
-time, and our binding goes with it without a word. AMQP cannot ask for a binding; but to make one that is there changes
-nothing. So all are made again every 30 s, and where one is refused, again and again. A refusal closes the channel:
+time, and our binding goes with it without a word. AMQP cannot ask for a binding, but making one that is there changes
+nothing. So all bindings are made again every 30 s, and a refused one sooner at first. A refusal closes the channel, so
 each try has a channel of its own. A binding that is missing stops nothing else.
 """
 
@@ -30,20 +30,20 @@ _MISSING_QUEUE = re.compile(r"no queue '")
 class SourceBindings:
     """Keeps the bindings over the connection that it is given. `states` says which of them are missing, and why.
 
-    `again` asks for all of them at once: a queue was declared anew.
+    Set `again` to have all bindings made at once, since a queue was declared anew.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options
         self._problems: dict[Binding, tuple[str, str] | None] = dict.fromkeys(options.bindings)
-        self._known: set[Binding] = set()
+        self._noted: set[Binding] = set()
         self._log = structlog.get_logger(__name__)
         self.again = asyncio.Event()
 
     @property
     def states(self) -> tuple[BindingState, ...]:
         """Each binding, and why it is missing if it is."""
-        return tuple(_state(binding, found) for binding, found in self._problems.items())
+        return tuple(_state(binding, problem) for binding, problem in self._problems.items())
 
     async def run(self, connection: Connection) -> None:
         """Make the bindings over this connection, again and again, until cancelled."""
@@ -69,18 +69,18 @@ class SourceBindings:
     def _note(self, state: BindingState) -> None:
         """Tell the log of a change, and only of a change."""
         binding = state.binding
-        found = (state.problem, state.advice) if state.problem else None
+        problem = (state.problem, state.advice) if state.problem else None
         log = self._log.bind(source=binding.source, exchange=binding.exchange, routing_key=binding.routing_key)
-        if found is None and (self._problems[binding] or binding not in self._known):
+        if problem is None and (self._problems[binding] or binding not in self._noted):
             log.info("source_bound")
-        elif found is not None and found != self._problems[binding]:
+        elif problem is not None and problem != self._problems[binding]:
             log.warning("source_not_bound", reason=state.problem, advice=state.advice)
-        self._problems[binding] = found
-        self._known.add(binding)
+        self._problems[binding] = problem
+        self._noted.add(binding)
 
 
 async def bind_all(connection: Connection, options: RabbitOptions) -> tuple[BindingState, ...]:
-    """Make every binding once. Never raises for one that cannot be made."""
+    """Make every binding once. Never raises for a binding that cannot be made."""
     return tuple(
         await asyncio.gather(
             *(_bind(connection, binding, f"{options.prefix}.{SOURCE}{binding.source}") for binding in options.bindings)
@@ -94,12 +94,12 @@ async def look_at_bindings(connection: Connection, options: RabbitOptions) -> tu
     The broker judges the permission before it misses the queue.
     """
     nobody = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
-    found = []
+    states = []
     for binding in options.bindings:
         state = await _bind(connection, binding, nobody)
         # Where both are missing, the broker names one of them.
-        found.append(await _look_for(connection, binding) if state.problem == _NO_QUEUE else state)
-    return tuple(found)
+        states.append(await _look_for(connection, binding) if state.problem == _NO_QUEUE else state)
+    return tuple(states)
 
 
 async def _look_for(connection: Connection, binding: Binding) -> BindingState:
@@ -109,12 +109,12 @@ async def _look_for(connection: Connection, binding: Binding) -> BindingState:
 
 async def _bind(connection: Connection, binding: Binding, queue: str) -> BindingState:
     bind = _Bind(queue=queue, exchange=binding.exchange, routing_key=binding.routing_key)
-    found = await _ask(connection, binding, bind, queue)
-    if found.problem.startswith(_REFUSED):  # the broker does so before it looks for the exchange
-        seen = await _look_for(connection, binding)
-        if seen.problem == _NO_EXCHANGE:
-            return replace(seen, advice=f"{found.advice}, and {seen.advice}")
-    return found
+    state = await _ask(connection, binding, bind, queue)
+    if state.problem.startswith(_REFUSED):  # the broker does so before it looks for the exchange
+        exchange = await _look_for(connection, binding)
+        if exchange.problem == _NO_EXCHANGE:
+            return replace(exchange, advice=f"{state.advice}, and {exchange.advice}")
+    return state
 
 
 async def _ask(connection: Connection, binding: Binding, frame: base.Frame, queue: str) -> BindingState:
@@ -137,7 +137,7 @@ class _Bind(commands.Queue.Bind):
 
 
 class _Declare(commands.Exchange.Declare):
-    """Does so too."""
+    """Takes the same names."""
 
     def validate(self) -> None:
         """Leave it to the broker."""
@@ -153,25 +153,28 @@ _MAKE_IT = (
 
 
 def _explain(binding: Binding, error: BaseException, queue: str) -> BindingState:
-    told = reason_of(error)
+    reason = reason_of(error)
     match error:
-        case ChannelNotFoundEntity() if _MISSING_QUEUE.search(told):
-            found = (_NO_QUEUE, "`notifier topology declare` makes it, and so does a worker (queue.topology: declare)")
+        case ChannelNotFoundEntity() if _MISSING_QUEUE.search(reason):
+            problem = (
+                _NO_QUEUE,
+                "`notifier topology declare` makes it, and so does a worker (queue.topology: declare)",
+            )
         case ChannelNotFoundEntity():
-            found = _NO_EXCHANGE, _MAKE_IT
+            problem = _NO_EXCHANGE, _MAKE_IT
         case ChannelAccessRefused():
-            user = _REFUSED_USER.search(told)
-            who = f"user {user[1]}" if user else "our user"
-            verb, what = ("write", queue) if queue and f"'{queue}'" in told else ("read", binding.exchange)
-            found = (
-                f"{_REFUSED}: {told}",
-                f"give {who} the permission `{verb}` on {what} (rabbitmqctl set_permissions)",
+            user = _REFUSED_USER.search(reason)
+            name = f"user {user[1]}" if user else "our user"
+            verb, what = ("write", queue) if queue and f"'{queue}'" in reason else ("read", binding.exchange)
+            problem = (
+                f"{_REFUSED}: {reason}",
+                f"give {name} the permission `{verb}` on {what} (rabbitmqctl set_permissions)",
             )
         case _:
-            found = (f"the broker did not make it: {told}", "it is tried again every 30 s")
-    return _state(binding, found)
+            problem = (f"the broker did not make it: {reason}", "it is tried again every 30 s")
+    return _state(binding, problem)
 
 
-def _state(binding: Binding, found: tuple[str, str] | None) -> BindingState:
-    problem, advice = found or ("", "")
-    return BindingState(binding=binding, problem=problem, advice=advice)
+def _state(binding: Binding, problem: tuple[str, str] | None) -> BindingState:
+    text, advice = problem or ("", "")
+    return BindingState(binding=binding, problem=text, advice=advice)

@@ -1,7 +1,7 @@
-"""The queues and exchanges that notifier needs, as data; declares, verifies, surveys and deletes them.
+"""Lists the queues and exchanges that notifier needs; declares, verifies, surveys and deletes them.
 
-Every queue is a durable quorum queue that dead-letters at least once; the delivery limit is always given and finite,
-because leaving it out means 20 on RabbitMQ 4.x, and -1 means "drop at the first requeue" on 3.10.
+Every queue is a durable quorum queue that dead-letters at least once. The delivery limit is always given and finite:
+leaving it out means 20 on RabbitMQ 4.x, and -1 means "drop at the first requeue" on 3.10.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class QueueSpec:
 class ExchangeSpec:
     """A durable topic exchange, and the queue that gets everything sent to it, if any.
 
-    `collected`: a queue that others may have bound, and that goes with it.
+    `collected`: a queue that others may have bound to it, and that is deleted with it.
     """
 
     name: str
@@ -121,12 +121,12 @@ class _Surveyor:
 
     async def verify(self, topology: Topology) -> None:
         for queue in topology.queues:
-            found = await self._find_queue(queue.name)
-            if found is None:
+            declared = await self._find_queue(queue.name)
+            if declared is None:
                 self.missing.append(f"queue {queue.name}")
                 continue
-            self.ready[queue.name] = found.message_count or 0
-            self.consumers[queue.name] = found.consumer_count or 0
+            self.ready[queue.name] = declared.message_count or 0
+            self.consumers[queue.name] = declared.consumer_count or 0
             # A passive declare compares nothing; a full one of a queue that exists changes nothing.
             await self._declare_queue(queue, allowed_to_be_refused=True)
         for exchange in topology.exchanges:
@@ -209,7 +209,7 @@ async def verify(connection: Connection, topology: Topology) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopologyState:
-    """What was found of one queue or exchange. `ready` messages and `consumers` are None for an exchange.
+    """The state of one queue or exchange. `ready` messages and `consumers` are None for an exchange.
 
     `difference` says which argument is not as it should be.
     """
@@ -255,8 +255,8 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
     # Queues that feed others go first, so that no message is dead-lettered into a deleted queue.
     for queue in reversed(topology.queues):
         try:
-            gone = await (await surveyor.channel()).queue_delete(queue.name)
-            lost[queue.name] = gone.message_count or 0
+            deleted = await (await surveyor.channel()).queue_delete(queue.name)
+            lost[queue.name] = deleted.message_count or 0
         except ChannelNotFoundEntity:
             continue
         except ChannelClosed as refused:
@@ -274,8 +274,8 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
 
 def _explain(what: str, failed: ChannelPreconditionFailed) -> str:
     text = str(failed.args[0]) if failed.args else ""
-    argument, _, rest = text.partition("inequivalent arg '")[2].partition("' for ")
-    wanted, current, actual = rest.partition("received ")[2].partition(" but current is ")
+    argument, _, values = text.partition("inequivalent arg '")[2].partition("' for ")
+    wanted, current, actual = values.partition("received ")[2].partition(" but current is ")
     if not current:
         return f"{what}: {text}"
     return f"{what}: argument {argument} is {_bare(actual)}, but should be {_bare(wanted)}"

@@ -41,7 +41,7 @@ class TopologyWatch:
         self.consumers = 1
 
     async def establish(self, connection: Connection) -> None:
-        """Declare or verify everything, once the broker is known to keep what expires. Raises QueueError."""
+        """Declare or verify everything, once the broker is known to keep messages that expire. Raises QueueError."""
         async with bounded(None):
             if self._declares:
                 await self._try_expiry(connection)

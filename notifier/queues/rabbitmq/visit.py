@@ -1,28 +1,29 @@
 """Goes once through the messages of a queue on RabbitMQ without using them up and without changing their order.
 
-A visit takes the messages in runs: a consumer gets as many as its prefetch, and is cancelled, which leaves what it got
-with it while nothing more comes. So memory is bounded by a run; of each message only what is asked is kept, a row or
-all of it. The prefetch counts messages and not bytes: the first run is short, the next
-are as long as what was kept of the last lets them be. At the end the channel is closed, or is lost, and the broker
-gives back what was still held: consumer by consumer, in the order of their tags (3.10) or ages (4.0), each one's
-messages in their order. That is so up to 32 consumers, where Erlang keeps a map sorted; and not for a nack, which gives
-more than 32 messages back in any order (3.10.8).
+A visit takes the messages in runs. A consumer gets as many as its prefetch and is cancelled: then it keeps what it got,
+and gets no more. So a run bounds the memory, and of each message only what is asked for is kept: a summary, or all of
+it. The prefetch counts messages and not bytes. So the first run is short, and the length of the next follows from the
+size of the last. At the end the channel is closed, or is lost, and the broker gives back what was still held: consumer
+by consumer, in the order of their tags (3.10) or ages (4.0), the messages of each in their order. That holds for up to
+32 consumers, for which Erlang keeps a map sorted. It does not hold for a nack, which gives more than 32 messages back
+in any order (3.10.8).
 
-What was given back stands before what never was taken, but behind what was given back before. So a visit that ends
-early first takes the rest, as far as that was given back before; only one that is killed changes the order. A look
-counts as a delivery, hence the queue's limit, which is out of reach.
+Messages that are given back stand before those that were never taken, but behind those that were given back before. So
+a visit that ends early first takes the messages left that had been given back before. Only a visit that is killed
+changes the order. A look counts as a delivery, hence the queue's limit, which is out of reach.
 
-An ack has no answer, and the broker's channel keeps acks back while more than 32 are on their way to the queue: closed
-then, it loses them (on 3.10.8 and 4.0.5), and what was removed is there again. So a visit that acked ends with one more
-consumer, which is cancelled at once. Both go through the queue's log, behind the acks that were sent: after the first
-the channel hears that those are done, and sends what it kept back. That consumer may get a message, which is given back
-with the rest. A shared queue, where that would be one look more, is spared it if the acks are few.
+An ack has no answer, and the broker's channel keeps acks back while more than 32 are on their way to the queue. A
+channel that is closed then loses them (on 3.10.8 and 4.0.5), and the removed messages are there again. So a visit that
+acked ends with one more consumer, which is cancelled at once. Both commands go through the queue's log, behind the acks
+that were sent: after the first the channel hears that those are done, and sends what it kept back. That consumer may
+get a message, which is given back with the rest. A shared queue, where that would be one look more, is spared it if
+the acks are few.
 
-Nothing that was removed is ever given back: somebody could take it before we do, beside what replaces it.
+A message that was removed is never given back: somebody could take it before we do, beside the one that replaces it.
 
 A queue of dead letters has one visitor at a time. A queue in which deliveries wait is *shared*: what is due leaves it
-meanwhile, and workers fetch from buckets. There a visit ends as soon as nothing is left, and what was given back may
-be gone before it is taken again.
+meanwhile, and workers fetch from buckets. There a visit ends as soon as nothing is left, and messages that were given
+back may be gone before they are taken again.
 """
 
 import asyncio
@@ -63,10 +64,10 @@ S = TypeVar("S")
 class _Run(Generic[S]):
     """The messages that one consumer gets. A run that nobody reads is only counted."""
 
-    def __init__(self, origin: str, look: Reader[S] | None) -> None:
+    def __init__(self, origin: str, read: Reader[S] | None) -> None:
         self._origin = origin
-        self._look = look
-        self.seen: list[Found[S]] = []
+        self._read = read
+        self.entries: list[Found[S]] = []
         self.count = 0
         self.size = 0
         self.given_back = False
@@ -77,9 +78,9 @@ class _Run(Generic[S]):
         """A message came."""
         self.count += 1
         self.given_back = bool(delivered.redelivered)
-        if self._look is not None:
-            self.seen.append(self._look(to_message(self._origin, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
-            self.size += ROW_BYTES + len(self.seen[-1].message.body)
+        if self._read is not None:
+            self.entries.append(self._read(to_message(self._origin, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
+            self.size += ROW_BYTES + len(self.entries[-1].message.body)
         self.arrived.set()
 
     def cancel(self, _frame: object) -> None:
@@ -99,13 +100,13 @@ class RabbitVisit(Generic[S]):
         channel: aiormq.Channel,
         queue: str,
         publish: PublishMessage,
-        look: Reader[S],
+        read: Reader[S],
         *,
         origin: str,
         what: str,
         shared: bool = False,
     ) -> None:
-        self._look = look
+        self._read = read
         self._origin = origin
         self._what = what
         self._shared = shared
@@ -121,7 +122,7 @@ class RabbitVisit(Generic[S]):
 
     @property
     def left(self) -> int:
-        """How many are still to be seen."""
+        """How many messages are still to be seen."""
         return self._left
 
     @property
@@ -137,9 +138,9 @@ class RabbitVisit(Generic[S]):
         """The next messages, oldest first; none at the end. Raises QueueUnavailable."""
         if self._left <= 0:
             return ()
-        run = await self._next(min(self._left, self._length), self._look)
+        run = await self._next(min(self._left, self._length), self._read)
         self._plan(run)
-        return tuple(run.seen)
+        return tuple(run.entries)
 
     async def take_the_rest(self) -> None:
         """Take the remaining messages that were returned before, so that the order stays. Never raises."""
@@ -147,14 +148,14 @@ class RabbitVisit(Generic[S]):
             while self._given_back and self._left > 0:
                 await self._next(min(self._left, LARGEST_PREFETCH), None)
 
-    async def _next(self, count: int, look: Reader[S] | None) -> "_Run[S]":
+    async def _next(self, count: int, read: Reader[S] | None) -> "_Run[S]":
         self._runs += 1
-        run = await self._take(count, self._runs, look)
+        run = await self._take(count, self._runs, read)
         self._left = max(0, self._left - run.count)
         return run
 
-    async def _take(self, count: int, name: int, look: Reader[S] | None) -> "_Run[S]":
-        run, channel, tag = _Run(self._origin, look), self._channel, f"visit-{name:06}"
+    async def _take(self, count: int, name: int, read: Reader[S] | None) -> "_Run[S]":
+        run, channel, tag = _Run(self._origin, read), self._channel, f"visit-{name:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
         async with asking(f"lost {self._what} on the way"):
             await self._consume(run, count, tag)
@@ -224,17 +225,17 @@ class RabbitVisit(Generic[S]):
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
         """Make each durable where it goes, then forget it. Killed in between, it is moved again."""
         results = await asyncio.gather(
-            *(self._publish(*_on_its_way(each)) for each in transfers), return_exceptions=True
+            *(self._publish(*_on_its_way(transfer)) for transfer in transfers), return_exceptions=True
         )
         done: list[Message] = []
         failure: QueueError | None = None
-        for each, result in zip(transfers, results, strict=True):
+        for transfer, result in zip(transfers, results, strict=True):
             if isinstance(result, QueueError):
                 failure = result
             elif isinstance(result, BaseException):
                 raise result
             else:
-                done.append(each.letter)
+                done.append(transfer.letter)
         await self._ack(done)
         return Transferred(done=tuple(done), failure=failure)
 

@@ -1,7 +1,7 @@
 """Lets one visit to the dead letters run at a time, across all processes.
 
-Two at once would each see only a part. So a visit holds an exclusive queue, which goes with its connection. A user who
-may not declare one visits without it.
+Of two visits at once each would see only a part. So a visit holds an exclusive queue, which goes with its connection. A
+user who may not declare such a queue visits without it.
 """
 
 import asyncio

@@ -1,12 +1,14 @@
 """Walks over all that waits on RabbitMQ: the delay queues, the longest first, then the buckets.
 
-What moves on meanwhile moves to a shorter delay queue or to a bucket, and so is rather seen twice than missed. While a
-queue is walked, all of it is held: what is due leaves it seconds late, and a worker that drains the bucket finds it
-empty and looks again. Each queue is a visit (see `visit`); one walk runs at a time.
+A message that moves on meanwhile moves to a shorter delay queue or to a bucket, and so is seen twice rather than
+missed. While the walk is in a queue, it holds all messages there: those that are due leave the queue seconds late, and
+a worker that drains the bucket finds it empty and looks again. Each queue is a visit (see `visit`); one walk runs at a
+time.
 
-A look adds one to a message's delivery count. In delay queues that ends with the message's stay. But a worker takes a
-message out of a bucket for a suspect once the count is 3. So the walk parks it anew, and then acks the old copy, before
-it would give it back for the second time: it stays in its bucket, behind those that were looked at less often.
+A look adds one to a message's delivery count. In delay queues the count ends with the message's stay. But a worker
+takes a message from a bucket for a suspect once its count is 3. So before the walk would give a message back for the
+second time, it parks it anew and then acks the old copy. The message stays in its bucket, behind those that were looked
+at less often.
 """
 
 import asyncio
@@ -86,14 +88,14 @@ class RabbitWalk(Generic[S]):
         waiting: dict[str, int],
         publish: PublishMessage,
         park: PublishMessage,
-        look: Reader[S],
+        read: Reader[S],
     ) -> None:
         self._connection = connection
         self._prefix = prefix
         self._waiting = waiting
         self._publish = publish
         self._park = park
-        self._look = look
+        self._read = read
         self._name = ""
         self._visit: RabbitVisit[S] | None = None
         self._channel: aiormq.Channel | None = None
@@ -101,11 +103,11 @@ class RabbitWalk(Generic[S]):
 
     @property
     def left(self) -> int:
-        """How many are still to be seen."""
+        """How many messages are still to be seen."""
         return sum(self._waiting.values()) + (0 if self._visit is None else self._visit.left)
 
     async def page(self) -> Sequence[Found[S]]:
-        """The next ones of a queue, oldest first; none at the end. Act on them before the next. Raises QueueError."""
+        """Return the next messages of a queue, oldest first; none at the end. Act on them first. Raises QueueError."""
         while True:
             if self._visit is None:
                 if not self._waiting:
@@ -161,7 +163,7 @@ class RabbitWalk(Generic[S]):
     def _see(self, message: Message) -> Found[S]:
         if self._origin == PARKED and message.delivery_count >= LOOKS:
             self._looked_at[message.tag] = message
-        return self._look(message)
+        return self._read(message)
 
     def _keep_no_copy(self, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -169,10 +171,13 @@ class RabbitWalk(Generic[S]):
 
     async def _renew(self, visit: RabbitVisit[S]) -> None:
         """Park anew what was looked at before, and delete the old copies. The order among them stays."""
-        old = [each for each in self._looked_at.values() if each.kind is Kind.DELIVERY]
+        old = [message for message in self._looked_at.values() if message.kind is Kind.DELIVERY]
         self._looked_at.clear()
         for start in range(0, len(old), RENEWED_TOGETHER):
             batch = old[start : start + RENEWED_TOGETHER]
-            bodies = (Outgoing(kind=Kind.DELIVERY, body=each.body, message_id=each.message_id or "") for each in batch)
-            await asyncio.gather(*(self._park(self._name, again) for again in bodies))
+            copies = (
+                Outgoing(kind=Kind.DELIVERY, body=message.body, message_id=message.message_id or "")
+                for message in batch
+            )
+            await asyncio.gather(*(self._park(self._name, copy) for copy in copies))
             await visit.remove(batch)

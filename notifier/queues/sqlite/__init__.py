@@ -1,8 +1,8 @@
 """The embedded queue: the same port as RabbitMQ's on one SQLite file, for one worker and the command line beside it.
 
-`queue` is the face towards the event loop, `writer` the one thread that does all SQLite work in group commits,
-`lanes` and `parked_rows` what that thread remembers, `store` the SQL, `rows` what the rows hold, `file` opens and
-judges what is on disk, `lock` keeps a second worker out, `handover` is what the loop and the thread hand each other.
+`queue` faces the event loop. `writer` is the one thread that does all SQLite work, in group commits; `lanes` and
+`parked_rows` hold what that thread remembers, and `handover` what it and the loop hand each other. `store` has the SQL,
+`rows` what the rows hold. `file` opens and checks the file, and `lock` keeps a second worker out.
 """
 
 from notifier.queues.sqlite.options import SqliteOptions

@@ -1,7 +1,7 @@
 """The table `outcomes`, which holds notices, in the embedded queue's file and in that of `notifier collect`.
 
 The functions take an open database, inside a transaction. The first notice makes the table, so a file without notices
-stays as it always was. A copy of a notice (the same `id`) is kept once. Rows are in the order of `at`, by the
+keeps its form. Of the copies of a notice (the same `id`) one is kept. Rows are in the order of `at`, by the
 clock of the worker that wrote them; two workers' clocks may differ.
 """
 
@@ -55,8 +55,8 @@ _COLUMNS = (
 
 def exists(database: sqlite3.Connection) -> bool:
     """True if the file has the table."""
-    found = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'outcomes'")
-    return bool(found.fetchone()[0])
+    count = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'outcomes'")
+    return bool(count.fetchone()[0])
 
 
 def create(database: sqlite3.Connection) -> None:

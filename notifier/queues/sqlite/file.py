@@ -80,9 +80,9 @@ def examine(path: Path) -> None:
     with translating(path):
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
         with closing(database):
-            found = str(one(database, "PRAGMA quick_check(1)"))
-    if found != "ok":
-        raise _damaged(path, found)
+            result = str(value_of(database, "PRAGMA quick_check(1)"))
+    if result != "ok":
+        raise _damaged(path, result)
 
 
 def recognise(path: Path) -> None:
@@ -147,8 +147,8 @@ def translating(path: Path) -> Iterator[None]:
         raise QueueUnavailable(f"the queue file {path} cannot be used: {error}") from error
 
 
-def one(database: sqlite3.Connection, sql: str, *parameters: object) -> Any:
-    """The one value that a query returns."""
+def value_of(database: sqlite3.Connection, sql: str, *parameters: object) -> Any:
+    """Return the one value of a query."""
     with closing(database.execute(sql, parameters)) as cursor:
         return cursor.fetchone()[0]
 
@@ -166,9 +166,9 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
 def _is_new(database: sqlite3.Connection, path: Path) -> bool:
     """True if the file is empty. Raises TopologyMismatch if it holds anything but our schema."""
     try:
-        application = one(database, "PRAGMA application_id")
-        version = one(database, "PRAGMA user_version")
-        if application == version == 0 and one(database, "SELECT count(*) FROM sqlite_master") == 0:
+        application = value_of(database, "PRAGMA application_id")
+        version = value_of(database, "PRAGMA user_version")
+        if application == version == 0 and value_of(database, "SELECT count(*) FROM sqlite_master") == 0:
             return True
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
@@ -186,9 +186,9 @@ def _is_new(database: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
-def _damaged(path: Path, what: str) -> TopologyMismatch:
-    what = " ".join(what.replace("*** in database main ***", "").split())
+def _damaged(path: Path, damage: str) -> TopologyMismatch:
+    damage = " ".join(damage.replace("*** in database main ***", "").split())
     return TopologyMismatch(
-        f"the queue file {path} is damaged ({what}); it was left as it is: `sqlite3 {path} .recover` shows what can be "
-        f"saved of it; then move it and {path}-wal away and start anew"
+        f"the queue file {path} is damaged ({damage}); it was left as it is: `sqlite3 {path} .recover` shows what can "
+        f"be saved of it; then move it and {path}-wal away and start anew"
     )

@@ -1,4 +1,4 @@
-"""What the event loop and the writer's thread hand each other: operations one way, reports the other."""
+"""What the event loop and the writer's thread hand each other: operations one way, reports the other way."""
 
 from asyncio import Future
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class FutureResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterReport:
-    """What a commit brought. `problem` says what is wrong; None if nothing is. `ended`: no further report follows.
+    """The results of a commit. `problem` says what is wrong; None if nothing is. `ended`: no further report follows.
 
     `damage` says why a worker cannot go on with this file.
     """

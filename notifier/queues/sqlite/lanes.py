@@ -1,4 +1,4 @@
-"""What the writer's thread knows of the three lanes: their room, how far each was taken, and whether more may wait."""
+"""Keeps what the writer's thread knows of the three lanes: their room, how far each was taken, what may wait."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The notes of the side channel, in tables of the queue's file: requests to the worker, and its answers.
 
-The tables are made with the first of them, so a file without requests keeps its form. A note is useful for seconds;
+The first note makes the tables, so a file without requests keeps its form. A note is useful for seconds;
 every write deletes old ones. Call these functions on an open database, within a transaction.
 """
 
@@ -43,9 +43,9 @@ def requested(database: sqlite3.Connection) -> bool:
 
 def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
     """Read and delete the requests, oldest first. Those whose time is over are not among them."""
-    found = database.execute("SELECT asker, body FROM requests WHERE until >= ? ORDER BY rowid", (now,)).fetchall()
+    rows = database.execute("SELECT asker, body FROM requests WHERE until >= ? ORDER BY rowid", (now,)).fetchall()
     database.execute("DELETE FROM requests")
-    return [Note(asker, bytes(body)) for asker, body in found]
+    return [Note(asker, bytes(body)) for asker, body in rows]
 
 
 def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> None:
@@ -59,15 +59,15 @@ def take_answers(database: sqlite3.Connection, asker: str) -> list[bytes]:
     """Read and delete the answers to this asker, oldest first."""
     if not _exist(database):
         return []
-    found = database.execute("SELECT body FROM answers WHERE asker = ? ORDER BY rowid", (asker,)).fetchall()
+    rows = database.execute("SELECT body FROM answers WHERE asker = ? ORDER BY rowid", (asker,)).fetchall()
     database.execute("DELETE FROM answers WHERE asker = ?", (asker,))
-    return [bytes(row[0]) for row in found]
+    return [bytes(row[0]) for row in rows]
 
 
 def _exist(database: sqlite3.Connection) -> bool:
     """True once anybody has asked, or was answered."""
-    found = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'answers'")
-    return bool(found.fetchone()[0])
+    count = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'answers'")
+    return bool(count.fetchone()[0])
 
 
 def _prepare(database: sqlite3.Connection, now: float) -> None:

@@ -1,4 +1,4 @@
-"""What an embedded queue is opened with."""
+"""The options with which an embedded queue is opened."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ class SqliteOptions:
     """The path of the file, the unacked messages that each lane may have, and two clocks.
 
     A lane that `prefetch` leaves out gets its default. `clock` says when a message was published. Delays go by `pace`,
-    in epoch seconds too, since another process goes on with them. By the wall clock they would all end at once if it is
-    set an hour ahead, and last an hour longer if it is set back.
+    in epoch seconds too, since another process goes on with them. By the wall clock they would all end at once when it
+    is set an hour ahead, and last an hour longer when it is set back.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""What the writer's thread remembers of parked rows: which are in hand, and which are still to be woken.
+"""Keeps what the writer's thread knows of parked rows: which are in hand, and which are still to be woken.
 
 Rules of this module:
 - A parked row waits like a delayed one, with its bucket in `parked`. It leaves the bucket when it is fetched and acked,
@@ -6,8 +6,8 @@ Rules of this module:
 - To fetch writes nothing. A row in hand is not fetched again and does not come due until the commit that deletes it.
   A process that dies forgets what was in hand, so all of it is parked as before.
 - A new worker knows nothing of its clients: what was parked before its start is woken, as retries, oldest first.
-- A queue that closes counts what was in hand as given back. A death does not; but what kills its worker comes to the
-  next one as a retry, and each further death counts as for any retry.
+- A queue that closes counts the rows in hand as given back. A death does not. But a row that kills its worker comes to
+  the next worker as a retry, and each further death counts as for any retry.
 """
 
 from array import array
@@ -76,9 +76,9 @@ class ParkedRows:
         return {bucket: rows for bucket, rows in waiting.items() if rows}
 
     def _let_go(self, bucket: str, ids: Iterable[int]) -> None:
-        if (held := self._in_hand.get(bucket)) is not None:
-            held.difference_update(ids)
-            if not held:
+        if (in_hand := self._in_hand.get(bucket)) is not None:
+            in_hand.difference_update(ids)
+            if not in_hand:
                 del self._in_hand[bucket]
 
 

@@ -1,6 +1,6 @@
 """The embedded queue, for the event loop. SQLite itself is used on the writer's thread only.
 
-A taken message is held here under its tag until it is acked. An ack of anything else has no effect.
+The queue keeps the tag of a message that was taken, until it is acked. An ack of any other message has no effect.
 """
 
 import asyncio
@@ -220,9 +220,9 @@ class SqliteQueue:
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Ask the worker to do something; return what it answers in time. Raises QueueError."""
         async with self._open_for_a_look():
-            seen = (await self.depths())[Lane.EVENTS].consumers
-            answers = await self.side_channel.request(document, within) if seen else []
-            return WorkerAnswers(seen=seen, answers=answers)
+            workers = (await self.depths())[Lane.EVENTS].consumers
+            answers = await self.side_channel.request(document, within) if workers else []
+            return WorkerAnswers(seen=workers, answers=answers)
 
     @asynccontextmanager
     async def _open_for_a_look(self) -> AsyncIterator[None]:

@@ -1,8 +1,8 @@
-"""Goes over the dead letters of the embedded queue, or all that waits: pages are read, nothing is held or marked.
+"""Goes over the dead letters of the embedded queue, or over all that waits. It reads pages, and holds or marks nothing.
 
-What moves is written and its row deleted in one transaction: never lost, never doubled, and where two are at it each is
-moved by one of them. Transactions are short, so that a worker of another process goes on. A parked row that a worker
-has in hand can be deleted, and its client may be told all the same.
+A message that moves is written, and its old row deleted, in one transaction. So it is neither lost nor doubled, and of
+two visits only one moves it. Transactions are short, so that a worker of another process goes on. A parked row that a
+worker has in hand can be deleted, and its client may be told all the same.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -31,37 +31,37 @@ class SqliteVisit(Generic[S]):
     """One pass over rows of a queue file. One task uses it. `clock`: when a row was written; delays go by `pace`."""
 
     def __init__(
-        self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float], rows: Rows, look: Reader[S]
+        self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float], rows: Rows, read: Reader[S]
     ) -> None:
         self._store = store
         self._clock = clock
         self._pace = pace
         self._rows = rows
-        self._look = look
+        self._read = read
         self._left = 0
         self._after = self._last = 0
 
     @property
     def left(self) -> int:
-        """How many are still to be seen."""
+        """How many messages are still to be seen."""
         return self._left
 
     async def begin(self) -> None:
-        """Learn how many there are now. What is added later is left to the next visit."""
+        """Learn how many messages there are now. What is added later is left to the next visit."""
         self._last, self._left = await self._store.visit(lambda store: store.newest(self._rows), writing=False)
 
     async def page(self) -> Sequence[Found[S]]:
-        """The next ones; none at the end. Raises QueueError."""
+        """Return the next messages; none at the end. Raises QueueError."""
         after, last = self._after, self._last
-        found = await self._store.visit(
+        messages = await self._store.visit(
             lambda store: store.read_rows(self._rows, after, last, PAGE, PAGE_BYTES), writing=False
         )
-        if not found:
+        if not messages:
             self._left = 0
             return ()
-        self._after = _id(found[-1])
-        self._left = max(0, self._left - len(found))
-        return tuple(map(self._look, found))
+        self._after = _id(messages[-1])
+        self._left = max(0, self._left - len(messages))
+        return tuple(map(self._read, messages))
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete these, and return those that were still there. Raises QueueError."""
@@ -78,7 +78,7 @@ class SqliteVisit(Generic[S]):
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
         """Write each where it goes and delete its row, all or none. Raises QueueError."""
         now, pace = self._clock(), self._pace()
-        rows = {_id(each.letter): _row(each, now, pace) for each in transfers}
+        rows = {_id(transfer.letter): _row(transfer, now, pace) for transfer in transfers}
 
         def work(store: Store) -> set[int]:
             standing = store.standing(self._rows, list(rows))
@@ -87,7 +87,7 @@ class SqliteVisit(Generic[S]):
             return standing
 
         standing = await self._store.visit(work, writing=True)
-        return Transferred(done=tuple(each.letter for each in transfers if _id(each.letter) in standing))
+        return Transferred(done=tuple(transfer.letter for transfer in transfers if _id(transfer.letter) in standing))
 
 
 @asynccontextmanager

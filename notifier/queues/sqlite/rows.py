@@ -1,4 +1,4 @@
-"""Messages as rows of the queue file, and rows as messages."""
+"""Turns messages into rows of the queue file, and rows into messages."""
 
 import json
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class NewRow(NamedTuple):
 def new_row(
     queue: str, message: Outgoing, published_at: float, *, due: float | None = None, parked: str | None = None
 ) -> NewRow:
-    """The message as a row to write."""
+    """Return the message as a row to write."""
     return NewRow(
         queue=queue,
         kind=message.kind,
@@ -54,7 +54,7 @@ def new_row(
 
 
 def storable(text: str) -> str:
-    """The text. Raises ValueError for half of a surrogate pair, here and not on the writer's thread."""
+    """Return the text. Raises ValueError for half of a surrogate pair, so that the writer's thread meets none."""
     text.encode()
     return text
 

@@ -67,13 +67,13 @@ class SqliteSideChannel:
 
     async def ask(self, within: float) -> list[bytes]:
         """The worker's state; nothing if it does not answer in time. Raises QueueError."""
-        return [self._state()] if self._state is not None else await self._asked(b"", within)
+        return [self._state()] if self._state is not None else await self._answers_to(b"", within)
 
     async def request(self, document: bytes, within: float) -> list[bytes]:
         """What the worker answers to a request; nothing if not in time. Raises QueueError."""
-        return [await self._do(document)] if self._do is not None else await self._asked(document, within)
+        return [await self._do(document)] if self._do is not None else await self._answers_to(document, within)
 
-    async def _asked(self, document: bytes, within: float) -> list[bytes]:
+    async def _answers_to(self, document: bytes, within: float) -> list[bytes]:
         now, wanted = self._clock(), Note(self._name, document)
         await self._file.use(lambda database: notes.request(database, wanted, now, now + within))
         with suppress(TimeoutError):

@@ -4,9 +4,9 @@ Rules of this module:
 - Ids only grow, in the order of commits, so "taken" is one number a lane: every message up to `lanes.taken_to` that is
   still there was taken and not acked. Taking writes one row, however many messages it takes.
 - sqlite3 gives up the interpreter lock at each step of a statement, and waits up to 5 ms to get it back from a busy
-  event loop. So nothing here steps row by row: many rows are one INSERT, and are read as one JSON text.
-- A message that comes due is written anew, so that its id is the newest of `retries`. So is one that is given up.
-- A death of the process costs one write for what it held; nothing is written to count a delivery that ends well.
+  event loop. So nothing here steps row by row: many rows are written by one INSERT, and read as one JSON text.
+- A message that comes due is written anew, so that its id is the newest of `retries`. So is a message that is given up.
+- A death of the process costs one write for the messages that it held. A delivery that ends well costs none.
 """
 
 import json
@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
-from notifier.queues.sqlite.file import one, open_file, transaction, translating
+from notifier.queues.sqlite.file import open_file, transaction, translating, value_of
 from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP, LONGEST_DELAY, NewRow, message_of
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ _UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608 
 
 
 class Rows(Enum):
-    """What a visit goes over, in SQL."""
+    """The messages that a visit goes over, in SQL."""
 
     DEAD = f"queue = '{DEAD}'"
     WAITING = "due IS NOT NULL"
@@ -123,8 +123,8 @@ class Store:
 
     def read(self, lane: Lane, after: int, limit: int) -> list[tuple[int, Message]]:
         """The first messages of a lane beyond the id `after`, in order, each with its id."""
-        rows = json.loads(self._one(_READ, lane, after, limit))
-        return sorted(((row[0], message_of(lane, row)) for row in rows), key=lambda found: found[0])
+        rows = json.loads(self._value(_READ, lane, after, limit))
+        return sorted(((row[0], message_of(lane, row)) for row in rows), key=lambda pair: pair[0])
 
     def take_to(self, lane: Lane, id_: int) -> None:
         """Mark every message of the lane up to `id_` as taken."""
@@ -147,8 +147,8 @@ class Store:
         None lies ahead by more than its queue's name says. All are moved, so that they keep their distances.
         """
         farthest = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
-        found = [(queue, due) for queue, due in self._database.execute(farthest) if queue != LONGEST_DELAY]
-        ahead = max((due - DELAYS[queue] - now for queue, due in found), default=0.0)
+        last_dues = [(queue, due) for queue, due in self._database.execute(farthest) if queue != LONGEST_DELAY]
+        ahead = max((due - DELAYS[queue] - now for queue, due in last_dues), default=0.0)
         if ahead > 0:
             self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (ahead,))
 
@@ -160,28 +160,28 @@ class Store:
 
     def next_due(self, in_hand: Collection[int]) -> float | None:
         """When the next delayed message comes due that is not in hand, in epoch seconds."""
-        found = self._database.execute(_NEXT_DUE, (_json(in_hand),)).fetchone()
-        return None if found is None else float(found[0])
+        row = self._database.execute(_NEXT_DUE, (_json(in_hand),)).fetchone()
+        return None if row is None else float(row[0])
 
     # ── parked messages ─────────────────────────────────────────────────────────────────────────────────────────
 
     def read_parked(self, bucket: str, in_hand: Collection[int], limit: int) -> list[Message]:
         """The oldest messages of a bucket that are not in hand."""
         with translating(self._path):
-            rows = json.loads(self._one(_READ_PARKED, bucket, _json(in_hand), limit))
+            rows = json.loads(self._value(_READ_PARKED, bucket, _json(in_hand), limit))
         return [message_of(Lane.RETRIES, row, bucket=bucket) for row in sorted(rows, key=lambda row: int(row[0]))]
 
     def count_parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
         """How many messages each of these buckets holds (None: all buckets), those in hand too; no empty ones."""
         with translating(self._path):
-            found = self._one(_COUNT_ALL) if buckets is None else self._one(_COUNT_THESE, json.dumps([*buckets]))
-        counted: dict[str, int] = json.loads(found)
+            counts = self._value(_COUNT_ALL) if buckets is None else self._value(_COUNT_THESE, json.dumps([*buckets]))
+        counted: dict[str, int] = json.loads(counts)
         return counted
 
     def parked_ids(self) -> list[int]:
         """The ids of all parked messages, oldest first."""
         with translating(self._path):
-            return sorted(json.loads(self._one("SELECT json_group_array(id) FROM messages WHERE parked IS NOT NULL")))
+            return sorted(json.loads(self._value("SELECT json_group_array(id) FROM messages WHERE parked IS NOT NULL")))
 
     def wake(self, ids: Collection[int]) -> None:
         """Move these messages to `retries`."""
@@ -197,19 +197,19 @@ class Store:
     def newest(self, rows: Rows) -> tuple[int, int]:
         """The id of the newest of these messages, 0 if there is none, and how many there are."""
         newest, count = json.loads(
-            self._one(f"SELECT json_array(coalesce(max(id), 0), count(*)) FROM messages WHERE {rows.value}")  # noqa: S608
+            self._value(f"SELECT json_array(coalesce(max(id), 0), count(*)) FROM messages WHERE {rows.value}")  # noqa: S608
         )
         return int(newest), int(count)
 
     def read_rows(self, rows: Rows, after: int, last: int, limit: int, size: int) -> list[Message]:
         """The first of these messages beyond the id `after`, up to `last`, of `size` bytes or one more."""
-        found = json.loads(self._one(_READ_ROWS.format(rows.value), after, last, limit, size))
-        return [message_of(Lane.RETRIES, row) for row in sorted(found, key=lambda row: int(row[0]))]
+        read = json.loads(self._value(_READ_ROWS.format(rows.value), after, last, limit, size))
+        return [message_of(Lane.RETRIES, row) for row in sorted(read, key=lambda row: int(row[0]))]
 
     def standing(self, rows: Rows, ids: Sequence[int]) -> set[int]:
         """Which of these messages are still there."""
         sql = f"SELECT json_group_array(id) {_THESE} AND {rows.value}"
-        return set(json.loads(self._one(sql, _json(ids))))
+        return set(json.loads(self._value(sql, _json(ids))))
 
     # ── looks ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -219,7 +219,7 @@ class Store:
         Those that it fetched do: only it knows them.
         """
         with translating(self._path):
-            counted: dict[str, int] = json.loads(self._one(_DEPTHS, consumed))
+            counted: dict[str, int] = json.loads(self._value(_DEPTHS, consumed))
         counted[LONGEST_DELAY] = counted.get(LONGEST_DELAY, 0) - counted[PARKED]  # where parked rows are kept
         return counted
 
@@ -231,7 +231,7 @@ class Store:
     def changes_elsewhere(self) -> int:
         """A number that is another one whenever another process has committed since."""
         with translating(self._path):
-            return int(self._one("PRAGMA data_version"))
+            return int(self._value("PRAGMA data_version"))
 
     def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
         """Have this done on the open file, in a transaction where it writes."""
@@ -242,8 +242,8 @@ class Store:
         """Close the file. The last one to leave folds the write-ahead log into it."""
         self._database.close()
 
-    def _one(self, sql: str, *parameters: object) -> Any:
-        return one(self._database, sql, *parameters)
+    def _value(self, sql: str, *parameters: object) -> Any:
+        return value_of(self._database, sql, *parameters)
 
 
 def _json(ids: Collection[int]) -> str:

@@ -1,8 +1,8 @@
-"""Does all SQLite work on one thread, in group commits: what arrives during a commit goes into the next one.
+"""Does all SQLite work on one thread, in group commits: operations that arrive during a commit go into the next one.
 
 Rules of this module:
 - One round is one transaction: acks, publishes, messages that are due, messages that the lanes have room for. One
-  report to the loop follows. So a round costs one fsync and two changes of thread, however much is in it.
+  report to the loop follows. So a round costs one fsync and two changes of thread, however many operations it has.
 - Nothing is reported before it is durable, and nothing of a round is remembered before its commit.
 - A failed commit refuses its publishes and keeps its acks for the next round, a poll later. Only a damaged file ends
   the thread of a worker: the damage stays, and writing on would make it worse.
@@ -75,10 +75,10 @@ class Writer:
 
     def abandoned(self) -> list[Operation]:
         """The operations that the thread has not done, once it has ended."""
-        left = list(self._now_doing)
+        not_done = list(self._now_doing)
         while not self._inbox.empty():
-            left.append(self._inbox.get_nowait())
-        return left
+            not_done.append(self._inbox.get_nowait())
+        return not_done
 
     def _report(self, report: WriterReport) -> None:
         try:
@@ -151,8 +151,8 @@ class Writer:
         rows = [publish.row for publish in publishes]
         if fed := {Lane(row.queue) for row in rows if row.due is None and row.queue in LANES}:
             self._lanes.look_again(*fed)
-        seen = self._look_elsewhere(store)
-        if recount := seen != self._seen_elsewhere:
+        changes = self._look_elsewhere(store)
+        if recount := changes != self._seen_elsewhere:
             self._lanes.look_again()
         now = self._pace()
         due = self._lock is not None and self._next_due is not None and self._next_due <= now
@@ -175,7 +175,7 @@ class Writer:
                 dues = [store.next_due(self._parked.in_hand)]
         self._acks.clear()
         self._parked.committed()
-        self._seen_elsewhere = seen
+        self._seen_elsewhere = changes
         self._next_due = earliest(*dues)
         self._lanes.committed(pages, takers)
         return [message for page in pages.values() for _, message in page]
@@ -187,9 +187,9 @@ class Writer:
         """A number that changes with each commit of another process. Within a poll it is the last one seen."""
         if self._lock is None or time.monotonic() < self._next_look:
             return self._seen_elsewhere
-        seen = store.changes_elsewhere()
+        changes = store.changes_elsewhere()
         self._next_look = time.monotonic() + POLL
-        return seen
+        return changes
 
     def _run(self, call: Call) -> FutureResult:
         try:

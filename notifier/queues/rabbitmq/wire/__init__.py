@@ -1,1 +1,1 @@
-"""What RabbitMQ sends and gets, frame by frame."""
+"""The frames that RabbitMQ sends and gets."""

@@ -8,8 +8,8 @@
 | blocking | an alarm of the broker is known before a publish; else no confirm would come, which takes ten seconds |
 | decoding | what a publisher wrote badly is None, and its neighbours are kept |
 
-pamqp raises if it cannot decode properties, and aiormq then closes the connection: at each redelivery again, until the
-message and all its neighbours reach the delivery limit. Hence the last one.
+The last hook is there since pamqp raises if it cannot decode properties, and aiormq then closes the connection: at each
+redelivery again, until the message and all its neighbours reach the delivery limit.
 """
 
 import asyncio
@@ -85,33 +85,33 @@ def _look_at_reading() -> None:
         stream.feed_data(b"".join(frame.marshal(sample, 3) for sample in samples))
     lean, plain = LeanReceiver(streams[0]), FrameReceiver(streams[1])
     for _ in samples:
-        ours, theirs = step(lean.get_frame()), step(plain.get_frame())
-        expect(ours[:2], theirs[:2], "weight and channel of a frame")
-        expect(_values(ours[2]), _values(theirs[2]), f"a frame {type(theirs[2]).__name__}")
+        lean_frame, plain_frame = step(lean.get_frame()), step(plain.get_frame())
+        expect(lean_frame[:2], plain_frame[:2], "weight and channel of a frame")
+        expect(_values(lean_frame[2]), _values(plain_frame[2]), f"a frame {type(plain_frame[2]).__name__}")
 
 
 def _values(read: Any) -> dict[str, object]:
     names = getattr(type(read), "__slots__", None) or vars(read)
-    found = {name: getattr(read, name) for name in names if name != "properties"}
+    members = {name: getattr(read, name) for name in names if name != "properties"}
     properties = getattr(read, "properties", None)
-    return found | ({} if properties is None else {"properties": dict(properties)})
+    return members | ({} if properties is None else {"properties": dict(properties)})
 
 
 def _look_at_handing_over() -> None:
     expect_use(aiormq.connection.Connection, "channels", "frames", "put")
     expect_use(aiormq.Channel.__init__, "frames")
-    channel, taken = aiormq.Channel.__new__(aiormq.Channel), list[DeliveredMessage]()
+    channel, messages = aiormq.Channel.__new__(aiormq.Channel), list[DeliveredMessage]()
     channel.frames = asyncio.Queue()
-    hand_over(channel, taken.append)
-    for each in (_ANSWER, _DELIVER, _HEADER, _BODY, _GET_OK, _HEADER, _BODY, commands.Basic.GetEmpty()):
-        step(channel.frames.put((1, each)))
+    hand_over(channel, messages.append)
+    for part in (_ANSWER, _DELIVER, _HEADER, _BODY, _GET_OK, _HEADER, _BODY, commands.Basic.GetEmpty()):
+        step(channel.frames.put((1, part)))
     expect([channel.frames.get_nowait()[1], channel.frames.empty()], [_ANSWER, True], "what belongs to no message")
     expect(
-        [(each.delivery_tag, each.exchange, each.redelivered, each.body) for each in taken],
+        [(message.delivery_tag, message.exchange, message.redelivered, message.body) for message in messages],
         [(7, "e", True, b"hello"), (8, "e", False, b"hello"), (None, None, None, b"")],
         "a message, and answers to gets",
     )
-    expect([each.header.properties.message_id for each in taken], ["m", "m", None], "a message's properties")
+    expect([message.header.properties.message_id for message in messages], ["m", "m", None], "a message's properties")
 
 
 def _look_at_writing() -> None:
@@ -134,10 +134,10 @@ def _look_at_writing() -> None:
     step(channel._on_confirm_frame(commands.Basic.Ack(delivery_tag=1)))  # noqa: SLF001
     step(channel._on_confirm_frame(commands.Basic.Nack(delivery_tag=2)))  # noqa: SLF001
     step(channel._on_confirm_frame(commands.Basic.Ack(delivery_tag=3)))  # noqa: SLF001
-    ends = [each.done() and type(each.exception()) for each in (confirmed, refused, returned)]
+    ends = [publish.done() and type(publish.exception()) for publish in (confirmed, refused, returned)]
     expect(ends, [type(None), DeliveryError, PublishError], "a confirm, a refusal and a return")
-    taken = ChannelFrame(payload=b"x", should_close=False, drain_future=None)
-    expect((taken.payload, taken.should_drain), (b"x", False), "what is written")
+    frame_to_write = ChannelFrame(payload=b"x", should_close=False, drain_future=None)
+    expect((frame_to_write.payload, frame_to_write.should_drain), (b"x", False), "what is written")
 
 
 def _look_at_blocking() -> None:
@@ -146,10 +146,10 @@ def _look_at_blocking() -> None:
     unblocked = asyncio.Event()
     vars(connection)["_Connection__connection_unblocked"] = unblocked
     connection.connected.set()
-    found = [_waits(connection.ready())]
+    blocked_then = [_waits(connection.ready())]
     unblocked.set()
-    found.append(_waits(connection.ready()))
-    expect(found, [True, False], "blocked, and then no more")
+    blocked_then.append(_waits(connection.ready()))
+    expect(blocked_then, [True, False], "blocked, and then no more")
 
 
 # A header that no strict reader decodes: a table with a name that is not UTF-8, a message id that is not UTF-8, and a

@@ -1,11 +1,16 @@
-"""From what came over the wire to a `Message`, whatever a publisher put into its properties.
+"""Turns what came over the wire into a `Message`, whatever a publisher put into its properties.
 
-Five dangers are kept out here. A message that claims to be our own: see `_kind`. One in the queue of a source that
-came by no exchange, and so past what the broker permits: it is marked `unrouted`. One that pamqp
-cannot decode, such as a timestamp in microseconds: it would close the connection, at each redelivery again, and take
-its neighbours to the delivery limit with it. And one too large to be an event: the prefetch counts messages, and
-hundreds of the broker's largest (16 MiB on 4.x) would fill the memory. And headers of very many values: pamqp copies
-the rest of a table for each, so that 130,000 in one of 128 KiB held the loop for 3 s.
+Five dangers are kept out here:
+
+- A message that claims to be our own: see `_kind`.
+- A message in the queue of a source that came by no exchange, and so past the broker's permissions. It is marked
+  `unrouted`.
+- A message that pamqp cannot decode, such as one with a timestamp in microseconds. It would close the connection, at
+  each redelivery again, and take its neighbours to the delivery limit with it.
+- A message too large to be an event. The prefetch counts messages, and hundreds of the broker's largest (16 MiB on 4.x)
+  would fill the memory.
+- Headers of very many values. pamqp copies the rest of a table for each value, so that 130,000 values in a table of
+  128 KiB held the loop for 3 s.
 """
 
 import datetime as dt
@@ -47,7 +52,7 @@ _OF_SOURCE = re.compile(rf"\.{re.escape(SOURCE)}([^.]+)\Z")
 
 
 class UnreadableTable(dict[str, Any]):
-    """A table that was not decoded: empty, and who knows what was in it."""
+    """A table that was not decoded. It is empty, and nobody knows what was in it."""
 
 
 def to_message(
@@ -58,10 +63,10 @@ def to_message(
     keep: int | None = None,
     source: str | None = None,
 ) -> Message:
-    """The message as the pipeline knows it. `origin`: the queue that it was taken from: a lane, `dead`, `parked`.
+    """Return the message as the pipeline knows it. `origin`: the queue it was taken from: a lane, `dead`, `parked`.
 
-    `tag` serves the later ack. Of a publisher's body, at most `keep` bytes are kept. Our own
-    are never cut. `source`: it was taken from this source's queue, which feeds the lane, and where nothing is ours.
+    `tag` serves the later ack. Of a publisher's body at most `keep` bytes are kept; our own bodies are never cut.
+    `source`: it was taken from this source's queue, which feeds the lane, and where nothing is ours.
     """
     properties = delivered.header.properties
     headers: Mapping[str, Any] = {} if properties.headers is None else properties.headers
@@ -131,8 +136,8 @@ def _source_of_dead(exchange: str | None, headers: Mapping[str, Any]) -> str | N
     deaths = headers.get("x-death")
     newest = deaths[0] if exchange == "" and isinstance(deaths, list) and deaths else None
     queue = newest.get("queue") if isinstance(newest, dict) else None
-    found = _OF_SOURCE.search(queue) if isinstance(queue, str) else None
-    return None if found is None else found[1]
+    name = _OF_SOURCE.search(queue) if isinstance(queue, str) else None
+    return None if name is None else name[1]
 
 
 def _timestamp(properties: commands.Basic.Properties, headers: Mapping[str, Any]) -> float | None:

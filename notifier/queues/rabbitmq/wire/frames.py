@@ -1,8 +1,8 @@
-"""Reads frames from the broker in 15 µs a message, where aiormq takes 30: every event comes this way.
+"""Reads frames from the broker in 15 µs a message, where aiormq takes 30. Every event comes this way.
 
 aiormq reads a frame in three steps through a buffer and puts it into a queue for its channel. The task of the channel
 puts a message together and starts a task with it. Here a frame is read in two steps. Messages for a consumer are put
-together where their frames are read, and handed over at once. All else goes aiormq's way.
+together where their frames are read, and are handed over at once. All other frames go aiormq's way.
 
 Both hook into aiormq: into the name by which its connection finds the receiver, and into `frames.put` of its channels.
 `aiormq_hooks` looks whether they fit.
@@ -46,7 +46,7 @@ class LeanReceiver(FrameReceiver):
     """Reads frames in two steps: the seven bytes that tell the size, and the rest."""
 
     async def get_frame(self) -> Any:
-        """Of aiormq: (weight, channel number, frame). Raises its errors as it would itself."""
+        """Return what aiormq's own would: (weight, channel number, frame). Raises the same errors."""
         reader = self.reader
         if reader.at_eof():
             del self.reader
@@ -57,16 +57,16 @@ class LeanReceiver(FrameReceiver):
                 raise ProtocolSyntaxError("Unexpected AMQP protocol header")
             self.started = True
             kind, channel, size = _HEAD.unpack(head)
-            rest = await reader.readexactly(size + 1)
+            payload = await reader.readexactly(size + 1)
         except asyncio.IncompleteReadError as error:
-            told = f"Server connection unexpectedly closed. Read {len(error.partial)} bytes, expected {error.expected}"
-            raise AMQPConnectionError(told) from error
+            text = f"Server connection unexpectedly closed. Read {len(error.partial)} bytes, expected {error.expected}"
+            raise AMQPConnectionError(text) from error
         except OSError as error:
             raise AMQPConnectionError(f"Server connection error: {error!r}") from error
-        if kind == _METHOD and rest.startswith(_DELIVER) and rest.endswith(_END):
-            return size + 8, channel, _deliver(rest)
+        if kind == _METHOD and payload.startswith(_DELIVER) and payload.endswith(_END):
+            return size + 8, channel, _deliver(payload)
         try:
-            return pamqp_frame.unmarshal(head + rest)
+            return pamqp_frame.unmarshal(head + payload)
         except PAMQPException as error:
             raise InvalidFrameError(str(error)) from error
 
@@ -92,7 +92,7 @@ def _short(payload: bytes, at: int) -> tuple[str, int]:
 
 
 def hand_over(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
-    """Give this channel's messages to `take`, in order, as they are read: those for its consumer, and answers to gets.
+    """Give this channel's messages to `take`, in order, as they are read: for its consumer, and as answers to gets.
 
     An answer without a message has no delivery tag. `take` returns at once.
     """
@@ -106,7 +106,7 @@ class _Gathering:
     def __init__(self, channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
         self._channel = channel
         self._take = take
-        self._others = partial(type(channel.frames).put, channel.frames)
+        self._put_in_queue = partial(type(channel.frames).put, channel.frames)
         self._delivery: commands.Basic.Deliver | commands.Basic.GetOk | None = None
         self._header: ContentHeader | None = None
         self._parts: list[bytes] = []
@@ -121,7 +121,7 @@ class _Gathering:
             elif isinstance(frame, commands.Basic.GetEmpty):
                 self._hand_over(frame, ContentHeader())
             else:
-                await self._others(item)
+                await self._put_in_queue(item)
             return
         if isinstance(frame, ContentHeader):
             self._header, self._missing = frame, frame.body_size
@@ -130,7 +130,7 @@ class _Gathering:
             self._missing -= len(frame.value)
         else:  # no content may be interrupted by a method (AMQP 0-9-1 §4.2.6), but Channel.Close comes as it likes
             self._delivery = self._header = None
-            await self._others(item)
+            await self._put_in_queue(item)
             return
         header = self._header
         if header is not None and self._missing <= 0:

@@ -1,4 +1,4 @@
-"""A message to publish, and its frames. Each retry, deferral and dead letter is one, and each entry of the feed."""
+"""A message to publish, and its frames: a retry, a deferral, a dead letter, or a notice of the feed."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -38,7 +38,7 @@ class Publish:
 
 
 def frames_of(publish: Publish, channel: aiormq.Channel, *, replies: bool = False) -> bytes:
-    """The frames of this message on the channel. With `replies`, it asks for replies by direct reply-to.
+    """Return the frames of this message on the channel. With `replies`, it asks for replies by direct reply-to.
 
     Raises TypeError for an id or type of more than 255 bytes.
     """
