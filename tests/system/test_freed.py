@@ -20,6 +20,7 @@ from notifier.queues.building import build_queue
 from notifier.settings.service_settings import QueueSettings
 from tests.support.softhsm import SoftHsm
 from tests.system.clients import Clients
+from tests.system.command import notifier
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import worker
@@ -146,6 +147,32 @@ async def test_a_proxy_that_lets_one_through_frees_the_others_of_its_client(tmp_
             await running.until_metric(5, "deliveries_settled_total", fate="delivered")
             assert time.monotonic() - began < SOON
             assert await running.stop() == 0
+
+
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
+async def test_what_waits_for_a_pause_of_the_registry_comes_when_that_is_over(
+    place: tuple[str, str], tmp_path: Path
+) -> None:
+    """An operator who tries it during the pause learns why it still waits, and needs no `--force`."""
+    async with Clients() as clients:
+        site = Site(tmp_path, *place)
+        shop = client("shop", clients.url("shop"))
+        site.write_clients([shop | {"notifier": {"paused": True}}, client("mail", clients.url("mail"))])
+        site.write()
+        theirs = [put_off(number, Cause.PAUSED) for number in range(3)]
+        await waiting(site, *theirs, put_off(9, client_id="mail"))
+        async with worker(site) as running:
+            tried = await asyncio.to_thread(
+                notifier, "retry", "-c", site.file, "--client-id", "shop", "--iss", ISSUER, cwd=tmp_path
+            )
+            assert (tried.returncode, "--force" in tried.stdout) == (1, False), tried.stderr
+            assert "paused: true; set it to false" in tried.stdout
+            site.write_clients([shop, client("mail", clients.url("mail"))])
+            began = time.monotonic()
+            await clients.until_told("shop", sessions(theirs))
+            assert time.monotonic() - began < SOON
+            assert await running.stop() == 0
+        assert clients.told("mail") == []
 
 
 @pytest.mark.full

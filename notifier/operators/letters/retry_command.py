@@ -25,7 +25,7 @@ def retry(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what waits; try nothing.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also try what the client asked to wait for by Retry-After, or is paused.")
+        bool, typer.Option("--force", help="Also try what the client asked to wait for by Retry-After.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -110,9 +110,7 @@ def _advice(result: RetryResult) -> list[str]:
     account, lines, now = result.account, list[str](), time.time()
     if result.asked:
         until = "" if account.paused_until is None else f", for {account.paused_until - now:,.0f} s more"
-        lines.append(
-            f"{result.asked:,} wait because the client asked for it (Retry-After) or is paused{until}: --force"
-        )
+        lines.append(f"{result.asked:,} wait because the client asked for it (Retry-After){until}: --force")
     if account.put_off.get("paused"):
         lines.append("the registry says paused: true; set it to false, and they are tried")
     if result.waiting and account.next_try is not None and account.paused_until is None:

@@ -32,7 +32,7 @@ NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryWish:
-    """Which client is to be tried. `force`: also what it asked to wait for, and what `paused` holds back."""
+    """Which client is to be tried. `force`: also what it asked to wait for."""
 
     key: ClientKey
     who: str

@@ -18,8 +18,6 @@ from notifier.operators.letters.groups import Group
 from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import WaitingDeliveries
 
-# Nobody calls the client before, unless an operator insists: it asked for that (`Retry-After`), or the registry does.
-INSISTED_ON = frozenset({Cause.RETRY_AFTER.value, Cause.PAUSED.value})
 Where = Literal["delayed", "parked"]
 
 
@@ -30,7 +28,7 @@ class WaitingSummary:
     `due` is when it is attempted next, None for a parked one, which waits until its client is well; `since` when a
     worker first had it in hand, both in epoch seconds. `reason` is the cause of its deferral, or why the last attempt
     failed.
-    `asked`: its client is not to be called before.
+    `asked`: its client asked not to be called before (`Retry-After`).
     """
 
     id: str
@@ -131,7 +129,7 @@ def _of_delivery(delivery: _Delivery, due: float | None) -> WaitingSummary:
         reason=deferred or last["reason"],
         status=None if deferred else last.get("status"),
         text="" if deferred else last.get("text", ""),
-        asked=delivery.get("asked", False) or deferred in INSISTED_ON,
+        asked=delivery.get("asked", False) or deferred == Cause.RETRY_AFTER.value,
     )
 
 
