@@ -48,6 +48,7 @@ from notifier.settings.values import (
 
 _ALGORITHMS = frozenset(Algorithm)
 MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
+_BETWEEN_URIS = re.compile(r"[\s,]*\s[\s,]*|,(?=[A-Za-z][A-Za-z0-9+.-]*:/)")  # a URI has no space, but may have commas
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 # Headers of the request itself, and those that concern one connection only (RFC 9110 §7.6.1, §11.7).
 _NOT_THEIRS = frozenset(
@@ -55,6 +56,10 @@ _NOT_THEIRS = frozenset(
      "transfer-encoding", "upgrade")
 )  # fmt: skip
 _HEADER_VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?")  # RFC 9110 §5.5, ASCII only
+
+
+def _uris(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(uri for text in texts for uri in _BETWEEN_URIS.split(text) if uri)
 
 
 class SecretFile(Section):
@@ -275,8 +280,8 @@ class ClientMetadata(BaseModel):
     """What the user's browser calls. https, no fragment."""
     frontchannel_logout_session_required: bool | None = None
     """Each call must have iss and sid (F4)."""
-    redirect_uris: Listed | None = None
-    """Their origins: `frontchannel_logout_uri` must have one of them (F1)."""
+    redirect_uris: Annotated[Listed, AfterValidator(_uris)] | None = None
+    """A list, or a text with several, as some databases keep them. Their origins: `frontchannel_logout_uri` must have one of them (F1)."""
     client_name: str | None = None
     """What people call it."""
     notifier: ClientOptions | None = None

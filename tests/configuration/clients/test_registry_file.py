@@ -47,6 +47,19 @@ class TestClients:
 """
         assert list(registry(tmp_path, text).clients_of(ONE)) == ["shop"]
 
+    def test_several_redirect_uris_in_one_text(self, tmp_path: Path) -> None:
+        """As many databases and spreadsheets keep them. A comma may be part of a URI."""
+        text = """
+- client_id: a
+  redirect_uris: "https://a.example.com/cb?of=x,y, https://b.example.com/cb com.example.app:/cb,https://c.example.com"
+  frontchannel_logout_uri: https://c.example.com/out
+- {client_id: b, redirect_uris: ["https://a.example.com/cb\\n https://b.example.com/cb"]}
+"""
+        a, b = registry(tmp_path, text).clients_of(ONE).values()
+        assert a.redirect_origins == tuple(f"https://{name}.example.com" for name in "abc")
+        assert a.front_channel is not None
+        assert b.redirect_origins == tuple(f"https://{name}.example.com" for name in "ab")
+
     def test_the_form_of_the_audience(self, tmp_path: Path) -> None:
         """A list where the client, or its preset, asks for one; what the client says wins (R5)."""
         text = """
