@@ -14,7 +14,7 @@ from notifier.model.registry import Issuer, Registry
 NOBODY_KNOWS = frozenset(map(str, (DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, Cause.UNKNOWN)))
 LOOKED_AT = 5_000  # names of one search
 COMPARED = 100  # of them by difflib, which takes up to 50 µs for each
-ALIKE = 0.8  # difflib's ratio from which a name is near
+ALIKE = 0.75  # difflib's ratio from which a name is near: two letters of four are swapped
 
 
 @frozen

@@ -281,7 +281,7 @@ class ClientMetadata(BaseModel):
     frontchannel_logout_session_required: bool | None = None
     """Each call must have iss and sid (F4)."""
     redirect_uris: Annotated[Listed, AfterValidator(_uris)] | None = None
-    """A list, or a text with several, as some databases keep them. Their origins: `frontchannel_logout_uri` must have one of them (F1)."""
+    """A list, or one text with several. `frontchannel_logout_uri` must have the origin of one of them (F1)."""
     client_name: str | None = None
     """What people call it."""
     notifier: ClientOptions | None = None

@@ -29,6 +29,7 @@ from notifier.operators.letters.dead_letters_repair_command import discard, pros
 from notifier.operators.letters.exported_letter import exported
 from notifier.operators.letters.groups import Group, GroupCounts
 from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
+from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.letters.visits import found_in
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.grid import Grid
@@ -76,8 +77,8 @@ def list_(
     """Count dead letters by client and reason, or list them.
 
     --json prints one object per line and letter: id, event_id, client_id, iss, reason, dead_since, attempts, text, and
-    source if it came from one. No
-    form shows sub or sid. The command removes nothing and keeps the order.
+    source if it came from one. No form shows sub or sid. The command removes nothing and keeps the order. The exit
+    status is 1 if nobody knows the client.
 
     Examples:
         # counts by client and reason
@@ -106,6 +107,8 @@ def list_(
         _print_groups(counts.groups(), config)
     if not as_json:
         say(counted(counts.total, "dead letter"))
+    if not counts.total:
+        end_if_unknown(config, client_id, iss)
 
 
 @command(app)

@@ -134,7 +134,14 @@ def replay(
 
     result = run_on_queue(settings, act, what="replayed", opening=not dry_run, rate=rate, limit=limit, dry_run=dry_run)
     conclude(
-        "replayed", chosen, result, _missing, dry_run=dry_run, as_json=as_json, end_newer_sessions=end_newer_sessions
+        "replayed",
+        config,
+        chosen,
+        result,
+        _missing,
+        dry_run=dry_run,
+        as_json=as_json,
+        end_newer_sessions=end_newer_sessions,
     )
 
 
@@ -173,7 +180,7 @@ def discard(
     )  # fmt: skip
     require_choice(chosen, everything=everything)
     settings = queue_part(config, log_from="warning").settings.queue
-    remove_chosen(settings, _DISCARD, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
+    remove_chosen(config, settings, _DISCARD, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
 
 
 def _rules(

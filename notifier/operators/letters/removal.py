@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -13,6 +14,7 @@ from notifier.operators.letters.groups import Summary
 from notifier.operators.letters.readmission import KeepReason
 from notifier.operators.letters.repair import remove
 from notifier.operators.letters.repair_audit import RepairAudit
+from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.letters.visits import Filter, RepairResult
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import run_on_queue
@@ -46,6 +48,7 @@ def require_choice(chosen: Filter[Any, Any], *, everything: bool) -> None:
 
 
 def remove_chosen(
+    config: Path | None,
     settings: QueueSettings,
     removal: Removal,
     chosen: Filter[Any, S],
@@ -73,14 +76,23 @@ def remove_chosen(
         question = f"{removal.does} {counted(prospect.done, removal.what)} for good?"
         if not prospect.done or not typer.confirm(question, err=True):
             say(f"nothing was {removal.did}", err=True)
+            if not prospect.done:
+                end_if_unknown(config, chosen.client_id, chosen.iss)
             raise typer.Exit(1 if prospect.done else 0)
     conclude(
-        removal.did, chosen, run(dry_run=dry_run, what=removal.did), removal.missing, dry_run=dry_run, as_json=as_json
+        removal.did,
+        config,
+        chosen,
+        run(dry_run=dry_run, what=removal.did),
+        removal.missing,
+        dry_run=dry_run,
+        as_json=as_json,
     )
 
 
 def conclude(
     did: str,
+    config: Path | None,
     chosen: Any,
     result: RepairResult,
     missing: Callable[[str], str],
@@ -91,7 +103,8 @@ def conclude(
 ) -> None:
     """Log who did it (`more` as well), and say what came of it. Ends the command.
 
-    `missing` says that none of the given IDs was there: a typing error must not look like a repair.
+    `missing` says that none of the given IDs was there: a typing error must not look like a repair, nor one in the
+    client's name.
     """
     if not dry_run:
         RepairAudit(write_audit).repaired(did, operating_user(), chosen, result, **more)
@@ -104,7 +117,10 @@ def conclude(
             say(f"{count:,} stay{'' if count != 1 else 's'}: {KeepReason(why).explanation}")
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)
-    missed = chosen.ids and not (result.done or result.kept or result.unfinished)
+    nothing = not (result.done or result.kept or result.unfinished)
+    if nothing and not chosen.ids:
+        end_if_unknown(config, chosen.client_id, chosen.iss)
+    missed = nothing and chosen.ids
     if missed:
         say(f"notifier: {missing(', '.join(sorted(chosen.ids)))}", err=True)
     raise typer.Exit(1 if result.ended_early or missed else 0)

@@ -8,6 +8,7 @@ import typer
 from notifier.model.printable import counted, printable
 from notifier.network.http.issuer_document import only_issuer
 from notifier.operators.letters.retry_now import RetryResult, RetryWish, prospect, retry_now
+from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
@@ -40,7 +41,7 @@ def retry(
 
     The command shows how far the workers are, and ends once they have nothing more to do for the client. Ctrl-C ends
     the show, and the workers go on. It needs no API: it reaches the workers through the queue. The exit status is 1 if
-    something still waits.
+    something still waits, or if nobody knows the client.
 
     Examples:
         # what waits for a client, and why
@@ -65,6 +66,8 @@ def retry(
         say_json({"client_id": client_id, "iss": wish.key[0], "dry_run": dry_run, **result.document()})
     else:
         say(_in_words(wish, result, dry_run=dry_run))
+    if not result.waited and result.unfinished is None:
+        end_if_unknown(config, client_id, wish.key[0])
     raise typer.Exit(1 if result.waiting and not dry_run else 0)
 
 

@@ -34,6 +34,14 @@ class Filter(Protocol[P_contra, S]):
     def narrows(self) -> bool:
         """False if all of them are meant."""
 
+    @property
+    def client_id(self) -> str | None:
+        """Of which client."""
+
+    @property
+    def iss(self) -> str | None:
+        """Of which issuer."""
+
     def opened(self, messages: P_contra, /, *, whole: bool) -> OpenVisit[S]:
         """Begin a pass over them, which gives summaries, and `whole` messages if asked. Raises QueueError."""
 

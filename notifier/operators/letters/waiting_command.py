@@ -12,6 +12,7 @@ from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, printable
 from notifier.operators.letters.groups import GroupCounts
 from notifier.operators.letters.removal import Removal, remove_chosen, require_choice
+from notifier.operators.letters.unknown_client import end_if_unknown
 from notifier.operators.letters.visits import found_in
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operators.terminal.command_options import Config, Json
@@ -74,7 +75,7 @@ def list_(
     a worker has in hand at the moment is not in the list.
 
     On RabbitMQ the command goes through all delay queues, and holds each for that time: what comes due meanwhile is
-    attempted some seconds later.
+    attempted some seconds later. The exit status is 1 if nobody knows the client.
 
     Examples:
         # counts by client and reason
@@ -101,6 +102,8 @@ def list_(
         _print_groups(counts, config)
     if not as_json:
         say(f"{counted(counts.total, 'delivery')} wait{'s' if counts.total == 1 else ''}")
+    if not counts.total:
+        end_if_unknown(config, client_id, iss)
 
 
 @command(app)
@@ -162,7 +165,7 @@ def cancel(
     chosen = WaitingFilter(ids=frozenset(ids or ()), client_id=client_id, iss=iss, event_id=event_id)
     require_choice(chosen, everything=everything)
     settings = queue_part(config, "warning").settings.queue
-    remove_chosen(settings, _CANCEL, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
+    remove_chosen(config, settings, _CANCEL, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
 
 
 def _look(config: Any, chosen: WaitingFilter, see: Any, *, rows: bool = False, first: bool = False) -> None:

@@ -1,0 +1,95 @@
+"""Ends a command that found nothing for a client which nobody knows: a typing error must not look like good news."""
+
+import asyncio
+import os
+from contextlib import aclosing
+from pathlib import Path
+
+import typer
+import uvloop
+
+from notifier.configuration.clients.answers import ReadNow
+from notifier.configuration.clients.clients_file import load_registry
+from notifier.model.errors import ConfigurationError
+from notifier.model.nearest import near_client
+from notifier.model.printable import printable
+from notifier.model.registry import Registry
+from notifier.operators.letters.letter_filter import LetterFilter
+from notifier.operators.letters.visits import found_in
+from notifier.operators.letters.waiting_filter import WaitingFilter
+from notifier.operators.terminal.output import say
+from notifier.operators.terminal.queue_access import opened_queue
+from notifier.queues.queue_port import Queue
+from notifier.settings.config_file import load_settings
+from notifier.settings.service_settings import QueueSettings, Settings
+
+
+def end_if_unknown(config: Path | None, client_id: str | None, iss: str | None) -> None:
+    """Say that nobody knows the client: neither the registry, the dead letters nor what waits. Ends the command with 1.
+
+    Where events bring clients of their own, or a source's clients are not known here, the command goes on. Without a
+    configuration that can be read nothing is said. Raises QueueError.
+    """
+    if config is None or client_id is None:
+        return
+    read = ReadNow(None)  # sources that are not files are not asked: their caches do
+    try:
+        settings = load_settings(config, os.environ)
+        registry = load_registry(settings, read)
+    except ConfigurationError:  # `notifier check` tells of it
+        return
+    issuers = tuple(settings.issuers) if iss is None else (iss,)
+    if any(_has(registry, issuer, client_id) for issuer in issuers):
+        return
+    if uvloop.run(_is_in_queue(settings.queue, client_id, iss)):
+        return
+    hints = (near_client(issuer, client_id, registry) for issuer in issuers)
+    text = next((hint.text for hint in hints if hint is not None), "`notifier clients` lists those of the registry")
+    say(
+        printable(
+            f"notifier: nobody knows a client {client_id}: it is not in the registry, nor among the dead letters, nor"
+            f" does anything wait for it; {text}"
+        ),
+        err=True,
+    )
+    unread = [
+        source.called
+        for source in settings.registry.all_sources
+        if source.file is None and source.called not in read.cached
+    ]
+    if unread:
+        say(f"the clients of {', '.join(unread)} are not known here", err=True)
+    elif not _events_bring_clients(settings, issuers):
+        raise typer.Exit(1)
+
+
+def _has(registry: Registry, iss: str, client_id: str) -> bool:
+    """True if it has the client, by a name or an alias, or leaves it out for a mistake."""
+    return registry.resolve(iss, client_id, None) is not None or registry.why_left_out(iss, client_id) is not None
+
+
+async def _is_in_queue(settings: QueueSettings, client_id: str, iss: str | None) -> bool:
+    async with opened_queue(settings, opening=False) as queue:
+        return any(await asyncio.gather(_waits(queue, client_id, iss), _is_dead(queue, client_id, iss)))
+
+
+async def _waits(queue: Queue, client_id: str, iss: str | None) -> bool:
+    async with aclosing(found_in(queue.waiting(), WaitingFilter(client_id=client_id, iss=iss))) as deliveries:
+        async for _ in deliveries:
+            return True
+    return False
+
+
+async def _is_dead(queue: Queue, client_id: str, iss: str | None) -> bool:
+    async with aclosing(found_in(queue.dead_letters(), LetterFilter(client_id=client_id, iss=iss))) as letters:
+        async for _ in letters:
+            return True
+    return False
+
+
+def _events_bring_clients(settings: Settings, issuers: tuple[str, ...]) -> bool:
+    """True if an event's own address may count, so that a client is in no registry and is told all the same."""
+    if settings.registry.inline != "publishers":
+        return settings.registry.inline == "allow"
+    vouched = settings.api is not None and settings.api.tokens_file is not None
+    return vouched or any(iss in settings.issuers and settings.issuers[iss].publishers for iss in issuers)

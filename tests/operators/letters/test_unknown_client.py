@@ -1,0 +1,84 @@
+"""A client that nobody knows is no good news: commands say so, with the nearest name, and end with 1."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from notifier.model.documents.dead_letter import DeadLetter
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from tests.cli.in_process import notifier
+from tests.contract.letters import bury, letter
+from tests.system.site import ISSUER, Site, client
+
+LOOKS = (
+    ("dead-letters", "list"),
+    ("dead-letters", "replay"),
+    ("dead-letters", "replay", "--dry-run"),
+    ("dead-letters", "discard", "--yes"),
+    ("waiting", "list"),
+    ("waiting", "list", "--json"),
+    ("waiting", "cancel", "--yes"),
+    ("retry", "--iss", ISSUER),
+    ("retry", "--iss", ISSUER, "--dry-run"),
+)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """An empty queue, and a client `shop`."""
+    made = Site(tmp_path, f"sqlite:{tmp_path / 'n.db'}")
+    made.config["registry"]["inline"] = "deny"
+    made.write()
+    made.write_clients([client("shop", "https://shop.example.com/out")])
+    fill(tmp_path)
+    return made
+
+
+def fill(folder: Path, *letters: DeadLetter) -> None:
+    async def write() -> None:
+        queue = SqliteQueue(SqliteOptions(path=folder / "n.db"))
+        await queue.open()
+        await queue.ready()
+        await bury(queue, *letters)
+        await queue.close()
+
+    asyncio.run(write())
+
+
+@pytest.mark.parametrize("words", LOOKS, ids=" ".join)
+def test_a_client_that_nobody_knows_is_told(words: tuple[str, ...], site: Site, tmp_path: Path) -> None:
+    """With the one that is most like it. JSON stays JSON."""
+    tried = notifier(*words, "-c", str(site.file), "--client-id", "shpo", cwd=tmp_path)
+    assert tried.returncode == 1, tried.stdout + tried.stderr
+    assert "nobody knows a client shpo" in tried.stderr
+    assert "did you mean shop?" in tried.stderr
+    if "--json" in words:
+        assert [json.loads(line) for line in tried.stdout.splitlines()] == []
+    known = notifier(*words, "-c", str(site.file), "--client-id", "shop", cwd=tmp_path)
+    assert (known.returncode, "nobody" in known.stderr) == (0, False), known.stderr
+
+
+def test_one_that_is_only_among_the_dead_letters_is_known(site: Site, tmp_path: Path) -> None:
+    """So is one that events bring, perhaps: it is said, and is no failure."""
+    fill(tmp_path, letter("d-1", client_id="gone"))
+    looked = notifier("waiting", "list", "-c", str(site.file), "--client-id", "gone", cwd=tmp_path)
+    assert (looked.returncode, looked.stderr) == (0, "")
+    site.config["registry"]["inline"] = "allow"
+    site.write()
+    looked = notifier("waiting", "list", "-c", str(site.file), "--client-id", "shpo", cwd=tmp_path)
+    assert (looked.returncode, "nobody knows a client shpo" in looked.stderr) == (0, True)
+
+
+def test_a_list_that_is_not_known_here_may_have_it(site: Site, tmp_path: Path) -> None:
+    """Commands ask no server for its clients."""
+    site.config["registry"]["sources"] = [
+        {"file": "clients.yaml"},
+        {"name": "list", "issuer": ISSUER, "http": {"url": "https://list.example.com"}},
+    ]
+    site.config["registry"].pop("file", None)
+    site.write()
+    looked = notifier("waiting", "list", "-c", str(site.file), "--client-id", "shpo", cwd=tmp_path)
+    assert looked.returncode == 0, looked.stderr
+    assert "the clients of list are not known here" in looked.stderr
