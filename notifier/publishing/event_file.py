@@ -12,12 +12,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
-from notifier.model.documents.event_document import read_event
+from notifier.model.documents.event_document import read_whole
 from notifier.model.documents.event_entries import MISTAKES
 from notifier.model.errors import MalformedEvent, Mistake, QueueError
 from notifier.model.message import Lane, Message
 from notifier.model.nearest import did_you_mean, nearest
+from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
+from notifier.publishing.event_remarks import misspelt_members, unknown_clients
 
 IN_FLIGHT = 256  # events sent and not yet confirmed
 
@@ -34,22 +36,30 @@ class EventSender(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEvent:
-    """An event of the file: the line where it begins, and its id, which is made up if the file gives none."""
+    """An event of the file: the line where it begins, and its id, which is made up if the file gives none.
+
+    `remarks` say what was perhaps not meant so.
+    """
 
     line: int
     id: str
     body: bytes
     content_type: str
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFileRules:
-    """The rules that events must keep. Any issuer will do if `issuers` is empty. `now` is in epoch seconds."""
+    """The rules that events must keep. Any issuer will do if `issuers` is empty. `now` is in epoch seconds.
+
+    `registry` is None where nobody looks whether it has the clients.
+    """
 
     max_bytes: int
     new_id: Callable[[], str]
     now: float
     issuers: Collection[str] = ()
+    registry: Registry | None = None
 
 
 def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
@@ -64,14 +74,14 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
     for line, document in _documents(text):
         body = document.encode()
         try:
-            event = _read(body, reading)
+            event, remarks = _read(body, reading)
         except MalformedEvent as malformed:
             mistakes += [Mistake(f"line {line}", _in_file(str(mistake), line)) for mistake in malformed.mistakes]
             if len(mistakes) > MISTAKES:
                 raise MalformedEvent([*mistakes[:MISTAKES], Mistake("", "and more")]) from None
             continue
         content_type = _JSON if event.source is None else _CLOUDEVENTS
-        written.append(FileEvent(line=line, id=event.id, body=body, content_type=content_type))
+        written.append(FileEvent(line=line, id=event.id, body=body, content_type=content_type, remarks=remarks))
     if not written and not mistakes:
         mistakes.append(Mistake("", "there is no event; one is a JSON object (`notifier schema event`)"))
     if mistakes:
@@ -79,15 +89,19 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
     return written
 
 
-def _read(body: bytes, reading: EventFileRules) -> SessionEnded:
+def _read(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str, ...]]:
     message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type=_JSON)
-    event = read_event(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
+    read = read_whole(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
+    event = read.event
     if reading.issuers and event.iss not in reading.issuers:
         known = ", ".join(sorted(reading.issuers))
         near = nearest(event.iss, sorted(reading.issuers))
         hint = "" if near is None else f"; {did_you_mean(near, event.iss)}"
         raise MalformedEvent([Mistake("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
-    return event
+    remarks = [*misspelt_members(read.data)]
+    if (registry := reading.registry) is not None:
+        remarks += unknown_clients(event, registry, heard=registry.inline != "deny")
+    return event, tuple(remarks)
 
 
 def _in_file(text: str, line: int) -> str:

@@ -9,13 +9,16 @@ Reading a large event holds the loop. So few large events are read at a time, on
 
 With `wait` the answer tells what has become of each client so far. 200 means that every client has its last notice; 202
 means that more may follow. The event is durable in both cases. If too many requests wait already, 202 comes at once.
+
+A `note` in the answer says what was perhaps not meant so.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NoReturn
 
 import structlog
@@ -24,7 +27,7 @@ from aiohttp import web
 from notifier.delivery.plan import may_speak
 from notifier.delivery.selection import OPENED_EVERY
 from notifier.model.api_token import ApiToken
-from notifier.model.documents.event_document import read_event
+from notifier.model.documents.event_document import read_whole
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.message import Lane, Message
 from notifier.model.nearest import near_issuer
@@ -35,6 +38,7 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization, Tokens, concerns
 from notifier.network.listeners.openapi import CLOUDEVENT, EVENT, JsonSchema
 from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.publishing.event_remarks import misspelt_members, unknown_clients
 from notifier.publishing.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
 from notifier.publishing.route_steps import (
     AGAIN,
@@ -59,6 +63,11 @@ _WAIT: Mapping[str, object] = {
 }
 QUERY: Mapping[str, JsonSchema] = {"lane": {"type": "string", "enum": list(LANES), "default": "events"}, "wait": _WAIT}
 BODY: Mapping[str, JsonSchema] = {"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT}
+REMARKS = 5  # in one answer
+NOTE: JsonSchema = {
+    "type": "string",
+    "description": "What was perhaps not meant so. The event is durable all the same.",
+}
 EVENT_ID: JsonSchema = {"type": "string", "description": "The id of the event. A copy has the same."}
 PROBLEMS: Mapping[int, str] = {
     400: "The event or the request is malformed. The answer lists the first 20 mistakes and counts the rest.",
@@ -114,9 +123,14 @@ class EventRequests:
         waiting = self.sources.waiting
         with nullcontext() if seconds is None or waiting is None else waiting.one_more() as place:
             async with self._place_for(body):
-                event = self._understand(request, body, token)
+                event, misspelt = self._understand(request, body, token)
                 self._check_issuer(event, token)
                 document = {"id": event.id, **prepare(event)}
+                notes = [str(document["note"])] if "note" in document else []
+                registry = self.sources.registry()
+                heard = registry.hears(event.iss, event.publisher, vouched=event.vouched)
+                if notes := [*notes, *misspelt, *unknown_clients(event, registry, heard=heard)]:
+                    document["note"] = "; ".join(notes)
                 await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)
                 del event  # a request that waits holds nothing of it
             if seconds is None:
@@ -148,8 +162,10 @@ class EventRequests:
         title = f"The queue is away; send the event again with the id {event.id}, so that a copy is recognised"
         await publish_in_time(self._accept(event, lane), self.limits, title)
 
-    def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
-        """Read the event, strictly. One without an id gets one here, and keeps it."""
+    def _understand(
+        self, request: web.Request, body: bytes, token: ApiToken | None
+    ) -> tuple[SessionEnded, Sequence[str]]:
+        """Read the event, strictly, with remarks. One without an id gets one here, and keeps it."""
         message = Message(
             lane=Lane.EVENTS,
             body=body,
@@ -165,10 +181,10 @@ class EventRequests:
         )
         sources = self.sources
         try:
-            event = read_event(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
+            read = read_whole(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
         except MalformedEvent as error:
             raise Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
-        return replace(event, id_given=True)
+        return replace(read.event, id_given=True), tuple(islice(misspelt_members(read.data), REMARKS))
 
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
         if not concerns(token, event.iss):

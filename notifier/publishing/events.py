@@ -8,7 +8,7 @@ from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription, known_query, openapi_route
 from notifier.network.listeners.problem import problems
 from notifier.network.listeners.throttle import Throttle
-from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, EventRequests
+from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, EventRequests
 from notifier.publishing.route_steps import BODY_LATER
 
 _NOTICES: Mapping[str, object] = {
@@ -18,6 +18,7 @@ _NOTICES: Mapping[str, object] = {
         "id": {"type": "string"},
         "complete": {"type": "boolean"},
         "clients": {"type": "array", "items": {"type": "object"}},
+        "note": NOTE,
     },
 }
 _POST_EVENT = OperationDescription(
@@ -29,7 +30,7 @@ _POST_EVENT = OperationDescription(
         200: AnswerDescription(text="With wait: every client has its last notice.", schema=_NOTICES),
         202: AnswerDescription(
             text="The event is durable. With wait: what has become of it so far.",
-            schema={"type": "object", "required": ["id"], "properties": {"id": EVENT_ID}},
+            schema={"type": "object", "required": ["id"], "properties": {"id": EVENT_ID, "note": NOTE}},
         ),
     },
     problems=PROBLEMS,

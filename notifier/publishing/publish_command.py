@@ -20,6 +20,7 @@ from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
 from notifier.model.printable import counted, printable
 from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
+from notifier.operators.terminal.near_names import known_registry
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.progress import progress_of
 from notifier.operators.terminal.queue_access import read_queue, shown_urls, wait_until_ready
@@ -29,6 +30,7 @@ from notifier.queues.building import build_event_queue
 from notifier.settings.service_settings import QueueSettings
 
 WAITED_FOR = 1000  # events
+REMARKED = 64 * 1024  # bytes: of a larger file nobody looks whether the registry has its clients
 LISTED = 20  # so many events are named one by one
 WIDEST = 40  # characters of a client_id before it breaks the column
 
@@ -51,7 +53,7 @@ def publish(
 
     An event is a JSON object, bare or as a CloudEvent, on one line or many; several events follow one another. The
     command reads all of them before it sends the first: if one is wrong, it sends nothing and exits with 2. An event
-    without an id gets one.
+    without an id gets one. What was perhaps not meant so, such as a misspelt member, is told on stderr.
 
     If the queue goes away, the exit status is 1, and the command names the lines that were not confirmed. Send those
     again; a copy does no harm. --json prints id, line and confirmed of each event.
@@ -78,10 +80,19 @@ def publish(
     environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     part = read_queue(config, environ, "-c FILE, --url URL")
     queue = part.settings.queue
+    content = _content(file)
+    known = known_registry(config) if len(content) <= REMARKED else None
     reading = EventFileRules(
-        max_bytes=queue.max_event, new_id=lambda: str(uuid4()), now=time.time(), issuers=part.issuers
+        max_bytes=queue.max_event,
+        new_id=lambda: str(uuid4()),
+        now=time.time(),
+        issuers=part.issuers,
+        registry=None if known is None or known.unread else known.registry,
     )
-    events = read_events(_content(file), reading)
+    events = read_events(content, reading)
+    for event in events:
+        for remark in event.remarks:
+            say(printable(f"notifier: line {event.line}: {remark}"), err=True)
     seconds = _seconds(wait, len(events))
     quiet_logs()
     wait_for = None if seconds is None else NoticeWait((event.id for event in events), time.time)

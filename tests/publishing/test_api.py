@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.model.api_token import ApiToken
+from notifier.model.client import Client
 from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
@@ -27,7 +28,8 @@ REGISTRY = Registry(
     issuers={
         ISS: Issuer(iss=ISS, event_types=frozenset({"session.ended"})),
         CLOSED: Issuer(iss=CLOSED, publishers=frozenset({"idp"})),
-    }
+    },
+    clients={ISS: {"shop": Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example.com/out")}},
 )
 
 
@@ -98,6 +100,28 @@ async def test_202_with_the_id_means_taken(api: Api) -> None:
     assert (event.iss, event.sub, event.sid) == (ISS, "raw-sub-77", "raw-sid-88")
     assert event.clients == ("shop",)
     assert event.publisher is None
+
+
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        ({"sessionId": "5F2A", "sid": None}, "sessionId is not read; did you mean sid?"),
+        ({"notAfter": "2026-01-31T12:00:00Z"}, "notAfter is not read; did you mean not_after?"),
+        ({"clients": [{"client_id": "shop", "backchannel_logout_url": "https://a.example"}]},
+         "clients[0].backchannel_logout_url is not read; did you mean backchannel_logout_uri?"),
+        ({"clients": ["shop", "shpo"]}, "the registry has no client shpo; the logout waits for its registration"),
+        ({"clients": ["a", "b", "c", "d"]}, "no clients a, b, c and 1 more"),
+        ({"sessionId": "the same", "tenant": "t", "clients": ["shop"]}, ""),
+        ({"clients": [{"client_id": "none", "backchannel_logout_uri": None}, "shop"]}, ""),
+    ],
+)  # fmt: skip
+async def test_what_was_perhaps_not_meant_so_is_told(more: dict[str, object], note: str, api: Api) -> None:
+    """The event is taken all the same. Members of the publisher's own are nobody's business."""
+    status, document, _ = await api.post({**EVENT, **more})
+    assert status == 202
+    assert note in document.get("note", "")
+    assert bool(note) is ("note" in document)
+    assert len(api.queue.taken) == 1
 
 
 async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:

@@ -13,6 +13,7 @@ from notifier.queues.sqlite import SqliteOptions
 from tests.cli.in_process import notifier
 from tests.support import lane_looks
 from tests.support.rabbit_options import rabbit_options
+from tests.system.site import Site, client
 
 ISS = "https://id.example.com"
 EVENT = {"iss": ISS, "sub": "alice", "clients": ["shop"]}
@@ -56,6 +57,21 @@ def test_json_lines_arrive_in_their_order_on_rabbitmq(amqp_url: str, prefix: str
     assert [each["id"] for each in told[1:]] == ["given", "ce-1"]
     assert [message.content_type for message in messages][1:] == ["application/json", "application/cloudevents+json"]
     assert all(message.timestamp is not None for message in messages)
+
+
+def test_what_was_perhaps_not_meant_so_is_told(tmp_path: Path) -> None:
+    """On stderr, and the event is sent."""
+    site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
+    site.write()
+    site.write_clients([client("shop", "https://shop.example.com/out")])
+    lines = [json.dumps({**EVENT, "sessionid": "5F2A"}), json.dumps({**EVENT, "clients": ["shpo", "shop"]})]
+    done = notifier("publish", "-c", str(site.file), cwd=tmp_path, stdin="\n".join(lines))
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "notifier: line 1: sessionid is not read; did you mean sid?",
+        "notifier: line 2: the registry has no client shpo; the logout waits for its registration",
+    ]
+    assert len(in_file(tmp_path / "q.db")) == 2
 
 
 def test_one_wrong_event_stops_all(tmp_path: Path) -> None:

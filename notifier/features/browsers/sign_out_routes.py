@@ -19,7 +19,7 @@ from notifier.model.moment import render_moment
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.publishing.event_requests import BODY, EVENT_ID, PROBLEMS, QUERY, EventRequests
+from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, EventRequests
 
 _MOST = 4000  # clients: more fit into no context, and to try it with 100,000 would hold the loop for a second
 _FRONT_CHANNEL: Mapping[str, object] = {
@@ -38,7 +38,10 @@ _TOLD: Mapping[str, object] = {
     "properties": {
         "id": EVENT_ID,
         "front_channel": _FRONT_CHANNEL,
-        "note": {"type": "string", "description": "Why there is no page, though the browser should ask clients."},
+        "note": {
+            **NOTE,
+            "description": "Why there is no page, though the browser should ask clients. Or as for events.",
+        },
     },
 }
 _POST_SIGN_OUT = OperationDescription(

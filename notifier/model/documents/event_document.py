@@ -9,7 +9,7 @@ because libraries make up a new `message_id` at every publish, so that a repeate
 `ended_at` comes from the body, else from CloudEvents `time`, else from the message's timestamp.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -75,10 +75,14 @@ def event_schema() -> dict[str, object]:
 
 @frozen
 class Understood:
-    """An event with at least one good entry. `wrong` describes the unreadable entries, None if there are none."""
+    """An event with at least one good entry, and its members as they were written.
+
+    `wrong` describes the unreadable entries, None if there are none.
+    """
 
     event: SessionEnded
     wrong: WrongEntries | None
+    data: Mapping[str, object]
 
 
 def read_event(
@@ -89,10 +93,17 @@ def read_event(
     `new_id` is called only if nobody gave an id. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
     names the places in `clients` to read; the other entries are left out.
     """
+    return read_whole(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only).event
+
+
+def read_whole(
+    message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
+) -> Understood:
+    """Like `read_event`, with the event's members as they were written."""
     document = understand(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only)
     if document.wrong is not None:
         raise MalformedEvent(first_of(document.wrong.mistakes, document.wrong.more))
-    return document.event
+    return document
 
 
 def understand(
@@ -136,7 +147,7 @@ def read_opened(
         trace=opened.trace,
         reply_to=message.reply_to,
     )
-    return Understood(event=event, wrong=wrong)
+    return Understood(event=event, wrong=wrong, data=opened.data)
 
 
 def _understand(

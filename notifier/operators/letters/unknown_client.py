@@ -1,26 +1,22 @@
 """Ends a command that found nothing for a client which nobody knows: a typing error must not look like good news."""
 
 import asyncio
-import os
 from contextlib import aclosing
 from pathlib import Path
 
 import typer
 import uvloop
 
-from notifier.configuration.clients.answers import ReadNow
-from notifier.configuration.clients.clients_file import load_registry
-from notifier.model.errors import ConfigurationError
 from notifier.model.nearest import near_client
 from notifier.model.printable import printable
 from notifier.model.registry import Registry
 from notifier.operators.letters.letter_filter import LetterFilter
 from notifier.operators.letters.visits import found_in
 from notifier.operators.letters.waiting_filter import WaitingFilter
+from notifier.operators.terminal.near_names import known_registry
 from notifier.operators.terminal.output import say
 from notifier.operators.terminal.queue_access import opened_queue
 from notifier.queues.queue_port import Queue
-from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import QueueSettings, Settings
 
 
@@ -30,14 +26,9 @@ def end_if_unknown(config: Path | None, client_id: str | None, iss: str | None) 
     Where events bring clients of their own, or a source's clients are not known here, the command goes on. Without a
     configuration that can be read nothing is said. Raises QueueError.
     """
-    if config is None or client_id is None:
+    if client_id is None or (known := known_registry(config)) is None:
         return
-    read = ReadNow(None)  # sources that are not files are not asked: their caches do
-    try:
-        settings = load_settings(config, os.environ)
-        registry = load_registry(settings, read)
-    except ConfigurationError:  # `notifier check` tells of it
-        return
+    settings, registry = known.settings, known.registry
     issuers = tuple(settings.issuers) if iss is None else (iss,)
     if any(_has(registry, issuer, client_id) for issuer in issuers):
         return
@@ -52,13 +43,8 @@ def end_if_unknown(config: Path | None, client_id: str | None, iss: str | None) 
         ),
         err=True,
     )
-    unread = [
-        source.called
-        for source in settings.registry.all_sources
-        if source.file is None and source.called not in read.cached
-    ]
-    if unread:
-        say(f"the clients of {', '.join(unread)} are not known here", err=True)
+    if known.unread:
+        say(f"the clients of {', '.join(known.unread)} are not known here", err=True)
     elif not _events_bring_clients(settings, issuers):
         raise typer.Exit(1)
 

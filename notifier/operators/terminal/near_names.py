@@ -7,11 +7,13 @@ from pathlib import Path
 from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.clients_file import load_registry
 from notifier.model.errors import ConfigurationError
+from notifier.model.frozen import frozen
 from notifier.model.nearest import NOBODY_KNOWS, near_either
 from notifier.model.printable import printable
 from notifier.model.registry import Registry
 from notifier.operators.terminal.output import say
 from notifier.settings.config_file import load_settings
+from notifier.settings.service_settings import Settings
 
 _MOST = 20  # hints of one list
 
@@ -21,13 +23,35 @@ def near_names(config: Path | None, *, known: str) -> Callable[[str, str], str |
 
     Sources that are not files are not asked: their caches do.
     """
-    if config is None:
+    known_here = known_registry(config)
+    if known_here is None:
         return lambda _iss, _client_id: None
-    try:
-        registry = load_registry(load_settings(config, os.environ), ReadNow(None))
-    except ConfigurationError:  # `notifier check` tells of it
-        return lambda _iss, _client_id: None
+    registry = known_here.registry
     return lambda iss, client_id: _hint(registry, iss, client_id, known)
+
+
+@frozen
+class KnownRegistry:
+    """The registry as a command knows it, that asks no server. `unread`: sources whose clients it does not know."""
+
+    settings: Settings
+    registry: Registry
+    unread: Sequence[str]
+
+
+def known_registry(config: Path | None) -> KnownRegistry | None:
+    """Return the registry of files and caches; None where no configuration is given, or none that can be read."""
+    if config is None:
+        return None
+    read = ReadNow(None)
+    try:
+        settings = load_settings(config, os.environ)
+        registry = load_registry(settings, read)
+    except ConfigurationError:  # `notifier check` tells of it
+        return None
+    lists = (source.called for source in settings.registry.all_sources if source.file is None)
+    unread = tuple(name for name in lists if name not in read.cached)
+    return KnownRegistry(settings=settings, registry=registry, unread=unread)
 
 
 def say_near_names(config: Path | None, listed: Sequence[tuple[str, str, str]], *, known: str) -> None:

@@ -1,0 +1,73 @@
+"""Remarks on an event that is good and perhaps not what its publisher meant: for the answer of the API and `publish`.
+
+A member that nobody knows is ignored, since publishers may add their own. One that looks like an optional member, which
+the event lacks, is told: without its `sid` a logout ends all sessions of the user.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from functools import lru_cache
+from typing import get_type_hints
+
+from notifier.model.documents.event_members import EntryDocument, EventBody
+from notifier.model.printable import excerpt
+from notifier.model.registry import Registry
+from notifier.model.session_ended import SessionEnded
+
+ENTRIES = 100  # of `clients` that are looked at
+NAMED = 3  # unknown clients in one remark
+ALIKE = 0.8  # difflib's ratio from which a member is meant
+LONGEST = 60  # characters of a misspelt name
+
+_OF_EVENT, _OF_ENTRY = frozenset(get_type_hints(EventBody)), frozenset(get_type_hints(EntryDocument))
+_OTHER_WORDS = {
+    "session": "sid", "sessionid": "sid", "sessionidentifier": "sid",
+    "subject": "sub", "subjectid": "sub", "user": "sub", "userid": "sub", "username": "sub",
+    "exp": "not_after", "expires": "not_after", "expiresat": "not_after",
+    "eventid": "id", "jti": "id", "logoutreason": "reason", "time": "ended_at", "timestamp": "ended_at",
+    "uri": "backchannel_logout_uri", "url": "backchannel_logout_uri", "logouturi": "backchannel_logout_uri",
+    "logouturl": "backchannel_logout_uri", "alg": "id_token_signed_response_alg",
+}  # fmt: skip
+
+
+def misspelt_members(data: Mapping[str, object]) -> Iterator[str]:
+    """Yield a remark for each member of the event that was perhaps meant as another one."""
+    yield from _misspelt(data, _OF_EVENT, "")
+    clients = data.get("clients")
+    for number, entry in enumerate(clients[:ENTRIES] if isinstance(clients, list) else ()):
+        if isinstance(entry, dict):
+            yield from _misspelt(entry, _OF_ENTRY, f"clients[{number}].")
+
+
+def _misspelt(data: Mapping[str, object], known: frozenset[str], path: str) -> Iterator[str]:
+    for name in data.keys() - known:
+        if len(name) <= LONGEST and (meant := _meant(name, known)) is not None and data.get(meant) is None:
+            yield f"{path}{excerpt(name)} is not read; did you mean {meant}?"
+
+
+@lru_cache(maxsize=1024)
+def _meant(name: str, known: frozenset[str]) -> str | None:
+    plain = name.lower().replace("_", "").replace("-", "")
+    if (word := _OTHER_WORDS.get(plain)) in known:
+        return word
+    return next(
+        (member for member in sorted(known) if SequenceMatcher(None, plain, member.replace("_", "")).ratio() >= ALIKE),
+        None,
+    )
+
+
+def unknown_clients(event: SessionEnded, registry: Registry, *, heard: bool) -> Iterator[str]:
+    """Yield a remark that names the clients which neither the registry nor the event says how to reach.
+
+    `heard`: what the event says of its clients counts.
+    """
+    unknown: list[str] = []
+    for entry in () if event.clients == "*" else event.clients[:ENTRIES]:
+        name = entry if isinstance(entry, str) else entry.client_id
+        said = not isinstance(entry, str) and (entry.no_address or (heard and entry.backchannel_logout_uri is not None))
+        if not said and registry.resolve(event.iss, name, None) is None:
+            unknown.append(excerpt(name))
+    if unknown:
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        noun = "client" if len(unknown) == 1 else "clients"
+        yield f"the registry has no {noun} {', '.join(unknown[:NAMED])}{more}; the logout waits for its registration"
