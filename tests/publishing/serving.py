@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from notifier.model.api_token import ApiToken
+from notifier.model.client import Client
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
@@ -18,7 +19,11 @@ from notifier.publishing.notice_wait import WaitingRequests
 
 ISS = "https://id.example.com"
 NOW = 1000.0
-REGISTRY = Registry(issuers={ISS: Issuer(iss=ISS)})
+CLIENTS = {
+    name: Client(iss=ISS, client_id=name, backchannel_logout_uri=f"https://{name}.example.com/out")
+    for name in ("shop", "mail")
+}
+REGISTRY = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: CLIENTS})
 
 
 def token(name: str, *scopes: str, issuers: frozenset[str] | None = None) -> ApiToken:

@@ -12,7 +12,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.model.api_token import ApiToken
-from notifier.model.client import Client
 from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
@@ -20,7 +19,7 @@ from notifier.model.session_ended import SessionEnded
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.publishing.route_steps import ApiLimits
-from tests.publishing.serving import ISS, serving, sources_of, token
+from tests.publishing.serving import CLIENTS, ISS, serving, sources_of, token
 
 CLOSED = "https://closed.example.com"
 EVENT = {"iss": ISS, "sub": "raw-sub-77", "sid": "raw-sid-88", "clients": ["shop"]}
@@ -29,7 +28,7 @@ REGISTRY = Registry(
         ISS: Issuer(iss=ISS, event_types=frozenset({"session.ended"})),
         CLOSED: Issuer(iss=CLOSED, publishers=frozenset({"idp"})),
     },
-    clients={ISS: {"shop": Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example.com/out")}},
+    clients={ISS: CLIENTS},
 )
 
 
