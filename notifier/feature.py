@@ -1,4 +1,4 @@
-"""The seam: what a feature adds to notifier. `notifier.features` lists them; `service` and `cli` go over the list."""
+"""Declares what a feature adds to notifier. `notifier.features` lists them; `service` and `cli` go over the list."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Pages of these origins may be above it.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What each feature of a worker is given.
+    """What a worker gives each of its features.
 
-    `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` is the name under which a client
-    counts. `page` is that of the feature that makes pages.
+    `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` gives the name under which a client
+    counts. `page` is the page of the feature that makes pages.
     """
 
     live: LiveConfiguration
@@ -51,7 +51,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A feature in one worker. Each member is what it adds.
+    """A feature in one worker. Each member is something that the feature adds.
 
     `api` and `pages` are routes of the API and of the web listener, `families` metrics. `readers` read the messages of
     sources, by their name. `within` is entered before the listeners open, and left after the drain.

@@ -1,1 +1,1 @@
-"""What is in force: settings, registry, keys and tokens, read together, replaced together, watched."""
+"""The configuration in force: settings, registry, keys and tokens. They are read, replaced and watched together."""

@@ -1,4 +1,4 @@
-"""What a feature brings to the configuration: what it reads of it, and kinds of registry sources and places of keys."""
+"""Declares what a feature adds to the configuration: its own part, and kinds of registry sources and of key places."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Part:
     """What a feature has read of the configuration. A feature may add members of its own.
 
-    `secrets`: files that nobody else may read, by the setting that names each. `fixed`: what only a restart takes, by
-    its setting. `bindings`: exchanges of others. `senders`: who sends events by this feature.
+    `secrets`: files that nobody else may read, by the setting that names each. `fixed`: values that only a
+    restart takes, by their setting. `bindings`: exchanges of others. `senders`: who sends events by this feature.
     """
 
     mistakes: Sequence[Mistake] = ()
@@ -39,10 +39,11 @@ class Part:
 class ConfiguredFeature:
     """A feature, as far as the configuration knows it. Nothing of it is imported before it is asked for.
 
-    `read` gets the settings, the registry, and the sections of the settings that are wrong. `bindings` are those of a
-    document of settings whose files nobody may look at. `read_again` gives what reads messages of sources for a replay,
-    by name; without settings it trusts them. `registry_kinds`: how the clients of a registry source of this kind are
-    read. `key_kinds` makes what makes the keys in this kind of place, anew for each worker and command.
+    `read` gets the settings, the registry, and the sections of the settings that are wrong. `bindings` finds those in a
+    document of settings whose files nobody may look at. `read_again` gives the readers that read messages of sources
+    for a replay, by name; without settings they trust the messages. `registry_kinds` has a reader of clients for each
+    kind of registry source. `key_kinds` gives the makers of keys for each kind of place, anew for each worker and
+    command.
     """
 
     name: str
@@ -54,13 +55,13 @@ class ConfiguredFeature:
 
 
 def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:
-    """Makes the reader of any registry source that is not a file."""
+    """Return what makes the reader of any registry source that is not a file."""
     kinds = {kind: build for feature in features for kind, build in feature.registry_kinds.items()}
     return lambda source: kinds[source.kind](source)
 
 
 def readers_of(features: Sequence[ConfiguredFeature], settings: Settings | None) -> Mapping[str, ReadAgain]:
-    """What reads messages of sources for a replay, by name."""
+    """Return the readers of messages of sources for a replay, by name."""
     return {name: read for feature in features for name, read in feature.read_again(settings).items()}
 
 

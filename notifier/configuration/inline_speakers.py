@@ -1,4 +1,4 @@
-"""Warns of what `publishers` leaves unheard: addresses that no event may say, and senders that it does not name."""
+"""Warns of what does not count because of `publishers`: addresses in events, and senders that it does not name."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -29,7 +29,7 @@ class Sender:
 
 
 def senders_by_token(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
-    """The tokens of the API that publish for some issuers alone."""
+    """Return the tokens of the API that publish for some issuers alone."""
     for token in tokens:
         if "publish" in token.scopes:
             yield Sender(name=token.name, title=f"API token {token.name}", issuers=token.issuers or (), vouched=True)

@@ -1,4 +1,4 @@
-"""The configuration as it is now: settings, registry, keys and tokens, read together and replaced together.
+"""Holds the configuration as it is now: settings, registry, keys and tokens, read and replaced together.
 
 A reload takes all of it or nothing. If something cannot be read, the old configuration stays; the log and a metric say
 so. Issuers, keys, clients, tokens, and the defaults that clients inherit take effect at once. Changes that need a
@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from notifier.configuration.clients.answers import HeldAnswers, seen_since
-from notifier.configuration.clients.client_rows import SourceAnswer, Taken
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
 from notifier.configuration.clients.clients_file import no_collections
 from notifier.configuration.clients.guard import SourceTarget, guard
 from notifier.configuration.clients.layer import Layer
@@ -36,22 +36,22 @@ KEPT = "the old configuration is kept. Correct the files, or accept the loss: no
 
 
 class LiveConfiguration:
-    """Holds the last good reading. It is the pipeline's signer and gives it the registry."""
+    """Holds what was last read without mistakes. It is the pipeline's signer, and gives it the registry."""
 
     def __init__(
         self,
         path: Path | None,
         environ: Mapping[str, str],
         loaded: Loaded,
-        held: HeldAnswers | None = None,
+        answers: HeldAnswers | None = None,
         places: Places | None = None,
     ) -> None:
-        """`held`: what the registry sources of `loaded` answered. `places`: where its keys are that are not files."""
+        """`answers`: those of the registry sources of `loaded`. `places`: where its keys are that are not files."""
         self._path = path
         self._environ = environ
         self.now = loaded
         self.places = Places(key_kinds_of(loaded.features)) if places is None else places
-        self.answers = HeldAnswers() if held is None else held
+        self.answers = HeldAnswers() if answers is None else answers
         self.named: set[Path] = set()
         """The files that the last reload named, whether or not it was taken."""
         self.reloads = ReloadState(loaded, time.time)
@@ -79,7 +79,7 @@ class LiveConfiguration:
         return self.now.keys.coming(iss)
 
     def reload(self, *, asked: bool, accepted_by: str | None = None) -> bool:
-        """Read everything again; True if it was taken. `asked`: by somebody, not since a file changed.
+        """Read everything again; True if it was taken. `asked`: somebody asked for it; no file changed.
 
         It is refused if too many clients could no longer be told. `accepted_by`: who accepts that.
 
@@ -113,41 +113,41 @@ class LiveConfiguration:
         structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
         return True
 
-    def take_answer(self, name: str, answer: SourceAnswer | None, *, accepted_by: str | None = None) -> Taken:
+    def take_answer(self, name: str, answer: SourceAnswer | None, *, accepted_by: str | None = None) -> AnswerResult:
         """Take what a registry source answered; None: it has no answer any more. Runs in a thread.
 
-        If too many of the source's clients could no longer be told, these stay as they are, and all else is taken; but
-        not clients that it has named for less than a day. `accepted_by`: who accepts that they go.
+        If too many of the source's clients could no longer be told, these stay as they are, except for clients that it
+        has named for less than a day. All else is taken. `accepted_by`: who accepts that they go.
         """
         now = self.now
         source, nth = next(
             (source, nth) for nth, source in enumerate(now.settings.registry.all_sources) if source.called == name
         )
-        last = self.answers.held(source)
+        last = self.answers.of(source)
         if answer is not None and now.settings.registry.cache is not None:
             answer = seen_since(answer, last)
-        rest = PAUSE if now.layers[nth].read else 0  # a worker that has no clients yet has nothing to do beside
+        pause = PAUSE if now.layers[nth].read else 0  # a worker that has no clients yet has nothing to do beside
         with no_collections():
-            place = SourceTarget(
+            target = SourceTarget(
                 needs=now.needs, registry=now.registry, layers=now.layers, source=source, nth=nth,
-                pause=lambda: time.sleep(rest),
+                pause=lambda: time.sleep(pause),
             )  # fmt: skip
-            guarded = guard(place, answer, last, accepted=accepted_by is not None)
-            del place
+            guarded = guard(target, answer, last, accepted=accepted_by is not None)
+            del target
         if guarded.loss is not None and accepted_by is not None:
             write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guarded.loss)
-        laid, outcome = guarded.laid, guarded.taken
-        known = set(now.faults)
-        log_faults(new := [fault for fault in laid.faults if fault not in known])
+        laid, result = guarded.laid, guarded.result
+        old_faults = set(now.faults)
+        log_faults(new := [fault for fault in laid.faults if fault not in old_faults])
         log_beyond(*laid.registry.newly_left_away(now.registry))
-        self.answers.hold(source, outcome.answer)
+        self.answers.hold(source, result.answer)
         still = _still(now.faults, laid.registry)
         old = _clients_of(now.registry)
-        layers = [guarded.layer if place == nth else layer for place, layer in enumerate(now.layers)]
+        layers = [guarded.layer if number == nth else layer for number, layer in enumerate(now.layers)]
         self.now = replace(now, registry=_patient(laid.registry, layers), layers=layers, faults=(*still, *new))
         del now, laid, guarded
         _free(old)
-        return outcome
+        return result
 
 
 def _patient(registry: Registry, layers: Sequence[Layer]) -> Registry:

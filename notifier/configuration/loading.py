@@ -42,8 +42,7 @@ class Loaded:
 
     `warnings`: settings that are accepted and have no effect, or another one than may be meant. `faults`: clients
     that a registry source has and that cannot be used. `needs` and `layers` serve a refresh of a registry source;
-    if there is none, there are no layers.
-    `parts`: what the features read.
+    if there is none, there are no layers. `parts`: what the features read.
     """
 
     settings: Settings
@@ -59,7 +58,7 @@ class Loaded:
     parts: Sequence[Part] = field(default=(), repr=False)
 
     def part(self, kind: type[PartT]) -> PartT:
-        """What the feature read that reads this kind of part."""
+        """Return the part of the feature that reads this kind of part."""
         return next(part for part in self.parts if isinstance(part, kind))
 
     @property
@@ -88,7 +87,7 @@ def log_faults(faults: Sequence[Mistake]) -> None:
 
 
 def log_beyond(mistakes: Sequence[Mistake], count: int) -> None:
-    """Log what registry sources said of clients, and may not say. `count`: how much it is in all."""
+    """Log what registry sources said of clients and may not say. `count`: the number of all of it."""
     log = structlog.get_logger()
     for mistake in mistakes[:TOLD]:
         log.warning("registry_source_beyond", client=mistake.path, reason=mistake.text)

@@ -19,7 +19,7 @@ _SECTIONS = ("retry", "egress", "tls")
 
 @frozen
 class Value:
-    """A value that is in force, and what it comes from: a source, `registry.defaults`, a preset or `delivery`."""
+    """A value in force, and where it comes from: a source, `registry.defaults`, a preset or `delivery`."""
 
     member: str
     value: object
@@ -36,7 +36,7 @@ class Served:
 
 
 def served_of(loaded: Loaded, layer: Layer) -> Served:
-    """Count the clients of a source that is no file. A row says nothing in force if it is left out."""
+    """Count the clients of a source that is no file. Rows that are left out do not count."""
     issuers, registry = tuple(loaded.settings.issuers), loaded.registry
     ending = f" of registry source {layer.name}"
     faults = [fault for fault in loaded.faults if fault.path.partition(".client_id")[0].endswith(ending)]

@@ -5,7 +5,7 @@ import random
 import time
 
 from notifier.configuration.clients.answers import Cache
-from notifier.configuration.clients.client_rows import SourceAnswer, Taken
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
 from notifier.configuration.clients.reading import SourceReading
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
 from notifier.configuration.configured_feature import reader_by
@@ -23,7 +23,7 @@ class RegistrySources:
         self._live = live
         self._reloading = reloading
         self._readings: dict[str, tuple[RegistrySourceSettings, SourceReading]] = {}
-        self._asked: asyncio.Task[object] | None = None
+        self._asked_refresh: asyncio.Task[object] | None = None
         self.refresh = RegistryRefresh(self._take, clock=time.time, steady=time.monotonic, jitter=random.random)
         self.sync()
 
@@ -36,25 +36,25 @@ class RegistrySources:
         for source in registry.all_sources:
             if source.file is not None:
                 continue
-            known = readings.get(source.called)
-            if known is None or known[0] != source:
-                known = (source, SourceReading(source, build, cache, time.time))
-            self._readings[source.called] = known
+            reading = readings.get(source.called)
+            if reading is None or reading[0] != source:
+                reading = (source, SourceReading(source, build, cache, time.time))
+            self._readings[source.called] = reading
             watched.append(
                 RefreshedSource(
                     name=source.called,
                     kind=source.kind,
                     every=source.every,
                     issuer=source.issuer,
-                    reading=known[1],
-                    last=self._live.answers.held(source),
+                    reading=reading[1],
+                    last=self._live.answers.of(source),
                 )
             )
         self.refresh.watch(watched)
 
     def ask(self) -> None:
         """Read all sources now, as somebody asked."""
-        self._asked = asyncio.create_task(self.refresh.refresh(accepted_by=None))
+        self._asked_refresh = asyncio.create_task(self.refresh.refresh(accepted_by=None))
 
     def drop(self, name: str, who: str) -> str | None:
         """Have the next reading of the source drop all that it ever said; say why not, if so."""
@@ -68,6 +68,6 @@ class RegistrySources:
         if isinstance(fact, Deferred) and fact.cause is Cause.UNKNOWN:
             self.refresh.unknown(fact.iss)
 
-    async def _take(self, name: str, answer: SourceAnswer | None, accepted_by: str | None) -> Taken:
+    async def _take(self, name: str, answer: SourceAnswer | None, accepted_by: str | None) -> AnswerResult:
         async with self._reloading:
             return await asyncio.to_thread(self._live.take_answer, name, answer, accepted_by=accepted_by)

@@ -1,4 +1,4 @@
-"""How the last reload went, and which changed settings a restart has yet to take: said once, until it is over."""
+"""Tells how the last reload went, and which changed settings need a restart. Each is logged once, until it is over."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,7 +24,7 @@ class _Failure:
 
 
 class ReloadState:
-    """What is wrong with the configuration of a worker that started with this one. `clock`: epoch seconds."""
+    """The reloads of a worker that started with this configuration, and what is wrong. `clock`: epoch seconds."""
 
     def __init__(self, started: Loaded, clock: Callable[[], float]) -> None:
         self._started = started
@@ -87,7 +87,7 @@ class ReloadState:
             yield Trouble(kind=TroubleKind.RESTART_NEEDED, text=text, since=self._fixed_since)
 
     def _keep(self, kind: TroubleKind, texts: Sequence[str]) -> bool:
-        """True if it is news."""
+        """Keep the failure. True if it is another one than before."""
         last, texts = self._failure, tuple(texts)
         if last is not None and (last.kind, last.texts) == (kind, texts):
             return False
@@ -96,7 +96,7 @@ class ReloadState:
 
 
 def changed_but_fixed(started: Loaded, loaded: Loaded) -> list[str]:
-    """The settings that differ and that a reload cannot take."""
+    """Return the settings that differ and that a reload cannot take."""
     old, new = started.settings, loaded.settings
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
     before, now = ({name: value for part in of.parts for name, value in part.fixed.items()} for of in (started, loaded))

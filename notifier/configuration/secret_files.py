@@ -1,7 +1,7 @@
 """Finds our secret files that every user of the machine may read.
 
-A group may read them: Kubernetes mounts secrets as 0440 for the pod's `fsGroup`. A file in a folder that others may not
-enter is safe, whatever its own mode.
+A group may read a secret file: Kubernetes mounts secrets as 0440 for the pod's `fsGroup`. A file in a folder that
+others may not enter is safe, whatever its own mode.
 """
 
 import stat
@@ -36,7 +36,7 @@ class Exposed:
 
 
 def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) -> Mapping[str, Path]:
-    """The files with keys, tokens and passwords, by the setting that names each file."""
+    """Return the files with keys, tokens and passwords, by the setting that names each file."""
     queue, api, web, log = settings.queue, settings.api, settings.web, settings.log
     named: dict[str, Path | None] = {
         "queue.password_file": queue.password_file,
@@ -63,7 +63,7 @@ def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) ->
 
 
 def exposed(files: Mapping[str, Path]) -> list[Exposed]:
-    """The files that every user may read, each once. Files that cannot be looked at are left out. Blocks on files."""
+    """Return the files that every user may read, each once. Files that cannot be examined are left out. Blocks."""
     exposures: dict[Path, Exposed] = {}
     for setting, path in files.items():
         if path in exposures:

@@ -1,6 +1,6 @@
 """Looks at the keys that are in places of their own: at the start, now and then, and after a fault until it is over.
 
-Each key has a task of its own, so that a place that gives no answer keeps no other one waiting. The task also closes
+Each key has a task of its own, so that a place that gives no answer keeps no other place waiting. The task also closes
 the key, once no configuration names it.
 """
 
@@ -38,7 +38,7 @@ class SignerWatch:
         self._wait_for(self._keys())
 
     def follow(self) -> None:
-        """The configuration was replaced: look at new keys, at those with a fault, and close those that are gone."""
+        """Take a new configuration: look at new keys and at those with a fault, and close those that are gone."""
         keys = self._keys()
         self._live.places.keep(keys)
         self._wait_for(keys)
@@ -100,13 +100,13 @@ class SignerWatch:
         try:
             while True:
                 if key.due(time.monotonic()) <= 0:
-                    known, fault = key.half, key.fault
+                    old_half, fault = key.half, key.fault
                     await key.look()
-                    if known is not key.half:
+                    if old_half is not key.half:
                         _learn(self._live.now.keys)
-                    if key.fault is None and (known is None or fault is not None):
-                        self._signs(key, float("-inf") if known is None or fault is None else fault.since)
-                    self._seen(key)
+                    if key.fault is None and (old_half is None or fault is not None):
+                        self._signs(key, float("-inf") if old_half is None or fault is None else fault.since)
+                    self._was_looked_at(key)
                 log.tell(key, self._live.now.keys)
                 news.clear()
                 with suppress(TimeoutError):
@@ -116,11 +116,11 @@ class SignerWatch:
             await key.close()
 
     def _signs(self, key: PlacedKey, since: float) -> None:
-        """Tell it, also at the start: a worker that has ended may have put deliveries off."""
+        """Tell that the key signs, also at the start: a worker that has ended may have put deliveries off."""
         for iss in {iss for iss, signing in self._live.now.keys.elsewhere() if signing.placed is key}:
             self._can_sign(iss, since)
 
-    def _seen(self, key: PlacedKey) -> None:
+    def _was_looked_at(self, key: PlacedKey) -> None:
         self._unseen.discard(key)
         if not self._unseen:
             self._looked.set()
@@ -140,7 +140,7 @@ def _learn(ring: KeyRing) -> None:
 
 
 class SignerLog:
-    """What the log says of one key: each change once, however often the key is looked at."""
+    """Logs the changes of one key: each once, however often the key is looked at."""
 
     def __init__(self) -> None:
         self._fault: SignerFault | None = None

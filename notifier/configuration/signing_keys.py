@@ -51,8 +51,8 @@ class SigningKeys:
         """Return (iss, kid, published) for each key whose issuer's JWK Set was read."""
         return self._watch.published()
 
-    def seen(self) -> Iterator[SeenKey]:
-        """Since when this worker sees each key in its issuer's JWK Set."""
+    def seen_keys(self) -> Iterator[SeenKey]:
+        """Yield each key with the moment since when this worker sees it in its issuer's JWK Set."""
         ago = time.time() - time.monotonic()
         for iss, kid, since, appeared in self._watch.seen():
             yield SeenKey(iss=iss, kid=kid, since=ago + since, appeared=appeared)
@@ -68,8 +68,8 @@ class SigningKeys:
             text = f"its JWK Set {why}: a key that is missing there goes unnoticed"
             yield Trouble(kind=TroubleKind.JWKS_UNREAD, iss=iss, text=text, since=self._since.get((iss, "")))
 
-    def look(self) -> None:
-        """Look now at what is new: issuers or keys may have changed."""
+    def look_soon(self) -> None:
+        """Look now: issuers or keys may have changed."""
         self._wake.set()
 
     async def run(self) -> None:

@@ -1,1 +1,1 @@
-"""What everybody speaks of: event, client, delivery, outcome, message, registry, and times and texts. No I/O."""
+"""What all rooms speak of: event, client, delivery, outcome, message, registry, and times and texts. No I/O."""

@@ -10,7 +10,7 @@ Scope = Literal["publish", "read", "repair"]
 class ApiToken:
     """A token, known by its SHA-256. `name` is the `publisher` of its events, and `who` in audit lines.
 
-    `issuers` are those that it may publish for, and whose dead letters it may see and repair; None: all of them.
+    `issuers`: it may publish for these, and see and repair their dead letters; None: for all.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Computes waits: the backoff between two attempts, and the wait of a deferral.
 
 With the defaults (base 2 s, factor 3, max_delay 1 h) the waits are 2 s, 6 s, 18 s, 54 s, 2 m 42 s, 8 m 6 s, 24 m 18 s,
-then an hour each until `max_age`; every one ± 25 %, so that clients that failed together do not come back together.
+then an hour each until `max_age`. Each is ± 25 %, so that clients that failed together do not come back together.
 """
 
 import math
@@ -32,14 +32,14 @@ def backoff(policy: RetryPolicy, tries: int, jitter: Jitter) -> float:
 
 
 def whole_seconds(seconds: float, rounding: Rounding) -> int:
-    """The wait in whole seconds, one at the least."""
+    """Return the wait in whole seconds, one at the least."""
     return max(1, int(seconds + _ON_ITS_WAY) if rounding == "down" else math.ceil(seconds - _HAIR))
 
 
 def deferral_wait(seconds: float, rounding: Rounding = "down") -> int:
     """Seconds after which a deferral comes back: a power of two, so that RabbitMQ keeps it in one delay queue.
 
-    Rounded down it comes back early, after half of the time at the least, and is judged again.
+    Rounded down, it comes back early, after half of the time at the least, and is judged again.
     """
     whole = whole_seconds(min(seconds, LONGEST_DEFERRAL), rounding)
     return 1 << (whole.bit_length() - 1 if rounding == "down" else (whole - 1).bit_length())

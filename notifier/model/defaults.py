@@ -1,4 +1,4 @@
-"""Defaults of settings that other rooms compute with. The defaults of a client stand in `client.py`."""
+"""Defaults of settings that other rooms compute with. The defaults of a client are in `client.py`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -22,7 +22,7 @@ StoredCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 @frozen
 class Inline:
-    """What the event says about the client. It overrides the registry where it counts, see `Registry.hears`."""
+    """What the event says about the client. It overrides the registry if it counts: see `Registry.hears`."""
 
     backchannel_logout_uri: str | None = None
     backchannel_logout_session_required: bool | None = None
@@ -45,17 +45,17 @@ class Delivery:
 
     `sub` and `sid` are those of the event or its entry; at each attempt the client's profile chooses between them.
 
-    `entry_sub` is True if `sub` is for this client only (pairwise). `inline` counts, `ignored` did not when the
-    event was planned; at most one of them is set. `no_address`: the event says that the client has
-    none, so it is never unknown, also if the registry forgets it meanwhile. `rejections` counts 400s (R3, R12).
-    `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry: its age begins
-    then. `held` is the time since then that does not count as age, in seconds. `waited_for` has every cause of its
-    deferrals, in words: a later release has further ones, and its workers run beside this one's during an update.
+    `entry_sub` is True if `sub` is for this client only (pairwise). `inline` counts, `ignored` did not when the event
+    was planned; at most one of them is set. `no_address`: the event says that the client has none. So the client is
+    never unknown, even if the registry forgets it meanwhile. `rejections` counts 400s (R3, R12). `first_taken_at` is
+    when a worker first took the delivery, written with its first deferral or retry: its age begins then. `held`:
+    seconds since then that do not count as age. `waited_for` has every cause of its deferrals, as text: a later release
+    has further causes, and its workers run beside this one's during an update.
 
-    `leash`: it is its client's traveller, and comes back then to be the next try. `turn`: its turn in the line of a
-    client that is up. `backoffs` counts the attempts whose failure was its own and not part of an outage of the client,
-    `charged_at` is when the last of them was. `parked`: it waits in its client's bucket. No delivery in memory has it.
-    `asked`: it waits because its client asked for that (`Retry-After`).
+    `leash`: the delivery is its client's traveller, and comes back at this moment to be the next try. `turn`: its turn
+    in the line of a client that is up. `backoffs` counts the attempts whose failure was its own and not part of an
+    outage of the client; `charged_at` is when the last of them was. `parked`: it waits in its client's bucket; no
+    delivery in memory is. `asked`: it waits because its client asked for that (`Retry-After`).
     """
 
     id: str

@@ -1,6 +1,6 @@
 """Parses durations and sizes as operators write them, and shows durations.
 
-These are `500ms`, `5s`, `2m`, `24h`, `7d`; `128KiB`, `1MiB`, or bytes.
+Durations are `500ms`, `5s`, `2m`, `24h`, `7d`; sizes are `128KiB`, `1MiB`, or bytes.
 
 A bare number is not a duration, because it might mean seconds or milliseconds. 0 needs no unit.
 """
@@ -17,7 +17,7 @@ _BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
 def parse_duration(value: object) -> float:
-    """The duration in seconds. Raises ValueError that says what is expected."""
+    """Return the duration in seconds. Raises ValueError, which says what is expected."""
     if isinstance(value, int | float | str) and not isinstance(value, bool) and str(value).strip() in ("0", "0.0"):
         return 0.0
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -32,7 +32,7 @@ def parse_duration(value: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest form with one unit, to the millisecond: 90 → `90s`, 120 → `2m`, 0.5 → `500ms`."""
+    """Return the shortest form with one unit, to the millisecond: 90 → `90s`, 120 → `2m`, 0.5 → `500ms`."""
     milliseconds = round(seconds * 1000)
     if milliseconds == 0:
         return "0s"
@@ -44,7 +44,7 @@ def format_duration(seconds: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """About how long it is, as people say it: 90 → `90 s`, 150 → `2 min`."""
+    """Return about how long it is, as people say it: 90 → `90 s`, 150 → `2 min`."""
     seconds = max(0.0, seconds)
     for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size:

@@ -4,8 +4,8 @@ A host is checked twice: here if it is a literal address, and by the transport a
 `egress.allow` and `egress.deny` override the built-in ranges. The narrowest network decides; on a tie, deny does. An
 address that embeds another (IPv4-mapped, NAT64, 6to4, Teredo, ISATAP) must be allowed in both forms. A cloud's metadata
 address needs an `allow` of exactly that address, so that allowing a private range does not give credentials away.
-A proxy resolves names itself, so behind a proxy only the name is checked: as an address if it is one in disguise
-(`127.1`), and as loopback or metadata if the name means that on every machine.
+A proxy resolves names itself, so behind a proxy only the name is checked: as an address if it is an address in disguise
+(`127.1`), and as loopback or metadata if it means that on every machine.
 The ranges are listed here because `ipaddress.is_global` differs between Python versions: it allows NAT64 and 6to4.
 """
 

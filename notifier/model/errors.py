@@ -1,4 +1,4 @@
-"""The exceptions of notifier. An expected failure of a client is a value (see `outcome`); these mean a fault of ours.
+"""The exceptions of notifier, each of which means a fault of ours. A client's failure is a value: see `outcome`.
 
 NotifierError
 ├── ConfigurationError   the configuration cannot be used; carries every mistake

@@ -1,4 +1,4 @@
-"""What became of deliveries, and the notices that tell of it.
+"""Defines what may become of deliveries, and the notices that tell it.
 
 A notice goes to the publisher who asked for it (`reply_document.py`), and to audit systems by the feed
 (`feed_event.py`).

@@ -1,4 +1,4 @@
-"""The clients that a front-channel page asks to sign a user out, and the address that each is asked at.
+"""Finds the clients that a front-channel page asks to sign a user out, and the address at which it asks each.
 
 OpenID Connect Front-Channel Logout 1.0: the URI is one of the client's own origins (F1), its query stays, and `iss` and
 `sid` are added together or not at all (F4). Addresses come from the registry when the page is shown.
@@ -17,7 +17,7 @@ from notifier.model.session_ended import ClientEntry, SessionEnded
 
 @frozen
 class FrontChannelContext:
-    """Whose session ended, and the clients to ask: each `client_id` with a `sid` of its own, if it has one."""
+    """Whose session ended, and which clients to ask: each `client_id`, with a `sid` of its own if it has one."""
 
     iss: str
     sid: str | None
@@ -35,7 +35,7 @@ class AskedClient:
 
 @frozen
 class UnaskedClient:
-    """A client that a page cannot ask: it must have a `sid`, and there is none."""
+    """A client that a page cannot ask: it needs a `sid`, and there is none."""
 
     client_id: str
     name: str

@@ -1,4 +1,4 @@
-"""The size of a text in a JSON document: in UTF-8, with JSON's escapes."""
+"""Measures texts as a JSON document holds them: in UTF-8, with JSON's escapes."""
 
 from pydantic_core import to_json
 
@@ -6,7 +6,7 @@ _LONGEST = 6  # bytes of a character: \u0000
 
 
 def size(text: str) -> int:
-    """The bytes that the text takes in JSON."""
+    """Return the bytes that the text takes in JSON."""
     return len(to_json(text)) - 2
 
 
@@ -16,7 +16,7 @@ def fits(text: str, most: int) -> bool:
 
 
 def cut(text: str, most: int) -> str:
-    """The text, or as much of its beginning as fits into `most` bytes, with an ellipsis."""
+    """Return the text, or as much of its beginning as fits into `most` bytes, with an ellipsis."""
     if fits(text, most):
         return text
     enough, too_long = 0, len(text)

@@ -1,7 +1,7 @@
-"""What registry sources said of clients and may not say: kinds of it, and how many clients each concerns.
+"""Collects what registry sources said of clients and may not say: by kind, with the number of clients of each kind.
 
-A list of 100,000 rows may go beyond its authority in each. So a client has the names of kinds alone, which all clients
-share, and the text is kept for the first of each kind. The kinds of a source are few, whatever its rows say.
+A list of 100,000 rows may go beyond its authority in each row. So a client has only the names of kinds, which all
+clients share, and the text is kept for the first clients of each kind. A source has few kinds, whatever its rows say.
 """
 
 from collections import Counter
@@ -25,14 +25,14 @@ LeftAwayKind: TypeAlias = tuple[str, str]
 
 @frozen
 class Alike:
-    """What is wrong with many clients for the same reason: the first of them, and of how many it is so."""
+    """A mistake that many clients have: the first of these clients, and their number."""
 
     first: Sequence[Mistake] = ()
     count: int = 0
 
     @property
     def mistake(self) -> Mistake:
-        """The first, and the names of others."""
+        """The first mistake, with the names of other clients that have it."""
         mistake, *others = self.first[: 1 + NAMED]
         if not others:
             return mistake
@@ -69,7 +69,7 @@ class LeftAway:
 
     @property
     def total(self) -> int:
-        """How much was left away."""
+        """The number of kinds left away, summed over all clients."""
         return sum(self.counts.values())
 
     def by_kind(self) -> Iterator[Alike]:
@@ -87,13 +87,13 @@ class LeftAway:
         grown = sum(max(0, count - old.counts.get(kind, 0)) for kind, count in self.counts.items())
         return news, max(len(news), grown)
 
-    def is_news(self, kind: LeftAwayKind, who: ClientKey, mistake: Mistake) -> bool:
+    def is_news(self, kind: LeftAwayKind, key: ClientKey, mistake: Mistake) -> bool:
         """True if this was not said before."""
-        known = self.first.get(kind, {}).get(who)
-        return kind not in self.kinds.get(who[0], {}).get(who[1], ()) if known is None else known != mistake
+        earlier = self.first.get(kind, {}).get(key)
+        return kind not in self.kinds.get(key[0], {}).get(key[1], ()) if earlier is None else earlier != mistake
 
-    def again(self, part: "LeftAway", changed: Collection[str]) -> "Leaving":
-        """This, with these clients as they are in `part`. More may be added."""
+    def updated(self, part: "LeftAway", changed: Collection[str]) -> "Leaving":
+        """Return a copy in which the `changed` clients are as in `part`. More may be added to it."""
         kinds: dict[str, dict[str, tuple[LeftAwayKind, ...]]] = {}
         counts = Counter(self.counts)
         for iss in self.kinds.keys() | part.kinds.keys():
@@ -106,7 +106,7 @@ class LeftAway:
         counts = +counts
         first = {}
         for kind, count in counts.items():
-            still = {who: mistake for who, mistake in self.first.get(kind, {}).items() if who[1] not in changed}
+            still = {key: mistake for key, mistake in self.first.get(kind, {}).items() if key[1] not in changed}
             still |= part.first.get(kind, {})
             first[kind] = dict(islice(still.items(), FIRST)) or _of_kind(kinds, kind, min(count, FIRST))
         return Leaving(kinds, counts, first)
@@ -115,10 +115,10 @@ class LeftAway:
 def _of_kind(
     kinds: Mapping[str, Mapping[str, tuple[LeftAwayKind, ...]]], kind: LeftAwayKind, most: int
 ) -> dict[ClientKey, Mistake]:
-    """The next clients of a kind, once those whose texts were kept have none of it any more."""
-    source, what = kind
+    """Return the next clients of a kind, once none of those whose texts were kept is of it any more."""
+    source, text = kind
     names = ((iss, name) for iss, clients in kinds.items() for name, of_client in clients.items() if kind in of_client)
-    return {who: Mistake(f"client {who[1]!r} of registry source {source}", what) for who in islice(names, most)}
+    return {key: Mistake(f"client {key[1]!r} of registry source {source}", text) for key in islice(names, most)}
 
 
 class Leaving:
@@ -130,25 +130,25 @@ class Leaving:
         counts: Counter[LeftAwayKind] | None = None,
         first: dict[LeftAwayKind, dict[ClientKey, Mistake]] | None = None,
     ) -> None:
-        """What is given is added to."""
+        """Add to what is given."""
         self._shared: dict[tuple[LeftAwayKind, ...], tuple[LeftAwayKind, ...]] = {}
         self._kinds = {} if kinds is None else kinds
         self._counts: Counter[LeftAwayKind] = Counter() if counts is None else counts
         self._first = {} if first is None else first
 
-    def add(self, who: ClientKey, kind: LeftAwayKind, mistake: Mistake) -> None:
-        """Note it. What comes twice of a client counts once."""
-        of_issuer = self._kinds.setdefault(who[0], {})
-        known = of_issuer.get(who[1], ())
-        if kind in known:
+    def add(self, key: ClientKey, kind: LeftAwayKind, mistake: Mistake) -> None:
+        """Note one mistake. A kind that comes twice for a client counts once."""
+        of_issuer = self._kinds.setdefault(key[0], {})
+        kinds = of_issuer.get(key[1], ())
+        if kind in kinds:
             return
-        longer = (*known, kind)
-        of_issuer[who[1]] = self._shared.setdefault(longer, longer)
+        longer = (*kinds, kind)
+        of_issuer[key[1]] = self._shared.setdefault(longer, longer)
         self._counts[kind] += 1
         first = self._first.setdefault(kind, {})
         if len(first) < FIRST:
-            first[who] = mistake
+            first[key] = mistake
 
-    def made(self) -> LeftAway:
-        """All of it."""
+    def collected(self) -> LeftAway:
+        """Return all that was added."""
         return LeftAway(kinds=self._kinds, counts=self._counts, first=self._first)

@@ -1,8 +1,8 @@
 """Refuses a library whose insides are not as notifier uses them, once before the first use.
 
-`pyproject.toml` ends each such library at the newest version that was tried. Another version can be there all the same,
+`pyproject.toml` allows each such library up to the newest version that was tried. A newer one can still be installed,
 by `pip install --upgrade`, say. If its insides differ, a worker does not start, and says which version to install.
-The looks are in `queues/rabbitmq/wire/aiormq_hooks.py` and `network/http/aiohttp_hooks.py`.
+The examinations are in `queues/rabbitmq/wire/aiormq_hooks.py` and `network/http/aiohttp_hooks.py`.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ def demand(library: str, newest: str, examine: Callable[[], None]) -> None:
 
 
 def expect(actual: object, wanted: object, what: str) -> None:
-    """Raise HookChanged if they differ."""
+    """Raise HookChanged if the two differ."""
     if actual != wanted:
         raise HookChanged(f"{what}: {actual!r} instead of {wanted!r}")
 

@@ -23,7 +23,7 @@ _RFC_3339 = re.compile(RFC_3339)
 
 
 def read_moment(text: str) -> float:
-    """Seconds since the epoch. Raises ValueError if `text` is not an RFC 3339 timestamp with an offset.
+    """Return seconds since the epoch. Raises ValueError if `text` is not an RFC 3339 timestamp with an offset.
 
     A leap second (`:60`, RFC 3339 §5.7) counts as the second before it.
     """
@@ -35,7 +35,7 @@ def read_moment(text: str) -> float:
 
 
 def read_http_date(text: str) -> float | None:
-    """Seconds since the epoch of an HTTP date (RFC 9110 §5.6.7, in each of its three forms). None if unreadable."""
+    """Return seconds since the epoch of an HTTP date (RFC 9110 §5.6.7, in any of three forms). None if unreadable."""
     try:
         moment = parsedate_to_datetime(text[:64])
         # asctime's form has no zone and means GMT, not this machine's
@@ -45,7 +45,7 @@ def read_http_date(text: str) -> float | None:
 
 
 def render_moment(moment: float) -> str:
-    """RFC 3339 in UTC, to the microsecond. A time outside the years 1 to 9999 is written as the epoch."""
+    """Return RFC 3339 in UTC, to the microsecond. A time outside the years 1 to 9999 is written as the epoch."""
     try:
         written = datetime.fromtimestamp(moment, UTC)
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""The known name that somebody most likely meant by one that nobody knows: "did you mean …?".
+"""Finds the known name that an unknown name most likely means: "did you mean …?".
 
 A registry may have 100,000 clients, so a search looks at a bounded number of names, and costs a few milliseconds.
 """
@@ -19,40 +19,40 @@ ALIKE = 0.75  # difflib's ratio from which a name is near: two letters of four a
 
 @frozen
 class Hint:
-    """A sentence with the nearest name. `whose`: the issuer that it names, or whose client it names."""
+    """A sentence with the nearest name. `issuer`: the one named, or the one whose client is named."""
 
     text: str
-    whose: Issuer
+    issuer: Issuer
 
     def concerns(self, publisher: str | None) -> bool:
         """True if this publisher may speak for the issuer, and so may hear of it."""
-        return self.whose.publishers is None or publisher in self.whose.publishers
+        return self.issuer.publishers is None or publisher in self.issuer.publishers
 
 
-def near_either(iss: str, client_id: str, registry: Registry, *, known: str) -> Hint | None:
-    """What a name that nobody knew may mean: an issuer or a client. `known` is said where it is registered by now."""
+def near_either(iss: str, client_id: str, registry: Registry, *, if_registered: str) -> Hint | None:
+    """Hint at what an unknown name may mean: an issuer or a client. `if_registered` is said if it is known by now."""
     issuer = registry.issuers.get(iss)
     if issuer is None:
         return near_issuer(iss, registry)
     if client_id and client_id in registry.clients_of(iss):
-        return Hint(text=known, whose=issuer)
+        return Hint(text=if_registered, issuer=issuer)
     return near_client(iss, client_id, registry)
 
 
 def near_issuer(iss: str, registry: Registry) -> Hint | None:
-    """The configured issuer that an unknown one may mean."""
+    """Return the configured issuer that an unknown one may mean."""
     near = nearest(iss, registry.issuers)
-    return None if near is None else Hint(text=did_you_mean(near, iss), whose=registry.issuers[near])
+    return None if near is None else Hint(text=did_you_mean(near, iss), issuer=registry.issuers[near])
 
 
 def near_client(iss: str, client_id: str, registry: Registry) -> Hint | None:
-    """The client that an unknown one may mean: that name at another issuer, or a like name at this one."""
-    for other in islice(registry.issuers, LOOKED_AT):
-        if client_id in registry.clients_of(other):
-            return Hint(text=f"there is one of that name at the issuer {other}", whose=registry.issuers[other])
+    """Return the client that an unknown one may mean: that name at another issuer, or a like name at this one."""
+    for other_iss in islice(registry.issuers, LOOKED_AT):
+        if client_id in registry.clients_of(other_iss):
+            return Hint(text=f"there is one of that name at the issuer {other_iss}", issuer=registry.issuers[other_iss])
     near = nearest(client_id, registry.clients_of(iss))
     issuer = registry.issuers.get(iss)
-    return None if near is None or issuer is None else Hint(text=did_you_mean(near, client_id), whose=issuer)
+    return None if near is None or issuer is None else Hint(text=did_you_mean(near, client_id), issuer=issuer)
 
 
 def did_you_mean(near: str, name: str) -> str:
@@ -65,15 +65,15 @@ def did_you_mean(near: str, name: str) -> str:
     return f"did you mean {near}{how}?"
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, known_names: Iterable[str]) -> str | None:
     """The known name that is most like this one; None if none is."""
     plain = _plain(name)
     alike: dict[str, str] = {}
-    for other in islice(known, LOOKED_AT):
-        if (spelling := _plain(other)) == plain:
-            return other
+    for candidate in islice(known_names, LOOKED_AT):
+        if (spelling := _plain(candidate)) == plain:
+            return candidate
         if len(alike) < COMPARED and abs(len(spelling) - len(plain)) <= 2 + len(plain) // 8:
-            alike.setdefault(spelling, other)
+            alike.setdefault(spelling, candidate)
     near = get_close_matches(plain, alike, n=1, cutoff=ALIKE)
     return alike[near[0]] if near else None
 

@@ -1,4 +1,4 @@
-"""The origin of a URI, as browsers write it."""
+"""Finds the origin of a URI, as browsers write it."""
 
 from urllib.parse import urlsplit
 
@@ -8,7 +8,7 @@ _PORTS = {"https": 443, "http": 80}
 
 
 def origin_of(uri: str) -> str | None:
-    """The origin as browsers write it (RFC 6454 §6.2), an address in one way. None if it has none of http or https."""
+    """Return the origin as browsers write it (RFC 6454 §6.2), each address in one form. None if not http or https."""
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port

@@ -1,10 +1,10 @@
-"""Whether a folder, or a file in it, is ours alone, so that what it holds may be believed.
+"""Judges whether a folder, or a file in it, is ours alone, so that its content may be believed.
 
-It is no link, belongs to our user, and nobody else may write to it but our own groups: Kubernetes opens a volume to the
-pod's `fsGroup` at each start, and who shares a volume with another `fsGroup` takes it away from us.
+Such a folder is no link, belongs to our user, and only our user and our groups may write to it: Kubernetes opens a
+volume to the pod's `fsGroup` at each start, and a pod with another `fsGroup` that shares the volume takes it from us.
 
-Where an operator names a folder that is not (a Kubernetes `emptyDir` has mode 0777, a claim belongs to root), a folder
-of our own is made within it, and that one is judged.
+If an operator names a folder that is not ours alone (a Kubernetes `emptyDir` has mode 0777, a claim belongs to root), a
+folder of our own is made in it, and that one is judged.
 """
 
 import os

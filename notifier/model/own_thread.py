@@ -1,7 +1,7 @@
-"""Runs what may hang in a thread of its own.
+"""Runs work that may hang in a thread of its own.
 
-It takes no place among the event loop's own threads, of which there are few (six on two cores) and which read TLS
-files, reload and much else. The process does not wait for it at its end.
+Such work takes none of the event loop's own threads, of which there are few (six on two cores), and which read TLS
+files, reload and do much else. The process does not wait for the work at its end.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def in_own_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Start `work` in a thread of this name. The future, of the running loop, has what it returned or raised."""
+    """Start `work` in a thread of this name. Returns a future of the running loop with its result or exception."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
     done.add_done_callback(_known)

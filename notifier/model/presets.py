@@ -1,4 +1,4 @@
-"""The settings that widely deployed receivers need, by name (docs/specification.md lists the receivers).
+"""Lists the settings that widely deployed receivers need, by name (docs/specification.md lists the receivers).
 
 A preset is a partial profile, and the client's own settings override it. Most receivers need only the defaults, which
 suit them (R1–R12). Naming a preset still documents in the registry which receiver it is.

@@ -11,14 +11,14 @@ EXCERPT_LENGTH = 100
 
 
 def printable(text: str) -> str:
-    """The text on one line. A replacement character stands for each character that is not printable."""
+    """Return the text on one line. A replacement character stands for each character that is not printable."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def excerpt(text: str, length: int = EXCERPT_LENGTH) -> str:
-    """Text from outside as an error may quote it: printable, and cut to `length` characters."""
+    """Return text from outside as an error may quote it: printable, and cut to `length` characters."""
     return printable(text if len(text) <= length else text[: length - 1] + "…")
 
 

@@ -1,4 +1,4 @@
-"""Takes secrets out of texts: those that show by their form, and one out of a client's answer, however it is spelt.
+"""Takes secrets out of texts: those with a known form, and a given one out of a client's answer, however it is spelt.
 
 Receivers escape what they quote, each in its own way. They send back `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
 `a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and names of users in lower case.

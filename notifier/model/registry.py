@@ -39,8 +39,8 @@ class Registry:
 
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
     used, by issuer and `client_id`. `refused`: likewise why a row is left out whose source may not have that client.
-    `beyond`: what sources said of clients and may not say.
-    `taken`: aliases that are left away, since another client has them.
+    `beyond`: what sources said of clients and may not say. `taken_aliases`: those left away, since another client has
+    them.
     """
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
@@ -52,25 +52,25 @@ class Registry:
     faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     beyond: LeftAway = field(default_factory=LeftAway)
-    taken: Alike = field(default_factory=Alike)
+    taken_aliases: Alike = field(default_factory=Alike)
 
     def left_away(self) -> Iterator[Alike]:
         """What sources said that they may not say, and was left away."""
         yield from self.beyond.by_kind()
-        if self.taken.count:
-            yield self.taken
+        if self.taken_aliases.count:
+            yield self.taken_aliases
 
     @property
     def left_away_count(self) -> int:
-        """How much that is."""
-        return self.beyond.total + self.taken.count
+        """The number of what `left_away` tells."""
+        return self.beyond.total + self.taken_aliases.count
 
     def newly_left_away(self, old: "Registry") -> tuple[Sequence[Mistake], int]:
-        """What of it is new, some of it with its text, and how much it is in all."""
+        """Return the mistakes that are new since `old`, some of them with their text, and their number."""
         beyond, count = self.beyond.since(old.beyond)
-        known = set(old.taken.first)
-        mistakes = [mistake for mistake in self.taken.first if mistake not in known]
-        return [*beyond, *mistakes], count + max(len(mistakes), self.taken.count - old.taken.count)
+        known = set(old.taken_aliases.first)
+        mistakes = [mistake for mistake in self.taken_aliases.first if mistake not in known]
+        return [*beyond, *mistakes], count + max(len(mistakes), self.taken_aliases.count - old.taken_aliases.count)
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """The registered clients of one issuer by `client_id`, in the order of the file."""

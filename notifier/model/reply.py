@@ -1,7 +1,7 @@
-"""The address for replies that a publisher gave (`reply_to`, `correlation_id`), and who may ask for replies.
+"""Defines the address for replies that a publisher gives (`reply_to`, `correlation_id`), and judges who may give one.
 
 A reply goes to the default exchange, and so to whatever queue has the name. So a publisher may give only a name that
-the broker makes up and gives to one connection; else it could have the worker write into `notifier.retries`.
+the broker makes up and gives to one connection; otherwise it could have the worker write into `notifier.retries`.
 """
 
 import re
@@ -34,8 +34,8 @@ def asked_by_publisher(to: str, correlation_id: str | None) -> ReplyTo | None:
     """Return the address, or None if no publisher may name it or no message can hold it."""
     if _MADE_UP_BY_THE_BROKER.fullmatch(to) is None:
         return None
-    asked = ReplyTo(to=to, correlation_id=correlation_id or None)
-    return asked if asked.writable else None
+    address = ReplyTo(to=to, correlation_id=correlation_id or None)
+    return address if address.writable else None
 
 
 def _is_short(name: str) -> bool:

@@ -30,8 +30,8 @@ class ClientEntry:
 class SessionEnded:
     """The event as it was read. `id_given` is False if notifier made up the id, which then marks no duplicate.
 
-    A plain string in `clients` is a `client_id` without further members. `vouched`: who published it is known to be the
-    issuer's identity server or the operator, also where the issuer names no `publishers`.
+    A plain string in `clients` is a `client_id` without further members. `vouched`: its publisher is known to
+    be the issuer's identity server or the operator, even if the issuer names no `publishers`.
     """
 
     id: str

@@ -1,7 +1,6 @@
-"""What is wrong at a worker now, beside a client that fails: the lines that `notifier status` begins with.
+"""Defines what can be wrong at a worker, beside a client that fails: the lines with which `notifier status` begins.
 
-A trouble is there while it lasts and gone when it is over; the log tells of it once. `merged` sums up those of all
-workers.
+A trouble is shown while it lasts; the log tells of it once. `merged` sums up the troubles of all workers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -80,10 +79,11 @@ _URGENCY = {str(kind): place for place, kind in enumerate(TroubleKind)}
 
 @frozen
 class Trouble:
-    """One thing that is wrong, since `since` (epoch seconds) if that is known.
+    """One thing that is wrong, since `since` (epoch seconds) if that is shared.
 
-    `kind` is a TroubleKind, or one that a later release has. `iss` and `client_id` say whom it concerns, empty if
-    nobody alone; `subject` is the key, source or setting. `count` deliveries or events were put off for it.
+    `kind` is a TroubleKind, or one that a later release has. `iss` and `client_id` say whom it concerns, and are empty
+    if it concerns more than one; `subject` is the key, source or setting. `count` deliveries or events were put off for
+    it.
     """
 
     kind: str
@@ -113,18 +113,18 @@ def merged(troubles: Iterable[tuple[str, Trouble]]) -> list[SharedTrouble]:
     by_key: dict[tuple[str, str, str, str], SharedTrouble] = {}
     for worker, trouble in troubles:
         key = (trouble.kind, trouble.iss, trouble.client_id, trouble.subject)
-        known = by_key.get(key)
-        if known is None:
+        shared = by_key.get(key)
+        if shared is None:
             by_key[key] = SharedTrouble(trouble=trouble, workers=(worker,))
             continue
-        since = earliest(known.trouble.since, trouble.since)
-        count = known.trouble.count + trouble.count
+        since = earliest(shared.trouble.since, trouble.since)
+        count = shared.trouble.count + trouble.count
         by_key[key] = SharedTrouble(
-            trouble=replace(known.trouble, since=since, count=count), workers=(*known.workers, worker)
+            trouble=replace(shared.trouble, since=since, count=count), workers=(*shared.workers, worker)
         )
-    return sorted(by_key.values(), key=_place)
+    return sorted(by_key.values(), key=_urgency)
 
 
-def _place(shared: SharedTrouble) -> tuple[int, int, str, str, str]:
+def _urgency(shared: SharedTrouble) -> tuple[int, int, str, str, str]:
     trouble = shared.trouble
     return _URGENCY.get(trouble.kind, len(_URGENCY)), -trouble.count, trouble.iss, trouble.client_id, trouble.subject

@@ -10,7 +10,7 @@ from notifier.model.printable import excerpt
 
 
 def kind_of(value: object) -> str:
-    """The type of a JSON value, in JSON's words."""
+    """Return the type of a JSON value, in JSON's words."""
     match value:
         case None:
             return "null"
@@ -27,7 +27,7 @@ def kind_of(value: object) -> str:
 
 
 def mistakes_of(error: ValidationError, path: str = "", *, most: int = 100) -> list[Mistake]:
-    """The first mistakes of a JSON document, each by its place below `path`."""
+    """Return the first mistakes of a JSON document, each by its path below `path`."""
     return [
         Mistake(path + excerpt(".".join(map(str, detail["loc"])), 100), _words(detail))
         for detail in error.errors(include_url=False)[:most]
@@ -35,7 +35,7 @@ def mistakes_of(error: ValidationError, path: str = "", *, most: int = 100) -> l
 
 
 def reworded(detail: ErrorDetails) -> str:
-    """Pydantic's own text as an instruction: `must be a valid integer`."""
+    """Return pydantic's own text as an instruction: `must be a valid integer`."""
     text = re.sub(r"^(Input|Value|Datetime|String|List) should ", "must ", detail["msg"])
     return text.replace("input was not a", "must be a")
 

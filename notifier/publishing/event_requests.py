@@ -194,7 +194,7 @@ class EventRequests:
         if issuer is None:
             hint = near_issuer(event.iss, self.sources.registry())
             concerned = hint is not None and hint.concerns(None if token is None else token.name)
-            near = f"; {hint.text}" if hint is not None and concerned and concerns(token, hint.whose.iss) else ""
+            near = f"; {hint.text}" if hint is not None and concerned and concerns(token, hint.issuer.iss) else ""
             mistake = Mistake("iss", f"not one of the configured issuers{near}")
             raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
         objection = may_speak(event, issuer)

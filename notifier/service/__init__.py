@@ -1,1 +1,1 @@
-"""The composition root: the only place that knows every class. Builds a worker from its configuration, runs it."""
+"""The composition root, which alone knows every class. It builds a worker from its configuration, and runs it."""

@@ -22,18 +22,18 @@ _INSTALL_OTEL = "needs OpenTelemetry, which is not installed: pip install 'notif
 
 
 def build_tracing(settings: Settings, environ: Mapping[str, str]) -> Tracing | None:
-    """What writes traces; None if neither the configuration nor the environment asks for them.
+    """Return what writes traces; None if neither the configuration nor the environment asks for them.
 
     The environment may name a collector for everything on a cluster. So without OpenTelemetry installed, that is only
     a warning; with `tracing` in the configuration it raises ConfigurationError.
     """
-    asked = settings.tracing is not None
-    if not asked and not any(environ.get(name) for name in _ENDPOINTS):
+    is_configured = settings.tracing is not None
+    if not is_configured and not any(environ.get(name) for name in _ENDPOINTS):
         return None
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     if not _installed():
-        if asked:
+        if is_configured:
             raise ConfigurationError([Mistake("tracing", _INSTALL_OTEL)])
         structlog.get_logger().warning("tracing_off", reason=_INSTALL_OTEL)
         return None

@@ -53,7 +53,7 @@ ASK_WITHIN = 15.0  # for the workers to say what they met
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorScope:
-    """What to examine. `offline`: only this machine; `canary`: the client that is sent a token."""
+    """What to examine. `offline`: this machine alone; `canary`: the client that is sent a token."""
 
     offline: bool = False
     canary: str | None = None
@@ -63,7 +63,7 @@ class DoctorScope:
 async def examine_installation(
     loaded: Loaded, sources: ReadNow, scope: DoctorScope, progress: Callable[[int, int], None]
 ) -> list[Finding]:
-    """Run all checks. `progress` gets how many are done, and how many there are. `sources` gave `loaded` its clients.
+    """Run all checks. `progress` gets the numbers of done and of all checks. `sources` gave `loaded` its clients.
 
     Raises ConfigurationError if the canary's client does not exist.
     """
@@ -188,15 +188,15 @@ class _Checks:
 
     def _issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
-        ours = [client for client in self._clients if client.iss == iss]
+        clients = [client for client in self._clients if client.iss == iss]
         named = (iss,) if settings.jwks_uri is None else (iss, settings.jwks_uri)
         case = IssuerCase(
             iss=iss,
             jwks_uri=settings.jwks_uri,
             signing=keys.signing(iss),
             coming=keys.coming(iss),
-            used=Counter(client.token.alg for client in ours if client.backchannel_logout_uri),
-            slow=[client for client in ours if client.preset and PRESETS[client.preset].learns_keys_within],
+            used=Counter(client.token.alg for client in clients if client.backchannel_logout_uri),
+            slow=[client for client in clients if client.preset and PRESETS[client.preset].learns_keys_within],
         )
         return Check(
             area=Area.KEYS,

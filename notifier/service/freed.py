@@ -1,11 +1,13 @@
-"""Has what waits come at once when its reason has ended: a client is reached in another way, a fault of ours is over.
+"""Has deliveries come at once when their reason to wait has ended: a client's address has changed, or a fault is over.
 
-A client whose address, TLS, egress or pause has changed in the registry is tried once, unless it is well, and served at
-its own pace. A fault frees what waits for that cause at that issuer or client, and nothing else.
+A client whose address, TLS, egress or pause has changed in the registry is tried once, unless it is well, and is served
+at its own pace. The end of a fault frees the deliveries that wait for that cause at that issuer or client, and no
+others.
 
-What comes back is found by a walk over the delay queues (`repair`), since no worker knows what others put off.
-A walk holds up what is due meanwhile. So causes that end together share one, and walks take half of the time at
-most. Each worker walks for what it sees itself: the second finds what the first left, or what was put off since.
+A walk over the delay queues (`repair`) finds these deliveries, since no worker knows what others put off. A walk holds
+up deliveries that are due meanwhile. So causes that end together share a walk, and walks take half of the time at most.
+Each worker walks for the changes that it sees itself. The second walk finds what the first left, or what was put off
+since.
 """
 
 import asyncio
@@ -44,7 +46,7 @@ _Ended = tuple[str, str, str]
 
 
 class Freed:
-    """What is freed at one worker. `run` looks for it until it is cancelled."""
+    """The deliveries that one worker frees. `run` looks for them until it is cancelled."""
 
     def __init__(self, live: LiveConfiguration, worker: Callable[[], Worker], queue: Queue) -> None:
         self._live = live
@@ -141,7 +143,7 @@ class Freed:
 
 
 def changed_clients(before: Registry, now: Registry) -> dict[ClientKey, bool]:
-    """The clients that are reached in another way than before, and whether at another address. Runs in a thread."""
+    """Return the clients that are reached in another way, and whether at another address. Runs in a thread."""
     changes: dict[ClientKey, bool] = {}
     for iss, clients in now.clients.items():
         earlier = before.clients_of(iss)

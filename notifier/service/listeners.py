@@ -1,4 +1,4 @@
-"""Opens what the worker listens on, ops always, the API and the pages where configured, and closes it at the end."""
+"""Opens the worker's listeners: ops always, the API and the pages if configured. Closes them at the end."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager

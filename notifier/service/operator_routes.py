@@ -1,4 +1,4 @@
-"""The routes of the API for operators, each with what it acts on."""
+"""Makes the routes of the API for operators, each with what it acts on."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ from notifier.telemetry.log_level_routes import log_level_routes
 def operator_routes(
     live: LiveConfiguration, queue: Queue, log_level: LogLevel, refresh: RegistryRefresh, own_state: Callable[[], bytes]
 ) -> Iterator[web.RouteDef]:
-    """The routes. `own_state` is what this worker says of itself."""
+    """Return the routes. `own_state` gives what this worker says of itself."""
     authorization = Authorization(live.tokens)
     yield from log_level_routes(authorization, log_level)
     yield from registry_routes(authorization, refresh)

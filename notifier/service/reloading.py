@@ -19,17 +19,17 @@ class Reloading:
         live: LiveConfiguration,
         one_at_a_time: asyncio.Lock,
         registry: RegistrySources,
-        taken: Callable[[], None],
+        on_taken: Callable[[], None],
         silent_signers: Callable[[], Awaitable[Sequence[str]]],
     ) -> None:
-        """`one_at_a_time`: held while the registry is replaced. `taken` is called after a reload that was taken.
+        """`one_at_a_time`: held while the registry is replaced. `on_taken` is called after a reload that was taken.
 
         `silent_signers` looks at the keys in places of their own, and says which do not sign, and why.
         """
         self._live = live
         self._lock = one_at_a_time
         self._registry = registry
-        self._taken = taken
+        self._on_taken = on_taken
         self._silent_signers = silent_signers
         self._files = Watch(live.now.stamps)
 
@@ -73,7 +73,7 @@ class Reloading:
         async with self._lock:
             if await asyncio.to_thread(self._live.reload, asked=asked, accepted_by=accepted_by):
                 self._files.rebase(self._live.now.stamps)
-                self._taken()
+                self._on_taken()
                 self._registry.sync()
                 gc.freeze()
                 return ()

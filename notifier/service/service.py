@@ -1,7 +1,7 @@
 """Builds one worker with its listeners from its configuration, runs it, and stops it.
 
 Resources are opened in order and closed in reverse. Every task has one owner, the group in `serve`. Stopping is a
-bounded drain: readiness goes, consuming stops, attempts in flight end within `shutdown_grace`, the rest is given back.
+bounded drain: readiness ends, consuming stops, attempts in flight end within `shutdown_grace`, the rest is given back.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Service:
                 draining=lambda: self._draining,
                 registry=self._registry.refresh.states,
                 troubles=self._troubles,
-                keys=lambda: self._signing_keys.seen(),  # noqa: PLW0108  it is made below
+                keys=lambda: self._signing_keys.seen_keys(),  # noqa: PLW0108  it is made below
             ),
             self._health,
             queue=self.queue,
@@ -118,15 +118,15 @@ class Service:
             label=self.metrics.label,
             page=self._page,
         )
-        self._features = [each.run(given) for each in FEATURES]
-        for each in self._features:
-            self.metrics.add(each.families)
-        told = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
-        told += [self._registry.observe, retries.observe]
-        told += [each.observe for each in self._features if each.observe is not None]
-        told += [] if tracing is None else [tracing.observe]
+        self._features = [feature.run(given) for feature in FEATURES]
+        for feature in self._features:
+            self.metrics.add(feature.families)
+        all_observers = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
+        all_observers += [self._registry.observe, retries.observe]
+        all_observers += [feature.observe for feature in self._features if feature.observe is not None]
+        all_observers += [] if tracing is None else [tracing.observe]
         self._freed = Freed(live, lambda: self.worker, self.queue)
-        self._deferrals = DeferralWatch(Observers(told).observe, live.registry, time.time, self._freed.over)
+        self._deferrals = DeferralWatch(Observers(all_observers).observe, live.registry, time.time, self._freed.over)
         self._observe = self._deferrals.observe
         self._transport = HttpTransport()
         self._client_keys = ClientKeyReader()
@@ -157,7 +157,7 @@ class Service:
                 clock=time.time,
                 new_id=new_id,
                 max_event=settings.queue.max_event,
-                readers={name: reader for each in self._features for name, reader in each.readers.items()},
+                readers={name: reader for feature in self._features for name, reader in feature.readers.items()},
             ),
             Tools(
                 channel=ClientChannels(
@@ -188,7 +188,7 @@ class Service:
         )
 
     def _after_reload(self) -> None:
-        self._signing_keys.look()
+        self._signing_keys.look_soon()
         self._signers.follow()
 
     def _metrics_sources(self) -> Sources:
@@ -205,7 +205,7 @@ class Service:
             loop_lag=lambda: self._self_watch.loop_lag,
             certificates=lambda: self._self_watch.certificates,
             registry_sources=lambda: (
-                (each.name, each.up, each.age, each.changed) for each in self._registry.refresh.states()
+                (source.name, source.up, source.age, source.changed) for source in self._registry.refresh.states()
             ),
         )
 
@@ -228,7 +228,7 @@ class Service:
         yield from self._deferrals.troubles()
 
     def health(self) -> ops.Readiness:
-        """For `/readyz`."""
+        """Return the health that `/readyz` shows."""
         status = self.queue.status()
         return ops.Readiness(
             queue=status.connected,
@@ -253,15 +253,15 @@ class Service:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             await self.queue.open()
             stack.push_async_callback(self.queue.close)
-            for each in self._features:
-                if each.within is not None:
-                    await stack.enter_async_context(each.within)
+            for feature in self._features:
+                if feature.within is not None:
+                    await stack.enter_async_context(feature.within)
             await self._transport.open()
             for opened in (self._transport, self._client_keys, self._encryption):
                 stack.push_async_callback(opened.close)
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
-            pages = chain.from_iterable(each.pages for each in self._features)
+            pages = chain.from_iterable(feature.pages for feature in self._features)
             await stack.enter_async_context(
                 listeners(self._settings, self.health, self.metrics, self._requests, self._routes(), pages)
             )
@@ -277,7 +277,7 @@ class Service:
                 async with asyncio.timeout(CANCEL_WITHIN):
                     await self.queue.stop_consuming()
             await worker
-            given_back = sum(each.messages for each in self.worker.ledger.unsettled().values())
+            given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled().values())
             log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
             self._replies.waiting.close()
             for task in around:
@@ -288,12 +288,12 @@ class Service:
         yield from operator_routes(
             self._live, self.queue, self.log_level, self._registry.refresh, self._own_state.document
         )
-        for each in self._features:
-            yield from each.api
+        for feature in self._features:
+            yield from feature.api
 
     def _page(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
         """The page of the feature that makes pages. Without one it is empty: a browser asks nobody."""
-        page = next((each.page for each in self._features if each.page is not None), None)
+        page = next((feature.page for feature in self._features if feature.page is not None), None)
         return web.Response() if page is None else page(iss, context, parents)
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:

@@ -19,7 +19,7 @@ def said(names: Iterable[str], *kinds: tuple[str, str]) -> LeftAway:
     for name in names:
         for kind in kinds:
             leaving.add((ISS, name), kind, Mistake(place(name), kind[1]))
-    return leaving.made()
+    return leaving.collected()
 
 
 def names(count: int) -> Sequence[str]:
@@ -42,16 +42,16 @@ def test_a_hundred_thousand_clients_cost_a_hundred_texts() -> None:
 def test_a_change_of_some_clients_keeps_the_counts_right() -> None:
     """As if all were looked at: those that went, those that came, and those that say something else."""
     old = said(names(500), TYP)
-    now = old.again(said(["c400", "new"], CLAIMS), {"c400", "c499", "new", "plain"}).made()
+    now = old.updated(said(["c400", "new"], CLAIMS), {"c400", "c499", "new", "plain"}).collected()
     assert told(now) == [(TYP[1], 498), (CLAIMS[1], 2)]
     assert now.since(old) == ([Mistake(place(name), CLAIMS[1]) for name in ("c400", "new")], 2)
-    none = now.again(said([]), {*names(500), "new"}).made()
+    none = now.updated(said([]), {*names(500), "new"}).collected()
     assert (none.total, list(none.by_kind())) == (0, [])
 
 
 def test_once_the_first_are_mended_the_next_are_named() -> None:
     """Their texts were not kept; what is left away was."""
-    found = said(names(300), TYP).again(said([]), {*names(FIRST)}).made()
+    found = said(names(300), TYP).updated(said([]), {*names(FIRST)}).collected()
     [each] = found.by_kind()
     assert each.count == 200
     assert len(each.first) == FIRST

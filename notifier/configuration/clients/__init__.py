@@ -1,1 +1,1 @@
-"""Where clients come from: metadata become a registry, layer by layer, and sources are read again and again."""
+"""The clients of a configuration: sources are read again and again, and their metadata become a registry by layers."""

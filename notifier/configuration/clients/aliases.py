@@ -1,8 +1,8 @@
-"""The other names of clients: which client each of them means. The order of the configuration alone decides it.
+"""Decides which client each alias means, by the order of the configuration alone.
 
-What is some client's `client_id` is nobody else's alias. Of two clients that want one name, that of a file has it, else
-that of the source which is configured first, else the one whose `client_id` comes first. So neither the order of an
-answer nor which of them came first counts, and a worker that starts anew means the same clients.
+The `client_id` of a client is never another client's alias. If two clients want one name, the client of a file has it,
+else the client of the source that is configured first, else the one whose `client_id` comes first. So neither the order
+of an answer counts nor which client came first, and a worker that starts anew finds the same clients.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,15 +17,17 @@ from notifier.model.printable import excerpt
 
 _PART = 5000  # rows, after which the thread pauses
 
-_Claims = dict[ClientKey, tuple[tuple[bool, int], Sequence[str]]]  # where it is said, files first; and the aliases
+_Claims = dict[
+    ClientKey, tuple[tuple[bool, int], Sequence[str]]
+]  # the rank of the layer that says it, files first; and the aliases
 
 
 @frozen
 class Named:
-    """The aliases of each issuer's clients, and what was left away: a name that another client has."""
+    """The aliases of each issuer's clients, and those left away, since another client has the name."""
 
     aliases: Mapping[str, Mapping[str, str]]
-    taken: Alike
+    taken_aliases: Alike
 
 
 def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Named:
@@ -36,20 +38,20 @@ def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[
     mistakes: list[Mistake] = []
     count = 0
     for (iss, client_id), (_, names) in sorted(claims.items(), key=lambda claim: (claim[1][0], claim[0])):
-        known = aliases.setdefault(iss, {})
+        of_issuer = aliases.setdefault(iss, {})
         for alias in map(str, names):
-            owner = alias if alias in own[iss] else known.setdefault(alias, client_id)
+            owner = alias if alias in own[iss] else of_issuer.setdefault(alias, client_id)
             if owner == client_id:
                 continue
             count += 1
             if len(mistakes) < FIRST:
                 text = f"alias {excerpt(alias)!r} is client {owner!r} already; it is left away"
                 mistakes.append(Mistake(f"client {client_id!r}", text))
-    return Named(aliases=aliases, taken=Alike(first=mistakes, count=count))
+    return Named(aliases=aliases, taken_aliases=Alike(first=mistakes, count=count))
 
 
 def _claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Claims:
-    """What is in force of each client: what a file says, else what the last source says that may."""
+    """Return the aliases in force for each client: those of a file, else those of the last source that may say them."""
     claims: _Claims = {}
     for nth, layer in sorted(enumerate(layers), key=lambda numbered: numbered[1].file is not None):
         for index in _parts(layer, pause):
@@ -57,15 +59,15 @@ def _claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[],
             if not isinstance(row, Mapping) or not isinstance(names := row.get("aliases"), list):
                 continue
             allowed = within(layer.authority, names)
-            place = (layer.file is None, nth)
+            rank = (layer.file is None, nth)
             for iss in issuers_of(layer, row, issuers) if allowed or not names else ():
-                if (known := claims.get(key := (iss, row["client_id"]))) is None or known[0] != place:
-                    claims[key] = place, allowed
+                if (claim := claims.get(key := (iss, row["client_id"]))) is None or claim[0] != rank:
+                    claims[key] = rank, allowed
     return claims
 
 
 def _own_names(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> dict[str, set[str]]:
-    """The `client_id` of all clients, those among them that cannot be used."""
+    """Return the `client_id` of all clients, including those that cannot be used."""
     own: dict[str, set[str]] = {iss: set() for iss in issuers}
     for layer in layers:
         for index in _parts(layer, pause):

@@ -1,11 +1,11 @@
-"""What registry sources answered last: in memory, and in a cache on disk that serves a start while a source is away.
+"""Keeps the last answers of registry sources: in memory, and in a cache on disk for a start while a source is away.
 
 A cache is a file of JSON lines with mode 0600: a heading, then one row a line. Its time of change says when the source
 last confirmed it. A cache that cannot be used counts as none.
 
-The folder is ours alone, and so is each file: whoever writes to them says where logouts go. In a folder that is not, we
-make one of our own. It is opened without following links and judged as it is open, and files are named from there, so
-that nobody puts another in its place in between.
+The folder and its files must be ours alone: whoever writes to them says where logouts go. In a folder that is not ours
+alone we make one of our own. The folder is opened without following links, judged while it is open, and files are named
+relative to it, so that nobody can exchange it in between.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ PAUSE = 0.001  # seconds
 class HeldAnswers:
     """The last good answer of each source that is not a file. Once a source's settings change, it has none.
 
-    None is the answer of one that is known, and never answered since it was set up or dropped.
+    None is the answer of a known source that has not answered since it was set up or dropped.
     """
 
     def __init__(self) -> None:
@@ -59,8 +59,8 @@ class HeldAnswers:
         """Keep the answer; None: the source has none, or none any more."""
         self._held[source.called] = (source, answer)
 
-    def held(self, source: RegistrySourceSettings) -> SourceAnswer | None:
-        """Return the answer; None if there is none."""
+    def of(self, source: RegistrySourceSettings) -> SourceAnswer | None:
+        """Return the answer of this source; None if there is none."""
         return self._held[source.called][1] if self._knows(source) else None
 
     def _knows(self, source: RegistrySourceSettings) -> bool:
@@ -83,9 +83,9 @@ class HeldAnswers:
     ) -> SourceAnswer | None:
         """Return the answer, and read the source now if it is a new one. Raises ConfigurationError. Blocks.
 
-        One that is known and has none is read by its worker as soon as it answers: it must hold up no file.
+        A known source without an answer is read by the worker later: it must hold up no file.
         """
-        answer = self.held(source)
+        answer = self.of(source)
         if not self._knows(source):
             try:
                 answer = asyncio.run(build(source).read(None))
@@ -96,9 +96,9 @@ class HeldAnswers:
 
 
 class ReadNow:
-    """Reads each source once, for a command. For one that cannot be read the cache stands in.
+    """Reads each source once, for a command. For a source that cannot be read the cache stands in.
 
-    `build` makes the reader of a source. None: read nothing, take the cache alone. `problems`: why a source could not
+    `build` makes the reader of a source; None: read nothing, take the cache alone. `problems`: why a source could not
     be read, by its name. `warnings`: what is dangerous about a source, as its reader says.
     """
 
@@ -118,10 +118,10 @@ class ReadNow:
                 self.problems[source.called] = str(fault)
             except Exception as error:  # noqa: BLE001  of whatever library: the other sources are read all the same
                 self.problems[source.called] = f"reading it failed with {type(error).__name__}"
-        found = Cache(folder, of_owner=os.geteuid() == 0).load(source)
-        if found is not None:
+        cached = Cache(folder, of_owner=os.geteuid() == 0).load(source)
+        if cached is not None:
             self.cached.add(source.called)
-        return found
+        return cached
 
     async def _read(self, source: RegistrySourceSettings, reader: ClientsReader) -> SourceAnswer:
         answer = await reader.read(None)

@@ -1,10 +1,10 @@
-"""What a registry source may say: the one place that decides it. The table is in docs/configuration.md.
+"""Decides, alone, what a registry source may say. The table is in docs/configuration.md.
 
-A file is the operator's own and may say everything. Whoever else keeps a list of clients may say how its clients are
+A file is the operator's own and may say everything. A list that somebody else keeps may say how its clients are
 reached, and how gently. It may not say what a token is or for whom, nor lend a client what belongs to the operator. So
-a row of a list makes no token that another service believes, and no list speaks for the clients of another issuer.
+no row of a list makes a token that another service believes, and no list speaks for the clients of another issuer.
 
-What goes beyond is left away and told. The client is kept: its logouts do not depend on it.
+What a row says beyond that is left away and told. The client is kept: its logouts do not depend on it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,10 +45,10 @@ MOVED = "an address leads to an origin that no file names: `notifier status` say
 
 @frozen
 class ListBounds:
-    """What bounds the word of a list on clients of one issuer.
+    """The bounds of what a list may say of clients of one issuer.
 
-    `longest`: of each member of STRICTER, the seconds that hold where a list says nothing. `own`: the issuer's own
-    hosts, where its cookies come along, whatever the port.
+    `longest`: for each member of STRICTER the seconds that hold if a list says nothing. `own`: the issuer's own hosts,
+    to which browsers send its cookies on any port.
     """
 
     longest: Mapping[str, float]
@@ -56,7 +56,7 @@ class ListBounds:
 
 
 def bounds_of(settings: Settings, iss: str) -> ListBounds:
-    """By what `registry.defaults` says of the issuer's clients, else `delivery`; and by where its pages are."""
+    """Return the bounds, from `registry.defaults` of the issuer, else from `delivery`, and from where its pages are."""
     defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
     options = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
     longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in options.items()}
@@ -73,13 +73,13 @@ def _host(uri: str) -> str | None:
 
 @frozen
 class Authority:
-    """Whose clients a list may speak of. `issuers`: of which. `clients`: names, as shell patterns; None means all."""
+    """The clients that a list may speak of. `issuers`: theirs. `clients`: names, as shell patterns; None means all."""
 
     issuers: Sequence[str]
     clients: Sequence[str] | None = None
 
     def why_not(self, row: Mapping[str, Any], source: str) -> str | None:
-        """Say why the row is beyond it; None if it is not. What is no client at all is judged elsewhere."""
+        """Say why the list may not speak of the row; None if it may. Rows that are no clients are judged elsewhere."""
         named = row.get("issuer")
         if named is not None:
             listed = [named] if isinstance(named, str) else named
@@ -131,7 +131,7 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
 
     An alias names a client as `client_id` does, so the patterns of the source's `authority` bound it, too.
     """
-    left = {}
+    left_away = {}
     listed = row.get("aliases")
     aliases = listed if isinstance(listed, list) else []
     names = within(authority, aliases)
@@ -139,12 +139,14 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
         beyond = [excerpt(alias, SHOWN) for alias in map(str, aliases) if not authority.has(alias)]
         more = f" and {len(beyond) - NAMED:,} more" if len(beyond) > NAMED else ""
         patterns = _shown(authority.clients or ())
-        left["aliases"] = (
+        left_away["aliases"] = (
             f"{', '.join(map(repr, beyond[:NAMED]))}{more} {'is' if len(beyond) == 1 else 'are'} beyond the source,"
             f" which may speak of clients {patterns} alone (its clients in registry.sources)"
         )
     if isinstance(uri := row.get(_ON_PAGES), str) and (host := _host(uri)) is not None and host in bounds.own:
-        left[_ON_PAGES] = f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
+        left_away[_ON_PAGES] = (
+            f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
+        )
     options = row.get("notifier")
     members = options if isinstance(options, Mapping) else {}
     goes, unknown = set(), []
@@ -153,19 +155,19 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
             unknown.append(name)
         elif value is not None and (why := _why_not(name, value, bounds.longest)) is not None:
             goes.add(name)
-            left[f"notifier.{name}"] = why
+            left_away[f"notifier.{name}"] = why
     if unknown:  # a row may have made up thousands
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
-        left[f"notifier.{excerpt(unknown[0], SHOWN)}"] = f"{_UNKNOWN}{_near(unknown[0])}{more}"
-    if not left:
+        left_away[f"notifier.{excerpt(unknown[0], SHOWN)}"] = f"{_UNKNOWN}{_near(unknown[0])}{more}"
+    if not left_away:
         return row, {}
-    remaining = {name: value for name, value in row.items() if name not in left}
+    remaining = {name: value for name, value in row.items() if name not in left_away}
     if names:
         remaining["aliases"] = names
     if members:
         goes.update(unknown)
         remaining["notifier"] = {name: value for name, value in members.items() if name not in goes}
-    return remaining, left
+    return remaining, left_away
 
 
 def kind_of(member: str, text: str) -> str:

@@ -46,7 +46,7 @@ _KNOWN = frozenset(ClientMetadata.model_fields)
 
 
 class RegistryBuilder:
-    """Takes the metadata of one client after the other, and keeps what is right, every mistake and every warning."""
+    """Takes the metadata of one client after the other, and keeps the clients, every mistake and every warning."""
 
     def __init__(self, settings: Settings, unsure: frozenset[str] = frozenset()) -> None:
         """`unsure`: the sections of the settings that are wrong. What depends on them is not judged."""
@@ -80,7 +80,7 @@ class RegistryBuilder:
             unregistered=self._template,
             faults=self._faults,
             refused=self._refused,
-            beyond=self.beyond.made(),
+            beyond=self.beyond.collected(),
         )
 
     def leave_out(self, iss: str, client_id: str, why: str) -> None:
@@ -195,7 +195,9 @@ class RegistryBuilder:
         if "issuers" in self._unsure:
             unknown = [iss for iss in unknown if iss == "*"]
         for iss in unknown:
-            near = max(self._issuers, key=lambda known: SequenceMatcher(None, iss, known).ratio(), default=None)
+            near = max(
+                self._issuers, key=lambda configured: SequenceMatcher(None, iss, configured).ratio(), default=None
+            )
             hint = f"; did you mean {near}?" if near is not None else "; issuers is empty"
             text = (
                 '"*" means all issuers; name no other beside it'
@@ -208,7 +210,7 @@ class RegistryBuilder:
 
 @lru_cache(maxsize=1024)
 def meant_member(name: str) -> str | None:
-    """The member that a misspelt name means. Ignored like other metadata, it would silently leave a client untold."""
+    """Return the member that a misspelt name means. If it were ignored, a client would silently not be told."""
     plain = name.lower().replace("_", "").replace("-", "")
     for known in _KNOWN:
         if SequenceMatcher(None, plain, known.replace("_", "")).ratio() > 0.9:

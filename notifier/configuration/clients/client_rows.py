@@ -1,4 +1,4 @@
-"""Clients as a registry source answers: rows of metadata, as they are before anybody checked them."""
+"""Defines the answers of registry sources: rows of metadata, not checked yet."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,8 @@ class SourceAnswer:
 
     `mark`: what the source needs to ask again whether anything changed, such as an ETag. `faults`: clients that cannot
     be used, each by its `client_id` as the path; they are not in `rows`. A fault concerns that client alone.
-    `since`: when the source first named a client (epoch seconds), by `row_key`; what is not in it, it always had.
+    `since`: when the source first named a client (epoch seconds), by `row_key`; a client that is not there has been
+    there always.
     """
 
     rows: Sequence[Row] = field(repr=False)  # asyncio writes a task's result: 0.25 s for 100,000 clients
@@ -36,8 +37,8 @@ class SourceAnswer:
 
 
 @frozen
-class Taken:
-    """What became of an answer. `answer` is in force now; None if the source has none any more.
+class AnswerResult:
+    """What was made of an answer. `answer` is in force now; None if the source has none any more.
 
     `held_back` says which losses are not taken. `sudden` says that many clients have come or moved at once.
     """
@@ -48,12 +49,12 @@ class Taken:
 
 
 def share_names(members: Mapping[str, Any]) -> dict[str, Any]:
-    """The same members, by names that all rows share. JSON makes each name anew for each row: half of its memory."""
+    """Return the members under names that all rows share. JSON makes names anew for each row: half of its memory."""
     return {sys.intern(str(name)): value for name, value in members.items()}
 
 
 def row_key(row: Row) -> tuple[str, str]:
-    """What tells a client of a source from its others."""
+    """Return what tells a client of a source from the others."""
     return str(row.get("issuer")), str(row.get("client_id"))
 
 

@@ -1,4 +1,4 @@
-"""Reads clients files, and makes the registry of them and of what other registry sources answered."""
+"""Reads clients files, and makes the registry of them and of the answers of other registry sources."""
 
 import gc
 import sys
@@ -32,13 +32,14 @@ It may raise ConfigurationError.
 
 
 def unanswered(_source: RegistrySourceSettings, _folder: Path | None) -> None:
-    """Have no source but files."""
+    """Answer for no source: there are files only."""
 
 
 @contextmanager
 def no_collections() -> Iterator[None]:
-    """Keeps the garbage collector off: millions of objects are made, none is garbage, and to search them is a third of
-    the time. Many objects are also left out of later searches, each of which would hold up a worker's loop for 100 ms.
+    """Keep the garbage collector off: it takes a third of the time to search millions of objects, none of them garbage.
+
+    Many objects are also left out of later searches, each of which would hold up a worker's loop for 100 ms.
 
     Python's threads also take turns more often: the event loop gives up its turn at each system call.
     """
@@ -98,7 +99,7 @@ def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[l
 
 
 def answered(source: RegistrySourceSettings, issuers: Sequence[str], answer: SourceAnswer | None) -> Layer:
-    """The layer of a source that is not a file, where these issuers are configured."""
+    """Return the layer of a source that is not a file, given the configured issuers."""
     rows, faults = ((), ()) if answer is None else (answer.rows, answer.faults)
     of = source.speaks_for(issuers)
     return Layer(

@@ -1,6 +1,6 @@
-"""What a client's metadata say of encrypted tokens, and what stands against it.
+"""Reads what a client's metadata say of encrypted tokens, and says what is wrong with it.
 
-That a key cannot be had, or does not fit, is no mistake of the registration: its deliveries wait until it does.
+A key that cannot be fetched or does not fit is no mistake of the registration: the client's deliveries wait for it.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from notifier.tokens.foreign_keys import read_jwks
 
 
 def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | None:
-    """What the client asks for; None if its tokens are signed only. Without a place of keys it has none."""
+    """Return what the client asks for; None if its tokens are signed only, or if nothing says where its keys are."""
     alg, uri = metadata.id_token_encrypted_response_alg, metadata.jwks_uri
     if alg is None:
         return None

@@ -1,6 +1,6 @@
-"""What a client's metadata say of front-channel logout, and what stands against it.
+"""Reads what a client's metadata say of front-channel logout, and says what is wrong with it.
 
-An address that no page can ask is a warning, since the client may well be told by back-channel. Where the worker itself
+An address that no page can ask is a warning, since the client may still be told by back-channel. If the worker itself
 is to call it, there is no other way, and it is a mistake.
 """
 
@@ -15,7 +15,7 @@ from notifier.settings.clients import ClientMetadata, ClientOptions
 def front_channel_of(
     metadata: ClientMetadata, options: ClientOptions, origins: tuple[str, ...], route: Route
 ) -> FrontChannelClient | None:
-    """What the client says of front-channel; None if its URI is not fit, or nobody is to call it."""
+    """Return what the client says of front-channel; None if its URI cannot be used, or nobody is to call it."""
     uri, way = metadata.frontchannel_logout_uri, options.front_channel or FrontChannelWay.BROWSER
     if uri is None or way is FrontChannelWay.OFF:
         return None

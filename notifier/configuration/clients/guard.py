@@ -1,15 +1,15 @@
-"""The guard of a registry source: what of an answer is taken. The rules are in docs/configuration.md, "The guard".
+"""Guards a registry: decides what of a source's answer is taken. The rules are in docs/configuration.md, "The guard".
 
-An answer is taken client by client. Only if it would lose too many at once do these stay as they are. All else is
-taken, addresses too: so an honest list that follows a poisoned one undoes it, and none can be kept in force by a loss.
-A client that the source has named for less than a day is not held back: a poisoned list may have brought it.
+An answer is taken client by client. Only if too many clients would be lost at once do these stay as they are. All else
+is taken, addresses too. So an honest list that follows a poisoned one undoes it, and no loss keeps a poisoned one in
+force. A client that the source has named for less than a day is not held back: a poisoned list may have brought it.
 """
 
 import time
 from collections.abc import Callable, Collection, Sequence
 
 from notifier.configuration.clients.answers import new_at
-from notifier.configuration.clients.client_rows import SourceAnswer, Taken
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
 from notifier.configuration.clients.clients_file import answered
 from notifier.configuration.clients.layer import ClientsOf, Layer, kept_back
 from notifier.configuration.clients.layers import Layered, Needs, lay_again
@@ -37,25 +37,25 @@ class SourceTarget:
 
     @property
     def issuers(self) -> Sequence[str]:
-        """All that are configured."""
+        """All configured issuers."""
         return tuple(self.needs.settings.issuers)
 
     def new_layer(self, answer: SourceAnswer | None) -> Layer:
-        """The layer that the answer makes."""
+        """Return the layer that the answer makes."""
         return answered(self.source, self.issuers, answer)
 
     def lay(self, layer: Layer) -> Layered:
-        """The registry with this layer."""
+        """Return the registry with this layer."""
         return lay_again(self.needs, self.registry, self.layers, self.nth, layer, self.pause)
 
 
 @frozen
 class Guarded:
-    """What is to be in force. `loss`: the clients that somebody has accepted to lose."""
+    """The registry to put in force. `loss`: the clients whose loss somebody has accepted."""
 
     laid: Layered
     layer: Layer
-    taken: Taken
+    result: AnswerResult
     loss: str | None = None
 
 
@@ -66,7 +66,7 @@ def guard(target: SourceTarget, answer: SourceAnswer | None, last: SourceAnswer 
     guarded = ClientsOf(both, target.issuers, but=new_at(last, time.time()))
     loss = too_much_lost(target.registry, laid.registry, guarded)
     if accepted or answer is None or last is None:
-        return Guarded(laid=laid, layer=layer, taken=Taken(answer=answer), loss=loss)
+        return Guarded(laid=laid, layer=layer, result=AnswerResult(answer=answer), loss=loss)
     held_back = None
     if loss is not None:
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
@@ -74,7 +74,7 @@ def guard(target: SourceTarget, answer: SourceAnswer | None, last: SourceAnswer 
         answer = replace(answer, rows=rows, at=last.at, mark=None)  # not what it has
         laid = target.lay(layer := target.new_layer(answer))
     sudden = sudden_changes(target.registry, laid.registry, ClientsOf(both, target.issuers))
-    return Guarded(laid=laid, layer=layer, taken=Taken(answer=answer, held_back=held_back, sudden=sudden))
+    return Guarded(laid=laid, layer=layer, result=AnswerResult(answer=answer, held_back=held_back, sudden=sudden))
 
 
 def _rows_without_loss(target: SourceTarget, layer: Layer, laid: Layered, guarded: ClientsOf) -> Sequence[object]:

@@ -15,10 +15,9 @@ from notifier.model.frozen import frozen
 class Layer:
     """The rows of one source. `file`: the name of the file, None if the source is not a file.
 
-    `issuer`: that of rows that name none. `authority`: whose clients its rows may be about, None for a file, which is
-    the operator's own. `context`: which folder the files that its rows name are relative to.
-    `faults`: clients that the source's reader could not use, see `SourceAnswer`.
-    `read`: False while the source has never answered.
+    `issuer`: that of rows that name none. `authority`: the clients that its rows may be about, None for a file, which
+    is the operator's own. `context`: the folder that names of files in its rows are relative to. `faults`: clients that
+    the source's reader could not use, see `SourceAnswer`. `read`: False as long as the source has not answered.
     """
 
     name: str
@@ -31,7 +30,7 @@ class Layer:
     read: bool = True
 
     def path(self, index: int) -> str:
-        """How a mistake names a row."""
+        """Return how a mistake names a row."""
         if self.file is not None:
             return f"{self.file}[{index}]"
         row = self.rows[index]
@@ -127,8 +126,8 @@ def merged(rows: Sequence[Row]) -> dict[str, Any]:
     """One row of several: a later one overrides an earlier one, in the section `notifier` member by member."""
     whole: dict[str, Any] = {}
     for row in rows:
-        ours = whole.get("notifier"), row.get("notifier")
+        sections = whole.get("notifier"), row.get("notifier")
         whole |= row
-        if all(isinstance(member, Mapping) for member in ours):
-            whole["notifier"] = {**ours[0], **ours[1]}  # type: ignore[dict-item]
+        if all(isinstance(member, Mapping) for member in sections):
+            whole["notifier"] = {**sections[0], **sections[1]}  # type: ignore[dict-item]
     return whole

@@ -1,4 +1,4 @@
-"""Lays registry sources over one another, member by member, and makes clients of what comes out.
+"""Lays registry sources over one another, member by member, and makes clients of the result.
 
 A mistake in a file is a mistake of the configuration. A mistake in what another source says concerns that client alone:
 it is left out of the registry, and the registry says why.
@@ -42,19 +42,19 @@ class Layered:
 
 @frozen
 class Needs:
-    """What a registry depends on beside the rows. `unsure`: sections of the settings that are wrong and not judged."""
+    """What a registry depends on beside its rows. `unsure`: sections of the settings that are wrong and not judged."""
 
     settings: Settings
     algorithms_of: AlgorithmsOf
     unsure: frozenset[str] = frozenset()
 
 
-_Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: its place, and the row's place in it
+_Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: its index, and the row's index in it
 
 
 def lay(needs: Needs, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None) -> Layered:
     """Make the registry. `pause` is called after each part."""
-    return _named(_Laying(needs, layers, pause).made(), needs, layers, pause)
+    return _named(_Laying(needs, layers, pause).layered(), needs, layers, pause)
 
 
 def lay_again(
@@ -71,14 +71,14 @@ def lay_again(
         rows = [row for row in source.rows if _client_id(row) in changed]
         faults = [fault for fault in source.faults if fault.path in changed]
         parts.append(replace(source, rows=rows, faults=faults))
-    laid = _Laying(needs, parts, pause, refreshed=True).made()
+    laid = _Laying(needs, parts, pause, refreshed=True).layered()
     return _named(replace(laid, registry=_patched(old, laid.registry, changed)), needs, now, pause)
 
 
 def _named(laid: Layered, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> Layered:
     """The same with the aliases of all clients. Who has one depends on all layers, so none of them is patched."""
     named = aliases_of(layers, tuple(needs.settings.issuers), pause)
-    registry = dataclasses.replace(laid.registry, aliases=named.aliases, taken=named.taken)
+    registry = dataclasses.replace(laid.registry, aliases=named.aliases, taken_aliases=named.taken_aliases)
     return replace(laid, registry=registry)
 
 
@@ -113,7 +113,7 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
         clients[iss] = MappingProxyType(copied)
         faults[iss] = _again(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
         refused[iss] = _again(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
-    beyond = old.beyond.again(part.beyond, changed).made()
+    beyond = old.beyond.updated(part.beyond, changed).collected()
     return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, refused=refused, beyond=beyond)
 
 
@@ -147,7 +147,7 @@ class _Laying:
         self._bounds: dict[str, ListBounds] = {}
         self._texts: dict[str, str] = {}
 
-    def made(self) -> Layered:
+    def layered(self) -> Layered:
         builder = self._builder
         parts = self._gathered()
         for nth, key in enumerate([*parts]):

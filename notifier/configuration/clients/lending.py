@@ -1,8 +1,9 @@
-"""What files lend a client on its way, and for which addresses: headers, our certificate, a proxy, a wider egress.
+"""Decides what files lend to requests to a client, and for which addresses: headers, our certificate, a proxy, egress.
 
-They are the operator's, and belong to the origins that a file names: the client's address there, and
-`notifier.origins`. A list may move its clients, and takes nothing of this along. Nor is such a client told without it:
-a gateway's 401 would be final. So its way is withheld, and its deliveries wait until a file names the origin.
+These belong to the operator, and go only to the origins that a file names: that of the client's address there, and
+`notifier.origins`. A list may move its clients, but the new address gets none of them. Nor is such a client told
+without them: a gateway's 401 would be final. So its route is withheld, and its deliveries wait until a file names the
+origin.
 
 `registry.defaults` is for all clients of an issuer: its `proxy`, `tls.ca_file` and `egress` hold for every address. A
 client's own `ca_file` does, too, since it is no secret and opens no network.
@@ -29,9 +30,9 @@ _OF_NO_ORIGIN = (
 
 @frozen
 class Lending:
-    """`lent`: what belongs to the origins `named`, by where it is written. `of_lists`: the addresses that lists say.
+    """What is `lent` to the origins `named`, by where it is written. `of_lists`: the addresses that lists say.
 
-    `whole`: the way with all that is lent. `origins_at`: where a further origin is to be written.
+    `whole`: the route with all that is lent. `origins_at`: where a further origin is to be written.
     """
 
     whole: Route
@@ -41,14 +42,14 @@ class Lending:
     origins_at: str = ""
 
     def to_client(self, metadata: ClientMetadata, options: ClientOptions) -> Route:
-        """The way to where a worker tells the client."""
+        """Return the route to the address at which a worker tells the client."""
         back, front = _TOLD_AT
         by_worker = options.front_channel is FrontChannelWay.SERVER
         member = back if metadata.backchannel_logout_uri is not None or not by_worker else front
         return self._withheld(member, metadata, self.lent) or self.whole
 
     def to_keys(self, metadata: ClientMetadata) -> Route:
-        """The way to its `jwks_uri`: no headers, and our certificate for the client's own server alone."""
+        """Return the route to its `jwks_uri`: no headers, and our certificate for the client's own server alone."""
         lent = tuple(name for name in self.lent if name in _ON_THE_WAY_TO_KEYS)
         if (withheld := self._withheld("jwks_uri", metadata, lent)) is not None:
             return withheld
@@ -81,7 +82,7 @@ def lending_of(
     defaults: ClientOptions | None,
     of_lists: Collection[str],
 ) -> Lending:
-    """What a client is lent. `options`: its own, laid over the `defaults` of its issuer."""
+    """Return what a client is lent. `options`: its own, laid over the `defaults` of its issuer."""
     whole = _whole(options, template)
     if whole is template:
         return Lending(whole=whole)
@@ -101,7 +102,7 @@ def lending_of(
 
 
 def withheld_of(client: Client) -> list[str]:
-    """Why nothing is sent to the client, or nothing read of it, and which origin to name."""
+    """Say why nothing is sent to the client, or nothing read from it, and which origin to name."""
     keys = None if client.encryption is None else client.encryption.keys
     routes = (client.route, keys.route if isinstance(keys, ClientKeysPlace) else client.route)
     return list(dict.fromkeys(route.withheld for route in routes if route.withheld is not None))

@@ -31,7 +31,7 @@ class SourceReading:
         self._going: asyncio.Future[SourceAnswer] | None = None
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return what the source holds. Rows that are as they were are the same objects. Raises SourceFault.
+        """Return what the source holds. Unchanged rows are the same objects as before. Raises SourceFault.
 
         If no row has changed, `rows` is that of `last`.
         """
@@ -77,16 +77,16 @@ class SourceReading:
 
 
 def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
-    """Return the new rows, each that is as it was as the old object; the old sequence if all are, in their order."""
+    """Return the new rows, with the old object for each unchanged row; the old sequence if nothing has changed."""
     rows = list(new)
-    ours = identities(old)
-    if all(id(row) in ours for row in rows):
+    old_ids = identities(old)
+    if all(id(row) in old_ids for row in rows):
         return old if len(rows) == len(old) and all(map(is_, rows, old)) else rows
-    known = {row_key(row): row for row in old}
+    old_rows = {row_key(row): row for row in old}
     for index, row in enumerate(rows):
         if index % PART == PART - 1:
             time.sleep(PAUSE)
-        was = known.get(row_key(row))
+        was = old_rows.get(row_key(row))
         if was is not None and was == row:
             rows[index] = was
     same = len(rows) == len(old) and all(map(is_, rows, old))

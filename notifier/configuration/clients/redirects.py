@@ -1,12 +1,12 @@
-"""What a server's list says of a client's redirect URIs. Some servers take patterns, whose origins nobody can list."""
+"""Reads a client's redirect URIs from a server's list. Some servers take patterns, whose origins nobody can list."""
 
 from notifier.model.origins import origin_of
 
 
 def redirect_uris(listed: object, front_channel: object = None) -> list[str] | None:
-    """The redirect URIs that name an origin; None if none does.
+    """Return the redirect URIs that name an origin; None if none does.
 
-    Beside a pattern, the client may have any further origin. Then that of its `front_channel` URI is its own, too,
+    With a pattern, the client may have any further origin. Then the origin of its `front_channel` URI is its own, too,
     since only the server can judge it (F1).
     """
     texts = [uri for uri in listed if isinstance(uri, str)] if isinstance(listed, list | tuple) else []

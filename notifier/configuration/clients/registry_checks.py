@@ -18,7 +18,7 @@ _KEYS = {
 
 
 def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[Mistake]:
-    """A mistake for every client with a URI whose algorithm no key of its issuer can sign with."""
+    """Return a mistake for each client with a URI whose algorithm no key of its issuer can sign with."""
     mistakes = []
     for iss, clients in registry.clients.items():
         possible = algorithms_of(iss)
@@ -53,8 +53,8 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     inline URIs is the operator's decision, and is accepted unless it leaves no client.
     """
     before, after = [*_all(old, only)], [*_all(new, only)]
-    gone, silenced = lost_clients(old, new, only)
-    count, lost = sum(map(_can_be_told, before)), [*filter(_can_be_told, gone), *silenced]
+    removed, silenced = lost_clients(old, new, only)
+    count, lost = sum(map(_can_be_told, before)), [*filter(_can_be_told, removed), *silenced]
     none_told = not any(map(_can_be_told, after))
     if _too_many(len(lost), count) or (lost and none_told):
         how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
@@ -62,8 +62,8 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
             f"{len(lost)} of {count} clients that are told now could not be told any more ({how}): {_named(lost, old)}"
         )
     registered = len(before)
-    if _too_many(len(gone), registered) or (gone and not after):
-        return f"{len(gone)} of {registered} registered clients would be gone: {_named(gone, old)}"
+    if _too_many(len(removed), registered) or (removed and not after):
+        return f"{len(removed)} of {registered} registered clients would be gone: {_named(removed, old)}"
     if none_told and old.inline != "deny" and new.inline == "deny":
         return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"
     return None
@@ -72,15 +72,15 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
 def lost_clients(
     old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None
 ) -> tuple[Sequence[Client], Sequence[Client]]:
-    """Those that are gone, and those that stay and cannot be told any more."""
-    gone, silenced = [], []
+    """Return the clients that are gone, and those that stay and cannot be told any more."""
+    removed, silenced = [], []
     for client in _all(old, only):
         now = new.clients_of(client.iss).get(client.client_id)
         if now is None:
-            gone.append(client)
+            removed.append(client)
         elif not _can_be_told(now) and _can_be_told(client):
             silenced.append(client)
-    return gone, silenced
+    return removed, silenced
 
 
 def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:

@@ -1,6 +1,6 @@
-"""Keeps the registry as its sources are: reads each again and again, and keeps the last good answer of one that fails.
+"""Keeps the registry as its sources are: reads each again and again. If one fails, its last good answer stays.
 
-A source is read every so often (± 10 %), when somebody asks, and when a delivery is for a client that nobody knows.
+A source is read at an interval (± 10 %), when somebody asks, and when a delivery is for a client that nobody knows.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from notifier.configuration.clients.client_rows import SourceAnswer, Taken
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import frozen
 from notifier.model.moment import Clock
@@ -36,7 +36,7 @@ class Reading(Protocol):
         """Drop all that is kept of the source, for the next start too. Never raises."""
 
 
-Take = Callable[[str, SourceAnswer | None, str | None], Awaitable[Taken]]
+Take = Callable[[str, SourceAnswer | None, str | None], Awaitable[AnswerResult]]
 """Puts a source's answer into the registry, or takes it out (None). The last says who accepts a loss of clients."""
 
 
@@ -54,7 +54,7 @@ class RefreshedSource:
 
 @frozen
 class SourceState:
-    """How a source fares. `age`: seconds since it last confirmed what is in force; without an answer, since asked.
+    """The state of a source. `age`: seconds since it last confirmed what is in force; without an answer, since asked.
 
     `changed`: within the last hour many of its clients came or moved at once.
     """
@@ -68,7 +68,7 @@ class SourceState:
     changed: bool = False
 
     def document(self, *, whole: bool) -> dict[str, object]:
-        """As JSON. Unless `whole`, without what may be of any issuer: the number of clients, and `problem`."""
+        """Return the state as JSON. Unless `whole`, without what may concern any issuer: `clients` and `problem`."""
         return asdict(self) | ({} if whole else {"clients": None, "problem": None})
 
 
@@ -116,8 +116,8 @@ class RegistryRefresh:
                 self._stop(before)
                 self._kept[source.name] = state = _Kept(source=source, last=source.last, since=self._clock())
                 self._begin(state)
-        for gone in old.values():
-            self._stop(gone)
+        for dropped in old.values():
+            self._stop(dropped)
         self._note_completeness()
 
     async def run(self) -> None:
@@ -197,9 +197,9 @@ class RegistryRefresh:
         for state in self._kept.values():
             name = state.source.name
             if state.problem is not None:
-                known = "; it was never read" if state.last is None else "; its last good answer is in force"
+                remark = "; it was never read" if state.last is None else "; its last good answer is in force"
                 since = state.since if state.last is None else state.last.at
-                text = state.problem + ("" if state.holds_back else known)
+                text = state.problem + ("" if state.holds_back else remark)
                 yield Trouble(kind=TroubleKind.SOURCE_FAILED, subject=name, text=text, since=since)
             if state.sudden is not None and self._clock() - state.sudden_at < SUDDEN:
                 text, since = state.sudden, state.sudden_at

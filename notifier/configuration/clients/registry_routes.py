@@ -1,4 +1,4 @@
-"""`GET /v1/registry` and `POST /v1/registry/refresh`: how this worker's registry sources fare, and a reading now."""
+"""`GET /v1/registry` and `POST /v1/registry/refresh`: the registry sources of this worker, and a reading now."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -29,14 +29,17 @@ class Refresh(Protocol):
     """The registry sources of this worker."""
 
     def states(self) -> Sequence[SourceState]:
-        """How each fares."""
+        """Return the state of each."""
 
     async def refresh(self, *, accepted_by: str | None) -> Sequence[SourceState]:
         """Read all now. `accepted_by`: who accepts a loss of clients."""
 
 
 def registry_routes(authorization: Authorization, sources: Refresh) -> list[web.RouteDef]:
-    """To look needs the scope `read`, to refresh `repair` and no issuers. A token with issuers sees no clients."""
+    """Return the routes. Looking needs the scope `read`, a refresh `repair` and no issuers.
+
+    A token with issuers sees no clients.
+    """
 
     @OperationDescription(summary="Tell how the registry sources of this worker fare.", scope="read", answers=_ANSWERS)
     async def get(request: web.Request) -> web.Response:
@@ -58,7 +61,7 @@ def registry_routes(authorization: Authorization, sources: Refresh) -> list[web.
 
 
 def accepts_loss(request: web.Request) -> bool:
-    """Whether the caller accepts that many clients could no longer be told. Raises Refusal: 400."""
+    """True if the caller accepts that many clients could no longer be told. Raises Refusal: 400."""
     accept = _BOOL.get(request.query.get("accept_loss", "false"))
     if accept is None:
         raise malformed(Mistake("accept_loss", "must be true or false"))

@@ -1,4 +1,4 @@
-"""What a row of a remote registry source may say. All sources but files pass their clients through here.
+"""Cleans the rows of remote registry sources. All sources but files pass their clients through here.
 
 Secrets, and everything that has nothing to do with logout, are dropped at once. How much of the rest such a source
 may say is decided where the registry is made (authority.py).
@@ -31,11 +31,11 @@ PAUSE = 0.001  # seconds
 _Key: TypeAlias = str | tuple[str, str]
 
 
-def clean(raw: object, path: str, known: Row | None = None) -> Row | Mistake:
+def clean(raw: object, path: str, last: Row | None = None) -> Row | Mistake:
     """Return what notifier keeps of a client: null and empty text count as absent.
 
-    `path` names the client in the mistake where its `client_id` does not. What makes the row `known` is that row, and
-    not judged again.
+    `path` names the client in the mistake if its `client_id` does not. If the result equals the row of the `last`
+    answer, it is that object, and not judged again.
     """
     if not isinstance(raw, dict):
         return Mistake(path, "must be the metadata of a client")
@@ -53,8 +53,8 @@ def clean(raw: object, path: str, known: Row | None = None) -> Row | Mistake:
     if misspelt is not None:
         text = f"there is no member {misspelt}; did you mean {meant_member(misspelt)}?"
         return Mistake(client_id if isinstance(client_id, str) else path, text)
-    if known is not None and row == known:
-        return known
+    if last is not None and row == last:
+        return last
     if not isinstance(client_id, str):
         return Mistake(path, "has no client_id" if client_id is None else "client_id must be a text")
     if len(client_id) > TEXT_LENGTH or _CONTROL.search(client_id) is not None:
@@ -93,37 +93,37 @@ def _mistake(row: dict[str, Any]) -> str | None:
     aliases = row.get("aliases", [])
     if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
         return "aliases must be a list of texts"
-    ours = row.get("notifier", {})
-    if not isinstance(ours, dict):
+    section = row.get("notifier", {})
+    if not isinstance(section, dict):
         return "notifier must hold notifier's settings of this client, by name"
     return None
 
 
 class Gathering:
-    """Collects the clients of one reading. A row that equals one of the last answer is that same object.
+    """Collects the clients of one reading. A row that equals one of the last answer is that object.
 
-    A client that comes twice counts once if both are the same: a list that is read by pages may shift meanwhile. Else
-    the later one counts, or it is a fault if clients must be `unique`.
+    A client that comes twice counts once if both rows are equal: a list that is read by pages may shift meanwhile.
+    Otherwise the later row counts, or it is a fault if clients must be `unique`.
     """
 
     def __init__(self, last: SourceAnswer | None, *, unique: bool = False) -> None:
         self._last = last
         self._unique = unique
-        self._known = {} if last is None else {_key(row): row for row in last.rows}
+        self._last_rows = {} if last is None else {_key(row): row for row in last.rows}
         self._rows: dict[_Key, Row] = {}
         self._faults: dict[str, Mistake] = {}
         self.count = 0
 
     def add(self, raw: object) -> None:
         """Add a client, or note why it cannot be used: a `Mistake` says it already."""
-        known = self._known_as(raw)
+        last = self._last_row(raw)
         path = f"[{self.count}]"
         if isinstance(raw, OutOfBounds):
             raw = Mistake(path, raw.text)
-        if known is not None and known == raw:
-            row: Row | Mistake = known
+        if last is not None and last == raw:
+            row: Row | Mistake = last
         else:
-            row = raw if isinstance(raw, Mistake) else clean(raw, path, known)
+            row = raw if isinstance(raw, Mistake) else clean(raw, path, last)
         self.count += 1
         if isinstance(row, Mistake):
             self.refuse(row)
@@ -133,12 +133,12 @@ class Gathering:
             text = "is there twice, with different values; tell the two apart by issuer"
             self.refuse(Mistake(str(row["client_id"]), text))
             return
-        known = self._known.get(key)
-        self._rows[key] = row if known is None or known is row or known != row else known
+        last = self._last_rows.get(key)
+        self._rows[key] = row if last is None or last is row or last != row else last
 
-    def _known_as(self, raw: object) -> Row | None:
-        """The row that the client had in the last answer. Mostly it says the same, and nobody looks at it again."""
-        return self._known.get(_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
+    def _last_row(self, raw: object) -> Row | None:
+        """Return the client's row in the last answer. Mostly it is unchanged, and nobody looks at it again."""
+        return self._last_rows.get(_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
 
     def _differs(self, key: _Key, row: Row) -> bool:
         """Whether the client came before with other values. Then neither counts."""
@@ -165,12 +165,12 @@ class Gathering:
     def misses(self) -> bool:
         """True if a client of the last answer is not there."""
         names = self.names()
-        return any(str(row["client_id"]) not in names for row in self._known.values())
+        return any(str(row["client_id"]) not in names for row in self._last_rows.values())
 
     def answer(self, at: float, mark: str | None = None) -> SourceAnswer:
         """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
         rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last
-        same = sum(self._known.get(key) is row for key, row in self._rows.items())  # in whatever order
+        same = sum(self._last_rows.get(key) is row for key, row in self._rows.items())  # in whatever order
         if last is None or faults != last.faults or not same == len(rows) == len(last.rows):
             return SourceAnswer(rows=rows, at=at, mark=mark, faults=faults)
         return last if mark == last.mark else replace(last, mark=mark)

@@ -1,10 +1,10 @@
 """A dead letter: a delivery or event that was given up, or a message that could not be read, ready to be replayed.
 
-It is JSON that people can read in any RabbitMQ tool. The message's headers say `reason`, `iss`, `client_id` and
-`event_id`. An unreadable message keeps its form, and the JSON is a header: see `unreadable`. A letter holds at most
+A dead letter is JSON that people can read in any RabbitMQ tool. The message's headers say `reason`, `iss`, `client_id`
+and `event_id`. An unreadable message keeps its form, and the JSON is a header: see `unreadable`. A letter holds at most
 what came and 4 KiB: long values are written once, and texts are limited. A message that the broker itself moved to the
 dead letters (it has `x-death`) is read as a letter too, with reason `delivery_limit` and a text that says what the
-broker did. It is never read as what it claims to be, since nobody knows who wrote it.
+broker did. Such a message is never read as what it claims to be, since nobody knows who wrote it.
 """
 
 import hashlib
@@ -99,7 +99,7 @@ _LETTER = TypeAdapter(DeadLetter)
 
 
 def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """The letter of a delivery that is given up. It keeps the id, so that copies made by a crash are recognised."""
+    """Return the letter of a delivery that is given up. It keeps the id, so that copies from a crash are recognised."""
     return DeadLetter(
         id=delivery.id,
         reason=reason,
@@ -115,7 +115,7 @@ def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float)
 
 
 def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """The letter of an event that is given up as a whole."""
+    """Return the letter of an event that is given up as a whole."""
     return DeadLetter(
         id=digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
         reason=reason,
@@ -141,7 +141,7 @@ def bury_raw(
     return DeadLetter(
         id=digest(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
         reason=DeadReason.MALFORMED_EVENT,
-        text=unreadable.told(mistakes),
+        text=unreadable.text_of(mistakes),
         dead_since=now,
         iss=iss,
         event_id=event_id,
@@ -184,10 +184,12 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
         headers["source"] = letter.source
     headers = {name: unreadable.header(value) for name, value in headers.items()}
     if letter.raw is not None:
-        attributes = {} if letter.source is not None else {name: str(it) for name, it in letter.raw.headers.items()}
+        attributes = (
+            {} if letter.source is not None else {name: str(value) for name, value in letter.raw.headers.items()}
+        )
         inside = letter.raw.headers if letter.source is not None else {}  # not as headers of ours
         notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers=inside))
-        if letter.text == unreadable.told(letter.mistakes):
+        if letter.text == unreadable.text_of(letter.mistakes):
             notes = replace(notes, text="")
         return Outgoing(
             kind=Kind.UNREADABLE,
@@ -256,7 +258,7 @@ def _unreadable(message: Message) -> DeadLetter:
     iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))
     return replace(
         letter,
-        text=letter.text or unreadable.told(letter.mistakes),
+        text=letter.text or unreadable.text_of(letter.mistakes),
         iss=iss,
         client_id=client_id,
         event_id=event_id,

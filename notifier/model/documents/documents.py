@@ -1,13 +1,13 @@
-"""Deliveries and events as notifier writes them into its own messages, for any worker to go on with.
+"""Writes deliveries and events into notifier's own messages, and reads them, so that any worker can go on with them.
 
-JSON with a version, `"v": 1`. Members that a later release adds to the same version are ignored; a later version is
-`UnknownVersion`, to be left to a worker that knows it. Moments are seconds since the epoch. What no worker could go on
-with, such as a moment that is no number, is refused here and not met later.
+A document is JSON with a version, `"v": 1`. Members that a later release adds to the same version are ignored; a later
+version is `UnknownVersion`, to be left to a worker that knows it. Moments are seconds since the epoch. A value that no
+worker could go on with, such as a moment that is no number, is refused here and not met later.
 
 `schedule.due` tells people when a message that waits is due; how it waits is the business of the queue that holds it.
 
 An event of more than 200 names is version 2, which writes a name as it came, `"shop"`. Version 1 has only objects,
-`{"client_id":"shop"}`, 15 bytes more for each, which made five times its size of an event of short names. A worker
+`{"client_id":"shop"}`, with 15 bytes more for each, which made an event of short names five times as large. A worker
 that knows only version 1 leaves such an event to one that knows both.
 """
 
@@ -75,7 +75,7 @@ _EVENT = TypeAdapter(_EventV1)
 
 
 def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
-    """The body of a message that holds this delivery; `due` if it waits."""
+    """Return the body of a message that holds this delivery; `due` if it waits."""
     content: _DeliveryV1 = {"v": VERSION, "delivery": delivery}
     if due is not None:
         content["schedule"] = {"due": due}
@@ -83,7 +83,7 @@ def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
 
 
 def load_delivery(body: bytes) -> Delivery:
-    """The delivery in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
+    """Return the delivery in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
     content = parse(_DELIVERY, body)
     _check_id(content["delivery"].id, "delivery.id")
     return content["delivery"]

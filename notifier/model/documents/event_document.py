@@ -91,7 +91,7 @@ def read_event(
     """Read the event in the message. Raises MalformedEvent if it holds none, or if any entry of `clients` is wrong.
 
     `new_id` is called only if nobody gave an id. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
-    names the places in `clients` to read; the other entries are left out.
+    names the positions in `clients` to read; the other entries are left out.
     """
     return read_whole(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only).event
 

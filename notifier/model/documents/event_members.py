@@ -59,9 +59,9 @@ def _wrong(text: str) -> PydanticCustomError:
 _NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"  # ids travel in headers and logs
 
 
-def _text(length: int, *other: dict[str, Any]) -> WithJsonSchema:
+def _text(length: int, *further: dict[str, Any]) -> WithJsonSchema:
     """The schema of a text without control characters. It uses `not`, since `$` may match before a last line break."""
-    wrong = [{"pattern": CONTROLS}, *other]
+    wrong = [{"pattern": CONTROLS}, *further]
     allowed = wrong[0] if len(wrong) == 1 else {"anyOf": wrong}
     return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "not": allowed})
 

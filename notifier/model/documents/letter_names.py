@@ -1,6 +1,6 @@
 """Checks that the names in a dead letter are those of the delivery or event that it holds.
 
-Searches, lists and permissions go by the letter's names. A replay goes by what it holds. So the two must agree.
+Searches, lists and permissions go by the letter's names. A replay goes by what the letter holds. So both must agree.
 """
 
 from typing import Any, NotRequired
@@ -39,25 +39,25 @@ class Names(TypedDict):
 
 
 NAMES = TypeAdapter(Names)
-_TOLD = ("id", "iss", "client_id", "event_id", "publisher")
+_COMPARED = ("id", "iss", "client_id", "event_id", "publisher")
 
 
 def disagreements(names: Names) -> list[Mistake]:
     """A mistake for each name that differs. A name that is left out never differs."""
-    values = {name: str(names.get(name) or "") for name in _TOLD}
-    held: dict[str, dict[str, str]] = {}
+    values = {name: str(names.get(name) or "") for name in _COMPARED}
+    names_in: dict[str, dict[str, str]] = {}
     if (delivery := names.get("delivery")) is not None:
-        held["delivery"] = {name: str(delivery.get(name) or "") for name in _TOLD}
+        names_in["delivery"] = {name: str(delivery.get(name) or "") for name in _COMPARED}
     if (event := names.get("event")) is not None:
         of_event = {"iss": event["iss"], "event_id": event["id"], "publisher": event.get("publisher") or ""}
         # A wrong entry's letter names its client, a whole event's letter names none.
         clients = event.get("clients") if isinstance(event.get("clients"), list) and values["client_id"] else ()
         ids = [entry.get("client_id") if isinstance(entry, dict) else entry for entry in clients or ()]
-        held["event"] = values | of_event | {"client_id": values["client_id"] if values["client_id"] in ids else ""}
+        names_in["event"] = values | of_event | {"client_id": values["client_id"] if values["client_id"] in ids else ""}
     return [
-        Mistake(name, f"is not that of the {what} that it holds")
-        for what, names_held in held.items()
+        Mistake(name, f"is not that of the {holder} that it holds")
+        for holder, names_held in names_in.items()
         if names_held != values
-        for name in _TOLD
+        for name in _COMPARED
         if values[name] and values[name] != names_held[name]
     ]

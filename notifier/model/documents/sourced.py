@@ -1,4 +1,4 @@
-"""A message of a source as notifier itself queues it: what came by HTTP, and what a replay reads anew.
+"""Writes messages of sources into notifier's own queue: messages that came by HTTP, and those that a replay reads anew.
 
 The body stays as it came, byte for byte. The rest of the message is one JSON document in the header `received`. The
 message's `type` is proof that notifier wrote it, so the header `source` can be believed. The header `only` says which
@@ -21,7 +21,7 @@ from notifier.model.moment import render_moment
 
 
 def reader_of(source: str | None) -> str:
-    """The name of what reads the messages of this source: what stands before its slash. A source of events has none."""
+    """Return the name of the reader for this source: the part before its slash, empty for a source of events."""
     return "" if source is None else source.rpartition("/")[0]
 
 

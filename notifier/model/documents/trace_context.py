@@ -14,7 +14,7 @@ LENGTH = 55
 
 
 def traceparent_of(headers: Mapping[str, object], extension: object = None) -> str | None:
-    """The publisher's `traceparent`, None if there is none or it is not well-formed.
+    """Return the publisher's `traceparent`, None if there is none or it is not well-formed.
 
     The CloudEvents extension precedes the header `traceparent`, which any hop may set. `extension` is the attribute of
     a structured envelope.
@@ -36,6 +36,6 @@ def _well_formed(value: object) -> str | None:
 
 
 def parts(traceparent: str) -> tuple[int, int, bool]:
-    """Trace id, span id, and True if the publisher records the trace."""
+    """Return trace id, span id, and True if the publisher records the trace."""
     _, trace, span, flags = traceparent[:LENGTH].split("-")
     return int(trace, 16), int(span, 16), bool(int(flags, 16) & 1)

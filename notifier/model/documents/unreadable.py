@@ -1,4 +1,4 @@
-"""The dead letter of an unreadable message. Its body is the original body, byte for byte.
+"""Writes and reads the dead letter of an unreadable message. Its body is the original body, byte for byte.
 
 In JSON the body would grow: quotes double, a zero byte takes six, base64 adds a third. So the reason and the first
 mistakes are one JSON document in the header `letter`, which adds less than 4 KiB. CloudEvents attributes stay headers.
@@ -55,7 +55,7 @@ class Raw:
 
 
 def raw_of(message: Message) -> Raw:
-    """What a dead letter keeps of the message."""
+    """Return what a dead letter keeps of the message."""
     body = message.body
     whole = message.cut_from or Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
     beginning = body if len(body) <= RAW_BYTES else body[:RAW_BYTES]
@@ -75,7 +75,7 @@ def raw_of(message: Message) -> Raw:
 
 
 def attributes_of(letter: Message) -> Mapping[str, str]:
-    """The CloudEvents attributes in the letter's headers."""
+    """Return the CloudEvents attributes in the letter's headers."""
     headers = letter.headers.items()
     return {name: value for name, value in headers if name.startswith(_ATTRIBUTE) and isinstance(value, str)}
 
@@ -117,8 +117,8 @@ def bounded(text: str) -> str:
     return cut(excerpt(text, TEXT), TEXT)
 
 
-def told(mistakes: Sequence[Mistake]) -> str:
-    """The text of a letter that is about these mistakes."""
+def text_of(mistakes: Sequence[Mistake]) -> str:
+    """Return the text of a letter about these mistakes."""
     return bounded("; ".join(map(str, mistakes)))
 
 

@@ -126,8 +126,8 @@ class VisitRequests:
         """What its name most likely meant, if nobody knows it. No issuer is named that the token does not cover."""
         if item.reason not in NOBODY_KNOWS:
             return {}
-        hint = near_either(item.iss, item.client_id, self._access.registry(), known=self._known)
-        return {"hint": hint.text} if hint is not None and concerns(token, hint.whose.iss) else {}
+        hint = near_either(item.iss, item.client_id, self._access.registry(), if_registered=self._known)
+        return {"hint": hint.text} if hint is not None and concerns(token, hint.issuer.iss) else {}
 
     async def removed(
         self,

@@ -66,5 +66,5 @@ def say_near_names(config: Path | None, listed: Sequence[tuple[str, str, str]], 
 
 
 def _hint(registry: Registry, iss: str, client_id: str, known: str) -> str | None:
-    hint = near_either(iss, client_id, registry, known=known)
+    hint = near_either(iss, client_id, registry, if_registered=known)
     return None if hint is None else hint.text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.answers import DAY, Cache
-from notifier.configuration.clients.client_rows import SourceAnswer, Taken
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
@@ -30,7 +30,7 @@ class Source:
         self.live = LiveConfiguration(path, {}, load(path, {}, FEATURES))
         self.settings = self.live.now.settings.registry
 
-    def says(self, at: str, *names: str, when: float | None = None, accepted_by: str | None = None) -> Taken:
+    def says(self, at: str, *names: str, when: float | None = None, accepted_by: str | None = None) -> AnswerResult:
         """It has these clients, each at its own address below `at`."""
         rows = [{"client_id": name, "backchannel_logout_uri": f"{at}/{name}"} for name in names]
         answer = SourceAnswer(rows=rows, at=time.time() if when is None else when, mark="7")

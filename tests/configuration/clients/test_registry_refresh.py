@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from notifier.configuration.clients.client_rows import SourceAnswer, Taken
+from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
 from notifier.model.errors import SourceFault
 from tests.system.waiting import until as until_answer
@@ -58,12 +58,12 @@ class Registry:
         self.holds_back: str | None = None
         self.sudden: str | None = None
 
-    async def take(self, name: str, found: SourceAnswer | None, accepted_by: str | None) -> Taken:
+    async def take(self, name: str, found: SourceAnswer | None, accepted_by: str | None) -> AnswerResult:
         if self.holds_back is not None and not accepted_by:
-            return Taken(answer=self.taken[-1][1], held_back=self.holds_back)
+            return AnswerResult(answer=self.taken[-1][1], held_back=self.holds_back)
         self.taken.append((name, found, accepted_by))
         sudden, self.sudden = self.sudden, None
-        return Taken(answer=found, sudden=sudden)
+        return AnswerResult(answer=found, sudden=sudden)
 
 
 def refreshed(
