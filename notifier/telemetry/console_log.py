@@ -1,4 +1,4 @@
-"""Renders log lines for people: time and level first, what went well in green, what did not in red."""
+"""Renders log lines for people: time and level first, success in green, failure in red."""
 
 from collections.abc import Mapping
 
@@ -35,7 +35,7 @@ def console_renderer(*, colors: bool) -> ConsoleRenderer:
 
 
 def without_nothing(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Remove what has no value."""
+    """Remove members without a value."""
     return {name: value for name, value in line.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Makes the families of metrics that are read at a scrape; among them what waits in the queues."""
+"""Makes the families of metrics that are read at a scrape, such as what waits in the queues."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +11,12 @@ from notifier.model.message import SOURCE, Depth, Lane, Unsettled
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
-    """One gauge."""
+    """Return one gauge."""
     return GaugeMetricFamily(f"notifier_{name}", text, value=float(value))
 
 
 def plain_counter(name: str, text: str, value: float) -> Metric:
-    """One counter."""
+    """Return one counter."""
     return CounterMetricFamily(f"notifier_{name}", text, value=value)
 
 
@@ -27,7 +27,7 @@ def labelled(
     labels: tuple[str, ...],
     values: Mapping[str, float] | Mapping[tuple[str, str], float],
 ) -> Metric:
-    """Series with labels."""
+    """Return series with labels."""
     metric = family(f"notifier_{name}", text, labels=labels)
     for key, value in values.items():
         metric.add_metric((key,) if isinstance(key, str) else key, float(value))

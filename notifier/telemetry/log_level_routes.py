@@ -1,4 +1,4 @@
-"""`GET` and `PUT /v1/log-level`: what the log of this worker tells, without a restart."""
+"""`GET` and `PUT /v1/log-level`: shows and changes the level of this worker's log, without a restart."""
 
 import json
 
@@ -22,7 +22,7 @@ _ANSWERS = {200: AnswerDescription(text="As it is now, and as it is again after 
 
 
 def log_level_routes(authorization: Authorization, level: LogLevel) -> list[web.RouteDef]:
-    """To look needs the scope `read`, to change `repair` and no issuers: the level is that of the whole worker."""
+    """Return the routes. Looking needs the scope `read`, a change `repair` and no issuers: it is for all."""
 
     @OperationDescription(summary="Tell what this worker logs.", scope="read", answers=_ANSWERS)
     async def get(request: web.Request) -> web.Response:

@@ -19,7 +19,7 @@ from notifier.model.redaction import redact
 _MANY_LINES = frozenset({"event", "exception", "stack"})  # `event` of libraries' own lines
 
 
-def seen(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+def harmless(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Remove what a terminal would obey, before colours are added. JSON escapes it anyway."""
     return {
         name: (printable_lines if name in _MANY_LINES else printable)(value) if isinstance(value, str) else value
@@ -44,7 +44,7 @@ class JsonLine:
         return redact(self._encode(line))
 
     def of_plain_values(self, method: str, line: EventDict) -> str:
-        """The same line, for texts and numbers only: of an object it would show more than `repr`."""
+        """Return the same line, for texts and numbers only: of an object it would show more than `repr`."""
         self._stamp(method, line)
         try:
             text = to_json(line).decode()

@@ -1,4 +1,4 @@
-"""Finds in the log what became of one user's logouts: for each event and client, the last that the log says.
+"""Finds the fates of one user's logouts in the log: for each event and client, the last thing that the log says.
 
 The lines of attempts and dead letters hold the user's hash. Other lines of the same event and client join them.
 """
@@ -14,7 +14,7 @@ DELIVERED, DEAD, WAITING = "delivered", "dead", "waiting"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedDelivery:
-    """The last that the log says of a delivery. `fate` is delivered, dead, or waiting (until `next_due`)."""
+    """The last thing that the log says of a delivery. `fate` is delivered, dead, or waiting (until `next_due`)."""
 
     time: str
     iss: str

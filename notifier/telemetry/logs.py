@@ -1,4 +1,4 @@
-"""Writes the log: one line for each attempt, JSON unless on a terminal, and nothing that does harm if it leaks.
+"""Writes the log: one line for each attempt, in JSON unless on a terminal, with nothing that does harm if it leaks.
 
 `sub` and `sid` appear as a keyed hash (or not at all, or raw if the operator chooses so). Text that clients wrote is
 printable and short. If a token or a password comes this far, `redact` takes it out of the finished line.
@@ -39,7 +39,7 @@ from notifier.model.redaction import redact, without_subject
 from notifier.settings.config_file import read_subject_key
 from notifier.settings.service_settings import Settings
 from notifier.telemetry.console_log import console_renderer, without_nothing
-from notifier.telemetry.log_output import JsonLine, Unbreakable, quick_writer, seen
+from notifier.telemetry.log_output import JsonLine, Unbreakable, harmless, quick_writer
 
 NAME = 100  # characters of each client where several are named
 TEXT_LENGTH = 200  # characters of what others wrote
@@ -66,7 +66,7 @@ class SubjectHash:
 
 
 def clip(text: str, length: int = TEXT_LENGTH) -> str:
-    """Return the start of what somebody else wrote, printable."""
+    """Return the start of a text that somebody else wrote, printable."""
     text = text[:length]
     return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
 
@@ -125,7 +125,7 @@ def _renderers(out: Unbreakable, *, as_json: bool) -> list[Processor]:
     if as_json:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
     colors = out.isatty() and "NO_COLOR" not in os.environ
-    return [without_nothing, seen, console_renderer(colors=colors), _redact]
+    return [without_nothing, harmless, console_renderer(colors=colors), _redact]
 
 
 def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:

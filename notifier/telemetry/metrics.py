@@ -48,7 +48,7 @@ RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where the gauges come from. Each is called at a scrape and must return at once.
+    """The sources of the gauges. Each is called at a scrape and must return at once.
 
     `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
     deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
@@ -101,7 +101,7 @@ class Metrics:
         self._open_page = _registry(partial(self._families, exemplars=True))
 
     def watch(self, sources: Sources) -> None:
-        """Take the gauges from there from now on."""
+        """Take the gauges from these sources from now on."""
         self._sources = sources
 
     def add(self, families: Callable[[], Iterable[Metric]]) -> None:

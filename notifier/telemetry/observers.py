@@ -14,7 +14,7 @@ class Observers:
         self._observers = tuple(observers)
 
     def observe(self, fact: Fact) -> None:
-        """Tell all of them a fact. Never raises."""
+        """Tell all observers a fact. Never raises."""
         for observe in self._observers:
             try:
                 observe(fact)

@@ -2,8 +2,8 @@
 
 Spans are made of facts, afterwards and with the facts' times, so that no delivery waits for them. The id of an event's
 span follows from the trace and the event. So an attempt that another worker makes tomorrow knows its parent. If the
-publisher sent no trace, the trace's id follows from the event too. Nothing of this runs without `tracing`, and nothing
-of it is sent to a client.
+publisher sent no trace, the trace's id follows from the event too. None of this runs without `tracing`, and none of it
+is sent to a client.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class Tracing:
         await asyncio.to_thread(ending.join, CLOSE_WITHIN)
 
     def _taken(self, fact: EventTaken, arrived: float) -> None:
-        place = _place(fact.trace, fact.iss, fact.event_id)
+        place = _span_ids(fact.trace, fact.iss, fact.event_id)
         if self._tracer is None or place.span_id in self._written or not self._sampled(place):
             return
         self._written[place.span_id] = None
@@ -130,7 +130,7 @@ class Tracing:
 
     def _attempted(self, fact: Attempted, steps: tuple[_Step, ...]) -> None:
         delivery, met = fact.delivery, fact.outcome
-        place = _place(delivery.trace, delivery.iss, delivery.event_id)
+        place = _span_ids(delivery.trace, delivery.iss, delivery.event_id)
         if self._tracer is None or not self._sampled(place):
             return
         attributes: dict[str, AttributeValue] = {
@@ -154,14 +154,14 @@ class Tracing:
             span.set_status(Status(StatusCode.ERROR, str(met.reason)))
         span.end(max([ended, *(step.ended for step in steps)]))
 
-    def _sampled(self, place: "_Place") -> bool:
+    def _sampled(self, place: "_SpanIds") -> bool:
         """Ask the sampler, with the same answer for all of an event: no attempt is left without its event."""
         sampled = self._provider.sampler.should_sample(place.publisher, place.trace_id, "event")
         return sampled.decision is Decision.RECORD_AND_SAMPLE
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _SpanIds:
     """Where the spans of an event belong. `publisher` is None if it sent no trace; `event` is the context within."""
 
     trace_id: int
@@ -173,13 +173,13 @@ class _Place:
         return _context(self.trace_id, self.span_id, sampled=True)
 
 
-def _place(trace: str | None, iss: str, event_id: str) -> _Place:
+def _span_ids(trace: str | None, iss: str, event_id: str) -> _SpanIds:
     if trace is None:
         trace_id = _digest(16, "trace", iss, event_id)
-        return _Place(trace_id, _digest(8, f"{trace_id:032x}", iss, event_id), None)
+        return _SpanIds(trace_id, _digest(8, f"{trace_id:032x}", iss, event_id), None)
     trace_id, parent, sampled = parts(trace)
     span_id = _digest(8, trace, iss, event_id)
-    return _Place(trace_id, span_id, _context(trace_id, parent, sampled=sampled))
+    return _SpanIds(trace_id, span_id, _context(trace_id, parent, sampled=sampled))
 
 
 def _context(trace_id: int, span_id: int, *, sampled: bool) -> Context:

@@ -1,1 +1,1 @@
-"""Keys, signatures and encryption: what signs logout tokens, and how the tokens of others are verified."""
+"""Keys, signatures and encryption, for our logout tokens, and for the tokens of others that are verified."""

@@ -1,8 +1,9 @@
 """Encrypts tokens to the keys of their clients, which are read from each `jwks_uri` when needed, and kept.
 
-A set is read again when its Cache-Control says so, and at once after a 400, since the client may have a new key; but
-for a client that refuses everything no more often than DOUBTED_EVERY. Only deliveries make it read. While a set cannot
-be read, the last one stays. Nobody waits for a place that did not answer last time: what has no key is put off.
+A set is read again when its Cache-Control says so, and at once after a 400, since the client may have a new key. For a
+client that refuses everything it is read no more often than every DOUBTED_EVERY seconds. Sets are read for deliveries
+alone. While a set cannot be read, the last one stays. No delivery waits for a server that did not answer last time: a
+delivery without a key is put off.
 """
 
 import asyncio

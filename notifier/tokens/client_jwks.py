@@ -1,6 +1,7 @@
 """Reads the JWK Set of a client (RFC 7517), and chooses the key that its tokens are encrypted to.
 
-The set is the client's word. What is not public is dropped; a key that is weak, or slow to compute with, is refused.
+The client decides what is in the set. Members that are not public are dropped; a key that is weak, or slow to compute
+with, is refused.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,13 +18,13 @@ _OPERATIONS = frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"})
 
 
 def public_jwks(document: object) -> dict[str, object]:
-    """The JWK Set without its secrets, certificates and other members; empty if it is none."""
+    """Return the JWK Set without its secrets, certificates and other members; empty if it is none."""
     keys = read_jwks(document)
     return {} if isinstance(keys, str) else {"keys": [as_jwk(key) for key in keys]}
 
 
 def as_jwk(key: PublishedKey) -> dict[str, object]:
-    """The key as a JWK. That it was published with its private half is kept, and that half is not."""
+    """Return the key as a JWK. The private half is left out, and the fact that it was published is kept."""
     options = {"kid": key.kid, "use": key.use, "alg": key.alg}
     jwk: dict[str, object] = {"kty": key.kty, **{name: text for name, text in options.items() if text is not None}}
     if key.key_ops is not None:
@@ -32,7 +33,7 @@ def as_jwk(key: PublishedKey) -> dict[str, object]:
 
 
 def encryption_key(keys: Iterable[PublishedKey], alg: KeyManagement) -> PublishedKey | str:
-    """The key to encrypt to by this algorithm, or why there is none. One that is meant for it comes before others."""
+    """Return the key to encrypt to by this algorithm, or why there is none. Keys meant for it come before others."""
     faults = []
     fitting = []
     for key in keys:

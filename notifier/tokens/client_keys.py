@@ -1,4 +1,4 @@
-"""Reads the keys of clients whose tokens are encrypted, by each client's own way."""
+"""Reads the keys of clients whose tokens are encrypted, by each client's own route."""
 
 from notifier.model.client import ClientKeysPlace
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
@@ -8,7 +8,7 @@ KEYS_WITHIN = 5.0  # seconds that a client has to give its JWK Set: deliveries w
 
 
 class ClientKeyReader:
-    """Reads JWK Sets of clients, and closes what it opened."""
+    """Reads JWK Sets of clients."""
 
     def __init__(self) -> None:
         self._reader = DocumentReader()

@@ -1,7 +1,7 @@
-"""A key's first day: receivers that keep the issuer's JWK Set for hours refuse what a key signs that is new in it.
+"""Judges a key's first day: receivers that keep the issuer's JWK Set for hours refuse the signatures of a new key.
 
-Nobody can know exactly when a key began to be published. It was not before its file was written, or its place made it;
-a worker that reads the set tells when it was there. Moments are seconds since the epoch.
+Nobody knows exactly when a key was first published. It was not before its file was written, or its place made it. A
+worker that reads the set tells since when the key was there. Moments are seconds since the epoch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ Seen = Mapping[tuple[str, str], SeenKey]
 
 
 def seen_by_all(seen_keys: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
-    """Sum up what workers see. Of those that saw a key appear the last tells since when, else the first that saw it."""
+    """Sum up what workers see. If any saw a key appear, the last of them counts, else the first that saw it."""
     first: dict[tuple[str, str], SeenKey] = {}
     for seen in seen_keys:
         key = (seen.iss, seen.kid)
@@ -39,7 +39,7 @@ def seen_by_all(seen_keys: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
 
 
 def not_before(made_at: float | None, seen: SeenKey | None) -> float | None:
-    """Until when the key, made at `made_at` if that is known, was surely not published. None if nobody knows."""
+    """Return until when a key made at `made_at` (None: unknown) was surely not published. None if nobody knows."""
     return latest(made_at, seen.since if seen is not None and seen.appeared else None)
 
 

@@ -1,7 +1,7 @@
-"""Reads JWK Sets (RFC 7517): a client's, an upstream's, a transmitter's. Says which keys nothing is computed with.
+"""Reads JWK Sets (RFC 7517): a client's, an upstream's, a transmitter's. Says which keys are not computed with.
 
-A set is its owner's word. An RSA key says itself how long one use of it takes: eight keys of 3,072 bits whose exponents
-are as long let seven tokens a second fill a worker. Within these bounds one use takes 1 ms at most.
+The owner decides what is in a set, and an RSA key decides how long one use of it takes: with eight keys of 3,072 bits
+whose exponents are as long, seven tokens a second fill a worker. Within these bounds one use takes 1 ms at most.
 """
 
 import base64
@@ -37,15 +37,15 @@ def rsa_fault(jwk: Mapping[str, object]) -> str | None:
 
 
 def jwks_in(document: object) -> tuple[dict[str, object], ...] | str:
-    """The keys of a JWK Set as they are, or why it is not one. Other members are ignored (RFC 7517 §5)."""
-    found = document.get("keys") if isinstance(document, Mapping) else None
-    if not isinstance(found, list | tuple):
+    """Return the keys of a JWK Set as they are, or why it is not one. Other members are ignored (RFC 7517 §5)."""
+    keys = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(keys, list | tuple):
         return 'is no JWK Set: it must be a JSON object with a list "keys"'
-    return tuple(jwk for jwk in found[:MOST_KEYS] if isinstance(jwk, dict))
+    return tuple(jwk for jwk in keys[:MOST_KEYS] if isinstance(jwk, dict))
 
 
 def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
-    """The keys of a JWK Set, or why it is not one. Of each key only what is public, and needed, is kept."""
+    """Return the keys of a JWK Set, or why it is not one. Of each key only its public members in use are kept."""
     jwks = jwks_in(document)
     return jwks if isinstance(jwks, str) else tuple(map(published_key, jwks))
 

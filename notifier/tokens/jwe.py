@@ -1,7 +1,7 @@
 """Encrypts a signed token to a client's public key: a JWS in a JWE (RFC 7516 §7.1, RFC 7519 §5.2), by joserfc.
 
 joserfc refuses what it does not recommend, unless told otherwise, and headers that it does not know, such as the `iss`
-of B17. Of RFC 7518 it knows more than clients may ask for: `KeyManagement` and `ContentEncryption` are the limit.
+of B17. It knows more of RFC 7518 than clients may ask for: `KeyManagement` and `ContentEncryption` are the limit.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
-"""Signs claims as a compact JWS (RFC 7515 §7.1). What tokens of one key share is made once.
+"""Signs claims as a compact JWS (RFC 7515 §7.1). The parts that the tokens of one key share are made once.
 
 PyJWT checks key, algorithm and header for each token, and converts an ES256 signature by way of hexadecimal text. It
-takes 26 µs, this module 19, the signature alone 16. PyJWT still verifies tokens and reads keys.
+takes 26 µs, this module 19 µs, the signature alone 16 µs. PyJWT still verifies tokens and reads keys.
 """
 
 import json
@@ -43,7 +43,7 @@ def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -
 
 
 def unsigned(alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], bytes]:
-    """Return a function that makes of claims what is signed (RFC 7515 §5.1), for a key that is elsewhere.
+    """Return a function that turns claims into the text to sign (RFC 7515 §5.1), for a key that is elsewhere.
 
     The function raises TypeError or ValueError if the claims are no JSON.
     """
@@ -52,7 +52,7 @@ def unsigned(alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str
 
 
 def compact(message: bytes, signature: bytes) -> str:
-    """Return the token of what was signed and its signature."""
+    """Return the token made of the signed text and its signature."""
     return (message + b"." + _base64url(signature)).decode()
 
 

@@ -1,7 +1,7 @@
-"""What a place of keys can do: an HSM, a key service, anything that lets signatures out and no private key.
+"""Declares what a place of keys can do: an HSM, a key service, anything that lets signatures out and no private key.
 
-`PlacedKey` is the frame around each of them: it bounds time and number, verifies every signature, stops asking for a
-while after a fault, and counts. So a place does neither: it asks once, without a time limit or a retry of its own.
+`PlacedKey` is the frame around each place: it bounds time and number, verifies every signature, stops asking for a
+while after a fault, and counts. So a place does none of this: it asks once, without a time limit or a retry of its own.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from notifier.tokens.signature import SignatureResult
 
 
 class PlaceFault(NotifierError):  # noqa: N818  the name says whose fault it is
-    """A place did not do what it was asked. The text says why and what to do, without a secret, a time or a number
-    that changes: texts are compared.
+    """A place did not do what it was asked. The text says why, and what to do.
 
-    `result` is WRONG if it stays so until somebody corrects something, else AWAY. `wait`: seconds after which the place
+    The text has no secret, and no time or number that changes, since texts are compared. `result` is WRONG if the fault
+    stays until somebody corrects something, else AWAY. `wait`: seconds after which the place
     wants to be asked again, if it said so.
     """
 

@@ -1,7 +1,8 @@
-"""Signs logout tokens with the issuers' keys: with the key that is due.
+"""Signs logout tokens with the issuers' keys, each with the key that is due.
 
-A key from a file signs at once, on the event loop. A key in a place of its own is awaited, and is there once that place
-has told its public half.
+A key from a file signs at once, on the event loop. A key in a place of its own is awaited, and can be used once that
+place has told its public half.
+
 Issuers are tenants: each look-up starts at the issuer and never leaves it. No text, repr or error shows a private key.
 """
 

@@ -1,9 +1,9 @@
-"""A key in a place that lets only signatures out: the frame that all such places share.
+"""Uses a key in a place that lets only signatures out. All such places share this frame.
 
 A fault of a place is a deferral of the issuer's deliveries, never a bad token and never a stop for others:
 
-- Each signature has a time limit of its own, and so many run at a time. A delivery that would wait long for its turn is
-  put off instead: it would take the room of other issuers'.
+- Each signature has a time limit of its own, and a bounded number run at a time. A delivery that would wait long for
+  its turn is put off instead, since it would take the room of other issuers' deliveries.
 - Each signature is verified by the public half, and each algorithm once before the first token: a wrong hash, padding
   or salt is a fault here, not a 400 at every client.
 - After a fault the place is left alone (`signer_circuit`), and only a look asks it again.
@@ -39,7 +39,7 @@ class SigningBounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignerFault:
-    """What is wrong with a key at its place, `since` seconds of the epoch."""
+    """What is wrong with a key at its place, and `since` when (epoch seconds)."""
 
     text: str
     result: SignatureResult
@@ -83,7 +83,7 @@ class PlacedKey:
 
     @property
     def pace(self) -> float:
-        """How many signatures it makes a second, as far as is known."""
+        """The number of signatures a second, as far as it is known."""
         return self._circuit.pace
 
     def due(self, now: float) -> float:

@@ -1,7 +1,7 @@
-"""Makes the keys in places of their own that the settings name. What is named alike is the same, across reloads too.
+"""Makes the keys in places of their own that the settings name. Equal settings give the same key, across reloads too.
 
 So a reload keeps the processes, connections and circuits of keys that it does not change. A key with another
-`not_before` is another one: that is how an operator says that what its place has under this name now may sign.
+`not_before` is another key. That is how an operator says that the key which its place has under this name now may sign.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -21,9 +21,9 @@ _Identity: TypeAlias = tuple[str, object, object, SigningSettings]
 class KeyKind:
     """How the keys in one kind of place are made.
 
-    `place` gets the settings of a key and how many signatures are made at a time. It gives the place, and what the key
-    is called there. `extra` brings the `libraries`. `at_a_time`: where `signing.concurrency` is left out. `ahead`: the
-    requests that are made for each of these.
+    `place` gets the settings of a key and the number of signatures at a time. It gives the place, and what the key is
+    called there. `extra` brings the `libraries`. `at_a_time`: the number if `signing.concurrency` is left out. `ahead`:
+    the requests that are made for each of these.
     """
 
     place: Callable[[Any, int], tuple[SigningPlace, str]]
@@ -57,14 +57,14 @@ class Places:
             at_a_time = signing.concurrency or kind.at_a_time
             place, called = kind.place(options, at_a_time)
             bounds = SigningBounds(timeout=signing.timeout, concurrency=at_a_time * kind.ahead, every=signing.every)
-            self._keys[identity] = PlacedKey(place, name, called, bounds, self._told)
+            self._keys[identity] = PlacedKey(place, name, called, bounds, self._count)
         return self._keys[identity]
 
     def keep(self, used: Collection[PlacedKey]) -> None:
         """Forget all others. Who looks at them closes them."""
         self._keys = {identity: key for identity, key in self._keys.items() if key in used}
 
-    def _told(self, kind: str, result: SignatureResult, seconds: float) -> None:
+    def _count(self, kind: str, result: SignatureResult, seconds: float) -> None:
         self.tell(kind, result, seconds)
 
 

@@ -1,4 +1,4 @@
-"""Public keys: what they can sign by, and how they are published as a JWK (RFC 7517) with its thumbprint (RFC 7638)."""
+"""Describes public keys: their algorithms, and the JWK (RFC 7517) and thumbprint (RFC 7638) to publish."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ _THUMBPRINTED = ("crv", "e", "kty", "n", "x", "y")  # the members of a public ke
 
 
 def algorithms_of(key: object) -> frozenset[Algorithm]:
-    """What such a public key can sign by; nothing if it cannot be used, or is too short."""
+    """Return the algorithms of such a key; none if it cannot be used, or is too short."""
     match key:
         case RSAPublicKey():
             return _RSA if key.key_size >= MIN_RSA_BITS else frozenset()
@@ -35,7 +35,7 @@ def algorithms_of(key: object) -> frozenset[Algorithm]:
 
 
 def jwk_of(key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey) -> dict[str, str]:
-    """The required members of its JWK."""
+    """Return the required members of its JWK."""
     jwk: Mapping[str, str]
     match key:
         case RSAPublicKey():
@@ -48,7 +48,7 @@ def jwk_of(key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey) -> dic
 
 
 def published(jwk: Mapping[str, str], kid: str, algorithms: frozenset[Algorithm]) -> dict[str, str]:
-    """The JWK as it is published. `alg` is there only if the key is for one algorithm."""
+    """Return the JWK as it is published. `alg` is there only if the key is for one algorithm."""
     named = {"alg": next(iter(algorithms)).value} if len(algorithms) == 1 else {}
     return {**jwk, "kid": kid, "use": "sig", **named}
 

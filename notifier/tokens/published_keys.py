@@ -1,7 +1,7 @@
 """Checks that the issuer's JWK Set (RFC 7517) has the key that signs, so that receivers can verify tokens.
 
 A receiver looks a key up by `kid` and uses what it finds. So the same `kid` with other key material, or for another
-algorithm or use, is as bad as none. Pure: others fetch the document.
+algorithm or use, is as bad as no key. Pure: others fetch the document.
 """
 
 from collections.abc import Iterable, Mapping
@@ -60,7 +60,7 @@ def publication_fault(public: Mapping[str, str], alg: str, published: tuple[Publ
 
 
 def publication_faults(keys: Iterable[Signing], published: tuple[PublishedKey, ...]) -> dict[str, str | None]:
-    """For each key, by kid, why receivers cannot verify with this set; None if they can."""
+    """Return for each key, by kid, why receivers cannot verify with this set; None if they can."""
     faults: dict[str, str | None] = {}
     for key in keys:
         kid, fault = key.public["kid"], publication_fault(key.public, key.alg, published)

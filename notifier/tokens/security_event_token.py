@@ -1,6 +1,6 @@
 """Judges a Security Event Token (SET, RFC 8417) that a transmitter pushed (RFC 8935). Others check signatures.
 
-What is not accepted gets one of the error codes of RFC 8935 §2.4.
+A token that is not accepted gets one of the error codes of RFC 8935 §2.4.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What became of asking a place of keys for a signature."""
+"""The results of asking a place of keys for a signature."""
 
 from collections.abc import Callable
 from enum import StrEnum

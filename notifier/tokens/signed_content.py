@@ -1,4 +1,4 @@
-"""The claims of a signed token in compact form (RFC 7515), once its signature is verified by published keys."""
+"""Reads the claims of a signed token in compact form (RFC 7515), once published keys have verified its signature."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ class UnverifiedToken:
 
 @frozen
 class SignedClaims:
-    """What was signed: its claims, and the JSON of them."""
+    """The signed claims, and the JSON of them."""
 
     claims: Mapping[str, Any]
     payload: bytes

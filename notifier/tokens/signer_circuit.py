@@ -1,7 +1,8 @@
 """Decides when a place of keys is asked, and when it is left alone. Times are seconds of a steady clock.
 
-After a fault nobody asks for 1 s, then a look tries it again, and after that every 2 s: what waits for the key comes
-once a look finds it well. What is wrong is looked at every 30 s: a wrong secret that is told often locks accounts.
+After a fault nobody asks the place for 1 s. Then a look tries it, and after that every 2 s: deliveries that wait for
+the key come once a look finds it well. A fault that somebody must correct is looked at every 30 s only, since a wrong
+secret that is sent often locks accounts.
 
 A throttled service answers its one look, so it is asked again after each second: at its own rate, and not 500 times a
 second. It may ask to be left alone for up to 30 s.
@@ -31,7 +32,7 @@ class SignerCircuit:
         self.is_open = False
 
     def failed(self, began: float, now: float, wait: float | None, result: SignatureResult) -> None:
-        """Note a fault. Of several that were asked at the same time only the first counts."""
+        """Note a fault. Of several requests at the same time only the first fault counts."""
         if self.is_open and began < self.opened:
             return
         self.is_open, self.opened = True, now

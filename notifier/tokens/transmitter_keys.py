@@ -1,14 +1,14 @@
-"""The keys that a transmitter of Security Event Tokens publishes: read when needed, and kept while it is away.
+"""Reads the keys that a transmitter of Security Event Tokens publishes, when needed, and keeps them while it is away.
 
-A set is read again when it is older than FRESH, so that a key that was withdrawn verifies nothing for long, and when a
-token names a key that is not in it. The last good set stays if it cannot be read.
+A set is read again when it is older than FRESH, so that a withdrawn key verifies nothing for long, and when a token
+names a key that is not in it. If it cannot be read, the last good set stays.
 
 Many issuers send a token once, and read no answer. So a token whose key is unknown is held until the next reading is
-due, and is not turned away because another unknown key was asked for just before: Keycloak makes a key for an algorithm
+due. It is not turned away because another unknown key was asked for just before: Keycloak makes a key for an algorithm
 when it first signs by it.
 
-A transmitter that hangs takes no places from others: a bounded number of requests waits for it, and while its set is
-read again, the old one serves.
+A transmitter that hangs takes no room from others: a bounded number of requests waits for it, and while its set is read
+again, the old one serves.
 """
 
 import asyncio

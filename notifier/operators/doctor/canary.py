@@ -23,7 +23,7 @@ NOBODY = "notifier-canary-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryTools:
-    """What a canary is made and sent with. `new_id` gives a name that no user and no session has."""
+    """The tools that make and send a canary. `new_id` gives a name that no user and no session has."""
 
     channel: Channel
     transport: Transport
@@ -31,7 +31,7 @@ class CanaryTools:
 
 
 def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) -> Client:
-    """The client to send a canary to. Raises ConfigurationError if there is none, or if several issuers have one."""
+    """Return the client to send a canary to. Raises ConfigurationError if no issuer has it, or several do."""
     named = [client for client in clients if client.client_id == client_id and iss in (None, client.iss)]
     if len(named) == 1:
         return named[0]

@@ -1,7 +1,7 @@
 """The doctor: runs checks of everything that a logout depends on, without touching any session.
 
-All checks run at the same time, each under its own deadline: a check that hangs costs only its own answer. A check
-returns findings: plain sentences, each with what to do.
+All checks run at the same time, each under its own deadline, so that a check that hangs costs its own answer only. A
+check returns findings: plain sentences, each with what to do.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ AT_A_TIME = 64  # checks; each has one connection at most
 
 
 class Severity(StrEnum):
-    """How bad a finding is. A failed one keeps logouts from being delivered, now or soon."""
+    """How bad a finding is. What a failed finding is about keeps logouts from being delivered, now or soon."""
 
     OK = "ok"
     WARNING = "warning"
@@ -37,7 +37,7 @@ class Area(StrEnum):
 class Finding:
     """One result. `subject` is the issuer, client or file that it concerns, `advice` is what to do.
 
-    `count`: how many clients it concerns, if they are many; then `first` are the subjects of the first.
+    `count`: the number of clients that it concerns, if they are many; then `first` has the subjects of the first ones.
     """
 
     area: Area

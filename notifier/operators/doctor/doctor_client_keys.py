@@ -1,4 +1,4 @@
-"""The doctor's checks of clients whose tokens are encrypted: is there a key of theirs that fits?"""
+"""The doctor's checks of clients whose tokens are encrypted: does each have a key that fits?"""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -12,7 +12,7 @@ WAITS = "its logouts wait meanwhile, and none is sent in clear; "
 
 
 def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysPlace, Sequence[Client]]:
-    """The places of keys that must be read, and whose they are."""
+    """Return the places from which keys must be read, each with its clients."""
     users: dict[ClientKeysPlace, list[Client]] = {}
     for client, encryption in _encrypted(clients):
         if isinstance(encryption.keys, ClientKeysPlace):
@@ -21,7 +21,7 @@ def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysPlace, Sequen
 
 
 def judge_jwks(clients: Iterable[Client]) -> Iterator[Finding]:
-    """Findings of the keys that registrations hold themselves."""
+    """Yield findings about the keys that registrations hold themselves."""
     for client, encryption in _encrypted(clients):
         if not isinstance(encryption.keys, ClientKeysPlace):
             yield _judged(client.client_id, encryption, encryption.keys)
@@ -32,7 +32,7 @@ async def examine_keys(
     clients: Sequence[Client],
     read: Callable[[ClientKeysPlace], Awaitable[IssuerDocument | UnreadDocument]],
 ) -> Sequence[Finding]:
-    """Read the JWK Set like for a delivery, and look for a key of each client."""
+    """Read the JWK Set as for a delivery, and look for a key of each client."""
     document = await read(place)
     keys = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
     if not isinstance(keys, str):

@@ -1,4 +1,4 @@
-"""The doctor's checks of clients: can each be reached like in a delivery, and does its registration make sense?
+"""The doctor's checks of clients: can each be reached as in a delivery, and does its registration make sense?
 
 Clients on one server share one check, since they share its address and certificate.
 """
@@ -53,7 +53,7 @@ class Server:
 
 
 def servers_of(clients: Iterable[Client]) -> list[Server]:
-    """The servers of the clients, one entry for each way to reach a server. Those of a test alone are not there now."""
+    """Return the servers of the clients, one for each way to reach it. Servers of tests are left out."""
     by_route: dict[tuple[str, Route], list[Client]] = {}
     for client in clients:
         if client.told_at is not None and not only_in_tests(client.iss):
@@ -74,7 +74,7 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
 async def examine_server(
     server: Server, reach: Reach, clock: Callable[[], float], ask_met: Callable[[], Awaitable[Met]]
 ) -> list[Finding]:
-    """Connect as a delivery would, and check the certificate. A client that workers find not well is told apart."""
+    """Connect as a delivery would, and check the certificate. Clients that workers find unwell are told apart."""
     if server.route.withheld is not None:
         advice = "until then its deliveries wait, and nothing is sent to the address"
         return [failed(Area.CLIENT, server.subject, server.route.withheld, advice)]

@@ -30,8 +30,9 @@ NAMED = 5  # clients in one text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerCase:
-    """An issuer as configured. `used`: how many clients are to be signed for by each algorithm; `coming`: public halves
-    of keys that are not due yet; `slow`: the clients that learn of a new key late.
+    """An issuer as configured. `used`: the number of clients that need each algorithm.
+
+    `coming`: public halves of keys that are not due yet. `slow`: the clients that learn of a new key late.
     """
 
     iss: str
@@ -43,14 +44,14 @@ class IssuerCase:
 
 
 async def nobody_sees() -> Seen:
-    """Where no worker is asked."""
+    """Return nothing: no worker is asked."""
     return {}
 
 
 async def examine_issuer(
     case: IssuerCase, read: ReadIssuer, clock: Callable[[], float], see: AskSeen = nobody_sees
 ) -> list[Finding]:
-    """Check the issuer's metadata, JWK Set and clock. One of tests has none of them."""
+    """Check the issuer's metadata, JWK Set and clock. An issuer of tests has none of them."""
     if only_in_tests(case.iss):
         text = "is for tests alone, since nobody can have a name in .invalid; it publishes neither keys nor metadata"
         return [ok(Area.ISSUER, case.iss, text)]

@@ -28,7 +28,7 @@ async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
 
 
 def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
-    """Findings about the broker, and about our permissions there."""
+    """Yield findings about the broker, and about our permissions there."""
     yield _version(state, host)
     yield from _permissions(state, host)
     if state.blocked:

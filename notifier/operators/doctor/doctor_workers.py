@@ -1,6 +1,6 @@
-"""The doctor's findings from the workers that run: what is wrong at them, and what they have met of each client.
+"""The doctor's findings from the workers that run: what is wrong at them, and how each client answers them.
 
-A client that takes connections may answer 400 to all, or hang. Only who sends it tokens knows.
+A client that accepts connections may answer 400 to all tokens, or hang. Only a worker that sends it tokens knows.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -19,8 +19,8 @@ Met = Mapping[tuple[str, str], ClientState]
 """How each client fares at the workers, by issuer and `client_id`."""
 
 
-def judge_workers(status: ServiceStatus, known: Container[tuple[str, str]], now: float) -> Iterator[Finding]:
-    """Findings about the workers, and all that they say is wrong. `known`: the clients that are looked at anyway."""
+def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], now: float) -> Iterator[Finding]:
+    """Yield findings about the workers, and all that they say is wrong. `examined`: clients of other checks."""
     answered, there = len(status.workers), max(status.seen, len(status.workers))
     if answered == there:
         text = (
@@ -40,8 +40,10 @@ def judge_workers(status: ServiceStatus, known: Container[tuple[str, str]], now:
         advice = f"notifier explain {trouble.explained}" if trouble.explained else "see the log of the worker"
         judged = warning if trouble.kind in MILD else failed
         yield judged(Area.WORKER, f"{trouble.kind.replace('_', ' ')} {whom}".strip(), trouble.text, advice)
-    others = [client for client in status.clients if client.circuit and (client.iss, client.client_id) not in known]
-    for client in others[:MOST_OTHERS]:
+    unexamined = [
+        client for client in status.clients if client.circuit and (client.iss, client.client_id) not in examined
+    ]
+    for client in unexamined[:MOST_OTHERS]:
         text = f"is down, and this configuration does not have it; a worker met {_words(client, now)}"
         yield warning(
             Area.WORKER, f"{client.client_id} ({client.iss})", text, "compare the workers' configuration with this"
@@ -49,7 +51,7 @@ def judge_workers(status: ServiceStatus, known: Container[tuple[str, str]], now:
 
 
 def judge_met(subject: str, met: ClientState, origin: str, now: float) -> Finding:
-    """The finding of a client that takes connections and is not well."""
+    """Return the finding about a client that accepts connections and is not well."""
     if met.state == "put_off":
         text = f"{origin} takes connections, but its deliveries are put off ({met.waits_for})"
         return warning(Area.CLIENT, subject, text, f"notifier explain {met.waits_for}")

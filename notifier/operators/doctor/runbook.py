@@ -1,4 +1,4 @@
-"""The runbook: one section for each reason, cause and alert. Its text is `runbook.md`, of which docs/ has a copy."""
+"""Reads the runbook: one section for each reason, cause and alert. Its text is `runbook.md`, copied to docs/."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _HEADING = re.compile(r"^(##|###) (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunbookSection:
-    """What is known of one name. `text` is Markdown."""
+    """The section of one name. `text` is Markdown."""
 
     name: str
     group: str
@@ -17,12 +17,12 @@ class RunbookSection:
 
 
 def runbook() -> str:
-    """All of it, as Markdown."""
+    """Return the whole runbook, as Markdown."""
     return (resources.files(__package__) / "runbook.md").read_text(encoding="utf-8")
 
 
 def sections() -> dict[str, RunbookSection]:
-    """By name in lower case, as links to them have it, in the order of the runbook."""
+    """Return the sections by name in lower case, as in links to them, in the order of the runbook."""
     text = runbook()
     headings = list(_HEADING.finditer(text))
     sections: dict[str, RunbookSection] = {}

@@ -2,8 +2,8 @@
 
 A token with `issuers` sees and repairs only letters of those issuers. A repair ends at its limit or after a minute and
 says if there is more; the same request then goes on. One request at a time has the letters. An export waits for its
-reader for READ_WITHIN seconds in all, so that a slow reader does not hold them. Only one request that looks may wait
-for them, so that a repair waits for one look at most.
+reader for READ_WITHIN seconds in all, so that a slow reader does not hold the letters. Only one request that looks may
+wait for them, so that a repair waits for one look at most.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What the commands on dead letters share: the options that choose letters, and export files."""
+"""What the commands on dead letters share: options that choose letters, and how an export is written."""
 
 import os
 import time
@@ -32,7 +32,7 @@ UntilOption = Annotated[str | None, _option("--until", "Only letters given up un
 
 
 def letters_of(**options: str | list[str] | None) -> LetterFilter:
-    """Read what the options above say."""
+    """Read the options above into a filter."""
     chosen = read_filter(options, time.time())
     if isinstance(chosen, Mistake):
         raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path}")
@@ -41,10 +41,10 @@ def letters_of(**options: str | list[str] | None) -> LetterFilter:
 
 @contextmanager
 def written_anew(file: Path) -> Iterator[IO[str]]:
-    """A text file to write, readable by its owner only. It replaces `file` once everything is written; `-` is stdout.
+    """Open a text file to write, readable by its owner only. It replaces `file` once all is written; `-` is stdout.
 
     It is a new file beside the old one: an old file would keep its mode, and readers who have it open would see the
-    new text. What is no regular file (`/dev/null`, a pipe) is written directly. Raises OSError.
+    new text. A path that is no regular file (`/dev/null`, a pipe) is written directly. Raises OSError.
     """
     to_stdout = file == Path("-")
     if to_stdout or (file.exists() and not file.is_file()):

@@ -1,4 +1,4 @@
-"""A whole dead letter as JSON, as scripts and people get it."""
+"""Shows a whole dead letter as JSON, for scripts and people."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ _LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(Raw)
 
 
 def exported(message: Message) -> dict[str, object]:
-    """The whole letter. Of a letter that a later release wrote: its summary and its body."""
+    """Return the whole letter. For a letter that a later release wrote: its summary and its body."""
     try:
         return document_of(load_dead_letter(message))
     except UnknownVersion:
@@ -24,7 +24,7 @@ def exported(message: Message) -> dict[str, object]:
 
 
 def document_of(letter: DeadLetter) -> dict[str, Any]:
-    """The whole letter. What its attempts met is the list `outcomes`."""
+    """Return the whole letter. The list `outcomes` says what its attempts met."""
     content = _LETTER.dump_python(replace(letter, raw=None), mode="json", exclude_defaults=True)
     if letter.raw is not None:
         rest = _RAW.dump_python(replace(letter.raw, body=b""), mode="json", exclude_defaults=True)

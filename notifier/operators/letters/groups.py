@@ -1,4 +1,4 @@
-"""Counts what operators list by client and reason: dead letters, and what waits."""
+"""Counts messages by client and reason: dead letters, and what waits."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -10,9 +10,9 @@ MOST = 10_000  # groups that are counted apart; anybody can invent client ids in
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """What has one client and one reason. `where` it waits: a dead letter does not. `newest` is of dead letters.
+    """Messages with one client and one reason. `where` they wait; empty for dead letters, which alone have a `newest`.
 
-    Moments are in epoch seconds, None if unknown. `next`: when the first of what waits is due.
+    Moments are in epoch seconds, None if unknown. `next`: when the first of the messages that wait is due.
     """
 
     client_id: str
@@ -26,7 +26,7 @@ class Group:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What all of it has in common."""
+        """What all messages of the group have in common."""
         return self.client_id, self.iss, self.where, self.reason
 
     def add(self, more: "Group") -> None:
@@ -68,14 +68,14 @@ class Summary(Protocol):
 
 
 class GroupCounts:
-    """Counts by client, reason and place."""
+    """Counts by client, reason, and where messages wait."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[object, ...], Group] = {}
         self.total = 0
 
     def add(self, summary: Summary) -> None:
-        """Count one more."""
+        """Count one more message."""
         self.total += 1
         group = summary.group()
         if group.key not in self._groups and len(self._groups) >= MOST:

@@ -1,8 +1,9 @@
 """Decides what a replay makes of a dead letter: a new delivery or event, or the reason why the letter stays.
 
 Ages and backoff start anew. `not_after` stays valid: a letter past it is not sent. A token that names no session ends
-every session of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first had it in
-hand longer ago than its client allows (`sub_only_max_age`), unless the operator asks for it.
+every session of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first took it
+longer ago than its client allows (`sub_only_max_age`), unless the operator asks for it.
+
 An unreadable message is read again by today's rules. If they refuse it too, it stays, since it would be back at once.
 If only some entries of an event were wrong, only these are read again, and nobody else is told.
 """

@@ -1,4 +1,4 @@
-"""Deletes dead letters, or what waits, for commands: it asks first, logs who did it, and says what came of it."""
+"""Deletes dead letters, or what waits, for commands. It asks first, logs who did it, and shows the result."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ S = TypeVar("S", bound=Summary)
 
 @frozen
 class Removal:
-    """What is deleted, where, and in which words: `does` is Discard, `did` discarded, `what` dead letter.
+    """Which messages are deleted, and in which words: `does` is Discard, `did` discarded, `what` dead letter.
 
     Without `opening` the queue need not be open to be looked at.
     """
@@ -42,7 +42,7 @@ class Removal:
 
 
 def require_choice(chosen: Filter[Any, Any], *, everything: bool) -> None:
-    """Refuse a command that does not say which are meant."""
+    """Refuse a command that does not say which messages are meant."""
     if not (chosen.narrows or everything):
         raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
 
@@ -58,7 +58,7 @@ def remove_chosen(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Delete what is chosen, once somebody has agreed. Ends the command."""
+    """Delete the chosen messages, once somebody has agreed. Ends the command."""
     report = _report()
 
     def run(*, dry_run: bool, what: str) -> RepairResult:

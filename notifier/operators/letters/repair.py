@@ -1,4 +1,4 @@
-"""Repairs of dead letters and of what waits, for the command line and the API, oldest first. See `visits`."""
+"""Repairs dead letters, and what waits, for the command line and the API, oldest first. See `visits`."""
 
 import math
 from collections.abc import Callable
@@ -25,9 +25,9 @@ S = TypeVar("S", bound=Summary)
 async def remove(
     messages: P, filter_: Filter[P, S], options: RepairOptions, report: Callable[[S], None] = lambda _: None
 ) -> RepairResult:
-    """Delete what is meant, for good: its clients are never told. `report` hears of each.
+    """Delete the messages that are meant, for good: their clients are never told. `report` hears of each.
 
-    What a later release wrote stays among the dead letters.
+    Messages that a later release wrote stay among the dead letters.
     """
 
     def judge(_message: Message, summary: S) -> Decision:
@@ -60,9 +60,9 @@ async def make_due(
     force: bool,
     pace: Callable[[], float] = lambda: math.inf,
 ) -> RepairResult:
-    """Have what waits in delay queues attempted now. What its client asked to wait for stays, but with `force`.
+    """Have deliveries in delay queues attempted now. Without `force`, those stay whose client asked them to wait.
 
-    `pace`: how many a second are to be attempted, asked for each. One comes at its turn, or before by itself.
+    `pace`: how many a second are to be attempted, asked for each. A delivery comes at its turn, or when it is due.
     """
     turn = options.clock()
 

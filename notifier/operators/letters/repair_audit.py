@@ -1,4 +1,4 @@
-"""Logs what somebody did by hand with dead letters and with what waits, and who did it: no `sub` and no `sid`."""
+"""Logs what people did by hand with dead letters and with what waits, and who they are. It logs no `sub` or `sid`."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -26,7 +26,7 @@ class RepairAudit:
         self._write = write
 
     def repaired(self, action: str, who: str, wanted: Filter[Any, Any], result: RepairResult, **more: object) -> None:
-        """Log a replay, a discard or a cancellation, as what it came to: `replayed`, `discarded`, `cancelled`."""
+        """Log a replay, a discard or a cancellation by its result: `replayed`, `discarded`, `cancelled`."""
         letters = isinstance(wanted, LetterFilter)
         self._write(
             f"dead_letters_{action}" if letters else f"waiting_{action}",

@@ -1,8 +1,8 @@
-"""Has what waits for one client attempted at once, for the command line and the API, and gives an account of it.
+"""Has the deliveries that wait for one client attempted at once, and accounts for them: for commands and the API.
 
-First it counts what waits. Then every worker tries the client: one that answers is drained, at its pace. What waits in
-delay queues is made due, a thousand a second. Then it watches the workers until they have nothing more to do for the
-client, and counts again. Nothing depends on that: whoever stops watching, or is killed, stops no delivery.
+First it counts what waits. Then every worker tries the client, and drains its bucket, at its pace, if it answers.
+Deliveries in delay queues are made due, a thousand a second. Then it watches the workers until they have nothing more
+to do for the client, and counts again. Nothing depends on the watching: to stop it stops no delivery.
 """
 
 from collections import Counter
@@ -41,10 +41,10 @@ class RetryWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryResult:
-    """What became of a retry. `waited` and `waiting`: how many waited before and after, by reason.
+    """The result of a retry. `waited` and `waiting`: how many deliveries waited before and after, by reason.
 
-    `asked` stay, since their client is not to be called before. `workers` were there, of which `answered` took part.
-    `unfinished` says why the account is not the last word.
+    `asked`: so many stay, since their client is not to be called before. `workers`: so many were there, and `answered`
+    of them took part. `unfinished` says why the account is not the last word.
     """
 
     waited: Mapping[str, int]

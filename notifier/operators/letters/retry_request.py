@@ -1,4 +1,4 @@
-"""What a worker does when operators have a client tried now: it tries it at once, and keeps an account from then on."""
+"""Carries out retries at a worker: tries the client at once, and keeps an account of it from then on."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,10 +20,10 @@ MOST = 100  # accounts of one worker
 
 @dataclass(slots=True, kw_only=True)
 class RetryAccount:
-    """What became of one client's deliveries since the retry began, at one worker or at all.
+    """The fates of one client's deliveries since the retry began, at one worker or at all.
 
-    `text` is that of the last failure. `put_off` counts deferrals by cause. `busy`: something of the client runs, waits
-    for a slot or is fetched.
+    `text` is that of the last failure. `put_off` counts deferrals by cause. `busy`: a delivery of the client runs,
+    waits for a slot or is being fetched.
     """
 
     delivered: int = 0
@@ -37,7 +37,7 @@ class RetryAccount:
 
     @property
     def settled(self) -> int:
-        """How many have come to their end."""
+        """How many deliveries have come to their end."""
         return self.delivered + self.dead.total()
 
     @property
@@ -107,7 +107,7 @@ class RetryAccounts:
         return account.document()
 
     def _begin(self, key: ClientKey, *, force: bool, now: float) -> None:
-        self._accounts = {other: entry for other, entry in self._accounts.items() if now - entry[0] < KEPT}
+        self._accounts = {other_key: entry for other_key, entry in self._accounts.items() if now - entry[0] < KEPT}
         if len(self._accounts) >= MOST:
             del self._accounts[next(iter(self._accounts))]
         self._accounts[key] = (now, RetryAccount())
@@ -117,7 +117,7 @@ class RetryAccounts:
 def request_of(
     key: ClientKey, who: str, *, begin: bool, force: bool = False, everything: bool = False
 ) -> WorkerRequest:
-    """Ask to begin a retry, or for the account. `everything`: all that waits in delay queues is made due."""
+    """Ask to begin a retry, or for the account. `everything`: all deliveries in delay queues are made due."""
     members = {"iss": key[0], "client_id": key[1], "begin": begin, "force": force, "all": everything}
     return WorkerRequest(name=RETRY, who=who, members=members)
 

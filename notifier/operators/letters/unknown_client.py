@@ -23,7 +23,7 @@ from notifier.settings.service_settings import QueueSettings, Settings
 def end_if_unknown(config: Path | None, client_id: str | None, iss: str | None) -> None:
     """Say that nobody knows the client: neither the registry, the dead letters nor what waits. Ends the command with 1.
 
-    Where events bring clients of their own, or a source's clients are not known here, the command goes on. Without a
+    If events bring clients of their own, or a source's clients are not known here, the command goes on. Without a
     configuration that can be read nothing is said. Raises QueueError.
     """
     if client_id is None or (known := known_registry(config)) is None:

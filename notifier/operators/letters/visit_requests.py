@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LettersAccess:
-    """What the routes need. `rules` and `registry` are called at each request, since there may have been a reload."""
+    """What the routes need. `rules` and `registry` are called at each request, since a reload may have changed them."""
 
     queue: Queue
     rules: Callable[[bool], ReplayRules]
@@ -73,12 +73,12 @@ class VisitRequests:
 
     @asynccontextmanager
     async def turn(self, *, looking: bool = False) -> AsyncIterator[None]:
-        """Have the messages alone. Raises Refusal (503) if that takes too long, or if the queue is away."""
-        async with AsyncExitStack() as held:
+        """Hold the messages alone. Raises Refusal (503) if that takes too long, or if the queue is away."""
+        async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(BUSY_FOR):
                     for lock in (self._looking, self._alone) if looking else (self._alone,):
-                        await held.enter_async_context(lock)
+                        await stack.enter_async_context(lock)
             except TimeoutError:
                 raise self._refusal() from None
             try:
@@ -191,7 +191,7 @@ class VisitRequests:
 
 
 def query_of(adapter: TypeAdapter[Any]) -> dict[str, Mapping[str, Any]]:
-    """The schemas of the query's members, for the description of the API."""
+    """Return the schemas of the query's members, for the description of the API."""
     return cast("dict[str, Mapping[str, Any]]", schema_of(adapter)["properties"])
 
 

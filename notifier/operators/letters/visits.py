@@ -1,8 +1,8 @@
 """Goes once through messages of a queue that nobody consumes: to look at them, to remove them, to move them elsewhere.
 
 A pass ignores what comes meanwhile, since a client that still refuses fills the dead letters as fast as they are
-emptied. It can stop between two batches; a second pass goes on with the rest. A message is deleted only after the one
-that replaces it is durable. On SQLite both happen in one transaction. On RabbitMQ a pass that is killed in between
+emptied. It can stop between two batches; a second pass goes on with the rest. A message is deleted only after its
+replacement is durable. On SQLite both happen in one transaction. On RabbitMQ a pass that is killed in between
 repeats one batch at most, which does no harm.
 """
 
@@ -49,7 +49,7 @@ class Filter(Protocol[P_contra, S]):
 async def found_in(
     messages: P, filter_: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[S, Message], None]:
-    """What is meant, oldest first, or in the order of the queues. Each message has its body if `whole`.
+    """Yield the messages that are meant, oldest first, or in the order of the queues. Each has its body if `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """

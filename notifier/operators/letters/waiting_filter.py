@@ -25,9 +25,8 @@ Where = Literal["delayed", "parked"]
 class WaitingSummary:
     """A delivery that waits, or an event that waits as a whole: then `client_id` is empty.
 
-    `due` is when it is attempted next, None for a parked one, which waits until its client is well; `since` when a
-    worker first had it in hand, both in epoch seconds. `reason` is the cause of its deferral, or why the last attempt
-    failed.
+    `due` is when it is attempted next, None for a parked one, which waits until its client is well; `since` is when a
+    worker first took it, both in epoch seconds. `reason` is the cause of its deferral, or why the last attempt failed.
     `asked`: its client asked not to be called before (`Retry-After`).
     """
 
@@ -135,10 +134,10 @@ def _of_delivery(delivery: _Delivery, due: float | None) -> WaitingSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingFilter:
-    """Selects what meets every given condition. `issuers` are those that the caller may see, None for all.
+    """Selects deliveries that meet every given condition. `issuers` are those that the caller may see, None for all.
 
     `keys` are clients by (`iss`, `client_id`), `ended` are reasons to wait by (reason, `iss`, `client_id`); an empty
-    client is all of the issuer's. Without `parked` only what is in delay queues is meant.
+    `client_id` means all clients of the issuer. Without `parked` only deliveries in delay queues are meant.
     """
 
     ids: frozenset[str] = frozenset()

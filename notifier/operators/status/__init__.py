@@ -1,1 +1,1 @@
-"""How the service, its workers and its clients fare, and what operators ask of workers."""
+"""The state of the service, its workers and its clients, and what operators ask of workers."""

@@ -1,4 +1,4 @@
-"""How a client fares, at one worker or at all. A worker with very many clients tells of those in trouble first."""
+"""The state of a client, at one worker or at all. A worker with very many clients tells of those in trouble first."""
 
 import heapq
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ REPORTED = 500  # clients of one worker
 
 @dataclass(slots=True, kw_only=True)
 class ClientState(ClientRecord):
-    """How one client fares at one worker, or at all of them. `waiting` deliveries wait in memory for a slot.
+    """The state of one client at one worker, or at all of them. `waiting` deliveries wait in memory for a slot.
 
     `parked` deliveries wait in its bucket, see `BucketCounts`; `delayed` ones in delay queues, the next until
     `next_delayed`, see `DelayCounts`. `circuit`: 0 well, 1 tried now, 2 rests until `next_try`.
@@ -33,7 +33,7 @@ class ClientState(ClientRecord):
 
     @property
     def state(self) -> Literal["rests", "tried", "put_off", "fails", "well"]:
-        """How it fares, in a word. One that is only put off is not well, whoever is to blame."""
+        """The state in a word. A client that is only put off is not well, whoever is to blame."""
         if self.circuit:
             return "rests" if self.circuit == 2 else "tried"
         if self.held_back:
@@ -86,7 +86,7 @@ def clients_of(
     next_tries: Iterable[tuple[str, str, float]] = (),
     delayed: Iterable[tuple[str, str, int, float]] = (),
 ) -> tuple[list[ClientState], int]:
-    """The clients that this worker knows, those in most trouble first, and how many are left out."""
+    """Return the clients that this worker knows, those in most trouble first, and how many are left out."""
     states = {(iss, client_id): state for iss, client_id, state in circuits}
     lines = {(iss, client_id): count for iss, client_id, count in waiting}
     in_buckets = {(iss, client_id): count for iss, client_id, count in parked}
@@ -119,7 +119,7 @@ def clients_of(
 
 
 def both(state: ClientState, other: ClientState) -> ClientState:
-    """One client at two workers. The later failure gives reason and status."""
+    """Sum up one client at two workers. The later failure gives reason and status."""
     later = state if (state.last_failure or 0.0) >= (other.last_failure or 0.0) else other
     put_off = max(later, state, other, key=lambda state: state.deferred_at or 0.0)
     return replace(

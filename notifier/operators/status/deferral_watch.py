@@ -1,11 +1,11 @@
 """Marks the first deferral of each issuer or client for a cause that somebody must remove, and remembers what it was.
 
-A wrong `iss` or `client_id` and a key that cannot sign put deliveries off, silently at every client's, for minutes. So
-the first deferral is logged with the nearest known name, and `notifier status` tells of it while it lasts. Made-up
-names cost bounded memory: each issuer has a limit, and all issuers that nobody knows share one.
+A wrong `iss` or `client_id`, or a key that cannot sign, silently puts deliveries off for minutes. So the first deferral
+is logged with the nearest known name, and `notifier status` tells of it while it lasts. Made-up names cost bounded
+memory: each issuer has a limit, and all issuers that nobody knows share one.
 
-It is the one place that sees a cause end: an attempt gets through, or a key signs again. `over` is told, and has those
-come that still wait for it.
+It alone sees a cause end: an attempt gets through, or a key signs again. Then it calls `over`, which has the deliveries
+come that still wait for that cause.
 """
 
 import re

@@ -1,6 +1,7 @@
-"""Counts how each client fares at this worker, and how fast the worker goes, for `notifier status`.
+"""Counts what each client answers this worker, and how fast the worker goes, for `notifier status`.
 
-An attempt costs a look-up and a few additions. It keeps at most 10,000 clients; a new one replaces the oldest.
+An attempt costs a look-up and a few additions. The observer keeps at most 10,000 clients; a new one replaces the
+oldest.
 """
 
 from collections import deque
@@ -22,7 +23,7 @@ SAMPLES = 13  # one every five seconds: they cover the last minute
 
 @dataclass(slots=True, kw_only=True)
 class ClientRecord:
-    """How one client fared at a worker since that started. Moments are in epoch seconds.
+    """The record of one client since the worker started. Moments are in epoch seconds.
 
     `put_off` counts retries and deferrals. `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: what
     the last failure met, without the user.

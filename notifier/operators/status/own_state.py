@@ -1,4 +1,4 @@
-"""The state that a worker tells of itself, and the status that follows from the states of all workers."""
+"""Makes the state that a worker tells of itself, and the status that follows from the states of all workers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,7 +23,7 @@ FRESH = 0.5  # seconds for which a state is sent again: a worker asked a hundred
 
 @frozen
 class OwnSources:
-    """Where a worker's state comes from. Each is called when somebody asks, and must return at once."""
+    """The sources of a worker's state. Each is called when somebody asks, and must return at once."""
 
     worker: Callable[[], Worker]
     draining: Callable[[], bool]
@@ -87,7 +87,7 @@ class OwnState:
 
 
 async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock) -> ServiceStatus:
-    """The status as a worker sees it: it asks the others. While the queue is away, only its own state."""
+    """Return the status as a worker sees it, by asking the others. While the queue is away, only its own state."""
     overview = QueueOverview(depths={}, oldest={}, worker_states=[])
     with suppress(QueueError):
         overview = await queue.look_around(ANSWER_WITHIN)

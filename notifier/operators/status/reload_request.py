@@ -1,4 +1,4 @@
-"""The reload that an operator asks of all workers, and what became of it at each."""
+"""Defines the reload that an operator asks of all workers, and its result at each."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +17,7 @@ WITHIN = 60.0  # seconds for a reload: 100,000 clients take some, and a registry
 
 @frozen
 class Reload:
-    """A reload. `who` asks for it; `accept_loss`: also if many clients could no longer be told.
+    """A reload. `who` asked for it; `accept_loss`: take it even if many clients could no longer be told.
 
     `drop`: the registry source whose answers are dropped, with its cache, before it is read.
     """
@@ -29,7 +29,7 @@ class Reload:
 
 @frozen
 class ReloadResult:
-    """What became of it at one worker. `problems`: why it keeps the old files; none if it took them.
+    """The result of a reload at one worker. `problems`: why it keeps the old files; none if it took them.
 
     `restart_needed` names changed settings that only a restart takes. `sources` are those of the registry. `signers`:
     the keys in places of their own that do not sign now, and why.
@@ -48,7 +48,7 @@ _RESULT = TypeAdapter(ReloadResult)
 
 @frozen
 class WorkerReload:
-    """One worker, and what became of the reload there. `result` is None if it could not try; `problem` says why."""
+    """One worker, and the result of the reload there. `result` is None if it could not try; `problem` says why."""
 
     worker: str
     version: str
@@ -57,7 +57,7 @@ class WorkerReload:
 
     @property
     def problems(self) -> list[str]:
-        """All that is not as it was asked for."""
+        """All that did not go as it was asked for."""
         if self.result is None:
             return [self.problem or "it did not say what became of it"]
         sources = (

@@ -25,7 +25,7 @@ _ANSWERS = {
 
 
 def reload_routes(authorization: Authorization, reload: Callable[[Reload], Awaitable[Reloads]]) -> list[web.RouteDef]:
-    """Needs the scope `repair` and no issuers."""
+    """Return the route. It needs the scope `repair` and no issuers."""
 
     @OperationDescription(
         summary="Have all workers read their configuration and registry sources now.",

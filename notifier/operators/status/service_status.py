@@ -1,7 +1,7 @@
-"""The state of the whole service for operators: what waits in the queues, and how workers and clients fare.
+"""The status of the whole service for operators: what waits in the queues, and the states of workers and clients.
 
 Each worker answers with its own state (`WorkerState`), as a document with a version. The asker sums the answers up
-(`status_of`). How a client fares: `client_state`. As JSON: `status_document`.
+(`status_of`). `client_state` has the state of a client, `status_document` writes the status as JSON.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ BLOCKED = (
 
 @frozen
 class LaneState:
-    """How many messages of one lane, or of a source's queue, a worker holds, and since when the oldest waits."""
+    """The messages of a lane, or of a source's queue, that a worker holds: their number, and how old the oldest is."""
 
     unsettled: int = 0
     oldest: float | None = None
@@ -61,7 +61,7 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def dump_state(stands: WorkerState) -> bytes:
-    """The document that a worker answers with."""
+    """Return the document that a worker answers with."""
     return _DOCUMENT.dump_json({"v": 1, "stands": stands}, exclude_defaults=True)
 
 

@@ -1,4 +1,4 @@
-"""The state of the service as JSON: `GET /v1/status`, and `notifier status --json`."""
+"""Writes the status of the service as JSON: `GET /v1/status`, and `notifier status --json`."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -26,9 +26,9 @@ _SHOWN = tuple(member.name for member in fields(ClientState))
 
 
 def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = None) -> dict[str, object]:
-    """The JSON of `GET /v1/status` and `--json`. Only clients whose issuer `concerns` the reader are in it.
+    """Return the JSON of `GET /v1/status` and `--json`, with the clients whose issuer `concerns` the reader.
 
-    None: all issuers do. Else the names and texts in what is of no one issuer are left out, too.
+    None: all issuers do. Otherwise names and texts that belong to no single issuer are left out, too.
     """
     whole = concerns is None
     concerns = concerns or _everybody

@@ -1,7 +1,7 @@
-"""`GET /v1/status`: what waits, how fast it goes, how the workers and the clients fare. For tokens with scope `read`.
+"""`GET /v1/status`: what waits, the rates, the states of workers and clients. For tokens with scope `read`.
 
-A token with issuers sees only their clients, and of what concerns all issuers no text and no name. All workers are
-asked once a second at most, however many ask here.
+A token with issuers sees only the clients of these, and no text or name of what concerns all issuers. All workers are
+asked once a second at most, however many requests come.
 """
 
 import asyncio
@@ -34,20 +34,23 @@ _STATUS: JsonSchema = {
 
 
 class StatusRoutes:
-    """`look` asks all workers; `steady` gives seconds."""
+    """The route of the status. `ask_workers` asks all workers; `steady` gives seconds."""
 
     def __init__(
-        self, authorization: Authorization, look: Callable[[], Awaitable[ServiceStatus]], steady: Callable[[], float]
+        self,
+        authorization: Authorization,
+        ask_workers: Callable[[], Awaitable[ServiceStatus]],
+        steady: Callable[[], float],
     ) -> None:
         self._authorization = authorization
-        self._look = look
+        self._ask_workers = ask_workers
         self._steady = steady
         self._last: ServiceStatus | None = None
         self._looked = 0.0
         self._looking = asyncio.Lock()
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """To be served by the API."""
+        """Return the routes that the API is to serve."""
         yield web.get("/v1/status", self._get)
 
     @OperationDescription(
@@ -64,6 +67,6 @@ class StatusRoutes:
     async def _now(self) -> ServiceStatus:
         async with self._looking:
             if self._last is None or self._steady() - self._looked > FRESH:
-                self._last = await self._look()
+                self._last = await self._ask_workers()
                 self._looked = self._steady()
             return self._last

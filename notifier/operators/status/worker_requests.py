@@ -1,6 +1,6 @@
-"""What operators ask workers to do, as documents that travel over the side channel, and what the workers answer.
+"""Requests of operators to workers, and the answers: documents that travel over the side channel.
 
-A request has a name, members of its own, and `who` asks. An answer holds what the worker said, or why it did nothing.
+A request has a name, members of its own, and `who` asked. An answer holds what the worker said, or why it did nothing.
 """
 
 import traceback
@@ -20,7 +20,7 @@ Members: TypeAlias = Mapping[str, Any]
 
 @frozen
 class WorkerRequest:
-    """What is asked for. `who` is for the audit."""
+    """A request to a worker. `who` is for the audit."""
 
     name: str
     who: str
@@ -29,7 +29,7 @@ class WorkerRequest:
 
 @frozen
 class WorkerAnswer:
-    """What one worker said. `problem`: why it did nothing."""
+    """The answer of one worker. `problem`: why it did nothing."""
 
     worker: str
     version: str
@@ -55,14 +55,14 @@ _REQUEST, _ANSWER = TypeAdapter(_Request), TypeAdapter(_Answer)
 
 
 class RequestHandler:
-    """Carries out requests at one worker. `worker` is its name in `notifier status`; `acts` are by the request's."""
+    """Carries out requests at one worker. `worker`: its name in `notifier status`; `acts`: by name of request."""
 
     def __init__(self, worker: str, acts: Mapping[str, Act]) -> None:
         self._worker = worker
         self._acts = acts
 
     async def carry_out(self, document: bytes) -> bytes:
-        """Do what is asked for, and answer. Never raises."""
+        """Carry out the request, and answer it. Never raises."""
         members: Members = {}
         problem = None
         try:

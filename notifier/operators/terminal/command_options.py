@@ -1,4 +1,4 @@
-"""Shared by several commands: common options, quiet logs, and loading the configuration."""
+"""What several commands share: options, quiet logs, and loading the configuration."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -22,7 +22,7 @@ class _Row(NamedTuple):
 
 
 class Grid:
-    """A table. What does not fit side by side is shown row by row. A column without any text is left out.
+    """A table. Columns that do not fit side by side are shown row by row. A column without any text is left out.
 
     A column whose name ends with `:` holds numbers, to the right. Rows may belong to issuers (`of`): each issuer heads
     its rows.
@@ -121,7 +121,7 @@ def _row_by_row(names: Sequence[str], rows: Sequence[_Row], width: int) -> Itera
 
 
 def flowed(parts: Sequence[str], width: int) -> list[str]:
-    """Lines of parts with a gap between them. A part is broken only if it is longer than a line."""
+    """Return lines of parts with a gap between them. A part is broken only if it is longer than a line."""
     joined = (" " * GAPS[0]).join(
         part.replace(" ", _TOGETHER) if cell_len(part) <= width - 2 else part for part in parts
     )

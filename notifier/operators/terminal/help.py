@@ -1,4 +1,4 @@
-"""Makes commands of functions. A docstring is the help, with words of code in bold and examples at its end.
+"""Turns functions into commands. A docstring is the help, with words of code in bold and examples at its end.
 
 Paragraphs flow, whatever the width. An example is a line, `# what it is for`, and the line to type.
 """
@@ -33,7 +33,7 @@ def command_group(app: typer.Typer) -> Callable[[F], F]:
 
 
 def as_help(text: str) -> str:
-    """Text with words of code in bold instead of in backticks, for rich."""
+    """Return the text with words of code in bold instead of in backticks, for rich."""
     return _CODE.sub(r"[bold]\1[/]", escape(text))
 
 

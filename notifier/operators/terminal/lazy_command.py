@@ -1,4 +1,4 @@
-"""A command of which only the name and a line are known until somebody types it: then its module is imported."""
+"""Lists a command by its name and one line. Its module is imported only when somebody types the command."""
 
 from importlib import import_module
 from typing import Any
@@ -19,9 +19,9 @@ class LazyCommand(TyperCommand):
         super().__init__(name=name, short_help=as_help(summary))
         self.module = module
 
-    def make_context(self, *given: Any, **more: Any) -> Any:
-        """Of typer: the first step of running it. The context is that of the command itself."""
-        return self.load().make_context(*given, **more)
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        """Return the context of the command itself: the first step in which typer runs it."""
+        return self.load().make_context(*arguments, **more)
 
     def load(self) -> Any:
         """Import the command itself."""

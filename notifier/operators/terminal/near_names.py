@@ -1,4 +1,4 @@
-"""What an unknown client or issuer most likely meant, by the registry as it is now, for commands that list them."""
+"""Hints at what an unknown client or issuer most likely meant, by the present registry, for commands that list them."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ _MOST = 20  # hints of one list
 
 
 def near_names(config: Path | None, *, known: str) -> Callable[[str, str], str | None]:
-    """What tells the hint for an issuer and client. `known` is said of a name that is registered by now.
+    """Return what gives the hint for an issuer and client. `known` is said of a name that is registered by now.
 
-    Sources that are not files are not asked: their caches do.
+    Sources that are not files are not asked; their caches are read instead.
     """
     known_here = known_registry(config)
     if known_here is None:

@@ -31,13 +31,13 @@ def _print(text: str, stream: TextIO, end: str = "\n") -> None:
 
 
 def columns(stream: TextIO, otherwise: int = 80) -> int:
-    """The width of what is written there: COLUMNS, that of the terminal, or `otherwise`.
+    """Return the width to write in: COLUMNS, the width of the terminal, or `otherwise`.
 
-    What another program reads ends most likely on the terminal of stderr, as with `| less`.
+    Text that another program reads most likely ends on the terminal of stderr, as with `| less`.
     """
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdigit() and int(asked):
-        return int(asked)
+    wanted = os.environ.get("COLUMNS", "")
+    if wanted.isdigit() and int(wanted):
+        return int(wanted)
     try:
         shown = sys.stderr if piped(stream) else stream
         return os.get_terminal_size(shown.fileno()).columns or otherwise

@@ -1,4 +1,4 @@
-"""Shows on stderr how far long work has come: by a bar on a terminal, elsewhere by a line now and then."""
+"""Shows the progress of long work on stderr: by a bar on a terminal, elsewhere by a line now and then."""
 
 import sys
 import time
@@ -16,8 +16,8 @@ def progress_of(what: str, *, plain: bool = True, rows: bool = False) -> Iterato
     """Show progress on stderr: a bar on a terminal, otherwise (if `plain`) a line now and then.
 
     The block gets a function to call with how much is done, and how much there is in all. There is no bar if another
-    program reads stdout: what it prints may come on the line of the bar. Nor is there if the block prints `rows` on a
-    terminal. What it writes to stderr comes above the bar.
+    program reads stdout, since what that prints may come on the line of the bar. Nor is there a bar if the block prints
+    `rows` on a terminal. Text that the block writes to stderr comes above the bar.
     """
     if rows and sys.stdout.isatty():
         yield lambda _done, _total: None

@@ -37,7 +37,7 @@ def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "
 
 
 def require_queue(config: Path | None, environ: Mapping[str, str], part: ReadPart) -> None:
-    """Raise ConfigurationError if nobody has named a queue, and the one that would be looked at is not there."""
+    """Raise ConfigurationError if nobody has named a queue and the default one does not exist."""
     file = part.settings.queue.sqlite_file
     if config is not None or _named(environ) or file is None or file.exists():
         return

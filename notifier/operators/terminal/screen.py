@@ -1,4 +1,4 @@
-"""Tables, pages and times on the terminal. Text is shown as it is, and no terminal obeys anything in it.
+"""Tables, pages and times on the terminal. Text is shown as it is, and no terminal obeys it.
 
 `output` says how wide a terminal is, and `grid` lays out tables for that width.
 """
@@ -48,12 +48,12 @@ class Screen(Console):
 
 
 def screen(*, err: bool = False, width: int = 120) -> Screen:
-    """The console of stdout or stderr. `width` is the number of columns if neither COLUMNS nor a terminal says it."""
+    """Return the console of stdout or stderr. `width`: columns if neither COLUMNS nor a terminal says it."""
     return Screen(
         stderr=err, width=columns(sys.stderr if err else sys.stdout, width), markup=False, emoji=False, highlight=False
     )
 
 
 def ago(moment: float | None, now: float) -> str:
-    """How long ago it was."""
+    """Return how long ago it was."""
     return "–" if moment is None else f"{in_words(now - moment)} ago"
