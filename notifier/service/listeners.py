@@ -11,7 +11,7 @@ from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.listener_context import ListenerContext
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
-from notifier.settings.feature_settings import WebSettings
+from notifier.settings.policies import WebListenerSettings
 from notifier.settings.service_settings import ApiSettings, Settings
 
 
@@ -52,7 +52,7 @@ async def _listen_api(api: ApiSettings, requests: EventRequests, more: Iterable[
     return await listen(app, where.host, where.port, key="api.listen", tls=context)
 
 
-async def _listen_web(settings: WebSettings, pages: Iterable[web.RouteDef]) -> Listener:
+async def _listen_web(settings: WebListenerSettings, pages: Iterable[web.RouteDef]) -> Listener:
     where, tls = settings.listen, settings.tls
     context = None if tls is None else ListenerContext(tls, "web").context
     app = web_app.web_app(pages)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from notifier.model.client import EgressPolicy, RetryPolicy, TlsFiles
 from notifier.model.durations import format_duration
-from notifier.settings.values import LONGEST_HOLD, ExistingFile, Network, Section, Span
+from notifier.settings.values import LONGEST_HOLD, ExistingFile, Listen, ListenAddress, Network, Section, Span
 
 
 class TlsSettings(Section):
@@ -40,6 +40,15 @@ class ListenerTls(Section):
     """The private key of `cert_file` (PEM)."""
     client_ca_file: ExistingFile | None = None
     """Authorities (PEM). Each caller must show a certificate of one of them, besides its token."""
+
+
+class WebListenerSettings(Section):
+    """The listener that browsers and others' servers call. What it serves, features say."""
+
+    listen: ListenAddress = Listen("127.0.0.1", 8090)
+    """Address and port."""
+    tls: ListenerTls | None = None
+    """Serve https to the proxy."""
 
 
 _RETRY = RetryPolicy()

@@ -20,15 +20,16 @@ from tests.system.command import environment
 
 COMMANDS = (
     "run", "demo", "publish", "reload", "check", "doctor", "explain", "schema", "keys", "keys generate", "keys jwks",
-    "keys web",
-    "sources", "sources list", "sources try",
-    "topology", "topology show", "topology declare", "topology delete", "status",
+    "keys web", "topology", "topology show", "topology declare", "topology delete", "status",
     "dead-letters", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters discard",
-    "dead-letters export", "capacity", "log-id", "report", "collect",
+    "dead-letters export", "log-id",
 )  # fmt: skip
+OF_FEATURES = {"sources": ("sources list", "sources try"), "capacity": (), "report": (), "collect": ()}
+NAMES = [each.name for each in LISTED if each.name in OF_FEATURES]
+BY_FEATURES = [words for name in NAMES for words in (name, *OF_FEATURES[name])]
 
 
-@pytest.mark.parametrize("words", ["", *COMMANDS])
+@pytest.mark.parametrize("words", ["", *COMMANDS, *BY_FEATURES])
 def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
     """In 80 columns, on stdout, without colours where nobody looks at a terminal."""
     done = notifier(*words.split(), "--help", cwd=tmp_path)

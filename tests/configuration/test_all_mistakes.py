@@ -59,7 +59,6 @@ def test_one_file_hides_no_other(folder: Path) -> None:
     document = service(
         queue={"url": "amqps://mq", "password_file": "secret", "tls": tls, "prefetch": {"events": 0}},
         api={"tokens_file": "tokens.yaml", "tls": tls},
-        web={"tls": tls, "keys_file": "cert.pem", "issuers": {OTHER: {"url": "https://login.example.org/"}}},
         issuers={ISS: {"keys": [{"file": "gone.pem"}, {"file": "bad.pem"}]}},
         log={"subject_key_file": "secret"},
         outcome="all",
@@ -69,7 +68,6 @@ def test_one_file_hides_no_other(folder: Path) -> None:
         "NOTIFIER_LOG__LEVL", "queue.prefetch.events", "outcome", f'issuers["{ISS}"].keys[0].file',
         f'issuers["{ISS}"].keys[1].file', "clients.yaml[0].backchannel_logout_uri", "clients.yaml[1].issuer",
         "clients.yaml[2].notifier.typ", "tokens.yaml[0].scopes[0]", "tokens.yaml[1].issuers", "api.tls", "queue.tls",
-        "web.tls", "web.keys_file", f'web.issuers["{OTHER}"]',
         str(folder / "secret"),
     }  # fmt: skip
     assert found[f'issuers["{ISS}"].keys[0].file'].startswith("there is no file")

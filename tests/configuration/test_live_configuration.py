@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.configuration.signing_keys import SigningKeys
 from notifier.features import FEATURES
-from notifier.features.browsers.web_keys import PagesPart
 from notifier.network.http.issuer_document import UnreadDocument
 from notifier.settings.file_watch import Watch, watch_files
 from tests.tokens.key_folder import ISS, pem
@@ -169,26 +167,6 @@ def test_a_failed_reload_is_told_once_until_it_is_over(folder: Path, capsys: pyt
     (folder / "clients.yaml").write_text("[]")
     assert running.reload(asked=True)
     assert (list(running.reloads.troubles()), running.reloads.succeeded) == ([], True)
-
-
-def test_pages_follow_a_reload_and_their_listener_does_not(folder: Path) -> None:
-    """Issuers and keys of pages are taken at once; the address, and the whole section, need a restart."""
-    (folder / "web.keys").write_bytes(Fernet.generate_key())
-    face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": {ISS: {"url": "https://id.example.com/out"}}}
-    running = live(folder, web=face)
-    first = running.now.part(PagesPart).keys
-    (folder / "web.keys").write_bytes(Fernet.generate_key())
-    write(folder, web={**face, "issuers": {}})
-    assert running.reload(asked=False)
-    assert (running.reloads.wait_for_restart, running.now.part(PagesPart).keys is first) == ((), False)
-    assert running.now.settings.web is not None
-    assert running.now.settings.web.issuers == {}
-    write(folder, web={**face, "listen": "127.0.0.1:8090"})
-    assert running.reload(asked=False)
-    assert running.reloads.wait_for_restart == ("web.listen",)
-    write(folder)
-    assert running.reload(asked=False)
-    assert running.reloads.wait_for_restart == ("web",)
 
 
 def test_a_restart_is_needed_until_the_setting_is_put_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,16 +1,11 @@
-"""The clients of a front-channel page, their addresses, and the context in the page's URL."""
+"""The clients of a front-channel page, and their addresses."""
 
-import json
-import zlib
 from dataclasses import replace
-from string import ascii_letters, digits
 from types import MappingProxyType
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.features.browsers.front_channel_context import LIFETIME, LONGEST, TooManyClients, open_sealed, seal
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay
 from notifier.model.front_channel import (
     AskedClient,
@@ -26,9 +21,6 @@ from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 
 ISS = "https://login.example.com"
-OLD, NEW = Fernet(Fernet.generate_key()), Fernet(Fernet.generate_key())
-KEYS = MultiFernet([NEW, OLD])
-NOW = 1_800_000_000.5
 CONTEXT = FrontChannelContext(iss=ISS, sid="5F2A", clients=(("billing", None), ("shop", "own")))
 
 
@@ -134,74 +126,3 @@ def test_a_page_is_planned_by_the_registry_of_now() -> None:
     plan = page_plan(without, REGISTRY)
     assert [each.client_id for each in plan.asked] == ["billing"]
     assert plan.unasked == (UnaskedClient(client_id="shop", name="The shop"),)
-
-
-def test_a_context_comes_back_as_it_was_sealed() -> None:
-    """By each of the keys, for ten minutes, with the same id at each opening."""
-    text = seal(CONTEXT, KEYS, NOW)
-    assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-    opened = open_sealed(text, MultiFernet([OLD, NEW]), NOW + LIFETIME)
-    assert opened is not None
-    assert opened.context == CONTEXT
-    assert opened.until == int(NOW) + LIFETIME
-    again = open_sealed(text, KEYS, NOW)
-    assert again is not None
-    assert again.id == opened.id
-
-
-def test_a_context_has_one_id_however_it_is_spelled() -> None:
-    """Else each spelling would be another context, whose report counts, and some lead a page to report elsewhere."""
-    text = seal(CONTEXT, KEYS, NOW)
-    opened = open_sealed(text, KEYS, NOW)
-    assert opened is not None
-    padded = open_sealed(text + "=" * (-len(text) % 4), KEYS, NOW)
-    assert padded == opened
-    for strange in (".", "\\..\\", "!", "~", "?"):
-        assert open_sealed(text[:50] + strange * 4 + text[50:], KEYS, NOW) is None
-    spelled = text.replace("_", "/").replace("-", "+")
-    assert spelled == text or open_sealed(spelled, KEYS, NOW) is None
-    found = {
-        each.id
-        for last in ascii_letters + digits + "-_"
-        if (each := open_sealed(text[:-1] + last, KEYS, NOW)) is not None
-    }
-    assert found == {opened.id}
-
-
-def _fernet(document: object) -> str:
-    plain = json.dumps(document).encode()
-    return NEW.encrypt_at_time(zlib.compress(plain), int(NOW)).decode().rstrip("=")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "é",
-        "A" * 7501,
-        seal(CONTEXT, MultiFernet([Fernet(Fernet.generate_key())]), NOW),
-        seal(CONTEXT, KEYS, NOW - LIFETIME - 1),
-        seal(CONTEXT, KEYS, NOW)[:-3] + "AAA",
-        _fernet({"iss": ISS}),
-        _fernet([ISS]),
-        _fernet([ISS, 5, "billing"]),
-        _fernet([ISS, None, {"client": "billing"}]),
-        _fernet([ISS, None, "x" * 300_000]),
-        _fernet([ISS, "\ud800", "billing"]),
-        NEW.encrypt_at_time(b"no zlib", int(NOW)).decode(),
-    ],
-    ids=range(13),
-)
-def test_what_is_no_context_of_ours_is_not_opened(text: str) -> None:
-    """Forged, expired, changed, far too long, or not of this form."""
-    assert open_sealed(text, KEYS, NOW) is None
-
-
-def test_too_many_clients_are_refused_with_the_number_that_fits() -> None:
-    """Random client ids do not compress; exactly as many as the error says can be sealed."""
-    clients = tuple((Fernet.generate_key().decode()[:36], None) for _ in range(400))
-    with pytest.raises(TooManyClients) as refused:
-        seal(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients), KEYS, NOW)
-    fit = refused.value.fit
-    assert 150 < fit < 400
-    assert len(seal(FrontChannelContext(iss=ISS, sid="5F2A", clients=clients[:fit]), KEYS, NOW)) <= LONGEST

@@ -53,15 +53,12 @@ def secrets_in(folder: Path, mode: int) -> tuple[Settings, Registry]:
         return file
 
     tls = {"cert_file": secret("cert"), "key_file": secret("tls")}
-    keycloak = {"url": "https://kc.example.com", "realm": "demo", "client_id": "notifier"}
-    keycloak["client_secret_file"] = str(secret("keycloak"))
     settings = Settings.model_validate(
         {
             "issuers": {"https://id.example.com": {"keys": [{"file": secret("k1")}, {"file": secret("k2")}]}},
             "queue": {"url": "amqps://localhost/", "username": "u", "password_file": secret("password"), "tls": tls},
             "api": {"listen": "127.0.0.1:0", "tokens_file": secret("tokens"), "tls": tls},
             "log": {"subject_key_file": secret("log")},
-            "registry": {"sources": [{"keycloak": keycloak}]},
         }
     )
     route = Route(tls=TlsFiles(cert_file=folder / "cert", key_file=secret("client")))
@@ -75,13 +72,11 @@ def secrets_in(folder: Path, mode: int) -> tuple[Settings, Registry]:
 def test_secrets_that_others_may_read_are_told(open_folder: Path, mode: int, *, told: bool) -> None:
     """Each with its setting and the way out; a group is meant to, as in Kubernetes; certificates are no secret."""
     found = exposed(secrets_of(*secrets_in(open_folder, mode), ()))
-    names = {"k1", "k2", "password", "tls", "tokens", "log", "client", "keycloak"}
+    names = {"k1", "k2", "password", "tls", "tokens", "log", "client"}
     assert {each.path.name for each in found} == (names if told else set())
     for each in found:
         assert f"(mode {mode:04o})" in each.text
         assert f"chmod 600 {each.path}" in each.advice
-    if told:
-        assert found[-2].setting == "registry.sources.keycloak.keycloak.client_secret_file"
 
 
 def test_a_secret_in_a_folder_that_others_may_not_enter_is_not_theirs(open_folder: Path) -> None:
@@ -106,7 +101,7 @@ async def test_a_worker_warns_at_its_start(open_folder: Path) -> None:
         watch._warn(exposed(secrets_of(settings, registry, ())))
         watching.cancel()
     assert {line["setting"] for line in log if line["event"] == "secret_file_exposed"} >= {"queue.password_file"}
-    assert len(log) == 8
+    assert len(log) == 7
 
 
 async def _count(log: Sequence[object]) -> int:

@@ -1,4 +1,4 @@
-"""A transmitter of Security Event Tokens, whose keys and time a test holds. joserfc signs, not the code under test."""
+"""A transmitter of signed tokens, whose keys and time a test holds. joserfc signs, not the code under test."""
 
 import base64
 import json
@@ -9,7 +9,6 @@ from typing import Any
 from joserfc import jws
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
-from notifier.features.sources.set_verifier import SetVerifier
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
@@ -76,7 +75,6 @@ class Transmitter:
         self.readings = 0
         self.steady = 1000.0
         self.keys = TransmitterKeys(ISSUER, self.read, lambda: self.steady, self.pause)
-        self.verifier = SetVerifier(self.keys, issuer=ISSUER, audience=AUDIENCE, clock=lambda: NOW)
 
     def publish(self, *published: Mapping[str, Any]) -> None:
         """Publish these keys from now on."""

@@ -7,13 +7,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from notifier.features.browsers.check_session import STATE_COOKIES, CheckSession, SessionFormula
 from notifier.model.origins import origin_of
-from notifier.settings.policies import ListenerTls
+from notifier.settings.policies import WebListenerSettings
 from notifier.settings.values import (
     ExistingFile,
     IssuerId,
     Lasting,
-    Listen,
-    ListenAddress,
     Origin,
     Section,
     WebAddress,
@@ -80,13 +78,9 @@ class CheckSessionSettings(Section):
         return CheckSession(issuer=self.issuer, formula=self.formula, cookie=self.cookie or STATE_COOKIES[self.formula])
 
 
-class WebSettings(Section):
+class WebSettings(WebListenerSettings):
     """The listener of pages for browsers, and of what upstream providers call."""
 
-    listen: ListenAddress = Listen("127.0.0.1", 8090)
-    """Address and port."""
-    tls: ListenerTls | None = None
-    """Serve https to the proxy."""
     keys_file: ExistingFile
     """Fernet keys by which the URLs of pages are sealed, one a line. The first seals, all open."""
     issuers: dict[IssuerId, WebIssuerSettings] = Field({})

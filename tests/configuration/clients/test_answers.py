@@ -18,7 +18,6 @@ from notifier.configuration.clients.answers import Cache, HeldAnswers
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.model.errors import Mistake
 from notifier.settings.registry_settings import RegistrySettings, RegistrySourceSettings
-from tests.features.registries.list_server import source
 
 ROWS = [{"client_id": f"c{number}", "notifier": {"claims": {"ä": [None, 1]}}} for number in range(1200)]
 ANSWER = SourceAnswer(rows=ROWS, at=time.time() - 300, mark='"7"', faults=(Mistake("bad", "why"),))
@@ -27,7 +26,9 @@ URL = "https://id.example.com/clients"
 
 def kind(url: str = URL, **settings: Any) -> RegistrySourceSettings:
     """A source over HTTP."""
-    return source("http", url=url, headers={"Authorization": "Bearer hunter2"}, **settings)
+    section = {"url": url, "headers": {"Authorization": "Bearer hunter2"}}
+    document = {"issuer": "https://id.example.com", "http": section, **settings}
+    return RegistrySourceSettings.model_validate(document)
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
 
 from notifier.configuration.clients.authority import OPTIONS, WITHHELD, ListBounds, bounded
 from notifier.configuration.clients.client_rows import SourceAnswer
@@ -129,30 +128,21 @@ def test_secrets_of_a_list_are_not_kept() -> None:
     assert kept["notifier"] == {"headers": WITHHELD, "proxy": WITHHELD, "typ": WITHHELD}
 
 
-@pytest.mark.parametrize(
-    "own",
-    [
-        f"{ONE}/logout", f"{ONE.upper()}:443/logout", f"{ONE}:8443/logout", f"{ONE}./logout",
-        "https://pages.example.com/logout", "https://pages.example.com:8080/logout",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("own", [f"{ONE}/logout", f"{ONE.upper()}:443/logout", f"{ONE}:8443/logout", f"{ONE}./logout"])
 def test_no_list_has_browsers_call_the_issuer_itself(tmp_path: Path, own: str) -> None:
     """With its cookies, which each port of its host gets. That is left away and told; the client is kept.
 
     For a client of another issuer it is an address like any.
     """
-    (tmp_path / "web.key").write_bytes(Fernet.generate_key())
-    pages = {ONE: {"url": "https://pages.example.com/connect/notify"}}
-    web = {"listen": "127.0.0.1:0", "keys_file": str(tmp_path / "web.key"), "issuers": pages}
     said = row(frontchannel_logout_uri=own)
-    made = laid(tmp_path, of_list(said, issuer=ONE), of_list(said, name="two", issuer=TWO), web=web)
+    made = laid(tmp_path, of_list(said, issuer=ONE), of_list(said, name="two", issuer=TWO))
     assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
     assert shop(made, TWO).front_channel is not None
     [told_] = told(made)
     assert told_.startswith("client 'shop' of registry source db: frontchannel_logout_uri: is on ")
     assert told_.endswith("the issuer's own host: browsers would send its cookies along; " + FILE_ONLY)
     by_file = of_file({"client_id": "shop", "frontchannel_logout_uri": own})
-    assert shop(laid(tmp_path, of_list(row(), issuer=ONE), by_file, web=web)).front_channel is not None
+    assert shop(laid(tmp_path, of_list(row(), issuer=ONE), by_file)).front_channel is not None
 
 
 def test_no_list_makes_a_delivery_live_longer(tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ from notifier.tokens.transmitter_keys import (
     UNKNOWN_EVERY,
     TransmitterKeys,
 )
+from tests.features.sources.set_transmitter import SetTransmitter
 from tests.tokens.transmitter import (
     AUDIENCE,
     CLAIMS,
     ISSUER,
     NOW,
-    Transmitter,
     key,
     public,
     segments,
@@ -45,7 +45,7 @@ def outcome(found: VerifiedSet | UnacceptedSet | KeysAway) -> str:
     return found.err if isinstance(found, UnacceptedSet) else "taken" if isinstance(found, VerifiedSet) else "away"
 
 
-async def told(transmitter: Transmitter, token: bytes) -> str:
+async def told(transmitter: SetTransmitter, token: bytes) -> str:
     return outcome(await transmitter.verifier.verified(token))
 
 
@@ -66,7 +66,7 @@ async def told(transmitter: Transmitter, token: bytes) -> str:
 )
 async def test_what_the_transmitter_signed_is_taken(of: Key, alg: str) -> None:
     """By each kind of key. What comes out is the content that was signed, never the token."""
-    transmitter = Transmitter(OURS | {"kid": "another"}, public(of))
+    transmitter = SetTransmitter(OURS | {"kid": "another"}, public(of))
     found = await transmitter.verifier.verified(signed(of=of, alg=alg) + b"\n")
     assert isinstance(found, VerifiedSet)
     assert json.loads(found.claims) == CLAIMS
@@ -88,7 +88,7 @@ async def test_what_the_transmitter_signed_is_taken(of: Key, alg: str) -> None:
 )
 async def test_the_header_of_a_token(header: Mapping[str, Any], expected: str) -> None:
     """`typ` may be absent, but not that of another kind of token."""
-    assert await told(Transmitter(OURS), signed(**header)) == expected
+    assert await told(SetTransmitter(OURS), signed(**header)) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ async def test_the_header_of_a_token(header: Mapping[str, Any], expected: str) -
 async def test_the_claims_of_a_token(claims: Mapping[str, Any], expected: str) -> None:
     """A claim that is None is left out."""
     given = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
-    assert await told(Transmitter(OURS), signed(given)) == expected
+    assert await told(SetTransmitter(OURS), signed(given)) == expected
 
 
 async def test_no_forgery_is_taken() -> None:
     """No algorithm, a public key as the secret of an HMAC, another's key, another kind of key, a changed content."""
-    transmitter = Transmitter(OURS, public(key("RSA"), "rsa"), public(key("RSA1024"), "weak"))
+    transmitter = SetTransmitter(OURS, public(key("RSA"), "rsa"), public(key("RSA1024"), "weak"))
     unsigned = segments(b'{"alg": "none", "kid": "k1"}', json.dumps(CLAIMS).encode(), b"")
     head, _, signature = signed().split(b".")
     changed = segments(json.dumps({**CLAIMS, "jti": "j2"}).encode())
@@ -167,13 +167,13 @@ async def test_no_forgery_is_taken() -> None:
 )
 async def test_what_is_no_token_is_an_answer_not_an_error(token: bytes) -> None:
     """Whatever a stranger sends."""
-    assert await told(Transmitter(OURS), token) in ("invalid_request", "authentication_failed")
+    assert await told(SetTransmitter(OURS), token) in ("invalid_request", "authentication_failed")
 
 
 @pytest.mark.parametrize("payload", [b"[]", b"null", b"{", b'{"iat": NaN}', b"[" * 5000, b"\xff"], ids=range(6))
 async def test_signed_content_that_is_no_claims(payload: bytes) -> None:
     """Even the transmitter's own."""
-    assert await told(Transmitter(OURS), signed(payload)) == "invalid_request"
+    assert await told(SetTransmitter(OURS), signed(payload)) == "invalid_request"
 
 
 # ── the keys ──
@@ -197,12 +197,12 @@ async def test_signed_content_that_is_no_claims(payload: bytes) -> None:
 )
 async def test_which_published_keys_verify(jwk: Mapping[str, Any], expected: str) -> None:
     """Public ones that are meant to; a broken one is passed over."""
-    assert await told(Transmitter({"kty": "?"}, jwk), signed()) == expected
+    assert await told(SetTransmitter({"kty": "?"}, jwk), signed()) == expected
 
 
 async def test_of_a_thousand_keys_few_are_made() -> None:
     """To make all of them would hold the event loop for 50 ms."""
-    transmitter = Transmitter(*(public(key("P-256", str(nth)), None) for nth in range(20)))
+    transmitter = SetTransmitter(*(public(key("P-256", str(nth)), None) for nth in range(20)))
     found = await transmitter.keys.fitting(None, "ES256")
     assert isinstance(found, tuple)
     assert len(found) == MOST_TRIED
@@ -235,14 +235,14 @@ def slow_exponent() -> int:
 async def test_an_rsa_key_is_within_the_bounds_of_clients_keys(jwk: Callable[[], Any], expected: str) -> None:
     """Else eight of them, tried for each token of a stranger, would keep a worker busy."""
     with structlog.testing.capture_logs() as said:
-        assert await told(Transmitter(jwk()), signed(of=key("RSA"), alg="RS256")) == expected
+        assert await told(SetTransmitter(jwk()), signed(of=key("RSA"), alg="RS256")) == expected
     assert [line["event"] for line in said] == ([] if expected == "taken" else ["jwks_unread"])
     assert all("key 'k1' has " in line["reason"] for line in said)
 
 
 async def test_a_new_key_is_found_when_a_token_names_it() -> None:
     """And the one that was withdrawn verifies nothing any more."""
-    transmitter = Transmitter(OURS)
+    transmitter = SetTransmitter(OURS)
     assert await told(transmitter, signed()) == "taken"
     transmitter.steady += 1
     transmitter.publish(public(key("P-256", "new"), "k2"))
@@ -254,7 +254,7 @@ async def test_a_new_key_is_found_when_a_token_names_it() -> None:
 
 async def test_a_second_new_key_is_waited_for() -> None:
     """Also if the set was read for another just now: who sends once loses nothing by it."""
-    transmitter = Transmitter(OURS)
+    transmitter = SetTransmitter(OURS)
     for number in range(5):
         transmitter.publish(OURS, public(key("P-256", "new"), f"new-{number}"))
         assert await told(transmitter, signed(of=key("P-256", "new"), kid=f"new-{number}")) == "taken"
@@ -265,7 +265,7 @@ async def test_a_second_new_key_is_waited_for() -> None:
 
 async def test_not_more_than_some_wait_for_a_reading() -> None:
     """Those beyond are told at once to come again, and a token of a known key waits for nobody."""
-    transmitter, due = Transmitter(OURS), asyncio.Event()
+    transmitter, due = SetTransmitter(OURS), asyncio.Event()
 
     async def pause(seconds: float) -> None:
         await due.wait()
@@ -289,7 +289,7 @@ async def test_not_more_than_some_wait_for_a_reading() -> None:
 @pytest.mark.parametrize("kid", [None, "k1"])
 async def test_a_new_key_without_a_kid_is_found_too(kid: str | None) -> None:
     """Where no kid tells that it is another, a signature that fits none does."""
-    transmitter = Transmitter(public(key("P-256"), None))
+    transmitter = SetTransmitter(public(key("P-256"), None))
     assert await told(transmitter, signed(kid=kid)) == "taken"
     transmitter.steady += 1
     transmitter.publish(public(key("P-256", "new"), None))
@@ -300,7 +300,7 @@ async def test_a_new_key_without_a_kid_is_found_too(kid: str | None) -> None:
 
 async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
     """One reading in UNKNOWN_EVERY for all of them; meanwhile whom a known key signed for is taken."""
-    transmitter = Transmitter(OURS)
+    transmitter = SetTransmitter(OURS)
     for number in range(50):
         transmitter.steady += 0.1
         assert await told(transmitter, signed(kid=f"made-up-{number}")) == "invalid_key"
@@ -311,7 +311,7 @@ async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
 
 async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() -> None:
     """The set is read again although its keys fit all that comes."""
-    transmitter = Transmitter(OURS, public(key("P-256", "new"), "k2"))
+    transmitter = SetTransmitter(OURS, public(key("P-256", "new"), "k2"))
     assert await told(transmitter, signed()) == "taken"
     transmitter.publish(public(key("P-256", "new"), "k2"))
     transmitter.steady += FRESH
@@ -320,7 +320,7 @@ async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() ->
 
 async def test_the_last_good_keys_stay_while_the_transmitter_is_away() -> None:
     """For as long as it takes; a key that nobody knows is not judged meanwhile."""
-    transmitter = Transmitter(OURS)
+    transmitter = SetTransmitter(OURS)
     assert await told(transmitter, signed()) == "taken"
     transmitter.away = True
     for _ in range(3):
@@ -337,7 +337,7 @@ async def test_the_last_good_keys_stay_while_the_transmitter_is_away() -> None:
 @pytest.mark.parametrize("content", [None, [], {"keys": {}}, "x"])
 async def test_without_keys_nobody_can_tell_and_the_sender_comes_again(content: object) -> None:
     """Never readable: no refusal, which would be final. It is asked again soon, not at each token."""
-    transmitter = Transmitter()
+    transmitter = SetTransmitter()
     transmitter.content, transmitter.away = content, content is None
     for _ in range(5):
         assert await told(transmitter, signed()) == "away"
@@ -348,7 +348,7 @@ async def test_without_keys_nobody_can_tell_and_the_sender_comes_again(content: 
     assert await told(transmitter, signed()) == "taken"
 
 
-def hung(transmitter: Transmitter, patch: pytest.MonkeyPatch) -> asyncio.Event:
+def hung(transmitter: SetTransmitter, patch: pytest.MonkeyPatch) -> asyncio.Event:
     """Its keys are not answered until this is set."""
     go, read = asyncio.Event(), transmitter.read
 
@@ -362,7 +362,7 @@ def hung(transmitter: Transmitter, patch: pytest.MonkeyPatch) -> asyncio.Event:
 
 async def test_tokens_that_come_at_once_wait_for_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """And none of them is refused because another one reads."""
-    transmitter = Transmitter(OURS)
+    transmitter = SetTransmitter(OURS)
     go = hung(transmitter, monkeypatch)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(told(transmitter, signed())) for _ in range(20)]
@@ -374,7 +374,7 @@ async def test_tokens_that_come_at_once_wait_for_one_reading(monkeypatch: pytest
 
 async def test_a_transmitter_that_hangs_holds_up_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its first tokens a bounded number waits. Later the old keys serve while they are read again."""
-    transmitter = Transmitter(OURS)
+    transmitter = SetTransmitter(OURS)
     go = hung(transmitter, monkeypatch)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(told(transmitter, signed())) for _ in range(MOST_WAITING + 20)]

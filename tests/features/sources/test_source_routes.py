@@ -21,10 +21,11 @@ from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.publishing.route_steps import ApiLimits
+from tests.features.sources.set_transmitter import SetTransmitter
 from tests.network.listeners.described import described
 from tests.publishing.serving import ISS, NOW, accept, serving, sources_of, token
 from tests.system.waiting import until
-from tests.tokens.transmitter import CLAIMS, Transmitter, key, public
+from tests.tokens.transmitter import CLAIMS, key, public
 from tests.tokens.transmitter import signed as set_of
 
 LIMITS = ApiLimits(max_event=2000, requests=6, requests_of_token=3)
@@ -375,7 +376,7 @@ async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
 
 async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> None:
     """202 without a body; 400 with `err` and `description`; 503 while keys cannot be read. Its claims are queued."""
-    transmitter = Transmitter(public(key("P-256")))
+    transmitter = SetTransmitter(public(key("P-256")))
     api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=transmitter.verifier))
     kind = {"Content-Type": "application/secevent+jwt"}
     status, document, _ = await api.ask("kc", kind, set_of())
@@ -395,10 +396,10 @@ async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> 
     assert (await api.ask("kc", {"Content-Type": "application/json"}, set_of()))[0] == 415
     assert (await api.ask("kc", kind, b"x" * 3000))[0] == 413
     assert (await api.ask("kc", kind, b""))[1]["err"] == "invalid_request"
-    api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=Transmitter().verifier))
+    api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=SetTransmitter().verifier))
     status, _, headers = await api.ask("kc", kind, set_of(kid="k9"))
     assert status == 400
-    away = Transmitter()
+    away = SetTransmitter()
     away.away = True
     api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=away.verifier))
     status, _, headers = await api.ask("kc", kind, set_of())

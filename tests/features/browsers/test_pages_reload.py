@@ -1,0 +1,31 @@
+"""A reload takes the pages' settings, as it takes all others."""
+
+from pathlib import Path
+
+from cryptography.fernet import Fernet
+
+from notifier.features.browsers.web_keys import PagesPart
+from tests.configuration.test_live_configuration import live, write
+from tests.tokens.key_folder import ISS, pem
+
+
+def test_pages_follow_a_reload_and_their_listener_does_not(tmp_path: Path) -> None:
+    """Issuers and keys of pages are taken at once; the address, and the whole section, need a restart."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "clients.yaml").write_text("[]")
+    (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+    face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": {ISS: {"url": "https://id.example.com/out"}}}
+    running = live(tmp_path, web=face)
+    first = running.now.part(PagesPart).keys
+    (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+    write(tmp_path, web={**face, "issuers": {}})
+    assert running.reload(asked=False)
+    assert (running.reloads.wait_for_restart, running.now.part(PagesPart).keys is first) == ((), False)
+    assert running.now.settings.web is not None
+    assert running.now.settings.web.issuers == {}
+    write(tmp_path, web={**face, "listen": "127.0.0.1:8090"})
+    assert running.reload(asked=False)
+    assert running.reloads.wait_for_restart == ("web.listen",)
+    write(tmp_path)
+    assert running.reload(asked=False)
+    assert running.reloads.wait_for_restart == ("web",)

@@ -1,0 +1,149 @@
+"""`clients` and `check` with registry sources: what is in force and where it comes from, and every mistake at once."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.cli.in_process import notifier
+from tests.cli.registry_files import ISS, OTHER, URI, made, origins, write
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a key."""
+    return made(tmp_path)
+
+
+def test_what_a_list_may_not_say_is_no_value_in_force(folder: Path) -> None:
+    """Not by settings for a client of others, and not by a row that makes no sense beside what a file says."""
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, issuer, notifier, id_token_signed_response_alg, client_name)")
+        database.execute(
+            """INSERT INTO apps (client_id, notifier) VALUES ('shop', '{"typ": "JWT", "timeout": "4s"}')"""
+        )
+        database.execute("CREATE TABLE more (client_id, id_token_signed_response_alg, client_name)")
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    more = {"name": "more", "issuers": [ISS], "sql": {"url": "sqlite:///own.db", "query": "SELECT * FROM more"}}
+    sources = [{"name": "a", "file": "a.yaml"}, {"issuers": [ISS, OTHER], "sql": sql}, more]
+    write(folder, {"sources": sources}, a=[{"client_id": "shop", "issuer": ISS, "backchannel_logout_uri": URI}])
+    found = origins(folder)
+    assert found["notifier.typ"] == ("logout+jwt", "default")
+    assert found["notifier.timeout"] == ("4s", "sql")
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("INSERT INTO more VALUES ('shop', 'HS256', 'Evil')")
+    found = origins(folder)
+    assert found["notifier.timeout"] == (5.0, "default")
+    assert "client_name" not in found
+
+
+def test_a_client_of_no_issuer_of_ours_says_why_it_is_not_there(folder: Path) -> None:
+    """A row of a database without an issuer."""
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, issuer)")
+        database.execute("INSERT INTO apps VALUES ('shop', NULL)")
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    write(folder, {"sources": [{"sql": sql, "issuers": [ISS, OTHER]}]})
+    done = notifier("clients", "show", "-c", "n.yaml", "shop", cwd=folder)
+    assert done.returncode == 1
+    assert f"client 'shop' of registry source sql: names no issuer, and sql may speak for {ISS}, {OTHER}" in done.stderr
+
+
+def test_nothing_of_a_row_is_obeyed_by_a_terminal(folder: Path) -> None:
+    """Nor breaks a line: a row would write warnings of its own, or hide those about it."""
+    evil = "\x1b[2J\nwarning: made up\u202e"
+    rows: list[dict[str, object]] = [
+        {"client_id": "a", "issuer": f"https://evil{evil}"},
+        {"client_id": "b", "notifier": {"retry": {evil: 1}}},
+        {"client_id": f"c{evil[-1]}", "frontchannel_logout_uri": f"javascript:{evil}"},
+        {"client_id": "d", "id_token_signed_response_alg": evil, "subject_type": evil},
+        {"client_id": "e", "aliases": [evil], "notifier": {evil: 1, "audience": [evil], "preset": evil}},
+        {"client_id": "f", "client_name": evil, "redirect_uris": [evil], "notifier": {"timeout": "4s"}},
+    ]
+    with sqlite3.connect(folder / "own.db") as database:
+        names = [
+            "client_id", "issuer", "aliases", "notifier", "frontchannel_logout_uri", "subject_type", "client_name",
+            "redirect_uris", "id_token_signed_response_alg", "backchannel_logout_uri",
+        ]  # fmt: skip
+        database.execute(f"CREATE TABLE apps ({', '.join(names)})")
+        for row in rows:
+            given = {"backchannel_logout_uri": URI, **row}
+            values = [json.dumps(each) if isinstance(each, dict | list) else each for each in map(given.get, names)]
+            database.execute(f"INSERT INTO apps VALUES ({', '.join('?' * len(names))})", values)
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    write(folder, {"sources": [{"name": "own", "issuer": ISS, "clients": ["?"], "sql": sql}]})
+    for words in (
+        ("check",),
+        ("clients", "list"),
+        ("clients", "show", "a"),
+        ("clients", "show", "b"),
+        ("clients", "show", "f"),
+    ):
+        done = notifier(*words[:2], "-c", "n.yaml", *words[2:], cwd=folder)
+        shown = done.stdout + done.stderr
+        assert [line for line in shown.splitlines() if not line.isprintable()] == []
+        assert "\nwarning: made up" not in shown
+
+
+def test_mistakes_of_settings_and_of_sources_are_told_at_once(folder: Path) -> None:
+    """Each with its place, also if no source has the client that it is about."""
+    (folder / "cache").touch()
+    url = "http://127.0.0.1:1/clients"
+    sources = [{"name": "own", "http": {"url": url}}, {"file": "a.yaml"}]
+    options = {"claims": {"x": float("inf")}}
+    write(folder, {"sources": sources, "cache": "cache"}, a=[{"client_id": "a", "notifier": options}])
+    done = notifier("check", "-c", "n.yaml", cwd=folder)
+    assert done.returncode == 2
+    for said in (
+        "registry.cache: ",
+        "a.yaml[0].notifier.claims.x: has a number that JSON cannot write",
+        f"registry source own: {url}: ",
+    ):
+        assert said in done.stderr
+
+
+def test_what_very_many_rows_may_not_say_is_told_by_kind(folder: Path) -> None:
+    """`check` says of how many clients it is, and names the first, in a page that a person reads."""
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, backchannel_logout_uri, notifier)")
+        rows = ((f"c{nth}", URI, '{"typ": "JWT", "claims": {"a": 1}}') for nth in range(2000))
+        database.executemany("INSERT INTO apps VALUES (?, ?, ?)", rows)
+        bad = ((f"b{nth}", "/hook", None) for nth in range(2000))
+        database.executemany("INSERT INTO apps VALUES (?, ?, ?)", bad)
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    write(folder, {"sources": [{"name": "own", "issuer": ISS, "sql": sql}]})
+    done = notifier("check", "-c", "n.yaml", "--json", cwd=folder)
+    told = {each["text"].split(":")[0]: each for each in json.loads(done.stdout)["warnings"] if "count" in each}
+    assert {name: each["count"] for name, each in told.items()} == {
+        "notifier.typ": 2000,
+        "notifier.claims": 2000,
+        "backchannel_logout_uri must be an absolute URI that begins with https": 2000,
+    }
+    assert told["notifier.typ"]["path"] == "client 'c0' of registry source own"
+    assert told["notifier.typ"]["first"][:2] == [f"client 'c{nth}' of registry source own" for nth in (0, 1)]
+    assert len(told["notifier.typ"]["first"]) == 100
+    assert "and 1,979 more" in told["notifier.typ"]["text"]
+    assert max(map(len, (done.stdout, notifier("check", "-c", "n.yaml", cwd=folder).stdout))) < 40_000
+
+
+def test_check_counts_the_clients_that_are_served(folder: Path) -> None:
+    """And says how many rows are left out, with the first reasons: a client of others, one beyond, a wrong address."""
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, issuer, backchannel_logout_uri)")
+        rows = [("shop", ISS, URI), ("shop", OTHER, URI), ("bank", None, URI), ("mail", ISS, "http://x.example.com")]
+        database.executemany("INSERT INTO apps VALUES (?, ?, ?)", [*rows, *((f"b{n}", None, URI) for n in range(9))])
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    source = {"issuer": ISS, "clients": ["shop", "mail"], "sql": sql}
+    write(folder, {"sources": [source, {"file": "a.yaml"}]}, a=[{"client_id": "a", "issuer": ISS}])
+    done = notifier("check", "-c", "n.yaml", "--json", cwd=folder)
+    assert done.returncode == 0, done.stdout
+    theirs, ours = json.loads(done.stdout)["registry"]
+    assert (theirs["source"], theirs["clients"], theirs["left_out"]) == ("sql", 1, 12)
+    assert sorted(each["count"] for each in theirs["why"]) == [1, 1, 10]
+    assert (ours["clients"], ours["left_out"], ours["why"]) == (1, 0, [])
+    lines = notifier("check", "-c", "n.yaml", cwd=folder).stdout.splitlines()
+    assert len([line for line in lines if "left out" in line]) == 1
+    [line] = [line for line in lines if line.startswith("registry source sql:")]
+    assert line.startswith("registry source sql: 1 client (12 left out: ")
+    assert "registry.sources (10)" in line

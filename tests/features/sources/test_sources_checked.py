@@ -1,0 +1,90 @@
+"""What `check` says of sources: what is dangerous about them, and who they are to the issuers that they speak for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from notifier.model.client import Algorithm
+from notifier.tokens.key_files import generate_key
+from tests.cli.in_process import notifier
+from tests.cli.test_configuration import BOUND, ISS, write
+
+MAPPED = {"issuer": ISS, "event": {"sub": "user", "clients": "apps[].{client_id: id, backchannel_logout_uri: url}"}}
+POSTS = {"http": {"header": "Authorization", "value_file": "secret"}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A key, a token bound to the issuer, and a secret of a source."""
+    for name, content in {
+        "k.pem": generate_key(Algorithm.ES256).decode(),
+        "bound.yaml": yaml.safe_dump([BOUND]),
+        "secret": "s3cret-s3cret-s3cret-s3cret-s3cret",
+    }.items():
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    return tmp_path
+
+
+def warnings(folder: Path, sections: dict[str, Any]) -> list[tuple[str, str]]:
+    """The place and the text of each warning."""
+    write(folder, sections)
+    done = notifier("check", "-c", "n.yaml", "--offline", "--json", cwd=folder)
+    assert done.returncode == 0, done.stdout
+    return [(each["path"], each["text"]) for each in json.loads(done.stdout).get("warnings", ())]
+
+
+def of_publishers(folder: Path, sections: dict[str, Any]) -> list[str]:
+    """What is said of the publishers of the issuer."""
+    return [text for path, text in warnings(folder, sections) if path.endswith("publishers")]
+
+
+def test_an_exchange_of_the_brokers_own(folder: Path) -> None:
+    """Whoever may write to it may sign people out."""
+    bind = [{"exchange": "Shop:Ended"}, {"exchange": "amq.topic", "routing_key": "KK.#"}]
+    source = {"issuer": ISS, "event": {"sub": "user", "clients": "clients"}, "bind": bind}
+    [(path, _)] = warnings(folder, {"sources": {"shop": source}})
+    assert path == "sources.shop.bind[1]"
+    assert "whoever may write to amq.topic" in notifier("check", "-c", "n.yaml", cwd=folder).stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"sources": {"v3": {"preset": "identityserver4_v3", "issuer": ISS, "bind": [{"exchange": "X"}]}}}, "[USER]"),
+        ({"api": {}, "sources": {"web": {**MAPPED, **POSTS}}}, "publishers: [web]"),
+    ],
+)
+def test_an_issuer_that_relies_on_addresses_of_a_source(folder: Path, more: dict[str, Any], told: str) -> None:
+    """The warning names who speaks for it."""
+    [text] = of_publishers(folder, {"issuers": {ISS: {"keys": [{"file": "k.pem"}]}}, **more})
+    assert told in text
+
+
+def test_senders_that_publishers_leave_out(folder: Path) -> None:
+    """Whoever names the identity server there refuses everybody else, also those that the files let speak."""
+    issuer = {"keys": [{"file": "k.pem"}], "publishers": ["broker-user", "named"]}
+    sources = {"web": {**MAPPED, **POSTS}, "named": {**MAPPED, **POSTS}}
+    sections = {"issuers": {ISS: issuer}, "api": {"tokens_file": "bound.yaml"}, "sources": sources}
+    assert [text.split(":")[1] for text in of_publishers(folder, sections)] == [" add web", " add idp"]
+
+
+def test_what_no_signature_covers(folder: Path) -> None:
+    """Headers beside a signed body, and types that a Security Event Token never has."""
+    mapped = {"issuer": ISS, "event": {"sub": "user", "sid": '"$headers".sid', "clients": "'*'"}}
+    hmac = {"hmac": {"header": "x-sig", "secret_file": "secret"}}
+    sets = {"set": {"issuer": ISS, "jwks_uri": "https://id.example.com/jwks", "audience": "us"}}
+    sources = {
+        "one": mapped | {"http": hmac},
+        "two": {"preset": "keycloak_ssf", "issuer": ISS, "http": sets},
+        "three": mapped | POSTS,
+    }
+    issuers = {ISS: {"keys": [{"file": "k.pem"}], "event_types": ["ended"]}}
+    sections = {"sources": sources, "api": {"listen": "127.0.0.1:8080"}, "issuers": issuers}
+    told = {path: text for path, text in warnings(folder, sections) if path.startswith("sources.")}
+    assert set(told) == {"sources.one", "sources.two.http.set"}
+    assert "reads $headers, which are not signed" in told["sources.one"]
+    assert f'all are refused by issuers["{ISS}"].event_types' in told["sources.two.http.set"]

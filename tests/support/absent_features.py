@@ -1,0 +1,93 @@
+"""A copy of this tree from which features are deleted, and the core's tests there.
+
+A feature's folder goes, its tests, and its line in `notifier/features/__init__.py`. Nothing stands in for what it did.
+But the fields of the settings need a type: in `notifier/settings/feature_settings.py` its sections become empty.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FEATURES = tuple(sorted(path.parent.name for path in ROOT.glob("notifier/features/*/*_feature.py")))
+CORE = tuple(
+    f"tests/{room}"
+    for room in (
+        "queues", "network", "tokens", "cli", "delivery", "operators", "publishing", "model", "configuration",
+        "telemetry", "settings", "service",
+    )
+)  # fmt: skip
+"""The rooms of the core, those first that take long."""
+_COPIED = ("notifier", "tests", "conftest.py", "pyproject.toml")
+
+
+def copy_tree(place: Path) -> None:
+    """Copy into an empty folder what features have a part in, and link the rest."""
+    for path in ROOT.iterdir():
+        if path.name not in _COPIED and not path.name.startswith("."):
+            (place / path.name).symlink_to(path)
+    for name in _COPIED:  # with their times, so that what is compiled still counts
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, place / name)
+
+
+def delete_feature(place: Path, feature: str) -> None:
+    """Delete it from a copy."""
+    shutil.rmtree(place / "notifier/features" / feature)
+    shutil.rmtree(place / "tests/features" / feature)
+    _unlist(place / "notifier/features/__init__.py", feature)
+    _empty_sections(place / "notifier/settings/feature_settings.py", feature)
+
+
+def run_tests(place: Path, paths: Iterable[str], processes: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run tests of the copy by its own modules, also in the processes that they start."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "not full", "-p", "no:cacheprovider", *paths]
+    words += ["--numprocesses", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"]
+    environ["PYTHONPATH"] = str(place)
+    return subprocess.run(words, cwd=place, env=environ, capture_output=True, text=True, check=False)
+
+
+def _imports(text: str, feature: str) -> list[ast.ImportFrom]:
+    """The statements that import something of it, last first: to replace one moves no other."""
+    found = [
+        node
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"notifier.features.{feature}.")
+    ]
+    return found[::-1]
+
+
+def _replaced(text: str, node: ast.ImportFrom, new: Sequence[str]) -> str:
+    lines = text.split("\n")
+    lines[node.lineno - 1 : node.end_lineno] = new
+    return "\n".join(lines)
+
+
+def _unlist(path: Path, feature: str) -> None:
+    text = path.read_text()
+    for node in _imports(text, feature):
+        text = _replaced(text, node, ())
+        for name in node.names:
+            text = re.sub(rf"^ *{name.name},\n", "", text, flags=re.MULTILINE)
+    path.write_text(text)
+
+
+def _empty_sections(path: Path, feature: str) -> None:
+    text = path.read_text()
+    for node in _imports(text, feature):
+        sections = [_empty(getattr(import_module(str(node.module)), name.name)) for name in node.names]
+        text = _replaced(text, node, sections)
+    path.write_text(text)
+
+
+def _empty(section: type) -> str:
+    """A section with what the core gives it, and nothing of the feature's. It takes all that is written there."""
+    [base] = section.__bases__
+    start = f"from {base.__module__} import {base.__name__}"
+    return f'{start}\nclass {section.__name__}({base.__name__}, extra="allow"):\n    """Of an absent feature."""'
