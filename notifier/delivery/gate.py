@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from notifier.delivery.attempt import Judgement, Tools
 from notifier.delivery.facts import ClientServed
-from notifier.delivery.known_client import SHORTEST, Change, Mark, News, Side, State
+from notifier.delivery.known_client import SHORTEST, SLOW, Change, Mark, News, Side, State
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Peers
 from notifier.delivery.slots import Slots, most_of_lane
@@ -425,6 +425,13 @@ class Gate:
             next_try=now + wait + ahead if known.down else None,
             paused_until=known.paused_until + ahead if now < known.paused_until else None,
         )
+
+    def silent(self) -> Iterable[tuple[str, str, float]]:
+        """Return (iss, client_id, seconds without an answer) for each client that is not down and hangs."""
+        now = self._tools.steady()
+        for key, known in self._busy.items():
+            if not known.down and (seconds := known.silence(now)) > SLOW:
+                yield *key, seconds
 
     def lines(self) -> Iterable[tuple[str, str, int]]:
         """Return (iss, client_id, deliveries that wait in memory) for each client that has any."""

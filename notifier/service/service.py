@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import random
 import socket
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 
 CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending; then the drain goes on anyway
 DEPTHS_EVERY = 5.0  # seconds between two looks at the depths of the queues
+FORGET_EVERY = 12  # of these looks
 
 
 class Service:
@@ -313,12 +315,14 @@ class Service:
 
     async def _sample(self) -> None:
         """Set the depths of the queues in the metrics, and sample the rates, every five seconds."""
-        while True:
+        for look in itertools.count():
             try:
                 self.metrics.set_depths(await self.queue.depths())
             except QueueError:
                 self.metrics.set_depths({})
             self._health.sample()
+            if look % FORGET_EVERY == 0:
+                self._health.forget(self._live.now.registry)
             self._tell_blocked(self.queue.status().blocked)
             await asyncio.sleep(DEPTHS_EVERY)
 

@@ -640,6 +640,19 @@ def test_a_worker_that_stops_parks_nothing() -> None:
         assert (defer.waits_as, defer.due) == (WaitsAs.DELAYED, desk.wall() + wait)
 
 
+def test_a_client_that_hangs_is_told_from_the_first_second_on() -> None:
+    """Not one that is slow to answer for less, nor one that is down: that is told otherwise."""
+    desk = Desk(proven=("shop",))
+    assert desk.ask("shop") == Go()
+    desk.now += 0.9
+    assert list(desk.gate.silent()) == []
+    desk.now += 1
+    [(iss, client_id, seconds)] = desk.gate.silent()
+    assert (iss, client_id, round(seconds, 1)) == (*desk.key("shop"), 1.9)
+    desk.end("shop")
+    assert list(desk.gate.silent()) == []
+
+
 # ── operators ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 

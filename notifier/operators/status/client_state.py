@@ -19,7 +19,8 @@ class ClientState(ClientRecord):
     """The state of one client at one worker, or at all of them. `waiting` deliveries wait in memory for a slot.
 
     `parked` deliveries wait in its bucket, see `BucketCounts`; `delayed` ones in delay queues, the next until
-    `next_delayed`, see `DelayCounts`. `circuit`: 0 well, 1 tried now, 2 rests until `next_try`.
+    `next_delayed`, see `DelayCounts`. `circuit`: 0 well, 1 tried now, 2 rests until `next_try`. `silent`: seconds for
+    which an attempt has had no answer, if it is no quick one.
     """
 
     iss: str
@@ -30,12 +31,15 @@ class ClientState(ClientRecord):
     parked: int = 0
     delayed: int = 0
     next_delayed: float | None = None
+    silent: float = 0.0
 
     @property
-    def state(self) -> Literal["rests", "tried", "put_off", "fails", "well"]:
+    def state(self) -> Literal["rests", "tried", "hangs", "put_off", "fails", "well"]:
         """The state in a word. A client that is only put off is not well, whoever is to blame."""
         if self.circuit:
             return "rests" if self.circuit == 2 else "tried"
+        if self.silent:
+            return "hangs"
         if self.held_back:
             return "put_off"
         return "fails" if self.troubled else "well"
@@ -72,7 +76,7 @@ class ClientState(ClientRecord):
     @property
     def urgency(self) -> tuple[int, bool, bool, int, float]:
         """A sort key: the client that most needs attention has the largest."""
-        return self.circuit, self.troubled, self.held_back, self.waiting, self.last_failure or 0.0
+        return self.circuit, self.troubled or self.silent > 0, self.held_back, self.waiting, self.last_failure or 0.0
 
 
 _RECORDED = tuple(member.name for member in fields(ClientRecord))
@@ -85,6 +89,7 @@ def clients_of(
     parked: Iterable[tuple[str, str, int]] = (),
     next_tries: Iterable[tuple[str, str, float]] = (),
     delayed: Iterable[tuple[str, str, int, float]] = (),
+    silent: Iterable[tuple[str, str, float]] = (),
 ) -> tuple[list[ClientState], int]:
     """Return the clients that this worker knows, those in most trouble first, and how many are left out."""
     states = {(iss, client_id): state for iss, client_id, state in circuits}
@@ -92,15 +97,17 @@ def clients_of(
     in_buckets = {(iss, client_id): count for iss, client_id, count in parked}
     tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
     later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
+    hang = {(iss, client_id): seconds for iss, client_id, seconds in silent}
+    records = {**dict.fromkeys(hang, ClientRecord()), **health.clients}
 
     def urgency(item: tuple[ClientKey, ClientRecord]) -> tuple[int, bool, bool, int, float]:
         key, record = item
         failed, took = record.last_failure or 0.0, record.last_success or 0.0
         put_off = (record.deferred_at or 0.0) > max(failed, took)
-        return states.get(key, 0), failed > took, put_off, lines.get(key, 0), failed
+        return states.get(key, 0), failed > took or key in hang, put_off, lines.get(key, 0), failed
 
     # Chosen before a ClientState is made of each: making 10,000 of them held the loop for 39 ms.
-    chosen = heapq.nlargest(REPORTED, health.clients.items(), key=urgency)
+    chosen = heapq.nlargest(REPORTED, records.items(), key=urgency)
     reported = [
         ClientState(
             iss=key[0],
@@ -111,11 +118,12 @@ def clients_of(
             next_try=tries.get(key),
             delayed=later.get(key, (0, None))[0],
             next_delayed=later.get(key, (0, None))[1],
+            silent=round(hang.get(key, 0.0), 1),
             **{name: getattr(record, name) for name in _RECORDED},
         )
         for key, record in chosen
     ]
-    return reported, len(health.clients) - len(reported)
+    return reported, len(records) - len(reported)
 
 
 def both(state: ClientState, other: ClientState) -> ClientState:
@@ -137,4 +145,5 @@ def both(state: ClientState, other: ClientState) -> ClientState:
         last_success=latest(state.last_success, other.last_success),
         next_due=latest(state.next_due, other.next_due),
         next_try=earliest(state.next_try, other.next_try),
+        silent=max(state.silent, other.silent),
     )

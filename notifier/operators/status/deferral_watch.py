@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import structlog
 
-from notifier.delivery.facts import Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
+from notifier.delivery.facts import Buried, Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
 from notifier.delivery.verdict import NO_SUCH_CLIENT, UNHEARD
 from notifier.model.frozen import replace
 from notifier.model.moment import Clock
@@ -103,6 +103,8 @@ class DeferralWatch:
             fact = self._marked(fact)
         elif self._open and isinstance(fact, LogoutDelivered | RetryScheduled):
             self._attempted(*fact.delivery.key)
+        elif self._open and isinstance(fact, Buried):
+            self._buried(fact)
         self._tell(fact)
 
     def troubles(self) -> Iterator[Trouble]:
@@ -232,6 +234,17 @@ class DeferralWatch:
         for key in over:
             deferral = self._end(key)
             self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=deferral.count)
+
+    def _buried(self, fact: Buried) -> None:
+        """Note that one that was put off is a dead letter, and waits no longer."""
+        for key in (
+            (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, ""),
+            (TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""),
+        ):
+            if (deferral := self._open.get(key)) is not None:
+                deferral.count -= 1
+                if deferral.count <= 0:
+                    self._end(key)
 
     def _waits(self, deferral: _Open, now: float) -> bool:
         """True if something that was put off for it waits for longer."""

@@ -14,10 +14,12 @@ from notifier.model import outcome
 from notifier.model.delivery import Delivery
 from notifier.model.moment import Clock
 from notifier.model.redaction import redact, without_subject
+from notifier.model.registry import Registry
 
 KEPT = 10_000  # clients
 TEXT = 200  # characters of what an attempt met
 WITH_WAY_OUT = 500  # of what we say of a dead letter: the way out comes last
+UNREGISTERED = 3600.0  # seconds for which a client that the registry lacks is remembered: events bring any number
 SAMPLES = 13  # one every five seconds: they cover the last minute
 
 
@@ -41,9 +43,14 @@ class ClientRecord:
     deferred_at: float | None = None
     text: str = ""
 
+    @property
+    def last_heard(self) -> float:
+        """When something last became of a delivery for it, or does next."""
+        return max(filter(None, (self.last_success, self.last_failure, self.deferred_at, self.next_due)), default=0.0)
+
 
 class HealthObserver:
-    """The observer. Its owner calls `sample` every five seconds, for the rates."""
+    """The observer. Its owner calls `sample` every five seconds, for the rates, and `forget` now and then."""
 
     def __init__(self, *, clock: Clock, steady: Clock) -> None:
         self._clock = clock
@@ -74,6 +81,13 @@ class HealthObserver:
     def sample(self) -> None:
         """Remember how much is done by now."""
         self._samples.append((self._steady(), MappingProxyType(dict(self.counts))))
+
+    def forget(self, registry: Registry) -> None:
+        """Forget the clients that only events have named, and not lately: nobody may ever try them again."""
+        since = self._clock() - UNREGISTERED
+        for (iss, client_id), record in list(self.clients.items()):
+            if client_id not in registry.clients_of(iss) and record.last_heard < since:
+                del self.clients[iss, client_id]
 
     def rates(self) -> dict[str, float]:
         """Counts per second, over the last minute or the life of the worker, whichever is shorter."""
@@ -120,7 +134,8 @@ class HealthObserver:
         record = self._record((fact.iss, fact.client_id), unknown=unknown)
         record.dead += 1
         if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
-            record.last_failure = self._clock()
+            if fact.reason is not outcome.DeadReason.EXPIRED:  # of which the client knows nothing
+                record.last_failure = self._clock()
             record.reason, record.status = fact.reason.value, None
             text = fact.text if fact.delivery is None else _shown(fact.text, fact.delivery)
             record.text = text[:WITH_WAY_OUT]

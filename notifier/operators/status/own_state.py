@@ -64,6 +64,7 @@ class OwnState:
             worker.parked,
             worker.gate.clients.next_tries(),
             worker.delayed,
+            worker.gate.silent(),
         )
         return WorkerState(
             worker=self._name,

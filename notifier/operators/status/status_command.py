@@ -43,7 +43,14 @@ from notifier.settings.service_settings import QueueSettings
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
-STATES = {"well": "well", "fails": "fails", "put_off": "put off", "tried": "tried now", "rests": "rests"}
+STATES = {
+    "well": "well",
+    "fails": "fails",
+    "put_off": "put off",
+    "tried": "tried now",
+    "hangs": "hangs",
+    "rests": "rests",
+}
 
 
 def status(
@@ -202,6 +209,8 @@ def _clients(clients: list[ClientState], now: float) -> Grid:
     )
     for client in clients:
         reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
+        if client.state == "hangs":
+            reason = f"no answer for {client.silent:.0f} s"
         table.add_row(
             client.client_id,
             STATES[client.state],

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.facts import Deferred, Fact, LogoutDelivered
+from notifier.delivery.facts import Buried, Deferred, Fact, LogoutDelivered
 from notifier.delivery.notices import notice_of
 from notifier.delivery.verdict import NO_SUCH_CLIENT
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.fate import Notice
-from notifier.model.outcome import Cause
+from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Issuer, Registry
+from notifier.model.trouble import TroubleKind
 from notifier.operators.status.deferral_watch import KEPT, PER_ISSUER, SEARCHES, DeferralWatch
 
 ISS = "https://id.example.com"
@@ -52,9 +53,27 @@ class Told:
         delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
         self.watch.observe(LogoutDelivered(delivery=delivery, propagation=None))
 
+    def buried(self, client_id: str) -> None:
+        """It was given up."""
+        self.watch.observe(
+            Buried(iss=ISS, client_id=client_id, event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text="")
+        )
+
     def troubles(self) -> list[tuple[str, str, str, int]]:
         """What is wrong."""
         return [(each.kind, each.iss, each.client_id, each.count) for each in self.watch.troubles()]
+
+
+def test_what_is_a_dead_letter_by_now_waits_no_longer() -> None:
+    """Of two deliveries for a client that nobody knows."""
+    told = Told()
+    for _ in range(2):
+        told.deferred(Cause.UNKNOWN, "nobody", text=NO_SUCH_CLIENT)
+    assert told.troubles() == [(TroubleKind.UNKNOWN_CLIENT, ISS, "nobody", 2)]
+    told.buried("nobody")
+    assert told.troubles() == [(TroubleKind.UNKNOWN_CLIENT, ISS, "nobody", 1)]
+    told.buried("nobody")
+    assert told.troubles() == []
 
 
 def client(client_id: str) -> Client:

@@ -6,10 +6,11 @@ from notifier.delivery import facts
 from notifier.model.delivery import Delivery
 from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
+from notifier.model.registry import Registry
 from notifier.model.trouble import EXPLAINED, Trouble, TroubleKind
 from notifier.operators.doctor.runbook import sections
 from notifier.operators.status.client_state import ClientState, clients_of
-from notifier.operators.status.health_observer import KEPT, HealthObserver
+from notifier.operators.status.health_observer import KEPT, UNREGISTERED, HealthObserver
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
 from tests.delivery.stage import ISS, Stage, client, running
@@ -149,6 +150,52 @@ def test_a_client_that_is_only_put_off_is_not_well() -> None:
     assert states == {"new": "put_off", "unsigned": "put_off", "busy": "well"}
     failed(health, "unsigned", NOW + 1)
     assert {each.client_id: each.state for each in clients_of(health, [], [])[0]}["unsigned"] == "fails"
+
+
+def buried(health: HealthObserver, client_id: str, reason: DeadReason) -> None:
+    """A dead letter without an attempt."""
+    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
+    health.observe(
+        facts.Buried(iss=ISS, client_id=client_id, event_id="e", reason=reason, text="why", delivery=delivery)
+    )
+
+
+def test_a_client_whose_event_came_too_late_does_not_fail() -> None:
+    """It knows nothing of it. Its dead letter is counted."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    buried(health, "late", DeadReason.EXPIRED)
+    buried(health, "unknown", DeadReason.UNKNOWN_CLIENT)
+    states = {state.client_id: (state.state, state.dead) for state in clients_of(health, [], [])[0]}
+    assert states == {"late": ("well", 1), "unknown": ("fails", 1)}
+
+
+def test_a_client_that_only_events_name_is_forgotten() -> None:
+    """An hour after the last that was heard of it: perhaps nobody ever tries it again."""
+    now = [NOW]
+    health = HealthObserver(clock=lambda: now[0], steady=lambda: 0.0)
+    for name in ("shop", "inline", "waits"):
+        failed(health, name, NOW)
+    health.clients[ISS, "waits"].next_due = NOW + 600
+    registry = Registry(clients={ISS: {"shop": client("shop")}})
+    now[0] += UNREGISTERED
+    health.forget(registry)
+    assert len(health.clients) == 3
+    now[0] += 1
+    health.forget(registry)
+    assert set(health.clients) == {(ISS, "shop"), (ISS, "waits")}
+
+
+def test_a_client_that_hangs_is_not_well() -> None:
+    """From its first second on: its attempts fail only after their deadline."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    deferred(health, "busy", Cause.SLOT)
+    health.clients[ISS, "busy"].last_success = NOW
+    told, left_out = clients_of(health, [], [], silent=[(ISS, "busy", 2.04), (ISS, "new", 1.5)])
+    assert {state.client_id: (state.state, state.silent) for state in told} == {
+        "busy": ("hangs", 2.0),
+        "new": ("hangs", 1.5),
+    }
+    assert left_out == 0
 
 
 def test_made_up_clients_take_the_place_of_no_other() -> None:
