@@ -5,6 +5,7 @@ when it is idle. aiohttp's key of a connection includes TLS files, proxy and its
 """
 
 import asyncio
+import re
 import resource
 import ssl
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
 from notifier.model.request import Request
 from notifier.network.http import requests
 from notifier.network.http.aiohttp_hooks import new_session
-from notifier.network.http.answer_text import answer_text
+from notifier.network.http.answer_text import TEXT_LIMIT, answer_text
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.connections import KEEP_ALIVE, Exchange, GuardedConnector, OpenConnections, current_exchange
 from notifier.network.http.faults import read_fault, read_timeout, refused_by_proxy, with_day
@@ -30,6 +31,8 @@ from notifier.network.http.faults import read_fault, read_timeout, refused_by_pr
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
+_REDIRECTS = range(300, 400)
+_USER = re.compile(r"//[^/?#]*@")
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
 
 
@@ -138,7 +141,7 @@ class HttpTransport:
         retry_after = response.headers.get("Retry-After")
         return Answer(
             status=response.status,
-            text=_text(response, request) if response.body else "",
+            text=_text(response, request) if response.body or response.status in _REDIRECTS else "",
             retry_after=None if retry_after is None else retry_after[:100],
         )
 
@@ -204,6 +207,11 @@ def _headers(request: Request) -> CIMultiDict[str]:
 
 def _text(response: requests.Response, request: Request) -> str:
     encoding = response.headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
-        return "[body not decompressed]"
-    return answer_text(response.body, request.secret, request.route)
+    plain = encoding.lower() == "identity"
+    text = answer_text(response.body, request.secret, request.route) if plain else "[body not decompressed]"
+    location = response.headers.get("Location") if response.status in _REDIRECTS else None
+    if location is None:
+        return text
+    path, query, _ = _USER.sub("//", location).partition("?")  # the query of a login page may hold what is nobody's
+    to = answer_text(f"to {path}{query and '?…'}".encode(), request.secret, request.route)
+    return f"{to}: {text}"[:TEXT_LIMIT] if text else to

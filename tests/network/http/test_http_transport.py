@@ -110,9 +110,27 @@ async def test_a_redirect_is_never_followed(transport: HttpTransport, status: in
     """The landing page's 200 is no success."""
     async with scripted() as landing, scripted(do.redirect(landing.url, status)) as receiver:
         wire = await transport.post(request(receiver.url))
-    assert outcome(wire).reason is Reason.REDIRECT
+    refused = outcome(wire)
+    assert (refused.reason, refused.text) == (Reason.REDIRECT, f"to {landing.url}")
     assert landing.connections == 0
     assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "text"),
+    [
+        ("/login", "to /login"),
+        ("https://u:hunter2@id.example.com/a?session=s1#x", "to https://id.example.com/a?…"),
+        ("//u:p@id.example.com", "to //id.example.com"),
+        ("/a\x01b/" + "l" * 5000, "to /a b/" + "l" * 1016),
+        (f"/out/{TOKEN}", "to /out/[token]"),
+    ],
+)
+async def test_where_a_redirect_leads_is_told(transport: HttpTransport, location: str, text: str) -> None:
+    """Without what may be secret: a user, the query, our token. The body comes after it."""
+    async with scripted(do.answer(302, b"moved", headers=(("Location", location),))) as receiver:
+        refused = outcome(await transport.post(request(receiver.url)))
+    assert refused.text == f"{text}: moved"[:1024]
 
 
 @pytest.mark.parametrize(
