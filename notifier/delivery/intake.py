@@ -33,6 +33,7 @@ from notifier.model.registry import CurrentRegistry, Registry
 from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import SessionEnded
 
+LONGEST_GRACE = 86400.0  # seconds that an event waits to hear who all clients are
 # Seconds that a message of a later release rests, again and again, until a worker that knows it takes it. Short at
 # first, since during an upgrade the next worker may be of that release. The longest is what a rollback costs: 400
 # passes a second for 100,000 messages. It never becomes a dead letter: nothing is wrong with it.
@@ -213,7 +214,12 @@ class Intake:
         event = document.event
         issuer = registry.issuers.get(event.iss)
         if issuer is None:
-            return self._unknown_issuer(document, registry, now)
+            way_out = f"{event.iss} is not one of `issuers`; add it, then replay"
+            never = DeadReason.UNKNOWN_ISSUER, way_out
+            return self._put_off_event(document, "not one of `issuers` (yet)", never, registry.grace, now)
+        if event.clients == "*" and (why := registry.unsure.get(event.iss)) is not None:
+            never = DeadReason.UNKNOWN_CLIENT, f"{why}; mend it, or set empty: true there, then replay"
+            return self._put_off_event(document, why, never, min(registry.grace, LONGEST_GRACE), now)
         if registry.aliases:
             event = plan.by_client_id(event, registry)
             document = replace(document, event=event)
@@ -241,20 +247,27 @@ class Intake:
             body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
             yield Send(queue=lane, due=due, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
 
-    def _unknown_issuer(self, document: documents.EventDocument, registry: Registry, now: float) -> Move:
+    def _put_off_event(
+        self,
+        document: documents.EventDocument,
+        why: str,
+        never: tuple[DeadReason, str],
+        grace: float,
+        now: float,
+    ) -> Move:
+        """Put off a whole event, as long as nobody knows whom to tell. After `grace` it is given up for `never`."""
         event = document.event
         since = now if document.unknown_since is None else document.unknown_since
-        time_left = grace_left(document.unknown_since, document.deferrals, registry.grace, now)
+        time_left = grace_left(document.unknown_since, document.deferrals, grace, now)
         if time_left <= 0:
-            text = f"{event.iss} is not one of `issuers`; add it, then replay"
-            return self._bury_event(event, DeadReason.UNKNOWN_ISSUER, text, now)
+            return self._bury_event(event, *never, now)
         wait = min(time_left, our_fault_wait(document.deferrals))
         later = replace(
             document, event=replace(event, id_given=True), unknown_since=since, deferrals=document.deferrals + 1
         )
         fact = Deferred(
             iss=event.iss, client_id="", event_id=event.id, cause=Cause.UNKNOWN, due=now + wait,
-            text="not one of `issuers` (yet)", reply_to=event.reply_to, publisher=event.publisher,
+            text=why, reply_to=event.reply_to, publisher=event.publisher,
             again=document.deferrals > 0,
         )  # fmt: skip
         return Move(sends=_postponed_event(later, now + deferral_wait(wait), fact))

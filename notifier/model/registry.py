@@ -40,11 +40,12 @@ class Registry:
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
     used, by issuer and `client_id`. `refused`: likewise why a row is left out whose source may not have that client.
     `beyond`: what sources said of clients and may not say. `taken_aliases`: those left away, since another client has
-    them.
+    them. `unsure`: why an issuer may have clients that nobody here knows, so that nobody can say who all of them are.
     """
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
     clients: Mapping[str, Mapping[str, Client]] = field(default_factory=lambda: MappingProxyType({}))
+    unsure: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     inline: InlineRule = "publishers"
     grace: float = 300.0
     unregistered: Client | None = None

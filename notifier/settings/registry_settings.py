@@ -66,6 +66,8 @@ class RegistrySourceSettings(Section):
     """Time for one reading."""
     max_answer: Size = Field(64 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024)
     """The largest answer of a server, unpacked."""
+    empty: bool = False
+    """It may have no clients. Else a first answer without any is not believed: it may lack the rights to see them."""
     file: ExistingFile | None = None
     """YAML or JSON: a list of client metadata."""
     sql: SqlSettings | None = None

@@ -1,13 +1,18 @@
 """Defines the answers of registry sources: rows of metadata, not checked yet."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Protocol, TypeAlias
 
-from notifier.model.errors import Mistake
+from notifier.model.errors import Mistake, SourceFault
 from notifier.model.frozen import frozen
 from notifier.settings.registry_settings import RegistrySourceSettings
+
+NO_CLIENTS = (
+    "answered, and has no client: perhaps our user may not see them; if it is right that there are none yet, set"
+    " empty: true beside it"
+)
 
 Row: TypeAlias = Mapping[str, object]
 """The metadata of one client, by RFC 7591 names: `client_id`, `backchannel_logout_uri`, `notifier` and so on.
@@ -75,6 +80,29 @@ class ClientsReader(Protocol):
         It runs in a thread and an event loop of its own, so it may block, and it ends by itself within the source's
         `timeout`. Secrets are read from their files each time. Raises SourceFault.
         """
+
+
+class BelievedReader:
+    """A reader whose first answer is not believed if it is empty, unless `empty: true` says that it may be.
+
+    A user of a database without rights to a row sees none, and nothing says that there are any.
+    """
+
+    def __init__(self, reader: ClientsReader, source: RegistrySourceSettings) -> None:
+        self._reader = reader
+        self._source = source
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        """See ClientsReader."""
+        answer = await self._reader.read(last)
+        if last is None and not (answer.rows or answer.faults or self._source.empty):
+            raise SourceFault(NO_CLIENTS)
+        return answer
+
+    async def warnings(self) -> Sequence[str]:
+        """Say what is dangerous about the source."""
+        warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(self._reader, "warnings", None)
+        return () if warn is None else await warn()
 
 
 BuildReader: TypeAlias = Callable[[RegistrySourceSettings], ClientsReader]

@@ -105,6 +105,7 @@ def answered(source: RegistrySourceSettings, issuers: Sequence[str], answer: Sou
     return Layer(
         name=source.called, rows=rows, issuer=of[0] if len(of) == 1 else None, context={}, faults=faults,
         authority=Authority(issuers=of, clients=source.clients), read=answer is not None,
+        empty=source.empty,
     )  # fmt: skip
 
 

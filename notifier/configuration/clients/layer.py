@@ -18,6 +18,7 @@ class Layer:
     `issuer`: that of rows that name none. `authority`: the clients that its rows may be about, None for a file, which
     is the operator's own. `context`: the folder that names of files in its rows are relative to. `faults`: clients that
     the source's reader could not use, see `SourceAnswer`. `read`: False as long as the source has not answered.
+    `empty`: the operator says that it may have no clients.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Layer:
     file: str | None = None
     faults: Sequence[Mistake] = ()
     read: bool = True
+    empty: bool = False
 
     def path(self, index: int) -> str:
         """Return how a mistake names a row."""

@@ -76,10 +76,31 @@ def lay_again(
 
 
 def _named(laid: Layered, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> Layered:
-    """The same with the aliases of all clients. Who has one depends on all layers, so none of them is patched."""
-    named = aliases_of(layers, tuple(needs.settings.issuers), pause)
-    registry = dataclasses.replace(laid.registry, aliases=named.aliases, taken_aliases=named.taken_aliases)
+    """Return the same with what depends on all layers, and is never patched: aliases, and who may have more clients."""
+    issuers = tuple(needs.settings.issuers)
+    named = aliases_of(layers, issuers, pause)
+    registry = dataclasses.replace(
+        laid.registry, aliases=named.aliases, taken_aliases=named.taken_aliases, unsure=_unsure(layers, issuers, pause)
+    )
     return replace(laid, registry=registry)
+
+
+def _unsure(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> Mapping[str, str]:
+    """Say why an issuer may have clients that nobody here knows: a source of its clients has told of none."""
+    unsure: dict[str, str] = {}
+    for layer in layers:
+        if layer.authority is None or (layer.read and layer.empty):
+            continue
+        silent = {iss for iss in layer.authority.issuers if iss in issuers}
+        for nth, row in enumerate(layer.rows):
+            if not silent:
+                break
+            if nth % PART == PART - 1:
+                pause()
+            silent.difference_update(issuers_of(layer, row, issuers))
+        says = "has told of no client of this issuer" if layer.read else "was never read"
+        unsure |= dict.fromkeys(silent, f"registry source {layer.name} {says}")
+    return unsure
 
 
 def _changed(old: Layer, new: Layer) -> set[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from notifier.configuration.clients.client_rows import ClientsReader
+from notifier.configuration.clients.client_rows import BelievedReader, ClientsReader
 from notifier.features.registries.auth0 import Auth0Reader
 from notifier.features.registries.authentik import AuthentikReader
 from notifier.features.registries.http_list import HttpListReader
@@ -32,3 +32,8 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
         text = f"needs {error.name}: pip install 'notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         raise ConfigurationError([Mistake(f"registry.sources.{source.called}.sql", text)]) from None
     return SqlReader(source.sql, source.timeout, max_answer=source.max_answer)
+
+
+def build_believed(source: RegistrySourceSettings) -> ClientsReader:
+    """Return the same, whose empty first answer nobody believes. Raises ConfigurationError likewise."""
+    return BelievedReader(build_reader(source), source)

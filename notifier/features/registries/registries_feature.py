@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def _reader(source: RegistrySourceSettings) -> ClientsReader:
-    from notifier.features.registries.readers import build_reader
+    from notifier.features.registries.readers import build_believed
 
-    return build_reader(source)
+    return build_believed(source)
 
 
 _KINDS = ("sql", "keycloak", "hydra", "http", "wso2", "auth0", "authentik")

@@ -163,6 +163,8 @@ class DeferralWatch:
                 return TroubleKind.UNKNOWN_VERSION, "", "", ""
             if fact.iss not in self._registry().issuers:
                 return TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""
+            if not fact.client_id:  # of an event for all clients: a source may have more of them
+                return TroubleKind.UNKNOWN_CLIENT, fact.iss, "*", ""
             # Otherwise it is a fault of our own code, of which the line `unexpected` tells.
             known = fact.text in (NO_SUCH_CLIENT, UNHEARD)
             return (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, "") if known else None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import Layered, Needs, lay, lay_again
 from notifier.model.client import Algorithm, Client
@@ -69,6 +70,22 @@ def test_settings_alone_do_not_register_a_client(tmp_path: Path) -> None:
     assert [each.path for each in laid.warnings] == ["clients.yaml[1]"]
     unread = replace(remote(), read=False)
     assert not lay(needs(tmp_path, ONE, TWO), [remote(row()), unread, ours]).warnings
+
+
+def test_an_issuer_of_whose_clients_a_source_says_nothing_may_have_some(tmp_path: Path) -> None:
+    """Unless the operator says that it has none yet. A refresh looks anew."""
+    listed = replace(remote(row(issuer=ONE), issuer=None), authority=Authority(issuers=(ONE, TWO), clients=None))
+    what = needs(tmp_path, ONE, TWO)
+    silent = {TWO: "registry source db has told of no client of this issuer"}
+    assert lay(what, [file(row(issuer=TWO)), listed]).registry.unsure == silent
+    assert lay(what, [replace(listed, empty=True)]).registry.unsure == {}
+    unread = replace(listed, rows=[], read=False, empty=True)
+    assert lay(what, [unread]).registry.unsure == dict.fromkeys((ONE, TWO), "registry source db was never read")
+    fuller = replace(listed, rows=[*listed.rows, row("mail", issuer=TWO)])
+    laid = lay(what, [listed])
+    assert lay_again(what, laid.registry, [listed], 0, fuller, lambda: None).registry.unsure == {}
+    assert lay_again(what, laid.registry, [fuller], 0, listed, lambda: None).registry.unsure == silent
+    assert lay(what, [file(row(issuer=ONE))]).registry.unsure == {}
 
 
 def test_of_several_algorithms_the_first_that_a_key_can_is_taken(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""An empty first answer of a source of clients: perhaps we may not see them, and no logout for all must be skipped."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+from tests.system.clients import Clients
+from tests.system.command import notifier
+from tests.system.site import ISSUER, OTHER, Site
+from tests.system.worker_process import worker
+
+QUERY = (
+    """SELECT client_id, issuer, uri AS backchannel_logout_uri, 'ES256' AS id_token_signed_response_alg FROM clients"""
+)
+ALL = {"iss": ISSUER, "sub": "alice", "clients": "*"}
+
+
+def database(folder: Path) -> sqlite3.Connection:
+    """A table of clients, as yet without a row."""
+    connection = sqlite3.connect(folder / "clients.db")
+    connection.execute("CREATE TABLE clients (client_id TEXT, issuer TEXT, uri TEXT)")
+    connection.commit()
+    return connection
+
+
+def add(connection: sqlite3.Connection, *row: str) -> None:
+    """One client more."""
+    connection.execute("INSERT INTO clients VALUES (?, ?, ?)", row)
+    connection.commit()
+
+
+def site_of(folder: Path, **more: object) -> Site:
+    """Its clients come from the database alone."""
+    site = Site(folder, f"sqlite:{folder / 'q.db'}")
+    source = {
+        "name": "db",
+        "issuers": [ISSUER, OTHER],
+        "every": "0.3s",
+        "sql": {"url": "sqlite:///clients.db", "query": QUERY},
+    }
+    site.config["registry"] = {"sources": [source | more]}
+    site.write()
+    return site
+
+
+async def test_an_empty_first_answer_is_not_believed(tmp_path: Path) -> None:
+    """The worker waits for a client, and says why; so does `check`. Then a logout for all waits for its issuer's."""
+    rows = database(tmp_path)
+    async with Clients() as clients:
+        site = site_of(tmp_path)
+        checked = await asyncio.to_thread(notifier, "check", "-c", site.file, cwd=tmp_path)
+        assert checked.returncode != 0
+        assert "empty: true" in checked.stdout + checked.stderr
+        async with worker(site, ready=False) as running:
+            await running.until_said("registry_source_failed", lambda line: "empty: true" in line["reason"])
+            status, problem = await running.get("/readyz")
+            assert (status, "has no client" in problem) == (503, True)
+            add(rows, "mail", OTHER, clients.url("mail"))
+            await running.until_ready()
+            assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
+            told = await running.until_said("deferral", lambda line: "has told of no client" in line["error"])
+            assert told["level"] == "warning"
+            add(rows, "shop", ISSUER, clients.url("shop"))
+            await clients.until_told("shop", ["s1"])
+            assert await running.stop() == 0
+        assert clients.told("mail") == []
+
+
+async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_path: Path) -> None:
+    """It is no logout that told everybody. Its replay tells those that are there by then."""
+    rows = database(tmp_path)
+    async with Clients() as clients:
+        add(rows, "mail", OTHER, clients.url("mail"))
+        site = site_of(tmp_path)
+        site.config["registry"]["grace"] = "1s"
+        site.write()
+        async with worker(site) as running:
+            assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
+            letter = await running.until_said("dead_letter")
+            assert (letter["reason"], "empty: true" in letter["error"]) == ("unknown_client", True)
+            add(rows, "shop", ISSUER, clients.url("shop"))
+            await running.until_said("registry_refreshed", lambda line: line["clients"] == 2)
+            words = ("dead-letters", "replay", "-c", site.file, "--all")
+            assert (await asyncio.to_thread(notifier, *words, cwd=tmp_path)).returncode == 0
+            await clients.until_told("shop", ["s1"])
+            assert await running.stop() == 0
+
+
+async def test_a_list_may_be_empty_if_the_operator_says_so(tmp_path: Path) -> None:
+    """Then a logout for all tells nobody, as before."""
+    database(tmp_path)
+    site = site_of(tmp_path, empty=True)
+    async with worker(site) as running:
+        await running.until_ready()
+        assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
+        await running.until_metric(1, "events_total", result="split")
+        assert await running.stop() == 0
