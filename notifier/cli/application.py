@@ -109,6 +109,8 @@ def _fault(_kind: type[BaseException], error: BaseException, _trace: TracebackTy
     if isinstance(first, OSError) and first.strerror:
         of_file = "" if first.filename is None else f": {os.fsdecode(first.filename)}"
         say(f"notifier: {first.strerror}{of_file}", err=True)
+    elif isinstance(first, ImportError):  # its text names modules and nobody: a library too old or too new for us
+        say(f"notifier: {first}; `pip check` names the packages that do not fit", err=True)
     else:
         frames = traceback.extract_tb(first.__traceback__)
         where = f" at {os.path.relpath(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""

@@ -56,6 +56,21 @@ def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
     assert done.stderr == "notifier: a fault of its own, RuntimeError at <string>:2\n"
 
 
+def test_a_library_without_what_is_imported_is_named(tmp_path: Path) -> None:
+    """One that pip would not have chosen is there all the same: the line says what is missing, and how to find out."""
+    code = (
+        "import sys, types; sys.modules['aiohttp'] = types.ModuleType('aiohttp')\n"
+        "import notifier.cli.application as application\n"
+        "application.main()"
+    )
+    (tmp_path / "n.yaml").write_text("registry: {file: clients.yaml}\n")
+    run = [sys.executable, "-c", code, "check", "-c", str(tmp_path / "n.yaml")]
+    done = subprocess.run(run, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "'aiohttp'" in done.stderr
+    assert done.stderr.endswith("; `pip check` names the packages that do not fit\n")
+
+
 def publishing(folder: Path, *words: str) -> AbstractContextManager[tuple[ForkServerProcess, TextIO]]:
     """A process that publishes many events: more than fit into the pipe that its answers go to."""
     (folder / "many.jsonl").write_text((json.dumps(EVENT) + "\n") * MANY)
