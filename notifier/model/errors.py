@@ -18,14 +18,20 @@ from notifier.model.outcome import Cause
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing that is wrong in a document: where (`clients[2].sid`, empty for the whole) and what to do about it."""
+    """One thing that is wrong in a document: where (`clients[2].sid`, empty for the whole) and what to do about it.
+
+    `named`: what the entry of a list at this place is called, for people.
+    """
 
     path: str
     text: str
+    named: str = ""
 
     def __str__(self) -> str:
         """`path: text`, or only the text if it is about the whole document."""
-        return f"{self.path}: {self.text}" if self.path else self.text
+        entry, bracket, member = self.path.partition("]")
+        path = f"{entry}{bracket} ({self.named}){member}" if self.named and bracket else self.path
+        return f"{path}: {self.text}" if path else self.text
 
 
 class NotifierError(Exception):

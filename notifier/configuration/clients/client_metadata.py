@@ -26,7 +26,7 @@ from notifier.model.errors import Mistake
 from notifier.model.left_away import Leaving
 from notifier.model.origins import origin_of
 from notifier.model.presets import PRESETS, Preset
-from notifier.model.printable import printable
+from notifier.model.printable import excerpt, printable
 from notifier.model.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.mistakes import explain, path_of
@@ -101,6 +101,14 @@ class RegistryBuilder:
 
         `of_lists`: its addresses that no file says.
         """
+        begun = len(self.mistakes)
+        self._add(raw, path, context, of_lists)
+        client_id = raw.get("client_id") if isinstance(raw, dict) else None
+        if isinstance(client_id, str) and len(self.mistakes) > begun:
+            named = [replace(mistake, named=excerpt(client_id)) for mistake in self.mistakes[begun:]]
+            self.mistakes[begun:] = named
+
+    def _add(self, raw: object, path: str, context: dict[str, Any], of_lists: Collection[str]) -> None:
         if isinstance(raw, dict):
             for name in raw.keys() - _KNOWN:
                 near = meant_member(str(name))

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.configuration.clients.registry_sample import ONE, TWO, mistakes
+from notifier.configuration.clients.clients_file import load_registry
+from notifier.model.errors import ConfigurationError
+from tests.configuration.clients.registry_sample import ONE, TWO, mistakes, settings
 
 HOOK, ENCRYPTED = "backchannel_logout_uri: 'https://a/'", "id_token_encrypted_response_alg: RSA-OAEP"
 
@@ -169,3 +171,10 @@ def test_a_client_that_the_worker_is_to_call_must_be_one_it_can_call(
     )
     assert list(found) == [f"clients.yaml[0].{path}"]
     assert all(text in each for each in found.values())
+
+
+def test_a_mistake_names_the_client_beside_its_place(tmp_path: Path) -> None:
+    """Nobody counts to the 312th client of a file."""
+    rows = f"[{{client_id: a, issuer: {ONE}}}, {{client_id: shop, issuer: {ONE}, notifier: {{typ: x}}}}]"
+    with pytest.raises(ConfigurationError, match=r"clients\.yaml\[1\] \(shop\)\.notifier\.typ: must be"):
+        load_registry(settings(tmp_path, rows, ONE))
