@@ -1,6 +1,6 @@
-"""The application that holds all commands, and the one place where errors leave it.
+"""Makes the application that holds all commands, and handles every error that leaves a command.
 
-A command is imported when somebody types it, with what it works with, so that `--help` is there at once.
+A command and what it needs are imported when somebody types it, so that `--help` is there at once.
 """
 
 import os
@@ -57,7 +57,7 @@ def _all(
 
 
 def application() -> TyperGroup:
-    """The application with all commands."""
+    """Return the application with all commands."""
     group = typer.main.get_group(app)
     for command in COMMANDS:
         group.add_command(command)

@@ -1,4 +1,4 @@
-"""All commands, in the order in which `notifier --help` shows them. The help of each begins with its line here."""
+"""Lists all commands, in the order in which `notifier --help` shows them. The help of each begins with this line."""
 
 from notifier.features import FEATURES
 from notifier.operators.terminal.lazy_command import LazyCommand

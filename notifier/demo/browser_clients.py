@@ -1,4 +1,4 @@
-"""Three clients for a browser, each of which hears of a sign-out in a way of its own.
+"""Three clients for a browser, each of which hears of a sign-out in its own way.
 
 `shop` keeps its sessions on its server: back-channel. `photos` keeps its session in a cookie: front-channel. `notes` is
 a page without a server: it asks the check-session page each second.
@@ -31,11 +31,11 @@ class Provider(Protocol):
     issuer: str
 
     def redeem(self, code: str) -> SignedIn | None:
-        """What a code stands for; it stands for it once."""
+        """Return what a code stands for. It does so once."""
 
 
 def page_of(name: str, content: Mapping[str, object]) -> web.Response:
-    """A page of the demo, with what it must know. It is shown in a frame of the identity server's page, or is that."""
+    """Return a page of the demo, with its data. It is the identity server's page, or is shown in a frame there."""
     text = files(__package__).joinpath("pages", name).read_text(encoding="utf-8")
     told_safely = json.dumps(content).replace("<", "\\u003c")
     style = files(__package__).joinpath("pages", "demo.css").read_text(encoding="utf-8")

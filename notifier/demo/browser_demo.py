@@ -37,7 +37,7 @@ LOOPBACK = "127.0.0.1"
 
 @asynccontextmanager
 async def browser_demo() -> AsyncIterator[tuple[str, Happenings]]:
-    """Run all of it while entered. Gives the address to open, and what happens there."""
+    """Run the whole demo while entered. Gives the address to open, and what happens there."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-demo-")))
         doors = [stack.enter_context(_door()) for _ in range(5)]

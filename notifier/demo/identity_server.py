@@ -4,7 +4,8 @@ Its user has signed in at an upstream provider. A sign-out there ends her sessio
 is, and tells the identity server as it tells every client.
 
 As behind a real proxy, notifier's pages are under its own origin: the front-channel page below `/connect/notify`, the
-check-session page at `/connect/checksession`. It is no example of an OpenID Provider: it checks nothing that it would.
+check-session page at `/connect/checksession`. It is no example of an OpenID Provider: it checks nothing that one must
+check.
 """
 
 import hashlib
@@ -51,7 +52,7 @@ class IdentityServer:
     def know(
         self, clients: Mapping[str, BrowserClient], end: EndSession, upstream: Upstream, check: TokenCheck
     ) -> None:
-        """Who its clients are, who tells them of a session's end, and where its user signs in."""
+        """Learn who the clients are, who tells them of a session's end, and where the user signs in."""
         self._clients, self._end = clients, end
         self._upstream, self._check = upstream, check
 

@@ -1,7 +1,7 @@
 """Verifies logout tokens with every check that any receiver of docs/specification.md makes.
 
 Signature by the issuer's JWK Set with the algorithm pinned, `typ`, `iss`, `aud`, `iat`, `exp`, `jti` never seen before
-(R2), `events` exactly `{}` inside (R4), no `nonce` (B14), `sub` or `sid` (B12). The only place that verifies tokens.
+(R2), `events` exactly `{}` inside (R4), no `nonce` (B14), `sub` or `sid` (B12). No other module verifies these tokens.
 """
 
 from collections.abc import Mapping

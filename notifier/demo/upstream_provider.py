@@ -1,7 +1,7 @@
-"""The provider that the demo's user has signed in at: an upstream of the identity server.
+"""The provider at which the demo's user has signed in: an upstream of the identity server.
 
-A sign-out there is told in both ways that the standards have: by a logout token from server to server, and by a frame
-in the page that says that the user has signed out.
+It tells a sign-out in both ways that the standards have: by a logout token from server to server, and by a frame in the
+page that says that the user has signed out.
 """
 
 import secrets
@@ -28,7 +28,7 @@ WHO = "Company"
 
 
 class Upstream:
-    """The provider at `issuer`. `below` is where notifier takes what it sends, on the identity server's origin."""
+    """The provider at `issuer`. `below`: where notifier takes its requests, on the identity server's origin."""
 
     def __init__(self, issuer: str, below: str, keys: KeyRing, happenings: Happenings) -> None:
         self.issuer = issuer

@@ -1,1 +1,1 @@
-"""How events come in over HTTP and from files, and what their publishers hear."""
+"""Events that come in over HTTP and from files, and what their publishers hear."""

@@ -38,7 +38,7 @@ class EventSender(Protocol):
 class FileEvent:
     """An event of the file: the line where it begins, and its id, which is made up if the file gives none.
 
-    `remarks` say what was perhaps not meant so.
+    `remarks` tell what the publisher perhaps did not mean.
     """
 
     line: int
@@ -50,9 +50,9 @@ class FileEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFileRules:
-    """The rules that events must keep. Any issuer will do if `issuers` is empty. `now` is in epoch seconds.
+    """The rules that events must keep. Without `issuers` any issuer may be named. `now` is in epoch seconds.
 
-    `registry` is None where nobody looks whether it has the clients.
+    `registry` is None if the clients are not looked up.
     """
 
     max_bytes: int

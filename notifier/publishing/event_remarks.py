@@ -1,7 +1,7 @@
-"""Remarks on an event that is good and perhaps not what its publisher meant: for the answer of the API and `publish`.
+"""Makes remarks on events that are good and perhaps not what their publishers meant, for the API and for `publish`.
 
-A member that nobody knows is ignored, since publishers may add their own. One that looks like an optional member, which
-the event lacks, is told: without its `sid` a logout ends all sessions of the user.
+An unknown member is ignored, since publishers may add their own. But a member that looks like an optional one which the
+event lacks is told: without its `sid` a logout ends all sessions of the user.
 """
 
 from collections.abc import Iterator, Mapping

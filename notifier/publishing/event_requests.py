@@ -1,16 +1,16 @@
-"""A request that brings one event: the checks that it passes, and how the event becomes durable before the answer.
+"""Takes a request that brings one event: checks it, and makes the event durable before the answer.
 
-In this order: how many requests run, the token, the content type (a browser's form or `no-cors` request can send none
-that is taken), the body's size and pace, the event itself, and who may speak for its issuer. A refusal lists the first
-20 mistakes.
+The checks are, in this order: the number of requests that run, the token, the content type (a browser's form or
+`no-cors` request can send none that is accepted), the body's size and pace, the event itself, and who may speak for its
+issuer. A refusal lists the first 20 mistakes.
 
 Reading a large event holds the loop. So few large events are read at a time, one every few passes of the loop (see
-`delivery/selection.py`). The other requests hold their body only, and wait no longer than for the queue.
+`delivery/selection.py`). The other requests hold only their body, and wait for nothing but the queue.
 
-With `wait` the answer tells what has become of each client so far. 200 means that every client has its last notice; 202
+With `wait` the answer tells the fate at each client so far. 200 means that every client has its last notice; 202
 means that more may follow. The event is durable in both cases. If too many requests wait already, 202 comes at once.
 
-A `note` in the answer says what was perhaps not meant so.
+A `note` in the answer tells what the publisher perhaps did not mean.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ Prepare = Callable[[SessionEnded], Mapping[str, object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSources:
-    """What a request needs. It is asked for at each request, since a reload may change it.
+    """What a request needs. It is fetched at each request, since a reload may change it.
 
     Without tokens anyone may publish (on loopback). Without `waiting` a request that asks to wait is answered at once.
     """
@@ -103,7 +103,7 @@ def _nothing_more(_event: SessionEnded) -> Mapping[str, object]:
 
 
 class EventRequests:
-    """Takes events from requests. All routes that do share its places for large events."""
+    """Takes events from requests. All routes that take events share its limit of large events."""
 
     def __init__(self, accept: AcceptEvent, sources: ApiSources, limits: ApiLimits | None = None) -> None:
         self.limits = ApiLimits() if limits is None else limits

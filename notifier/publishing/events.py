@@ -1,4 +1,4 @@
-"""`POST /v1/events`: takes events over HTTP, from servers that speak no AMQP. 202 means: the event is durable."""
+"""`POST /v1/events`: takes events over HTTP, from servers that speak no AMQP. 202 means that the event is durable."""
 
 from collections.abc import Iterable, Mapping
 

@@ -24,7 +24,7 @@ def read_wait(text: str) -> float:
 
 
 class EventNotices:
-    """What is known so far of one event: the last notice of each client, or one of the whole event."""
+    """The notices of one event so far: the last one of each client, or one of the whole event."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str], Notice] = {}
@@ -32,7 +32,7 @@ class EventNotices:
         self._of: int | None = None
 
     def add(self, notice: Notice) -> None:
-        """Take a notice. One that is late does not replace the last word on its client."""
+        """Take a notice. A late one does not replace the last word on its client."""
         if not notice.of or notice.fate is Fate.DUPLICATE:
             self._whole = notice
             return

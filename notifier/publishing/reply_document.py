@@ -1,4 +1,4 @@
-"""The document of a reply, which tells a publisher what became of one client: JSON with a version.
+"""Writes and reads the document of a reply, which tells a publisher the fate at one client: JSON with a version.
 
 `delivered`, `dead` and `skipped` are the last word on a client. An event that concerns no client alone (malformed, of
 an unknown issuer, a copy) gets one reply, without `client_id`.
@@ -60,9 +60,11 @@ def dump_reply(notice: Notice) -> bytes:
 def load_reply(body: bytes) -> Notice | None:
     """Decode the body of a reply. None if it is not one, or a later release wrote it."""
     try:
-        said: dict[str, Any] = {name: value for name, value in _REPLY.validate_json(body).items() if value is not None}
-        del said["v"]
-        due = said.pop("next_due", None)
-        return Notice(delivery_id=said.pop("id", ""), next_due=None if due is None else read_moment(due), **said)
+        members: dict[str, Any] = {
+            name: value for name, value in _REPLY.validate_json(body).items() if value is not None
+        }
+        del members["v"]
+        due = members.pop("next_due", None)
+        return Notice(delivery_id=members.pop("id", ""), next_due=None if due is None else read_moment(due), **members)
     except ValueError:  # pydantic's ValidationError is one
         return None

@@ -1,4 +1,4 @@
-"""Replies to publishers who asked what became of their events, and passes replies on to the requests that wait here."""
+"""Replies to publishers who asked for the fate of their events, and passes replies on to requests that wait here."""
 
 from collections.abc import Callable
 

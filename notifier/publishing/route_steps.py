@@ -1,4 +1,4 @@
-"""What each route that takes events does with a request: check its kind, read its body in time, publish before 202."""
+"""The steps of each route that takes events: check the request's kind, read its body in time, publish before 202."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -27,12 +27,12 @@ class ApiLimits:
 
 
 def media_type(request: web.Request) -> str:
-    """The media type of the body, in lower case and without parameters. Empty without `Content-Type`."""
+    """Return the media type of the body, in lower case and without parameters. Empty without `Content-Type`."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def asked_lane(request: web.Request) -> Lane:
-    """The lane that the query asks for. Raises Refusal (400)."""
+    """Return the lane that the query asks for. Raises Refusal (400)."""
     lane = LANES.get(request.query.get("lane", "events"))
     if lane is None:
         raise malformed(Mistake("lane", f"must be one of {', '.join(LANES)}"))

@@ -1,4 +1,4 @@
-"""A server that is asked over HTTP, as an operator names it."""
+"""Settings of a server that is asked over HTTP."""
 
 from typing import ClassVar, Self
 from urllib.parse import urlsplit

@@ -38,7 +38,7 @@ class _Variable:
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The configuration. Without `path`: the defaults and `environ`. Raises ConfigurationError with every mistake."""
+    """Return the configuration; without `path` from `environ` alone. Raises ConfigurationError with every mistake."""
     usable = examine_settings(path, environ, set())
     if usable.mistakes:
         raise ConfigurationError(usable.mistakes)
@@ -46,7 +46,7 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[Path]) -> UsableSettings:
-    """What is right of the configuration, and every mistake. Adds every file that it names to `files`."""
+    """Return what is right of the configuration, and every mistake. Adds every file that it names to `files`."""
     mistakes: list[Mistake] = []
     unsure: set[str] = set()
     document: dict[str, Any] = {}

@@ -40,9 +40,9 @@ def config_schema() -> dict[str, Any]:
 
 
 def _below(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for each in section.__subclasses__():
-        yield each
-        yield from _below(each)
+    for subclass in section.__subclasses__():
+        yield subclass
+        yield from _below(subclass)
 
 
 def _describe(section: type[BaseModel], properties: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""The sections of features: the one file of the core that names features. Who deletes a feature deletes its lines.
+"""The sections of features. No other module of the core names features: to delete a feature, delete its lines here.
 
-It re-exports classes, and does nothing else. The other list of features is `notifier.features.FEATURES`.
+The module re-exports classes, and does nothing else. The other list of features is `notifier.features.FEATURES`.
 """
 
 from notifier.features.browsers.web_settings import WebSettings

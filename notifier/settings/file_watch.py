@@ -2,6 +2,7 @@
 
 inotify would miss network file systems and the symlink swaps of Kubernetes ConfigMaps. A poll follows symlinks, so a
 swap shows as another inode. `Watch` decides and does no I/O; `watch_files` polls and calls.
+
 Take the stamps to compare with before you read a file. Otherwise a change in between is missed for good.
 """
 
@@ -28,7 +29,7 @@ Stamps = Mapping[Path, Stamp | None]
 
 
 def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp | None]:
-    """The stamps of these files now. Take them before you read the files."""
+    """Return the stamps of these files now. Take them before you read the files."""
     return {path: _stamp_of(path) for path in paths}
 
 
@@ -43,7 +44,7 @@ def _stamp_of(path: Path) -> Stamp | None:
 class Watch:
     """Reports a change once, when all files have been unchanged for `settle` seconds.
 
-    All files, because what is written together (a registry, its keys) must be read together.
+    It waits for all files, since files that are written together (a registry, its keys) must be read together.
     """
 
     def __init__(self, baseline: Stamps, *, settle: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""The keys that sign: where each of them is, and how those that are not files are asked."""
+"""Settings of the keys that sign: where each key is, and how keys that are not files are asked."""
 
 from typing import Annotated, Self
 

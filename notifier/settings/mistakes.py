@@ -18,7 +18,7 @@ Loc = tuple[int | str, ...]
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Mistake]:
-    """Every mistake of a document that should be a `model`. `prefix` comes before each path."""
+    """Return every mistake of a document that should be a `model`. `prefix` comes before each path."""
     mistakes = []
     details = error.errors(include_url=False, include_input=False)
     for detail in details:
@@ -30,7 +30,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
 
 
 def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
-    """The path as an operator writes it: `delivery.retry.base`, `issuers["https://id.example.com"].keys[0].file`."""
+    """Return the path as an operator writes it: `delivery.retry.base`, `issuers["https://id.example.com"].keys[0].file`."""
     path = prefix
     for part in loc:
         if isinstance(part, int):
@@ -43,7 +43,7 @@ def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
 
 
 def submodel(annotation: object) -> type[BaseModel] | None:
-    """The model within an annotation such as `Model | None`, `dict[str, Model]` or `tuple[Model, ...]`."""
+    """Return the model within an annotation such as `Model | None`, `dict[str, Model]` or `tuple[Model, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((model for arg in get_args(annotation) if (model := submodel(arg)) is not None), None)

@@ -1,8 +1,8 @@
 """Keeps what is right of a configuration that has mistakes, so that the files it names can be checked too.
 
-Each try leaves out the members that are wrong, until the rest is right. Once something is left out no more mistakes are
-reported: they may come from the gaps. A secret that would be sent in clear leaves no gap: its section is judged as if
-that were allowed, and its source is not asked.
+Each try leaves out the wrong members, until the rest is right. Once something is left out, no more mistakes are
+reported, since they may come from the gaps. A secret that would be sent in clear leaves no gap: its section is judged
+as if that were allowed, and its source is not asked.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""The page by which a client asks whether its session has changed: OpenID Connect Session Management 1.0 §3.2.
+"""Defines the page by which a client asks whether its session has changed (Session Management 1.0 §3.2).
 
 The page compares the `session_state` that a client was given with the browser-state cookie of the identity server, by
-that server's formula. Keycloak's alone binds neither client nor origin: there the registry says who may ask.
+that server's formula. Only Keycloak's formula binds neither client nor origin: there the registry says who may ask.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ STATE_COOKIES: Mapping[SessionFormula, str] = {
 
 @frozen
 class CheckSession:
-    """One page: whose sessions, by which formula, and the name of the browser-state cookie."""
+    """One page: the issuer of the sessions, the formula, and the name of the browser-state cookie."""
 
     issuer: str
     formula: SessionFormula
@@ -38,7 +38,7 @@ class CheckSession:
 
     @property
     def binds_origin(self) -> bool:
-        """Whether a `session_state` is of one client at one origin, so that no other can use it."""
+        """True if a `session_state` is of one client at one origin, so that no other client can use it."""
         return self.formula is not SessionFormula.KEYCLOAK
 
 

@@ -1,8 +1,8 @@
 """`GET /check-session/{name}`: the `check_session_iframe` of an issuer, served by its proxy on the issuer's own origin.
 
-The same page for every user and client, so that browsers and proxies may keep it: it reads the issuer's cookie by
-script, and the proxy gives us none. With a formula that binds no origin it asks its own address, by a query, whether
-the client may ask: so it is as small for 10,000 clients as for one, and shows nobody a list of them.
+The page is the same for every user and client, so that browsers and proxies may keep it. It reads the issuer's cookie
+by script; the proxy gives us no cookie. With a formula that binds no origin it asks its own address, by a query,
+whether the client may ask. So the page is as small for 10,000 clients as for one, and shows nobody a list of clients.
 """
 
 import base64
@@ -27,7 +27,7 @@ _DOCUMENT = """<!doctype html>
 
 
 def check_session_script() -> str:
-    """The script of the page."""
+    """Return the script of the page."""
     return files(__package__).joinpath("check_session.js").read_text(encoding="utf-8")
 
 

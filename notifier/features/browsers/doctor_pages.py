@@ -1,7 +1,7 @@
 """The doctor's check of the front-channel pages: does the issuer's proxy pass them on, as they are, without cookies?
 
-It asks for an address that is as long as a page's may be and opens nothing. What is refused says of itself whether a
-cookie came with it, so that one answer shows the whole way.
+It requests an address that is as long as a page's may be and opens nothing. The refusal says whether a cookie came with
+the request, so that one answer shows the whole way.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ _TO_US = "have the proxy pass on what is under that path to web.listen, without 
 
 
 def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
-    """One for each issuer with pages, but for those of tests."""
+    """Yield a check for each issuer with pages, except for issuers of tests."""
     egress = issuer_egress(settings.template().route.egress)
     for iss, pages in ({} if settings.web is None else settings.web.issuers).items():
         if only_in_tests(iss):

@@ -1,8 +1,8 @@
-"""The context of a front-channel page, sealed into its URL: whose session ended, and which clients are to be asked.
+"""Seals the context of a front-channel page into its URL: whose session ended, and which clients are to be asked.
 
-It is JSON, deflated (zlib, RFC 1950), and encrypted and authenticated by Fernet, without the padding at its end:
-`["iss", "sid" or null, client, …]`. A client is its `client_id`, or `[client_id, sid]` if it knows the session by a
-`sid` of its own. Nothing is stored: whoever has one of the keys can seal a context and open it.
+The context is JSON, deflated (zlib, RFC 1950), and encrypted and authenticated by Fernet, without the padding at its
+end: `["iss", "sid" or null, client, …]`. A client is its `client_id`, or `[client_id, sid]` if it knows the session by
+a `sid` of its own. Nothing is stored: whoever has one of the keys can seal a context and open it.
 """
 
 import base64
@@ -23,7 +23,7 @@ _LARGEST = 256 * 1024  # bytes of JSON; what is deflated into LONGEST characters
 
 
 class TooManyClients(Exception):  # noqa: N818  a fact, not a fault of ours
-    """The context would be longer than LONGEST characters. `fit` is how many of its clients would not be too many."""
+    """The context would be longer than LONGEST characters. `fit` of its clients would not be too many."""
 
     def __init__(self, fit: int) -> None:
         super().__init__(f"the context would be longer than {LONGEST} characters; its first {fit} clients fit")

@@ -1,4 +1,4 @@
-"""Counts front-channel pages and what browsers reported of clients: no proof of anything, and so metrics alone.
+"""Counts front-channel pages, and what browsers reported of clients. That proves nothing, so it is metrics alone.
 
 A client's series begin at zero with the first page that asks it, so that `increase()` sees its first report too.
 """
@@ -17,7 +17,7 @@ _SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
 
 
 class FrontChannelCounts:
-    """The numbers. `label` says under which name a client counts now."""
+    """The counters. `label` gives the name under which a client counts now."""
 
     def __init__(self, label: Callable[[str, str], Label]) -> None:
         self._label = label

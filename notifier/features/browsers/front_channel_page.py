@@ -1,7 +1,7 @@
-"""The front-channel page: a document that asks each client by the user's browser, and the headers that guard it.
+"""Makes the front-channel page: a document that asks each client by the user's browser, and the headers that guard it.
 
-The script and the style are files beside this one. They never vary, so the policy names them by their hashes. What
-varies is in a block of JSON, which no policy concerns, and in attributes.
+The script and the style are files beside this one. They never vary, so the policy names them by their hashes. The parts
+that vary are in a block of JSON, which no policy concerns, and in attributes.
 """
 
 import base64
@@ -22,9 +22,9 @@ _STATUS = '<main id="status" role="status"><p>Signing you out of your applicatio
 
 @frozen
 class PageRules:
-    """How the pages of an issuer are. `path` is where the issuer's proxy passes on to us, without a slash at its end.
+    """The rules of an issuer's pages. `path` is what the issuer's proxy passes on to us, without a slash at its end.
 
-    `origins` are of the pages that may be above ours, `limit` is in seconds, `frames` is how many clients have one.
+    `origins`: of the pages that may be above ours. `limit`: seconds. `frames`: the number of clients that have one.
     """
 
     path: str

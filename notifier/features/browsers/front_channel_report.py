@@ -1,4 +1,4 @@
-"""What a front-channel page reports of its clients, and what that is worth: a number in a metric, never a proof.
+"""Reads what a front-channel page reports of its clients. It is worth a number in a metric, and is never a proof.
 
 A browser can tell that an answer came. It cannot tell its status, nor whether a session ended. The user can forge a
 report, and nobody else can.
@@ -25,8 +25,8 @@ class PageEnd(StrEnum):
 class PageResult(StrEnum):
     """What a page knows of a client. `confirmed`: its frame said so. `answered`: an answer came over valid TLS.
 
-    `failed`: none came. `unclear`: none came that the page may see, and the frame loaded something. `loaded`, `silent`:
-    no answer yet at the end, and a frame that had loaded, or had not.
+    `failed`: no answer came. `unclear`: no answer came that the page may see, but the frame loaded something. `loaded`,
+    `silent`: no answer had come by the end, and the frame had loaded, or had not.
     """
 
     CONFIRMED = "confirmed"
@@ -38,7 +38,7 @@ class PageResult(StrEnum):
 
 
 class BrowserReach(StrEnum):
-    """What the metrics say of a client: it answered the browser, it did not, or nobody can tell."""
+    """What the metrics say of a client: it answered the browser, it did not answer, or nobody can tell."""
 
     REACHED = "reached"
     UNREACHABLE = "unreachable"

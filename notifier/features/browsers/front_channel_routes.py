@@ -1,7 +1,7 @@
 """`GET /front-channel/{context}`: the page that asks the clients of a session that has ended. `POST`: what it saw.
 
-The context is all that a page is made of: nothing is stored. Who has a page's URL can open it for ten minutes, in a
-frame of the issuer's own pages, and then ends a session that has ended already. A report is a number in a metric.
+A page is made of its context alone: nothing is stored. Whoever has a page's URL can open it for ten minutes, in a frame
+of the issuer's own pages, and then ends a session that has ended already. A report is a number in a metric.
 """
 
 from collections import OrderedDict
@@ -27,9 +27,9 @@ REPORTS = 10_000  # of one worker; they expire within LIFETIME
 
 @frozen
 class PageAccess:
-    """What the routes need, as it is at each request. `rules` None: the issuer has no pages.
+    """What the routes need, fetched at each request. `rules` gives None if the issuer has no pages.
 
-    `opened` None: no context of ours, or an expired one. `sealed` raises TooManyClients.
+    `opened` gives None for a context that is not ours or has expired. `sealed` raises TooManyClients.
     """
 
     opened: Callable[[str], OpenedContext | None]

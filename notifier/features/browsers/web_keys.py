@@ -28,7 +28,7 @@ class PagesPart(Part):
 
 
 def read_pages(settings: Settings, registry: Registry) -> PagesPart:
-    """The keys of pages, every mistake in the section `web`, and what to warn of."""
+    """Return the keys of pages, every mistake in the section `web`, and the warnings."""
     keys, mistakes = read_web_keys(settings)
     return PagesPart(
         mistakes=mistakes,
@@ -39,7 +39,7 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
 
 
 def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]]:
-    """The keys, None without a section `web`, and every mistake."""
+    """Return the keys, None without a section `web`, and every mistake."""
     if settings.web is None:
         return None, []
     mistakes = [

@@ -1,4 +1,4 @@
-"""What the web listener serves, by the configuration as it is at each request."""
+"""Makes what the web listener serves, by the configuration as it is at each request."""
 
 import time
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from notifier.model.front_channel import FrontChannelContext
 
 
 class WebPages:
-    """Makes the routes of the web listener. Without a section `web` at the start nothing listens."""
+    """Makes the routes of the web listener. Without a section `web` at the start there is no listener."""
 
     def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
         self._live = live

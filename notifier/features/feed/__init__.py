@@ -1,1 +1,1 @@
-"""What became of deliveries, for audit systems: the feed, its collection, the propagation report."""
+"""The fates of deliveries, for audit systems: the feed, its collection, the propagation report."""

@@ -1,8 +1,8 @@
-"""Feeds audit systems with what became of deliveries, at best effort: it never slows a delivery and never loses one.
+"""Feeds audit systems with the fates of deliveries, at best effort: it never slows a delivery and never loses one.
 
-An observer makes notices of facts and puts them into a buffer of 1 MiB. A task of its own (`run`) sends them to the
+An observer turns facts into notices and puts them into a buffer of 1 MiB. A task of its own (`run`) sends them to the
 target. A notice that finds the buffer full is dropped and counted; so is a batch that the target loses. Nothing is sent
-twice. Only fates that are durable are told.
+twice. Only durable fates are told.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ OVERHEAD = 400  # bytes of a notice beside the texts in it
 
 
 class Feed:
-    """The observer and its buffer. Unless `everything` is true it leaves out what went well."""
+    """The observer and its buffer. Unless `everything` is true it leaves out successes."""
 
     def __init__(self, *, everything: bool, clock: Clock, new_id: Callable[[], str], room: int = ROOM) -> None:
         self._everything = everything

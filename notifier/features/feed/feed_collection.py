@@ -10,7 +10,7 @@ from notifier.model.fate import FeedNotice
 
 
 class FeedCollection:
-    """Keeps what the feed brings. Anything else is counted and dropped: anybody may publish to the exchange."""
+    """Keeps the notices of the feed. Other messages are counted and dropped: anybody may publish to the exchange."""
 
     def __init__(self, archive: FeedFile, on_kept: Callable[[int], object]) -> None:
         self._archive = archive

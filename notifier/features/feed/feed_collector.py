@@ -1,8 +1,8 @@
 """Collects the feed from RabbitMQ in batches, by a durable queue of its own, `<prefix>.collected`.
 
-A batch is acked once it is kept. So a collector that dies loses nothing: what it kept comes again, and is recognised by
-its id. While nobody collects, the queue holds 256 MiB for a week and drops the oldest first: the feed must not fill a
-broker that logouts need.
+A batch is acked once it is kept. So a collector that dies loses nothing: the notices that it kept come again, and are
+recognised by their ids. While nobody collects, the queue holds 256 MiB for a week and drops the oldest first: the feed
+must not fill a broker that logouts need.
 """
 
 import asyncio

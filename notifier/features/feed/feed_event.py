@@ -1,4 +1,4 @@
-"""The events of the feed: CloudEvents that tell audit systems what became of deliveries, and which clients fail.
+"""Writes the events of the feed, which tell audit systems the fates of deliveries, and which clients fail.
 
 Each is a CloudEvent 1.0 in the structured mode, one JSON text. It holds codes and the `jti` of the token that was sent;
 never a token, an error's text, a `sub` or a `sid`. `notifier schema outcome` prints the schema. Readers ignore members
@@ -27,8 +27,8 @@ REASONS = tuple(dict.fromkeys([*map(str, Reason), *map(str, DeadReason), NO_URI]
 def feed_message(notice: FeedNotice, source: str) -> FeedMessage:
     """Encode a notice as a message of an exchange: its routing key is `<fate>.<reason>`, or `client.<state>`.
 
-    Its headers are those to bind or filter by: no routing key can hold client ids, since they hold dots.
-    `source` names this notifier: `/notifier/<queue.prefix>`.
+    Bindings and filters go by its headers, since a routing key cannot hold client ids, which have dots. `source` names
+    this notifier: `/notifier/<queue.prefix>`.
     """
     event_id = notice.event_id if isinstance(notice, Notice) else ""
     named = {"iss": notice.iss, "client_id": notice.client_id, "event_id": event_id}

@@ -1,4 +1,4 @@
-"""The feature `feed`: audit systems hear what became of deliveries, and the report counts it."""
+"""The feature `feed`: audit systems hear the fates of deliveries, and the report counts them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The propagation report: what share of logouts arrived at each client, how soon, and what went wrong.
+"""Computes the propagation report: the share of logouts that arrived at each client, how soon, and what went wrong.
 
 A `ReportTally` counts the rows of the feed one by one, in any order. Its memory is bounded by the number of clients.
 Durations are counted in buckets whose bounds are 2^(1/8) apart. So a quantile lies within 4.4 % of the true one; the
-slowest is exact. With `outcomes: failures` the feed holds nothing of what went well, so shares and times are None.
+slowest is exact. With `outcomes: failures` the feed holds no successes, so shares and times are None.
 """
 
 import math
@@ -73,7 +73,7 @@ class DurationBar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonCount:
-    """How many deliveries were given up for a reason, and how many retries it cost."""
+    """The deliveries that were given up for a reason, and the retries that it cost."""
 
     reason: str
     dead: int

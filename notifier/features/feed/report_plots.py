@@ -27,7 +27,7 @@ def propagation_plot(bars: Sequence[DurationBar]) -> str:
 
 
 def timeline_plot(slices: Sequence[TimeSlice], kinds: Iterable[str]) -> str:
-    """Plot what of these kinds happened when."""
+    """Plot when events of these kinds happened."""
     colours = {"delivered": _OK, "dead": _BAD, "retries": _WARN}
     plot = _plot(StackedBar, 130, tuple(colours[kind] for kind in kinds))
     plot.x_labels = [f"{moment(interval.at)[:16]} UTC" for interval in slices]

@@ -1,1 +1,1 @@
-"""Keys that let only signatures out: HSMs, Vault, the clouds."""
+"""Keys in places that let only signatures out: HSMs, Vault, the clouds."""

@@ -1,11 +1,11 @@
-"""A key in AWS KMS, by aiobotocore: AWS's own way to find and renew credentials.
+"""Signs with a key in AWS KMS, by aiobotocore, which finds and renews credentials in AWS's own way.
 
 | request | |
 |---|---|
 | `GetPublicKey` | leads from an alias to the key's ARN. An alias can be moved at any time, so the ARN signs |
 | `Sign` | `MessageType=RAW` up to 4,096 bytes, where KMS makes the digest; `DIGEST` beyond. ECDSA comes as DER |
 
-The library's own retries are off, and its time limits far beyond ours: `signing.timeout` is the only one.
+The library's own retries are off, and its time limits are far beyond ours: only `signing.timeout` counts.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""A key in Azure Key Vault or a managed HSM, by Microsoft's client: its way to find and renew credentials.
+"""Signs with a key in Azure Key Vault or a managed HSM, by Microsoft's client, which finds and renews credentials.
 
 | request | |
 |---|---|
@@ -6,7 +6,7 @@
 | `GET /keys/NAME` | the newest version, to tell of it |
 | `POST /keys/NAME/VERSION/sign` | signs a digest; ECDSA comes as r‖s. Without the version the newest would sign |
 
-The library would wait for `Retry-After` and try again, past our time limit: its retries are off.
+The library would wait for `Retry-After` and try again, past our time limit. So its retries are off.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _Answer = TypeVar("_Answer")
 
 
 class AzureKey:
-    """One version of a key. `further` words are for Microsoft's clients, beside those that are always given."""
+    """One version of a key. `further`: arguments for Microsoft's clients, beside those that are always given."""
 
     def __init__(self, settings: AzureKeySettings, further: Mapping[str, Any] = MappingProxyType({})) -> None:
         self._settings = settings

@@ -19,7 +19,7 @@ TWICE = "take one of the two entries out; until then this one does not sign"
 
 
 def signer_checks(loaded: Loaded) -> Iterator[Check]:
-    """A check for each key, and one for the clients whose algorithm no key can sign by. All keys were looked at."""
+    """Yield a check for each key, and one for clients whose algorithm no key can sign by. All keys were looked at."""
 
     async def clients() -> Sequence[Finding]:
         mistakes = find_unsignable(loaded.registry, loaded.needs.algorithms_of)

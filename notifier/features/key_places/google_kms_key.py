@@ -1,12 +1,12 @@
-"""A key in Google Cloud KMS, by Google's client over gRPC: its way to find and renew credentials.
+"""Signs with a key in Google Cloud KMS, by Google's client over gRPC, which finds and renews credentials.
 
 | call | |
 |---|---|
 | `GetPublicKey` | the public half, and the one algorithm that this version signs by; asked of the next version too |
 | `AsymmetricSign` | signs a digest, or the message itself for Ed25519. ECDSA comes as DER |
 
-Each carries a checksum of what is signed, and the answer says that it was verified, and by which version. The client
-would try again for most of a minute, whatever its `timeout` is: its retries are off.
+Each call carries a checksum of what is signed. The answer says that the checksum was verified, and which version
+signed. The client would try again for most of a minute, whatever its `timeout` is. So its retries are off.
 """
 
 import asyncio

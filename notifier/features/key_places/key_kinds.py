@@ -1,4 +1,4 @@
-"""Makes the keys in HSMs, Vault and the clouds' key services. What needs an extra is imported only where it is used."""
+"""Makes the keys in HSMs, Vault and the clouds' key services. Modules that need an extra are imported when used."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ PROCESSES = 2  # of a PKCS#11 token
 
 
 def key_kinds() -> Mapping[str, KeyKind]:
-    """The kinds. Keys that these make in one PKCS#11 token share its processes."""
+    """Return the kinds. The keys that they make in one PKCS#11 token share its processes."""
     tokens: dict[tuple[TokenAddress, int], Pkcs11Token] = {}
 
     def pkcs11(of: Pkcs11Settings, size: int) -> tuple[SigningPlace, str]:
@@ -36,7 +36,7 @@ def key_kinds() -> Mapping[str, KeyKind]:
 
 
 def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
-    """The files by which notifier logs in at places of keys, by their settings. A pod's token is Kubernetes's own."""
+    """Return the files with which notifier logs in at key places, by setting. A pod's token is Kubernetes's own."""
     for iss, issuer in settings.issuers.items():
         for nth, key in enumerate(issuer.keys):
             place = f'issuers["{iss}"].keys[{nth}]'

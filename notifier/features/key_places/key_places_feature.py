@@ -1,4 +1,4 @@
-"""The feature `key_places`: keys that sign and leave their place never, in HSMs, Vault and the clouds' key services."""
+"""The feature `key_places`: keys that never leave their place, in HSMs, Vault and the clouds' key services."""
 
 from __future__ import annotations
 

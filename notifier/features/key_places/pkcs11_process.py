@@ -1,11 +1,11 @@
-"""A process that signs with the keys of one PKCS#11 token: one session, one thread, one signature at a time.
+"""Runs the process that signs with the keys of one PKCS#11 token: one session, one thread, one signature at a time.
 
-The module of a vendor runs here and nowhere else. What it does to its process, a crash or a call that never returns,
-it does to this one alone, and `pkcs11_token` ends it and starts another. Requests come over stdin, answers go over
+The module of a vendor runs here and nowhere else. If it crashes, or a call never returns, only this process suffers:
+`pkcs11_token` ends it and starts another. Requests come over stdin, answers go over
 stdout, each a frame: the length of the body, a letter, the body. The first request opens the token and has the PIN, so
 that neither arguments nor environment show it. The process ends with its stdin.
 
-It imports nothing of notifier, which keeps it at 10 MiB of its own.
+It imports nothing of notifier, which keeps it at 10 MiB of memory of its own.
 """
 
 import ctypes

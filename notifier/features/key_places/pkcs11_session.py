@@ -1,6 +1,6 @@
 """The worker's end of a process that signs with the keys of one PKCS#11 token (`pkcs11_process`).
 
-A protocol of asyncio and not its streams, which cost the worker 40 µs more for each signature.
+It is a protocol of asyncio and does not use streams, which cost the worker 40 µs more for each signature.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _MOST = 65_536  # bytes of an answer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenAddress:
-    """Which token it is, and where its PIN is."""
+    """Which token to use, and where its PIN is."""
 
     module: Path
     token: str
@@ -51,7 +51,7 @@ class SigningSession(asyncio.SubprocessProtocol):
         self._transport: asyncio.SubprocessTransport
         self._requests: asyncio.WriteTransport
         self._received = bytearray()
-        self._asked: deque[asyncio.Future[tuple[bytes, bytes]]] = deque()
+        self._waiting_answers: deque[asyncio.Future[tuple[bytes, bytes]]] = deque()
         self._found: dict[KeyName, _FoundKey] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -64,13 +64,13 @@ class SigningSession(asyncio.SubprocessProtocol):
         self._received += data
         while len(self._received) >= HEAD.size:
             length, status = HEAD.unpack_from(self._received)
-            if length > _MOST or not self._asked:
+            if length > _MOST or not self._waiting_answers:
                 self._end("its process gave an answer that is none")
                 return
             end = HEAD.size + length
             if len(self._received) < end:
                 return
-            waiting = self._asked.popleft()
+            waiting = self._waiting_answers.popleft()
             if not waiting.done():
                 waiting.set_result((status, bytes(self._received[HEAD.size : end])))
             del self._received[:end]
@@ -106,7 +106,7 @@ class SigningSession(asyncio.SubprocessProtocol):
         if self.gone.is_set():
             raise PlaceFault("its process ended; another is started")
         waiting: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
-        self._asked.append(waiting)
+        self._waiting_answers.append(waiting)
         self._requests.write(HEAD.pack(len(body), kind) + body)
         status, answer = await waiting
         if status == DONE:
@@ -115,8 +115,8 @@ class SigningSession(asyncio.SubprocessProtocol):
         raise SigningRefused(name, text)
 
     def _end(self, why: str) -> None:
-        while self._asked:
-            waiting = self._asked.popleft()
+        while self._waiting_answers:
+            waiting = self._waiting_answers.popleft()
             if not waiting.done():
                 waiting.set_exception(PlaceFault(why))
 

@@ -1,8 +1,8 @@
-"""The processes that sign with the keys of one PKCS#11 token (`pkcs11_process`), and the keys as places.
+"""Keeps the processes that sign with the keys of one PKCS#11 token (`pkcs11_process`), and has its keys as places.
 
-Processes and not threads: of the two libraries one crashes at the second thread and the other keeps the interpreter's
-lock while the HSM signs; and a call that hangs keeps its thread for ever. A process that gives no answer, or an answer
-that leaves its session in doubt, is killed, and another is started when it is needed.
+These are processes and not threads, since of the two libraries one crashes at the second thread, the other keeps the
+interpreter's lock while the HSM signs, and a call that hangs keeps its thread for ever. A process that gives no answer,
+or an answer that leaves its session in doubt, is killed, and another is started when it is needed.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class Pkcs11Token:
         self._rejected: tuple[str, int] | None = None
 
     def join(self) -> None:
-        """Another key uses it."""
+        """Note that another key uses the token."""
         self._users += 1
 
     async def leave(self) -> None:

@@ -1,4 +1,4 @@
-"""ECDSA signatures as JWS has them: r‖s, each as long as the curve (RFC 7518 §3.4), where a place makes DER."""
+"""Turns ECDSA signatures in DER, as some places make them, into those of JWS: r‖s, padded (RFC 7518 §3.4)."""
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
@@ -9,7 +9,7 @@ _SIZES = {Algorithm.ES256: 32, Algorithm.ES384: 48, Algorithm.ES512: 66}
 
 
 def raw_ecdsa(alg: Algorithm, der: bytes) -> bytes:
-    """The signature without its DER. Raises PlaceFault if it is none of this curve."""
+    """Return the signature without its DER. Raises PlaceFault if it is none of this curve."""
     try:
         r, s = decode_dss_signature(der)
         return r.to_bytes(_SIZES[alg]) + s.to_bytes(_SIZES[alg])

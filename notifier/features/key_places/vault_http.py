@@ -1,4 +1,4 @@
-"""Requests to Vault, and what its refusals mean.
+"""Sends requests to Vault, and explains its refusals.
 
 | status | |
 |---|---|
@@ -7,7 +7,7 @@
 | 412, 429, 5xx | a standby that is behind, a rate limit (which names no time), sealed (503), broken: it is away |
 | 500 | a version that is too high or below the key's `min_encryption_version` too, told by its words |
 
-A redirect is not followed, since it would take the token along: a standby that sends one is not the address to name.
+Redirects are not followed, since they would take the token along: a standby that redirects is not the address to name.
 """
 
 import time
@@ -40,7 +40,7 @@ class VaultAnswer:
 
     @property
     def words(self) -> str:
-        """What Vault says is wrong, on one line. It repeats no token and no secret id."""
+        """Return what Vault says is wrong, on one line. It repeats no token and no secret id."""
         errors = self.content.get("errors") if isinstance(self.content, dict) else None
         words = " ".join(str(text) for text in errors) if isinstance(errors, list) else ""
         return " ".join(words.split())[:_SHOWN]

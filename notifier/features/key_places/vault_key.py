@@ -1,4 +1,4 @@
-"""A key in the transit engine of Vault (or OpenBao, which has the same interface).
+"""Signs with a key in the transit engine of Vault (or OpenBao, which has the same interface).
 
 | request | what has to be said |
 |---|---|
@@ -7,7 +7,7 @@
 | | `marshaling_algorithm: jws`: r‖s for ECDSA; for RSA `signature_algorithm`, or it is PSS; |
 | | for PSS `salt_length: hash`, or the salt is the longest possible |
 
-Ed25519 signs the whole message: a digest it would sign as if that were the message.
+Ed25519 gets the whole message: it would sign a digest as if that were the message.
 """
 
 import base64

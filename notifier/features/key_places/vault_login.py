@@ -1,11 +1,12 @@
-"""The token by which Vault lets a key sign: from a file, or by logging in with an AppRole or a service account.
+"""Gets the token by which Vault lets a key sign: from a file, or by logging in with an AppRole or a service account.
 
 A token is renewed once half its time is over. Renewals grant less and less time as the token's longest life comes
-closer; then a new one is logged in for before it ends. Vault answers 403 to a token that has ended or was revoked as it
-does where a policy is lacking: a token that is not new is given up and another one is tried once. (Some secret ids are
-for a number of log-ins only.)
+closer; then a new log-in gets another token before the old one ends. Vault answers 403 to a token that has ended or was
+revoked, just as for a missing policy. So a token that is not new is given up, and another one is tried once. (Some
+secret ids are for a number of log-ins only.)
 
-Whoever needs a token waits for one task: a signature whose time is over does not interrupt the log-in of the others.
+All signatures that need a token wait for one task: a signature whose time is over does not interrupt the log-in of the
+others.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""Servers and databases whose clients are read: one module for each kind."""
+"""Readers of clients from servers and databases: one module for each kind."""

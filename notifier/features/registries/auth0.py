@@ -53,7 +53,7 @@ class Auth0Reader:
         self._token_ends = 0.0
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all applications; `last` itself if they are as they were. Raises SourceFault."""
+        """Return all applications; `last` itself if nothing has changed. Raises SourceFault."""
         async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
             at = self._clock()
             gathering = await gather_pages(lambda nth: self._page(server, nth), last)

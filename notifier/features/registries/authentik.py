@@ -37,7 +37,7 @@ class AuthentikReader:
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all providers; `last` itself if they are as they were. Raises SourceFault."""
+        """Return all providers; `last` itself if nothing has changed. Raises SourceFault."""
         headers = {"Authorization": f"Bearer {read_secret('token_file', self._settings.token_file)}"}
         async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
             at = self._clock()

@@ -1,7 +1,8 @@
-"""Reads a list of client metadata at an address: that of clients.yaml, or of RFC 7591, as JSON or YAML.
+"""Reads a list of client metadata from an address, in the form of clients.yaml or of RFC 7591, as JSON or YAML.
 
 A list of one page is asked for with `If-None-Match` or `If-Modified-Since` (RFC 9110 §13.1) of the last answer. A list
-of several pages (`Link: rel=next`) is read whole each time: what the first page says does not speak for the others.
+of several pages (`Link: rel=next`) is read whole each time, since the headers of the first page do not speak for the
+others.
 """
 
 import json

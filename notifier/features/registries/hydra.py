@@ -4,8 +4,9 @@
 the next page, which lives for an hour. Its address is relative and may lack a prefix that a proxy adds, so only the
 token is taken. A token that Hydra cannot read makes it close the connection without an answer. The list has no secrets.
 
-Hydra takes anything as an address, so each is checked here. `metadata` is the client's owner's own; `metadata.notifier`
-holds our settings, and may hold the address (and whether a session is required), so that Hydra itself stays silent.
+Hydra accepts anything as an address, so each is checked here. `metadata` belongs to the client's owner. Its member
+`notifier` holds our settings, and may hold the address (and whether a session is required), so that Hydra itself stays
+silent.
 """
 
 import time
@@ -50,7 +51,7 @@ class HydraReader:
         self._clock = clock
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all clients; `last` itself if they are as they were. Raises SourceFault."""
+        """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
         async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
             at = self._clock()
             token = await self._take(server, None, gathering := Gathering(last))

@@ -1,7 +1,7 @@
-"""What a client of Keycloak, as its Admin API shows it, means to notifier.
+"""Turns a client of Keycloak, as its Admin API shows it, into client metadata.
 
 Keycloak keeps what concerns logout in `attributes`, as texts (`OIDCConfigAttributes`): `"true"` stands for true. It
-shows secrets beside them, so a row is put together of the few members that are needed.
+shows secrets beside them, so a row is made of the few members that are needed.
 
 Keycloak itself tells each client that has a back-channel logout URL. So that it stays silent, the address may be in an
 attribute of ours instead.

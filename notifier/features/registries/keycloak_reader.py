@@ -41,7 +41,7 @@ class KeycloakReader:
         self._realm = _realm(source.keycloak, source.issuer)
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return the realm's clients; `last` itself if they are as they were. Raises SourceFault."""
+        """Return the realm's clients; `last` itself if nothing has changed. Raises SourceFault."""
         gathering, pages = Gathering(last), ShiftingPages(PAGE)
         at = self._clock()
         async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as opened:

@@ -1,4 +1,4 @@
-"""The header `Link` (RFC 8288) of a list that comes in pages."""
+"""Reads the header `Link` (RFC 8288) of a list that comes in pages."""
 
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
@@ -11,7 +11,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def next_link(links: str, url: str) -> str | None:
-    """The address of the page after `url`, None if that is the last. It may be of any server. Raises SourceFault."""
+    """Return the address of the page after `url`, None if that is the last; of any server. Raises SourceFault."""
     if len(links) > LONGEST:
         raise SourceFault(f"its headers Link are longer than {LONGEST // 1024} KiB")
     for target, *parameters in _links(links):
@@ -24,7 +24,7 @@ def next_link(links: str, url: str) -> str | None:
 
 
 def next_page(links: str, url: str) -> str | None:
-    """The same, of the same server: our headers may hold a secret. Raises SourceFault if it is of another."""
+    """Return the same, but of the same server only, since our headers may hold a secret. Raises SourceFault."""
     following = next_link(links, url)
     if following is not None and _origin(following) != _origin(url):
         raise SourceFault("its next page (Link: rel=next) is on another server; that is not followed")

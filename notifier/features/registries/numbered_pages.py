@@ -1,8 +1,8 @@
-"""Reads a list whose pages have numbers, while it may change: none that stays in the list is lost.
+"""Reads a list whose pages have numbers, while it may change: no client that stays in the list is lost.
 
-A client that is removed meanwhile lets the next page begin one too late, and the one between is in neither. So a
-reading counts at once only if all pages say the same total, as many were found, and none is missing that was there
-before. Else the list is read again, until two readings in a row found the very same.
+If a client is removed meanwhile, the next page begins one too late, and the client in between is on neither page. So a
+reading counts at once only if all pages say the same total, as many clients were found, and none is missing that was
+there before. Otherwise the list is read again, until two readings in a row find the same.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""Asks a server for a page, and turns what is no page into a fault with a clear text.
+"""Asks a server for a page, and turns any other answer into a fault with a clear text.
 
 A server that says how long it must rest (429, 503 with `Retry-After`, RFC 9110 §10.2.3) is asked again, as long as the
 reading has time.

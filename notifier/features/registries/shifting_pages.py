@@ -1,8 +1,8 @@
-"""Reads a list page by page while it may change: none that stays in the list is left out.
+"""Reads a list page by page while it may change: no client that stays in the list is left out.
 
-A list that is asked for by offset moves under its reader. If an earlier client is deleted, the next page begins one too
-late. So each page overlaps the one before by one client. If its first client is not known yet, some may have been left
-out, and the reader goes back until a page begins with one that is known.
+A list that is read by offset moves under its reader. If an earlier client is deleted, the next page begins one too
+late. So each page overlaps the one before by one client. If its first client is not known yet, clients may have been
+left out, and the reader goes back until a page begins with a client that is known.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class ShiftingPages:
 
     @property
     def stuck(self) -> bool:
-        """True if the list never ends: it changes faster than it is read, or always the same page comes."""
+        """True if the list never ends: it changes faster than it is read, or the same page comes again and again."""
         return self._vain > _VAIN
 
     def take(self, names: Sequence[str]) -> bool:

@@ -1,7 +1,7 @@
 """The registry source `sql`: the clients of a database, by a preset's tables or by a query of the operator's own.
 
-It is made for 100,000 clients beside a busy event loop: rows come in parts with pauses, and a row that is as it was
-stays the object that it was.
+It is made for 100,000 clients beside a busy event loop: rows come in parts with pauses, and an unchanged row stays the
+same object.
 """
 
 import time
@@ -44,7 +44,7 @@ class SqlReader:
         self._bounds = Bounds(answer=max_answer)
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return the clients; `last` itself if all are as they were. Raises SourceFault."""
+        """Return the clients; `last` itself if nothing has changed. Raises SourceFault."""
         return self._read(last)
 
     async def warnings(self) -> list[str]:

@@ -1,9 +1,10 @@
-"""The tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
+"""Reads the tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
 
-The columns about logout are the same in all of them, but for the algorithms, which IdentityServer4 has from 4.0 on.
-Names are compared without regard to case and `_`: naming conventions for PostgreSQL change both. Views do as well.
+The columns about logout are the same in all versions, except for the algorithms, which IdentityServer4 has from 4.0 on.
+Names are compared without regard to case and `_`, since naming conventions for PostgreSQL change both. Views will do,
+too.
 
-What the server does itself is done here: a disabled client is told nothing, and one that speaks another protocol than
+The reader does what the server itself does: a disabled client is told nothing, and a client of another protocol than
 OpenID Connect is none. `PairWiseSubjectSalt` has no effect, as in the server.
 """
 

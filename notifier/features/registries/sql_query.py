@@ -1,4 +1,4 @@
-"""A query of the operator's own. Its columns bear the names of client metadata, without regard to case and `_`."""
+"""Reads clients by the operator's own query. Its columns are named as client metadata, whatever the case and `_`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whether a database's user may do more than read. The registry never writes, so it should not be able to."""
+"""Checks whether a database's user may do more than read. The registry never writes, so it should not be able to."""
 
 import re
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ def may_write(connection: sa.Connection) -> list[str]:
 
 
 def written_by(grants: Iterable[str]) -> str | None:
-    """The first table, or whatever else, that one of the grants of MySQL or MariaDB lets its user write to."""
+    """Return the first table, or other thing, that a grant of MySQL or MariaDB lets its user write to."""
     for grant in grants:
         rights, _, rest = grant.partition(" ON ")
         what, of_somebody, _ = rest.partition(" TO ")

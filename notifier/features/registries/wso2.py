@@ -5,10 +5,10 @@
 | `GET /api/server/v1/applications?limit&offset&attributes=clientId` | the id (a UUID), name and so on of each |
 | `GET /api/server/v1/applications/{id}/inbound-protocols/oidc` | its client id, addresses and secret; 404: no OIDC |
 
-The list does not show that an address has changed. So an application is asked at once if it is new or the list says
-something else of it, and else once in `recheck`, the longest unasked first. What was learnt is kept in memory, so that
-a first reading that takes longer than `timeout` goes on at the next. Events of WSO2 name an application by its UUID:
-that is an alias of its client id.
+The list does not show that an address has changed. So an application is read at once if it is new or if its entry has
+changed, and else once in `recheck`, those first that were not read for longest. Results are kept in memory, so that a
+first reading that takes longer than `timeout` goes on at the next. Events of WSO2 name an application by its UUID,
+which is an alias of its client id.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ class Wso2Reader:
         self._last_tick = ticks()
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all applications with OIDC; `last` itself if they are as they were. Raises SourceFault."""
+        """Return all applications with OIDC; `last` itself if nothing has changed. Raises SourceFault."""
         headers = {**(self._settings.headers or {}), **_basic(self._settings)}
         async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
             at, tick = self._clock(), self._ticks()

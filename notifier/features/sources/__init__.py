@@ -1,1 +1,1 @@
-"""Events in the words of their own servers: mappings, envelopes, routes, proofs."""
+"""Events that come in the words of their own servers: mappings, envelopes, routes, proofs."""

@@ -15,7 +15,7 @@ WITHIN = 10.0  # seconds for a transmitter's keys
 
 
 def source_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
-    """One for each source that takes Security Event Tokens."""
+    """Yield a check for each source that takes Security Event Tokens."""
     egress = settings.template().route.egress
     for name, source in settings.sources.items():
         if source.http is not None and (of := source.http.set) is not None:

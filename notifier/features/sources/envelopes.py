@@ -1,7 +1,7 @@
-"""Opens what is around the event in a message of a source: CloudEvents, a SET, MassTransit, NServiceBus, a list.
+"""Opens the envelopes around the event in a message of a source: CloudEvents, a SET, MassTransit, NServiceBus, a list.
 
 CloudEvents and Security Event Tokens are recognised by themselves. The others are named by the source, from the outside
-in. A list gives several documents, each an event of its own. Raises MalformedEvent that says what is wrong.
+in. A list gives several documents, each an event of its own. Raises MalformedEvent, which says what is wrong.
 """
 
 import base64
@@ -33,7 +33,7 @@ class Unwrapped:
     """A JSON document, and what was around it.
 
     `around` is what `"$envelope"` gives. `id` and `time` (epoch seconds) are the envelope's. `source` is CloudEvents'.
-    `place` is its number in the list that it came in, None if there was none.
+    `place` is its number in the list that it came in, None if there was no list.
     """
 
     data: object
@@ -48,7 +48,7 @@ class Unwrapped:
 
 @dataclass(frozen=True, slots=True)
 class WrongLine:
-    """Stands in the place of a line that cannot be read among others that can."""
+    """Stands for a line that cannot be read, among others that can."""
 
     why: str
 

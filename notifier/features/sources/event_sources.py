@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 def compile_sources(
     settings: Settings, unsure: frozenset[str] = frozenset()
 ) -> tuple[Mapping[str, Source], list[Mistake]]:
-    """The sources that are right, by name, and every mistake. `unsure`: the sections of the settings that are wrong."""
+    """Return the right sources, by name, and every mistake. `unsure`: the sections of the settings that are wrong."""
     sources: dict[str, Source] = {}
     mistakes: list[Mistake] = []
     known = None if "issuers" in unsure else tuple(settings.issuers)
@@ -37,9 +37,9 @@ def compile_sources(
         making = _Making(name, options, known)
         if on_disk and options.bind:
             making.wrong("bind", "needs RabbitMQ: the SQLite queue has no exchanges; remove it, or change queue.url")
-        ours = {f"{settings.queue.prefix}.{exchange}" for exchange in OWN_EXCHANGES}
+        own_exchanges = {f"{settings.queue.prefix}.{exchange}" for exchange in OWN_EXCHANGES}
         for nth, bind in enumerate(() if "queue" in unsure else options.bind):
-            if bind.exchange in ours:
+            if bind.exchange in own_exchanges:
                 text = f"{bind.exchange} is an exchange of notifier's own: its events would be read twice; remove it"
                 making.wrong(f"bind[{nth}].exchange", text)
         source = making.source()

@@ -1,8 +1,8 @@
-"""Expressions that read a source's documents: JMESPath, compiled at the start, with a few functions of our own.
+"""Reads a source's documents by expressions: JMESPath, compiled at the start, with a few functions of our own.
 
-The library looks at names and arguments of functions only when it calls them, so they are checked here. Whatever an
-expression raises while it reads becomes `ExpressionFailed`: a document decides what an expression meets, and it must
-never stop a worker. Texts of errors quote the expression and never the document, which may name a user.
+The library checks names and arguments of functions only when it calls them, so they are checked here. Any exception of
+an expression becomes `ExpressionFailed`: the document decides what an expression meets, and it must never stop a
+worker. Texts of errors quote the expression and never the document, which may name a user.
 
 Three names in quotes are at hand anywhere in an expression: `"$headers"`, `"$properties"`, `"$envelope"`.
 """
@@ -32,7 +32,7 @@ class ExpressionFailed(NotifierError):  # noqa: N818  the document may be at fau
 
 
 class NoExpression(NotifierError):  # noqa: N818  the configuration is at fault
-    """A text is no expression that can be used. The text says why."""
+    """A text is no usable expression. The text of this error says why."""
 
 
 class _Functions(functions.Functions):
@@ -73,7 +73,7 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 def plain_name(name: str) -> str:
-    """The name as `ignore_case` compares it: in lower case and without `_`."""
+    """Return the name as `ignore_case` compares it: in lower case and without `_`."""
     return _plain(name) if len(name) <= 64 else name.lower().replace("_", "")  # a long one is not remembered
 
 

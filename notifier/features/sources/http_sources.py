@@ -1,4 +1,4 @@
-"""The sources that take events over HTTP, as they are configured now."""
+"""Gives the sources that take events over HTTP, as they are configured now."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -44,7 +44,7 @@ class HttpSources:
         self._keys: dict[SetSettings, TransmitterKeys] = {}
 
     def source(self, name: str) -> HttpSource | None:
-        """The source of this name, None if there is none that takes HTTP."""
+        """Return the source of this name; None if no such source takes HTTP."""
         now = self._live.now
         if now is not self._seen:
             self._follow(now)

@@ -1,6 +1,6 @@
-"""Expressions that compile and cannot be meant: JMESPath takes them, and they never find anything.
+"""Finds expressions that compile and cannot be meant: JMESPath accepts them, but they never find anything.
 
-Such a `when` is false for every document, so that each session's end would be ignored without a word.
+Such a `when` is false for every document, so that the end of every session would be ignored without a word.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,11 +1,11 @@
-"""A source: how the events of one identity server are read from its own documents into ours.
+"""Reads the events of one identity server from its own documents into ours.
 
-What a mapping gives is read by the same rules as an event of notifier's own form, so that every mistake is listed. A
+The result of a mapping is read by the same rules as an event in notifier's own form, so that every mistake is listed. A
 message may hold several events, as members of a list. Each is good, ignored or wrong by itself.
 
-The `id` comes from the mapping, else from the envelope, else from AMQP `message_id`. Members of a list have no use for
-the latter two, which belong to the whole. Otherwise the id is a digest of all that was read, if a time or a session is
-in it. Without both it would be the same at the user's next sign-out, which must not be taken for a copy.
+The `id` comes from the mapping, else from the envelope, else from AMQP `message_id`. Members of a list cannot use the
+latter two, which belong to the whole. Otherwise the id is a digest of all that was read, if that has a time or a
+session. Without both the id would be the same at the user's next sign-out, which must not be taken for a copy.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What is known of identity servers: how their events are read, by name. docs/sources.md lists them.
+"""Lists the presets of identity servers: how their events are read, by name. docs/sources.md shows them.
 
 A preset is a source's definition without the address. Members of `event` are JMESPath. A source of the configuration
 replaces what it sets itself, `event` member by member.
@@ -13,8 +13,8 @@ from types import MappingProxyType
 class SourcePreset:
     """How events of one server are read.
 
-    `realm` says what a document calls its issuer where that is no `iss`: it is looked up in `issuers`, or must fit
-    `issuer` where the source has that alone. `server` and `ids` are for people: which versions, and what makes the id.
+    `realm` says what a document calls its issuer if that is no `iss`: the name is looked up in `issuers`, or must fit
+    `issuer` if the source has that alone. `server` and `ids` are for people: which versions, and what makes the id.
     """
 
     server: str

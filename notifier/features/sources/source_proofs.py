@@ -1,4 +1,4 @@
-"""How the sender of a source proves who it is: a secret in a header, a signature of the body, or a signed token.
+"""Checks how the sender of a source proves who it is: a secret in a header, a signature of the body, a signed token.
 
 A proof says yes or no, never which part is wrong. Two secrets may be valid at a time, so that one can be replaced.
 """
@@ -24,7 +24,7 @@ class HeaderSecret:
     values: tuple[bytes, ...] = field(repr=False)
 
     def holds(self, headers: MultiMapping[str]) -> bool:
-        """True if the header is there once, with one of the values. The time that it takes tells nothing."""
+        """True if the header is there once, with one of the values. The time of the comparison tells nothing."""
         header = _only(headers, self.header)
         right = [hmac.compare_digest(value, header or b"") for value in self.values]
         return header is not None and any(right)

@@ -1,7 +1,7 @@
 """`POST /v1/events/{source}`: takes events in the words of their own server, for senders that know no token of ours.
 
-The proof of the source stands in place of the token. After it the message is published as it came. 202 means that it is
-durable. A worker reads it by the source's mapping. What it cannot read becomes a dead letter, since no sender of
+The proof of the source replaces the token. Then the message is published as it came. 202 means that it is durable. A
+worker reads it by the source's mapping. A message that it cannot read becomes a dead letter, since no sender of
 webhooks reads a 400, and some give up after a few. A Security Event Token is answered as RFC 8935 says. Its verified
 claims are published, never the token.
 

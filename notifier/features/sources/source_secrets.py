@@ -12,7 +12,7 @@ MOST = 2
 
 
 def secret_file(source: SourceSettings) -> tuple[str, Path] | None:
-    """The source's file of secrets, with the setting under `http` that names it. None if its proof is no secret."""
+    """Return the source's file of secrets and the setting that names it. None if its proof is no secret."""
     http = source.http
     if http is not None and http.value_file is not None:
         return "value_file", http.value_file
@@ -22,7 +22,7 @@ def secret_file(source: SourceSettings) -> tuple[str, Path] | None:
 
 
 def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str, tuple[bytes, ...]], list[Mistake]]:
-    """The secrets of each source that has any, by its name, and every mistake. White space around them is ignored."""
+    """Return the secrets of each source that has any, by name, and every mistake. White space around is ignored."""
     secrets: dict[str, tuple[bytes, ...]] = {}
     mistakes: list[Mistake] = []
     for name, source in sources.items():

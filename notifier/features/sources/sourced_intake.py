@@ -1,7 +1,7 @@
 """Opens a message of a source: finds its mapping, and says what becomes of the events in it.
 
-One event goes on as any. Several become durable as events of notifier's own before the message is acked. So do the
-wrong ones, as one dead letter. An event that is ignored leaves nothing but a count.
+A single event goes on like any other. Several events become durable as events of notifier's own before the message is
+acked. So do the wrong events, as one dead letter. An event that is ignored leaves nothing but a count.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What the configuration says of sources: their mappings, the secrets of their senders, and what to warn of."""
+"""Reads what the configuration says of sources: mappings, the secrets of senders, and warnings."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,14 +20,14 @@ from notifier.settings.service_settings import Settings, SourceName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcesPart(Part):
-    """The sources that are right, by name. `proofs` are the secrets by which their senders prove who they are."""
+    """The right sources, by name. `proofs` are the secrets by which their senders prove who they are."""
 
     sources: Mapping[str, Source]
     proofs: Mapping[str, tuple[bytes, ...]] = field(repr=False)
 
 
 def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
-    """The sources, and every mistake. `unsure`: the sections of the settings that are wrong."""
+    """Return the sources, and every mistake. `unsure`: the sections of the settings that are wrong."""
     sources, mistakes = compile_sources(settings, unsure)
     proofs, of_proofs = read_source_secrets(settings.sources)
     bound = {name: source.bind for name, source in settings.sources.items() if source.bind}
@@ -56,7 +56,7 @@ class _Bound(BaseModel):
 
 
 def bindings_in_document(document: Mapping[str, object]) -> tuple[Binding, ...]:
-    """What the queues of sources are bound to. No file that a source names is looked at.
+    """Return the bindings of the queues of sources. No file that a source names is looked at.
 
     Raises ConfigurationError.
     """

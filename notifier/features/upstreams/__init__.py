@@ -1,1 +1,1 @@
-"""Sessions that end at an upstream provider, and those here that end with them."""
+"""Sessions that end at an upstream provider, and the sessions here that end with them."""

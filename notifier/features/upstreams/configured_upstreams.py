@@ -1,4 +1,4 @@
-"""The upstream OpenID Providers as they are configured now: their keys, and who knows the sessions here."""
+"""Gives the upstream OpenID Providers as they are configured now: their keys, and who knows the sessions here."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -58,7 +58,7 @@ class ConfiguredUpstreams:
         self._now()
 
     def routes(self, publish: Callable[[Lane, Outgoing], Awaitable[None]], page: Page) -> Iterator[web.RouteDef]:
-        """The routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
+        """Return the routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
         access = UpstreamAccess(
             upstream=self.upstream,
             publish=publish,
@@ -192,7 +192,7 @@ async def read_upstream_keys(
 
 
 def questions_for(resolve: ResolveSettings) -> SessionQuestions | None:
-    """Who is asked which sessions are meant. None if nobody need be."""
+    """Return whom to ask which sessions are meant. None if nobody need be asked."""
     if resolve.sql is not None:
         from notifier.features.upstreams.session_database import SessionDatabase  # noqa: PLC0415  an extra
 

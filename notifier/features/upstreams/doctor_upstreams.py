@@ -17,7 +17,7 @@ _LONGEST_ANSWER = 30.0  # seconds, as the settings allow
 
 
 def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
-    """The checks of all upstreams, over the network."""
+    """Yield the checks of all upstreams, over the network."""
     egress = settings.template().route.egress
     for name, upstream in settings.upstreams.items():
         setting = f"upstreams.{name}"
@@ -26,9 +26,9 @@ def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Chec
         run = partial(examine_transmitter, setting, uri, keys)
         yield Check(area=Area.KEYS, subject=setting, within=2 * WITHIN + 2, run=run)
         if upstream.resolve.same_sub is None:
-            asked = f"{setting}.resolve"
-            ask = partial(examine_sessions, asked, upstream)
-            yield Check(area=Area.ISSUER, subject=asked, within=_LONGEST_ANSWER + 5, run=ask)
+            question_setting = f"{setting}.resolve"
+            ask = partial(examine_sessions, question_setting, upstream)
+            yield Check(area=Area.ISSUER, subject=question_setting, within=_LONGEST_ANSWER + 5, run=ask)
 
 
 async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence[Finding]:

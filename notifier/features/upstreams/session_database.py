@@ -1,6 +1,7 @@
-"""The sessions that a database knows: by Duende's table of server-side sessions, or by a query of the operator's own.
+"""Reads sessions from a database: from Duende's table of server-side sessions, or by a query of the operator's own.
 
-Duende names no clients beside a session: they are inside its encrypted ticket. So all clients of the issuer are told.
+Duende names no clients beside a session, since they are inside its encrypted ticket. So all clients of the issuer are
+told.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ _TABLE = ("SubjectId", "SessionId")
 
 
 class SessionDatabase:
-    """Asks a database. Each question has a connection of its own, so a new password is taken at once."""
+    """Asks a database. Each question has a connection of its own, so that a new password works at once."""
 
     def __init__(self, settings: SessionsSqlSettings) -> None:
         self._settings = settings

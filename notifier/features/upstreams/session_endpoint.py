@@ -1,4 +1,4 @@
-"""The sessions that the identity server itself tells: one POST of JSON, answered by a list of sessions."""
+"""Asks the identity server itself for sessions: one POST of JSON, answered by a list of sessions."""
 
 from notifier.features.upstreams.session_rows import gathered, read_session
 from notifier.features.upstreams.upstream import LocalSession, Question

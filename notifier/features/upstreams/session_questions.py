@@ -1,6 +1,6 @@
-"""Asks whose session it is, in a thread with an event loop of its own, so that nothing holds up the worker's loop.
+"""Asks which sessions are meant, in a thread with an event loop of its own, so that nothing holds up the worker's loop.
 
-A question that hangs keeps its turn until its thread has ended. Its asker is told long before.
+A question that hangs keeps its turn until its thread has ended. Its asker gets an answer long before.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ SPARE = 2.0  # seconds beyond its own time, after which nobody waits for an answ
 
 
 class SessionKeeper(Protocol):
-    """A place that knows the sessions."""
+    """Knows the sessions."""
 
     async def ask(self, question: Question) -> tuple[LocalSession, ...]:
         """Return the sessions that are meant. Raises SourceFault. May block its thread, but bounds its time."""
 
 
 class SessionQuestions:
-    """Puts questions to one place, a few at a time."""
+    """Puts questions to one keeper of sessions, a few at a time."""
 
     def __init__(self, asked: SessionKeeper, within: float) -> None:
         """`within`: the seconds that the place needs for one question at most."""

@@ -1,4 +1,4 @@
-"""Sessions as a database or an endpoint answers them, checked by the rules of an event."""
+"""Reads sessions from the rows of a database or an endpoint, by the rules of an event."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from notifier.model.errors import SourceFault
 
 
 def read_session(sub: object, sid: object, clients: object) -> LocalSession:
-    """The session of one row. `clients` is a list, `*` or None (all clients).
+    """Return the session of one row. `clients` is a list, `*` or None (all clients).
 
     Raises ValueError, whose text shows no value.
     """
@@ -25,7 +25,7 @@ def read_session(sub: object, sid: object, clients: object) -> LocalSession:
 
 
 def gathered(rows: Iterable[LocalSession]) -> tuple[LocalSession, ...]:
-    """The sessions, each once, with the clients of all its rows. Raises SourceFault if they are too many."""
+    """Return the sessions, each once, with the clients of all its rows. Raises SourceFault if they are too many."""
     sessions: dict[tuple[str | None, str | None], LocalSession] = {}
     for number, row in enumerate(rows, 1):
         if number > MOST:

@@ -1,7 +1,7 @@
-"""The end of a session at an upstream OpenID Provider, and the sessions here that end with it.
+"""Defines the end of a session at an upstream OpenID Provider, and the sessions here that end with it.
 
 The verified claims are queued as a message of a source whose name begins with `upstream/`, so that nothing is lost
-while nobody can say whose session it is here. A worker looks that up, and writes an event for each session.
+while nobody can say which session here is meant. A worker looks that up, and writes an event for each session.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class LocalSession:
 
 @frozen
 class LocalSessions:
-    """The sessions that a question means, at the issuer `iss`. None: nobody is signed in by that session here."""
+    """The sessions that a question means, at the issuer `iss`; none if nobody here is signed in by that session."""
 
     iss: str
     sessions: tuple[LocalSession, ...]

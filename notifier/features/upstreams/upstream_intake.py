@@ -1,8 +1,9 @@
 """Turns the end of a session at an upstream provider into events: one for each session here that ends with it.
 
-Who knows the sessions may be slow or away. Then the message rests, and is asked about again, for as long as a delivery
-lives. A question without `sid` means all sessions of the user, so it is asked for a short time only: it would end a
-session begun since (B13). What nobody could answer becomes a dead letter, which an operator can replay.
+The server that knows the sessions may be slow or away. Then the message rests, and the question is asked again, for as
+long as a delivery lives. A question without `sid` means all sessions of the user, so it is asked for a short time only:
+it would end a session begun since (B13). A question that nobody answered becomes a dead letter, which an operator can
+replay.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Checks what `upstreams` needs that it does not hold: issuers, and the library that reads a database of sessions."""
+"""Checks what `upstreams` needs from outside: issuers, and the library that reads a database of sessions."""
 
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -11,7 +11,7 @@ from notifier.settings.service_settings import Settings
 
 
 def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
-    """The issuer at which its sessions are; None if nothing says so."""
+    """Return the issuer at which its sessions are; None if nothing says so."""
     if upstream.iss is not None:
         return upstream.iss
     return next(iter(settings.issuers)) if len(settings.issuers) == 1 else None
@@ -24,7 +24,7 @@ def _installed(library: str) -> bool:
 def upstream_mistakes(
     settings: Settings, unsure: frozenset[str], installed: Callable[[str], bool] = _installed
 ) -> list[Mistake]:
-    """Every mistake. `unsure`: the sections of the settings that are wrong. `installed` says if a library is there."""
+    """Return every mistake. `unsure`: the sections of the settings that are wrong. `installed` knows the libraries."""
     asks_sql = [name for name, upstream in settings.upstreams.items() if upstream.resolve.sql is not None]
     mistakes = []
     if asks_sql and not installed("sqlalchemy"):
@@ -75,7 +75,7 @@ def _prefixed(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings
 
 
 def upstream_warnings(settings: Settings) -> list[Mistake]:
-    """The upstreams that nobody can call, what has no effect, and those that may speak for every user here."""
+    """Warn of upstreams that nobody can call, of settings without effect, and of upstreams that speak for all users."""
     if settings.web is None:
         text = "has no effect without a section `web`, which opens the listener"
         return [Mistake(f"upstreams.{name}", text) for name in settings.upstreams]

@@ -1,4 +1,4 @@
-"""Counts and logs what upstream providers sent, and what became of it. Each series of an upstream starts at zero."""
+"""Counts and logs the requests of upstream providers by result. Each series of an upstream starts at zero."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator

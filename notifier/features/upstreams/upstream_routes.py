@@ -1,10 +1,10 @@
 """`POST /upstreams/{upstream}/backchannel-logout`: takes logout tokens of upstream OpenID Providers.
 
 Most upstreams send a token once. So the verified claims are durable before 200, even if nobody can say at this moment
-whose session it is here: a worker asks, for as long as it takes. The token is never kept.
+which session here is meant: a worker asks, for as long as it takes. The token is never kept.
 
-Each answer ends its connection. A sender that keeps one open sends the next token over it just when we stop or restart:
-Keycloak then notes `NoHttpResponseException`, and that logout is lost.
+Each answer ends its connection. A sender that keeps a connection open may send the next token over it just when we stop
+or restart: Keycloak then notes `NoHttpResponseException`, and that logout is lost.
 """
 
 import asyncio
@@ -46,9 +46,9 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredUpstream:
-    """An upstream as it is configured now. `iss` is the issuer that the sessions are at here.
+    """An upstream as it is configured now. `iss`: the issuer that has the sessions here.
 
-    `same_sub`: what stands before its `sub` here. None if a worker must ask which sessions end.
+    `same_sub`: the prefix of its `sub` here. None if a worker must ask which sessions end.
     """
 
     name: str
@@ -62,7 +62,7 @@ class UpstreamAccess:
     """What the routes need. `upstream` gives the upstream of a name as it is configured now.
 
     `publish` returns once the message is durable, and raises QueueError. `event_message` writes an event of ours.
-    `record` is told what became of each request, and what is wrong.
+    `record` counts each request by result, and logs what is wrong.
     """
 
     upstream: Callable[[str], ConfiguredUpstream | None]

@@ -1,9 +1,9 @@
 """`GET /upstreams/{upstream}/frontchannel-logout?iss&sid`: an upstream provider's page asks, by the user's browser.
 
 Its only secret is the `sid` (Front-Channel Logout 1.0 §3): every client of the session knows it, and anybody can make a
-browser call the address. So an operator switches it on for an upstream that has no better way. It is asked first whose
-session that is, and for an unknown `sid` nothing is published. The events are durable before the page of clients is
-answered. Where nobody can tell, the answer is 503: a logout token loses nothing, a browser's call is no promise.
+browser call the address. So an operator switches it on for an upstream that has no better way. First it is found out
+which session is meant; for an unknown `sid` nothing is published. The events are durable before the page of clients is
+answered. If nobody can tell the session, the answer is 503: a browser's call, unlike a logout token, is no promise.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _UNKNOWN = "There is no such address"  # a stranger does not learn which upstrea
 class UpstreamFrame:
     """What an upstream's page may ask. `parents`: the origins that may be above the answer.
 
-    `without_iss`: it need not say `iss`. `on`: browsers may call it.
+    `without_iss`: the request need not say `iss`. `on`: browsers may call it.
     """
 
     name: str

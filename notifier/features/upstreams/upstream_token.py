@@ -1,7 +1,7 @@
 """Judges a logout token of an upstream OpenID Provider (Back-Channel Logout 1.0 §2.6). Others check signatures.
 
-Two members are judged by what providers send. `exp` may be absent (Ory Hydra sends none), since `iat` bounds the age of
-each token. `typ` may be absent, or `JWT`, as the specification only recommends `logout+jwt` (§2.4).
+Two members are judged by what providers really send. `exp` may be absent (Ory Hydra sends none), since `iat` bounds the
+age of each token. `typ` may be absent, or `JWT`, as the specification only recommends `logout+jwt` (§2.4).
 """
 
 import re
@@ -19,7 +19,7 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # what no event may h
 
 
 class UpstreamResult(StrEnum):
-    """What became of a request of an upstream: the `result` label of `upstream_requests_total`."""
+    """The results of a request of an upstream: the `result` label of `upstream_requests_total`."""
 
     ACCEPTED = "accepted"
     REPLAYED = "replayed"

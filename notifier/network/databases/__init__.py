@@ -1,1 +1,1 @@
-"""A database of others, read and never written."""
+"""Reads databases of others, and never writes to them."""

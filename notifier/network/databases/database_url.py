@@ -1,4 +1,4 @@
-"""The URL of a database, as settings hold it."""
+"""Checks the URL of a database, as settings hold it."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ _FILE = re.compile(r"(sqlite(?:\+pysqlite)?:///)(?!/|file:)(.+)")
 
 
 def url_mistake(url: str) -> str | None:
-    """Why this is no URL of a database, without showing any of it; None if it may be one."""
+    """Say why this is no URL of a database, without showing any of it; None if it may be one."""
     scheme, colon, rest = url.partition("://")
     if not colon or scheme.partition("+")[0] not in DATABASES:
         form = ""

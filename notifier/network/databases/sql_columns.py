@@ -1,8 +1,8 @@
-"""What stands in the columns of a database, read as the values of client metadata. Drivers differ in their types.
+"""Reads columns of a database as values of client metadata. Drivers differ in their types.
 
 A ValueError says what is wrong with a value, and never shows it: a wrong column could be a secret one.
 
-Whoever may write to the database writes these values. To decode 60 MiB of JSON takes ten seconds, in which no other
+Anybody who may write to the database writes these values. Decoding 60 MiB of JSON takes ten seconds, in which no other
 thread of the process has its turn. So a value, its nesting and all values of a reading have the bounds of an answer
 over HTTP.
 """
@@ -44,7 +44,7 @@ class Listing:
 
 
 class Amount:
-    """How much one reading has taken."""
+    """The amount that one reading has taken."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds

@@ -1,4 +1,4 @@
-"""A connection to a database for one reading: driver, time limits, read only, and faults in the operator's words.
+"""Connects to a database for one reading: driver, time limits, read only, and faults in words for operators.
 
 | | a statement ends by | a server that hangs ends by | read only by |
 |---|---|---|---|
@@ -9,7 +9,7 @@
 | SQLite | a progress handler | – | `query_only` |
 
 Limits are set within the transaction, not by options of the connection: PgBouncer refuses those. Read only is a guard
-against mistakes. The user should have the right to SELECT and no other.
+against mistakes: the user should have the right to SELECT and no other.
 """
 
 import json
@@ -58,7 +58,7 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds left."""
+        """The seconds left."""
         return self._end - time.monotonic()
 
     def check(self) -> None:
@@ -72,7 +72,7 @@ class Deadline:
 
 
 def database_url(url: SecretStr | None, file: Path | None) -> str:
-    """The URL, or what stands in the file. Raises SourceFault."""
+    """Return the URL, or the content of the file that holds it. Raises SourceFault."""
     if url is not None:
         return url.get_secret_value()
     assert file is not None, "the settings ask for one of the two"

@@ -1,4 +1,4 @@
-"""What a database's error means to an operator: the server's own words in one line, and the way out where one is known.
+"""Explains a database's error to an operator: the server's own words in one line, and the way out if one is known.
 
 Neither the SQL nor its values are shown, and no password.
 """

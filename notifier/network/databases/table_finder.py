@@ -29,7 +29,7 @@ class TableFinder:
         self._names = self._names_in(self._schema)
 
     def find(self, name: str, member: str, *, explicit: bool) -> str | None:
-        """The one table of that name. An exact name counts only if somebody wrote it."""
+        """Return the one table of that name. The exact name counts only if an operator wrote it."""
         hits = [hit for hit in self._names if plain(hit) == plain(name)] if name else []
         if explicit and name in hits:
             return name

@@ -1,7 +1,7 @@
 """Checks the insides of aiohttp that requests use, and makes sessions.
 
-There are two hooks: the connector's factory of protocols (`connections`), which makes outcomes exact; and requests
-written past aiohttp's session (`requests`), for speed.
+There are two hooks. The connector's factory of protocols (`connections`) makes outcomes exact. Requests are written
+past aiohttp's session (`requests`), for speed.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ def new_session(
     open_connections: OpenConnections,
     **limits: Any,
 ) -> tuple[aiohttp.ClientSession, GuardedConnector]:
-    """A session under one egress policy, and its connector. `limits` are the connector's."""
+    """Return a session under one egress policy, and its connector. `limits` are the connector's."""
     demand_aiohttp()
     connector = GuardedConnector(policy, resolver, open_connections, **limits)
     session = aiohttp.ClientSession(

@@ -18,7 +18,7 @@ _SHORT = 5  # characters: a shorter header value is no secret, and might be any 
 
 
 def answer_text(body: bytes, token: str, route: Route) -> str:
-    """The first 1 KiB of `body` as text; control characters become spaces, parts of the token `[token]`.
+    """Return the first 1 KiB of `body` as text; control characters become spaces, parts of the token `[token]`.
 
     The values of the route's headers become `[header]`, also where the client quotes a part of 15 characters.
     """

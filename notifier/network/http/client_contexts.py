@@ -1,4 +1,4 @@
-"""TLS contexts from the PEM files of a client's registration. They follow their files.
+"""Makes TLS contexts from the PEM files of a client's registration. The contexts follow their files.
 
 A context is built when it is first needed, and again when a file changes. If the new files cannot be used, the old
 context stays. A few files of a client's own take under 1 ms: the context is built at once. The system's authorities,
@@ -38,7 +38,7 @@ class TlsContexts:
         self._builds: dict[TlsFiles, asyncio.Task[_Entry]] = {}
 
     async def context(self, files: TlsFiles) -> ssl.SSLContext:
-        """The context for these files as they are now. Raises OurFault(cause=tls_files) if none was ever usable."""
+        """Return the context for these files as of now. Raises OurFault(cause=tls_files) if none was ever good."""
         stamps = _stamps(files)
         entry = self._current(files, stamps)
         if entry is None:

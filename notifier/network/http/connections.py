@@ -1,4 +1,4 @@
-"""Connections that note what happens on them, and connect only to addresses that the egress policy allows.
+"""Makes connections that note what happens on them, and that lead only to addresses which the egress policy allows.
 
 An outcome depends on three things that aiohttp does not report: whether a connection was used before, whether any byte
 of a response came, and the status line of a response that it cannot parse. So this module uses a private hook, the
@@ -7,7 +7,7 @@ which aiohttp's tasks find by a context variable.
 
 The number of TLS handshakes is not limited. A start with 1,000 deliveries for 200 clients makes 600, which take 0.5 s,
 or 1.5 s if three other processes compete for the two cores. That is far from any deadline, since a client begins with
-two attempts at a time. Under a limit, handshakes that never end would keep healthy clients from connecting.
+two attempts at a time. With a limit, handshakes that never end would keep healthy clients from connecting.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ _FINAL = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
 
 @dataclass(slots=True)
 class Exchange:
-    """Notes of one request. `denied` says why an address was refused. `tried` is the last that was not, if any.
+    """Notes of one request. `denied` says why an address was refused. `tried` is the last address that was not.
 
     `reached` is the time of the first connection (with a proxy, to the proxy). `connection` carries the request, which
     is written as soon as there is one. `reused` is True if that connection served an earlier request.
@@ -63,8 +63,9 @@ current_exchange: ContextVar[Exchange] = ContextVar("current_exchange")
 class OpenConnections:
     """Counts the open connections that carried a request, in all connectors.
 
-    Beyond `keep` none is kept alive, so that a logout at 100,000 clients does not leave 100,000 idle sockets.
-    A connection counts from its first request: a protocol that asked a proxy for a tunnel never hears of its loss.
+    Beyond `keep` connections none is kept alive, so that a logout at 100,000 clients does not leave 100,000 idle
+    sockets. A connection counts from its first request: a protocol that asked a proxy for a tunnel never hears of its
+    loss.
     """
 
     def __init__(self, keep: int) -> None:

@@ -1,4 +1,4 @@
-"""The day on which a server's certificate ended. A handshake that fails over it hides the day."""
+"""Finds the day on which a server's certificate expired. The failed handshake does not tell it."""
 
 import asyncio
 import ssl
@@ -12,7 +12,7 @@ _HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
 async def day_of_end(
     error: ssl.SSLCertVerificationError, address: str, port: int, name: str, deadline: float | None = None
 ) -> str:
-    """The day, ` on 2026-01-31`; empty if the error is another one, or if the server does not show it in time.
+    """Return the day, ` on 2026-01-31`; empty if the error is another one, or if the server does not show it in time.
 
     It connects once more, takes any certificate, sends nothing, and hangs up. `deadline` is of the loop's clock. Never
     raises.

@@ -35,7 +35,7 @@ def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: 
 
 
 async def with_day(fault: Wire, error: BaseException, exchange: Exchange, uri: str, deadline: float | None) -> Wire:
-    """The same fault, with the day if the certificate has expired: until the deadline it connects once more for it.
+    """Return the fault, with the day if the certificate has expired. To find the day it connects once more.
 
     Never raises.
     """

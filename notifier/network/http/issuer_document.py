@@ -1,6 +1,6 @@
-"""Documents that an issuer publishes: its metadata (OpenID Connect Discovery 1.0), its JWK Set, and its pages.
+"""Defines the documents that an issuer publishes: metadata (OpenID Connect Discovery 1.0), JWK Set, and pages.
 
-Clients have a JWK Set too.
+A client publishes a JWK Set too.
 """
 
 import re
@@ -19,7 +19,7 @@ _ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 class IssuerDocument:
     """A JSON document. `date` is the server's clock from its `Date` header, in epoch seconds, None without one.
 
-    `max_age`: for how many seconds more it may be kept, as its Cache-Control says, None if that says nothing.
+    `max_age`: seconds for which it may still be kept, as its Cache-Control says; None if that says nothing.
     """
 
     content: object

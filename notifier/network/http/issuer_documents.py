@@ -1,6 +1,6 @@
 """Reads the JSON documents that issuers, and clients, publish: one GET, one deadline, a bounded body, no redirects.
 
-They are read every few minutes, so no connection is kept.
+The documents are read every few minutes, so no connection is kept.
 """
 
 from collections.abc import Mapping

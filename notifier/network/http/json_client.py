@@ -1,4 +1,4 @@
-"""JSON over HTTP, from servers that may say anything: one client for all of them, which bounds what it takes.
+"""Fetches JSON over HTTP from servers that may say anything. It bounds what it takes.
 
 | what comes | what is taken of it |
 |---|---|
@@ -42,7 +42,7 @@ ReadBody: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
 
 
 class NoAnswer(NotifierError):  # noqa: N818  what it is
-    """There is no answer, or none that can be used. The text says why, in one line and without any secret.
+    """There is no answer, or no usable one. The text says why, in one line and without any secret.
 
     `ours`: it stays so until somebody changes a setting or a certificate.
     """
@@ -53,14 +53,14 @@ class NoAnswer(NotifierError):  # noqa: N818  what it is
 
 
 class BeyondBounds(NoAnswer):
-    """An answer came whose body cannot be taken: it is too much, or no JSON."""
+    """An answer came whose body cannot be taken: it is too large, or no JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonAnswer:
     """An answer: its status, headers, and its JSON, None if it has none.
 
-    Beside a status that is no success the JSON is somebody else's text, not to be shown.
+    If the status is no success, the JSON is somebody else's text, and must not be shown.
     """
 
     status: int
@@ -68,7 +68,7 @@ class JsonAnswer:
     content: Any = field(default=None, repr=False)
 
     def whole(self, name: str) -> str:
-        """A header that may come several times; empty if it is missing."""
+        """Return a header that may come several times; empty if it is missing."""
         return ", ".join(self.headers.getall(name, ()))
 
 

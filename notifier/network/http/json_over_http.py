@@ -1,4 +1,4 @@
-"""JSON over HTTP within the time of one reading, for the registry sources, and the sessions, that are read that way.
+"""Fetches JSON over HTTP within the time of one reading: clients of registry sources, and sessions.
 
 It is used in a thread with an event loop of its own, for one reading at a time. No egress policy applies: the operator
 names the address.
@@ -28,7 +28,7 @@ class Web:
         self._until = until
 
     def left(self) -> float:
-        """Seconds that the reading has left."""
+        """The seconds that the reading has left."""
         return self._until - asyncio.get_running_loop().time()
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str] | None = None, **sent: Any) -> JsonAnswer:
@@ -55,7 +55,7 @@ async def web(tls: TlsSettings | None, within: float, bounds: Bounds, read: Read
 
 
 def bounds_of(source: RegistrySourceSettings) -> Bounds:
-    """How much an answer of the source may hold."""
+    """Return how much an answer of the source may hold."""
     return Bounds(answer=source.max_answer, setting=MAX_ANSWER)
 
 

@@ -1,8 +1,8 @@
 """Reads JSON that somebody else wrote, within bounds and in parts, so that an event loop of this process gets its turn.
 
 One call of `json.loads` keeps the interpreter for itself: 100 MiB of `[],[],…` take it for ten seconds, and 2.8 GB. So
-a list, or one in an object, is read member by member from windows of its text, which are as long as a member may be.
-A member of a list that breaks a bound costs only itself: an `OutOfBounds` stands for it.
+a list, or a list in an object, is read member by member from windows of its text, each as long as a member may be. If a
+member of a list breaks a bound, that member alone is lost: an `OutOfBounds` stands for it.
 """
 
 import asyncio

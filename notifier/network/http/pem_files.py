@@ -13,7 +13,7 @@ from notifier.settings.policies import ListenerTls
 
 
 def connecting_context(files: TlsFiles) -> ssl.SSLContext:
-    """The context of a connection that we open. Without `ca_file` it trusts the system's authorities.
+    """Return the context of a connection that we open. Without `ca_file` it trusts the system's authorities.
 
     Raises OurFault(cause=tls_files) that names the file.
     """
@@ -28,7 +28,7 @@ def connecting_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def listening_context(files: ListenerTls) -> ssl.SSLContext:
-    """The context of a listener. With `client_ca_file` it lets in only clients with a certificate of that authority.
+    """Return the context of a listener. With `client_ca_file`, clients need a certificate of that authority.
 
     Raises OurFault(cause=tls_files) that names the file.
     """

@@ -1,4 +1,4 @@
-"""Tests the way to a client without a request: name, egress, connection, TLS.
+"""Tests the route to a client without a request: name, egress, connection, TLS.
 
 It follows the rules of a delivery: aiodns resolves names, each address is checked before the connection, and the
 client's own authorities and certificate apply. For a client behind a proxy, it tests the proxy only.

@@ -1,4 +1,4 @@
-"""Sends a POST or GET over one of aiohttp's connections, in one write, with a head that is made once for each host.
+"""Sends a POST or GET over one of aiohttp's connections, in one write, with a head that is made once a host.
 
 aiohttp's session makes each request anew: headers, cookies, redirects, a writing task, a response that outlives its
 connection. That costs 100 µs for each request, and a logout needs none of it. This module uses aiohttp's connector

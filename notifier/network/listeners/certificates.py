@@ -1,4 +1,4 @@
-"""When the certificates that we present expire: the listeners', and ours for the broker and for clients."""
+"""Finds when the certificates that we present expire: those of listeners, and ours for the broker and for clients."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from notifier.settings.service_settings import Settings
 
 
 def presented(settings: Settings, registry: Registry) -> dict[tuple[str, str], Path]:
-    """Our certificate files, by their use (`api`, `web`, `queue` or `client`) and name."""
+    """Return our certificate files, by their use (`api`, `web`, `queue` or `client`) and name."""
     files: dict[tuple[str, str], Path] = {}
     if settings.api is not None and settings.api.tls is not None:
         files["api", str(settings.api.tls.cert_file)] = settings.api.tls.cert_file
@@ -26,9 +26,9 @@ def presented(settings: Settings, registry: Registry) -> dict[tuple[str, str], P
 
 
 def expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[str, str, float]]:
-    """The use and name of each file, and when the first certificate in it expires, in epoch seconds.
+    """Return the use and name of each file, and when the first certificate in it expires, in epoch seconds.
 
-    A file that cannot be read is left out: whoever uses it reports it. Blocks on files.
+    A file that cannot be read is left out, since its user reports it. Blocks on files.
     """
     ends = []
     for (use, name), path in files:

@@ -2,7 +2,7 @@
 
 aiohttp closes a connection that has not sent a whole header within `keepalive_timeout`, counted from its start or from
 the last answer. The application limits bodies. Compressed bodies are not supported. aiohttp has no limit for an answer
-that is not read, so `_Acceptor` has one.
+that nobody reads, so `_Acceptor` has one.
 """
 
 import asyncio
@@ -67,8 +67,9 @@ async def listen(
     deadlines: Deadlines = Deadlines(),
     connections: int = CONNECTIONS,
 ) -> Listener:
-    """Serve `app` there. `key` is the setting that names the address (`ops.listen`); `grace` is for requests that run
-    when it closes, in seconds; `connections` at a time, see `_Acceptor`.
+    """Serve `app` at this address. `key` is the setting that names it (`ops.listen`).
+
+    `grace`: seconds for requests that run when the listener closes. `connections` at a time: see `_Acceptor`.
 
     Raises ConfigurationError, which says what is wrong with the address.
     """

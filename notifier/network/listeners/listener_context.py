@@ -1,4 +1,4 @@
-"""The TLS context of a listener. It follows its files: a renewed certificate serves the next connection.
+"""Makes the TLS context of a listener. It follows its files: a renewed certificate serves the next connection.
 
 Each handshake looks at the files (three calls of `stat`). If the new files cannot be used, the old context stays and
 the log says so once: a certificate is often written before its key.

@@ -1,7 +1,8 @@
-"""`GET /v1/openapi.json`: the API as OpenAPI 3.1, made of what each file of routes says of its own handlers.
+"""`GET /v1/openapi.json`: the API as OpenAPI 3.1, made of what each module of routes says of its own handlers.
 
-A handler is described where it stands, and the document is made of the routes that the application really serves: so
-neither can be without the other. A handler without a description shows the first line of its docstring.
+A handler is described where it is defined, and the document is made of the routes that the application really serves.
+So no route lacks a description, and no description a route. A handler without a description shows the first line of its
+docstring.
 """
 
 import inspect
@@ -70,7 +71,7 @@ PROBLEM: JsonSchema = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerDescription:
-    """One status. `schema` of its JSON body, None: no body; `kind` the media type; `headers` by name, what they say."""
+    """One status. `schema`: of its JSON body, None for no body; `kind`: the media type; `headers`: meanings by name."""
 
     text: str
     schema: JsonSchema | None = None
@@ -80,9 +81,10 @@ class AnswerDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationDescription:
-    """One operation, as a decorator of its handler. `scope` None: no token is needed. `query`, `path` and `headers` are
-    schemas by name, `body` by media type. A problem need not be among `answers`, but for its status in `problems`.
-    `foreign_query`: a standard of others says what else may be in the query.
+    """One operation, as a decorator of its handler. `scope` None: no token is needed.
+
+    `query`, `path` and `headers` are schemas by name, `body` by media type. A problem need not be among `answers`; its
+    status must be in `problems`. `foreign_query`: a foreign standard says what else may be in the query.
     """
 
     summary: str
@@ -101,7 +103,7 @@ class OperationDescription:
 
 
 def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
-    """The document for these routes."""
+    """Return the document for these routes."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)

@@ -1,7 +1,7 @@
 """The ops listener: `/livez`, `/readyz`, `/metrics`. It shows nothing secret and accepts no input.
 
 `/livez` checks nothing: the event loop answers it, so an answer proves that the loop runs. Anybody may reach this
-listener. So it allows fewer connections than the API, and still fewer scrapes. A probe waits for neither.
+listener. So it allows fewer connections than the API, and even fewer scrapes. A probe waits for neither.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Error answers for people and programs: `application/problem+json` (RFC 9457)."""
+"""Makes error answers for people and programs: `application/problem+json` (RFC 9457)."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -32,7 +32,7 @@ class Refusal(Exception):  # noqa: N818  an answer, not an error
 
 
 def malformed(*mistakes: Mistake) -> Refusal:
-    """A request with these mistakes."""
+    """Return the refusal of a request with these mistakes."""
     return Refusal(problem(400, "The request is malformed", mistakes=mistakes))
 
 

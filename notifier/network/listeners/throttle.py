@@ -1,8 +1,8 @@
 """Limits concurrent requests, in all and for each token, so that no publisher keeps others out.
 
 Each request may hold an event in memory. A request beyond the limits gets 429 and `Retry-After`, before its body is
-read. Sources (`/v1/events/{source}`) together have as many places as one token: some bodies must be read before the
-sender is known.
+read. All sources (`/v1/events/{source}`) together have the limits of one token, since some bodies must be read before
+the sender is known.
 """
 
 import asyncio

@@ -26,7 +26,7 @@ DEFAULT_HEADERS = {
 
 @frozen
 class WebLimits:
-    """The limits of the listener: bytes, seconds, requests at a time. To be fair to addresses is the proxy's part."""
+    """The limits of the listener: bytes, seconds, requests at a time. Fairness to addresses is the proxy's part."""
 
     body: int = 65_536
     body_timeout: float = 10.0
@@ -34,7 +34,7 @@ class WebLimits:
 
 
 def web_app(routes: Iterable[web.RouteDef], limits: WebLimits | None = None) -> web.Application:
-    """Return the application. All routes share its limits; whatever is none of them is 404."""
+    """Return the application. All routes share its limits; any other path is 404."""
     limits = limits or WebLimits()
     throttle = Throttle(lambda: None, limits.requests, limits.requests, limits.body_timeout)
     app = web.Application(client_max_size=limits.body, middlewares=[_defaults, problems, throttle.middleware])
