@@ -74,10 +74,10 @@ def main() -> None:
     except NotifierError as error:
         sys.exit(fail(error))
     except BaseExceptionGroup as group:
-        ours = list(_leaves(group))
-        if not all(isinstance(error, NotifierError) for error in ours):
+        errors = list(_leaves(group))
+        if not all(isinstance(error, NotifierError) for error in errors):
             raise
-        sys.exit(max(fail(error) for error in ours))
+        sys.exit(max(fail(error) for error in errors))
 
 
 def fail(error: BaseException) -> int:

@@ -193,17 +193,17 @@ def _mistakes_at_start(settings: Settings) -> list[Mistake]:
     from notifier.queues.rabbitmq.wire.aiormq_hooks import install  # noqa: PLC0415
 
     mistakes: list[Mistake] = []
-    looks: list[Callable[[], object]] = [demand_aiohttp]
+    checks: list[Callable[[], object]] = [demand_aiohttp]
     if settings.queue.sqlite_file is None:
-        looks.append(install)
-    looks += [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
+        checks.append(install)
+    checks += [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
     if settings.api is not None and settings.api.tls is not None:
-        looks.append(partial(ListenerContext, settings.api.tls, "api"))
+        checks.append(partial(ListenerContext, settings.api.tls, "api"))
     if settings.web is not None and settings.web.tls is not None:
-        looks.append(partial(ListenerContext, settings.web.tls, "web"))
-    for look in looks:
+        checks.append(partial(ListenerContext, settings.web.tls, "web"))
+    for check in checks:
         try:
-            look()
+            check()
         except ConfigurationError as error:
             mistakes += error.mistakes
     try:

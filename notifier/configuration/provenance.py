@@ -92,8 +92,8 @@ def values_of(loaded: Loaded, key: ClientKey, parts: Sequence[tuple[str, Mapping
     """Each value of the client, in the order in which the members are documented."""
     values: dict[str, Value] = {}
     for name, row in parts:
-        ours = row.get("notifier")
-        anew = tuple(f"notifier.{option}." for option in ours) if isinstance(ours, Mapping) else ()
+        section = row.get("notifier")
+        anew = tuple(f"notifier.{option}." for option in section) if isinstance(section, Mapping) else ()
         values = {member: value for member, value in values.items() if not member.startswith(anew)}
         values |= {value.member: value for value in _values_in(row, name)}
     options = loaded.settings.registry.defaults.get(key[0])

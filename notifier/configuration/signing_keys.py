@@ -54,7 +54,7 @@ class SigningKeys:
     def seen_keys(self) -> Iterator[SeenKey]:
         """Yield each key with the moment since when this worker sees it in its issuer's JWK Set."""
         ago = time.time() - time.monotonic()
-        for iss, kid, since, appeared in self._watch.seen():
+        for iss, kid, since, appeared in self._watch.seen_keys():
             yield SeenKey(iss=iss, kid=kid, since=ago + since, appeared=appeared)
 
     def troubles(self) -> Iterator[Trouble]:

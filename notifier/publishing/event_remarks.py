@@ -41,12 +41,12 @@ def misspelt_members(data: Mapping[str, object]) -> Iterator[str]:
 
 def _misspelt(data: Mapping[str, object], known: frozenset[str], path: str) -> Iterator[str]:
     for name in data.keys() - known:
-        if len(name) <= LONGEST and (meant := _meant(name, known)) is not None and data.get(meant) is None:
-            yield f"{path}{excerpt(name)} is not read; did you mean {meant}?"
+        if len(name) <= LONGEST and (member := _member_meant(name, known)) is not None and data.get(member) is None:
+            yield f"{path}{excerpt(name)} is not read; did you mean {member}?"
 
 
 @lru_cache(maxsize=1024)
-def _meant(name: str, known: frozenset[str]) -> str | None:
+def _member_meant(name: str, known: frozenset[str]) -> str | None:
     plain = name.lower().replace("_", "").replace("-", "")
     if (word := _OTHER_WORDS.get(plain)) in known:
         return word
@@ -64,8 +64,10 @@ def unknown_clients(event: SessionEnded, registry: Registry, *, heard: bool) -> 
     unknown: list[str] = []
     for entry in () if event.clients == "*" else event.clients[:ENTRIES]:
         name = entry if isinstance(entry, str) else entry.client_id
-        said = not isinstance(entry, str) and (entry.no_address or (heard and entry.backchannel_logout_uri is not None))
-        if not said and registry.resolve(event.iss, name, None) is None:
+        has_address = not isinstance(entry, str) and (
+            entry.no_address or (heard and entry.backchannel_logout_uri is not None)
+        )
+        if not has_address and registry.resolve(event.iss, name, None) is None:
             unknown.append(excerpt(name))
     if unknown:
         more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""

@@ -112,7 +112,7 @@ class EventRequests:
         self._authorization = Authorization(sources.tokens)
         self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._opening = asyncio.Lock()
-        self._told: dict[tuple[str | None, str], float] = {}
+        self._logged_at: dict[tuple[str | None, str], float] = {}
 
     async def take(self, request: web.Request, prepare: Prepare = _nothing_more) -> web.Response:
         """Take one event. Raises Refusal."""
@@ -208,8 +208,8 @@ class EventRequests:
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
         """Answer 403. The log says who, once a minute: few publishers show the answer to anybody."""
         now = time.monotonic()
-        if now - self._told.get((event.publisher, title), float("-inf")) >= _TOLD_EVERY:
-            self._told[event.publisher, title] = now
+        if now - self._logged_at.get((event.publisher, title), float("-inf")) >= _TOLD_EVERY:
+            self._logged_at[event.publisher, title] = now
             log = structlog.get_logger()
             log.warning("publisher_refused", publisher=event.publisher, iss=excerpt(event.iss), reason=title, hint=hint)
         raise Refusal(problem(403, title))

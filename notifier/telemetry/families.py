@@ -72,13 +72,13 @@ class WaitingMessages:
             if depth.ready == 0:
                 self._empty_at[queue] = now
 
-    def families(self, held: Mapping[str, Unsettled]) -> Iterator[Metric]:
-        """Yield the families; `held`: what this worker holds of each queue."""
+    def families(self, of_worker: Mapping[str, Unsettled]) -> Iterator[Metric]:
+        """Yield the families; `of_worker`: what this worker holds of each queue."""
         ready = {queue: depth.ready for queue, depth in self._depths.items()}
         consumers = {queue: depth.consumers for queue, depth in self._depths.items()}
-        consumed = dict.fromkeys((*map(str, Lane), *held, *(name for name in ready if name.startswith(SOURCE))))
-        unsettled = {queue: held.get(queue, Unsettled()).messages for queue in consumed}
-        oldest = {queue: self._oldest(queue, held.get(queue, Unsettled())) for queue in consumed}
+        consumed = dict.fromkeys((*map(str, Lane), *of_worker, *(name for name in ready if name.startswith(SOURCE))))
+        unsettled = {queue: of_worker.get(queue, Unsettled()).messages for queue in consumed}
+        oldest = {queue: self._oldest(queue, of_worker.get(queue, Unsettled())) for queue in consumed}
         for name, text, values in (
             ("queue_messages", "Ready messages, as the broker says.", ready),
             ("queue_consumers", "Consumers, as the broker says.", consumers),
@@ -87,16 +87,16 @@ class WaitingMessages:
         ):
             yield labelled(GaugeMetricFamily, name, text, ("queue",), values)
 
-    def _oldest(self, queue: str, held: Unsettled) -> float:
+    def _oldest(self, queue: str, of_worker: Unsettled) -> float:
         """Return the age of the oldest message that waits, in seconds.
 
         A queue hands out in order, so what waits there is younger than what was taken last. It also came after the
         queue was last seen empty; without this the first event after a quiet hour would seem an hour old.
         """
         now = self._clock()
-        if held.oldest is not None:
-            return max(0.0, now - held.oldest)
+        if of_worker.oldest is not None:
+            return max(0.0, now - of_worker.oldest)
         depth = self._depths.get(queue)
         if depth is None or depth.ready == 0:
             return 0.0
-        return max(0.0, now - max(self._empty_at.get(queue, self._began), held.last_taken or 0.0))
+        return max(0.0, now - max(self._empty_at.get(queue, self._began), of_worker.last_taken or 0.0))

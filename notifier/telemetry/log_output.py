@@ -88,7 +88,7 @@ class Unbreakable:
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._given = stream
+        self._stream = stream
         self._waiting: list[str] = []
         atexit.register(self.drain)  # lines that the last pass of a loop has left
 
@@ -106,10 +106,10 @@ class Unbreakable:
 
     def drain(self) -> None:
         lines, self._waiting = self._waiting, []
-        stream = self._given or sys.stderr
+        stream = self._stream or sys.stderr
         with suppress(OSError, ValueError):
             stream.write("".join(lines))
             stream.flush()
 
     def isatty(self) -> bool:
-        return (self._given or sys.stderr).isatty()
+        return (self._stream or sys.stderr).isatty()

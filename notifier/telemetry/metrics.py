@@ -124,7 +124,7 @@ class Metrics:
             case LogoutDelivered(delivery=delivery):
                 self._clients.of(delivery.iss, delivery.client_id).delivered(fact.propagation)
             case EventTaken():
-                self._taken(fact)
+                self._event_taken(fact)
             case RetryScheduled(delivery=delivery):
                 self._clients.of(delivery.iss, delivery.client_id).retry()
             case Deferred():
@@ -144,7 +144,7 @@ class Metrics:
             case _:
                 assert_never(fact)
 
-    def _taken(self, fact: EventTaken) -> None:
+    def _event_taken(self, fact: EventTaken) -> None:
         self._events[fact.result] += 1
         self._undated += fact.result == "accepted" and not fact.dated
         if fact.source is not None:

@@ -97,7 +97,7 @@ class Tracing:
             _STEPS.set(())
             self._attempted(fact, steps)
         elif isinstance(fact, EventTaken) and fact.arrived is not None:
-            self._taken(fact, fact.arrived)
+            self._event_taken(fact, fact.arrived)
 
     async def close(self) -> None:
         """Send what waits, for CLOSE_WITHIN at most: a collector that is away must not delay the end."""
@@ -105,7 +105,7 @@ class Tracing:
         ending.start()
         await asyncio.to_thread(ending.join, CLOSE_WITHIN)
 
-    def _taken(self, fact: EventTaken, arrived: float) -> None:
+    def _event_taken(self, fact: EventTaken, arrived: float) -> None:
         place = _span_ids(fact.trace, fact.iss, fact.event_id)
         if self._tracer is None or place.span_id in self._written or not self._sampled(place):
             return

@@ -122,7 +122,7 @@ class KeyWatch:
         there = None if known is None else known.there.get(signing.public["kid"])
         return min(of_file, now - there.since) if there is not None and there.appeared else of_file
 
-    def seen(self) -> Iterator[tuple[str, str, float, bool]]:
+    def seen_keys(self) -> Iterator[tuple[str, str, float, bool]]:
         """For each key that is there, also one to come: iss, kid, since when, and True if it was missing before."""
         for iss, known in self._known.items():
             yield from ((iss, kid, there.since, there.appeared) for kid, there in known.there.items())

@@ -121,7 +121,7 @@ class PlacedKey:
                 self._refuse()  # it may have failed while this one waited
                 began = self._steady()
                 try:
-                    return await self._asked(alg, message, self.half.key)
+                    return await self._ask_to_sign(alg, message, self.half.key)
                 except PlaceFault as fault:
                     self._failed(fault, began)
                     raise
@@ -150,7 +150,7 @@ class PlacedKey:
                 text = "another key is there under this name now, which clients do not know: if it is to sign, "
                 text += "publish it, and set not_before of its entry a day ahead"
                 raise PlaceFault(text, SignatureResult.WRONG)
-            await self._asked(min(self.algorithms), _PROBE, half.key)
+            await self._ask_to_sign(min(self.algorithms), _PROBE, half.key)
             self.half = half
             return
         able = algorithms_of(half.key)
@@ -160,7 +160,7 @@ class PlacedKey:
         lacking = {alg: text for alg, text in half.lacking.items() if alg in able}
         for alg in sorted(able - lacking.keys()):
             try:
-                await self._asked(alg, _PROBE, half.key)
+                await self._ask_to_sign(alg, _PROBE, half.key)
             except PlaceFault as fault:
                 if fault.result not in (SignatureResult.WRONG, SignatureResult.UNVERIFIED):
                     raise
@@ -170,7 +170,7 @@ class PlacedKey:
         self.algorithms = able - lacking.keys()
         self.half = replace(half, lacking=lacking)
 
-    async def _asked(self, alg: Algorithm, message: bytes, key: PublicKey) -> bytes:
+    async def _ask_to_sign(self, alg: Algorithm, message: bytes, key: PublicKey) -> bytes:
         """Ask the place once for a signature, which `key` must verify. Raises PlaceFault."""
         began = self._steady()
         try:

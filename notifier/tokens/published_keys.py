@@ -47,15 +47,15 @@ def publication_fault(public: Mapping[str, str], alg: str, published: tuple[Publ
         if same:
             return f"the key is published, but under the kid {same[0].kid!r}: set keys[].kid to that"
         return "the key is not published"
-    ours = [key for key in named if _is(key, public)]
-    if not ours:
+    same = [key for key in named if _is(key, public)]
+    if not same:
         return "another key is published under this kid: receivers verify by the wrong one"
-    if all(key.use not in (None, "sig") for key in ours):
-        return f'the key is published with "use": "{ours[0].use}", and receivers skip it: it must be "sig", or left out'
-    if all(key.key_ops is not None and "verify" not in key.key_ops for key in ours):
+    if all(key.use not in (None, "sig") for key in same):
+        return f'the key is published with "use": "{same[0].use}", and receivers skip it: it must be "sig", or left out'
+    if all(key.key_ops is not None and "verify" not in key.key_ops for key in same):
         return 'the key is published with "key_ops" that lack "verify": add it, or leave key_ops out'
-    if all(key.alg not in (None, alg) for key in ours):
-        return f'the key is published with "alg": "{ours[0].alg}", but it signs by {alg}: receivers may refuse it'
+    if all(key.alg not in (None, alg) for key in same):
+        return f'the key is published with "alg": "{same[0].alg}", but it signs by {alg}: receivers may refuse it'
     return None
 
 

@@ -43,7 +43,7 @@ class _Set:
 
     jwks: tuple[Mapping[str, object], ...]
     began: float
-    made: dict[tuple[int, str], jwt.PyJWK | None] = field(default_factory=dict)
+    keys: dict[tuple[int, str], jwt.PyJWK | None] = field(default_factory=dict)
     missed: set[str | None] = field(default_factory=set)
 
     def fitting(self, kid: str | None, alg: str) -> Iterator[jwt.PyJWK]:
@@ -52,8 +52,8 @@ class _Set:
         for nth, jwk in enumerate(self.jwks):
             if kid is not None and jwk.get("kid") != kid and (named or jwk.get("kid") is not None):
                 continue
-            key = self.made[nth, alg] if (nth, alg) in self.made else _verifying(jwk, alg)
-            self.made[nth, alg] = key
+            key = self.keys[nth, alg] if (nth, alg) in self.keys else _verifying(jwk, alg)
+            self.keys[nth, alg] = key
             if key is not None:
                 yield key
 
@@ -75,7 +75,7 @@ class TransmitterKeys:
         self._read = read
         self._steady = steady
         self._pause = pause
-        self._held = 0
+        self._waiting_for_unknown = 0
         self._waiting = 0
         self._set: _Set | None = None
         self._unused: str | None = None
@@ -127,13 +127,13 @@ class TransmitterKeys:
     async def _hold(self) -> None:
         """Wait until the set may be read for an unknown key, unless too many wait."""
         wait = self._due_for_unknown - self._steady()
-        if wait <= 0 or self._held >= MOST_HELD:
+        if wait <= 0 or self._waiting_for_unknown >= MOST_HELD:
             return
-        self._held += 1
+        self._waiting_for_unknown += 1
         try:
             await self._pause(wait + _SURE)
         finally:
-            self._held -= 1
+            self._waiting_for_unknown -= 1
 
     async def _read_if_due(self, *, unknown: bool) -> None:
         now = self._steady()
@@ -151,10 +151,10 @@ class TransmitterKeys:
         """Keep what was read. Returns what is wrong with it, None if nothing is."""
         if isinstance(document, UnreadDocument):
             return document.text
-        found = jwks_in(document.content)
-        if isinstance(found, str):
-            return found
-        jwks = tuple(filter(_usable, found))
+        listed_keys = jwks_in(document.content)
+        if isinstance(listed_keys, str):
+            return listed_keys
+        jwks = tuple(filter(_usable, listed_keys))
         self._set, self._unused = _Set(jwks=jwks, began=began), unused_keys(map(published_key, jwks))
         return None
 

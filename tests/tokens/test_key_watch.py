@@ -125,9 +125,9 @@ async def test_a_key_to_come_is_watched_before_it_signs() -> None:
     site.next[ISS] = "k2"
     assert await site.look(0) == []
     assert set(site.watch.published()) == {(ISS, "k1", True)}
-    assert list(site.watch.seen()) == [(ISS, "k1", 0, False)]
+    assert list(site.watch.seen_keys()) == [(ISS, "k1", 0, False)]
     site.sets[ISS] = IssuerDocument(content={"keys": [jwk("k1"), jwk("k2")]})
     site.kids[ISS] = site.next.pop(ISS)
     assert await site.look(EVERY) == []
-    assert list(site.watch.seen()) == [(ISS, "k2", EVERY, True)]
+    assert list(site.watch.seen_keys()) == [(ISS, "k2", EVERY, True)]
     assert site.watch.age(ISS, Algorithm.ES256, clock=1000.0 + 90_000, now=EVERY + 60) == 60

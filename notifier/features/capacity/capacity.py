@@ -70,9 +70,9 @@ def cost(alg: str, clients: int) -> float:
 
     An event costs `e` by itself and each of its deliveries `d`; the two follow from the events of 1 and of 10.
     """
-    one, ten = measured_costs.DELIVERY[alg, 1], measured_costs.DELIVERY[alg, 10]
-    event = max(0.0, (one - ten) / 0.9)
-    return one - event + event / clients
+    one_client, ten_clients = measured_costs.DELIVERY[alg, 1], measured_costs.DELIVERY[alg, 10]
+    event = max(0.0, (one_client - ten_clients) / 0.9)
+    return one_client - event + event / clients
 
 
 def worker_rate(alg: str, clients: int) -> float:

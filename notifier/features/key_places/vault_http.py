@@ -72,7 +72,7 @@ class VaultServer:
         try:
             answer = await self._client.ask(method, f"{self._address}/v1/{path}", headers, within=WITHIN, json=body)
         except NoAnswer as fault:
-            result = SignatureResult.WRONG if fault.ours else SignatureResult.AWAY
+            result = SignatureResult.WRONG if fault.lasting else SignatureResult.AWAY
             raise PlaceFault(f"{self._address}: {fault}", result) from None
         wait = read_retry_after(answer.headers.get("Retry-After"), time.time())
         return VaultAnswer(status=answer.status, content=answer.content, wait=wait)

@@ -32,7 +32,7 @@ class _Token:
     """`lease` in seconds from `since`; infinite if it does not end, or if nobody says when. `first`: as it began."""
 
     text: str = field(repr=False)
-    made: float
+    obtained_at: float
     since: float
     lease: float
     first: float
@@ -73,7 +73,7 @@ class VaultLogin:
         if token is None or token.text != text:  # somebody else was quicker
             return True
         now, logs_in = self._clock(), self._settings.token_file is None
-        if logs_in and now - token.made < NEW and not token.over(now):
+        if logs_in and now - token.obtained_at < NEW and not token.over(now):
             return False
         self._token = None
         return True
@@ -117,7 +117,9 @@ class VaultLogin:
         lease = _lease(answer.content, "auth", "lease_duration") if answer.status == 200 else 0.0
         if lease < ENOUGH * last.first and (self._settings.token_file is None or not lease):
             return None
-        return _Token(text=last.text, made=last.made, since=at, lease=lease, first=last.first, renewable=True)
+        return _Token(
+            text=last.text, obtained_at=last.obtained_at, since=at, lease=lease, first=last.first, renewable=True
+        )
 
     async def _new(self) -> _Token:
         settings, at = self._settings, self._clock()
@@ -140,7 +142,7 @@ class VaultLogin:
             raise answer.fault("auth/token/lookup-self")
         lease = _lease(answer.content, "data", "ttl") or float("inf")  # 0 is for ever
         renewable = _member(answer.content, "data", "renewable") is True
-        return _Token(text=text, made=at, since=at, lease=lease, first=lease, renewable=renewable)
+        return _Token(text=text, obtained_at=at, since=at, lease=lease, first=lease, renewable=renewable)
 
     async def _logged_in(self, mount: str, body: Mapping[str, object], at: float) -> _Token:
         path = f"auth/{mount}/login"
@@ -150,7 +152,7 @@ class VaultLogin:
             raise _refusal(answer, path)
         lease = _lease(answer.content, "auth", "lease_duration") or float("inf")
         renewable = _member(answer.content, "auth", "renewable") is True
-        return _Token(text=text, made=at, since=at, lease=lease, first=lease, renewable=renewable)
+        return _Token(text=text, obtained_at=at, since=at, lease=lease, first=lease, renewable=renewable)
 
 
 def _refusal(answer: VaultAnswer, path: str) -> PlaceFault:

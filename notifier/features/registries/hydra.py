@@ -92,8 +92,8 @@ def _row(client: Any) -> Any:
         return client
     row = {name: client.get(name) for name in _MEMBERS}
     metadata = client.get("metadata")
-    ours = metadata.get("notifier") if isinstance(metadata, dict) else None
-    if isinstance(ours, dict):
-        ours = dict(ours)
-        row |= {name: value for name in _OURS_FIRST if (value := ours.pop(name, None)) not in (None, "")}
-    return row | {"notifier": ours}
+    settings = metadata.get("notifier") if isinstance(metadata, dict) else None
+    if isinstance(settings, dict):
+        settings = dict(settings)
+        row |= {name: value for name in _OURS_FIRST if (value := settings.pop(name, None)) not in (None, "")}
+    return row | {"notifier": settings}

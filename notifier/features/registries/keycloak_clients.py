@@ -53,9 +53,9 @@ class KeycloakRealm:
             row["issuer"] = self.issuer
         if _is_pairwise(client):
             row["subject_type"] = "pairwise"
-        ours = _settings(attributes)
-        if ours:
-            row["notifier"] = ours
+        settings = _settings(attributes)
+        if settings:
+            row["notifier"] = settings
         if client.get("enabled") is False or client.get("protocol") not in (None, "", "openid-connect"):
             return row  # Keycloak tells neither disabled clients nor those of SAML by back-channel
         return self._add_logout(row, client, attributes) or row
@@ -66,8 +66,8 @@ class KeycloakRealm:
         """Add how the client is told of a logout, or return why it cannot be."""
         name = str(row["client_id"])
         uri = self._resolved(_text(attributes.get(_OWN_URL)) or _text(attributes.get(_URL)), client)
-        asked = _text(attributes.get("id.token.signed.response.alg"))
-        algorithm = self.default_algorithm if asked in ("", "any") else asked
+        registered_algorithm = _text(attributes.get("id.token.signed.response.alg"))
+        algorithm = self.default_algorithm if registered_algorithm in ("", "any") else registered_algorithm
         if algorithm in tuple(Algorithm):
             row["id_token_signed_response_alg"] = str(algorithm)
         if client.get("frontchannelLogout") is True:

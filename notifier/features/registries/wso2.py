@@ -48,10 +48,10 @@ _Item: TypeAlias = Mapping[str, Any] | OutOfBounds
 
 @frozen
 class _Learnt:
-    """What an application said of itself at `at`, and what the list said of it then. `said`: None if it is not OIDC."""
+    """What an application said of itself `at` a moment, and what the list said then. `result`: None if not OIDC."""
 
     listed: _Item
-    said: Row | Mistake | None
+    result: Row | Mistake | None
     at: float
 
 
@@ -78,15 +78,15 @@ class Wso2Reader:
         async with web(self._settings.tls, self._source.timeout, bounds_of(self._source)) as server:
             at, tick = self._clock(), self._ticks()
             listed = await self._list(server, headers)
-            for gone in self._learnt.keys() - listed.keys():
-                del self._learnt[gone]
+            for removed_id in self._learnt.keys() - listed.keys():
+                del self._learnt[removed_id]
             await self._learn(server, headers, listed, self._due(listed, tick))
             self._last_tick = tick
-            faults = [answer for name in listed if isinstance(answer := self._learnt[name].said, Mistake)]
+            faults = [answer for name in listed if isinstance(answer := self._learnt[name].result, Mistake)]
             if len(faults) == len(listed):
                 raise SourceFault(f"no application can be read; the first, {faults[0].path}: {faults[0].text}")
         gathering = Gathering(last)
-        await gathering.add_all(self._learnt[name].said for name in listed if self._learnt[name].said is not None)
+        await gathering.add_all(self._learnt[name].result for name in listed if self._learnt[name].result is not None)
         return gathering.answer(at)
 
     async def _list(self, server: Web, headers: Mapping[str, str]) -> dict[str, _Item]:
@@ -120,7 +120,7 @@ class Wso2Reader:
     def _unsure(self, name: str, item: _Item) -> bool:
         """True if the application is new, changed in the list, or could not be read."""
         learnt = self._learnt.get(name)
-        return learnt is None or learnt.listed != item or isinstance(learnt.said, Mistake)
+        return learnt is None or learnt.listed != item or isinstance(learnt.result, Mistake)
 
     async def _learn(
         self, server: Web, headers: Mapping[str, str], listed: Mapping[str, _Item], due: list[str]
@@ -132,8 +132,8 @@ class Wso2Reader:
                 answer = await self._application(server, headers, name, listed[name])
                 before = self._learnt.get(name)
                 if isinstance(answer, Mistake) and before is not None:
-                    answer = before.said  # its last good address stays
-                self._learnt[name] = _Learnt(listed=listed[name], said=answer, at=self._ticks())
+                    answer = before.result  # its last good address stays
+                self._learnt[name] = _Learnt(listed=listed[name], result=answer, at=self._ticks())
 
         names = iter(due)
         tasks = [asyncio.ensure_future(some(names)) for _ in range(AT_A_TIME)]

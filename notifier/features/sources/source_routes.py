@@ -116,7 +116,7 @@ class SourceRoutes:
     def __init__(self, access: SourceAccess, limits: ApiLimits) -> None:
         self._access = access
         self._limits = limits
-        self._told: dict[tuple[str, int], float] = {}
+        self._logged_at: dict[tuple[str, int], float] = {}
         self._requests: dict[tuple[str, str], int] = {}
 
     def families(self) -> Iterator[Metric]:
@@ -258,8 +258,8 @@ class SourceRoutes:
     def _log(self, source: str, status: int, answer: str) -> None:
         """Log what is refused, once a minute: senders of webhooks seldom show the answer to anybody."""
         now = time.monotonic()
-        if now - self._told.get((source, status), float("-inf")) >= _TOLD_EVERY:
-            self._told[source, status] = now
+        if now - self._logged_at.get((source, status), float("-inf")) >= _TOLD_EVERY:
+            self._logged_at[source, status] = now
             structlog.get_logger().warning("source_refused", source=source, status=status, reason=_reason(answer))
 
 

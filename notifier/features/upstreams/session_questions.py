@@ -26,9 +26,9 @@ class SessionKeeper(Protocol):
 class SessionQuestions:
     """Puts questions to one keeper of sessions, a few at a time."""
 
-    def __init__(self, asked: SessionKeeper, within: float) -> None:
+    def __init__(self, keeper: SessionKeeper, within: float) -> None:
         """`within`: the seconds that the place needs for one question at most."""
-        self._asked = asked
+        self._keeper = keeper
         self._within = within
         self._turns = asyncio.Semaphore(AT_A_TIME)
 
@@ -39,15 +39,15 @@ class SessionQuestions:
                 await self._turns.acquire()
         except TimeoutError:
             return SessionsAway(text=f"{AT_A_TIME} questions are under way, and none was answered within {WAIT:g} s")
-        answer = in_own_thread(lambda: asyncio.run(_asked(self._asked, question)), "sessions")
+        answer = in_own_thread(lambda: asyncio.run(_answer(self._keeper, question)), "sessions")
         answer.add_done_callback(lambda _: self._turns.release())
         done, _ = await asyncio.wait({answer}, timeout=self._within + SPARE)
         return answer.result() if done else SessionsAway(text=f"no answer within {self._within:g} s")
 
 
-async def _asked(place: SessionKeeper, question: Question) -> tuple[LocalSession, ...] | SessionsAway:
+async def _answer(keeper: SessionKeeper, question: Question) -> tuple[LocalSession, ...] | SessionsAway:
     try:
-        return await place.ask(question)
+        return await keeper.ask(question)
     except SourceFault as fault:
         return SessionsAway(text=without_subject(str(fault), question.sub, question.sid))
     except Exception as error:  # noqa: BLE001  of whatever library: it is asked again later

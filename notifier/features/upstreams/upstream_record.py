@@ -23,8 +23,8 @@ class UpstreamRecord:
         self._steady = steady
         self._requests: dict[tuple[str, str], int] = {}
         self._look_ups: dict[tuple[str, str], int] = {}
-        self._told: dict[tuple[str, str], float] = {}
-        self._told_off: set[str] = set()
+        self._logged_at: dict[tuple[str, str], float] = {}
+        self._logged_as_off: set[str] = set()
 
     def know(self, upstreams: Iterable[str]) -> None:
         """Begin the series of these upstreams."""
@@ -68,9 +68,9 @@ class UpstreamRecord:
 
     def _tell_off(self, upstream: str) -> None:
         """Name the setting, once: anybody can call the address."""
-        if upstream in self._told_off:
+        if upstream in self._logged_as_off:
             return
-        self._told_off.add(upstream)
+        self._logged_as_off.add(upstream)
         structlog.get_logger().warning(
             "upstream_front_channel_off", upstream=upstream, setting=f"upstreams.{upstream}.front_channel",
             help="notifier explain NotifierUpstreamRefused",
@@ -78,7 +78,7 @@ class UpstreamRecord:
 
     def _is_news(self, key: tuple[str, str]) -> bool:
         now = self._steady()
-        if now - self._told.get(key, float("-inf")) < TOLD_EVERY:
+        if now - self._logged_at.get(key, float("-inf")) < TOLD_EVERY:
             return False
-        self._told[key] = now
+        self._logged_at[key] = now
         return True

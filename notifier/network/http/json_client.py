@@ -44,12 +44,12 @@ ReadBody: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
 class NoAnswer(NotifierError):  # noqa: N818  what it is
     """There is no answer, or no usable one. The text says why, in one line and without any secret.
 
-    `ours`: it stays so until somebody changes a setting or a certificate.
+    `lasting`: it stays so until somebody changes a setting or a certificate.
     """
 
-    def __init__(self, text: str, *, ours: bool = False) -> None:
+    def __init__(self, text: str, *, lasting: bool = False) -> None:
         super().__init__(text)
-        self.ours = ours
+        self.lasting = lasting
 
 
 class BeyondBounds(NoAnswer):
@@ -123,7 +123,7 @@ class JsonClient:
         """
         denied = None if self._egress is None else check_uri(url, self._egress)
         if denied is not None:
-            raise NoAnswer(denied, ours=True)
+            raise NoAnswer(denied, lasting=True)
         to = url if self._egress is None else URL(url, encoded=True)  # byte for byte as it was checked
         exchange = Exchange()
         context = current_exchange.set(exchange)
@@ -138,10 +138,10 @@ class JsonClient:
         except TimeoutError:
             raise NoAnswer(read_timeout(within or 0.0, exchange, self._proxy).text) from None
         except OurFault as fault:
-            raise NoAnswer(str(fault), ours=True) from None
+            raise NoAnswer(str(fault), lasting=True) from None
         except (aiohttp.ClientError, OSError) as error:
             text = _why(error, exchange, self._proxy)
-            raise NoAnswer(text, ours=isinstance(error, aiohttp.ClientConnectorCertificateError)) from None
+            raise NoAnswer(text, lasting=isinstance(error, aiohttp.ClientConnectorCertificateError)) from None
         finally:
             current_exchange.reset(context)
 
@@ -165,7 +165,7 @@ class JsonClient:
         status = response.status
         if 300 <= status < 400 and status != 304:
             text = f"answered {status}, a redirect, which is not followed: name the address it leads to"
-            raise NoAnswer(text, ours=True)
+            raise NoAnswer(text, lasting=True)
         good, content, wrong = 200 <= status < 300, None, ""
         try:
             content = await self._content(response, good=good)

@@ -43,17 +43,17 @@ class Probe:
     """Connects to clients. Call `open` first and `close` last. Without a `resolver`, aiodns resolves names."""
 
     def __init__(self, resolver: AbstractResolver | None = None) -> None:
-        self._given, self._resolver = resolver, resolver
+        self._given_resolver, self._resolver = resolver, resolver
         self._tls = TlsContexts()
 
     async def open(self) -> None:
         """Prepare the probe. Call it before the first `reach`."""
-        self._resolver = self._given or aiohttp.AsyncResolver()
+        self._resolver = self._given_resolver or aiohttp.AsyncResolver()
 
     async def close(self) -> None:
         """Release all resources."""
         await self._tls.close()
-        if self._resolver is not None and self._given is None:
+        if self._resolver is not None and self._given_resolver is None:
             await self._resolver.close()
 
     async def reach(self, uri: str, route: Route, within: float) -> Reached | Unreached:

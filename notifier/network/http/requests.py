@@ -67,16 +67,16 @@ class Heads:
     def __init__(self, session: aiohttp.ClientSession, always: Mapping[str, str]) -> None:
         self._session = session
         self._always = always
-        self._made: dict[object, Head] = {}
+        self._heads: dict[object, Head] = {}
         self._contexts: WeakSet[SSLContext] = WeakSet()
 
     def of(self, origin: str, route: Route, tls: SSLContext | None) -> Head:
         """The head for this origin, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (a broken header)."""
         key = (origin, route.headers, route.tls)
-        if (head := self._made.get(key)) is None or head.tls is not tls:  # a certificate that was renewed
+        if (head := self._heads.get(key)) is None or head.tls is not tls:  # a certificate that was renewed
             head = self._make(origin, route.headers, tls)
             self._make_room(tls)
-            self._made[key] = head
+            self._heads[key] = head
         return head
 
     def _make_room(self, tls: SSLContext | None) -> None:
@@ -84,9 +84,9 @@ class Heads:
         if tls is not None:
             self._contexts.add(tls)
         if len(self._contexts) > MOST_CONTEXTS:
-            self._made.clear()
-        elif len(self._made) >= MOST_HEADS:
-            del self._made[next(iter(self._made))]
+            self._heads.clear()
+        elif len(self._heads) >= MOST_HEADS:
+            del self._heads[next(iter(self._heads))]
 
     def _make(self, origin: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
         headers = CIMultiDict(self._always)

@@ -44,7 +44,9 @@ class RepairAudit:
         action, hidden = "waiting_cancelled_one", ("text", "asked")
         if isinstance(summary, LetterSummary):
             action, hidden = "dead_letter_discarded", ("text", "attempts")
-        self._write(action, who=who, **{name: it for name, it in summary.document().items() if name not in hidden})
+        self._write(
+            action, who=who, **{name: value for name, value in summary.document().items() if name not in hidden}
+        )
 
     def read(self, action: str, who: str, wanted: LetterFilter) -> None:
         """Log that somebody reads whole letters, with `sub` and `sid`."""

@@ -73,8 +73,8 @@ class OwnState:
             draining=self._sources.draining(),
             in_flight=worker.in_flight,
             held={
-                queue: LaneState(unsettled=held.messages, oldest=held.oldest)
-                for queue, held in worker.ledger.unsettled().items()
+                queue: LaneState(unsettled=unsettled.messages, oldest=unsettled.oldest)
+                for queue, unsettled in worker.ledger.unsettled().items()
             },
             rates=self._health.rates(),
             clients=clients,

@@ -108,9 +108,9 @@ def status_of(
     )
     since = dict(oldest or {})
     for worker in workers:
-        for lane, held in worker.held.items():
-            if held.oldest is not None:
-                since[lane] = min(held.oldest, since.get(lane, held.oldest))
+        for lane, lane_state in worker.held.items():
+            if lane_state.oldest is not None:
+                since[lane] = min(lane_state.oldest, since.get(lane, lane_state.oldest))
     merged: dict[ClientKey, ClientState] = {}
     for client in (client for worker in workers for client in worker.clients):
         key = (client.iss, client.client_id)
@@ -163,6 +163,6 @@ def seen_keys(status: ServiceStatus) -> Seen:
     return seen_by_all(key for worker in status.workers for key in worker.keys)
 
 
-def held(status: ServiceStatus, queue: str) -> int:
+def messages_held(status: ServiceStatus, queue: str) -> int:
     """How many messages of a queue the workers hold unsettled."""
     return sum(worker.held[queue].unsettled for worker in status.workers if queue in worker.held)

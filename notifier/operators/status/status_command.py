@@ -27,7 +27,7 @@ from notifier.operators.status.service_status import (
     bindings_missing,
     consumed,
     delayed,
-    held,
+    messages_held,
     rates_of,
     troubles_of,
 )
@@ -159,7 +159,7 @@ def _queues(status: ServiceStatus) -> Grid:
     contents: dict[str, str] = {lane.value: text for lane, text in what.items()}
     for queue in consumed(status):
         oldest, ready = ago(status.oldest.get(queue), status.at), status.depths[queue].ready
-        held_here = held(status, queue)
+        held_here = messages_held(status, queue)
         table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, contents.get(queue, "events of this source"))
     table.add_row("delayed", f"{delayed(status):,}", "", "", "wait for their next attempt")
     if PARKED in status.depths:

@@ -14,7 +14,7 @@ from notifier.operators.status.service_status import (
     bindings_missing,
     consumed,
     delayed,
-    held,
+    messages_held,
     rates_of,
     seen_keys,
     troubles_of,
@@ -35,7 +35,7 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
     queues: dict[str, object] = {
         queue: {
             "ready": status.depths[queue].ready,
-            "held": held(status, queue),
+            "held": messages_held(status, queue),
             "oldest": rendered(status.oldest.get(queue)),
         }
         for queue in consumed(status)

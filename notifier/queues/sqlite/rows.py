@@ -82,13 +82,13 @@ def message_of(lane: Lane, row: list[Any], *, bucket: str | None = None) -> Mess
     given_up = headers.pop(GIVEN_UP, None)
     if given_up is not None:  # told as RabbitMQ tells it
         headers["x-death"] = [{"reason": "delivery_limit", "time": datetime.fromtimestamp(given_up, UTC)}]
-    ours = kind_named(kind)
+    own_kind = kind_named(kind)
     return Message(
         lane=lane,
         body=bytes.fromhex(body),
         tag=RowTag(id_, bucket),
-        kind=ours,
-        vouched=ours is None,  # what came over HTTP is ours by now; else it is from one who may write the file
+        kind=own_kind,
+        vouched=own_kind is None,  # what came over HTTP is ours by now; else it is from one who may write the file
         content_type=content_type,
         headers=headers,
         message_id=message_id,
