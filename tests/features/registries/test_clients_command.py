@@ -25,7 +25,12 @@ def test_what_a_list_may_not_say_is_no_value_in_force(folder: Path) -> None:
         )
         database.execute("CREATE TABLE more (client_id, id_token_signed_response_alg, client_name)")
     sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
-    more = {"name": "more", "issuers": [ISS], "sql": {"url": "sqlite:///own.db", "query": "SELECT * FROM more"}}
+    more = {
+        "name": "more",
+        "empty": True,
+        "issuers": [ISS],
+        "sql": {"url": "sqlite:///own.db", "query": "SELECT * FROM more"},
+    }
     sources = [{"name": "a", "file": "a.yaml"}, {"issuers": [ISS, OTHER], "sql": sql}, more]
     write(folder, {"sources": sources}, a=[{"client_id": "shop", "issuer": ISS, "backchannel_logout_uri": URI}])
     found = origins(folder)
@@ -97,7 +102,7 @@ def test_mistakes_of_settings_and_of_sources_are_told_at_once(folder: Path) -> N
     assert done.returncode == 2
     for said in (
         "registry.cache: ",
-        "a.yaml[0].notifier.claims.x: has a number that JSON cannot write",
+        "a.yaml[0] (a).notifier.claims.x: has a number that JSON cannot write",
         f"registry source own: {url}: ",
     ):
         assert said in done.stderr
