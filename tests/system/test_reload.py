@@ -153,7 +153,8 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
                 assert json.loads(dropped.stdout)["workers"]["each"][0]["clients"] == 0
                 line = await running.until_said("registry_source_dropped")
                 assert (line["source"], line["audit"], "@" in str(line["who"])) == ("idp", True, True)
-                assert (tmp_path / "cache" / "idp.jsonl").read_text().count("\n") == 1
+                assert not (tmp_path / "cache" / "idp.jsonl").exists()  # that it has no client is not believed
+                assert "empty: true" in (await running.get("/readyz"))[1]
 
                 rows[0] = None
                 away = await reload(site, "--drop", "idp")
