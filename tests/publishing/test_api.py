@@ -16,6 +16,7 @@ from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
+from notifier.publishing import event_remarks
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.publishing.route_steps import ApiLimits
@@ -121,6 +122,16 @@ async def test_what_was_perhaps_not_meant_so_is_told(more: dict[str, object], no
     assert note in document.get("note", "")
     assert bool(note) is ("note" in document)
     assert len(api.queue.taken) == 1
+
+
+def test_a_body_full_of_unknown_members_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To compare thousands of names would hold the loop for seconds."""
+    compared: list[str] = []
+    monkeypatch.setattr(event_remarks, "_member_meant", lambda name, _known: compared.append(name))
+    entries = [{"client_id": "shop", **{f"y{n}": 1 for n in range(50)}} for _ in range(50)]
+    assert list(event_remarks.misspelt_members({f"x{n}" * 90: 1 for n in range(5000)} | {"clients": entries})) == []
+    assert len(compared) == event_remarks.LOOKED_AT
+    assert max(map(len, compared)) <= event_remarks.LONGEST
 
 
 async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:
