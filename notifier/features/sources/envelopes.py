@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
-from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader, plain_name
+from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader, lowered, plain_name
 from notifier.model.documents.cloudevents import binary_attributes, media_type_of, read_envelope, read_json
 from notifier.model.documents.trace_context import traceparent_of
 from notifier.model.errors import MalformedEvent, Mistake
@@ -24,6 +24,7 @@ from notifier.model.validation import kind_of
 LINES = "lines"
 MOST = 5_000  # events of one message: of 128 KiB, each has 26 bytes then
 _SET = "application/secevent+jwt"  # RFC 8935 §2
+_MARK = b"\xef\xbb\xbf"  # of the order of bytes
 _MASSTRANSIT = "application/vnd.masstransit"
 _NSERVICEBUS_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d):(\d{1,9}) Z")
 
@@ -64,6 +65,11 @@ Envelope: TypeAlias = Callable[[Unwrapped, Message], Unwrapped] | EventList
 """Takes a document out of what is around it."""
 
 
+def is_empty(message: Message) -> bool:
+    """True for a body that holds nothing, as a tombstone's does."""
+    return message.cut_from is None and not message.body.removeprefix(_MARK).strip()
+
+
 def open_document(message: Message, max_bytes: int, *, lines: bool = False, ignore_case: bool = False) -> Unwrapped:
     """Read the JSON in the message, without CloudEvents or the signature of a SET. `lines`: also JSON lines.
 
@@ -75,7 +81,7 @@ def open_document(message: Message, max_bytes: int, *, lines: bool = False, igno
 
 def _read(message: Message, max_bytes: int, *, lines: bool) -> Unwrapped:
     media_type = media_type_of(message.content_type)
-    if "xml" in media_type or message.body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
+    if "xml" in media_type or message.body[:64].removeprefix(_MARK).lstrip()[:1] == b"<":
         _refuse(f"is XML ({excerpt(media_type or 'no content type')}); have its publisher use a JSON serializer")
     if media_type.startswith(_MASSTRANSIT) and media_type != f"{_MASSTRANSIT}+json":
         _refuse(f"is {excerpt(media_type)}; have its publisher use MassTransit's JSON serializer")
@@ -97,7 +103,12 @@ def _read(message: Message, max_bytes: int, *, lines: bool) -> Unwrapped:
 
 
 def opened(
-    document: Unwrapped, envelopes: Sequence[Envelope], message: Message, names: Mapping[str, object]
+    document: Unwrapped,
+    envelopes: Sequence[Envelope],
+    message: Message,
+    names: Mapping[str, object],
+    *,
+    ignore_case: bool = False,
 ) -> Sequence[Unwrapped]:
     """Return the documents within these envelopes, numbered if there is a list among them. Raises MalformedEvent."""
     documents = [document]
@@ -105,7 +116,11 @@ def opened(
     for envelope in envelopes:
         if isinstance(envelope, EventList):
             lists += 1
-            documents = [member for outer in documents for member in _members(outer, envelope.expression, names)]
+            documents = [
+                member
+                for outer in documents
+                for member in _members(outer, envelope.expression, names, ignore_case=ignore_case)
+            ]
             if len(documents) > MOST:
                 _refuse(f"holds {len(documents):,} events; {MOST:,} at most")
         else:
@@ -163,30 +178,19 @@ ENVELOPES: Mapping[str, Callable[[Unwrapped, Message], Unwrapped]] = {
 }
 
 
-def lowered(value: object) -> object:
-    """The value with all member names in lower case and without `_`. Of two that are then alike, null gives way."""
-    if isinstance(value, dict):
-        members: dict[str, object] = {}
-        for name, member in value.items():
-            plain = plain_name(name)
-            if members.get(plain) is None:
-                members[plain] = lowered(member) if isinstance(member, (dict, list)) else member
-        return members
-    if isinstance(value, list):
-        return [lowered(item) if isinstance(item, (dict, list)) else item for item in value]
-    return value
-
-
 def _plainly_named(data: dict[str, object]) -> dict[str, object]:
     return data if "messageid" in data else {plain_name(name): value for name, value in data.items()}
 
 
-def _members(document: Unwrapped, expression: Expression, names: Mapping[str, object]) -> Iterator[Unwrapped]:
+def _members(
+    document: Unwrapped, expression: Expression, names: Mapping[str, object], *, ignore_case: bool
+) -> Iterator[Unwrapped]:
     if isinstance(document.data, WrongLine):
         yield document
         return
     try:
-        listed = ExpressionReader(document.data, {**names, "$envelope": document.around}).value(expression)
+        names = {**names, "$envelope": document.around}
+        listed = ExpressionReader(document.data, names, ignore_case=ignore_case).value(expression)
     except ExpressionFailed as failed:
         _refuse(str(failed))
     if not isinstance(listed, list):

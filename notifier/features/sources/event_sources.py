@@ -89,6 +89,7 @@ class _Making:
             realm=realm,
             envelopes=tuple(filter(None, map(self._envelope, range(len(named)), named))),
             lines=bool(named) and named[0] == LINES,
+            as_json=options.content_type is not None,
             ignore_case=self.plain,
             when=None if when is None else self._expression("when", when),
             members=MappingProxyType(members),

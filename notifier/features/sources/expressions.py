@@ -7,6 +7,7 @@ worker. Texts of errors quote the expression and never the document, which may n
 Three names in quotes are at hand anywhere in an expression: `"$headers"`, `"$properties"`, `"$envelope"`.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -17,14 +18,19 @@ from typing import Any, cast
 import jmespath
 from jmespath import exceptions, functions
 from jmespath.visitor import Options, TreeInterpreter
+from pydantic_core import from_json
 
 from notifier.features.sources.pitfalls import pitfall
 from notifier.model.errors import NotifierError
+from notifier.model.moment import read_moment
 from notifier.model.printable import excerpt
+from notifier.model.validation import kind_of
 
 DEEPEST = 100  # levels of an expression; each takes several frames of the interpreter's stack
 LONGEST = 4096  # characters of an expression
 SHOWN = 60  # characters of an expression in the text of an error
+LONGEST_JSON = 256 * 1024  # characters of JSON that is a text: as long as a message of SNS, and read within 10 ms
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 
 class ExpressionFailed(NotifierError):  # noqa: N818  the document may be at fault
@@ -40,11 +46,26 @@ class _Functions(functions.Functions):
 
     @functions.signature({"types": ["number", "string", "null"]})
     def _func_from_s(self, seconds: object) -> str | None:
-        return _moment(seconds, 1)
+        return _moment(seconds, 1, "from_s() takes seconds since 1970, in the years 1 to 9999")
 
     @functions.signature({"types": ["number", "string", "null"]})
     def _func_from_ms(self, milliseconds: object) -> str | None:
-        return _moment(milliseconds, 1000)
+        return _moment(milliseconds, 1_000, "from_ms() takes milliseconds since 1970, in the years 1 to 9999")
+
+    @functions.signature({"types": ["number", "string", "null"]})
+    def _func_from_us(self, microseconds: object) -> str | None:
+        return _moment(microseconds, 1_000_000, "from_us() takes microseconds since 1970, in the years 1 to 9999")
+
+    @functions.signature({"types": ["number", "string", "null"]})
+    def _func_to_time(self, time: object) -> str | None:
+        takes = "to_time() takes ISO 8601 with an offset, or seconds since 1970"
+        if isinstance(time, str) and _NUMBER.fullmatch(time) is None:
+            return _iso(time, takes)
+        return _moment(time, 1, takes)
+
+    @functions.signature({"types": ["string", "null"]})
+    def _func_from_json(self, text: str | None) -> object:
+        return None if text is None else _json(text)
 
     @functions.signature({"types": ["string", "null"]})
     def _func_lower(self, text: str | None) -> str | None:
@@ -80,6 +101,20 @@ def plain_name(name: str) -> str:
 @lru_cache(maxsize=2048)
 def _plain(name: str) -> str:
     return name.lower().replace("_", "")
+
+
+def lowered(value: object) -> object:
+    """The value with all member names in lower case and without `_`. Of two that are then alike, null gives way."""
+    if isinstance(value, dict):
+        members: dict[str, object] = {}
+        for name, member in value.items():
+            plain = plain_name(name)
+            if members.get(plain) is None:
+                members[plain] = lowered(member) if isinstance(member, (dict, list)) else member
+        return members
+    if isinstance(value, list):
+        return [lowered(item) if isinstance(item, (dict, list)) else item for item in value]
+    return value
 
 
 class Expression:
@@ -126,11 +161,15 @@ class Expression:
 
 
 class ExpressionReader(TreeInterpreter):
-    """Reads one document by expressions. `given` are the names that are at hand anywhere in it, such as `$headers`."""
+    """Reads one document by expressions. `names` are at hand anywhere in it, such as `$headers`.
 
-    def __init__(self, document: object, names: Mapping[str, object] = _NOTHING) -> None:
+    `ignore_case`: the document's own names are plain, and those in JSON that is a text of it become so.
+    """
+
+    def __init__(self, document: object, names: Mapping[str, object] = _NOTHING, *, ignore_case: bool = False) -> None:
         super().__init__(_OPTIONS)
         self._document = document
+        self._ignore_case = ignore_case
         self._names = names
         self._headers = names.get("$headers")
 
@@ -140,6 +179,11 @@ class ExpressionReader(TreeInterpreter):
             return cast("object", self.visit(cast("Any", expression.parsed), self._document))
         except Exception as error:  # noqa: BLE001  see the module
             raise ExpressionFailed(f"`{excerpt(expression.text, SHOWN)}` fails: {_why_failed(error)}") from None
+
+    def visit_function_expression(self, node: Any, value: Any) -> Any:
+        """Return what the function gives."""
+        result = super().visit_function_expression(node, value)
+        return lowered(result) if self._ignore_case and node["value"] == "from_json" else result
 
     def visit_field(self, node: Any, value: Any) -> Any:
         """Return the member, or what is given under this name."""
@@ -203,12 +247,37 @@ def _why_failed(error: Exception) -> str:
             return type(error).__name__
 
 
-def _moment(value: object, parts: int) -> str | None:
+def _moment(value: object, parts: int, takes: str) -> str | None:
     """RFC 3339 of a number of parts of a second since the epoch. Raises ValueError without the value."""
     if value is None:
         return None
     try:
         return datetime.fromtimestamp(float(cast("float", value)) / parts, UTC).isoformat()
     except (ValueError, OverflowError, OSError):
-        unit = "seconds" if parts == 1 else "milliseconds"
-        raise ValueError(f"no number of {unit} since 1970 in the years 1 to 9999") from None
+        raise ValueError(f"{takes}, not {kind_of(value)} like this") from None
+
+
+def _iso(text: str, takes: str) -> str:
+    """RFC 3339 of a time in any form of ISO 8601. Without an offset it would be one of several moments."""
+    try:
+        try:
+            return datetime.fromtimestamp(read_moment(text), UTC).isoformat()
+        except ValueError:
+            moment = datetime.fromisoformat(text)
+            if moment.tzinfo is None:
+                raise
+            return moment.astimezone(UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{takes}, not a string like this") from None
+
+
+def _json(text: str) -> object:
+    """The value that the JSON means. Raises ValueError, which says where it is wrong and quotes none of it."""
+    if len(text) > LONGEST_JSON:
+        raise ValueError(f"from_json() takes at most {LONGEST_JSON:,} characters, not {len(text):,}")
+    try:
+        return cast("object", from_json(text, allow_inf_nan=False, cache_strings="keys"))
+    except ValueError as error:
+        deep = "recursion limit" in str(error)
+        why = "nested too deeply; 200 levels at most" if deep else str(error)
+        raise ValueError(f"from_json() takes a string that is JSON: {why}") from None

@@ -6,6 +6,7 @@ from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded
+from notifier.features.sources.post_rules import post_rules
 from notifier.features.sources.set_verifier import SetVerifier
 from notifier.features.sources.source_proofs import (
     BodySignature,
@@ -60,10 +61,14 @@ class HttpSources:
         sources = {}
         for name, source in loaded.settings.sources.items():
             proof = self._proof(name, source, loaded, before)
-            if proof is not None:
-                mentioned = loaded.part(SourcesPart).sources[name].mentioned
+            if proof is not None and source.http is not None:
+                compiled = loaded.part(SourcesPart).sources[name]
                 sources[name] = HttpSource(
-                    name=name, proof=proof, mentioned=mentioned, challenge=_CHALLENGES.get(source.preset)
+                    name=name,
+                    proof=proof,
+                    rules=post_rules(source.http, compiled),
+                    mentioned=compiled.mentioned,
+                    challenge=_CHALLENGES.get(source.preset),
                 )
         self._sources, self._seen = sources, loaded
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from pydantic_core import to_json
 
-from notifier.features.sources.envelopes import Envelope, Unwrapped, WrongLine, open_document, opened
+from notifier.features.sources.envelopes import Envelope, Unwrapped, WrongLine, is_empty, open_document, opened
 from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader
 from notifier.model.documents import cloudevents
 from notifier.model.documents.cloudevents import Opened
@@ -62,8 +62,8 @@ class Source:
     `issuer` and the values of `issuers` are those for which it may speak, whatever a document says. `types` are the
     CloudEvents types that end sessions, by issuer, if the source signs its bodies: each event must have one, since
     without a type nobody signed what kind of event it is. `realm` gives what the document calls its issuer: the key of
-    `issuers` or, without these, a name that must fit `issuer`. `members` are those of the event. `mentioned` are all
-    names in its expressions.
+    `issuers` or, without these, a name that must fit `issuer`. `as_json`: bodies are JSON, whatever their header says.
+    `members` are those of the event. `mentioned` are all names in its expressions.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Source:
     realm: Expression | None = None
     envelopes: tuple[Envelope, ...] = ()
     lines: bool = False
+    as_json: bool = False
     ignore_case: bool = False
     when: Expression | None = None
     members: Mapping[str, Expression]
@@ -85,6 +86,11 @@ class Source:
         """The issuers whose sessions it may end."""
         own = () if self.issuer is None else (self.issuer,)
         return tuple(dict.fromkeys((*own, *(self.issuers or {}).values())))
+
+    @property
+    def takes_empty(self) -> bool:
+        """True if `when` speaks of the document as a whole, and so of an empty body, which is null to it."""
+        return self.when is not None and not self.when.of_object
 
     def received(self, message: Message) -> Message:
         """The message with the headers that may be kept, and without a wish to be told its fate."""
@@ -137,14 +143,19 @@ class _Reading:
 
     def documents(self, max_bytes: int) -> Sequence[Unwrapped]:
         """The documents in the message. Raises MalformedEvent."""
-        source = self._source
+        source, whole = self._source, f"sources.{self._source.name}"
+        message = replace(self._message, content_type="application/json") if source.as_json else self._message
+        if source.when is not None and is_empty(message):
+            if source.takes_empty:
+                return [Unwrapped(data=None)]
+            text = "the message is empty; to ignore such ones, begin `when` with @ != `null` &&"
+            raise MalformedEvent([Mistake(whole, text)])
         try:
-            document = open_document(self._message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
+            document = open_document(message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
-            whole = f"sources.{source.name}"
             raise MalformedEvent([Mistake(mistake.path or whole, mistake.text) for mistake in wrong.mistakes]) from None
         try:
-            return opened(document, source.envelopes, self._message, self._names)
+            return opened(document, source.envelopes, message, self._names, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
             path = f"sources.{source.name}.envelope"
             raise MalformedEvent([Mistake(path, mistake.text) for mistake in wrong.mistakes]) from None
@@ -155,7 +166,7 @@ class _Reading:
         if isinstance(document.data, WrongLine):
             raise MalformedEvent([Mistake(f"sources.{source.name}", f"the line is {document.data.why}")])
         names = {**self._names, "$envelope": document.around} if "$envelope" in source.mentioned else self._names
-        reader = ExpressionReader(document.data, names)
+        reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case)
         if source.when is not None and not self._asked_for(reader, source.when):
             if isinstance(document.data, dict) or not source.when.of_object:
                 return None
@@ -170,7 +181,7 @@ class _Reading:
                 mistakes.append(Mistake(path + name, str(failed)))
                 value = _STAND_INS.get(name)
             if type(value) in (int, float) and name != "clients" and not (name == "iss" and source.issuers is not None):
-                around = "from_s(…) or from_ms(…)" if name in _TIMES else "to_string(…)"
+                around = "from_s(…), from_ms(…) or from_us(…)" if name in _TIMES else "to_string(…)"
                 mistakes.append(Mistake(path + name, f"is a number; write {around} around it"))
                 data[name] = _STAND_INS.get(name)
             elif value is not None and (value != "" or name not in _LEFT_OUT_IF_EMPTY):

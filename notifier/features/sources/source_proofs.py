@@ -11,6 +11,7 @@ from typing import Literal
 
 from multidict import MultiMapping
 
+from notifier.features.sources.post_rules import PostRules
 from notifier.features.sources.set_verifier import SetVerifier
 
 _BASE64 = str.maketrans("-_", "+/")
@@ -76,13 +77,9 @@ class HttpSource:
 
     name: str
     proof: Proof
+    rules: PostRules
     mentioned: frozenset[str] = frozenset()
     challenge: Challenge | None = None
-
-    @property
-    def signed(self) -> bool:
-        """True if the proof covers the body. Then the headers, which it does not cover, say nothing of the event."""
-        return not isinstance(self.proof, HeaderSecret)
 
     @property
     def secret_headers(self) -> frozenset[str]:

@@ -20,8 +20,8 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from notifier.features.sources.envelopes import names_message
+from notifier.features.sources.post_rules import LONGEST_KIND, SET_KIND, Objection
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken
-from notifier.model.documents.cloudevents import is_attribute
 from notifier.model.documents.sourced import as_sourced, kept_headers
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import json_text
@@ -41,11 +41,8 @@ from notifier.telemetry.families import labelled
 from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
 
 PATH = "/v1/events/{source}"
-SET_KIND = "application/secevent+jwt"
 OKTA_CHALLENGE = "x-okta-verification-challenge"
-_KINDS = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
 _LONGEST_CHALLENGE = 2048
-_LONGEST_KIND = 255  # characters of a media type that AMQP can carry
 _HOP = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )  # headers that concern this connection alone
@@ -185,38 +182,34 @@ class SourceRoutes:
         return source
 
     async def _take(self, request: web.Request, source: HttpSource) -> web.Response:
-        proof = source.proof
+        proof, rules = source.proof, source.rules
         match proof:
             case HeaderSecret():
                 if not proof.holds(request.headers):
                     raise _unproven()
-                _check_kind(request)
+                _check_kind(request, source)
                 body = await read_body(request, self._limits)
             case BodySignature():
-                _check_kind(request)
+                _check_kind(request, source)
                 body = await read_body(request, self._limits)
                 if not proof.holds(request.headers, body):
                     raise _unproven()
-                if (unsigned := _unsigned(request)) is not None:
-                    raise Refusal(problem(400, unsigned))
             case SignedToken():
                 return await self._take_set(request, source, proof)
             case _:
                 assert_never(proof)
-        if not body.strip():
-            raise Refusal(problem(400, "The body is empty"))
-        kind = request.headers["Content-Type"]
-        new_id = await self._publish(request, source, body, kind if len(kind) <= _LONGEST_KIND else media_type(request))
+        _heed(rules.of_headers(request.headers) or rules.of_body(body))
+        kind = request.headers.get("Content-Type", "")
+        kind = kind if len(kind) <= LONGEST_KIND else media_type(request)[:LONGEST_KIND]
+        new_id = await self._publish(request, source, body, kind)
         return web.json_response({"id": new_id}, status=202, dumps=json_text)
 
     async def _take_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
         """Take a Security Event Token, and answer as RFC 8935 §2.2 and §2.3 say."""
-        if media_type(request) != SET_KIND:
-            raise Refusal(problem(415, f"The body must be {SET_KIND}", headers={"Accept": SET_KIND}))
-        refuse_compressed(request)
+        _check_kind(request, source)
         result = await proof.verifier.verified(await read_body(request, self._limits))
-        if isinstance(result, VerifiedSet) and (unsigned := _unsigned(request)) is not None:
-            result = UnacceptedSet(err="invalid_request", description=unsigned)
+        if isinstance(result, VerifiedSet) and (unsigned := source.rules.of_headers(request.headers)) is not None:
+            result = UnacceptedSet(err="invalid_request", description=unsigned.title)
         match result:
             case VerifiedSet():
                 await self._publish(request, source, result.claims, "application/json")
@@ -234,7 +227,7 @@ class SourceRoutes:
         """Make the message durable. The source is its publisher, and has proved it."""
         access, lane = self._access, asked_lane(request)
         headers = _joined(request.headers.items())
-        if source.signed:
+        if source.rules.signed:
             headers = {name: value for name, value in headers.items() if not names_message(name)}
         message = Message(
             lane=lane,
@@ -272,14 +265,6 @@ def _reason(answer: str) -> str:
         return answer
 
 
-def _unsigned(request: web.Request) -> str | None:
-    """Why a signed body is refused: a header, which nobody signed, would give it another id or type."""
-    name = next(filter(is_attribute, request.headers), None)
-    if name is None:
-        return None
-    return f"The header {name.lower()[:60]} is not signed: send structured CloudEvents, application/cloudevents+json"
-
-
 def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The headers by name in lower case. One that is there several times is joined (RFC 9110 §5.2)."""
     joined: dict[str, str] = {}
@@ -306,11 +291,13 @@ def _unproven() -> Refusal:
     return Refusal(problem(401, "The proof of the source is missing or wrong", headers=headers))
 
 
-def _check_kind(request: web.Request) -> None:
-    """Raises Refusal (415) for what is not JSON by its media type: a form of a web page is none."""
-    kind = media_type(request)
-    if not (kind in _KINDS or kind.endswith("+json")) or len(kind) > _LONGEST_KIND:
-        accepted = "application/json, application/cloudevents+json"
-        title = "The body must be application/json, or of a type that ends with +json"
-        raise Refusal(problem(415, title, headers={"Accept": accepted}))
+def _check_kind(request: web.Request, source: HttpSource) -> None:
+    """Raises Refusal (415)."""
+    _heed(source.rules.of_kind(request.headers.get("Content-Type")))
     refuse_compressed(request)
+
+
+def _heed(objection: Objection | None) -> None:
+    if objection is not None:
+        headers = None if objection.accept is None else {"Accept": objection.accept}
+        raise Refusal(problem(objection.status, objection.title, headers=headers))

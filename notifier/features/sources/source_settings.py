@@ -138,6 +138,8 @@ class SourceSettings(Section):
     """The `iss` of its events, if they name none."""
     issuers: dict[str, IssuerId] | None = None
     """What its events name → `iss`."""
+    content_type: Literal["json"] | None = None
+    """`json`: bodies are JSON, whatever their header says."""
     envelope: Listed | None = None
     """What is around the event, from the outside in: `masstransit`, `nservicebus`, or an expression that gives a list,
     each member of which is an event (`@` if the document is the list)."""

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from notifier.features.sources.post_rules import PostRules
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.model.documents.sourced import as_received
@@ -29,11 +30,14 @@ from tests.tokens.transmitter import CLAIMS, key, public
 from tests.tokens.transmitter import signed as set_of
 
 LIMITS = ApiLimits(max_event=2000, requests=6, requests_of_token=3)
+SIGNED = PostRules(signed=True)
+TOKEN = PostRules(body="token", signed=True)
 BODY = b'{"eventType": "user.session.end",\n "actor": {"id": "raw-sub-77"}}'
 SOURCES = (
     HttpSource(
         name="okta",
         proof=HeaderSecret(header="Authorization", values=(b"Bearer old-s3cret", b"n\xc3\xa9w-s3cret")),
+        rules=PostRules(),
         mentioned=frozenset({"$headers", "x-name"}),
         challenge="okta",
     ),
@@ -42,10 +46,18 @@ SOURCES = (
         proof=BodySignature(
             header="X-WSO2-Event-Signature", algorithm="sha256", prefix="sha256=", secrets=(b"one", b"two")
         ),
+        rules=SIGNED,
         challenge="websub",
     ),
     HttpSource(
-        name="sha1", proof=BodySignature(header="x-hub-signature", algorithm="sha1", prefix="", secrets=(b"one",))
+        name="sha1",
+        proof=BodySignature(header="x-hub-signature", algorithm="sha1", prefix="", secrets=(b"one",)),
+        rules=SIGNED,
+    ),
+    HttpSource(
+        name="any",
+        proof=HeaderSecret(header="Authorization", values=(b"Bearer old-s3cret",)),
+        rules=PostRules(body="any", takes_empty=True),
     ),
 )
 
@@ -281,6 +293,18 @@ async def test_the_kinds_of_body(api: Api, kind: str, status: int) -> None:
     assert len(api.queue.taken) == (status == 202)
 
 
+@pytest.mark.parametrize("kind", ["text/plain; charset=UTF-8", "", "x/" + "y" * 300])
+async def test_a_source_of_json_takes_any_kind_of_body(api: Api, kind: str) -> None:
+    """SNS says of its JSON that it is plain text. An empty body is taken where `when` speaks of it."""
+    for body in (BODY, b""):
+        assert (await api.ask("any", {**OKTA, "Content-Type": kind}, body))[0] == 202
+        message = api.queue.only()
+        assert (message.body, message.content_type) == (body, kind[:255])
+        api.queue.taken.clear()
+    assert (await api.ask("any", {**OKTA, "Content-Type": kind, "Content-Encoding": "gzip"}))[0] == 415
+    assert (await api.ask("any", {"Content-Type": kind}))[0] == 401
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
@@ -377,7 +401,7 @@ async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
 async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> None:
     """202 without a body; 400 with `err` and `description`; 503 while keys cannot be read. Its claims are queued."""
     transmitter = SetTransmitter(public(key("P-256")))
-    api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=transmitter.verifier))
+    api.sources["kc"] = HttpSource(name="kc", rules=TOKEN, proof=SignedToken(verifier=transmitter.verifier))
     kind = {"Content-Type": "application/secevent+jwt"}
     status, document, _ = await api.ask("kc", kind, set_of())
     assert (status, document) == (202, None)
@@ -396,12 +420,12 @@ async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> 
     assert (await api.ask("kc", {"Content-Type": "application/json"}, set_of()))[0] == 415
     assert (await api.ask("kc", kind, b"x" * 3000))[0] == 413
     assert (await api.ask("kc", kind, b""))[1]["err"] == "invalid_request"
-    api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=SetTransmitter().verifier))
+    api.sources["kc"] = HttpSource(name="kc", rules=TOKEN, proof=SignedToken(verifier=SetTransmitter().verifier))
     status, _, headers = await api.ask("kc", kind, set_of(kid="k9"))
     assert status == 400
     away = SetTransmitter()
     away.away = True
-    api.sources["kc"] = HttpSource(name="kc", proof=SignedToken(verifier=away.verifier))
+    api.sources["kc"] = HttpSource(name="kc", rules=TOKEN, proof=SignedToken(verifier=away.verifier))
     status, _, headers = await api.ask("kc", kind, set_of())
     assert (status, headers["Retry-After"]) == (503, "5")
     assert len(api.queue.taken) == 1
@@ -427,7 +451,7 @@ async def test_sources_leave_places_to_publishers(api: Api) -> None:
 def test_what_the_api_says_of_sources_is_true(examples: int) -> None:
     """Every answer is as it is described."""
     proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
-    source = HttpSource(name="okta", proof=proof, challenge="okta")
+    source = HttpSource(name="okta", proof=proof, rules=PostRules(), challenge="okta")
     access = SourceAccess(
         source={"okta": source}.get, publish=Queue().publish, clock=lambda: NOW, new_id=lambda: "made-up"
     )

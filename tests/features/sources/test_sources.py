@@ -1,6 +1,8 @@
 """A source reads documents by expressions: which configurations are wrong, and what documents become."""
 
 import contextlib
+import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from notifier.model.documents.sourced import Positions, read_positions, written_
 from notifier.model.errors import MalformedEvent
 from notifier.model.message import Message
 from notifier.model.session_ended import ClientEntry
-from tests.features.sources.source_documents import DEMO, ISS, message, mistakes_of, refused, source, translated
+from tests.features.sources.source_documents import DEMO, ISS, NOW, message, mistakes_of, refused, source, translated
 
 EVENT = {"sub": "user", "clients": "apps"}
 DOCUMENT = {"user": "alice", "apps": ["a", "b"]}
@@ -104,6 +106,42 @@ READ: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
         {"at": "1763719200"},
         {"ended_at": 1763719200.0},
     ),
+    "a time in microseconds": (
+        {"event": {**EVENT, "ended_at": "from_us(at)"}},
+        {"at": 1763719200123456},
+        {"ended_at": 1763719200.123456},
+    ),
+    "a time as ISO 8601 in another form than RFC 3339": (
+        {"event": {**EVENT, "ended_at": "to_time(at)", "not_after": "to_time(until)"}},
+        {"at": "20251121 12:00:00,5+0200", "until": "2025-11-21T10:00:60Z"},
+        {"ended_at": 1763719200.5, "not_after": 1763719259.0},
+    ),
+    "a time as a number of seconds, or null": (
+        {"event": {**EVENT, "ended_at": "to_time(at)", "not_after": "to_time(never)"}},
+        {"at": 1763719200.5},
+        {"ended_at": 1763719200.5, "not_after": None},
+    ),
+    "JSON as text, in it JSON as text again": (
+        {
+            "event": {
+                "sub": "from_json(text).user",
+                "clients": "from_json(from_json(text).apps)",
+                "sid": "from_json(no)",
+            }
+        },
+        {"text": '{"user": "bob", "apps": "[\\"c\\"]"}'},
+        {"sub": "bob", "clients": ("c",), "sid": None},
+    ),
+    "a list of events as text": (
+        {"envelope": "from_json(text)"},
+        {"text": '[{"user": "bob", "apps": ["c"]}]'},
+        {"sub": "bob", "clients": ("c",)},
+    ),
+    "names in any case, in JSON as text too": (
+        {"event": {"sub": "from_json(text).userid", "clients": "apps"}, "ignore_case": True},
+        {"TEXT": '{"User_Id": "bob"}'},
+        {"sub": "bob"},
+    ),
     "names split": ({"event": {**EVENT, "clients": "split(apps, ',')"}}, {"apps": "a, b,"}, {"clients": ("a", "b")}),
     "a default for null alone": (
         {"event": {**EVENT, "reason": "default(why, 'none')"}},
@@ -188,7 +226,40 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
     "a time out of range": (
         {"event": {**EVENT, "ended_at": "from_ms(at)"}},
         {"at": 1e300},
-        {"sources.shop.event.ended_at": "no number of milliseconds"},
+        {"sources.shop.event.ended_at": "takes milliseconds since 1970, in the years 1 to 9999, not a number"},
+    ),
+    "times of no sense": (
+        {"event": {**EVENT, "ended_at": "from_us(at)", "not_after": "to_time(until)"}},
+        {"at": "soon", "until": "2026-01-31T12:00:00"},
+        {
+            "sources.shop.event.ended_at": "from_us() takes microseconds since 1970, in the years 1 to 9999, not",
+            "sources.shop.event.not_after": "to_time() takes ISO 8601 with an offset, or seconds since 1970, not",
+        },
+    ),
+    "times of other kinds": (
+        {"event": {**EVENT, "ended_at": "from_us(at)", "not_after": "to_time(at)"}},
+        {"at": True},
+        {
+            "sources.shop.event.ended_at": "from_us() takes number or string or null, not boolean",
+            "sources.shop.event.not_after": "to_time() takes number or string or null, not boolean",
+        },
+    ),
+    "a text that is no JSON": (
+        {"event": {**EVENT, "sub": "from_json(user)", "sid": "from_json('')", "reason": "from_json(apps)"}},
+        {},
+        {
+            "sources.shop.event.sub": "from_json() takes a string that is JSON: expected value at line 1 column 1",
+            "sources.shop.event.sid": "from_json() takes a string that is JSON: EOF while parsing a value",
+            "sources.shop.event.reason": "from_json() takes string or null, not array",
+        },
+    ),
+    "JSON without bounds, as text": (
+        {"event": {**EVENT, "sub": "from_json(deep)", "sid": "from_json(long)"}},
+        {"deep": "[" * 300 + "]" * 300, "long": "1" * 5000, "user": "NaN"},
+        {
+            "sources.shop.event.sub": "from_json() takes a string that is JSON: nested too deeply; 200 levels at most",
+            "sources.shop.event.sid": "from_json() takes a string that is JSON: number out of range",
+        },
     ),
     "a time as a number": (
         {"event": {**EVENT, "ended_at": "at"}},
@@ -264,6 +335,44 @@ def test_a_document_that_cannot_be_read_says_why(case: str) -> None:
     for place, text in expected.items():
         assert text in found[place]
     assert "alice" not in str(found)
+
+
+def test_json_as_text_has_a_size() -> None:
+    """The largest message of SNS has it too. Else each of many events could have it read once more."""
+    fits, longer = (json.dumps("x" * length) for length in (262_142, 262_144))
+    by = source(event={**EVENT, "reason": "length(from_json(text)) && 'long'"})
+    read = partial(by.translate, max_bytes=1_000_000, new_id=lambda: "", now=NOW)
+    assert read(message(DOCUMENT | {"text": fits})).events[0].reason == "long"
+    with pytest.raises(MalformedEvent, match=r"from_json\(\) takes at most 262,144 characters, not 262,146"):
+        read(message(DOCUMENT | {"text": longer}))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain; charset=UTF-8", "text/xml", "application/vnd.masstransit+bson", "application/secevent+jwt", None],
+)
+def test_a_body_is_json_whatever_its_header_says(kind: str | None) -> None:
+    """With `content_type: json`. An expression still sees what the header said."""
+    by = source(event={**EVENT, "reason": '"$properties".content_type'}, content_type="json", envelope="masstransit")
+    (event,) = translated(by, message(DOCUMENT, content_type=kind)).events
+    assert (event.sub, event.reason) == ("alice", kind)
+
+
+def test_when_sees_an_empty_body() -> None:
+    """As null: a tombstone of Debezium. A document is read as ever, and a list of events has no part in it."""
+    by = source(event=EVENT, when="@ != `null` && user == 'alice'", envelope=["lines", "of || [@]"])
+    for body in (b"", b" \n", b"\xef\xbb\xbf"):
+        assert translated(by, message(body)).ignored == 1
+    assert translated(by, message(DOCUMENT)).events
+    by = source(event={"sub": '"$headers".user', "clients": "'*'"}, when="@ == `null`")
+    assert translated(by, message(b"", headers={"user": "bob"})).events[0].sub == "bob"
+
+
+def test_an_empty_body_is_ignored_by_no_accident() -> None:
+    """Where `when` speaks of members alone, a server that lost its bodies would be ignored without a word."""
+    found = refused(source(event=EVENT, when="user == 'alice'"), message(b""))
+    assert found == {"sources.shop": "the message is empty; to ignore such ones, begin `when` with @ != `null` &&"}
+    assert "when" not in refused(source(event=EVENT), message(b""))["sources.shop"]
 
 
 SIGNED = (

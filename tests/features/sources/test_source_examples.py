@@ -1,0 +1,67 @@
+"""The sources that docs/sources.md shows read the messages that it shows beside them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from notifier.features.sources.event_sources import compile_sources
+from notifier.features.sources.source import Source
+from notifier.model.message import Message
+from notifier.settings.service_settings import Settings
+from tests.features.sources.source_documents import ISS, message, translated
+
+PAGE = (Path(__file__).parents[3] / "docs/sources.md").read_text()
+
+
+def example(heading: str) -> tuple[Source, list[Message]]:
+    """The only source below this heading, and the messages in JSON below it."""
+    section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    (name, options), *none = yaml.safe_load(text)["sources"].items()
+    assert none == []
+    bodies = re.findall(r"^```json\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    queue = {"url": "amqp://broker"}
+    issuers = {ISS: {"keys": [{"file": __file__}]}}
+    settings = Settings.model_validate({"issuers": issuers, "queue": queue, "sources": {name: placed(options)}})
+    sources, mistakes = compile_sources(settings)
+    assert mistakes == []
+    return sources[name], [message(body.encode()) for body in bodies]
+
+
+def placed(options: Any) -> Any:
+    """The same with files that are there."""
+    text = re.sub(r'"(value_file|secret_file)": "[^"]*"', rf'"\1": "{__file__}"', json.dumps(options))
+    return json.loads(text)
+
+
+EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    "Debezium": [
+        {"sub": "248289761001", "sid": "08a5019c", "clients": ("shop", "mail"), "ended_at": 1763719200.123456},
+    ],
+}
+
+
+@pytest.mark.parametrize("heading", EXAMPLES)
+def test_a_message_of_the_documentation_is_the_event_that_is_meant(heading: str) -> None:
+    """And the same event, with the same id, when it comes again."""
+    by, messages = example(heading)
+    events = [event for what in messages for event in translated(by, what).events]
+    again = [event for what in messages for event in translated(by, what).events]
+    for event, expected in zip(events, EXAMPLES[heading], strict=True):
+        assert {name: getattr(event, name) for name in expected} == expected
+    assert [event.id for event in events] == [event.id for event in again]
+    assert "made-up" not in {event.id for event in events}
+
+
+def test_other_changes_at_debezium_end_nothing() -> None:
+    """Tombstones, rows that are made or changed, other tables."""
+    by, (deleted,) = example("Debezium")
+    document = json.loads(deleted.body)
+    others = [{**document, "op": "c"}, {**document, "source": {**document["source"], "table": "users"}}, b""]
+    assert [translated(by, message(other)).ignored for other in others] == [1, 1, 1]
+    late = {**document, "ts_us": document["ts_us"] + 1}
+    assert translated(by, message(late)).events[0].id == translated(by, deleted).events[0].id
