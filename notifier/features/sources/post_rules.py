@@ -15,7 +15,7 @@ _ACCEPTED = "application/json, application/cloudevents+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objection:
+class PostObjection:
     """Why a post is not taken. `title` is safe to show to strangers. `accept`: the media types that are taken."""
 
     status: Literal[400, 415]
@@ -35,31 +35,31 @@ class PostRules:
     signed: bool = False
     takes_empty: bool = False
 
-    def of_kind(self, content_type: str | None) -> Objection | None:
+    def of_kind(self, content_type: str | None) -> PostObjection | None:
         """Object to a media type: a form of a web page sends no JSON."""
         kind = media_type_of(content_type)
         if self.body == "any":
             return None
         if self.body == "token":
             title = f"The body must be {SET_KIND}"
-            return None if kind == SET_KIND else Objection(status=415, title=title, accept=SET_KIND)
+            return None if kind == SET_KIND else PostObjection(status=415, title=title, accept=SET_KIND)
         if (kind in _KINDS or kind.endswith("+json")) and len(kind) <= LONGEST_KIND:
             return None
         title = "The body must be application/json, or of a type that ends with +json"
-        return Objection(status=415, title=title, accept=_ACCEPTED)
+        return PostObjection(status=415, title=title, accept=_ACCEPTED)
 
-    def of_headers(self, names: Iterable[str]) -> Objection | None:
+    def of_headers(self, names: Iterable[str]) -> PostObjection | None:
         """Object to a header beside a signed body, if nobody signed it and it would give another id or type."""
         name = next(filter(is_attribute, names), None) if self.signed else None
         if name is None:
             return None
         text = "is not signed: send structured CloudEvents, application/cloudevents+json"
-        return Objection(status=400, title=f"The header {name.lower()[:60]} {text}")
+        return PostObjection(status=400, title=f"The header {name.lower()[:60]} {text}")
 
-    def of_body(self, body: bytes) -> Objection | None:
+    def of_body(self, body: bytes) -> PostObjection | None:
         """Object to an empty body, unless `when` sees it."""
         empty = not body.strip() and not self.takes_empty
-        return Objection(status=400, title="The body is empty") if empty else None
+        return PostObjection(status=400, title="The body is empty") if empty else None
 
 
 def post_rules(http: SourceHttpSettings, source: Source) -> PostRules:

@@ -20,7 +20,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from notifier.features.sources.envelopes import names_message
-from notifier.features.sources.post_rules import LONGEST_KIND, SET_KIND, Objection
+from notifier.features.sources.post_rules import LONGEST_KIND, SET_KIND, PostObjection
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken
 from notifier.model.documents.sourced import as_sourced, kept_headers
 from notifier.model.message import Lane, Message, Outgoing
@@ -297,7 +297,7 @@ def _check_kind(request: web.Request, source: HttpSource) -> None:
     refuse_compressed(request)
 
 
-def _heed(objection: Objection | None) -> None:
+def _heed(objection: PostObjection | None) -> None:
     if objection is not None:
         headers = None if objection.accept is None else {"Accept": objection.accept}
         raise Refusal(problem(objection.status, objection.title, headers=headers))
