@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OTEL_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-_INSTALL_OTEL = "needs OpenTelemetry, which is not installed: pip install 'notifier[otel]'"
+_INSTALL_OTEL = "needs OpenTelemetry, which is not installed: pip install 'logout-notifier[otel]'"
 
 
 def build_tracing(settings: Settings, environ: Mapping[str, str]) -> Tracing | None:

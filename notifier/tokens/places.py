@@ -36,7 +36,7 @@ class KeyKind:
         """What to install. None if nothing is missing."""
         if all(map(_installed, self.libraries)):
             return None
-        return f"its library is not installed: pip install 'notifier[{self.extra}]' (the image has it)"
+        return f"its library is not installed: pip install 'logout-notifier[{self.extra}]' (the image has it)"
 
 
 class Places:

@@ -46,12 +46,14 @@ NOT_RUN = {
     "kcadm.sh": "publishers/tests/keycloak/plugin_settings.py makes the same component",
     "ID=$(kcadm.sh": "tests/features/registries/keycloak_upstream.py sets the same attributes",
     "dotnet": "needs .NET: .github/workflows/publisher-duende.yaml builds and tests the packages",
-    "pip install": "needs a published package",
+    "pip install": "tests/packaging installs what is built from here",
     "python -m pytest": "runs tests",
 }
 IN_PROSE = {
     "pip install aio-pika": "the development environment has it",
-    "pip install logout-notifier-publisher": "publishers/tests/python installs it from here",
+    "pip install '.[postgresql": "the development environment has it",
+    "pip install 'logout-notifier[postgresql": "likewise",
+    "pip uninstall notifier": "an environment of before",
     "python publish.py": "tests/samples runs the sample",
     "kubectl": "needs a cluster",
     "vault write": "tests/features/key_places/test_vault_key.py rotates by HTTP",

@@ -53,6 +53,6 @@ def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs
     told = [line.strip() for line in done.stderr.splitlines() if "library" in line]
     assert told == [
         f'issuers["{ISSUER}"].keys[{nth}].{place}: its library is not installed: pip install '
-        f"'notifier[{extra}]' (the image has it)"
+        f"'logout-notifier[{extra}]' (the image has it)"
         for nth, (place, extra) in enumerate(EXTRAS.items(), start=1)
     ]

@@ -48,7 +48,7 @@ _WRONG: Mapping[str, str] = MappingProxyType(
         "MechanismInvalid": "the token does not have the mechanism",
         "MechanismParamInvalid": "the token does not take the parameters",
         "SessionCount": "the token allows fewer sessions; lower signing.concurrency",
-        "ModuleNotFoundError": "needs python-pkcs11: pip install 'notifier[pkcs11]' (the image has it)",
+        "ModuleNotFoundError": "needs python-pkcs11: pip install 'logout-notifier[pkcs11]' (the image has it)",
     }
 )
 """What stays so until somebody corrects it, and the text where the process tells none."""

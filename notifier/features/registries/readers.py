@@ -29,7 +29,7 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
     try:
         from notifier.features.registries.sql import SqlReader  # noqa: PLC0415  SQLAlchemy is an extra
     except ModuleNotFoundError as error:
-        text = f"needs {error.name}: pip install 'notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
+        text = f"needs {error.name}: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         raise ConfigurationError([Mistake(f"registry.sources.{source.called}.sql", text)]) from None
     return SqlReader(source.sql, source.timeout, max_answer=source.max_answer)
 

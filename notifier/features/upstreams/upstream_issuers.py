@@ -28,7 +28,7 @@ def upstream_mistakes(
     asks_sql = [name for name, upstream in settings.upstreams.items() if upstream.resolve.sql is not None]
     mistakes = []
     if asks_sql and not installed("sqlalchemy"):
-        text = "needs SQLAlchemy: pip install 'notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
+        text = "needs SQLAlchemy: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         mistakes += [Mistake(f"upstreams.{name}.resolve.sql", text) for name in asks_sql]
     if "issuers" in unsure:
         return mistakes

@@ -124,7 +124,7 @@ def _engine(url: str, deadline: Deadline) -> sa.Engine:
         return sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=options, **more)
     except (ImportError, sa.exc.NoSuchModuleError):
         extra = _EXTRAS.get(database, "sql")
-        text = f"the driver for {scheme}:// is not installed: pip install 'notifier[{extra}]' (the image has it)"
+        text = f"the driver for {scheme}:// is not installed: pip install 'logout-notifier[{extra}]' (the image has it)"
         if scheme not in (*_DRIVERS, *_DRIVERS.values()):
             text = f"{scheme}:// asks for a driver that notifier does not use; write {database}://"
         raise SourceFault(text) from None

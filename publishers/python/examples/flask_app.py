@@ -1,6 +1,6 @@
 """A Flask application whose sign-outs reach every client: sessions in SQLite, the publisher beside them.
 
-pip install flask gunicorn logout-notifier-publisher
+pip install flask gunicorn logout_notifier_publisher-VERSION-py3-none-any.whl  # by `make publishers`, or of a release
 export SESSIONS=sessions.db NOTIFIER_URL=amqps://idp@rabbitmq.example.com NOTIFIER_SECRET_FILE=password NOTIFIER_OUTBOX=outbox
 gunicorn --preload --workers 4 flask_app:app
 """  # noqa: E501, INP001  a file to copy

@@ -260,7 +260,9 @@ def test_a_driver_that_is_not_there_is_named(scheme: str, extra: str, monkeypatc
     """With the extra to install."""
     for module in ("psycopg", "pymysql", "pymssql"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(SourceFault, match=rf"the driver for .* is not installed: pip install 'notifier\[{extra}\]'"):
+    with pytest.raises(
+        SourceFault, match=rf"the driver for .* is not installed: pip install 'logout-notifier\[{extra}\]'"
+    ):
         read(f"{scheme}://a:b@127.0.0.1/x")
 
 

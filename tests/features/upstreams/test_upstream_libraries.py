@@ -24,7 +24,7 @@ def test_a_database_without_the_library_is_refused_with_the_way_out() -> None:
     """At the start, and not at the first sign-out. Who asks over HTTP, or nobody, needs none."""
     mistakes = upstream_mistakes(_settings(SQL), frozenset({"issuers"}), lambda _: False)
     assert [each.path for each in mistakes] == ["upstreams.partner.resolve.sql"]
-    assert "pip install 'notifier[postgresql]'" in mistakes[0].text
+    assert "pip install 'logout-notifier[postgresql]'" in mistakes[0].text
     assert upstream_mistakes(_settings({"same_sub": {}}), frozenset({"issuers"}), lambda _: False) == []
     assert upstream_mistakes(_settings(SQL), frozenset({"issuers"})) == []
 
