@@ -1,7 +1,8 @@
 """Opens the envelopes around the event in a message of a source: CloudEvents, a SET, MassTransit, NServiceBus, a list.
 
-CloudEvents and Security Event Tokens are recognised by themselves. The others are named by the source, from the outside
-in. A list gives several documents, each an event of its own. Raises MalformedEvent, which says what is wrong.
+CloudEvents, also in batches, and Security Event Tokens are recognised by themselves. The others are named by the
+source, from the outside in. A list gives several documents, each an event of its own. Raises MalformedEvent, which says
+what is wrong.
 """
 
 import base64
@@ -24,6 +25,7 @@ from notifier.model.validation import kind_of
 LINES = "lines"
 MOST = 5_000  # events of one message: of 128 KiB, each has 26 bytes then
 _SET = "application/secevent+jwt"  # RFC 8935 §2
+_BATCH = "application/cloudevents-batch+json"  # CloudEvents JSON format §4
 _MARK = b"\xef\xbb\xbf"  # of the order of bytes
 _MASSTRANSIT = "application/vnd.masstransit"
 _NSERVICEBUS_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d):(\d{1,9}) Z")
@@ -48,10 +50,10 @@ class Unwrapped:
 
 
 @dataclass(frozen=True, slots=True)
-class WrongLine:
-    """Stands for a line that cannot be read, among others that can."""
+class WrongPart:
+    """Stands for a line, or an event of a batch, that cannot be read, among others that can."""
 
-    why: str
+    mistakes: tuple[Mistake, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,42 @@ def is_empty(message: Message) -> bool:
     return message.cut_from is None and not message.body.removeprefix(_MARK).strip()
 
 
-def open_document(message: Message, max_bytes: int, *, lines: bool = False, ignore_case: bool = False) -> Unwrapped:
-    """Read the JSON in the message, without CloudEvents or the signature of a SET. `lines`: also JSON lines.
+def open_documents(
+    message: Message, max_bytes: int, *, lines: bool = False, ignore_case: bool = False
+) -> list[Unwrapped]:
+    """Read the JSON in the message, without CloudEvents or the signature of a SET: one document, or those of a batch.
 
-    `ignore_case`: all member names are in lower case and without `_`.
+    `lines`: also JSON lines. `ignore_case`: all member names are in lower case and without `_`.
     """
-    document = _read(message, max_bytes, lines=lines)
-    return replace(document, data=lowered(document.data)) if ignore_case else document
+    if media_type_of(message.content_type) == _BATCH:
+        documents = list(_batch(read_json(message.body, max_bytes), message, max_bytes))
+    else:
+        documents = [_read(message, max_bytes, lines=lines)]
+    return [replace(each, data=lowered(each.data)) for each in documents] if ignore_case else documents
+
+
+def _batch(listed: object, message: Message, max_bytes: int) -> Iterator[Unwrapped]:
+    if not isinstance(listed, list):
+        _refuse(f"is {kind_of(listed)}; a batch of CloudEvents is an array")
+    if len(listed) > MOST:
+        _refuse(f"holds {len(listed):,} events; {MOST:,} at most")
+    for member in listed:
+        try:
+            if not isinstance(member, dict):
+                _refuse(f"is {kind_of(member)}, not a CloudEvent")
+            yield _structured(member, message, max_bytes)
+        except MalformedEvent as wrong:
+            yield Unwrapped(data=WrongPart(wrong.mistakes))
+
+
+def _structured(event: dict[str, object], message: Message, max_bytes: int) -> Unwrapped:
+    """Open a CloudEvent in the structured mode."""
+    inner = event.get("data")
+    if inner is None and isinstance(encoded := event.get("data_base64"), str):
+        inner = read_json(_decoded(encoded), max_bytes)
+    texts = {name: value for name, value in event.items() if isinstance(value, str)}
+    trace = traceparent_of(message.headers, event.get("traceparent"))
+    return replace(_of_cloudevents(inner, texts, trace), around=event)
 
 
 def _read(message: Message, max_bytes: int, *, lines: bool) -> Unwrapped:
@@ -93,26 +124,20 @@ def _read(message: Message, max_bytes: int, *, lines: bool) -> Unwrapped:
     if attributes and "specversion" in attributes:
         return _of_cloudevents(data, attributes, trace)
     if isinstance(data, dict) and "specversion" in data:
-        inner = data.get("data")
-        if inner is None and isinstance(encoded := data.get("data_base64"), str):
-            inner = read_json(_decoded(encoded), max_bytes)
-        texts = {name: value for name, value in data.items() if isinstance(value, str)}
-        trace = traceparent_of(message.headers, data.get("traceparent"))
-        return replace(_of_cloudevents(inner, texts, trace), around=data)
+        return _structured(data, message, max_bytes)
     return Unwrapped(data=data, trace=trace)
 
 
 def opened(
-    document: Unwrapped,
+    documents: list[Unwrapped],
     envelopes: Sequence[Envelope],
     message: Message,
     names: Mapping[str, object],
     *,
     ignore_case: bool = False,
 ) -> Sequence[Unwrapped]:
-    """Return the documents within these envelopes, numbered if there is a list among them. Raises MalformedEvent."""
-    documents = [document]
-    lists = 0
+    """Return what is within these envelopes of each document, numbered if there are lists. Raises MalformedEvent."""
+    lists = int(len(documents) > 1)
     for envelope in envelopes:
         if isinstance(envelope, EventList):
             lists += 1
@@ -185,7 +210,7 @@ def _plainly_named(data: dict[str, object]) -> dict[str, object]:
 def _members(
     document: Unwrapped, expression: Expression, names: Mapping[str, object], *, ignore_case: bool
 ) -> Iterator[Unwrapped]:
-    if isinstance(document.data, WrongLine):
+    if isinstance(document.data, WrongPart):
         yield document
         return
     try:
@@ -241,7 +266,7 @@ def _line(line: bytes, max_bytes: int) -> object:
     try:
         return read_json(line, max_bytes)
     except MalformedEvent as wrong:
-        return WrongLine(wrong.mistakes[0].text)
+        return WrongPart((Mistake("", f"the line is {wrong.mistakes[0].text}"),))
 
 
 def _claims(body: bytes, max_bytes: int) -> object:

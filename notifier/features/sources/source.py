@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from pydantic_core import to_json
 
-from notifier.features.sources.envelopes import Envelope, Unwrapped, WrongLine, is_empty, open_document, opened
+from notifier.features.sources.envelopes import Envelope, Unwrapped, WrongPart, is_empty, open_documents, opened
 from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader
 from notifier.model.documents import cloudevents
 from notifier.model.documents.cloudevents import Opened
@@ -151,11 +151,11 @@ class _Reading:
             text = "the message is empty; to ignore such ones, begin `when` with @ != `null` &&"
             raise MalformedEvent([Mistake(whole, text)])
         try:
-            document = open_document(message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
+            documents = open_documents(message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
             raise MalformedEvent([Mistake(mistake.path or whole, mistake.text) for mistake in wrong.mistakes]) from None
         try:
-            return opened(document, source.envelopes, message, self._names, ignore_case=source.ignore_case)
+            return opened(documents, source.envelopes, message, self._names, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
             path = f"sources.{source.name}.envelope"
             raise MalformedEvent([Mistake(path, mistake.text) for mistake in wrong.mistakes]) from None
@@ -163,8 +163,9 @@ class _Reading:
     def event(self, document: Unwrapped, only: Sequence[range] | None) -> Understood | None:
         """Read the event in the document, None if it is to be ignored. Raises MalformedEvent."""
         source = self._source
-        if isinstance(document.data, WrongLine):
-            raise MalformedEvent([Mistake(f"sources.{source.name}", f"the line is {document.data.why}")])
+        if isinstance(document.data, WrongPart):
+            whole = f"sources.{source.name}"
+            raise MalformedEvent([Mistake(each.path or whole, each.text) for each in document.data.mistakes])
         names = {**self._names, "$envelope": document.around} if "$envelope" in source.mentioned else self._names
         reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case)
         if source.when is not None and not self._asked_for(reader, source.when):

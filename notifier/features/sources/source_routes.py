@@ -65,7 +65,12 @@ _POST = OperationDescription(
     summary="Publish an event in the words of a source. Its proof stands in place of a token.",
     path={"source": {"type": "string", "description": "Its name under `sources`."}},
     query={"lane": {"type": "string", "enum": list(LANES), "default": "events"}},
-    body={"application/json": {}, "application/cloudevents+json": {}, SET_KIND: {"type": "string"}},
+    body={
+        "application/json": {},
+        "application/cloudevents+json": {},
+        "application/cloudevents-batch+json": {"type": "array"},
+        SET_KIND: {"type": "string"},
+    },
     answers={
         202: AnswerDescription(
             text="The event is durable. No body if it was a Security Event Token.",

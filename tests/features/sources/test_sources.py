@@ -409,6 +409,58 @@ def test_what_is_not_signed_may_be_bare() -> None:
         assert translated(source(types=["ended"], event=EVENT, **more), message(DOCUMENT)).events
 
 
+BATCH = "application/cloudevents-batch+json; charset=utf-8"
+
+
+def batch(*events: object) -> Message:
+    """A batch, in a message with an id of its own that is none of an event."""
+    return message(list(events), content_type=BATCH, message_id="whole")
+
+
+def test_a_batch_of_cloud_events_is_opened_as_single_ones_are() -> None:
+    """Each has its own id, time, type and envelope."""
+    by = source(types=["ended"], http=SIGNED[0], event={**EVENT, "reason": '"$envelope".subject'})
+    timed = ENDED | {"id": "e-2", "time": "2026-01-31T12:00:00Z", "subject": "why"}
+    first, second = translated(by, batch(ENDED, timed)).events
+    assert (first.id, first.type, first.ended_at) == ("e", "ended", None)
+    assert (second.id, second.reason, second.ended_at) == ("e-2", "why", 1769860800.0)
+    (single,) = translated(by, message(timed, content_type="application/cloudevents+json")).events
+    assert single == second
+    assert translated(by, batch(ENDED)).events == (first,)
+    assert translated(by, batch()).events == ()
+
+
+def test_an_event_of_a_batch_that_is_wrong_spoils_no_other() -> None:
+    """It is named by its number, for a replay of it alone."""
+    by = source(types=["ended"], http=SIGNED[0], event=EVENT, when="user != 'bob'")
+    bob = ENDED | {"data": {"user": "bob"}}
+    found = translated(
+        by, batch(ENDED, {"id": "x"}, 7, bob, ENDED | {"type": "begun"}, ENDED | {"data_base64": "?", "data": None})
+    )
+    assert (len(found.events), found.ignored) == (1, 1)
+    assert found.wrong is not None
+    assert found.wrong.which == "1-2;4-5"
+    texts = [f"{each.path}: {each.text}" for each in found.wrong.mistakes]
+    assert "source: event 2 of 6: is required by CloudEvents" in texts
+    assert "sources.shop: event 3 of 6: is a number, not a CloudEvent" in texts
+    assert any("event 5 of 6: is of the CloudEvents type begun" in text for text in texts)
+    assert "sources.shop: event 6 of 6: data_base64 is not base64 (RFC 4648 §4)" in texts
+    assert (
+        refused(by, message({}, content_type=BATCH))["sources.shop"]
+        == "is an object; a batch of CloudEvents is an array"
+    )
+    assert "holds 5,001 events" in refused(by, batch(*range(5_001)))["sources.shop"]
+
+
+def test_lists_within_a_batch_are_events_of_their_own() -> None:
+    """None takes the id of the CloudEvent, which belongs to its whole list."""
+    by = source(event={**EVENT, "sid": "user"}, envelope="@")
+    listed = ENDED | {"data": [DOCUMENT, {**DOCUMENT, "user": "bob"}]}
+    events = translated(by, batch(listed, ENDED | {"data": [{**DOCUMENT, "user": "carol"}]})).events
+    assert [event.sub for event in events] == ["alice", "bob", "carol"]
+    assert len({event.id for event in events} | {"e", "whole"}) == 5
+
+
 LIST = {
     "envelope": ["data.events"],
     "event": {"sub": '"$envelope".data.user', "sid": "s", "clients": "c"},
