@@ -9,8 +9,8 @@ from notifier.model.frozen import frozen
 from notifier.model.trouble import Trouble, TroubleKind
 
 # Sections that are read once, at the start.
-FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "shutdown_grace")
-FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
+FIXED = ("queue", "ops", "api", "log", "metrics", "shutdown_grace")
+FIXED_OF_DELIVERY = ("max_in_flight",)
 FIXED_OF_WEB = ("listen", "tls")
 
 NAMED = 5  # mistakes and settings that `status` names

@@ -5,7 +5,7 @@ The worker and its selection ask the gate and nobody else. It keeps one client f
 - A client that is up may take as many slots as stay free, up to its limit. So one client alone takes half of the slots,
   the next a quarter, and a newcomer always finds one.
 - Attempts at slow and silent clients, and tries of those that are down, have slots of their own (see `slots`).
-- A delivery waits in memory only if its turn is expected within `slot_wait`, or within less as memory fills.
+- A delivery waits in memory only if its turn is expected within `SLOT_WAIT`, or within less as memory fills.
 
 A delivery that may neither go nor wait in memory waits in a queue (see `waits`). A worker that sees a client answer
 goes through the client's bucket, if anything may be in it (`wishes`, see `pulls`). A worker that sees a client go down,
@@ -27,6 +27,7 @@ from notifier.delivery.verdict import Defer
 from notifier.delivery.waits import Waits
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import ClientKey
+from notifier.model.defaults import SLOT_WAIT
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
@@ -34,7 +35,7 @@ from notifier.model.message import Lane
 # Times that a message was given back for no known reason, from which on its delivery is attempted whatever its client
 # does. It may be what kills the process, and to be put off would begin its count anew: it would never be buried.
 INSIST = 2
-LEAST_WAIT = 0.1  # the share of `slot_wait` that is left of it if memory is full
+LEAST_WAIT = 0.1  # the share of `SLOT_WAIT` that is left of it if memory is full
 CROWDED = 0.5  # of memory in use: nothing is fetched
 OFF = 16  # deliveries put out of memory at a time: more would hold up the others
 FRESH = 4.0  # seconds after which a fresh delivery may try a client that is down; a second a worker if that is more
@@ -76,14 +77,12 @@ class Gate:
         in_memory: Mapping[Lane, int],
         *,
         max_in_flight: int,
-        slot_wait: float,
         begun: Callable[[], float],
         peers: Peers,
     ) -> None:
         self._tools = tools
         self._in_memory = in_memory
         self._begun = begun
-        self._slot_wait = slot_wait
         self._most = 2 * max_in_flight
         self._most_of_lane = most_of_lane(self._most)
         self._slots = Slots(max_in_flight)
@@ -146,7 +145,7 @@ class Gate:
 
     def _patience(self) -> float:
         """Return for how many seconds a delivery may wait in memory."""
-        return self._slot_wait * max(LEAST_WAIT, 1 - self._fill())
+        return SLOT_WAIT * max(LEAST_WAIT, 1 - self._fill())
 
     def _may_wait(self, known: Known, ticket: Ticket, now: float) -> bool:
         match known.state_at(now):
@@ -276,7 +275,7 @@ class Gate:
 
     def give_way(self) -> Iterator[tuple[Ticket, Defer]]:
         """Return the newest of the deliveries that would wait longest: memory is full."""
-        return self._put_out(self._tools.steady(), 2 * OFF, LEAST_WAIT * self._slot_wait)
+        return self._put_out(self._tools.steady(), 2 * OFF, LEAST_WAIT * SLOT_WAIT)
 
     def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Defer]]:
         for key, known in list(self._busy.items()):

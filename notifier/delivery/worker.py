@@ -50,14 +50,9 @@ TICK = 0.05  # seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of one worker: `max_in_flight` attempts at a time; `slot_wait` and `shutdown_grace` in seconds.
-
-    `prefetch` is how many events it may hold that are not acked.
-    """
+    """The bounds of one worker: `max_in_flight` attempts at a time; `shutdown_grace` in seconds."""
 
     max_in_flight: int = 512
-    prefetch: int = PREFETCH[Lane.EVENTS]
-    slot_wait: float = 1.0
     shutdown_grace: float = 20.0
 
 
@@ -83,9 +78,8 @@ class Worker:
             tools,
             self.ledger.without_fate,
             max_in_flight=limits.max_in_flight,
-            slot_wait=limits.slot_wait,
             begun=lambda: (
-                (self.ledger.messages_held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / limits.prefetch
+                (self.ledger.messages_held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / PREFETCH[Lane.EVENTS]
             ),
             peers=peers,
         )

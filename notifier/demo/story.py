@@ -140,7 +140,7 @@ def _settings() -> Mapping[str, object]:
         "queue": {"url": "sqlite:notifier.db"},
         "ops": {"listen": "127.0.0.1:0"},
         "issuers": {ISS: {"keys": [{"file": "key.pem"}]}},
-        "delivery": {"retry": {"base": "1s", "factor": 2, "max_delay": "2s"}},
+        "delivery": {"retry": {"base": "1s", "max_delay": "2s"}},
         "egress": {"allow": ["127.0.0.0/8"], "allow_http": True},  # the sample clients are on this machine
         "registry": {"file": "clients.yaml"},
         "log": {"level": "error"},

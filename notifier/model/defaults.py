@@ -7,6 +7,7 @@ from notifier.model.message import Lane
 
 PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64})
 MAX_IN_FLIGHT = 512
+SLOT_WAIT = 1.0  # seconds that a delivery may wait in memory for its client
 MAX_EVENT = 128 * 1024
 BUCKETS = 64
 MOST_BUCKETS = 1024

@@ -19,7 +19,7 @@ def build_queue(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) -> 
 
     Without `bindings` it neither consumes nor counts the queues of sources.
     """
-    prefetch = {lane: getattr(settings.prefetch, lane.value) for lane in Lane}
+    prefetch = {Lane.BULK: settings.prefetch.bulk}
     if settings.sqlite_file is not None:
         return SqliteQueue(SqliteOptions(path=settings.sqlite_file, prefetch=prefetch))
     return RabbitQueue(replace(rabbit_options(settings, bindings), prefetch=prefetch))

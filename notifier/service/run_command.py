@@ -62,7 +62,7 @@ def run(config: Config = None) -> None:
     loaded.log_warnings()
     _tell_queue_file(loaded.settings.queue.sqlite_file)
     answers.log_unusable()
-    tracing = build_tracing(loaded.settings, os.environ)
+    tracing = build_tracing(os.environ)
     service = Service(LiveConfiguration(config, os.environ, loaded, answers, places), tracing=tracing)
     last_moment = threading.Timer(loaded.settings.shutdown_grace + CLOSE_WITHIN, _cut_short)
     last_moment.daemon = True

@@ -182,8 +182,6 @@ class Service:
             self.queue,
             Limits(
                 max_in_flight=settings.delivery.max_in_flight,
-                prefetch=settings.queue.prefetch.events,
-                slot_wait=settings.delivery.slot_wait,
                 shutdown_grace=settings.shutdown_grace,
             ),
             self._others,

@@ -20,6 +20,7 @@ from notifier.settings.document_files import parse_yaml, read_document, read_tex
 from notifier.settings.mistakes import explain, submodel
 from notifier.settings.service_settings import QUEUE_FILE, SQLITE, QueueSettings, Settings
 from notifier.settings.usable_settings import SECTIONS, UsableSettings, section_like, usable_settings
+from notifier.settings.values import Section
 
 PREFIX = "NOTIFIER_"
 _OURS_OTHERWISE = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
@@ -129,13 +130,28 @@ def _place_queue(document: dict[str, Any]) -> None:
 # ── the environment ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _gone(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Variables of settings that are gone, and what to do without each. Further ones of a section begin likewise."""
+    if issubclass(model, Section):
+        yield from ((PREFIX + "__".join((*path, name)).upper(), why) for name, why in model.gone.items())
+    for name, inner in _sections(model):
+        yield from _gone(inner, (*path, name))
+
+
+def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The sections of a section that are no list and no mapping, by name."""
+    for name, member in model.model_fields.items():
+        inner = submodel(member.annotation)
+        if inner is not None and get_origin(member.annotation) in (None, Union, UnionType):
+            yield name, inner
+
+
 def _variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, _Variable]]:
     for name, member in model.model_fields.items():
         here = (*path, name)
         yield PREFIX + "__".join(here).upper(), _Variable(here, member.annotation)
-        inner = submodel(member.annotation)
-        if inner is not None and get_origin(member.annotation) in (None, Union, UnionType):  # no list, no mapping
-            yield from _variables(inner, here)
+    for name, inner in _sections(model):
+        yield from _variables(inner, (*path, name))
 
 
 def _overlay(
@@ -145,14 +161,16 @@ def _overlay(
 
     Adds each section that a wrong variable may mean to `unsure`.
     """
-    variables = dict(_variables(Settings))
+    variables, gone = dict(_variables(Settings)), dict(_gone(Settings))
     mistakes = []
     for name in sorted(environ):  # so that NOTIFIER_QUEUE comes before NOTIFIER_QUEUE__URL
         value = environ[name]
         if not name.startswith(PREFIX) or _OURS_OTHERWISE.fullmatch(name) or _OF_KUBERNETES.fullmatch(name):
             continue
         variable = variables.get(name)
-        if variable is None:
+        if (why := next((why for old, why in gone.items() if f"{name}__".startswith(f"{old}__")), None)) is not None:
+            mistakes.append(Mistake(name, why))
+        elif variable is None:
             # Compared without the prefix, which makes any two names similar.
             near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "`notifier schema config` lists them"

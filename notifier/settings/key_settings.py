@@ -1,6 +1,7 @@
 """Settings of the keys that sign: where each key is, and how keys that are not files are asked."""
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
@@ -68,9 +69,9 @@ class KeySettings(Section):
 class SigningSettings(Section):
     """How keys that are not files are asked for signatures."""
 
+    gone: ClassVar[Mapping[str, str]] = {"every": "is gone: it is 5m now"}
+
     timeout: Annotated[float, Lasting(above=0.0, most=30.0)] = 2.0
     """Time for one signature."""
     concurrency: Count | None = None
     """Signatures at a time by one key. Left out: 2 for PKCS#11, each a process; 16 elsewhere."""
-    every: Annotated[float, Lasting(above=0.2, most=86_400.0)] = 300.0
-    """How often a key that is well is looked at."""

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from notifier.model.errors import Mistake
 from notifier.model.validation import reworded
+from notifier.settings.values import Section
 
 Loc = tuple[int | str, ...]
 
@@ -53,11 +54,7 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            owner = _model_at(model, loc[:-1])
-            known = tuple(field.alias or name for name, field in owner.model_fields.items()) if owner else ()
-            near = get_close_matches(str(loc[-1]), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
-            return f"there is no such key; {hint}"
+            return _no_such_key(_model_at(model, loc[:-1]), str(loc[-1]))
         case "missing":
             return "is required"
         case "value_error":
@@ -80,6 +77,15 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
             return f"must match {context['pattern']}"
         case _:
             return reworded(detail)
+
+
+def _no_such_key(owner: type[BaseModel] | None, name: str) -> str:
+    if owner is not None and issubclass(owner, Section) and name in owner.gone:
+        return owner.gone[name]
+    known = tuple(field.alias or name for name, field in owner.model_fields.items()) if owner else ()
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+    return f"there is no such key; {hint}"
 
 
 def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:

@@ -1,11 +1,13 @@
 """Settings that exist for all clients and for one (retries, egress), and how one overrides the other."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from notifier.model.client import EgressPolicy, RetryPolicy, TlsFiles
+from notifier.model.defaults import SLOT_WAIT
 from notifier.model.durations import format_duration
 from notifier.settings.values import LONGEST_HOLD, ExistingFile, Listen, ListenAddress, Network, Section, Span
 
@@ -55,16 +57,17 @@ _RETRY = RetryPolicy()
 
 
 class RetrySettings(Section):
-    """The waits between attempts: `base · factor^n`, at most `max_delay`, ± `jitter`."""
+    """The waits between attempts, each about three times as long as the one before."""
+
+    gone: ClassVar[Mapping[str, str]] = {
+        "factor": f"is gone: it is {_RETRY.factor:g} now; for equal waits make max_delay as long as base",
+        "jitter": f"is gone: it is {_RETRY.jitter:g} now",
+    }
 
     base: Span = _RETRY.base
     """The first wait."""
-    factor: float = Field(_RETRY.factor, ge=1, le=100)
-    """Each further wait is this many times as long."""
     max_delay: Span = _RETRY.max_delay
     """The longest wait."""
-    jitter: float = Field(_RETRY.jitter, ge=0, lt=1)
-    """The share by which a wait is changed at random."""
 
 
 class EgressSettings(Section):
@@ -88,11 +91,12 @@ def overridden(policy: _Policy, section: Section | None) -> _Policy:
     return replace(policy, **{name: getattr(section, name) for name in section.model_fields_set})
 
 
-def hold_mistake(timeout: float, slot_wait: float) -> str | None:
-    """Why these two cannot work together, if so. The broker takes back a message that is held too long."""
-    if timeout + slot_wait < LONGEST_HOLD:
+def hold_mistake(timeout: float) -> str | None:
+    """Why this timeout is too long, if so. The broker takes back a message that is held too long."""
+    most = LONGEST_HOLD - SLOT_WAIT
+    if timeout < most:
         return None
     return (
-        f"timeout and slot_wait together are {format_duration(timeout + slot_wait)}; they must be less than"
-        f" {format_duration(LONGEST_HOLD)}, since the broker takes back a message that is held longer"
+        f"timeout is {format_duration(timeout)}; it must be less than {format_duration(most)}, since the broker takes"
+        " back a message that is held longer"
     )

@@ -1,15 +1,17 @@
 """The service's configuration file as types, with its defaults and the combinations that cannot work."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
-from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH
+from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH, SLOT_WAIT
+from notifier.model.durations import format_duration
 from notifier.model.message import Lane
 from notifier.settings.feature_settings import SourceSettings, UpstreamSettings, WebSettings
 from notifier.settings.key_settings import KeySettings, SigningSettings
@@ -47,14 +49,15 @@ _UNREGISTERED = Client(iss="", client_id="", backchannel_logout_uri=None, regist
 
 
 class Prefetch(Section):
-    """How many messages of each lane a worker takes before it acks them."""
+    """How many messages a worker takes before it acks them."""
 
-    events: int = Field(PREFETCH[Lane.EVENTS], ge=1, le=2000)
-    """Fresh events."""
+    gone: ClassVar[Mapping[str, str]] = {
+        "events": f"is gone: it is {PREFETCH[Lane.EVENTS]} now",
+        "retries": f"is gone: it is {PREFETCH[Lane.RETRIES]} now",
+    }
+
     bulk: int = Field(PREFETCH[Lane.BULK], ge=1, le=2000)
     """Mass logouts."""
-    retries: int = Field(PREFETCH[Lane.RETRIES], ge=1, le=2000)
-    """Retries and deferrals that are due. Many at once delay fresh events."""
 
 
 class QueueSettings(Section):
@@ -84,7 +87,7 @@ class QueueSettings(Section):
     buckets: int = Field(BUCKETS, ge=1, le=MOST_BUCKETS)
     """Queues in which deliveries wait for clients that are down. Clients share them."""
     prefetch: Prefetch = Prefetch()
-    """Messages taken and not yet acked, by lane."""
+    """Messages taken and not yet acked."""
     max_event: Size = Field(MAX_EVENT, gt=0)
     """Size of the largest event. A larger one becomes a dead letter."""
 
@@ -136,6 +139,8 @@ class QueueSettings(Section):
             return self
         if self.management is not None and self.url[0].startswith("amqps:") and in_clear(self.management):
             raise ValueError("management must begin with https://: the password that TLS hides in url goes there too")
+        if mistake := self._wrong_account():
+            raise ValueError(mistake)
         beside = self.username is not None or self.password is not None or self.password_file is not None
         parts = [urlsplit(url) for url in self.url]
         if self.username is not None and any(part.username for part in parts):
@@ -143,6 +148,29 @@ class QueueSettings(Section):
         if beside and any(part.password for part in parts):
             raise ValueError("the password is given in url and beside it; remove one of them")
         return self
+
+    def _wrong_account(self) -> str | None:
+        queries = [parse_qs(urlsplit(url).query) for url in self.url]
+        if any("auth_mechanism" in query for query in queries):
+            return "url: write auth instead of auth_mechanism"
+        ways = {_account_of(url) for url in self.url}
+        if ways == {"plain"}:
+            return None
+        if ways != {"external"}:
+            return "url: auth must be plain, or external in each URL"
+        if self.tls is None or self.tls.cert_file is None:
+            return "url: auth=external means the account of our certificate; give tls.cert_file and tls.key_file"
+        if any(urlsplit(url).username for url in self.url) or self.username is not None:
+            return "url: auth=external takes the user name from our certificate; remove the user name and the password"
+        if self.password is not None or self.password_file is not None:
+            return "url: auth=external needs no password; remove it"
+        if self.management is not None:
+            return "management is asked with a password, and with auth=external there is none; remove it"
+        return None
+
+
+def _account_of(url: str) -> str:
+    return parse_qs(urlsplit(url).query).get("auth", ["plain"])[-1].lower()
 
 
 class OpsSettings(Section):
@@ -189,10 +217,10 @@ class IssuerSettings(Section):
 class DeliverySettings(Section):
     """How clients are told. A client's registration may override it."""
 
+    gone: ClassVar[Mapping[str, str]] = {"slot_wait": f"is gone: it is {format_duration(SLOT_WAIT)} now"}
+
     timeout: Held = _UNREGISTERED.timeout
     """Time for an attempt, from the name look-up to the last byte of the answer."""
-    slot_wait: Duration = 1.0
-    """How long a delivery may wait in memory for its client."""
     max_in_flight: Count = MAX_IN_FLIGHT
     """Attempts that may run at a time in one worker."""
     max_age: Span = _UNREGISTERED.retry.max_age
@@ -206,7 +234,7 @@ class DeliverySettings(Section):
 
     @model_validator(mode="after")
     def _workable(self) -> Self:
-        mistake = hold_mistake(self.timeout, self.slot_wait)
+        mistake = hold_mistake(self.timeout)
         if mistake is not None:
             raise ValueError(mistake)
         if self.retry.base > self.retry.max_delay:
@@ -242,15 +270,6 @@ class MetricsSettings(Section):
     """Clients with series of their own. All others share `_other`."""
 
 
-class TracingSettings(Section):
-    """OpenTelemetry traces, by OTLP over HTTP. The standard OTEL_… variables set the rest."""
-
-    endpoint: WebAddress | None = None
-    """The collector, such as http://collector:4318. Left out: OTEL_EXPORTER_OTLP_ENDPOINT."""
-    sample: float | None = Field(None, ge=0, le=1)
-    """Share of the events without a publisher's trace that are traced. Left out: OTEL_TRACES_SAMPLER."""
-
-
 def _off(value: object) -> object:
     return "off" if value is False else value  # a bare off is false in YAML
 
@@ -260,6 +279,11 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 class Settings(Section):
     """notifier's configuration."""
+
+    gone: ClassVar[Mapping[str, str]] = {
+        "tracing": "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector, OTEL_TRACES_SAMPLER how many"
+        " events are traced"
+    }
 
     queue: QueueSettings = QueueSettings()
     """Where events come from."""
@@ -287,8 +311,6 @@ class Settings(Section):
     """Logs."""
     metrics: MetricsSettings = MetricsSettings()
     """Metrics."""
-    tracing: TracingSettings | None = None
-    """Traces. Left out: only if OTEL_EXPORTER_OTLP_ENDPOINT is set."""
     outcomes: Annotated[
         Literal["off", "failures", "all"],
         BeforeValidator(_off, json_schema_input_type=Literal["off", "failures", "all", False]),

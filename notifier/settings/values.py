@@ -5,10 +5,11 @@ is added to the context's `files`, even if it is missing, so that a watcher know
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -72,6 +73,9 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
+
+    gone: ClassVar[Mapping[str, str]] = {}
+    """Members that were settings once, and what to do without each."""
 
     @model_validator(mode="before")
     @classmethod

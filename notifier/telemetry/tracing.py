@@ -22,7 +22,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import Tracer, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -65,15 +65,14 @@ _STEPS: ContextVar[tuple[_Step, ...]] = ContextVar("steps", default=())
 class Tracing:
     """The observer that writes spans. It also wraps signer, encrypter and transport to time them."""
 
-    def __init__(self, endpoint: str | None = None, sample: float | None = None, *, version: str) -> None:
-        """Start the thread that exports. If `endpoint` or `sample` is None, the OTEL_… variables decide."""
-        sampler: Sampler | None = None if sample is None else ParentBased(TraceIdRatioBased(sample))
+    def __init__(self, version: str) -> None:
+        """Start the thread that exports. The OTEL_… variables say where to, and what is sampled."""
         resource = Resource.create({"service.version": version})
         if resource.attributes.get(SERVICE_NAME, "").startswith("unknown_service"):  # type: ignore[union-attr]
             resource = resource.merge(Resource({SERVICE_NAME: "notifier"}))
         self._ids = _Ids()
-        self._provider = TracerProvider(sampler=sampler, resource=resource, id_generator=self._ids)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=_traces(endpoint))))
+        self._provider = TracerProvider(resource=resource, id_generator=self._ids)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         tracer = self._provider.get_tracer("notifier", version)
         self._tracer = tracer if isinstance(tracer, Tracer) else None  # None: OTEL_SDK_DISABLED
         self._written: OrderedDict[int, None] = OrderedDict()
@@ -190,14 +189,6 @@ def _context(trace_id: int, span_id: int, *, sampled: bool) -> Context:
 def _digest(size: int, *texts: str) -> int:
     joined = "\0".join(texts).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(joined, digest_size=size).digest(), "big") or 1
-
-
-def _traces(endpoint: str | None) -> str | None:
-    """Return the collector's path, if only its address is given."""
-    if endpoint is None:
-        return None
-    bare = endpoint.rstrip("/")
-    return bare if bare.endswith("/v1/traces") else f"{bare}/v1/traces"
 
 
 class _Ids(RandomIdGenerator):

@@ -23,6 +23,7 @@ from notifier.tokens.public_keys import algorithms_of, jwk_of
 from notifier.tokens.signature import SignatureObserver, SignatureResult
 from notifier.tokens.signer_circuit import SignerCircuit
 
+EVERY = 300.0  # seconds from one look at a key that is well to the next
 OPEN_WITHIN = 10.0  # seconds for the public half: the first time, a place has to log in
 _PROBE = b"notifier tries this key"
 _T = TypeVar("_T")
@@ -30,11 +31,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningBounds:
-    """`timeout` and `every` in seconds: for one signature, and from one look to the next."""
+    """The seconds for one signature, and the number of those that may be under way."""
 
     timeout: float
     concurrency: int
-    every: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class PlacedKey:
         """Ask for the public half and for a signature; at first for one by each algorithm. Never raises."""
         async with self._looking:
             began = self._steady()
-            self._next_look = began + self._bounds.every
+            self._next_look = began + EVERY
             try:
                 await self._learn(await self._public())
             except PlaceFault as fault:

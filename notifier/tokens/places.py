@@ -56,7 +56,7 @@ class Places:
         if identity not in self._keys:
             at_a_time = signing.concurrency or kind.at_a_time
             place, called = kind.place(options, at_a_time)
-            bounds = SigningBounds(timeout=signing.timeout, concurrency=at_a_time * kind.ahead, every=signing.every)
+            bounds = SigningBounds(timeout=signing.timeout, concurrency=at_a_time * kind.ahead)
             self._keys[identity] = PlacedKey(place, name, called, bounds, self._count)
         return self._keys[identity]
 

@@ -58,7 +58,7 @@ def test_what_is_read_once_is_known() -> None:
     """Of what the chart takes for reloaded, docs/configuration.md marks nothing else as *restart*."""
     document = (CHART.parents[1] / "docs/configuration.md").read_text()
     read_once = re.findall(r"^\| `((?:issuers|egress|registry|delivery)[^`]*)` .*\*restart", document, re.MULTILINE)
-    assert read_once == ["delivery.slot_wait", "delivery.max_in_flight"]
+    assert read_once == ["delivery.max_in_flight"]
 
 
 def test_one_way_of_scaling_at_most(rendered: Rendered) -> None:

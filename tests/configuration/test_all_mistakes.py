@@ -57,7 +57,7 @@ def test_one_file_hides_no_other(folder: Path) -> None:
     (folder / "secret").write_bytes(b"\xff")
     tls = {"cert_file": "cert.pem", "key_file": "cert.pem"}
     document = service(
-        queue={"url": "amqps://mq", "password_file": "secret", "tls": tls, "prefetch": {"events": 0}},
+        queue={"url": "amqps://mq", "password_file": "secret", "tls": tls, "prefetch": {"bulk": 0}},
         api={"tokens_file": "tokens.yaml", "tls": tls},
         issuers={ISS: {"keys": [{"file": "gone.pem"}, {"file": "bad.pem"}]}},
         log={"subject_key_file": "secret"},
@@ -65,7 +65,7 @@ def test_one_file_hides_no_other(folder: Path) -> None:
     )
     found = told(folder, document, {"NOTIFIER_LOG__LEVL": "info"}, clients=CLIENTS, tokens=TOKENS)
     assert set(found) == {
-        "NOTIFIER_LOG__LEVL", "queue.prefetch.events", "outcome", f'issuers["{ISS}"].keys[0].file',
+        "NOTIFIER_LOG__LEVL", "queue.prefetch.bulk", "outcome", f'issuers["{ISS}"].keys[0].file',
         f'issuers["{ISS}"].keys[1].file', "clients.yaml[0].backchannel_logout_uri", "clients.yaml[1].issuer",
         "clients.yaml[2].notifier.typ", "tokens.yaml[0].scopes[0]", "tokens.yaml[1].issuers", "api.tls", "queue.tls",
         str(folder / "secret"),
@@ -84,8 +84,8 @@ HTTP = '[{client_id: shop, backchannel_logout_uri: "http://10.0.0.1/", id_token_
         ({"egress": {"allow": ["10.0.0.1/8"]}}, HTTP, {"egress.allow[0]"}),
         ({"egres": {"allow": ["10.0.0.0/8"], "allow_http": True}}, HTTP, {"egres"}),
         ({"egress": "all"}, CLIENTS.splitlines()[1], {"egress", "clients.yaml[0].backchannel_logout_uri"}),
-        ({"delivery": {"slot_wat": "1s"}}, "[{client_id: shop, notifier: {timeout: 10m}}]", {"delivery.slot_wat"}),
-        ({"delivery": {"slot_wait": 1}}, "[{client_id: shop, notifier: {timeout: 10m}}]", {"delivery.slot_wait"}),
+        ({"delivery": {"retri": {}}}, "[{client_id: shop, notifier: {retry: {base: 2h}}}]", {"delivery.retri"}),
+        ({"delivery": {"timeout": 1}}, "[{client_id: shop, notifier: {retry: {base: 2h}}}]", {"delivery.timeout"}),
         ({"issuers": {"id.example.com": {"keys": [{"file": "key.pem"}]}}}, CLIENTS, None),
         ({"issuers": {}}, CLIENTS, {"issuers"}),
         ({"issuers": None}, CLIENTS, {"issuers"}),

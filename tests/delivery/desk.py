@@ -46,7 +46,6 @@ class Desk:
             self.tools,
             self.in_memory,
             max_in_flight=size,
-            slot_wait=1.0,
             begun=lambda: self.fill,
             peers=others,
         )

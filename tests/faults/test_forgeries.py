@@ -119,7 +119,7 @@ async def test_no_forgery_is_taken_for_ours(tmp_path: Path, own_node: RabbitmqNo
     async with rig(tmp_path, own_node.url, queues) as made:
         made.site.config["issuers"][OTHER]["publishers"] = ["guest"]
         made.site.config["registry"]["grace"] = "1h"
-        made.site.config["delivery"]["retry"] = {"base": "16s", "factor": 1, "jitter": 0}
+        made.site.config["delivery"]["retry"] = {"base": "16s", "max_delay": "16s"}
         made.site.write()
         victim = client("victim", made.clients.url("victim"), OTHER)
         made.site.write_clients([*json.loads((tmp_path / "clients.yaml").read_text()), victim])

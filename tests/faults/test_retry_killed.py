@@ -38,7 +38,7 @@ async def test_killed_between_the_confirm_and_the_ack(tmp_path: Path, amqp_url: 
 
     async with Clients(judge) as clients:
         site = Site(tmp_path, amqp_url, prefix)
-        site.config["delivery"]["retry"] = {"base": "600s", "factor": 1, "jitter": 0}
+        site.config["delivery"]["retry"] = {"base": "600s", "max_delay": "600s"}
         site.write()
         site.write_clients([client("shop", clients.url("shop"))])
         async with worker(site) as running:

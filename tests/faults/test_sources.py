@@ -46,14 +46,13 @@ async def takes(_: Hit) -> int:
 
 @contextlib.asynccontextmanager
 async def shop(folder: Path, url: str, prefix: str, *, declared: bool = True) -> AsyncIterator[Rig]:
-    """An installation with one source. Twenty of its messages are in hand at a time; the rest waits in its queue."""
+    """An installation with one source."""
     async with rig(folder, url, prefix) as made:
         made.publisher = Shop(made.urls, prefix, CLIENTS, exchange=THEIRS)
         made.clients.judge, made.expected, made.queues = takes, {}, (*QUEUES, OWN)
         words = {"sub": "user", "sid": "sid", "clients": "clients"}
         bind = [{"exchange": f"{prefix}.{THEIRS}"}]
         made.site.config["sources"] = {"shop": {"issuer": ISSUER, "event": words, "bind": bind}}
-        made.site.config["queue"]["prefetch"] = {"events": 20}
         made.site.write()
         if declared:
             await declare(url, prefix)

@@ -16,7 +16,7 @@ queue:                                       # or {url: "sqlite:notifier.db"}
   tls: {ca_file: ca.pem, cert_file: c.pem, key_file: k.pem}
   prefix: notifier
   topology: declare                          # or verify
-  prefetch: {events: 512, bulk: 64, retries: 256}
+  prefetch: {bulk: 64}
 ops:     {listen: "127.0.0.1:9464"}          # /livez /readyz /metrics; nothing secret
 api:     {listen: "127.0.0.1:8080", tokens_file: tokens.yaml, tls: {cert_file: t.pem, key_file: t.key}}
 issuers:
@@ -24,8 +24,8 @@ issuers:
     keys: [{file: keys/2026.pem, not_before: 2026-01-01T00:00:00Z}]
     jwks_uri: https://id.example.com/jwks    # polled: is our key still published?
     publishers: [idp]                        # left out: anyone who may publish
-delivery: {timeout: 5s, slot_wait: 1s, max_in_flight: 512, max_age: 24h, sub_only_max_age: 10m, max_paused: 7d,
-           retry: {base: 2s, factor: 3, max_delay: 1h, jitter: 0.25}}
+delivery: {timeout: 5s, max_in_flight: 512, max_age: 24h, sub_only_max_age: 10m, max_paused: 7d,
+           retry: {base: 2s, max_delay: 1h}}
 egress:  {allow: [], deny: [], allow_http: false}
 registry: {file: clients.yaml, inline: allow, grace: 5m}
 log:     {level: info, format: auto, subject: hash, subject_key_file: secrets/log}

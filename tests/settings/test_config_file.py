@@ -90,7 +90,7 @@ class TestEnvironment:
                 "NOTIFIER_QUEUE__PASSWORD": "[not json",
                 "NOTIFIER_QUEUE__USERNAME": "12345",
                 "NOTIFIER_DELIVERY__MAX_IN_FLIGHT": "7",
-                "NOTIFIER_DELIVERY__RETRY__FACTOR": "2",
+                "NOTIFIER_DELIVERY__RETRY__MAX_DELAY": "2m",
                 "NOTIFIER_EGRESS": '{"allow": ["10.0.0.0/8"]}',
                 "NOTIFIER_EGRESS__ALLOW_HTTP": "true",
                 "NOTIFIER_API__LISTEN": "127.0.0.1:0",
@@ -103,12 +103,24 @@ class TestEnvironment:
         assert (settings.queue.prefix, settings.queue.username) == ("mine", "12345")
         assert settings.queue.password == SecretStr("[not json")
         assert (settings.delivery.timeout, settings.delivery.max_in_flight) == (3.0, 7)
-        assert (settings.delivery.retry.base, settings.delivery.retry.factor) == (1.0, 2.0)
+        assert (settings.delivery.retry.base, settings.delivery.retry.max_delay) == (1.0, 120.0)
         assert settings.egress.allow == (ip_network("10.0.0.0/8"),)
         assert settings.egress.allow_http
         assert settings.api is not None
         assert settings.api.listen.port == 0
         assert list(settings.issuers) == ["https://id.example.com"]
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("NOTIFIER_QUEUE__PREFETCH__EVENTS", "is gone: it is 512 now"),
+            ("NOTIFIER_DELIVERY__RETRY__JITTER", "is gone: it is 0.25 now"),
+            ("NOTIFIER_TRACING__SAMPLE", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector"),
+        ],
+    )
+    def test_what_was_a_setting(self, name: str, says: str) -> None:
+        """It says what to do instead, and not which other name is near."""
+        assert mistakes(None, {name: "1"})[name].startswith(says)
 
     @pytest.mark.parametrize(
         ("name", "says"),

@@ -7,6 +7,11 @@ import pytest
 from notifier.settings.config_file import load_settings
 from tests.settings.config_sample import mistakes, write
 
+EXTERNAL = "amqps://h/?auth=external"
+OURS = "tls: {cert_file: notifier.yaml}"
+WEB = '"https://id.example.com"'
+FRAMED = f"web: {{keys_file: notifier.yaml, issuers: {{{WEB}: {{url: https://id.example.com/n, frames: 9}}}}}}"
+
 
 class TestMistakes:
     def test_all_at_once(self, tmp_path: Path) -> None:
@@ -14,11 +19,11 @@ class TestMistakes:
         path = write(
             tmp_path,
             """
-queue: {urll: "amqp://x", prefetch: {events: 0}, max_event: much}
+queue: {urll: "amqp://x", prefetch: {bulk: 0}, max_event: much}
 issuers:
   "https://id.example.com": {keys: [{file: none.pem}], publisher: [a]}
   "id.example.com": {keys: []}
-delivery: {timeout: 5, retry: {base: soon, factor: 0.5, jitter: 1}}
+delivery: {timeout: 5, retry: {base: soon}}
 egress: {allow: [10.0.0.1/8]}
 log: {level: loud}
 outcomes: some
@@ -27,10 +32,10 @@ shutdwn_grace: 20s
         )
         found = mistakes(path, {"NOTIFIER_QUEU__URL": "amqp://x"})
         assert found.keys() == {
-            "NOTIFIER_QUEU__URL", "queue.urll", "queue.prefetch.events", "queue.max_event",
+            "NOTIFIER_QUEU__URL", "queue.urll", "queue.prefetch.bulk", "queue.max_event",
             'issuers["https://id.example.com"].keys[0].file', 'issuers["https://id.example.com"].publisher',
             'issuers["id.example.com"]', 'issuers["id.example.com"].keys', "delivery.timeout", "delivery.retry.base",
-            "delivery.retry.factor", "delivery.retry.jitter", "egress.allow[0]", "log.level", "outcomes",
+            "egress.allow[0]", "log.level", "outcomes",
             "shutdwn_grace",
         }  # fmt: skip
         assert found["NOTIFIER_QUEU__URL"] == "there is no such setting; did you mean NOTIFIER_QUEUE__URL?"
@@ -76,6 +81,26 @@ shutdwn_grace: 20s
             ("queue: {url: 'amqp://h', password_file: '~nobody-/x'}", "queue.password_file", "there is no such home"),
             ("queue: {url: 'sqlite:~nobody-/x'}", "queue.url", "there is no such home"),
             ("queue: {prefix: 'a b'}", "queue.prefix", "must match"),
+            ("queue: {url: 'amqps://h/?auth_mechanism=external'}", "queue", "write auth instead of auth_mechanism"),
+            ("queue: {url: 'amqps://h/?auth=amqplain'}", "queue", "auth must be plain, or external in each URL"),
+            ("queue: {url: ['amqps://h/?auth=external', 'amqps://i']}", "queue", "auth must be plain, or external in"),
+            ("queue: {url: 'amqps://h/?auth=external'}", "queue", "give tls.cert_file and tls.key_file"),
+            (f"queue: {{url: 'amqps://u@h/?auth=external', {OURS}}}", "queue", "takes the user name from our"),
+            (f"queue: {{url: '{EXTERNAL}', username: u, {OURS}}}", "queue", "takes the user name from our"),
+            (f"queue: {{url: '{EXTERNAL}', password: p, {OURS}}}", "queue", "auth=external needs no password"),
+            (
+                f"queue: {{url: '{EXTERNAL}', management: 'https://h', {OURS}}}",
+                "queue",
+                "with auth=external there is none",
+            ),
+            ("queue: {prefetch: {events: 9}}", "queue.prefetch.events", "is gone: it is 512 now"),
+            ("queue: {prefetch: {retries: 9}}", "queue.prefetch.retries", "is gone: it is 256 now"),
+            ("delivery: {slot_wait: 2s}", "delivery.slot_wait", "is gone: it is 1s now"),
+            ("delivery: {retry: {factor: 2}}", "delivery.retry.factor", "is gone: it is 3 now; for equal waits"),
+            ("delivery: {retry: {jitter: 0}}", "delivery.retry.jitter", "is gone: it is 0.25 now"),
+            ("signing: {every: 1m}", "signing.every", "is gone: it is 5m now"),
+            ("tracing: {sample: 0.1}", "tracing", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names"),
+            (FRAMED, f"web.issuers[{WEB}].frames", "is gone: it is 25 now"),
             ("queue: {url: 'amqp://h', management: 'https://u:p@h'}", "queue.management", "the queue's own user"),
             ("queue: {url: 'amqps://h', management: 'http://h:15672'}", "queue", "management must begin with https://"),
             ("queue: {management: 'https://h'}", "queue", "cannot be used with sqlite"),
@@ -98,7 +123,7 @@ shutdwn_grace: 20s
                 "must be an absolute URL",
             ),
             ("delivery: {timeout: 11m}", "delivery.timeout", "must be at most 10m"),
-            ("delivery: {timeout: 9m, slot_wait: 1m}", "delivery", "together are 10m; they must be less than 10m"),
+            ("delivery: {timeout: 599s}", "delivery", "timeout is 599s; it must be less than 599s"),
             ("delivery: {retry: {base: 2h}}", "delivery", "must not be longer than retry.max_delay"),
             ("registry: {file: none.yaml}", "registry.file", "there is no file"),
             ("colour: red", "colour", "there is no such key; use one of queue, ops, api"),

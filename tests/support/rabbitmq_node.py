@@ -25,6 +25,7 @@ __all__ = ["RabbitmqMissing", "RabbitmqNode", "rabbitmq_node"]
 
 BOOT_SECONDS = 90.0  # about 8 s on an idle machine
 TELLS_SOON = "[{rabbit, [{quorum_tick_interval, 500}]}]."  # ms: the management API tells of a queue after 5 s otherwise
+CLIENT_CA = "client-ca.pem"
 CERTIFICATE = "certificate.pem"  # in the node's home, with its key
 
 
@@ -35,7 +36,7 @@ class RabbitmqNode:
     shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say. `plugins`: those that it runs; `management` is
     where one of them listens. `certificate`: a
     PEM file with key and certificate, with which it speaks TLS on `tls_port` too. `flags`: the feature flags
-    that are on, if not all.
+    that are on, if not all. `client_ca`: a PEM file of the authority of users who log in by certificate.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RabbitmqNode:
         plugins: Sequence[str] = (),
         certificate: Path | None = None,
         flags: Sequence[str] = (),
+        client_ca: Path | None = None,
     ) -> None:
         self.port, self.tls_port, self._dist_port, ctl_port, epmd_port, management_port = free_ports(6)
         self.management = f"http://127.0.0.1:{management_port}"
@@ -65,6 +67,8 @@ class RabbitmqNode:
         self._guards: list[subprocess.Popen[bytes]] = []
         if certificate is not None:
             shutil.copy(certificate, home / CERTIFICATE)
+        if client_ca is not None:
+            shutil.copy(client_ca, home / CLIENT_CA)
         self._environment = self._make_environment(ctl_port, advanced, management_port)
         if flags:
             self._environment["RABBITMQ_FEATURE_FLAGS"] = ",".join(flags)
@@ -91,6 +95,10 @@ class RabbitmqNode:
             path = self._installation.seen(home) / CERTIFICATE
             configured += [f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}"]
             configured += [f"ssl_options.{half} = {path}" for half in ("certfile", "keyfile")]
+        if (home / CLIENT_CA).exists():
+            configured += [f"ssl_options.cacertfile = {self._installation.seen(home) / CLIENT_CA}"]
+            configured += ["ssl_options.verify = verify_peer", "ssl_cert_login_from = common_name"]
+            configured += ["auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL"]
         if "rabbitmq_management" in self._plugins:
             configured += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {management_port}"]
         (home / "rabbitmq.conf").write_text("\n".join([*configured, ""]))
@@ -243,6 +251,7 @@ def rabbitmq_node(
     plugins: Sequence[str] = (),
     certificate: Path | None = None,
     flags: Sequence[str] = (),
+    client_ca: Path | None = None,
 ) -> Iterator[RabbitmqNode]:
     """A running node, gone with all its data at the end; they lie `under` that folder, or with other temporary files.
 
@@ -252,7 +261,13 @@ def rabbitmq_node(
     with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", dir=under, ignore_cleanup_errors=True) as home:
         advanced = TELLS_SOON if "rabbitmq_management" in plugins else "[]."
         node = RabbitmqNode(
-            Path(home), installation, advanced=advanced, plugins=plugins, certificate=certificate, flags=flags
+            Path(home),
+            installation,
+            advanced=advanced,
+            plugins=plugins,
+            certificate=certificate,
+            flags=flags,
+            client_ca=client_ca,
         )
         try:
             node.start()

@@ -37,7 +37,7 @@ class Site:
             "ops": {"listen": "127.0.0.1:0"},
             "api": {"listen": "127.0.0.1:0", "tokens_file": "tokens.yaml"},
             "issuers": {},
-            "delivery": {"retry": {"base": "1s", "factor": 1, "jitter": 0}},
+            "delivery": {"retry": {"base": "1s", "max_delay": "1s"}},
             "egress": {"allow": ["127.0.0.0/8"], "allow_http": True},
             "registry": {"file": "clients.yaml", "grace": "1s"},
             "log": {"level": "debug", "format": "json"},

@@ -33,7 +33,7 @@ def echo(hit: Hit) -> web.Response:
 def install(tmp_path: Path, url: str, prefix: str, clients: Clients) -> Site:
     """Clients that fail in three ways, one behind a proxy that is away, one at whom nobody listens."""
     site = Site(tmp_path, url, prefix)
-    site.config["delivery"] = {"max_age": "4s", "retry": {"base": "1s", "factor": 1, "jitter": 0}}
+    site.config["delivery"] = {"max_age": "4s", "retry": {"base": "1s", "max_delay": "1s"}}
     site.write()
     site.write_clients(
         [

@@ -24,16 +24,16 @@ async def test_a_publisher_s_trace_goes_through_the_event_to_each_attempt(tmp_pa
 
     async with Collector() as collector, Clients(judge) as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-        site.config["tracing"] = {"endpoint": collector.base}
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.base}
         site.write()
         site.write_clients([client("shop", clients.url("shop"))])
         event = {"id": "e1", "iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
-        async with worker(site) as first:
+        async with worker(site, settings=settings) as first:
             assert (await first.post(event, headers={"traceparent": SENT}))[0] == 202
             await first.until_metric(1, "retries_scheduled_total")
             assert await first.stop() == 0
         well = True
-        async with worker(site) as second:
+        async with worker(site, settings=settings) as second:
             await second.until_metric(1, "deliveries_settled_total", fate="delivered")
             assert await second.stop() == 0
         await collector.until(lambda: len(collector.named("attempt")) >= 2 and bool(collector.named("event")))
@@ -89,10 +89,10 @@ async def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None
     """Logouts are delivered, and the worker ends in time and well."""
     async with Clients() as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-        site.config["tracing"] = {"endpoint": "http://127.0.0.1:1"}
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
         site.write()
         site.write_clients([client("shop", clients.url("shop"))])
-        async with worker(site) as running:
+        async with worker(site, settings=settings) as running:
             event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
             assert (await running.post(event))[0] == 202
             await clients.until_told("shop", ["s1"])

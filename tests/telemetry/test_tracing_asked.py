@@ -1,9 +1,8 @@
-"""When traces are written: where the configuration or the standard environment asks for them, and nowhere else."""
+"""When traces are written: where the standard environment asks for them, and nowhere else."""
 
 import pytest
 
 from notifier.service.builders import build_tracing
-from notifier.settings.service_settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -12,9 +11,10 @@ from notifier.settings.service_settings import Settings
 )
 def test_nobody_asks(environ: dict[str, str]) -> None:
     """No observer, so no cost."""
-    assert build_tracing(Settings(), environ) is None
+    assert build_tracing(environ) is None
 
 
-def test_a_section_asks() -> None:
-    """Even an empty one."""
-    assert build_tracing(Settings.model_validate({"tracing": {}}), {}) is not None
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_the_environment_asks(name: str) -> None:
+    """By OpenTelemetry's own variables."""
+    assert build_tracing({name: "http://127.0.0.1:4318"}) is not None

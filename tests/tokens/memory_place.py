@@ -78,7 +78,7 @@ class Rig:
         self.place = place
         self.times = Times()
         self.told: list[SignatureResult] = []
-        bounds = SigningBounds(timeout=timeout, concurrency=concurrency, every=300.0)
+        bounds = SigningBounds(timeout=timeout, concurrency=concurrency)
         self.key = PlacedKey(place, "memory", "k", bounds, self._tell, self.times, self.times)
 
     def _tell(self, _kind: str, result: SignatureResult, _seconds: float) -> None:

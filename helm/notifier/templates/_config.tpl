@@ -37,7 +37,7 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- with $address -}}{{- $own = list (printf "%s/%s" . (contains ":" . | ternary "128" "32")) -}}{{- end -}}
 {{- /* Tried each second and given up after two minutes, so that a test that failed does not stand before the next one. */ -}}
 {{- $egress := dict "allow" (default $canary.egress $own) "allow_http" true -}}
-{{- $retry := dict "base" "1s" "factor" 1 "max_delay" "2s" -}}
+{{- $retry := dict "base" "1s" "max_delay" "2s" -}}
 {{- $_ := set $client "notifier" (dict "egress" $egress "retry" $retry "max_age" "2m") -}}
 {{- toJson $client -}}
 {{- end -}}

@@ -20,6 +20,7 @@ from notifier.model.origins import origin_of
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt
 from notifier.settings.clients import ClientOptions
+from notifier.settings.policies import RetrySettings
 from notifier.settings.service_settings import Settings
 
 OPTIONS = frozenset(
@@ -34,6 +35,8 @@ STRICTER = ("max_age", "sub_only_max_age")
 WITHHELD = "(not kept)"
 """Stands for the value of a member that no list may say: it may be a secret, and is not kept, nor in the cache."""
 _FILE_ONLY = "only a file may say it; it is left away"
+_GONE = {f"retry.{name}": f"{why}; it is left away" for name, why in RetrySettings.gone.items()}
+_NAMES = ClientOptions.model_fields.keys() | _GONE.keys()
 _WIDER = "if it may have this client, add the name to clients of {} in registry.sources"
 _UNKNOWN = "there is no such setting"
 _ON_PAGES = "frontchannel_logout_uri"
@@ -149,8 +152,11 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
         )
     options = row.get("notifier")
     members = options if isinstance(options, Mapping) else {}
-    goes, unknown = set(), []
+    goes, unknown, kept = set(), [], {}
     for name, value in members.items():
+        if name == "retry" and isinstance(value, Mapping) and (gone := RetrySettings.gone.keys() & value.keys()):
+            left_away |= {f"notifier.retry.{old}": _GONE[f"retry.{old}"] for old in sorted(gone)}
+            kept["retry"] = {inner: setting for inner, setting in value.items() if inner not in gone}
         if value is not None and name not in ClientOptions.model_fields:
             unknown.append(name)
         elif value is not None and (why := _why_not(name, value, bounds.longest)) is not None:
@@ -166,7 +172,7 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
         remaining["aliases"] = names
     if members:
         goes.update(unknown)
-        remaining["notifier"] = {name: value for name, value in members.items() if name not in goes}
+        remaining["notifier"] = {name: value for name, value in members.items() if name not in goes} | kept
     return remaining, left_away
 
 
@@ -175,7 +181,7 @@ def kind_of(member: str, text: str) -> str:
     if member == "aliases":
         return "aliases: some are beyond the source; they are left away"
     of = member.partition(".")[2]
-    return f"notifier: {_UNKNOWN}; it is left away" if of and of not in ClientOptions.model_fields else text
+    return f"notifier: {_UNKNOWN}; it is left away" if of and of not in _NAMES else text
 
 
 def _why_not(name: str, value: Any, longest: Mapping[str, float]) -> str | None:

@@ -55,7 +55,6 @@ class RegistryBuilder:
         self._settings = settings
         self._template = settings.template()
         self._clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
-        self._slot_wait = settings.delivery.slot_wait
         self._issuers = tuple(settings.issuers)
         self._tokens: _Tokens = {}
         self._unsure = unsure
@@ -180,11 +179,11 @@ class RegistryBuilder:
                 "notifier.subject",
                 "is sub, but backchannel_logout_session_required needs a sid in each token; use both, sid_first or sid",
             )
-        if "delivery" in self._unsure:
-            return
-        text = hold_mistake(client.timeout, self._slot_wait)
+        text = hold_mistake(client.timeout)
         if text is not None:
             yield "notifier.timeout", text
+        if "delivery" in self._unsure:
+            return
         if client.retry.base > client.retry.max_delay:
             yield "notifier.retry", "base must not be longer than max_delay"
 

@@ -17,6 +17,7 @@ from notifier.model.frozen import frozen
 
 _SANDBOX = "allow-scripts allow-same-origin allow-forms"
 """What a client's frame may do: keep its origin, so that it has its cookies; never lead the user away, or download."""
+FRAMES = 25  # clients that are asked by a frame, too: each costs the browser up to a process
 _STATUS = '<main id="status" role="status"><p>Signing you out of your applications…</p></main>\n'
 
 
@@ -24,13 +25,12 @@ _STATUS = '<main id="status" role="status"><p>Signing you out of your applicatio
 class PageRules:
     """The rules of an issuer's pages. `path` is what the issuer's proxy passes on to us, without a slash at its end.
 
-    `origins`: of the pages that may be above ours. `limit`: seconds. `frames`: the number of clients that have one.
+    `origins`: of the pages that may be above ours. `limit`: seconds.
     """
 
     path: str
     origins: tuple[str, ...]
     limit: float = 5.0
-    frames: int = 25
     show_names: bool = False
 
 
@@ -76,8 +76,8 @@ class FrontChannelPage:
             "unasked": [_called(client.client_id, client.name, named) for client in plan.unasked],
         }
         frames = [_frame(nth, client.uri) for nth, client in enumerate(plan.asked)]
-        body = "\n".join(frames[: rules.frames])
-        if rest := "\n".join(frames[rules.frames :]):
+        body = "\n".join(frames[:FRAMES])
+        if rest := "\n".join(frames[FRAMES:]):
             body += f"\n<noscript>\n{rest}\n</noscript>"
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Signing out</title>\n'

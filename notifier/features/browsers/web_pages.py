@@ -66,7 +66,6 @@ class WebPages:
             path=urlsplit(issuer.url).path,
             origins=issuer.origins,
             limit=issuer.limit,
-            frames=issuer.frames,
             show_names=issuer.show_names,
         )
 

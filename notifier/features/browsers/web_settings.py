@@ -1,6 +1,7 @@
 """Pages for browsers: the section `web`. The proxy of each issuer serves them on the issuer's own origin."""
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -37,6 +38,8 @@ PageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 class WebIssuerSettings(Section):
     """The pages of one issuer."""
 
+    gone: ClassVar[Mapping[str, str]] = {"frames": "is gone: it is 25 now"}
+
     url: PageAddress
     """Where the issuer's proxy passes on to this listener, on the issuer's own origin, such as
     https://login.example.com/connect/notify."""
@@ -44,8 +47,6 @@ class WebIssuerSettings(Section):
     """Origins beside that of `url` whose pages may be above ours: each ancestor of it counts."""
     limit: Annotated[float, Lasting(above=0.0, most=30.0)] = 5.0
     """How long a page waits for clients."""
-    frames: Annotated[int, Field(ge=0, le=100)] = 25
-    """Clients that are also asked by a frame. Each costs the browser up to a process."""
     show_names: bool = False
     """Show the names of clients that gave no sign."""
 

@@ -1,12 +1,13 @@
 """Servers whose clients are read over HTTP, as an operator names them: Hydra, WSO2, Auth0, authentik, or a list."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.settings.asked_server import HEADERS, AskedServer, HeadersServer, server_address
 from notifier.settings.clients import HeaderName, HeaderValue
-from notifier.settings.values import ExistingFile, Lasting, WebAddress, without_user
+from notifier.settings.values import ExistingFile, WebAddress, without_user
 
 ServerAddress = Annotated[
     WebAddress,
@@ -28,6 +29,8 @@ class HydraSettings(HeadersServer):
 class Wso2Settings(AskedServer):
     """WSO2 Identity Server's applications, by its API."""
 
+    gone: ClassVar[Mapping[str, str]] = {"recheck": "is gone: it is 10m now"}
+
     url: ServerAddress
     """The server's address, with its tenant if any: https://is.example.com/t/acme."""
     username: str | None = Field(None, min_length=1)
@@ -35,9 +38,6 @@ class Wso2Settings(AskedServer):
     password_file: ExistingFile | None = None
     """A file with that user's password."""
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=HEADERS)
-    recheck: Annotated[float, Lasting(above=0.0, most=86_400.0)] = 600.0
-    """How soon a changed address is found: so often each application is asked for its address, a few at each reading. A
-    new application is asked at once."""
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:

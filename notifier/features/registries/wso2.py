@@ -6,7 +6,7 @@
 | `GET /api/server/v1/applications/{id}/inbound-protocols/oidc` | its client id, addresses and secret; 404: no OIDC |
 
 The list does not show that an address has changed. So an application is read at once if it is new or if its entry has
-changed, and else once in `recheck`, those first that were not read for longest. Results are kept in memory, so that a
+changed, and else once in `RECHECK`, those first that were not read for longest. Results are kept in memory, so that a
 first reading that takes longer than `timeout` goes on at the next. Events of WSO2 name an application by its UUID,
 which is an alias of its client id.
 """
@@ -33,6 +33,7 @@ from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE = 100
+RECHECK = 600.0  # seconds in which each application is asked for its address, a few at each reading
 AT_A_TIME = 4
 _SCOPE = "internal_application_mgt_view (Console → the user's role → Application Management, view)"
 _ADVICE = {
@@ -113,7 +114,7 @@ class Wso2Reader:
     def _due(self, listed: Mapping[str, _Item], tick: float) -> list[str]:
         """The applications to ask now."""
         new = [name for name, item in listed.items() if self._unsure(name, item)]
-        share = ceil(len(listed) * min(1.0, (tick - self._last_tick) / self._settings.recheck))
+        share = ceil(len(listed) * min(1.0, (tick - self._last_tick) / RECHECK))
         known = sorted(listed.keys() - set(new), key=lambda name: self._learnt[name].at)
         return new + known[:share]
 

@@ -196,7 +196,7 @@ def questions_for(resolve: ResolveSettings) -> SessionQuestions | None:
     if resolve.sql is not None:
         from notifier.features.upstreams.session_database import SessionDatabase  # noqa: PLC0415  an extra
 
-        return SessionQuestions(SessionDatabase(resolve.sql), resolve.sql.timeout)
+        return SessionQuestions(SessionDatabase(resolve.sql))
     if resolve.http is not None:
-        return SessionQuestions(SessionEndpoint(resolve.http), resolve.http.timeout)
+        return SessionQuestions(SessionEndpoint(resolve.http))
     return None

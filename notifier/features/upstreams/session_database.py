@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifier.features.upstreams.session_rows import gathered, read_session
-from notifier.features.upstreams.upstream import MOST, LocalSession, Question
+from notifier.features.upstreams.upstream import MOST, WITHIN, LocalSession, Question
 from notifier.features.upstreams.upstream_settings import SessionsSqlSettings, SessionTableSettings
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_columns import listed, plain, text
@@ -31,7 +31,7 @@ class SessionDatabase:
         settings = self._settings
         if settings.query is None and settings.prefix is None and question.sid is None:
             raise SourceFault("the token has no sid, and means all sessions of its sub: set resolve.sql.prefix")
-        deadline = Deadline(settings.timeout)
+        deadline = Deadline(WITHIN)
         with reading(database_url(settings.url, settings.url_file), deadline) as connection:
             result = self._query(connection, question) if settings.query else self._duende(connection, question)
             if not result.returns_rows:

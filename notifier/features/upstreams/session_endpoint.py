@@ -1,7 +1,7 @@
 """Asks the identity server itself for sessions: one POST of JSON, answered by a list of sessions."""
 
 from notifier.features.upstreams.session_rows import gathered, read_session
-from notifier.features.upstreams.upstream import LocalSession, Question
+from notifier.features.upstreams.upstream import WITHIN, LocalSession, Question
 from notifier.features.upstreams.upstream_settings import SessionsHttpSettings
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_over_http import place_of, web
@@ -20,7 +20,7 @@ class SessionEndpoint:
         """Return the sessions that are meant. Raises SourceFault."""
         url = self._settings.url
         document = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
-        async with web(self._settings.tls, self._settings.timeout, _BOUNDS) as server:
+        async with web(self._settings.tls, WITHIN, _BOUNDS) as server:
             answer = await server.ask("POST", url, self._settings.headers, json=document)
         if answer.status != 200:
             raise SourceFault(f"{place_of(url)} answered {answer.status}")

@@ -6,7 +6,7 @@ A question that hangs keeps its turn until its thread has ended. Its asker gets 
 import asyncio
 from typing import Protocol
 
-from notifier.features.upstreams.upstream import LocalSession, Question, SessionsAway
+from notifier.features.upstreams.upstream import WITHIN, LocalSession, Question, SessionsAway
 from notifier.model.errors import SourceFault
 from notifier.model.own_thread import in_own_thread
 from notifier.model.redaction import without_subject
@@ -26,10 +26,8 @@ class SessionKeeper(Protocol):
 class SessionQuestions:
     """Puts questions to one keeper of sessions, a few at a time."""
 
-    def __init__(self, keeper: SessionKeeper, within: float) -> None:
-        """`within`: the seconds that the place needs for one question at most."""
+    def __init__(self, keeper: SessionKeeper) -> None:
         self._keeper = keeper
-        self._within = within
         self._turns = asyncio.Semaphore(AT_A_TIME)
 
     async def sessions(self, question: Question) -> tuple[LocalSession, ...] | SessionsAway:
@@ -41,8 +39,8 @@ class SessionQuestions:
             return SessionsAway(text=f"{AT_A_TIME} questions are under way, and none was answered within {WAIT:g} s")
         answer = in_own_thread(lambda: asyncio.run(_answer(self._keeper, question)), "sessions")
         answer.add_done_callback(lambda _: self._turns.release())
-        done, _ = await asyncio.wait({answer}, timeout=self._within + SPARE)
-        return answer.result() if done else SessionsAway(text=f"no answer within {self._within:g} s")
+        done, _ = await asyncio.wait({answer}, timeout=WITHIN + SPARE)
+        return answer.result() if done else SessionsAway(text=f"no answer within {WITHIN:g} s")
 
 
 async def _answer(keeper: SessionKeeper, question: Question) -> tuple[LocalSession, ...] | SessionsAway:

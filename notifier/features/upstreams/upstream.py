@@ -17,6 +17,7 @@ from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
 
 PREFIX = "upstream/"
+WITHIN = 5.0  # seconds for one question of whose session it is
 MOST = 1000
 """Sessions that one answer may have. A question that ends more of them is a wrong one."""
 

@@ -1,7 +1,8 @@
 """Upstream OpenID Providers, which say when a session ended there, and how the sessions here are found."""
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -26,7 +27,6 @@ ALGORITHMS: tuple[PublicKeyAlgorithm, ...] = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
 _ASKED = re.compile(r":(sub|sid)\b")
-Within = Annotated[float, Lasting(above=0.0, most=30.0)]
 
 
 class SameSubSettings(Section):
@@ -46,6 +46,8 @@ class SessionTableSettings(Section):
 class SessionsSqlSettings(Section):
     """A database that knows the sessions. Exactly one of `url` and `url_file`, and one of `preset` and `query`."""
 
+    gone: ClassVar[Mapping[str, str]] = {"timeout": "is gone: it is 5s now"}
+
     url: DatabaseUrl | None = None
     """`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."""
     url_file: ExistingFile | None = None
@@ -61,8 +63,6 @@ class SessionsSqlSettings(Section):
     """The schema of the preset's table."""
     tables: SessionTableSettings | None = None
     """The preset's name of a table → yours."""
-    timeout: Within = 5.0
-    """Time for one question."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -86,10 +86,10 @@ class SessionsSqlSettings(Section):
 class SessionsHttpSettings(HeadersServer):
     """An endpoint of the identity server that knows the sessions: `POST {iss, sub, sid}` as JSON."""
 
+    gone: ClassVar[Mapping[str, str]] = {"timeout": "is gone: it is 5s now"}
+
     url: Annotated[WebAddress, AfterValidator(without_user)]
     """The address."""
-    timeout: Within = 5.0
-    """Time for one question."""
 
 
 class ResolveSettings(Section):

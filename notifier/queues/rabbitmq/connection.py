@@ -18,6 +18,7 @@ import aiormq
 import aiormq.abc
 from aiormq.exceptions import (
     AMQPError,
+    AuthenticationError,
     ConnectionClosed,
     InvalidFrameError,
     ProbableAuthenticationError,
@@ -92,9 +93,16 @@ def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
 
 def _translate(error: Exception, url: URL) -> QueueError:
     host = f"{url.host}:{url.port}" if url.port else str(url.host)
+    by_certificate = url.query.get("auth", "").lower() == "external"
     match error:
+        case ProbableAuthenticationError() if by_certificate:
+            return QueueError(f"{host} has no user of our certificate's name (ssl_cert_login_from there says which)")
         case ProbableAuthenticationError():
             return QueueError(f"{host} refused the user name or the password")
+        case AuthenticationError() if by_certificate:
+            return QueueError(f"{host} takes no certificates: enable its plug-in rabbitmq_auth_mechanism_ssl")
+        case AuthenticationError():
+            return QueueError(f"{host} takes no passwords: add ?auth=external to queue.url")
         case InvalidFrameError() if "Connection.OpenOk" in str(error):  # aiormq drops the broker's own words
             return QueueError(f"{host} has no virtual host {url.path[1:] or '/'!r} that this user may enter")
         case ConnectionClosed():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from notifier.configuration.clients.authority import OPTIONS, WITHHELD, ListBounds, bounded
+from notifier.configuration.clients.authority import OPTIONS, WITHHELD, ListBounds, bounded, kind_of
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.clients_file import answered
 from notifier.configuration.clients.layer import Layer
@@ -18,6 +18,7 @@ from notifier.model.client import Algorithm, Client
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.frozen import replace
 from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.policies import RetrySettings
 from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, settings
 from tests.tokens.key_folder import pem
@@ -108,6 +109,22 @@ def test_what_a_list_may_say_stays(options: dict[str, Any]) -> None:
     said = row(notifier=options)
     assert bounded(said, BOUNDS) == (said, {})
     assert bounded(said, BOUNDS)[0] is said
+
+
+def test_what_is_a_setting_no_more_is_left_away_and_the_rest_stays() -> None:
+    """With what it is now. A name like it that the row made up is told as any unknown name."""
+    said = row(notifier={"retry": {"base": "1s", "jitter": 0, "factor": 2}, "timeout": "3s"})
+    kept, left = bounded(said, BOUNDS)
+    assert kept == row(notifier={"retry": {"base": "1s"}, "timeout": "3s"})
+    assert left == {
+        "notifier.retry.factor": f"{RetrySettings.gone['factor']}; it is left away",
+        "notifier.retry.jitter": "is gone: it is 0.25 now; it is left away",
+    }
+    assert {kind_of(member, f"{member}: {why}") for member, why in left.items()} == {
+        f"{member}: {why}" for member, why in left.items()
+    }
+    [(member, why)] = bounded(row(notifier={"retry.mine": 1}), BOUNDS)[1].items()
+    assert kind_of(member, f"{member}: {why}") == "notifier: there is no such setting; it is left away"
 
 
 def test_the_table_of_the_documents_is_the_codes() -> None:

@@ -79,7 +79,7 @@ class TestClients:
         text = """{
             typ: none, subject: sid_first, lifetime: 30s, claims: {tenant: [1, {a: null}]}, reason_claim: why,
             timeout: 3s, max_concurrent: 8, per_second: 2.5, paused: true, max_age: 1h, sub_only_max_age: 1m,
-            retry: {base: 1s, jitter: 0}, egress: {allow: [10.0.0.0/8]},
+            retry: {base: 1s, max_delay: 4s}, egress: {allow: [10.0.0.0/8]},
             tls: {ca_file: ca.pem}, proxy: {file: proxy}, headers: {X-Auth: {file: auth}, X-Plain: text},
             success_statuses: [409], retry_statuses: [404, 400]}"""
         files: set[Path] = set()
@@ -91,7 +91,7 @@ class TestClients:
         assert (client.token.typ, client.token.subject, client.token.lifetime) == (None, SubjectMode.SID_FIRST, 30.0)
         assert (dict(client.token.claims), client.token.reason_claim) == ({"tenant": [1, {"a": None}]}, "why")
         assert (client.timeout, client.max_concurrent, client.per_second, client.paused) == (3.0, 8, 2.5, True)
-        assert (client.retry.base, client.retry.jitter, client.retry.factor) == (1.0, 0.0, 3.0)
+        assert (client.retry.base, client.retry.max_delay) == (1.0, 4.0)
         assert (client.retry.max_age, client.retry.sub_only_max_age) == (3600.0, 60.0)
         assert client.route.egress.allow == (ip_network("10.0.0.0/8"),)
         assert client.route.tls == TlsFiles(ca_file=tmp_path / "ca.pem")
@@ -105,7 +105,7 @@ class TestClients:
     def test_defaults_come_from_the_service(self, tmp_path: Path) -> None:
         """What `delivery` and `egress` say holds for each client, and for those that only an event names."""
         sections = {
-            "delivery": {"timeout": "2s", "max_age": "1h", "retry": {"factor": 2}},
+            "delivery": {"timeout": "2s", "max_age": "1h", "retry": {"max_delay": "2m"}},
             "egress": {"allow": ["10.0.0.0/8"], "allow_http": True},
         }
         found = registry(
@@ -114,7 +114,8 @@ class TestClients:
         client, unregistered = found.clients_of(ONE)["shop"], found.unregistered
         assert unregistered is not None
         assert not unregistered.registered
-        assert (client.timeout, client.retry.factor, client.retry.base, client.retry.max_age) == (2.0, 2.0, 1.0, 3600.0)
+        retry = client.retry
+        assert (client.timeout, retry.base, retry.max_delay, retry.max_age) == (2.0, 1.0, 120.0, 3600.0)
         assert (unregistered.timeout, unregistered.retry.base) == (2.0, 2.0)
         assert (client.route.egress.allow, client.route.egress.allow_http) == ((), True)
         assert unregistered.route.egress.allow == (ip_network("10.0.0.0/8"),)

@@ -87,7 +87,7 @@ class TestMistakes:
             (f"{HOOK}, {ENCRYPTED}, jwks_uri: /jwks", "jwks_uri", "must be an absolute URI"),
             ("notifier: 5", "notifier", "must be a mapping"),
             ("notifier: {preset: mod-auth-oidc}", "notifier.preset", "did you mean mod_auth_openidc?"),
-            ("notifier: {timeout: 599.5s}", "notifier.timeout", "must be less than 10m"),
+            ("notifier: {timeout: 599.5s}", "notifier.timeout", "must be less than 599s"),
             ("notifier: {lifetime: 121s}", "notifier.lifetime", "must be at most 2m"),
             ("notifier: {lifetime: 0}", "notifier.lifetime", "must be longer than 0s"),
             ("notifier: {retry: {base: 2h}}", "notifier.retry", "must not be longer than max_delay"),

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
+from notifier.features.browsers.front_channel_page import FRAMES, FrontChannelPage, PageRules
 from notifier.model.front_channel import AskedClient, PagePlan, UnaskedClient
 
 OP = "https://login.example.com"
@@ -116,14 +116,14 @@ def test_the_plan_says_what_the_script_needs() -> None:
 
 def test_so_many_clients_have_a_frame_and_without_script_all_have_one() -> None:
     """A frame costs the browser a process; where no script runs, frames are all there is."""
-    clients = tuple(asked(f"c{n}", f"https://c{n}.example.com/out") for n in range(5))
-    rules = PageRules(path="", origins=(OP,), frames=2)
+    clients = tuple(asked(f"c{n}", f"https://c{n}.example.com/out") for n in range(FRAMES + 3))
+    rules = PageRules(path="", origins=(OP,))
     document = PAGE.document(PagePlan(asked=clients), rules, REPORT)
     scripted = re.sub(r"<noscript>.*?</noscript>", "", document, flags=re.DOTALL)
-    assert [frame["data-n"] for frame in _Reader(scripted).frames()] == ["0", "1"]
+    assert [frame["data-n"] for frame in _Reader(scripted).frames()] == [str(n) for n in range(FRAMES)]
     assert [frame["src"] for frame in _Reader(document).frames()] == [each.uri for each in clients]
     assert {frame["sandbox"] for frame in _Reader(document).frames()} == {"allow-scripts allow-same-origin allow-forms"}
-    whole = PAGE.document(PagePlan(asked=clients[:2]), rules, REPORT)
+    whole = PAGE.document(PagePlan(asked=clients[:FRAMES]), rules, REPORT)
     assert "<noscript>" not in whole
     assert "loading=" not in document  # a hidden frame that is lazy never loads
 
@@ -146,19 +146,20 @@ def test_nothing_of_a_client_becomes_markup(client_id: str, name: str, query: st
     """Whatever the registry holds: what is read out is what was put in, and the elements are ours alone."""
     uri = f"https://c.example.com/out?x={query}"
     plan = PagePlan(
-        asked=(asked(client_id, uri, name), asked("two", uri)), unasked=(UnaskedClient(client_id=name, name=name),)
+        asked=(asked(client_id, uri, name), *(asked(f"c{n}", uri) for n in range(FRAMES))),
+        unasked=(UnaskedClient(client_id=name, name=name),),
     )
-    rules = PageRules(path="", origins=(origin,), frames=1, show_names=True)
+    rules = PageRules(path="", origins=(origin,), show_names=True)
     document = PAGE.document(plan, rules, report)
     read = _Reader(document)
     told = plan_of(document)
     assert told["clients"][0] == {"id": client_id, "name": name, "uri": uri}
     assert (told["unasked"], told["parents"], told["report"]) == ([{"id": name, "name": name}], [origin], report)
     assert [tag for tag, _ in read.elements if tag not in ("html", "head", "body", "meta", "title")] == [
-        "style", "script", "script", "main", "p", "iframe", "noscript", "iframe",
+        "style", "script", "script", "main", "p", *["iframe"] * FRAMES, "noscript", "iframe",
     ]  # fmt: skip
     assert read.texts["script"] == PAGE.script
     sources = [frame["src"] for frame in read.frames()]
     assert [(source or "").replace("\r\n", "\n").replace("\r", "\n") for source in sources] == [
         uri.replace("\r\n", "\n").replace("\r", "\n")
-    ] * 2
+    ] * (FRAMES + 1)

@@ -69,7 +69,7 @@ async def test_a_salt_of_another_length_is_refused_at_the_start() -> None:
     """moto as it is: its PSS has the longest salt. The key signs by the others, and says what it lacks."""
     with moto() as kms:
         place = kms.place(await kms.key("RSA_2048"))
-        bounds = SigningBounds(timeout=5.0, concurrency=2, every=60.0)
+        bounds = SigningBounds(timeout=5.0, concurrency=2)
         key = PlacedKey(place, "aws_kms", "logout", bounds, lambda *_: None)
         await key.look()
         await key.close()

@@ -37,7 +37,7 @@ BASIC = {"Authorization": "Basic cmVhZGVyOmh1bnRlcjI="}
         ({"wso2": {**WSO2, "headers": BASIC}}, "wso2: needs username with password_file, or headers with Author"),
         ({"wso2": {"url": WSO2["url"]}}, "wso2: needs username with password_file, or headers with Authorization"),
         ({"wso2": {**WSO2, "username": "a:b"}}, "wso2: username must have no colon"),
-        ({"wso2": {**WSO2, "recheck": "0s"}}, "wso2.recheck: must be longer than 0"),
+        ({"wso2": {**WSO2, "recheck": "5m"}}, "wso2.recheck: is gone: it is 10m now"),
     ],
 )
 def test_a_mistake_names_its_place_and_the_way_out(source: dict[str, Any], told: str, tmp_path: Path) -> None:

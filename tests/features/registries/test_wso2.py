@@ -63,12 +63,12 @@ class _Wso2:
 
 def _reader(url: str, folder: Path, now: list[float]) -> Wso2Reader:
     (folder / "secret").write_text("hunter2\n")
-    login = {"username": "reader", "password_file": "secret", "recheck": "10m"}
+    login = {"username": "reader", "password_file": "secret"}
     return Wso2Reader(source("wso2", folder, url=f"{url}/t/acme/", **login), ticks=lambda: now[0])
 
 
 async def test_each_application_is_asked_once_and_then_in_turn(tmp_path: Path) -> None:
-    """The UUID is an alias. A new or renamed application is asked at once, all others once in `recheck`."""
+    """The UUID is an alias. A new or renamed application is asked at once, all others once in `RECHECK`."""
     wso2, now = _Wso2({f"u{nth:03}": _oidc(f"c{nth:03}") for nth in range(150)}), [0.0]
     async with serving(wso2.answer) as url:
         reader = _reader(url, tmp_path, now)

@@ -130,7 +130,7 @@ async def test_what_is_told_of_a_fault_names_no_user(url: str) -> None:
     """A database quotes what it was asked with."""
     query = "SELECT sub FROM s WHERE up_sid = json_extract(:sid, '$.x')"
     place = SessionDatabase(SessionsSqlSettings.model_validate({"url": url, "query": query}))
-    away = await SessionQuestions(place, 5.0).sessions(
+    away = await SessionQuestions(place).sessions(
         Question(iss="https://op.example.com", sub="up-alice-7", sid="raw-sid-88")
     )
     assert isinstance(away, SessionsAway)
@@ -179,9 +179,7 @@ async def test_one_that_breaks_is_asked_again_later() -> None:
         async def ask(self, question: Question) -> tuple[LocalSession, ...]:
             raise RuntimeError(question.sub)
 
-    assert await SessionQuestions(Breaks(), 5.0).sessions(BY_SID) == SessionsAway(
-        text="asking failed with RuntimeError"
-    )
+    assert await SessionQuestions(Breaks()).sessions(BY_SID) == SessionsAway(text="asking failed with RuntimeError")
 
 
 async def test_the_doctor_asks_for_nobody(url: str) -> None:

@@ -37,7 +37,7 @@ def hangs() -> Iterator[Hangs]:
 
 async def test_however_many_places_hang_the_loops_own_threads_are_free(hangs: Hangs) -> None:
     """TLS files of clients are read there, and reloads."""
-    places = [SessionQuestions(hangs, within=0.0) for _ in range(LOOPS_OWN // AT_A_TIME + 1)]
+    places = [SessionQuestions(hangs) for _ in range(LOOPS_OWN // AT_A_TIME + 1)]
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(place.sessions(QUESTION)) for place in places for _ in range(AT_A_TIME)]
         await asyncio.sleep(0)  # each has asked
@@ -51,9 +51,10 @@ async def test_an_asker_waits_for_a_time_and_the_question_keeps_its_turn(
     hangs: Hangs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a place that hangs for ever has four threads, and not one for each question."""
+    monkeypatch.setattr(session_questions, "WITHIN", 0.0)
     monkeypatch.setattr(session_questions, "SPARE", 0.01)
     monkeypatch.setattr(session_questions, "WAIT", 0.01)
-    place = SessionQuestions(hangs, within=0.0)
+    place = SessionQuestions(hangs)
     told = await asyncio.gather(*(place.sessions(QUESTION) for _ in range(AT_A_TIME)))
     assert set(told) == {SessionsAway(text="no answer within 0 s")}
     busy = await place.sessions(QUESTION)
