@@ -14,6 +14,7 @@ from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.readmission import ReplayRules
+from notifier.operators.letters.replay_jobs import ReplayJobs
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.own_state import look_from_worker
@@ -27,7 +28,12 @@ from notifier.telemetry.log_level_routes import log_level_routes
 
 
 def operator_routes(
-    live: LiveConfiguration, queue: Queue, log_level: LogLevel, refresh: RegistryRefresh, own_state: Callable[[], bytes]
+    live: LiveConfiguration,
+    queue: Queue,
+    log_level: LogLevel,
+    refresh: RegistryRefresh,
+    own_state: Callable[[], bytes],
+    replays: ReplayJobs,
 ) -> Iterator[web.RouteDef]:
     """Return the routes. `own_state` gives what this worker says of itself."""
     authorization = Authorization(live.tokens)
@@ -40,6 +46,7 @@ def operator_routes(
         queue=queue,
         rules=partial(_replay_rules, live),
         registry=live.registry,
+        replays=replays,
         write_audit=write_audit,
         clock=time.time,
         steady=time.monotonic,

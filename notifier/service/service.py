@@ -44,6 +44,7 @@ from notifier.model.session_ended import SessionEnded
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.http.transport import HttpTransport
 from notifier.network.listeners import ops
+from notifier.operators.letters import replay_account, replay_jobs
 from notifier.operators.letters.retry_request import RETRY, RetryAccounts
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver
@@ -108,6 +109,8 @@ class Service:
         )
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
         retries = RetryAccounts(lambda: self.worker, time.monotonic)
+        replays = replay_account.ReplayAccounts(time.monotonic)
+        self._replays = replay_jobs.ReplayJobs(self.queue, time.time, time.monotonic)
         sources = ApiSources(
             registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, waiting=self._replies.waiting
         )
@@ -124,7 +127,7 @@ class Service:
         for feature in self._features:
             self.metrics.add(feature.families)
         all_observers = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
-        all_observers += [self._registry.observe, retries.observe]
+        all_observers += [self._registry.observe, retries.observe, replays.observe]
         all_observers += [feature.observe for feature in self._features if feature.observe is not None]
         all_observers += [] if tracing is None else [tracing.observe]
         self._freed = Freed(live, lambda: self.worker, self.queue)
@@ -140,6 +143,7 @@ class Service:
         self._signers = SignerWatch(live, self.metrics.signatures.know, self._deferrals.can_sign)
         self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload, self._signers.silent)
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
+        acts |= {replay_account.FOLLOW: replays.act, replay_jobs.ASK: self._replays.act}
         self.queue.side_channel.carry_out(RequestHandler(name, acts).carry_out)
         self._others = OtherWorkers(
             self.queue.consumers,
@@ -286,7 +290,7 @@ class Service:
     def _routes(self) -> Iterator[web.RouteDef]:
         """The routes of the API beside `/v1/events`."""
         yield from operator_routes(
-            self._live, self.queue, self.log_level, self._registry.refresh, self._own_state.document
+            self._live, self.queue, self.log_level, self._registry.refresh, self._own_state.document, self._replays
         )
         for feature in self._features:
             yield from feature.api
@@ -300,6 +304,7 @@ class Service:
         yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run, self._signers.run)
         yield from (self._self_watch.watch_loop, self._self_watch.watch_files, self._registry.refresh.run)
         yield self._freed.run
+        yield self._replays.run
         yield self.queue.broken
 
     async def _consume(self) -> None:

@@ -17,6 +17,7 @@ from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.listener import Listener, listen
 from notifier.operators.letters import dead_letter_routes
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.letters.replay_jobs import ReplayJobs
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.events import api_app
@@ -46,6 +47,7 @@ async def api(queue: Queue, letters: None, monkeypatch: pytest.MonkeyPatch) -> A
         queue=queue,
         rules=lambda _: RULES,
         registry=Registry,
+        replays=ReplayJobs(queue, time.time, time.monotonic),
         write_audit=lambda action, **_details: None,
         clock=time.time,
         steady=time.monotonic,

@@ -1,7 +1,8 @@
 """`/v1/dead-letters`: list, show and export (scope `read`), replay and discard (scope `repair`).
 
-A token with `issuers` sees and repairs only letters of those issuers. A repair ends at its limit or after a minute and
-says if there is more; the same request then goes on. One request at a time has the letters. An export waits for its
+A token with `issuers` sees and repairs only letters of those issuers. A discard ends at its limit or after a minute and
+says if there is more; the same request then goes on. A replay is a job (`replay_jobs`): it is answered by an address to
+ask, `/v1/replays/{id}`. One request at a time has the letters. An export waits for its
 reader for READ_WITHIN seconds in all, so that a slow reader does not hold the letters. Only one request that looks may
 wait for them, so that a repair waits for one look at most.
 """
@@ -16,23 +17,26 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.api_token import ApiToken
-from notifier.model.errors import Mistake
+from notifier.model.errors import Mistake, QueueError
+from notifier.model.ids import new_id
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.authorization import Authorization, caller
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
-from notifier.network.listeners.problem import Refusal, malformed
+from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters import visit_requests
 from notifier.operators.letters.exported_letter import exported
 from notifier.operators.letters.letter_filter import LetterFilter, read_filter
 from notifier.operators.letters.repair import replay
+from notifier.operators.letters.replay_jobs import AskedReplay
+from notifier.operators.letters.replay_now import ReplayWish
 from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, VisitRequests
 from notifier.operators.letters.visits import RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 
-LIMIT = 1000  # letters that a repair takes by default
+LIMIT = 1000  # letters that a discard takes by default
 MOST_AT_ONCE = 10_000  # letters repaired by one request
-AT_MOST = 60.0  # seconds that a repair lasts
+AT_MOST = 60.0  # seconds that a discard, or a look at what a replay would do, lasts
 READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits together
 
 _KNOWN = "it is registered now: replay it"
@@ -98,6 +102,8 @@ class DeadLetterRoutes:
             web.get("/v1/dead-letters/export", self._export, allow_head=False),
             web.get("/v1/dead-letters/{id}", self._show, allow_head=False),
             web.post("/v1/dead-letters/replay", self._replay),
+            web.get("/v1/replays", self._replays, allow_head=False),
+            web.get("/v1/replays/{id}", self._replay_told, allow_head=False),
             web.delete("/v1/dead-letters", self._discard),
             web.delete("/v1/dead-letters/{id}", self._discard_one),
         ]
@@ -167,15 +173,23 @@ class DeadLetterRoutes:
         )  # fmt: skip
 
     @OperationDescription(
-        summary="Deliver letters again. If the answer says more, repeat the request.",
+        summary="Deliver letters again: a job that goes on by itself. Location says where to ask for it.",
         scope="repair",
         body={"application/json": visit_requests.schema_of(_REPLAY)},
         answers={
+            202: AnswerDescription(
+                text="The job as it begins.", schema=OBJECT, headers={"Location": "Where to ask for it."}
+            ),
             200: AnswerDescription(
-                text="How many were replayed, how many stay and why, and whether there is more.", schema=OBJECT
-            )
+                text="With dry_run: how many would be replayed, and how many stay and why.", schema=OBJECT
+            ),
         },
-        problems={**_PROBLEMS, 413: "The body is too large.", 415: "The body is not application/json."},
+        problems={
+            **_PROBLEMS,
+            413: "The body is too large.",
+            415: "The body is not application/json.",
+            503: f"{_AWAY} Or too many replays are under way.",
+        },
     )
     async def _replay(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
@@ -184,13 +198,54 @@ class DeadLetterRoutes:
         visit_requests.require_narrowed(chosen, asked, "letters are")
         force = bool(asked.get("end_newer_sessions"))
         rules = self._access.rules(force)
+        if asked.get("dry_run"):
 
-        async def act(options: RepairOptions) -> RepairResult:
-            return await replay(self._letters, chosen, rules, options)
+            async def act(options: RepairOptions) -> RepairResult:
+                return await replay(self._letters, chosen, rules, options)
 
-        return await self._requests.repaired(
-            "replayed", act, chosen, token, asked, most=LIMIT, within=AT_MOST, end_newer_sessions=force
-        )
+            return await self._requests.repaired(
+                "replayed", act, chosen, token, asked, most=MOST_AT_ONCE, within=AT_MOST
+            )
+
+        self._requests.require_queue()
+
+        def conclude(result: RepairResult) -> None:
+            self._requests.audit.repaired("replayed", caller(token), chosen, result, end_newer_sessions=force)
+
+        wish = ReplayWish(id=new_id(), who=caller(token), chosen=chosen, rules=rules)
+        wanted = AskedReplay(wish=wish, most=asked.get("limit", MOST_AT_ONCE), rate=asked.get("rate"))
+        document = self._access.replays.begin(wanted, token, self._requests.turn, conclude)
+        if document is None:
+            title = "Too many replays are under way; try again soon"
+            raise Refusal(problem(503, title, headers={"Retry-After": "30"}))
+        where = f"/v1/replays/{wish.id}"
+        return web.json_response(document, status=202, headers={"Location": where}, dumps=json_text)
+
+    @OperationDescription(
+        summary="Tell the replays that this worker began within the last hour, the newest first.",
+        scope="read",
+        answers={200: AnswerDescription(text="`replays`, each as `GET /v1/replays/{id}` tells it.", schema=OBJECT)},
+    )
+    async def _replays(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        return web.json_response({"replays": self._access.replays.known(token)}, dumps=json_text)
+
+    @OperationDescription(
+        summary="Tell how far a replay is, and what became of its letters. Any worker knows it, for an hour.",
+        scope="read",
+        answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=OBJECT)},
+        problems={404: "No worker knows this replay.", 503: "The queue is away."},
+    )
+    async def _replay_told(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        try:
+            document = await self._access.replays.told(request.match_info["id"], token)
+        except QueueError:
+            title = "The queue is away, and so are the other workers; try again soon"
+            raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+        if document is None:
+            raise Refusal(problem(404, "No worker knows this replay: it is long over, or its worker has ended"))
+        return web.json_response(document, dumps=json_text)
 
     @OperationDescription(
         summary="Delete letters for good. If the answer says more, repeat the request.",

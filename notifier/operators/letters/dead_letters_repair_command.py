@@ -12,10 +12,11 @@ from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.clients_file import load_registry
 from notifier.configuration.configured_feature import ConfiguredFeature, reader_by, readers_of
 from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.durations import parse_duration
 from notifier.model.errors import ConfigurationError, UnknownVersion
 from notifier.model.ids import new_id
 from notifier.model.message import Message
-from notifier.operators.letters import repair
+from notifier.model.printable import counted, printable
 from notifier.operators.letters.dead_letters_access import (
     ClientIdOption,
     EventIdOption,
@@ -29,7 +30,8 @@ from notifier.operators.letters.dead_letters_access import (
     letters_of,
 )
 from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, KeptLetter, ReplayRules, readmit
-from notifier.operators.letters.removal import Removal, conclude, remove_chosen, require_choice
+from notifier.operators.letters.removal import Removal, Told, conclude, remove_chosen, require_choice
+from notifier.operators.letters.replay_now import Became, Replay, ReplayWish
 from notifier.operators.letters.visits import RepairResult
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.output import say
@@ -38,6 +40,7 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import QueueSettings
+from notifier.telemetry.audit import operating_user
 
 All = Annotated[bool, typer.Option("--all", help="Take every dead letter.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, oldest first.")]
@@ -56,6 +59,11 @@ def rate_of(text: str) -> float:
 
 Rate = Annotated[
     float | None, typer.Option(parser=rate_of, metavar="NUMBER", help="At most this many a second. Default: no limit.")
+]
+
+
+WatchedFor = Annotated[
+    str, typer.Option(metavar="DURATION", help="Wait this long at most for what becomes of them; 0 does not wait.")
 ]
 
 
@@ -93,6 +101,7 @@ def replay(
     ] = False,
     rate: Rate = None,
     limit: Limit = None,
+    wait: WatchedFor = "30s",
     as_json: Json = False,
 ) -> None:
     """Deliver dead letters again, each with a new token.
@@ -103,6 +112,10 @@ def replay(
 
     A replayed letter is a new delivery: attempts, waits and ages begin again. It leaves the dead letters as soon as its
     delivery is durable. If it fails again, it comes back as a dead letter and waits for the next replay.
+
+    The command then tells what became of the letters: delivered, failed again and why, given up again. It ends as soon
+    as nothing more is to come, after --wait (30s) at the latest; the workers go on. Ctrl-C ends the wait too. The exit
+    status is that of the replay alone.
 
     Some letters stay, and the answer counts them by reason: not_after has passed; the event is still malformed; or its
     token names a user and no session, and it is older than sub_only_max_age. Such a token would end sessions that the
@@ -126,13 +139,22 @@ def replay(
         since=since, until=until,
     )  # fmt: skip
     require_choice(chosen, everything=everything)
+    watched = _seconds(wait)
     settings = queue_part(config, log_from="warning").settings.queue
     rules = _rules(config, settings, context.obj, end_newer_sessions=end_newer_sessions)
 
-    async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-        return await repair.replay(queue.dead_letters(), chosen, rules, options)
+    wish = ReplayWish(id=new_id(), who=operating_user(), chosen=chosen, rules=rules)
 
-    result = run_on_queue(settings, act, what="replayed", opening=not dry_run, rate=rate, limit=limit, dry_run=dry_run)
+    async def act(queue: Queue, options: RepairOptions) -> tuple[RepairResult, Became | None]:
+        one = Replay(queue, wish)
+        result = await one.run(options)
+        if options.dry_run or not result.done or result.failed or not watched:
+            return result, None
+        return result, await one.watch(options, watched)
+
+    result, became = run_on_queue(
+        settings, act, what="replayed", opening=not dry_run, rate=rate, limit=limit, dry_run=dry_run
+    )
     conclude(
         "replayed",
         config,
@@ -141,8 +163,43 @@ def replay(
         _missing,
         dry_run=dry_run,
         as_json=as_json,
+        told=None if became is None else Told(document=became.document(), lines=_in_words(became)),
         end_newer_sessions=end_newer_sessions,
     )
+
+
+def _seconds(wait: str) -> float:
+    try:
+        return parse_duration(wait)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--wait") from None
+
+
+def _in_words(became: Became) -> list[str]:
+    fates, lines = became.account.fates, list[str]()
+    if became.workers:
+        lines.append(f"{fates.delivered:,} delivered")
+        if fates.failed:
+            lines.append(f"{counted(fates.failed.total(), 'attempt')} failed again")
+            lines += [f"  {reason}: {count:,}" for reason, count in fates.failed.most_common()]
+            lines += [f"  the last answer: {printable(fates.text)}"] if fates.text else []
+        if fates.dead:
+            lines.append(f"{fates.dead.total():,} given up again: notifier dead-letters list")
+            lines += [f"  {reason}: {count:,}" for reason, count in fates.dead.most_common()]
+        if became.account.skipped:
+            lines.append(f"{became.account.skipped:,} skipped: no address")
+        if became.waiting:
+            lines.append(f"{became.waiting:,} wait{'s' if became.waiting == 1 else ''}: notifier waiting list")
+            lines += [f"  {cause}" for cause in fates.put_off]
+    if became.not_followed:
+        lines.append(f"{counted(became.not_followed, 'letter')} not followed: what became of them is in the log")
+    if became.workers > became.answered:
+        lines.append(
+            f"{counted(became.workers - became.answered, 'worker')} did not answer: the figures leave out what it does"
+        )
+    if became.unfinished is not None:
+        lines.append(became.unfinished)
+    return lines
 
 
 def discard(

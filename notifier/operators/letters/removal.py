@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,14 @@ class Removal:
     what: str
     missing: Callable[[str], str]
     opening: bool
+
+
+@frozen
+class Told:
+    """What became of messages after the repair, for scripts and in words."""
+
+    document: Mapping[str, object]
+    lines: Sequence[str]
 
 
 def require_choice(chosen: Filter[Any, Any], *, everything: bool) -> None:
@@ -99,9 +107,10 @@ def conclude(
     *,
     dry_run: bool,
     as_json: bool,
+    told: Told | None = None,
     **more: object,
 ) -> None:
-    """Log who did it (`more` as well), and say what came of it. Ends the command.
+    """Log who did it (`more` as well), and say what came of it; `told` is what became of the rest. Ends the command.
 
     `missing` says that none of the given IDs was there: a typing error must not look like a repair, nor one in the
     client's name.
@@ -109,12 +118,15 @@ def conclude(
     if not dry_run:
         RepairAudit(write_audit).repaired(did, operating_user(), chosen, result, **more)
     if as_json:
-        say_json({did: result.done, "dry_run": dry_run, **result.document()})
+        became = {} if told is None else {"became": told.document}
+        say_json({did: result.done, "dry_run": dry_run, **result.document(), **became})
     else:
         say(f"{result.done:,} {'would be ' if dry_run else ''}{did}")
         _say_reasons(result)
         for why, count in result.kept.items():
             say(f"{count:,} stay{'' if count != 1 else 's'}: {KeepReason(why).explanation}")
+        for line in () if told is None else told.lines:
+            say(line)
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)
     nothing = not (result.done or result.kept or result.unfinished)

@@ -8,7 +8,7 @@ from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.message import Message, Transfer
 from notifier.operators.letters.groups import Summary
 from notifier.operators.letters.letter_filter import NEWER, LetterFilter, LetterSummary
-from notifier.operators.letters.readmission import KeepReason, KeptLetter, ReplayRules, readmit
+from notifier.operators.letters.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
 from notifier.operators.letters.visits import REMOVE, Decision, Filter, Pass, RepairResult, Stays
 from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSummary, due_in
 from notifier.queues.passes import RepairOptions
@@ -37,9 +37,15 @@ async def remove(
 
 
 async def replay(
-    letters: DeadLetters, chosen: LetterFilter, rules: ReplayRules, options: RepairOptions
+    letters: DeadLetters,
+    chosen: LetterFilter,
+    rules: ReplayRules,
+    options: RepairOptions,
+    report: Callable[[LetterSummary], None] = lambda _: None,
+    *,
+    readmitted: Callable[[LetterSummary, Readmitted], None] = lambda _letter, _readmitted: None,
 ) -> RepairResult:
-    """Have the letters that match delivered again."""
+    """Have the letters that match delivered again. `report` hears of each one done, `readmitted` what each becomes."""
 
     def judge(message: Message, summary: LetterSummary) -> Decision:
         if summary.reason == NEWER:
@@ -47,9 +53,10 @@ async def replay(
         readmission = readmit(load_dead_letter(message), rules, options.clock())
         if isinstance(readmission, KeptLetter):
             return Stays(readmission.why.value)
+        readmitted(summary, readmission)
         return Transfer(letter=message, queue=readmission.queue, outgoing=readmission.outgoing)
 
-    return await Pass(chosen.opened(letters, whole=True), judge, options).run()
+    return await Pass(chosen.opened(letters, whole=True), judge, options, report).run()
 
 
 async def make_due(

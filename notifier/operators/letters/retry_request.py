@@ -65,6 +65,16 @@ class RetryAccount:
         """Note how the client stands."""
         self.busy, self.next_try, self.paused_until = standing.busy, standing.next_try, standing.paused_until
 
+    def add(self, members: Members) -> None:
+        """Add what another worker counted."""
+        self.delivered += int(members.get("delivered", 0))
+        for name, counts in (("failed", self.failed), ("dead", self.dead), ("put_off", self.put_off)):
+            by_reason = members.get(name)
+            counts.update(
+                {str(key): int(count) for key, count in by_reason.items()} if isinstance(by_reason, Mapping) else {}
+            )
+        self.text = str(members.get("text") or self.text)
+
     def document(self) -> dict[str, Any]:
         """As a worker answers."""
         return {member.name: getattr(self, member.name) for member in fields(self)}
@@ -126,13 +136,7 @@ def sum_of(answers: "list[WorkerAnswer]") -> RetryAccount:
     """The account of all workers."""
     summed = RetryAccount()
     for members in (answer.said for answer in answers if answer.problem is None):
-        summed.delivered += int(members.get("delivered", 0))
-        for name, counts in (("failed", summed.failed), ("dead", summed.dead), ("put_off", summed.put_off)):
-            by_reason = members.get(name)
-            counts.update(
-                {str(key): int(count) for key, count in by_reason.items()} if isinstance(by_reason, Mapping) else {}
-            )
-        summed.text = str(members.get("text") or summed.text)
+        summed.add(members)
         summed.busy = summed.busy or members.get("busy") is True
         summed.next_try = earliest(summed.next_try, members.get("next_try"))
         summed.paused_until = latest(summed.paused_until, members.get("paused_until"))

@@ -29,6 +29,7 @@ from notifier.operators.letters.groups import Group, GroupCounts, Summary
 from notifier.operators.letters.readmission import ReplayRules
 from notifier.operators.letters.repair import remove
 from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
+from notifier.operators.letters.replay_jobs import ReplayJobs
 from notifier.operators.letters.visits import Filter, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
@@ -52,6 +53,7 @@ class LettersAccess:
     queue: Queue
     rules: Callable[[bool], ReplayRules]
     registry: Callable[[], Registry]
+    replays: ReplayJobs
     write_audit: WriteAudit
     clock: Callable[[], float]
     steady: Callable[[], float]
@@ -85,6 +87,11 @@ class VisitRequests:
                 yield
             except QueueError:
                 raise self._refusal() from None
+
+    def require_queue(self) -> None:
+        """Raise Refusal (503) while the queue is away."""
+        if not self._access.queue.status().connected:
+            raise self._refusal()
 
     def _refusal(self) -> Refusal:
         return Refusal(problem(503, f"{self._away.rstrip('.')}; try again soon", headers={"Retry-After": "5"}))

@@ -64,6 +64,7 @@ async def ask() -> AsyncIterator[Callable[..., Any]]:
     access = LettersAccess(
         queue=cast("Any", SimpleNamespace(waiting=lambda: SimpleNamespace(visit=_away))),
         registry=lambda: registry,
+        replays=cast("Any", None),
         rules=cast("Any", None),
         write_audit=cast("Any", None),
         clock=lambda: NOW,

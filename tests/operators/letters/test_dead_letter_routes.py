@@ -1,5 +1,6 @@
 """`/v1/dead-letters` on a real socket and a real queue: who sees and repairs what, and what is written down."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -17,12 +18,14 @@ from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.letters.replay_jobs import ReplayJobs
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
 from tests.publishing.serving import accept, serving, sources_of, token
+from tests.system.waiting import until
 
 OTHER = "https://other.example.com"
 ELSEWHERE = bury_delivery(replace(DELIVERY, id="o-1", iss=OTHER), DeadReason.EXPIRED, "too old", 1000.0)
@@ -68,6 +71,13 @@ class Api:
             lines = [json.loads(line) for line in text.splitlines()]
             return answer.status, lines if answer.content_type == "application/x-ndjson" else lines[0]
 
+    async def replayed(self, body: object, *, bearer: str = "sre") -> Any:
+        """The account of a replay, once it has ended; the one who asked goes away meanwhile."""
+        status, job = await self.ask("POST", "/replay", bearer=bearer, body=body)
+        assert status == 202, job
+        path = f"/../replays/{job['id']}"
+        return (await until(lambda: self.ask("GET", path, bearer=bearer), lambda told: told[1]["state"] == "ended"))[1]
+
     async def ready(self) -> dict[str, int]:
         return {name: depth.ready for name, depth in (await self.queue.depths()).items() if depth.ready}
 
@@ -80,10 +90,13 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     await bury(queue, *LETTERS)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
         subject = Api(queue, http)
+        replays = ReplayJobs(queue, lambda: 5000.0, time.monotonic)
+        running = asyncio.create_task(replays.run())
         desk = LettersAccess(
             queue=queue,
             rules=lambda force: replace(RULES, end_newer_sessions=force),
             registry=lambda: REGISTRY,
+            replays=replays,
             write_audit=subject.write_audit,
             clock=lambda: 5000.0,
             steady=time.monotonic,
@@ -92,6 +105,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         async with serving(api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
             subject.url = listener.url
             yield subject
+        running.cancel()
     await queue.close()
 
 
@@ -159,7 +173,13 @@ async def test_a_token_s_issuers_are_all_it_sees_and_repairs(api: Api) -> None:
     assert (await api.ask("GET", "/d-1", bearer="tenant"))[0] == 404
     assert [each["id"] for each in (await api.ask("GET", "/export", bearer="tenant"))[1]] == ["o-1"]
     assert (await api.ask("DELETE", "/d-1", bearer="tenant"))[1]["discarded"] == 0
-    assert (await api.ask("POST", "/replay", bearer="tenant", body={"all": True}))[1]["replayed"] == 1
+    job = await api.replayed({"all": True}, bearer="tenant")
+    assert job["replayed"] == 1
+    assert (await api.ask("GET", f"/../replays/{job['id']}", bearer="sre"))[0] == 200
+    other = await api.replayed({"id": ["none"]})
+    assert (await api.ask("GET", f"/../replays/{other['id']}", bearer="tenant"))[0] == 404
+    shown = (await api.ask("GET", "/../replays", bearer="tenant"))[1]["replays"]
+    assert [each["id"] for each in shown] == [job["id"]]
     assert (await api.ask("GET"))[1]["total"] == 4
 
 
@@ -168,9 +188,9 @@ async def test_a_replay_says_what_stays_and_is_written_down(api: Api) -> None:
     status, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "dry_run": True})
     assert (status, document["replayed"], document["kept"]) == (200, 2, {"would_end_newer_sessions": 1})
     assert (await api.ready(), api.audits) == ({DEAD: 5}, [])
-    _, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "limit": 1})
+    document = await api.replayed({"client_id": "shop", "iss": ISS, "limit": 1})
     assert (document["replayed"], document["more"]) == (1, True)
-    _, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "end_newer_sessions": True})
+    document = await api.replayed({"client_id": "shop", "iss": ISS, "end_newer_sessions": True})
     assert (document["replayed"], document["more"], document["kept"]) == (2, False, {})
     assert await api.ready() == {DEAD: 2, Lane.RETRIES: 3}
     assert api.audits == [("dead_letters_replayed", "sre", 1), ("dead_letters_replayed", "sre", 2)]

@@ -1,0 +1,162 @@
+"""Follows the letters of replays at a worker, and tells what became of them: see `replay_now`.
+
+Whoever replays names the letters to all workers first. Each notes what becomes of these, and of nothing else.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from notifier.delivery.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered
+from notifier.delivery.plan import Skipped
+from notifier.model.moment import Clock
+from notifier.operators.letters.retry_request import RetryAccount
+from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
+
+FOLLOW = "follow_replay"
+KEPT = 3600.0  # seconds that a replay is followed after somebody has asked for it last
+MOST = 20  # replays that a worker follows; the eldest goes first
+AT_ONCE = 2500  # letters that one request names: 90 KB
+
+
+class ReplayAccount:
+    """What became of the letters of one replay, at one worker or at all. A letter is a delivery, or an event.
+
+    `events` have been taken, and became `planned` deliveries. `refused` were given up as a whole. `skipped`: clients
+    without an address. `heard` counts the letters of which anything is known.
+    """
+
+    def __init__(self) -> None:
+        self.fates = RetryAccount()
+        self.events = self.planned = self.refused = self.skipped = self.heard = 0
+
+    @property
+    def counts(self) -> tuple[object, ...]:
+        """What happened so far."""
+        return self.fates.counts, self.events, self.planned, self.refused, self.skipped
+
+    def waiting(self, deliveries: int, events: int) -> int:
+        """How many deliveries have no end yet, of so many letters that are deliveries and so many that are events."""
+        open_events = max(0, events - self.events)
+        settled = self.fates.settled - self.refused
+        return max(0, deliveries + self.planned - settled) + open_events
+
+    def said(self) -> Members:
+        """As a worker answers."""
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return counts | {name: getattr(self.fates, name) for name in _FATES}
+
+    def document(self) -> dict[str, Any]:
+        """The JSON that scripts and the API get."""
+        return {name: getattr(self.fates, name) for name in _FATES} | {"skipped": self.skipped}
+
+    @classmethod
+    def sum_of(cls, answers: Iterable[WorkerAnswer]) -> "ReplayAccount":
+        """The account of all workers."""
+        summed = cls()
+        for said in (answer.said for answer in answers if answer.problem is None):
+            for name in _COUNTS:
+                setattr(summed, name, getattr(summed, name) + int(said.get(name, 0)))
+            summed.fates.add(said)
+        return summed
+
+
+_COUNTS = ("events", "planned", "refused", "skipped", "heard")
+_FATES = ("delivered", "failed", "dead", "put_off", "text")
+
+
+class _Followed:
+    """One replay at this worker: its account, and the letters without an end."""
+
+    def __init__(self, asked_at: float) -> None:
+        self.asked_at = asked_at
+        self.account = ReplayAccount()
+        self.deliveries: dict[str, bool] = {}  # those without an end, and if anything was heard of them
+        self.events: dict[str, bool] = {}
+        self._taken: set[str] = set()
+
+    def note(self, fact: Fact, delivery_id: str, event_id: str) -> bool:
+        """Count the fact. False if it is of no letter of this replay."""
+        account = self.account
+        if (heard := self.deliveries.get(delivery_id)) is not None:
+            self.deliveries[delivery_id] = True
+            if isinstance(fact, LogoutDelivered | Buried):
+                del self.deliveries[delivery_id]  # a copy counts once
+        elif (heard := self.events.get(event_id)) is not None:
+            self.events[event_id] = True
+        else:
+            return False
+        account.heard += not heard
+        match fact:
+            case EventTaken():
+                account.planned += fact.deliveries
+                if fact.result != "split" and event_id not in self._taken:
+                    self._taken.add(event_id)
+                    account.events += 1
+            case Skipped():
+                account.skipped += 1
+            case Buried(delivery=None):
+                account.refused += 1
+        account.fates.note(fact)
+        return True
+
+
+class ReplayAccounts:
+    """The replays that one worker follows: an observer, and what carries out requests."""
+
+    def __init__(self, steady: Clock) -> None:
+        self._steady = steady
+        self._replays: dict[str, _Followed] = {}
+
+    def observe(self, fact: Fact) -> None:
+        """Count the fact, if it is of a letter that is followed. Never waits."""
+        if not self._replays:
+            return
+        match fact:
+            case Attempted() | LogoutDelivered():
+                delivery_id, event_id = fact.delivery.id, fact.delivery.event_id
+            case Buried() | Deferred():
+                delivery_id, event_id = "" if fact.delivery is None else fact.delivery.id, fact.event_id
+            case EventTaken() | Skipped():
+                delivery_id, event_id = "", fact.event_id
+            case _:
+                return
+        for replay in reversed(self._replays.values()):  # the last one has it
+            if replay.note(fact, delivery_id, event_id):
+                return
+
+    async def act(self, request: WorkerRequest) -> Members:
+        """Follow the letters that the request names, and tell what became of those of its replay by now."""
+        now, id_ = self._steady(), str(request.members["id"])
+        self._replays = {other: replay for other, replay in self._replays.items() if now - replay.asked_at < KEPT}
+        deliveries, events = (_names(request.members.get(name)) for name in ("deliveries", "events"))
+        if id_ not in self._replays:
+            if not (deliveries or events):
+                return ReplayAccount().said()
+            if len(self._replays) >= MOST:
+                del self._replays[next(iter(self._replays))]
+            self._replays[id_] = _Followed(now)
+        replay = self._replays[id_]
+        replay.asked_at = now
+        replay.deliveries |= dict.fromkeys(deliveries, False)
+        replay.events |= dict.fromkeys(events, False)
+        return replay.account.said()
+
+
+def _names(listed: object) -> Sequence[str]:
+    return [str(name) for name in listed[:AT_ONCE]] if isinstance(listed, Sequence) else ()
+
+
+def requests_of(id_: str, who: str, deliveries: Sequence[str], events: Sequence[str]) -> Iterable[WorkerRequest]:
+    """Ask to follow these letters of a replay, in requests of bounded size."""
+    for first in range(0, max(len(deliveries), len(events)), AT_ONCE):
+        members: Mapping[str, object] = {
+            "id": id_,
+            "deliveries": list(deliveries[first : first + AT_ONCE]),
+            "events": list(events[first : first + AT_ONCE]),
+        }
+        yield WorkerRequest(name=FOLLOW, who=who, members=members)
+
+
+def question_of(id_: str, who: str) -> WorkerRequest:
+    """Ask what became of the letters of a replay."""
+    return WorkerRequest(name=FOLLOW, who=who, members={"id": id_})

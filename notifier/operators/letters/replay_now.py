@@ -1,0 +1,150 @@
+"""Replays dead letters and accounts for them, for the command and the API.
+
+First it looks which letters go, and names them to the workers, who follow them (`replay_account`). Then it replays, and
+asks the workers until each letter has come to its end, or nothing more happens. Nothing depends on the watching: to
+stop it stops no delivery. A letter of a source is read anew by a worker, so nobody knows its events before: it is not
+followed, nor is what is beyond `FOLLOWED` letters.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from notifier.model.errors import QueueError
+from notifier.model.message import Kind
+from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
+from notifier.operators.letters.readmission import Readmitted, ReplayRules
+from notifier.operators.letters.repair import replay
+from notifier.operators.letters.replay_account import ReplayAccount, question_of, requests_of
+from notifier.operators.letters.retry_now import ANSWER_WITHIN, LOOK_EVERY
+from notifier.operators.letters.visits import RepairResult
+from notifier.operators.status.worker_requests import ask_workers_to
+from notifier.queues.passes import RepairOptions, no_progress
+from notifier.queues.queue_port import Queue
+
+FOLLOWED = 10_000  # letters of one replay
+QUIET = 3.0  # seconds without news, after which nothing more happens soon, if something is known of each letter
+UNHEARD = 15.0  # the same while nothing is known of some: others are before them in the queue
+NO_WORKER = "no worker consumes the queue: they wait until one does; start one: notifier run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayWish:
+    """Which letters are replayed. `id` names this replay to the workers."""
+
+    id: str
+    who: str
+    chosen: LetterFilter
+    rules: ReplayRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Became:
+    """What became of the letters that were replayed. `waiting`: so many deliveries have no end yet.
+
+    `not_followed` letters are not in the account. `answered` of `workers` have told; `unfinished` says why it is not
+    the last word.
+    """
+
+    account: ReplayAccount = field(default_factory=ReplayAccount)
+    waiting: int = 0
+    not_followed: int = 0
+    workers: int = 0
+    answered: int = 0
+    unfinished: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The JSON that scripts and the API get."""
+        return {
+            **self.account.document(),
+            "waiting": self.waiting,
+            "not_followed": self.not_followed,
+            "workers": {"seen": self.workers, "answered": self.answered},
+            "unfinished": self.unfinished,
+        }
+
+
+class Replay:
+    """One replay: `run` replays, `watch` tells what became of the letters."""
+
+    def __init__(self, queue: Queue, wish: ReplayWish) -> None:
+        self._queue = queue
+        self._wish = wish
+        self._letters: dict[str, tuple[Kind, str]] = {}  # by id, those that the workers follow
+        self._moved: Counter[Kind] = Counter()
+        self._named = False
+        self._done = 0
+
+    async def run(self, options: RepairOptions, until: float | None = None) -> RepairResult:
+        """Replay the letters. It may be called again for the rest; then `until` leaves out what came back meanwhile.
+
+        Never raises QueueError.
+        """
+        if not (options.dry_run or self._named):
+            self._named = True
+            await self._have_followed(options)
+
+        def note(summary: LetterSummary) -> None:
+            self._done += 1
+            if (letter := self._letters.pop(summary.id, None)) is not None:
+                self._moved[letter[0]] += 1
+
+        chosen = self._wish.chosen
+        if until is not None:
+            chosen = replace(chosen, until=until if chosen.until is None else min(until, chosen.until))
+        return await replay(self._queue.dead_letters(), chosen, self._wish.rules, options, note)
+
+    async def _have_followed(self, options: RepairOptions) -> None:
+        """Name the letters to the workers. If that fails, there is no account, and the replay goes on."""
+        limit = FOLLOWED if options.limit is None else min(options.limit, FOLLOWED)
+        look = replace(options, dry_run=True, limit=limit, progress=no_progress)
+
+        def see(summary: LetterSummary, readmitted: Readmitted) -> None:
+            kind, message_id = readmitted.outgoing.kind, readmitted.outgoing.message_id
+            if message_id and (kind is Kind.DELIVERY or kind is Kind.EVENT):
+                self._letters[summary.id] = (kind, message_id)
+
+        await replay(self._queue.dead_letters(), self._wish.chosen, self._wish.rules, look, readmitted=see)
+        ids = {kind: [id_ for of, id_ in self._letters.values() if of is kind] for kind in (Kind.DELIVERY, Kind.EVENT)}
+        try:
+            for request in requests_of(self._wish.id, self._wish.who, ids[Kind.DELIVERY], ids[Kind.EVENT]):
+                await ask_workers_to(self._queue, request, ANSWER_WITHIN)
+        except QueueError:
+            self._letters.clear()
+
+    async def watch(
+        self, options: RepairOptions, seconds: float, tell: Callable[[Became], None] = lambda _: None
+    ) -> Became:
+        """Ask the workers what became of the letters until nothing more is to come, for so many seconds at most.
+
+        `tell` hears what is known by now. Never raises QueueError.
+        """
+        question = question_of(self._wish.id, self._wish.who)
+        began = news_at = options.steady()
+        known = Became(waiting=self._moved.total(), not_followed=self._done - self._moved.total())
+        while self._moved:
+            try:
+                workers, answers = await ask_workers_to(self._queue, question, ANSWER_WITHIN)
+            except QueueError as error:
+                return replace(known, unfinished=f"the queue went away, and nothing was lost: {error}")
+            if not workers:
+                return replace(known, unfinished=NO_WORKER)
+            account = ReplayAccount.sum_of(answers)
+            if account.counts != known.account.counts:
+                news_at = options.steady()
+            known = replace(
+                known,
+                account=account,
+                waiting=account.waiting(self._moved[Kind.DELIVERY], self._moved[Kind.EVENT]),
+                workers=workers,
+                answered=sum(answer.problem is None for answer in answers),
+            )
+            tell(known)
+            patience = QUIET if account.heard >= self._moved.total() else UNHEARD
+            if not known.waiting or options.steady() - news_at > patience:
+                break
+            if options.stop() or options.steady() - began > seconds:
+                return replace(known, unfinished="no longer watched; the workers go on")
+            await options.pause(LOOK_EVERY)
+        return known

@@ -1,0 +1,73 @@
+"""A replay tells what became of the letters: the command, and the API, by any worker."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.clients import Clients
+from tests.system.site import ISSUER
+from tests.system.test_retry import Answers, event, run, site_of
+from tests.system.waiting import until
+from tests.system.worker_process import worker
+
+
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
+async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str], tmp_path: Path) -> None:
+    """Given up again, put off, then delivered. The exit status is that of the replay."""
+    answers = Answers(shop=404, wiki=404)
+    async with Clients(answers) as clients:
+        site = site_of(tmp_path, clients, place)
+        async with worker(site) as running:
+            if place[0].startswith("amqp"):
+                await running.until_said("replying")
+            for number in range(3):
+                assert (await running.post(event(number, "shop", "wiki")))[0] == 202
+            letters = "/v1/dead-letters"
+            await until(lambda: running.ask("GET", letters, "r"), lambda answer: answer[1]["total"] == 6)
+
+            told = await run(site, "dead-letters", "replay", "--client-id", "shop", "--json")
+            account = json.loads(told.stdout)
+            assert (told.returncode, account["replayed"]) == (0, 3), told.stderr
+            assert account["became"]["dead"] == {"refused": 3}
+            assert account["became"]["waiting"] == 0
+
+            answers.by_path["shop"] = 200
+            told = await run(site, "dead-letters", "replay", "--client-id", "shop")
+            assert "3 replayed" in told.stdout
+            assert "3 delivered" in told.stdout, told.stdout
+
+            answers.by_path["wiki"] = 503
+            status, job = await running.ask("POST", f"{letters}/replay", "r", {"client_id": "wiki", "iss": ISSUER})
+            assert (status, job["state"]) == (202, "waiting")
+
+            async def asked() -> dict[str, Any]:
+                _, known = await running.ask("GET", f"/v1/replays/{job['id']}", "r")
+                return dict(known)
+
+            job = await until(asked, lambda known: known["state"] == "ended")
+            assert (job["replayed"], job["became"]["waiting"]) == (3, 3)
+            assert job["became"]["failed"]["server_error"] >= 1
+            await running.until_said("dead_letters_replayed")
+
+
+@pytest.mark.full
+async def test_any_worker_tells_of_a_job(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """An API behind one address has several workers."""
+    async with Clients(Answers(shop=404)) as clients:
+        site = site_of(tmp_path, clients, (amqp_url, prefix))
+        async with worker(site) as one, worker(site) as two:
+            await asyncio.gather(*(each.until_said("replying") for each in (one, two)))
+            assert (await one.post(event(1, "shop")))[0] == 202
+            await until(lambda: one.ask("GET", "/v1/dead-letters", "r"), lambda answer: answer[1]["total"] == 1)
+            _, job = await one.ask("POST", "/v1/dead-letters/replay", "r", {"all": True})
+
+            async def asked() -> tuple[int, Any]:
+                return await two.ask("GET", f"/v1/replays/{job['id']}", "r")
+
+            status, told = await until(asked, lambda answer: answer[1].get("state") == "ended")
+            assert (status, told["replayed"], told["became"]["dead"]) == (200, 1, {"refused": 1})
+            assert (await two.ask("GET", f"/v1/replays/{job['id']}", "o"))[0] == 404
+            assert (await two.ask("GET", "/v1/replays/none", "r"))[0] == 404
