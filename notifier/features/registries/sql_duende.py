@@ -1,8 +1,8 @@
 """Reads the tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
 
 The columns about logout are the same in all versions, except for the algorithms, which IdentityServer4 has from 4.0 on.
-Names are compared without regard to case and `_`, since naming conventions for PostgreSQL change both. Views will do,
-too.
+Names are compared without regard to case and `_`, since naming conventions for PostgreSQL change both. What all
+versions have must be there, but in a view that the settings declare as one that leaves columns out.
 
 The reader does what the server itself does: a disabled client is told nothing, and a client of another protocol than
 OpenID Connect is none. `PairWiseSubjectSalt` has no effect, as in the server.
@@ -34,9 +34,10 @@ _CLIENTS = (
     "ClientId", "Id", "Enabled", "ProtocolType",
     "BackChannelLogoutUri", "BackChannelLogoutSessionRequired",
     "FrontChannelLogoutUri", "FrontChannelLogoutSessionRequired",
-    "AllowedIdentityTokenSigningAlgorithms", "SubjectType", "ClientName",
+    "ClientName", "AllowedIdentityTokenSigningAlgorithms", "SubjectType",
 )  # fmt: skip
-_NEEDED = ("ClientId", "BackChannelLogoutUri")  # a view may leave out the rest
+_IN_ALL_VERSIONS = _CLIENTS[:-2]  # without `Enabled`, disabled clients would be told
+_NEEDED_OF_A_VIEW = ("ClientId", "BackChannelLogoutUri")
 _PROPERTIES = ("ClientId", "Key", "Value")
 _REDIRECTS = ("ClientId", "RedirectUri")
 _OURS = "notifier:"
@@ -53,17 +54,25 @@ def duende(
     tables, schema = settings.tables or DuendeTables(), settings.db_schema
     finder = TableFinder(connection, schema)
     named = settings.tables.model_fields_set if settings.tables else set()
+    some = settings.columns == "some"
 
     def beside(name: str, field: str) -> str | None:
-        table = finder.find(name, DuendeTables.model_fields[field].alias or field, explicit=field in named)
-        if table is None and name and field in named:
-            raise SourceFault(finder.nothing_like(name))
+        member = DuendeTables.model_fields[field].alias or field
+        table = finder.find(name, member, explicit=field in named)
+        if table is None and name and (field in named or not some):
+            way = f'; set sql.tables.{member}: "" if nothing is to be read of it'
+            raise SourceFault(finder.nothing_like(name) + way)
         return table
 
     clients = finder.find(tables.clients, "Clients", explicit="clients" in named)
     if clients is None:
         raise SourceFault(finder.nothing_like(tables.clients))
-    columns = finder.columns(clients, _CLIENTS, _NEEDED)
+    columns = finder.columns(
+        clients,
+        _CLIENTS,
+        _NEEDED_OF_A_VIEW if some else _IN_ALL_VERSIONS,
+        "" if some else " A view that leaves columns out says so by sql.columns: some",
+    )
 
     def selected(statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
         result = connection.execute(statement, execution_options=streaming(connection))
@@ -80,7 +89,7 @@ def duende(
 
 
 def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) -> dict[str, Any] | None:
-    client_id, key, enabled, protocol, uri, session, front_uri, front_session, signed_by, subject_type, name = row
+    client_id, key, enabled, protocol, uri, session, front_uri, front_session, name, signed_by, subject_type = row
     if protocol != "oidc" and (text(protocol) or "oidc").lower() != "oidc":
         return None
     metadata: dict[str, Any] = {"client_id": text(client_id)}

@@ -34,6 +34,8 @@ class SqlSettings(Section):
     """The schema of the preset's tables. Left out: the user's own."""
     tables: DuendeTables | None = None
     """The preset's name of a table → yours."""
+    columns: Literal["all", "some"] = "all"
+    """`some`: `Clients` is a view that may leave columns and the other tables out."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -43,9 +45,8 @@ class SqlSettings(Section):
             if (getattr(self, member) is None) == (getattr(self, other) is None)
         ]
         if self.query is not None:
-            options = [
-                name for name, value in (("schema", self.db_schema), ("tables", self.tables)) if value is not None
-            ]
+            given = {"schema": self.db_schema, "tables": self.tables, "columns": self.columns == "some" or None}
+            options = [name for name, value in given.items() if value is not None]
             wrong += [f"{name} is for a preset; name the tables in query" for name in options]
         if wrong:
             raise ValueError("; ".join(wrong))

@@ -37,14 +37,17 @@ class TableFinder:
             raise SourceFault(f"there are the tables {' and '.join(hits)}; say which one it is by sql.tables.{member}")
         return hits[0] if hits else None
 
-    def columns(self, table: str, wanted: Sequence[str], needed: Sequence[str]) -> dict[str, sa.ColumnElement[Any]]:
+    def columns(
+        self, table: str, wanted: Sequence[str], needed: Sequence[str], way_out: str = ""
+    ) -> dict[str, sa.ColumnElement[Any]]:
         """The columns of a table by the names that we know. Raises SourceFault if one is missing or there twice."""
         columns: dict[str, list[str]] = {}
         for column in self._columns_of(table):
             columns.setdefault(plain(column), []).append(column)
         missing = [name for name in needed if plain(name) not in columns]
         if missing:
-            raise SourceFault(f"table {table} has no column {' and no '.join(missing)}; is it the right table?")
+            lacks = " and no ".join(missing)
+            raise SourceFault(f"table {table} has no column {lacks}; is it the right table?{way_out}")
         hits = {name: columns[plain(name)] for name in wanted if plain(name) in columns}
         twice = next((names for names in hits.values() if len(names) > 1), None)
         if twice:

@@ -158,7 +158,12 @@ def test_views_do_as_well_and_may_leave_out_what_is_not_needed(tmp_path: Path) -
             'CREATE VIEW "told" AS SELECT "ClientId", "BackChannelLogoutUri", \'PAIRWISE\' AS "SubjectType" '
             'FROM "Clients" WHERE "Enabled" AND "BackChannelLogoutUri" <> \'\''
         )
-    rows = by_name(read(url, tables={"Clients": "told", "ClientProperties": "", "ClientRedirectUris": ""}))
+    tables = {"Clients": "told", "ClientProperties": "", "ClientRedirectUris": ""}
+    with pytest.raises(
+        SourceFault, match=r"table told has no column Id and no Enabled .* says so by sql\.columns: some"
+    ):
+        read(url, tables=tables)
+    rows = by_name(read(url, tables=tables, columns="some"))
     assert rows.keys() == {"shop", "mail", "es", "ps", "blank"}
     assert rows["mail"] == {
         "client_id": "mail",
@@ -166,6 +171,45 @@ def test_views_do_as_well_and_may_leave_out_what_is_not_needed(tmp_path: Path) -
         "backchannel_logout_session_required": True,
         "subject_type": "pairwise",
     }
+
+
+ALL = (
+    "ClientId", "Id", "Enabled", "ProtocolType", "BackChannelLogoutUri", "BackChannelLogoutSessionRequired",
+    "FrontChannelLogoutUri", "FrontChannelLogoutSessionRequired", "ClientName",
+)  # fmt: skip
+"""What each version has of its clients."""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("column", ALL)
+def test_a_column_that_is_missing_fails_the_reading(tmp_path: Path, version: str, column: str) -> None:
+    """Without `Enabled` disabled clients would be told, without `ProtocolType` those of other protocols."""
+    clients, rest = recorded(version, "sqlite").split(";", 1)
+    other = clients.replace(f'"{column}"', f'"{column}Old"')
+    url = sqlite_with(tmp_path / "ids.db", f"{other};{rest}", clients=[])
+    with pytest.raises(SourceFault, match=rf"^table Clients has no column {column}; is it the right table\?"):
+        read(url)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [("ClientProperties", ("ClientId", "Key", "Value")), ("ClientRedirectUris", ("ClientId", "RedirectUri"))],
+)
+def test_a_table_that_is_missing_fails_the_reading(tmp_path: Path, table: str, columns: tuple[str, ...]) -> None:
+    """Settings of clients would be gone silently. The fault names the ways out, which work."""
+    plain = recorded("is-7.4.8", "sqlite")
+    url = sqlite_with(tmp_path / "gone.db", renamed(plain, lambda name: f"{name}Old" if name == table else name))
+    with pytest.raises(SourceFault, match=rf"no table like {table} .*{table}: \"\" if nothing is to be read of it"):
+        read(url)
+    assert by_name(read(url, tables={table: f"{table}Old"})) == expected("is-7.4.8")
+    assert len(by_name(read(url, tables={table: ""}))) == len(by_name(read(url, columns="some"))) == len(EXPECTED)
+
+    for column in columns:
+        first, *rest = plain.split(";")
+        rest = [each.replace(f'"{column}"', f'"{column}Old"') if f'"{table}"' in each else each for each in rest]
+        url = sqlite_with(tmp_path / f"{column}.db", ";".join([first, *rest]), clients=[])
+        with pytest.raises(SourceFault, match=f"table {table} has no column {column}"):
+            read(url, columns="some")
 
 
 def test_a_row_that_did_not_change_stays_the_same_object(tmp_path: Path) -> None:
