@@ -54,7 +54,7 @@ class SqlReader:
 
     def _read(self, last: SourceAnswer | None) -> SourceAnswer:
         deadline, at = Deadline(self._timeout), self._clock()
-        with reading(self._url(), deadline) as connection:
+        with reading(self._url(), deadline, row_security=self._settings.row_security) as connection:
             gathering = Gathering(last, unique=True)
             amount = Amount(self._bounds)
             listing = self._listing(connection, deadline, amount)

@@ -37,6 +37,9 @@ class SqlSettings(Section):
     columns: Literal["all", "some"] = "all"
     """`some`: `Clients` is a view that may leave columns and the other tables out."""
 
+    row_security: bool = False
+    """PostgreSQL's row-level security decides which clients there are. Else a row that it hides fails the reading."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         wrong = [

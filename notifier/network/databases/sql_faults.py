@@ -13,6 +13,10 @@ _READ_ONLY = "query must only read: it runs in a transaction that is read only"
 _ONE_SELECT = "query must be one SELECT"
 _USER = "check user and password in its URL"
 _DATABASE = "check the database in its URL"
+_POLICY = (
+    "notifier's user would miss rows: give it BYPASSRLS, "
+    "or set sql.row_security: on if it is to see what the policy shows"
+)
 _TLS = "check the CA and the host's name in its URL"
 _LATE = "it took longer than the source's `timeout`"
 # SQLSTATE of PostgreSQL, error numbers of MySQL, MariaDB and SQL Server
@@ -50,6 +54,8 @@ def fault_of(error: BaseException, secret: str) -> str:
     if not isinstance(error, sa.exc.SQLAlchemyError) and not isinstance(error, OSError):
         return f"the database answered nonsense ({type(error).__name__}: {words})"
     way = _WAYS_OUT.get(code) if code is not None else None
+    if "affected by row-level security" in words:  # of the code of a missing right
+        way = _POLICY
     if way is None:
         way = next((way for part, way in _BY_WORDS if part in words), None)
     return f"{words}; {way}" if way else words

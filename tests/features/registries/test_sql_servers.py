@@ -231,6 +231,40 @@ def test_rights_are_named_that_are_missing(tables: DatabaseServer) -> None:
         assert "or give it the right to SELECT" in fault(tables.url)
 
 
+@pytest.mark.parametrize("server", [postgresql], indirect=True, ids=["postgresql"], scope="module")
+@pytest.mark.parametrize(
+    "wanted", [{}, {"query": 'SELECT "ClientId" AS client_id FROM "Clients"'}], ids=["preset", "query"]
+)
+def test_rows_that_a_policy_hides_fail_the_reading(tables: DatabaseServer, wanted: dict[str, Any]) -> None:
+    """PostgreSQL leaves them out silently: without a policy for notifier's user, all. Whoever means it says so."""
+    tables.run(*filled(recorded("is-7.4.8", "postgresql"), CLIENTS))
+    everyone = len(read(tables.url, **wanted).rows)
+    tables.run('ALTER TABLE "Clients" ENABLE ROW LEVEL SECURITY')
+    text = (
+        'query would be affected by row-level security policy for table "Clients"; notifier\'s user would miss rows: '
+    )
+    way = "give it BYPASSRLS, or set sql.row_security: on if it is to see what the policy shows"
+    assert fault(tables.url, **wanted) == text + way
+    assert read(tables.url, row_security=True, **wanted).rows == ()
+    tables.run("CREATE POLICY shown ON \"Clients\" TO reader USING (\"ClientId\" IN ('shop', 'mail'))")
+    assert fault(tables.url, **wanted) == text + way
+    shown = by_name(read(tables.url, row_security=True, **wanted))
+    assert shown.keys() == {"shop", "mail"}
+    tables.run("ALTER ROLE reader BYPASSRLS")
+    try:
+        assert len(read(tables.url, **wanted).rows) == everyone
+    finally:
+        tables.run("ALTER ROLE reader NOBYPASSRLS")
+    tables.run('ALTER TABLE "Clients" OWNER TO reader', "ALTER ROLE reader SET row_security = off")
+    try:
+        assert len(read(tables.url, **wanted).rows) == everyone
+        tables.run('ALTER TABLE "Clients" FORCE ROW LEVEL SECURITY')
+        assert fault(tables.url, **wanted) == text + way
+        assert len(read(tables.url, row_security=True, **wanted).rows) == 2
+    finally:
+        tables.run("ALTER ROLE reader RESET row_security")
+
+
 def test_a_new_password_is_taken_at_the_next_reading(server: DatabaseServer, tmp_path: Path) -> None:
     """The URL's file is read each time."""
     file = tmp_path / "url"
