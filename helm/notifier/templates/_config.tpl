@@ -120,7 +120,10 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- range (default dict .Values.config.upstreams) -}}{{- with . -}}
 {{- $uris = concat $uris (list (coalesce .jwks_uri .discovery .issuer) (dig "http" "url" "" (default dict .resolve))) -}}
 {{- end -}}{{- end -}}
-{{- range (default dict .Values.config.sources) -}}{{- $uris = append $uris (dig "http" "set" "jwks_uri" "" .) -}}{{- end -}}
+{{- range (default dict .Values.config.sources) -}}
+{{- $uris = append $uris (dig "http" "set" "jwks_uri" "" .) -}}
+{{- if dig "http" "sns" "" . -}}{{- $uris = append $uris "https://sns.amazonaws.com" -}}{{- end -}}
+{{- end -}}
 {{- range (compact $uris | uniq) -}}
 {{- $_ := set $ports (include "notifier.portOf" (dict "url" . "default" (ternary "80" "443" (hasPrefix "http:" .)))) true -}}
 {{- end -}}

@@ -8,6 +8,9 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import Loaded
 from notifier.features.sources.post_rules import post_rules
 from notifier.features.sources.set_verifier import SetVerifier
+from notifier.features.sources.sns_message import SnsTopic
+from notifier.features.sources.sns_server import SnsServer
+from notifier.features.sources.sns_verifier import SnsVerifier
 from notifier.features.sources.source_proofs import (
     BodySignature,
     Challenge,
@@ -15,6 +18,7 @@ from notifier.features.sources.source_proofs import (
     HttpSource,
     Proof,
     SignedToken,
+    SnsSignature,
 )
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.features.sources.source_settings import SetSettings, SourceSettings
@@ -34,12 +38,18 @@ _CHALLENGES: Mapping[str | None, Challenge] = {"okta_hook": "okta", "wso2": "web
 class HttpSources:
     """Gives a source as it is configured now. It follows reloads, and keeps the keys that it has read."""
 
-    def __init__(self, live: LiveConfiguration, publish: Callable[[Lane, Outgoing], Awaitable[None]]) -> None:
-        """`publish` returns once a message is durable, and raises QueueError."""
+    def __init__(
+        self,
+        live: LiveConfiguration,
+        publish: Callable[[Lane, Outgoing], Awaitable[None]],
+        sns: SnsServer | None = None,
+    ) -> None:
+        """`publish` returns once a message is durable, and raises QueueError. `sns`: who asks AWS."""
         self._live = live
         access = SourceAccess(source=self.source, publish=publish, clock=time.time, new_id=new_id)
         self.routes = SourceRoutes(access, ApiLimits(max_event=live.now.settings.queue.max_event))
         self._reader = DocumentReader()
+        self._sns = sns or SnsServer(lambda: self._live.now.settings.template().route.egress)
         self._seen: Loaded | None = None
         self._sources: Mapping[str, HttpSource] = {}
         self._keys: dict[SetSettings, TransmitterKeys] = {}
@@ -54,6 +64,7 @@ class HttpSources:
     async def aclose(self) -> None:
         """Stop reading TLS files."""
         await self._reader.close()
+        await self._sns.close()
 
     def _follow(self, loaded: Loaded) -> None:
         before = self._keys
@@ -84,11 +95,13 @@ class HttpSources:
             self._keys[http.set] = keys
             verifier = SetVerifier(keys, issuer=http.set.issuer, audience=http.set.audience, clock=time.time)
             return SignedToken(verifier=verifier)
+        if http.sns is not None:
+            return SnsSignature(verifier=SnsVerifier(SnsTopic(http.sns.topic_arn), self._sns))
         secrets = loaded.part(SourcesPart).proofs[name]
         if http.hmac is not None:
             hmac = http.hmac
             return BodySignature(header=hmac.header, algorithm=hmac.algorithm, prefix=hmac.prefix, secrets=secrets)
-        assert http.header is not None, "SourceHttpSettings asks for one of the three"
+        assert http.header is not None, "SourceHttpSettings asks for one of the four"
         return HeaderSecret(header=http.header, values=secrets)
 
     async def _read(self, settings: SetSettings) -> IssuerDocument | UnreadDocument:

@@ -25,7 +25,7 @@ class PostObjection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostRules:
-    """The rules of one source. `body`: a token, or JSON by its media type, or by whatever the header says.
+    """The rules of one source. `body`: a token, or JSON by its media type, or JSON whatever the header says.
 
     `signed`: the proof covers the body. Then the headers, which it does not cover, say nothing of the event.
     `takes_empty`: the source says what an empty body means.
@@ -64,5 +64,5 @@ class PostRules:
 
 def post_rules(http: SourceHttpSettings, source: Source) -> PostRules:
     """Return the rules of a source that takes posts."""
-    body: Literal["json", "any", "token"] = "any" if source.as_json else "json"
+    body: Literal["json", "any", "token"] = "any" if source.as_json or http.sns is not None else "json"
     return PostRules(body="token" if http.set is not None else body, signed=http.signed, takes_empty=source.takes_empty)

@@ -13,6 +13,7 @@ from multidict import MultiMapping
 
 from notifier.features.sources.post_rules import PostRules
 from notifier.features.sources.set_verifier import SetVerifier
+from notifier.features.sources.sns_verifier import SnsVerifier
 
 _BASE64 = str.maketrans("-_", "+/")
 
@@ -64,7 +65,14 @@ class SignedToken:
     verifier: SetVerifier
 
 
-Proof = HeaderSecret | BodySignature | SignedToken
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnsSignature:
+    """The body is a message of a topic of Amazon SNS."""
+
+    verifier: SnsVerifier
+
+
+Proof = HeaderSecret | BodySignature | SignedToken | SnsSignature
 Challenge = Literal["okta", "websub"]
 
 
@@ -84,7 +92,11 @@ class HttpSource:
     @property
     def secret_headers(self) -> frozenset[str]:
         """The header of the proof, in lower case: it goes no further than this."""
-        return frozenset() if isinstance(self.proof, SignedToken) else frozenset({self.proof.header.lower()})
+        match self.proof:
+            case HeaderSecret(header=header) | BodySignature(header=header):
+                return frozenset({header.lower()})
+            case _:
+                return frozenset()
 
 
 def _only(headers: MultiMapping[str], name: str) -> bytes | None:

@@ -3,7 +3,7 @@
 The proof of the source replaces the token. Then the message is published as it came. 202 means that it is durable. A
 worker reads it by the source's mapping. A message that it cannot read becomes a dead letter, since no sender of
 webhooks reads a 400, and some give up after a few. A Security Event Token is answered as RFC 8935 says. Its verified
-claims are published, never the token.
+claims are published, never the token; of a message of Amazon SNS, the members that are signed.
 
 `GET /v1/events/{source}` answers the request by which Okta, or a WebSub hub, verifies that its events are wanted here.
 """
@@ -21,7 +21,10 @@ from prometheus_client.core import CounterMetricFamily
 
 from notifier.features.sources.envelopes import names_message
 from notifier.features.sources.post_rules import LONGEST_KIND, SET_KIND, PostObjection
-from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken
+from notifier.features.sources.sns_message import SnsMessage, UnacceptedSns
+from notifier.features.sources.sns_server import CertificateAway
+from notifier.features.sources.source_handshakes import OKTA_CHALLENGE, answer_okta, answer_websub, unproven
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
 from notifier.model.documents.sourced import as_sourced, kept_headers
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import json_text
@@ -41,8 +44,6 @@ from notifier.telemetry.families import labelled
 from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
 
 PATH = "/v1/events/{source}"
-OKTA_CHALLENGE = "x-okta-verification-challenge"
-_LONGEST_CHALLENGE = 2048
 _HOP = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )  # headers that concern this connection alone
@@ -72,6 +73,10 @@ _POST = OperationDescription(
         SET_KIND: {"type": "string"},
     },
     answers={
+        200: AnswerDescription(
+            text="It told of a subscription, or asked whether events are wanted here. Nothing is published.",
+            schema={"type": "object"},
+        ),
         202: AnswerDescription(
             text="The event is durable. No body if it was a Security Event Token.",
             schema={"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
@@ -158,23 +163,17 @@ class SourceRoutes:
         source = self._source(request)
         match source.challenge:
             case "okta":
-                return self._answer_okta(request, source)
+                try:
+                    return answer_okta(request, source.proof)
+                except Refusal as refusal:
+                    self._count(source.name, refusal.response.status)
+                    raise
             case "websub":
-                return _answer_websub(request)
+                return answer_websub(request)
             case None:
                 raise Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
             case _:
                 assert_never(source.challenge)
-
-    def _answer_okta(self, request: web.Request, source: HttpSource) -> web.Response:
-        """Okta sends the secret here too. Without a secret in a header nothing can be proved."""
-        if not isinstance(source.proof, HeaderSecret) or not source.proof.holds(request.headers):
-            self._count(source.name, 401)
-            raise _unproven()
-        challenge = request.headers.get(OKTA_CHALLENGE)
-        if not challenge:
-            raise Refusal(problem(400, f"The header {OKTA_CHALLENGE} is missing"))
-        return web.json_response({"verification": challenge}, dumps=json_text)
 
     def _source(self, request: web.Request) -> HttpSource:
         source = self._access.source(request.match_info["source"])
@@ -191,16 +190,18 @@ class SourceRoutes:
         match proof:
             case HeaderSecret():
                 if not proof.holds(request.headers):
-                    raise _unproven()
+                    raise unproven()
                 _check_kind(request, source)
                 body = await read_body(request, self._limits)
             case BodySignature():
                 _check_kind(request, source)
                 body = await read_body(request, self._limits)
                 if not proof.holds(request.headers, body):
-                    raise _unproven()
+                    raise unproven()
             case SignedToken():
                 return await self._take_set(request, source, proof)
+            case SnsSignature():
+                return await self._take_sns(request, source, proof)
             case _:
                 assert_never(proof)
         _heed(rules.of_headers(request.headers) or rules.of_body(body))
@@ -227,6 +228,26 @@ class SourceRoutes:
                 raise Refusal(problem(503, result.text, headers={"Retry-After": AGAIN}))
             case _:
                 assert_never(result)
+
+    async def _take_sns(self, request: web.Request, source: HttpSource, proof: SnsSignature) -> web.Response:
+        """Take a message of SNS: a notification, or what tells of the subscription."""
+        _check_kind(request, source)
+        message = await proof.verifier.verified(await read_body(request, self._limits))
+        match message:
+            case UnacceptedSns():
+                raise unproven(f"The message is not accepted: {message.text}")
+            case CertificateAway():
+                raise Refusal(problem(503, message.text, headers={"Retry-After": AGAIN}))
+            case SnsMessage(kind="Notification"):
+                _heed(source.rules.of_headers(request.headers))
+                new_id = await self._publish(request, source, message.signed, "application/json")
+                return web.json_response({"id": new_id}, status=202, dumps=json_text)
+            case SnsMessage():
+                if not await proof.verifier.heed_subscription(message, source.name):
+                    raise Refusal(problem(503, "SNS could not be asked; send it again", headers={"Retry-After": AGAIN}))
+                return web.json_response({})
+            case _:
+                assert_never(message)
 
     async def _publish(self, request: web.Request, source: HttpSource, body: bytes, kind: str) -> str:
         """Make the message durable. The source is its publisher, and has proved it."""
@@ -278,22 +299,6 @@ def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
         if name not in _HOP:
             joined[name] = f"{joined[name]}, {text}" if name in joined else text
     return joined
-
-
-def _answer_websub(request: web.Request) -> web.Response:
-    """Give the challenge back (WebSub §5.3). No proof is sent with it. What a hub sends afterwards needs the proof."""
-    challenge = request.query.get("hub.challenge", "")
-    if (
-        request.query.get("hub.mode") not in ("subscribe", "unsubscribe")
-        or not 0 < len(challenge) <= _LONGEST_CHALLENGE
-    ):
-        raise Refusal(problem(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
-    return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
-
-
-def _unproven() -> Refusal:
-    headers = {"WWW-Authenticate": "Source"}  # a 401 must name a scheme (RFC 9110 §11.6.1)
-    return Refusal(problem(401, "The proof of the source is missing or wrong", headers=headers))
 
 
 def _check_kind(request: web.Request, source: HttpSource) -> None:

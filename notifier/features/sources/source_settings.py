@@ -12,6 +12,7 @@ from notifier.settings.policies import TlsSettings
 from notifier.settings.values import ExistingFile, IssuerId, Listed, Section, WebAddress
 
 _OF_BROKER = "amq."
+_TOPIC = r"^arn:(aws|aws-cn|aws-us-gov):sns:[a-z]{2}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:[A-Za-z0-9_-]{1,256}$"
 
 
 def _fits(text: str) -> str:
@@ -102,8 +103,15 @@ class SetSettings(Section):
     """TLS when `jwks_uri` is read."""
 
 
+class SnsSettings(Section):
+    """A message of a topic of Amazon SNS as the body. It is verified by a certificate of SNS in the topic's region."""
+
+    topic_arn: Annotated[str, Field(pattern=_TOPIC)]
+    """The topic, such as `arn:aws:sns:eu-west-1:123456789012:logouts`."""
+
+
 class SourceHttpSettings(Section):
-    """How a caller of `POST /v1/events/NAME` proves who it is. One of the three."""
+    """How a caller of `POST /v1/events/NAME` proves who it is. One of the four."""
 
     header: ProofHeader | None = None
     """The header with the secret of `value_file`."""
@@ -113,6 +121,8 @@ class SourceHttpSettings(Section):
     """The body is signed with a secret."""
     set: SetSettings | None = None
     """The body is a Security Event Token."""
+    sns: SnsSettings | None = None
+    """The body is a message of Amazon SNS."""
 
     @property
     def signed(self) -> bool:
@@ -123,9 +133,9 @@ class SourceHttpSettings(Section):
     def _one_proof(self) -> Self:
         if (self.header is None) != (self.value_file is None):
             raise ValueError("header and value_file belong together; give both or none")
-        proofs = [name for name in ("header", "hmac", "set") if getattr(self, name) is not None]
+        proofs = [name for name in ("header", "hmac", "set", "sns") if getattr(self, name) is not None]
         if len(proofs) != 1:
-            raise ValueError(f"needs one of header (with value_file), hmac and set; {len(proofs)} are given")
+            raise ValueError(f"needs one of header (with value_file), hmac, set and sns; {len(proofs)} are given")
         return self
 
 

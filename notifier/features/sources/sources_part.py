@@ -103,12 +103,11 @@ def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Ite
         if "$headers" in source.mentioned:
             text = "reads $headers, which are not signed: whoever captures a body may send it again with others"
             yield Mistake(f"sources.{name}", text)
-        for iss in source.speaks_for if http.set is not None else ():
+        what = "Security Event Tokens have" if http.set is not None else "messages of SNS have"
+        for iss in source.speaks_for if http.hmac is None else ():
             if iss in source.types:
-                text = (
-                    f'Security Event Tokens have no CloudEvents type: all are refused by issuers["{iss}"].event_types'
-                )
-                yield Mistake(f"sources.{name}.http.set", text)
+                text = f'{what} no CloudEvents type: all are refused by issuers["{iss}"].event_types'
+                yield Mistake(f"sources.{name}.http.{'sns' if http.set is None else 'set'}", text)
 
 
 def _without_listener(settings: Settings) -> Iterator[Mistake]:

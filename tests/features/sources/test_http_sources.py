@@ -15,10 +15,15 @@ from notifier.configuration.loading import load
 from notifier.configuration.secret_files import secrets_of
 from notifier.features import FEATURES
 from notifier.features.sources.http_sources import HttpSources
-from notifier.features.sources.source_proofs import HeaderSecret, SignedToken
+from notifier.features.sources.sns_message import SnsMessage, UnacceptedSns
+from notifier.features.sources.sns_server import CertificateAway, SnsServer
+from notifier.features.sources.source_proofs import HeaderSecret, SignedToken, SnsSignature
+from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError
 from notifier.model.message import Lane, Outgoing
 from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+from tests.features.sources.sns_stand_in import ARN, NOTIFICATION, standing_in
+from tests.features.sources.sns_stand_in import signed as posted
 from tests.system.loopback import LoopbackServer
 from tests.tokens.key_folder import ISS, pem
 from tests.tokens.transmitter import AUDIENCE, CLAIMS, ISSUER, key, public, signed
@@ -108,8 +113,14 @@ def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
         ({}, "sources.okta.http"),
         ({"hmac": {"header": "A", "secret_file": "wso2", "algorithm": "md5"}}, "sources.okta.http.hmac.algorithm"),
         ({"header": "A", "value_file": "okta", "hmac": {"header": "A", "secret_file": "wso2"}}, "sources.okta.http"),
+        ({"header": "A", "value_file": "okta", "sns": {"topic_arn": ARN}}, "sources.okta.http"),
+        ({"sns": {"topic_arn": "logouts"}}, "sources.okta.http.sns.topic_arn"),
+        ({"sns": {"topic_arn": ARN.replace("eu-west-1", "evil.example/?")}}, "sources.okta.http.sns.topic_arn"),
+        ({"sns": {"topic_arn": ARN.replace("eu-west-1", "s3")}}, "sources.okta.http.sns.topic_arn"),
+        ({"sns": {"topic_arn": f"{ARN}\n"}}, "sources.okta.http.sns.topic_arn"),
+        ({"sns": {"topic_arn": ARN.replace("sns", "sqs")}}, "sources.okta.http.sns.topic_arn"),
     ],
-    ids=range(6),
+    ids=range(12),
 )
 def test_a_proof_is_one_and_whole(folder: Path, http: object, path: str) -> None:
     """Found at the start."""
@@ -124,6 +135,33 @@ def test_what_others_should_know_of_secrets(folder: Path) -> None:
     assert secrets_of(loaded.settings, loaded.registry, loaded.parts)["sources.okta.http.value_file"] == folder / "okta"
     assert "Bearer one" not in repr(loaded)
     assert [warning.path for warning in loaded.warnings] == ["sources.okta.http"]
+
+
+async def test_a_topic_of_sns_is_asked_for_by_the_rules_of_now(folder: Path, tmp_path: Path) -> None:
+    """The topic and the egress rules follow a reload, and the certificates outlive it."""
+    of = {"topic": {**MAPPED, "http": {"sns": {"topic_arn": ARN}}}}
+    async with standing_in(tmp_path) as sns:
+        live = running(folder, **of)
+        tls = TlsFiles(ca_file=tmp_path / "sns/ca.pem")
+        server = SnsServer(lambda: live.now.settings.template().route.egress, resolver=sns, tls=tls)
+        sources = HttpSources(live, publish, server)
+
+        async def verified(body: bytes) -> object:
+            source = sources.source("topic")
+            assert source is not None
+            assert isinstance(source.proof, SnsSignature)
+            return await source.proof.verifier.verified(body)
+
+        assert isinstance(await verified(posted()), CertificateAway)  # no loopback without egress.allow
+        write(folder, of, egress={"allow": ["127.0.0.0/8"]})
+        assert live.reload(asked=False)
+        assert isinstance(await verified(posted()), SnsMessage)
+        write(folder, {"topic": {**MAPPED, "http": {"sns": {"topic_arn": f"{ARN}-2"}}}})
+        assert live.reload(asked=False)
+        assert isinstance(await verified(posted()), UnacceptedSns)
+        assert isinstance(await verified(posted({**NOTIFICATION, "TopicArn": f"{ARN}-2"})), SnsMessage)
+        assert len(sns.asked) == 1
+        await sources.aclose()
 
 
 async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Path) -> None:

@@ -39,6 +39,15 @@ def placed(options: Any) -> Any:
 
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    "Amazon SNS": [
+        {
+            "sub": "248289761001",
+            "sid": "08a5019c",
+            "clients": "*",
+            "ended_at": 1769860800.123,
+            "id": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+        },
+    ],
     "Debezium": [
         {"sub": "248289761001", "sid": "08a5019c", "clients": ("shop", "mail"), "ended_at": 1763719200.123456},
     ],

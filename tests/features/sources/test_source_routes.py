@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.features.sources.post_rules import PostRules
-from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.model.documents.sourced import as_received
 from notifier.model.errors import QueueUnavailable
@@ -23,6 +24,8 @@ from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.features.sources.set_transmitter import SetTransmitter
+from tests.features.sources.sns_stand_in import ARN, CONFIRMATION, NOTIFICATION, Sns, standing_in
+from tests.features.sources.sns_stand_in import signed as posted
 from tests.network.listeners.described import described
 from tests.publishing.serving import ISS, NOW, accept, serving, sources_of, token
 from tests.system.waiting import until
@@ -429,6 +432,60 @@ async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> 
     status, _, headers = await api.ask("kc", kind, set_of())
     assert (status, headers["Retry-After"]) == (503, "5")
     assert len(api.queue.taken) == 1
+
+
+PLAIN = {"Content-Type": "text/plain; charset=UTF-8"}
+
+
+@contextlib.asynccontextmanager
+async def subscribed(api: Api, folder: Path) -> AsyncIterator[Sns]:
+    """The source `sns`, and who asks for its certificates."""
+    async with standing_in(folder) as sns:
+        rules = PostRules(body="any", signed=True)
+        api.sources["sns"] = HttpSource(name="sns", rules=rules, proof=SnsSignature(verifier=sns.verifier))
+        yield sns
+
+
+async def test_a_message_of_sns_is_queued_as_what_is_signed_of_it(api: Api, tmp_path: Path) -> None:
+    """Neither the signature nor what nobody signed. What is wrong is answered and logged."""
+    async with subscribed(api, tmp_path) as sns:
+        assert (await api.ask("sns", PLAIN, posted()))[:2] == (202, {"id": "made-up-id"})
+        message = api.queue.only()
+        assert (json.loads(message.body), message.content_type) == (NOTIFICATION, "application/json")
+        with capture_logs() as lines:
+            status, document, headers = await api.ask("sns", PLAIN, posted(Message="{}"))
+        assert (status, headers["WWW-Authenticate"]) == (401, "Source")
+        assert document["title"] == "The message is not accepted: the signature is wrong"
+        assert [(line["event"], line["reason"]) for line in lines] == [("source_refused", document["title"])]
+        assert (await api.ask("sns", {**PLAIN, "ce-id": "another"}, posted()))[0] == 400
+        assert (await api.ask("sns", {**PLAIN, "Content-Encoding": "gzip"}, posted()))[0] == 415
+        assert (await api.ask("sns", PLAIN, b"x" * 3000))[0] == 413
+        sns.status = 500
+        elsewhere = posted(SigningCertURL=f"{sns.verifier.topic.server}/SimpleNotificationService-1.pem")
+        status, _, headers = await api.ask("sns", PLAIN, elsewhere)
+        assert (status, headers["Retry-After"]) == (503, "5")
+    assert len(api.queue.taken) == 1
+
+
+async def test_a_subscription_is_confirmed_and_its_end_is_told(api: Api, tmp_path: Path) -> None:
+    """Nothing is queued, and no line has the token, by which anybody could confirm. SNS sends it again after a 503."""
+    ended = {**CONFIRMATION, "Type": "UnsubscribeConfirmation"}
+    async with subscribed(api, tmp_path) as sns:
+        with capture_logs() as lines:
+            assert (await api.ask("sns", PLAIN, posted(CONFIRMATION, Message="forged")))[0] == 401
+            assert len(sns.asked) == 1
+            assert (await api.ask("sns", PLAIN, posted(CONFIRMATION)))[:2] == (200, {})
+            assert sns.asked[1:] == [f"/?Action=ConfirmSubscription&TopicArn={ARN}&Token=t0k3n"]
+            assert (await api.ask("sns", PLAIN, posted(ended)))[:2] == (200, {})
+            assert len(sns.asked) == 2
+            sns.status = 500
+            status, _, headers = await api.ask("sns", PLAIN, posted(CONFIRMATION))
+            assert (status, headers["Retry-After"]) == (503, "5")
+    told = [(line["event"], line["log_level"]) for line in lines if line["event"].startswith("sns_")]
+    assert told == [("sns_subscribed", "info"), ("sns_unsubscribed", "warning"), ("sns_unconfirmed", "warning")]
+    assert [line["topic_arn"] for line in lines if line["event"].startswith("sns_")] == [ARN] * 3
+    assert "t0k3n" not in repr(lines)
+    assert (api.queue.taken, api.counted["sns", 200]) == ([], 2)
 
 
 async def test_sources_leave_places_to_publishers(api: Api) -> None:

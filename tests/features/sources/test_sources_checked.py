@@ -11,6 +11,7 @@ from notifier.model.client import Algorithm
 from notifier.tokens.key_files import generate_key
 from tests.cli.in_process import notifier
 from tests.cli.test_configuration import BOUND, ISS, write
+from tests.features.sources.sns_stand_in import ARN
 
 MAPPED = {"issuer": ISS, "event": {"sub": "user", "clients": "apps[].{client_id: id, backchannel_logout_uri: url}"}}
 POSTS = {"http": {"header": "Authorization", "value_file": "secret"}}
@@ -73,7 +74,7 @@ def test_senders_that_publishers_leave_out(folder: Path) -> None:
 
 
 def test_what_no_signature_covers(folder: Path) -> None:
-    """Headers beside a signed body, and types that a Security Event Token never has."""
+    """Headers beside a signed body, and types that Security Event Tokens and messages of SNS never have."""
     mapped = {"issuer": ISS, "event": {"sub": "user", "sid": '"$headers".sid', "clients": "'*'"}}
     hmac = {"hmac": {"header": "x-sig", "secret_file": "secret"}}
     sets = {"set": {"issuer": ISS, "jwks_uri": "https://id.example.com/jwks", "audience": "us"}}
@@ -81,10 +82,12 @@ def test_what_no_signature_covers(folder: Path) -> None:
         "one": mapped | {"http": hmac},
         "two": {"preset": "keycloak_ssf", "issuer": ISS, "http": sets},
         "three": mapped | POSTS,
+        "four": {"preset": "keycloak_ssf", "issuer": ISS, "http": {"sns": {"topic_arn": ARN}}},
     }
     issuers = {ISS: {"keys": [{"file": "k.pem"}], "event_types": ["ended"]}}
     sections = {"sources": sources, "api": {"listen": "127.0.0.1:8080"}, "issuers": issuers}
     told = {path: text for path, text in warnings(folder, sections) if path.startswith("sources.")}
-    assert set(told) == {"sources.one", "sources.two.http.set"}
+    assert set(told) == {"sources.one", "sources.two.http.set", "sources.four.http.sns"}
+    assert "messages of SNS have no CloudEvents type" in told["sources.four.http.sns"]
     assert "reads $headers, which are not signed" in told["sources.one"]
     assert f'all are refused by issuers["{ISS}"].event_types' in told["sources.two.http.set"]

@@ -1,0 +1,146 @@
+"""Reads what Amazon SNS posts, as far as no certificate is needed for it.
+
+SNS signs some members of a message, each as its name and its value on lines of their own. So no value but `Message`,
+the first, may hold a line break: else one text would have two readings, and who may publish to the topic would choose
+one. What is not signed (`MessageAttributes`, `UnsubscribeURL`) goes no further.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+_OF_NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
+_OF_CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
+_REQUIRED = ("MessageId", "Message", "Timestamp", "TopicArn", "SigningCertURL")
+_HASHES: Mapping[str, Literal["sha1", "sha256"]] = {"1": "sha1", "2": "sha256"}
+_CERTIFICATE = re.compile(r"SimpleNotificationService-[0-9A-Za-z]{1,64}\.pem")
+_RAW = "the body is no message of SNS; if it is of the topic, switch raw message delivery off"
+_LONGEST = 4096  # characters of a member that is not the message
+
+SnsKind = Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]
+
+
+@dataclass(frozen=True, slots=True)
+class SnsTopic:
+    """A topic. Its region's server alone has the certificates for it, and confirms subscriptions to it."""
+
+    arn: str
+
+    @property
+    def server(self) -> str:
+        """The server, without a slash. Nothing but the configuration says which it is."""
+        _, partition, _, region, *_ = self.arn.split(":")  # the settings take no other form
+        return f"https://sns.{region}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnsMessage:
+    """A message. It is believed once the certificate at `certificate` verifies the signature of `text`.
+
+    `signed` are the members that are signed, as JSON.
+    """
+
+    kind: SnsKind
+    certificate: str
+    algorithm: Literal["sha1", "sha256"]
+    signature: bytes = field(repr=False)
+    text: bytes = field(repr=False)
+    signed: bytes = field(repr=False)
+    subscribe: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnacceptedSns:
+    """Why a message is not believed. `text` is safe to show to strangers."""
+
+    text: str
+
+
+class _Posted(TypedDict, total=False):
+    """The members that are read. Others are passed over."""
+
+    Type: str
+    MessageId: str
+    TopicArn: str
+    Subject: str | None
+    Message: str
+    Timestamp: str
+    Token: str
+    SubscribeURL: str
+    SignatureVersion: str
+    Signature: str
+    SigningCertURL: str
+
+
+_POSTED = TypeAdapter(_Posted)
+
+
+def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | UnacceptedSns:
+    """Read a message of the topic. Never raises."""
+    try:
+        posted = _POSTED.validate_json(body, strict=True)
+    except ValidationError:
+        return UnacceptedSns(text=_RAW)
+    members: dict[str, str] = {name: value for name, value in posted.items() if isinstance(value, str)}
+    kind = _kind(members.get("Type"))
+    if kind is None:
+        return UnacceptedSns(text=_RAW)
+    if (mistake := _mistake(kind, members, topic)) is not None:
+        return UnacceptedSns(text=mistake)
+    signature = _decoded(members.get("Signature", ""))
+    if signature is None:
+        return UnacceptedSns(text="Signature is not base64")
+    names = _OF_NOTIFICATION if kind == "Notification" else _OF_CONFIRMATION
+    signed = {name: members[name] for name in names if name in members}
+    return SnsMessage(
+        kind=kind,
+        certificate=members["SigningCertURL"],
+        algorithm=_HASHES[members["SignatureVersion"]],
+        signature=signature,
+        text="".join(f"{name}\n{value}\n" for name, value in signed.items()).encode(),
+        signed=to_json(signed),
+        subscribe=signed.get("SubscribeURL"),
+    )
+
+
+def _mistake(kind: SnsKind, members: Mapping[str, str], topic: SnsTopic) -> str | None:
+    """Say what is wrong with a message before anybody is asked for a certificate; None if nothing is."""
+    for name in _REQUIRED if kind == "Notification" else (*_REQUIRED, "Token", "SubscribeURL"):
+        if name not in members:
+            return f"{name} is missing"
+    for name, value in members.items():
+        if name != "Message" and ("\n" in value or len(value) > _LONGEST):
+            return f"{name} has a line break, or more than {_LONGEST} characters"
+    if members["TopicArn"] != topic.arn:
+        return "TopicArn is another topic"
+    if members.get("SignatureVersion") not in _HASHES:
+        return "SignatureVersion is neither 1 nor 2"
+    server, _, path = members["SigningCertURL"].rpartition("/")
+    if server != topic.server or _CERTIFICATE.fullmatch(path) is None:
+        return "SigningCertURL is no certificate at the server of the topic's region"
+    confirming = f"{topic.server}/?Action=ConfirmSubscription&"
+    if kind != "Notification" and not members["SubscribeURL"].startswith(confirming):
+        return "SubscribeURL confirms nothing at the server of the topic's region"
+    return None
+
+
+def _kind(name: str | None) -> SnsKind | None:
+    match name:
+        case "Notification" | "SubscriptionConfirmation" | "UnsubscribeConfirmation":
+            return name
+        case _:
+            return None
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None

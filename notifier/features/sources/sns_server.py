@@ -1,0 +1,154 @@
+"""Asks the servers of Amazon SNS: for the certificates by which they sign, and to confirm a subscription.
+
+Anybody may post a message that names a certificate. So one is read at a time, a few in a second, and only at the server
+that the configuration means (`SnsTopic`). The clients' egress rules hold, as for any address that somebody else names.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import structlog
+from aiohttp.abc import AbstractResolver
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.algorithms import RSAAlgorithm
+
+from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.network.http.client_contexts import TlsContexts
+from notifier.network.http.json_client import JsonClient, NoAnswer
+from notifier.network.http.json_parts import Bounds
+from notifier.tokens.foreign_keys import rsa_fault
+
+WITHIN = 5.0  # seconds for a certificate, and for a confirmation; SNS waits for 15
+BODY_LIMIT = 32 * 1024  # bytes; a certificate has 2 KiB
+KEPT = 16  # certificates
+EVERY = 0.5  # seconds between two that are read
+MOST_WAITING = 32  # messages that wait for a certificate
+_TOLD_EVERY = 60.0  # seconds between two log lines that say the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateAway:
+    """Nobody can tell yet whether the message is good, since its certificate could not be read."""
+
+    text: str = "The certificate of SNS cannot be read; send the message again"
+
+
+class SnsServer:
+    """Asks, and keeps certificates.
+
+    `egress` gives the rules of now. Without a `resolver`, aiodns resolves names; without `tls`, the system's
+    authorities are trusted. `clock` gives epoch seconds, `steady` seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        egress: Callable[[], EgressPolicy],
+        *,
+        resolver: AbstractResolver | None = None,
+        tls: TlsFiles | None = None,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._egress = egress
+        self._resolver = resolver
+        self._tls = TlsFiles() if tls is None else tls
+        self._contexts = TlsContexts()
+        self._clock, self._steady, self._pause = clock, steady, pause
+        self._keys: OrderedDict[str, tuple[RSAPublicKey, float]] = OrderedDict()
+        self._reading = asyncio.Lock()
+        self._waiting = 0
+        self._due = float("-inf")
+        self._told: tuple[str, float] = ("", float("-inf"))
+
+    async def key(self, certificate: str) -> RSAPublicKey | CertificateAway:
+        """The key of a certificate at this address. Never raises."""
+        if (kept := self._kept(certificate)) is not None:
+            return kept
+        if self._waiting >= MOST_WAITING:
+            return CertificateAway()
+        self._waiting += 1
+        try:
+            async with self._reading:
+                if (kept := self._kept(certificate)) is not None:
+                    return kept
+                if (wait := self._due - self._steady()) > 0:
+                    await self._pause(wait)
+                read = await self._read(certificate)
+                self._due = self._steady() + EVERY
+        finally:
+            self._waiting -= 1
+        if isinstance(read, str):
+            self._tell(read)
+            return CertificateAway()
+        return read
+
+    async def confirm(self, address: str) -> str | None:
+        """Confirm a subscription by a GET of this address. Return why that failed, without the address, else None."""
+        answer = await self._asked(address, whole=False)
+        return answer if isinstance(answer, str) else None
+
+    async def close(self) -> None:
+        """Stop reading TLS files."""
+        await self._contexts.close()
+
+    def _kept(self, certificate: str) -> RSAPublicKey | None:
+        key, until = self._keys.get(certificate, (None, 0.0))
+        return key if until >= self._clock() else None
+
+    async def _read(self, certificate: str) -> RSAPublicKey | str:
+        """Read a certificate and keep its key, or say what is wrong."""
+        pem = await self._asked(certificate, whole=True)
+        if isinstance(pem, str):
+            return pem
+        try:
+            read = x509.load_pem_x509_certificate(pem)
+            key = read.public_key()
+        except ValueError:
+            return "the answer is no certificate in PEM"
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        if not read.not_valid_before_utc <= now <= read.not_valid_after_utc:
+            return "the certificate is not valid at this time"
+        if not isinstance(key, RSAPublicKey):
+            return "the certificate has no RSA key"
+        if (fault := rsa_fault(RSAAlgorithm.to_jwk(key, as_dict=True))) is not None:
+            return f"the certificate's key {fault}"
+        self._keys[certificate] = key, read.not_valid_after_utc.timestamp()
+        self._keys.move_to_end(certificate)
+        while len(self._keys) > KEPT:
+            self._keys.popitem(last=False)
+        return key
+
+    async def _asked(self, address: str, *, whole: bool) -> bytes | str:
+        """The body of a good answer, if it is wanted whole, or why there is none."""
+        resolver = self._resolver or aiohttp.AsyncResolver()
+        client = JsonClient(
+            Bounds(answer=BODY_LIMIT), self._tls, egress=self._egress(), resolver=resolver, read=_as_it_is,
+            share=self._contexts,
+        )  # fmt: skip
+        try:
+            answer = await client.ask("GET", address, {"Accept": "*/*"}, within=WITHIN, whole=whole)
+        except NoAnswer as fault:
+            return str(fault)
+        finally:
+            await client.close()
+            if self._resolver is None:
+                await resolver.close()
+        return (answer.content or b"") if answer.status == 200 else f"answered {answer.status}"
+
+    def _tell(self, reason: str) -> None:
+        text, at = self._told
+        if reason != text or self._steady() - at >= _TOLD_EVERY:
+            self._told = reason, self._steady()
+            structlog.get_logger().warning("sns_certificate_unread", reason=reason)
+
+
+async def _as_it_is(body: bytes, _kind: str, _bounds: Bounds) -> Any:
+    return body

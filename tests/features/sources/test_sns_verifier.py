@@ -1,0 +1,223 @@
+"""Which messages of Amazon SNS are believed, and what strangers can have a worker ask."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from structlog.testing import capture_logs
+
+from notifier.features.sources.sns_message import SnsMessage, SnsTopic, UnacceptedSns, read_sns
+from notifier.features.sources.sns_server import KEPT, MOST_WAITING, CertificateAway
+from notifier.model.client import EgressPolicy
+from tests.features.sources.sns_stand_in import (
+    ARN,
+    CERTIFICATE,
+    CONFIRMATION,
+    HOST,
+    NOTIFICATION,
+    SUBSCRIBE,
+    key,
+    pem,
+    signature_of,
+    signed,
+    standing_in,
+)
+
+WITHOUT_SUBJECT = {name: value for name, value in NOTIFICATION.items() if name != "Subject"}
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize(
+    "message",
+    [NOTIFICATION, WITHOUT_SUBJECT, CONFIRMATION, {**CONFIRMATION, "Type": "UnsubscribeConfirmation"}],
+    ids=range(4),
+)
+async def test_what_sns_signed_is_believed(tmp_path: Path, message: dict[str, str], version: str) -> None:
+    """By SHA1 and SHA256. Only what is signed goes on."""
+    async with standing_in(tmp_path) as sns:
+        found = await sns.verifier.verified(signed(message, version))
+    assert isinstance(found, SnsMessage)
+    assert (found.kind, json.loads(found.signed)) == (message["Type"], message)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(signed(**{name: f"{value} "}) for name, value in NOTIFICATION.items()),
+        *(signed(CONFIRMATION, **{name: f"{value}x"}) for name, value in CONFIRMATION.items()),
+        *(signed(**{name: None}) for name in NOTIFICATION),
+        signed(Type="SubscriptionConfirmation", Token="t", SubscribeURL=SUBSCRIBE),
+        signed(CONFIRMATION, Type="Notification"),
+        signed(Signature=signature_of(NOTIFICATION, by=key(3072))),
+        signed(Signature="not base64"),
+        signed(Signature=None),
+        signed(SignatureVersion="1"),
+        signed(SignatureVersion="3"),
+        signed(SignatureVersion=2),
+        signed(TopicArn=5),
+        signed({**NOTIFICATION, "TopicArn": f"{ARN}-of-others"}),
+        b"",
+        b"[]",
+        b'"text"',
+        b'{"Type": "Notification"',
+        b'{"user": "alice"}',
+    ],
+    ids=range(34),
+)
+async def test_no_forgery_is_believed(tmp_path: Path, body: bytes) -> None:
+    """Whatever is changed, left out, or signed by somebody else; nor a genuine message of another topic."""
+    async with standing_in(tmp_path) as sns:
+        assert isinstance(await sns.verifier.verified(body), UnacceptedSns)
+
+
+ELSEWHERE = [
+    "http://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0.pem",
+    "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0.pem",
+    "https://sns.eu-west-1.amazonaws.com.cn/SimpleNotificationService-0.pem",
+    "https://sns.eu-west-1.amazonaws.com.example.org/SimpleNotificationService-0.pem",
+    "https://sns.eu-west-1.amazonaws.com:8443/SimpleNotificationService-0.pem",
+    "https://sns.eu-west-1.amazonaws.com@evil.example/SimpleNotificationService-0.pem",
+    "https://evil.example/sns.eu-west-1.amazonaws.com/SimpleNotificationService-0.pem",
+    "https://sns.eu-west-1.amazonaws.com/a/SimpleNotificationService-0.pem",
+    "https://sns.eu-west-1.amazonaws.com/../SimpleNotificationService-0.pem",
+    "https://sns.eu-west-1.amazonaws.com/?Action=x&y=/SimpleNotificationService-0.pem",
+    "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0.pem?x=1",
+    "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0.pem\n",
+    "https://sns.eu-west-1.amazonaws.com/evil.pem",
+    "https://sns.s3-eu-west-1.amazonaws.com/SimpleNotificationService-0.pem",
+    "https://sns.s3.amazonaws.com/SimpleNotificationService-0.pem",
+    "https://127.0.0.1/SimpleNotificationService-0.pem",
+    "file:///etc/passwd",
+    "",
+]
+
+
+@pytest.mark.parametrize("address", ELSEWHERE)
+async def test_nothing_but_the_server_of_the_region_is_asked(tmp_path: Path, address: str) -> None:
+    """Neither for a certificate, nor to confirm, even by a good certificate. A bucket of S3 may be called `sns`."""
+    async with standing_in(tmp_path) as sns:
+        assert isinstance(await sns.verifier.verified(signed(SigningCertURL=address)), UnacceptedSns)
+        confirm = {**CONFIRMATION, "SubscribeURL": address}
+        assert isinstance(await sns.verifier.verified(signed(confirm)), UnacceptedSns)
+        assert sns.asked == []
+
+
+@pytest.mark.parametrize(
+    ("arn", "server"),
+    [
+        (ARN, f"https://{HOST}"),
+        ("arn:aws-cn:sns:cn-northwest-1:123456789012:t", "https://sns.cn-northwest-1.amazonaws.com.cn"),
+        ("arn:aws-us-gov:sns:us-gov-west-1:123456789012:t", "https://sns.us-gov-west-1.amazonaws.com"),
+    ],
+)
+def test_the_topic_says_which_server_that_is(arn: str, server: str) -> None:
+    """In each part of AWS."""
+    assert SnsTopic(arn).server == server
+
+
+@pytest.mark.parametrize("name", ["Subject", "MessageId", "Timestamp", "SigningCertURL"])
+def test_a_signed_text_has_one_reading(name: str) -> None:
+    """Who may publish to the topic could put the lines of other members into `Message`, and post the other reading."""
+    evil = '{"user": "mallory"}'
+    genuine = {**WITHOUT_SUBJECT, "Message": f"{evil}\nMessageId\nanother\nSubject\nrest"}
+    rest = f"rest\nMessageId\n{NOTIFICATION['MessageId']}"
+    other = {**WITHOUT_SUBJECT, "Message": evil, "MessageId": "another", "Subject": rest}
+    assert signature_of(genuine) == signature_of(other)
+    body = signed(other) if name == "Subject" else signed(**{name: f"{NOTIFICATION.get(name, CERTIFICATE)}\nx"})
+    found = read_sns(body, SnsTopic(ARN))
+    assert isinstance(found, UnacceptedSns)
+    assert f"{name} has a line break" in found.text
+
+
+async def test_a_member_that_is_there_twice_has_one_reading(tmp_path: Path) -> None:
+    """What goes on is what was verified, whichever of the two that is."""
+    twice = signed().removesuffix(b"}") + b', "Message": "{\\"user\\": \\"mallory\\"}"}'
+    first = b'{"Message": "{\\"user\\": \\"mallory\\"}", ' + signed().removeprefix(b"{")
+    async with standing_in(tmp_path) as sns:
+        for body in (twice, first):
+            found = await sns.verifier.verified(body)
+            assert not (isinstance(found, SnsMessage) and b"mallory" in found.signed)
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "expired": ({"certificate": pem(days=-1)}, "not valid at this time"),
+    "no certificate": ({"certificate": b"<html>"}, "no certificate in PEM"),
+    "of another kind": ({"certificate": pem(ec.generate_private_key(ec.SECP256R1()))}, "no RSA key"),
+    "weak": ({"certificate": pem(key(1024))}, "has 1024 bits"),
+    "too large": ({"certificate": pem() + b" " * 40_000}, "larger than 32 KiB"),
+    "not there": ({"status": 404}, "answered 404"),
+    "elsewhere": ({"status": 302, "headers": {"Location": f"https://{HOST}/b.pem"}}, "a redirect"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+async def test_a_certificate_that_cannot_be_used_is_told(tmp_path: Path, case: str) -> None:
+    """The message can be sent again: SNS does so after a 503, and never after a 401. The log says why, once."""
+    given, said = BROKEN[case]
+    async with standing_in(tmp_path) as sns:
+        for name, value in given.items():
+            setattr(sns, name, value)
+        with capture_logs() as lines:
+            for _ in range(2):
+                assert isinstance(await sns.verifier.verified(signed()), CertificateAway)
+        assert len(sns.asked) == 2
+    assert [line["event"] for line in lines] == ["sns_certificate_unread"]
+    assert said in lines[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"tls": None}, "certificate"), ({"egress": EgressPolicy()}, "address 127.0.0.1 is loopback")],
+    ids=["an authority that nobody trusts", "an address that is not allowed"],
+)
+async def test_the_server_must_be_the_one_of_that_name(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    """By its own certificate; and at an address to which clients may be called."""
+    async with standing_in(tmp_path, **given) as sns:
+        with capture_logs() as lines:
+            assert isinstance(await sns.verifier.verified(signed()), CertificateAway)
+        assert sns.asked == []
+        assert await sns.verifier.server.confirm(SUBSCRIBE) is not None
+        assert sns.asked == []
+    assert said in lines[0]["reason"]
+
+
+async def test_a_certificate_is_read_once(tmp_path: Path) -> None:
+    """And again when it has expired. Those who come at once wait for one reading."""
+    moment = [0.0]
+    async with standing_in(tmp_path, steady=lambda: moment[0]) as sns:
+        found = await asyncio.gather(*(sns.verifier.verified(signed()) for _ in range(20)))
+        assert all(isinstance(each, SnsMessage) for each in found)
+        assert len(sns.asked) == 1
+
+
+async def test_strangers_cannot_have_certificates_read_without_end(tmp_path: Path) -> None:
+    """Two in a second, and a bounded number of messages waits for them. Those that are kept stay usable meanwhile."""
+    now, pauses = [0.0], []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += seconds
+
+    async with standing_in(tmp_path, steady=lambda: now[0], pause=pause) as sns:
+        assert isinstance(await sns.verifier.verified(signed()), SnsMessage)
+        sns.status = 404
+        made_up = [
+            signed(SigningCertURL=f"https://{HOST}/SimpleNotificationService-{number}.pem") for number in range(100)
+        ]
+        *away, good = await asyncio.gather(*map(sns.verifier.verified, made_up), sns.verifier.verified(signed()))
+        assert isinstance(good, SnsMessage)
+        assert all(isinstance(each, CertificateAway) for each in away)
+        assert len(sns.asked) == 1 + MOST_WAITING
+        assert pauses == [0.5] * MOST_WAITING
+
+
+async def test_a_bounded_number_of_certificates_is_kept(tmp_path: Path) -> None:
+    """The last that were read."""
+    async with standing_in(tmp_path, steady=iter(range(10_000)).__next__) as sns:
+        for number in [*range(KEPT + 1), KEPT, 0]:
+            address = f"https://{HOST}/SimpleNotificationService-{number}.pem"
+            assert isinstance(await sns.verifier.verified(signed(SigningCertURL=address)), SnsMessage)
+        assert len(sns.asked) == KEPT + 2
