@@ -7,6 +7,7 @@ and the golden files of the tests.
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,34 @@ def schema() -> dict[str, Any]:
     values: dict[str, Any] = yaml.safe_load(SOURCE.read_text())
     service = config_schema()
     definitions = {**service["$defs"], **values.pop("$defs")}
+    said_by_templates(values, definitions)
     config, clients = values["properties"]["config"], values["properties"]["clients"]
     need_sections(values, yaml.safe_load((CHART / "values.yaml").read_text()))
     config.update(additionalProperties=False, properties=service["properties"])
     clients["items"] = {"$ref": "#/$defs/ClientMetadata"}
-    return {"$schema": "http://json-schema.org/draft-07/schema#", **values, "$defs": definitions}
+    kept = {name: {key: part for key, part in made.items() if key != "says"} for name, made in definitions.items()}
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **values, "$defs": kept}
+
+
+def said_by_templates(section: dict[str, Any], definitions: dict[str, Any], at: str = "") -> dict[str, dict[str, str]]:
+    """Take the patterns of texts out of the section, if they have words (`says`), and return them by path.
+
+    Helm shows the pattern that a value does not match, and no way out. So the templates refuse these. Members of a list
+    keep theirs: no path leads to them.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for part in ("properties", "patternProperties"):
+        for name, written in section.get(part, {}).items():
+            made = definitions.get(written.get("$ref", "").removeprefix("#/$defs/"), {}) if "$ref" in written else {}
+            path = f"{at}{name.strip('^$')}"
+            member = {key: deepcopy(each) for key, each in {**made, **written}.items() if key != "$ref"}
+            if "says" in member:
+                found[path] = {"pattern": member.pop("pattern"), "says": member.pop("says")}
+            inner = said_by_templates(member, definitions, f"{path}.")
+            if inner or path in found:
+                section[part][name] = member
+            found |= inner
+    return found
 
 
 def need_sections(section: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -98,10 +122,14 @@ def variables(
 
 
 def known() -> dict[str, Any]:
-    """The members of a client; the environment variables of settings, true if they hold a secret."""
-    service = config_schema()
+    """What the templates check: members of a client, environment variables of settings (true: a secret), and texts."""
+    service, values = config_schema(), yaml.safe_load(SOURCE.read_text())
     members = service["$defs"]["ClientMetadata"]["properties"]
-    return {"client": dict.fromkeys(members, True), "variables": dict(variables(service, service["$defs"]))}
+    return {
+        "client": dict.fromkeys(members, True),
+        "variables": dict(variables(service, service["$defs"])),
+        "texts": said_by_templates(values, values["$defs"]),
+    }
 
 
 def rows(members: dict[str, Any], values: dict[str, Any], definitions: dict[str, Any], at: str = "") -> Iterator[str]:

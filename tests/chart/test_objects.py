@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from notifier.cli.application import application
-from tools.chart_rendering import CHART, Rendered, template
+from tools.chart_rendering import CHART, Rendered, helm, template, values_file
 
 CUSTOM: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("crd_schemas.yaml").read_text())
 
@@ -82,6 +83,34 @@ def test_selectors_select_workers_alone(rendered: Rendered) -> None:
         assert selector.items() <= labels
         for pod in rendered.all("Pod"):
             assert not selector.items() <= pod["metadata"]["labels"].items()
+
+
+def test_a_quota_of_cpu_takes_every_pod() -> None:
+    """It refuses one without a limit: a pod without its own has that of the workers. Else none is made up."""
+    workers, canary = "resources.limits.cpu=2", "canary.resources.limits.cpu=null"
+    assert cpu_limits(workers, canary) == {"notifier": 2, "canary": 2, "collector": 2, "report": 2}
+    assert cpu_limits(workers) == {"notifier": 2, "canary": "100m", "collector": 2, "report": 2}
+    assert set(cpu_limits(canary).values()) == {None}
+
+
+def cpu_limits(*values: str) -> dict[str, object]:
+    """Of the containers of the chart."""
+    settings = [part for value in values for part in ("--set", value)]
+    containers = [each for pod in Rendered.of("everything", *settings).pods() for each in pod["containers"]]
+    return {each["name"]: each["resources"]["limits"].get("cpu") for each in containers if each["name"] != "proxy"}
+
+
+def test_an_older_helm_is_told_what_it_cannot_do(tmp_path: Path) -> None:
+    """It does all but show the log of `helm test`. An installation alone shows notes, so a copy has them as a file."""
+    chart = shutil.copytree(CHART, tmp_path / "notifier")
+    (chart / "NOTES").write_text((chart / "templates/NOTES.txt").read_text())
+    (chart / "templates/shown.yaml").write_text('{text: {{ tpl (.Files.Get "NOTES") . | quote }}}')
+    shown = ("--show-only", "templates/shown.yaml")
+    said = yaml.safe_load(helm("template", "n", chart, "-f", values_file("everything"), *shown).stdout)["text"]
+    version = helm("version", "--template", "{{.Version}}").stdout
+    older = tuple(map(int, version.removeprefix("v").split(".")[:2])) < (3, 18)
+    assert "helm -n default test n" in said
+    assert (f"This is Helm {version}, which removes the canary's log unread" in said) is older
 
 
 def test_nothing_outlives_the_release(rendered: Rendered) -> None:

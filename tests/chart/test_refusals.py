@@ -15,10 +15,6 @@ WRONG_KIND = [  # refused by values.schema.json
         """
         replicas: 3
         replicaCount: two
-        image: {repository: "registry.example.com/notifier:1.2", digest: sha256:abc}
-        ingress: {host: "https://notifier.example.com"}
-        canary: {clusterIP: None, keyFile: /etc/notifier/secrets/keys/}
-        resources: {limits: {memory: 512m}, requests: {cpu: 2 cores}}
         config: {que: {}, issuers: {id.example.com: {keys: [{file: /k}]}}}
         externalSecrets: [{name: a, secretStoreRef: {name: vault}}]
         podSecurityContext: {runAsNonRoot: false}
@@ -29,13 +25,6 @@ WRONG_KIND = [  # refused by values.schema.json
         [
             "Additional property replicas is not allowed",
             "replicaCount: Invalid type",
-            "image.repository: Does not match pattern",
-            "image.digest: Does not match pattern",
-            "ingress.host: Does not match pattern",
-            "canary.clusterIP: Does not match pattern",
-            "canary.keyFile: Does not match pattern",
-            "resources.limits.memory: Does not match pattern",
-            "resources.requests.cpu: Does not match pattern",
             "config: Additional property que is not allowed",
             "Additional property id.example.com is not allowed",
             "data is required",
@@ -69,6 +58,29 @@ WRONG_KIND = [  # refused by values.schema.json
     ),
 ]
 WRONG_TOGETHER = [  # refused by the templates
+    (
+        """
+        image: {repository: "registry.example.com/notifier:1.2", digest: sha256:abc}
+        ingress: {host: "https://notifier.example.com"}
+        canary: {clusterIP: None, keyFile: /etc/notifier/secrets/keys/, resources: {limits: {memory: 64Mi}}}
+        collector: {keep: 30 days, resources: {requests: {cpu: 250m}}}
+        resources: {limits: {memory: 512m, cpu: 200m}, requests: {cpu: 2 cores}}
+        podDisruptionBudget: {maxUnavailable: half}
+        """,
+        [
+            'image.repository is "registry.example.com/notifier:1.2"; it must be without a tag and a digest',
+            'image.digest is "sha256:abc"; it must be sha256: and 64 hexadecimal digits',
+            'ingress.host is "https://notifier.example.com"; it must be a host name, without https:// and path',
+            'canary.clusterIP is "None"; it must be an address',
+            'canary.keyFile is "/etc/notifier/secrets/keys/"; it must be the whole path of a file',
+            "canary.resources.limits.memory is 64Mi, less than the 96Mi of its requests, and no pod would be made",
+            'collector.keep is "30 days"; it must be a duration, such as 30d',
+            "collector.resources.limits.cpu is 200m, less than the 250m of its requests",
+            'podDisruptionBudget.maxUnavailable is "half"; it must be a number from 1, or a share such as 25%',
+            'resources.limits.memory is "512m"; it must be an amount with a unit, such as 512Mi',
+            'resources.requests.cpu is "2 cores"; it must be a number of cores, such as 2 or 250m',
+        ],
+    ),
     (
         """
         image: {repository: ""}

@@ -58,6 +58,8 @@ shutdwn_grace: 20s
             ("a: 1\n---\nb: 2", "notifier.yaml", "line 2, column 1: a second document"),
             ("a: *nobody", "notifier.yaml", "nothing before this is marked"),
             ("a: \x07", "notifier.yaml", "control characters"),
+            ("queue:\n\turl: x", "notifier.yaml", "line 2, column 1: a tab is here; YAML takes blanks alone"),
+            ("queue:\n  - x\n \t- y", "notifier.yaml", "line 3, column 2: a tab is here; YAML takes blanks alone"),
             ("? {a: b}\n: c", "notifier.yaml", "cannot be a key"),
             ("shutdown_grace: 2026-99-99", "notifier.yaml", "put it in quotes"),
             ("shutdown_grace: !!python/object:os.x 1", "notifier.yaml", "cannot be read"),

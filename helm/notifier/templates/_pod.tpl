@@ -25,6 +25,16 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext: {{- toYaml .Values.securityContext | nindent 2 }}
 {{- end -}}
 
+{{/* Of (dict "root" $ "own" …), as JSON: a quota of limits.cpu refuses pods without one. So these have that of the workers, if they have none. */}}
+{{- define "notifier.resources" -}}
+{{- $limits := dig "limits" dict (default dict .own) | default dict -}}
+{{- $cpu := dig "limits" "cpu" "" (default dict .root.Values.resources) -}}
+{{- if and $cpu (not (hasKey $limits "cpu")) -}}
+{{- $limits = merge (dict "cpu" $cpu) $limits -}}
+{{- end -}}
+{{- merge (dict "limits" $limits) (default dict .own) | toJson -}}
+{{- end -}}
+
 {{/* With NOTIFIER_CONFIG, so that `kubectl exec … -- notifier status` finds the configuration. */}}
 {{- define "notifier.env" -}}
 - {name: NOTIFIER_CONFIG, value: /etc/notifier/config/notifier.yaml}

@@ -27,6 +27,7 @@
 {{- define "notifier.refuse" -}}
 {{- $found := dict "count" 0 "texts" list -}}
 {{- $at := dict "root" . "in" $found "known" (.Files.Get "files/known.json" | fromJson) -}}
+{{- include "notifier.refuseTexts" $at -}}
 {{- include "notifier.refuseNames" $at -}}
 {{- include "notifier.refuseConfig" $at -}}
 {{- include "notifier.refuseSecrets" $at -}}
@@ -40,6 +41,37 @@
 {{- $texts := ternary (append $found.texts (printf "and %d more" $more)) $found.texts (gt (int $more) 0) -}}
 {{- fail (printf "the values have mistakes:\n- %s" (join "\n- " $texts)) -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "notifier.refuseTexts" -}}
+{{- $in := .in -}}
+{{- $values := .root.Values -}}
+{{- range $path, $rule := .known.texts -}}
+{{- $value := $values -}}
+{{- range splitList "." $path -}}
+{{- if and (kindIs "map" $value) (hasKey (default dict $value) .) -}}{{- $value = get $value . -}}{{- else -}}{{- $value = 0 -}}{{- end -}}
+{{- end -}}
+{{- if and (kindIs "string" $value) (not (regexMatch $rule.pattern $value)) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "%s is %q; it %s" $path $value $rule.says)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $path, $resources := dict "resources" $values.resources "canary.resources" (include "notifier.resources" (dict "root" .root "own" $values.canary.resources) | fromJson) "collector.resources" (include "notifier.resources" (dict "root" .root "own" $values.collector.resources) | fromJson) -}}
+{{- range $what := list "cpu" "memory" -}}
+{{- $request := dig "requests" $what "" $resources -}}
+{{- $limit := dig "limits" $what "" $resources -}}
+{{- if and $request $limit (lt (include "notifier.amount" $limit | float64) (include "notifier.amount" $request | float64)) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "%s.limits.%s is %v, less than the %v of its requests, and no pod would be made: raise the limit or lower the request" $path $what $limit $request)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* An amount of memory in bytes, or of cpu in cores. */}}
+{{- define "notifier.amount" -}}
+{{- $units := dict "m" 0.001 "M" 1e6 "G" 1e9 "T" 1e12 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $text := toString . -}}
+{{- $unit := regexFind "[A-Za-z]+$" $text -}}
+{{- mulf (trimSuffix $unit $text | float64) (get $units $unit | default 1.0) -}}
 {{- end -}}
 
 {{- define "notifier.refuseNames" -}}
