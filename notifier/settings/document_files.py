@@ -44,7 +44,7 @@ def read_document(path: Path) -> object:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         context = f" ({error.context})" if error.context else ""
-        if mark and text.split("\n")[mark.line][mark.column :].startswith("\t"):
+        if mark and "".join(text.split("\n")[mark.line : mark.line + 1])[mark.column :].startswith("\t"):
             raise _mistaken(path.name, f"{place}a tab is here; YAML takes blanks alone before a key or value") from None
         raise _mistaken(path.name, f"{place}{error.problem}{context}") from None
     except (yaml.YAMLError, ValueError) as error:

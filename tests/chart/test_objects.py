@@ -87,16 +87,16 @@ def test_selectors_select_workers_alone(rendered: Rendered) -> None:
 
 def test_a_quota_of_cpu_takes_every_pod() -> None:
     """It refuses one without a limit: a pod without its own has that of the workers. Else none is made up."""
-    workers, canary = "resources.limits.cpu=2", "canary.resources.limits.cpu=null"
-    assert cpu_limits(workers, canary) == {"notifier": 2, "canary": 2, "collector": 2, "report": 2}
-    assert cpu_limits(workers) == {"notifier": 2, "canary": "100m", "collector": 2, "report": 2}
-    assert set(cpu_limits(canary).values()) == {None}
+    workers = "resources.limits.cpu=2"
+    assert cpu_limits("minimal", workers) == {"notifier": 2, "canary": 2}
+    assert cpu_limits("everything", workers) == {"notifier": 2, "canary": "100m", "collector": 2, "report": 2}
+    assert set(cpu_limits("minimal").values()) == {None}
 
 
-def cpu_limits(*values: str) -> dict[str, object]:
+def cpu_limits(name: str, *values: str) -> dict[str, object]:
     """Of the containers of the chart."""
     settings = [part for value in values for part in ("--set", value)]
-    containers = [each for pod in Rendered.of("everything", *settings).pods() for each in pod["containers"]]
+    containers = [each for pod in Rendered.of(name, *settings).pods() for each in pod["containers"]]
     return {each["name"]: each["resources"]["limits"].get("cpu") for each in containers if each["name"] != "proxy"}
 
 
