@@ -6,7 +6,6 @@ A command and what it needs are imported when somebody types it, so that `--help
 import os
 import sys
 import traceback
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from typer.core import TyperGroup
 from notifier import __version__
 from notifier.cli.commands import COMMANDS
 from notifier.features import FEATURES
-from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
+from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError, exit_code, leaves, ours
 from notifier.model.printable import counted
 from notifier.operators.terminal.help import command_group
 from notifier.operators.terminal.output import say
@@ -71,27 +70,23 @@ def main() -> None:
         application()(prog_name="notifier", obj=FEATURES)  # `app()` would replace our hook by typer's
     except KeyboardInterrupt:
         sys.exit(130)
-    except NotifierError as error:
-        sys.exit(fail(error))
-    except BaseExceptionGroup as group:
-        errors = list(_leaves(group))
-        if not all(isinstance(error, NotifierError) for error in errors):
+    except (NotifierError, BaseExceptionGroup) as failure:
+        if not (errors := ours(failure)):
             raise
-        sys.exit(max(fail(error) for error in errors))
+        for error in errors:
+            fail(error)
+        sys.exit(max(map(exit_code, errors)))
 
 
-def fail(error: BaseException) -> int:
-    """Print what is wrong, each mistake on its own line. Returns the exit code."""
+def fail(error: NotifierError) -> None:
+    """Print what is wrong, each mistake on its own line."""
     match error:
         case ConfigurationError(mistakes=mistakes):
             _list(mistakes, "in the configuration")
-            return 2
         case MalformedEvent(mistakes=mistakes):
             _list(mistakes, "in the events; nothing was sent")
-            return 2
         case _:
             say(f"notifier: {error}", err=True)
-            return 1
 
 
 def _list(mistakes: tuple[Mistake, ...], where: str) -> None:
@@ -105,7 +100,7 @@ def _fault(_kind: type[BaseException], error: BaseException, _trace: TracebackTy
 
     The frames go to the log, the text of the error does not: it may quote a `sub`.
     """
-    first = next(iter(leaf for leaf in _leaves(error) if not isinstance(leaf, NotifierError)), error)
+    first = next(iter(leaf for leaf in leaves(error) if not isinstance(leaf, NotifierError)), error)
     if isinstance(first, OSError) and first.strerror:
         of_file = "" if first.filename is None else f": {os.fsdecode(first.filename)}"
         say(f"notifier: {first.strerror}{of_file}", err=True)
@@ -123,11 +118,3 @@ def _fault(_kind: type[BaseException], error: BaseException, _trace: TracebackTy
         quiet_logs()
     frames_text = "".join(traceback.format_tb(first.__traceback__))
     structlog.get_logger().error("crashed", error=type(first).__name__, exception=frames_text)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -31,6 +31,7 @@ from notifier.settings.tokens_file import load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.places import Places
+from notifier.tokens.public_keys import thumbprint
 
 PartT = TypeVar("PartT", bound=Part)
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
@@ -144,9 +145,10 @@ def load(
     mistakes += _mistakes_at_start(settings) if starting else []
     if mistakes:
         raise ConfigurationError(mistakes)
+    warnings = tuple(_warnings(settings, layered, keys, tokens or (), parts))
     return Loaded(
         settings=settings, features=features, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
-        warnings=tuple(_warnings(settings, layered, tokens or (), parts)), faults=tuple(layered.faults), needs=needs,
+        warnings=warnings, faults=tuple(layered.faults), needs=needs,
         layers=layers, parts=parts,
     )  # fmt: skip
 
@@ -162,16 +164,30 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
 
 
 def _warnings(
-    settings: Settings, layered: Layered, tokens: Sequence[ApiToken], parts: Sequence[Part]
+    settings: Settings, layered: Layered, keys: KeyRing, tokens: Sequence[ApiToken], parts: Sequence[Part]
 ) -> Iterator[Mistake]:
     """What is accepted, and has no effect or another one than may be meant."""
     yield from layered.warnings
+    yield from _keys_of_two(settings, keys)
     yield from _tokens_of_others(layered.registry)
     senders = [*(sender for part in parts for sender in part.senders), *senders_by_token(tokens)]
     yield from unheard_addresses(settings, layered.registry, senders)
     yield from unnamed_speakers(settings, senders)
     for part in parts:
         yield from part.warnings
+
+
+def _keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[Mistake]:
+    """Issuers with the key of another. Of keys that are no files nothing is known yet."""
+    owners: dict[str, str] = {}
+    for iss in settings.issuers:
+        for key in keys.of(iss):
+            if (owner := owners.setdefault(thumbprint(key.public), iss)) != iss:
+                text = (
+                    f"the key {key.kid} is that of {owner}, too: whoever checks the key and not the issuer takes the"
+                    " tokens of both; make one for each, by `notifier keys generate`"
+                )
+                yield Mistake(f'issuers["{iss}"].keys', text)
 
 
 def _tokens_of_others(registry: Registry) -> Iterator[Mistake]:

@@ -10,7 +10,7 @@ NotifierError
     └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from notifier.model.outcome import Cause
@@ -91,3 +91,23 @@ class SourceFault(NotifierError):  # noqa: N818  the name says whose fault it is
 
 class AnswerFault(SourceFault):
     """An answer came, and cannot be taken: it is too much, or no JSON."""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Return the error itself, or those of a group and its groups."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def ours(error: BaseException) -> tuple[NotifierError, ...]:
+    """Return the errors that a failure consists of; none if one of them is not of notifier."""
+    found = tuple(leaf for leaf in leaves(error) if isinstance(leaf, NotifierError))
+    return found if len(found) == sum(1 for _ in leaves(error)) else ()
+
+
+def exit_code(error: NotifierError) -> int:
+    """Return the exit status of a command that ends with this error: 2 for wrong use or configuration, else 1."""
+    return 2 if isinstance(error, ConfigurationError | MalformedEvent) else 1

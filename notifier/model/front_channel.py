@@ -57,9 +57,7 @@ def front_channel_mistake(uri: str, redirect_origins: tuple[str, ...], *, allow_
     if urlsplit(uri).scheme != "https" and not allow_http:
         return "is http; to allow it, set egress.allow_http"
     if redirect_origins and origin_of(uri) not in redirect_origins:
-        return (
-            f"must have the scheme, host and port of one of the client's redirect_uris (F1): {origin_of(uri)} is none"
-        )
+        return f"must have the scheme, host and port of one of the client's redirect_uris: {origin_of(uri)} is none"
     return None
 
 

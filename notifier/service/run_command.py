@@ -11,10 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
+from notifier.model.errors import ConfigurationError, NotifierError, exit_code, ours
 from notifier.operators.terminal.command_options import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from notifier.service.service import Service
 
@@ -58,7 +61,7 @@ def run(config: Config = None) -> None:
     _raise_file_limit()
     answers, places = HeldAnswers(), Places(key_kinds_of(FEATURES))
     loaded = load(config, os.environ, FEATURES, starting=True, answer_of=answers.cached, places=places)
-    logs.configure(loaded.settings.log.level, loaded.settings.log.format)
+    as_json = logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
     _tell_queue_file(loaded.settings.queue.sqlite_file)
     answers.log_unusable()
@@ -68,8 +71,26 @@ def run(config: Config = None) -> None:
     last_moment.daemon = True
     try:
         uvloop.run(_serve(service, last_moment.start))
+    except (NotifierError, BaseExceptionGroup) as failure:
+        if not as_json or not (errors := ours(failure)):
+            raise
+        _log_end(errors)
+        raise typer.Exit(max(map(exit_code, errors))) from None
     finally:
         last_moment.cancel()
+
+
+def _log_end(errors: Sequence[NotifierError]) -> None:
+    """Say why the worker ends as the log says all else: its readers parse each line."""
+    import structlog
+
+    log = structlog.get_logger()
+    for error in errors:
+        if isinstance(error, ConfigurationError):
+            for mistake in error.mistakes:
+                log.error("ended", setting=mistake.path, reason=mistake.text)
+        else:
+            log.error("ended", reason=str(error))
 
 
 def _cut_short() -> None:

@@ -72,7 +72,7 @@ def algorithm(value: object) -> object:
     """The value, if it may be an algorithm of ours. Raises ValueError with the way out."""
     if isinstance(value, str) and value not in _ALGORITHMS:
         if value == "none":
-            raise ValueError("none is not allowed: a logout token is always signed (B23); use RS256, PS256 or ES256")
+            raise ValueError("none is not allowed: a logout token is always signed; use RS256, PS256 or ES256")
         if value.startswith("HS"):
             raise ValueError(f"{value} is not supported: it would need the client's secret; use RS256, PS256 or ES256")
         near = get_close_matches(value.upper(), Algorithm, 1)

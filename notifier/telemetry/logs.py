@@ -73,8 +73,8 @@ def clip(text: str, length: int = TEXT_LENGTH) -> str:
 
 def configure(
     level: str = "info", log_format: Literal["auto", "json", "console"] = "auto", *, stream: TextIO | None = None
-) -> None:
-    """Set up the log of the process at its start, for libraries (stdlib `logging`) too.
+) -> bool:
+    """Set up the log of the process at its start, for libraries (stdlib `logging`) too. Returns whether it is JSON.
 
     `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on, or from `info` on if
     `level` is `debug`: below that they log frames, which have tokens in them.
@@ -107,6 +107,7 @@ def configure(
     for name in ("aiormq", "aio_pika"):  # the queue logs what they meet, once and without frames
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
+    return as_json
 
 
 def set_level(level: str) -> None:

@@ -186,6 +186,17 @@ def test_check_warns_of_an_issuer_that_relies_on_addresses_of_events(
     assert len(warnings) == (told is not None)
 
 
+def test_check_warns_of_issuers_with_one_key(made: Path, tmp_path: Path) -> None:
+    """A receiver that checks the key and not the issuer takes the tokens of both."""
+    key = {"keys": [{"file": str(made / "k.pem")}]}
+    write(tmp_path, {"issuers": {ISS: {**key, "publishers": ["a"]}, OTHER: {**key, "publishers": ["b"]}}})
+    done = notifier("check", "-c", "n.yaml", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f'warning: issuers["{OTHER}"].keys: the key ' in done.stdout
+    assert f" is that of {ISS}, too: whoever checks the key and not the issuer takes" in done.stdout
+    assert "too: whoever" not in notifier("check", "-c", "n.yaml", cwd=made).stdout
+
+
 def test_check_tells_every_mistake_at_once(made: Path) -> None:
     """Those of the configuration and of the clients in one go; on stderr, or as JSON on stdout; exit 2; `run` too."""
     more = {"delivery": {"timeout": "5 parsecs"}, "outcome": "all", "api": {"tokens_file": "x" * 300}}

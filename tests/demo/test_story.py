@@ -146,7 +146,10 @@ async def test_a_lost_dead_letter_ends_the_story_badly() -> None:
 
 @pytest.mark.parametrize(
     ("tamper", "rule"),
-    [(lambda claims: {**claims, "jti": "always"}, "R2"), (lambda claims: {**claims, "nonce": "n"}, "B14")],
+    [
+        (lambda claims: {**claims, "jti": "always"}, "jti was seen before"),
+        (lambda claims: {**claims, "nonce": "n"}, "nonce must not be there"),
+    ],
     ids=["jti", "nonce"],
 )
 async def test_an_invalid_token_ends_the_story_badly(tamper: Mint, rule: str) -> None:

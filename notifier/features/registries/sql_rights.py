@@ -31,12 +31,20 @@ def may_write(connection: sa.Connection) -> list[str]:
         case "mssql":
             right = _first(connection, _SQL_SERVER)
         case "mysql" | "mariadb":
-            right = written_by(str(row[0]) for row in _rows(connection, "SHOW GRANTS"))
+            grants = [str(row[0]) for row in _rows(connection, "SHOW GRANTS")]
+            right = written_by(grant for grant in grants if not _of_all(grant))
+            if right is None and (right := written_by(filter(_of_all, grants))) is not None:
+                return [f"every user of the database may write to {right}, by a grant to PUBLIC; revoke it there"]
         case _:
             right = None
     if right is None:
         return []
     return [f"the database's user may write, such as to {right}; give notifier one that has the right to SELECT alone"]
+
+
+def _of_all(grant: str) -> bool:
+    """Whether it is one of MariaDB's to everybody."""
+    return grant.rpartition(" TO ")[2].strip("`'\" ").upper() == "PUBLIC"
 
 
 def written_by(grants: Iterable[str]) -> str | None:

@@ -154,10 +154,10 @@ def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> It
         text = f"receivers read the keys at {advertised}, not at the jwks_uri that is configured"
         yield warning(Area.ISSUER, case.iss, text, f'set issuers."{case.iss}".jwks_uri: {advertised}')
     if content.get("backchannel_logout_supported") is not True:
-        text = "its metadata does not say backchannel_logout_supported: true (B1)"
+        text = "its metadata does not say backchannel_logout_supported: true"
         yield warning(Area.ISSUER, case.iss, text, "some receivers then register for no logouts: have it advertised")
     elif content.get("backchannel_logout_session_supported") is not True:
-        text = "its metadata does not say backchannel_logout_session_supported: true (B2)"
+        text = "its metadata does not say backchannel_logout_session_supported: true"
         yield warning(Area.ISSUER, case.iss, text, "have it advertised, so that receivers ask for sid")
     else:
         yield ok(Area.ISSUER, case.iss, "its metadata advertises back-channel logout with sessions")

@@ -169,8 +169,11 @@ async def test_an_issuer_that_publishes_everything() -> None:
         ),
         ({"keys": {"error": "no"}}, "is no JWK Set"),
         ({"metadata": UnreadDocument(text="answered 404")}, "warning: its metadata"),
-        ({"metadata": {**GOOD, "backchannel_logout_supported": False}}, "(B1)"),
-        ({"metadata": {**GOOD, "backchannel_logout_session_supported": None}}, "(B2)"),
+        ({"metadata": {**GOOD, "backchannel_logout_supported": False}}, "backchannel_logout_supported: true"),
+        (
+            {"metadata": {**GOOD, "backchannel_logout_session_supported": None}},
+            "session_supported: true",
+        ),
         ({"metadata": {**GOOD, "issuer": ISS + "/"}}, "failed: its metadata calls it"),
         ({"metadata": {**GOOD, "jwks_uri": f"{ISS}/other"}}, "receivers read the keys at"),
         ({"jwks_uri": None}, "do not watch its keys"),
