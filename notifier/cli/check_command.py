@@ -25,6 +25,8 @@ from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, load_whole, look_at_keys, quiet_logs, refuse
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import shown_urls
+from notifier.settings.service_settings import Settings
+from notifier.settings.subject_key import TO_MAKE, is_missing
 from notifier.tokens.key_ring import SigningKey
 
 REASONS = 3  # of rows that are left out, in the line of their source; the warnings have all
@@ -52,7 +54,8 @@ def check(
     listeners, as `run` does, even if some of it is wrong. It reads each registry source, has each key that is no file
     sign, and connects to nothing else (`notifier doctor` does). A source or key without an answer is a mistake. If all
     is well, it shows the issuers with their keys, the clients, the queue and the listeners. It warns of secrets that
-    others may read, of settings that have no effect, and of exchanges that belong to the broker.
+    others may read, of settings that have no effect, of exchanges that belong to the broker, and where nobody
+    can find a user in the log (log.subject_key_file).
 
     Examples:
         # every mistake at once, or a summary
@@ -106,6 +109,7 @@ def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[Checked]) -
             {"path": secret.setting, "text": f"{secret.text}: {secret.advice}"}
             for secret in exposed(secrets_of(settings, registry, loaded.parts))
         ]
+        + _no_subject_key(settings)
         + [{"path": warning.path, "text": warning.text} for warning in warnings]
         + [_shared(group) for group in (*alike(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
@@ -164,6 +168,13 @@ def _unsigned(loaded: Loaded) -> Iterator[Mistake]:
         if due and len(due) == len(moments):
             text = f"no key signs before {shown_moment(min(due))}: until then its events wait"
             yield Mistake(f'issuers["{iss}"].keys', text)
+
+
+def _no_subject_key(settings: Settings) -> list[dict[str, str]]:
+    if not is_missing(settings):
+        return []
+    text = "is not set: each worker hashes users by a key of its own, so nobody can find a user's logouts in the log"
+    return [{"path": "log.subject_key_file", "text": f"{text}: {TO_MAKE}"}]
 
 
 def _times(count: int) -> str:

@@ -17,6 +17,7 @@ from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
 from notifier.settings.config_file import read_part
+from notifier.settings.subject_key import TO_MAKE, subject_key_file
 from notifier.telemetry.log_search import DELIVERED, LoggedDelivery, find_deliveries
 from notifier.telemetry.logs import subject_hash
 
@@ -32,6 +33,8 @@ def log_id(
 ) -> None:
     """Print the hash under which logs show a `sub` or `sid`; with --in, show what became of that user's logouts.
 
+    The key of the hash is in log.subject_key_file. With the embedded queue a worker makes one beside the queue's file.
+
     With --in it shows the last thing that the log says for each event and client. The exit status is 0 if there are
     some and all were delivered, else 1. A log of level warning or error has no lines of attempts, and so says nothing.
 
@@ -42,8 +45,8 @@ def log_id(
         kubectl logs -l app=notifier --tail=-1 | notifier log-id -c n.yaml alice --in -
         # every line of alice
         grep "$(notifier log-id -c n.yaml alice)" notifier.log
-        # give all workers one key first, in n.yaml
-        log: {subject_key_file: secrets/log}
+        # workers on RabbitMQ need one key first: make it, name it in n.yaml, start them again
+        (umask 077 && openssl rand -hex 32 > log.key)   # log: {subject_key_file: log.key}
     """
     shown = _shown(sub, config, raw_too=log is not None)
     if log is None:
@@ -64,19 +67,19 @@ def log_id(
 
 def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
     """Return how the logs show it. Raises ConfigurationError if they do not."""
-    settings = read_part(config, os.environ, {"log"}).settings
+    settings = read_part(config, os.environ, {"log", "queue"}).settings
     if raw_too and settings.log.subject == "raw":
         return sub
     hashing = subject_hash(settings)
-    if not hashing.lasting:
-        text = (
-            "is not set, so each worker hashes with a random key that nobody knows; "
-            "set it, with the same key for all workers"
-        )
-        raise ConfigurationError([Mistake("log.subject_key_file", text)])
     if settings.log.subject != "hash":
         text = f'is "{settings.log.subject}", so the logs hold no hash; set it to "hash"'
         raise ConfigurationError([Mistake("log.subject", text)])
+    if not hashing.lasting:
+        if (file := subject_key_file(settings)) is not None:
+            text = f"is not set, and {file}, which a worker makes when it starts, is not there"
+        else:
+            text = f"is not set, so each worker hashes with a random key that nobody knows; set it: {TO_MAKE}"
+        raise ConfigurationError([Mistake("log.subject_key_file", text)])
     return hashing.log_id(sub)
 
 

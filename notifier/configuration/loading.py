@@ -22,11 +22,12 @@ from notifier.model.message import Binding
 from notifier.model.registry import Registry
 from notifier.network.http.pem_files import connecting_context
 from notifier.network.listeners.listener_context import ListenerContext
-from notifier.settings.config_file import examine_settings, read_credentials, read_subject_key
+from notifier.settings.config_file import examine_settings, read_credentials
 from notifier.settings.file_watch import Stamp, stamps_of
 from notifier.settings.key_settings import KeySettings
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
+from notifier.settings.subject_key import read_subject_key
 from notifier.settings.tokens_file import load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing

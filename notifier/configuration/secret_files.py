@@ -12,6 +12,7 @@ from pathlib import Path
 from notifier.configuration.configured_feature import Part
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
+from notifier.settings.subject_key import subject_key_file
 
 _OF_SOURCES = ("client_secret_file", "password_file", "token_file", "url_file")
 
@@ -37,14 +38,14 @@ class Exposed:
 
 def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) -> Mapping[str, Path]:
     """Return the files with keys, tokens and passwords, by the setting that names each file."""
-    queue, api, web, log = settings.queue, settings.api, settings.web, settings.log
+    queue, api, web = settings.queue, settings.api, settings.web
     named: dict[str, Path | None] = {
         "queue.password_file": queue.password_file,
         "queue.tls.key_file": None if queue.tls is None else queue.tls.key_file,
         "api.tokens_file": None if api is None else api.tokens_file,
         "api.tls.key_file": None if api is None or api.tls is None else api.tls.key_file,
         "web.tls.key_file": None if web is None or web.tls is None else web.tls.key_file,
-        "log.subject_key_file": log.subject_key_file,
+        "log.subject_key_file": subject_key_file(settings),
     }
     for iss, issuer in settings.issuers.items():
         for nth, key in enumerate(issuer.keys):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from notifier.service.service import Service
+    from notifier.settings.service_settings import Settings
 
 REQUESTS = (signal.SIGHUP, signal.SIGUSR1)
 CLOSE_WITHIN = 3.0  # seconds after `shutdown_grace`; the chart and the unit kill 10 s after it, 5 s at the earliest
@@ -64,6 +65,7 @@ def run(config: Config = None) -> None:
     as_json = logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
     _tell_queue_file(loaded.settings.queue.sqlite_file)
+    _make_subject_key(loaded.settings)
     answers.log_unusable()
     tracing = build_tracing(os.environ)
     service = Service(LiveConfiguration(config, os.environ, loaded, answers, places), tracing=tracing)
@@ -119,6 +121,22 @@ def _tell_queue_file(file: Path | None) -> None:
     if other != file and other.exists():
         hint = "another queue lies where this worker was started: it takes nothing from there"
         log.warning("queue_file_elsewhere", file=str(other), hint=hint)
+
+
+def _make_subject_key(settings: Settings) -> None:
+    """Make the key by which the log hashes users, with the embedded queue, and log where it is."""
+    import structlog
+
+    from notifier.settings.subject_key import make_subject_key
+
+    try:
+        file = make_subject_key(settings)
+    except OSError as error:  # without it the log hashes by a key of this process
+        structlog.get_logger().warning("log_key_not_made", error=error.strerror)
+        return
+    if file is not None and file != settings.log.subject_key_file:
+        hint = "sub and sid are hashed with this key; notifier log-id reads it"
+        structlog.get_logger().info("log_key_file", file=str(file), hint=hint)
 
 
 def _ignore_requests() -> None:

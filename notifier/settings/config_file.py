@@ -104,13 +104,6 @@ def read_credentials(queue: QueueSettings) -> tuple[str | None, str | None]:
     return queue.username, None if queue.password is None else queue.password.get_secret_value()
 
 
-def read_subject_key(settings: Settings) -> str | None:
-    """The key that hashes `sub` and `sid` for logs, None if none is set. Raises ConfigurationError."""
-    if settings.log.subject_key_file is not None:
-        return read_text(settings.log.subject_key_file).strip()
-    return None if settings.log.subject_key is None else settings.log.subject_key.get_secret_value()
-
-
 def _mapping(path: Path) -> dict[str, Any]:
     document = read_document(path)
     if document is None:

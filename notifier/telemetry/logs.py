@@ -36,8 +36,8 @@ from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, Failed, Outcome, Refused
 from notifier.model.redaction import redact, without_subject
-from notifier.settings.config_file import read_subject_key
 from notifier.settings.service_settings import Settings
+from notifier.settings.subject_key import read_subject_key
 from notifier.telemetry.console_log import console_renderer, without_nothing
 from notifier.telemetry.log_output import JsonLine, Unbreakable, harmless, quick_writer
 

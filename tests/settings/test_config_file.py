@@ -9,8 +9,9 @@ from pydantic import SecretStr
 
 from notifier.configuration.clients.clients_file import load_registry
 from notifier.model.client import Algorithm, SubjectMode
-from notifier.settings.config_file import examine_settings, load_settings, read_credentials, read_part, read_subject_key
+from notifier.settings.config_file import examine_settings, load_settings, read_credentials, read_part
 from notifier.settings.document_files import read_document
+from notifier.settings.subject_key import read_subject_key
 from notifier.settings.values import Listen
 from tests.settings.config_sample import NAMED, mistakes, sample, write
 

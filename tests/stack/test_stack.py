@@ -117,6 +117,7 @@ async def stack(folder: Path) -> AsyncIterator[Stack]:
     with broker(places) as node:
         write_files(folder, places, broker=node.port)
         await notifier(folder, "keys", "generate", "--out", "key.pem")
+        (folder / "log.key").write_text("0" * 64)
         (folder / "jwks.json").write_bytes(await notifier(folder, "keys", "jwks", "-c", "notifier.yaml"))
         made = Stack(folder, places)
         try:

@@ -172,6 +172,7 @@ def test_what_became_of_it_is_told_as_is_printed() -> None:
 def written(folder: Path) -> Path:
     """The files of the readme's first walk, as they would be written by its reader."""
     (folder / "key.pem").write_bytes(generate_key(Algorithm.RS256))
+    (folder / "log.key").write_text("0" * 64)
     for name in ("notifier.yaml", "clients.yaml"):
         (folder / name).write_text(block_that_begins(README, "yaml", f"# {name}"))
     return folder / "notifier.yaml"

@@ -1,0 +1,59 @@
+"""The key by which logs hash `sub` and `sid`: configured, or made beside the embedded queue's file.
+
+The embedded queue has one worker, on one machine, so nobody else needs its key. Workers on RabbitMQ need one that
+somebody gives all of them.
+"""
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from tempfile import mkstemp
+
+from notifier.settings.document_files import read_text
+from notifier.settings.service_settings import Settings
+
+BESIDE = ".subject-key"  # after the name of the queue's file
+TO_MAKE = "(umask 077 && openssl rand -hex 32 > log.key) makes one; name it, the same for all workers"
+
+
+def read_subject_key(settings: Settings) -> str | None:
+    """The key that hashes `sub` and `sid` for logs, None if there is none. Raises ConfigurationError."""
+    if (file := subject_key_file(settings)) is not None and (file == settings.log.subject_key_file or file.exists()):
+        return read_text(file).strip()
+    return None if settings.log.subject_key is None else settings.log.subject_key.get_secret_value()
+
+
+def subject_key_file(settings: Settings) -> Path | None:
+    """The file that has the key, or will have it once a worker has started."""
+    queue = settings.queue.sqlite_file
+    if settings.log.subject_key_file is not None or settings.log.subject_key is not None:
+        return settings.log.subject_key_file
+    return None if queue is None or settings.log.subject != "hash" else queue.with_name(queue.name + BESIDE)
+
+
+def is_missing(settings: Settings) -> bool:
+    """True if logs are to have hashes, and each worker would hash by a key of its own."""
+    given = settings.log.subject_key is not None or subject_key_file(settings) is not None
+    return settings.log.subject == "hash" and not given
+
+
+def make_subject_key(settings: Settings) -> Path | None:
+    """Make the key beside the embedded queue's file, unless there is one. Return the file. Raises OSError.
+
+    Of two processes one makes it, and both read the same: it gets its name once it is whole, and only if nobody has it.
+    """
+    file = subject_key_file(settings)
+    if file is None or file == settings.log.subject_key_file or file.exists():
+        return file
+    descriptor, draft = mkstemp(dir=file.parent, prefix=f".{file.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as out:
+            out.write(secrets.token_hex(32) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, file)
+    finally:
+        Path(draft).unlink()
+    return file
