@@ -1,13 +1,29 @@
 """Answers the requests by which a server verifies that its events are wanted here. Nothing of them is published."""
 
-from aiohttp import web
+import re
+from typing import assert_never
 
-from notifier.features.sources.source_proofs import HeaderSecret, Proof
+import structlog
+from aiohttp import web
+from pydantic_core import from_json
+
+from notifier.features.sources.source_proofs import (
+    BodySignature,
+    HeaderSecret,
+    HttpSource,
+    Proof,
+    SignedToken,
+    SnsSignature,
+)
 from notifier.model.printable import json_text
 from notifier.network.listeners.problem import Refusal, problem
 
 OKTA_CHALLENGE = "x-okta-verification-challenge"
+ASKING_ORIGIN, ALLOWED_ORIGIN, ALLOWED_RATE = "WebHook-Request-Origin", "WebHook-Allowed-Origin", "WebHook-Allowed-Rate"
 _LONGEST_CHALLENGE = 2048
+_LONGEST_CODE = 255
+_ORIGIN = re.compile(r"[A-Za-z0-9.*:_-]{1,255}")
+_VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
 
 
 def answer_okta(request: web.Request, proof: Proof) -> web.Response:
@@ -29,6 +45,50 @@ def answer_websub(request: web.Request) -> web.Response:
     ):
         raise Refusal(problem(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
     return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
+
+
+def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web.Response:
+    """Allow a sender of CloudEvents to send, at any rate (CloudEvents HTTP webhooks §4). It has proved who it is.
+
+    An address that it wants to be called at (`WebHook-Request-Callback`) is not called.
+    """
+    match source.proof:
+        case HeaderSecret():
+            proven = source.proof.holds(request.headers)
+        case BodySignature():
+            proven = source.proof.holds(request.headers, body)
+        case SignedToken() | SnsSignature():
+            raise events_by_post()
+        case _:
+            assert_never(source.proof)
+    if not proven:
+        raise unproven()
+    origin = request.headers.get(ASKING_ORIGIN, "")
+    if _ORIGIN.fullmatch(origin) is None:
+        raise Refusal(problem(400, f"The header {ASKING_ORIGIN} must name the sender"))
+    structlog.get_logger().info("sender_allowed", source=source.name, origin=origin)
+    return web.Response(headers={"Allow": "POST", ALLOWED_ORIGIN: origin, ALLOWED_RATE: "*"})
+
+
+def answer_grid(body: bytes, source: str) -> web.Response | None:
+    """Give the code of Event Grid's validation event back, with 200, which alone it accepts. None for anything else."""
+    if _VALIDATION.encode() not in body:
+        return None
+    try:
+        match from_json(body):
+            case [{"eventType": str(kind), "data": {"validationCode": str(code)}}] if kind == _VALIDATION:
+                if not 0 < len(code) <= _LONGEST_CODE:
+                    return None
+                structlog.get_logger().info("sender_allowed", source=source, origin="Event Grid")
+                return web.json_response({"validationResponse": code}, dumps=json_text)
+    except ValueError:
+        pass
+    return None
+
+
+def events_by_post() -> Refusal:
+    """Return the refusal of a request by which this source's server asks nothing."""
+    return Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
 
 
 def unproven(title: str = "The proof of the source is missing or wrong") -> Refusal:

@@ -5,7 +5,8 @@ worker reads it by the source's mapping. A message that it cannot read becomes a
 webhooks reads a 400, and some give up after a few. A Security Event Token is answered as RFC 8935 says. Its verified
 claims are published, never the token; of a message of Amazon SNS, the members that are signed.
 
-`GET /v1/events/{source}` answers the request by which Okta, or a WebSub hub, verifies that its events are wanted here.
+`GET` and `OPTIONS` answer the requests by which Okta, a WebSub hub, or a sender of CloudEvents such as Event Grid,
+verifies that its events are wanted here.
 """
 
 import json
@@ -20,19 +21,25 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from notifier.features.sources.envelopes import names_message
-from notifier.features.sources.post_rules import LONGEST_KIND, SET_KIND, PostObjection
+from notifier.features.sources.post_rules import LONGEST_KIND, PostObjection
 from notifier.features.sources.sns_message import SnsMessage, UnacceptedSns
 from notifier.features.sources.sns_server import CertificateAway
-from notifier.features.sources.source_handshakes import OKTA_CHALLENGE, answer_okta, answer_websub, unproven
+from notifier.features.sources.source_handshakes import (
+    answer_grid,
+    answer_okta,
+    answer_options,
+    answer_websub,
+    events_by_post,
+    unproven,
+)
+from notifier.features.sources.source_operations import GET, OPTIONS, POST
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
 from notifier.model.documents.sourced import as_sourced, kept_headers
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import json_text
-from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.publishing.route_steps import (
     AGAIN,
-    LANES,
     ApiLimits,
     asked_lane,
     media_type,
@@ -48,60 +55,6 @@ _HOP = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )  # headers that concern this connection alone
 _TOLD_EVERY = 60.0  # seconds between two log lines of one source that say the same
-_PROBLEMS = {
-    400: "The request is malformed, or the token is not accepted.",
-    401: "The proof of the source is missing or wrong.",
-    404: "No source of this name takes events over HTTP.",
-    408: "The body did not come in time.",
-    413: "The event is too large.",
-    415: "The content type is not supported, or the body is compressed.",
-    503: "The queue is away, or the keys of the token's issuer cannot be read. Send the event again.",
-}
-_SET_ERROR = {
-    "type": "object",
-    "required": ["err", "description"],
-    "properties": {"err": {"type": "string"}, "description": {"type": "string"}},
-}
-_POST = OperationDescription(
-    summary="Publish an event in the words of a source. Its proof stands in place of a token.",
-    path={"source": {"type": "string", "description": "Its name under `sources`."}},
-    query={"lane": {"type": "string", "enum": list(LANES), "default": "events"}},
-    body={
-        "application/json": {},
-        "application/cloudevents+json": {},
-        "application/cloudevents-batch+json": {"type": "array"},
-        SET_KIND: {"type": "string"},
-    },
-    answers={
-        200: AnswerDescription(
-            text="It told of a subscription, or asked whether events are wanted here. Nothing is published.",
-            schema={"type": "object"},
-        ),
-        202: AnswerDescription(
-            text="The event is durable. No body if it was a Security Event Token.",
-            schema={"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
-        ),
-        400: AnswerDescription(text="RFC 8935: the token is not accepted.", schema=_SET_ERROR),
-    },
-    problems=_PROBLEMS,
-)
-_GET = OperationDescription(
-    summary="Answer the request by which a server verifies that its events are wanted here.",
-    path={"source": {"type": "string", "description": "Its name under `sources`."}},
-    query={name: {"type": "string"} for name in ("hub.mode", "hub.challenge")},
-    foreign_query=True,
-    answers={
-        200: AnswerDescription(
-            text=f"Preset okta_hook: the value of the header {OKTA_CHALLENGE}. Preset wso2: hub.challenge, as text.",
-            schema={"type": "object"},
-        )
-    },
-    problems={
-        **{status: _PROBLEMS[status] for status in (401, 404)},
-        400: "The challenge is missing.",
-        405: "The source's server sends no such request.",
-    },
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +88,9 @@ class SourceRoutes:
         """The routes, for the application of the API."""
         yield web.post(PATH, self.post_event)
         yield web.get(PATH, self.get_challenge, allow_head=False)
+        yield web.options(PATH, self.allow_sender)
 
-    @_POST
+    @POST
     async def post_event(self, request: web.Request) -> web.Response:
         """Take one message of a source."""
         source = self._source(request)
@@ -157,7 +111,7 @@ class SourceRoutes:
             if status >= 400:
                 self._log(source.name, status, why)
 
-    @_GET
+    @GET
     async def get_challenge(self, request: web.Request) -> web.Response:
         """Answer the request by which a server verifies that its events are wanted here."""
         source = self._source(request)
@@ -171,9 +125,20 @@ class SourceRoutes:
             case "websub":
                 return answer_websub(request)
             case None:
-                raise Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
+                raise events_by_post()
             case _:
                 assert_never(source.challenge)
+
+    @OPTIONS
+    async def allow_sender(self, request: web.Request) -> web.Response:
+        """Answer the request by which a sender of CloudEvents asks whether it may send."""
+        source = self._source(request)
+        try:
+            return answer_options(request, source, await read_body(request, self._limits))
+        except Refusal as refusal:
+            self._count(source.name, refusal.response.status)
+            self._log(source.name, refusal.response.status, refusal.response.text or "")
+            raise
 
     def _source(self, request: web.Request) -> HttpSource:
         source = self._access.source(request.match_info["source"])
@@ -205,6 +170,8 @@ class SourceRoutes:
             case _:
                 assert_never(proof)
         _heed(rules.of_headers(request.headers) or rules.of_body(body))
+        if (answer := answer_grid(body, source.name)) is not None:
+            return answer
         kind = request.headers.get("Content-Type", "")
         kind = kind if len(kind) <= LONGEST_KIND else media_type(request)[:LONGEST_KIND]
         new_id = await self._publish(request, source, body, kind)

@@ -48,6 +48,9 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "id": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
         },
     ],
+    "Azure Event Grid": [
+        {"sub": "248289761001", "sid": "08a5019c", "clients": "*", "ended_at": 1769860800.123, "id": "9aeb0fdf-c01e"},
+    ],
     "Debezium": [
         {"sub": "248289761001", "sid": "08a5019c", "clients": ("shop", "mail"), "ended_at": 1763719200.123456},
     ],

@@ -387,6 +387,72 @@ async def test_the_verification_request_of_a_websub_hub(
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+ASKS = {"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Callback": "https://evil.example/c"}
+
+
+async def test_a_sender_of_cloud_events_that_asks_whether_it_may_send(api: Api) -> None:
+    """Event Grid asks so. Whoever proves nothing hears nothing, and no address that it names is called."""
+    with capture_logs() as lines:
+        status, document, headers = await api.ask("okta", {**OKTA, **ASKS}, b"", "OPTIONS")
+    assert (status, document, headers["Allow"]) == (200, None, "POST")
+    assert (headers["WebHook-Allowed-Origin"], headers["WebHook-Allowed-Rate"]) == ("eventgrid.azure.net", "*")
+    told = {"event": "sender_allowed", "source": "okta", "origin": "eventgrid.azure.net", "log_level": "info"}
+    assert lines == [told]
+    for source, sent, expected in (
+        ("okta", ASKS, 401),
+        ("okta", {**ASKS, "Authorization": "wrong"}, 401),
+        ("okta", OKTA, 400),
+        ("okta", {**OKTA, "WebHook-Request-Origin": "a b"}, 400),
+        ("wso2", ASKS, 401),
+        ("wso2", {**ASKS, "X-WSO2-Event-Signature": "sha256=" + signed(b"").hex()}, 200),
+        ("nobody", ASKS, 404),
+    ):
+        status, _, headers = await api.ask(source, sent, b"", "OPTIONS")
+        assert (status, "WebHook-Allowed-Origin" in headers) == (expected, expected == 200), (source, sent)
+    api.sources["kc"] = HttpSource(name="kc", rules=TOKEN, proof=SignedToken(verifier=SetTransmitter().verifier))
+    status, _, headers = await api.ask("kc", ASKS, b"", "OPTIONS")
+    assert (status, headers["Allow"]) == (405, "POST")
+    assert api.queue.taken == []
+
+
+GRID = {
+    "id": "2d1781af", "topic": "/subscriptions/xx", "subject": "", "eventTime": "2026-01-31T12:00:00Z",
+    "data": {"validationCode": "512d38b6-c7b8", "validationUrl": "https://rp.eventgrid.azure.net:553/validate"},
+    "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "metadataVersion": "1", "dataVersion": "1",
+}  # fmt: skip
+
+
+async def test_the_validation_event_of_event_grid(api: Api) -> None:
+    """Its code comes back with 200, the only status that is taken for a yes, and nothing is queued."""
+    body = json.dumps([GRID]).encode()
+    assert (await api.ask("okta", OKTA, body))[:2] == (200, {"validationResponse": "512d38b6-c7b8"})
+    signature = {"X-WSO2-Event-Signature": "sha256=" + signed(body).hex()}
+    assert (await api.ask("wso2", signature, body))[0] == 200
+    assert api.queue.taken == []
+    for source in ("okta", "wso2"):
+        status, document, _ = await api.ask(source, {}, body)
+        assert (status, "512d38b6" in repr(document)) == (401, False)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [GRID, GRID],
+        GRID,
+        [{**GRID, "eventType": "Contoso.Ended", "subject": GRID["eventType"]}],
+        [{**GRID, "data": {"validationCode": 5}}],
+        [{**GRID, "data": {"validationCode": ""}}],
+        [{**GRID, "data": {"validationCode": "x" * 300}}],
+        [{**GRID, "data": None}],
+    ],
+)
+async def test_what_is_no_validation_event_is_queued(api: Api, document: object) -> None:
+    """As whatever else a source posts: its mapping knows what it is."""
+    assert (await api.ask("okta", OKTA, json.dumps(document).encode()))[0] == 202
+    assert (await api.ask("okta", OKTA, b"{" + str(GRID["eventType"]).encode()))[0] == 202
+    assert len(api.queue.taken) == 2
+
+
 async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
     """A sender of webhooks shows its answers to nobody."""
     with capture_logs() as lines:
@@ -516,5 +582,6 @@ def test_what_the_api_says_of_sources_is_true(examples: int) -> None:
     operations = described(api_app(requests, SourceRoutes(access, LIMITS).routes()), examples)
     assert [each for each in operations if "source" in each] == [
         "GET /v1/events/{source}",
+        "OPTIONS /v1/events/{source}",
         "POST /v1/events/{source}",
     ]
