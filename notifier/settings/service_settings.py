@@ -252,7 +252,7 @@ class LogSettings(Section):
     subject: Literal["hash", "omit", "raw"] = "hash"
     """sub and sid as a keyed hash, left out, or as they are."""
     subject_key: SecretStr | None = None
-    """The key of that hash, for all workers. Left out: made beside the embedded queue; with a broker each makes one up."""
+    """The key of that hash, for all workers. Left out: made beside the embedded queue, else each worker makes one."""
     subject_key_file: ExistingFile | None = None
     """A file with that key."""
 

@@ -12,6 +12,9 @@ SET_ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )  # public keys alone: with HS256 the published key would be the secret
 SET_TYPES = ("secevent+jwt", "application/secevent+jwt")
+VERIFICATIONS = frozenset(
+    f"https://schemas.openid.net/secevent/{of}/event-type/verification" for of in ("ssf", "sse", "risc")
+)  # Shared Signals Framework 1.0 §8.1.4, and what it was called before
 SKEW = 300.0  # seconds that the transmitter's clock may be ahead
 
 
@@ -49,6 +52,12 @@ def judge_claims(claims: Mapping[str, object], *, issuer: str, audience: str, no
         return UnacceptedSet(err="invalid_audience", description="aud does not name this receiver")
     mistake = _mistake(claims, now)
     return None if mistake is None else UnacceptedSet(err="invalid_request", description=mistake)
+
+
+def is_verification(claims: object) -> bool:
+    """True for the claims of a token by which a transmitter tries whether its tokens arrive, and that ends nothing."""
+    events = claims.get("events") if isinstance(claims, dict) else None
+    return isinstance(events, dict) and bool(events) and events.keys() <= VERIFICATIONS
 
 
 def _mistake(claims: Mapping[str, object], now: float) -> str | None:

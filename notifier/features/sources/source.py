@@ -32,6 +32,7 @@ from notifier.model.moment import rendered
 from notifier.model.printable import excerpt
 from notifier.model.session_ended import SessionEnded
 from notifier.model.validation import kind_of
+from notifier.tokens.security_event_token import is_verification
 
 MANY = 200  # events of one message that are read at once: 20 ms
 # An empty `sid` stays, and is a mistake: left out, it would end all sessions of the user.
@@ -154,6 +155,8 @@ class _Reading:
             documents = open_documents(message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
             raise MalformedEvent([Mistake(mistake.path or whole, mistake.text) for mistake in wrong.mistakes]) from None
+        if len(documents) == 1 and is_verification(documents[0].data):
+            return documents
         try:
             return opened(documents, source.envelopes, message, self._names, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
@@ -166,6 +169,8 @@ class _Reading:
         if isinstance(document.data, WrongPart):
             whole = f"sources.{source.name}"
             raise MalformedEvent([Mistake(each.path or whole, each.text) for each in document.data.mistakes])
+        if is_verification(document.data):
+            return None
         names = {**self._names, "$envelope": document.around} if "$envelope" in source.mentioned else self._names
         reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case)
         if source.when is not None and not self._asked_for(reader, source.when):

@@ -151,7 +151,7 @@ def try_(
         shown = [_document(event) for event in events]
         say_json({"source": name, "events": shown, "ignored": ignored, "mistakes": documents}, indent=2)
     else:
-        _print(events, ignored, mistakes)
+        _print(events, ignored, mistakes, "by `when`" if source.when is not None else "as a verification of the stream")
     raise typer.Exit(1 if mistakes else 0)
 
 
@@ -252,7 +252,7 @@ def _entry(entry: Any) -> dict[str, Any]:
     return members | ({"backchannel_logout_uri": None} if entry.no_address else {})
 
 
-def _print(events: tuple[SessionEnded, ...], ignored: int, mistakes: tuple[Mistake, ...]) -> None:
+def _print(events: tuple[SessionEnded, ...], ignored: int, mistakes: tuple[Mistake, ...], why: str) -> None:
     for number, event in enumerate(events, 1):
         say(f"event {number} of {len(events)}" if len(events) > 1 else "event")
         document = _document(event)
@@ -262,11 +262,7 @@ def _print(events: tuple[SessionEnded, ...], ignored: int, mistakes: tuple[Mista
             clients = value if isinstance(value, str) else [_shown(client) for client in value]
             say(printable(f"  {key:<9} {clients if isinstance(clients, str) else ', '.join(clients)}"))
     if ignored:
-        say(
-            f"{counted(ignored, 'event')} ignored, by `when`"
-            if events or mistakes or ignored > 1
-            else "ignored, by `when`"
-        )
+        say(f"{counted(ignored, 'event')} ignored, {why}" if events or mistakes or ignored > 1 else f"ignored, {why}")
     if not (events or ignored or mistakes):
         say("no event: its list is empty, so the message is ignored")
     if mistakes:

@@ -375,6 +375,24 @@ def test_an_empty_body_is_ignored_by_no_accident() -> None:
     assert "when" not in refused(source(event=EVENT), message(b""))["sources.shop"]
 
 
+VERIFIED = {"https://schemas.openid.net/secevent/ssf/event-type/verification": {"state": "x"}}
+BEFORE = {"https://schemas.openid.net/secevent/risc/event-type/verification": {}}
+
+
+@pytest.mark.parametrize("events", [VERIFIED, BEFORE])
+@pytest.mark.parametrize("more", [{}, {"ignore_case": True}, {"envelope": "events.sessions"}, {"when": "user == 'a'"}])
+def test_a_token_that_verifies_the_stream_ends_nothing(events: dict[str, Any], more: dict[str, Any]) -> None:
+    """Whatever the mapping says, which knows nothing of it: it is ignored, and no dead letter."""
+    found = translated(source(event=EVENT, **more), message({"iss": ISS, "jti": "j", "events": events, **DOCUMENT}))
+    assert (found.events, found.ignored, found.wrong) == ((), 1, None)
+
+
+@pytest.mark.parametrize("events", [{}, [], {**VERIFIED, "urn:ended": {}}, {"verification": {}}])
+def test_what_does_more_than_verify_the_stream_is_read(events: object) -> None:
+    """By its mapping."""
+    assert translated(source(event=EVENT), message({"events": events, **DOCUMENT})).events
+
+
 SIGNED = (
     {"hmac": {"header": "x-sig", "secret_file": __file__}},
     {"set": {"issuer": ISS, "jwks_uri": f"{ISS}/keys", "audience": "us"}},

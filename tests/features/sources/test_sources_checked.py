@@ -47,8 +47,8 @@ def test_an_exchange_of_the_brokers_own(folder: Path) -> None:
     """Whoever may write to it may sign people out."""
     bind = [{"exchange": "Shop:Ended"}, {"exchange": "amq.topic", "routing_key": "KK.#"}]
     source = {"issuer": ISS, "event": {"sub": "user", "clients": "clients"}, "bind": bind}
-    [(path, _)] = warnings(folder, {"sources": {"shop": source}})
-    assert path == "sources.shop.bind[1]"
+    told = [path for path, _ in warnings(folder, {"sources": {"shop": source}}) if path.startswith("sources.")]
+    assert told == ["sources.shop.bind[1]"]
     assert "whoever may write to amq.topic" in notifier("check", "-c", "n.yaml", cwd=folder).stdout
 
 
