@@ -376,7 +376,7 @@ def test_an_empty_body_is_ignored_by_no_accident() -> None:
 
 
 VERIFIED = {"https://schemas.openid.net/secevent/ssf/event-type/verification": {"state": "x"}}
-BEFORE = {"https://schemas.openid.net/secevent/risc/event-type/verification": {}}
+BEFORE: dict[str, Any] = {"https://schemas.openid.net/secevent/risc/event-type/verification": {}}
 
 
 @pytest.mark.parametrize("events", [VERIFIED, BEFORE])
