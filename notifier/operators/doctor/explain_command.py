@@ -1,7 +1,8 @@
-"""The command `notifier explain`: what a reason, a cause or an alert means, and what to do."""
+"""The command `notifier explain`: what a reason, a cause, an alert or a setting means, and what to do."""
 
 import os
 import re
+from dataclasses import asdict
 from difflib import get_close_matches
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from rich.markdown import Markdown
 
 from notifier.operators.doctor.runbook import runbook, sections
+from notifier.operators.doctor.settings_reference import settings, settings_called
 from notifier.operators.terminal.command_options import Json
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
@@ -19,20 +21,25 @@ _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 def explain(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A reason, a cause or an alert. Default: list them all.")
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="A reason, a cause, an alert or a setting. Default: list all but settings."
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Explain a reason, a cause or an alert: what it means, what to do, how to see that it is over.
+    """Explain a reason, a cause, an alert or a setting: what it means, what to do, how to see that it is over.
 
-    The text is a section of docs/runbook.md.
+    The text is a section of docs/runbook.md, or rows of docs/configuration.md.
 
     Examples:
         # why was a logout given up?
         notifier explain rejected_token
         # an alert at three in the morning
         notifier explain NotifierDeadLetters
+        # a setting, or all of a section; also as an error names it, or its variable
+        notifier explain delivery.timeout
         # the whole runbook
         notifier explain --all | less
     """
@@ -45,15 +52,33 @@ def explain(
         return
     section = known.get(name.lower())
     if section is None:
-        near = get_close_matches(name.lower(), known, n=1)
-        hint = f"; did you mean {known[near[0]].name}?" if near else ""
-        say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
-        raise typer.Exit(2)
+        _explain_settings(name, [each.name for each in known.values()], as_json=as_json)
+        return
     if as_json:
         say_json({"name": section.name, "group": section.group, "text": _for_here(section.text)})
     else:
         say(f"{section.name}\n")
         _show(section.text)
+
+
+def _explain_settings(name: str, others: list[str], *, as_json: bool) -> None:
+    """Tell the setting of this name, or those of this section. Exits with 2 if there is none."""
+    found = settings_called(name)
+    if not found:
+        near = get_close_matches(name, [*others, *(setting.name for setting in settings())], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
+        raise typer.Exit(2)
+    if as_json:
+        say_json([asdict(setting) for setting in found])
+        return
+    for setting in found:
+        default = setting.default if setting.default in ("–", "required") else f"default: {setting.default}"
+        restart = {"": "", "yes": "; needs a restart", "to name another": "; to name another needs a restart"}
+        text = (
+            f"**`{setting.name}`** ({setting.type}{'' if default == '–' else f'; {default}'}{restart[setting.restart]})"
+        )
+        _show(f"{text}\n\n{setting.meaning}\n")
 
 
 def _show(markdown: str) -> None:

@@ -1,0 +1,79 @@
+"""The settings as the schema has them, in the words of docs/configuration.md."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from notifier.settings.config_schema import config_schema
+
+SCHEMA = config_schema()
+_NAMES = {"issuers": "<iss>"}  # what the members of a mapping are called; all others have a <name>
+_WORDS = {"boolean": "boolean", "integer": "number", "number": "number", "string": "text"}
+_FORMATS = {"path": "file", "date-time": "time", "password": "text"}
+_CLIENT = "ClientOptions"
+
+
+def settings(below: str = "", section: dict[str, Any] = SCHEMA) -> Iterator[tuple[str, str, str]]:
+    """Each setting of the service's file with its type and its default."""
+    required = section.get("required", ())
+    for name, member in section["properties"].items():
+        path = f"{below}{name}"
+        if (inner := _inner(member)) is not None:
+            part, way = inner
+            names = "<iss>" if part in ("IssuerSettings", "WebIssuerSettings") else "<name>"
+            yield from settings(f"{path}{way.replace('<>', names)}.", SCHEMA["$defs"][part])
+        else:
+            yield path, _type(member), "required" if name in required else _default(member)
+
+
+def members() -> Iterator[tuple[str, str, str]]:
+    """Likewise of a client."""
+    for name, member in SCHEMA["$defs"]["ClientMetadata"]["properties"].items():
+        if name == "notifier":
+            yield from settings("notifier.", SCHEMA["$defs"][_CLIENT])
+        else:
+            yield name, _type(member), "required" if name == "client_id" else _default(member)
+
+
+def _inner(member: dict[str, Any]) -> tuple[str, str] | None:
+    """The section that is here, and what is between: nothing, `[]` or `.<name>`."""
+    for kind in (member, *member.get("anyOf", ())):
+        for way, holder in (("", kind), ("[]", kind.get("items", {})), *((".<>", each) for each in _mapped(kind))):
+            name = holder.get("$ref", "").removeprefix("#/$defs/")
+            if name and name != _CLIENT and "properties" in SCHEMA["$defs"][name]:
+                return name, way
+    return None
+
+
+def _mapped(kind: dict[str, Any]) -> list[dict[str, Any]]:
+    more = kind.get("additionalProperties")
+    return [*kind.get("patternProperties", {}).values(), *([more] if isinstance(more, dict) else [])]
+
+
+def _type(member: dict[str, Any]) -> str:
+    kinds = [kind for kind in member.get("anyOf", [member]) if kind.get("type") != "null"]
+    return " or ".join(dict.fromkeys(map(_word, kinds)))
+
+
+def _word(kind: dict[str, Any]) -> str:
+    if "$ref" in kind:
+        return _type(SCHEMA["$defs"][kind["$ref"].removeprefix("#/$defs/")])
+    if "enum" in kind or "const" in kind:
+        return "choice"
+    if "ms|s|m|h|d" in kind.get("pattern", ""):
+        return "duration"
+    if kind.get("type") == ["string", "integer"]:
+        return "size"
+    if kind.get("type") == "array":
+        return "list"
+    if kind.get("type") == "object":
+        return "mapping"
+    if kind.get("pattern", "").startswith("^https?://"):
+        return "URL"
+    return _FORMATS.get(kind.get("format", ""), _WORDS.get(str(kind.get("type")), "value"))
+
+
+def _default(member: dict[str, Any]) -> str:
+    if "default" not in member:
+        return "–"
+    value = member["default"]
+    return str(value).lower() if isinstance(value, bool) else str(value)

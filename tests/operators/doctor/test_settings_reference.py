@@ -1,0 +1,126 @@
+"""The reference of settings: a row for each, with the type and the default that the service has."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from notifier.configuration.reload_state import FIXED
+from notifier.model.durations import parse_duration
+from notifier.operators.doctor.settings_reference import reference, settings, settings_called
+from tests.cli.in_process import notifier
+from tests.operators.doctor import schema_settings
+
+ROOT = Path(__file__).parents[3]
+ROWS = {setting.name: setting for setting in settings()}
+SCHEMA = {name: (kind, default) for name, kind, default in (*schema_settings.settings(), *schema_settings.members())}
+_TLS = re.compile(r"registry\.sources\[\]\.\w+\.tls\.(ca|cert|key)_file")  # a sentence there tells them of all
+_UNITS = {"KiB": 1024, "MiB": 1024**2}
+
+
+def test_each_setting_has_a_row_and_nothing_else_has() -> None:
+    """Of the service's file, and of a client."""
+    named = {"notifier.proxy" if name == "notifier.proxy.file" else name for name in SCHEMA}
+    assert {name for name in named - ROWS.keys() if not _TLS.fullmatch(name)} == {"registry.defaults"}
+    assert ROWS.keys() - named == set()
+    assert len(ROWS) == len(list(settings()))
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMA.keys() & ROWS.keys()))
+def test_a_row_says_what_the_service_does(name: str) -> None:
+    """A default that depends on something else is told in words."""
+    kind, default = SCHEMA[name]
+    row = ROWS[name]
+    assert row.type == kind
+    if (default == "required") is not (row.default == "required"):
+        assert row.default == "required"  # by a rule of its section
+    written = row.default.strip("`")
+    if default in ("–", "", "required") or name.startswith("notifier.") or not row.default.startswith("`"):
+        return
+    if kind == "duration":
+        assert parse_duration(written) == parse_duration(default)
+    elif kind == "size":
+        number, unit = re.fullmatch(r"(\d+)(\w+)", written).groups()  # type: ignore[union-attr]
+        assert int(number) * _UNITS[unit] == int(default)
+    else:
+        assert written in (default, *re.findall(r"^\['(.*)'\]$", default))
+
+
+def test_what_is_read_once_says_so() -> None:
+    """All of these sections, but for files that are read again."""
+    for name, row in ROWS.items():
+        if name.split(".")[0] in FIXED and name not in ("api.tokens_file", "queue.password_file"):
+            assert row.restart, name
+    assert ROWS["delivery.max_in_flight"].restart == "yes"
+    assert (ROWS["delivery.timeout"].restart, ROWS["web.tls.key_file"].restart) == ("", "to name another")
+
+
+def test_docs_have_the_same_text() -> None:
+    """`make runbook` was run after the last change."""
+    assert (ROOT / "docs/configuration.md").read_text() == reference()
+
+
+def test_the_index_leads_to_sections() -> None:
+    """Each link within the page has its heading."""
+    headings = re.findall(r"^#+ (.+)$", reference(), re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", reference())) <= anchors
+
+
+def test_the_whole_example_is_taken(tmp_path: Path) -> None:
+    """`check` finds no mistake in it, and it has the ten settings that are named above it."""
+    text = reference()
+    made = notifier("keys", "generate", "--out", "2026.pem", "--at", "once", cwd=tmp_path)
+    assert made.returncode == 0
+    for file, content in re.findall(r"```yaml\n# ([\w.]+)\n(.*?)```", text, re.DOTALL)[:3]:
+        (tmp_path / file).write_text(content)
+    for file in ("keys/2026.pem", "secrets/broker-password", "secrets/subject-key"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text((tmp_path / "2026.pem").read_text() if "keys" in file else "s3cret\n")
+    done = notifier("check", "-c", "notifier.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    ten = re.findall(r"^- `([^`]+)`:", text[: text.index("All others have defaults")], re.MULTILINE)
+    assert len(ten) == 10
+    config = yaml.safe_load((tmp_path / "notifier.yaml").read_text())
+    for name in ten:
+        value = config
+        for part in name.replace("<iss>", "https://id.example.com", 1).replace("keys[]", "keys").split("."):
+            value = value if part in ("example", "com") else _of(value, part)
+        assert value
+
+
+def _of(value: object, part: str) -> object:
+    value = value[0] if isinstance(value, list) else value
+    assert isinstance(value, dict)
+    return value["https://id.example.com" if part == "https://id" else part]
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("delivery.timeout", "delivery.timeout"),
+        ('issuers["https://id.example.com"].keys[3].file', "issuers.<iss>.keys[].file"),
+        ("issuers.<iss>.keys[].file", "issuers.<iss>.keys[].file"),
+        ("NOTIFIER_DELIVERY__RETRY__BASE", "delivery.retry.base"),
+        ("sources.shop.when", "sources.<name>.when"),
+        ("registry.sources.wso2.url", "registry.sources[].wso2.url"),
+        ("notifier.per_second", "notifier.per_second"),
+    ],
+)
+def test_a_setting_is_found_as_people_write_it(called: str, name: str) -> None:
+    """As in a file, in an error, in the environment, or in the reference."""
+    assert [setting.name for setting in settings_called(called)] == [name]
+
+
+def test_explain_tells_a_setting_and_a_section(tmp_path: Path) -> None:
+    """With type, default and whether it needs a restart; JSON for scripts."""
+    shown = notifier("explain", "queue.prefix", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("queue.prefix (text; default: notifier; needs a restart)\n\nThe beginning of")
+    assert "issuers.<iss>.keys[].kid (text)" in notifier("explain", "issuers.<iss>.keys[0].kid", cwd=tmp_path).stdout
+    told = json.loads(notifier("explain", "delivery.retry", "--json", cwd=tmp_path).stdout)
+    assert [each["name"] for each in told] == ["delivery.retry.base", "delivery.retry.max_delay"]
+    wrong = notifier("explain", "delivery.timeot", cwd=tmp_path)
+    assert (wrong.returncode, "did you mean delivery.timeout?" in wrong.stderr) == (2, True)
