@@ -38,6 +38,7 @@ from notifier.model.message import Lane, Message
 from notifier.model.outcome import Delivered
 from notifier.model.presets import PRESETS, Preset
 from notifier.model.session_ended import SessionEnded
+from notifier.operators.doctor.settings_reference import settings as reference_settings
 from notifier.publishing.reply_document import load_reply
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
@@ -189,7 +190,7 @@ def test_without_the_queue_the_files_of_the_readme_use_the_embedded_one(tmp_path
     """Beside the configuration, as if its documented default were written down there."""
     path = written(tmp_path)
     document = yaml.safe_load(path.read_text())
-    for queue in ({}, {"queue": {"url": documented("## The service")[QUEUE_URL]}}):
+    for queue in ({}, {"queue": {"url": DOCUMENTED[QUEUE_URL]}}):
         document = {**{name: value for name, value in document.items() if name != "queue"}, **queue}
         path.write_text(yaml.safe_dump(document))
         assert load(path, {}, FEATURES).settings.queue.sqlite_file == tmp_path / "notifier.db"
@@ -213,7 +214,9 @@ def test_the_configuration_of_each_server_loads_as_it_is_printed(page: Path, tmp
 
 def test_the_tokens_of_the_documentation_load_as_they_are_printed(tmp_path: Path) -> None:
     """And may publish."""
-    (tmp_path / "tokens.yaml").write_text(block_that_begins(CONFIGURATION, "yaml", "# tokens.yaml"))
+    (tmp_path / "tokens.yaml").write_text(
+        block_that_begins(CONFIGURATION.split("## The tokens of the API")[1], "yaml", "# tokens.yaml")
+    )
     (token,) = load_tokens(tmp_path / "tokens.yaml", [ISS])
     assert token.scopes == {"publish"}
 
@@ -317,12 +320,6 @@ def test_the_log_line_that_is_printed_is_what_is_logged() -> None:
 
 
 OF_SOURCES = "registry.sources[]."
-REGISTRY_SOURCES = (
-    "## Registry sources",
-    "## Clients of a Keycloak realm",
-    "## Clients in a database",
-    "## Clients of Ory Hydra, WSO2, Auth0 and authentik, or from a list of your own",
-)
 QUEUE_URL = "queue.url"
 _THROUGH: Mapping[object, str] = {dict: ".<iss>", tuple: "[]"}
 _NAMED = ("sources", "upstreams", "check_session")
@@ -351,18 +348,15 @@ def as_yaml(default: object) -> str:
     return "[]" if default == () else str(default).lower() if isinstance(default, bool) else str(default)
 
 
-def documented(header: str) -> dict[str, str]:
-    """The first two columns of the table with this heading."""
-    rows = table(CONFIGURATION, header)
-    found = {row[0].strip("`"): row[1].strip("`") for row in rows}
-    assert len(found) == len(rows)
-    return found
+DOCUMENTED = {setting.name: setting.default.strip("`") for setting in reference_settings()}
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
     """Nothing is missing, nothing is invented, and to write a default down changes nothing."""
-    told = documented("## The service")
     elsewhere = (OF_SOURCES, "registry.defaults.")  # the defaults are those of a client
+    sections = Settings.model_fields
+    told = {name: default for name, default in DOCUMENTED.items() if name.split(".")[0] in sections}
+    told = {name: default for name, default in told.items() if not name.startswith(elsewhere)}
     real = {path: default for path, default in settings_of(Settings) if not path.startswith(elsewhere)}
     assert sorted(told) == sorted(real)
     for path, default in real.items():
@@ -378,7 +372,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 def test_every_setting_of_a_registry_source_is_documented() -> None:
     """Each kind has a table. Files for TLS are the same for all."""
-    told = {name: default for heading in REGISTRY_SOURCES for name, default in documented(heading).items()}
+    told = {name: default for name, default in DOCUMENTED.items() if name.startswith(OF_SOURCES)}
     real = {path: default for path, default in settings_of(RegistrySourceSettings, OF_SOURCES) if ".tls." not in path}
     assert sorted(name for name in told if ".tls." not in name) == sorted(real)
     for path, default in real.items():
@@ -403,15 +397,16 @@ def nested(path: str, value: object) -> object:
 
 def test_every_member_of_a_client_is_documented() -> None:
     """And what must be given."""
-    told = documented("## The clients")
     real = dict(settings_of(ClientMetadata))
+    told = {name: default for name, default in DOCUMENTED.items() if name.split(".")[0] not in Settings.model_fields}
     assert sorted(told) == sorted(real)
     assert [path for path in real if told[path] == "required"] == [path for path in real if real[path] is ...]
 
 
 def test_every_member_of_a_token_and_every_preset_is_documented() -> None:
     """Likewise."""
-    assert sorted(documented("## The tokens of the API")) == sorted(TokenEntry.model_fields)
+    tokens = [row[0].strip("`") for row in table(CONFIGURATION, "## The tokens of the API")]
+    assert sorted(tokens) == sorted(TokenEntry.model_fields)
     presets = {row[0].strip("`"): row[1].replace("`", "") for row in table(CONFIGURATION, "| preset | sets |")}
 
     def sets(preset: Preset) -> str:

@@ -6,15 +6,13 @@ from typing import Any
 from notifier.settings.config_schema import config_schema
 
 SCHEMA = config_schema()
-_NAMES = {"issuers": "<iss>"}  # what the members of a mapping are called; all others have a <name>
 _WORDS = {"boolean": "boolean", "integer": "number", "number": "number", "string": "text"}
 _FORMATS = {"path": "file", "date-time": "time", "password": "text"}
 _CLIENT = "ClientOptions"
 
 
-def settings(below: str = "", section: dict[str, Any] = SCHEMA) -> Iterator[tuple[str, str, str]]:
-    """Each setting of the service's file with its type and its default."""
-    required = section.get("required", ())
+def settings(below: str = "", section: dict[str, Any] = SCHEMA) -> Iterator[tuple[str, str]]:
+    """Each setting of the service's file with its type."""
     for name, member in section["properties"].items():
         path = f"{below}{name}"
         if (inner := _inner(member)) is not None:
@@ -22,16 +20,16 @@ def settings(below: str = "", section: dict[str, Any] = SCHEMA) -> Iterator[tupl
             names = "<iss>" if part in ("IssuerSettings", "WebIssuerSettings") else "<name>"
             yield from settings(f"{path}{way.replace('<>', names)}.", SCHEMA["$defs"][part])
         else:
-            yield path, _type(member), "required" if name in required else _default(member)
+            yield path, _type(member)
 
 
-def members() -> Iterator[tuple[str, str, str]]:
+def members() -> Iterator[tuple[str, str]]:
     """Likewise of a client."""
     for name, member in SCHEMA["$defs"]["ClientMetadata"]["properties"].items():
         if name == "notifier":
             yield from settings("notifier.", SCHEMA["$defs"][_CLIENT])
         else:
-            yield name, _type(member), "required" if name == "client_id" else _default(member)
+            yield name, _type(member)
 
 
 def _inner(member: dict[str, Any]) -> tuple[str, str] | None:
@@ -70,10 +68,3 @@ def _word(kind: dict[str, Any]) -> str:
     if kind.get("pattern", "").startswith("^https?://"):
         return "URL"
     return _FORMATS.get(kind.get("format", ""), _WORDS.get(str(kind.get("type")), "value"))
-
-
-def _default(member: dict[str, Any]) -> str:
-    if "default" not in member:
-        return "–"
-    value = member["default"]
-    return str(value).lower() if isinstance(value, bool) else str(value)
