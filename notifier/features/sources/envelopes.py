@@ -118,7 +118,7 @@ def _read(message: Message, max_bytes: int, *, lines: bool) -> Unwrapped:
         _refuse(f"is {excerpt(media_type)}; have its publisher use MassTransit's JSON serializer")
     trace = traceparent_of(message.headers) if message.headers else None
     if media_type == _SET:
-        return Unwrapped(data=_claims(message.body, max_bytes), trace=trace)
+        return Unwrapped(data=claims_in(message.body, max_bytes, signed=True), trace=trace)
     data = _json_lines(message.body, max_bytes) if lines else read_json(message.body, max_bytes)
     attributes = binary_attributes(message.headers) if message.headers else {}
     if attributes and "specversion" in attributes:
@@ -269,9 +269,9 @@ def _line(line: bytes, max_bytes: int) -> object:
         return WrongPart((Mistake("", f"the line is {wrong.mistakes[0].text}"),))
 
 
-def _claims(body: bytes, max_bytes: int) -> object:
-    """The claims of a compact JWS. Its signature was verified where it came in."""
-    if len(body) > max_bytes:
+def claims_in(body: bytes, max_bytes: int, *, signed: bool) -> object:
+    """The claims of a compact JWS, whose signature was verified where it came in; or claims that are not signed."""
+    if not signed or len(body) > max_bytes:
         return read_json(body, max_bytes)
     parts = body.strip().split(b".")
     if len(parts) != 3:

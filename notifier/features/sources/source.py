@@ -48,12 +48,14 @@ class Translation:
     """What a message became: its good events, how many were ignored, and what is wrong.
 
     `parts`: it has too many events to be read at once, and must be read in these parts. Nothing was read yet.
+    `timeless`: ids of events, made of what was read, among which is no time. Whoever says the same again has them too.
     """
 
     events: tuple[SessionEnded, ...] = ()
     ignored: int = 0
     wrong: WrongEvents | None = None
     parts: tuple[str, ...] = ()
+    timeless: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ class Source:
         for number, entries in () if only is None else only.items():
             if number >= len(documents):
                 translation.mistaken(number, entries, [Mistake("", "is not in the message any more")])
-        return translation.translation()
+        return replace(translation.translation(), timeless=frozenset(reading.timeless))
 
 
 class _Reading:
@@ -137,6 +139,7 @@ class _Reading:
         self._new_id = new_id
         self._now = now
         self._names: dict[str, object] = {}
+        self.timeless: set[str] = set()
         if "$properties" in source.mentioned:
             self._names["$properties"] = _properties(message)
         if "$headers" in source.mentioned:
@@ -276,6 +279,8 @@ class _Reading:
             spare = whole.message_id
         elif not spare:
             spare = _derived(data, time, whole.message_id, document.place)
+            if spare is not None and "ended_at" not in data and "sid" in data:
+                self.timeless.add(spare)
         if spare == whole.message_id and time == whole.timestamp:
             return whole
         return replace(whole, message_id=spare, timestamp=time)

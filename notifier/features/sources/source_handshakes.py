@@ -72,15 +72,20 @@ def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web
 
 def answer_grid(body: bytes, source: str) -> web.Response | None:
     """Give the code of Event Grid's validation event back, with 200, which alone it accepts. None for anything else."""
+    if (code := grid_code(body)) is None:
+        return None
+    structlog.get_logger().info("sender_allowed", source=source, origin="Event Grid")
+    return web.json_response({"validationResponse": code}, dumps=json_text)
+
+
+def grid_code(body: bytes) -> str | None:
+    """The code in a body that is Event Grid's validation event, None for anything else."""
     if _VALIDATION.encode() not in body:
         return None
     try:
         match from_json(body):
             case [{"eventType": str(kind), "data": {"validationCode": str(code)}}] if kind == _VALIDATION:
-                if not 0 < len(code) <= _LONGEST_CODE:
-                    return None
-                structlog.get_logger().info("sender_allowed", source=source, origin="Event Grid")
-                return web.json_response({"validationResponse": code}, dumps=json_text)
+                return code if 0 < len(code) <= _LONGEST_CODE else None
     except ValueError:
         pass
     return None

@@ -3,8 +3,8 @@
 import json
 import os
 import sys
-import time
 from base64 import b64decode
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,8 @@ import typer
 from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_presets import SOURCE_PRESETS
-from notifier.model.errors import ConfigurationError, MalformedEvent, Mistake
+from notifier.features.sources.source_trial import Trial, trial_of
+from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.message import Lane, Message
 from notifier.model.moment import read_moment, rendered
 from notifier.model.printable import counted, json_text, printable
@@ -115,8 +116,11 @@ def try_(
     It sends nothing, and needs no queue: a recorded document, and the configuration with the source. An event is shown
     with its sub and sid. The file may also be a dead letter, as `notifier dead-letters show --json` prints it.
 
-    The exit status is 0 if all of it becomes events or is ignored, 1 if there is a mistake in it, and 2 if the source
-    itself is wrong.
+    For a source with `http` and without `bind` it is a post, and judged as one but for its secret or signature. Without
+    --content-type it is of a type that is taken.
+
+    The exit status is 0 if all of it becomes events or is ignored, 1 if there is a mistake in it or a post of it is
+    refused, and 2 if the source itself is wrong.
 
     Examples:
         # what a recorded message becomes
@@ -128,31 +132,21 @@ def try_(
     """
     quiet_logs()
     settings = load_settings(config, os.environ)
-    source = _source(settings, name)
-    message = _message(name, _content(file), header or (), prop or (), content_type)
-    events: tuple[SessionEnded, ...] = ()
-    mistakes: tuple[Mistake, ...] = ()
-    ignored = 0
-    try:
-        translation = source.translate(
-            source.received(message),
-            max_bytes=settings.queue.max_event,
-            new_id=lambda: "",
-            now=time.time(),
-            most=sys.maxsize,
-        )
-    except MalformedEvent as malformed:
-        mistakes = malformed.mistakes
-    else:
-        events, ignored = translation.events, translation.ignored
-        mistakes = () if translation.wrong is None else translation.wrong.mistakes
+    source, body = _source(settings, name), _content(file)
+    letter = _letter(body)
+    message = _message(name, letter or (body, {}, {}), header or (), prop or (), content_type)
+    trial = trial_of(settings, source, message, came=letter is not None)
     if as_json:
-        documents = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
-        shown = [_document(event) for event in events]
-        say_json({"source": name, "events": shown, "ignored": ignored, "mistakes": documents}, indent=2)
+        shown = {"events": [_document(event) for event in trial.events], "ignored": trial.ignored}
+        told = {"mistakes": _listed(trial.mistakes), "warnings": _listed(trial.warnings)}
+        say_json({"source": name, **shown, **told}, indent=2)
     else:
-        _print(events, ignored, mistakes, "by `when`" if source.when is not None else "as a verification of the stream")
-    raise typer.Exit(1 if mistakes else 0)
+        _print(trial, "by `when`" if source.when is not None else "as a verification of the stream")
+    raise typer.Exit(1 if trial.mistakes else 0)
+
+
+def _listed(mistakes: Iterable[Mistake]) -> list[dict[str, str]]:
+    return [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
 
 
 def _source(settings: Settings, name: str) -> Source:
@@ -168,18 +162,20 @@ def _source(settings: Settings, name: str) -> Source:
 
 
 def _message(
-    name: str, body: bytes, headers: list[str] | tuple[()], properties: list[str] | tuple[()], content_type: str | None
+    name: str,
+    came: tuple[bytes, dict[str, Any], dict[str, Any]],
+    headers: Iterable[str],
+    properties: Iterable[str],
+    content_type: str | None,
 ) -> Message:
-    letter = _letter(body)
-    of_headers: dict[str, Any] = {}
-    of_message: dict[str, Any] = {}
-    if letter is not None:
-        body, of_headers, of_message = letter
+    body, of_headers, of_message = came
     for text in headers:
         key, colon, value = text.partition(":")
         if not colon or not key.strip():
             raise typer.BadParameter(f"{text!r} is not of the form 'name: value'", param_hint="--header")
         of_headers[key.strip()] = value.strip()
+        if key.strip().lower() == "content-type":
+            of_message["content_type"] = value.strip()
     for text in properties:
         key, equals, value = text.partition("=")
         if not equals or key not in _PROPERTIES:
@@ -252,7 +248,9 @@ def _entry(entry: Any) -> dict[str, Any]:
     return members | ({"backchannel_logout_uri": None} if entry.no_address else {})
 
 
-def _print(events: tuple[SessionEnded, ...], ignored: int, mistakes: tuple[Mistake, ...], why: str) -> None:
+def _print(trial: Trial, why: str) -> None:
+    """Show it. `why`: by what an event is ignored."""
+    events, ignored, mistakes = trial.events, trial.ignored, trial.mistakes
     for number, event in enumerate(events, 1):
         say(f"event {number} of {len(events)}" if len(events) > 1 else "event")
         document = _document(event)
@@ -263,10 +261,13 @@ def _print(events: tuple[SessionEnded, ...], ignored: int, mistakes: tuple[Mista
             say(printable(f"  {key:<9} {clients if isinstance(clients, str) else ', '.join(clients)}"))
     if ignored:
         say(f"{counted(ignored, 'event')} ignored, {why}" if events or mistakes or ignored > 1 else f"ignored, {why}")
-    if not (events or ignored or mistakes):
+    if not (events or ignored or mistakes or trial.warnings):
         say("no event: its list is empty, so the message is ignored")
+    for warning in trial.warnings:
+        say(f"warning: {warning}", err=True)
     if mistakes:
-        say(f"notifier: {counted(len(mistakes), 'mistake')}; it would become a dead letter", err=True)
+        fate = "be refused" if trial.refused else "become a dead letter"
+        say(f"notifier: {counted(len(mistakes), 'mistake')}; it would {fate}", err=True)
         for mistake in mistakes:
             say(f"  {mistake}", err=True)
 

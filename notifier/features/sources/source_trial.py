@@ -1,0 +1,123 @@
+"""Says what a document becomes that `notifier sources try` is given: as a post, or as a message of a queue.
+
+A post is judged as `POST /v1/events/{source}` judges it, but for the secret or the signature.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+
+from notifier.features.sources.envelopes import claims_in, names_message
+from notifier.features.sources.post_rules import SET_KIND, post_rules
+from notifier.features.sources.sns_message import SnsTopic, UnacceptedSns, read_sns
+from notifier.features.sources.source import Source
+from notifier.features.sources.source_handshakes import grid_code
+from notifier.features.sources.source_settings import SetSettings, SnsSettings, SourceHttpSettings
+from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.frozen import replace
+from notifier.model.message import Message
+from notifier.model.session_ended import SessionEnded
+from notifier.settings.service_settings import Settings
+from notifier.tokens.security_event_token import judge_claims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a document becomes. `refused`: nothing of it would be queued."""
+
+    events: tuple[SessionEnded, ...] = ()
+    ignored: int = 0
+    mistakes: tuple[Mistake, ...] = ()
+    warnings: tuple[Mistake, ...] = ()
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """How a post is answered of which nothing is queued."""
+
+    text: str
+    refused: bool = True
+
+
+def trial_of(settings: Settings, source: Source, message: Message, *, came: bool) -> Trial:
+    """Say what the message becomes. `came`: it came already, and is in a dead letter.
+
+    One of a source that takes posts and binds exchanges too may have come by either.
+    """
+    options, max_bytes = settings.sources[source.name], settings.queue.max_event
+    warnings: list[Mistake] = []
+    if options.http is not None and not came:
+        posted = _as_posted(message, options.http, source, max_bytes)
+        if isinstance(posted, _Answered):
+            said = Mistake(f"sources.{source.name}.http", f"a post of it is answered {posted.text}")
+            if not options.bind:
+                return Trial(mistakes=(said,), refused=True) if posted.refused else Trial(warnings=(said,))
+            warnings.append(said)
+        elif not options.bind:
+            message = posted
+    try:
+        translation = source.translate(
+            source.received(message), max_bytes=max_bytes, new_id=lambda: "", now=time.time(), most=sys.maxsize
+        )
+    except MalformedEvent as malformed:
+        return Trial(mistakes=malformed.mistakes, warnings=tuple(warnings))
+    if any(event.id in translation.timeless for event in translation.events):
+        text = "is a digest without a time: another message that says the same is taken for a copy; read ended_at or id"
+        warnings.append(Mistake(f"sources.{source.name}.event.id", text))
+    return Trial(
+        events=translation.events,
+        ignored=translation.ignored,
+        mistakes=() if translation.wrong is None else translation.wrong.mistakes,
+        warnings=tuple(warnings),
+    )
+
+
+def _as_posted(message: Message, http: SourceHttpSettings, source: Source, max_bytes: int) -> Message | _Answered:
+    """Return what is queued of a post. Without a content type it is of one that the source takes."""
+    rules = post_rules(http, source)
+    objection = None if message.content_type is None else rules.of_kind(message.content_type)
+    if objection is None and len(message.body) > max_bytes:
+        return _Answered(
+            f"413: it has {len(message.body):,} bytes; at most {max_bytes:,} are allowed (queue.max_event)"
+        )
+    objection = objection or rules.of_headers(message.headers) or rules.of_body(message.body)
+    if objection is not None:
+        way_out = "; to take it, set content_type: json" if objection.status == 415 and http.set is None else ""
+        return _Answered(f"{objection.status}: {objection.title}{way_out}")
+    if rules.signed:
+        kept = {name: value for name, value in message.headers.items() if not names_message(name)}
+        message = replace(message, headers=kept)
+    if http.set is not None:
+        return _token(message, http.set, max_bytes)
+    if http.sns is not None:
+        return _of_sns(message, http.sns)
+    if grid_code(message.body) is not None:
+        return _Answered("200 with its code: Event Grid asks whether its events are wanted", refused=False)
+    return message
+
+
+def _token(message: Message, settings: SetSettings, max_bytes: int) -> Message | _Answered:
+    """A token, or its claims as they are queued. It is judged as of when it was made, since it may have expired."""
+    signed = message.content_type is not None or message.body.lstrip()[:1] != b"{"
+    try:
+        claims = claims_in(message.body, max_bytes, signed=signed)
+    except MalformedEvent as malformed:
+        return _Answered(f"400: invalid_request: {malformed.mistakes[0].text}")
+    if not isinstance(claims, dict):
+        return _Answered("400: invalid_request: its claims are no object")
+    made_at = claims.get("iat")
+    now = float(made_at) if isinstance(made_at, int | float) else time.time()
+    judged = judge_claims(claims, issuer=settings.issuer, audience=settings.audience, now=now)
+    if judged is not None:
+        return _Answered(f"400: {judged.err}: {judged.description}")
+    return replace(message, content_type=SET_KIND) if signed else message
+
+
+def _of_sns(message: Message, settings: SnsSettings) -> Message | _Answered:
+    found = read_sns(message.body, SnsTopic(settings.topic_arn))
+    if isinstance(found, UnacceptedSns):
+        return _Answered(f"401: The message is not accepted: {found.text}")
+    if found.kind != "Notification":
+        return _Answered("200: it tells of the subscription, and is no event", refused=False)
+    return replace(message, body=found.signed, content_type="application/json")
