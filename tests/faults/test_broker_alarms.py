@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,9 @@ async def test_an_alarm(
                 assert "memory or disk alarm" in blocked[2]
                 assert await running.metric("publishing_blocked") == 1
                 await running.until_said("publishing_blocked")
+                began = time.monotonic()
                 shown = await asyncio.to_thread(notifier, "status", "-c", made.site.file, cwd=tmp_path)
+                assert time.monotonic() - began < 2.5  # on a busy machine; 1 s on a quiet one
                 assert (shown.returncode, "publishing blocked" in shown.stdout) == (0, True)
                 assert (await running.post(made.publisher.event(9999)))[0] == 503
                 assert await running.metric("dead_letters_total") == 0

@@ -20,7 +20,8 @@ from notifier.tokens.first_day import Seen, SeenKey, seen_by_all
 
 BLOCKED = (
     "the broker takes no message (a memory or disk alarm), so that no worker can answer; logouts go on, and failed ones"
-    " wait in the workers' memory; rabbitmq-diagnostics alarms says which node"
+    " wait in the workers' memory; rabbitmq-diagnostics alarms says which node, and notifier"
+    " status --from URL what a worker knows"
 )
 
 

@@ -4,7 +4,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,9 +18,10 @@ from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.configuration.configured_feature import bindings_in
 from notifier.model.durations import in_words
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import DEAD, PARKED, Binding, Lane
-from notifier.model.printable import counted
+from notifier.model.message import DEAD, PARKED, Lane
+from notifier.model.printable import counted, printable
 from notifier.model.trouble import MILD
+from notifier.operators.status.asked_worker import look_at_worker
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.own_state import look_from_outside
 from notifier.operators.status.service_status import (
@@ -34,12 +36,13 @@ from notifier.operators.status.service_status import (
 from notifier.operators.status.status_document import document_of
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.output import say_json
+from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import require_queue
 from notifier.operators.terminal.screen import ago, screen
 from notifier.queues.building import build_queue
-from notifier.settings.config_file import read_part
-from notifier.settings.service_settings import QueueSettings
+from notifier.settings.config_file import ReadPart, read_part
+from notifier.settings.document_files import read_text
+from notifier.settings.values import in_clear
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
@@ -58,6 +61,12 @@ def status(
     config: Config = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 s until Ctrl-C.")] = False,
     every_client: Annotated[bool, typer.Option("--all", help="Show clients without trouble too.")] = False,
+    from_url: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Ask this worker's API instead of the queue.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --from: a file with an API token of scope read.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what waits in the queues, the rates, and the state of workers and clients.
@@ -65,6 +74,9 @@ def status(
     The command asks all workers. A worker that does not answer within 2 s counts as missing: it is busy, draining or
     of an older release, or the broker blocks publishing. If no worker runs, the page shows the queues alone. The
     command changes nothing, and reads only `queue` of the configuration, and what `sources` bind.
+
+    While the broker is away, or takes no message, the command says so within 2 s, and what to do. --from URL asks one
+    worker's API, such as http://127.0.0.1:8080, which also knows its clients then. It needs no configuration.
 
     Clients in trouble come first; --all shows the others too. Counts begin when the workers start. --json with --watch
     prints one object per line.
@@ -74,26 +86,71 @@ def status(
         notifier status -c n.yaml
         # the same, refreshed
         notifier status -c n.yaml --watch
+        # the broker is away: what a worker knows
+        notifier status --from http://127.0.0.1:8080 --token-file read.token
         # clients that are down and rest, for a script
         notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'
     """
     quiet_logs()
+    look = _at_queue(context, config) if from_url is None else _at_worker(from_url, token_file)
+    try:
+        if not watch:
+            _show(look(), every_client=every_client, as_json=as_json, indent=2)
+        elif as_json or not sys.stdout.isatty():
+            while True:
+                _show(look(), every_client=every_client, as_json=as_json, indent=None)
+                time.sleep(EVERY)
+        else:
+            _watch(look, every_client=every_client)
+    except _Away as away:
+        for line in (f"notifier: {away}", *away.advice):
+            say(printable(line), err=True)
+        raise typer.Exit(1) from None
+
+
+class _Away(QueueUnavailable):
+    """The broker is away. `advice`: what to do, in lines."""
+
+    def __init__(self, why: str, advice: Sequence[str]) -> None:
+        super().__init__(why)
+        self.advice = advice
+
+
+def _at_queue(context: typer.Context, config: Path | None) -> Callable[[], ServiceStatus]:
+    """What asks all workers, through the queue."""
     part = read_part(config, os.environ, {"queue"})
     require_queue(config, os.environ, part)
     bindings = bindings_in(context.obj, part.document)
-    if not watch:
-        _show(_look(part.settings.queue, bindings), every_client=every_client, as_json=as_json, indent=2)
-    elif as_json or not sys.stdout.isatty():
-        while True:
-            _show(_look(part.settings.queue, bindings), every_client=every_client, as_json=as_json, indent=None)
-            time.sleep(EVERY)
-    else:
-        _watch(part.settings.queue, bindings, every_client=every_client)
+    settings = part.settings.queue
+
+    def look() -> ServiceStatus:
+        try:
+            return asyncio.run(look_from_outside(build_queue(settings, bindings), time.time))
+        except QueueUnavailable as away:
+            if settings.sqlite_file is not None:
+                raise
+            raise _Away(str(away), [*_advice(part)]) from None
+
+    return look
 
 
-def _look(settings: QueueSettings, bindings: tuple[Binding, ...]) -> ServiceStatus:
-    queue = build_queue(settings, bindings)
-    return asyncio.run(look_from_outside(queue, time.time))
+def _advice(part: ReadPart) -> Iterator[str]:
+    """What to do while the broker is away."""
+    yield "  Workers connect again by themselves, and nothing that the broker has confirmed is lost."
+    yield "  What to do: notifier explain NotifierQueueDisconnected; notifier doctor tries each step."
+    api = part.document.get("api")
+    listen = api.get("listen") if isinstance(api, dict) else None
+    yield f"  What a worker knows meanwhile: notifier status --from http://{listen or 'HOST:PORT of its API'}"
+
+
+def _at_worker(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]:
+    """What asks one worker's API."""
+    token = None
+    if token_file is not None:
+        if in_clear(url):
+            raise typer.BadParameter("the token would be sent in clear: name an https:// address", param_hint="--from")
+        token = read_text(token_file).strip()
+    return lambda: asyncio.run(look_at_worker(url, token))
 
 
 def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: int | None) -> None:
@@ -104,11 +161,11 @@ def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: i
     console.print(_page(status, every_client=every_client))
 
 
-def _watch(settings: QueueSettings, bindings: tuple[Binding, ...], *, every_client: bool) -> None:
+def _watch(look: Callable[[], ServiceStatus], *, every_client: bool) -> None:
     with Live(Text("asking the workers …"), console=screen(), screen=True, auto_refresh=False) as live:
         while True:
             try:
-                page = _page(_look(settings, bindings), every_client=every_client)
+                page = _page(look(), every_client=every_client)
             except QueueUnavailable as away:  # it may come back
                 page = Text(f"{time.strftime('%H:%M:%S')}  {away}", style="bold red")
             live.update(page, refresh=True)
@@ -119,7 +176,8 @@ def _watch(settings: QueueSettings, bindings: tuple[Binding, ...], *, every_clie
 
 
 def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
-    parts: list[RenderableType] = [*_troubles(status), _queues(status)]
+    waiting = _queues(status) if status.depths else Text("The queue is away: what waits there is not known.\n")
+    parts: list[RenderableType] = [*_troubles(status), waiting]
     parts += [Text(str(binding), style="yellow") for binding in bindings_missing(status)]
     parts += [Text(_workers(status)), Text(_rates(status))]
     shown = [client for client in status.clients if every_client or client.state != "well" or client.waits]
@@ -175,7 +233,7 @@ def _queues(status: ServiceStatus) -> Grid:
 def _workers(status: ServiceStatus) -> str:
     answered = len(status.workers)
     present = max(status.seen, answered)
-    if not present:
+    if not present and status.depths:
         return (
             "No worker consumes the queue: nothing is delivered. Start one: notifier run. If one runs, its /readyz "
             "says why it does not consume."

@@ -8,6 +8,7 @@ it runs in a task of its own (`finish`).
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -34,6 +35,7 @@ from notifier.queues.rabbitmq.wire import aiormq_hooks
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 5.0
+BLOCKED_TIMEOUT = 0.1  # of a connection that the broker blocks: it reads no goodbye there
 HEARTBEAT = 10  # seconds; aiormq gives a silent peer up after three: 33 s instead of the 3 min of its default of 60
 RPC_TIMEOUT = 10.0  # seconds that an answer of the broker may take
 LOST = (AMQPError, OSError, RuntimeError)
@@ -53,8 +55,8 @@ class _Attempt(aio_pika.Connection):
             raise
 
 
-async def connect(options: RabbitOptions, purpose: str) -> Connection:
-    """Return a new connection to the first host that takes us.
+async def connect(options: RabbitOptions, purpose: str, within: float = math.inf) -> Connection:
+    """Return a new connection to the first host that takes us, `within` so many seconds in all.
 
     Raises QueueError (refused), QueueUnavailable (not reached), ConfigurationError (a library is not as it was tried).
     """
@@ -62,6 +64,7 @@ async def connect(options: RabbitOptions, purpose: str) -> Connection:
     credentials = options.credentials()
     context = await asyncio.to_thread(_tls_context, options.tls)
     failure: QueueError = QueueUnavailable("no host to connect to")
+    each = min(CONNECT_TIMEOUT, within / max(1, len(options.urls)))
     for text in options.urls:
         url = URL(text)
         if credentials is not None:
@@ -69,7 +72,7 @@ async def connect(options: RabbitOptions, purpose: str) -> Connection:
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=HEARTBEAT)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(each):
                 return await aio_pika.connect(
                     url,
                     ssl_context=context,
@@ -78,7 +81,7 @@ async def connect(options: RabbitOptions, purpose: str) -> Connection:
                 )
         # StopAsyncIteration: the end of the stream came right behind the broker's first words.
         except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError, StopAsyncIteration) as error:
-            failure = _translate(error, url)
+            failure = _translate(error, url, each)
     raise failure
 
 
@@ -91,7 +94,7 @@ def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
         raise QueueError(f"queue.tls: {fault}") from fault
 
 
-def _translate(error: Exception, url: URL) -> QueueError:
+def _translate(error: Exception, url: URL, waited: float) -> QueueError:
     host = f"{url.host}:{url.port}" if url.port else str(url.host)
     by_certificate = url.query.get("auth", "").lower() == "external"
     match error:
@@ -110,7 +113,7 @@ def _translate(error: Exception, url: URL) -> QueueError:
         case AMQPError() if isinstance(error.__cause__, ssl.SSLError):
             return QueueError(f"{host}: no TLS connection: {reason_of(error.__cause__)}")
         case TimeoutError():
-            return QueueUnavailable(f"{host} did not answer within {CONNECT_TIMEOUT:.0f} s")
+            return QueueUnavailable(f"{host} did not answer within {waited:.2g} s")
         case _:
             return QueueUnavailable(f"{host}: {reason_of(error)}")
 
@@ -172,16 +175,16 @@ async def asking(what: str, seconds: float | None = RPC_TIMEOUT) -> AsyncIterato
 
 
 @asynccontextmanager
-async def connected(options: RabbitOptions, purpose: str) -> AsyncIterator[Connection]:
+async def connected(options: RabbitOptions, purpose: str, within: float = math.inf) -> AsyncIterator[Connection]:
     """A connection for the length of the block. Raises QueueError, and QueueUnavailable where it is lost inside."""
-    connection = await connect(options, purpose)
+    connection = await connect(options, purpose, within)
     try:
         with named_losses():
             yield connection
     except (AMQPError, OSError) as error:
         raise QueueUnavailable(reason_of(error)) from error
     finally:
-        await finish(connection.close())
+        await finish(connection.close(), CLOSE_TIMEOUT if not is_blocked(connection) else BLOCKED_TIMEOUT)
 
 
 @asynccontextmanager
@@ -217,14 +220,15 @@ async def close_channel(channel: aiormq.Channel) -> None:
         goodbye = commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
         closing = asyncio.ensure_future(channel.rpc(goodbye))
         closing.add_done_callback(_look_at)
-        await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT)
+        blocked = aiormq_hooks.blocked(channel.connection)
+        await asyncio.wait({closing}, timeout=BLOCKED_TIMEOUT if blocked else CLOSE_TIMEOUT)
 
 
-async def finish(closing: Coroutine[object, object, None]) -> None:
+async def finish(closing: Coroutine[object, object, None], within: float = CLOSE_TIMEOUT) -> None:
     """Await a closing of aiormq's, bounded, without its errors, and without handing it our cancellation to lose."""
     task = asyncio.ensure_future(closing)
     try:
-        await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+        await asyncio.wait({task}, timeout=within)
     finally:
         task.add_done_callback(_look_at)
         task.cancel()

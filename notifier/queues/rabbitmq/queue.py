@@ -4,6 +4,7 @@ Callers name queues without prefix.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -36,6 +37,7 @@ from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
 FLUSH_WITHIN = 1.0  # seconds for the last acks; what does not get through comes again
+LOOK_WITHIN = 1.2  # seconds to connect for a look: with the command's own start it tells within 2 s that nobody answers
 
 
 class RabbitQueue:
@@ -258,7 +260,7 @@ class RabbitQueue:
 
         A queue that is not open makes a connection for the look, and declares nothing.
         """
-        async with self._at_broker("status") as connection:
+        async with self._at_broker("status", LOOK_WITHIN) as connection:
             depths = await depths_of(connection, self._options)
             workers = depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
             states = await self._ask(connection, workers, within)
@@ -272,12 +274,12 @@ class RabbitQueue:
             return WorkerAnswers(seen=workers, answers=await self._ask(connection, workers, within, document))
 
     @asynccontextmanager
-    async def _at_broker(self, purpose: str) -> AsyncIterator[Connection]:
+    async def _at_broker(self, purpose: str, within: float = math.inf) -> AsyncIterator[Connection]:
         """The connection of a queue that is open, or one for the length of the block. Declares nothing."""
         if self._tasks:
             yield self._consuming_connection()
         else:
-            async with connected(self._options, purpose) as connection:
+            async with connected(self._options, purpose, within) as connection:
                 yield connection
 
     async def _ask(

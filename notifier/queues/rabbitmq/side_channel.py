@@ -44,6 +44,7 @@ TELL_EVERY = 0.02  # seconds between two of these
 STALE = 3000  # milliseconds, after which they are of no use
 AT_ONCE = 8  # requests that a worker carries out at a time; it does not hear more
 MADE_UP = "amq."  # begins each name that the broker makes up, and that a publisher may forge
+BLOCKED_EVERY = 0.05  # seconds between two looks whether the broker blocks
 AGAIN = 5.0  # seconds until a channel that was closed is opened anew
 UNREAD = 30_000  # milliseconds; nobody waits longer for an answer
 
@@ -211,7 +212,7 @@ class RabbitSideChannel:
     async def ask(self, within: float, enough: int, request: bytes | None = None) -> list[bytes]:
         """What all workers, this one included, answer in time; nothing without a channel. Never raises."""
         with suppress(QueueUnavailable):
-            if self._connection is not None:
+            if self._connection is not None and not is_blocked(self._connection):
                 return await ask_workers(
                     self._connection, self._exchange, within=within, enough=enough, request=request
                 )
@@ -223,7 +224,8 @@ async def ask_workers(
 ) -> list[bytes]:
     """Ask every worker for its state, or to carry out a `request`.
 
-    Returns the answers after `within` seconds, or once there are `enough`. Raises QueueUnavailable.
+    Returns the answers after `within` seconds, once there are `enough`, or once the broker says that it takes no
+    message. Raises QueueUnavailable.
     """
     answers: list[bytes] = []
     all_here = asyncio.Event()
@@ -244,13 +246,20 @@ async def ask_workers(
             )
             await channel.basic_publish(request or b"", exchange=exchange, properties=properties)
         waiting, closing = asyncio.ensure_future(all_here.wait()), channel.closing
+        blocked = asyncio.ensure_future(_blocked(connection))
         try:
             # The broker closes the channel if the exchange does not exist, and so no worker does.
-            await asyncio.wait({closing, waiting}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({closing, waiting, blocked}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waiting.cancel()
-            closing.cancel()
+            for each in (waiting, closing, blocked):
+                each.cancel()
     return answers
+
+
+async def _blocked(connection: Connection) -> None:
+    """Return once the broker blocks publishing on the connection, which it says after the first message."""
+    while not is_blocked(connection):  # noqa: ASYNC110  aiormq tells nobody
+        await asyncio.sleep(BLOCKED_EVERY)
 
 
 def _error_of(done: "asyncio.Future[Any]") -> BaseException | None:
