@@ -105,7 +105,7 @@ runbook: ## copy what the package holds for `notifier explain`, the runbook and 
 LONG_FAULTS = NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
 	$(DEV)/bin/python -m pytest tests/faults $(ALONGSIDE) --deselect tests/faults/test_table.py $(ARGS)
 
-faults: $(DEV)/.made ## make every fault in its long form, on RabbitMQ 3.10 and 4.x, and write docs/reliability.md's table
+faults: $(DEV)/.made ## make every fault in its long form, on RabbitMQ 3.10 and 4.x, and write docs/evidence/faults.md's table
 	@rm -f build/faults.jsonl && mkdir -p build
 	@$(LONG_FAULTS)
 	@$(ON_4) $(LONG_FAULTS)

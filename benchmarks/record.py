@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.rig import described, plain, write_json
 
 FOLDER = Path(__file__).with_name("results")
-"""Where the figures are kept that docs/performance.md tells."""
+"""Where the figures are kept that docs/evidence/performance.md tells."""
 
 
 def merge(file: Path | None, cases: Mapping[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Writes docs/egress.md from what comes of every case of tests/network/http/test_egress_table.py.
+"""Writes docs/evidence/egress.md from what comes of every case of tests/network/http/test_egress_table.py.
 
 python -m tools.egress_document
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from notifier.model.outcome import Answer, Break, Wire
 
-DOCUMENT = Path(__file__).parents[1] / "docs/egress.md"
+DOCUMENT = Path(__file__).parents[1] / "docs/evidence/egress.md"
 Row = tuple[str, str, str]
 """(tried, settings, result)"""
 HEAD = """# Where requests may go

@@ -1,4 +1,4 @@
-"""Writes the table of docs/reliability.md from the accounts of a run of the faults in their long form.
+"""Writes the table of docs/evidence/faults.md from the accounts of a run of the faults in their long form.
 
     NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=FILE pytest tests/faults
     python -m tools.faults_table FILE [FILE …]
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-FAULTS, DOCUMENT = ROOT / "tests/faults", ROOT / "docs/reliability.md"
+FAULTS, DOCUMENT = ROOT / "tests/faults", ROOT / "docs/evidence/faults.md"
 BEGIN, END = "<!-- made by tools/faults_table.py: begin -->", "<!-- end -->"
 HEAD = "| | what was done | broker | times | events | deliveries | delivered | dead | told again | lost |"
 

@@ -1,4 +1,4 @@
-"""Writes the figures of a soak into docs/reliability.md, between their markers.
+"""Writes the figures of a soak into docs/evidence/faults.md, between their markers.
 
 python -m tests.faults.soak --document
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.faults.soak_figures import UNITS, Figures
 
-DOCUMENT = Path(__file__).parents[1] / "docs/reliability.md"
+DOCUMENT = Path(__file__).parents[1] / "docs/evidence/faults.md"
 BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 
 

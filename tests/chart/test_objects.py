@@ -159,8 +159,9 @@ def test_the_text_is_the_one_looked_at(every: Mapping[str, Rendered]) -> None:
 
 
 def test_the_guide_installs(tmp_path: Path) -> None:
-    """The values of docs/kubernetes.md, each of its pieces laid over the first, make objects that Kubernetes takes."""
-    guide = (CHART.parents[1] / "docs/kubernetes.md").read_text()
+    """The values of both pages, each of their pieces laid over the first, make objects that Kubernetes takes."""
+    pages = ("kubernetes.md", "kubernetes-special-cases.md")
+    guide = "\n".join((CHART.parents[1] / "docs" / page).read_text() for page in pages)
     blocks = [
         textwrap.dedent(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", guide, re.DOTALL | re.MULTILINE)
     ]

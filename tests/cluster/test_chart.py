@@ -55,8 +55,9 @@ async def test_every_file_of_values_installs(commands: Commands, tmp_path: Path)
 
 
 async def test_the_objects_of_the_documents_are_taken(commands: Commands, namespace: str) -> None:
-    """What docs/kubernetes.md has its readers write beside the chart: the way of browsers to the pages."""
-    objects = [yaml.safe_load(text) for text in blocks("docs/kubernetes.md", "yaml") if "\nkind: " in text]
+    """What the documents have their readers write beside the chart: the way of browsers to the pages."""
+    page = "docs/kubernetes-special-cases.md"
+    objects = [yaml.safe_load(text) for text in blocks(page, "yaml") if "\nkind: " in text]
     assert [each["kind"] for each in objects] == ["Ingress", "HTTPRoute"]
     for each in objects:
         each["metadata"]["namespace"] = namespace

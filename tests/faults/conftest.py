@@ -2,7 +2,7 @@
 
 `NOTIFIER_TEST_FAULTS=long` takes the long form of each (`make faults`), `NOTIFIER_TEST_FAULTS_SEED` another chance, and
 `NOTIFIER_TEST_FAULTS_REPORT` names a file that gets the account of each as a line of JSON, of which the table of
-docs/reliability.md is made. What fails leaves the logs of its workers and brokers below `build/faults`.
+docs/evidence/faults.md is made. What fails leaves the logs of its workers and brokers below `build/faults`.
 """
 
 import asyncio

@@ -256,7 +256,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    parser.add_argument("--document", action="store_true", help="write the figures into docs/reliability.md")
+    parser.add_argument("--document", action="store_true", help="write the figures into docs/evidence/faults.md")
     asked = parser.parse_args()
     for name in ("aio_pika", "aiormq"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # our publishers lose their connections all the time

@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md has the faults of these tests, and says that nothing was lost."""
+"""The table of docs/evidence/faults.md has the faults of these tests, and says that nothing was lost."""
 
 from tools.faults_table import DOCUMENT, catalogue, written
 

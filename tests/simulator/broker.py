@@ -28,7 +28,7 @@ HAND_OUT = 1e-3  # seconds from a queue to a worker
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds of the core, as measured with ES256 (docs/performance.md)."""
+    """Seconds of the core, as measured with ES256 (docs/evidence/performance.md)."""
 
     take: float = 25e-6  # an event, read and acked
     post: float = 80e-6  # a delivery asked, minted and sent

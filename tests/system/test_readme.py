@@ -64,7 +64,8 @@ PUBLISHING, EVENT, COMMANDS, METRICS, CONFIGURATION = (
 )
 PAGES = sorted((ROOT / "docs/identity-servers").glob("*.md"))
 ABOVE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
-DOCUMENTS = {path: path.read_text() for path in sorted([*ABOVE, *(ROOT / "docs").glob("*.md"), *PAGES])}
+EVIDENCE = (ROOT / "docs/evidence").glob("*.md")
+DOCUMENTS = {path: path.read_text() for path in sorted([*ABOVE, *(ROOT / "docs").glob("*.md"), *EVIDENCE, *PAGES])}
 ISS = "https://id.example.com"
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md that set one run beside another: a fault beside none."""
+"""The tables of docs/evidence/performance.md that set one run beside another: a fault beside none."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -2,8 +2,8 @@
 
     python -m tools.performance.document [--check]
 
-Each file of figures fills a section of docs/performance.md; a section without figures stays empty. `--check` writes
-nothing and says what is out of date.
+Each file of figures fills a section of docs/evidence/performance.md; a section without figures stays empty. `--check`
+writes nothing and says what is out of date.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from tools.performance.cells import Cases, rows, spread
 from tools.performance.picture import Chart, Line, svg
 
 ROOT = Path(__file__).parents[2]
-PERFORMANCE, SCALING = ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md"
-PICTURES = ROOT / "docs" / "performance"
+PERFORMANCE, SCALING = ROOT / "docs" / "evidence" / "performance.md", ROOT / "docs" / "scaling.md"
+PICTURES = ROOT / "docs" / "evidence" / "performance"
 MEASURED = Path(measured_costs.__file__)
 BEGIN, END = "<!-- {name}: made by make bench-plot -->", "<!-- end -->"
 

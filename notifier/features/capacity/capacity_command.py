@@ -34,7 +34,8 @@ def capacity(
     """Compute how many workers you need when so many sessions end within a given time.
 
     It also says what the broker needs, and whether the clients can keep up. The figures were measured
-    (docs/performance.md); the answer keeps 30 % in reserve. The command reads no configuration and connects to nothing.
+    (docs/evidence/performance.md); the answer keeps 30 % in reserve. The command reads no configuration and connects
+    to nothing.
 
     Examples:
         # a million sessions of 5 clients within 10 min

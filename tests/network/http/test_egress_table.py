@@ -1,4 +1,4 @@
-"""Tries every egress case and compares what comes of it with docs/egress.md, line by line.
+"""Tries every egress case and compares what comes of it with docs/evidence/egress.md, line by line.
 
 `python -m tools.egress_document` writes that file. The verdicts themselves stand in the cases. Nothing leaves loopback:
 what is denied is really requested, of what is allowed elsewhere only the judgement is taken.
