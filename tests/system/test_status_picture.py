@@ -1,0 +1,62 @@
+"""The documents' picture of `notifier status`. `make pictures` makes it anew; other runs make it, and keep none."""
+
+import asyncio
+import io
+import os
+import re
+from pathlib import Path
+
+from aiohttp import web
+from rich.console import Console
+from rich.text import Text
+
+from tests.system.clients import Answer, Clients, Hit
+from tests.system.command import notifier
+from tests.system.site import ISSUER, Site, client
+from tests.system.waiting import until
+from tests.system.worker_process import worker
+
+ANSWERS = {"/forum": 503, "/payroll": 400, "/shop": 200}
+WIDTH = 118
+MOST = 40_000  # bytes
+
+
+def judge(hit: Hit) -> Answer:
+    """By the client's name. One asks for a pause."""
+    status = ANSWERS.get(hit.path)
+    return web.Response(status=503, headers={"Retry-After": "600"}) if status is None else status
+
+
+async def test_a_picture_of_status(tmp_path: Path) -> None:
+    """Of four clients: one is well, one fails, one refuses, one asked for a pause."""
+    async with Clients(judge) as clients:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        site.write()
+        site.write_clients([client(name, clients.url(name)) for name in ("shop", "forum", "payroll", "museum")])
+        async with worker(site) as running:
+            for number in range(12):
+                event = {"iss": ISSUER, "sub": f"u{number}", "sid": f"s{number}"}
+                assert (await running.post({**event, "clients": ["shop", "forum", "payroll", "museum"]}))[0] == 202
+            wide = {"COLUMNS": str(WIDTH), "FORCE_COLOR": "1"}
+            words = ("status", "-c", str(site.file))
+            done = await until(
+                lambda: asyncio.to_thread(notifier, *words, cwd=tmp_path, settings=wide),
+                lambda done: all(name in done.stdout for name in ("forum", "museum", "payroll")),
+            )
+    svg = drawn(done.stdout)
+    keep(svg, tmp_path)
+    assert 5_000 < len(svg) < MOST
+    assert "forum" in svg
+
+
+def drawn(text: str) -> str:
+    """What a terminal shows, as SVG, with no font from elsewhere."""
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
+    console.print(Text.from_ansi(text))
+    svg = console.export_svg(title="notifier status")
+    return re.sub(r"@font-face \{.*?\}\n", "", svg, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
+
+
+def keep(svg: str, folder: Path) -> None:
+    """Write it: into the documents if they are made, else into the folder."""
+    Path(os.environ.get("NOTIFIER_TEST_PICTURES") or folder, "status.svg").write_text(svg)
