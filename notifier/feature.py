@@ -79,12 +79,14 @@ class Checked:
 class Feature(ConfiguredFeature):
     """A feature. Each member is what it adds.
 
-    `run` makes it for one worker. `checks` are the doctor's, over the network. `commands` are names, the modules that
-    hold them, and the lines that begin their help. `schemas` are those of documents, for `notifier schema`.
+    `run` makes it for one worker. `checks` are the doctor's, over the network. `asked` are mistakes that others find,
+    whom `notifier check` asks unless it is offline. `commands` are names, the modules that hold them, and the lines
+    that begin their help. `schemas` are those of documents, for `notifier schema`.
     """
 
     run: Callable[[Given], Running] = lambda _given: Running()
     checks: Callable[[Loaded, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()
     checked: Callable[[Loaded], Checked] = lambda _loaded: Checked()
+    asked: Callable[[Loaded], Sequence[Mistake]] = lambda _loaded: ()
     commands: Sequence[tuple[str, str, str]] = ()
     schemas: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)

@@ -43,7 +43,8 @@ def check(
         bool,
         typer.Option(
             "--offline",
-            help="Connect to nothing: ask no place of keys, and take registry sources from the cache, if there is one.",
+            help="Connect to nothing: ask no place of keys and no database of sessions, and take registry sources from"
+            " the cache, if there is one.",
         ),
     ] = False,
     as_json: Json = False,
@@ -52,10 +53,11 @@ def check(
 
     It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and of the
     listeners, as `run` does, even if some of it is wrong. It reads each registry source, has each key that is no file
-    sign, and connects to nothing else (`notifier doctor` does). A source or key without an answer is a mistake. If all
-    is well, it shows the issuers with their keys, the clients, the queue and the listeners. It warns of secrets that
-    others may read, of settings that have no effect, of exchanges that belong to the broker, and where nobody
-    can find a user in the log (log.subject_key_file).
+    sign, asks each database that knows sessions (`upstreams`) for those of nobody, and connects to nothing else
+    (`notifier doctor` does). A source, key or database without an answer is a mistake. If all is well, it shows the
+    issuers with their keys, the clients, the queue and the listeners. It warns of secrets that others may read, of
+    settings that have no effect, of exchanges that belong to the broker, and where nobody can find a user in the log
+    (log.subject_key_file).
 
     Examples:
         # every mistake at once, or a summary
@@ -77,6 +79,7 @@ def check(
     mistakes = unread()
     if not offline:
         mistakes += [*look_at_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.needs.algorithms_of)]
+        mistakes += [mistake for feature in FEATURES for mistake in feature.asked(loaded)]
     if mistakes:
         refuse(mistakes, as_json=as_json)
     of_features = [feature.checked(loaded) for feature in FEATURES]

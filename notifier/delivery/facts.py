@@ -137,7 +137,7 @@ class ClientServed:
 
 @frozen
 class UpstreamLookedUp:
-    """A worker asked which sessions here ended with one at an upstream. `text` says why nobody can tell.
+    """A worker asked which sessions here ended with one at an upstream. `text` says why none did, or nobody can tell.
 
     `away`: it will be asked again. `given_up`: it was asked for as long as a delivery lives, and is a dead letter.
     """

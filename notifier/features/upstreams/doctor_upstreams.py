@@ -1,13 +1,15 @@
 """The doctor's checks of upstream providers: can their tokens be verified, and can somebody say whose sessions end?"""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 from notifier.features.upstreams.configured_upstreams import WITHIN, questions_for, read_upstream_keys
 from notifier.features.upstreams.upstream import Question, SessionsAway
 from notifier.features.upstreams.upstream_settings import UpstreamSettings
+from notifier.model.errors import Mistake
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.operators.doctor.doctor import Area, Check, Finding, failed, ok
+from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, failed, ok
 from notifier.operators.doctor.doctor_transmitters import examine_transmitter
 from notifier.settings.service_settings import Settings
 
@@ -29,6 +31,15 @@ def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Chec
             question_setting = f"{setting}.resolve"
             ask = partial(examine_sessions, question_setting, upstream)
             yield Check(area=Area.ISSUER, subject=question_setting, within=_LONGEST_ANSWER + 5, run=ask)
+
+
+async def session_mistakes(settings: Settings) -> list[Mistake]:
+    """Ask each database that knows sessions for those of nobody, and return what is wrong: a misspelt column, say."""
+    asked = [(name, of) for name, of in settings.upstreams.items() if of.resolve.sql is not None]
+    places = [f"upstreams.{name}.resolve.sql" for name, _ in asked]
+    found = await asyncio.gather(*(examine_sessions(place, of) for place, (_, of) in zip(places, asked, strict=True)))
+    findings = [finding for each in found for finding in each if finding.level is Severity.FAILED]
+    return [Mistake(finding.subject, f"{finding.text}; {finding.advice}") for finding in findings]
 
 
 async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence[Finding]:

@@ -85,7 +85,7 @@ class UpstreamIntake:
 
     def _events(self, ending: EndedUpstream, sessions: LocalSessions, rest_until: float | None) -> Sequence[Send]:
         if not sessions.sessions:
-            self._observe(_fact(ending, "no_session"))
+            self._observe(_fact(ending, "no_session", f"none has the {_named(ending)} of the token"))
         sends = []
         for session in sessions.sessions:
             event = ended_here(ending, sessions.iss, session)
@@ -127,6 +127,12 @@ def read_again(message: Message, _only: str | None, now: float) -> Anew | str:
 def _looks(message: Message) -> int:
     looks = message.headers.get(_LOOKS, 0)
     return looks if isinstance(looks, int) and 0 <= looks < 10_000 else 0
+
+
+def _named(ending: EndedUpstream) -> str:
+    """What the token names, without the values."""
+    question = ending.question
+    return " and ".join(name for name, value in (("sub", question.sub), ("sid", question.sid)) if value is not None)
 
 
 def _fact(

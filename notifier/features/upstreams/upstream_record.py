@@ -40,6 +40,8 @@ class UpstreamRecord:
         self._requests[key] = self._requests.get(key, 0) + 1
         if result is UpstreamResult.OFF:
             self._tell_off(upstream)
+        elif result is UpstreamResult.NO_SESSION and self._is_news(key):  # anybody can have a browser ask
+            _tell_none(upstream, "none has the sid that a browser came with")
         elif result not in _HARMLESS and self._is_news(key):
             structlog.get_logger().warning(
                 "upstream_refused", upstream=upstream, result=result.value, reason=reason,
@@ -47,11 +49,13 @@ class UpstreamRecord:
             )  # fmt: skip
 
     def observe(self, fact: Fact) -> None:
-        """Count a fact, and log it if nobody could tell which sessions are meant."""
+        """Count a fact, and log it if no session ended, or if nobody could tell which are meant."""
         if not isinstance(fact, UpstreamLookedUp):
             return
         key = (fact.upstream, fact.result)
         self._look_ups[key] = self._look_ups.get(key, 0) + 1
+        if fact.result == "no_session":
+            _tell_none(fact.upstream, fact.text)
         if fact.result == "away" and self._is_news(key):
             structlog.get_logger().warning(
                 "upstream_sessions_away", upstream=fact.upstream, reason=fact.text,
@@ -82,3 +86,9 @@ class UpstreamRecord:
             return False
         self._logged_at[key] = now
         return True
+
+
+def _tell_none(upstream: str, reason: str) -> None:
+    """Say that no session here ended: it is usual for users who were not signed in here, and else nothing shows it."""
+    hint = f"if the user was signed in here, compare how upstreams.{upstream}.resolve finds sessions"
+    structlog.get_logger().info("upstream_no_session", upstream=upstream, reason=reason, hint=hint)

@@ -10,11 +10,12 @@ from notifier.feature import Checked, Feature, Given, Running
 from notifier.model.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from notifier.configuration.configured_feature import Part
     from notifier.configuration.loading import Loaded
     from notifier.model.documents.sourced import ReadAgain
+    from notifier.model.errors import Mistake
     from notifier.model.registry import Registry
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.operators.doctor.doctor import Check
@@ -63,4 +64,22 @@ def _checked(loaded: Loaded) -> Checked:
     return checked_of(loaded.settings)
 
 
-UPSTREAMS = Feature(name="upstreams", read=_read, read_again=_read_again, run=_run, checks=_checks, checked=_checked)
+def _asked(loaded: Loaded) -> Sequence[Mistake]:
+    if all(upstream.resolve.sql is None for upstream in loaded.settings.upstreams.values()):
+        return ()
+    import asyncio
+
+    from notifier.features.upstreams.doctor_upstreams import session_mistakes
+
+    return asyncio.run(session_mistakes(loaded.settings))
+
+
+UPSTREAMS = Feature(
+    name="upstreams",
+    read=_read,
+    read_again=_read_again,
+    run=_run,
+    checks=_checks,
+    checked=_checked,
+    asked=_asked,
+)

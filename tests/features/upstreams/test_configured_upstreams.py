@@ -62,13 +62,13 @@ def test_the_example_of_the_documentation_is_right(folder: Path) -> None:
 def test_check_names_each_upstream(folder: Path) -> None:
     """Where it posts to, and who says whose session it is here."""
     path = written(folder)
-    done = notifier("check", "-c", str(path), cwd=folder)
+    done = notifier("check", "-c", str(path), "--offline", cwd=folder)
     assert "upstream partner: " in done.stdout, done.stderr
     assert [line for line in done.stdout.splitlines() if "browsers may call" in line] == [
         line for line in done.stdout.splitlines() if line.startswith("upstream entra: ")
     ]
     assert "posts to /upstreams/partner/backchannel-logout, sessions at https://login.example.com by " in done.stdout
-    told = json.loads(notifier("check", "-c", str(path), "--json", cwd=folder).stdout)["upstreams"]
+    told = json.loads(notifier("check", "-c", str(path), "--offline", "--json", cwd=folder).stdout)["upstreams"]
     assert {name: each["resolve"] for name, each in told.items()} == {
         name: next(iter(each["resolve"])) for name, each in yaml.safe_load(EXAMPLE.read_text())["upstreams"].items()
     }

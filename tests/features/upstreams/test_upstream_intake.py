@@ -116,6 +116,9 @@ async def test_nobody_signed_in_here_is_counted_and_done() -> None:
     place = Place(LocalSessions(iss=ISS, sessions=()))
     assert await place.sends(came()) == []
     assert place.results() == ["no_session"]
+    assert await place.sends(came(sid=None)) == []
+    texts = [fact.text for fact in place.facts if isinstance(fact, UpstreamLookedUp)]
+    assert texts == ["none has the sub and sid of the token", "none has the sub of the token"]
 
 
 async def test_while_nobody_can_tell_the_message_waits_longer_and_longer_and_is_then_a_dead_letter() -> None:
