@@ -235,6 +235,7 @@ class SourceRoutes:
         new_id = access.new_id()
         title = "The queue is away; send the event again"
         await publish_in_time(access.publish(lane, as_sourced(message, new_id)), self._limits, title)
+        structlog.get_logger().info("source_taken", source=source.name, id=new_id)
         return new_id
 
     def _count(self, source: str, status: int) -> None:

@@ -453,6 +453,23 @@ async def test_what_is_no_validation_event_is_queued(api: Api, document: object)
     assert len(api.queue.taken) == 2
 
 
+async def test_the_id_of_an_answer_is_in_the_log(api: Api) -> None:
+    """Once the message is durable. Whoever has the answer finds when it came; so for a token, whose answer is empty."""
+    api.sources["kc"] = HttpSource(
+        name="kc", rules=TOKEN, proof=SignedToken(verifier=SetTransmitter(public(key("P-256"))).verifier)
+    )
+    with capture_logs() as lines:
+        _, document, _ = await api.ask("okta", OKTA)
+        await api.ask("kc", {"Content-Type": "application/secevent+jwt"}, set_of())
+        api.queue.behave = _away
+        await api.ask("okta", OKTA)
+    taken = [line for line in lines if line["event"] == "source_taken"]
+    assert [(line["source"], line["id"], line["log_level"]) for line in taken] == [
+        ("okta", document["id"], "info"),
+        ("kc", "made-up-id", "info"),
+    ]
+
+
 async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
     """A sender of webhooks shows its answers to nobody."""
     with capture_logs() as lines:
