@@ -13,14 +13,14 @@ from notifier.model.message import BindingState, Depth, PolicyOverride
 class QueueOverview:
     """What waits in the queues, and the states that the workers sent (documents of `operators/status/own_state.py`).
 
-    `oldest` is when the first message of a queue was written, in epoch seconds; only a file knows. `blocked`: the
-    broker takes no message, so that no worker can answer.
+    `oldest` is when the first message of a queue was written, in epoch seconds; only a file knows. `blocked`:
+    why the queue takes no message, so that no worker can answer; empty if it takes them.
     """
 
     depths: Mapping[str, Depth]
     oldest: Mapping[str, float]
     worker_states: Sequence[bytes]
-    blocked: bool = False
+    blocked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

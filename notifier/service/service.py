@@ -39,7 +39,7 @@ from notifier.features import FEATURES
 from notifier.model.errors import QueueError
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.ids import new_id
-from notifier.model.message import Lane
+from notifier.model.message import Lane, QueueStatus
 from notifier.model.session_ended import SessionEnded
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.http.transport import HttpTransport
@@ -217,7 +217,7 @@ class Service:
         status = self.queue.status()
         if status.blocked or status.problem:
             kind = TroubleKind.BLOCKED if status.blocked else TroubleKind.QUEUE
-            yield Trouble(kind=kind, text=status.problem or "the broker takes no message")
+            yield Trouble(kind=kind, text=status.problem or "the queue takes no message")
         for override in status.overrides:
             yield Trouble(kind=TroubleKind.POLICY, text=str(override), subject=str(override.key))
         yield from self._live.reloads.troubles()
@@ -326,15 +326,16 @@ class Service:
             self._health.sample()
             if look % FORGET_EVERY == 0:
                 self._health.forget(self._live.now.registry)
-            self._tell_blocked(self.queue.status().blocked)
+            self._tell_blocked(self.queue.status())
             await asyncio.sleep(DEPTHS_EVERY)
 
-    def _tell_blocked(self, blocked: bool) -> None:  # noqa: FBT001  as the queue says it
+    def _tell_blocked(self, status: QueueStatus) -> None:
         """Log once that the queue takes no message, and once that it does again."""
         log = structlog.get_logger()
-        if blocked and not self._blocked:
-            hint = "make room on the broker; logouts go on, and those that fail wait in memory"
-            log.warning("publishing_blocked", hint=hint, help="notifier explain NotifierPublishingBlocked")
-        elif self._blocked and not blocked:
+        if status.blocked and not self._blocked:
+            hint = "logouts go on, and those that fail wait in memory"
+            why = "NotifierPublishingBlocked"
+            log.warning("publishing_blocked", reason=status.problem, hint=hint, help=f"notifier explain {why}")
+        elif self._blocked and not status.blocked:
             log.info("publishing_unblocked")
-        self._blocked = blocked
+        self._blocked = status.blocked

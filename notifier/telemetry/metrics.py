@@ -217,7 +217,7 @@ class Metrics:
         yield gauge("ready", "1 while /readyz says so.", sources.ready())
         yield gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
         yield gauge("queue_connected", "1 while the queue is connected.", status.connected)
-        yield gauge("publishing_blocked", "1 while the broker takes no message.", status.blocked)
+        yield gauge("publishing_blocked", "1 while the queue takes no message.", status.blocked)
         yield gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())
         text = "1 while a changed setting waits for a restart."
         yield gauge("config_restart_needed", text, sources.restart_needed())

@@ -40,7 +40,7 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
                     refused = made.publisher.answers[503]
                     with filled(disk):
                         await made.publisher.until_answered(503, refused + 20, 60)
-                        await until_problem(running, "database or disk is full")
+                        await until_problem(running, "is full (less than 2 MiB is free)")
                     await until_problem(running, None)
             await made.until_settled()
             assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}

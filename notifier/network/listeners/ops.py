@@ -20,7 +20,7 @@ SCRAPE_WITHIN = 10.0  # seconds for a page to be read; as long as Prometheus wai
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """The worker's readiness. `queue`: connected, topology in place. `blocked`: the broker takes no messages now.
+    """The worker's readiness. `queue`: connected, topology in place. `blocked`: the queue takes no messages now.
 
     `problem` says what is wrong.
     """

@@ -30,7 +30,7 @@ def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], n
         )
         yield ok(Area.WORKER, "workers", text)
     else:
-        why = ", since the broker takes no message" if status.blocked else ""
+        why = ", since the queue takes no message" if status.blocked else ""
         text = f"{there - answered} of {counted(there, 'worker')} did not answer{why}; what they met is missing here"
         advice = "look whether they are busy or of an older release"
         yield warning(Area.WORKER, "workers", text, advice)

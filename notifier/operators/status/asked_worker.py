@@ -61,8 +61,13 @@ def status_in(document: Mapping[str, Any]) -> ServiceStatus:
         seen=int(workers["seen"]),
         clients=[_client(client) for client in document["clients"]],
         left_out=int(document["clients_left_out"] or 0),
-        blocked=any(
-            trouble["kind"] == TroubleKind.BLOCKED and not trouble["workers"] for trouble in document["troubles"]
+        blocked=next(
+            (
+                str(trouble["text"] or "the queue takes no message")
+                for trouble in document["troubles"]
+                if trouble["kind"] == TroubleKind.BLOCKED and not trouble["workers"]
+            ),
+            "",
         ),
     )
 

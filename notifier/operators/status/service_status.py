@@ -18,12 +18,6 @@ from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merged
 from notifier.operators.status.client_state import ClientState, both
 from notifier.tokens.first_day import Seen, SeenKey, seen_by_all
 
-BLOCKED = (
-    "the broker takes no message (a memory or disk alarm), so that no worker can answer; logouts go on, and failed ones"
-    " wait in the workers' memory; rabbitmq-diagnostics alarms says which node, and notifier"
-    " status --from URL what a worker knows"
-)
-
 
 @frozen
 class LaneState:
@@ -82,7 +76,7 @@ class ServiceStatus:
     """The state of queues, workers and clients, as operators see it.
 
     `oldest` is the age of each queue's oldest message, as epoch seconds. `seen` workers consume the queue. `blocked`:
-    the broker took no message of the asker.
+    why the queue took no message of the asker; empty if it did.
     """
 
     at: float
@@ -92,7 +86,7 @@ class ServiceStatus:
     seen: int
     clients: Sequence[ClientState]
     left_out: int
-    blocked: bool = False
+    blocked: str = ""
 
 
 def status_of(
@@ -101,7 +95,7 @@ def status_of(
     *,
     now: float,
     oldest: Mapping[str, float] | None = None,
-    blocked: bool = False,
+    blocked: str = "",
 ) -> ServiceStatus:
     """Sum up the workers' answers. `oldest` holds the moments that the queue itself knows."""
     workers = sorted(
@@ -152,10 +146,10 @@ def bindings_missing(status: ServiceStatus) -> list[BindingState]:
 
 
 def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
-    """What is wrong, as the workers say, the most urgent first. A broker that blocks keeps them from saying so."""
+    """What is wrong, as the workers say, the most urgent first. If the queue takes no message they may be unable to."""
     troubles = merged((worker.worker, trouble) for worker in status.workers for trouble in worker.troubles)
     if status.blocked and all(shared.trouble.kind != TroubleKind.BLOCKED for shared in troubles):
-        troubles.insert(0, SharedTrouble(trouble=Trouble(kind=TroubleKind.BLOCKED, text=BLOCKED), workers=()))
+        troubles.insert(0, SharedTrouble(trouble=Trouble(kind=TroubleKind.BLOCKED, text=status.blocked), workers=()))
     return troubles
 
 

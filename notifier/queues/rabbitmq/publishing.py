@@ -24,6 +24,11 @@ LOOK_EVERY = 1.0  # seconds between two looks for publishes without a confirm
 PACE = 0.1  # seconds between two tries of one caller, on average
 TOLD_FOR = 15.0  # seconds for which the status shows a refusal: one that lasts is met ten times a second
 BLOCKED = "the broker blocks publishing: memory or disk alarm"
+NOBODY_ANSWERS = (
+    "the broker takes no message (a memory or disk alarm), so that no worker can answer; logouts go on, and failed ones"
+    " wait in the workers' memory; rabbitmq-diagnostics alarms says which node, and notifier"
+    " status --from URL what a worker knows"
+)
 
 
 class Publishing:

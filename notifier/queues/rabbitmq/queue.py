@@ -29,7 +29,7 @@ from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.policy_watch import PolicyWatch
-from notifier.queues.rabbitmq.publishing import BLOCKED, Publishing
+from notifier.queues.rabbitmq.publishing import BLOCKED, NOBODY_ANSWERS, Publishing
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel, ask_workers
 from notifier.queues.rabbitmq.source_bindings import SourceBindings
 from notifier.queues.rabbitmq.topology_watch import TopologyWatch
@@ -264,7 +264,7 @@ class RabbitQueue:
             depths = await depths_of(connection, self._options)
             workers = depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
             states = await self._ask(connection, workers, within)
-            blocked = not self._tasks and is_blocked(connection)
+            blocked = NOBODY_ANSWERS if not self._tasks and is_blocked(connection) else ""
             return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=blocked)
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:

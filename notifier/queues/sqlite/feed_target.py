@@ -14,21 +14,30 @@ GATHER = 0.25  # seconds in which a batch grows: each costs the deliveries' thre
 
 
 class SqliteFeedTarget:
-    """Takes the notices of the feed while the queue is open. `clock` is the queue's."""
+    """Takes the notices of the feed while the queue is open. `clock` is the queue's, `blocked` tells of a full disk."""
 
     at_once: Final = 2048
 
-    def __init__(self, file: QueueFile, clock: Callable[[], float], retention: Retention = RETENTION) -> None:
+    def __init__(
+        self,
+        file: QueueFile,
+        clock: Callable[[], float],
+        retention: Retention = RETENTION,
+        blocked: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._file = file
         self._clock = clock
+        self._blocked = blocked
         self._retention = retention
 
     async def run(self) -> None:
         """Do nothing: the queue is open."""
 
     async def available(self) -> None:
-        """Wait a moment, in which more notices come. Never raises."""
+        """Wait a moment, in which more notices come, and while the disk is full. Never raises."""
         await asyncio.sleep(GATHER)
+        while self._blocked():  # noqa: ASYNC110  a look reads one value
+            await asyncio.sleep(GATHER)
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:
         """Return once the notices are on disk. Raises QueueUnavailable."""

@@ -16,7 +16,12 @@ from notifier.queues.sqlite.lock import worker_at
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: what tells our files from another program's
+# With less room the disk is full: an event has 128 KiB at the most, and what comes in one commit is small, as a rule.
+# What is left is for acks: they make room, but are written first.
+ROOM = 2 * 1024 * 1024  # bytes
+_PLENTY = 8 * ROOM  # bytes; with more nobody looks closer: the log has 4 MiB, and may have to add them to the file
 BUSY_TIMEOUT = 5.0  # seconds to wait for another process's transaction; ours take milliseconds
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # what a full disk is to SQLite
 _MAGIC, _ID_AT = b"SQLite format 3\0", 68  # how SQLite's files begin, and where in them the application's id is
 
 _SCHEMA = (
@@ -77,20 +82,50 @@ def examine(path: Path) -> None:
         raise _damaged(path, "it is empty, and its write-ahead log is not")
     if not header.startswith(_MAGIC) or header[_ID_AT:] != APPLICATION_ID.to_bytes(4):
         return
-    with translating(path):
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
-        with closing(database):
-            result = str(value_of(database, "PRAGMA quick_check(1)"))
+    with translating(path), closing(_to_read(path)) as database:
+        result = str(value_of(database, "PRAGMA quick_check(1)"))
     if result != "ok":
         raise _damaged(path, result)
 
 
 def recognise(path: Path) -> None:
     """Check that the file is ours or empty, and write nothing. Raises TopologyMismatch, QueueUnavailable."""
-    with translating(path):
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
-        with closing(database):
-            _is_new(database, path)
+    with translating(path), closing(_to_read(path)) as database:
+        _is_new(database, path)
+
+
+def _to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
+
+
+def full_disk(path: Path, database: sqlite3.Connection | None = None) -> str | None:
+    """Say that the file's disk is full; None if it has room, or does not tell. Raises sqlite3.Error.
+
+    With the open `database`, what the file itself has free is counted, too.
+    """
+    try:
+        disk = os.statvfs(path if path.exists() else path.absolute().parent)
+        room = disk.f_bavail * disk.f_frsize
+        if not disk.f_blocks or room >= _PLENTY:
+            return None
+        if database is not None:
+            room += _inside(database, path)
+    except OSError:
+        return None
+    if room >= ROOM:
+        return None
+    return f"the disk of the queue file {path} is full (less than {ROOM >> 20} MiB is free); make room there"
+
+
+def _inside(database: sqlite3.Connection, path: Path) -> int:
+    """The bytes that a backlog has left in the file, as far as the log can bring it there.
+
+    Less what the log has yet to add to the file: if that does not fit, the log cannot begin anew, and no ack succeeds.
+    """
+    size, pages, free = (value_of(database, f"PRAGMA {name}") for name in ("page_size", "page_count", "freelist_count"))
+    log = path.with_name(f"{path.name}-wal")
+    reused = min(free * size, log.stat().st_size if log.exists() else 0)
+    return int(reused - max(0, pages * size - path.stat().st_size))
 
 
 def examine_file(path: Path) -> FileState:
@@ -100,7 +135,7 @@ def examine_file(path: Path) -> FileState:
     except FileNotFoundError:
         folder = path.absolute().parent
         usable = os.access(folder, os.W_OK | os.X_OK)
-        fault = None if usable else f"the folder {folder} is missing, or not ours to write to"
+        fault = full_disk(path) if usable else f"the folder {folder} is missing, or not ours to write to"
         return FileState(path=path, size=None, worker=False, fault=fault)
     except OSError as error:
         return FileState(path=path, size=None, worker=False, fault=f"{path} cannot be read: {error.strerror}")
@@ -109,9 +144,15 @@ def examine_file(path: Path) -> FileState:
         try:
             recognise(path)
             examine(path)
+            fault = _full(path)
         except QueueError as error:
             fault = str(error)
     return FileState(path=path, size=size, worker=worker_at(path), fault=fault)
+
+
+def _full(path: Path) -> str | None:
+    with translating(path), closing(_to_read(path)) as database:
+        return full_disk(path, database)
 
 
 @contextmanager
@@ -144,7 +185,8 @@ def translating(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary one
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise _damaged(path, str(error)) from error
-        raise QueueUnavailable(f"the queue file {path} cannot be used: {error}") from error
+        full = full_disk(path) if code in _NO_ROOM else None
+        raise QueueUnavailable(full or f"the queue file {path} cannot be used: {error}") from error
 
 
 def value_of(database: sqlite3.Connection, sql: str, *parameters: object) -> Any:

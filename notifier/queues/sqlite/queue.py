@@ -184,7 +184,7 @@ class SqliteQueue:
         return await self._ask(partial(self._running().parked, buckets))
 
     async def available(self) -> None:
-        """Return when a publish has a chance again. Only a try tells whether a full disk has room."""
+        """Return when a publish has a chance again."""
         await asyncio.sleep(0 if self._problem is None else _PACE)
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
@@ -213,9 +213,15 @@ class SqliteQueue:
         """
         async with self._open_for_a_look():
             depths = await self.depths()
-            states = await self.side_channel.ask(within) if depths[Lane.EVENTS].consumers else []
             oldest = await self.visit(Store.oldest, writing=False)
-            return QueueOverview(depths=depths, oldest=oldest, worker_states=states)
+            blocked = await self._ask(self._running().full)
+            states: Sequence[bytes] = []
+            try:
+                if depths[Lane.EVENTS].consumers:
+                    states = await self.side_channel.ask(within)
+            except QueueUnavailable as error:  # to ask the worker is to write to the file
+                blocked = blocked or str(error)
+            return QueueOverview(depths=depths, oldest=oldest, worker_states=states, blocked=blocked or "")
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Ask the worker to do something; return what it answers in time. Raises QueueError."""
@@ -257,7 +263,7 @@ class SqliteQueue:
 
     def feed_target(self, _encode: EncodeNotice) -> SqliteFeedTarget:
         """The target of the feed: a table in the same file, with a column for each member of a notice."""
-        return SqliteFeedTarget(self, self._options.pace)
+        return SqliteFeedTarget(self, self._options.pace, blocked=lambda: self.status().blocked)
 
     async def use(self, work: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
         """Run on the queue's thread, in a transaction if it writes: what holds no message. Raises QueueError."""

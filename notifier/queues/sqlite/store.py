@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
-from notifier.queues.sqlite.file import open_file, transaction, translating, value_of
+from notifier.queues.sqlite.file import full_disk, open_file, transaction, translating, value_of
 from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP, LONGEST_DELAY, NewRow, message_of
 
 T = TypeVar("T")
@@ -96,6 +96,11 @@ class Store:
     def transaction(self) -> AbstractContextManager[None]:
         """Everything done inside becomes durable together (fsync) or not at all."""
         return transaction(self._database, self._path)
+
+    def full(self) -> str | None:
+        """Say that the disk is full, for all sizes of messages alike; None if it has room. Raises QueueUnavailable."""
+        with translating(self._path):
+            return full_disk(self._path, self._database)
 
     def reclaim(self) -> None:
         """Fold what can be folded of the write-ahead log into the file, so that the log starts anew.

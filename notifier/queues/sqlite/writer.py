@@ -4,6 +4,7 @@ Rules of this module:
 - One round is one transaction: acks, publishes, messages that are due, messages that the lanes have room for. One
   report to the loop follows. So a round costs one fsync and two changes of thread, however many operations it has.
 - Nothing is reported before it is durable, and nothing of a round is remembered before its commit.
+- A full disk refuses all publishes, small and large, before SQLite would: what is left is for acks, which make room.
 - A failed commit refuses its publishes and keeps its acks for the next round, a poll later. Only a damaged file ends
   the thread of a worker: the damage stays, and writing on would make it worse.
 """
@@ -26,6 +27,7 @@ from notifier.queues.sqlite.parked_rows import ParkedRows
 from notifier.queues.sqlite.store import LANES, QUEUES, Store
 
 T = TypeVar("T")
+FEW_ACKS = 8  # of the largest events: 1 MiB, half of what a full disk has left
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
 
 
@@ -118,15 +120,16 @@ class Writer:
                     calls.append(operation)
                 case _:
                     assert_never(operation)
-        before, taken = self._problem, list[Message]()
+        before, full, taken = self._problem, None, list[Message]()
         try:
             if before is not None:
-                self._opened().reclaim()
-                taken += self._commit([])  # acks without publishes first: on a full disk they make room
-            taken += self._commit(publishes)
-            self._problem = None
+                self._make_room(self._opened())
+                taken += self._commit([])
+            full = self._opened().full()
+            taken += self._commit(publishes if full is None else [])
+            self._problem = full
         except QueueError as error:
-            self._problem = str(error)
+            self._problem = full or str(error)
             if isinstance(error, TopologyMismatch) and self._lock is not None:
                 self._damage, self._closing = str(error), True
         problem = self._problem
@@ -137,6 +140,18 @@ class Writer:
         if completions or taken or self._problem != before:
             connected = self._store is not None
             self._report(WriterReport(connected=connected, completions=completions, taken=taken, problem=self._problem))
+
+    def _make_room(self, store: Store) -> None:
+        """Do acks without publishes, which make room, a few at a time: what they delete is written to the log as zeros.
+
+        The last few are left for a commit.
+        """
+        store.reclaim()
+        while len(self._acks) > FEW_ACKS:
+            with store.transaction():
+                store.delete(self._acks[:FEW_ACKS])
+            del self._acks[:FEW_ACKS]
+            store.reclaim()
 
     def _acked(self, ack: Ack) -> None:
         self._acks.append(ack.id)
@@ -207,6 +222,10 @@ class Writer:
     def check(self) -> None:
         """Raise QueueError if the file cannot be used."""
         self._opened()
+
+    def full(self) -> str | None:
+        """Say that the disk is full; None if it has room. Raises QueueError."""
+        return self._opened().full()
 
     def start_consuming(self) -> None:
         """Take messages from now on. Raises QueueUnavailable if another worker does."""

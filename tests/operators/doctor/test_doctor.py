@@ -302,9 +302,9 @@ def test_what_the_workers_say_is_wrong() -> None:
         "warning: 1 of 2 workers did not answer; what they met is missing here | failed: 3 of 7 clients | warning: log"
         " | warning: is down, and this configuration does not have it; a worker met dns"
     )
-    blocked = list(judge_workers(status_of(depths, [], now=NOW, blocked=True), known, NOW))
-    assert "since the broker takes no message" in bad(blocked)
-    assert "rabbitmq-diagnostics alarms" in bad(blocked)
+    blocked = list(judge_workers(status_of(depths, [], now=NOW, blocked="full"), known, NOW))
+    assert "since the queue takes no message" in bad(blocked)
+    assert "failed: full" in bad(blocked)
     assert levels(list(judge_workers(status_of({}, [], now=NOW), known, NOW))) == {Severity.OK}
 
 
