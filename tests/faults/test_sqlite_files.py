@@ -112,7 +112,7 @@ async def test_damage_under_a_running_worker(tmp_path: Path) -> None:
             status, _ = await running.post(made.publisher.event(1000))
             assert status == 503
             assert await running.ended() == 1
-        assert f"notifier: the queue file {made.file} is damaged" in running.log
+        assert f"the queue file {made.file} is damaged" in running.log
         assert text in running.log
         assert "Traceback" not in running.log
 

@@ -110,4 +110,4 @@ async def test_a_dead_thread_ends_the_service(tmp_path: Path, file: Path) -> Non
     async with worker(site) as running:
         write_row(file, kind=None, headers=f'{{"number": {"1" * 5000}}}')  # more digits than Python reads
         assert await running.ended() == 1
-        assert f"notifier: the thread that serves the queue {file} has ended" in running.log
+        assert f"the thread that serves the queue {file} has ended" in running.log
