@@ -66,6 +66,7 @@ IN_PROSE = {
     "rabbitmqctl": "needs a broker on this host",
     "systemctl": "needs systemd as the first process",
     "docker compose": "tests/packaging/test_compose.py reads the file",
+    "docker run": "needs a daemon; tests/support starts RabbitMQ otherwise",
     "getent hosts": "NAME is the reader's",
     "keytool": "tests/samples/languages.py makes a trust store by it",
     "python -m tools.egress_document": "tests/network/http/test_egress_table.py compares what it writes",
