@@ -49,7 +49,7 @@ class HttpSources:
         access = SourceAccess(source=self.source, publish=publish, clock=time.time, new_id=new_id)
         self.routes = SourceRoutes(access, ApiLimits(max_event=live.now.settings.queue.max_event))
         self._reader = DocumentReader()
-        self._sns = sns or SnsServer(lambda: self._live.now.settings.template().route)
+        self._sns = sns or SnsServer(lambda: self._live.now.settings.template().route.egress)
         self._seen: Loaded | None = None
         self._sources: Mapping[str, HttpSource] = {}
         self._keys: dict[SetSettings, TransmitterKeys] = {}

@@ -1,7 +1,7 @@
 """Asks the servers of Amazon SNS: for the certificates by which they sign, and to confirm a subscription.
 
 Anybody may post a message that names a certificate. So one is read at a time, a few in a second, and only at the server
-that the configuration means (`SnsTopic`). Rules and proxy are those by which clients are called.
+that the configuration means (`SnsTopic`). The clients' egress rules hold, as for any address that somebody else names.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
 
-from notifier.model.client import Route, TlsFiles
+from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
@@ -43,13 +43,13 @@ class CertificateAway:
 class SnsServer:
     """Asks, and keeps certificates.
 
-    `route` gives the rules and the proxy of now. Without a `resolver`, aiodns resolves names; without `tls`, the
-    system's authorities are trusted. `clock` gives epoch seconds, `steady` seconds of a clock that never goes back.
+    `egress` gives the rules of now. Without a `resolver`, aiodns resolves names; without `tls`, the system's
+    authorities are trusted. `clock` gives epoch seconds, `steady` seconds of a clock that never goes back.
     """
 
     def __init__(
         self,
-        route: Callable[[], Route],
+        egress: Callable[[], EgressPolicy],
         *,
         resolver: AbstractResolver | None = None,
         tls: TlsFiles | None = None,
@@ -57,7 +57,7 @@ class SnsServer:
         steady: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._route = route
+        self._egress = egress
         self._resolver = resolver
         self._tls = TlsFiles() if tls is None else tls
         self._contexts = TlsContexts()
@@ -129,10 +129,9 @@ class SnsServer:
     async def _asked(self, address: str, *, whole: bool) -> bytes | str:
         """The body of a good answer, if it is wanted whole, or why there is none."""
         resolver = self._resolver or aiohttp.AsyncResolver()
-        route = self._route()
         client = JsonClient(
-            Bounds(answer=BODY_LIMIT), self._tls, egress=route.egress, proxy=route.proxy, resolver=resolver,
-            read=_as_it_is, share=self._contexts,
+            Bounds(answer=BODY_LIMIT), self._tls, egress=self._egress(), resolver=resolver, read=_as_it_is,
+            share=self._contexts,
         )  # fmt: skip
         try:
             answer = await client.ask("GET", address, {"Accept": "*/*"}, within=WITHIN, whole=whole)

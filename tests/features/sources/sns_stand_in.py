@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 from notifier.features.sources.sns_message import SnsTopic
 from notifier.features.sources.sns_server import SnsServer
 from notifier.features.sources.sns_verifier import SnsVerifier
-from notifier.model.client import EgressPolicy, Route, TlsFiles
+from notifier.model.client import EgressPolicy, TlsFiles
 from tests.support.certificates import authority
 
 HOST = "sns.eu-west-1.amazonaws.com"
@@ -111,7 +111,6 @@ class Sns(AbstractResolver):
         self.certificate = pem()
         self.status = 200
         self.headers: dict[str, str] = {}
-        self.proxy: str | None = None
         self.verifier: SnsVerifier
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
@@ -139,7 +138,7 @@ async def standing_in(folder: Path, egress: EgressPolicy = LOOPBACK, **given: An
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=trusted.server(HOST)).start()
     sns.port = runner.addresses[0][1]
     made = {"resolver": sns, "tls": TlsFiles(ca_file=trusted.ca_file), **given}
-    server = SnsServer(lambda: Route(egress=egress, proxy=sns.proxy), **made)
+    server = SnsServer(lambda: egress, **made)
     sns.verifier = SnsVerifier(SnsTopic(ARN), server)
     try:
         yield sns

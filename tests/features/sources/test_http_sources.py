@@ -143,7 +143,7 @@ async def test_a_topic_of_sns_is_asked_for_by_the_rules_of_now(folder: Path, tmp
     async with standing_in(tmp_path) as sns:
         live = running(folder, **of)
         tls = TlsFiles(ca_file=tmp_path / "sns/ca.pem")
-        server = SnsServer(lambda: live.now.settings.template().route, resolver=sns, tls=tls)
+        server = SnsServer(lambda: live.now.settings.template().route.egress, resolver=sns, tls=tls)
         sources = HttpSources(live, publish, server)
 
         async def verified(body: bytes) -> object:

@@ -25,8 +25,6 @@ from tests.features.sources.sns_stand_in import (
     signed,
     standing_in,
 )
-from tests.support import behaviours as do
-from tests.support.receivers import scripted
 
 WITHOUT_SUBJECT = {name: value for name, value in NOTIFICATION.items() if name != "Subject"}
 
@@ -184,19 +182,6 @@ async def test_the_server_must_be_the_one_of_that_name(tmp_path: Path, given: di
         assert await sns.verifier.server.confirm(SUBSCRIBE) is not None
         assert sns.asked == []
     assert said in lines[0]["reason"]
-
-
-async def test_a_proxy_of_the_clients_is_taken_to_it(tmp_path: Path) -> None:
-    """It looks the name up itself. TLS is with SNS, and no line has the proxy's password."""
-    async with standing_in(tmp_path, egress=EgressPolicy()) as sns, scripted(do.tunnel("127.0.0.1", sns.port)) as proxy:
-        sns.proxy = proxy.origin.replace("//", "//user:s3cret@")
-        assert isinstance(await sns.verifier.verified(signed()), SnsMessage)
-        assert [request.target for request in proxy.requests] == [f"{HOST}:443"]
-        assert await sns.verifier.server.confirm(SUBSCRIBE) is None
-    with capture_logs() as lines:
-        elsewhere = signed(SigningCertURL=CERTIFICATE.replace("0123", "4567"))
-        assert isinstance(await sns.verifier.verified(elsewhere), CertificateAway)
-    assert ("proxy" in lines[0]["reason"], "s3cret" in repr(lines)) == (True, False)
 
 
 async def test_a_certificate_is_read_once(tmp_path: Path) -> None:
