@@ -251,8 +251,13 @@ def not_taken(begun: Delivery, after: Delivery) -> Delivery:
 
 def last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
     """Return when the delivery's last attempt is due."""
+    return expires_at(delivery, policy, carries_sid=carries_sid, now=now) - LAST_MOMENT
+
+
+def expires_at(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+    """Return when the delivery is given up."""
     limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
-    return min(limit, delivery.not_after or math.inf) - LAST_MOMENT
+    return min(limit, delivery.not_after or math.inf)
 
 
 def uncharged(delivery: Delivery, before: Delivery) -> Delivery:

@@ -31,6 +31,7 @@ from notifier.delivery.back_channel import BackChannel
 from notifier.delivery.facts import Observer
 from notifier.delivery.front_channel_calls import ClientChannels, FrontChannel
 from notifier.delivery.intake import Intake, event_message
+from notifier.delivery.life import life_of
 from notifier.delivery.unsuspended_clock import UnsuspendedClock
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
@@ -91,7 +92,9 @@ class Service:
         self.queue = build_queue(settings.queue, live.now.bindings)
         one_at_a_time = asyncio.Lock()
         self._registry = RegistrySources(live, one_at_a_time)
-        self._health = HealthObserver(clock=time.time, steady=time.monotonic)
+        self._health = HealthObserver(
+            clock=time.time, steady=time.monotonic, life=lambda delivery: life_of(delivery, live.registry())
+        )
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._own_state = OwnState(
             name,

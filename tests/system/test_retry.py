@@ -81,11 +81,18 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             for number in range(4):
                 assert (await running.post(event(number, "shop", "wiki")))[0] == 202
             shown = await until(lambda: rows(site), lambda shown: len(shown) == 8)
+            assert all(each["has_sid"] and each["expires"] > each["since"] for each in shown)
             assert {(each["client_id"], each["where"]) for each in shown} >= {("shop", "parked"), ("wiki", "delayed")}
             assert "alice" not in json.dumps(shown)
             assert len(await rows(site, "--client-id", "wiki", "--skip", "1", "--limit", "2")) == 2
             told = (await run(site, "retry", "--client-id", "wiki", "--iss", ISSUER, "--dry-run", "--json")).stdout
             assert json.loads(told)["waited"] == 4
+            [told] = (await running.ask("GET", "/v1/waiting?client_id=wiki", "r"))[1]["groups"]
+            assert (told["without_sid"], told["expires"] > told["oldest"]) == (0, True)
+            [told] = [
+                each for each in (await running.ask("GET", "/v1/status", "r"))[1]["clients"] if each["waits"] == 4
+            ][:1]
+            assert (told["expires"], told["expires_without_sid"]) == (told["expires_with_sid"], None)
             of_shop = "/v1/waiting?client_id=shop"
             await until(lambda: running.ask("GET", of_shop, "r"), lambda answer: answer[1]["total"] == 4)
             assert (await running.ask("GET", "/v1/waiting", "o"))[1]["total"] == 0

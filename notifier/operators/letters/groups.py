@@ -12,7 +12,8 @@ MOST = 10_000  # groups that are counted apart; anybody can invent client ids in
 class Group:
     """Messages with one client and one reason. `where` they wait; empty for dead letters, which alone have a `newest`.
 
-    Moments are in epoch seconds, None if unknown. `next`: when the first of the messages that wait is due.
+    Moments are in epoch seconds, None if unknown. `next`: when the first of the messages that wait is due; `expires`:
+    when the first of them is given up. So many have tokens `without_sid`.
     """
 
     client_id: str
@@ -23,6 +24,8 @@ class Group:
     oldest: float | None
     newest: float | None = None
     next: float | None = None
+    expires: float | None = None
+    without_sid: int = 0
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -35,6 +38,8 @@ class Group:
         self.oldest = earliest(self.oldest, more.oldest)
         self.newest = latest(self.newest, more.newest)
         self.next = earliest(self.next, more.next)
+        self.expires = earliest(self.expires, more.expires)
+        self.without_sid += more.without_sid
 
     def document(self) -> dict[str, object]:
         """The JSON that the API gives."""
@@ -42,7 +47,8 @@ class Group:
         counted = {"reason": self.reason, "count": self.count, "oldest": rendered(self.oldest)}
         if self.where is None:
             return names | counted | {"newest": rendered(self.newest)}
-        return names | {"where": self.where} | counted | {"next": rendered(self.next)}
+        moments = {"next": rendered(self.next), "expires": rendered(self.expires)}
+        return names | {"where": self.where} | counted | moments | {"without_sid": self.without_sid}
 
 
 class Summary(Protocol):

@@ -55,7 +55,8 @@ class RepairAudit:
 
 def _narrowing(wanted: Filter[Any, Any]) -> Mapping[str, object]:
     """What was given to choose by."""
-    members = {member.name: getattr(wanted, member.name) for member in fields(cast("Any", wanted))}
+    given = (member for member in fields(cast("Any", wanted)) if "aside" not in member.metadata)
+    members = {member.name: getattr(wanted, member.name) for member in given}
     narrowing = {name: _shown(name, value) for name, value in members.items() if value and value is not True}
     return narrowing or {"all": True}
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from notifier.delivery.life import LifeOf, life_of
 from notifier.model.durations import in_words
 from notifier.model.nearest import NOBODY_KNOWS
 from notifier.model.printable import counted, printable
@@ -18,7 +19,7 @@ from notifier.operators.letters.waiting_filter import WaitingFilter, WaitingSumm
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.grid import Grid
 from notifier.operators.terminal.help import command, command_group
-from notifier.operators.terminal.near_names import near_names, say_near_names
+from notifier.operators.terminal.near_names import known_registry, near_names, say_near_names
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
 from notifier.operators.terminal.screen import ago, screen
@@ -71,8 +72,9 @@ def list_(
     """Count the deliveries that wait by client and reason, or list them.
 
     --json prints one object per line and delivery; with --rows or --json, --skip and --limit give one page of them. No
-    form shows sub or sid. Looking uses nothing up: each keeps its due time, its place and its attempts. A delivery that
-    a worker has in hand at the moment is not in the list.
+    form shows sub or sid. With -c it also says when each is given up (expires), and whether its token has a sid: one
+    without is sent for a short time only. Looking uses nothing up: each keeps its due time, its place and its attempts.
+    A delivery that a worker has in hand at the moment is not in the list.
 
     On RabbitMQ the command goes through all delay queues, and holds each for that time: what comes due meanwhile is
     attempted some seconds later. The exit status is 1 if nobody knows the client.
@@ -85,7 +87,7 @@ def list_(
         # for a script
         notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
     """
-    chosen = WaitingFilter(client_id=client_id, iss=iss, event_id=event_id)
+    chosen = WaitingFilter(client_id=client_id, iss=iss, event_id=event_id, life=_life_by(config))
     counts = GroupCounts()
 
     def see(summary: WaitingSummary) -> None:
@@ -112,7 +114,7 @@ def show(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show one delivery that waits: since when, why, and what its last attempt met.
+    """Show one delivery that waits: since when, why, what its last attempt met, and when it is given up.
 
     It shows no sub and no sid. The exit status is 1 if it does not wait: it was delivered, or a worker has it in hand.
 
@@ -121,7 +123,7 @@ def show(
         notifier waiting show -c n.yaml 6f1c…
     """
     summaries: list[WaitingSummary] = []
-    _look(config, WaitingFilter(ids=frozenset({id_})), summaries.append, first=True)
+    _look(config, WaitingFilter(ids=frozenset({id_}), life=_life_by(config)), summaries.append, first=True)
     if not summaries:
         say(f"notifier: no delivery {id_} waits; `notifier waiting list --rows` shows those that do", err=True)
         raise typer.Exit(1)
@@ -132,8 +134,10 @@ def show(
     if summaries[0].reason in NOBODY_KNOWS:
         document["hint"] = near_names(config, known=_KNOWN)(summaries[0].iss, summaries[0].client_id)
     for name, value in document.items():
-        if value not in (None, "", False):
-            say(printable(f"{name:<10} {value}"))
+        if name == "has_sid" and value is False:
+            say(f"{name:<10} no: the token ends all sessions of its user, and so is sent for a short time only")
+        elif value not in (None, "", False):
+            say(printable(f"{name:<10} {'yes' if value is True else value}"))
 
 
 @command(app)
@@ -168,6 +172,12 @@ def cancel(
     remove_chosen(config, settings, _CANCEL, chosen, yes=yes, dry_run=dry_run, limit=limit, as_json=as_json)
 
 
+def _life_by(config: Path | None) -> LifeOf | None:
+    """What tells how long a delivery may live, by the files and caches of the configuration."""
+    known = known_registry(config)
+    return None if known is None else lambda delivery: life_of(delivery, known.registry)
+
+
 def _look(config: Any, chosen: WaitingFilter, see: Any, *, rows: bool = False, first: bool = False) -> None:
     """Call `see` with each delivery that is meant, or with the first only."""
 
@@ -187,22 +197,26 @@ def _line(summary: WaitingSummary) -> str:
     document = summary.document()
     reason = " ".join(filter(None, (summary.reason, "" if summary.status is None else str(summary.status)))) or "-"
     line = f"{summary.id}  due {document['due'] or '-'}  {summary.where:<7}  {summary.client_id or '-'}  {reason}"
-    return printable(f"{line}  event {summary.event_id or '-'}  attempts {summary.attempts}")
+    sid = {None: "", True: "  has sid", False: "  no sid"}[summary.has_sid]
+    expires = f"  expires {document['expires'] or '-'}{sid}"
+    return printable(f"{line}  event {summary.event_id or '-'}  attempts {summary.attempts}{expires}")
 
 
 def _print_groups(counts: GroupCounts, config: Path | None) -> None:
     groups = counts.groups()
     if not groups:
         return
-    table, now = Grid("client", "reason", "where", "count:", "since:", "next:"), time.time()
+    table, now = Grid("client", "reason", "where", "count:", "no sid:", "since:", "next:", "expires:"), time.time()
     for group in groups:
         table.add_row(
             printable(group.client_id) or "–",
             group.reason or "–",
             group.where or "",
             f"{group.count:,}",
+            f"{group.without_sid:,}" if group.without_sid else "",
             ago(group.oldest, now),
             "" if group.next is None else f"in {in_words(group.next - now)}",
+            "" if group.expires is None else f"in {in_words(group.expires - now)}",
             of=printable(group.iss),
         )
     screen().print(table)

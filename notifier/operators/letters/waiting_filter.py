@@ -3,14 +3,17 @@
 Like a list of dead letters, it reads only the members that it shows.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.delivery.life import LifeOf
 from notifier.model.backoff import SOON
+from notifier.model.delivery import Delivery, Inline
 from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.model.moment import rendered
 from notifier.model.outcome import Cause
@@ -27,7 +30,8 @@ class WaitingSummary:
 
     `due` is when it is attempted next, None for a parked one, which waits until its client is well; `since` is when a
     worker first took it, both in epoch seconds. `reason` is the cause of its deferral, or why the last attempt failed.
-    `asked`: its client asked not to be called before (`Retry-After`).
+    `asked`: its client asked not to be called before (`Retry-After`). `expires` is when it is given up; `has_sid`: its
+    token names one session. Both are None if nobody knows the client.
     """
 
     id: str
@@ -42,17 +46,19 @@ class WaitingSummary:
     since: float | None = None
     due: float | None = None
     asked: bool = False
+    expires: float | None = None
+    has_sid: bool | None = None
 
     def document(self) -> dict[str, object]:
         """The JSON that scripts and the API get."""
         members = {name: getattr(self, name) for name in _SHOWN}
-        return members | {"since": rendered(self.since), "due": rendered(self.due)}
+        return members | {name: rendered(getattr(self, name)) for name in ("since", "due", "expires")}
 
     def group(self) -> Group:
         """See Summary."""
         return Group(
             client_id=self.client_id, iss=self.iss, reason=self.reason, where=self.where, oldest=self.since,
-            next=self.due,
+            next=self.due, expires=self.expires, without_sid=int(self.has_sid is False),
         )  # fmt: skip
 
 
@@ -70,6 +76,14 @@ class _Delivery(TypedDict):
     event_id: str
     iss: str
     client_id: str
+    sub: NotRequired[str | None]
+    sid: NotRequired[str | None]
+    entry_sub: NotRequired[bool]
+    inline: NotRequired[Inline | None]
+    ignored: NotRequired[Inline | None]
+    publisher: NotRequired[str | None]
+    not_after: NotRequired[float | None]
+    held: NotRequired[float]
     attempts: NotRequired[int]
     first_taken_at: NotRequired[float | None]
     deferred_for: NotRequired[str | None]
@@ -97,15 +111,15 @@ class _Document(TypedDict):
 _DOCUMENT = TypeAdapter(_Document)
 
 
-def read_waiting(message: Message) -> WaitingSummary:
-    """Summarise any message that waits. Never raises."""
+def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSummary:
+    """Summarise any message that waits. `life` tells how long it may. Never raises."""
     try:
         document = _DOCUMENT.validate_json(message.body)
     except ValidationError:
         document = _Document()
     due = document["schedule"]["due"] if "schedule" in document else None
     if message.kind is Kind.DELIVERY and "delivery" in document:
-        return _of_delivery(document["delivery"], due)
+        return _of_delivery(document["delivery"], due, life)
     event, since = document.get("event", _Event(id="", iss="")), document.get("unknown_since")
     return WaitingSummary(
         id=message.message_id or event["id"], where="delayed", iss=event["iss"], event_id=event["id"], due=due,
@@ -113,9 +127,10 @@ def read_waiting(message: Message) -> WaitingSummary:
     )  # fmt: skip
 
 
-def _of_delivery(delivery: _Delivery, due: float | None) -> WaitingSummary:
+def _of_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> WaitingSummary:
     last = (delivery.get("history") or [_Past(reason="")])[-1]
     deferred = delivery.get("deferred_for")
+    known = life(_as_judged(delivery))
     return WaitingSummary(
         id=delivery["id"],
         where="parked" if delivery.get("parked") else "delayed",
@@ -129,6 +144,28 @@ def _of_delivery(delivery: _Delivery, due: float | None) -> WaitingSummary:
         status=None if deferred else last.get("status"),
         text="" if deferred else last.get("text", ""),
         asked=delivery.get("asked", False) or deferred == Cause.RETRY_AFTER.value,
+        expires=None if known is None else known.expires,
+        has_sid=None if known is None else known.has_sid,
+    )
+
+
+def _as_judged(delivery: _Delivery) -> Delivery:
+    """The delivery, as far as its life depends on it."""
+    return Delivery(
+        id=delivery["id"],
+        event_id=delivery["event_id"],
+        id_given=True,
+        iss=delivery["iss"],
+        client_id=delivery["client_id"],
+        sub=delivery.get("sub"),
+        sid=delivery.get("sid"),
+        entry_sub=delivery.get("entry_sub", False),
+        inline=delivery.get("inline"),
+        ignored=delivery.get("ignored"),
+        publisher=delivery.get("publisher"),
+        not_after=delivery.get("not_after"),
+        first_taken_at=delivery.get("first_taken_at"),
+        held=delivery.get("held", 0.0),
     )
 
 
@@ -137,7 +174,8 @@ class WaitingFilter:
     """Selects deliveries that meet every given condition. `issuers` are those that the caller may see, None for all.
 
     `keys` are clients by (`iss`, `client_id`), `ended` are reasons to wait by (reason, `iss`, `client_id`); an empty
-    `client_id` means all clients of the issuer. Without `parked` only deliveries in delay queues are meant.
+    `client_id` means all clients of the issuer. Without `parked` only deliveries in delay queues are meant. `life`
+    tells how long each may live.
     """
 
     ids: frozenset[str] = frozenset()
@@ -148,6 +186,7 @@ class WaitingFilter:
     keys: frozenset[tuple[str, str]] | None = None
     ended: frozenset[tuple[str, str, str]] | None = None
     parked: bool = True
+    life: LifeOf | None = field(default=None, metadata={"aside": True})
 
     @property
     def narrows(self) -> bool:
@@ -159,7 +198,8 @@ class WaitingFilter:
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:
             clients = frozenset({(self.iss, self.client_id)})
-        reader = reader_of(read_waiting, self.matches, whole=whole)
+        summarise = read_waiting if self.life is None else partial(read_waiting, life=self.life)
+        reader = reader_of(summarise, self.matches, whole=whole)
         return waiting.visit(reader, clients=clients, parked=self.parked)
 
     def matches(self, _message: Message, summary: WaitingSummary) -> bool:

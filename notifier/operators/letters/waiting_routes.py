@@ -6,13 +6,16 @@ retry answers after half a minute at the latest; the workers go on.
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.delivery.life import Life, life_of
 from notifier.model.api_token import ApiToken
+from notifier.model.delivery import Delivery
 from notifier.model.errors import Mistake
 from notifier.model.printable import json_text
 from notifier.network.http.issuer_document import only_issuer
@@ -99,7 +102,11 @@ class WaitingRoutes:
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         asked = visit_requests.asked_in_query(request, _LIST)
-        return await self._requests.counts(self._waiting, _filter_of(asked, token), token, asked, rows="deliveries")
+        wanted = replace(_filter_of(asked, token), life=self._life)
+        return await self._requests.counts(self._waiting, wanted, token, asked, rows="deliveries")
+
+    def _life(self, delivery: Delivery) -> Life | None:
+        return life_of(delivery, self._access.registry())
 
     @OperationDescription(
         summary="Show one delivery that waits. The answer holds no sub and no sid.",
@@ -111,7 +118,7 @@ class WaitingRoutes:
         token = self._authorization.require(request, "read")
         return await self._requests.message(
             self._waiting,
-            _filter_of({}, token, request.match_info["id"]),
+            replace(_filter_of({}, token, request.match_info["id"]), life=self._life),
             token,
             lambda summary, _: summary.document(),
             missing="No such delivery waits: it may be delivered, or a worker has it in hand",

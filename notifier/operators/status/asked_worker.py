@@ -14,12 +14,12 @@ from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState
-from notifier.operators.status.status_document import CIRCUITS
+from notifier.operators.status.status_document import CIRCUITS, EXPIRES
 
 WITHIN = 5.0  # seconds: the worker asks the others for two of them
 _BOUNDS = Bounds(answer=16 * 1024 * 1024)
 _PATH = "/v1/status"
-_MOMENTS = frozenset({"last_success", "last_failure", "next_due", "deferred_at", "next_try"})
+_MOMENTS = frozenset({"last_success", "last_failure", "next_due", "deferred_at", "next_try", *EXPIRES})
 
 
 async def look_at_worker(url: str, token: str | None) -> ServiceStatus:

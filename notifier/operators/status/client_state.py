@@ -62,6 +62,11 @@ class ClientState(ClientRecord):
         return self.next_try if self.circuit else self.next_delayed
 
     @property
+    def expires(self) -> float | None:
+        """When the first delivery that waits is given up, as far as known; None if nothing waits."""
+        return earliest(self.expires_with_sid, self.expires_without_sid) if self.waits else None
+
+    @property
     def cause(self) -> str:
         """Why deliveries wait for it now: a cause of deferrals. Empty if none is known to wait."""
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
@@ -145,5 +150,7 @@ def both(state: ClientState, other: ClientState) -> ClientState:
         last_success=latest(state.last_success, other.last_success),
         next_due=latest(state.next_due, other.next_due),
         next_try=earliest(state.next_try, other.next_try),
+        expires_with_sid=earliest(state.expires_with_sid, other.expires_with_sid),
+        expires_without_sid=earliest(state.expires_without_sid, other.expires_without_sid),
         silent=max(state.silent, other.silent),
     )

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
+from notifier.delivery.life import LifeOf
 from notifier.model import outcome
 from notifier.model.delivery import Delivery
-from notifier.model.moment import Clock
+from notifier.model.moment import Clock, earliest
 from notifier.model.redaction import redact, without_subject
 from notifier.model.registry import Registry
 
@@ -28,7 +29,8 @@ class ClientRecord:
     """The record of one client since the worker started. Moments are in epoch seconds.
 
     `put_off` counts retries and deferrals. `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: what
-    the last failure met, without the user.
+    the last failure met, without the user. `expires_with_sid` and `expires_without_sid`: when the first of what was put
+    off is given up, by whether its token names one session; None if that one has come to its end.
     """
 
     delivered: int = 0
@@ -42,6 +44,8 @@ class ClientRecord:
     waits_for: str = ""
     deferred_at: float | None = None
     text: str = ""
+    expires_with_sid: float | None = None
+    expires_without_sid: float | None = None
 
     @property
     def last_heard(self) -> float:
@@ -52,9 +56,10 @@ class ClientRecord:
 class HealthObserver:
     """The observer. Its owner calls `sample` every five seconds, for the rates, and `forget` now and then."""
 
-    def __init__(self, *, clock: Clock, steady: Clock) -> None:
+    def __init__(self, *, clock: Clock, steady: Clock, life: LifeOf = lambda _: None) -> None:
         self._clock = clock
         self._steady = steady
+        self._life = life
         self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=SAMPLES)
         self.clients: dict[tuple[str, str], ClientRecord] = {}
         self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
@@ -67,10 +72,12 @@ class HealthObserver:
                 self._attempted(fact)
             case LogoutDelivered(delivery=delivery):
                 self.counts["delivered"] += 1
-                self._record(delivery.key).delivered += 1
+                record = self._record(delivery.key)
+                record.delivered += 1
+                self._ended(record, delivery)
             case RetryScheduled(delivery=delivery, due=due):
                 self.counts["retried"] += 1
-                self._put_off(delivery.key, due)
+                self._put_off(delivery.key, due, delivery)
             case Deferred():
                 self.counts["deferred"] += 1
                 if fact.client_id:
@@ -117,14 +124,33 @@ class HealthObserver:
             record.text = _shown(fact.outcome.text, fact.delivery)[:TEXT]
 
     def _deferred(self, fact: Deferred) -> None:
-        record = self._put_off((fact.iss, fact.client_id), fact.due, unknown=fact.cause is outcome.Cause.UNKNOWN)
+        unknown = fact.cause is outcome.Cause.UNKNOWN
+        record = self._put_off((fact.iss, fact.client_id), fact.due, fact.delivery, unknown=unknown)
         record.waits_for, record.deferred_at = fact.cause.value, self._clock()
 
-    def _put_off(self, key: tuple[str, str], due: float, *, unknown: bool = False) -> ClientRecord:
+    def _put_off(
+        self, key: tuple[str, str], due: float, delivery: Delivery | None, *, unknown: bool = False
+    ) -> ClientRecord:
         record = self._record(key, unknown=unknown)
         record.put_off += 1
         record.next_due = due
+        if delivery is not None and (life := self._life(delivery)) is not None:
+            if life.has_sid:
+                record.expires_with_sid = earliest(record.expires_with_sid, life.expires)
+            else:
+                record.expires_without_sid = earliest(record.expires_without_sid, life.expires)
         return record
+
+    def _ended(self, record: ClientRecord, delivery: Delivery) -> None:
+        """Forget when the first is given up, if this is the first. The next one says it when it is put off again."""
+        if record.expires_with_sid is None and record.expires_without_sid is None:
+            return
+        if (life := self._life(delivery)) is None:
+            return
+        if life.has_sid and life.expires <= (record.expires_with_sid or 0.0):
+            record.expires_with_sid = None
+        elif not life.has_sid and life.expires <= (record.expires_without_sid or 0.0):
+            record.expires_without_sid = None
 
     def _buried(self, fact: Buried) -> None:
         self.counts["dead"] += 1
@@ -133,6 +159,8 @@ class HealthObserver:
         unknown = fact.reason in (outcome.DeadReason.UNKNOWN_CLIENT, outcome.DeadReason.UNKNOWN_ISSUER)
         record = self._record((fact.iss, fact.client_id), unknown=unknown)
         record.dead += 1
+        if fact.delivery is not None:
+            self._ended(record, fact.delivery)
         if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
             if fact.reason is not outcome.DeadReason.EXPIRED:  # of which the client knows nothing
                 record.last_failure = self._clock()

@@ -263,8 +263,9 @@ def _rates(status: ServiceStatus) -> str:
 
 def _clients(clients: list[ClientState], now: float) -> Grid:
     table = Grid(
-        "client", "state", "waits:", "dead:", "last success:", "last failure:", "reason", "waits for", "next attempt:"
-    )
+        "client", "state", "waits:", "dead:", "last success:", "last failure:", "reason", "waits for", "next attempt:",
+        "expires:",
+    )  # fmt: skip
     for client in clients:
         reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
         if client.state == "hangs":
@@ -279,10 +280,19 @@ def _clients(clients: list[ClientState], now: float) -> Grid:
             reason,
             client.cause,
             "" if client.next_attempt is None else f"in {in_words(client.next_attempt - now)}",
+            _expires(client, now),
             style="red" if client.circuit else "" if client.state == "well" else "yellow",
             of=client.iss,
         )
     return table
+
+
+def _expires(client: ClientState, now: float) -> str:
+    """When the first delivery that waits is given up; soon, if its token has no sid."""
+    if client.expires is None:
+        return ""
+    sid = ", no sid" if client.expires == client.expires_without_sid else ""
+    return f"in {in_words(client.expires - now)}{sid}"
 
 
 def _failures(clients: list[ClientState]) -> Iterator[str]:

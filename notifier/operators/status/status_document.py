@@ -22,6 +22,7 @@ from notifier.operators.status.service_status import (
 from notifier.tokens.first_day import SeenKey
 
 CIRCUITS = ("closed", "half-open", "open")
+EXPIRES = ("expires_with_sid", "expires_without_sid")
 _SHOWN = tuple(member.name for member in fields(ClientState))
 
 
@@ -108,7 +109,16 @@ def _worker(worker: WorkerState, *, whole: bool) -> dict[str, object]:
 
 
 def _client(client: ClientState) -> dict[str, object]:
-    names = ("last_success", "last_failure", "deferred_at", "next_due", "next_try", "next_attempt")
+    names = (
+        "last_success",
+        "last_failure",
+        "deferred_at",
+        "next_due",
+        "next_try",
+        "next_attempt",
+        "expires",
+        *EXPIRES,
+    )
     plain = (name for name in _SHOWN if name != "next_delayed")
     shown = {name: getattr(client, name) for name in plain} | {name: rendered(getattr(client, name)) for name in names}
     return shown | {

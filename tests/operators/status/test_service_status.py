@@ -3,6 +3,7 @@
 import json
 
 from notifier.delivery import facts
+from notifier.delivery.life import life_of
 from notifier.model.delivery import Delivery
 from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
@@ -111,6 +112,32 @@ async def test_what_an_attempt_met_is_kept() -> None:
     assert (well.delivered, well.last_success, well.troubled) == (1, stage.now, False)
     assert (nobody.put_off, nobody.next_due is not None) == (1, True)
     assert health.counts == {"attempts": 1, "delivered": 1, "retried": 0, "deferred": 1, "dead": 0}
+
+
+async def test_when_what_waits_is_given_up_is_known() -> None:
+    """The first of each kind, until it has come to its end; a client that is not registered has no such moment."""
+    registry = Stage(client("shop")).registry
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0, life=lambda delivery: life_of(delivery, registry))
+
+    def put_off(client_id: str, since: float, sid: str | None) -> Delivery:
+        delivery = Delivery(
+            id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=sid, first_taken_at=since
+        )
+        health.observe(facts.RetryScheduled(delivery=delivery, due=NOW + 9))
+        return delivery
+
+    def told(client_id: str) -> ClientState:
+        states, _ = clients_of(health, [(ISS, client_id, 2)], [(ISS, client_id, 3)])
+        return next(state for state in states if state.client_id == client_id)
+
+    first, _ = put_off("shop", NOW - 30, None), put_off("shop", NOW - 10, "one")
+    put_off("shop", NOW - 20, "two")
+    assert (told("shop").expires_without_sid, told("shop").expires_with_sid) == (NOW + 570, NOW - 20 + 86_400)
+    assert told("shop").expires == NOW + 570
+    health.observe(facts.LogoutDelivered(delivery=first, propagation=None))
+    assert told("shop").expires == NOW - 20 + 86_400
+    put_off("nobody", NOW, None)
+    assert told("nobody").expires is None
 
 
 def failed(health: HealthObserver, client_id: str, at: float) -> None:

@@ -1,0 +1,33 @@
+"""Tells operators how long a delivery that waits may live, and whether its token names one session."""
+
+from collections.abc import Callable
+
+from notifier.delivery.logout_token import carries_sid
+from notifier.delivery.verdict import expires_at
+from notifier.model.delivery import Delivery
+from notifier.model.frozen import frozen
+from notifier.model.registry import Registry
+
+
+@frozen
+class Life:
+    """`expires`: when it is given up, in epoch seconds; later if it waits through no fault of its client.
+
+    Without `has_sid` the token ends all sessions of its user, and so is sent for a short time only.
+    """
+
+    expires: float
+    has_sid: bool
+
+
+LifeOf = Callable[[Delivery], Life | None]
+
+
+def life_of(delivery: Delivery, registry: Registry) -> Life | None:
+    """Return its life by the registry as it is now. None if its client is unknown, or its age has not begun."""
+    client = registry.client_of(delivery)
+    if client is None or delivery.first_taken_at is None:
+        return None
+    has_sid = carries_sid(delivery, client)
+    now = delivery.first_taken_at  # no other moment counts
+    return Life(expires=expires_at(delivery, client.retry, carries_sid=has_sid, now=now), has_sid=has_sid)
