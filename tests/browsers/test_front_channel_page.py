@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import Page
 
 from tests.browsers.conftest import NewPage
 from tests.browsers.debian_browsers import until
-from tests.browsers.front_channel_sites import Sites, sites
+from tests.browsers.front_channel_sites import UPSTREAM, Sites, sites
 
 TEMPLATE = {
     "Content-Security-Policy": "default-src 'self'; script-src 'unsafe-inline'; frame-ancestors 'none';"
@@ -43,6 +44,27 @@ async def shown(world: Sites, page: Page, *client_ids: str, **framing: Any) -> A
     """What the embedding page was told at the end: [when, origin, message]."""
     await page.goto(world.framing(world.page_url(world.seal(*client_ids, now=time.time())), **framing))
     return await until(page, "message()")
+
+
+@pytest.mark.parametrize("kind", ["chromium", "firefox"])
+async def test_nobody_but_the_parent_is_told(new_page: NewPage, tmp_path: Path, pem: Path, kind: str) -> None:
+    """What is sent to an origin that is not above the page is an error in every user's console.
+
+    The parent may be of the page's own origin or of another. Where it asks for no referrer, and the browser tells
+    nothing either, each origin is sent to: the parent is told all the same.
+    """
+    page = await new_page(kind)
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if "postMessage" in message.text else None)
+    async with sites(tmp_path, pem, clients) as world:
+        for framing in ({}, {"host": UPSTREAM}):
+            told = await shown(world, page, "ok", **framing)
+            assert (told[1], results(told)) == (world.iss, {"ok": "answered"})
+            assert errors == []
+        quiet = {"Referrer-Policy": "no-referrer"}
+        told = await shown(world, page, "ok", host=UPSTREAM, headers=quiet)
+        assert results(told) == {"ok": "answered"}
+        assert bool(errors) is (kind == "firefox" and not await page.evaluate("!!location.ancestorOrigins"))
 
 
 async def test_each_client_is_asked_and_told_of(new_page: NewPage, tmp_path: Path, pem: Path) -> None:

@@ -38,10 +38,21 @@
     fetch(plan.report, request).catch(() => {}); // it is for metrics alone
   }
 
+  // null: no browser tells it. A parent may ask for no referrer, and Firefox had no `ancestorOrigins`.
+  function originOfParent() {
+    try {
+      return parent.location.origin;
+    } catch {
+      const [above] = location.ancestorOrigins ?? [];
+      return above ?? (document.referrer ? new URL(document.referrer).origin : null);
+    }
+  }
+
   function tellParent(how, told) {
     if (parent === self) return;
-    for (const origin of plan.parents) {
-      // The browser delivers only what is addressed to the parent's own origin.
+    const above = originOfParent();
+    for (const origin of plan.parents.includes(above) ? [above] : plan.parents) {
+      // The browser delivers only what is addressed to the parent's own origin, and says in the console what it does not.
       parent.postMessage({ type: "front-channel-logout", how, clients: told }, origin);
       parent.postMessage("logout-iframes-complete", origin); // what Duende IdentityServer 8 waits for
     }

@@ -121,8 +121,10 @@ class FrontChannelRoutes:
             return self.refused()
         rules = replace(rules, origins=tuple(dict.fromkeys((*rules.origins, *parents))))
         plan = page_plan(context, self._access.registry())
-        self._access.counts.page_shown(context.iss, _clients_of(plan))
-        report = None if sealed is None else rules.path + PATH.format(context=sealed)
+        report = None
+        if context.clients:  # a page of no client is an identity server's question whether there are pages
+            self._access.counts.page_shown(context.iss, _clients_of(plan))
+            report = None if sealed is None else rules.path + PATH.format(context=sealed)
         text = self._page.document(plan, rules, report)
         headers = self._page.headers(rules.origins, plan.asked)
         return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)

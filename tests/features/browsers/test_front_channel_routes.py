@@ -139,6 +139,16 @@ async def test_a_foreign_context_shows_nothing(sealed: str) -> None:
         assert asked.counts == {"refused": 1, "report refused": 1}
 
 
+async def test_a_page_of_no_client_is_a_question() -> None:
+    """Whether pages are served, by an identity server that is about to show one: it is answered, and counts nowhere."""
+    async with face() as asked:
+        status, policy, text = await asked.get(seal(context(), KEYS, NOW))
+        assert (status, policy.endswith(f"frame-ancestors {ISS}")) == (200, True)
+        assert '"report":null' in text
+        assert asked.counts == {}
+        assert (await asked.get(seal(context(iss=OTHER), KEYS, NOW)))[0] == 400  # as for any page
+
+
 async def test_the_first_report_of_a_context_counts() -> None:
     """Copies are taken without a word, whatever they say."""
     sealed = seal(context("billing", "shop"), KEYS, NOW)

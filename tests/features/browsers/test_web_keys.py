@@ -26,7 +26,8 @@ def loaded(tmp_path: Path) -> Load:
     """Reads a configuration of two issuers with these keys and these pages."""
 
     def read(keys: str, *pages: str, at: Mapping[str, str] = {}) -> Loaded:
-        (tmp_path / "k.pem").write_bytes(generate_key(Algorithm.ES256))
+        for name in ("one.pem", "two.pem"):
+            (tmp_path / name).write_bytes(generate_key(Algorithm.ES256))
         (tmp_path / "web.keys").write_text(keys)
         clients = [
             {
@@ -40,7 +41,7 @@ def loaded(tmp_path: Path) -> Load:
         (tmp_path / "clients.yaml").write_text(yaml.safe_dump(clients))
         issuers = {iss: {"url": f"{at.get(iss, iss)}/connect/notify"} for iss in pages}
         document = {
-            "issuers": {iss: {"keys": [{"file": "k.pem"}]} for iss in (ONE, TWO)},
+            "issuers": {iss: {"keys": [{"file": name}]} for iss, name in ((ONE, "one.pem"), (TWO, "two.pem"))},
             "registry": {"file": "clients.yaml"},
             "web": {"keys_file": "web.keys", "issuers": issuers},
         }
