@@ -159,7 +159,7 @@ class TestMistakes:
         ("frontchannel_logout_uri: 'http://a.example.com/out'", "frontchannel_logout_uri", "egress.allow_http"),
         ("frontchannel_logout_uri: 'https://127.0.0.1/out'", "frontchannel_logout_uri", "127.0.0.1"),
         ("frontchannel_logout_uri: 'https://a.example.com/out', redirect_uris: ['https://b.example.com/cb']",
-         "frontchannel_logout_uri", "F1"),
+         "frontchannel_logout_uri", "one of the client's redirect_uris"),
     ],
 )  # fmt: skip
 def test_a_client_that_the_worker_is_to_call_must_be_one_it_can_call(
