@@ -73,8 +73,8 @@ def test_an_origin_is_written_as_browsers_write_it(uri: str, origin: str | None)
         ("javascript:alert(1)", "absolute URI"),
         ("https://rp.example.com/out#x", "fragment"),
         ("http://rp.example.com/out", "allow_http"),
-        ("https://other.example.com/out", "F1"),
-        ("https://rp.example.com:8443/out", "F1"),
+        ("https://other.example.com/out", "redirect_uris"),
+        ("https://rp.example.com:8443/out", "redirect_uris"),
     ],
 )
 def test_a_uri_that_no_page_may_load_is_named(uri: str, says: str) -> None:
