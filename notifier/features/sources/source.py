@@ -139,6 +139,7 @@ class _Reading:
         self._new_id = new_id
         self._now = now
         self._names: dict[str, object] = {}
+        self._texts: dict[str, object] = {}
         self.timeless: set[str] = set()
         if "$properties" in source.mentioned:
             self._names["$properties"] = _properties(message)
@@ -175,7 +176,7 @@ class _Reading:
         if is_verification(document.data):
             return None
         names = {**self._names, "$envelope": document.around} if "$envelope" in source.mentioned else self._names
-        reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case)
+        reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case, texts=self._texts)
         if source.when is not None and not self._asked_for(reader, source.when):
             if isinstance(document.data, dict) or not source.when.of_object:
                 return None

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.features.sources.expressions import KEPT_TEXTS, Expression, ExpressionReader
 from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.model.documents.sourced import Positions, read_positions, written_positions
 from notifier.model.errors import MalformedEvent
@@ -345,6 +346,27 @@ def test_json_as_text_has_a_size() -> None:
     assert read(message(DOCUMENT | {"text": fits})).events[0].reason == "long"
     with pytest.raises(MalformedEvent, match=r"from_json\(\) takes at most 262,144 characters, not 262,146"):
         read(message(DOCUMENT | {"text": longer}))
+
+
+def test_json_as_text_is_read_once_for_all_events_of_a_message() -> None:
+    """Else 200 events, each of which asks for the same 128 KiB, hold the loop for seconds."""
+    texts: dict[str, object] = {}
+    expression, document = Expression("from_json(text)"), {"text": '{"user": "alice"}'}
+    first, again = (ExpressionReader(document, texts=texts).value(expression) for _ in range(2))
+    assert first == {"user": "alice"}
+    assert first is again
+    for number in range(100):
+        ExpressionReader({"text": f"{number}"}, texts=texts).value(expression)
+    assert len(texts) == KEPT_TEXTS
+
+
+def test_texts_that_differ_are_not_mixed_up() -> None:
+    """However many there are."""
+    by = source(envelope="events", event={"sub": "from_json(text)", "clients": "'*'"})
+    events = [{"text": f'"u{number % 7}"'} for number in range(50)]
+    assert [event.sub for event in translated(by, message({"events": events})).events] == [
+        f"u{number % 7}" for number in range(50)
+    ]
 
 
 @pytest.mark.parametrize(
