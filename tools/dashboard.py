@@ -17,7 +17,9 @@ from grafana_foundation_sdk.builders import (
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import BigValueGraphMode, StackingMode
 from grafana_foundation_sdk.models.dashboard import (
+    AnnotationQuery,
     DashboardCursorSync,
+    DashboardLinkType,
     DataSourceRef,
     DataTransformerConfig,
     FieldColorModeId,
@@ -29,7 +31,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from tools.dashboard_panels import ROWS, Panel
+from tools.dashboard_panels import MARKS, ROWS, RUNBOOK, Mark, Panel
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 Builder = stat.Panel | timeseries.Panel | heatmap.Panel | table.Panel | statetimeline.Panel
@@ -76,9 +78,32 @@ def _build(panel: Panel) -> Builder:
         steps = [Threshold(value=value, color=color) for value, color in panel.steps]
         builder.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
         builder.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
+    if panel.read:
+        builder.data_links([_runbook("Runbook", panel.read)])
     for index in range(len(panel.queries)):
         builder.with_target(_target(panel, index))
     return builder
+
+
+class _Annotation(AnnotationQuery):
+    """With what Grafana's Prometheus takes beside, and the library lacks."""
+
+    def __init__(self, mark: Mark) -> None:
+        super().__init__(name=mark.name, datasource=SOURCE, icon_color=mark.color, expr=mark.query)
+        self._more = {"titleFormat": mark.title, "useValueForTime": "on" if mark.by_value else "", "step": "60s"}
+
+    def to_json(self) -> dict[str, object]:
+        return super().to_json() | self._more
+
+
+class _Mark(dashboard.AnnotationQuery):
+    def __init__(self, mark: Mark) -> None:
+        self._internal = _Annotation(mark)
+
+
+def _runbook(title: str, section: str = "") -> dashboard.DashboardLink:
+    url = f"{RUNBOOK}#{section}" if section else RUNBOOK
+    return dashboard.DashboardLink(title).type(DashboardLinkType.LINK).url(url).target_blank(target_blank=True)
 
 
 def _variable(name: str, label: str, of: str, *, multi: bool = True) -> dashboard.QueryVariable:
@@ -111,6 +136,10 @@ def build() -> str:
         .with_variable(_variable("iss", "Issuer", "notifier_deliveries_settled_total"))
         .with_variable(_variable("client", "Client", 'notifier_deliveries_settled_total{iss=~"$iss"}'))
     )
+    tooltip = "`notifier explain NAME` prints its section of an alert, a reason or a cause"
+    board.link(_runbook("Runbook").icon("doc").tooltip(tooltip))
+    for mark in MARKS:
+        board.annotation(_Mark(mark))
     ids = count(1)
     for title, make in ROWS:
         board.with_row(dashboard.Row(title).id(next(ids)))

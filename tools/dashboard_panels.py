@@ -11,13 +11,29 @@ from typing import Literal
 HERE = 'namespace=~"$namespace",job=~"$job"'
 CLIENT = f'{HERE},iss=~"$iss",client_id=~"$client"'
 GOOD, SO_SO, BAD = "green", "orange", "red"
+RUNBOOK = "https://notifier.example.org/docs/runbook.md"  # as in alerts.yaml: the same command puts your own in
+BY_REASON, BY_FIELD = "${__field.labels.reason}", "${__data.fields.reason}"
 
 Kind = Literal["stat", "lines", "areas", "heatmap", "table", "states"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Moments that all panels show. `query` gives the moment as its value if `by_value`, else what it is true for."""
+
+    name: str
+    query: str
+    title: str
+    color: str
+    by_value: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One panel. `queries` as (PromQL, legend); `steps` as (from, colour), the first from minus infinity."""
+    """One panel. `queries` as (PromQL, legend); `steps` as (from, colour), the first from minus infinity.
+
+    `read`: the section of the runbook that a click on a value leads to.
+    """
 
     title: str
     kind: Kind
@@ -25,6 +41,7 @@ class Panel:
     unit: str = "short"
     width: int = 8
     text: str = ""
+    read: str = ""
     steps: Sequence[tuple[float | None, str]] = field(default=())
 
 
@@ -79,10 +96,12 @@ def _traffic() -> list[Panel]:
         ),
         Panel(
             title="Attempts by what they met", kind="areas", unit="ops", text="See `notifier explain REASON`.",
+            read=BY_REASON,
             queries=[(f"sum by (reason) (rate(notifier_attempts_total{{{HERE}}}{rate}))", "{{reason}}")],
         ),
         Panel(
-            title="Deferrals by cause", kind="areas", unit="ops", text="Put off without an attempt.",
+            title="Deferrals by cause", kind="areas", unit="ops", read="${__field.labels.cause}",
+            text="Put off without an attempt. See `notifier explain CAUSE`.",
             queries=[(f"sum by (cause) (rate(notifier_deferrals_total{{{HERE}}}{rate}))", "{{cause}}")],
         ),
         Panel(
@@ -173,6 +192,7 @@ def _backlog() -> list[Panel]:
         ),
         Panel(
             title="Dead letters that lie there", kind="lines", text="Until an operator replays or discards them.",
+            read="notifierdeadletterslie",
             queries=[(f'max(notifier_queue_messages{{{HERE},queue="dead"}})', "dead letters")],
         ),
         Panel(
@@ -182,7 +202,14 @@ def _backlog() -> list[Panel]:
     ]  # fmt: skip
 
 
+def _since(name: str) -> str:
+    """For how long each client has not been so."""
+    return f"time() - max_over_time(client:notifier_{name}:timestamp{{{CLIENT}}}[1d])"
+
+
 def _clients() -> list[Panel]:
+    down = f"(client:notifier_circuit_state:max{{{CLIENT}}} > 0)"
+    waits = f"(client:notifier_waiting_deliveries:sum{{{CLIENT}}} > 0)"
     by, rate = "iss, client_id", "[$__rate_interval]"
     attempts = f"client:notifier_attempts:rate5m{{{CLIENT}}}"
     buckets = f"rate(notifier_propagation_seconds_bucket{{{CLIENT}}}[5m])"
@@ -193,16 +220,34 @@ def _clients() -> list[Panel]:
     reached = f'increase(notifier_front_channel_clients_total{{{CLIENT},result="reached"}}[1h])'
     return [
         Panel(
-            title="Clients that fail most", kind="table", unit="percentunit", width=12,
+            title="Clients that fail most", kind="table", unit="percentunit", width=12, read="notifierclientfailing",
             text="Share of the attempts of five minutes that did not deliver.",
             queries=[(f"sort_desc(topk(20, sum by ({by}) ({failed}) / sum by ({by}) ({attempts})))", "")],
         ),
         Panel(
-            title="Dead letters of an hour", kind="table", width=12, text="By client and reason.",
+            title="Dead letters of an hour", kind="table", width=12, read=BY_FIELD,
+            text="By client and reason. See `notifier explain REASON`.",
             queries=[(f"sort_desc(topk(20, client:notifier_dead_letters:increase1h{{{CLIENT}}} > 0))", "")],
         ),
         Panel(
-            title="Attempts of these clients", kind="areas", unit="ops",
+            title="Down since", kind="table", unit="s", read="notifierclientfailing",
+            text="For how long each client has been down: a day at the most. `notifier status`: how long logouts live.",
+            queries=[(f"sort_desc(topk(20, {_since('well')} and {down} or {down} * 0 + 86400))", "")],
+        ),
+        Panel(
+            title="Oldest by client", kind="table", unit="s", read="notifierclientnotdrained",
+            text="For how long something has waited for each client without a break, a day at the most: the oldest "
+            "delivery is no older. `notifier waiting list` tells it exactly.",
+            queries=[(f"sort_desc(topk(20, {_since('nothing_waits')} and {waits} or {waits} * 0 + 86400))", "")],
+        ),
+        Panel(
+            title="Expires within the hour", kind="lines", read="notifierclientoutlived",
+            text="Clients for which something that waits is given up within the hour, at the least. Without sid it "
+            "lives for ten minutes only. `notifier status` names them.",
+            queries=[(f"max by (sid) (notifier_clients_expiring{{{HERE}}})", "sid: {{sid}}")],
+        ),
+        Panel(
+            title="Attempts of these clients", kind="areas", unit="ops", read=BY_REASON,
             queries=[(f"sum by (reason) (rate(notifier_attempts_total{{{CLIENT}}}{rate}))", "{{reason}}")],
         ),
         Panel(
@@ -215,6 +260,7 @@ def _clients() -> list[Panel]:
         ),
         Panel(
             title="Clients down", kind="states", width=24, text="0 well, 1 tried now, 2 rests.",
+            read="notifierclientfailing",
             queries=[(f"topk(30, client:notifier_circuit_state:max{{{CLIENT}}})", "{{client_id}}")],
             steps=[(None, GOOD), (1, SO_SO), (2, BAD)],
         ),
@@ -249,7 +295,8 @@ def _clients() -> list[Panel]:
 def _dead_letters() -> list[Panel]:
     return [
         Panel(
-            title="Dead letters by reason", kind="areas", width=12, text="Of the hour before each moment.",
+            title="Dead letters by reason", kind="areas", width=12, read=BY_REASON,
+            text="Of the hour before each moment. See `notifier explain REASON`.",
             queries=[(f"sum by (reason) (client:notifier_dead_letters:increase1h{{{HERE}}})", "{{reason}}")],
         ),
         Panel(
@@ -295,6 +342,21 @@ def _workers() -> list[Panel]:
     ]  # fmt: skip
 
 
+_WORKER = f"and on (instance, job) notifier_build_info{{{HERE}}}"
+MARKS = (
+    Mark(
+        name="Reloads", title="reload: {{instance}}", color="blue",
+        query=f"notifier_config_last_reload_timestamp_seconds{{{HERE}}} * 1000",
+    ),
+    Mark(
+        name="Deploys", title="start of {{instance}}", color="purple",
+        query=f"process_start_time_seconds{{{HERE}}} * 1000 {_WORKER}",
+    ),
+    Mark(
+        name="Clients down", title="{{client_id}} is down", color="red", by_value=False,
+        query=f"client:notifier_circuit_state:max{{{CLIENT}}} > 0",
+    ),
+)  # fmt: skip
 ROWS = (
     ("At a glance", _at_a_glance),
     ("Traffic", _traffic),

@@ -29,6 +29,7 @@ class ReloadState:
     def __init__(self, started: Loaded, clock: Callable[[], float]) -> None:
         self._started = started
         self._clock = clock
+        self.taken_at = clock()  # when the configuration that is in force was read
         self._failure: _Failure | None = None
         self._fixed: tuple[str, ...] = ()
         self._fixed_since = 0.0
@@ -67,6 +68,7 @@ class ReloadState:
     def took(self, loaded: Loaded) -> None:
         """Note that this is in force now, as far as a reload takes it."""
         self._failure = None
+        self.taken_at = self._clock()
         fixed = tuple(changed_but_fixed(self._started, loaded))
         if fixed == self._fixed:
             return

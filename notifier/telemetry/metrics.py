@@ -52,7 +52,8 @@ class Sources:
 
     `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
     deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
-    in it expires in epoch seconds), `registry_sources` (name, up, age in seconds, changed).
+    in it expires in epoch seconds), `registry_sources` (name, up, age in seconds, changed), `clients_expiring` how many
+    clients lose a delivery within the hour, by whether its token has a sid (yes, no).
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -61,7 +62,9 @@ class Sources:
     circuits: Callable[[], Iterable[tuple[str, str, int]]] = tuple
     waiting: Callable[[], Iterable[tuple[str, str, int]]] = tuple
     reload_succeeded: Callable[[], bool] = lambda: True
+    reload_taken_at: Callable[[], float] = lambda: 0.0
     restart_needed: Callable[[], bool] = lambda: False
+    clients_expiring: Callable[[], Mapping[str, int]] = dict
     signing_keys: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
     ready: Callable[[], bool] = lambda: False
     loop_lag: Callable[[], float] = lambda: 0.0
@@ -219,6 +222,10 @@ class Metrics:
         yield gauge("queue_connected", "1 while the queue is connected.", status.connected)
         yield gauge("publishing_blocked", "1 while the queue takes no message.", status.blocked)
         yield gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())
+        text = "When the configuration that is in force was read (epoch seconds)."
+        yield gauge("config_last_reload_timestamp_seconds", text, sources.reload_taken_at())
+        text = "Clients for which something that waits is given up within the hour, by whether its token has a sid."
+        yield labelled(GaugeMetricFamily, "clients_expiring", text, ("sid",), sources.clients_expiring())
         text = "1 while a changed setting waits for a restart."
         yield gauge("config_restart_needed", text, sources.restart_needed())
         states = [*sources.registry_sources()]

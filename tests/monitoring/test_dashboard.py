@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import seal
 from notifier.model.front_channel import FrontChannelContext
+from notifier.operators.doctor.runbook import sections
 from tests.monitoring.prometheus_server import Prometheus, prometheus
 from tests.support.certificates import authority
 from tests.support.softhsm import SoftHsm
@@ -34,9 +35,24 @@ def test_the_file_is_what_the_code_makes() -> None:
     assert FILE.read_text() == build(), "run `make dashboard`"
 
 
+def test_a_click_leads_to_a_section_of_the_runbook() -> None:
+    """Of an alert by its name, or of the reason or cause that a series or row bears."""
+    board = json.loads(FILE.read_text())
+    fields = [panel.get("fieldConfig", {}).get("defaults", {}) for panel in board["panels"]]
+    links = [link for field in fields for link in field.get("links") or []]
+    assert len(links) >= 10
+    named = {name.lower() for name in sections()}
+    for link in [*links, *board["links"]]:
+        page, _, section = link["url"].partition("#")
+        assert page == "https://notifier.example.org/docs/runbook.md"
+        assert section in {"", *named} or section.endswith((".reason}", ".cause}")), section
+
+
 def queries() -> list[str]:
-    """Of all panels, with the variables as they are when nothing is chosen."""
-    found = [target["expr"] for panel in json.loads(FILE.read_text())["panels"] for target in panel.get("targets", [])]
+    """Of all panels and marks, with the variables as they are when nothing is chosen."""
+    board = json.loads(FILE.read_text())
+    found = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    found += [mark["expr"] for mark in board["annotations"]["list"]]
     for name, value in VARIABLES.items():
         found = [query.replace(name, value) for query in found]
     return found

@@ -21,6 +21,8 @@ KEPT = 10_000  # clients
 TEXT = 200  # characters of what an attempt met
 WITH_WAY_OUT = 500  # of what we say of a dead letter: the way out comes last
 UNREGISTERED = 3600.0  # seconds for which a client that the registry lacks is remembered: events bring any number
+LOOKED_AT = 1200.0  # seconds from when something is due until it is attempted or put off again, at the latest
+SOON = 3600.0  # seconds
 SAMPLES = 13  # one every five seconds: they cover the last minute
 
 
@@ -95,6 +97,16 @@ class HealthObserver:
         for (iss, client_id), record in list(self.clients.items()):
             if client_id not in registry.clients_of(iss) and record.last_heard < since:
                 del self.clients[iss, client_id]
+
+    def clients_expiring(self) -> Mapping[str, int]:
+        """For how many clients something that was put off here is given up within the hour, by `sid`: yes, no."""
+        now, counts = self._clock(), {"yes": 0, "no": 0}
+        for record in self.clients.values():
+            if record.next_due is None or record.next_due + LOOKED_AT < now:
+                continue  # another worker has delivered it, or it would have been put off again
+            for sid, expires in (("yes", record.expires_with_sid), ("no", record.expires_without_sid)):
+                counts[sid] += expires is not None and now < expires <= now + SOON
+        return counts
 
     def rates(self) -> dict[str, float]:
         """Counts per second, over the last minute or the life of the worker, whichever is shorter."""

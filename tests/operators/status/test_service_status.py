@@ -134,6 +134,7 @@ async def test_when_what_waits_is_given_up_is_known() -> None:
     put_off("shop", NOW - 20, "two")
     assert (told("shop").expires_without_sid, told("shop").expires_with_sid) == (NOW + 570, NOW - 20 + 86_400)
     assert told("shop").expires == NOW + 570
+    assert health.clients_expiring() == {"yes": 0, "no": 1}
     health.observe(facts.LogoutDelivered(delivery=first, propagation=None))
     assert told("shop").expires == NOW - 20 + 86_400
     put_off("nobody", NOW, None)
