@@ -79,7 +79,7 @@ class SessionServer(TroubledServer):
     @property
     def resolve(self) -> Mapping[str, Any]:
         """The settings by which it is asked."""
-        return {"http": {"url": f"{self.base}/sessions", "timeout": "1s"}}
+        return {"http": {"url": f"{self.base}/sessions"}}
 
 
 class WebFace:
