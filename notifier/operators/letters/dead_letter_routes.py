@@ -28,6 +28,7 @@ from notifier.operators.letters import visit_requests
 from notifier.operators.letters.exported_letter import exported
 from notifier.operators.letters.letter_filter import LetterFilter, read_filter
 from notifier.operators.letters.repair import replay
+from notifier.operators.letters.replay_jobs import SCHEMA as JOB
 from notifier.operators.letters.replay_jobs import AskedReplay
 from notifier.operators.letters.replay_now import ReplayWish
 from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, VisitRequests
@@ -178,7 +179,7 @@ class DeadLetterRoutes:
         body={"application/json": visit_requests.schema_of(_REPLAY)},
         answers={
             202: AnswerDescription(
-                text="The job as it begins.", schema=OBJECT, headers={"Location": "Where to ask for it."}
+                text="The job as it begins.", schema=JOB, headers={"Location": "Where to ask for it."}
             ),
             200: AnswerDescription(
                 text="With dry_run: how many would be replayed, and how many stay and why.", schema=OBJECT
@@ -233,7 +234,7 @@ class DeadLetterRoutes:
     @OperationDescription(
         summary="Tell how far a replay is, and what became of its letters. Any worker knows it, for an hour.",
         scope="read",
-        answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=OBJECT)},
+        answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=JOB)},
         problems={404: "No worker knows this replay.", 503: "The queue is away."},
     )
     async def _replay_told(self, request: web.Request) -> web.Response:

@@ -6,8 +6,7 @@ and the rest is unchanged.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace as _replace
 from typing import Any
@@ -33,7 +32,36 @@ KEPT = 3600.0  # seconds that an ended job is remembered
 AT_A_TIME = 60.0  # seconds that a job has the letters
 LONGEST = 3600.0  # seconds that a job replays: one at a slow rate may take long
 WATCHED = 600.0  # seconds
+ENDED = "the worker ended; the rest is unchanged"
 AWAY = "the queue is away, or others have the letters; the rest is unchanged"
+
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": [
+        "id",
+        "state",
+        "began_at",
+        "ended_at",
+        "replayed",
+        "by_reason",
+        "kept",
+        "more",
+        "unfinished",
+        "became",
+    ],
+    "properties": {
+        "id": {"type": "string"},
+        "state": {"enum": ["waiting", "replaying", "watching", "ended"]},
+        "began_at": {"type": "string", "format": "date-time"},
+        "ended_at": {"type": ["string", "null"], "format": "date-time"},
+        "replayed": {"type": "integer", "description": "So many by now."},
+        "by_reason": {"type": "object"},
+        "kept": {"type": "object", "description": "How many stay, by why."},
+        "more": {"type": "boolean", "description": "It ended early: begin another for the rest."},
+        "unfinished": {"type": ["string", "null"]},
+        "became": {"type": ["object", "null"], "description": "What became of the letters, as far as workers know."},
+    },
+}
 
 Turn = Callable[[], AbstractAsyncContextManager[None]]
 Conclude = Callable[[RepairResult], None]
@@ -52,14 +80,21 @@ class AskedReplay:
 class _Job:
     """One replay: `issuers` are those of the token that asked, None for all."""
 
-    def __init__(self, asked: AskedReplay, issuers: frozenset[str] | None, now: float) -> None:
+    def __init__(self, asked: AskedReplay, replay: Replay, issuers: frozenset[str] | None, now: float) -> None:
         self.asked = asked
         self.issuers = issuers
         self.began_at = now
         self.ended_at: float | None = None
         self.state = "waiting"
-        self.result = RepairResult(done=0, by_reason={})
+        self.replay = replay
+        self.last = RepairResult(done=0, by_reason={})  # of the last pass
         self.became: Became | None = None
+
+    @property
+    def result(self) -> RepairResult:
+        """What it did by now."""
+        reasons = self.replay.reasons
+        return _replace(self.last, done=reasons.total(), by_reason=dict(reasons.most_common()))
 
     def document(self) -> dict[str, Any]:
         """The JSON that the API gives."""
@@ -97,7 +132,9 @@ class ReplayJobs:
         for id_ in ended[: max(0, len(kept) + 1 - REMEMBERED)]:
             del kept[id_]
         self._jobs = kept
-        job = self._jobs[asked.wish.id] = _Job(asked, None if token is None else token.issuers, now)
+        job = self._jobs[asked.wish.id] = _Job(
+            asked, Replay(self._queue, asked.wish), None if token is None else token.issuers, now
+        )
         self._new.put_nowait((job, turn, conclude))
         return job.document()
 
@@ -137,17 +174,21 @@ class ReplayJobs:
 
     async def _carry_out(self, job: _Job, turn: Turn, conclude: Conclude) -> None:
         """Replay, log it, and watch. A fault of ours ends this job alone."""
-        replay = Replay(self._queue, job.asked.wish)
         options = RepairOptions(clock=self._clock, steady=self._steady, pause=asyncio.sleep, stop=lambda: False)
 
         def tell(became: Became) -> None:
             job.became = became
 
         try:
-            await self._replay(job, replay, options, turn)
-            conclude(job.result)
+            try:
+                await self._replay(job, options, turn)
+            except asyncio.CancelledError:
+                job.last = _replace(job.last, unfinished=ENDED)
+                raise
+            finally:
+                conclude(job.result)
             job.state = "watching"
-            job.became = await replay.watch(options, WATCHED, tell)
+            job.became = await job.replay.watch(options, WATCHED, tell)
         except Exception as error:  # noqa: BLE001  a job must not end the worker
             structlog.get_logger().error("replay_failed", error=type(error).__name__, replay=job.asked.wish.id)
         finally:
@@ -157,19 +198,19 @@ class ReplayJobs:
         until = self._steady() + seconds
         return lambda: self._steady() >= until
 
-    async def _replay(self, job: _Job, replay: Replay, options: RepairOptions, turn: Turn) -> None:
+    async def _replay(self, job: _Job, options: RepairOptions, turn: Turn) -> None:
         """Replay pass by pass, each with the letters alone, until the end."""
-        began, whole, again = self._steady(), job.result, False
+        began, again = self._steady(), False
         while True:
             try:
                 async with turn():
                     job.state = "replaying"
-                    part = await replay.run(
+                    part = await job.replay.run(
                         _replace(
                             options,
                             stop=self._over(AT_A_TIME),
                             rate=job.asked.rate,
-                            limit=job.asked.most - whole.done,
+                            limit=job.asked.most - job.result.done,
                         ),
                         until=job.began_at if again else None,  # what came back as a dead letter stays
                     )
@@ -177,9 +218,7 @@ class ReplayJobs:
                 part = RepairResult(done=0, by_reason={}, unfinished=AWAY, failed=True)
             if part.failed:  # its own text names hosts and files
                 part = _replace(part, unfinished=AWAY)
-            reasons = Counter(whole.by_reason) + Counter(part.by_reason)
-            job.result = whole = _replace(part, done=whole.done + part.done, by_reason=dict(reasons.most_common()))
-            again = True
+            job.last, again = part, True
             if part.unfinished != STOPPED or self._steady() - began > LONGEST:
                 return
 

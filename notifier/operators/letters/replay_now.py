@@ -74,7 +74,7 @@ class Replay:
         self._letters: dict[str, tuple[Kind, str]] = {}  # by id, those that the workers follow
         self._moved: Counter[Kind] = Counter()
         self._named = False
-        self._done = 0
+        self.reasons: Counter[str] = Counter()  # of those that were replayed by now
 
     async def run(self, options: RepairOptions, until: float | None = None) -> RepairResult:
         """Replay the letters. It may be called again for the rest; then `until` leaves out what came back meanwhile.
@@ -86,7 +86,7 @@ class Replay:
             await self._have_followed(options)
 
         def note(summary: LetterSummary) -> None:
-            self._done += 1
+            self.reasons[summary.reason] += 1
             if (letter := self._letters.pop(summary.id, None)) is not None:
                 self._moved[letter[0]] += 1
 
@@ -122,7 +122,7 @@ class Replay:
         """
         question = question_of(self._wish.id, self._wish.who)
         began = news_at = options.steady()
-        known = Became(waiting=self._moved.total(), not_followed=self._done - self._moved.total())
+        known = Became(waiting=self._moved.total(), not_followed=self.reasons.total() - self._moved.total())
         while self._moved:
             try:
                 workers, answers = await ask_workers_to(self._queue, question, ANSWER_WITHIN)

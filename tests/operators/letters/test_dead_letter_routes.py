@@ -55,6 +55,7 @@ class Api:
 
     def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession) -> None:
         self.queue, self.http, self.url = queue, http, ""
+        self.jobs: asyncio.Task[None] | None = None
         self.audits: list[tuple[str, object, object]] = []
 
     def write_audit(self, action: str, **details: object) -> None:
@@ -91,7 +92,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
         subject = Api(queue, http)
         replays = ReplayJobs(queue, lambda: 5000.0, time.monotonic)
-        running = asyncio.create_task(replays.run())
+        running = subject.jobs = asyncio.create_task(replays.run())
         desk = LettersAccess(
             queue=queue,
             rules=lambda force: replace(RULES, end_newer_sessions=force),
@@ -194,6 +195,19 @@ async def test_a_replay_says_what_stays_and_is_written_down(api: Api) -> None:
     assert (document["replayed"], document["more"], document["kept"]) == (2, False, {})
     assert await api.ready() == {DEAD: 2, Lane.RETRIES: 3}
     assert api.audits == [("dead_letters_replayed", "sre", 1), ("dead_letters_replayed", "sre", 2)]
+
+
+async def test_a_worker_that_ends_writes_down_what_a_replay_did(api: Api) -> None:
+    """The job tells how far it is, and what it has not done stays."""
+    _, job = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "rate": 0.01})
+    told = await until(lambda: api.ask("GET", f"/../replays/{job['id']}"), lambda answer: answer[1]["replayed"] == 1)
+    assert told[1]["state"] == "replaying"
+    assert api.audits == []
+    assert api.jobs is not None
+    api.jobs.cancel()
+    await asyncio.wait({api.jobs})
+    assert api.audits == [("dead_letters_replayed", "sre", 1)]
+    assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
 
 
 async def test_a_discard_names_each(api: Api) -> None:
