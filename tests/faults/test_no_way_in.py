@@ -56,6 +56,7 @@ async def test_what_never_finds_a_way_in_expires(installation: Rig, form: Form[i
     installation.clients.judge, max_age = judge, form(6, 12)
     installation.publish_for(("healthy", *CLOSED))
     installation.site.config["delivery"]["max_age"] = f"{max_age}s"
+    del installation.site.config["delivery"]["retry"]["max_delay"]  # it bounds the pause
     installation.site.write()
     clients = [client(name, installation.clients.url(name), **limits) for name, limits in CLOSED.items()]
     installation.site.write_clients([*clients, client("healthy", installation.clients.url("healthy"))])

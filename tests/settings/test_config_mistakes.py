@@ -9,8 +9,6 @@ from tests.settings.config_sample import mistakes, write
 
 EXTERNAL = "amqps://h/?auth=external"
 OURS = "tls: {cert_file: notifier.yaml}"
-WEB = '"https://id.example.com"'
-FRAMED = f"web: {{keys_file: notifier.yaml, issuers: {{{WEB}: {{url: https://id.example.com/n, frames: 9}}}}}}"
 
 
 class TestMistakes:
@@ -102,7 +100,6 @@ shutdwn_grace: 20s
             ("delivery: {retry: {jitter: 0}}", "delivery.retry.jitter", "is gone: it is 0.25 now"),
             ("signing: {every: 1m}", "signing.every", "is gone: it is 5m now"),
             ("tracing: {sample: 0.1}", "tracing", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names"),
-            (FRAMED, f"web.issuers[{WEB}].frames", "is gone: it is 25 now"),
             ("queue: {url: 'amqp://h', management: 'https://u:p@h'}", "queue.management", "the queue's own user"),
             ("queue: {url: 'amqps://h', management: 'http://h:15672'}", "queue", "management must begin with https://"),
             ("queue: {management: 'https://h'}", "queue", "cannot be used with sqlite"),

@@ -31,6 +31,7 @@ def site_of(folder: Path, clients: Clients, url: str, prefix: str) -> Site:
     """Two clients, of which one is down, and asks for a pause that ends long after the test."""
     site = Site(folder, url, prefix)
     site.config["registry"]["grace"] = "5m"
+    del site.config["delivery"]["retry"]["max_delay"]  # it bounds the pause
     site.write()
     site.write_clients([client(name, clients.url(name)) for name in ("shop", "down")])
     tokens = [

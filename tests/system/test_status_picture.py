@@ -31,6 +31,7 @@ async def test_a_picture_of_status(tmp_path: Path) -> None:
     """Of four clients: one is well, one fails, one refuses, one asked for a pause."""
     async with Clients(judge) as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        del site.config["delivery"]["retry"]["max_delay"]  # it bounds the pause
         site.write()
         site.write_clients([client(name, clients.url(name)) for name in ("shop", "forum", "payroll", "museum")])
         async with worker(site) as running:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.configuration.test_all_mistakes import OTHER, service, told
+from tests.configuration.test_all_mistakes import ISS, OTHER, service, told
 from tests.tokens.key_folder import pem
 
 
@@ -15,3 +15,11 @@ def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
     document = service(web={"tls": tls, "keys_file": "cert.pem", "issuers": issuers}, outcome="all")
     found = told(tmp_path, document, clients="[]", tokens="[]")
     assert set(found) == {"web.tls", "web.keys_file", f'web.issuers["{OTHER}"]', "outcome"}
+
+
+def test_what_was_a_setting_says_what_it_is_now(tmp_path: Path) -> None:
+    """As for all sections."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    document = service(web={"keys_file": "key.pem", "issuers": {ISS: {"url": f"{ISS}/notify", "frames": 9}}})
+    found = told(tmp_path, document, clients="[]", tokens="[]")
+    assert found[f'web.issuers["{ISS}"].frames'] == "is gone: it is 25 now"
