@@ -39,13 +39,14 @@ class Exposed:
 def secrets_of(settings: Settings, registry: Registry, parts: Sequence[Part]) -> Mapping[str, Path]:
     """Return the files with keys, tokens and passwords, by the setting that names each file."""
     queue, api, web = settings.queue, settings.api, settings.web
+    made = subject_key_file(settings)
     named: dict[str, Path | None] = {
         "queue.password_file": queue.password_file,
         "queue.tls.key_file": None if queue.tls is None else queue.tls.key_file,
         "api.tokens_file": None if api is None else api.tokens_file,
         "api.tls.key_file": None if api is None or api.tls is None else api.tls.key_file,
         "web.tls.key_file": None if web is None or web.tls is None else web.tls.key_file,
-        "log.subject_key_file": subject_key_file(settings),
+        "log.subject_key_file": made if made is not None and made.exists() else settings.log.subject_key_file,
     }
     for iss, issuer in settings.issuers.items():
         for nth, key in enumerate(issuer.keys):

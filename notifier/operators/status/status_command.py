@@ -139,8 +139,10 @@ def _advice(part: ReadPart) -> Iterator[str]:
     yield "  Workers connect again by themselves, and nothing that the broker has confirmed is lost."
     yield "  What to do: notifier explain NotifierQueueDisconnected; notifier doctor tries each step."
     api = part.document.get("api")
-    listen = api.get("listen") if isinstance(api, dict) else None
-    yield f"  What a worker knows meanwhile: notifier status --from http://{listen or 'HOST:PORT of its API'}"
+    listen, scheme = None, "http"
+    if isinstance(api, dict):
+        listen, scheme = api.get("listen"), "https" if api.get("tls") else "http"
+    yield f"  What a worker knows meanwhile: notifier status --from {scheme}://{listen or 'HOST:PORT of its API'}"
 
 
 def _at_worker(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]:
