@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
+from notifier.settings.config_file import gone_settings
 from notifier.settings.config_schema import config_schema
+from notifier.settings.service_settings import Settings
 from tools.chart_rendering import CHART, Rendered
 
 ROOT = Path(__file__).parents[1]
@@ -67,9 +69,22 @@ def schema() -> dict[str, Any]:
     config, clients = values["properties"]["config"], values["properties"]["clients"]
     need_sections(values, yaml.safe_load((CHART / "values.yaml").read_text()))
     config.update(additionalProperties=False, properties=service["properties"])
+    leave_to_templates(gone_settings(Settings), service["properties"], definitions)
     clients["items"] = {"$ref": "#/$defs/ClientMetadata"}
     kept = {name: {key: part for key, part in made.items() if key != "says"} for name, made in definitions.items()}
     return {"$schema": "http://json-schema.org/draft-07/schema#", **values, "$defs": kept}
+
+
+def leave_to_templates(gone: Iterator[tuple[str, str]], config: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Let the schema take what was a setting once: the templates refuse it, and say what to do."""
+    for setting, _ in gone:
+        properties = config
+        *sections, name = setting.split(".")
+        for section in sections:
+            kinds = [properties[section], *properties[section].get("anyOf", ())]
+            [inner] = [kind["$ref"].removeprefix("#/$defs/") for kind in kinds if "$ref" in kind]
+            properties = definitions[inner]["properties"]
+        properties[name] = {}
 
 
 def said_by_templates(section: dict[str, Any], definitions: dict[str, Any], at: str = "") -> dict[str, dict[str, str]]:
@@ -129,6 +144,7 @@ def known() -> dict[str, Any]:
         "client": dict.fromkeys(members, True),
         "variables": dict(variables(service, service["$defs"])),
         "texts": said_by_templates(values, values["$defs"]),
+        "gone": dict(gone_settings(Settings)),
     }
 
 

@@ -123,12 +123,20 @@ def _place_queue(document: dict[str, Any]) -> None:
 # ── the environment ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _gone(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Variables of settings that are gone, and what to do without each. Further ones of a section begin likewise."""
+def gone_settings(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Yield what were settings once, such as `queue.prefetch.events`, and what to do without each.
+
+    Those within a list or mapping are left out.
+    """
     if issubclass(model, Section):
-        yield from ((PREFIX + "__".join((*path, name)).upper(), why) for name, why in model.gone.items())
+        yield from ((".".join((*path, name)), why) for name, why in model.gone.items())
     for name, inner in _sections(model):
-        yield from _gone(inner, (*path, name))
+        yield from gone_settings(inner, (*path, name))
+
+
+def variable_of(setting: str) -> str:
+    """Return the environment variable of a setting that is in no list or mapping."""
+    return PREFIX + setting.replace(".", "__").upper()
 
 
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -154,7 +162,8 @@ def _overlay(
 
     Adds each section that a wrong variable may mean to `unsure`.
     """
-    variables, gone = dict(_variables(Settings)), dict(_gone(Settings))
+    variables = dict(_variables(Settings))
+    gone = {variable_of(setting): why for setting, why in gone_settings(Settings)}
     mistakes = []
     for name in sorted(environ):  # so that NOTIFIER_QUEUE comes before NOTIFIER_QUEUE__URL
         value = environ[name]
@@ -162,7 +171,7 @@ def _overlay(
             continue
         variable = variables.get(name)
         if (why := next((why for old, why in gone.items() if f"{name}__".startswith(f"{old}__")), None)) is not None:
-            mistakes.append(Mistake(name, why))
+            mistakes.append(Mistake(name, f"{why}; remove it"))
         elif variable is None:
             # Compared without the prefix, which makes any two names similar.
             near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)

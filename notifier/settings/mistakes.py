@@ -81,7 +81,7 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
 
 def _no_such_key(owner: type[BaseModel] | None, name: str) -> str:
     if owner is not None and issubclass(owner, Section) and name in owner.gone:
-        return owner.gone[name]
+        return f"{owner.gone[name]}; remove it"
     known = tuple(field.alias or name for name, field in owner.model_fields.items()) if owner else ()
     near = get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"

@@ -60,6 +60,8 @@ WRONG_KIND = [  # refused by values.schema.json
 WRONG_TOGETHER = [  # refused by the templates
     (
         """
+        config: {delivery: {slot_wait: 2s}, queue: {prefetch: {events: 9}}, tracing: {endpoint: "http://c:4318"}}
+        env: [{name: NOTIFIER_TRACING__ENDPOINT, value: "http://c:4318"}]
         image: {repository: "registry.example.com/notifier:1.2", digest: sha256:abc}
         ingress: {host: "https://notifier.example.com"}
         canary: {clusterIP: None, keyFile: /etc/notifier/secrets/keys/, resources: {limits: {memory: 64Mi}}}
@@ -68,6 +70,10 @@ WRONG_TOGETHER = [  # refused by the templates
         podDisruptionBudget: {maxUnavailable: half}
         """,
         [
+            "config.delivery.slot_wait is gone: it is 1s now; remove it",
+            "config.queue.prefetch.events is gone: it is 512 now; remove it",
+            "config.tracing is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector",
+            "env has NOTIFIER_TRACING__ENDPOINT, but there is no such setting; it is gone: the variable OTEL_EXP",
             'image.repository is "registry.example.com/notifier:1.2"; it must be without a tag and a digest',
             'image.digest is "sha256:abc"; it must be sha256: and 64 hexadecimal digits',
             'ingress.host is "https://notifier.example.com"; it must be a host name, without https:// and path',

@@ -95,3 +95,18 @@ async def test_a_list_may_be_empty_if_the_operator_says_so(tmp_path: Path) -> No
         assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
         await running.until_metric(1, "events_total", result="split")
         assert await running.stop() == 0
+
+
+async def test_a_first_answer_of_which_no_client_can_be_used_is_as_empty(tmp_path: Path) -> None:
+    """Its rows are all wrong: whoever made it may have changed it. The first one says how."""
+    rows = database(tmp_path)
+    add(rows, "shop", ISSUER, "ftp://shop.example.com/")
+    add(rows, "mail", ISSUER, "nonsense")
+    site = site_of(tmp_path)
+    checked = await asyncio.to_thread(notifier, "check", "-c", site.file, cwd=tmp_path)
+    assert checked.returncode == 2
+    assert "none of its 2 clients can be used: " in checked.stderr
+    assert "backchannel_logout_uri must be an absolute URI" in checked.stderr
+    async with worker(site, ready=False) as running:
+        await running.until_said("registry_source_failed", lambda line: "none of its 2 clients" in line["reason"])
+        assert (await running.get("/readyz"))[0] == 503

@@ -46,6 +46,16 @@
 {{- define "notifier.refuseTexts" -}}
 {{- $in := .in -}}
 {{- $values := .root.Values -}}
+{{- range $setting, $why := .known.gone -}}
+{{- $section := $values.config -}}
+{{- $names := splitList "." $setting -}}
+{{- range initial $names -}}
+{{- $section = ternary (get (default dict $section) .) dict (kindIs "map" $section) -}}
+{{- end -}}
+{{- if and (kindIs "map" $section) (hasKey (default dict $section) (last $names)) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "config.%s %s; remove it" $setting $why)) -}}
+{{- end -}}
+{{- end -}}
 {{- range $path, $rule := .known.texts -}}
 {{- $value := $values -}}
 {{- range splitList "." $path -}}
@@ -225,10 +235,20 @@
 {{- end -}}
 {{- end -}}
 
+{{/* "; it is gone: …", of (dict "name" variable "gone" settings that are gone). */}}
+{{- define "notifier.gone" -}}
+{{- $name := .name -}}
+{{- range $setting, $why := .gone -}}
+{{- $variable := printf "NOTIFIER_%s" (replace "." "__" $setting | upper) -}}
+{{- if or (eq $name $variable) (hasPrefix (printf "%s__" $variable) $name) -}}; it {{ $why }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Variables that override `config`. Others are the image's and the libraries'. */}}
 {{- define "notifier.refuseEnv" -}}
 {{- $in := .in -}}
 {{- $known := .known.variables -}}
+{{- $gone := .known.gone -}}
 {{- $seen := dict -}}
 {{- range .root.Values.env -}}
 {{- $name := .name -}}
@@ -238,7 +258,7 @@
 {{- $_ := set $seen $name true -}}
 {{- if and (hasPrefix "NOTIFIER_" $name) (ne $name "NOTIFIER_CONFIG") -}}
 {{- if not (hasKey $known $name) -}}
-{{- $near := include "notifier.near" (dict "word" $name "among" (keys $known | sortAlpha)) | default "; `notifier schema config` lists the settings, and two underscores stand for a dot" -}}
+{{- $near := include "notifier.gone" (dict "name" $name "gone" $gone) | default (include "notifier.near" (dict "word" $name "among" (keys $known | sortAlpha))) | default "; `notifier schema config` lists the settings, and two underscores stand for a dot" -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "env has %s, but there is no such setting%s" $name $near)) -}}
 {{- else -}}
 {{- if regexMatch "^NOTIFIER_(OPS|API|WEB|REGISTRY|[A-Z]+__LISTEN|QUEUE__PREFIX|REGISTRY__FILE|SHUTDOWN_GRACE)$" $name -}}

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from notifier.model.errors import Mistake, SourceFault
 from notifier.model.frozen import frozen
+from notifier.model.printable import counted
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 NO_CLIENTS = (
@@ -83,7 +84,7 @@ class ClientsReader(Protocol):
 
 
 class BelievedReader:
-    """A reader whose first answer is not believed if it is empty, unless `empty: true` says that it may be.
+    """A reader whose first answer is not believed if no client of it can be used, unless `empty: true` says so.
 
     A user of a database without rights to a row sees none, and nothing says that there are any.
     """
@@ -95,8 +96,10 @@ class BelievedReader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """See ClientsReader."""
         answer = await self._reader.read(last)
-        if last is None and not (answer.rows or answer.faults or self._source.empty):
-            raise SourceFault(NO_CLIENTS)
+        if last is None and not (answer.rows or self._source.empty):
+            first = next(iter(answer.faults), None)
+            wrong = f"none of its {counted(len(answer.faults), 'client')} can be used: {first}"
+            raise SourceFault(NO_CLIENTS if first is None else wrong)
         return answer
 
     async def warnings(self) -> Sequence[str]:

@@ -3,14 +3,13 @@
 import os
 import re
 from dataclasses import asdict
-from difflib import get_close_matches
 from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
 
 from notifier.operators.doctor.runbook import runbook, sections
-from notifier.operators.doctor.settings_reference import settings, settings_called
+from notifier.operators.doctor.settings_reference import gone_since, near_settings, settings_called
 from notifier.operators.terminal.command_options import Json
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import screen
@@ -64,21 +63,24 @@ def explain(
 def _explain_settings(name: str, others: list[str], *, as_json: bool) -> None:
     """Tell the setting of this name, or those of this section. Exits with 2 if there is none."""
     found = settings_called(name)
+    if not found and (gone := gone_since(name)) is not None:
+        say_json([{"name": name, "gone": gone}]) if as_json else say(f"{name} {gone}")
+        return
     if not found:
-        near = get_close_matches(name, [*others, *(setting.name for setting in settings())], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = near_settings(name, others)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
         say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
         raise typer.Exit(2)
     if as_json:
         say_json([asdict(setting) for setting in found])
         return
     for setting in found:
-        default = setting.default if setting.default in ("–", "required") else f"default: {setting.default}"
-        restart = {"": "", "yes": "; needs a restart", "to name another": "; to name another needs a restart"}
-        text = (
-            f"**`{setting.name}`** ({setting.type}{'' if default == '–' else f'; {default}'}{restart[setting.restart]})"
-        )
-        _show(f"{text}\n\n{setting.meaning}\n")
+        facts = [setting.type]
+        if setting.default != "–":
+            facts.append("required" if setting.default == "required" else f"default: {setting.default}")
+        if setting.restart:
+            facts.append("needs a restart" if setting.restart == "yes" else "to name another needs a restart")
+        _show(f"**`{setting.name}`** ({'; '.join(facts)})\n\n{setting.meaning}\n")
 
 
 def _show(markdown: str) -> None:

@@ -1,9 +1,19 @@
 """Reads the reference of settings. Its text is `configuration.md`, copied to docs/: one row for each setting."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import resources
+from typing import get_origin
 
+from pydantic import BaseModel
+
+from notifier.settings.clients import ClientOptions
+from notifier.settings.mistakes import submodel
+from notifier.settings.service_settings import Settings
+from notifier.settings.values import Section
+
+NEAR = 3  # settings that are named where one may be meant
 _PREFIX = "NOTIFIER_"
 _RESTARTS = ("no", "yes", "to name another")
 
@@ -44,23 +54,49 @@ def settings() -> Iterator[SettingText]:
 def settings_called(name: str) -> list[SettingText]:
     """Return the setting of this name, else all below it.
 
-    `name` is as a file has it, as an error names it (`issuers["https://id.example.com"].keys[0].file`), or an
-    environment variable.
+    `name` is as a file has it, as an error names it (`issuers["https://id.example.com"].keys[0].file`,
+    `clients.yaml[0] (shop).notifier.timeout`), or an environment variable.
     """
-    if name.startswith(_PREFIX):
-        name = name.removeprefix(_PREFIX).lower().replace("__", ".")
     parts, everything = _parts(name), [(setting, _parts(setting.name)) for setting in settings()]
     exact = [setting for setting, names in everything if len(names) == len(parts) and _fits(parts, names)]
     return exact or [setting for setting, names in everything if len(names) > len(parts) > 0 and _fits(parts, names)]
 
 
+def gone_since(name: str) -> str | None:
+    """Say what to do without a setting that is no more; None if there was none of this name."""
+    parts = _parts(name)
+    gone = (*_gone(Settings), *_gone(ClientOptions, ("notifier",)))
+    return next((why for names, why in gone if len(parts) >= len(names) and _fits(parts, names)), None)
+
+
+def near_settings(name: str, others: Sequence[str] = ()) -> list[str]:
+    """Return the settings whose last word it is, else the setting or other name that is spelt most like it."""
+    parts, names = _parts(name), [setting.name for setting in settings()]
+    same = [full for full in names if _parts(full)[-1:] == parts[-1:] or _parts(full)[-2:-1] == parts]
+    return same[:NEAR] or get_close_matches(".".join(parts), [*names, *others], n=1)
+
+
+def _gone(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    if issubclass(model, Section):
+        yield from (((*path, name), why) for name, why in model.gone.items())
+    for name, member in model.model_fields.items():
+        inner = submodel(member.annotation)
+        if inner is not None:
+            through = ("<name>",) if get_origin(member.annotation) is dict else ()
+            yield from _gone(inner, (*path, member.alias or name, *through))
+
+
 def _parts(name: str) -> list[str]:
-    """The names on the way to a setting, without the numbers of entries."""
+    """The names on the way to a setting, without the numbers of entries and the file of the clients."""
+    if name.startswith(_PREFIX):
+        name = name.removeprefix(_PREFIX).lower().replace("__", ".")
+    name = name.rpartition(").")[2]
     head, quoted, rest = name.partition('["')
     plain = head + (".x" + rest.partition('"]')[2] if quoted else "")
-    return [part for part in plain.replace("[", ".").replace("]", "").split(".") if part and not part.isdigit()]
+    parts = [part for part in plain.replace("[", ".").replace("]", "").split(".") if part and not part.isdigit()]
+    return ["notifier", *parts[3:]] if parts[:2] == ["registry", "defaults"] else parts
 
 
-def _fits(parts: list[str], names: list[str]) -> bool:
+def _fits(parts: Sequence[str], names: Sequence[str]) -> bool:
     """Whether the names begin so. `<name>` stands for any."""
     return all(name.startswith("<") or part == name for part, name in zip(parts, names, strict=False))

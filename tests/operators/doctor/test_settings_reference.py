@@ -87,6 +87,8 @@ def _of(value: object, part: str) -> object:
         ("sources.shop.when", "sources.<name>.when"),
         ("registry.sources.wso2.url", "registry.sources[].wso2.url"),
         ("notifier.per_second", "notifier.per_second"),
+        ("clients.yaml[0] (shop).notifier.retry.base", "notifier.retry.base"),
+        ('registry.defaults["https://id.example.com"].timeout', "notifier.timeout"),
     ],
 )
 def test_a_setting_is_found_as_people_write_it(called: str, name: str) -> None:
@@ -104,3 +106,35 @@ def test_explain_tells_a_setting_and_a_section(tmp_path: Path) -> None:
     assert [each["name"] for each in told] == ["delivery.retry.base", "delivery.retry.max_delay"]
     wrong = notifier("explain", "delivery.timeot", cwd=tmp_path)
     assert (wrong.returncode, "did you mean delivery.timeout?" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("delivery.slot_wait", "is gone: it is 1s now"),
+        ("NOTIFIER_QUEUE__PREFETCH__EVENTS", "is gone: it is 512 now"),
+        ("tracing.endpoint", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector"),
+        ("NOTIFIER_TRACING__SAMPLE", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector"),
+        ("notifier.retry.jitter", "is gone: it is 0.25 now"),
+        ("clients.yaml[3] (shop).notifier.retry.factor", "is gone: it is 3 now"),
+    ],
+)
+def test_what_is_a_setting_no_more_says_so(tmp_path: Path, name: str, says: str) -> None:
+    """And not which other one is spelt like it."""
+    done = notifier("explain", name, cwd=tmp_path)
+    assert (done.returncode, done.stdout.startswith(f"{name} {says}")) == (0, True), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("max_age", "delivery.max_age or upstreams.<name>.max_age or notifier.max_age"),
+        ("kid", "issuers.<iss>.keys[].kid"),
+        ("prefetch", "queue.prefetch.bulk"),
+        ("NOTIFIER_LOG_LEVEL", "log.level"),
+        ("NOTIFIER_QUEUE_URL", "queue.url"),
+    ],
+)
+def test_a_part_of_a_name_leads_to_the_whole(tmp_path: Path, name: str, near: str) -> None:
+    """Also with one underscore where a variable has two."""
+    assert f"did you mean {near}?" in notifier("explain", name, cwd=tmp_path).stderr

@@ -1,0 +1,21 @@
+"""`notifier explain` knows what was a setting of a feature, wherever in its section that was."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.in_process import notifier
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ('web.issuers["https://id.example.com"].frames', "is gone: it is 25 now"),
+        ("registry.sources[0].wso2.recheck", "is gone: it is 10m now"),
+        ("upstreams.corp.resolve.sql.timeout", "is gone: it is 5s now"),
+    ],
+)
+def test_what_is_a_setting_no_more_says_so(tmp_path: Path, name: str, says: str) -> None:
+    """In a mapping, in a list, and below both."""
+    done = notifier("explain", name, cwd=tmp_path)
+    assert (done.returncode, done.stdout.startswith(f"{name} {says}")) == (0, True), done.stdout
