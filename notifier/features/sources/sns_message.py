@@ -18,7 +18,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 _OF_NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 _OF_CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
-_REQUIRED = ("MessageId", "Message", "Timestamp", "TopicArn", "SigningCertURL")
+_REQUIRED = ("MessageId", "Message", "Timestamp", "TopicArn")
 _HASHES: Mapping[str, Literal["sha1", "sha256"]] = {"1": "sha1", "2": "sha256"}
 _CERTIFICATE = re.compile(r"SimpleNotificationService-[0-9A-Za-z]{1,64}\.pem")
 _RAW = "the body is no message of SNS; if it is of the topic, switch raw message delivery off"
@@ -57,6 +57,15 @@ class SnsMessage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnsMembers:
+    """The members of a message: those that are read, and of these those that are signed. Nothing is verified."""
+
+    kind: SnsKind
+    posted: Mapping[str, str] = field(repr=False)
+    signed: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnacceptedSns:
     """Why a message is not believed. `text` is safe to show to strangers."""
 
@@ -84,50 +93,67 @@ _POSTED = TypeAdapter(_Posted)
 
 def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | UnacceptedSns:
     """Read a message of the topic. Never raises."""
-    try:
-        posted = _POSTED.validate_json(body, strict=True)
-    except ValidationError:
-        return UnacceptedSns(text=_RAW)
-    members: dict[str, str] = {name: value for name, value in posted.items() if isinstance(value, str)}
-    kind = _kind(members.get("Type"))
-    if kind is None:
-        return UnacceptedSns(text=_RAW)
-    if (mistake := _mistake(kind, members, topic)) is not None:
+    members = read_members(body, topic)
+    if isinstance(members, UnacceptedSns):
+        return members
+    posted = members.posted
+    if (mistake := _unsigned(posted, topic)) is not None:
         return UnacceptedSns(text=mistake)
-    signature = _decoded(members.get("Signature", ""))
+    signature = _decoded(posted.get("Signature", ""))
     if signature is None:
         return UnacceptedSns(text="Signature is not base64")
-    names = _OF_NOTIFICATION if kind == "Notification" else _OF_CONFIRMATION
-    signed = {name: members[name] for name in names if name in members}
     return SnsMessage(
-        kind=kind,
-        certificate=members["SigningCertURL"],
-        algorithm=_HASHES[members["SignatureVersion"]],
+        kind=members.kind,
+        certificate=posted["SigningCertURL"],
+        algorithm=_HASHES[posted["SignatureVersion"]],
         signature=signature,
-        text="".join(f"{name}\n{value}\n" for name, value in signed.items()).encode(),
-        signed=to_json(signed),
-        subscribe=signed.get("SubscribeURL"),
+        text="".join(f"{name}\n{value}\n" for name, value in members.signed.items()).encode(),
+        signed=to_json(members.signed),
+        subscribe=members.signed.get("SubscribeURL"),
     )
 
 
-def _mistake(kind: SnsKind, members: Mapping[str, str], topic: SnsTopic) -> str | None:
-    """Say what is wrong with a message before anybody is asked for a certificate; None if nothing is."""
+def read_members(body: bytes, topic: SnsTopic) -> SnsMembers | UnacceptedSns:
+    """Read a message of the topic but for its signature, which it need not have. Never raises."""
+    try:
+        found = _POSTED.validate_json(body, strict=True)
+    except ValidationError:
+        return UnacceptedSns(text=_RAW)
+    posted: dict[str, str] = {name: value for name, value in found.items() if isinstance(value, str)}
+    kind = _kind(posted.get("Type"))
+    if kind is None:
+        return UnacceptedSns(text=_RAW)
+    if (mistake := _mistake(kind, posted, topic)) is not None:
+        return UnacceptedSns(text=mistake)
+    names = _OF_NOTIFICATION if kind == "Notification" else _OF_CONFIRMATION
+    return SnsMembers(kind=kind, posted=posted, signed={name: posted[name] for name in names if name in posted})
+
+
+def _mistake(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic) -> str | None:
+    """Say what is wrong with the members that are signed; None if nothing is."""
     for name in _REQUIRED if kind == "Notification" else (*_REQUIRED, "Token", "SubscribeURL"):
-        if name not in members:
+        if name not in posted:
             return f"{name} is missing"
-    for name, value in members.items():
+    for name, value in posted.items():
         if name != "Message" and ("\n" in value or len(value) > _LONGEST):
             return f"{name} has a line break, or more than {_LONGEST} characters"
-    if members["TopicArn"] != topic.arn:
+    if posted["TopicArn"] != topic.arn:
         return "TopicArn is another topic"
-    if members.get("SignatureVersion") not in _HASHES:
+    confirming = f"{topic.server}/?Action=ConfirmSubscription&"
+    if kind != "Notification" and not posted["SubscribeURL"].startswith(confirming):
+        return "SubscribeURL confirms nothing at the server of the topic's region"
+    return None
+
+
+def _unsigned(posted: Mapping[str, str], topic: SnsTopic) -> str | None:
+    """Say what is wrong with the members around the signature, before anybody is asked for a certificate."""
+    if "SigningCertURL" not in posted:
+        return "SigningCertURL is missing"
+    if posted.get("SignatureVersion") not in _HASHES:
         return "SignatureVersion is neither 1 nor 2"
-    server, _, path = members["SigningCertURL"].rpartition("/")
+    server, _, path = posted["SigningCertURL"].rpartition("/")
     if server != topic.server or _CERTIFICATE.fullmatch(path) is None:
         return "SigningCertURL is no certificate at the server of the topic's region"
-    confirming = f"{topic.server}/?Action=ConfirmSubscription&"
-    if kind != "Notification" and not members["SubscribeURL"].startswith(confirming):
-        return "SubscribeURL confirms nothing at the server of the topic's region"
     return None
 
 

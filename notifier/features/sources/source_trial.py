@@ -7,9 +7,11 @@ import sys
 import time
 from dataclasses import dataclass
 
+from pydantic_core import to_json
+
 from notifier.features.sources.envelopes import claims_in, names_message
 from notifier.features.sources.post_rules import SET_KIND, post_rules
-from notifier.features.sources.sns_message import SnsTopic, UnacceptedSns, read_sns
+from notifier.features.sources.sns_message import SnsTopic, UnacceptedSns, read_members, read_sns
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_handshakes import grid_code
 from notifier.features.sources.source_settings import SetSettings, SnsSettings, SourceHttpSettings
@@ -54,8 +56,11 @@ def trial_of(settings: Settings, source: Source, message: Message, *, came: bool
             if not options.bind:
                 return Trial(mistakes=(said,), refused=True) if posted.refused else Trial(warnings=(said,))
             warnings.append(said)
-        elif not options.bind:
-            message = posted
+        else:
+            if (lacks := _unsigned(message, options.http)) is not None:
+                text = f"its signature is not looked at here, without which a post of it is answered 401: {lacks}"
+                warnings.append(Mistake(f"sources.{source.name}.http.sns", text))
+            message = message if options.bind else posted
     try:
         translation = source.translate(
             source.received(message), max_bytes=max_bytes, new_id=lambda: "", now=time.time(), most=sys.maxsize
@@ -115,9 +120,15 @@ def _token(message: Message, settings: SetSettings, max_bytes: int) -> Message |
 
 
 def _of_sns(message: Message, settings: SnsSettings) -> Message | _Answered:
-    found = read_sns(message.body, SnsTopic(settings.topic_arn))
+    found = read_members(message.body, SnsTopic(settings.topic_arn))
     if isinstance(found, UnacceptedSns):
         return _Answered(f"401: The message is not accepted: {found.text}")
     if found.kind != "Notification":
         return _Answered("200: it tells of the subscription, and is no event", refused=False)
-    return replace(message, body=found.signed, content_type="application/json")
+    return replace(message, body=to_json(found.signed), content_type="application/json")
+
+
+def _unsigned(message: Message, http: SourceHttpSettings) -> str | None:
+    """Say what a message of SNS lacks that `_of_sns` passes over."""
+    found = None if http.sns is None else read_sns(message.body, SnsTopic(http.sns.topic_arn))
+    return found.text if isinstance(found, UnacceptedSns) else None

@@ -12,18 +12,23 @@ from notifier.features.sources.event_sources import compile_sources
 from notifier.features.sources.source import Source
 from notifier.model.message import Message
 from notifier.settings.service_settings import Settings
+from tests.cli.in_process import notifier
 from tests.features.sources.source_documents import ISS, message, translated
 
 PAGE = (Path(__file__).parents[3] / "docs/sources.md").read_text()
 
 
-def example(heading: str) -> tuple[Source, list[Message]]:
-    """The only source below this heading, and the messages in JSON below it."""
+def shown(heading: str) -> tuple[dict[str, Any], list[str]]:
+    """The section `sources` below this heading, and the messages in JSON below it."""
     section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     (text,) = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    (name, options), *none = yaml.safe_load(text)["sources"].items()
-    assert none == []
-    bodies = re.findall(r"^```json\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return yaml.safe_load(text)["sources"], re.findall(r"^```json\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def example(heading: str) -> tuple[Source, list[Message]]:
+    """The only source below this heading, and the messages below it."""
+    named, bodies = shown(heading)
+    ((name, options),) = named.items()
     queue = {"url": "amqp://broker"}
     issuers = {ISS: {"keys": [{"file": __file__}]}}
     settings = Settings.model_validate({"issuers": issuers, "queue": queue, "sources": {name: placed(options)}})
@@ -67,6 +72,19 @@ def test_a_message_of_the_documentation_is_the_event_that_is_meant(heading: str)
         assert {name: getattr(event, name) for name in expected} == expected
     assert [event.id for event in events] == [event.id for event in again]
     assert "made-up" not in {event.id for event in events}
+
+
+@pytest.mark.parametrize("heading", EXAMPLES)
+def test_try_takes_the_documentation_as_it_is_printed(heading: str, tmp_path: Path) -> None:
+    """A message of SNS without its signature, too: the answer says that a post would need it."""
+    named, bodies = shown(heading)
+    ((name, options),) = named.items()
+    config = {"issuers": {ISS: {"keys": [{"file": __file__}]}}, "sources": {name: placed(options)}}
+    (tmp_path / "n.json").write_text(json.dumps(config))
+    for body, expected in zip(bodies, EXAMPLES[heading], strict=True):
+        done = notifier("sources", "try", "-c", "n.json", name, "-", cwd=tmp_path, stdin=body)
+        assert (done.returncode, f"  sub       {expected['sub']}\n" in done.stdout) == (0, True), done.stderr
+        assert ("answered 401: SigningCertURL is missing" in done.stderr) == (heading == "Amazon SNS")
 
 
 def test_other_changes_at_debezium_end_nothing() -> None:

@@ -113,8 +113,11 @@ GRID = b'[{"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "data
         ("topic", posted(), (TEXT,), 0, ""),
         ("topic", posted(TopicArn=f"{ARN}-2"), (), 1, "answered 401: The message is not accepted: TopicArn is another"),
         ("topic", posted(CONFIRMATION), (), 0, "answered 200: it tells of the subscription"),
+        ("topic", posted(SigningCertURL="https://evil.example"), (), 0, "sources.topic.http.sns: its signature"),
+        ("topic", posted(SignatureVersion=None), (), 0, "answered 401: SignatureVersion is neither 1 nor 2"),
+        ("topic", posted(Signature="?"), (), 0, "answered 401: Signature is not base64"),
     ],
-    ids=range(19),
+    ids=range(22),
 )
 def test_a_post_is_judged_as_http_does(
     folder: Path, source: str, body: bytes, given: tuple[str, ...], status: int, said: str
