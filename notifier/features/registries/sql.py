@@ -49,7 +49,7 @@ class SqlReader:
 
     async def warnings(self) -> list[str]:
         """Return what an operator should know though it works: that the user may write. Raises SourceFault."""
-        with reading(self._url(), Deadline(self._timeout)) as connection:
+        with reading(self._url(), Deadline(self._timeout), row_security=True) as connection:
             return may_write(connection)
 
     def _read(self, last: SourceAnswer | None) -> SourceAnswer:

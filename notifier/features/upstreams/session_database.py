@@ -32,7 +32,8 @@ class SessionDatabase:
         if settings.query is None and settings.prefix is None and question.sid is None:
             raise SourceFault("the token has no sid, and means all sessions of its sub: set resolve.sql.prefix")
         deadline = Deadline(WITHIN)
-        with reading(database_url(settings.url, settings.url_file), deadline) as connection:
+        url = database_url(settings.url, settings.url_file)
+        with reading(url, deadline, row_security=settings.row_security) as connection:
             result = self._query(connection, question) if settings.query else self._duende(connection, question)
             if not result.returns_rows:
                 raise SourceFault("query must be a SELECT: it gives no rows")

@@ -63,6 +63,8 @@ class SessionsSqlSettings(Section):
     """The schema of the preset's table."""
     tables: SessionTableSettings | None = None
     """The preset's name of a table → yours."""
+    row_security: bool = False
+    """PostgreSQL's row-level security decides which sessions there are. Else a row that it hides is a fault."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

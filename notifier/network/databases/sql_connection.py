@@ -86,10 +86,10 @@ def database_url(url: SecretStr | None, file: Path | None) -> str:
 
 
 @contextmanager
-def reading(url: str, deadline: Deadline, *, row_security: bool | None = None) -> Iterator[sa.Connection]:
+def reading(url: str, deadline: Deadline, *, row_security: bool) -> Iterator[sa.Connection]:
     """Open a transaction that only reads, for one reading. Raises SourceFault for whatever fails within.
 
-    `row_security`: whether PostgreSQL may hide rows. False: a hidden row is a fault. None: as its user has it.
+    `row_security`: whether PostgreSQL may hide rows. False: a hidden row is a fault.
     """
     engine = _engine(url, deadline)
     secret = engine.url.password or ""
@@ -99,7 +99,7 @@ def reading(url: str, deadline: Deadline, *, row_security: bool | None = None) -
         with _guarded(connection, deadline), connection:  # its end is guarded too: it rolls back
             try:
                 _limit(connection, deadline)
-                if row_security is not None and connection.dialect.name == "postgresql":
+                if connection.dialect.name == "postgresql":
                     connection.exec_driver_sql(f"SET LOCAL row_security = {'on' if row_security else 'off'}")
                 yield connection
             except BaseException:

@@ -127,3 +127,22 @@ async def test_a_server_in_trouble_is_away_within_its_time(
     finally:
         server.start()
     assert await questions.sessions(question) == (session("alice", "S1"),)
+
+
+async def test_a_row_that_a_policy_hides_is_no_session_that_ended(server: DatabaseServer) -> None:
+    """PostgreSQL leaves it out silently, and the logout would end nothing. Whoever means it says so.
+
+    MariaDB has no such thing: there the setting changes nothing.
+    """
+    query = "SELECT user_id AS sub, session_id AS sid FROM sessions WHERE upstream_sid = :sid"
+    if server.scheme != "postgresql":
+        assert len(await asked(server, "up-alice", "up-1", query=query, row_security=False)) == 1
+        return
+    server.run("ALTER TABLE sessions ENABLE ROW LEVEL SECURITY")
+    try:
+        with pytest.raises(SourceFault, match="BYPASSRLS"):
+            await asked(server, "up-alice", "up-1", query=query)
+        assert await asked(server, "up-alice", "up-1", query=query, row_security=True) == ()
+    finally:
+        server.run("ALTER TABLE sessions DISABLE ROW LEVEL SECURITY")
+    assert len(await asked(server, "up-alice", "up-1", query=query)) == 1
