@@ -70,8 +70,8 @@ def no_progress(_done: int, _total: int) -> None:
 class RepairOptions:
     """How a pass that removes or moves messages runs. `rate`: messages a second, `limit`: messages; None: no limit.
 
-    `stop` is asked between batches. `pause` waits for some seconds, and ends early if `stop` becomes true. `steady` is
-    a monotonic clock, `clock` the time of day.
+    `stop` is asked between batches. `pause` waits for so many seconds at most. `steady` is a monotonic clock,
+    `clock` the time of day.
     """
 
     clock: Callable[[], float]

@@ -146,7 +146,10 @@ class Service:
         self._signers = SignerWatch(live, self.metrics.signatures.know, self._deferrals.can_sign)
         self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload, self._signers.silent)
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
-        acts |= {replay_account.FOLLOW: replays.act, replay_jobs.ASK: self._replays.act}
+        acts |= {
+            replay_account.FOLLOW: replays.act,
+            **dict.fromkeys((replay_jobs.ASK, replay_jobs.END), self._replays.act),
+        }
         self.queue.side_channel.carry_out(RequestHandler(name, acts).carry_out)
         self._others = OtherWorkers(
             self.queue.consumers,

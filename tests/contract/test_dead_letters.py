@@ -165,6 +165,21 @@ async def test_a_replay_stops_and_is_taken_up_again(place: Place, queue: Queue, 
     assert names([await inbox.next()]) == ["behind"]
 
 
+async def test_a_slow_replay_stops_while_it_waits_for_its_rate(queue: Queue, letters: DeadLetters) -> None:
+    """At one letter in a thousand seconds."""
+    await bury(queue, letter("d-1"), letter("d-2"))
+    now = 0.0
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    slow = course(rate=0.001, stop=lambda: now >= 60, steady=lambda: now, pause=pause)
+    account = await replay(letters, ALL, RULES, slow)
+    assert (account.done, account.failed, bool(account.unfinished)) == (1, False, True)
+    assert now < 62
+
+
 async def test_a_limit_leaves_the_rest(queue: Queue, letters: DeadLetters) -> None:
     """For requests that must end; the oldest come first."""
     await bury(queue, *map(letter, ids(5)))

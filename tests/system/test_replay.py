@@ -55,7 +55,7 @@ async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str],
 
 @pytest.mark.full
 async def test_any_worker_tells_of_a_job(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """An API behind one address has several workers."""
+    """An API behind one address has several workers. Any of them ends a job, too."""
     async with Clients(Answers(shop=404)) as clients:
         site = site_of(tmp_path, clients, (amqp_url, prefix))
         async with worker(site) as one, worker(site) as two:
@@ -71,3 +71,12 @@ async def test_any_worker_tells_of_a_job(tmp_path: Path, amqp_url: str, prefix: 
             assert (status, told["replayed"], told["became"]["dead"]) == (200, 1, {"refused": 1})
             assert (await two.ask("GET", f"/v1/replays/{job['id']}", "o"))[0] == 404
             assert (await two.ask("GET", "/v1/replays/none", "r"))[0] == 404
+
+            assert (await one.post(event(2, "shop")))[0] == 202
+            await until(lambda: one.ask("GET", "/v1/dead-letters", "r"), lambda answer: answer[1]["total"] == 2)
+            _, job = await one.ask("POST", "/v1/dead-letters/replay", "r", {"all": True, "rate": 0.001})
+            await until(asked, lambda answer: answer[1]["replayed"] == 1)
+            assert (await two.ask("DELETE", f"/v1/replays/{job['id']}", "o"))[0] == 404
+            assert (await two.ask("DELETE", f"/v1/replays/{job['id']}", "r"))[0] == 202
+            _, told = await until(asked, lambda answer: answer[1]["state"] == "ended")
+            assert told["unfinished"].startswith("somebody ended it")

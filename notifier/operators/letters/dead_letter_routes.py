@@ -8,7 +8,7 @@ wait for them, so that a repair waits for one look at most.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ from notifier.operators.letters.replay_jobs import SCHEMA as JOB
 from notifier.operators.letters.replay_jobs import AskedReplay
 from notifier.operators.letters.replay_now import ReplayWish
 from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, VisitRequests
-from notifier.operators.letters.visits import RepairResult, found_in
+from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 
 LIMIT = 1000  # letters that a discard takes by default
@@ -42,6 +42,7 @@ READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits
 
 _KNOWN = "it is registered now: replay it"
 _AWAY = "The queue is away, or another request or command has the dead letters."
+_RATE = "At most this many a second, over the whole job."
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
 
 
@@ -80,7 +81,7 @@ class ReplayRequest(DiscardRequest, total=False):
     end_newer_sessions: Annotated[
         bool, Field(description="Also replay old letters that name no session: they end newer sessions of the user.")
     ]
-    rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False, description="At most this many a second.")]
+    rate: Annotated[float, Field(ge=SLOWEST, le=FASTEST, allow_inf_nan=False, description=_RATE)]
 
 
 _WHICH, _LOOK = TypeAdapter(FilterQuery), TypeAdapter(ListQuery)
@@ -105,6 +106,7 @@ class DeadLetterRoutes:
             web.post("/v1/dead-letters/replay", self._replay),
             web.get("/v1/replays", self._replays, allow_head=False),
             web.get("/v1/replays/{id}", self._replay_told, allow_head=False),
+            web.delete("/v1/replays/{id}", self._replay_ended),
             web.delete("/v1/dead-letters", self._discard),
             web.delete("/v1/dead-letters/{id}", self._discard_one),
         ]
@@ -215,7 +217,7 @@ class DeadLetterRoutes:
 
         wish = ReplayWish(id=new_id(), who=caller(token), chosen=chosen, rules=rules)
         wanted = AskedReplay(wish=wish, most=asked.get("limit", MOST_AT_ONCE), rate=asked.get("rate"))
-        document = self._access.replays.begin(wanted, token, self._requests.turn, conclude)
+        document = self._access.replays.begin(wanted, token, self._requests, conclude)
         if document is None:
             title = "Too many replays are under way; try again soon"
             raise Refusal(problem(503, title, headers={"Retry-After": "30"}))
@@ -239,14 +241,32 @@ class DeadLetterRoutes:
     )
     async def _replay_told(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
+        document = await self._of_replay(self._access.replays.told(request.match_info["id"], token))
+        return web.json_response(document, dumps=json_text)
+
+    @OperationDescription(
+        summary="End a replay after the letters at hand, whatever worker it runs at. The rest is unchanged.",
+        scope="repair",
+        answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=JOB)},
+        problems={404: "No worker knows this replay.", 503: "The queue is away."},
+    )
+    async def _replay_ended(self, request: web.Request) -> web.Response:
+        token, id_ = self._authorization.require(request, "repair"), request.match_info["id"]
+        document = await self._of_replay(self._access.replays.end(id_, token))
+        self._requests.audit.ended(caller(token), id_)
+        return web.json_response(document, status=202, dumps=json_text)
+
+    @staticmethod
+    async def _of_replay(asked: Awaitable[dict[str, Any] | None]) -> dict[str, Any]:
+        """What a worker says of a replay. Raises Refusal: 404, 503."""
         try:
-            document = await self._access.replays.told(request.match_info["id"], token)
+            document = await asked
         except QueueError:
             title = "The queue is away, and so are the other workers; try again soon"
             raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
         if document is None:
             raise Refusal(problem(404, "No worker knows this replay: it is long over, or its worker has ended"))
-        return web.json_response(document, dumps=json_text)
+        return document
 
     @OperationDescription(
         summary="Delete letters for good. If the answer says more, repeat the request.",

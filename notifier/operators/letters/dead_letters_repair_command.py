@@ -32,7 +32,7 @@ from notifier.operators.letters.dead_letters_access import (
 from notifier.operators.letters.readmission import SUB_ONLY_MAX_AGE, KeptLetter, ReplayRules, readmit
 from notifier.operators.letters.removal import Removal, Told, conclude, remove_chosen, require_choice
 from notifier.operators.letters.replay_now import Became, Replay, ReplayWish
-from notifier.operators.letters.visits import RepairResult
+from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.output import say
 from notifier.operators.terminal.queue_access import queue_part, run_on_queue
@@ -52,8 +52,9 @@ def rate_of(text: str) -> float:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if not 0.001 <= rate < float("inf"):
-        raise typer.BadParameter(f"{text} is not a number of letters a second, such as 50 or 0.5")
+    if not SLOWEST <= rate <= FASTEST:
+        text = f"{text} is not a number of letters a second from {SLOWEST} to {FASTEST:,.0f}, such as 50 or 0.5"
+        raise typer.BadParameter(text)
     return rate
 
 

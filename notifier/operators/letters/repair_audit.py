@@ -48,6 +48,10 @@ class RepairAudit:
             action, who=who, **{name: value for name, value in summary.document().items() if name not in hidden}
         )
 
+    def ended(self, who: str, replay: str) -> None:
+        """Log that somebody ended a replay. What it did has a line of its own."""
+        self._write("dead_letters_replay_ended", who=who, id=replay)
+
     def read(self, action: str, who: str, wanted: LetterFilter) -> None:
         """Log that somebody reads whole letters, with `sub` and `sid`."""
         self._write(f"dead_letters_{action}", who=who, wanted=_narrowing(wanted))

@@ -1,15 +1,16 @@
 """Runs the replays that the API was asked for, as jobs: whoever asked may go away, and ask any worker later.
 
 Jobs replay one after another, since one request at a time has the letters, and watch side by side. They share the
-letters with other requests: a job gives them back once a minute. A job ends with its worker. What it did stays done,
-and the rest is unchanged.
+letters with other requests: a job gives them back once a minute, and at once if another waits for them while it
+pauses for its rate. A job ends with its worker, or when somebody ends it. What it did stays done, and the rest is
+unchanged.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace as _replace
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -17,7 +18,6 @@ from notifier.model.api_token import ApiToken
 from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment, rendered
 from notifier.network.listeners.authorization import caller
-from notifier.network.listeners.problem import Refusal
 from notifier.operators.letters.replay_now import Became, Replay, ReplayWish
 from notifier.operators.letters.retry_now import ANSWER_WITHIN
 from notifier.operators.letters.visits import STOPPED, RepairResult
@@ -26,14 +26,17 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
 ASK = "replay_job"
+END = "end_replay_job"
 UNDER_WAY = 8  # jobs of a worker
 REMEMBERED = 100  # jobs, the ended ones with those under way
 KEPT = 3600.0  # seconds that an ended job is remembered
 AT_A_TIME = 60.0  # seconds that a job has the letters
-LONGEST = 3600.0  # seconds that a job replays: one at a slow rate may take long
+LONGEST = 3600.0  # seconds that a job waits for its turn and replays: one at a slow rate may take long
 WATCHED = 600.0  # seconds
 ENDED = "the worker ended; the rest is unchanged"
-AWAY = "the queue is away, or others have the letters; the rest is unchanged"
+ENDED_BY = "somebody ended it; the rest is unchanged"
+LATE = "its hour is over; the rest is unchanged"
+AWAY = "the queue is away; the rest is unchanged"
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -63,7 +66,18 @@ SCHEMA: Mapping[str, Any] = {
     },
 }
 
-Turn = Callable[[], AbstractAsyncContextManager[None]]
+
+class Turns(Protocol):
+    """What a job has the letters by."""
+
+    @property
+    def wanted(self) -> bool:
+        """True if another waits for its turn."""
+
+    def turn(self, *, within: float | None) -> AbstractAsyncContextManager[None]:
+        """Hold the letters alone."""
+
+
 Conclude = Callable[[RepairResult], None]
 """Logs what a replay came to."""
 
@@ -89,6 +103,14 @@ class _Job:
         self.replay = replay
         self.last = RepairResult(done=0, by_reason={})  # of the last pass
         self.became: Became | None = None
+        self.is_to_end = False
+        self.waiting: asyncio.Task[None] | None = None  # its task, while it waits and has no letters
+
+    def end(self) -> None:
+        """Have it end: now if it waits, else after the batch at hand."""
+        if not self.is_to_end and self.waiting is not None:
+            self.waiting.cancel()
+        self.is_to_end = True
 
     @property
     def result(self) -> RepairResult:
@@ -118,10 +140,11 @@ class ReplayJobs:
         self._clock = clock
         self._steady = steady
         self._jobs: dict[str, _Job] = {}
-        self._new: asyncio.Queue[tuple[_Job, Turn, Conclude]] = asyncio.Queue()
+        self._new: asyncio.Queue[tuple[_Job, Turns, Conclude]] = asyncio.Queue()
+        self._replaying = asyncio.Lock()
 
     def begin(
-        self, asked: AskedReplay, token: ApiToken | None, turn: Turn, conclude: Conclude
+        self, asked: AskedReplay, token: ApiToken | None, turns: Turns, conclude: Conclude
     ) -> dict[str, Any] | None:
         """Begin a job, and return its document. None if too many are under way."""
         now = self._clock()
@@ -132,10 +155,8 @@ class ReplayJobs:
         for id_ in ended[: max(0, len(kept) + 1 - REMEMBERED)]:
             del kept[id_]
         self._jobs = kept
-        job = self._jobs[asked.wish.id] = _Job(
-            asked, Replay(self._queue, asked.wish), None if token is None else token.issuers, now
-        )
-        self._new.put_nowait((job, turn, conclude))
+        job = self._jobs[asked.wish.id] = _Job(asked, Replay(self._queue, asked.wish), _issuers(token), now)
+        self._new.put_nowait((job, turns, conclude))
         return job.document()
 
     async def told(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
@@ -143,88 +164,123 @@ class ReplayJobs:
 
         Raises QueueError.
         """
-        if (job := self._jobs.get(id_)) is not None:
-            return job.document() if _may_see(token, job.issuers) else None
-        _, answers = await ask_workers_to(
-            self._queue, WorkerRequest(name=ASK, who=caller(token), members={"id": id_}), ANSWER_WITHIN
-        )
-        for said in (answer.said for answer in answers if answer.problem is None and "job" in answer.said):
-            issuers = said.get("issuers")
-            if _may_see(token, None if issuers is None else frozenset(issuers)):
-                return dict(said["job"])
-        return None
+        return await self._asked(ASK, id_, token)
+
+    async def end(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
+        """Have a job end, wherever it runs, and return its document. None as for `told`. Raises QueueError."""
+        return await self._asked(END, id_, token)
+
+    async def _asked(self, name: str, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
+        issuers = _issuers(token)
+        members = {"id": id_, "issuers": None if issuers is None else sorted(issuers)}
+        request = WorkerRequest(name=name, who=caller(token), members=members)
+        if id_ in self._jobs:
+            said = await self.act(request)
+            return dict(said["job"]) if "job" in said else None
+        _, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
+        known = (answer.said for answer in answers if answer.problem is None and "job" in answer.said)
+        return next((dict(said["job"]) for said in known), None)
 
     def known(self, token: ApiToken | None) -> list[dict[str, Any]]:
         """The documents of this worker's jobs, the newest first."""
-        return [job.document() for job in reversed(self._jobs.values()) if _may_see(token, job.issuers)]
+        return [job.document() for job in reversed(self._jobs.values()) if _covers(_issuers(token), job.issuers)]
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Tell another worker of a job that runs here."""
-        job = self._jobs.get(str(request.members.get("id")))
-        if job is None:
+        """Tell of a job that runs here, or end it, for a token of these `issuers`."""
+        job, issuers = self._jobs.get(str(request.members.get("id"))), request.members.get("issuers")
+        if job is None or not _covers(None if issuers is None else frozenset(issuers), job.issuers):
             return {}
-        return {"job": job.document(), "issuers": None if job.issuers is None else sorted(job.issuers)}
+        if request.name == END:
+            job.end()
+        return {"job": job.document()}
 
     async def run(self) -> None:
         """Run jobs, until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                job, turn, conclude = await self._new.get()
-                group.create_task(self._carry_out(job, turn, conclude))
+                job, turns, conclude = await self._new.get()
+                group.create_task(self._carry_out(job, turns, conclude))
 
-    async def _carry_out(self, job: _Job, turn: Turn, conclude: Conclude) -> None:
+    async def _carry_out(self, job: _Job, turns: Turns, conclude: Conclude) -> None:
         """Replay, log it, and watch. A fault of ours ends this job alone."""
-        options = RepairOptions(clock=self._clock, steady=self._steady, pause=asyncio.sleep, stop=lambda: False)
 
         def tell(became: Became) -> None:
             job.became = became
 
         try:
             try:
-                await self._replay(job, options, turn)
+                await self._replay(job, turns)
             except asyncio.CancelledError:
-                job.last = _replace(job.last, unfinished=ENDED)
+                job.last = _replace(job.last, unfinished=ENDED_BY if job.is_to_end else ENDED)
                 raise
             finally:
                 conclude(job.result)
             job.state = "watching"
+            options = RepairOptions(
+                clock=self._clock, steady=self._steady, pause=asyncio.sleep, stop=lambda: job.is_to_end
+            )
             job.became = await job.replay.watch(options, WATCHED, tell)
         except Exception as error:  # noqa: BLE001  a job must not end the worker
             structlog.get_logger().error("replay_failed", error=type(error).__name__, replay=job.asked.wish.id)
         finally:
             job.state, job.ended_at = "ended", self._clock()
 
-    def _over(self, seconds: float) -> Callable[[], bool]:
-        until = self._steady() + seconds
-        return lambda: self._steady() >= until
-
-    async def _replay(self, job: _Job, options: RepairOptions, turn: Turn) -> None:
+    async def _replay(self, job: _Job, turns: Turns) -> None:
         """Replay pass by pass, each with the letters alone, until the end."""
-        began, again = self._steady(), False
+        due, again, rate = self._steady(), False, job.asked.rate
+        life = due + LONGEST
         while True:
-            try:
-                async with turn():
-                    job.state = "replaying"
-                    part = await job.replay.run(
-                        _replace(
-                            options,
-                            stop=self._over(AT_A_TIME),
-                            rate=job.asked.rate,
-                            limit=job.asked.most - job.result.done,
-                        ),
-                        until=job.began_at if again else None,  # what came back as a dead letter stays
-                    )
-            except Refusal:
-                part = RepairResult(done=0, by_reason={}, unfinished=AWAY, failed=True)
+            async with AsyncExitStack() as letters:
+                if job.is_to_end or not await self._has_letters(job, turns, letters, due, life):
+                    job.last = _replace(job.last, unfinished=ENDED_BY if job.is_to_end else LATE)
+                    return
+                job.state, began = "replaying", self._steady()
+                until = job.began_at if again else None  # what came back as a dead letter stays
+                part = await job.replay.run(self._of_pass(job, turns), until)
             if part.failed:  # its own text names hosts and files
                 part = _replace(part, unfinished=AWAY)
             job.last, again = part, True
-            if part.unfinished != STOPPED or self._steady() - began > LONGEST:
+            if part.unfinished != STOPPED:
                 return
+            due = began if rate is None else began + part.done / rate
 
-
-def _may_see(token: ApiToken | None, issuers: frozenset[str] | None) -> bool:
-    """True if the token covers all issuers that the job was for."""
-    if token is None or token.issuers is None:
+    async def _has_letters(self, job: _Job, turns: Turns, letters: AsyncExitStack, due: float, life: float) -> bool:
+        """Wait until its rate allows more, and then for its turn. False if its life ends before."""
+        job.waiting = asyncio.current_task()
+        try:
+            async with asyncio.timeout(life - self._steady()):
+                await asyncio.sleep(due - self._steady())
+                await letters.enter_async_context(self._replaying)
+                await letters.enter_async_context(turns.turn(within=None))
+        except TimeoutError:
+            return False
+        finally:
+            job.waiting = None
         return True
-    return issuers is not None and issuers <= token.issuers
+
+    def _of_pass(self, job: _Job, turns: Turns) -> RepairOptions:
+        """A pass that gives the letters back after a while."""
+        until, gives_way = self._steady() + AT_A_TIME, False
+
+        async def pause(seconds: float) -> None:
+            nonlocal gives_way
+            gives_way = turns.wanted
+            if not gives_way:
+                await asyncio.sleep(seconds)
+
+        def stop() -> bool:
+            return gives_way or job.is_to_end or self._steady() >= until
+
+        return RepairOptions(
+            clock=self._clock, steady=self._steady, pause=pause, stop=stop, rate=job.asked.rate,
+            limit=job.asked.most - job.result.done,
+        )  # fmt: skip
+
+
+def _issuers(token: ApiToken | None) -> frozenset[str] | None:
+    return None if token is None else token.issuers
+
+
+def _covers(token: frozenset[str] | None, issuers: frozenset[str] | None) -> bool:
+    """True if the issuers of a token are all those that the job was for. None: all."""
+    return token is None or (issuers is not None and issuers <= token)

@@ -72,17 +72,26 @@ class VisitRequests:
         self._known = known
         self._alone = asyncio.Lock()
         self._looking = asyncio.Lock()
+        self._waiting = 0
+
+    @property
+    def wanted(self) -> bool:
+        """True if another waits for its turn."""
+        return self._waiting > 0
 
     @asynccontextmanager
-    async def turn(self, *, looking: bool = False) -> AsyncIterator[None]:
+    async def turn(self, *, looking: bool = False, within: float | None = BUSY_FOR) -> AsyncIterator[None]:
         """Hold the messages alone. Raises Refusal (503) if that takes too long, or if the queue is away."""
         async with AsyncExitStack() as stack:
+            self._waiting += 1
             try:
-                async with asyncio.timeout(BUSY_FOR):
+                async with asyncio.timeout(within):
                     for lock in (self._looking, self._alone) if looking else (self._alone,):
                         await stack.enter_async_context(lock)
             except TimeoutError:
                 raise self._refusal() from None
+            finally:
+                self._waiting -= 1
             try:
                 yield
             except QueueError:

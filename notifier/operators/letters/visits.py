@@ -21,6 +21,8 @@ from notifier.queues.passes import OpenVisit, Progress, RepairOptions, Visit, no
 AT_ONCE = 100  # messages read before other tasks of the loop get their chance: 1 to 3 ms
 STOPPED = "stopped; the rest is unchanged, and the same command goes on with it"
 PACED = 0.25  # seconds between two batches of a pass at a rate
+LOOKS = 1.0  # seconds after which a pause looks if it is to stop
+SLOWEST, FASTEST = 0.001, 100_000.0  # messages a second
 
 P = TypeVar("P")
 P_contra = TypeVar("P_contra", contravariant=True)
@@ -218,7 +220,7 @@ class Pass(Generic[S]):
                 break
             if self._stops():
                 return False
-            await self._options.pause(wait)
+            await self._options.pause(min(wait, LOOKS))
         return not self._stops()
 
     def _count(self, done: Sequence[Message], chosen: Mapping[int, S]) -> None:

@@ -79,6 +79,12 @@ class Api:
         path = f"/../replays/{job['id']}"
         return (await until(lambda: self.ask("GET", path, bearer=bearer), lambda told: told[1]["state"] == "ended"))[1]
 
+    async def ended(self, id_: str) -> Any:
+        """The account of a replay that is told to end, once it has."""
+        path = f"/../replays/{id_}"
+        assert (await self.ask("DELETE", path))[0] == 202
+        return (await until(lambda: self.ask("GET", path), lambda told: told[1]["state"] == "ended"))[1]
+
     async def ready(self) -> dict[str, int]:
         return {name: depth.ready for name, depth in (await self.queue.depths()).items() if depth.ready}
 
@@ -210,6 +216,37 @@ async def test_a_worker_that_ends_writes_down_what_a_replay_did(api: Api) -> Non
     assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
 
 
+async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:
+    """It gives them back while it pauses for its rate, and keeps to the rate over all its passes."""
+    _, job = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "rate": 0.001})
+    path = f"/../replays/{job['id']}"
+    await until(lambda: api.ask("GET", path), lambda answer: answer[1]["replayed"] == 1)
+    async with asyncio.timeout(10):
+        assert (await api.ask("GET", bearer="tenant"))[0] == 200
+        assert (await api.ask("GET", "/m-1"))[0] == 200
+        assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
+        _, other = await api.ask("POST", "/replay", bearer="tenant", body={"all": True})
+        where = f"/../replays/{other['id']}"
+        await until(lambda: api.ask("GET", where), lambda answer: answer[1]["replayed"] == 1)
+    told = (await api.ask("GET", path))[1]
+    assert (told["state"], told["replayed"]) == ("replaying", 1)
+
+
+async def test_a_replay_is_ended(api: Api) -> None:
+    """By whoever may repair for all its issuers. Its account says so, and who it was is written down."""
+    body = {"client_id": "shop", "iss": ISS, "rate": 0.01}
+    jobs = [(await api.ask("POST", "/replay", body=body))[1]["id"] for _ in range(2)]
+    await until(lambda: api.ask("GET", f"/../replays/{jobs[0]}"), lambda answer: answer[1]["replayed"] == 1)
+    assert (await api.ask("DELETE", f"/../replays/{jobs[0]}", bearer="tenant"))[0] == 404
+    assert (await api.ask("DELETE", f"/../replays/{jobs[0]}", bearer="reader"))[0] == 403
+    for id_, replayed in ((jobs[1], 0), (jobs[0], 1)):
+        told = await api.ended(id_)
+        assert (told["replayed"], told["unfinished"]) == (replayed, "somebody ended it; the rest is unchanged")
+    assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
+    ends = {("dead_letters_replay_ended", "sre", id_) for id_ in jobs}
+    assert set(api.audits) == ends | {("dead_letters_replayed", "sre", done) for done in (0, 1)}
+
+
 async def test_a_discard_names_each(api: Api) -> None:
     """One by its id, or those that a query means; a dry run names none."""
     assert (await api.ask("DELETE", "?reason=expired&dry_run"))[1]["discarded"] == 2
@@ -233,6 +270,7 @@ async def test_a_discard_names_each(api: Api) -> None:
         ("POST", "/replay", [], ""),
         ("POST", "/replay", {"all": "yes"}, "all"),
         ("POST", "/replay", {"all": True, "rate": 0}, "rate"),
+        ("POST", "/replay", {"all": True, "rate": 1e-300}, "rate"),
     ],
 )
 async def test_mistakes_are_named_and_nothing_is_done(

@@ -105,6 +105,15 @@ def test_one_is_shown_with_what_a_replay_would_do(place: Place) -> None:
     assert "there is no dead letter d-9" in missing.stderr
 
 
+@pytest.mark.parametrize("rate", ["0", "0.0009", "1e6", "nan", "fast"])
+def test_a_rate_has_the_bounds_of_the_api(place: Place, rate: str) -> None:
+    """Outside of them, a mistake of whoever types it."""
+    done = place.run("replay", "--all", "--rate", rate)
+    assert done.returncode == 2
+    assert "0.001" in done.stderr
+    assert place.ready() == {DEAD: 5}
+
+
 def test_a_replay_says_what_stays_and_who_did_it(place: Place) -> None:
     """The dry run first, then the real one with its line for the audit, without the subject."""
     dry = place.run("replay", "--subject", "alice", "--dry-run")
