@@ -55,6 +55,8 @@ async def read_body(request: web.Request, limits: ApiLimits) -> bytes:
             return await request.read()
     except TimeoutError:
         raise Refusal(_closing(problem(408, "The body did not come in time"))) from None
+    except ConnectionResetError:  # the sender is gone, and reads no answer: it is for what counts and logs them
+        raise Refusal(_closing(problem(408, "The body did not come whole"))) from None
     except web.RequestPayloadError:
         raise Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
 

@@ -105,6 +105,10 @@ class Api:
         [family] = self.routes.families()
         return {(one.labels["source"], int(one.labels["status"])): one.value for one in family.samples}
 
+    async def counts(self) -> Mapping[tuple[str, int], float]:
+        """The same, to wait for."""
+        return self.counted
+
     async def ask(
         self, source: str, headers: Mapping[str, str] | list[tuple[str, str]], body: bytes = BODY, method: str = "POST"
     ) -> tuple[int, Any, Mapping[str, str]]:
@@ -482,6 +486,20 @@ async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
     ]
     assert "s3cret" not in repr(lines)
     assert api.counted == {("okta", 401): 3, ("wso2", 415): 1}
+
+
+async def test_a_sender_that_goes_away_is_no_fault_of_ours(api: Api) -> None:
+    """It counts as 408, with a reason in the log: an alert is about 500."""
+    with capture_logs() as lines:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+        head = b"POST /v1/events/wso2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(head + b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n{")
+        await reader.readuntil(b"100 Continue\r\n\r\n")
+        writer.close()
+        await until(api.counts, bool)
+    assert api.counted == {("wso2", 408): 1}
+    told = [(line["status"], line["reason"]) for line in lines if line["event"] == "source_refused"]
+    assert told == [(408, "The body did not come whole")]
 
 
 async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> None:
