@@ -191,7 +191,8 @@ class DeadLetterRoutes:
             **_PROBLEMS,
             413: "The body is too large.",
             415: "The body is not application/json.",
-            503: f"{_AWAY} Or too many replays are under way.",
+            429: "The token has too many replays under way.",
+            503: "The queue is away, or the worker has too many replays under way.",
         },
     )
     async def _replay(self, request: web.Request) -> web.Response:
@@ -218,9 +219,6 @@ class DeadLetterRoutes:
         wish = ReplayWish(id=new_id(), who=caller(token), chosen=chosen, rules=rules)
         wanted = AskedReplay(wish=wish, most=asked.get("limit", MOST_AT_ONCE), rate=asked.get("rate"))
         document = self._access.replays.begin(wanted, token, self._requests, conclude)
-        if document is None:
-            title = "Too many replays are under way; try again soon"
-            raise Refusal(problem(503, title, headers={"Retry-After": "30"}))
         where = f"/v1/replays/{wish.id}"
         return web.json_response(document, status=202, headers={"Location": where}, dumps=json_text)
 

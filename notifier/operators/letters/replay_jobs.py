@@ -7,7 +7,7 @@ unchanged.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace as _replace
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from notifier.model.api_token import ApiToken
 from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment, rendered
 from notifier.network.listeners.authorization import caller
+from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.letters.replay_now import Became, Replay, ReplayWish
 from notifier.operators.letters.retry_now import ANSWER_WITHIN
 from notifier.operators.letters.visits import STOPPED, RepairResult
@@ -28,6 +29,7 @@ from notifier.queues.queue_port import Queue
 ASK = "replay_job"
 END = "end_replay_job"
 UNDER_WAY = 8  # jobs of a worker
+OF_A_BOUND_TOKEN = UNDER_WAY // 2  # so that one issuer's replays leave places to others
 REMEMBERED = 100  # jobs, the ended ones with those under way
 KEPT = 3600.0  # seconds that an ended job is remembered
 AT_A_TIME = 60.0  # seconds that a job has the letters
@@ -74,8 +76,8 @@ class Turns(Protocol):
     def wanted(self) -> bool:
         """True if another waits for its turn."""
 
-    def turn(self, *, within: float | None) -> AbstractAsyncContextManager[None]:
-        """Hold the letters alone."""
+    def turn(self, *, patient: bool) -> AbstractAsyncContextManager[None]:
+        """Hold the letters alone, however long it takes to get them if `patient`."""
 
 
 Conclude = Callable[[RepairResult], None]
@@ -143,14 +145,11 @@ class ReplayJobs:
         self._new: asyncio.Queue[tuple[_Job, Turns, Conclude]] = asyncio.Queue()
         self._replaying = asyncio.Lock()
 
-    def begin(
-        self, asked: AskedReplay, token: ApiToken | None, turns: Turns, conclude: Conclude
-    ) -> dict[str, Any] | None:
-        """Begin a job, and return its document. None if too many are under way."""
+    def begin(self, asked: AskedReplay, token: ApiToken | None, turns: Turns, conclude: Conclude) -> dict[str, Any]:
+        """Begin a job, and return its document. Raises Refusal (429, 503) if too many are under way."""
         now = self._clock()
         kept = {id_: job for id_, job in self._jobs.items() if job.ended_at is None or now - job.ended_at < KEPT}
-        if sum(job.ended_at is None for job in kept.values()) >= UNDER_WAY:
-            return None
+        _require_place([job for job in kept.values() if job.ended_at is None], asked.wish.who, token)
         ended = [id_ for id_, job in kept.items() if job.ended_at is not None]
         for id_ in ended[: max(0, len(kept) + 1 - REMEMBERED)]:
             del kept[id_]
@@ -251,7 +250,7 @@ class ReplayJobs:
             async with asyncio.timeout(life - self._steady()):
                 await asyncio.sleep(due - self._steady())
                 await letters.enter_async_context(self._replaying)
-                await letters.enter_async_context(turns.turn(within=None))
+                await letters.enter_async_context(turns.turn(patient=True))
         except TimeoutError:
             return False
         finally:
@@ -275,6 +274,17 @@ class ReplayJobs:
             clock=self._clock, steady=self._steady, pause=pause, stop=stop, rate=job.asked.rate,
             limit=job.asked.most - job.result.done,
         )  # fmt: skip
+
+
+def _require_place(jobs: Sequence[_Job], who: str, token: ApiToken | None) -> None:
+    """Raise Refusal if too many jobs are under way. `who`: those of this token have a share of the places."""
+    ways_out = "wait until one ends, or end one: DELETE /v1/replays/{id}"
+    if _issuers(token) is not None and sum(job.asked.wish.who == who for job in jobs) >= OF_A_BOUND_TOKEN:
+        title = f"This token has {OF_A_BOUND_TOKEN} replays under way, as many as a token with issuers may; {ways_out}"
+        raise Refusal(problem(429, title, headers={"Retry-After": "30"}))
+    if len(jobs) >= UNDER_WAY:
+        title = f"This worker has {UNDER_WAY} replays under way; {ways_out}"
+        raise Refusal(problem(503, title, headers={"Retry-After": "30"}))
 
 
 def _issuers(token: ApiToken | None) -> frozenset[str] | None:

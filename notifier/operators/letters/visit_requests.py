@@ -80,12 +80,12 @@ class VisitRequests:
         return self._waiting > 0
 
     @asynccontextmanager
-    async def turn(self, *, looking: bool = False, within: float | None = BUSY_FOR) -> AsyncIterator[None]:
-        """Hold the messages alone. Raises Refusal (503) if that takes too long, or if the queue is away."""
+    async def turn(self, *, looking: bool = False, patient: bool = False) -> AsyncIterator[None]:
+        """Hold the messages alone. Raises Refusal (503) if the queue is away, or if it takes long and not `patient`."""
         async with AsyncExitStack() as stack:
             self._waiting += 1
             try:
-                async with asyncio.timeout(within):
+                async with asyncio.timeout(None if patient else BUSY_FOR):
                     for lock in (self._looking, self._alone) if looking else (self._alone,):
                         await stack.enter_async_context(lock)
             except TimeoutError:

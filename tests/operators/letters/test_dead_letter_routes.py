@@ -17,6 +17,7 @@ from notifier.model.message import DEAD, Lane
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
+from notifier.operators.letters import visit_requests
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.replay_jobs import ReplayJobs
 from notifier.operators.letters.visit_requests import LettersAccess
@@ -230,6 +231,38 @@ async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:
         await until(lambda: api.ask("GET", where), lambda answer: answer[1]["replayed"] == 1)
     told = (await api.ask("GET", path))[1]
     assert (told["state"], told["replayed"]) == ("replaying", 1)
+
+
+async def test_a_replay_waits_for_its_turn(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that takes, where another request is answered that others have the letters."""
+    monkeypatch.setattr(visit_requests, "BUSY_FOR", 0.01)
+    slow = {"client_id": "shop", "iss": ISS, "rate": 0.1}
+    one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in (slow, {"client_id": "mail"})]
+    await until(lambda: api.ask("GET", f"/../replays/{one}"), lambda answer: answer[1]["replayed"] == 1)
+    await until(lambda: api.ask("GET"), lambda answer: answer[0] == 503)
+    assert (await api.ask("GET", f"/../replays/{two}"))[1]["state"] == "waiting"
+    await api.ended(one)
+    _, told = await until(lambda: api.ask("GET", f"/../replays/{two}"), lambda answer: answer[1]["replayed"] == 1)
+    assert told["unfinished"] is None
+
+
+async def test_a_token_of_one_issuer_leaves_places_to_others(api: Api) -> None:
+    """Half of a worker's; the answer says the way out."""
+    body = {"all": True, "rate": 0.001}
+    blocker = (await api.ask("POST", "/replay", body=body))[1]["id"]
+    for _ in range(4):
+        status, job = await api.ask("POST", "/replay", bearer="tenant", body=body)
+        assert status == 202
+    status, refused = await api.ask("POST", "/replay", bearer="tenant", body=body)
+    assert (status, refused["title"][:34]) == (429, "This token has 4 replays under way")
+    assert "DELETE /v1/replays/{id}" in refused["title"]
+    for _ in range(3):
+        assert (await api.ask("POST", "/replay", body=body))[0] == 202
+    status, refused = await api.ask("POST", "/replay", body=body)
+    assert (status, refused["title"][:38]) == (503, "This worker has 8 replays under way; w")
+    await api.ended(job["id"])
+    assert (await api.ask("POST", "/replay", bearer="tenant", body=body))[0] == 202
+    assert (await api.ask("GET", f"/../replays/{blocker}"))[1]["state"] == "replaying"
 
 
 async def test_a_replay_is_ended(api: Api) -> None:
