@@ -2,6 +2,10 @@
 
 Anybody may post a message that names a certificate. So one is read at a time, a few in a second, and only at the server
 that the configuration means (`SnsTopic`). The clients' egress rules hold, as for any address that somebody else names.
+
+A stranger makes up names, but SNS sends many messages with one name, and each again after a 503. So a name is wanted
+once, however many messages have it. Names that were asked for again are read first, the oldest of them before all, so
+that a name which SNS goes on to send waits for none that comes later. One that could not be read is left alone a while.
 """
 
 import asyncio
@@ -16,6 +20,7 @@ import aiohttp
 import structlog
 from aiohttp.abc import AbstractResolver
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
 
@@ -29,7 +34,10 @@ WITHIN = 5.0  # seconds for a certificate, and for a confirmation; SNS waits for
 BODY_LIMIT = 32 * 1024  # bytes; a certificate has 2 KiB
 KEPT = 16  # certificates
 EVERY = 0.5  # seconds between two that are read
-MOST_WAITING = 32  # messages that wait for a certificate
+MOST_WANTED = 512  # certificates that are to be read; beyond them, the oldest that was asked for once is forgotten
+MOST_WAITING = 32  # certificates that messages wait for; to others the answer is at once that they be sent again
+PATIENCE = 10.0  # seconds that a message waits; SNS sends it again 20 s later
+LEFT_ALONE = 10.0  # seconds for which a certificate that could not be read is not asked for again
 _TOLD_EVERY = 60.0  # seconds between two log lines that say the same
 
 
@@ -38,6 +46,15 @@ class CertificateAway:
     """Nobody can tell yet whether the message is good, since its certificate could not be read."""
 
     text: str = "The certificate of SNS cannot be read; send the message again"
+
+
+class _Wanted:
+    """A certificate that is to be read. `again`: several messages asked for it. `waiting` is how many wait."""
+
+    def __init__(self) -> None:
+        self.again = False
+        self.waiting = 0
+        self.result: asyncio.Future[RSAPublicKey | CertificateAway] = asyncio.get_running_loop().create_future()
 
 
 class SnsServer:
@@ -63,8 +80,9 @@ class SnsServer:
         self._contexts = TlsContexts()
         self._clock, self._steady, self._pause = clock, steady, pause
         self._keys: OrderedDict[str, tuple[RSAPublicKey, float]] = OrderedDict()
-        self._reading = asyncio.Lock()
-        self._waiting = 0
+        self._wanted: dict[str, _Wanted] = {}  # by address, the oldest first
+        self._left_alone: dict[str, float] = {}  # by address, until when
+        self._reading: asyncio.Task[None] | None = None
         self._due = float("-inf")
         self._told: tuple[str, float] = ("", float("-inf"))
 
@@ -72,23 +90,22 @@ class SnsServer:
         """The key of a certificate at this address. Never raises."""
         if (kept := self._kept(certificate)) is not None:
             return kept
-        if self._waiting >= MOST_WAITING:
+        if self._steady() < self._left_alone.get(certificate, float("-inf")):
             return CertificateAway()
-        self._waiting += 1
+        wanted = self._want(certificate)
+        waited_for = sum(each.waiting > 0 for each in self._wanted.values())
+        if wanted is None or (wanted.waiting == 0 and waited_for >= MOST_WAITING):
+            return CertificateAway()
+        wanted.waiting += 1
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_wanted())
         try:
-            async with self._reading:
-                if (kept := self._kept(certificate)) is not None:
-                    return kept
-                if (wait := self._due - self._steady()) > 0:
-                    await self._pause(wait)
-                read = await self._read(certificate)
-                self._due = self._steady() + EVERY
-        finally:
-            self._waiting -= 1
-        if isinstance(read, str):
-            self._tell(read)
+            async with asyncio.timeout(PATIENCE):
+                return await asyncio.shield(wanted.result)
+        except TimeoutError:
             return CertificateAway()
-        return read
+        finally:
+            wanted.waiting -= 1
 
     async def confirm(self, address: str) -> str | None:
         """Confirm a subscription by a GET of this address. Return why that failed, without the address, else None."""
@@ -96,8 +113,52 @@ class SnsServer:
         return answer if isinstance(answer, str) else None
 
     async def close(self) -> None:
-        """Stop reading TLS files."""
+        """Stop reading. Messages that wait are to be sent again."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        for certificate in list(self._wanted):
+            self._settle(certificate, CertificateAway())
         await self._contexts.close()
+
+    def _want(self, certificate: str) -> _Wanted | None:
+        """Have the certificate read when its turn comes. None if too many others are wanted."""
+        if (wanted := self._wanted.get(certificate)) is not None:
+            wanted.again = True
+            return wanted
+        if len(self._wanted) >= MOST_WANTED:
+            once = next((name for name, each in self._wanted.items() if not each.again), None)
+            if once is None:
+                return None
+            self._settle(once, CertificateAway())
+        return self._wanted.setdefault(certificate, _Wanted())
+
+    async def _read_wanted(self) -> None:
+        """Read until nothing is wanted."""
+        while self._wanted:
+            if (wait := self._due - self._steady()) > 0:
+                await self._pause(wait)
+            oldest = next(iter(self._wanted))
+            certificate = next((name for name, each in self._wanted.items() if each.again), oldest)
+            read: RSAPublicKey | str = "it was not read to the end"
+            try:
+                read = await self._read(certificate)
+            finally:
+                self._due = self._steady() + EVERY
+                if isinstance(read, str):
+                    self._leave_alone(certificate, read)
+                self._settle(certificate, CertificateAway() if isinstance(read, str) else read)
+
+    def _settle(self, certificate: str, result: RSAPublicKey | CertificateAway) -> None:
+        wanted = self._wanted.pop(certificate, None)  # it may be forgotten while it is read
+        if wanted is not None:
+            wanted.result.set_result(result)
+
+    def _leave_alone(self, certificate: str, reason: str) -> None:
+        now = self._steady()
+        self._left_alone = {name: until for name, until in self._left_alone.items() if until > now}
+        self._left_alone[certificate] = now + LEFT_ALONE
+        self._tell(reason)
 
     def _kept(self, certificate: str) -> RSAPublicKey | None:
         key, until = self._keys.get(certificate, (None, 0.0))
@@ -111,7 +172,7 @@ class SnsServer:
         try:
             read = x509.load_pem_x509_certificate(pem)
             key = read.public_key()
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             return "the answer is no certificate in PEM"
         now = datetime.fromtimestamp(self._clock(), UTC)
         if not read.not_valid_before_utc <= now <= read.not_valid_after_utc:

@@ -103,7 +103,10 @@ def signed(message: Mapping[str, str] = NOTIFICATION, version: str = "2", /, **m
 
 
 class Sns(AbstractResolver):
-    """The stand-in. It answers with `status`, `headers`, and `certificate` where that is asked for."""
+    """The stand-in. It answers with `status`, `headers`, and `certificate` where that is asked for.
+
+    `only`: it has no certificate but CERTIFICATE.
+    """
 
     def __init__(self) -> None:
         self.port = 0
@@ -111,13 +114,15 @@ class Sns(AbstractResolver):
         self.certificate = pem()
         self.status = 200
         self.headers: dict[str, str] = {}
+        self.only = False
         self.verifier: SnsVerifier
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer with the certificate, or to a confirmation."""
         self.asked.append(request.path_qs)
         body = self.certificate if request.path.endswith(".pem") else b"<ConfirmSubscriptionResponse/>"
-        return web.Response(body=body, status=self.status, headers=self.headers)
+        missing = self.only and request.path.endswith(".pem") and not CERTIFICATE.endswith(request.path)
+        return web.Response(body=body, status=404 if missing else self.status, headers=self.headers)
 
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
         """Of aiohttp."""

@@ -16,7 +16,7 @@ from notifier.configuration.secret_files import secrets_of
 from notifier.features import FEATURES
 from notifier.features.sources.http_sources import HttpSources
 from notifier.features.sources.sns_message import SnsMessage, UnacceptedSns
-from notifier.features.sources.sns_server import CertificateAway, SnsServer
+from notifier.features.sources.sns_server import LEFT_ALONE, CertificateAway, SnsServer
 from notifier.features.sources.source_proofs import HeaderSecret, SignedToken, SnsSignature
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError
@@ -143,7 +143,10 @@ async def test_a_topic_of_sns_is_asked_for_by_the_rules_of_now(folder: Path, tmp
     async with standing_in(tmp_path) as sns:
         live = running(folder, **of)
         tls = TlsFiles(ca_file=tmp_path / "sns/ca.pem")
-        server = SnsServer(lambda: live.now.settings.template().route.egress, resolver=sns, tls=tls)
+        now = [0.0]
+        server = SnsServer(
+            lambda: live.now.settings.template().route.egress, resolver=sns, tls=tls, steady=lambda: now[0]
+        )
         sources = HttpSources(live, publish, server)
 
         async def verified(body: bytes) -> object:
@@ -155,6 +158,7 @@ async def test_a_topic_of_sns_is_asked_for_by_the_rules_of_now(folder: Path, tmp
         assert isinstance(await verified(posted()), CertificateAway)  # no loopback without egress.allow
         write(folder, of, egress={"allow": ["127.0.0.0/8"]})
         assert live.reload(asked=False)
+        now[0] += LEFT_ALONE
         assert isinstance(await verified(posted()), SnsMessage)
         write(folder, {"topic": {**MAPPED, "http": {"sns": {"topic_arn": f"{ARN}-2"}}}})
         assert live.reload(asked=False)
