@@ -1,8 +1,15 @@
-"""Asks one worker's API for the status, and reads it back from JSON: for a command while the broker is away."""
+"""Asks one worker's API for the status, and reads it back from JSON: for a command while the broker is away.
+
+Whoever answers may be anything. The document is checked as a whole first (`_Status`); what this release does not know
+of it is left out.
+"""
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.model.client import TlsFiles
@@ -14,12 +21,107 @@ from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState
-from notifier.operators.status.status_document import CIRCUITS, EXPIRES
+from notifier.operators.status.status_document import CIRCUITS
 
 WITHIN = 5.0  # seconds: the worker asks the others for two of them
 _BOUNDS = Bounds(answer=16 * 1024 * 1024)
 _PATH = "/v1/status"
-_MOMENTS = frozenset({"last_success", "last_failure", "next_due", "deferred_at", "next_try", *EXPIRES})
+
+
+def _read_moment(text: object) -> float:
+    if not isinstance(text, str):
+        raise ValueError("not a string")  # noqa: TRY004  pydantic takes a TypeError for a fault of ours
+    return read_moment(text)
+
+
+_MOST = 2**53
+_Count = Annotated[int, Field(ge=-_MOST, le=_MOST)]
+_Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
+_Moment = Annotated[float, BeforeValidator(_read_moment)]
+
+
+class _Queue(TypedDict):
+    ready: _Count
+    held: NotRequired[_Count]
+    oldest: NotRequired[_Moment | None]
+
+
+class _Source(TypedDict):
+    """`clients` and `problem` are None for a token with issuers."""
+
+    name: str
+    kind: str
+    up: bool
+    age: _Number
+    clients: NotRequired[_Count | None]
+    problem: NotRequired[str | None]
+    changed: NotRequired[bool]
+
+
+class _Worker(TypedDict):
+    worker: str
+    version: str
+    since: _Moment
+    draining: bool
+    in_flight: _Count
+    rates: dict[str, _Number]
+    replies_dropped: _Count
+    registry: list[_Source]
+
+
+class _Workers(TypedDict):
+    seen: _Count
+    each: list[_Worker]
+
+
+class _Client(TypedDict):
+    iss: str
+    client_id: str
+    circuit: Literal["closed", "half-open", "open"]
+    waiting: NotRequired[_Count]
+    parked: NotRequired[_Count]
+    delayed: NotRequired[_Count]
+    delivered: NotRequired[_Count]
+    dead: NotRequired[_Count]
+    put_off: NotRequired[_Count]
+    silent: NotRequired[_Number]
+    status: NotRequired[_Count | None]
+    reason: NotRequired[str | None]
+    text: NotRequired[str | None]
+    waits_for: NotRequired[str | None]
+    last_success: NotRequired[_Moment | None]
+    last_failure: NotRequired[_Moment | None]
+    deferred_at: NotRequired[_Moment | None]
+    next_due: NotRequired[_Moment | None]
+    next_try: NotRequired[_Moment | None]
+    next_attempt: NotRequired[_Moment | None]
+    expires_with_sid: NotRequired[_Moment | None]
+    expires_without_sid: NotRequired[_Moment | None]
+
+
+class _Trouble(TypedDict):
+    """`kind` may be one that a later release has."""
+
+    kind: str
+    text: str | None
+    since: _Moment | None
+    iss: str | None
+    client_id: str | None
+    subject: str | None
+    count: _Count
+    workers: list[str]
+
+
+class _Status(TypedDict):
+    at: _Moment
+    queues: dict[str, _Queue]
+    workers: _Workers
+    clients: list[_Client]
+    clients_left_out: _Count | None
+    troubles: list[_Trouble]
+
+
+_STATUS = TypeAdapter(_Status)
 
 
 async def look_at_worker(url: str, token: str | None) -> ServiceStatus:
@@ -39,32 +141,36 @@ async def look_at_worker(url: str, token: str | None) -> ServiceStatus:
         raise QueueError(f"{where} answered {answer.status}, and no status; is it the address of a worker's API?")
     try:
         return status_in(answer.content)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except ValidationError:
         raise QueueError(f"{where} answered no status that this release knows") from None
 
 
-def status_in(document: Mapping[str, Any]) -> ServiceStatus:
-    """Read what `document_of` wrote. Raises KeyError, TypeError or ValueError if it is something else."""
-    queues, workers = dict(document["queues"]), document["workers"]
-    held = {name: int(queue["held"]) for name, queue in queues.items() if "held" in queue}
-    depths = {name: Depth(ready=int(queue["ready"]), consumers=0) for name, queue in queues.items()}
-    depths = {DELAYED if name == "delayed" else name: depth for name, depth in depths.items()}
+def status_in(content: object) -> ServiceStatus:
+    """Read what `document_of` wrote. Raises ValidationError if it is something else."""
+    document = _STATUS.validate_python(content, strict=True)
+    queues, workers = document["queues"], document["workers"]
+    held = {name: queue["held"] for name, queue in queues.items() if "held" in queue}
+    depths = {
+        DELAYED if name == "delayed" else name: Depth(ready=queue["ready"], consumers=0)
+        for name, queue in queues.items()
+    }
     known = bool(held) or PARKED in depths or DEAD in depths  # else the worker reached no queue
-    each = [_worker(worker, document) for worker in workers["each"]]
+    troubles = document["troubles"]
+    each = [_worker(worker, troubles) for worker in workers["each"]]
     if each:  # the document sums up what the workers hold
-        each[0] = _worker(workers["each"][0], document, held)
+        each[0] = _worker(workers["each"][0], troubles, held)
     return ServiceStatus(
-        at=read_moment(document["at"]),
+        at=document["at"],
         depths=depths if known else {},
-        oldest={name: at for name, queue in queues.items() if (at := _moment(queue.get("oldest"))) is not None},
+        oldest={name: at for name, queue in queues.items() if (at := queue.get("oldest")) is not None},
         workers=each,
-        seen=int(workers["seen"]),
+        seen=workers["seen"],
         clients=[_client(client) for client in document["clients"]],
-        left_out=int(document["clients_left_out"] or 0),
+        left_out=document["clients_left_out"] or 0,
         blocked=next(
             (
-                str(trouble["text"] or "the queue takes no message")
-                for trouble in document["troubles"]
+                trouble["text"] or "the queue takes no message"
+                for trouble in troubles
                 if trouble["kind"] == TroubleKind.BLOCKED and not trouble["workers"]
             ),
             "",
@@ -72,42 +178,45 @@ def status_in(document: Mapping[str, Any]) -> ServiceStatus:
     )
 
 
-def _worker(said: Mapping[str, Any], document: Mapping[str, Any], held: Mapping[str, int] | None = None) -> WorkerState:
-    name = str(said["worker"])
+def _worker(said: _Worker, troubles: list[_Trouble], held: Mapping[str, int] | None = None) -> WorkerState:
+    name = said["worker"]
     return WorkerState(
         worker=name,
-        version=str(said["version"]),
-        since=read_moment(said["since"]),
-        draining=bool(said["draining"]),
-        in_flight=int(said["in_flight"]),
+        version=said["version"],
+        since=said["since"],
+        draining=said["draining"],
+        in_flight=said["in_flight"],
         held={queue: LaneState(unsettled=count) for queue, count in (held or {}).items()},
-        rates={rate: float(value) for rate, value in said["rates"].items()},
+        rates=said["rates"],
         clients=(),
-        replies_dropped=int(said["replies_dropped"]),
+        replies_dropped=said["replies_dropped"],
         registry=[_source(source) for source in said["registry"]],
-        troubles=[_trouble(trouble, name) for trouble in document["troubles"] if name in trouble["workers"]],
+        troubles=[_trouble(trouble, name) for trouble in troubles if name in trouble["workers"]],
     )
 
 
-def _trouble(said: Mapping[str, Any], worker: str) -> Trouble:
+def _trouble(said: _Trouble, worker: str) -> Trouble:
     """One trouble at one worker. The document sums up its count, which the first worker gets."""
-    texts = {name: str(said[name] or "") for name in ("text", "iss", "client_id", "subject")}
-    count = int(said["count"]) if said["workers"][0] == worker else 0
-    return Trouble(kind=TroubleKind(said["kind"]), since=_moment(said["since"]), count=count, **texts)
+    return Trouble(
+        kind=said["kind"],
+        since=said["since"],
+        count=said["count"] if said["workers"][0] == worker else 0,
+        text=said["text"] or "",
+        iss=said["iss"] or "",
+        client_id=said["client_id"] or "",
+        subject=said["subject"] or "",
+    )
 
 
-def _source(said: Mapping[str, Any]) -> SourceState:
-    return SourceState(**{member.name: said[member.name] for member in fields(SourceState) if member.name in said})
+def _source(said: _Source) -> SourceState:
+    members: Mapping[str, Any] = said
+    return SourceState(**members)
 
 
-def _client(said: Mapping[str, Any]) -> ClientState:
-    members = {member.name: said[member.name] for member in fields(ClientState) if member.name in said}
-    members |= {name: _moment(said.get(name)) for name in _MOMENTS}
-    members |= {name: said.get(name) or "" for name in ("reason", "text", "waits_for")}
+def _client(said: _Client) -> ClientState:
+    names = {member.name for member in fields(ClientState)}
+    members: dict[str, Any] = {name: value for name, value in said.items() if name in names}
+    members |= {name: members.get(name) or "" for name in ("reason", "text", "waits_for")}
     circuit = CIRCUITS.index(said["circuit"])
-    later = None if circuit else _moment(said.get("next_attempt"))
+    later = None if circuit else said.get("next_attempt")
     return ClientState(**members | {"circuit": circuit, "next_delayed": later})
-
-
-def _moment(text: object) -> float | None:
-    return None if text is None else read_moment(str(text))

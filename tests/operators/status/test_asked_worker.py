@@ -1,14 +1,22 @@
 """`notifier status --from`: what one worker's API knows is shown as the command shows it otherwise."""
 
+import copy
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
 
 from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.model.message import DEAD, Depth, Lane
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.status.asked_worker import status_in
 from notifier.operators.status.client_state import ClientState
-from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, status_of
+from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, status_of, troubles_of
 from notifier.operators.status.status_document import document_of
 from tests.cli.in_process import notifier
 
@@ -46,6 +54,96 @@ def test_a_worker_without_its_queue_tells_of_its_clients() -> None:
     known = status_in(json.loads(json.dumps(document)))
     assert known.depths == {}
     assert [client.client_id for client in known.clients] == ["shop", "wiki"]
+
+
+ODD = ("x", "\x1b[2J\ud800", 5, -1, 0.5, float("inf"), float("nan"), 10**400, None, True, [], {}, [None], {"x": {}})
+
+
+def whole() -> dict[str, Any]:
+    """A document of every kind of member."""
+    depths = {Lane.EVENTS.value: Depth(ready=7, consumers=2), "delay.8s": Depth(ready=2, consumers=0)}
+    status = status_of(depths | {DEAD: Depth(ready=1, consumers=0)}, [worker("a"), worker("b")], now=1000.0)
+    return dict(json.loads(json.dumps(document_of(status))))
+
+
+def paths(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The way to each member, and to the whole."""
+    yield path
+    for key, member in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from paths(member, (*path, key))
+
+
+def with_member(document: Any, path: tuple[str | int, ...], odd: object) -> Any:
+    """The document with something else there."""
+    if not path:
+        return odd
+    changed = copy.deepcopy(document)
+    inner = changed
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = odd
+    return changed
+
+
+def test_a_document_with_an_odd_member_is_read_or_refused() -> None:
+    """Whichever member it is. What is read can be shown."""
+    document = whole()
+    read = 0
+    for path in paths(document):
+        for odd in ODD:
+            try:
+                known = status_in(with_member(document, path, odd))
+            except ValidationError:
+                continue
+            read += 1
+            json.dumps(document_of(known), allow_nan=False).encode()
+    assert read > 100
+
+
+@pytest.mark.parametrize(
+    ("path", "odd"),
+    [
+        (("clients", 0, "waiting"), "x"),
+        (("queues", "events", "ready"), float("inf")),
+        (("clients", 0, "dead"), None),
+        (("clients", 0, "reason"), 5),
+        (("clients", 0, "iss"), {}),
+        (("workers", "each", 0, "rates"), {"attempts": 10**400}),
+        (("troubles",), None),
+        ((), []),
+    ],
+)
+def test_a_server_that_lies_is_told(tmp_path: Path, path: tuple[str | int, ...], odd: object) -> None:
+    """As one that is no worker; it is no fault of the command's own."""
+    body = json.dumps(with_member(whole(), path, odd)).replace("Infinity", "1e400").encode()
+
+    class Liar(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        where = f"http://127.0.0.1:{server.server_port}"
+        done = notifier("status", "--from", where, cwd=tmp_path)
+        server.shutdown()
+        serving.join()
+    assert (done.returncode, done.stderr) == (1, f"notifier: {where} answered no status that this release knows\n")
+
+
+def test_a_trouble_of_a_later_release_is_shown() -> None:
+    """A worker may be newer than the command."""
+    known = status_in(with_member(whole(), ("troubles", 0, "kind"), "moon_is_full"))
+    assert [shared.trouble.kind for shared in troubles_of(known)] == ["moon_is_full"]
 
 
 def test_an_address_without_a_worker_is_told(tmp_path: Path) -> None:
