@@ -56,7 +56,22 @@ def test_a_worker_without_its_queue_tells_of_its_clients() -> None:
     assert [client.client_id for client in known.clients] == ["shop", "wiki"]
 
 
-ODD = ("x", "\x1b[2J\ud800", 5, -1, 0.5, float("inf"), float("nan"), 10**400, None, True, [], {}, [None], {"x": {}})
+ODD: tuple[object, ...] = (
+    "x",
+    "\x1b[2J\ud800",
+    5,
+    -1,
+    0.5,
+    float("inf"),
+    float("nan"),
+    10**400,
+    None,
+    True,
+    [],
+    {},
+    [None],
+    {"x": {}},
+)
 
 
 def whole() -> dict[str, Any]:
