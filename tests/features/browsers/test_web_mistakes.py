@@ -22,4 +22,4 @@ def test_what_was_a_setting_says_what_it_is_now(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_bytes(pem("ES256"))
     document = service(web={"keys_file": "key.pem", "issuers": {ISS: {"url": f"{ISS}/notify", "frames": 9}}})
     found = told(tmp_path, document, clients="[]", tokens="[]")
-    assert found[f'web.issuers["{ISS}"].frames'] == "is gone: it is 25 now"
+    assert found[f'web.issuers["{ISS}"].frames'] == "is gone: it is 25 now; remove it"
