@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -42,10 +43,13 @@ from notifier.operators.terminal.screen import ago, screen
 from notifier.queues.building import build_queue
 from notifier.settings.config_file import ReadPart, read_part
 from notifier.settings.document_files import read_text
-from notifier.settings.values import in_clear
+from notifier.settings.service_settings import ApiSettings
+from notifier.settings.values import Listen, ListenAddress, in_clear
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
+_UNKNOWN = "http://HOST:PORT of its API"
+_LISTEN: TypeAdapter[Listen] = TypeAdapter(ListenAddress)
 STATES = {
     "well": "well",
     "fails": "fails",
@@ -138,18 +142,34 @@ def _advice(part: ReadPart) -> Iterator[str]:
     """What to do while the broker is away."""
     yield "  Workers connect again by themselves, and nothing that the broker has confirmed is lost."
     yield "  What to do: notifier explain NotifierQueueDisconnected; notifier doctor tries each step."
-    api = part.document.get("api")
-    listen, scheme = None, "http"
-    if isinstance(api, dict):
-        listen, scheme = api.get("listen"), "https" if api.get("tls") else "http"
-    yield f"  What a worker knows meanwhile: notifier status --from {scheme}://{listen or 'HOST:PORT of its API'}"
+    yield f"  What a worker knows meanwhile: notifier status --from {_api_of(part.document.get('api'))}"
+
+
+def _api_of(section: object) -> str:
+    """How to ask the API of a worker on this machine, by a section `api` that nobody has checked."""
+    if not isinstance(section, dict):
+        return _UNKNOWN
+    try:
+        listen = _LISTEN.validate_python(section.get("listen", ApiSettings().listen))
+    except ValidationError:
+        return _UNKNOWN
+    if listen.host in ("0.0.0.0", "::"):  # noqa: S104  no address that one can ask
+        listen = Listen("127.0.0.1", listen.port)
+    scheme = "https" if section.get("tls") else "http"
+    return f"{scheme}://{listen}{' --token-file FILE' if section.get('tokens_file') else ''}"
 
 
 def _at_worker(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]:
     """What asks one worker's API."""
+    if not url.lower().startswith(("http://", "https://")):
+        raise typer.BadParameter("must begin with http:// or https://", param_hint="--from")
+    try:
+        clear = in_clear(url)
+    except ValueError:
+        raise typer.BadParameter("is no address, such as http://127.0.0.1:8080", param_hint="--from") from None
     token = None
     if token_file is not None:
-        if in_clear(url):
+        if clear:
             raise typer.BadParameter("the token would be sent in clear: name an https:// address", param_hint="--from")
         token = read_text(token_file).strip()
     return lambda: asyncio.run(look_at_worker(url, token))
