@@ -23,7 +23,10 @@ class ApiLimits:
     body_timeout: float = 10.0
     accept_timeout: float = 5.0
     requests: int = 256
-    requests_of_token: int = 128
+    requests_of_token: int = 128  # and of a source whose sender has given its proof
+    unproven: int = 128  # to sources, while the proof has not come: it is in the body
+    unproven_of_source: int = 64
+    unproven_timeout: float = 5.0
 
 
 def media_type(request: web.Request) -> str:
@@ -45,13 +48,16 @@ def refuse_compressed(request: web.Request) -> None:
         raise Refusal(problem(415, "The body must not be compressed", headers={"Accept-Encoding": "identity"}))
 
 
-async def read_body(request: web.Request, limits: ApiLimits) -> bytes:
-    """Read the body. Raises Refusal (400, 408) and HTTPRequestEntityTooLarge."""
+async def read_body(request: web.Request, limits: ApiLimits, within: float | None = None) -> bytes:
+    """Read the body, `within` so many seconds or those of the limits.
+
+    Raises Refusal (400, 408) and HTTPRequestEntityTooLarge.
+    """
     size = request.content_length
     if size is not None and size > limits.max_event:
         raise web.HTTPRequestEntityTooLarge(limits.max_event, size)
     try:
-        async with asyncio.timeout(limits.body_timeout):
+        async with asyncio.timeout(limits.body_timeout if within is None else within):
             return await request.read()
     except TimeoutError:
         raise Refusal(_closing(problem(408, "The body did not come in time"))) from None

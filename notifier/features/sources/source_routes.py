@@ -5,6 +5,9 @@ worker reads it by the source's mapping. A message that it cannot read becomes a
 webhooks reads a 400, and some give up after a few. A Security Event Token is answered as RFC 8935 says. Its verified
 claims are published, never the token; of a message of Amazon SNS, the members that are signed.
 
+Each source has places of its own. Where the proof is in the body, strangers can send that as slowly as they like. So
+until it is checked, such a request has one of fewer places, for a shorter time.
+
 `GET` and `OPTIONS` answer the requests by which Okta, a WebSub hub, or a sender of CloudEvents such as Event Grid,
 verifies that its events are wanted here.
 """
@@ -38,6 +41,7 @@ from notifier.model.documents.sourced import as_sourced, kept_headers
 from notifier.model.message import Lane, Message, Outgoing
 from notifier.model.printable import json_text
 from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.throttle import RequestPlaces
 from notifier.publishing.route_steps import (
     AGAIN,
     ApiLimits,
@@ -76,6 +80,8 @@ class SourceRoutes:
     def __init__(self, access: SourceAccess, limits: ApiLimits) -> None:
         self._access = access
         self._limits = limits
+        self._proven = RequestPlaces(limits.requests, limits.requests_of_token, "to this source")
+        self._unproven = RequestPlaces(limits.unproven, limits.unproven_of_source, "to this source")
         self._logged_at: dict[tuple[str, int], float] = {}
         self._requests: dict[tuple[str, str], int] = {}
 
@@ -134,7 +140,10 @@ class SourceRoutes:
         """Answer the request by which a sender of CloudEvents asks whether it may send."""
         source = self._source(request)
         try:
-            return answer_options(request, source, await read_body(request, self._limits))
+            if not isinstance(source.proof, BodySignature):
+                return answer_options(request, source, b"")
+            with self._unproven.one(source.name):
+                return answer_options(request, source, await self._read_unproven(request))
         except Refusal as refusal:
             self._count(source.name, refusal.response.status)
             self._log(source.name, refusal.response.status, refusal.response.text or "")
@@ -150,6 +159,9 @@ class SourceRoutes:
             raise Refusal(problem(404, title))
         return source
 
+    async def _read_unproven(self, request: web.Request) -> bytes:
+        return await read_body(request, self._limits, self._limits.unproven_timeout)
+
     async def _take(self, request: web.Request, source: HttpSource) -> web.Response:
         proof, rules = source.proof, source.rules
         match proof:
@@ -157,10 +169,12 @@ class SourceRoutes:
                 if not proof.holds(request.headers):
                     raise unproven()
                 _check_kind(request, source)
-                body = await read_body(request, self._limits)
+                with self._proven.one(source.name):
+                    body = await read_body(request, self._limits)
             case BodySignature():
                 _check_kind(request, source)
-                body = await read_body(request, self._limits)
+                with self._unproven.one(source.name):
+                    body = await self._read_unproven(request)
                 if not proof.holds(request.headers, body):
                     raise unproven()
             case SignedToken():
@@ -180,7 +194,8 @@ class SourceRoutes:
     async def _take_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
         """Take a Security Event Token, and answer as RFC 8935 §2.2 and §2.3 say."""
         _check_kind(request, source)
-        result = await proof.verifier.verified(await read_body(request, self._limits))
+        with self._unproven.one(source.name):
+            result = await proof.verifier.verified(await self._read_unproven(request))
         if isinstance(result, VerifiedSet) and (unsigned := source.rules.of_headers(request.headers)) is not None:
             result = UnacceptedSet(err="invalid_request", description=unsigned.title)
         match result:
@@ -199,7 +214,8 @@ class SourceRoutes:
     async def _take_sns(self, request: web.Request, source: HttpSource, proof: SnsSignature) -> web.Response:
         """Take a message of SNS: a notification, or what tells of the subscription."""
         _check_kind(request, source)
-        message = await proof.verifier.verified(await read_body(request, self._limits))
+        with self._unproven.one(source.name):
+            message = await proof.verifier.verified(await self._read_unproven(request))
         match message:
             case UnacceptedSns():
                 raise unproven(f"The message is not accepted: {message.text}")
@@ -234,7 +250,8 @@ class SourceRoutes:
         )
         new_id = access.new_id()
         title = "The queue is away; send the event again"
-        await publish_in_time(access.publish(lane, as_sourced(message, new_id)), self._limits, title)
+        with self._proven.one(source.name):
+            await publish_in_time(access.publish(lane, as_sourced(message, new_id)), self._limits, title)
         structlog.get_logger().info("source_taken", source=source.name, id=new_id)
         return new_id
 

@@ -589,20 +589,72 @@ async def test_a_subscription_is_confirmed_and_its_end_is_told(api: Api, tmp_pat
     assert (api.queue.taken, api.counted["sns", 200]) == ([], 2)
 
 
-async def test_sources_leave_places_to_publishers(api: Api) -> None:
-    """Some bodies are read before their sender is known: those who send them slowly keep no publisher out."""
+@contextlib.asynccontextmanager
+async def slow_bodies(api: Api, count: int, source: str = "wso2", method: str = "POST") -> AsyncIterator[None]:
+    """So many connections with a request whose body begins and does not go on."""
+    head = f"{method} /v1/events/{source} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
     async with contextlib.AsyncExitStack() as stack:
-        head = b"POST /v1/events/wso2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        for _ in range(LIMITS.requests_of_token):
+        for _ in range(count):
             _, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
             stack.callback(writer.close)
             writer.write(head + b"Content-Length: 9\r\n\r\n{")
-        await until(lambda: api.ask("okta", OKTA), lambda answer: answer[0] == 429)
-        event = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": ["shop"]}
-        bearer = {"Authorization": "Bearer idp-secret"}
-        async with api.http.post(f"{api.url}/v1/events", json=event, headers=bearer) as answer:
-            assert answer.status == 202
-    await until(lambda: api.ask("okta", OKTA), lambda answer: answer[0] == 202)
+        yield
+
+
+SIGNATURE = {"X-WSO2-Event-Signature": f"sha256={signed(BODY).hex()}"}
+
+
+@pytest.mark.parametrize("method", ["POST", "OPTIONS"])
+async def test_strangers_with_slow_bodies_keep_out_nobody_who_is_known(method: str) -> None:
+    """Where the proof is in the body, they share few places: with senders of that source, and in all with its like.
+
+    A proof in a header comes before the body, as does a token. So these wait for no stranger.
+    """
+    async with answering(ApiLimits(unproven_timeout=60, body_timeout=60)) as api:
+        async with slow_bodies(api, 140, "wso2", method), slow_bodies(api, 140, "okta", method):
+            await until(lambda: api.ask("wso2", SIGNATURE), lambda answer: answer[0] == 429)
+            others = {"x-hub-signature": signed(BODY, algorithm="sha1").hex()}
+            statuses = [(await api.ask("okta", OKTA))[0] for _ in range(5)]
+            statuses += [(await api.ask("sha1", others))[0] for _ in range(5)]
+            assert statuses == [202] * 10
+            async with slow_bodies(api, 140, "sha1"):
+                await until(lambda: api.ask("sha1", others), lambda answer: answer[0] == 429)
+                assert (await api.ask("okta", OKTA))[0] == 202
+                event = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": ["shop"]}
+                bearer = {"Authorization": "Bearer idp-secret"}
+                async with api.http.post(f"{api.url}/v1/events", json=event, headers=bearer) as answer:
+                    assert answer.status == 202
+        await until(lambda: api.ask("wso2", SIGNATURE), lambda answer: answer[0] == 202)
+
+
+async def test_a_body_without_proof_has_less_time() -> None:
+    """So that the next ones have its place."""
+    limits = ApiLimits(unproven_of_source=1, unproven_timeout=1, body_timeout=60)
+    async with answering(limits) as api, slow_bodies(api, 1):
+        await until(api.counts, lambda counted: counted.get(("wso2", 408)) == 1)
+        assert (await api.ask("wso2", SIGNATURE))[0] == 202
+
+
+async def test_one_source_does_not_take_every_place() -> None:
+    """Each has as many as a token."""
+    entered, free = asyncio.Semaphore(0), asyncio.Event()
+
+    async def wait() -> None:
+        entered.release()
+        await free.wait()
+
+    async with answering(ApiLimits(requests_of_token=3, accept_timeout=60)) as api:
+        api.queue.behave = wait
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(api.ask("okta", OKTA)) for _ in range(3)]
+            for _ in running:
+                await entered.acquire()
+            status, _, headers = await api.ask("okta", OKTA)
+            assert (status, headers["Retry-After"]) == (429, "1")
+            running.append(group.create_task(api.ask("wso2", SIGNATURE)))
+            await entered.acquire()
+            free.set()
+        assert [task.result()[0] for task in running] == [202] * 4
 
 
 @pytest.mark.parametrize("examples", [2, pytest.param(25, marks=pytest.mark.full)])
