@@ -1,5 +1,7 @@
 """Measures texts as a JSON document holds them: in UTF-8, with JSON's escapes."""
 
+from collections.abc import Callable
+
 from pydantic_core import to_json
 
 _LONGEST = 6  # bytes of a character: \u0000
@@ -17,13 +19,22 @@ def fits(text: str, most: int) -> bool:
 
 def cut(text: str, most: int) -> str:
     """Return the text, or as much of its beginning as fits into `most` bytes, with an ellipsis."""
+    return _cut(text, most, lambda length: text[:length] + "…")
+
+
+def cut_inside(text: str, most: int) -> str:
+    """Return the text, or as much of its beginning and its end as fits, with an ellipsis between."""
+    return _cut(text, most, lambda length: text[: length // 2] + "…" + text[len(text) - length // 2 :])
+
+
+def _cut(text: str, most: int, shorter: Callable[[int], str]) -> str:
     if fits(text, most):
         return text
     enough, too_long = 0, len(text)
     while too_long - enough > 1:
         length = (enough + too_long) // 2
-        if fits(text[:length] + "…", most):
+        if fits(shorter(length), most):
             enough = length
         else:
             too_long = length
-    return text[:enough] + "…" if fits("…", most) else ""
+    return shorter(enough) if fits("…", most) else ""

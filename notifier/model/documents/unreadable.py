@@ -18,9 +18,9 @@ from pydantic_core import from_json, to_json
 from notifier.model.documents.cloudevents import binary_attributes
 from notifier.model.documents.sourced import Header, kept_headers
 from notifier.model.errors import Mistake
-from notifier.model.json_size import cut
+from notifier.model.json_size import cut, cut_inside
 from notifier.model.message import Message, Whole
-from notifier.model.printable import excerpt
+from notifier.model.printable import excerpt, printable
 
 HEADER = "letter"
 RAW_BYTES = 1024 * 1024
@@ -31,7 +31,8 @@ ATTRIBUTES_BYTES = 4096  # of the CloudEvents attributes, which came with it
 ATTRIBUTE = 1024  # characters of one
 READ = ("specversion", "id", "source", "type", "time", "datacontenttype")  # without these it would be another event
 _ATTRIBUTE = "cloudEvents:"
-_SHORTER = (400, 200, 100, 60, 30)  # bytes of each text
+_SHORTER = (400, 200, 120)  # bytes of each text; in fewer nobody reads what is wrong
+_OTHERS = Mistake("", "and others")
 _MOST = MISTAKES_BYTES // len('{"path":"","text":""},') + 1  # so many never fit, however short they are
 
 
@@ -81,17 +82,18 @@ def attributes_of(letter: Message) -> Mapping[str, str]:
 
 
 def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
-    """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit."""
-    shortened = tuple(
-        Mistake(excerpt(mistake.path), excerpt(mistake.text, _SHORTER[0])) for mistake in mistakes[:_MOST]
-    )
+    """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit.
+
+    Each keeps its end, where the way out is.
+    """
+    shortened = tuple(Mistake(excerpt(mistake.path), printable(mistake.text)) for mistake in mistakes[:_MOST])
     for most in _SHORTER:
-        shortened = tuple(Mistake(cut(mistake.path, most), cut(mistake.text, most)) for mistake in shortened)
+        shortened = tuple(Mistake(cut(mistake.path, most), cut_inside(mistake.text, most)) for mistake in shortened)
         if _size(shortened) <= MISTAKES_BYTES:
             return shortened
-    while _size(shortened) > MISTAKES_BYTES:
+    while _size((*shortened, _OTHERS)) > MISTAKES_BYTES:
         shortened = shortened[:-1]
-    return shortened
+    return (*shortened, _OTHERS)
 
 
 def names_of(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:

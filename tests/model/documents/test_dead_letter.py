@@ -181,6 +181,19 @@ def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
     assert bury_raw(came, [], NOW).id != letter.id
 
 
+def test_each_mistake_that_a_letter_lists_can_be_read() -> None:
+    """Of many the first ones, whole; a long one has its beginning and its end."""
+    batch = [Mistake("sources.s.event.sub", f"event {nth} of 99: must be a string, not a number") for nth in range(99)]
+    letter = bury_raw(message(b"[]"), batch, NOW)
+    *listed, last = letter.mistakes
+    assert (tuple(batch[: len(listed)]), last) == (tuple(listed), Mistake("", "and others"))
+    assert len(listed) >= 8
+    long = [Mistake("a", f"begins {'x' * 500}; add sources.s") for _ in range(20)]
+    for mistake in bury_raw(message(b"[]"), long, NOW).mistakes[:-1]:
+        assert mistake.text.startswith("begins ")
+        assert mistake.text.endswith("x; add sources.s")
+
+
 @pytest.mark.parametrize("headers", [{}, {"letter": "{}"}, {"letter": '{"v": 1}'}, {"letter": b"\xff"}])
 def test_a_letter_without_its_header_is_shown_as_it_is(headers: Mapping[str, object]) -> None:
     """Whatever its body says: that is a publisher's, who may write a dead letter there."""
