@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from notifier.model.message import Message
 from notifier.settings.service_settings import Settings
 from tests.cli.in_process import notifier
 from tests.features.sources.source_documents import ISS, message, translated
+from tests.support.apt_programs import program
 
 PAGE = (Path(__file__).parents[3] / "docs/sources.md").read_text()
 
@@ -85,6 +88,20 @@ def test_try_takes_the_documentation_as_it_is_printed(heading: str, tmp_path: Pa
         done = notifier("sources", "try", "-c", "n.json", name, "-", cwd=tmp_path, stdin=body)
         assert (done.returncode, f"  sub       {expected['sub']}\n" in done.stdout) == (0, True), done.stderr
         assert ("answered 401: SigningCertURL is missing" in done.stderr) == (heading == "Amazon SNS")
+
+
+def test_a_message_of_too_many_events_is_cut_into_parts(tmp_path: Path) -> None:
+    """By the commands of the page: a list, and JSON lines."""
+    program("jq", "jq")
+    of_list, of_lines = re.findall(r"^notifier dead-letters show .* ID \| (jq .*)$", PAGE, re.MULTILINE)
+    events = [json.dumps({"n": number}) for number in range(12_000)]
+    (tmp_path / "list").write_text(json.dumps({"raw": {"body": f"[{','.join(events)}]"}}))
+    (tmp_path / "lines").write_text(json.dumps({"raw": {"body": "\n".join(events)}}))
+    run = partial(subprocess.run, shell=True, cwd=tmp_path, capture_output=True, check=True)
+    parts = [len(json.loads(line)) for line in run(f"cat list | {of_list}").stdout.splitlines()]
+    run(f"cat lines | {of_lines}")
+    cut = [path.read_text().count("\n") for path in sorted(tmp_path.glob("part-*"))]
+    assert parts == cut == [5000, 5000, 2000]
 
 
 def test_other_changes_at_debezium_end_nothing() -> None:
