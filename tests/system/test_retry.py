@@ -104,7 +104,8 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             assert (status, told_by_api["waited"], told_by_api["delivered"], told_by_api["waiting"]) == (200, 4, 4, 0)
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert done.returncode == 1
-            assert re.match("[34] deliveries waited for shop\n0 delivered\n", done.stdout)  # one may be in hand
+            # Its next try may be in hand, and one that takes the place of a tired one.
+            assert re.match("[2-4] deliveries waited for shop\n0 delivered\n", done.stdout), done.stdout
             assert "failed again\n  server_error: " in done.stdout
             answers.by_path["shop"] = 200
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
