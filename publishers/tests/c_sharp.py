@@ -10,7 +10,8 @@ from pathlib import Path
 import tree_sitter
 import tree_sitter_c_sharp
 
-_SPANS = {"FromSeconds": 1, "FromMinutes": 60}
+_CONTENTS = ("string_literal_content", "escape_sequence")
+_SPANS = {"FromSeconds": 1, "FromMinutes": 60, "FromDays": 86_400}
 
 
 @functools.cache
@@ -101,14 +102,14 @@ def _value(node: tree_sitter.Node) -> str:
     written = text(node)
     match node.type:
         case "string_literal":
-            return "".join(text(part) for part in node.children[1:-1])
+            return "".join(text(part) for part in node.children if part.type in _CONTENTS)
         case "integer_literal":
             return _digits(written)
         case "binary_expression" if re.fullmatch(r"[\d_L* ]+", written):
             return str(math.prod(int(_digits(part)) for part in written.split("*")))
         case "invocation_expression" if span := re.fullmatch(r"TimeSpan\.(From\w+)\((\d+)\)", written):
-            seconds = _SPANS[span[1]] * int(span[2])
-            return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+            days, seconds = divmod(_SPANS[span[1]] * int(span[2]), 86_400)
+            return (f"{days}." if days else "") + f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
         case _:
             return written
 

@@ -13,10 +13,13 @@ from typing import Any
 import jsonschema
 
 from notifier.delivery.plan import PART, needs_split, split
+from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
+from notifier.features.browsers.front_channel_routes import PATH, SAW_COOKIE
 from notifier.model.client import Algorithm
 from notifier.model.documents.cloudevents import ID_BYTES
 from notifier.model.documents.event_document import event_schema, understand
 from notifier.model.documents.event_members import EntryDocument, EventBody
+from notifier.model.front_channel import PagePlan
 from notifier.model.message import Lane, Message
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
@@ -64,6 +67,17 @@ def test_it_offers_the_services_algorithms() -> None:
         if "Algorithms" in text(node)
     )
     assert sorted(re.findall(r'"(\w+)"', text(listed))) == sorted(Algorithm)
+
+
+def test_it_knows_the_services_pages() -> None:
+    """Their path, what stands in each, and what each refusal has: else the server's own frames would ask for ever."""
+    watch = {*texts(COMMON / "FrontChannel/PageWatch.cs")}
+    path, _context, _rest = PATH.partition("{")
+    assert any(path in each for each in watch)
+    assert SAW_COOKIE in watch
+    rules = PageRules(path="", origins=())
+    (mark,) = (each for each in watch if each.startswith("id="))
+    assert mark.replace("\\", "") in FrontChannelPage().document(PagePlan(asked=()), rules, None)
 
 
 # ── what it writes ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,7 +170,7 @@ def test_the_table_of_settings_is_the_code() -> None:
         values = [value.strip("`") for value in defaults.split(", ")]
         keys = [name.strip("`") for name in names.split(", ")]
         told |= dict(zip(keys, values * len(keys) if len(values) == 1 else values, strict=True))
-    words = {"required": "", "as the server is set": ""}
+    words = {"required": "", "as the server is set": "", "FrontChannel:Url": ""}
     assert {name: words.get(value, value) for name, value in told.items()} == dict(settings())
 
 
@@ -165,3 +179,48 @@ def test_its_broker_user_has_the_rights_of_every_publisher() -> None:
     (ours,) = re.findall(r"rabbitmqctl (set_permissions .*)", README)
     told = (ROOT / "docs/publishing.md").read_text().splitlines()
     assert f"rabbitmqctl {ours}" in [" ".join(line.split()) for line in told]
+
+
+def test_each_package_has_a_name_of_its_own() -> None:
+    """No public registry has packages with this prefix; the README calls each by the name that it is installed by."""
+    assert "<PackageId>Logout$(MSBuildProjectName)</PackageId>" in (PACKAGE / "Directory.Build.props").read_text()
+    for project in PACKAGE.glob("src/*/*.csproj"):
+        assert f"| `Logout{project.stem}` |" in README
+        assert "<PackageId>" not in project.read_text()
+
+
+def test_the_table_of_metrics_is_the_code() -> None:
+    """Every one, by its whole name or what it ends with; and the values of its tags."""
+    metrics = {*texts(COMMON / "Diagnostics/NotifierMetrics.cs")}
+    results = text(next(every(parsed(COMMON / "Publishing/PublishOutcome.cs"), "enum_declaration"))).lower()
+    told = set()
+    for names, _meaning, tags in rows("**Metrics**"):
+        told |= {f"notifier.publisher{name}" if name[0] == "." else name for name in re.findall(r"`([^`]+)`", names)}
+        tag, *values = re.findall(r"`([^`]+)`", tags) or [""]
+        assert not tag or tag in metrics
+        assert [value for value in values if value not in metrics and f"    {value},\n" not in results] == []
+    assert told == {each for each in metrics if each.startswith("notifier.publisher.")}
+
+
+def test_each_log_line_of_the_table_is_written() -> None:
+    """Word for word, with `…` for what differs each time."""
+    results = text(next(every(parsed(COMMON / "Publishing/PublishOutcome.cs"), "enum_declaration")))
+    said = [each for path in PACKAGE.glob("src/**/*.cs") for each in texts(path)]
+    said += [each.replace("({Reason})", f"({word})") for each in said for word in re.findall(r"(\w+),\n", results)]
+    lines = [line for cell, _todo in rows("**Logs**") for line in re.findall(r"`([^`]+)`", cell)]
+    assert len(lines) > 15
+    for line in {*lines} - {"no exchange"}:  # RabbitMQ's own words
+        pattern = re.compile(".*".join(re.escape(part) for part in line.split("…")))
+        assert any(pattern.search(each) for each in said), line
+
+
+def test_nobody_is_told_to_install_a_stranger_s_package() -> None:
+    """Where NuGet would look in a public registry too, whoever took the name there would be installed."""
+    adding = [
+        path
+        for path in (*ROOT.glob("docs/**/*.md"), *PACKAGE.glob("*.md"))
+        if "package LogoutNotifier" in path.read_text()
+    ]
+    assert PACKAGE / "README.md" in adding
+    for path in adding:
+        assert '<package pattern="LogoutNotifier.*" />' in path.read_text(), path
