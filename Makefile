@@ -153,6 +153,7 @@ publishers: $(DEV)/.made ## build the packages for identity servers into build/p
 	@.ci/publishers $(DEV)/bin/python build/publishers
 
 conformance: $(DEV)/.made ## try every publisher in the whole form: thousands of sign-outs, 30 kills: ARGS="--publisher python"
+	@if command -v dotnet >/dev/null; then dotnet build -c Release publishers/duende/tests/Notifier.Host; fi
 	@$(DEV)/bin/python -m pytest publishers/conformance --form whole $(ARGS)
 
 sbom: $(SUPPLY)/.made ## write what the image is made of as CycloneDX: build/sbom.cdx.json

@@ -66,7 +66,7 @@ class Session:
 class Traits:
     """What a publisher is like, where they differ.
 
-    `looks_up`: it asks the server whether the session of a `.pending` lives.
+    `looks_up`: it asks the server whether the session of a `.pending` or `.prepared` lives.
     `sign_ins`: how many sessions the short form may make for one case.
     """
 

@@ -22,6 +22,8 @@ DRAIN_LIMIT = 1.0
 BLINK = 0.7  # seconds in which a publisher that forgets has forgotten
 DISK_MIB = 64
 EVERY = 0.05
+WAITS = (".json", ".pending", ".prepared")
+"""Endings of files whose events wait. C#'s `.left.json`, whose sessions are looked up first, are among them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,11 +147,11 @@ class World:
 
         A rename to `.json` can hide a file while its folder is read, so the larger of two looks counts.
         """
-        return max(sum(map(_events, self.files(".json", ".pending"))) for _ in range(2))
+        return max(sum(map(_events, self.files(*WAITS))) for _ in range(2))
 
     async def until_nothing_waits(self) -> None:
         """The outbox is empty."""
-        await self.until(lambda: not self.files(".json", ".pending"), "files stay in the outbox")
+        await self.until(lambda: not self.files(*WAITS), "files stay in the outbox")
 
     async def stays_waiting(self, count: int = 1) -> None:
         """Nothing is taken out of the outbox for a while."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import yaml
 
 from notifier.delivery.plan import PART, needs_split, split
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
@@ -24,6 +25,7 @@ from notifier.model.message import Lane, Message
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.settings.service_settings import QueueSettings
+from publishers.conformance.subjects import duende
 from publishers.tests.c_sharp import Property, constants, every, parsed, properties, text, texts
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +184,7 @@ def test_its_broker_user_has_the_rights_of_every_publisher() -> None:
 
 
 def test_each_package_has_a_name_of_its_own() -> None:
-    """No public registry has packages with this prefix; the README calls each by the name that it is installed by."""
+    """As in the other registries; the README calls each by the name that it is installed by."""
     assert "<PackageId>Logout$(MSBuildProjectName)</PackageId>" in (PACKAGE / "Directory.Build.props").read_text()
     for project in PACKAGE.glob("src/*/*.csproj"):
         assert f"| `Logout{project.stem}` |" in README
@@ -224,3 +226,15 @@ def test_nobody_is_told_to_install_a_stranger_s_package() -> None:
     assert PACKAGE / "README.md" in adding
     for path in adding:
         assert '<package pattern="LogoutNotifier.*" />' in path.read_text(), path
+
+
+def test_ci_tries_it_in_a_real_server() -> None:
+    """By the cases of every publisher: a host that was not built is a failure there, and nothing is packed."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/publisher-duende.yaml").read_text())["jobs"]
+    steps = jobs["conformance"]["steps"]
+    runs = [step.get("run", "") for step in steps]
+    assert f"dotnet build -c Release {duende.PROJECT.relative_to(ROOT)}" in runs
+    assert (duende.PROJECT / f"{duende.HOST.stem}.csproj").exists()
+    assert runs[-1].endswith("pytest publishers/conformance --publisher duende")
+    assert steps[-1]["env"] == {"NOTIFIER_TEST_PUBLISHERS": "required"}
+    assert "conformance" in jobs["pack"]["needs"]

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from publishers.conformance.subject import Session
-from publishers.conformance.world import World
+from publishers.conformance.world import WAITS, World
 
 
 @pytest.mark.starts
@@ -70,7 +70,7 @@ async def test_a_damaged_file_is_set_aside(world: World) -> None:
     await world.sign_out(sessions)
     await world.stays_waiting(3)
     await world.kill()
-    damaged = world.files(".json", ".pending")[1]
+    damaged = world.files(*WAITS)[1]
     damaged.write_bytes(damaged.read_bytes()[:20])
     await world.broker.come_back()
     await world.run()

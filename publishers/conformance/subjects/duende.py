@@ -1,0 +1,179 @@
+"""Duende IdentityServer 7.4.8 with our package for C#, sessions in SQLite by its Entity Framework store."""
+
+import asyncio
+import json
+import os
+import shutil
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from publishers.conformance.subject import Away, Missing, Session, Settings, SignOutFailed, Traits
+
+PROJECT = Path(__file__).parents[2] / "duende/tests/Notifier.Host"
+HOST = PROJECT / "bin/Release/net10.0/Notifier.Host.dll"
+ISSUER = "https://id.example.com"
+ASK_WITHIN = 60.0
+
+
+def subject(folder: Path) -> "Duende":
+    """One, not started."""
+    if shutil.which("dotnet") is None:
+        raise Missing("Duende IdentityServer needs .NET 10: there is no `dotnet`")
+    if not HOST.exists():
+        raise Missing(f"the host of Duende IdentityServer is not built: dotnet build -c Release {PROJECT}")
+    return Duende(folder, "host")
+
+
+class Duende:
+    """See the module. `part`: this process's own, in the folder of all."""
+
+    name = "duende"
+    traits = Traits()
+
+    def __init__(self, folder: Path, part: str) -> None:
+        self._folder = folder
+        self._log = folder / f"{part}.log"
+        self._process: asyncio.subprocess.Process | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._at = ""
+        self._siblings = 0
+
+    async def start(self, settings: Settings) -> None:
+        """It prints its port."""
+        (self._folder / "keys").mkdir(exist_ok=True)
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("Notifier__", "ASPNETCORE_"))},
+            "DOTNET_CLI_TELEMETRY_OPTOUT": "1",
+            "STATE": str(self._folder),
+            **_spelled(settings),
+            **settings.environment,
+        }
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                "dotnet", str(HOST), stdout=asyncio.subprocess.PIPE, stderr=log, cwd=self._folder, env=environment
+            )
+        assert self._process.stdout is not None
+        port = (await self._process.stdout.readline()).decode().strip()
+        assert port, f"it did not start: {self.log()[-3000:]}"
+        self._at = f"http://127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        """SIGTERM."""
+        await self._end(kill=False)
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await self._end(kill=True)
+
+    async def _end(self, *, kill: bool) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill() if kill else process.terminate()
+            await process.wait()
+
+    async def close(self) -> None:
+        """Nothing is left."""
+        await self.kill()
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def sibling(self) -> "Duende":
+        """At the same store, key ring and outbox."""
+        self._siblings += 1
+        return Duende(self._folder, f"{self._log.stem}-{self._siblings}")
+
+    async def _ask(self, method: str, path: str, **more: Any) -> Any:
+        if self._http is None:
+            # Cookies are each session's own, and are handed in.
+            self._http = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=ASK_WITHIN), cookie_jar=aiohttp.DummyCookieJar()
+            )
+        try:
+            async with self._http.request(method, self._at + path, **more) as answer:
+                text = await answer.text()
+                if answer.status != 200:
+                    raise SignOutFailed(f"{answer.status}: {text[:500]}")
+                return json.loads(text) if answer.content_type == "application/json" else text
+        except aiohttp.ClientError as error:
+            raise Away(repr(error)) from error
+
+    async def sign_in(self, count: int = 1) -> list[Session]:
+        """Rows as sign-ins at two clients leave them, and the cookie of each."""
+        made = await self._ask("POST", "/sign-in", params={"count": str(count)})
+        return [
+            Session(
+                key=each["sid"],
+                expected={
+                    "iss": ISSUER,
+                    "sub": each["sub"],
+                    "sid": each["sid"],
+                    "clients": [_entry("mail"), _entry("shop")],
+                },
+                secret=(each["key"], each["sub"], each["sid"], each["cookie"]),
+            )
+            for each in made
+        ]
+
+    async def sign_out(self, session: Session) -> float:
+        """`HttpContext.SignOutAsync`, with the cookie."""
+        before = time.monotonic()
+        await self._ask("POST", "/sign-out", headers={"Cookie": session.secret[3]})
+        return time.monotonic() - before
+
+    async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
+        """They run out, and the clean-up finds them."""
+        await self._ask("POST", "/end-all", json=[session.secret[0] for session in sessions])
+
+    async def lives(self, session: Session) -> bool:
+        """What the store says."""
+        return bool(await self._ask("GET", "/lives", params={"key": session.secret[0]}))
+
+    def key_of(self, event: Mapping[str, Any]) -> str:
+        """The session's id."""
+        return str(event["sid"])
+
+    def log(self) -> str:
+        """Its standard error."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def memory(self) -> int:
+        """The managed heap after a full collection."""
+        with urllib.request.urlopen(f"{self._at}/memory", timeout=ASK_WITHIN) as answer:
+            return int(json.load(answer)["managed"])
+
+
+def _entry(client: str) -> dict[str, object]:
+    return {
+        "client_id": client,
+        "backchannel_logout_uri": f"https://{client}.example.com/logout",
+        "backchannel_logout_session_required": True,  # Duende's default
+    }
+
+
+def _spelled(settings: Settings) -> dict[str, str]:
+    """As the package has them."""
+    tls = {} if settings.ca_file is None else {"Notifier__Tls__CaFile": str(settings.ca_file)}
+    return {
+        "Notifier__Url": settings.url,
+        "Notifier__SecretFile": str(settings.secret_file),
+        "Notifier__Outbox__Folder": str(settings.outbox),
+        "Notifier__Outbox__MaxEvents": str(settings.max_events),
+        "Notifier__Outbox__MaxBytes": str(settings.max_bytes),
+        "Notifier__Outbox__MaxAge": _span(settings.max_age),
+        "Notifier__HandoverLimit": _span(settings.sign_out_limit),
+        "Notifier__PublishLimit": _span(settings.publish_limit),
+        "Notifier__DrainLimit": _span(settings.drain_limit),
+        **tls,
+    }
+
+
+def _span(seconds: float) -> str:
+    """`d.hh:mm:ss.fff`."""
+    whole = int(seconds)
+    return f"{whole // 86400}.{whole // 3600 % 24:02}:{whole // 60 % 60:02}:{seconds % 60:06.3f}"
