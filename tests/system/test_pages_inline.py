@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from notifier.model.client import Algorithm
 from notifier.tokens.key_files import generate_key
@@ -25,6 +26,8 @@ FILES = {
     "clients.yaml": "- {client_id: bff, notifier: {preset: duende_bff}}",
     "secrets/broker": "a-password",
     "secrets/database": "postgresql://notifier:a-password@db.example.com/idp",
+    "secrets/sessions": "postgresql://notifier:a-password@db.example.com/idp",
+    "web.keys": Fernet.generate_key().decode(),
 }
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import structlog
 import yaml
+from cryptography.fernet import Fernet
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
@@ -208,6 +209,7 @@ def test_the_configuration_of_each_server_loads_as_it_is_printed(page: Path, tmp
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text("[]" if name.endswith(".yaml") else "secret")
         (tmp_path / "notifier.pem").write_bytes(generate_key(Algorithm.RS256))
+        (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
         (tmp_path / "notifier.yaml").write_text(block)
         loaded = load(tmp_path / "notifier.yaml", {}, FEATURES)
         assert loaded.settings.issuers.keys() == document["issuers"].keys()
