@@ -3,10 +3,13 @@
 import json
 import re
 import tomllib
+from pathlib import Path
 
+import pytest
 import yaml
 
 from publishers.tests.versions import PACKAGES, ROOT, versions
+from tools.package_links import led_away
 
 WORKFLOWS = ROOT / ".github/workflows"
 
@@ -70,3 +73,43 @@ def test_each_promise_names_its_cases() -> None:
             assert f"def {case}(" in (PACKAGES / "conformance/cases" / file).read_text(), (file, case)
             found += 1
     assert found > 15
+
+
+READMES = [*PACKAGES.glob("*/README.md")]
+CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`(?!\])", re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(text: str) -> list[str]:
+    """What is printed as code."""
+    return [code for code in CODE.findall(text) if "\n" in code]
+
+
+@pytest.mark.parametrize("readme", [PACKAGES / "README.md", *READMES], ids=lambda path: path.parent.name)
+def test_every_link_leads_somewhere(readme: Path) -> None:
+    """To a file that is there, and to a heading that is there."""
+    for target in re.findall(r"\]\((?!https:)([^)]+)\)", CODE.sub("", readme.read_text())):
+        file, _, anchor = target.partition("#")
+        there = readme.parent / file if file else readme
+        assert there.exists(), target
+        headings = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE) if anchor else []
+        anchors = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+        assert not anchor or anchor in anchors, target
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_a_packed_readme_leads_to_the_repository(readme: Path) -> None:
+    """There its neighbours are not beside it. Where the repository is unknown its words stay, and no dead link."""
+    folder = str(readme.parent.relative_to(ROOT))
+    away = led_away(readme.read_text(), folder, "https://code.example.com/notifier/blob/v1")
+    led = re.findall(r"\]\(https://code\.example\.com/notifier/blob/v1/([^)#]+)", away)
+    assert led
+    assert [path for path in led if not (ROOT / path).exists()] == []
+    for text in (away, led_away(readme.read_text(), folder, None)):
+        assert re.findall(r"\]\((?!https?:|#)[^)]*\)", CODE.sub("", text)) == []
+        assert blocks_of(text) == blocks_of(readme.read_text())
+
+
+def test_every_package_with_a_readme_has_its_links_led_away() -> None:
+    """Keycloak's jar has none."""
+    led = re.findall(r"^    led_away (\S+)", (ROOT / ".ci/publishers").read_text(), re.MULTILINE)
+    assert {*led} == {"python", "notifier-oidc-provider", "duende"}
