@@ -216,6 +216,7 @@ def _clients() -> list[Panel]:
     delivered = f'client:notifier_settled:rate5m{{{CLIENT},fate="delivered"}}'
     recoveries = f"increase(notifier_recovery_seconds_bucket{{{HERE}}}[1h])"
     failed = f'client:notifier_attempts:rate5m{{{CLIENT},reason!="delivered"}}'
+    left_out = "notifier_front_channel_left_out_total"
     asked = f"increase(notifier_front_channel_clients_total{{{CLIENT}}}[1h])"
     reached = f'increase(notifier_front_channel_clients_total{{{CLIENT},result="reached"}}[1h])'
     return [
@@ -282,6 +283,7 @@ def _clients() -> list[Panel]:
             queries=[
                 (f"sum by (result) (rate(notifier_front_channel_pages_total{{{HERE}}}{rate}))", "{{result}}"),
                 (f"sum by (result) (rate(notifier_front_channel_reports_total{{{HERE}}}{rate}))", "report: {{result}}"),
+                (f"sum by (reason) (rate({left_out}{{{HERE}}}{rate}))", "left out: {{reason}}"),
             ],
         ),
         Panel(

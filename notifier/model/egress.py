@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from notifier.model.client import EgressPolicy
 
+URI_LENGTH = 4096  # characters of an address that others bring
 Address = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 

@@ -1,27 +1,59 @@
 """Finds the clients that a front-channel page asks to sign a user out, and the address at which it asks each.
 
 OpenID Connect Front-Channel Logout 1.0: the URI is one of the client's own origins (F1), its query stays, and `iss` and
-`sid` are added together or not at all (F4). Addresses come from the registry when the page is shown.
+`sid` are added together or not at all (F4). Addresses come from the registry when the page is shown. For a client that
+the registry does not have, an event or a context may bring one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import field
+from enum import StrEnum
 from urllib.parse import urlencode, urlsplit
 
-from notifier.model.client import Client, FrontChannelWay
-from notifier.model.egress import uri_mistake
-from notifier.model.frozen import frozen
-from notifier.model.origins import origin_of
+from notifier.model.client import Client, EgressPolicy, FrontChannelClient, FrontChannelWay
+from notifier.model.egress import URI_LENGTH, check_uri, uri_mistake
+from notifier.model.frozen import frozen, replace
+from notifier.model.origins import host_of, origin_of
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 
 
 @frozen
 class FrontChannelContext:
-    """Whose session ended, and which clients to ask: each `client_id`, with a `sid` of its own if it has one."""
+    """Whose session ended, and which clients to ask: each `client_id`, with a `sid` of its own if it has one.
+
+    `brought`: the addresses that came with some of them, by `client_id`. They count where the registry has no such
+    client, and `judged` has let them pass.
+    """
 
     iss: str
     sid: str | None
     clients: tuple[tuple[str, str | None], ...]
+    brought: Mapping[str, FrontChannelClient] = field(default_factory=dict, hash=False)
+
+
+class Unbrought(StrEnum):
+    """Why a page does not ask a client at the address that came with it.
+
+    `denied`: `registry.inline` lets nobody bring one. `speaker`: it does not let the event's publisher. `shared_key`:
+    the key of the page is not the issuer's own. `address`: its scheme, form or `egress` forbids it. `own_host`: it is
+    on the issuer's own host, where cookies would come along.
+    """
+
+    DENIED = "denied"
+    SPEAKER = "speaker"
+    SHARED_KEY = "shared_key"
+    ADDRESS = "address"
+    OWN_HOST = "own_host"
+
+
+@frozen
+class LeftOut:
+    """A client that a page does not ask, though an address came with it. `text` says what is wrong with that one."""
+
+    client_id: str
+    reason: Unbrought
+    text: str
 
 
 @frozen
@@ -71,48 +103,98 @@ def uri_of(client: Client, iss: str, sid: str | None) -> str | None:
 
     None if the client must have them and there is no `sid`, or has no such URI.
     """
-    channel = client.front_channel
-    if channel is None or (sid is None and channel.frontchannel_logout_session_required):
-        return None
-    if sid is None:
-        return channel.frontchannel_logout_uri
-    mark = "&" if urlsplit(channel.frontchannel_logout_uri).query else "?"
-    return f"{channel.frontchannel_logout_uri.removesuffix('?')}{mark}{urlencode({'iss': iss, 'sid': sid})}"
+    return None if client.front_channel is None else _called_at(client.front_channel, iss, sid)
 
 
 def page_context(event: SessionEnded, registry: Registry) -> FrontChannelContext | None:
     """The context of the page for an event. None if the browser need ask none of its clients.
 
-    Entries with a `sid` of their own keep it. A client is there once.
+    Entries with a `sid` of their own keep it. A client is there once. Addresses that the event brings are in it
+    unjudged: see `judged`.
     """
     entries = {entry.client_id: entry for entry in _entries(event, registry)}
+    brought = {
+        client_id: FrontChannelClient(
+            frontchannel_logout_uri=uri,
+            frontchannel_logout_session_required=bool(entry.frontchannel_logout_session_required),
+        )
+        for client_id, entry in entries.items()
+        if (uri := entry.frontchannel_logout_uri) is not None and registry.resolve(event.iss, client_id, None) is None
+    }
     registered = registry.clients_of(event.iss)
     clients = tuple(
         (entry.client_id, entry.sid)
         for entry in entries.values()
-        if (client := registered.get(entry.client_id)) is not None and is_on_page(client)
+        if entry.client_id in brought
+        or ((client := registered.get(entry.client_id)) is not None and is_on_page(client))
     )
-    return FrontChannelContext(iss=event.iss, sid=event.sid, clients=clients) if clients else None
+    return FrontChannelContext(iss=event.iss, sid=event.sid, clients=clients, brought=brought) if clients else None
+
+
+def judged(
+    context: FrontChannelContext, registry: Registry, hosts: Collection[str], unheard: Unbrought | None
+) -> tuple[FrontChannelContext, tuple[LeftOut, ...]]:
+    """Return the context with the clients that a page may ask, and those left out whose address does not count.
+
+    `hosts`: the issuer's own. `unheard`: why none counts of whoever brought them; None if his word counts.
+    """
+    left_out: dict[str, LeftOut] = {}
+    if registry.inline == "deny":
+        unheard = Unbrought.DENIED
+    egress = EgressPolicy() if registry.unregistered is None else registry.unregistered.route.egress
+    brought: dict[str, FrontChannelClient] = {}
+    for client_id, front in context.brought.items():
+        if registry.resolve(context.iss, client_id, None) is not None:
+            continue  # what is registered wins
+        mistake = (unheard, "") if unheard is not None else _mistake(front.frontchannel_logout_uri, hosts, egress)
+        if mistake is None:
+            brought[client_id] = front
+        else:
+            left_out[client_id] = LeftOut(client_id=client_id, reason=mistake[0], text=mistake[1])
+    clients = tuple(each for each in context.clients if each[0] not in left_out)
+    return replace(context, clients=clients, brought=brought), tuple(left_out.values())
 
 
 def page_plan(context: FrontChannelContext, registry: Registry) -> PagePlan:
-    """What the page of a context does, by the registry as it is now. Clients that it no longer has are left out."""
+    """What the page of a context does, by the registry as it is now. Clients that it no longer has are left out.
+
+    So are not those whose address the context has brought: it was `judged`.
+    """
     asked: list[AskedClient] = []
     unasked: list[UnaskedClient] = []
-    registered = registry.clients_of(context.iss)
-    for client_id, own_sid in context.clients:
-        client = registered.get(client_id)
-        if client is None or not is_on_page(client):
-            continue
-        name, uri = (
-            client.client_name or client_id,
-            uri_of(client, context.iss, context.sid if own_sid is None else own_sid),
-        )
-        if uri is None:
-            unasked.append(UnaskedClient(client_id=client_id, name=name))
+    for name, own_sid in context.clients:
+        client = registry.resolve(context.iss, name, None)
+        if client is None:
+            client_id, title, front = name, name, context.brought.get(name)
         else:
-            asked.append(AskedClient(client_id=client_id, name=name, uri=uri))
+            client_id, title = client.client_id, client.client_name or client.client_id
+            front = client.front_channel if is_on_page(client) else None
+        if front is None:
+            continue
+        uri = _called_at(front, context.iss, context.sid if own_sid is None else own_sid)
+        if uri is None:
+            unasked.append(UnaskedClient(client_id=client_id, name=title))
+        else:
+            asked.append(AskedClient(client_id=client_id, name=title, uri=uri))
     return PagePlan(asked=tuple(asked), unasked=tuple(unasked))
+
+
+def _mistake(uri: str, hosts: Collection[str], egress: EgressPolicy) -> tuple[Unbrought, str] | None:
+    if len(uri) > URI_LENGTH:
+        return Unbrought.ADDRESS, f"has more than {URI_LENGTH:,} characters"
+    text = front_channel_mistake(uri, (), allow_http=egress.allow_http) or check_uri(uri, egress)
+    if text is not None:
+        return Unbrought.ADDRESS, text
+    host = host_of(uri)
+    return None if host not in hosts else (Unbrought.OWN_HOST, f"is on {host}, the issuer's own host")
+
+
+def _called_at(front: FrontChannelClient, iss: str, sid: str | None) -> str | None:
+    uri = front.frontchannel_logout_uri
+    if sid is None:
+        return None if front.frontchannel_logout_session_required else uri
+    mark = "&" if urlsplit(uri).query else "?"
+    return f"{uri.removesuffix('?')}{mark}{urlencode({'iss': iss, 'sid': sid})}"
 
 
 def _entries(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry]:

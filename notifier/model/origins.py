@@ -1,4 +1,4 @@
-"""Finds the origin of a URI, as browsers write it."""
+"""Finds the origin and host of a URI, as browsers write and know them."""
 
 from urllib.parse import urlsplit
 
@@ -20,3 +20,9 @@ def origin_of(uri: str) -> str | None:
     if (address := address_of(shown)) is not None:
         shown = f"[{address}]" if address.version == 6 else str(address)
     return f"{parts.scheme}://{shown}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")
+
+
+def host_of(uri: str) -> str | None:
+    """The host, as browsers know it: cookies are sent to each port of it. A dot at its end makes no other one."""
+    origin = origin_of(uri)
+    return None if origin is None else (urlsplit(origin).hostname or "").removesuffix(".")

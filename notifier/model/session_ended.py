@@ -15,6 +15,7 @@ class ClientEntry:
     """One entry of `clients`. Members other than `client_id` override the registry, if that is allowed.
 
     `no_address`: the event says that the client has none. Unless the registry knows one, it is skipped, never unknown.
+    The front-channel members are for the page of a sign-out alone, and only where the registry has no such client.
     """
 
     client_id: str
@@ -24,6 +25,8 @@ class ClientEntry:
     sub: str | None = None
     sid: str | None = None
     no_address: bool = False
+    frontchannel_logout_uri: str | None = None
+    frontchannel_logout_session_required: bool | None = None
 
 
 @frozen

@@ -49,6 +49,8 @@ def client(**members: object) -> dict[str, Any]:
     "event",
     [
         *(client(backchannel_logout_uri=uri) for uri in (*URIS, *NO_URIS, *IN_DISGUISE)),
+        *(client(frontchannel_logout_uri=uri) for uri in (*URIS, *NO_URIS, *IN_DISGUISE, 5, None)),
+        *(client(frontchannel_logout_session_required=flag) for flag in (True, None, "true", 1)),
         *(EVENT | {name: moment} for moment in (*MOMENTS, *NO_MOMENTS) for name in ("ended_at", "not_after")),
         EVENT | {"clients": ["x" * 500] * 259},
         EVENT | {"clients": ["x" * 500] * 261},

@@ -114,6 +114,8 @@ _ENTRY = {
     "client_id": mostly(NAMES, 0.03),
     "backchannel_logout_uri": mostly(all_quoted(*URIS[:1] * 20, *URIS)),
     "backchannel_logout_session_required": mostly(["true", "false"]),
+    "frontchannel_logout_uri": mostly(all_quoted(*URIS[:1] * 20, *URIS)),
+    "frontchannel_logout_session_required": mostly(["true", "false"]),
     "id_token_signed_response_alg": mostly(all_quoted("ES256", "RS256", "PS512", "none", "HS256", "es256")),
     "sub": mostly(SUBJECTS),
     "sid": mostly(SUBJECTS),

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
 
 from notifier.configuration.clients.client_rows import Row, share_names
 from notifier.model.durations import parse_duration
 from notifier.model.frozen import frozen
-from notifier.model.origins import origin_of
+from notifier.model.origins import host_of
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt
 from notifier.settings.clients import ClientOptions
@@ -63,15 +62,13 @@ def bounds_of(settings: Settings, iss: str) -> ListBounds:
     defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
     options = {name: None if defaults is None else getattr(defaults, name) for name in STRICTER}
     longest = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in options.items()}
+    return ListBounds(longest=longest, own=own_hosts(settings, iss))
+
+
+def own_hosts(settings: Settings, iss: str) -> frozenset[str]:
+    """The issuer's own hosts: its identifier's, and that of its pages."""
     pages = None if settings.web is None else settings.web.issuers.get(iss)
-    own = filter(None, (_host(iss), None if pages is None else _host(pages.url)))
-    return ListBounds(longest=longest, own=frozenset(own))
-
-
-def _host(uri: str) -> str | None:
-    """The host, as browsers know it: cookies are sent to each port of it. A dot at its end makes no other one."""
-    origin = origin_of(uri)
-    return None if origin is None else (urlsplit(origin).hostname or "").removesuffix(".")
+    return frozenset(filter(None, (host_of(iss), None if pages is None else host_of(pages.url))))
 
 
 @frozen
@@ -146,7 +143,7 @@ def bounded(row: Row, bounds: ListBounds, authority: Authority | None = None) ->
             f"{', '.join(map(repr, beyond[:NAMED]))}{more} {'is' if len(beyond) == 1 else 'are'} beyond the source,"
             f" which may speak of clients {patterns} alone (its clients in registry.sources)"
         )
-    if isinstance(uri := row.get(_ON_PAGES), str) and (host := _host(uri)) is not None and host in bounds.own:
+    if isinstance(uri := row.get(_ON_PAGES), str) and (host := host_of(uri)) is not None and host in bounds.own:
         left_away[_ON_PAGES] = (
             f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
         )

@@ -14,8 +14,7 @@ from notifier.configuration.clients.authority import withhold
 from notifier.configuration.clients.client_metadata import meant_member
 from notifier.configuration.clients.client_rows import Row, SourceAnswer, share_names
 from notifier.model.documents.cloudevents import TEXT_LENGTH
-from notifier.model.documents.event_members import URI_LENGTH
-from notifier.model.egress import uri_mistake
+from notifier.model.egress import URI_LENGTH, uri_mistake
 from notifier.model.errors import Mistake
 from notifier.model.frozen import replace
 from notifier.network.http.json_parts import OutOfBounds

@@ -30,7 +30,7 @@ def _run(given: Given) -> Running:
 
     counts = FrontChannelCounts(given.label)
     face = WebPages(given.live, counts)
-    api = SignOuts(given.requests, face.pages).routes()
+    api = SignOuts(given.requests, face.pages, face.brought).routes()
     return Running(api=api, pages=face.routes(), families=counts.families, page=face.page_of)
 
 

@@ -2,7 +2,8 @@
 
 The context is JSON, deflated (zlib, RFC 1950), and encrypted and authenticated by Fernet, without the padding at its
 end: `["iss", "sid" or null, client, …]`. A client is its `client_id`, or `[client_id, sid]` if it knows the session by
-a `sid` of its own. Nothing is stored: whoever has one of the keys can seal a context and open it.
+a `sid` of its own, or `[client_id, sid or null, frontchannel_logout_uri, session required]` if its address comes along.
+Nothing is stored: whoever has one of the keys can seal a context and open it.
 """
 
 import base64
@@ -13,8 +14,9 @@ import zlib
 
 from cryptography.fernet import InvalidToken, MultiFernet
 
+from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
-from notifier.model.frozen import frozen
+from notifier.model.frozen import frozen, replace
 
 LIFETIME = 600  # seconds that a context can be opened
 LONGEST = 7500  # characters: servers take a line of 8,190, and the rest of the URL needs some
@@ -32,11 +34,15 @@ class TooManyClients(Exception):  # noqa: N818  a fact, not a fault of ours
 
 @frozen
 class OpenedContext:
-    """A context that was sealed by one of our keys. `id` is the same at each opening; it expires at `until` (epoch)."""
+    """A context that was sealed by one of our keys. `id` is the same at each opening; it expires at `until` (epoch).
+
+    `own_key`: the key is of its issuer and no other.
+    """
 
     context: FrontChannelContext
     id: str
     until: float
+    own_key: bool = False
 
 
 def seal(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
@@ -47,7 +53,7 @@ def seal(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
     low, high = 0, len(context.clients)  # `low` clients fit, `high` do not
     while high - low > 1:
         middle = (low + high) // 2
-        part = FrontChannelContext(iss=context.iss, sid=context.sid, clients=context.clients[:middle])
+        part = replace(context, clients=context.clients[:middle])
         low, high = (middle, high) if len(_sealed(part, keys, now)) <= LONGEST else (low, middle)
     raise TooManyClients(low)
 
@@ -74,26 +80,37 @@ def open_sealed(text: str, keys: MultiFernet, now: float) -> OpenedContext | Non
 
 
 def _sealed(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
-    clients = [client_id if sid is None else [client_id, sid] for client_id, sid in context.clients]
+    clients = [_written(client_id, sid, context.brought.get(client_id)) for client_id, sid in context.clients]
     plain = json.dumps([context.iss, context.sid, *clients], separators=(",", ":"), ensure_ascii=False).encode()
     return keys.encrypt_at_time(zlib.compress(plain, 9), int(now)).decode().rstrip("=")
 
 
+def _written(client_id: str, sid: str | None, brought: FrontChannelClient | None) -> object:
+    if brought is not None:
+        return [client_id, sid, brought.frontchannel_logout_uri, brought.frontchannel_logout_session_required]
+    return client_id if sid is None else [client_id, sid]
+
+
 def _read(document: object) -> FrontChannelContext | None:
-    if not isinstance(document, list) or len(document) < 2:
-        return None
-    iss, sid, *raw = document
-    clients = [client for client in map(_client, raw) if client is not None]
-    if not isinstance(iss, str) or not (sid is None or isinstance(sid, str)) or len(clients) != len(raw):
-        return None
-    return FrontChannelContext(iss=iss, sid=sid, clients=tuple(clients))
-
-
-def _client(entry: object) -> tuple[str, str | None] | None:
-    match entry:
-        case str(client_id):
-            return client_id, None
-        case [str(client_id), str(sid)]:
-            return client_id, sid
+    """A client that is named again counts once, as it is named first: else a short text could make a vast page."""
+    match document:
+        case [str(iss), None | str() as sid, *entries]:
+            clients: dict[str, str | None] = {}
+            brought: dict[str, FrontChannelClient] = {}
         case _:
             return None
+    for entry in entries:
+        match entry:
+            case str(client_id):
+                clients.setdefault(client_id, None)
+            case [str(client_id), str(own)]:
+                clients.setdefault(client_id, own)
+            case [str(client_id), None | str() as own, str(uri), bool(required)]:
+                if client_id not in clients:
+                    front = FrontChannelClient(
+                        frontchannel_logout_uri=uri, frontchannel_logout_session_required=required
+                    )
+                    clients[client_id], brought[client_id] = own, front
+            case _:
+                return None
+    return FrontChannelContext(iss=iss, sid=sid, clients=tuple(clients.items()), brought=brought)

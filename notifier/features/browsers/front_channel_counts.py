@@ -9,6 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from notifier.features.browsers.front_channel_report import BrowserReach, PageEnd
+from notifier.model.front_channel import Unbrought
 from notifier.model.printable import printable
 from notifier.telemetry.client_series import SHARED, Label
 from notifier.telemetry.families import labelled
@@ -22,6 +23,7 @@ class FrontChannelCounts:
     def __init__(self, label: Callable[[str, str], Label]) -> None:
         self._label = label
         self._pages = dict.fromkeys((_SHOWN, _REFUSED), 0)
+        self._left_out = dict.fromkeys(map(str, Unbrought), 0)
         self._reports = dict.fromkeys((*map(str, PageEnd), _REPEATED, _REFUSED), 0)
         self._clients: dict[Label, dict[BrowserReach, int]] = {}
 
@@ -34,6 +36,10 @@ class FrontChannelCounts:
     def page_refused(self) -> None:
         """Count a page that could not be shown."""
         self._pages[_REFUSED] += 1
+
+    def left_out(self, reason: Unbrought, clients: int) -> None:
+        """Count clients whose address came along and does not count."""
+        self._left_out[reason] += clients
 
     def reported(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
         """Count the first report of a context."""
@@ -60,6 +66,8 @@ class FrontChannelCounts:
         yield labelled(CounterMetricFamily, "front_channel_pages_total", text, ("result",), self._pages)
         text = "Reports of front-channel pages, by how the page ended."
         yield labelled(CounterMetricFamily, "front_channel_reports_total", text, ("result",), self._reports)
+        text = "Clients left out of a page though an address came with them, by why it does not count."
+        yield labelled(CounterMetricFamily, "front_channel_left_out_total", text, ("reason",), self._left_out)
         text = "Clients that browsers asked, by what the browser could tell."
         family = CounterMetricFamily(
             "notifier_front_channel_clients_total", text, labels=("iss", "client_id", "result")

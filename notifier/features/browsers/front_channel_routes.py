@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
+from notifier.features.browsers.brought_addresses import BroughtAddresses
 from notifier.features.browsers.front_channel_context import OpenedContext, TooManyClients
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
@@ -36,6 +37,7 @@ class PageAccess:
     sealed: Callable[[FrontChannelContext], str]
     rules: Callable[[str], PageRules | None]
     registry: Callable[[], Registry]
+    brought: BroughtAddresses
     counts: FrontChannelCounts
 
 
@@ -60,7 +62,7 @@ class FrontChannelRoutes:
         sealed = request.match_info["context"]
         opened = self._access.opened(sealed)
         if opened is not None:
-            return self._answer(opened.context, sealed)
+            return self._answer(opened.context, sealed, own_key=opened.own_key)
         refused = self.refused()
         refused.headers[SAW_COOKIE] = "some" if "Cookie" in request.headers else "none"
         return refused
@@ -95,7 +97,9 @@ class FrontChannelRoutes:
         if opened.id in self._reported:
             counts.report_repeated()
             return web.Response(status=204)
-        plan = page_plan(opened.context, self._access.registry())
+        if not opened.context.clients:  # its page was no page, and reports nothing
+            return web.Response(status=204)
+        plan = self._plan(opened.context, own_key=opened.own_key, told=False)
         try:
             body = await read_body(request, self._limits)
         except (Refusal, web.HTTPException):
@@ -115,12 +119,14 @@ class FrontChannelRoutes:
         counts.reported(report.end, opened.context.iss, reached)
         return web.Response(status=204)
 
-    def _answer(self, context: FrontChannelContext, sealed: str | None, parents: tuple[str, ...] = ()) -> web.Response:
+    def _answer(
+        self, context: FrontChannelContext, sealed: str | None, parents: tuple[str, ...] = (), *, own_key: bool = False
+    ) -> web.Response:
         rules = self._access.rules(context.iss)
         if rules is None:
             return self.refused()
         rules = replace(rules, origins=tuple(dict.fromkeys((*rules.origins, *parents))))
-        plan = page_plan(context, self._access.registry())
+        plan = self._plan(context, own_key=own_key, told=True)
         report = None
         if context.clients:  # a page of no client is an identity server's question whether there are pages
             self._access.counts.page_shown(context.iss, _clients_of(plan))
@@ -128,6 +134,10 @@ class FrontChannelRoutes:
         text = self._page.document(plan, rules, report)
         headers = self._page.headers(rules.origins, plan.asked)
         return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)
+
+    def _plan(self, context: FrontChannelContext, *, own_key: bool, told: bool) -> PagePlan:
+        counting = self._access.brought.of_context(context, own_key=own_key, told=told)
+        return page_plan(counting, self._access.registry())
 
     def _remember(self, context_id: str) -> None:
         self._reported[context_id] = None

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
-from cryptography.fernet import MultiFernet
 
 from notifier.delivery.plan import by_client_id
+from notifier.features.browsers.brought_addresses import BroughtAddresses
 from notifier.features.browsers.front_channel_context import LIFETIME, TooManyClients, seal
+from notifier.features.browsers.web_keys import PageKeys
 from notifier.model.errors import Mistake
 from notifier.model.front_channel import FrontChannelContext, page_context
 from notifier.model.frozen import replace
@@ -40,7 +41,7 @@ _TOLD: Mapping[str, object] = {
         "front_channel": _FRONT_CHANNEL,
         "note": {
             **NOTE,
-            "description": "Why there is no page, though the browser should ask clients. Or as for events.",
+            "description": "Why there is no page, or not each client on it that has an address. Or as for events.",
         },
     },
 }
@@ -61,16 +62,17 @@ _POST_SIGN_OUT = OperationDescription(
 class Pages:
     """The front-channel pages: the keys that seal their contexts, and where each issuer's proxy serves them."""
 
-    keys: MultiFernet
+    keys: PageKeys
     urls: Mapping[str, str]
 
 
 class SignOuts:
     """Answers with the page of an event. `pages`: None without a web listener."""
 
-    def __init__(self, requests: EventRequests, pages: Callable[[], Pages | None]) -> None:
+    def __init__(self, requests: EventRequests, pages: Callable[[], Pages | None], brought: BroughtAddresses) -> None:
         self._requests = requests
         self._pages = pages
+        self._brought = brought
 
     def routes(self) -> Iterator[web.RouteDef]:
         """The route, for the application of the API."""
@@ -83,28 +85,34 @@ class SignOuts:
 
     def _front_channel(self, event: SessionEnded) -> Mapping[str, object]:
         registry = self._requests.sources.registry()
-        context = page_context(by_client_id(event, registry), registry)
+        event = by_client_id(event, registry)
+        context = page_context(event, registry)
         if context is None:
             return {"front_channel": None}
-        pages = self._pages()
-        url = None if pages is None else pages.urls.get(event.iss)
-        if pages is None or url is None:
-            missing = "no section web" if pages is None else "no entry for this issuer under web.issuers"
-            count = len(context.clients)
-            note = f"the browser should ask {count} of its clients, but notifier's configuration has {missing}"
-            return {"front_channel": None, "note": note}
-        now = self._requests.sources.clock()
-        sealed = _sealed(context, pages, now)
-        until = f"{render_moment(float(int(now) + LIFETIME))[:19]}Z"
-        page = {"url": f"{url}/front-channel/{sealed}", "clients": len(context.clients), "until": until}
-        return {"front_channel": page}
+        context, note = self._brought.of_event(context, event)
+        notes = [] if note is None else [note]
+        page = None
+        if count := len(context.clients):
+            pages = self._pages()
+            url = None if pages is None else pages.urls.get(event.iss)
+            if pages is None or url is None:
+                missing = "no section web" if pages is None else "no entry for this issuer under web.issuers"
+                notes.append(
+                    f"the browser should ask {count} of its clients, but notifier's configuration has {missing}"
+                )
+            else:
+                now = self._requests.sources.clock()
+                sealed = _sealed(context, pages, now)
+                until = f"{render_moment(float(int(now) + LIFETIME))[:19]}Z"
+                page = {"url": f"{url}/front-channel/{sealed}", "clients": count, "until": until}
+        return {"front_channel": page} | ({"note": "; ".join(notes)} if notes else {})
 
 
 def _sealed(context: FrontChannelContext, pages: Pages, now: float) -> str:
     """Raises Refusal (400) if the context would be too long."""
     count = len(context.clients)
     try:
-        text = seal(replace(context, clients=context.clients[:_MOST]), pages.keys, now)
+        text = seal(replace(context, clients=context.clients[:_MOST]), pages.keys.of(context.iss), now)
         if count <= _MOST:
             return text
         fit = _MOST

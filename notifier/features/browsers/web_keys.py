@@ -1,14 +1,18 @@
 """Reads the keys by which the URLs of pages are sealed, and checks what the section `web` says of issuers."""
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.configuration.configured_feature import Part
+from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.front_channel import is_on_page
+from notifier.model.frozen import replace
 from notifier.model.origins import origin_of
 from notifier.model.printable import counted
 from notifier.model.registry import Registry
@@ -17,14 +21,40 @@ from notifier.settings.service_settings import Settings
 
 _MOST = 10
 """Keys that a file may have. A page lives for ten minutes, so two are enough while one is replaced."""
+_SHARED = "web.keys_file"
 _MAKE_ONE = "make one by `notifier keys web`: 32 random bytes as base64url"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageKeys:
+    """The keys of pages: those that all issuers share, and each one's `own`. `one`: there is one issuer."""
+
+    shared: MultiFernet
+    own: Mapping[str, MultiFernet]
+    one: bool
+
+    def of(self, iss: str) -> MultiFernet:
+        """The keys that seal an issuer's pages: its own, if it has some."""
+        return self.own.get(iss, self.shared)
+
+    def speak(self, iss: str) -> bool:
+        """Whether the keys that seal an issuer's pages are of no other."""
+        return self.one or iss in self.own
+
+    def open(self, text: str, now: float) -> OpenedContext | None:
+        """Open a context. None if no key that its issuer has sealed it, if it has expired, or is none."""
+        for keys in (self.shared, *self.own.values()):
+            if (opened := open_sealed(text, keys, now)) is not None:
+                own = self.own.get(opened.context.iss) is keys
+                return replace(opened, own_key=own or self.one) if own or keys is self.shared else None
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagesPart(Part):
     """The keys by which the URLs of pages are sealed. None without a section `web`."""
 
-    keys: MultiFernet | None = field(repr=False)
+    keys: PageKeys | None = field(repr=False)
 
 
 def read_pages(settings: Settings, registry: Registry) -> PagesPart:
@@ -33,12 +63,12 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
     return PagesPart(
         mistakes=mistakes,
         warnings=[*web_warnings(settings, registry)],
-        secrets={} if settings.web is None else {"web.keys_file": settings.web.keys_file},
+        secrets=_files(settings),
         keys=keys,
     )
 
 
-def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]]:
+def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
     """Return the keys, None without a section `web`, and every mistake."""
     if settings.web is None:
         return None, []
@@ -52,22 +82,51 @@ def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]
         for name, page in settings.web.check_session.items()
         if page.issuer not in settings.issuers
     ]
-    setting, path = "web.keys_file", settings.web.keys_file
+    read: dict[str, list[Fernet]] = {}
+    setting_of: dict[bytes, str] = {}
+    for setting, path in _files(settings).items():
+        lines, wrong = _lines(setting, path)
+        mistakes += wrong
+        read[setting] = []
+        for nth, line in enumerate(lines, 1):
+            try:
+                read[setting].append(Fernet(line))
+            except ValueError:
+                mistakes.append(Mistake(setting, f"line {nth} of {path} is no Fernet key; {_MAKE_ONE}"))
+                continue
+            other = setting_of.setdefault(base64.urlsafe_b64decode(line), setting)
+            if other != setting:
+                text = f"line {nth} of {path} is a key of {other}, too: an issuer's own keys are no other's"
+                mistakes.append(Mistake(setting, text))
+    if mistakes:
+        return None, mistakes
+    own = {iss: MultiFernet(read[setting]) for iss in settings.web.issuers if (setting := _own(iss)) in read}
+    return PageKeys(shared=MultiFernet(read[_SHARED]), own=own, one=len(settings.issuers) == 1), []
+
+
+def _lines(setting: str, path: Path) -> tuple[list[str], list[Mistake]]:
+    """The lines of a file of keys, and what is wrong with their number."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except ConfigurationError as error:
-        return None, [*mistakes, *(Mistake(setting, f"{path} {mistake.text}") for mistake in error.mistakes)]
-    keys = []
-    for nth, line in enumerate(lines, 1):
-        try:
-            keys.append(Fernet(line))
-        except ValueError:
-            mistakes.append(Mistake(setting, f"line {nth} of {path} is no Fernet key; {_MAKE_ONE}"))
+        return [], [Mistake(setting, f"{path} {mistake.text}") for mistake in error.mistakes]
     if not lines:
-        mistakes.append(Mistake(setting, f"{path} is empty; {_MAKE_ONE}"))
+        return [], [Mistake(setting, f"{path} is empty; {_MAKE_ONE}")]
     if len(lines) > _MOST:
-        mistakes.append(Mistake(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour"))
-    return (MultiFernet(keys) if keys and not mistakes else None), mistakes
+        return lines, [Mistake(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour")]
+    return lines, []
+
+
+def _files(settings: Settings) -> dict[str, Path]:
+    """The files of keys by the setting that names each."""
+    if settings.web is None:
+        return {}
+    own = {_own(iss): issuer.keys_file for iss, issuer in settings.web.issuers.items()}
+    return {_SHARED: settings.web.keys_file} | {setting: path for setting, path in own.items() if path is not None}
+
+
+def _own(iss: str) -> str:
+    return f'web.issuers["{iss}"].keys_file'
 
 
 def web_warnings(settings: Settings, registry: Registry) -> Iterator[Mistake]:

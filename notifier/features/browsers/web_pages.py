@@ -1,15 +1,17 @@
 """Makes what the web listener serves, by the configuration as it is at each request."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from notifier.configuration.clients.authority import own_hosts
 from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.features.browsers.brought_addresses import BroughtAddresses
 from notifier.features.browsers.check_session import CheckSession
 from notifier.features.browsers.check_session_page import CheckSessionPages, check_session_script
-from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed, seal
+from notifier.features.browsers.front_channel_context import OpenedContext, seal
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import PageRules
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess
@@ -23,9 +25,11 @@ class WebPages:
 
     def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
         self._live = live
+        self.brought = BroughtAddresses(counts, live.registry, self._hosts, self._speak)
         access = PageAccess(
-            opened=self._opened, sealed=self._sealed, rules=self._rules, registry=live.registry, counts=counts
-        )
+            opened=self._opened, sealed=self._sealed, rules=self._rules, registry=live.registry,
+            brought=self.brought, counts=counts,
+        )  # fmt: skip
         self._pages = FrontChannelRoutes(access)
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -50,12 +54,19 @@ class WebPages:
 
     def _opened(self, text: str) -> OpenedContext | None:
         keys = self._live.now.part(PagesPart).keys
-        return None if keys is None else open_sealed(text, keys, time.time())
+        return None if keys is None else keys.open(text, time.time())
 
     def _sealed(self, context: FrontChannelContext) -> str:
         keys = self._live.now.part(PagesPart).keys
         assert keys is not None, "an issuer with pages is in the section `web`, which has keys"
-        return seal(context, keys, time.time())
+        return seal(context, keys.of(context.iss), time.time())
+
+    def _speak(self, iss: str) -> bool:
+        keys = self._live.now.part(PagesPart).keys
+        return keys is None or keys.speak(iss)
+
+    def _hosts(self, iss: str) -> Collection[str]:
+        return own_hosts(self._live.now.settings, iss)
 
     def _rules(self, iss: str) -> PageRules | None:
         section = self._live.now.settings.web

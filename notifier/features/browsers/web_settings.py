@@ -43,6 +43,8 @@ class WebIssuerSettings(Section):
     url: PageAddress
     """Where the issuer's proxy passes on to this listener, on the issuer's own origin, such as
     https://login.example.com/connect/notify."""
+    keys_file: ExistingFile | None = None
+    """Fernet keys of this issuer's pages alone. Whoever has one may bring addresses of its clients."""
     parents: tuple[Origin, ...] = ()
     """Origins beside that of `url` whose pages may be above ours: each ancestor of it counts."""
     limit: Annotated[float, Lasting(above=0.0, most=30.0)] = 5.0
@@ -83,7 +85,7 @@ class WebSettings(WebListenerSettings):
     """The listener of pages for browsers, and of what upstream providers call."""
 
     keys_file: ExistingFile
-    """Fernet keys by which the URLs of pages are sealed, one a line. The first seals, all open."""
+    """Fernet keys by which the URLs of all pages are sealed, one a line. The first seals, all open."""
     issuers: dict[IssuerId, WebIssuerSettings] = Field({})
     """By issuer identifier, as in `iss`."""
     check_session: dict[PageName, CheckSessionSettings] = Field({})

@@ -13,12 +13,10 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.client import Algorithm
 from notifier.model.documents.cloudevents import ID_BYTES, TEXT_LENGTH
 from notifier.model.documents.event_patterns import CONTROLS, uri_schema
-from notifier.model.egress import uri_mistake
+from notifier.model.egress import URI_LENGTH, uri_mistake
 from notifier.model.moment import RFC_3339, read_moment
 from notifier.model.printable import excerpt
 from notifier.model.validation import kind_of
-
-URI_LENGTH = 4096
 
 
 def _moment(value: object) -> float:
@@ -98,6 +96,16 @@ class EntryDocument(TypedDict, total=False):
         bool | None, Field(description="Whether the logout token must carry `sid`.")
     ]
     id_token_signed_response_alg: Annotated[Alg | None, Field(description="How the logout token is signed.")]
+    frontchannel_logout_uri: Annotated[
+        Uri | None,
+        Field(
+            description="Where the page of `POST /v1/sign-outs` asks a client that the registry does not have, if the"
+            " address counts (`registry.inline`)."
+        ),
+    ]
+    frontchannel_logout_session_required: Annotated[
+        bool | None, Field(description="Whether that page must send it `iss` and `sid`.")
+    ]
     sub: Annotated[Text | None, Field(description="The user, as only this client knows them (pairwise).")]
     sid: Annotated[Text | None, Field(description="The session, as only this client knows it.")]
 

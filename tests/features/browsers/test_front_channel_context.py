@@ -8,7 +8,9 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import LIFETIME, LONGEST, TooManyClients, open_sealed, seal
+from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
+from notifier.model.frozen import replace
 
 ISS = "https://login.example.com"
 OLD, NEW = Fernet(Fernet.generate_key()), Fernet(Fernet.generate_key())
@@ -28,6 +30,23 @@ def test_a_context_comes_back_as_it_was_sealed() -> None:
     again = open_sealed(text, KEYS, NOW)
     assert again is not None
     assert again.id == opened.id
+
+
+def test_addresses_come_back_as_they_were_sealed() -> None:
+    """And a client that is named again counts as it was named first."""
+    front = FrontChannelClient(
+        frontchannel_logout_uri="https://new.example.net/out", frontchannel_logout_session_required=True
+    )
+    context = replace(
+        CONTEXT, clients=(("new", None), *CONTEXT.clients, ("own", "sid")), brought={"new": front, "own": front}
+    )
+    opened = open_sealed(seal(context, KEYS, NOW), KEYS, NOW)
+    assert opened is not None
+    assert opened.context == context
+    again = [ISS, None, "new", ["new", "x", "https://evil.example.net/", False], ["new", "y"]]
+    opened = open_sealed(_fernet(again), KEYS, NOW)
+    assert opened is not None
+    assert (opened.context.clients, opened.context.brought) == ((("new", None),), {})
 
 
 def test_a_context_has_one_id_however_it_is_spelled() -> None:
@@ -67,11 +86,17 @@ def _fernet(document: object) -> str:
         _fernet([ISS]),
         _fernet([ISS, 5, "billing"]),
         _fernet([ISS, None, {"client": "billing"}]),
+        _fernet([ISS, None, ["billing", None, "https://billing.example.net/"]]),
+        _fernet([ISS, None, ["billing", None, "https://billing.example.net/", 1]]),
+        _fernet([ISS, None, ["billing", 5, "https://billing.example.net/", True]]),
+        _fernet([ISS, None, ["billing", None, None, True]]),
+        _fernet([ISS, None, ["billing", None, "https://billing.example.net/", True, "more"]]),
+        _fernet([ISS, None, ["billing", None]]),
         _fernet([ISS, None, "x" * 300_000]),
         _fernet([ISS, "\ud800", "billing"]),
         NEW.encrypt_at_time(b"no zlib", int(NOW)).decode(),
     ],
-    ids=range(13),
+    ids=range(19),
 )
 def test_what_is_no_context_of_ours_is_not_opened(text: str) -> None:
     """Forged, expired, changed, far too long, or not of this form."""

@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_report import BrowserReach, PageEnd
 from notifier.model.client import Client
+from notifier.model.front_channel import Unbrought
 from notifier.model.registry import Issuer, Registry
 from notifier.telemetry.metrics import Metrics
 
@@ -34,7 +35,7 @@ async def scrape(subject: Metrics) -> Samples:
     return {
         (
             sample.name.removeprefix(prefix),
-            *(sample.labels[name] for name in ("iss", "client_id", "result") if name in sample.labels),
+            *(sample.labels[name] for name in ("iss", "client_id", "result", "reason") if name in sample.labels),
         ): sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
@@ -48,6 +49,7 @@ async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
     assert await scrape(subject) == {
         ("pages_total", "shown"): 0,
         ("pages_total", "refused"): 0,
+        **{("left_out_total", reason): 0 for reason in ("denied", "speaker", "shared_key", "address", "own_host")},
         **{("reports_total", result): 0 for result in ("done", "limit", "left", "repeated", "refused")},
     }
     counts.page_shown(ISS, ["shop"])
@@ -63,11 +65,13 @@ async def test_each_report_counts_once_where_it_belongs() -> None:
     subject, counts = counting("shop", "mail")
     counts.reported(PageEnd.LIMIT, ISS, [("shop", REACHED), ("mail", UNKNOWN)])
     counts.reported(PageEnd.DONE, ISS, [("shop", REACHED), ("mail", UNREACHABLE)])
+    counts.left_out(Unbrought.SPEAKER, 2)
     for count in (counts.page_refused, counts.report_repeated, counts.report_refused):
         count()
     counted = {labels: value for labels, value in (await scrape(subject)).items() if value}
     assert counted == {
         ("pages_total", "refused"): 1,
+        ("left_out_total", "speaker"): 2,
         ("reports_total", "limit"): 1,
         ("reports_total", "done"): 1,
         ("reports_total", "repeated"): 1,

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any
 
@@ -12,18 +15,21 @@ import aiohttp
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.features.browsers.front_channel_context import LIFETIME, open_sealed, seal
+from notifier.features.browsers.brought_addresses import BroughtAddresses
+from notifier.features.browsers.front_channel_context import LIFETIME, LONGEST, open_sealed, seal
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.front_channel_page import PageRules
 from notifier.features.browsers.front_channel_report import BrowserReach, PageEnd
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageAccess
-from notifier.model.client import Client, FrontChannelClient
-from notifier.model.front_channel import FrontChannelContext
+from notifier.features.browsers.web_keys import PageKeys
+from notifier.model.client import Client, EgressPolicy, FrontChannelClient, Route
+from notifier.model.front_channel import FrontChannelContext, Unbrought
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.web_app import web_app
 from tests.publishing.serving import NOW, serving
 
 ISS, OTHER = "https://login.example.com", "https://other.example.com"
+THIRD = "https://third.example.com"
 KEYS = MultiFernet([Fernet(Fernet.generate_key())])
 RULES = PageRules(path="/connect/notify", origins=(ISS,))
 DONE = {"how": "done", "ms": 12, "clients": ["answered", "failed"]}
@@ -57,6 +63,9 @@ class Counted(FrontChannelCounts):
     def page_refused(self) -> None:
         self.counts["refused"] += 1
 
+    def left_out(self, reason: Unbrought, clients: int) -> None:
+        self.counts[f"left out: {reason}"] += clients
+
     def reported(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
         self.counts[f"{end}: " + " ".join(f"{client_id}={reach}" for client_id, reach in reached)] += 1
 
@@ -85,20 +94,26 @@ class Face:
             return answer.status
 
 
-def access(counted: Counted, keys: MultiFernet = KEYS) -> PageAccess:
+def access(
+    counted: Counted, keys: MultiFernet = KEYS, own: Mapping[str, MultiFernet] = {}, registry: Registry = REGISTRY
+) -> PageAccess:
+    page_keys = PageKeys(shared=keys, own=own, one=False)
     return PageAccess(
-        opened=lambda text: open_sealed(text, keys, NOW),
-        sealed=lambda made: seal(made, keys, NOW),
-        rules={ISS: RULES}.get,
-        registry=lambda: REGISTRY,
+        opened=lambda text: page_keys.open(text, NOW),
+        sealed=lambda made: seal(made, page_keys.of(made.iss), NOW),
+        rules={ISS: RULES, THIRD: RULES}.get,
+        registry=lambda: registry,
+        brought=BroughtAddresses(counted, lambda: registry, lambda _: {"login.example.com"}, page_keys.speak),
         counts=counted,
     )
 
 
 @asynccontextmanager
-async def face(**options: int) -> AsyncIterator[Face]:
+async def face(
+    own: Mapping[str, MultiFernet] = {}, registry: Registry = REGISTRY, **options: int
+) -> AsyncIterator[Face]:
     counted = Counted()
-    routes = FrontChannelRoutes(access(counted), **options).routes()
+    routes = FrontChannelRoutes(access(counted, own=own, registry=registry), **options).routes()
     async with serving(web_app(routes)) as listener, aiohttp.ClientSession() as session:
         yield Face(listener.url, session, counted)
 
@@ -145,6 +160,7 @@ async def test_a_page_of_no_client_is_a_question() -> None:
         status, policy, text = await asked.get(seal(context(), KEYS, NOW))
         assert (status, policy.endswith(f"frame-ancestors {ISS}")) == (200, True)
         assert '"report":null' in text
+        assert await asked.report(seal(context(), KEYS, NOW), {"how": "done", "clients": []}) == 204
         assert asked.counts == {}
         assert (await asked.get(seal(context(iss=OTHER), KEYS, NOW)))[0] == 400  # as for any page
 
@@ -234,3 +250,123 @@ async def test_what_is_remembered_of_reports_is_bounded() -> None:
         for each in (*sealed, sealed[2], sealed[0]):
             assert await asked.report(each, report) == 204
         assert asked.counts == {"done: billing=reached": 4, "repeated": 1}
+
+
+OWN = {ISS: MultiFernet([Fernet(Fernet.generate_key())]), THIRD: MultiFernet([Fernet(Fernet.generate_key())])}
+EVERYBODY = Registry(
+    issuers={iss: Issuer(iss=iss) for iss in (ISS, THIRD)},
+    clients={
+        ISS: MappingProxyType({**CLIENTS, "plain": Client(iss=ISS, client_id="plain", backchannel_logout_uri=None)})
+    },
+    aliases={ISS: {"shop-alias": "shop"}},
+    unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
+)
+
+
+def bringing(iss: str = ISS, sid: str | None = "5F2A", *, required: bool = False, **uris: str) -> FrontChannelContext:
+    """A context whose clients come with these addresses."""
+    brought = {
+        name: FrontChannelClient(frontchannel_logout_uri=uri, frontchannel_logout_session_required=required)
+        for name, uri in uris.items()
+    }
+    return FrontChannelContext(iss=iss, sid=sid, clients=tuple((name, None) for name in uris), brought=brought)
+
+
+async def test_a_client_that_nobody_registered_is_asked_where_the_issuer_s_own_key_says() -> None:
+    """Its page is like any: it asks, and its report counts. What the registry has of a client wins."""
+    told = bringing(
+        new="https://new.example.net/out?a=1", shop="https://evil.example.net/", plain="https://evil.example.net/"
+    )
+    evil = FrontChannelClient(frontchannel_logout_uri="https://evil.example.net/")
+    alias = replace(context("shop-alias"), brought={"shop-alias": evil})
+    async with face(OWN, EVERYBODY) as asked:
+        sealed = seal(told, OWN[ISS], NOW)
+        status, _, text = await asked.get(sealed)
+        assert status == 200
+        assert "https://new.example.net/out?a=1&amp;iss=https%3A%2F%2Flogin.example.com&amp;sid=5F2A" in text
+        assert "https://shop.example.net/out" in text
+        assert "evil" not in text + (await asked.get(seal(alias, OWN[ISS], NOW)))[2]
+        assert await asked.report(sealed, DONE) == 204
+        assert asked.counts == {"shown new shop": 1, "shown shop": 1, "done: new=reached shop=unreachable": 1}
+
+
+async def test_a_client_that_needs_a_sid_and_comes_with_its_address_is_not_asked_without_one() -> None:
+    """As a registered one is not."""
+    async with face(OWN, EVERYBODY) as asked:
+        without = bringing(sid=None, required=True, new="https://new.example.net/out")
+        _, _, text = await asked.get(seal(without, OWN[ISS], NOW))
+        assert '"unasked":[{"id":"new"}]' in text
+
+
+async def test_who_has_a_key_of_several_issuers_brings_no_address() -> None:
+    """He may seal a page of each, of what is registered. The clients left out are counted at each showing, and told."""
+    async with face(OWN, EVERYBODY) as asked:
+        sealed = seal(bringing(new="https://new.example.net/out", shop="https://x.example.net/"), KEYS, NOW)
+        status, _, text = await asked.get(sealed)
+        assert (status, "new.example.net" in text, "shop.example.net" in text) == (200, False, True)
+        assert await asked.report(sealed, {"how": "done", "clients": ["answered"]}) == 204
+        assert asked.counts == {"left out: shared_key": 1, "shown shop": 1, "done: shop=reached": 1}
+
+
+async def test_no_issuer_s_own_key_seals_a_page_of_another() -> None:
+    """Nor is a report of one taken."""
+    async with face(OWN, EVERYBODY) as asked:
+        sealed = seal(bringing(iss=ISS, new="https://new.example.net/out"), OWN[THIRD], NOW)
+        assert (await asked.get(sealed))[0] == 400
+        assert await asked.report(sealed, DONE) == 403
+        assert (await asked.get(seal(bringing(iss=THIRD, new="https://n.example.net/"), OWN[THIRD], NOW)))[0] == 200
+        assert asked.counts == {"refused": 1, "report refused": 1, "shown new": 1}
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("javascript:alert(1)", "address"),
+        ("data:text/html,<script>alert(1)</script>", "address"),
+        ("http://new.example.net/out", "address"),
+        ("https://10.0.0.1/out", "address"),
+        ("https://[::ffff:127.0.0.1]/out", "address"),
+        ("https://2130706433/out", "address"),
+        ("https://localhost/out", "address"),
+        ("https://user@new.example.net/out", "address"),
+        ("https://new.example.net/out#x", "address"),
+        (f"https://new.example.net/{'x' * 5000}", "address"),
+        ("https://login.example.com/account/delete", "own_host"),
+        ("https://LOGIN.example.com.:8443/", "own_host"),
+    ],
+)
+async def test_an_address_that_no_page_may_ask_leaves_its_client_out(uri: str, reason: str) -> None:
+    """Also with the issuer's own key. The other clients are asked."""
+    async with face(OWN, EVERYBODY) as asked:
+        _, policy, text = await asked.get(seal(bringing(new=uri, good="https://good.example.net/"), OWN[ISS], NOW))
+        assert ("good.example.net" in text, '"id":"new"' in text, "http:" in policy) == (True, False, False)
+        assert asked.counts == {f"left out: {reason}": 1, "shown good": 1}
+
+
+async def test_nobody_brings_an_address_where_the_registry_denies_it() -> None:
+    """Not even with the issuer's own key."""
+    async with face(OWN, replace(EVERYBODY, inline="deny")) as asked:
+        assert (
+            "new.example.net" not in (await asked.get(seal(bringing(new="https://new.example.net/"), OWN[ISS], NOW)))[2]
+        )
+        assert asked.counts == {"left out: denied": 1, "shown ": 1}
+
+
+async def test_egress_lets_a_page_ask_what_it_lets_a_worker_ask() -> None:
+    """Plain http, and a private address."""
+    egress = EgressPolicy(allow_http=True, allow=(ip_network("10.0.0.0/8"),))
+    template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False, route=Route(egress=egress))
+    async with face(OWN, replace(EVERYBODY, unregistered=template)) as asked:
+        _, policy, text = await asked.get(seal(bringing(new="http://10.1.2.3/out"), OWN[ISS], NOW))
+        assert ("http://10.1.2.3/out" in text, "frame-src https: http:" in policy) == (True, True)
+
+
+async def test_a_short_context_makes_no_vast_page() -> None:
+    """A client counts once, however often it is named: else one long address could be written ten thousand times."""
+    entry = ["new", None, f"https://new.example.net/{'x' * 3000}", False]
+    plain = json.dumps([ISS, None, entry, *(["new"] * 30_000)]).encode()
+    sealed = OWN[ISS].encrypt_at_time(zlib.compress(plain, 9), int(NOW)).decode().rstrip("=")
+    assert len(sealed) <= LONGEST
+    async with face(OWN, EVERYBODY) as asked:
+        status, _, text = await asked.get(sealed)
+        assert (status, len(text) < 30_000, asked.counts) == (200, True, {"shown new": 1})

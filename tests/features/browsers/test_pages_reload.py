@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from cryptography.fernet import Fernet
+import pytest
+from cryptography.fernet import Fernet, InvalidToken
 
 from notifier.features.browsers.web_keys import PagesPart
 from tests.configuration.test_live_configuration import live, write
@@ -18,6 +19,19 @@ def test_pages_follow_a_reload_and_their_listener_does_not(tmp_path: Path) -> No
     running = live(tmp_path, web=face)
     first = running.now.part(PagesPart).keys
     (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+    (tmp_path / "own.keys").write_bytes(Fernet.generate_key())
+    own = {"url": "https://id.example.com/out", "keys_file": "own.keys"}
+    write(tmp_path, web={**face, "issuers": {ISS: own}})
+    assert running.reload(asked=False)
+    keys = running.now.part(PagesPart).keys
+    assert keys is not None
+    before = keys.of(ISS).encrypt(b"x")
+    (tmp_path / "own.keys").write_bytes(Fernet.generate_key())
+    assert running.reload(asked=False)
+    keys = running.now.part(PagesPart).keys
+    assert keys is not None
+    with pytest.raises(InvalidToken):
+        keys.of(ISS).decrypt(before)
     write(tmp_path, web={**face, "issuers": {}})
     assert running.reload(asked=False)
     assert (running.reloads.wait_for_restart, running.now.part(PagesPart).keys is first) == ((), False)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -9,8 +10,11 @@ import aiohttp
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
+from notifier.features.browsers.brought_addresses import BroughtAddresses
 from notifier.features.browsers.front_channel_context import open_sealed
+from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.features.browsers.sign_out_routes import Pages, SignOuts
+from notifier.features.browsers.web_keys import PageKeys
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay
 from notifier.model.errors import QueueUnavailable
 from notifier.model.front_channel import FrontChannelContext
@@ -23,8 +27,9 @@ from tests.network.listeners.described import described
 from tests.publishing.serving import ISS, NOW, serving, sources_of, token
 
 KEYS = MultiFernet([Fernet(Fernet.generate_key())])
-PAGES = Pages(keys=KEYS, urls={ISS: "https://login.example.com/connect/notify"})
-OTHERS = Pages(keys=KEYS, urls={"https://other.example.com": "https://other.example.com/connect/notify"})
+PAGE_KEYS = PageKeys(shared=KEYS, own={}, one=True)
+PAGES = Pages(keys=PAGE_KEYS, urls={ISS: "https://login.example.com/connect/notify"})
+OTHERS = Pages(keys=PAGE_KEYS, urls={"https://other.example.com": "https://other.example.com/connect/notify"})
 EVENT = {"iss": ISS, "sub": "248289761001", "sid": "5F2A", "clients": ["billing", "api", "shop-alias", "worker"]}
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 URL = f"{PAGES.urls[ISS]}/front-channel/"
@@ -62,16 +67,25 @@ class _Queue:
         self.taken.append((event, lane))
 
 
+def _sign_outs(requests: EventRequests, pages: Pages | None, registry: Registry) -> SignOuts:
+    counts = FrontChannelCounts(lambda iss, client_id: (iss, client_id))
+    brought = BroughtAddresses(
+        counts, lambda: registry, lambda _: {"login.example.com"}, lambda iss: pages is None or pages.keys.speak(iss)
+    )
+    return SignOuts(requests, lambda: pages, brought)
+
+
 async def _post(
     event: Any = EVENT,
     queue: _Queue | None = None,
     pages: Pages | None = PAGES,
     query: str = "",
     headers: Mapping[str, str] = NO_HEADERS,
+    registry: Registry = REGISTRY,
 ) -> tuple[int, Any]:
     tokens = (token("idp"), token("reader", "read"))
-    requests = EventRequests((queue or _Queue()).accept, sources_of(lambda: tokens, REGISTRY))
-    app = api_app(requests, SignOuts(requests, lambda: pages).routes())
+    requests = EventRequests((queue or _Queue()).accept, sources_of(lambda: tokens, registry))
+    app = api_app(requests, _sign_outs(requests, pages, registry).routes())
     sent = {"Authorization": "Bearer idp-secret", **headers}
     async with (
         serving(app) as listener,
@@ -168,5 +182,85 @@ async def test_the_checks_are_those_of_events() -> None:
 def test_what_the_api_says_of_sign_outs_is_true(examples: int) -> None:
     """Every answer is as it is described."""
     requests = EventRequests(_Queue().accept, sources_of(lambda: (token("idp"),), REGISTRY))
-    operations = described(api_app(requests, SignOuts(requests, lambda: PAGES).routes()), examples)
+    operations = described(api_app(requests, _sign_outs(requests, PAGES, REGISTRY).routes()), examples)
     assert "POST /v1/sign-outs" in operations
+
+
+NAMED = replace(
+    REGISTRY,
+    issuers={ISS: Issuer(iss=ISS, publishers=frozenset({"idp"}))},
+    unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
+)
+NEW = {"client_id": "new", "frontchannel_logout_uri": "https://new.example.net/out?a=1"}
+BRINGING = {
+    **EVENT,
+    "clients": [NEW, {"client_id": "shop-alias", "frontchannel_logout_uri": "https://evil.example.net/"}],
+}
+
+
+async def test_a_client_comes_with_its_address_from_the_identity_server() -> None:
+    """The context has it, too, so that any worker asks there. What is registered wins, under an alias as well."""
+    entry = {**NEW, "sid": "own", "frontchannel_logout_session_required": True, "backchannel_logout_uri": None}
+    status, told = await _post({**BRINGING, "clients": [entry, BRINGING["clients"][1]]}, registry=NAMED)
+    assert (status, told["front_channel"]["clients"], "note" in told) == (202, 2, False)
+    opened = open_sealed(told["front_channel"]["url"].removeprefix(URL), KEYS, NOW)
+    assert opened is not None
+    assert opened.context.clients == (("new", "own"), ("shop", None))
+    front = FrontChannelClient(
+        frontchannel_logout_uri=NEW["frontchannel_logout_uri"], frontchannel_logout_session_required=True
+    )
+    assert opened.context.brought == {"new": front}
+
+
+@pytest.mark.parametrize(
+    ("registry", "one", "entry", "says"),
+    [
+        (replace(NAMED, issuers={ISS: Issuer(iss=ISS)}), True, NEW, "name the publisher under publishers"),
+        (replace(NAMED, inline="deny"), True, NEW, "registry.inline is deny"),
+        (NAMED, False, NEW, "use web.issuers.<iss>.keys_file"),
+        (NAMED, True, {**NEW, "frontchannel_logout_uri": "http://new.example.net/"}, "it is http; to allow it"),
+        (NAMED, True, {**NEW, "frontchannel_logout_uri": "https://127.1/"}, "loopback"),
+        (NAMED, True, {**NEW, "frontchannel_logout_uri": "https://login.example.com:8443/x"}, "the issuer's own host"),
+    ],
+    ids=["a stranger", "denied", "a shared key", "http", "loopback", "own host"],
+)
+async def test_a_client_whose_address_does_not_count_is_told_of(
+    registry: Registry, one: bool, entry: Mapping[str, str], says: str
+) -> None:
+    """The event is published all the same, and the page asks the others. Alone it makes no page."""
+    queue = _Queue()
+    pages = replace(PAGES, keys=replace(PAGE_KEYS, one=one))
+    status, told = await _post({**EVENT, "clients": [entry, "shop"]}, queue, pages, registry=registry)
+    assert (status, told["front_channel"]["clients"]) == (202, 1)
+    assert told["note"].startswith("the browser asks 1 client not at the address of the event (new): ")
+    assert says in told["note"]
+    status, told = await _post({**EVENT, "clients": [entry]}, queue, pages, registry=registry)
+    assert (status, told["front_channel"], says in told["note"]) == (202, None, True)
+    assert len(queue.taken) == 2
+
+
+async def test_an_own_key_seals_the_pages_of_its_issuer() -> None:
+    """So the addresses in them count when they are shown, though there are other issuers."""
+    own = MultiFernet([Fernet(Fernet.generate_key())])
+    pages = replace(PAGES, keys=PageKeys(shared=KEYS, own={ISS: own}, one=False))
+    _, told = await _post(BRINGING, pages=pages, registry=NAMED)
+    sealed = told["front_channel"]["url"].removeprefix(URL)
+    assert open_sealed(sealed, KEYS, NOW) is None
+    opened = pages.keys.open(sealed, NOW)
+    assert opened is not None
+    assert (opened.own_key, list(opened.context.brought)) == (True, ["new"])
+
+
+async def test_as_many_addresses_as_fit_into_a_url() -> None:
+    """The refusal says how many, and so many fit: some 90 that nobody could guess."""
+    entries = [
+        {"client_id": name, "frontchannel_logout_uri": f"https://{name[:12]}.example.net/signout/{name[12:]}"}
+        for name in (hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in range(200))
+    ]
+    queue = _Queue()
+    status, problem = await _post({**EVENT, "clients": entries}, queue, registry=NAMED)
+    assert (status, queue.taken) == (400, [])
+    fit = int(problem["mistakes"][0]["text"].split(" takes ")[1].split()[0])
+    assert 50 < fit < 200
+    status, told = await _post({**EVENT, "clients": entries[:fit]}, queue, registry=NAMED)
+    assert (status, told["front_channel"]["clients"]) == (202, fit)

@@ -5,17 +5,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.configuration.loading import Loaded, load
 from notifier.features import FEATURES
+from notifier.features.browsers.front_channel_context import seal
 from notifier.features.browsers.web_keys import PagesPart
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError
+from notifier.model.front_channel import FrontChannelContext
 from notifier.tokens.key_files import generate_key
 
 ONE, TWO = "https://one.example.com", "https://two.example.com"
 KEYS = [Fernet.generate_key().decode() for _ in range(11)]
+NOW = 1_800_000_000.0
 FRONT = "https://shop.example.com/out"
 
 Load = Callable[..., Loaded]
@@ -25,7 +28,7 @@ Load = Callable[..., Loaded]
 def loaded(tmp_path: Path) -> Load:
     """Reads a configuration of two issuers with these keys and these pages."""
 
-    def read(keys: str, *pages: str, at: Mapping[str, str] = {}) -> Loaded:
+    def read(keys: str, *pages: str, at: Mapping[str, str] = {}, own: Mapping[str, str] = {}) -> Loaded:
         for name in ("one.pem", "two.pem"):
             (tmp_path / name).write_bytes(generate_key(Algorithm.ES256))
         (tmp_path / "web.keys").write_text(keys)
@@ -40,6 +43,9 @@ def loaded(tmp_path: Path) -> Load:
         ]
         (tmp_path / "clients.yaml").write_text(yaml.safe_dump(clients))
         issuers = {iss: {"url": f"{at.get(iss, iss)}/connect/notify"} for iss in pages}
+        for number, (iss, text) in enumerate(own.items()):
+            (tmp_path / f"own-{number}.keys").write_text(text)
+            issuers[iss]["keys_file"] = f"own-{number}.keys"
         document = {
             "issuers": {iss: {"keys": [{"file": name}]} for iss, name in ((ONE, "one.pem"), (TWO, "two.pem"))},
             "registry": {"file": "clients.yaml"},
@@ -55,8 +61,8 @@ def test_the_first_key_seals_and_all_open(loaded: Load) -> None:
     """Blank lines count for nothing."""
     keys = loaded(f"{KEYS[0]}\n\n{KEYS[1]}\n", ONE, TWO).part(PagesPart).keys
     assert keys is not None
-    assert Fernet(KEYS[0]).decrypt(keys.encrypt(b"x")) == b"x"
-    assert keys.decrypt(Fernet(KEYS[1]).encrypt(b"y")) == b"y"
+    assert Fernet(KEYS[0]).decrypt(keys.shared.encrypt(b"x")) == b"x"
+    assert keys.shared.decrypt(Fernet(KEYS[1]).encrypt(b"y")) == b"y"
 
 
 @pytest.mark.parametrize(
@@ -101,3 +107,48 @@ def test_pages_on_another_origin_than_their_issuer_are_warned_of(loaded: Load) -
     [warning] = loaded(KEYS[0], ONE, TWO, at={TWO: "http://two.example.com"}).warnings
     assert warning.path == f'web.issuers["{TWO}"].url'
     assert warning.text.startswith(f"is not on {TWO}, as the issuer is")
+
+
+def test_an_issuer_has_keys_of_its_own(loaded: Load) -> None:
+    """They seal and open its pages alone; those that all share open its pages, too. Nobody else may read the files."""
+    part = loaded(KEYS[0], ONE, TWO, own={ONE: f"{KEYS[1]}\n{KEYS[2]}"}).part(PagesPart)
+    assert part.keys is not None
+    assert (part.keys.speak(ONE), part.keys.speak(TWO)) == (True, False)
+    opened = {
+        (number, iss): part.keys.open(_sealed(iss, KEYS[number]), NOW) for number in range(4) for iss in (ONE, TWO)
+    }
+    assert {which: each.own_key for which, each in opened.items() if each is not None} == {
+        (0, ONE): False, (0, TWO): False, (1, ONE): True, (2, ONE): True,
+    }  # fmt: skip
+    assert Fernet(KEYS[1]).decrypt(part.keys.of(ONE).encrypt(b"x")) == b"x"
+    assert Fernet(KEYS[0]).decrypt(part.keys.of(TWO).encrypt(b"x")) == b"x"
+    assert list(part.secrets) == ["web.keys_file", f'web.issuers["{ONE}"].keys_file']
+
+
+@pytest.mark.parametrize(
+    ("own", "setting", "says"),
+    [
+        ({ONE: KEYS[0]}, ONE, "is a key of web.keys_file, too: an issuer's own keys are no other's"),
+        (
+            {ONE: KEYS[1], TWO: f"{KEYS[2]}\n{KEYS[1]}"},
+            TWO,
+            f'line 2 of own-1.keys is a key of web.issuers["{ONE}"].keys_file',
+        ),
+        ({ONE: "no key"}, ONE, "line 1 of"),
+        ({ONE: ""}, ONE, "is empty"),
+    ],
+    ids=["shared", "another's", "no key", "empty"],
+)
+def test_own_keys_that_cannot_be_used_are_refused(
+    loaded: Load, own: Mapping[str, str], setting: str, says: str
+) -> None:
+    """A key of two issuers would let who has it for the one bring addresses of the other's clients."""
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(KEYS[0], ONE, TWO, own=own)
+    (mistake,) = refused.value.mistakes
+    assert mistake.path == f'web.issuers["{setting}"].keys_file'
+    assert all(part in mistake.text for part in says.split(" own-1.keys "))
+
+
+def _sealed(iss: str, key: str) -> str:
+    return seal(FrontChannelContext(iss=iss, sid=None, clients=(("shop", None),)), MultiFernet([Fernet(key)]), NOW)

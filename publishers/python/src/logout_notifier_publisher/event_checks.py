@@ -202,6 +202,8 @@ _CLIENT: Mapping[str, _Check] = {
     "backchannel_logout_uri": _uri,
     "backchannel_logout_session_required": _flag,
     "id_token_signed_response_alg": _algorithm,
+    "frontchannel_logout_uri": _uri,
+    "frontchannel_logout_session_required": _flag,
     "sub": _text,
     "sid": _text,
 }

@@ -22,6 +22,8 @@ _MEMBERS = (
     "backchannel_logout_uri",
     "backchannel_logout_session_required",
     "id_token_signed_response_alg",
+    "frontchannel_logout_uri",
+    "frontchannel_logout_session_required",
     "sub",
     "sid",
 )
@@ -31,7 +33,8 @@ _MEMBERS = (
 class Client:
     """A client to tell. What is given here wins over notifier's registry.
 
-    `no_address`: the client has no `backchannel_logout_uri`. It is skipped unless the registry knows one.
+    `no_address`: the client has no `backchannel_logout_uri`. It is skipped unless the registry knows one. The
+    front-channel members are for the page of `POST /v1/sign-outs`, where the registry has no such client.
     """
 
     client_id: str
@@ -41,6 +44,8 @@ class Client:
     sub: str | None = None
     sid: str | None = None
     no_address: bool = False
+    frontchannel_logout_uri: str | None = None
+    frontchannel_logout_session_required: bool | None = None
 
     def document(self) -> dict[str, object] | str:
         """As it stands in the event."""

@@ -1,0 +1,91 @@
+"""Judges the addresses of clients that events and contexts bring to pages. Counts and tells those that do not count.
+
+An address counts where the registry has no such client. Of an event `registry.inline` says whose word counts, as it
+does of back-channel addresses. Of a context it is the word of whoever has the issuer's own keys: who has keys that
+several issuers share could speak for each of them.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import structlog
+
+from notifier.features.browsers.front_channel_counts import FrontChannelCounts
+from notifier.model.front_channel import FrontChannelContext, LeftOut, Unbrought, judged
+from notifier.model.printable import counted, excerpt
+from notifier.model.registry import CurrentRegistry
+from notifier.model.session_ended import SessionEnded
+
+_NAMED = 3  # clients in one note
+_TOLD_EVERY = 60.0  # seconds between two log lines that say the same of an issuer
+WAYS: Mapping[Unbrought, str] = {
+    Unbrought.DENIED: "registry.inline is deny: register them",
+    Unbrought.SPEAKER: "an event's address counts from the identity server alone (registry.inline): name the publisher"
+    " under publishers of the issuer, or register them",
+    Unbrought.SHARED_KEY: "the page's key is not the issuer's own: use web.issuers.<iss>.keys_file, or register them",
+    Unbrought.ADDRESS: "a page cannot ask there: correct the address, or change egress",
+    Unbrought.OWN_HOST: "browsers would send the issuer's own cookies along: write such a client into registry.file",
+}
+"""What to do, by why a client is left out."""
+
+
+class BroughtAddresses:
+    """Judges contexts. `hosts` are the issuer's own; `speak` says whether its pages are sealed by keys of its own."""
+
+    def __init__(
+        self,
+        counts: FrontChannelCounts,
+        registry: CurrentRegistry,
+        hosts: Callable[[str], Collection[str]],
+        speak: Callable[[str], bool],
+    ) -> None:
+        self._counts = counts
+        self._registry = registry
+        self._hosts = hosts
+        self._speak = speak
+        self._logged_at: dict[tuple[str, Unbrought], float] = {}
+
+    def of_context(self, context: FrontChannelContext, *, own_key: bool, told: bool) -> FrontChannelContext:
+        """Return the context of a page as far as its addresses count. `told`: count and log what does not.
+
+        `own_key`: the key that has sealed it is of no other issuer.
+        """
+        unheard = None if own_key else Unbrought.SHARED_KEY
+        judgement, left_out = judged(context, self._registry(), self._hosts(context.iss), unheard)
+        if told:
+            self._tell(context.iss, left_out, None)
+        return judgement
+
+    def of_event(self, context: FrontChannelContext, event: SessionEnded) -> tuple[FrontChannelContext, str | None]:
+        """Return the context of an event likewise, and a note that says who is left out; None if nobody is."""
+        registry = self._registry()
+        unheard = None if self._speak(event.iss) else Unbrought.SHARED_KEY
+        if not registry.hears(event.iss, event.publisher, vouched=event.vouched):
+            unheard = Unbrought.SPEAKER
+        judgement, left_out = judged(context, registry, self._hosts(event.iss), unheard)
+        self._tell(event.iss, left_out, event.publisher)
+        return judgement, _note(left_out) if left_out else None
+
+    def _tell(self, iss: str, left_out: Sequence[LeftOut], publisher: str | None) -> None:
+        now = time.monotonic()
+        for reason, count in Counter(each.reason for each in left_out).items():
+            self._counts.left_out(reason, count)
+            if now - self._logged_at.get((iss, reason), float("-inf")) < _TOLD_EVERY:
+                continue
+            self._logged_at[iss, reason] = now
+            first = next(each for each in left_out if each.reason is reason)
+            structlog.get_logger().warning(
+                "front_channel_left_out", iss=iss, publisher=publisher, reason=reason, clients=count,
+                client_id=excerpt(first.client_id), error=first.text or None, hint=WAYS[reason],
+            )  # fmt: skip
+
+
+def _note(left_out: Sequence[LeftOut]) -> str:
+    names = ", ".join(excerpt(each.client_id) for each in left_out[:_NAMED])
+    more = f" and {len(left_out) - _NAMED:,} more" if len(left_out) > _NAMED else ""
+    reasons = dict.fromkeys(each.reason for each in left_out)
+    first = next((f"it {each.text}; " for each in left_out if each.text), "")
+    ways = "; ".join(WAYS[reason] for reason in reasons)
+    whom = counted(len(left_out), "client")
+    return f"the browser asks {whom} not at the address of the event ({names}{more}): {first}{ways}"
