@@ -6,17 +6,21 @@ are read by their grammar.
 
 import json
 import re
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import yaml
+from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.delivery.plan import PART, needs_split, split
+from notifier.features.browsers.front_channel_context import open_sealed
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
 from notifier.features.browsers.front_channel_routes import PATH, SAW_COOKIE
-from notifier.model.client import Algorithm
+from notifier.model.client import Algorithm, FrontChannelClient
 from notifier.model.documents.cloudevents import ID_BYTES
 from notifier.model.documents.event_document import event_schema, understand
 from notifier.model.documents.event_members import EntryDocument, EventBody
@@ -82,6 +86,25 @@ def test_it_knows_the_services_pages() -> None:
     assert mark.replace("\\", "") in FrontChannelPage().document(PagePlan(asked=()), rules, None)
 
 
+def test_its_pages_are_read_as_meant() -> None:
+    """What its own tests expect in a page's address: whose session, a client's address, and none."""
+    file = PACKAGE / "tests/Notifier.Publisher.Tests/FrontChannelTests.cs"
+    keys = MultiFernet([Fernet(Fernet.generate_key())])
+    contexts = []
+    for plain in (each for each in texts(file) if each.startswith("[")):
+        opened = open_sealed(keys.encrypt(zlib.compress(plain.encode())).decode().rstrip("="), keys, time.time())
+        assert opened is not None, plain
+        contexts.append(opened.context)
+    session, question = contexts
+    assert (session.iss, session.sid) == ("https://id.example.com", "s1")
+    assert session.clients == (("shop", None), ("käse", None))
+    told = FrontChannelClient(
+        frontchannel_logout_uri="https://shop.example.com/out?a=1", frontchannel_logout_session_required=True
+    )
+    assert session.brought == {"shop": told}
+    assert question.clients == ()
+
+
 # ── what it writes ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -96,13 +119,16 @@ def named(found: list[Property]) -> set[str]:
 
 
 def test_it_writes_members_that_the_event_has() -> None:
-    """All of them, and no other: one that notifier does not know would be ignored without a word."""
+    """All of them, and no other: one that notifier does not know would be ignored without a word.
+
+    Addresses for the browser stand in those of the pages that it makes itself.
+    """
     events = COMMON / "Events"
     told = [each for each in properties(events / "SessionEnded.cs", "SessionEnded") if each.name != "AllClients"]
     assert named(told) == set(EventBody.__annotations__)
-    assert named(properties(events / "SessionEndedClient.cs", "SessionEndedClient")) == set(
-        EntryDocument.__annotations__
-    )
+    in_pages = {"frontchannel_logout_uri", "frontchannel_logout_session_required"}
+    written = named(properties(events / "SessionEndedClient.cs", "SessionEndedClient"))
+    assert written == set(EntryDocument.__annotations__) - in_pages
 
 
 def written() -> tuple[dict[str, Any], dict[str, Any]]:

@@ -140,7 +140,13 @@ async def test_a_broker_that_is_frozen_holds_no_sample(
 
 
 @pytest.mark.parametrize(
-    "path", [*EXAMPLES.glob("*.cs"), ROOT / "docs/identity-servers/duende.md"], ids=lambda path: path.name
+    "path",
+    [
+        *EXAMPLES.glob("*.cs"),
+        *(ROOT / "docs/identity-servers" / name for name in ("duende.md", "identityserver4.md")),
+        ROOT / "docs/upstreams.md",
+    ],
+    ids=lambda path: path.name,
 )
 def test_what_is_written_in_c_sharp_is_c_sharp(path: Path) -> None:
     """By its grammar alone."""
