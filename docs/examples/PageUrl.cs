@@ -11,7 +11,9 @@ public static class PageUrl
 {
     /// <summary>
     /// <paramref name="baseUrl"/> and <paramref name="iss"/> are those of web.issuers; <paramref name="sid"/> may be
-    /// null. A client is its id, or an array of its id and the sid of its own that it knows.
+    /// null. A client is its id, or an array of its id and the sid of its own that it knows. One that notifier's registry
+    /// may not have is an object?[] of its id, that sid or null, its frontchannel_logout_uri, and whether it needs a sid,
+    /// with a key of this issuer alone.
     /// Throws ArgumentException if there are too many clients for one URL.
     /// </summary>
     public static string Of(string baseUrl, string key, string iss, string? sid, IEnumerable<object> clients)

@@ -1,5 +1,6 @@
 // Makes the URL of notifier's front-channel page. JDK 17 or newer, nothing else:
 //   PAGE_KEY=$(head -1 web.keys) java PageUrl.java https://login.example.com/connect/notify ISS SID CLIENT…
+// A CLIENT is ID, ID=SID, ID=SID=required=URI or ID=SID=optional=URI.
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -8,8 +9,7 @@ import java.security.GeneralSecurityException;
 import java.security.SecureRandom;
 import java.util.Arrays;
 import java.util.Base64;
-import java.util.LinkedHashMap;
-import java.util.Map;
+import java.util.List;
 import java.util.zip.Deflater;
 import java.util.zip.DeflaterOutputStream;
 import javax.crypto.Cipher;
@@ -21,20 +21,31 @@ public final class PageUrl {
     private PageUrl() {}
 
     /**
-     * {@code base} and {@code iss} are those of {@code web.issuers}; {@code sid} may be null. {@code clients}: each id
-     * with the sid of its own, if it knows one, else null.
+     * A client, with the sid of its own if it knows one, else null. {@code uri}: its frontchannel_logout_uri, if
+     * notifier's registry may not have it, with a key of this issuer alone; {@code required}: whether it needs a sid.
+     */
+    public record Client(String id, String sid, String uri, boolean required) {
+        private String json() {
+            if (uri != null) {
+                return "[" + quoted(id) + "," + quoted(sid) + "," + quoted(uri) + "," + required + "]";
+            }
+            return sid == null ? quoted(id) : "[" + quoted(id) + "," + quoted(sid) + "]";
+        }
+    }
+
+    /**
+     * {@code base} and {@code iss} are those of {@code web.issuers}; {@code sid} may be null.
      *
      * @throws IllegalArgumentException if there are too many clients for one URL
      */
-    public static String pageUrl(String base, String key, String iss, String sid, Map<String, String> clients)
+    public static String pageUrl(String base, String key, String iss, String sid, List<Client> clients)
             throws GeneralSecurityException, IOException {
         byte[] secret = Base64.getUrlDecoder().decode(key);
         if (secret.length != 32) {
             throw new IllegalArgumentException("the key must be 32 bytes as base64url");
         }
         StringBuilder json = new StringBuilder("[").append(quoted(iss)).append(',').append(quoted(sid));
-        clients.forEach((id, own) -> json.append(',')
-                .append(own == null ? quoted(id) : "[" + quoted(id) + "," + quoted(own) + "]"));
+        clients.forEach(client -> json.append(',').append(client.json()));
         ByteArrayOutputStream plain = new ByteArrayOutputStream();
         try (DeflaterOutputStream deflating = new DeflaterOutputStream(plain, new Deflater(9))) {
             deflating.write(json.append(']').toString().getBytes(StandardCharsets.UTF_8));
@@ -74,12 +85,14 @@ public final class PageUrl {
         return json.append('"').toString();
     }
 
+    private static Client client(String written) {
+        String[] parts = written.split("=", 4);
+        String own = parts.length < 2 || parts[1].isEmpty() ? null : parts[1];
+        return new Client(parts[0], own, parts.length > 3 ? parts[3] : null, parts.length > 3 && parts[2].equals("required"));
+    }
+
     public static void main(String[] arguments) throws Exception {
-        Map<String, String> clients = new LinkedHashMap<>();
-        for (String client : Arrays.asList(arguments).subList(3, arguments.length)) {
-            String[] parts = client.split("=", 2);
-            clients.put(parts[0], parts.length > 1 ? parts[1] : null);
-        }
+        List<Client> clients = Arrays.stream(arguments).skip(3).map(PageUrl::client).toList();
         String sid = arguments[2].isEmpty() ? null : arguments[2];
         System.out.println(pageUrl(arguments[0], System.getenv("PAGE_KEY"), arguments[1], sid, clients));
     }

@@ -1,12 +1,14 @@
 // Makes the URL of notifier's front-channel page. Node 18 or newer, nothing else.
 //   PAGE_KEY=$(head -1 web.keys) node page_url.mjs https://login.example.com/connect/notify ISS SID CLIENT…
+// A CLIENT is ID, ID=SID, ID=SID=required=URI or ID=SID=optional=URI.
 import { createCipheriv, createHmac, randomBytes } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import { deflateSync } from 'node:zlib'
 
 /**
  * `base` and `iss` are those of `web.issuers`. A client is its id, or [id, sid] if it knows a sid of its own.
- * `sid` may be null. Throws if there are too many clients for one URL.
+ * One that notifier's registry may not have is [id, sid or null, frontchannel_logout_uri, whether it needs a sid], with
+ * a key of this issuer alone. `sid` may be null. Throws if there are too many clients for one URL.
  */
 export function pageUrl (base, key, iss, sid, clients) {
   const secret = Buffer.from(key, 'base64url')
@@ -27,8 +29,9 @@ export function pageUrl (base, key, iss, sid, clients) {
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [base, iss, sid, ...clients] = process.argv.slice(2)
   const entries = clients.map((client) => {
-    const at = client.indexOf('=')
-    return at < 0 ? client : [client.slice(0, at), client.slice(at + 1)]
+    const [id, own, need, ...uri] = client.split('=')
+    if (own === undefined) return id
+    return need === undefined ? [id, own] : [id, own || null, uri.join('='), need === 'required']
   })
   console.log(pageUrl(base, process.env.PAGE_KEY, iss, sid || null, entries))
 }

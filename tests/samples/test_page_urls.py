@@ -16,6 +16,7 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import OpenedContext, open_sealed
+from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
 from tests.samples.languages import EXAMPLES
 from tests.support.apt_programs import program
@@ -51,7 +52,12 @@ def _opened(url: str) -> OpenedContext | None:
 def _context(document: list[Any]) -> FrontChannelContext:
     iss, sid, *clients = document
     entries = tuple((each, None) if isinstance(each, str) else (each[0], each[1]) for each in clients)
-    return FrontChannelContext(iss=iss, sid=sid, clients=entries)
+    brought = {
+        each[0]: FrontChannelClient(frontchannel_logout_uri=each[2], frontchannel_logout_session_required=each[3])
+        for each in clients
+        if len(each) == 4 and not isinstance(each, str)
+    }
+    return FrontChannelContext(iss=iss, sid=sid, clients=entries, brought=brought)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=range(len(VECTORS)))
@@ -67,14 +73,17 @@ def test_what_the_documents_say_opens_does(vector: Any) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_a_sample_seals_we_open(language: str) -> None:
-    """Text of any kind, clients with a sid of their own, and an event without a sid."""
+    """Text of any kind, clients with a sid or an address of their own, and an event without a sid."""
     iss, sid = "https://login.example.com/realms/büro", 'a"b\\c'
     done = _run(language, iss, sid, "billing", "shop=own", "Büro 日本 \t 1")
     assert done.returncode == 0, done.stderr
     opened = _opened(done.stdout.strip())
     assert opened is not None
     assert opened.context == _context([iss, sid, "billing", ["shop", "own"], "Büro 日本 \t 1"])
-    done = _run(language, iss, "", "billing")
+    uris = "https://new.example.net/out?a=1&b=2", "https://other.example.net/"
+    done = _run(language, iss, "", "billing", f"new==required={uris[0]}", f"other=own=optional={uris[1]}")
+    assert done.returncode == 0, done.stderr
     opened = _opened(done.stdout.strip())
     assert opened is not None
-    assert opened.context == _context([iss, None, "billing"])
+    clients = ["billing", ["new", None, uris[0], True], ["other", "own", uris[1], False]]
+    assert opened.context == _context([iss, None, *clients])
