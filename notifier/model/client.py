@@ -218,6 +218,7 @@ class Client:
 
     `encryption` None: its tokens are signed only.
     `redirect_origins` are the origins of its redirect URIs: pages there may ask whether its session has changed.
+    `off_page`: it is meant that no browser asks it.
     """
 
     iss: str
@@ -225,6 +226,7 @@ class Client:
     backchannel_logout_uri: str | None
     backchannel_logout_session_required: bool = False
     front_channel: FrontChannelClient | None = None
+    off_page: bool = False
     client_name: str | None = None
     redirect_origins: tuple[str, ...] = ()
     pairwise: bool = False

@@ -35,11 +35,13 @@ class FrontChannelContext:
 class Unbrought(StrEnum):
     """Why a page does not ask a client at the address that came with it.
 
-    `denied`: `registry.inline` lets nobody bring one. `speaker`: it does not let the event's publisher. `shared_key`:
-    the key of the page is not the issuer's own. `address`: its scheme, form or `egress` forbids it. `own_host`: it is
-    on the issuer's own host, where cookies would come along.
+    `registered`: the registry has the client, without an address that a page can ask. `denied`: `registry.inline` lets
+    nobody bring one. `speaker`: it does not let the event's publisher. `shared_key`: the key of the page is not the
+    issuer's own. `address`: its scheme, form or `egress` forbids it. `own_host`: it is on the issuer's own host, where
+    cookies would come along.
     """
 
+    REGISTERED = "registered"
     DENIED = "denied"
     SPEAKER = "speaker"
     SHARED_KEY = "shared_key"
@@ -119,7 +121,7 @@ def page_context(event: SessionEnded, registry: Registry) -> FrontChannelContext
             frontchannel_logout_session_required=bool(entry.frontchannel_logout_session_required),
         )
         for client_id, entry in entries.items()
-        if (uri := entry.frontchannel_logout_uri) is not None and registry.resolve(event.iss, client_id, None) is None
+        if (uri := entry.frontchannel_logout_uri) is not None and not _says_where(event.iss, client_id, registry)
     }
     registered = registry.clients_of(event.iss)
     clients = tuple(
@@ -144,9 +146,15 @@ def judged(
     egress = EgressPolicy() if registry.unregistered is None else registry.unregistered.route.egress
     brought: dict[str, FrontChannelClient] = {}
     for client_id, front in context.brought.items():
+        if _says_where(context.iss, client_id, registry):
+            continue
+        mistake: tuple[Unbrought, str] | None
         if registry.resolve(context.iss, client_id, None) is not None:
-            continue  # what is registered wins
-        mistake = (unheard, "") if unheard is not None else _mistake(front.frontchannel_logout_uri, hosts, egress)
+            mistake = Unbrought.REGISTERED, ""
+        elif unheard is not None:
+            mistake = unheard, ""
+        else:
+            mistake = _mistake(front.frontchannel_logout_uri, hosts, egress)
         if mistake is None:
             brought[client_id] = front
         else:
@@ -177,6 +185,12 @@ def page_plan(context: FrontChannelContext, registry: Registry) -> PagePlan:
         else:
             asked.append(AskedClient(client_id=client_id, name=title, uri=uri))
     return PagePlan(asked=tuple(asked), unasked=tuple(unasked))
+
+
+def _says_where(iss: str, name: str, registry: Registry) -> bool:
+    """Whether the registry says where the client is asked, or that no browser does."""
+    client = registry.resolve(iss, name, None)
+    return client is not None and (client.front_channel is not None or client.off_page)
 
 
 def _mistake(uri: str, hosts: Collection[str], egress: EgressPolicy) -> tuple[Unbrought, str] | None:

@@ -20,7 +20,15 @@ from notifier.configuration.clients.front_channel_metadata import (
     wrong_for_server,
 )
 from notifier.configuration.clients.lending import Lending, lending_of
-from notifier.model.client import Algorithm, Client, ResponsePolicy, RetryPolicy, SubjectMode, TokenProfile
+from notifier.model.client import (
+    Algorithm,
+    Client,
+    FrontChannelWay,
+    ResponsePolicy,
+    RetryPolicy,
+    SubjectMode,
+    TokenProfile,
+)
 from notifier.model.egress import check_uri, uri_mistake
 from notifier.model.errors import Mistake
 from notifier.model.left_away import Leaving
@@ -249,6 +257,7 @@ def _client(
         backchannel_logout_uri=metadata.backchannel_logout_uri,
         backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
         front_channel=front_channel_of(metadata, options, origins, route),
+        off_page=options.front_channel not in (None, FrontChannelWay.BROWSER),
         client_name=metadata.client_name,
         redirect_origins=origins,
         pairwise=metadata.subject_type == "pairwise",

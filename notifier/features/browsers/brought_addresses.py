@@ -20,6 +20,7 @@ from notifier.model.session_ended import SessionEnded
 _NAMED = 3  # clients in one note
 _TOLD_EVERY = 60.0  # seconds between two log lines that say the same of an issuer
 WAYS: Mapping[Unbrought, str] = {
+    Unbrought.REGISTERED: "what is registered wins: write frontchannel_logout_uri there, or front_channel: off",
     Unbrought.DENIED: "registry.inline is deny: register them",
     Unbrought.SPEAKER: "an event's address counts from the identity server alone (registry.inline): name the publisher"
     " under publishers of the issuer, or register them",

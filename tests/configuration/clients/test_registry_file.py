@@ -60,6 +60,17 @@ class TestClients:
         assert a.front_channel is not None
         assert b.redirect_origins == tuple(f"https://{name}.example.com" for name in "ab")
 
+    def test_a_client_that_no_browser_is_to_ask(self, tmp_path: Path) -> None:
+        """At no address, so that nobody is told of one that comes with an event."""
+        text = """
+- {client_id: a, frontchannel_logout_uri: "https://a.example.com/out", notifier: {front_channel: "off"}}
+- {client_id: b, frontchannel_logout_uri: "https://b.example.com/out", notifier: {front_channel: server}}
+- {client_id: c, frontchannel_logout_uri: "https://c.example.com/out", notifier: {front_channel: browser}}
+- {client_id: d}
+"""
+        clients = registry(tmp_path, text).clients_of(ONE).values()
+        assert [client.off_page for client in clients] == [True, True, False, False]
+
     def test_the_form_of_the_audience(self, tmp_path: Path) -> None:
         """A list where the client, or its preset, asks for one; what the client says wins (R5)."""
         text = """

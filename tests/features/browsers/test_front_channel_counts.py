@@ -49,7 +49,7 @@ async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
     assert await scrape(subject) == {
         ("pages_total", "shown"): 0,
         ("pages_total", "refused"): 0,
-        **{("left_out_total", reason): 0 for reason in ("denied", "speaker", "shared_key", "address", "own_host")},
+        **{("left_out_total", str(reason)): 0 for reason in Unbrought},
         **{("reports_total", result): 0 for result in ("done", "limit", "left", "repeated", "refused")},
     }
     counts.page_shown(ISS, ["shop"])

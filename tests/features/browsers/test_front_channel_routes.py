@@ -253,11 +253,13 @@ async def test_what_is_remembered_of_reports_is_bounded() -> None:
 
 
 OWN = {ISS: MultiFernet([Fernet(Fernet.generate_key())]), THIRD: MultiFernet([Fernet(Fernet.generate_key())])}
+PLAIN = (
+    Client(iss=ISS, client_id="plain", backchannel_logout_uri=None),
+    Client(iss=ISS, client_id="off", backchannel_logout_uri=None, off_page=True),
+)
 EVERYBODY = Registry(
     issuers={iss: Issuer(iss=iss) for iss in (ISS, THIRD)},
-    clients={
-        ISS: MappingProxyType({**CLIENTS, "plain": Client(iss=ISS, client_id="plain", backchannel_logout_uri=None)})
-    },
+    clients={ISS: MappingProxyType({**CLIENTS, **{each.client_id: each for each in PLAIN}})},
     aliases={ISS: {"shop-alias": "shop"}},
     unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
 )
@@ -275,7 +277,7 @@ def bringing(iss: str = ISS, sid: str | None = "5F2A", *, required: bool = False
 async def test_a_client_that_nobody_registered_is_asked_where_the_issuer_s_own_key_says() -> None:
     """Its page is like any: it asks, and its report counts. What the registry has of a client wins."""
     told = bringing(
-        new="https://new.example.net/out?a=1", shop="https://evil.example.net/", plain="https://evil.example.net/"
+        new="https://new.example.net/out?a=1", shop="https://evil.example.net/", off="https://evil.example.net/"
     )
     evil = FrontChannelClient(frontchannel_logout_uri="https://evil.example.net/")
     alias = replace(context("shop-alias"), brought={"shop-alias": evil})
@@ -288,6 +290,14 @@ async def test_a_client_that_nobody_registered_is_asked_where_the_issuer_s_own_k
         assert "evil" not in text + (await asked.get(seal(alias, OWN[ISS], NOW)))[2]
         assert await asked.report(sealed, DONE) == 204
         assert asked.counts == {"shown new shop": 1, "shown shop": 1, "done: new=reached shop=unreachable": 1}
+
+
+async def test_a_client_that_is_registered_without_such_an_address_is_told_of() -> None:
+    """It is not asked, wherever its address comes from, and its operator would hear of it from users alone."""
+    async with face(OWN, EVERYBODY) as asked:
+        for key in (OWN[ISS], KEYS):
+            assert "evil" not in (await asked.get(seal(bringing(plain="https://evil.example.net/"), key, NOW)))[2]
+        assert asked.counts == {"shown ": 2, "left out: registered": 2}
 
 
 async def test_a_client_that_needs_a_sid_and_comes_with_its_address_is_not_asked_without_one() -> None:
