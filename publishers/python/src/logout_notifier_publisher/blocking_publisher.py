@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from logout_notifier_publisher.endings import Alive, Ending
+from logout_notifier_publisher.endings import SETTLES, Alive, Ending
 from logout_notifier_publisher.event_publisher import Publisher
 from logout_notifier_publisher.publisher_metrics import PublisherState
 from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake
@@ -136,7 +136,7 @@ class BlockingEnding:
         if self._running is not None and self._ending is not None:
             self._running.call(self._ending.withdraw)
 
-    def ask(self, *, patience: float = 0.0, doubt: bool = True) -> None:
+    def ask(self, *, patience: float = SETTLES, doubt: bool = True) -> None:
         """Let the store decide, see `Ending.ask`."""
         ending = self._ending
         if self._running is not None and ending is not None:

@@ -2,7 +2,8 @@
 
 Where the store of sessions can be asked (`alive`), its word counts: for what a process left that died amid a sign-out,
 for a deletion that failed, and for a sign-out whose code cannot tell us when it is done. A store that does not answer
-is asked again. Where it cannot be asked, the event of a session whose end had begun is published.
+is asked again, and so is one that says that the session lives: it may have the deletion in hand. Where it cannot be
+asked, the event of a session whose end had begun is published.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ Alive: TypeAlias = Callable[[object], bool | Awaitable[bool]]
 
 AT_ONCE = 4  # questions at a time
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 60.0
+SETTLES = 5.0  # seconds after which no store has a deletion in hand any more
 
 log = logging.getLogger("notifier.publisher")
 
@@ -42,7 +44,7 @@ class Ending:
         """The session lives: forget the event."""
         self._endings.withdraw(self._events)
 
-    def ask(self, *, patience: float = 0.0, doubt: bool = True) -> None:
+    def ask(self, *, patience: float = SETTLES, doubt: bool = True) -> None:
         """Let the store decide, in the background. A session that lives is asked after again for `patience` seconds.
 
         `doubt`: whether to publish if the store cannot be asked.
@@ -89,23 +91,28 @@ class Endings:
             self._start(self._look_up(left))
 
     async def _look_up(self, left: Sequence[Waiting]) -> None:
+        settled: dict[Waiting, float] = {}  # when those that live are asked after once more
         pause = FIRST_PAUSE
         while left:
             undecided: list[Waiting] = []
             for at in range(0, len(left), AT_ONCE):
                 some = left[at : at + AT_ONCE]
-                await asyncio.gather(*(self._decide_left(event) for event in some))
+                await asyncio.gather(*(self._decide_left(event, settled) for event in some))
                 undecided += [event for event in some if event.stage is Stage.PENDING]
             left = undecided
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _decide_left(self, event: Waiting) -> None:
+    async def _decide_left(self, event: Waiting, settled: dict[Waiting, float]) -> None:
+        if time.monotonic() < settled.get(event, 0.0):
+            return
         for _, stored in await self._outbox.contents([event]):
             lives = False if stored.session is None else await self._lives(stored.session, event.id)
-            if lives is True:
+            if lives is True and event in settled:
                 log.info("event %s is dropped: its session lives", event.id)
                 self.withdraw([event])
+            elif lives is True:
+                settled[event] = time.monotonic() + SETTLES
             elif lives is False:
                 self.settle([event])
 
