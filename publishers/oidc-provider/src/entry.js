@@ -19,6 +19,8 @@ export class Entry {
     this.onDisk = false
     /** @type {number | undefined} Since when our own process has been ending its session. */
     this.ending = undefined
+    /** @type {number | undefined} Since when the store says that its session lives, which nobody is ending any more. */
+    this.lived = undefined
     /** @type {'pending' | 'ready' | 'gone'} */
     this.state = 'pending'
     this.since = Number(stem.slice(0, 15)) || Date.now()

@@ -1,6 +1,7 @@
 /**
  * Decides what becomes of events whose sessions may live: those that a dead process left, those whose `destroy` threw, and
- * those whose `destroy` has not answered for a minute. A store that does not answer means "ask again", never "gone".
+ * those whose `destroy` has not answered for a minute. A store that does not answer means "ask again", never "gone". One that
+ * says that a session lives may have the deletion in hand, and is asked again.
  */
 import { NoEvent } from './entry.js'
 
@@ -8,6 +9,7 @@ import { NoEvent } from './entry.js'
 
 const AGAIN = 10_000
 const SLOW = 60_000
+const SETTLES = 5_000 // from a first answer that the session lives
 
 export class Settlement {
   /**
@@ -58,6 +60,8 @@ export class Settlement {
       await this.outbox.release(entry)
       this.log.tell({ level: 'info', event: 'left_over_published', ...told, message: 'left over, and its session is gone: published' })
     } else if (entry.ending === undefined) {
+      entry.lived ??= performance.now()
+      if (performance.now() - entry.lived < SETTLES) return true
       await this.outbox.withdraw(entry)
       this.log.tell({ level: 'info', event: 'left_over_dropped', ...told, message: 'left over, and its session lives: dropped' })
     }

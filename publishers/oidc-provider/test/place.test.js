@@ -69,27 +69,31 @@ test('killed before its session is deleted, and after: told where the store says
   await until(() => there.got.length === 2)
 })
 
-test('a left event whose session lives is dropped; where the store does not answer it is asked again', async (t) => {
+test('a left event whose session lives is dropped, once the store has had time to delete it; where the store does not answer it is asked again', async (t) => {
   const folder = folderOf(t)
   const dead = await Place.claim(folder)
-  for (const uid of ['alive', 'gone']) await dead.write(`00000000000000${uid.length}-${uid}-events`, '.pending', JSON.stringify({ lane: 'events', session: { uid }, event: { id: uid } }))
+  for (const uid of ['alive', 'going', 'gone']) await dead.write(`00000000000000${uid.length}-${uid}-events`, '.pending', JSON.stringify({ lane: 'events', session: { uid }, event: { id: uid } }))
   await dead.write('000000000000009-broken-events', '.pending', 'half')
   await dead.release()
   const log = keptLog()
   const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(log), () => {})
   let away = true
+  let asked = 0
   const settlement = new Settlement(outbox, async (uid) => {
     if (away) throw new Error('away')
-    return uid === 'alive' ? {} : undefined
+    return uid === 'alive' || (uid === 'going' && ++asked === 1) ? {} : undefined
   }, new Logger(log))
   t.after(() => { settlement.stop(); return outbox.close() })
   await outbox.takeOver()
   await settlement.look()
-  assert.deepEqual([filesIn(folder, '.pending').length, log.of('session_store_away').length], [3, 1])
+  assert.deepEqual([filesIn(folder, '.pending').length, log.of('session_store_away').length], [4, 1])
   away = false
   await settlement.look()
-  assert.deepEqual([filesIn(folder, '.pending'), filesIn(folder, '-events.json'), filesIn(folder, '.refused')], [[], ['000000000000004-gone-events.json'], ['000000000000009-broken-events.refused']])
-  assert.deepEqual([log.of('left_over_dropped').map(({ id }) => id), log.of('left_over_published').map(({ id }) => id)], [['alive'], ['gone']])
+  assert.deepEqual(filesIn(folder, '.pending'), ['000000000000005-alive-events.pending', '000000000000005-going-events.pending'])
+  for (const entry of outbox.pending) if (entry.stem.includes('alive')) entry.lived -= 5_000
+  await settlement.look()
+  assert.deepEqual([filesIn(folder, '.pending'), filesIn(folder, '-events.json'), filesIn(folder, '.refused')], [[], ['000000000000004-gone-events.json', '000000000000005-going-events.json'], ['000000000000009-broken-events.refused']])
+  assert.deepEqual([log.of('left_over_dropped').map(({ id }) => id), log.of('left_over_published').map(({ id }) => id)], [['alive'], ['gone', 'going']])
 })
 
 test('a living process keeps its folder, also while it is stopped, and whatever its pid', async (t) => {
