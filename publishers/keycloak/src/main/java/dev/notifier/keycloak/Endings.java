@@ -146,12 +146,12 @@ final class Endings implements Synchronization {
     @Override
     public void afterCompletion(int status) {
         publisher.guarded("handing endings over", () -> {
-            mass.complete();
             boolean committed = status == Status.STATUS_COMMITTED;
+            mass.complete(committed);
             if (written != null && committed) {
                 publisher.outbox().happened(written);
             } else if (written != null) {
-                publisher.outbox().lookUp(written); // it may have been committed even so, if the connection broke
+                publisher.outbox().lookUp(written, false); // it may be committed even so, if the connection broke
             }
             if (writtenTold != null && committed) {
                 publisher.outbox().happened(writtenTold);

@@ -38,6 +38,7 @@ final class MassEndings {
     private final Queue<Slip> written = new ConcurrentLinkedQueue<>();
     private Runnable late;
     private volatile boolean over;
+    private volatile boolean committed;
     private volatile boolean completed;
 
     MassEndings(KeycloakSession session, Publisher publisher) {
@@ -109,14 +110,15 @@ final class MassEndings {
     }
 
     /** The transaction is over, however it went. */
-    void complete() {
+    void complete(boolean andCommitted) {
+        committed = andCommitted;
         completed = true;
         lookUp();
     }
 
     private void lookUp() {
         for (Slip slip = written.poll(); slip != null; slip = written.poll()) {
-            publisher.outbox().lookUp(slip);
+            publisher.outbox().lookUp(slip, committed);
         }
     }
 

@@ -27,6 +27,7 @@ final class Keeper implements AutoCloseable {
     private static final long DISK_SECONDS = 30;
     private static final long MINUTE = 60;
     private static final long LOOK_UP_SECONDS = 10;
+    private static final long SETTLES_SECONDS = 5;
 
     private final ScheduledExecutorService files = Executors.newSingleThreadScheduledExecutor(Daemons.named("notifier-outbox"));
     private final Map<Lane, ScheduledExecutorService> lookUps = new EnumMap<>(Lane.class);
@@ -64,9 +65,14 @@ final class Keeper implements AutoCloseable {
         files.schedule(() -> guarded(task), MINUTE, TimeUnit.SECONDS);
     }
 
-    void lookUp(Slip slip) {
+    /** @param settled whether the database has nothing in hand any more: else it is asked once more about those that live. */
+    void lookUp(Slip slip, boolean settled) {
+        lookUpIn(0, slip, settled);
+    }
+
+    private void lookUpIn(long seconds, Slip slip, boolean settled) {
         try {
-            lookUps.get(slip.lane()).execute(() -> guarded(() -> settle(slip)));
+            lookUps.get(slip.lane()).schedule(() -> guarded(() -> settle(slip, settled)), seconds, TimeUnit.SECONDS);
         } catch (RejectedExecutionException closed) {
             LOG.debugf("notifier: %s is looked up after the next start", slip.name());
         }
@@ -93,7 +99,7 @@ final class Keeper implements AutoCloseable {
             outbox.found(slip);
             taken += slip.events();
             if (ending.equals(OutboxFolder.PENDING)) {
-                lookUp(slip);
+                lookUp(slip, false);
             } else {
                 outbox.lane(slip.lane()).add(slip);
             }
@@ -116,7 +122,7 @@ final class Keeper implements AutoCloseable {
     }
 
     /** Publish those of its endings whose sessions are gone. */
-    private void settle(Slip slip) throws IOException {
+    private void settle(Slip slip, boolean settled) throws IOException {
         List<Ending> endings = outbox.read(slip);
         Set<SessionKey> sessions = new LinkedHashSet<>();
         endings.stream().filter(Objects::nonNull).map(Ending::session).filter(Objects::nonNull).forEach(sessions::add);
@@ -127,7 +133,11 @@ final class Keeper implements AutoCloseable {
             if (aMinute.allows("look-up")) {
                 LOG.warnf("notifier: whether sessions are gone cannot be looked up now, it is tried again: %s", failed);
             }
-            lookUps.get(slip.lane()).schedule(() -> guarded(() -> settle(slip)), LOOK_UP_SECONDS, TimeUnit.SECONDS);
+            lookUpIn(LOOK_UP_SECONDS, slip, settled);
+            return;
+        }
+        if (!settled && !living.isEmpty()) {
+            lookUpIn(SETTLES_SECONDS, slip, true);
             return;
         }
         List<Ending> gone = endings.stream().filter(each -> each == null || each.session() == null || !living.contains(each.session())).toList();
@@ -143,7 +153,7 @@ final class Keeper implements AutoCloseable {
     private void divide(Slip slip, List<Ending> gone) {
         Slip part = gone.isEmpty() ? null : outbox.part(slip, gone);
         if (part == null && !gone.isEmpty()) {
-            lookUps.get(slip.lane()).schedule(() -> guarded(() -> settle(slip)), LOOK_UP_SECONDS, TimeUnit.SECONDS);
+            lookUpIn(LOOK_UP_SECONDS, slip, true);
             return;
         }
         soon(() -> {

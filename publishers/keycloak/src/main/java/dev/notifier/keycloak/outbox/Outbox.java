@@ -106,9 +106,13 @@ public final class Outbox implements AutoCloseable {
         keeper.soon(() -> forget(slip));
     }
 
-    /** Which of the sessions are gone is seen in a transaction of its own. */
-    public void lookUp(Slip slip) {
-        keeper.lookUp(slip);
+    /**
+     * Which of the sessions are gone is seen in a transaction of its own.
+     *
+     * @param settled whether the database has nothing in hand any more
+     */
+    public void lookUp(Slip slip, boolean settled) {
+        keeper.lookUp(slip, settled);
     }
 
     /** What waits on a lane. */

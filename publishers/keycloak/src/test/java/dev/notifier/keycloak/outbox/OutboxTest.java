@@ -131,12 +131,12 @@ class OutboxTest {
     void manyEndingsShareAFileAndOnlyThoseThatHappenedArePublished() throws Exception {
         Outbox outbox = outbox();
         outbox.start(living("b"));
-        outbox.lookUp(outbox.prepare(endings(Lane.BULK, "a", "b", "c")));
+        outbox.lookUp(outbox.prepare(endings(Lane.BULK, "a", "b", "c")), true);
         until(() -> !outbox.lane(Lane.BULK).isEmpty());
         assertEquals(List.of("a", "c"), waiting(outbox, Lane.BULK));
         until(() -> outbox.waiting() == 2);
         assertEquals(1, files().size());
-        outbox.lookUp(outbox.prepare(endings(Lane.BULK, "b")));
+        outbox.lookUp(outbox.prepare(endings(Lane.BULK, "b")), true);
         until(() -> outbox.waiting() == 2);
         assertEquals(2, counts.written);
     }
@@ -145,7 +145,7 @@ class OutboxTest {
     void aSessionOfTheSameIdThatBeganLaterIsAnother() throws Exception {
         Outbox outbox = outbox();
         outbox.start(keys -> Set.of(new SessionKey("a", 18, false, null)));
-        outbox.lookUp(outbox.prepare(endings(Lane.EVENTS, "a")));
+        outbox.lookUp(outbox.prepare(endings(Lane.EVENTS, "a")), false);
         until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
     }
 
@@ -167,6 +167,20 @@ class OutboxTest {
         assertTrue(files().stream().allMatch(each -> each.endsWith(".json")));
         assertNotNull(pending);
         assertNotNull(alive);
+    }
+
+    @Test
+    void aDeletionThatTheDatabaseHadInHandIsSeen() throws Exception {
+        Outbox dead = outbox();
+        dead.prepare(endings(Lane.EVENTS, "alive"));
+        dead.prepare(endings(Lane.EVENTS, "going"));
+        open.remove(dead);
+        dead.close();
+        Set<String> asked = new HashSet<>();
+        Outbox next = outbox();
+        next.start(keys -> new HashSet<>(keys.stream().filter(each -> asked.add(each.id()) || each.id().equals("alive")).toList()));
+        until(() -> next.waiting() == 1 && waitingQuietly(next).size() == 1);
+        assertEquals(List.of("going"), waiting(next, Lane.EVENTS));
     }
 
     private List<String> waitingQuietly(Outbox outbox) {
@@ -266,7 +280,7 @@ class OutboxTest {
             asked[0] = true;
             throw new IOException("no database");
         });
-        outbox.lookUp(outbox.prepare(endings(Lane.EVENTS, "a")));
+        outbox.lookUp(outbox.prepare(endings(Lane.EVENTS, "a")), false);
         until(() -> asked[0]);
         assertEquals(1, files().size());
         assertTrue(outbox.lane(Lane.EVENTS).isEmpty());
