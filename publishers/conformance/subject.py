@@ -109,6 +109,12 @@ class Subject(Protocol):
     async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
         """End them in one go, as an administrator or an expiry job does."""
 
+    async def die_deleting(self, session: Session) -> None:
+        """Its user signs out, and SIGKILL comes while the store has the deletion in hand.
+
+        The store completes it a second after the next start, when it has been asked whether the session lives.
+        """
+
     async def lives(self, session: Session) -> bool:
         """Whether the identity server still has the session."""
 

@@ -47,6 +47,20 @@ async def test_killed_at_any_moment_of_a_sign_out(world: World) -> None:
     await world.until_told(lives)
 
 
+@pytest.mark.starts
+async def test_killed_while_the_store_deletes(world: World) -> None:
+    """The next start finds the session alive, and the deletion comes after that: it is told."""
+    await world.run()
+    [session] = await world.sign_in()
+    world.runs_with = None
+    await world.subject.die_deleting(session)
+    assert await world.subject.lives(session)
+    assert world.files(".pending")
+    await world.run()
+    await world.until_told([session])
+    assert not await world.subject.lives(session)
+
+
 async def _killed_amid(world: World, sessions: list[Session], answered: list[Session]) -> None:
     done: list[Session] = []
     stream = asyncio.gather(

@@ -28,6 +28,15 @@ WARM = "warm"
 """A realm whose endings the plug-in is told to leave alone. A first sign-in and sign-out after a start take seconds."""
 CLIENTS = ("web", "pair")
 AT_ONCE = 4  # sign-ins
+LOCK = 7
+HOLD_BACK = f"""
+    CREATE FUNCTION held_back() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN PERFORM pg_advisory_xact_lock_shared({LOCK}); RETURN NULL; END';
+    CREATE CONSTRAINT TRIGGER held_back AFTER DELETE ON offline_user_session DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION held_back();
+"""
+"""A commit waits for LOCK where it deletes sessions. PostgreSQL does not see meanwhile that its client is gone."""
+IN_HAND = 1.0  # seconds from a start until it goes on
 
 
 class KeycloakSubject:
@@ -42,6 +51,7 @@ class KeycloakSubject:
         self._database: Database | None = None
         self._keycloak: KeycloakServer | None = None
         self._browsers: dict[str, tuple[KeycloakBrowser, str]] = {}
+        self._in_hand: contextlib.ExitStack | None = None
         self._names = (f"somebody-{number}" for number in itertools.count(1))
         self._realms = itertools.cycle(REALMS)
 
@@ -52,6 +62,10 @@ class KeycloakSubject:
         except (ProgramMissing, KeycloakMissing) as missing:
             raise Missing(str(missing)) from None
         assert self._keycloak is not None
+        if self._in_hand is not None:
+            await asyncio.sleep(IN_HAND)
+            self._in_hand.close()
+            self._in_hand = None
         async with KeycloakBrowser(self._keycloak.url, WARM) as browser:
             claims = await browser.sign_in("web", CALLBACK, WARM, PASSWORD)
             await browser.sign_out(claims["raw"], GOODBYE)
@@ -131,6 +145,25 @@ class KeycloakSubject:
         assert self._keycloak is not None
         for where in {str(session.expected["iss"]).rpartition("/")[2] for session in sessions}:
             await asyncio.to_thread(self._keycloak.admin, "POST", f"/{where}/logout-all")
+
+    async def die_deleting(self, session: Session) -> None:
+        """PostgreSQL is within the commit."""
+        assert self._database is not None
+        engine = sa.create_engine(self._database.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        self._in_hand = self._resources.enter_context(contextlib.ExitStack())
+        connection = self._in_hand.enter_context(engine.connect())
+        connection.exec_driver_sql(HOLD_BACK)
+        connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK})")
+        self._in_hand.callback(connection.exec_driver_sql, "DROP FUNCTION held_back CASCADE")
+        self._in_hand.callback(connection.exec_driver_sql, f"SELECT pg_advisory_unlock({LOCK})")
+        leaving = asyncio.create_task(self.sign_out(session))
+        held = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while connection.exec_driver_sql(held).first() is None:
+            assert not leaving.done(), "it does not wait for the store"
+            await asyncio.sleep(0.01)
+        await self.kill()
+        with contextlib.suppress(Away):
+            await leaving
 
     async def lives(self, session: Session) -> bool:
         """As the database has it, so that Keycloak need not run."""

@@ -1,10 +1,11 @@
 """node-oidc-provider 9 with our package, on a Redis of its own; its users have browsers, and sign in at two clients."""
 
+import asyncio
 import json
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ RECEIVERS = "https://clients.example.com"
 SIGNED_OUT = 303
 ASK_WITHIN = 30.0
 EXISTS = "return redis.call('EXISTS', 'Session:' .. (redis.call('GET', KEYS[1]) or ''))"
+DELETE = EXISTS.replace("'EXISTS'", "'DEL'")
 KEPT_OPEN = 3.0  # seconds; Node hangs up after five
+IN_HAND = 1.0  # seconds from a start until the store completes what it had in hand
 
 
 def subject(folder: Path) -> "OidcProvider":
@@ -78,6 +81,7 @@ class OidcProvider:
         [self._port] = free_ports(1)
         self._provider: Provider | None = None
         self._logged: list[str] = []
+        self._in_hand: list[str] = []
 
     async def start(self, settings: Settings) -> None:
         await self._users.open(f"http://127.0.0.1:{self._port}")
@@ -110,6 +114,9 @@ class OidcProvider:
         )
         self._provider = Provider(self._folder, server, settings.environment)
         await self._provider.start()
+        if self._in_hand:
+            await asyncio.sleep(IN_HAND)
+            self._users.redis.ask(f'EVAL "{DELETE}" 1 uid:{self._in_hand.pop()}')
 
     async def stop(self) -> None:
         await self._end(kill=False)
@@ -172,6 +179,15 @@ class OidcProvider:
     @property
     def _url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    async def die_deleting(self, session: Session) -> None:
+        """The store is played by us from then on."""
+        assert self._provider is not None
+        await self._provider.fault("die", "before")
+        with suppress(Away):
+            await self.sign_out(session)
+        await self.kill()
+        self._in_hand.append(session.secret[1])
 
     async def lives(self, session: Session) -> bool:
         """Redis is asked itself: no process need run."""

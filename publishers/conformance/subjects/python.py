@@ -1,8 +1,10 @@
 """`logout_notifier_publisher` in a small identity server: `publishers/tests/python/host.py`."""
 
 import asyncio
+import contextlib
 import json
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ from publishers.conformance.subject import Away, Session, Settings, SignOutFaile
 ROOT = Path(__file__).parents[3]
 HOST = "publishers.tests.python.host"
 ANSWER_WITHIN = 60.0  # seconds
+IN_HAND = 1.0  # seconds from a start until the store completes what it had in hand
 
 
 def subject(folder: Path) -> "Python":
@@ -32,15 +35,16 @@ class Python:
     def __init__(self, folder: Path, part: str) -> None:
         self._folder = folder
         self._log = folder / f"{part}.log"
+        self._sessions = folder / "sessions.db"
         self._process: asyncio.subprocess.Process | None = None
         self._http: aiohttp.ClientSession | None = None
         self._at = ""
         self._siblings = 0
+        self._in_hand: list[str] = []
 
     async def start(self, settings: Settings) -> None:
         """It prints its port."""
-        sessions = str(self._folder / "sessions.db")
-        options = {"sessions": sessions, "publisher": _publisher(settings)}
+        options = {"sessions": str(self._sessions), "publisher": _publisher(settings)}
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", HOST, json.dumps(options),
@@ -50,6 +54,10 @@ class Python:
         port = (await self._process.stdout.readline()).decode().strip()
         assert port, f"it did not start: {self.log()[-3000:]}"
         self._at = f"http://127.0.0.1:{port}"
+        if self._in_hand:
+            await asyncio.sleep(IN_HAND)
+            with contextlib.closing(sqlite3.connect(self._sessions)) as store, store:
+                store.execute("DELETE FROM sessions WHERE key = ?", (self._in_hand.pop(),))
 
     async def stop(self) -> None:
         """SIGTERM."""
@@ -118,9 +126,17 @@ class Python:
         """By an administrator."""
         await self._ask("POST", "/end-all", json=[session.secret[0] for session in sessions])
 
+    async def die_deleting(self, session: Session) -> None:
+        """The store is played by us from then on."""
+        with contextlib.suppress(Away):
+            await self._ask("POST", "/die-deleting", params={"key": session.secret[0]})
+        await self.kill()
+        self._in_hand.append(session.secret[0])
+
     async def lives(self, session: Session) -> bool:
-        """What the store says."""
-        return bool(await self._ask("GET", "/lives", params={"key": session.secret[0]}))
+        """What the store says. No process need run."""
+        with contextlib.closing(sqlite3.connect(self._sessions)) as store:
+            return store.execute("SELECT 1 FROM sessions WHERE key = ?", session.secret[:1]).fetchone() is not None
 
     def key_of(self, event: Mapping[str, Any]) -> str:
         """The session's id."""

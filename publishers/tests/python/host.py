@@ -6,6 +6,7 @@
 import asyncio
 import json
 import logging
+import os
 import secrets
 import signal
 import sqlite3
@@ -22,7 +23,9 @@ CLIENTS = ["mail", "shop"]
 
 
 class Sessions:
-    """The store: what it is asked blocks, and so runs on its own thread."""
+    """The store: what it is asked blocks, and so runs on its own thread. `deadly`: whoever deletes is killed."""
+
+    deadly = False
 
     def __init__(self, path: Path) -> None:
         self._thread = ThreadPoolExecutor(1)
@@ -56,6 +59,8 @@ class Sessions:
 
     async def delete(self, key: str) -> None:
         """Its end."""
+        if self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         await self._ask("DELETE FROM sessions WHERE key = ?", key)
 
 
@@ -72,7 +77,7 @@ class Server:
             web.post("/sign-in", self._sign_in),
             web.post("/sign-out", self._sign_out),
             web.post("/end-all", self._end_all),
-            web.get("/lives", self._lives),
+            web.post("/die-deleting", self._die_deleting),
         ]
 
     async def _sign_in(self, request: web.Request) -> web.Response:
@@ -88,6 +93,10 @@ class Server:
             await self._end(key, "terminated", bulk=True)
         return web.Response(text="signed out")
 
+    async def _die_deleting(self, request: web.Request) -> web.Response:
+        self._sessions.deadly = True
+        return await self._sign_out(request)
+
     async def _end(self, key: str, reason: str, *, bulk: bool = False) -> None:
         session = await self._sessions.get(key)
         if session is None:
@@ -95,9 +104,6 @@ class Server:
         ended = SessionEnded(iss=ISSUER, sub=session["sub"], sid=session["sid"], clients=CLIENTS, reason=reason)
         async with self._publisher.ending(ended, session=key, bulk=bulk):
             await self._sessions.delete(key)
-
-    async def _lives(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._sessions.lives(request.query["key"]))
 
 
 async def serve(sessions: Sessions, publisher: Publisher) -> None:
