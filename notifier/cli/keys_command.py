@@ -94,7 +94,7 @@ def web(
         Path | None, typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.")
     ] = None,
 ) -> None:
-    """Make a key for `web.keys_file`, by which the URLs of front-channel pages are sealed.
+    """Make a key for `web.keys_file`, or an issuer's own, by which the URLs of front-channel pages are sealed.
 
     The first line of that file seals, all lines open. To renew the key, add the new one as the second line and let all
     workers reload; then move it to the first line; after ten minutes, when no page of the old one can be opened, remove
