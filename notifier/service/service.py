@@ -71,7 +71,7 @@ from notifier.tokens.client_keys import ClientKeyReader
 if TYPE_CHECKING:
     from notifier.telemetry.tracing import Tracing
 
-CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending; then the drain goes on anyway
+CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending, and for replays to end; then the drain goes on anyway
 DEPTHS_EVERY = 5.0  # seconds between two looks at the depths of the queues
 FORGET_EVERY = 12  # of these looks
 
@@ -287,7 +287,7 @@ class Service:
             self.worker.stop()  # it takes nothing from now on, even if the broker still sends
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_WITHIN):
-                    await self.queue.stop_consuming()
+                    await asyncio.gather(self.queue.stop_consuming(), self._replays.stop())
             await worker
             given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled().values())
             log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)

@@ -2,8 +2,8 @@
 
 Jobs replay one after another, since one request at a time has the letters, and watch side by side. They share the
 letters with other requests: a job gives them back once a minute, and at once if another waits for them while it
-pauses for its rate. A job ends with its worker, or when somebody ends it. What it did stays done, and the rest is
-unchanged.
+pauses for its rate. A job ends with its worker, or when somebody ends it, after the letters at hand. What it did stays
+done, and the rest is unchanged.
 """
 
 import asyncio
@@ -105,14 +105,15 @@ class _Job:
         self.replay = replay
         self.last = RepairResult(done=0, by_reason={})  # of the last pass
         self.became: Became | None = None
-        self.is_to_end = False
+        self.ending: str | None = None  # why it is to end, if it is
         self.waiting: asyncio.Task[None] | None = None  # its task, while it waits and has no letters
 
-    def end(self) -> None:
+    def end(self, why: str) -> None:
         """Have it end: now if it waits, else after the batch at hand."""
-        if not self.is_to_end and self.waiting is not None:
-            self.waiting.cancel()
-        self.is_to_end = True
+        if self.ending is None:
+            self.ending = why
+            if self.waiting is not None:
+                self.waiting.cancel()
 
     @property
     def result(self) -> RepairResult:
@@ -190,8 +191,17 @@ class ReplayJobs:
         if job is None or not _covers(None if issuers is None else frozenset(issuers), job.issuers):
             return {}
         if request.name == END:
-            job.end()
+            job.end(ENDED_BY)
         return {"job": job.document()}
+
+    async def stop(self) -> None:
+        """Have all jobs end, since the worker ends. Returns once none has letters at hand; none gets any after this.
+
+        What is cancelled in the middle of a batch leaves letters whose deliveries are on their way: a second logout.
+        """
+        for job in self._jobs.values():
+            job.end(ENDED)
+        await self._replaying.acquire()
 
     async def run(self) -> None:
         """Run jobs, until cancelled."""
@@ -210,13 +220,13 @@ class ReplayJobs:
             try:
                 await self._replay(job, turns)
             except asyncio.CancelledError:
-                job.last = _replace(job.last, unfinished=ENDED_BY if job.is_to_end else ENDED)
+                job.last = _replace(job.last, unfinished=job.ending or ENDED)
                 raise
             finally:
                 conclude(job.result)
             job.state = "watching"
             options = RepairOptions(
-                clock=self._clock, steady=self._steady, pause=asyncio.sleep, stop=lambda: job.is_to_end
+                clock=self._clock, steady=self._steady, pause=asyncio.sleep, stop=lambda: job.ending is not None
             )
             job.became = await job.replay.watch(options, WATCHED, tell)
         except Exception as error:  # noqa: BLE001  a job must not end the worker
@@ -230,8 +240,8 @@ class ReplayJobs:
         life = due + LONGEST
         while True:
             async with AsyncExitStack() as letters:
-                if job.is_to_end or not await self._has_letters(job, turns, letters, due, life):
-                    job.last = _replace(job.last, unfinished=ENDED_BY if job.is_to_end else LATE)
+                if job.ending or not await self._has_letters(job, turns, letters, due, life):
+                    job.last = _replace(job.last, unfinished=job.ending or LATE)
                     return
                 job.state, began = "replaying", self._steady()
                 until = job.began_at if again else None  # what came back as a dead letter stays
@@ -268,7 +278,7 @@ class ReplayJobs:
                 await asyncio.sleep(seconds)
 
         def stop() -> bool:
-            return gives_way or job.is_to_end or self._steady() >= until
+            return gives_way or job.ending is not None or self._steady() >= until
 
         return RepairOptions(
             clock=self._clock, steady=self._steady, pause=pause, stop=stop, rate=job.asked.rate,

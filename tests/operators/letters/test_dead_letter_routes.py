@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 
 from notifier.model.client import Client
 from notifier.model.documents.dead_letter import bury_delivery
-from notifier.model.message import DEAD, Lane
+from notifier.model.message import DEAD, Lane, Transfer, Transferred
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
@@ -24,6 +24,7 @@ from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.queues.sqlite.row_visits import SqliteVisit
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
 from tests.publishing.serving import accept, serving, sources_of, token
 from tests.system.waiting import until
@@ -54,8 +55,8 @@ REGISTRY = Registry(
 class Api:
     """The listener, its queue, and what was written down."""
 
-    def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession) -> None:
-        self.queue, self.http, self.url = queue, http, ""
+    def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession, replays: ReplayJobs) -> None:
+        self.queue, self.http, self.replays, self.url = queue, http, replays, ""
         self.jobs: asyncio.Task[None] | None = None
         self.audits: list[tuple[str, object, object]] = []
 
@@ -97,8 +98,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     await queue.open()
     await bury(queue, *LETTERS)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
-        subject = Api(queue, http)
         replays = ReplayJobs(queue, lambda: 5000.0, time.monotonic)
+        subject = Api(queue, http, replays)
         running = subject.jobs = asyncio.create_task(replays.run())
         desk = LettersAccess(
             queue=queue,
@@ -215,6 +216,31 @@ async def test_a_worker_that_ends_writes_down_what_a_replay_did(api: Api) -> Non
     await asyncio.wait({api.jobs})
     assert api.audits == [("dead_letters_replayed", "sre", 1)]
     assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
+
+
+async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a letter would stay whose delivery is on its way. Jobs that wait end at once, and none begins any more."""
+    begun, confirmed, move = asyncio.Event(), asyncio.Event(), SqliteVisit.move
+
+    async def slow_move(visit: Any, transfers: Sequence[Transfer]) -> Transferred:
+        begun.set()
+        await confirmed.wait()
+        return await move(visit, transfers)
+
+    monkeypatch.setattr(SqliteVisit, "move", slow_move)
+    bodies = ({"client_id": "shop", "iss": ISS}, {"client_id": "mail"})
+    one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in bodies]
+    await begun.wait()
+    stopped = asyncio.create_task(api.replays.stop())
+    path = f"/../replays/{two}"
+    _, told = await until(lambda: api.ask("GET", path), lambda answer: answer[1]["state"] == "ended")
+    assert told["unfinished"] == "the worker ended; the rest is unchanged"
+    assert not stopped.done()
+    confirmed.set()
+    await stopped
+    assert (await api.ask("GET", f"/../replays/{one}"))[1]["replayed"] == 2
+    assert (await api.ask("POST", "/replay", body={"client_id": "mail"}))[1]["state"] == "waiting"
+    assert await api.ready() == {DEAD: 3, Lane.RETRIES: 2}
 
 
 async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:
