@@ -10,6 +10,10 @@ import { createHash, randomUUID } from 'node:crypto'
 /** @typedef {Record<string, unknown> & {id: string}} SessionEnded */
 
 const ALGORITHMS = new Set(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'])
+const LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?'
+/** What notifier surely takes: a wrong member would cost the client its whole entry, and so its back-channel logout. */
+const PAGE = new RegExp(`^https?://(?=[^/?:]{1,253}(?:[/?:]|$))(?:${LABEL}\\.)*(?=[A-Za-z])${LABEL}(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?(?:[/?][!"$-[\\]-~]*)?$`)
+const LONGEST = 4096 // characters
 const CLIENTS = 100
 const BYTES = 100_000 // notifier takes 128 KiB
 
@@ -55,7 +59,7 @@ export class Events {
     const uri = client?.backchannelLogoutUri
     /** @type {Entry} */
     const entry = { client_id: clientId, ...(uri && client.backchannelLogoutSessionRequired && { sid }) }
-    if (this.metadata) Object.assign(entry, this.#metadata(client, uri))
+    if (this.metadata) Object.assign(entry, this.#metadata(client, uri), page(client))
     if (client?.subjectType !== 'pairwise') return { entry }
     try {
       const claims = new this.provider.Claims({ sub: accountId }, { client, ctx: undefined }) // as the library's own logout tokens
@@ -80,6 +84,13 @@ export class Events {
       ...(ALGORITHMS.has(alg) && { id_token_signed_response_alg: alg })
     }
   }
+}
+
+/** Where the page of a sign-out asks a client, if `extraClientMetadata` keeps that. @param {any} client */
+function page (client) {
+  const uri = client?.frontchannel_logout_uri
+  if (typeof uri !== 'string' || uri.length > LONGEST || !PAGE.test(uri)) return {}
+  return { frontchannel_logout_uri: uri, frontchannel_logout_session_required: client.frontchannel_logout_session_required === true }
 }
 
 /** Lists short enough for one event each. @param {Entry[]} entries @returns {Entry[][]} */

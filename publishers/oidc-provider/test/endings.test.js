@@ -220,3 +220,19 @@ test('without features.backchannelLogout, or twice, it does not start', async (t
   const logouts = publishLogouts(op, options)
   assert.throws(() => publishLogouts(op, options), /was called for it before/)
 })
+
+test('where a browser asks a client is told if the provider keeps it, and if notifier takes it', async (t) => {
+  const there = await api(t)
+  const good = ['https://shop.example.com/out?a=1', 'http://localhost:64999', 'https://a-b.example.com:8443/%20[x]', `https://shop.example.com/${'x'.repeat(4071)}`]
+  const bad = ['', 5, 'javascript:alert(1)', 'https://shop.example.com/#a', 'https://u@shop.example.com/', 'https://shop..example.com/', 'https://-a.example.com/',
+    'https://1.2.3.4.5/', 'https://shop.example.com:0/', 'https://shop.example.com:65536/', 'https://shop.example.com/a b', 'https://shop.example.com/b\u00fcro',
+    'https://shop.example.com/a\\b', 'https://shop.example.com/\n', `https://${'a'.repeat(64)}/`, `https://${'a.'.repeat(127)}aa/`, `https://shop.example.com/${'x'.repeat(4072)}`]
+  const clients = [...good, ...bad].map((uri, nth) => client(`c${nth}`, { frontchannel_logout_uri: uri, frontchannel_logout_session_required: nth === 0 }))
+  const properties = ['frontchannel_logout_uri', 'frontchannel_logout_session_required']
+  const { session } = await rig(t, { url: there.url, configuration: { clients, extraClientMetadata: { properties } } })
+  await (await session('alice', clients.map(({ client_id: id }) => id))).destroy()
+  await until(() => there.got.length)
+  const told = there.events()[0].clients
+  assert.deepEqual(told.map((entry) => entry.frontchannel_logout_uri), [...good, ...bad.map(() => undefined)])
+  assert.deepEqual(told.map((entry) => entry.frontchannel_logout_session_required), [true, false, false, false, ...bad.map(() => undefined)])
+})

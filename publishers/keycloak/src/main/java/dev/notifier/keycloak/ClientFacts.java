@@ -25,7 +25,8 @@ record ClientFacts(Client client, String realmAlgorithm, AbstractPairwiseSubMapp
             return null;
         }
         Map<String, String> attributes = new HashMap<>(client.getAttributes());
-        Client copied = new Client(client.getClientId(), client.isEnabled(), client.getRootUrl(), attributes::get);
+        String base = client.getBaseUrl() == null ? "" : client.getBaseUrl();
+        Client copied = new Client(client.getClientId(), client.isEnabled(), client.getRootUrl(), client.isFrontchannelLogout() ? base : null, attributes::get);
         String algorithm = client.getRealm().getDefaultSignatureAlgorithm();
         String realmAlgorithm = algorithm == null || algorithm.isBlank() ? Algorithm.RS256 : algorithm;
         for (ProtocolMapperModel mapper : client.getProtocolMappersStream().toList()) {

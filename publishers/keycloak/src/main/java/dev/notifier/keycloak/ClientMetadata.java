@@ -4,11 +4,18 @@ import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.util.Set;
 import java.util.function.UnaryOperator;
+import java.util.regex.Pattern;
 import org.keycloak.common.util.StringPropertyReplacer;
 
 /** What an event says of a client, from the client's attributes: as notifier's registry reads them from Keycloak. */
 final class ClientMetadata {
     private static final Set<String> ALGORITHMS = Set.of("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA");
+
+    private static final String LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?";
+    /** What notifier surely takes: a wrong member would cost the client its whole entry, and so its back-channel logout. */
+    private static final Pattern PAGE = Pattern.compile("https?://(?=[^/?:]{1,253}(?:[/?:]|$))(?:" + LABEL + "\\.)*(?=[A-Za-z])" + LABEL
+            + "(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?(?:[/?][!-\\[\\]-~&&[^#]]*)?");
+    private static final int LONGEST = 4096; // characters
 
     private ClientMetadata() {
     }
@@ -16,9 +23,10 @@ final class ClientMetadata {
     /**
      * The client as Keycloak has it.
      *
+     * @param page where Keycloak itself has a browser ask it, if nothing else is set; null if no browser is to
      * @param attribute the value of an attribute by its name, or null
      */
-    record Client(String clientId, boolean enabled, String rootUrl, UnaryOperator<String> attribute) {
+    record Client(String clientId, boolean enabled, String rootUrl, String page, UnaryOperator<String> attribute) {
         private String text(String name) {
             String value = attribute.apply(name);
             return value == null ? "" : value.strip();
@@ -41,6 +49,7 @@ final class ClientMetadata {
     /** The client with its address, or with null if it has none. By its id alone if it cannot be told: notifier says so then. */
     static ObjectNode of(Client client, Surroundings around) {
         ObjectNode entry = named(client.clientId());
+        addPage(entry, client, around);
         String own = client.text("notifier.backchannel_logout_uri");
         String uri = resolved(own.isEmpty() ? client.text("backchannel.logout.url") : own, client.rootUrl(), around);
         if (uri.isEmpty() || !client.enabled()) {
@@ -55,6 +64,19 @@ final class ClientMetadata {
         String need = ownNeed.isEmpty() ? client.text("backchannel.logout.session.required") : ownNeed;
         return entry.put("backchannel_logout_uri", uri).put("backchannel_logout_session_required", need.equalsIgnoreCase("true"))
                 .put("id_token_signed_response_alg", algorithm);
+    }
+
+    /** Where the page of a sign-out asks the client. */
+    private static void addPage(ObjectNode entry, Client client, Surroundings around) {
+        if (client.page() == null || !client.enabled()) {
+            return;
+        }
+        String own = client.text("frontchannel.logout.url");
+        String uri = resolved(own.isEmpty() ? client.page().strip() : own, client.rootUrl(), around);
+        if (uri.length() <= LONGEST && PAGE.matcher(uri).matches()) {
+            entry.put("frontchannel_logout_uri", uri)
+                    .put("frontchannel_logout_session_required", client.text("frontchannel.logout.session.required").equalsIgnoreCase("true"));
+        }
     }
 
     /** As Keycloak does (`ResolveRelative`): a path is appended to the root URL, whatever path that has itself. */

@@ -16,7 +16,7 @@ class ClientMetadataTest {
         for (int i = 0; i < attributes.length; i += 2) {
             given.put(attributes[i], attributes[i + 1]);
         }
-        return ClientMetadata.of(new Client("shop", enabled, root, given::get), AROUND).toString();
+        return ClientMetadata.of(new Client("shop", enabled, root, given.get("page"), given::get), AROUND).toString();
     }
 
     private static String told(String uri, boolean session, String algorithm) {
@@ -62,6 +62,32 @@ class ClientMetadataTest {
                     String[] parts = given.split("\\|", -1);
                     assertEquals(told(wanted, false, "PS256"), entry(true, parts[1], "backchannel.logout.url", parts[0]), given);
                 });
+    }
+
+    private static String asked(String uri, boolean session) {
+        return "{\"client_id\":\"shop\",\"frontchannel_logout_uri\":\"" + uri + "\",\"frontchannel_logout_session_required\":" + session
+                + ",\"backchannel_logout_uri\":null}";
+    }
+
+    @Test
+    void aClientThatABrowserAsksSaysWhere() {
+        assertEquals(asked("https://shop.example.com/out?a=1", true), entry(true, null, "page", "", "frontchannel.logout.url", "https://shop.example.com/out?a=1",
+                "frontchannel.logout.session.required", "true"));
+        assertEquals(asked("https://shop.example.com:8443/app", false), entry(true, "https://shop.example.com:8443", "page", "/app"), "the base URL");
+        String none = "{\"client_id\":\"shop\",\"backchannel_logout_uri\":null}";
+        assertEquals(none, entry(true, null, "frontchannel.logout.url", "https://shop.example.com/out"), "it is off");
+        assertEquals(none, entry(false, null, "page", "", "frontchannel.logout.url", "https://shop.example.com/out"), "a disabled client");
+    }
+
+    @Test
+    void anAddressForBrowsersThatNotifierWouldRefuseIsLeftOut() {
+        String none = "{\"client_id\":\"shop\",\"backchannel_logout_uri\":null}";
+        for (String wrong : new String[] {"", "javascript:alert(1)", "https://${nowhere}/", "https://shop.example.com/#a", "https://u@shop.example.com/",
+                "https://shop..example.com/", "https://-shop.example.com/", "https://1.2.3.4.5/", "https://shop.example.com:0/", "https://shop.example.com:99999/",
+                "https://shop.example.com/a b", "https://shop.example.com/b\u00fcro", "https://shop.example.com/a\\b", "https://" + "a.".repeat(127) + "aa/",
+                "https://" + "a".repeat(64) + "/", "https://shop.example.com/" + "x".repeat(4096)}) {
+            assertEquals(none, entry(true, null, "page", wrong), wrong);
+        }
     }
 
     @Test
