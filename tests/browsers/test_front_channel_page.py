@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet, MultiFernet
 from playwright.async_api import Page
 
+from notifier.features.browsers.front_channel_context import seal
+from notifier.model.client import FrontChannelClient
+from notifier.model.front_channel import FrontChannelContext
 from tests.browsers.conftest import NewPage
 from tests.browsers.debian_browsers import until
 from tests.browsers.front_channel_sites import UPSTREAM, Sites, sites
@@ -65,6 +69,29 @@ async def test_nobody_but_the_parent_is_told(new_page: NewPage, tmp_path: Path, 
         told = await shown(world, page, "ok", host=UPSTREAM, headers=quiet)
         assert results(told) == {"ok": "answered"}
         assert bool(errors) is (kind == "firefox" and not await page.evaluate("!!location.ancestorOrigins"))
+
+
+async def test_a_client_that_nobody_registered_is_asked_where_the_context_says(
+    new_page: NewPage, tmp_path: Path, pem: Path
+) -> None:
+    """By fetch and by frame, as any other; not on the identity server's own host."""
+    page = await new_page()
+    key, own = Fernet.generate_key(), tmp_path / "own.keys"
+    own.write_bytes(key)
+    own.chmod(0o600)
+    async with sites(tmp_path, pem, clients, keys_file=str(own)) as world:
+        uris = {"fresh": world.url("fresh", "/rp/ok?a=1"), "own": f"{world.iss}/rp/ok"}
+        brought = {name: FrontChannelClient(frontchannel_logout_uri=uri) for name, uri in uris.items()}
+        named = tuple((name, None) for name in ("ok", *uris))
+        context = FrontChannelContext(iss=world.iss, sid="5F2A", clients=named, brought=brought)
+        sealed = seal(context, MultiFernet([Fernet(key)]), time.time())
+        await page.goto(world.framing(world.page_url(sealed)))
+        told = await until(page, "message()")
+        assert results(told) == {"ok": "answered", "fresh": "answered"}
+        await until(page, "loaded")
+        came = world.asked("fresh")
+        assert {request.how for request in came} == {"empty", "iframe"}
+        assert all(request.query == {"a": "1", "iss": world.iss, "sid": "5F2A"} for request in came)
 
 
 async def test_each_client_is_asked_and_told_of(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
