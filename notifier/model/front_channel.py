@@ -196,7 +196,7 @@ def _says_where(iss: str, name: str, registry: Registry) -> bool:
 def _mistake(uri: str, hosts: Collection[str], egress: EgressPolicy) -> tuple[Unbrought, str] | None:
     if len(uri) > URI_LENGTH:
         return Unbrought.ADDRESS, f"has more than {URI_LENGTH:,} characters"
-    text = front_channel_mistake(uri, (), allow_http=egress.allow_http) or check_uri(uri, egress)
+    text = check_uri(uri, egress)
     if text is not None:
         return Unbrought.ADDRESS, text
     host = host_of(uri)
