@@ -56,20 +56,19 @@ async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str],
 @pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_a_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: Path) -> None:
     """A worker that ends lets it move the letters at hand, and closes the queue only then."""
-    async with Clients(Answers(shop=404)) as clients:
-        async with worker(site_of(tmp_path, clients, place)) as running:
-            for number in range(3):
-                assert (await running.post(event(number, "shop")))[0] == 202
-            letters = "/v1/dead-letters"
-            await until(lambda: running.ask("GET", letters, "r"), lambda answer: answer[1]["total"] == 3)
-            _, job = await running.ask("POST", f"{letters}/replay", "r", {"all": True, "rate": 0.001})
-            path = f"/v1/replays/{job['id']}"
-            await until(lambda: running.ask("GET", path, "r"), lambda answer: answer[1]["replayed"] == 1)
-            assert await running.stop() == 0
-            [said] = running.said("dead_letters_replayed")
-            assert (said["done"], said["unfinished"]) == (1, "the worker ended; the rest is unchanged")
-            events = [json.loads(line)["event"] for line in running.lines if line.startswith("{")]
-            assert events.index("dead_letters_replayed") < events.index("drained")
+    async with Clients(Answers(shop=404)) as clients, worker(site_of(tmp_path, clients, place)) as running:
+        for number in range(3):
+            assert (await running.post(event(number, "shop")))[0] == 202
+        letters = "/v1/dead-letters"
+        await until(lambda: running.ask("GET", letters, "r"), lambda answer: answer[1]["total"] == 3)
+        _, job = await running.ask("POST", f"{letters}/replay", "r", {"all": True, "rate": 0.001})
+        path = f"/v1/replays/{job['id']}"
+        await until(lambda: running.ask("GET", path, "r"), lambda answer: answer[1]["replayed"] == 1)
+        assert await running.stop() == 0
+        [said] = running.said("dead_letters_replayed")
+        assert (said["done"], said["unfinished"]) == (1, "the worker ended; the rest is unchanged")
+        events = [json.loads(line)["event"] for line in running.lines if line.startswith("{")]
+        assert events.index("dead_letters_replayed") < events.index("drained")
 
 
 @pytest.mark.full

@@ -1,7 +1,9 @@
 """Does what operators ask for, over a connection of its own: declares, verifies, surveys and deletes the topology."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
@@ -24,6 +26,8 @@ __all__ = [
     "survey_topology",
     "verify_topology",
 ]
+
+ASKING = 8  # channels that ask for depths side by side: there are many queues, and each answer may take its time
 
 
 async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> tuple[BindingState, ...]:
@@ -87,16 +91,23 @@ async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[st
 
     Raises QueueUnavailable.
     """
-    depths: dict[str, Depth] = {}
+    shares = [list(names.items())[first::ASKING] for first in range(min(ASKING, len(names)))]
+    depths = dict(chain.from_iterable(await asyncio.gather(*(_depths_by_one(connection, share) for share in shares))))
+    return {key: depths[key] for key in names if key in depths}
+
+
+async def _depths_by_one(connection: Connection, names: Sequence[tuple[str, str]]) -> list[tuple[str, Depth]]:
+    """One channel asks for these, one after another."""
+    depths: list[tuple[str, Depth]] = []
     channel = await open_channel(connection)
     try:
-        for key, name in names.items():
+        for key, name in names:
             if channel.is_closed:
                 channel = await open_channel(connection)
             async with asking("cannot ask the broker"):
                 with suppress(ChannelNotFoundEntity):
                     queue = await channel.queue_declare(name, passive=True)
-                    depths[key] = Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)
+                    depths.append((key, Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)))
     finally:
         await close_channel(channel)
     return depths
