@@ -89,4 +89,4 @@ def _note(left_out: Sequence[LeftOut]) -> str:
     first = next((f"it {each.text}; " for each in left_out if each.text), "")
     ways = "; ".join(WAYS[reason] for reason in reasons)
     whom = counted(len(left_out), "client")
-    return f"the browser asks {whom} not at the address of the event ({names}{more}): {first}{ways}"
+    return f"the page leaves out {whom} whose address does not count ({names}{more}): {first}{ways}"

@@ -232,7 +232,7 @@ async def test_a_client_whose_address_does_not_count_is_told_of(
     pages = replace(PAGES, keys=replace(PAGE_KEYS, one=one))
     status, told = await _post({**EVENT, "clients": [entry, "shop"]}, queue, pages, registry=registry)
     assert (status, told["front_channel"]["clients"]) == (202, 1)
-    assert told["note"].startswith("the browser asks 1 client not at the address of the event (new): ")
+    assert told["note"].startswith("the page leaves out 1 client whose address does not count (new): ")
     assert says in told["note"]
     status, told = await _post({**EVENT, "clients": [entry]}, queue, pages, registry=registry)
     assert (status, told["front_channel"], says in told["note"]) == (202, None, True)
