@@ -43,6 +43,7 @@ COPY --from=build /opt/notifier /opt/notifier
 ENV PATH=/opt/notifier/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=1 \
     HOME=/var/lib/notifier \
     LIVEZ=http://127.0.0.1:9464/livez
 WORKDIR /var/lib/notifier

@@ -57,6 +57,13 @@ def test_it_runs_as_nobody_and_stops_by_a_drain() -> None:
     assert f"VERSION={__version__}" in told(final, "ARG")
 
 
+def test_threads_share_a_heap() -> None:
+    """Each thread that reads many clients anew would keep a heap of its own: 530 MB where the chart allows 512 MiB."""
+    unit = (ROOT / "deploy" / "systemd" / "notifier.service").read_text()
+    assert "MALLOC_ARENA_MAX=1" in " ".join(told(STAGES[-1], "ENV")).split()
+    assert "MALLOC_ARENA_MAX=1" in " ".join(re.findall(r"(?m)^Environment=(.*)", unit)).split()
+
+
 def test_the_base_is_named_once_for_all_stages() -> None:
     """So that a release, which names it by digest, builds and runs on the same."""
     assert [stage.split()[0] for stage in STAGES] == ["${PYTHON_IMAGE}"] * 2
