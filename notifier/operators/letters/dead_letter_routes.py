@@ -235,7 +235,7 @@ class DeadLetterRoutes:
         summary="Tell how far a replay is, and what became of its letters. Any worker knows it, for an hour.",
         scope="read",
         answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=JOB)},
-        problems={404: "No worker knows this replay.", 503: "The queue is away."},
+        problems={404: "No worker knows this replay.", 503: "The queue is away, or a worker does not answer."},
     )
     async def _replay_told(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
@@ -246,7 +246,7 @@ class DeadLetterRoutes:
         summary="End a replay after the letters at hand, whatever worker it runs at. The rest is unchanged.",
         scope="repair",
         answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=JOB)},
-        problems={404: "No worker knows this replay.", 503: "The queue is away."},
+        problems={404: "No worker knows this replay.", 503: "The queue is away, or a worker does not answer."},
     )
     async def _replay_ended(self, request: web.Request) -> web.Response:
         token, id_ = self._authorization.require(request, "repair"), request.match_info["id"]
@@ -260,7 +260,7 @@ class DeadLetterRoutes:
         try:
             document = await asked
         except QueueError:
-            title = "The queue is away, and so are the other workers; try again soon"
+            title = "The queue is away, or a worker that may know this replay; try again soon"
             raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
         if document is None:
             raise Refusal(problem(404, "No worker knows this replay: it is long over, or its worker has ended"))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 from notifier.model.api_token import ApiToken
+from notifier.model.errors import QueueUnavailable
 from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment, rendered
 from notifier.network.listeners.authorization import caller
@@ -38,7 +39,7 @@ WATCHED = 600.0  # seconds
 ENDED = "the worker ended; the rest is unchanged"
 ENDED_BY = "somebody ended it; the rest is unchanged"
 LATE = "its hour is over; the rest is unchanged"
-AWAY = "the queue is away; the rest is unchanged"
+AWAY = "the queue is away, or its disk is full; the rest is unchanged"
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -177,9 +178,12 @@ class ReplayJobs:
         if id_ in self._jobs:
             said = await self.act(request)
             return dict(said["job"]) if "job" in said else None
-        _, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
+        workers, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
         known = (answer.said for answer in answers if answer.problem is None and "job" in answer.said)
-        return next((dict(said["job"]) for said in known), None)
+        job = next((dict(said["job"]) for said in known), None)
+        if job is None and len(answers) < workers:
+            raise QueueUnavailable("a worker has not answered, and may know the replay")
+        return job
 
     def known(self, token: ApiToken | None) -> list[dict[str, Any]]:
         """The documents of this worker's jobs, the newest first."""

@@ -13,14 +13,16 @@ import pytest
 
 from notifier.model.client import Client
 from notifier.model.documents.dead_letter import bury_delivery
+from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, Lane, Transfer, Transferred
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
-from notifier.operators.letters import visit_requests
+from notifier.operators.letters import replay_jobs, visit_requests
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.replay_jobs import ReplayJobs
 from notifier.operators.letters.visit_requests import LettersAccess
+from notifier.operators.status.worker_requests import WorkerAnswer
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
@@ -218,6 +220,20 @@ async def test_a_worker_that_ends_writes_down_what_a_replay_did(api: Api) -> Non
     assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
 
 
+async def test_a_worker_that_is_silent_may_know_a_replay(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nobody hears that it is over: 404 only once all have answered."""
+    seen = 1
+
+    async def nobody_answers(*_: object) -> tuple[int, Sequence[WorkerAnswer]]:
+        return seen, ()
+
+    monkeypatch.setattr(replay_jobs, "ask_workers_to", nobody_answers)
+    for method in ("GET", "DELETE"):
+        assert (await api.ask(method, "/../replays/elsewhere"))[0] == 503
+    seen = 0
+    assert (await api.ask("GET", "/../replays/elsewhere"))[0] == 404
+
+
 async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a letter would stay whose delivery is on its way. Jobs that wait end at once, and none begins any more."""
     begun, confirmed, move = asyncio.Event(), asyncio.Event(), SqliteVisit.move
@@ -241,6 +257,17 @@ async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatc
     assert (await api.ask("GET", f"/../replays/{one}"))[1]["replayed"] == 2
     assert (await api.ask("POST", "/replay", body={"client_id": "mail"}))[1]["state"] == "waiting"
     assert await api.ready() == {DEAD: 3, Lane.RETRIES: 2}
+
+
+async def test_a_replay_onto_a_full_disk(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends, says what may be the matter, and names no file."""
+
+    async def refuse(*_: object) -> Transferred:
+        raise QueueUnavailable("the disk of the queue file queue.db is full")
+
+    monkeypatch.setattr(SqliteVisit, "move", refuse)
+    told = await api.replayed({"client_id": "mail"})
+    assert told["unfinished"] == "the queue is away, or its disk is full; the rest is unchanged"
 
 
 async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:
