@@ -1,21 +1,22 @@
 """Finds out whether a client is overloaded, and which pace it bears. Pure: the clock is an argument.
 
-It judges one sample of attempts after another. *Too many* means that more than a fifth of a sample failed.
+It judges one sample of attempts after another. *Too many* means that more than a fifth of a sample failed; at a pace
+that helped, two fifths, since a client whose threads are all busy now and then refuses some at any pace that uses it.
 
 | state | what the sample says | next state |
 |---|---|---|
 | free: no pace | too many, and of many attempts | trial, at the pace of those that succeeded |
 | | too many, most of them by 429 | slower: the client says itself that it is overloaded |
-| trial | a third of the former share at most | proving |
+| trial | a third of the former share at most, or a half where most failed | proving |
 | | more: it is broken, or was down for a moment | free, without a trial for 30 s |
 | proving: full pace once more | too many | paced: it is overloaded |
 | | few | free |
 | paced | too many | slower |
 | | few, and the pace was used · was not needed | paced, a little quicker · free |
 | slower: a slower pace is tried | three quarters of the former share at most | paced |
-| | more | doubted, at the pace before; free if the pace was another worker's |
+| | more | doubted, at the pace before; free if there was none |
 | doubted: as paced | too many | trial; it helped if the share is three fifths at most, and the client is paced |
-| lent: another worker's pace | few · too many | paced · free |
+| lent: another worker's pace | of many attempts a tenth at most · more | paced, as its own · free |
 
 A client that was down for long is free. Where workers rest by turns, overload looks like an outage of some seconds.
 After such an outage the state stays, and the sample begins anew.
@@ -28,8 +29,13 @@ from enum import Enum
 SAMPLE = 24  # attempts that tell something …
 FEW = SAMPLE // 3  # … or so many, if a pace is set or none fails
 LONGEST_SAMPLE = 2.0  # seconds after which these few are enough
-BELOW = 0.8  # too many fail if a smaller share succeeds; a trial's pace is that of the successes, times this
-HELPED, HELPED_PACED = 1 / 3, 0.6  # the share of failures falls to this by a trial that helped; if it was paced before
+TOO_MANY, TOO_MANY_PACED = 0.2, 0.4  # of a sample fail; of one at a pace that helped
+HELPED_HERE = 0.1  # of a sample fail at most, at a pace that helped another worker and helps here, too
+BELOW = 0.8  # times: a trial's pace is that of the successes before it, times this
+QUICKER = 1.125  # times: where few fail, a pace becomes quicker by an eighth, or workers that share a client swing
+HELPED = 1 / 3  # times: the share of failures falls to this by a trial that helped
+HELPED_MOST, MOST = 0.5, 0.7  # … to this, if more than this share failed: others do not keep the trial's pace yet
+HELPED_PACED = 0.6  # … to this, if it was paced before
 HELPED_MORE = 0.75  # … or, if a pace that is known becomes slower, to this
 SLOWER = 2.0  # times: a pace becomes no slower at once
 WELL = 6  # attempts that succeed in a row, after which no trial begins: what was wrong is over
@@ -48,6 +54,9 @@ class Pacing(Enum):
     LENT = "lent"
 
 
+KEPT = frozenset({Pacing.PACED, Pacing.SLOWER, Pacing.DOUBTED})  # the states whose pace, or a quicker one, helped
+
+
 @dataclass(slots=True)
 class Overload:
     """Samples the attempts at one client. `spacing`: seconds between two attempts that it bears; 0: no limit."""
@@ -63,7 +72,6 @@ class Overload:
     _failed_at: float = -math.inf  # when one last failed
     _share: float = 0.0  # of failures, before the pace that is tried
     _former: float = 0.0  # the spacing before the one that is tried; of `PROVING`, the one that helped
-    _others: bool = False  # the pace was another worker's first
     _next_trial: float = 0.0
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
@@ -90,7 +98,7 @@ class Overload:
         """Return True if the sample of so many seconds can be judged."""
         if self.state is Pacing.PROVING and self._failed >= FEW and seconds > 0:
             return True  # it does not bear its full pace
-        if seconds < 1.0:
+        if seconds < 1.0 or (self.state is Pacing.LENT and self._ended < SAMPLE):
             return False
         if self._ended >= SAMPLE or (seconds >= LONGEST_SAMPLE and self._ended >= FEW):
             return True
@@ -110,7 +118,6 @@ class Overload:
         if self.spacing:
             self.spacing = 2 / (1 / self.spacing + 1 / spacing)
         elif self.state is not Pacing.PROVING:
-            self._others = True
             self._go(Pacing.LENT, spacing)
             self._begin(now)
 
@@ -126,7 +133,7 @@ class Overload:
         share, good = self._failed / self._ended, (self._ended - self._failed) / busy
         used = self.spacing * self._ended / seconds > 0.5
         braked, many = 2 * self._braked > self._failed, self._ended >= SAMPLE
-        too_many = share > 1 - BELOW
+        too_many = share > (TOO_MANY_PACED if self.state in KEPT else TOO_MANY)
         self._begin(now)
         match self.state:
             case Pacing.FREE:
@@ -138,14 +145,14 @@ class Overload:
                 self._go(Pacing.PACED if too_many else Pacing.FREE, self._former if too_many else 0.0)
             case Pacing.SLOWER if share > self._share * HELPED_MORE:
                 self._doubt(now)
-            case Pacing.LENT if too_many:
+            case Pacing.LENT if share > HELPED_HERE:
                 self._go(Pacing.FREE)
             case Pacing.DOUBTED if too_many and good:
                 self._try(Pacing.TRIAL, share, good)
             case _ if too_many and good:
                 self._try(Pacing.SLOWER, share, good)
             case state if used or state is Pacing.SLOWER:
-                self._go(Pacing.DOUBTED if state is Pacing.DOUBTED else Pacing.PACED, self.spacing * BELOW)
+                self._go(Pacing.DOUBTED if state is Pacing.DOUBTED else Pacing.PACED, self.spacing / QUICKER)
             case _:
                 self._go(Pacing.FREE)
 
@@ -155,7 +162,8 @@ class Overload:
         self._go(state, min(spacing, SLOWER * self.spacing) if self.spacing else spacing)
 
     def _end_trial(self, now: float, share: float) -> None:
-        if share > self._share * (HELPED_PACED if self._former else HELPED):
+        unpaced = HELPED_MOST if self._share > MOST else HELPED
+        if share > self._share * (HELPED_PACED if self._former else unpaced):
             self._next_trial = now + AGAIN
             self._go(Pacing.FREE)
         elif self._former:
@@ -165,15 +173,14 @@ class Overload:
             self._go(Pacing.PROVING)
 
     def _doubt(self, now: float) -> None:
-        if self._others or not self._former:
+        if self._former:
+            self._go(Pacing.DOUBTED, self._former)
+        else:
             self._next_trial = now + AGAIN
             self._go(Pacing.FREE)
-        else:
-            self._go(Pacing.DOUBTED, self._former)
 
     def _go(self, state: Pacing, spacing: float = 0.0) -> None:
         self.state, self.spacing = state, spacing
-        self._others = self._others and spacing > 0
 
     def _begin(self, now: float) -> None:
         self._since, self._ended, self._failed, self._braked = now, 0, 0, 0

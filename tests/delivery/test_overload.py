@@ -99,19 +99,51 @@ def test_a_pace_that_another_worker_found_quickens_only_while_it_helps() -> None
     overload, _, _ = attempts(lambda number, _now: number % 3 == 0, seconds=8)
     assert overload.spacing == 0
     overload.adopt(0.1, 8.0)
-    for number in range(12):
+    for number in range(24):
         overload.note(8.0 + 0.1 * (number + 1), failed=False, braked=False, at_a_time=32)
     adopted = overload.spacing
     assert 0 < adopted < 0.1
-    now = 9.2
+    now = 10.4
     for number in range(14):
         now += adopted
         overload.note(now, failed=number % 2 == 0, braked=False, at_a_time=32)
     assert overload.spacing > adopted
-    for number in range(24):  # as many fail at that
+    for number in range(72):  # as many fail at that, and at the pace before, and at a trial's
         now += overload.spacing
         overload.note(now, failed=number % 2 == 0, braked=False, at_a_time=32)
     assert overload.spacing == 0
+
+
+@pytest.mark.parametrize(("failures", "stays"), [(2, True), (3, False)])
+def test_a_pace_that_another_worker_tries_is_kept_if_it_surely_helps_here(failures: int, stays: bool) -> None:
+    """At least 24 attempts say so, and a tenth fails at most: by luck fewer fail for a moment of any client."""
+    overload = Overload()
+    overload.adopt(0.1, 0.0)
+    for number in range(23):
+        overload.note(0.1 * (number + 1), failed=number < failures, braked=False, at_a_time=2)
+        assert overload.spacing == 0.1
+    overload.note(2.4, failed=False, braked=False, at_a_time=2)
+    assert (0 < overload.spacing < 0.1) is stays
+
+
+def test_a_pace_that_helps_stands_while_some_attempts_find_no_thread() -> None:
+    """A client whose threads are all busy now and then refuses some at any pace that uses it: a third is not too many.
+
+    A slower one would leave threads idle. But half of them are too many.
+    """
+    overload, now, before = Overload(), 0.0, 0.0
+    overload.adopt(0.1, now)
+    for _ in range(24):
+        overload.note(now := now + 0.1, failed=False, braked=False, at_a_time=2)
+    for number in range(60):
+        before = overload.spacing
+        overload.note(now := now + before, failed=number % 3 == 0, braked=False, at_a_time=2)
+        assert 0 < overload.spacing <= before
+    slowest = before
+    for number in range(30):
+        overload.note(now := now + overload.spacing, failed=number % 2 == 0, braked=False, at_a_time=2)
+        slowest = max(slowest, overload.spacing)
+    assert slowest > before
 
 
 def test_a_pause_between_two_rushes_is_no_slow_pace() -> None:
