@@ -7,7 +7,7 @@ that helped, two fifths, since a client whose threads are all busy now and then 
 |---|---|---|
 | free: no pace | too many, and of many attempts | trial, at the pace of those that succeeded |
 | | too many, most of them by 429 | slower: the client says itself that it is overloaded |
-| trial | a third of the former share at most, or a half where most failed | proving |
+| trial | a third of the former share at most | proving |
 | | more: it is broken, or was down for a moment | free, without a trial for 30 s |
 | proving: full pace once more | too many | paced: it is overloaded |
 | | few | free |
@@ -33,9 +33,7 @@ TOO_MANY, TOO_MANY_PACED = 0.2, 0.4  # of a sample fail; of one at a pace that h
 HELPED_HERE = 0.1  # of a sample fail at most, at a pace that helped another worker and helps here, too
 BELOW = 0.8  # times: a trial's pace is that of the successes before it, times this
 QUICKER = 1.125  # times: where few fail, a pace becomes quicker by an eighth, or workers that share a client swing
-HELPED = 1 / 3  # times: the share of failures falls to this by a trial that helped
-HELPED_MOST, MOST = 0.5, 0.7  # … to this, if more than this share failed: others do not keep the trial's pace yet
-HELPED_PACED = 0.6  # … to this, if it was paced before
+HELPED, HELPED_PACED = 1 / 3, 0.6  # the share of failures falls to this by a trial that helped; if it was paced before
 HELPED_MORE = 0.75  # … or, if a pace that is known becomes slower, to this
 SLOWER = 2.0  # times: a pace becomes no slower at once
 WELL = 6  # attempts that succeed in a row, after which no trial begins: what was wrong is over
@@ -162,8 +160,7 @@ class Overload:
         self._go(state, min(spacing, SLOWER * self.spacing) if self.spacing else spacing)
 
     def _end_trial(self, now: float, share: float) -> None:
-        unpaced = HELPED_MOST if self._share > MOST else HELPED
-        if share > self._share * (HELPED_PACED if self._former else unpaced):
+        if share > self._share * (HELPED_PACED if self._former else HELPED):
             self._next_trial = now + AGAIN
             self._go(Pacing.FREE)
         elif self._former:

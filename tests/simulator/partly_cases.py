@@ -49,6 +49,18 @@ def _mixed(share: float, bad: Step = (0.25, UNAVAILABLE), good: Step = (0.25, OK
     return lambda: partly(share, bad, good)
 
 
+def _flapping() -> Behaviour:
+    """Down for four seconds, well for four."""
+    return lambda now, _chance: (0.005, UNAVAILABLE if now % 8 < 4 else OK)
+
+
+def _late_by_flapping() -> Finding:
+    """At 10 a second. It is not taken for overloaded."""
+    runs = [served(Partly(behaviour=_flapping, rate=10, seconds=120, seed=seed)) for seed in range(1, 6)]
+    p95, last = max(it.p95 for it in runs), max(it.last for it in runs)
+    return Finding(f"p95 {seconds(p95)}, last {seconds(last)}", p95 <= 12 and last <= 8)
+
+
 def partial_failure() -> Iterator[Case]:
     """A share of the answers fails, at the usual length."""
     for share in (0.1, 0.33, 0.5, 0.7):
@@ -61,6 +73,9 @@ def partial_failure() -> Iterator[Case]:
                     yield _partial(name, replace(how, after=0), short=True)  # the pace alone
                 else:
                     yield _partial(name, how, seeds=5 if roomy else 1, roomy=roomy)
+    yield Case(
+        name="partial-flaps-10/s", goal="five seeds: p95 ≤ 12 s, last ≤ 8 s", measure=_late_by_flapping, short=True
+    )
     brisk = RetryPolicy(base=1, max_delay=10)
     for name, bad, good in (
         ("503", (0.25, UNAVAILABLE), (0.25, OK)),
