@@ -166,10 +166,12 @@ def judged(
 def page_plan(context: FrontChannelContext, registry: Registry) -> PagePlan:
     """What the page of a context does, by the registry as it is now. Clients that it no longer has are left out.
 
-    So are not those whose address the context has brought: it was `judged`.
+    So are not those whose address the context has brought: it was `judged`. A client that is there under several names
+    counts as it is named first.
     """
     asked: list[AskedClient] = []
     unasked: list[UnaskedClient] = []
+    seen: set[str] = set()
     for name, own_sid in context.clients:
         client = registry.resolve(context.iss, name, None)
         if client is None:
@@ -177,8 +179,9 @@ def page_plan(context: FrontChannelContext, registry: Registry) -> PagePlan:
         else:
             client_id, title = client.client_id, client.client_name or client.client_id
             front = client.front_channel if is_on_page(client) else None
-        if front is None:
+        if front is None or client_id in seen:
             continue
+        seen.add(client_id)
         uri = _called_at(front, context.iss, context.sid if own_sid is None else own_sid)
         if uri is None:
             unasked.append(UnaskedClient(client_id=client_id, name=title))

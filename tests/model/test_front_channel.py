@@ -126,3 +126,12 @@ def test_a_page_is_planned_by_the_registry_of_now() -> None:
     plan = page_plan(without, REGISTRY)
     assert [each.client_id for each in plan.asked] == ["billing"]
     assert plan.unasked == (UnaskedClient(client_id="shop", name="The shop"),)
+
+
+def test_a_client_that_is_named_by_an_alias_too_is_asked_once() -> None:
+    """As it is named first: an identity server that seals a context itself may know a client by several names."""
+    registry = replace(REGISTRY, aliases={ISS: {"shop-alias": "shop"}})
+    context = replace(CONTEXT, clients=(("shop-alias", "own"), ("shop", None), ("billing", None)))
+    plan = page_plan(context, registry)
+    assert [each.client_id for each in plan.asked] == ["shop", "billing"]
+    assert plan.asked[0].uri.endswith("&sid=own")
