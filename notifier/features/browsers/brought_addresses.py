@@ -17,13 +17,13 @@ from notifier.model.printable import counted, excerpt
 from notifier.model.registry import CurrentRegistry
 from notifier.model.session_ended import SessionEnded
 
-_NAMED = 3  # clients in one note
+_NAMED = 3  # clients of one reason in a note
 _TOLD_EVERY = 60.0  # seconds between two log lines that say the same of an issuer
 WAYS: Mapping[Unbrought, str] = {
     Unbrought.REGISTERED: "what is registered wins: write frontchannel_logout_uri there, or front_channel: off",
     Unbrought.DENIED: "registry.inline is deny: register them",
-    Unbrought.SPEAKER: "an event's address counts from the identity server alone (registry.inline): name the publisher"
-    " under publishers of the issuer, or register them",
+    Unbrought.SPEAKER: "an event's address counts from the identity server alone (registry.inline): name its user or"
+    " API token under publishers of the issuer, or register them",
     Unbrought.SHARED_KEY: "the page's key is not the issuer's own: use web.issuers.<iss>.keys_file, or register them",
     Unbrought.ADDRESS: "a page cannot ask there: correct the address, or change egress",
     Unbrought.OWN_HOST: "browsers would send the issuer's own cookies along: write such a client into registry.file",
@@ -83,10 +83,13 @@ class BroughtAddresses:
 
 
 def _note(left_out: Sequence[LeftOut]) -> str:
-    names = ", ".join(excerpt(each.client_id) for each in left_out[:_NAMED])
-    more = f" and {len(left_out) - _NAMED:,} more" if len(left_out) > _NAMED else ""
     reasons = dict.fromkeys(each.reason for each in left_out)
-    first = next((f"it {each.text}; " for each in left_out if each.text), "")
-    ways = "; ".join(WAYS[reason] for reason in reasons)
-    whom = counted(len(left_out), "client")
-    return f"the page leaves out {whom} whose address does not count ({names}{more}): {first}{ways}"
+    parts = "; ".join(_part([each for each in left_out if each.reason is reason]) for reason in reasons)
+    return f"the page leaves out {counted(len(left_out), 'client')} whose address does not count {parts}"
+
+
+def _part(alike: Sequence[LeftOut]) -> str:
+    first = alike[0]
+    names = ", ".join(excerpt(each.client_id) for each in alike[:_NAMED])
+    more = f" and {len(alike) - _NAMED:,} more" if len(alike) > _NAMED else ""
+    return f"({names}{more}): {f'it {first.text}; ' if first.text else ''}{WAYS[first.reason]}"

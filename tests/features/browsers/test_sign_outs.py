@@ -215,7 +215,7 @@ async def test_a_client_comes_with_its_address_from_the_identity_server() -> Non
 @pytest.mark.parametrize(
     ("registry", "one", "entry", "says"),
     [
-        (replace(NAMED, issuers={ISS: Issuer(iss=ISS)}), True, NEW, "name the publisher under publishers"),
+        (replace(NAMED, issuers={ISS: Issuer(iss=ISS)}), True, NEW, "name its user or API token under publishers"),
         (replace(NAMED, inline="deny"), True, NEW, "registry.inline is deny"),
         (NAMED, False, NEW, "use web.issuers.<iss>.keys_file"),
         (NAMED, True, {**NEW, "frontchannel_logout_uri": "http://new.example.net/"}, "it is http; to allow it"),
@@ -237,6 +237,20 @@ async def test_a_client_whose_address_does_not_count_is_told_of(
     status, told = await _post({**EVENT, "clients": [entry]}, queue, pages, registry=registry)
     assert (status, told["front_channel"], says in told["note"]) == (202, None, True)
     assert len(queue.taken) == 2
+
+
+async def test_each_reason_is_told_with_its_clients_and_the_way_out() -> None:
+    """The way out of one is none of another."""
+    entries = [
+        {**NEW, "frontchannel_logout_uri": "https://login.example.com/x"},
+        {"client_id": "plain", "frontchannel_logout_uri": "http://plain.example.net/"},
+        {"client_id": "bare", "frontchannel_logout_uri": "http://bare.example.net/"},
+    ]
+    _, told = await _post({**EVENT, "clients": entries}, registry=NAMED)
+    head, own_host, address = told["note"].split(" (", 2)
+    assert head == "the page leaves out 3 clients whose address does not count"
+    assert own_host.startswith("new): it is on login.example.com, the issuer's own host; browsers would send")
+    assert address.startswith("plain, bare): it is http; to allow it, set egress.allow_http; a page cannot ask there")
 
 
 async def test_an_own_key_seals_the_pages_of_its_issuer() -> None:
