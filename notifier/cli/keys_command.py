@@ -111,7 +111,7 @@ def web(
         say(key.decode())
         return
     _write(out, key + b"\n")
-    say(f"{out}: a key for web.keys_file: {json_text(str(out))}")
+    say(f"{out}: a key for web.keys_file, or web.issuers.<iss>.keys_file: {json_text(str(out))}")
 
 
 def _not_before(at: str | None) -> str | None:

@@ -11,7 +11,10 @@ from tests.system.site import Site
 def test_a_key_is_made_for_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
     """It is never overwritten; a second one is added as a second line; a configuration takes both."""
     done = notifier("keys", "web", "--out", "web.keys", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, 'web.keys: a key for web.keys_file: "web.keys"\n')
+    assert (done.returncode, done.stdout) == (
+        0,
+        'web.keys: a key for web.keys_file, or web.issuers.<iss>.keys_file: "web.keys"\n',
+    )
     path = tmp_path / "web.keys"
     assert path.stat().st_mode & 0o777 == 0o600
     first = path.read_bytes()
