@@ -1,7 +1,7 @@
 """Reads the keys by which the URLs of pages are sealed, and checks what the section `web` says of issuers."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -41,12 +41,18 @@ class PageKeys:
         """Whether the keys that seal an issuer's pages are of no other."""
         return self.one or iss in self.own
 
-    def open(self, text: str, now: float) -> OpenedContext | None:
-        """Open a context. None if no key that its issuer has sealed it, if it has expired, or is none."""
+    def open(self, text: str, now: float, foreign: Callable[[str], None] = lambda _: None) -> OpenedContext | None:
+        """Open a context. None if no key that its issuer has sealed it, if it has expired, or is none.
+
+        `foreign` is called with the issuer of one that another issuer's key has sealed.
+        """
         for keys in (self.shared, *self.own.values()):
             if (opened := open_sealed(text, keys, now)) is not None:
                 own = self.own.get(opened.context.iss) is keys
-                return replace(opened, own_key=own or self.one) if own or keys is self.shared else None
+                if own or keys is self.shared:
+                    return replace(opened, own_key=own or self.one)
+                foreign(opened.context.iss)
+                return None
         return None
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
+import structlog
 from aiohttp import web
 
 from notifier.configuration.clients.authority import own_hosts
@@ -18,6 +19,11 @@ from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, 
 from notifier.features.browsers.sign_out_routes import Pages
 from notifier.features.browsers.web_keys import PagesPart
 from notifier.model.front_channel import FrontChannelContext
+from notifier.model.printable import excerpt
+
+_TOLD_EVERY = 60.0  # seconds between two log lines of refused pages
+_STRANGE = "web.issuers has no such issuer: have whoever makes the page write it letter by letter as there, or add it"
+_FOREIGN = "the page's key is another issuer's: make it with one of its own keys_file, or of web.keys_file"
 
 
 class WebPages:
@@ -25,6 +31,7 @@ class WebPages:
 
     def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
         self._live = live
+        self._told_at = float("-inf")
         self.brought = BroughtAddresses(counts, live.registry, self._hosts, self._speak)
         access = PageAccess(
             opened=self._opened, sealed=self._sealed, rules=self._rules, registry=live.registry,
@@ -54,7 +61,19 @@ class WebPages:
 
     def _opened(self, text: str) -> OpenedContext | None:
         keys = self._live.now.part(PagesPart).keys
-        return None if keys is None else keys.open(text, time.time())
+        opened = None if keys is None else keys.open(text, time.time(), self._refuse)
+        if opened is not None and self._rules(opened.context.iss) is None:
+            self._refuse(opened.context.iss)
+        return opened
+
+    def _refuse(self, iss: str) -> None:
+        """Tell of a page that a key of ours has sealed in vain: its maker sees a 400 that says nothing."""
+        now = time.monotonic()
+        if now - self._told_at < _TOLD_EVERY:
+            return
+        self._told_at = now
+        hint = _STRANGE if self._rules(iss) is None else _FOREIGN
+        structlog.get_logger().warning("front_channel_refused", iss=excerpt(iss), hint=hint)
 
     def _sealed(self, context: FrontChannelContext) -> str:
         keys = self._live.now.part(PagesPart).keys
