@@ -50,6 +50,7 @@ export class Settlement {
     }
     const told = { id: event.id, lane: entry.lane }
     let lives
+    const asked = performance.now() // a slow answer says how it stood then
     try {
       lives = session?.uid ? await this.find(session.uid) : undefined
     } catch {
@@ -61,7 +62,7 @@ export class Settlement {
       this.log.tell({ level: 'info', event: 'left_over_published', ...told, message: 'left over, and its session is gone: published' })
     } else if (entry.ending === undefined) {
       entry.lived ??= performance.now()
-      if (performance.now() - entry.lived < SETTLES) return true
+      if (asked - entry.lived < SETTLES) return true
       await this.outbox.withdraw(entry)
       this.log.tell({ level: 'info', event: 'left_over_dropped', ...told, message: 'left over, and its session lives: dropped' })
     }

@@ -96,6 +96,24 @@ test('a left event whose session lives is dropped, once the store has had time t
   assert.deepEqual([log.of('left_over_dropped').map(({ id }) => id), log.of('left_over_published').map(({ id }) => id)], [['alive'], ['gone', 'going']])
 })
 
+test('an answer that was long under way does not drop an event: it says how the store stood when it was asked', async (t) => {
+  const folder = folderOf(t)
+  const dead = await Place.claim(folder)
+  await dead.write('000000000000001-going-events', '.pending', JSON.stringify({ lane: 'events', session: { uid: 'going' }, event: { id: 'going' } }))
+  await dead.release()
+  const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(keptLog()), () => {})
+  let now = 1_000
+  t.mock.method(performance, 'now', () => now)
+  const settlement = new Settlement(outbox, async () => { now += 6_000; return {} }, new Logger(keptLog()))
+  t.after(() => { settlement.stop(); return outbox.close() })
+  await outbox.takeOver()
+  for (const [pause, left] of [[0, 1], [1_000, 1], [5_000, 0]]) {
+    now += pause
+    await settlement.look()
+    assert.equal(filesIn(folder, '.pending').length, left)
+  }
+})
+
 test('a living process keeps its folder, also while it is stopped, and whatever its pid', async (t) => {
   const folder = folderOf(t)
   const living = processOf(t, { folder })

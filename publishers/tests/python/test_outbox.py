@@ -77,6 +77,24 @@ async def test_a_block_that_fails_asks_the_store(amqp_url: str, queue: Queue, tm
         await queue.until(2)
 
 
+async def test_an_answer_that_was_long_under_way_is_no_second_one(tmp_path: Path, queue: Queue) -> None:
+    """It says how the store stood when it was asked: a deletion in hand would be lost."""
+    asked: list[object] = []
+
+    async def slow(session: object) -> bool:
+        asked.append(session)
+        if len(asked) == 1:
+            await asyncio.sleep(0.3)  # longer than what the ending is asked with
+        return len(asked) == 1
+
+    async with Publisher(settings(AWAY, tmp_path, queue.prefix, drain_limit=0.01), alive=slow) as publisher:
+        ending = await publisher.prepare(ended("going"), session="going")
+        ending.ask(patience=0.2)
+        await until(lambda: len(asked) == 2 or not files(tmp_path))
+        await until(lambda: not files(tmp_path, ".pending"))
+        assert len(files(tmp_path)) == 1
+
+
 async def test_a_caller_that_is_cancelled_loses_nothing(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """The event of a session that has ended is kept. Before a deletion, which does not come, it is withdrawn."""
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:

@@ -119,11 +119,12 @@ class Endings:
     async def _decide(self, events: Sequence[Waiting], session: object, patience: float) -> None:
         give_up, pause = time.monotonic() + patience, FIRST_PAUSE
         while any(event.stage is Stage.PENDING for event in events):
+            asked_at = time.monotonic()  # a slow answer says how it stood then
             lives = await self._lives(session, events[0].id)
             if lives is False:
                 self.settle(events)
                 return
-            if lives is True and time.monotonic() >= give_up:
+            if lives is True and asked_at >= give_up:
                 log.info("event %s is dropped: its session lives", events[0].id)
                 self.withdraw(events)
                 return
