@@ -5,7 +5,6 @@ A worker that ends takes its counts with it. `notifier waiting list` looks into 
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 from notifier.delivery.verdict import Defer, RetryAt, WaitsAs
@@ -18,7 +17,7 @@ class DelayCounts:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._dues: dict[ClientKey, Counter[int]] = {}
+        self._dues: dict[ClientKey, dict[int, int]] = {}  # how many by the second in which they are due
 
     def put_off(self, key: ClientKey, verdict: RetryAt | Defer) -> None:
         """Count a delivery that is durable in a delay queue."""
@@ -28,7 +27,8 @@ class DelayCounts:
             wait = deferral_wait(wait, verdict.rounding)
         else:
             wait = _least(wait, verdict.rounding)
-        self._dues.setdefault(key, Counter())[math.ceil(now + wait)] += 1
+        due, dues = math.ceil(now + wait), self._dues.setdefault(key, {})
+        dues[due] = dues.get(due, 0) + 1
 
     def forget(self, key: ClientKey) -> None:
         """Count none for this client: somebody has taken them out of the delay queues."""
@@ -41,7 +41,7 @@ class DelayCounts:
             for due in [due for due in dues if due <= now]:
                 del dues[due]
             if dues:
-                yield (*key, dues.total(), float(min(dues)))
+                yield (*key, sum(dues.values()), float(min(dues)))
             else:
                 del self._dues[key]
 

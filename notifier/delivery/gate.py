@@ -214,6 +214,7 @@ class Gate:
             self._ready[known.side][known.key] = known
         elif not known.running:
             self._busy.pop(known.key, None)
+            known.running.clear()  # what a dictionary has held once takes memory, of each of 100,000 clients
         return self.hand_out() if any(self._ready.values()) else []
 
     def _turn(self, known: Known, change: Change | None, *, was_up: bool) -> None:
