@@ -3,6 +3,8 @@
 The client fails at first, so that every delivery is put off; then refuses it, whoever takes it; and then it is mended.
 """
 
+import asyncio
+
 import pytest
 
 from tests.faults.conftest import Form, Tell
@@ -12,6 +14,7 @@ from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 MENDED = ("refusing",)
+STANDS = 10.0  # seconds: more than a retry stands for its delivery here, at the worker that put it off
 
 
 def judge(hit: Hit) -> int:
@@ -20,7 +23,10 @@ def judge(hit: Hit) -> int:
 
 
 async def send_again(made: Rig, count: int) -> None:
-    """Publish each event once more, as soon as its dead letter is there."""
+    """Publish each event once more, soon after its dead letter is there.
+
+    Not at once: another worker may have put it off just before, and its retry still stands for it there.
+    """
     again: set[str] = set()
 
     async def new() -> set[str]:
@@ -29,6 +35,7 @@ async def send_again(made: Rig, count: int) -> None:
     while len(again) < count:
         seen = await until(new, bool, PATIENCE)
         again |= seen
+        await asyncio.sleep(STANDS)
         await made.publisher.publish(sorted(map(int, seen)), rate=1000)
 
 
