@@ -52,7 +52,7 @@ class Pacing(Enum):
     LENT = "lent"
 
 
-KEPT = frozenset({Pacing.PACED, Pacing.SLOWER, Pacing.DOUBTED})  # the states whose pace, or a quicker one, helped
+PROVEN = frozenset({Pacing.PACED, Pacing.SLOWER, Pacing.DOUBTED})  # the states whose pace, or a quicker one, helped
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class Overload:
         share, good = self._failed / self._ended, (self._ended - self._failed) / busy
         used = self.spacing * self._ended / seconds > 0.5
         braked, many = 2 * self._braked > self._failed, self._ended >= SAMPLE
-        too_many = share > (TOO_MANY_PACED if self.state in KEPT else TOO_MANY)
+        too_many = share > (TOO_MANY_PACED if self.state in PROVEN else TOO_MANY)
         self._begin(now)
         match self.state:
             case Pacing.FREE:

@@ -159,7 +159,7 @@ def judged(
             brought[client_id] = front
         else:
             left_out[client_id] = LeftOut(client_id=client_id, reason=mistake[0], text=mistake[1])
-    clients = tuple(each for each in context.clients if each[0] not in left_out)
+    clients = tuple((client_id, sid) for client_id, sid in context.clients if client_id not in left_out)
     return replace(context, clients=clients, brought=brought), tuple(left_out.values())
 
 

@@ -70,12 +70,12 @@ class BroughtAddresses:
 
     def _tell(self, iss: str, left_out: Sequence[LeftOut], publisher: str | None) -> None:
         now = time.monotonic()
-        for reason, count in Counter(each.reason for each in left_out).items():
+        for reason, count in Counter(client.reason for client in left_out).items():
             self._counts.left_out(reason, count)
             if now - self._logged_at.get((iss, reason), float("-inf")) < _TOLD_EVERY:
                 continue
             self._logged_at[iss, reason] = now
-            first = next(each for each in left_out if each.reason is reason)
+            first = next(client for client in left_out if client.reason is reason)
             structlog.get_logger().warning(
                 "front_channel_left_out", iss=iss, publisher=publisher, reason=reason, clients=count,
                 client_id=excerpt(first.client_id), error=first.text or None, hint=WAYS[reason],
@@ -83,13 +83,13 @@ class BroughtAddresses:
 
 
 def _note(left_out: Sequence[LeftOut]) -> str:
-    reasons = dict.fromkeys(each.reason for each in left_out)
-    parts = "; ".join(_part([each for each in left_out if each.reason is reason]) for reason in reasons)
+    reasons = dict.fromkeys(client.reason for client in left_out)
+    parts = "; ".join(_part([client for client in left_out if client.reason is reason]) for reason in reasons)
     return f"the page leaves out {counted(len(left_out), 'client')} whose address does not count {parts}"
 
 
 def _part(alike: Sequence[LeftOut]) -> str:
     first = alike[0]
-    names = ", ".join(excerpt(each.client_id) for each in alike[:_NAMED])
+    names = ", ".join(excerpt(client.client_id) for client in alike[:_NAMED])
     more = f" and {len(alike) - _NAMED:,} more" if len(alike) > _NAMED else ""
     return f"({names}{more}): {f'it {first.text}; ' if first.text else ''}{WAYS[first.reason]}"

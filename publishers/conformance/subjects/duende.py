@@ -1,6 +1,5 @@
 """Duende IdentityServer 7.4.8 with our package for C#, sessions in SQLite by its Entity Framework store."""
 
-import asyncio
 import json
 import os
 import shutil
@@ -10,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from publishers.conformance.subject import Away, Missing, Session, Settings, SignOutFailed, Traits
+from publishers.conformance.host_process import ANSWER_WITHIN, HostProcess
+from publishers.conformance.subject import Missing, Session, Settings, Traits
 
 PROJECT = Path(__file__).parents[2] / "duende/tests/Notifier.Host"
 HOST = PROJECT / "bin/Release/net10.0/Notifier.Host.dll"
 ISSUER = "https://id.example.com"
-ASK_WITHIN = 60.0
 
 
 def subject(folder: Path) -> "Duende":
@@ -29,19 +26,11 @@ def subject(folder: Path) -> "Duende":
     return Duende(folder, "host")
 
 
-class Duende:
-    """See the module. `part`: this process's own, in the folder of all."""
+class Duende(HostProcess):
+    """See the module."""
 
     name = "duende"
     traits = Traits()
-
-    def __init__(self, folder: Path, part: str) -> None:
-        self._folder = folder
-        self._log = folder / f"{part}.log"
-        self._process: asyncio.subprocess.Process | None = None
-        self._http: aiohttp.ClientSession | None = None
-        self._at = ""
-        self._siblings = 0
 
     async def start(self, settings: Settings) -> None:
         """It prints its port."""
@@ -53,55 +42,11 @@ class Duende:
             **_spelled(settings),
             **settings.environment,
         }
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                "dotnet", str(HOST), stdout=asyncio.subprocess.PIPE, stderr=log, cwd=self._folder, env=environment
-            )
-        assert self._process.stdout is not None
-        port = (await self._process.stdout.readline()).decode().strip()
-        assert port, f"it did not start: {self.log()[-3000:]}"
-        self._at = f"http://127.0.0.1:{port}"
-
-    async def stop(self) -> None:
-        """SIGTERM."""
-        await self._end(kill=False)
-
-    async def kill(self) -> None:
-        """SIGKILL."""
-        await self._end(kill=True)
-
-    async def _end(self, *, kill: bool) -> None:
-        process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            process.kill() if kill else process.terminate()
-            await process.wait()
-
-    async def close(self) -> None:
-        """Nothing is left."""
-        await self.kill()
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
+        await self._begin("dotnet", str(HOST), folder=self._folder, environment=environment)
 
     async def sibling(self) -> "Duende":
         """At the same store, key ring and outbox."""
-        self._siblings += 1
-        return Duende(self._folder, f"{self._log.stem}-{self._siblings}")
-
-    async def _ask(self, method: str, path: str, **more: Any) -> Any:
-        if self._http is None:
-            # Cookies are each session's own, and are handed in.
-            self._http = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=ASK_WITHIN), cookie_jar=aiohttp.DummyCookieJar()
-            )
-        try:
-            async with self._http.request(method, self._at + path, **more) as answer:
-                text = await answer.text()
-                if answer.status != 200:
-                    raise SignOutFailed(f"{answer.status}: {text[:500]}")
-                return json.loads(text) if answer.content_type == "application/json" else text
-        except aiohttp.ClientError as error:
-            raise Away(repr(error)) from error
+        return Duende(self._folder, self._part_of_sibling())
 
     async def sign_in(self, count: int = 1) -> list[Session]:
         """Rows as sign-ins at two clients leave them, and the cookie of each."""
@@ -142,13 +87,9 @@ class Duende:
         """The session's id."""
         return str(event["sid"])
 
-    def log(self) -> str:
-        """Its standard error."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
-
     def memory(self) -> int:
         """The managed heap after a full collection."""
-        with urllib.request.urlopen(f"{self._at}/memory", timeout=ASK_WITHIN) as answer:
+        with urllib.request.urlopen(f"{self._at}/memory", timeout=ANSWER_WITHIN) as answer:
             return int(json.load(answer)["managed"])
 
 

@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from publishers.conformance.subject import Away, Session, Settings, SignOutFailed, Traits
+from publishers.conformance.host_process import HostProcess
+from publishers.conformance.subject import Away, Session, Settings, Traits
 
 ROOT = Path(__file__).parents[3]
 HOST = "publishers.tests.python.host"
-ANSWER_WITHIN = 60.0  # seconds
 IN_HAND = 1.0  # seconds from a start until the store completes what it had in hand
 
 
@@ -26,78 +24,30 @@ def subject(folder: Path) -> "Python":
     return Python(folder, "host")
 
 
-class Python:
-    """See the module. `part`: this process's own, in the folder of all."""
+class Python(HostProcess):
+    """See the module."""
 
     name = "python"
     traits = Traits()
 
     def __init__(self, folder: Path, part: str) -> None:
-        self._folder = folder
-        self._log = folder / f"{part}.log"
+        super().__init__(folder, part)
         self._sessions = folder / "sessions.db"
-        self._process: asyncio.subprocess.Process | None = None
-        self._http: aiohttp.ClientSession | None = None
-        self._at = ""
-        self._siblings = 0
         self._in_hand: list[str] = []
 
     async def start(self, settings: Settings) -> None:
         """It prints its port."""
         options = {"sessions": str(self._sessions), "publisher": _publisher(settings)}
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", HOST, json.dumps(options),
-                stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT, env={**os.environ, **settings.environment},
-            )  # fmt: skip
-        assert self._process.stdout is not None
-        port = (await self._process.stdout.readline()).decode().strip()
-        assert port, f"it did not start: {self.log()[-3000:]}"
-        self._at = f"http://127.0.0.1:{port}"
+        words = (sys.executable, "-m", HOST, json.dumps(options))
+        await self._begin(*words, folder=ROOT, environment={**os.environ, **settings.environment})
         if self._in_hand:
             await asyncio.sleep(IN_HAND)
             with contextlib.closing(sqlite3.connect(self._sessions)) as store, store:
                 store.execute("DELETE FROM sessions WHERE key = ?", (self._in_hand.pop(),))
 
-    async def stop(self) -> None:
-        """SIGTERM."""
-        await self._end(kill=False)
-
-    async def kill(self) -> None:
-        """SIGKILL."""
-        await self._end(kill=True)
-
-    async def _end(self, *, kill: bool) -> None:
-        process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            process.kill() if kill else process.terminate()
-            await process.wait()
-
-    async def close(self) -> None:
-        """Nothing is left."""
-        await self.kill()
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
-
     async def sibling(self) -> "Python":
         """At the same store."""
-        self._siblings += 1
-        return Python(self._folder, f"{self._log.stem}-{self._siblings}")
-
-    async def _ask(self, method: str, path: str, **more: Any) -> Any:
-        if self._http is None:
-            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN))
-        try:
-            async with self._http.request(method, self._at + path, **more) as answer:
-                text = await answer.text()
-                if answer.status != 200:
-                    raise SignOutFailed(f"{answer.status}: {text}")
-                return json.loads(text) if answer.content_type == "application/json" else text
-        except TimeoutError:
-            raise SignOutFailed(f"no answer within {ANSWER_WITHIN} s") from None
-        except aiohttp.ClientError as error:
-            raise Away(repr(error)) from error
+        return Python(self._folder, self._part_of_sibling())
 
     async def sign_in(self, count: int = 1) -> list[Session]:
         """The cookie is the key of the store."""
@@ -141,10 +91,6 @@ class Python:
     def key_of(self, event: Mapping[str, Any]) -> str:
         """The session's id."""
         return str(event["sid"])
-
-    def log(self) -> str:
-        """Its standard error."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def memory(self) -> int:
         """Resident."""
