@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from notifier.configuration.configured_feature import ConfiguredFeature
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Collection
     from contextlib import AbstractAsyncContextManager
 
     from aiohttp import web
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
     from notifier.configuration.loading import Loaded
     from notifier.delivery.facts import Observer
     from notifier.delivery.intake import SourceReader
+    from notifier.model.client import Client, ClientKey
     from notifier.model.errors import Mistake
     from notifier.model.front_channel import FrontChannelContext
     from notifier.network.http.issuer_documents import DocumentReader
-    from notifier.operators.doctor.doctor import Check
+    from notifier.operators.doctor.doctor import Check, Finding
+    from notifier.operators.status.client_state import ClientState
+    from notifier.operators.status.service_status import ServiceStatus
+    from notifier.operators.status.worker_requests import Act
     from notifier.publishing.event_requests import EventRequests
     from notifier.queues.queue_port import Queue
     from notifier.telemetry.client_series import Label
@@ -38,7 +43,11 @@ class Given:
     """What a worker gives each of its features.
 
     `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` gives the name under which a client
-    counts. `page` is the page of the feature that makes pages.
+    counts. `page` is the page of the feature that makes pages. `log_id` hashes a `sub` or `sid` as the log does.
+
+    `status` asks all workers. `clients` says how these clients stand at this one, or so many in most trouble. `canary`
+    sends a client a token that ends nothing. `published` has each of our keys whose issuer's JWK Set was read: issuer,
+    key ID, whether it is there.
     """
 
     live: LiveConfiguration
@@ -47,6 +56,11 @@ class Given:
     observe: Observer
     label: Callable[[str, str], Label]
     page: Page
+    log_id: Callable[[str], str]
+    status: Callable[[], Awaitable[ServiceStatus]]
+    clients: Callable[[Collection[ClientKey] | int], Sequence[ClientState]]
+    canary: Callable[[Client], Awaitable[Sequence[Finding]]]
+    published: Callable[[], Iterable[tuple[str, str, bool]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +68,8 @@ class Running:
     """A feature in one worker. Each member is something that the feature adds.
 
     `api` and `pages` are routes of the API and of the web listener, `families` metrics. `readers` read the messages of
-    sources, by their name. `within` is entered before the listeners open, and left after the drain.
+    sources, by their name. `acts` carry out requests of other workers, by the name of the request. `within` is entered
+    before the listeners open, and left after the drain.
     """
 
     api: Iterable[web.RouteDef] = ()
@@ -62,6 +77,7 @@ class Running:
     observe: Observer | None = None
     families: Callable[[], Iterable[Metric]] = tuple
     readers: Mapping[str, SourceReader] = field(default_factory=dict)
+    acts: Mapping[str, Act] = field(default_factory=dict)
     page: Page | None = None
     within: AbstractAsyncContextManager[object] | None = None
 

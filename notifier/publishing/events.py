@@ -6,7 +6,7 @@ from aiohttp import web
 
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription, known_query, openapi_route
-from notifier.network.listeners.problem import problems
+from notifier.network.listeners.problem import private, problems
 from notifier.network.listeners.throttle import Throttle
 from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, EventRequests
 from notifier.publishing.route_steps import BODY_LATER
@@ -41,7 +41,7 @@ def api_app(requests: EventRequests, more: Iterable[web.RouteDef] = ()) -> web.A
     """Return the application. The routes of `more` share its limits; each authorises for itself."""
     tokens, limits = requests.sources.tokens, requests.limits
     throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
-    guards = [problems, Authorization(tokens).local, throttle.middleware, known_query]
+    guards = [private, problems, Authorization(tokens).local, throttle.middleware, known_query]
 
     @_POST_EVENT
     async def post_event(request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
 """Makes the routes of the API for operators, each with what it acts on."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from aiohttp import web
@@ -17,9 +17,9 @@ from notifier.operators.letters.readmission import ReplayRules
 from notifier.operators.letters.replay_jobs import ReplayJobs
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.operators.letters.waiting_routes import WaitingRoutes
-from notifier.operators.status.own_state import look_from_worker
 from notifier.operators.status.reload_request import reload_all
 from notifier.operators.status.reload_routes import reload_routes
+from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import write_audit
@@ -32,15 +32,14 @@ def operator_routes(
     queue: Queue,
     log_level: LogLevel,
     refresh: RegistryRefresh,
-    own_state: Callable[[], bytes],
+    status: Callable[[], Awaitable[ServiceStatus]],
     replays: ReplayJobs,
 ) -> Iterator[web.RouteDef]:
-    """Return the routes. `own_state` gives what this worker says of itself."""
+    """Return the routes. `status` asks all workers."""
     authorization = Authorization(live.tokens)
     yield from log_level_routes(authorization, log_level)
     yield from registry_routes(authorization, refresh)
     yield from reload_routes(authorization, partial(reload_all, queue))
-    status = partial(look_from_worker, queue, own_state, time.time)
     yield from StatusRoutes(authorization, status, time.monotonic).routes()
     letters = LettersAccess(
         queue=queue,

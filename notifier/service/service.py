@@ -37,6 +37,7 @@ from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.feature import Given
 from notifier.features import FEATURES
+from notifier.model.client import Client
 from notifier.model.errors import QueueError
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.ids import new_id
@@ -45,12 +46,15 @@ from notifier.model.session_ended import SessionEnded
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.http.transport import HttpTransport
 from notifier.network.listeners import ops
+from notifier.operators.doctor.canary import CanaryTools, send_canary
+from notifier.operators.doctor.doctor import Finding
 from notifier.operators.letters import replay_account, replay_jobs
 from notifier.operators.letters.retry_request import RETRY, RetryAccounts
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver
-from notifier.operators.status.own_state import OwnSources, OwnState
+from notifier.operators.status.own_state import OwnSources, OwnState, look_from_worker
 from notifier.operators.status.reload_request import RELOAD, act_of
+from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.worker_requests import RequestHandler
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import Replies
@@ -87,7 +91,8 @@ class Service:
         settings = live.now.settings
         self._settings = settings
         self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
-        logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
+        hashing = subject_hash(settings)
+        logs = LogObserver(subject=settings.log.subject, hashing=hashing)
         self.log_level = LogLevel(settings.log.level, logs.relevel)
         self.queue = build_queue(settings.queue, live.now.bindings)
         one_at_a_time = asyncio.Lock()
@@ -104,6 +109,7 @@ class Service:
                 registry=self._registry.refresh.states,
                 troubles=self._troubles,
                 keys=lambda: self._signing_keys.seen_keys(),  # noqa: PLW0108  it is made below
+                consuming=self._consuming,
             ),
             self._health,
             queue=self.queue,
@@ -125,6 +131,11 @@ class Service:
             observe=lambda fact: self._observe(fact),  # noqa: PLW0108  it is made below
             label=self.metrics.label,
             page=self._page,
+            log_id=hashing.log_id,
+            status=self._status,
+            clients=self._own_state.clients,
+            canary=lambda client: self._canary(client),  # noqa: PLW0108  it is made below
+            published=lambda: self._signing_keys.published(),  # noqa: PLW0108  it is made below
         )
         self._features = [feature.run(given) for feature in FEATURES]
         for feature in self._features:
@@ -150,6 +161,8 @@ class Service:
             replay_account.FOLLOW: replays.act,
             **dict.fromkeys((replay_jobs.ASK, replay_jobs.END), self._replays.act),
         }
+        for feature in self._features:
+            acts |= feature.acts
         self.queue.side_channel.carry_out(RequestHandler(name, acts).carry_out)
         self._others = OtherWorkers(
             self.queue.consumers,
@@ -250,6 +263,18 @@ class Service:
             problem=status.problem or self._registry.refresh.problem(),
         )
 
+    def _consuming(self) -> tuple[bool, str]:
+        """Whether this worker takes messages, and what is in its way."""
+        health = self.health()
+        return health.ready, health.problem or ""
+
+    async def _status(self) -> ServiceStatus:
+        return await look_from_worker(self.queue, self._own_state.document, time.time)
+
+    async def _canary(self, client: Client) -> Sequence[Finding]:
+        channel = BackChannel(self._live, clock=time.time, new_jti=new_id, encrypter=self._encryption)
+        return await send_canary(client, CanaryTools(channel=channel, transport=self._transport, new_id=new_id))
+
     async def accept(self, event: SessionEnded, lane: Lane) -> None:
         """Make an event from the API durable. Raises QueueError."""
         await self.queue.publish(lane, event_message(event))
@@ -298,7 +323,7 @@ class Service:
     def _routes(self) -> Iterator[web.RouteDef]:
         """The routes of the API beside `/v1/events`."""
         yield from operator_routes(
-            self._live, self.queue, self.log_level, self._registry.refresh, self._own_state.document, self._replays
+            self._live, self.queue, self.log_level, self._registry.refresh, self._status, self._replays
         )
         for feature in self._features:
             yield from feature.api

@@ -4,6 +4,7 @@ The module re-exports classes, and does nothing else. The other list of features
 """
 
 from notifier.features.browsers.web_settings import WebSettings
+from notifier.features.console.console_settings import ConsoleSettings
 from notifier.features.key_places.cloud_key_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings
 from notifier.features.key_places.vault_settings import VaultKeySettings
 from notifier.features.registries.keycloak_settings import KeycloakSettings
@@ -23,6 +24,7 @@ __all__ = [
     "AuthentikSettings",
     "AwsKmsSettings",
     "AzureKeySettings",
+    "ConsoleSettings",
     "GoogleKmsSettings",
     "HttpListSettings",
     "HydraSettings",

@@ -13,7 +13,7 @@ from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH, SLOT_WAIT
 from notifier.model.durations import format_duration
 from notifier.model.message import Lane
-from notifier.settings.feature_settings import SourceSettings, UpstreamSettings, WebSettings
+from notifier.settings.feature_settings import ConsoleSettings, SourceSettings, UpstreamSettings, WebSettings
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
     EgressSettings,
@@ -189,6 +189,8 @@ class ApiSettings(Section):
     """Who may use it. Required unless `listen` is a loopback address."""
     tls: ListenerTls | None = None
     """Serve https."""
+    console: ConsoleSettings = Field(default_factory=ConsoleSettings)
+    """The pages for operators."""
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

@@ -23,6 +23,8 @@ ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9]{{1,5}})?")  # RFC 9110 §7.2
 
+_FOR_PAGES = "for_pages"
+
 Tokens = Callable[[], Iterable[ApiToken] | None]
 """Asked at each request, since they may have been reloaded; None: no tokens file."""
 
@@ -37,7 +39,7 @@ class Authorization:
     async def local(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Without tokens, refuse other machines and web pages. Raises Refusal: 403, 421."""
         if self._tokens() is None:
-            if "Origin" in request.headers:
+            if "Origin" in request.headers and not getattr(request.match_info.handler, _FOR_PAGES, False):
                 raise Refusal(problem(403, "A web page may not use this API"))
             hosts = request.headers.getall("Host", ())
             # A whole URL in the request line overrides Host (RFC 9112 §3.2.2). Only requests to a proxy have one.
@@ -66,6 +68,12 @@ class Authorization:
         if token is not None and token.issuers is not None:
             raise Refusal(problem(403, "This concerns all issuers: only a token without issuers may do it"))
         return token
+
+
+def for_pages(handler: Handler) -> Handler:
+    """Let web pages ask this handler: it holds no secret. A browser names the origin of a page's own scripts, too."""
+    setattr(handler, _FOR_PAGES, True)
+    return handler
 
 
 def is_loopback(host: str) -> bool:

@@ -105,7 +105,7 @@ class OperationDescription:
 def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
     """Return the document for these routes."""
     paths: dict[str, dict[str, Any]] = {}
-    for route in routes:
+    for route in (route for route in routes if route.path.startswith("/v1/")):
         path = _PARAMETER.sub(r"{\1}", route.path)
         description: OperationDescription | None = getattr(route.handler, _KEPT, None)
         operation = _undescribed(route.handler, path) if description is None else _operation(description, path)

@@ -37,6 +37,16 @@ def malformed(*mistakes: Mistake) -> Refusal:
 
 
 @web.middleware
+async def private(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Have nobody keep what the API answers, nor take it for anything else than it says it is."""
+    answer = await handler(request)
+    if request.path.startswith("/v1/"):
+        answer.headers.setdefault("Cache-Control", "no-store")
+        answer.headers.setdefault("X-Content-Type-Options", "nosniff")
+    return answer
+
+
+@web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """What is refused is answered, and what aiohttp itself refuses (404, 405, 413 …) in the same form."""
     try:

@@ -67,6 +67,8 @@ class _Worker(TypedDict):
     rates: dict[str, _Number]
     replies_dropped: _Count
     registry: list[_Source]
+    consuming: NotRequired[bool | None]
+    problem: NotRequired[str | None]
 
 
 class _Workers(TypedDict):
@@ -91,6 +93,7 @@ class _Client(TypedDict):
     waits_for: NotRequired[str | None]
     last_success: NotRequired[_Moment | None]
     last_failure: NotRequired[_Moment | None]
+    failing_since: NotRequired[_Moment | None]
     deferred_at: NotRequired[_Moment | None]
     next_due: NotRequired[_Moment | None]
     next_try: NotRequired[_Moment | None]
@@ -192,6 +195,8 @@ def _worker(said: _Worker, troubles: list[_Trouble], held: Mapping[str, int] | N
         replies_dropped=said["replies_dropped"],
         registry=[_source(source) for source in said["registry"]],
         troubles=[_trouble(trouble, name) for trouble in troubles if name in trouble["workers"]],
+        consuming=said.get("consuming"),
+        problem=said.get("problem") or "",
     )
 
 

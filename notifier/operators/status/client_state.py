@@ -1,7 +1,7 @@
 """The state of a client, at one worker or at all. A worker with very many clients tells of those in trouble first."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -95,15 +95,25 @@ def clients_of(
     next_tries: Iterable[tuple[str, str, float]] = (),
     delayed: Iterable[tuple[str, str, int, float]] = (),
     silent: Iterable[tuple[str, str, float]] = (),
+    *,
+    which: Collection[ClientKey] | int = REPORTED,
 ) -> tuple[list[ClientState], int]:
-    """Return the clients that this worker knows, those in most trouble first, and how many are left out."""
+    """Return clients, those in most trouble first, and how many are left out.
+
+    `which`: these, whether this worker knows them or not; or so many of those that it knows.
+    """
     states = {(iss, client_id): state for iss, client_id, state in circuits}
     lines = {(iss, client_id): count for iss, client_id, count in waiting}
     in_buckets = {(iss, client_id): count for iss, client_id, count in parked}
     tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
     later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
     hang = {(iss, client_id): seconds for iss, client_id, seconds in silent}
-    records = {**dict.fromkeys(hang, ClientRecord()), **health.clients}
+    if isinstance(which, int):
+        # Of a client that was known before the worker started, it may know no more than that something waits.
+        waits = (*states, *lines, *later, *(key for key, count in in_buckets.items() if count > 0), *hang)
+        records = {**dict.fromkeys(waits, ClientRecord()), **health.clients}
+    else:
+        records = {key: health.clients.get(key, ClientRecord()) for key in which}
 
     def urgency(item: tuple[ClientKey, ClientRecord]) -> tuple[int, bool, bool, int, float]:
         key, record = item
@@ -112,7 +122,7 @@ def clients_of(
         return states.get(key, 0), failed > took or key in hang, put_off, lines.get(key, 0), failed
 
     # Chosen before a ClientState is made of each: making 10,000 of them held the loop for 39 ms.
-    chosen = heapq.nlargest(REPORTED, records.items(), key=urgency)
+    chosen = heapq.nlargest(which if isinstance(which, int) else len(which), records.items(), key=urgency)
     reported = [
         ClientState(
             iss=key[0],
@@ -135,9 +145,11 @@ def both(state: ClientState, other: ClientState) -> ClientState:
     """Sum up one client at two workers. The later failure gives reason and status."""
     later = state if (state.last_failure or 0.0) >= (other.last_failure or 0.0) else other
     put_off = max(later, state, other, key=lambda state: state.deferred_at or 0.0)
+    last_success = latest(state.last_success, other.last_success)
+    failing_since = earliest(state.failing_since, other.failing_since)
     return replace(
         later,
-        circuit=max(state.circuit, other.circuit),
+        circuit=max(_circuit(state, other), _circuit(other, state)),
         waiting=state.waiting + other.waiting,
         parked=state.parked + other.parked,
         delayed=state.delayed + other.delayed,
@@ -147,10 +159,20 @@ def both(state: ClientState, other: ClientState) -> ClientState:
         dead=state.dead + other.dead,
         put_off=state.put_off + other.put_off,
         deferred_at=put_off.deferred_at,
-        last_success=latest(state.last_success, other.last_success),
+        last_success=last_success,
+        failing_since=failing_since and max(failing_since, last_success or 0.0),
         next_due=latest(state.next_due, other.next_due),
         next_try=earliest(state.next_try, other.next_try),
         expires_with_sid=earliest(state.expires_with_sid, other.expires_with_sid),
         expires_without_sid=earliest(state.expires_without_sid, other.expires_without_sid),
         silent=max(state.silent, other.silent),
     )
+
+
+def _circuit(state: ClientState, other: ClientState) -> Literal[0, 1, 2]:
+    """Return the circuit at one worker, as far as another does not know better.
+
+    A worker that has nothing to try rests until something comes; meanwhile the client may have answered another.
+    """
+    knows_better = (other.last_success or 0.0) > (state.last_failure or 0.0)
+    return 0 if knows_better and not state.waits else state.circuit

@@ -31,8 +31,9 @@ class ClientRecord:
     """The record of one client since the worker started. Moments are in epoch seconds.
 
     `put_off` counts retries and deferrals. `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: what
-    the last failure met, without the user. `expires_with_sid` and `expires_without_sid`: when the first of what was put
-    off is given up, by whether its token names one session; None if that one has come to its end.
+    the last failure met, without the user. `failing_since`: the first failure since it last took a token, as far as
+    this worker and the delivery that failed know. `expires_with_sid` and `expires_without_sid`: when the first of what
+    was put off is given up, by whether its token names one session; None if that one has come to its end.
     """
 
     delivered: int = 0
@@ -46,6 +47,7 @@ class ClientRecord:
     waits_for: str = ""
     deferred_at: float | None = None
     text: str = ""
+    failing_since: float | None = None
     expires_with_sid: float | None = None
     expires_without_sid: float | None = None
 
@@ -129,9 +131,12 @@ class HealthObserver:
         self.counts["attempts"] += 1
         record = self._record(fact.delivery.key)
         if isinstance(fact.outcome, outcome.Delivered):
-            record.last_success = fact.at
+            record.last_success, record.failing_since = fact.at, None
         else:
             record.last_failure = fact.at
+            if record.failing_since is None:
+                tried_since = fact.delivery.first_attempt_at or fact.at
+                record.failing_since = max(record.last_success or 0.0, tried_since)
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
             record.text = _shown(fact.outcome.text, fact.delivery)[:TEXT]
 
@@ -176,6 +181,7 @@ class HealthObserver:
         if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
             if fact.reason is not outcome.DeadReason.EXPIRED:  # of which the client knows nothing
                 record.last_failure = self._clock()
+                record.failing_since = record.failing_since or record.last_failure
             record.reason, record.status = fact.reason.value, None
             text = fact.text if fact.delivery is None else _shown(fact.text, fact.delivery)
             record.text = text[:WITH_WAY_OUT]

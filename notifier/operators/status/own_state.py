@@ -1,16 +1,17 @@
 """Makes the state that a worker tells of itself, and the status that follows from the states of all workers."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 
 from notifier import __version__
 from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.delivery.worker import Worker
+from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble
-from notifier.operators.status.client_state import clients_of
+from notifier.operators.status.client_state import REPORTED, ClientState, clients_of
 from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState, dump_state, status_of
 from notifier.queues.queue_port import Queue
@@ -30,6 +31,7 @@ class OwnSources:
     registry: Callable[[], Sequence[SourceState]]
     troubles: Callable[[], Iterable[Trouble]]
     keys: Callable[[], Iterable[SeenKey]]
+    consuming: Callable[[], tuple[bool, str]]
 
 
 class OwnState:
@@ -57,15 +59,8 @@ class OwnState:
 
     def _now(self) -> WorkerState:
         worker = self._sources.worker()
-        clients, left_out = clients_of(
-            self._health,
-            worker.gate.clients.circuits(),
-            worker.gate.lines(),
-            worker.parked,
-            worker.gate.clients.next_tries(),
-            worker.delayed,
-            worker.gate.silent(),
-        )
+        clients, left_out = self._clients()
+        consuming, problem = self._sources.consuming()
         return WorkerState(
             worker=self._name,
             version=__version__,
@@ -84,6 +79,25 @@ class OwnState:
             bindings_missing=[binding for binding in self._queue.status().bindings if binding.problem],
             troubles=list(self._sources.troubles()),
             keys=list(self._sources.keys()),
+            consuming=consuming,
+            problem="" if consuming else problem,
+        )
+
+    def clients(self, which: Collection[ClientKey] | int) -> Sequence[ClientState]:
+        """Say how these clients stand here, or so many of those in most trouble."""
+        return self._clients(which)[0]
+
+    def _clients(self, which: Collection[ClientKey] | int = REPORTED) -> tuple[Sequence[ClientState], int]:
+        worker = self._sources.worker()
+        return clients_of(
+            self._health,
+            worker.gate.clients.circuits(),
+            worker.gate.lines(),
+            worker.parked,
+            worker.gate.clients.next_tries(),
+            worker.delayed,
+            worker.gate.silent(),
+            which=which,
         )
 
 

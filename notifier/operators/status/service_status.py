@@ -29,7 +29,10 @@ class LaneState:
 
 @frozen
 class WorkerState:
-    """The state of one worker. `rates` are per second, over the last minute; `held` is by queue."""
+    """The state of one worker. `rates` are per second, over the last minute; `held` is by queue.
+
+    `consuming`: it takes messages; None if its release does not say. `problem`: why not.
+    """
 
     worker: str
     version: str
@@ -45,6 +48,8 @@ class WorkerState:
     bindings_missing: Sequence[BindingState] = ()
     troubles: Sequence[Trouble] = ()
     keys: Sequence[SeenKey] = ()
+    consuming: bool | None = None
+    problem: str = ""
 
 
 class _Document(TypedDict):

@@ -101,6 +101,8 @@ def _worker(worker: WorkerState, *, whole: bool) -> dict[str, object]:
         "version": worker.version,
         "since": render_moment(worker.since),
         "draining": worker.draining,
+        "consuming": worker.consuming,
+        "problem": (whole and worker.problem) or None,
         "in_flight": worker.in_flight,
         "rates": dict(worker.rates),
         "replies_dropped": worker.replies_dropped,
@@ -112,6 +114,7 @@ def _client(client: ClientState) -> dict[str, object]:
     names = (
         "last_success",
         "last_failure",
+        "failing_since",
         "deferred_at",
         "next_due",
         "next_try",

@@ -80,6 +80,7 @@ def test_workers_are_summed_up() -> None:
         "each": [
             {
                 "worker": name, "version": "1", "since": "2027-01-15T07:59:00.000000Z", "draining": False,
+                    "consuming": None, "problem": None,
                 "in_flight": 1, "rates": {"delivered": 1.5}, "replies_dropped": 0, "registry": [],
             }
             for name in ("a", "b")

@@ -1,0 +1,1 @@
+"""The console: pages by which operators look, and act, in a browser."""

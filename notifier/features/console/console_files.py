@@ -1,0 +1,72 @@
+"""Serves the files of the console below `/console/`. They hold no secret and never vary, so no token is asked for."""
+
+import gzip
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from types import MappingProxyType
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from notifier.network.listeners.authorization import for_pages
+
+PATH = "/console/"
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        ".html": "text/html",
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+        ".css": "text/css",
+        ".svg": "image/svg+xml",
+    }
+)
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "Content-Security-Policy": POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+        "X-Robots-Tag": "noindex",
+        "Cache-Control": "no-cache",
+        "Vary": "Accept-Encoding",
+    }
+)
+
+
+def console_files() -> Iterator[web.RouteDef]:
+    """Yield a route for each file: nothing of a path that a browser sends is used as a path here."""
+    for entry in sorted(resources.files(__package__).iterdir(), key=lambda entry: entry.name):
+        kind = KINDS.get("." + entry.name.rpartition(".")[2])
+        if kind is not None:
+            name = "" if entry.name == "index.html" else entry.name
+            yield web.get(PATH + name, _serving(entry.read_bytes(), kind))
+    yield web.get("/console", _lead_there)
+
+
+def _serving(body: bytes, kind: str) -> Handler:
+    tag, packed = f'"{hashlib.sha256(body).hexdigest()[:32]}"', gzip.compress(body, mtime=0)
+
+    @for_pages
+    async def serve(request: web.Request) -> web.Response:
+        headers = {**HEADERS, "ETag": tag}
+        if request.headers.get("If-None-Match") == tag:
+            return web.Response(status=304, headers=headers)
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            return web.Response(body=packed, content_type=kind, charset="utf-8", headers=headers)
+        return web.Response(body=body, content_type=kind, charset="utf-8", headers=headers)
+
+    return serve
+
+
+@for_pages
+async def _lead_there(_request: web.Request) -> web.Response:
+    return web.Response(status=308, headers={"Location": PATH, **HEADERS})
