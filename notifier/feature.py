@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from notifier.model.errors import Mistake
     from notifier.model.front_channel import FrontChannelContext
     from notifier.network.http.issuer_documents import DocumentReader
+    from notifier.network.listeners.authorization import JudgeBearer
     from notifier.operators.doctor.doctor import Check, Finding
     from notifier.operators.status.client_state import ClientState
     from notifier.operators.status.service_status import ServiceStatus
@@ -68,8 +69,9 @@ class Running:
     """A feature in one worker. Each member is something that the feature adds.
 
     `api` and `pages` are routes of the API and of the web listener, `families` metrics. `readers` read the messages of
-    sources, by their name. `acts` carry out requests of other workers, by the name of the request. `within` is entered
-    before the listeners open, and left after the drain.
+    sources, by their name. `acts` carry out requests of other workers, by the name of the request. `judge` knows bearer
+    tokens of the API beside those of its tokens file. `within` is entered before the listeners open, and left after the
+    drain.
     """
 
     api: Iterable[web.RouteDef] = ()
@@ -79,6 +81,7 @@ class Running:
     readers: Mapping[str, SourceReader] = field(default_factory=dict)
     acts: Mapping[str, Act] = field(default_factory=dict)
     page: Page | None = None
+    judge: JudgeBearer | None = None
     within: AbstractAsyncContextManager[object] | None = None
 
 

@@ -1,5 +1,6 @@
 """Reads the whole configuration: settings, registry, keys, tokens and secrets, with every mistake at once."""
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +29,7 @@ from notifier.settings.key_settings import KeySettings
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
-from notifier.settings.tokens_file import load_tokens
+from notifier.settings.tokens_file import expiring, load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.places import Places
@@ -174,6 +175,7 @@ def _warnings(
     senders = [*(sender for part in parts for sender in part.senders), *senders_by_token(tokens)]
     yield from unheard_addresses(settings, layered.registry, senders)
     yield from unnamed_speakers(settings, senders)
+    yield from expiring(tokens, time.time())
     for part in parts:
         yield from part.warnings
 

@@ -10,10 +10,12 @@ Scope = Literal["publish", "read", "repair"]
 class ApiToken:
     """A token, known by its SHA-256. `name` is the `publisher` of its events, and `who` in audit lines.
 
-    `issuers`: it may publish for these, and see and repair their dead letters; None: for all.
+    `issuers`: it may publish for these, and see and repair their dead letters; None: for all. `expires`: epoch seconds
+    from which on it is refused; None: never.
     """
 
     name: str
     sha256: bytes = field(repr=False)
     scopes: frozenset[Scope]
     issuers: frozenset[str] | None
+    expires: float | None = None

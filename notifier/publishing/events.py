@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
-from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.authorization import Authorization, JudgeBearer, judge_others
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription, known_query, openapi_route
 from notifier.network.listeners.problem import private, problems
 from notifier.network.listeners.throttle import Throttle
@@ -37,11 +37,17 @@ _POST_EVENT = OperationDescription(
 )
 
 
-def api_app(requests: EventRequests, more: Iterable[web.RouteDef] = ()) -> web.Application:
-    """Return the application. The routes of `more` share its limits; each authorises for itself."""
+def api_app(
+    requests: EventRequests, more: Iterable[web.RouteDef] = (), judge: JudgeBearer | None = None
+) -> web.Application:
+    """Return the application. The routes of `more` share its limits; each authorises for itself.
+
+    `judge` knows bearer tokens beside those of the tokens file.
+    """
     tokens, limits = requests.sources.tokens, requests.limits
     throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
-    guards = [private, problems, Authorization(tokens).local, throttle.middleware, known_query]
+    others = () if judge is None else (judge_others(tokens, judge),)
+    guards = [private, problems, Authorization(tokens).local, *others, throttle.middleware, known_query]
 
     @_POST_EVENT
     async def post_event(request: web.Request) -> web.Response:

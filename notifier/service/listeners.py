@@ -7,6 +7,7 @@ import structlog
 from aiohttp import web
 
 from notifier.network.listeners import ops, web_app
+from notifier.network.listeners.authorization import JudgeBearer
 from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.listener_context import ListenerContext
 from notifier.publishing.event_requests import EventRequests
@@ -23,8 +24,11 @@ async def listeners(
     requests: EventRequests,
     more: Iterable[web.RouteDef] = (),
     pages: Iterable[web.RouteDef] = (),
+    judge: JudgeBearer | None = None,
 ) -> AsyncIterator[None]:
     """Run the listeners while entered. The API also serves the routes of `more`, the web listener those of `pages`.
+
+    `judge` knows bearer tokens of the API beside those of its tokens file.
 
     Raises ConfigurationError (an address that cannot be bound).
     """
@@ -35,7 +39,7 @@ async def listeners(
         stack.push_async_callback(listener.close)
         structlog.get_logger().info("listening", ops=listener.url)
         if settings.api is not None:
-            listener = await _listen_api(settings.api, requests, more)
+            listener = await _listen_api(settings.api, api_app(requests, more, judge))
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", api=listener.url)
         if settings.web is not None:
@@ -45,9 +49,8 @@ async def listeners(
         yield
 
 
-async def _listen_api(api: ApiSettings, requests: EventRequests, more: Iterable[web.RouteDef]) -> Listener:
+async def _listen_api(api: ApiSettings, app: web.Application) -> Listener:
     where, tls = api.listen, api.tls
-    app = api_app(requests, more)
     context = None if tls is None else ListenerContext(tls, "api").context
     return await listen(app, where.host, where.port, key="api.listen", tls=context)
 

@@ -299,8 +299,9 @@ class Service:
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
             pages = chain.from_iterable(feature.pages for feature in self._features)
+            judge = next((feature.judge for feature in self._features if feature.judge is not None), None)
             await stack.enter_async_context(
-                listeners(self._settings, self.health, self.metrics, self._requests, self._routes(), pages)
+                listeners(self._settings, self.health, self.metrics, self._requests, self._routes(), pages, judge)
             )
             started()
             worker = group.create_task(self.worker.run())

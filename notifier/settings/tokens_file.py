@@ -1,17 +1,20 @@
 """Reads the file of API tokens: who may publish, read or repair, and for which issuers. Keeps only their digests."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.moment import shown_moment
 from notifier.settings.document_files import read_document
 from notifier.settings.mistakes import explain
 from notifier.settings.values import Section
+
+SOON = 14 * 86_400.0  # seconds; long enough for who hands tokens out by hand
 
 
 class TokenEntry(Section):
@@ -29,6 +32,8 @@ class TokenEntry(Section):
     """What it may be used for."""
     issuers: frozenset[str] | None = None
     """The issuers it may speak for. Left out: all."""
+    expires: AwareDatetime | None = None
+    """When it stops being taken. Left out: never."""
 
     @model_validator(mode="after")
     def _needs_one(self) -> Self:
@@ -70,7 +75,10 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
         except ValidationError as error:
             mistakes += explain(error, TokenEntry, place)
             continue
-        token = ApiToken(name=entry.name, sha256=entry.digest(), scopes=entry.scopes, issuers=entry.issuers)
+        expires = None if entry.expires is None else entry.expires.timestamp()
+        token = ApiToken(
+            name=entry.name, sha256=entry.digest(), scopes=entry.scopes, issuers=entry.issuers, expires=expires
+        )
         if (first := names.setdefault(token.name, index)) != index:
             mistakes.append(
                 Mistake(f"{place}.name", f"is also the name of {path.name}[{first}]; each token needs its own")
@@ -83,3 +91,12 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
     if mistakes:
         raise ConfigurationError(mistakes)
     return tuple(tokens)
+
+
+def expiring(tokens: Iterable[ApiToken], now: float) -> Iterator[Mistake]:
+    """Name the tokens that have expired, or do so soon."""
+    for token in tokens:
+        if token.expires is not None and token.expires < now + SOON:
+            tense = "has expired" if token.expires <= now else "expires"
+            text = f"{tense} at {shown_moment(token.expires)}: make another, and give it to who uses this one"
+            yield Mistake(f"api.tokens_file: token {token.name!r}", text)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from notifier.model.errors import ConfigurationError
-from notifier.settings.tokens_file import load_tokens
+from notifier.settings.tokens_file import SOON, expiring, load_tokens
 from tests.settings.config_sample import write
 
 
@@ -53,6 +53,28 @@ class TestTokens:
             "tokens.yaml[5].issuers",
         ]
         assert "hunter2" not in str(caught.value)
+
+    def test_a_token_may_expire(self, tmp_path: Path) -> None:
+        """The check warns of those that have expired, or will within two weeks, by their names."""
+        path = write(
+            tmp_path,
+            "- {name: a, token: x, scopes: [read], expires: '2025-06-15T15:06:40Z'}\n"
+            "- {name: b, token: y, scopes: [read], expires: 2025-06-15T17:06:40+02:00}\n"
+            "- {name: c, token: z, scopes: [read]}\n",
+        )
+        a, b, c = load_tokens(path)
+        assert (a.expires, b.expires, c.expires) == (1_750_000_000.0, 1_750_000_000.0, None)
+        assert not list(expiring((a, c), 1_750_000_000.0 - SOON))
+        [soon] = expiring((a, c), 1_750_000_001.0 - SOON)
+        assert str(soon).startswith("api.tokens_file: token 'a': expires at 2025-06-15 15:06:40Z")
+        [over] = expiring((a, c), 1_750_000_000.0)
+        assert "has expired at" in str(over)
+
+    def test_when_a_token_expires_has_an_offset(self, tmp_path: Path) -> None:
+        """Else nobody knows which hour is meant."""
+        path = write(tmp_path, "- {name: a, token: x, scopes: [read], expires: '2025-06-15T15:06:40'}\n")
+        with pytest.raises(ConfigurationError, match="expires"):
+            load_tokens(path)
 
     def test_not_a_list(self, tmp_path: Path) -> None:
         """An empty file is no list of tokens: it may be half written."""

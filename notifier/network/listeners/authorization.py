@@ -1,5 +1,8 @@
 """Authorizes requests to the API: bearer tokens of `tokens_file`, each with scopes and issuers.
 
+A feature may take bearer tokens of others too. These are judged once, before the limits of requests count them, and
+the request keeps what came of it.
+
 Without a tokens file (only on loopback) every program on the machine may do everything, but no web page may. A page
 whose host name resolves to loopback (DNS rebinding) can reach the listener, and its reads have no Origin. But its
 browser sends the name as Host. So only a Host that means this machine everywhere is answered.
@@ -8,13 +11,16 @@ browser sends the name as Host. So only a Host that means this machine everywher
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Any
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from notifier.model.api_token import ApiToken, Scope
+from notifier.model.moment import Clock, shown_moment
 from notifier.network.listeners.problem import Refusal, problem
 
 ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
@@ -22,18 +28,23 @@ ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, 
 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9]{{1,5}})?")  # RFC 9110 §7.2
+_JUDGED: Any = getattr(web, "RequestKey", lambda name, _: name)("judged", object)  # aiohttp 3.13 keeps by names
 
 _FOR_PAGES = "for_pages"
 
 Tokens = Callable[[], Iterable[ApiToken] | None]
 """Asked at each request, since they may have been reloaded; None: no tokens file."""
 
+JudgeBearer = Callable[[str], Awaitable[ApiToken | None]]
+"""Says what a bearer token of others may do; None if it is none of theirs. Raises Refusal (401, 403, 503)."""
+
 
 class Authorization:
     """Finds the token of a request. It keeps no state."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, clock: Clock = time.time) -> None:
         self._tokens = tokens
+        self._clock = clock
 
     @web.middleware
     async def local(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -52,11 +63,13 @@ class Authorization:
         tokens = self._tokens()
         if tokens is None:
             return None
+        if isinstance(refusal := request.get(_JUDGED), Refusal):
+            raise refusal
         token = bearer_of(request, tokens)
         if token is None:
-            challenge = "Bearer" if "Authorization" not in request.headers else 'Bearer error="invalid_token"'
-            title = "A bearer token of tokens_file is required"
-            raise Refusal(problem(401, title, headers={"WWW-Authenticate": challenge}))
+            raise unaccepted("A bearer token of tokens_file is required", given="Authorization" in request.headers)
+        if token.expires is not None and token.expires <= self._clock():
+            raise unaccepted(f"The token has expired at {shown_moment(token.expires)}")
         if scope not in token.scopes:
             headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
             raise Refusal(problem(403, f"The token lacks the scope {scope}", headers=headers))
@@ -105,12 +118,41 @@ def concerns_all(token: ApiToken | None) -> bool:
     return token is None or token.issuers is None
 
 
+def unaccepted(title: str, *, given: bool = True) -> Refusal:
+    """Return the refusal (401) of a request without a good token. `given`: it has one that is none."""
+    challenge = 'Bearer error="invalid_token"' if given else "Bearer"
+    return Refusal(problem(401, title, headers={"WWW-Authenticate": challenge}))
+
+
+def judge_others(tokens: Tokens, judge: JudgeBearer) -> Middleware:
+    """Return what judges a bearer token that is none of `tokens`. Only a route that needs a token refuses a bad one."""
+
+    @web.middleware
+    async def judged(request: web.Request, handler: Handler) -> web.StreamResponse:
+        scheme, credentials = _credentials(request)
+        if scheme == "bearer" and bearer_of(request, tokens() or ()) is None:
+            try:
+                request[_JUDGED] = await judge(credentials)
+            except Refusal as refusal:
+                request[_JUDGED] = refusal
+        return await handler(request)
+
+    return judged
+
+
 def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
     """Find the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    digest = hashlib.sha256(credentials.strip().encode("utf-8", "surrogateescape")).digest()
+    if isinstance(judged := request.get(_JUDGED), ApiToken):
+        return judged
+    scheme, credentials = _credentials(request)
+    digest = hashlib.sha256(credentials.encode("utf-8", "surrogateescape")).digest()
     match = None
     for token in tokens:
         if hmac.compare_digest(token.sha256, digest):
             match = token
-    return match if scheme.lower() == "bearer" else None
+    return match if scheme == "bearer" else None
+
+
+def _credentials(request: web.Request) -> tuple[str, str]:
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower(), credentials.strip()
