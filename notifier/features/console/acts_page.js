@@ -1,0 +1,51 @@
+// Who acted: jobs of the last hour, and what people did while these workers have run.
+import { Clock, Said, clock, html } from "./text.js";
+import { Asking } from "./parts.js";
+import { Table } from "./tables.js";
+import { api, may } from "./api.js";
+import { end, inShort, keep } from "./jobs.js";
+import { follow } from "./following.js";
+
+export async function loadActs(_query, signal) {
+  const [told, { jobs }] = await Promise.all([api("acts", { signal }), api("jobs", { signal })]);
+  return { ...told, jobs };
+}
+
+export function Acts({ data }) {
+  if (!data) return html`<${Asking} />`;
+  return html`<section><h2>Jobs of the last hour</h2>
+      <${Table} caption="Jobs" rows=${data.jobs} keyOf=${(job) => job.id} columns=${JOBS} empty="None." /></section>
+    <section><h2>What people did</h2>
+      <${Table} caption="What people did" rows=${data.acts} keyOf=${actKey} columns=${ACTS} empty="Nobody acted since the workers started." />
+      <p class="dim note">${data.since && `Workers remember since ${clock(data.since, true)}. `}The log has it for good: the last column finds its line.</p></section>`;
+}
+
+const actKey = (act) => `${act.worker} ${act.n ?? act.at} ${act.action}`;
+const ASIDE = new Set(["at", "who", "action", "worker", "n", "log", "iss"]);
+/** What else the audit's line says. */
+const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(name) && value != null)
+  .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+
+async function endJob(job) {
+  keep(job);
+  await end(job);
+  follow();
+}
+
+const JOBS = [
+  { head: "Began", cell: (job) => html`<${Clock} at=${job.began_at} />` },
+  { head: "Who", cell: (job) => html`<${Said} text=${job.who} most=${60} />` },
+  { head: "Job", cell: (job) => job.kind },
+  { head: "State", cell: (job) => html`<span class="chip ${job.state !== "ended" ? "warn" : job.unfinished ? "bad" : "good"}">${job.state}</span>` },
+  { head: "Account", wide: true, cell: (job) => html`<${Said} text=${inShort(job)} most=${400} />` },
+  { label: "Actions", act: true, cell: (job) => may("repair") && job.state !== "ended" && html`<button type="button" class="danger-quiet" onClick=${() => endJob(job)}>End it</button>` },
+];
+
+const ACTS = [
+  { head: "When", cell: (act) => html`<${Clock} at=${act.at} />` },
+  { head: "Who", cell: (act) => html`<${Said} text=${act.who} most=${60} />` },
+  { head: "Did", cell: (act) => html`<${Said} text=${act.action.replaceAll("_", " ")} />` },
+  { head: "What", wide: true, cell: (act) => html`<${Said} text=${rest(act)} most=${400} />` },
+  { head: "Worker", cell: (act) => html`<${Said} text=${act.worker} most=${40} className="dim" />` },
+  { head: "In the log", cell: (act) => html`<code><${Said} text=${act.log ?? `"event": "${act.action}"`} most=${200} /></code>` },
+];

@@ -1,0 +1,69 @@
+// The way to the API: the same origin, a bearer token, no cookies, no cache, no redirects.
+import { state } from "./state.js";
+
+const ANSWER_WITHIN = 90_000; // milliseconds: a first look at 100,000 dead letters takes some seconds, a dry run a minute
+let refused = () => {};
+
+/** Say what is to happen when the token is not taken any more. */
+export function whenRefused(callback) {
+  refused = callback;
+}
+
+/** An answer that is none. `status` is 0 where there was no answer at all. */
+export class Problem extends Error {
+  constructor(status, title, mistakes = [], again = 0) {
+    super(title);
+    Object.assign(this, { status, mistakes, again });
+  }
+}
+
+/** Ask the API. A `body` makes it a POST. Throws a Problem. */
+export async function api(path, { query = {}, body, method, signal, token = state.token } = {}) {
+  const headers = { Accept: "application/json" };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (body) headers["Content-Type"] = "application/json";
+  const limit = AbortSignal.timeout(ANSWER_WITHIN);
+  const answer = await fetched(`/v1/${path}${search(query)}`, {
+    method: method ?? (body ? "POST" : "GET"),
+    headers,
+    body: body && JSON.stringify(body),
+    signal: signal ? AbortSignal.any([signal, limit]) : limit,
+    mode: "same-origin",
+    credentials: "omit",
+    cache: "no-store",
+    redirect: "error",
+    referrerPolicy: "no-referrer",
+  });
+  const document = await answer.json().catch(() => null);
+  if (answer.ok && document) return document;
+  const title = document?.title ?? `The API answered ${answer.status}.`;
+  if (answer.status === 401 && state.me && token === state.token) refused(title);
+  throw new Problem(answer.status, title, document?.mistakes, Number(answer.headers.get("Retry-After")));
+}
+
+async function fetched(address, request) {
+  try {
+    return await fetch(address, request);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    const late = error.name === "TimeoutError";
+    throw new Problem(0, late ? "The API takes too long to answer." : "The API does not answer.");
+  }
+}
+
+/** A query without what is empty. A list is a parameter given several times. */
+function search(query) {
+  const given = Object.entries(narrowed(query)).flatMap(([name, value]) => [value].flat().map((each) => [name, each]));
+  return given.length ? `?${new URLSearchParams(given)}` : "";
+}
+
+/** The members that say something. */
+export function narrowed(members) {
+  const empty = [undefined, null, "", false];
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => !empty.includes(value)));
+}
+
+export const may = (scope) => Boolean(state.me?.scopes.includes(scope));
+/** True if the token is for all issuers. */
+export const unbound = () => state.me?.issuers === null;
+export const issuerCount = () => state.me?.issuers_known.length ?? 1;

@@ -1,0 +1,142 @@
+// One client: how it fares, what it answered, how it is registered, and what can be done.
+import { Ago, Clock, Said, Until, clock, counted, html, inWords, now, number } from "./text.js";
+import { Answer, Asking, Chip, EventLink } from "./parts.js";
+import { CanaryButton } from "./canary.js";
+import { KINDS } from "./words.js";
+import { MendedButton } from "./mended.js";
+import { Plot } from "./plot.js";
+import { Retry, retry, retryOf } from "./retries.js";
+import { Table } from "./tables.js";
+import { api, may } from "./api.js";
+import { hash } from "./places.js";
+import { state } from "./state.js";
+
+const MINUTE = 60_000; // milliseconds
+const MINUTES = 60;
+
+// ── the sentence ──
+
+function sentence({ client: c, registered, fault }) {
+  const waits = c.waits ? `${counted(c.waits, "delivery waits", "deliveries wait")} for it.` : "Nothing waits for it.";
+  const since = c.failing_since ? ` since ${clock(c.failing_since)} (${inWords((now() - Date.parse(c.failing_since)) / 1000)})` : "";
+  if (!registered) return ["warn", fault ? `It cannot be used: ${fault}` : "Nobody registered this client.", waits];
+  switch (c.state) {
+    case "rests":
+    case "tried":
+      return ["bad", `Down${since}.`, `${nextTry(c)} ${waits}`];
+    case "put_off":
+      return ["warn", c.paused ? "Paused by the registry." : `Held back: ${c.waits_for}.`, `${waits} ${nextTry(c)}`];
+    case "fails":
+      return ["warn", `Its last attempts failed${since}.`, `${waits} ${nextTry(c)}`];
+    default:
+      return c.tried ? ["good", "No trouble.", waits] : ["", "Not tried since the workers started.", waits];
+  }
+}
+
+function nextTry({ next_attempt }) {
+  if (!next_attempt) return "";
+  const left = (Date.parse(next_attempt) - now()) / 1000;
+  return left > 0.5 ? `It is tried again in ${inWords(left)}.` : "It is tried now.";
+}
+
+// ── the page ──
+
+export function Client({ data }) {
+  if (!data) return state.page.problem ? html`<p><a href="#/clients">All clients</a></p>` : html`<${Asking} />`;
+  const { client: c, registered } = data;
+  const [tone, head, tail] = sentence(data);
+  return html`<p class="sub"><a href="#/clients">Clients</a> › ${c.name && html`<${Said} text=${c.name} most=${80} /> · `}<${Said} text=${c.iss} className="dim" /></p>
+    <section class="band big ${tone}" aria-live="polite">
+      <div><b><${Said} text=${head} most=${300} /></b> <span>${tail}</span>${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>
+      <${Ways} client=${c} registered=${registered} /></section>
+    <${AskedToWait} client=${c} />
+    <div class="columns">
+      <section><h2>Attempts of the last hour</h2><${Plot} bars=${bars(data.minutes)} width=${1} unit="min" label="an hour, a minute a bar" /></section>
+      <section><h2>Registration</h2>${registered ? html`<${Registration} registered=${registered} client=${c} />` : html`<p class="empty">None.</p>`}</section></div>
+    ${registered && html`<${Pausing} client=${c} registered=${registered} />`}
+    <section><h2>Last answers</h2><${Table} caption="Last answers" rows=${data.answers} keyOf=${(row) => `${row.worker} ${row.n}`}
+      columns=${data.workers.length > 1 ? [...ANSWERS, AT] : ANSWERS} empty="No attempt since the workers started." /></section>
+    ${data.workers.length > 1 && html`<section><h2>At each worker</h2>
+      <${Table} caption="At each worker" rows=${data.workers} keyOf=${(row) => row.worker} columns=${WORKERS} /></section>`}`;
+}
+
+export const loadClient = ({ iss, client_id }, signal) => api("client", { signal, query: { iss, client_id } });
+
+const Ways = ({ client, registered }) => html`<div class="ways">
+  ${registered && html`<${Retry} client=${client} /><${MendedButton} client=${client} /><${CanaryButton} client=${client} />`}
+  <a class="button" href=${hash("waiting", { client_id: client.client_id, iss: client.iss })}>Waiting</a>
+  <a class="button" href=${hash("dead", { client_id: client.client_id, iss: client.iss })}>Dead letters</a></div>`;
+
+/** What the last retry left, since the client asked for it. */
+function AskedToWait({ client }) {
+  const job = retryOf(client)?.job;
+  if (!(job?.asked > 0) || !may("repair")) return null;
+  return html`<p class="band warn">${counted(job.asked, "delivery stays", "deliveries stay")}: the client asked not to be called
+    before ${job.next_try ? clock(job.next_try) : "later"} (Retry-After), or the registry pauses it.
+    <button type="button" onClick=${() => retry(client, true)}>Try these too</button></p>`;
+}
+
+function bars(minutes) {
+  const counts = new Map(minutes.map(([at, ...each]) => [at / 60, each]));
+  const last = Math.floor(now() / MINUTE);
+  return Array.from({ length: MINUTES }, (_, nth) => {
+    const at = last - MINUTES + 1 + nth;
+    const [good, failed] = counts.get(at) ?? [0, 0];
+    return [at * MINUTE, good, failed, 0];
+  });
+}
+
+// ── its registration ──
+
+function Registration({ registered: r, client: c }) {
+  const { origins = {} } = r;
+  const besides = [
+    r.preset && `preset ${r.preset}`,
+    r.headers && counted(r.headers, "further header"),
+    r.proxy && "a proxy",
+    r.mutual_tls && "mutual TLS",
+    r.paused && "paused",
+  ].filter(Boolean);
+  const address = r.backchannel_logout_uri ?? r.frontchannel_logout_uri ?? "none: nobody can tell it";
+  return html`<dl class="facts">
+    <dt>Address</dt><dd><code><${Said} text=${address} /></code></dd>
+    <dt>Token</dt><dd>${r.alg}${r.typ ? `, ${r.typ}` : ""}, names ${r.subject}${r.encrypted ? ", encrypted" : ""}</dd>
+    <dt>Limits</dt><dd>${r.timeout} s a call, ${r.max_concurrent} at a time${r.per_second ? `, ${r.per_second}/s` : ""}; given up after ${inWords(r.max_age)}</dd>
+    <dt>Besides</dt><dd>${besides.join(", ") || "nothing"}</dd>
+    <dt>Since start</dt><dd>${number(c.delivered)} delivered, ${number(c.dead)} given up, ${number(c.put_off)} put off;
+      last success <${Ago} at=${c.last_success} none="never" /></dd>
+    ${Object.entries(origins).map(([name, origin]) => html`<dt>${name}</dt><dd class="dim">from <${Said} text=${origin} /></dd>`)}</dl>`;
+}
+
+/** Clients are not edited here: the registry is the source. These lines go into its file. */
+function Pausing({ client, registered }) {
+  const id = JSON.stringify(client.client_id);
+  const lines = `- client_id: ${id}\n  issuer: ${JSON.stringify(client.iss)}\n  notifier: {paused: true}`;
+  const head = registered.paused ? "Call it again" : "Have it not called for a while";
+  return html`<details><summary>${head}</summary>
+    <p>${registered.paused ? "Take paused out of these lines of the file of clients" : "Put these lines into the file of clients"}, and
+      ${" "}have all workers read it: <code>notifier reload</code>. While it is paused its logouts wait, for as long as they may.</p>
+    <pre class="json" tabindex="0"><${Said} text=${lines} lines most=${3000} /></pre></details>`;
+}
+
+// ── its answers ──
+
+const ANSWERS = [
+  { head: "When", cell: (row) => html`<${Clock} at=${row.at} />` },
+  { label: "Outcome", cell: (row) => html`<span class="chip ${KINDS[row.kind]}">${row.kind}</span>` },
+  { head: "Answer", say: true, cell: (row) => html`<${Answer} row=${row} />` },
+  { head: "Took", num: true, cell: (row) => `${number(Math.round(row.seconds * 1000))} ms` },
+  { head: "Attempt", num: true, cell: (row) => row.attempt },
+  { head: "Next", cell: (row) => html`<${Until} at=${row.next_due} />` },
+  { head: "Event", cell: (row) => html`<${EventLink} id=${row.event_id} />` },
+];
+const AT = { head: "Worker", cell: (row) => html`<${Said} text=${row.worker} most=${40} className="dim" />` };
+
+const WORKERS = [
+  { head: "Worker", cell: (row) => html`<${Said} text=${row.worker} most=${60} />` },
+  { head: "State", cell: (row) => html`<${Chip} state=${row.state} />` },
+  { head: "Waits", num: true, cell: (row) => number(row.waits) },
+  { head: "Next try", cell: (row) => html`<${Until} at=${row.next_attempt} />` },
+  { head: "Delivered", num: true, cell: (row) => number(row.delivered) },
+  { head: "Last answer", wide: true, cell: (row) => html`<${Answer} row=${row} />` },
+];

@@ -1,0 +1,37 @@
+// All clients, fifty at a time: those in most trouble first.
+import { Ago, html, number } from "./text.js";
+import { Asking, Choice, Filters, IssuerChoice, Search, clientKey } from "./parts.js";
+import { CLIENT_COLUMNS, Count, NEXT_TRY } from "./overview_page.js";
+import { Pages, Table, holding, settled } from "./tables.js";
+import { api } from "./api.js";
+import { ask, hash } from "./places.js";
+
+const ROWS = 50;
+const STATES = [["", "all"], ["troubled", "in trouble"], ["rests", "down"], ["tried", "tried now"], ["fails", "fails"],
+  ["put_off", "held back"], ["well", "no trouble"]];
+const ORDERS = [["", "most trouble"], ["name", "by name"], ["waits", "most waiting"], ["dead", "most given up"]];
+
+const COLUMNS = [
+  ...CLIENT_COLUMNS,
+  { head: "Delivered", num: true, cell: (c) => number(c.delivered) },
+  { head: "Given up", num: true, cell: (c) => (c.dead
+    ? html`<a href=${hash("dead", { client_id: c.client_id, iss: c.iss })}>${number(c.dead)}</a>` : html`<${Count} value=${0} />`) },
+  { head: "Last success", cell: (c) => html`<${Ago} at=${c.last_success} none=${c.tried ? "never" : "not yet tried"} />` },
+  NEXT_TRY,
+];
+
+export function Clients({ data, query }) {
+  const counted = ([key, word]) => [key, data && key in data.states ? `${word} (${number(data.states[key])})` : word];
+  return html`<${Filters} label="Which clients">
+      <${Search} name="q" label="Search" placeholder="id, name or address" value=${query.q} />
+      <${Choice} name="state" label="State" value=${query.state} options=${STATES.map(counted)} />
+      <${IssuerChoice} value=${query.iss} />
+      <${Choice} name="order" label="First" value=${query.order} options=${ORDERS} /><//>
+    ${!data ? html`<${Asking} />` : html`<div ...${holding}>
+      <${Table} caption="Clients" keyOf=${clientKey} rows=${settled(data.clients, clientKey)} columns=${COLUMNS} empty="No client is like that." />
+      <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} />
+      <p class="dim note">Delivered and given up are counted since the workers started.</p></div>`}`;
+}
+
+export const loadClients = ({ q, state, iss, order, skip }, signal) =>
+  api("clients", { signal, query: { q, state, iss, order, skip, rows: ROWS } });

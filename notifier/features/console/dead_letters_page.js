@@ -1,0 +1,87 @@
+// Dead letters: reasons as filters with counts, the newest first, and what can be done with all that the filter means.
+import { Asking, AsOf, Choice, Filters, IssuerChoice, Search, Who, Word } from "./parts.js";
+import { Clock, Said, counted, html, number, sum } from "./text.js";
+import { Pages, Table } from "./tables.js";
+import { api, may, narrowed } from "./api.js";
+import { ask, hash } from "./places.js";
+import { beginRepair } from "./repairs.js";
+import { explain } from "./dialogs.js";
+import { follow } from "./following.js";
+import { showLetter } from "./letter.js";
+import { state } from "./state.js";
+
+const ROWS = 50;
+const AGES = [["", "any time"], ["1h", "last hour"], ["24h", "last day"], ["7d", "last week"]];
+const KEPT = 60; // seconds that a pass through the letters is good for
+let age = KEPT;
+
+const filterOf = ({ client_id, iss, event_id, reason, since }) =>
+  narrowed({ client_id, iss, event_id, reason: reason ? [reason] : undefined, since });
+
+export function loadDeadLetters(query, signal) {
+  const asked = { ...filterOf(query), rows: ROWS, skip: query.skip, age };
+  age = KEPT;
+  return api("dead-letters/page", { signal, query: asked });
+}
+
+/** Look at the letters themselves, not at what is remembered of them. */
+export function lookAgain() {
+  age = 0;
+  follow();
+}
+
+export function DeadLetters({ data, query }) {
+  return html`<${Filters} label="Which letters">
+      <${Search} name="client_id" label="Client" placeholder="its id, whole" value=${query.client_id} />
+      <${IssuerChoice} value=${query.iss} />
+      <${Choice} name="since" label="Given up" value=${query.since} options=${AGES} />
+      <${Search} name="event_id" label="Event" placeholder="its id, whole" value=${query.event_id} /><//>
+    ${!data ? html`<${Asking}>Going through the letters: some seconds if there are very many …<//>` : html`
+      <${Reasons} reasons=${data.reasons} chosen=${query.reason} />
+      <p class="row between"><${AsOf} at=${data.as_of} again=${lookAgain}>${changesSince(data, query)}
+          ${query.reason && html`<button type="button" class="quiet" onClick=${() => explain(query.reason)}>What ${query.reason} means</button>`}<//>
+        <${Acts} filter=${filterOf(query)} data=${data} /></p>
+      <${ByClient} data=${data} />
+      <${Table} caption="Dead letters" rows=${data.letters} keyOf=${(letter) => letter.id} columns=${LETTERS} empty="No dead letter is like that." />
+      <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} />
+      ${data.older > 0 && html`<p class="dim note">${counted(data.older, "older letter is", "older letters are")} beyond what is remembered: choose a client, or ask <code>notifier dead-letters</code>.</p>`}`}`;
+}
+
+/** How many came or went since the list was made, as far as the queue's count tells. */
+function changesSince(data, query) {
+  const dead = state.service?.queues.dead;
+  if (!dead || Object.keys(filterOf(query)).length) return "";
+  const more = dead.ready - data.total - (data.older ?? 0);
+  return more > 0 ? `${number(more)} came since.` : more < 0 ? `${number(-more)} went since.` : "";
+}
+
+function Reasons({ reasons, chosen }) {
+  const button = (reason, word, count) => html`<button type="button" class="reason" aria-pressed=${(chosen ?? "") === reason}
+    onClick=${() => ask({ reason: chosen === reason ? "" : reason, skip: "" })}>${word} <b>${number(count)}</b></button>`;
+  return html`<div class="reasons" role="group" aria-label="Reasons">${button("", "all", sum(reasons))}
+    ${Object.entries(reasons).map(([reason, count]) => button(reason, reason, count))}</div>`;
+}
+
+const Acts = ({ filter, data }) => may("repair") && data.total > 0 && html`<span class="row">
+  <button type="button" class="do" onClick=${() => beginRepair("replay", filter, data.as_of)}>Replay these ${number(data.total)} …</button>
+  <button type="button" class="danger-quiet" onClick=${() => beginRepair("discard", filter, data.as_of)}>Discard these ${number(data.total)} …</button></span>`;
+
+const ByClient = ({ data }) => data.groups.length > 1 && html`<details><summary>By client</summary>
+  <${Table} caption="By client and reason" rows=${data.groups} keyOf=${(group) => `${group.iss} ${group.client_id} ${group.reason}`} columns=${GROUPS} />
+  ${data.more_groups > 0 && html`<p class="dim">and ${counted(data.more_groups, "smaller group")}</p>`}</details>`;
+
+const GROUPS = [
+  { head: "Client", wide: true, cell: (group) => html`<${Who} client=${group} />` },
+  { head: "Reason", cell: (group) => group.reason },
+  { head: "Letters", num: true, cell: (group) => number(group.count) },
+  { label: "Show", act: true, cell: ({ client_id, iss, reason }) => html`<a class="button" href=${hash("dead", { client_id, iss, reason })}>Only these</a>` },
+];
+
+const LETTERS = [
+  { head: "Given up", cell: (letter) => html`<${Clock} at=${letter.dead_since} />` },
+  { head: "Client", wide: true, cell: (letter) => html`<${Who} client=${letter} />` },
+  { head: "Reason", cell: (letter) => html`<${Word} name=${letter.reason} />` },
+  { head: "What was said", say: true, cell: (letter) => html`<${Said} text=${letter.text} most=${200} className="quote" />` },
+  { head: "Attempts", num: true, cell: (letter) => letter.attempts },
+  { label: "Actions", act: true, cell: (letter) => html`<button type="button" onClick=${() => showLetter(letter)}>Show</button>` },
+];

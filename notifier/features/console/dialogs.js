@@ -1,0 +1,81 @@
+// Dialogs of the browser's own: they keep the focus inside, Escape closes them, and the focus goes back where it was.
+import { Component } from "./preact.mjs";
+import { Markdown } from "./markdown.js";
+import { api } from "./api.js";
+import { html, plain } from "./text.js";
+import { state, update } from "./state.js";
+
+let opener = null; // what had the focus before the first dialog
+
+/** Open a dialog, in the place of the one that is open. */
+export function openDialog(dialog) {
+  if (!state.dialog) opener = document.activeElement;
+  update({ dialog });
+  return dialog;
+}
+
+/** Change the open dialog, if it is still this one. What came too late changes nothing. */
+export function changeDialog(dialog, patch) {
+  if (state.dialog?.id !== dialog.id || state.dialog.kind !== dialog.kind) return;
+  update({ dialog: { ...state.dialog, ...patch } });
+}
+
+export function closeDialog() {
+  if (!state.dialog) return;
+  update({ dialog: null });
+  const back = opener?.isConnected ? opener : document.querySelector("h1");
+  queueMicrotask(() => queueMicrotask(() => back?.focus())); // once it is drawn without the dialog
+}
+
+/** A new id for a dialog: an answer for one that was closed does not change the next. */
+let ids = 0;
+export const newId = () => ++ids;
+
+/** The frame of a dialog. */
+export class Dialog extends Component {
+  componentDidMount() {
+    this.base.showModal();
+  }
+
+  render({ title, children, look = "", leave = closeDialog }) {
+    const outside = (event) => event.target === event.currentTarget && look === "side" && leave();
+    return html`<dialog class=${look} aria-labelledby="dialog-title" onClose=${leave} onClick=${outside}>
+      <div class="box">
+        <header><h2 id="dialog-title">${title}</h2>
+          <button type="button" class="quiet" aria-label="Close" onClick=${leave}>✕</button></header>
+        ${children}
+      </div></dialog>`;
+  }
+}
+
+/** What a filter means, as a list of names and values. */
+export const Meant = ({ filter, none = "all of them" }) => {
+  const given = Object.entries(filter);
+  return html`<dl class="facts">${given.length
+    ? given.map(([name, value]) => html`<dt>${name}</dt><dd>${plain([value].flat().join(", ")).slice(0, 300)}</dd>`)
+    : html`<dt>which</dt><dd>${none}</dd>`}</dl>`;
+};
+
+/** What asks for the number before something is deleted for good. */
+export const Typed = ({ dialog, count, children }) => html`<label class="typed">${children} Type <b>${count}</b> to go on.
+  <input inputmode="numeric" autocomplete="off" value=${dialog.typed ?? ""}
+    onInput=${(event) => changeDialog(dialog, { typed: event.target.value })} /></label>`;
+export const typedRightly = (dialog, count) => (dialog.typed ?? "").replace(/[\s,.]/g, "") === String(count);
+
+// ── what a name means ──
+
+/** Show the runbook's section about a reason, a cause, an alert. */
+export async function explain(name) {
+  const dialog = openDialog({ kind: "explain", id: newId(), name, text: null });
+  try {
+    changeDialog(dialog, await api(`explain/${encodeURIComponent(name)}`));
+  } catch (problem) {
+    changeDialog(dialog, { text: problem.status === 404 ? "The runbook has no section of this name." : problem.message });
+  }
+}
+
+export function Explained({ dialog }) {
+  return html`<${Dialog} look="side" title=${plain(dialog.name)}>
+    ${dialog.group && html`<p class="dim">${dialog.group}</p>`}
+    ${dialog.text === null ? html`<p role="status">…</p>` : html`<${Markdown} text=${dialog.text} />`}<//>`;
+}

@@ -1,0 +1,31 @@
+// The doctor, on request: it checks all that a logout depends on, and touches no session.
+import { Ago, clock, html, number } from "./text.js";
+import { Asking } from "./parts.js";
+import { Findings } from "./findings.js";
+import { api, unbound } from "./api.js";
+import { follow } from "./following.js";
+import { notice } from "./parts.js";
+
+export const loadDoctor = (_query, signal) => api("doctor", { signal });
+
+async function examine() {
+  try {
+    await api("doctor", { method: "POST" });
+  } catch (problem) {
+    notice(problem.message, "bad");
+  }
+  follow();
+}
+
+export function Doctor({ data }) {
+  if (!data) return html`<${Asking}>Asking for its last results …<//>`;
+  const running = data.state === "running";
+  return html`<p>It tries the queue, clocks, keys, issuers, listeners and clients as a logout would, from the worker that is asked, and
+      ends no session. It takes up to a minute.</p>
+    <p class="row">${unbound() && html`<button type="button" class="main" aria-disabled=${running ? "true" : undefined} onClick=${() => running || examine()}>
+        ${running ? "It examines …" : data.ended_at ? "Examine again" : "Examine now"}</button>`}
+      <span class="dim" role="status">${running ? progress(data) : data.ended_at ? html`As of ${clock(data.ended_at)} (<${Ago} at=${data.ended_at} />).` : "It has not examined anything since the worker started."}</span></p>
+    ${data.findings?.length > 0 && html`<${Findings} findings=${data.findings} />`}`;
+}
+
+const progress = ({ done, total }) => (total ? `${number(done)} of ${number(total)} checks are done.` : "It begins.");

@@ -1,0 +1,75 @@
+// What became of a user, a session or an event at each client: from the workers' memory, the dead letters, what waits.
+import { Answer, EventLink, Trouble, Who } from "./parts.js";
+import { Clock, Until, clock, html } from "./text.js";
+import { KINDS } from "./words.js";
+import { Table } from "./tables.js";
+import { api } from "./api.js";
+import { state, update } from "./state.js";
+
+/** An event may be named in the address. A user never is: what is typed goes in a body. */
+export async function loadFind({ event_id }) {
+  return event_id ? find({ event_id }) : null;
+}
+
+async function find(asked) {
+  const kinds = { facts: "find", letters: "dead-letters/find", waiting: "waiting/find" };
+  const told = await Promise.all(Object.entries(kinds).map(async ([name, path]) => {
+    try {
+      return [name, await api(path, { body: asked })];
+    } catch (problem) {
+      return [name, { problem }];
+    }
+  }));
+  return Object.fromEntries(told);
+}
+
+async function search(event) {
+  event.preventDefault();
+  const form = new FormData(event.target);
+  const what = form.get("what").trim();
+  if (!what) return;
+  const { route } = state;
+  update({ page: { ...state.page, data: { busy: true } } });
+  const data = await find(form.get("kind") === "event" ? { event_id: what } : { subject: what });
+  if (state.route === route) update({ page: { ...state.page, data } });
+}
+
+/** All that is known, in the order of time. A dead letter that a worker tells of too is one row. */
+function rowsOf({ facts, letters, waiting }) {
+  const known = (facts.facts ?? []).map((row) => ({ ...row, by: "a worker" }));
+  const dead = (letters.letters ?? []).map((row) => ({ ...row, at: row.dead_since, kind: "dead", by: "dead letters" }));
+  const waits = (waiting.deliveries ?? []).map((row) => ({ ...row, at: row.since, kind: "waits", next_due: row.due, by: "what waits" }));
+  const same = (one) => (other) => one.event_id === other.event_id && one.client_id === other.client_id && one.iss === other.iss;
+  const told = known.filter((row) => row.kind !== "dead" || !dead.some(same(row)));
+  return [...told, ...dead, ...waits].sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
+}
+
+export function Find({ data, query }) {
+  return html`<form class="filters find" onSubmit=${search} autocomplete="off" role="search">
+      <label>Find <select name="kind"><option value="user">a user or session (sub or sid)</option>
+        <option value="event" selected=${Boolean(query.event_id)}>an event, by its id</option></select></label>
+      <label class="grow">It is <input name="what" type="search" required maxlength="1000" spellcheck="false" autocomplete="off"
+        defaultValue=${query.event_id ?? ""} /></label><button class="main">Find</button></form>
+    <p class="dim note">What you type is sent in the body of the request, never in an address. The audit notes that you looked, not
+      for whom. Answers name no user.</p>
+    ${data?.busy ? html`<p role="status">Looking …</p>` : data && html`<${Found} data=${data} />`}`;
+}
+
+function Found({ data }) {
+  const problems = Object.values(data).map((each) => each.problem).filter(Boolean);
+  const since = data.facts.remembered_since;
+  return html`${problems.map((problem) => html`<${Trouble} problem=${problem} tone="warn" />`)}
+    <${Table} caption="What became of it" rows=${rowsOf(data)} keyOf=${(row) => `${row.by} ${row.worker} ${row.n ?? row.id}`} columns=${COLUMNS} empty="Nobody remembers it." />
+    <p class="dim note">${since && `Workers remember since ${clock(since, true)}. `}What was delivered before is in the log alone:
+      ${" "}<code>notifier log-id -c notifier.yaml SUB --in notifier.log</code>.</p>`;
+}
+
+const COLUMNS = [
+  { head: "When", cell: (row) => html`<${Clock} at=${row.at} />` },
+  { label: "Fate", cell: (row) => html`<span class="chip ${KINDS[row.kind] ?? "warn"}">${row.kind}</span>` },
+  { head: "Client", wide: true, cell: (row) => html`<${Who} client=${row} />` },
+  { head: "Answer", say: true, cell: (row) => html`<${Answer} row=${row} />` },
+  { head: "Next", cell: (row) => html`<${Until} at=${row.next_due} />` },
+  { head: "Event", cell: (row) => html`<${EventLink} id=${row.event_id} />` },
+  { head: "Told by", cell: (row) => html`<span class="dim">${row.by}</span>` },
+];

@@ -1,0 +1,120 @@
+// The frame of all pages: where one can go, how the service stands, whose token it is, and what is open above the page.
+import { Canary } from "./canary.js";
+import { Dialog, Explained, openDialog, newId } from "./dialogs.js";
+import { Letter } from "./letter.js";
+import { Mended } from "./mended.js";
+import { Repair } from "./repairs.js";
+import { Said, clock, counted, html, number } from "./text.js";
+import { SignIn } from "./sign_in_page.js";
+import { THEMES, setTheme } from "./theme.js";
+import { Trouble } from "./parts.js";
+import { failingOf, waitingIn } from "./overview_page.js";
+import { may, unbound } from "./api.js";
+import { signOut } from "./session.js";
+import { state } from "./state.js";
+
+const STALE = 5000; // milliseconds without an answer: then it is not called live
+const MANY = 9999; // more are told in thousands
+
+/** Keys of the keyboard: `g` and then one of these. */
+export const GO = { o: "overview", c: "clients", d: "dead", w: "waiting", f: "find", l: "live", k: "keys", x: "doctor", a: "acts" };
+
+const DIALOGS = { explain: Explained, keyboard: Keyboard, letter: Letter, repair: Repair, mended: Mended, canary: Canary };
+
+export function Frame() {
+  if (!state.me) return html`<${SignIn} />`;
+  const { dialog, route, page: { data, problem } } = state;
+  const page = state.pages[route.name];
+  titled(page);
+  return html`<a class="skip" href="#main" onClick=${toThePage}>To the page</a>
+    <div class="frame">
+      <header class="side-bar">
+        <a class="brand" href="#/"><img src="icon.svg" alt="" width="26" height="26" /><span>notifier</span></a>
+        <${Navigation} /><${Me} />
+      </header>
+      <main id="main">
+        <div class="title"><h1 tabindex="-1">${page.heading?.(route.query) ?? page.title}</h1><${Pulse} /></div>
+        ${problem && !data && html`<${Trouble} problem=${problem} tone="warn" />`}
+        <${page.view} data=${data} query=${route.query} />
+      </main>
+    </div>
+    <${Alarms} />
+    <div class="notices" role="status" aria-live="polite">${state.notices.map((each) => html`<p key=${each.id} class=${each.tone}><${Said} text=${each.text} most=${600} /></p>`)}</div>
+    ${dialog && html`<${DIALOGS[dialog.kind]} key=${dialog.id} dialog=${dialog} />`}`;
+}
+
+function toThePage(event) {
+  event.preventDefault();
+  document.querySelector("h1").focus();
+}
+
+/** How many troubles and failing clients there are is in the tab's title too. */
+function titled(page) {
+  const { service } = state;
+  const count = service ? failingOf(service) + service.troubles.length : 0;
+  const title = `${count ? `(${count}) ` : ""}${page.title} · notifier`;
+  if (document.title !== title) document.title = title;
+}
+
+/** At the bottom of the window, above the page, so that nothing moves when one comes. */
+function Alarms() {
+  const { lost, service, page: { data, problem } } = state;
+  return html`<div class="alarms">
+    ${problem && data && html`<${Trouble} problem=${problem} tone="warn" />`}
+    ${lost && html`<p class="band bad" role="alert">No news since ${clock(service?.at ?? lost.since)}: ${lost.text} What you see is of then.</p>`}</div>`;
+}
+
+function Pulse() {
+  const { service, lost, heardAt } = state;
+  const quiet = Date.now() - heardAt;
+  if (lost) return html`<span class="pulse bad">no answer</span>`;
+  if (!service) return html`<span class="pulse">asking …</span>`;
+  if (quiet > STALE) return html`<span class="pulse bad">no news for ${Math.round(quiet / 1000)} s</span>`;
+  const { answered, seen } = service.workers;
+  return html`<span class="pulse good">live · ${answered} of ${counted(Math.max(seen, answered), "worker")}</span>`;
+}
+
+// ── the side bar ──
+
+function badges() {
+  const { service } = state;
+  if (!service) return {};
+  return {
+    overview: service.troubles.length,
+    clients: failingOf(service),
+    dead: service.queues.dead?.ready,
+    waiting: waitingIn(service),
+  };
+}
+
+function Navigation() {
+  const counts = badges();
+  const here = state.route.name === "client" ? "clients" : state.route.name;
+  return html`<nav aria-label="Pages"><ul>${Object.entries(state.pages).filter(([, { nav }]) => nav).map(([name, { title }]) => html`<li>
+    <a href="#/${name}" aria-current=${name === here ? "page" : undefined}>${title}
+      ${counts[name] > 0 && html`<${Badge} count=${counts[name]} hot=${name !== "waiting"} />`}</a></li>`)}</ul></nav>`;
+}
+
+const Badge = ({ count, hot }) => html`<span class="badge ${hot ? "hot" : ""}">${count > MANY ? `${Math.floor(count / 1000)}k` : number(count)}</span>`;
+
+function Me() {
+  const { me, theme } = state;
+  const rights = me.open ? "may look: no tokens_file" : may("repair") ? "may look and repair" : "may only look";
+  return html`<div class="me">
+    <p><b><${Said} text=${me.name} most=${40} /></b><br />${rights}
+      ${!unbound() && html`<br /><span class="dim">${counted(me.issuers.length, "issuer")} only</span>`}</p>
+    <p class="row"><label>Theme <select value=${theme} onChange=${(event) => setTheme(event.target.value)}>
+      ${THEMES.map((each) => html`<option value=${each}>${each}</option>`)}</select></label></p>
+    <p class="row">${!me.open && html`<button type="button" class="quiet" onClick=${() => signOut()}>Sign out</button>`}
+      <button type="button" class="quiet" onClick=${showKeyboard}>Keyboard</button></p>
+    <p class="dim">version ${me.version}</p></div>`;
+}
+
+export const showKeyboard = () => openDialog({ kind: "keyboard", id: newId() });
+
+function Keyboard() {
+  return html`<${Dialog} title="Keys of the keyboard">
+    <dl class="facts"><dt><kbd>/</kbd></dt><dd>to the search of the page</dd>
+      <dt><kbd>g</kbd> then a letter</dt><dd><ul class="keys">${Object.entries(GO).map(([key, name]) => html`<li><kbd>${key}</kbd> ${state.pages[name].title}</li>`)}</ul></dd>
+      <dt><kbd>?</kbd></dt><dd>these keys</dd><dt><kbd>Esc</kbd></dt><dd>closes what is open</dd></dl><//>`;
+}

@@ -1,0 +1,116 @@
+// Jobs: retries, replays, discards, cancellations. A worker carries them on, whether this tab is open or not.
+import { Said, clock, counted, html, listed, number, sum } from "./text.js";
+import { api } from "./api.js";
+import { notice } from "./parts.js";
+import { refresh } from "./following.js";
+import { state, update } from "./state.js";
+
+const ASK_EVERY = 1000; // milliseconds
+const FORGOTTEN = 404;
+let timer = null;
+
+/** Watch a job that was just begun. Returns its id. */
+export function watch(job) {
+  keep(job);
+  timer ??= setTimeout(askAll, ASK_EVERY);
+  return job.id;
+}
+
+/** Put what is known of a job in the place of what was known. */
+export function keep(job) {
+  update({ jobs: new Map(state.jobs).set(job.id, job) });
+}
+
+const underWay = () => [...state.jobs.values()].filter((job) => job.state !== "ended");
+
+async function askAll() {
+  await Promise.all(underWay().map(askOne));
+  timer = state.me && underWay().length ? setTimeout(askAll, ASK_EVERY) : null;
+}
+
+async function askOne(job) {
+  try {
+    const told = await api(`jobs/${encodeURIComponent(job.id)}`);
+    if (!state.jobs.has(job.id)) return;
+    keep(told);
+    if (told.state === "ended") over(told);
+  } catch (problem) {
+    if (problem.status !== FORGOTTEN || !state.jobs.has(job.id)) return; // it is asked again
+    keep({ ...job, state: "ended", unfinished: "the worker that carried it on has ended; what it did stays done" });
+  }
+}
+
+function over(job) {
+  notice(inShort(job), job.unfinished || leftOver(job) ? "warn" : "good");
+  refresh();
+}
+
+const leftOver = (job) => (job.kind === "retry" ? job.waiting : sum(job.kept));
+
+/** End a job after what it has at hand. */
+export async function end(job) {
+  try {
+    keep(await api(`jobs/${encodeURIComponent(job.id)}`, { method: "DELETE" }));
+  } catch (problem) {
+    notice(problem.message, "bad");
+  }
+}
+
+// ── the account ──
+
+const DONE = { replay: "replayed", discard: "discarded", cancel: "cancelled" };
+const THINGS = { replay: ["letter"], discard: ["letter"], cancel: ["delivery", "deliveries"] };
+export const doneBy = (job) => job[DONE[job.kind]] ?? 0;
+
+/** What a job came to, or has come to by now, in one sentence. */
+export function inShort(job) {
+  if (job.kind === "retry") return `${job.client_id}: ${retried(job)}`;
+  const words = [`${counted(doneBy(job), ...THINGS[job.kind])} ${DONE[job.kind]}`];
+  if (sum(job.kept)) words.push(`${number(sum(job.kept))} stay: ${listed(job.kept)}`);
+  if (job.unfinished) words.push(job.unfinished);
+  return `${words.join("; ")}.`;
+}
+
+function retried(job) {
+  if (job.waited === null) return "counting what waits …";
+  if (!job.waited) return "nothing waited.";
+  const words = [`${number(job.delivered)} of ${counted(job.waited, "delivery", "deliveries")} delivered`];
+  if (sum(job.failed)) words.push(`${counted(sum(job.failed), "attempt")} failed (${job.text || listed(job.failed)})`);
+  if (sum(job.dead)) words.push(`${number(sum(job.dead))} given up (${listed(job.dead)})`);
+  if (job.waiting) words.push(`${number(job.waiting)} still wait`);
+  if (job.unfinished) words.push(job.unfinished);
+  return `${words.join(", ")}.`;
+}
+
+const TITLES = { retry: "Trying the client", replay: "Replaying letters", discard: "Deleting letters", cancel: "Cancelling" };
+const STANDS = { waiting: "waits for its turn", running: "under way", watching: "done; its letters are on their way", ended: "over" };
+
+/** A job as it goes on: asked for every second. */
+export function Account({ id }) {
+  const job = state.jobs.get(id);
+  if (!job) return null;
+  const tone = job.state !== "ended" ? "" : job.unfinished || leftOver(job) ? "warn" : "good";
+  return html`<section class="band account ${tone}" aria-label=${TITLES[job.kind]}>
+    <p><b>${TITLES[job.kind]}</b>${" "}<span class="dim">${STANDS[job.state]}, since ${clock(job.began_at)}</span></p>
+    <p><${Said} text=${inShort(job)} most=${600} /></p>
+    ${job.became && html`<${Became} became=${job.became} />`}</section>`;
+}
+
+function Became({ became }) {
+  const parts = [
+    [became.delivered, "delivered", ""],
+    [sum(became.failed), "attempts failed", listed(became.failed)],
+    [sum(became.put_off), "put off", listed(became.put_off)],
+    [sum(became.dead), "given up again", listed(became.dead)],
+    [became.skipped, "no longer wanted", ""],
+    [became.waiting, "on their way", ""],
+    [became.not_followed, "not followed: the log tells of them", ""],
+  ].filter(([count]) => count);
+  return html`<ul class="became">${parts.map(([count, words, why]) => html`<li><b>${number(count)}</b> ${words}
+    ${why && html`${" "}<span class="dim">${why}</span>`}</li>`)}
+    ${became.unfinished && html`<li class="dim"><${Said} text=${became.unfinished} /></li>`}</ul>`;
+}
+
+/** Says that a closed tab stops nothing. */
+export const GoesOn = ({ ids }) => html`<p class="dim" role="status">${ids.every((id) => state.jobs.get(id)?.state === "ended")
+  ? "It is over." : "It goes on if you close this, or the whole tab. The page “Who acted” has it."}</p>`;

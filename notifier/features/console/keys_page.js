@@ -1,0 +1,67 @@
+// Signing keys and registry sources: does each issuer publish what signs, and could each source be read.
+import { Ago, Said, host, html, inWords, number } from "./text.js";
+import { Asking } from "./parts.js";
+import { ReadSources } from "./sources.js";
+import { Table } from "./tables.js";
+import { api, may, unbound } from "./api.js";
+import { explain } from "./dialogs.js";
+import { state } from "./state.js";
+
+const MISSING = "NotifierSigningKeyNotPublished";
+
+export const loadKeys = (_query, signal) => api("keys", { signal });
+
+const keyOf = ({ iss, kid, use }) => `${iss} ${kid} ${use}`;
+
+/** A key that signs by several algorithms is one row. */
+function byKey(keys) {
+  const rows = new Map();
+  for (const key of keys) {
+    const algs = rows.get(keyOf(key))?.algs ?? [];
+    rows.set(keyOf(key), { ...key, algs: [...algs, key.alg] });
+  }
+  return [...rows.values()];
+}
+
+export function Keys({ data }) {
+  const workers = state.service?.workers.each ?? [];
+  const sources = workers.flatMap(({ worker, registry }) => registry.map((source) => ({ ...source, worker })));
+  return html`<section><h2>Signing keys</h2>${!data ? html`<${Asking} />`
+      : html`<${Table} caption="Signing keys" rows=${byKey(data.keys)} keyOf=${keyOf} columns=${KEYS} empty="No issuer is configured." />`}</section>
+    <section><h2>Registry sources${" "}${may("repair") && unbound() && html`<${ReadSources} />`}</h2>
+      <${Table} caption="Registry sources" rows=${sources} keyOf=${(source) => `${source.worker} ${source.name}`} columns=${SOURCES}
+        empty="No source but the configuration's own files." /></section>`;
+}
+
+function Published({ published }) {
+  if (published === true) return html`<span class="chip good">published</span>`;
+  if (published === false) {
+    return html`<span class="chip bad">missing</span>${" "}<button type="button" onClick=${() => explain(MISSING)}>What to do</button>`;
+  }
+  return html`<span class="chip warn" title="The issuer's JWK Set was not read, or jwks_uri is not configured">not known</span>`;
+}
+
+const KEYS = [
+  { head: "Issuer", wide: true, cell: (key) => html`<${Said} text=${host(key.iss)} />` },
+  { head: "Key", wide: true, cell: (key) => html`<code><${Said} text=${key.kid} most=${60} /></code>` },
+  { head: "For", wide: true, cell: (key) => key.algs.join(" ") },
+  { head: "Use", cell: (key) => (key.use === "signs" ? "signs now" : "is to come") },
+  { head: "Published", cell: (key) => html`<${Published} published=${key.published} />` },
+  { head: "Seen since", cell: (key) => html`<${Ago} at=${key.published_since} suffix="" />` },
+  { head: "Made", cell: (key) => html`<${Ago} at=${key.made_at} />` },
+];
+
+function Stands({ source }) {
+  if (source.up) return html`<span class="chip good">up</span>`;
+  return source.problem ? html`<span class="chip bad">fails</span>` : html`<span class="chip warn">not read yet</span>`;
+}
+
+const SOURCES = [
+  { head: "Source", cell: (source) => html`<${Said} text=${source.name} />` },
+  { head: "Kind", cell: (source) => source.kind },
+  { head: "Worker", cell: (source) => html`<${Said} text=${source.worker} most=${60} />` },
+  { head: "State", cell: (source) => html`<${Stands} source=${source} />` },
+  { head: "Confirmed", cell: (source) => (source.age == null ? "–" : `${inWords(source.age)} ago`) },
+  { head: "Clients", num: true, cell: (source) => number(source.clients) },
+  { head: "Problem", wide: true, cell: (source) => source.problem && html`<${Said} text=${source.problem} className="quote" />` },
+];

@@ -1,0 +1,49 @@
+// One dead letter: its summary and its outcomes. Whom it names is shown when asked for, and that is audited.
+import { Clock, Said, html } from "./text.js";
+import { Dialog, changeDialog, newId, openDialog } from "./dialogs.js";
+import { Answer, EventLink, Trouble, Who, Word } from "./parts.js";
+import { api, may } from "./api.js";
+import { beginRepair } from "./repairs.js";
+
+const path = (letter) => `dead-letters/${encodeURIComponent(letter.id)}`;
+
+/** Open it, with the outcomes of its attempts. */
+export async function showLetter(letter) {
+  const dialog = openDialog({ kind: "letter", id: newId(), letter });
+  try {
+    const { outcomes } = await api(path(letter), { query: { subject: "false" } });
+    changeDialog(dialog, { outcomes });
+  } catch (problem) {
+    changeDialog(dialog, { problem });
+  }
+}
+
+async function showWhole(dialog) {
+  try {
+    changeDialog(dialog, { whole: await api(path(dialog.letter)), problem: null });
+  } catch (problem) {
+    changeDialog(dialog, { problem });
+  }
+}
+
+export function Letter({ dialog }) {
+  const { letter, outcomes, whole, problem } = dialog;
+  return html`<${Dialog} look="side" title="Dead letter">
+    <dl class="facts">
+      <dt>Client</dt><dd><${Who} client=${letter} issuers=${2} /></dd>
+      <dt>Given up</dt><dd><${Clock} at=${letter.dead_since} withDate /></dd>
+      <dt>Reason</dt><dd><${Word} name=${letter.reason} /></dd>
+      <dt>Said</dt><dd><${Said} text=${letter.text} most=${1000} className="quote" /></dd>
+      <dt>Attempts</dt><dd>${letter.attempts}</dd>
+      <dt>Event</dt><dd><${EventLink} id=${letter.event_id} whole /></dd>
+      <dt>Letter</dt><dd><code><${Said} text=${letter.id} /></code></dd></dl>
+    ${may("repair") && html`<p class="row">
+      <button type="button" onClick=${() => beginRepair("replay", { id: [letter.id] })}>Replay this one …</button>
+      <button type="button" class="danger-quiet" onClick=${() => beginRepair("discard", { id: [letter.id] })}>Discard this one …</button></p>`}
+    ${outcomes?.length > 0 && html`<h3>Its attempts</h3><ol class="outcomes">${outcomes.map((each) => html`<li>
+      <${Clock} at=${each.at} withDate />${" "}<${Answer} row=${each} /></li>`)}</ol>`}
+    ${problem && html`<${Trouble} problem=${problem} />`}
+    ${whole ? html`<h3>The whole letter</h3><pre class="json" tabindex="0"><${Said} text=${JSON.stringify(whole, null, 2)} most=${20_000} lines /></pre>`
+      : html`<p class="row"><button type="button" onClick=${() => showWhole(dialog)}>Show all of it</button>
+        <span class="dim">It names the user (<code>sub</code>, <code>sid</code>). The audit notes that you looked.</span></p>`}<//>`;
+}

@@ -1,0 +1,51 @@
+// What happens, as it happens: failures, outages, recoveries, dead letters, and deliveries if they are wanted.
+import { Answer, Asking, EventLink, Filters, Search, Who } from "./parts.js";
+import { Clock, Said, Until, html, number } from "./text.js";
+import { KINDS } from "./words.js";
+import { Table, holding } from "./tables.js";
+import { api } from "./api.js";
+import { ask } from "./places.js";
+import { follow } from "./following.js";
+import { state, update } from "./state.js";
+
+const REMEMBERED = 1000;
+const SHOWN = 300;
+
+export async function loadLive({ good }, signal, before) {
+  if (state.paused && before) return before;
+  const { next, facts } = await api("recent", { signal, query: { after: before?.next, good } });
+  return { next, facts: [...(before?.facts ?? []), ...facts].slice(-REMEMBERED) };
+}
+
+const rowKey = (row) => `${row.worker} ${row.n}`;
+let still = []; // the rows as they stood when the pointer came
+
+export function Live({ data, query }) {
+  const words = (query.q ?? "").toLowerCase();
+  const meant = (row) => [row.client_id, row.reason, row.text, row.kind, row.iss].some((text) => text?.toLowerCase().includes(words));
+  const rows = (data?.facts ?? []).filter(meant).slice(-SHOWN).reverse();
+  if (!state.held) still = rows;
+  const newer = rows.findIndex((row) => rowKey(row) === (still[0] && rowKey(still[0])));
+  const pause = () => {
+    update({ paused: !state.paused });
+    follow();
+  };
+  return html`<${Filters} label="Which of them">
+      <${Search} name="q" label="Only with" placeholder="client, reason, text" value=${query.q} />
+      <label class="check"><input type="checkbox" checked=${query.good === "true"}
+        onChange=${(event) => ask({ good: event.target.checked ? "true" : "" })} /> deliveries too</label>
+      <button type="button" aria-pressed=${state.paused} onClick=${pause}>${state.paused ? "Go on" : "Pause"}</button>
+      <span class="dim" role="status">${state.paused ? "It stands still." : newer > 0 ? `${number(newer)} newer: they come when the pointer leaves the table.` : ""}</span><//>
+    ${!data ? html`<${Asking} />` : html`<div ...${holding}>
+      <${Table} caption="What happens" rows=${still} keyOf=${rowKey} columns=${COLUMNS} empty="Nothing failed of late." /></div>`}`;
+}
+
+const COLUMNS = [
+  { head: "When", cell: (row) => html`<${Clock} at=${row.at} />` },
+  { label: "What", cell: (row) => html`<span class="chip ${KINDS[row.kind]}">${row.kind === "put_off" ? "put off" : row.kind}</span>` },
+  { head: "Client", wide: true, cell: (row) => html`<${Who} client=${row} />` },
+  { head: "Answer", say: true, cell: (row) => (row.reason ? html`<${Answer} row=${row} />` : html`<${Said} text=${row.text} className="dim" />`) },
+  { head: "Took", num: true, cell: (row) => (row.seconds == null ? "" : `${number(Math.round(row.seconds * 1000))} ms`) },
+  { head: "Next", cell: (row) => (row.next_due ? html`<${Until} at=${row.next_due} />` : "") },
+  { head: "Event", cell: (row) => html`<${EventLink} id=${row.event_id} />` },
+];

@@ -1,0 +1,52 @@
+// The runbook's Markdown: paragraphs, lists, code, bold. Nothing in it becomes markup, and its links become words.
+import { html } from "./text.js";
+
+const SPAN = /(`[^`]+`|\*\*[^*]+\*\*|\[[^\]]+\]\([^)]+\))/;
+
+function span(part) {
+  if (part.startsWith("`")) return html`<code>${part.slice(1, -1)}</code>`;
+  if (part.startsWith("**")) return html`<strong>${part.slice(2, -2)}</strong>`;
+  if (part.startsWith("[") && part.includes("](")) return part.slice(1, part.indexOf("]"));
+  return part;
+}
+const spans = (text) => text.split(SPAN).map(span);
+const items = (lines) => lines.map((item) => html`<li>${spans(item)}</li>`);
+
+const BLOCKS = {
+  p: (lines) => html`<p>${spans(lines.join(" "))}</p>`,
+  pre: (lines) => html`<pre tabindex="0"><code>${lines.join("\n")}</code></pre>`,
+  ol: (lines) => html`<ol>${items(lines)}</ol>`,
+  ul: (lines) => html`<ul>${items(lines)}</ul>`,
+  gap: () => null,
+};
+
+function blocksOf(text) {
+  const blocks = [];
+  let fence = null;
+  const add = (kind, line) => {
+    const last = blocks.at(-1);
+    if (last?.kind === kind) last.lines.push(line);
+    else blocks.push({ kind, lines: [line] });
+  };
+  for (const line of String(text).split("\n")) {
+    const item = /^\s*(\d+\.|-) (.*)/.exec(line);
+    if (line.startsWith("```")) {
+      if (fence) fence = null;
+      else blocks.push((fence = { kind: "pre", lines: [] }));
+    } else if (fence) fence.lines.push(line);
+    else if (item) add(item[1] === "-" ? "ul" : "ol", item[2]);
+    else if (line.trim()) follows(blocks.at(-1), line) || add("p", line);
+    else if (!["ol", "ul"].includes(blocks.at(-1)?.kind)) blocks.push({ kind: "gap", lines: [] });
+  }
+  return blocks;
+}
+
+/** An indented line goes on with the item before it. */
+function follows(last, line) {
+  if (!["ol", "ul"].includes(last?.kind) || !/^\s/.test(line)) return false;
+  last.lines.push(`${last.lines.pop()} ${line.trim()}`);
+  return true;
+}
+
+export const Markdown = ({ text }) =>
+  html`<div class="markdown">${blocksOf(text).map(({ kind, lines }) => BLOCKS[kind](lines))}</div>`;

@@ -1,0 +1,84 @@
+// "Mended": a client works again. One dialog tries it now and replays its letters, and then tells how it goes.
+import { Account, GoesOn, watch } from "./jobs.js";
+import { Dialog, changeDialog, closeDialog, newId, openDialog } from "./dialogs.js";
+import { NAMELESS, Nameless, fixed, going } from "./repairs.js";
+import { Trouble } from "./parts.js";
+import { api, may } from "./api.js";
+import { beginCanary } from "./canary.js";
+import { counted, html, listed, number, plain, sum } from "./text.js";
+import { follow } from "./following.js";
+import { state } from "./state.js";
+
+/** Open the dialog, and count what would be tried and replayed. */
+async function beginMended({ client_id, iss }) {
+  const filter = fixed({ client_id, iss }, state.service?.at ?? new Date().toISOString());
+  const dialog = openDialog({ kind: "mended", id: newId(), still: true, client: { client_id, iss }, filter });
+  try {
+    const [waits, letters] = await Promise.all([
+      api("retry", { body: { client_id, iss, dry_run: true } }),
+      api("dead-letters/replay", { body: { ...filter, dry_run: true } }),
+    ]);
+    changeDialog(dialog, { waits, letters: { kind: "replay", ...letters } });
+  } catch (problem) {
+    changeDialog(dialog, { problem });
+  }
+}
+
+/** The client is tried first: what waits for it and its letters then meet it as it is. */
+async function carryOut(dialog) {
+  const { client, filter, waits, letters, nameless } = dialog;
+  const count = going(letters, nameless);
+  const jobs = [];
+  const begin = async (path, body) => {
+    jobs.push(watch(await api(path, { body })));
+    changeDialog(dialog, { jobs: [...jobs] });
+  };
+  changeDialog(dialog, { busy: true, problem: null });
+  try {
+    if (waits.waited) await begin("retry", client);
+    if (count) await begin("dead-letters/replay", { ...filter, limit: count, ...(nameless && { end_newer_sessions: true }) });
+  } catch (problem) {
+    changeDialog(dialog, { busy: false, problem });
+  }
+  follow();
+}
+
+export function Mended({ dialog }) {
+  const { client, jobs, letters, waits, problem } = dialog;
+  const title = `Mended: ${plain(client.client_id)}`;
+  return html`<${Dialog} title=${title}>
+    ${problem && html`<${Trouble} problem=${problem} />`}
+    ${jobs ? html`${jobs.map((id) => html`<${Account} key=${id} id=${id} />`)}<${GoesOn} ids=${jobs} />`
+      : waits && letters ? html`<${Plan} dialog=${dialog} />` : !problem && html`<p role="status">Counting, without changing anything …</p>`}
+    <footer><button type="button" class="quiet" onClick=${closeDialog} autofocus>${jobs ? "Close" : "Cancel"}</button>
+      ${!jobs && html`<${Go} dialog=${dialog} />`}</footer><//>`;
+}
+
+function Go({ dialog }) {
+  const { waits, letters, nameless, busy } = dialog;
+  const count = letters ? going(letters, nameless) : 0;
+  const words = [waits?.waited && `try ${counted(waits.waited, "delivery", "deliveries")}`, count && `replay ${counted(count, "letter")}`].filter(Boolean);
+  const text = words.join(" and ");
+  return html`<button type="button" class="main" disabled=${!text || busy} onClick=${() => carryOut(dialog)}>
+    ${text ? text[0].toUpperCase() + text.slice(1) : waits ? "Nothing to do" : "…"}</button>`;
+}
+
+function Plan({ dialog }) {
+  const { client, waits, letters, nameless } = dialog;
+  const { [NAMELESS]: _nameless, ...kept } = letters.kept ?? {};
+  const count = going(letters, nameless);
+  return html`<p>It works again? Then all workers try it now, and what was given up is delivered again.</p>
+    <ul class="plan">
+      <li>${waits.waited ? html`<b>${counted(waits.waited, "delivery waits", "deliveries wait")}</b> for it and ${waits.waited === 1 ? "is" : "are"} tried now.` : "Nothing waits for it."}
+        ${waits.asked > 0 && html` ${number(waits.asked)} of them stay: it asked not to be called yet (Retry-After), or it is paused.`}</li>
+      <li>${count ? html`<b>${counted(count, "dead letter")}</b> of it ${count === 1 ? "is" : "are"} replayed: ${listed(letters.by_reason)}.` : "No dead letter of it is replayed."}
+        ${letters.more && " There are more: counting took too long. Do this, then open it again."}
+        ${sum(kept) > 0 && ` ${number(sum(kept))} stay: ${listed(kept)}.`}</li>
+    </ul>
+    <${Nameless} dry=${letters} ticked=${nameless} tick=${(on) => changeDialog(dialog, { nameless: on })} />
+    <p class="dim">Not sure? <button type="button" class="quiet" onClick=${() => beginCanary(client)}>Send a canary first</button></p>`;
+}
+
+/** Opens the dialog. */
+export const MendedButton = ({ client }) => may("repair") && html`<button type="button" class="do"
+  title="Try this client now, and replay its dead letters" onClick=${() => beginMended(client)}>Mended …</button>`;

@@ -1,0 +1,170 @@
+// The overview: is all well, and if not, who does not get their logouts, since when, and what to do.
+import { Ago, Said, counted, host, html, number, plain, rate } from "./text.js";
+import { Asking, Chip, Who, Why, clientKey, troubledSince } from "./parts.js";
+import { MILD, TROUBLES } from "./words.js";
+import { Plot } from "./plot.js";
+import { ReadSources } from "./sources.js";
+import { Retry } from "./retries.js";
+import { Table, holding, settled, steady } from "./tables.js";
+import { Until } from "./text.js";
+import { explain } from "./dialogs.js";
+import { may, unbound } from "./api.js";
+import { state } from "./state.js";
+
+const SLOTS = 180; // of five seconds: a quarter of an hour
+const FEW = 20; // deliveries: so many may wait for clients that no worker has met, without a word
+
+// ── the sentence ──
+
+export const waitingIn = ({ queues }) => (queues.parked?.ready ?? 0) + queues.delayed.ready;
+export const failingOf = ({ states }) => states.rests + states.tried + states.fails;
+const are = (count) => (count === 1 ? "is" : "are");
+
+/** How the service stands: a tone, a sentence, and the numbers behind it. */
+function sentence(service) {
+  const { states, troubles, queues, workers } = service;
+  const waits = waitingIn(service);
+  if (!workers.answered) return nobodyAnswers(workers);
+  if (!workers.seen) return nobodyConsumes(service, waits + queues.events.ready);
+  const severe = troubles.filter((each) => !MILD.has(each.kind));
+  const tail = [`${rate(service.rates.delivered)} logouts a second are delivered`];
+  if (waits) tail.push(`${number(waits)} wait and are tried by themselves`);
+  if (queues.dead?.ready) tail.push(`${number(queues.dead.ready)} were given up`);
+  const numbers = `${tail.join("; ")}.`;
+  if (severe.some((each) => ["queue", "publishing_blocked"].includes(each.kind))) return ["bad", "The queue is in trouble.", numbers];
+  const down = states.rests + states.tried;
+  const words = [
+    down && `${counted(down, "client")} ${are(down)} down`,
+    states.fails && `${counted(states.fails, "client")} ${states.fails === 1 ? "fails" : "fail"}`,
+    states.put_off && `${counted(states.put_off, "client")} ${are(states.put_off)} held back`,
+    severe.length && `${counted(severe.length, "trouble")} of our own`,
+  ].filter(Boolean);
+  if (words.length) return [down || severe.length ? "bad" : "warn", `${words.join(", ")}.`, numbers];
+  return ["good", "All is well.", numbers];
+}
+
+function nobodyAnswers({ seen }) {
+  const text = seen ? `${counted(seen, "worker")} consume the queue and do not answer.` : "Nothing is delivered until one is started: notifier run.";
+  return ["bad", "No worker answers.", text];
+}
+
+function nobodyConsumes({ workers }, wait) {
+  const why = workers.each.map((each) => each.consuming_problem ?? each.problem).find(Boolean);
+  const text = `${counted(workers.answered, "worker answers", "workers answer")}, and none takes an event yet`;
+  return ["bad", "Nothing is delivered: no worker consumes the queue.", `${text}${why ? `: ${plain(why)}` : "."}${wait ? ` ${number(wait)} wait.` : ""}`];
+}
+
+// ── the page ──
+
+export function Overview() {
+  const { service } = state;
+  if (!service) return html`<${Asking} />`;
+  const [tone, head, tail] = steady(sentence(service));
+  const troubles = steadyTroubles(service.troubles);
+  const queues = html`<${Queues} queues=${service.queues} />`;
+  return html`<section class="band big head ${tone}" aria-live="polite"><b>${head}</b> <span>${tail}</span></section>
+    <div class="over">${troubles.length ? html`<${Troubles} troubles=${troubles} workers=${service.workers} />` : queues}
+      <section><h2>Last 15 minutes</h2>
+        <${Plot} bars=${bars(service)} width=${service.timeline.step} unit="s" label="15 min" /></section></div>
+    <${InTrouble} service=${service} />
+    <div class="columns">${troubles.length > 0 && queues}<${Workers} workers=${service.workers.each} /></div>`;
+}
+
+const steadyTroubles = (() => {
+  let before = [];
+  return (troubles) => (state.held ? before : (before = troubles));
+})();
+
+function bars({ timeline: { step, now: last, series } }) {
+  const places = ["delivered", "failed", "dead"].map((name) => series.indexOf(name));
+  return Array.from({ length: SLOTS }, (_, nth) => {
+    const at = last - SLOTS + 1 + nth;
+    return [at * step * 1000, ...places.map((place) => state.steps.get(at)?.[place] ?? 0)];
+  });
+}
+
+// ── troubles of our own ──
+
+const Troubles = ({ troubles, workers }) => html`<section><h2>Troubles of our own</h2><ul class="troubles">
+  ${troubles.map((one) => html`<${Trouble} key=${`${one.kind} ${clientKey(one)} ${one.subject}`} one=${one} workers=${workers} />`)}</ul></section>`;
+
+function Trouble({ one, workers }) {
+  const facts = [
+    one.since && html`since <${Ago} at=${one.since} suffix="" />`,
+    one.count > 0 && `${counted(one.count, "delivery", "deliveries")} put off`,
+    workers.answered > 1 && `at ${one.workers.length} of ${workers.answered} workers`,
+  ].filter(Boolean);
+  return html`<li class=${MILD.has(one.kind) ? "warn" : "bad"}>
+    <div title=${plain(one.text)}><b>${TROUBLES[one.kind] ?? one.kind.replaceAll("_", " ")}</b>${about(one)}
+      <p>${facts.map((fact, nth) => html`${nth ? ", " : ""}${fact}`)}${facts.length ? ": " : ""}<${Said} text=${one.text} /></p></div>
+    <div class="ways">
+      ${one.explained && html`<button type="button" onClick=${() => explain(one.explained)}>What to do</button>`}
+      ${one.kind === "registry_source_failed" && may("repair") && unbound() && html`<${ReadSources} />`}
+      ${one.kind.startsWith("signing") && html`<a class="button" href="#/keys">Keys</a>`}</div></li>`;
+}
+
+function about(one) {
+  if (one.client_id) return html`: <${Who} client=${one} />`;
+  return html`${one.subject && html`: <code><${Said} text=${one.subject} most=${16} /></code>`}
+    ${one.iss && html`${" "}<span class="iss"><${Said} text=${host(one.iss)} /></span>`}`;
+}
+
+// ── clients ──
+
+/** The columns that every list of clients begins with. */
+export const CLIENT_COLUMNS = [
+  { head: "Client", wide: true, cell: (c) => html`<${Who} client=${c} />${c.name && html`<span class="dim name"><${Said} text=${c.name} most=${60} /></span>`}` },
+  { head: "State", cell: (c) => html`<${Chip} state=${stateOf(c)} />` },
+  { head: "Since", cell: (c) => html`<${Ago} at=${c.state === "well" ? null : troubledSince(c)} suffix="" />` },
+  { head: "Last answer", say: true, cell: (c) => html`<${Why} client=${c} />` },
+  { head: "Waits", num: true, cell: (c) => html`<${Count} value=${c.waits} />` },
+];
+export const NEXT_TRY = { head: "Next try", cell: (c) => html`<${Until} at=${c.waits || c.circuit !== "closed" ? c.next_attempt : null} />` };
+
+export const Count = ({ value }) => (value ? number(value) : html`<span class="dim">0</span>`);
+const stateOf = (c) => (c.state === "well" && c.tried === false ? "untried" : c.state);
+const RETRY = { label: "Actions", act: true, cell: (c) => !c.gone && c.waits > 0 && c.waits_for !== "unknown" && html`<${Retry} client=${c} />` };
+
+function InTrouble({ service }) {
+  const { clients, states } = service;
+  const failing = failingOf(service) + states.put_off;
+  const whole = clients.length === failing; // then who left the list has no trouble any more
+  const rows = settled(clients, clientKey).map((row) => (row.gone && whole ? { ...row, state: "well", waits: 0 } : row));
+  const unmet = waitingIn(service) - service.waits_known;
+  return html`<section ...${holding}><h2>Clients that do not get their logouts
+      ${failing > clients.length && html`${" "}<a class="more" href="#/clients?state=troubled">all ${number(failing)}</a>`}</h2>
+    <${Table} caption="Clients in trouble" keyOf=${clientKey} rows=${rows} columns=${[...CLIENT_COLUMNS, NEXT_TRY, RETRY]}
+      empty=${`None. ${counted(states.well, "client")} without trouble.`} />
+    ${unmet > FEW && html`<p class="dim note">${number(unmet)} more wait for clients that the workers have not met since they
+      started; <a href="#/waiting">Waiting</a> says for which.</p>`}</section>`;
+}
+
+// ── queues and workers ──
+
+function Queues({ queues }) {
+  const { delayed, parked, dead, ...lanes } = queues;
+  return html`<section><h2>Queues</h2><dl class="queues">
+    ${Object.entries(lanes).map(([name, lane]) => html`<${Queue} name=${name} queue=${lane} />`)}
+    <${Queue} name="delayed" queue=${delayed} what="for their next try" />
+    ${parked && html`<${Queue} name="parked" queue=${parked} what="until their client is well" />`}
+    ${dead && html`<${Queue} name=${html`<a href="#/dead">dead letters</a>`} queue=${dead} bad=${dead.ready > 0} />`}</dl></section>`;
+}
+
+function Queue({ name, queue, what, bad }) {
+  const oldest = queue.oldest && queue.ready ? html`oldest <${Ago} at=${queue.oldest} suffix="" />` : "";
+  return html`<div class=${bad ? "bad" : ""}><dt>${name}</dt>
+    <dd>${number(queue.ready)}${queue.held ? html`${" "}<span class="dim">+ ${number(queue.held)} in hand</span>` : ""}</dd>
+    <dd class="dim">${what ?? oldest}</dd></div>`;
+}
+
+const Workers = ({ workers }) => html`<section><h2>Workers</h2>${workers.length
+  ? html`<ul class="lines">${workers.map((each) => html`<${Worker} key=${each.worker} worker=${each} />`)}</ul>`
+  : html`<p class="empty">No worker answers.</p>`}</section>`;
+
+function Worker({ worker }) {
+  const problem = worker.consuming === false && (worker.consuming_problem ?? worker.problem ?? "it takes no event yet");
+  return html`<li><b><${Said} text=${worker.worker} most=${60} /></b>${" "}<span class="dim">${worker.version}</span>${" "}
+    ${worker.draining ? html`<span class="chip warn">draining</span>` : html`<span class="dim">up <${Ago} at=${worker.since} suffix="" /></span>`}
+    <br />${rate(worker.rates.delivered)} delivered a second, ${number(worker.in_flight)} in flight
+    ${problem && html`<br /><span class="chip bad">takes nothing</span>${" "}<${Said} text=${problem} />`}</li>`;
+}

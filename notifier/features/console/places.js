@@ -1,0 +1,32 @@
+// Where we are: the hash names the page and its query. An address changes nothing by being opened.
+import { state, update } from "./state.js";
+import { narrowed } from "./api.js";
+
+const HOME = "overview";
+
+/** The address of a page. */
+export function hash(page, query = {}) {
+  const given = narrowed(query);
+  return `#/${page}${Object.keys(given).length ? `?${new URLSearchParams(given)}` : ""}`;
+}
+
+/** Change the query of this page; what is empty goes. */
+export function ask(query) {
+  location.hash = hash(state.route.name, { ...state.route.query, ...query });
+}
+
+/** Take the address as it is now. Returns the name of the page before. */
+export function arrive() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const name = Object.hasOwn(state.pages, path) ? path : HOME;
+  const before = state.route.name;
+  const keeps = before === name && !state.pages[name].fresh;
+  update({
+    route: { name, query: Object.fromEntries(new URLSearchParams(query)) },
+    page: { data: keeps ? state.page.data : null, problem: null, loading: true },
+    dialog: null,
+    held: false,
+    plotAt: null,
+  });
+  return before;
+}

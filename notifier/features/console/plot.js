@@ -1,0 +1,45 @@
+// Bars on a time axis, as SVG: its colours follow the theme, and a screen reader hears its sums.
+import { clock, html, number } from "./text.js";
+import { state, update } from "./state.js";
+
+const HEIGHT = 96; // of 100: the highest bar leaves some air
+const LEAST = 1.5; // so that one failure among thousands is seen
+
+/** `bars`: [moment, delivered, failed, given up] for each slot; a slot lasts `width` of `unit`. */
+export function Plot({ bars, width, unit, label }) {
+  const sums = bars.reduce((all, [, ...counts]) => all.map((had, nth) => had + counts[nth]), [0, 0, 0]);
+  const most = Math.max(1, ...bars.map(([, ...counts]) => counts.reduce((all, count) => all + count, 0)));
+  const shown = state.plotAt === null ? null : bars[state.plotAt];
+  const [moment, good, failed, dead] = shown ?? [null, ...sums];
+  const point = (event) => {
+    const box = event.currentTarget.getBoundingClientRect();
+    const slot = Math.floor(((event.clientX - box.left) / box.width) * bars.length);
+    update({ plotAt: Math.max(0, Math.min(bars.length - 1, slot)) });
+  };
+  const words = `${label}: ${number(sums[0])} delivered, ${number(sums[1])} failed attempts, ${number(sums[2])} given up.`;
+  return html`<figure class="plot">
+    <svg viewBox="0 0 ${bars.length} 100" preserveAspectRatio="none" role="img" aria-label=${words}
+        onPointerMove=${point} onPointerLeave=${() => update({ plotAt: null })}>
+      ${[25, 50, 75].map((y) => html`<line class="grid" x1="0" x2=${bars.length} y1=${y} y2=${y} />`)}
+      ${bars.map(([, ...counts], nth) => html`<${Bar} key=${nth} nth=${nth} counts=${counts} most=${most} />`)}
+      ${shown && html`<rect class="cursor" x=${state.plotAt} width="1" y="0" height="100" />`}
+    </svg>
+    <figcaption><span>${number(Math.round((most / width) * 10) / 10)}/${unit}</span>
+      <span>${moment === null ? label : clock(moment)}</span>
+      <span class="key good">${number(good)} delivered</span>
+      <span class="key warn">${number(failed)} failed</span>
+      <span class="key bad">${number(dead)} given up</span></figcaption>
+  </figure>`;
+}
+
+const TONES = ["good", "warn", "bad"];
+
+function Bar({ nth, counts, most }) {
+  let top = 100;
+  return counts.map((count, kind) => {
+    if (!count) return null;
+    const height = Math.max(kind ? LEAST : 0, (count * HEIGHT) / most);
+    top = Math.max(0, top - height);
+    return html`<rect class=${TONES[kind]} x=${nth + 0.08} width="0.84" y=${top} height=${height} />`;
+  });
+}

@@ -1,0 +1,45 @@
+// Have all workers try a client now. It is one click, since it harms nothing.
+import { api, may } from "./api.js";
+import { clientKey, notice } from "./parts.js";
+import { html, inWords, plain } from "./text.js";
+import { refresh } from "./following.js";
+import { state, update } from "./state.js";
+import { watch } from "./jobs.js";
+
+const BUSY_FOR = 10_000; // milliseconds: then the button is free again, however long the client takes
+
+/** The last retry of a client that this tab began. */
+export function retryOf(client) {
+  const last = state.retries.get(clientKey(client));
+  return last && { ...last, job: state.jobs.get(last.id) };
+}
+
+function isBusy(client) {
+  const last = retryOf(client);
+  return Boolean(last) && last.job?.state !== "ended" && !last.failed && client.state !== "well" && Date.now() - last.since < BUSY_FOR;
+}
+
+export async function retry(client, force = false) {
+  if (isBusy(client) && !force) return;
+  const note = (members) => update({ retries: new Map(state.retries).set(clientKey(client), members) });
+  const since = Date.now();
+  note({ since });
+  try {
+    const { client_id, iss } = client;
+    note({ since, id: watch(await api("retry", { body: { client_id, iss, force } })) });
+  } catch (problem) {
+    note({ since, failed: true });
+    notice(`${client.client_id} was not tried: ${problem.message}`, "bad");
+  }
+  refresh();
+}
+
+/** Stays in its place while it is busy: a button that is disabled loses the focus. */
+export function Retry({ client }) {
+  if (!may("repair")) return null;
+  const busy = isBusy(client);
+  return html`<button type="button" class="do retry" aria-disabled=${busy ? "true" : undefined} onClick=${() => retry(client)}
+    aria-label=${busy ? undefined : `Retry ${plain(client.client_id)} now`}
+    title="All workers try this client now; what waits for it follows if it answers">
+    ${busy ? `Trying … ${inWords((Date.now() - retryOf(client).since) / 1000)}` : "Retry now"}</button>`;
+}

@@ -1,0 +1,92 @@
+// Who is signed in. The token stays in this tab: in its session storage, never in an address or a cookie.
+import { begin, renew } from "./sign_in.js";
+import { Problem, api } from "./api.js";
+import { follow, followService, stopFollowing } from "./following.js";
+import { state, update } from "./state.js";
+import { unsettle } from "./tables.js";
+
+const TOKEN = "notifier.token";
+const EXPIRES = "notifier.expires"; // epoch seconds, of a token of the organisation's OpenID Provider
+const RENEWED = "notifier.renewed"; // when it was last renewed, in milliseconds
+const AHEAD = 60; // seconds before its end that a token is renewed
+const NOT_AGAIN = 60_000; // milliseconds: a token that is refused at once is not renewed again and again
+
+export const keptToken = () => sessionStorage.getItem(TOKEN);
+
+/** Take a token, or none: on the loopback interface the API may be open. */
+export async function signIn(token, expires = Number(sessionStorage.getItem(EXPIRES)) || null) {
+  update({ signIn: { ...state.signIn, busy: true, problem: "" } });
+  try {
+    const me = await api("whoami", { token });
+    keep(token, expires);
+    update({ token, me, expires, signIn: null });
+    followService();
+    follow();
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    forget();
+    update({ token: null, me: null });
+    await showSignIn(token ? why(problem) : problem.status && problem.status !== 401 ? problem.message : "");
+  }
+}
+
+function why({ status, message }) {
+  if (status === 401 && !message) return "The API knows no such token.";
+  return message;
+}
+
+function keep(token, expires) {
+  if (!token) return;
+  sessionStorage.setItem(TOKEN, token);
+  if (expires) sessionStorage.setItem(EXPIRES, expires);
+}
+
+function forget() {
+  sessionStorage.removeItem(TOKEN);
+  sessionStorage.removeItem(EXPIRES);
+}
+
+/** End the session of this tab. Nothing that was shown stays. */
+export async function signOut(problem = "") {
+  forget();
+  stopFollowing();
+  unsettle();
+  const nothing = { data: null, problem: null, loading: false };
+  update({
+    token: null, me: null, service: null, lost: null, steps: new Map(), page: nothing, dialog: null,
+    jobs: new Map(), retries: new Map(), notices: [],
+  });
+  await showSignIn(problem);
+}
+
+/** Show how to sign in: by the organisation's OpenID Provider where one is configured, and by a token. */
+export async function showSignIn(problem) {
+  update({ signIn: { problem, oidc: null } });
+  const { oidc } = await api("sign-in", { token: null }).catch(() => ({ oidc: null }));
+  if (!state.me) update({ signIn: { ...state.signIn, oidc } });
+}
+
+/** Go to the provider. It leads back to the page that was looked at. */
+export const signInByProvider = () => begin(state.signIn.oidc, location.hash);
+
+/** The API does not take the token any more: get a new one without a word, if the provider gives one. */
+export async function refused(problem) {
+  if (state.expires && !(await renewed())) return;
+  if (state.me) await signOut(problem);
+}
+
+/** Get a new token before this one ends. Not while somebody is about to act: the page is left and comes again. */
+export function renewInTime() {
+  if (!state.me || !state.expires || state.dialog || document.hidden) return;
+  if (Date.now() / 1000 > state.expires - AHEAD) renewed();
+}
+
+/** Leave the page for a new token. True if that is of no use. */
+async function renewed() {
+  if (Date.now() - Number(sessionStorage.getItem(RENEWED)) < NOT_AGAIN) return true;
+  const { oidc } = await api("sign-in", { token: null }).catch(() => ({ oidc: null }));
+  if (!oidc?.authorization_endpoint) return true;
+  sessionStorage.setItem(RENEWED, Date.now());
+  await renew(oidc, location.hash);
+  return false;
+}

@@ -1,0 +1,69 @@
+// Tables, their pages, and what keeps a row in its place while somebody points at it.
+import { html, number } from "./text.js";
+import { state, update } from "./state.js";
+
+/**
+ * A table. A column: `head`, `cell(row)`, and how it looks: `num`, `wide`, `say` (takes the rest), `act`.
+ * A column without words at its head has a `label`, which screen readers hear.
+ */
+export function Table({ caption, columns, rows, keyOf, empty }) {
+  if (!rows.length) return html`<p class="empty">${empty}</p>`;
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}><table>
+    <caption class="hidden">${caption}</caption>
+    <thead><tr>${columns.map(({ head, label, num }) => html`<th scope="col" class=${num ? "num" : ""}>
+      ${head ?? html`<span class="hidden">${label}</span>`}</th>`)}</tr></thead>
+    <tbody>${rows.map((row) => html`<tr key=${keyOf(row)} class=${row.gone ? "gone" : ""}>
+      ${columns.map((column) => html`<${Cell} column=${column} row=${row} />`)}</tr>`)}</tbody>
+  </table></div>`;
+}
+
+const LOOKS = ["num", "wide", "say", "act"];
+
+const Cell = ({ column, row }) => html`<td class=${LOOKS.filter((look) => column[look]).join(" ")}
+  data-head=${column.head ?? column.label}>${column.cell(row)}</td>`;
+
+export function Pages({ skip, rows, total, go }) {
+  if (total <= rows && !skip) return null;
+  const last = Math.min(total, skip + rows);
+  return html`<nav class="pages" aria-label="Pages of the table">
+    <button type="button" disabled=${!skip} onClick=${() => go(Math.max(0, skip - rows) || "")}>‹ Before</button>
+    <span>${number(Math.min(total, skip + 1))} to ${number(last)} of ${number(total)}</span>
+    <button type="button" disabled=${last >= total} onClick=${() => go(skip + rows)}>Next ›</button></nav>`;
+}
+
+// ── nothing moves under the pointer ──
+
+/** What surrounds a table that is followed: while pointer or focus is in it, its rows keep their places. */
+export const holding = {
+  onPointerEnter: () => update({ held: true }),
+  onPointerLeave: () => update({ held: false }),
+  onFocusin: () => update({ held: true }),
+  onFocusout: () => update({ held: false }),
+};
+
+let shown = []; // rows as they stand on the page
+
+/** The rows in the order of the page. While it is held, those that went stay, marked, and new ones come last. */
+export function settled(rows, keyOf) {
+  if (!state.held) return (shown = rows);
+  const left = new Map(rows.map((row) => [keyOf(row), row]));
+  const kept = shown.map((row) => {
+    const key = keyOf(row);
+    const again = left.get(key);
+    left.delete(key);
+    return again ?? { ...row, gone: true };
+  });
+  return (shown = [...kept, ...left.values()]);
+}
+
+/** What stands above such a table: as it was when the pointer came, so that the table stays where it is. */
+let above = null;
+export function steady(value) {
+  if (!state.held || above === null) above = value;
+  return above;
+}
+/** Forget the rows of the page that was left. */
+export function unsettle() {
+  shown = [];
+  above = null;
+}

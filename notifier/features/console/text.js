@@ -1,0 +1,84 @@
+// Text that cannot deceive, numbers and moments.
+import { h } from "./preact.mjs";
+import htm from "./htm.mjs";
+
+export const html = htm.bind(h);
+
+// What is not seen, or reorders what is seen: control and format characters, line separators, unassigned code points.
+const ODD = /([\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}])/u;
+const code = (odd) => `U+${odd.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+const SHOWN_WHOLE = 60; // characters: longer text may be cut by its column, so its title has all of it
+const TITLE = 2000;
+
+/** Text of others as a plain string, for where there can be no nodes. */
+export const plain = (text) => String(text ?? "").split(ODD).map((part, nth) => (nth % 2 ? code(part) : part)).join("");
+
+/** Text of others. What would reorder or hide it is shown as its code. With `lines`, lines stay lines. */
+export function Said({ text, most = 400, className, lines = false }) {
+  const whole = String(text ?? "");
+  const shown = whole.length > most ? `${whole.slice(0, most)}…` : whole;
+  const parts = shown.split(ODD).map((part, nth) => {
+    const odd = nth % 2 === 1 && !(lines && part === "\n");
+    return odd ? html`<span class="odd">${code(part)}</span>` : part;
+  });
+  const title = whole.length > Math.min(most, SHOWN_WHOLE) ? plain(whole.slice(0, TITLE)) : undefined;
+  return html`<bdi class=${className} title=${title}>${parts}</bdi>`;
+}
+
+export const host = (iss) => String(iss ?? "").replace(/^https:\/\//, "");
+
+// ── numbers ──
+
+export const number = (value) => (value ?? 0).toLocaleString("en");
+export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+export const sum = (counts) => Object.values(counts ?? {}).reduce((all, count) => all + count, 0);
+/** A rate: with a decimal as long as it is small. */
+export const rate = (value) => number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value));
+/** Counts by name as words: "expired 40, rejected_token 3". */
+export const listed = (counts) => Object.entries(counts ?? {}).map(([name, count]) => `${name} ${number(count)}`).join(", ");
+
+// ── moments: the service's clock, since a browser's may be wrong ──
+
+let ahead = 0; // milliseconds
+export function setClock(at) {
+  ahead = Date.parse(at) - Date.now();
+}
+export const now = () => Date.now() + ahead;
+
+const UNITS = [["s", 1, 90], ["min", 60, 5400], ["h", 3600, 129_600], ["d", 86_400, Infinity]];
+
+export function inWords(seconds) {
+  const whole = Math.max(0, seconds);
+  const [unit, size] = UNITS.find(([, , below]) => whole < below);
+  return `${Math.round(whole / size)} ${unit}`;
+}
+
+export const ago = (at) => inWords((now() - Date.parse(at)) / 1000);
+
+const A_DAY_SHORT = 20 * 3_600_000; // milliseconds after which a time alone could be of yesterday
+const two = (value) => String(value).padStart(2, "0");
+
+/** A moment by the browser's own time zone. */
+export function clock(moment, withDate = false) {
+  const d = new Date(moment);
+  const time = [d.getHours(), d.getMinutes(), d.getSeconds()].map(two).join(":");
+  if (!withDate && now() - d < A_DAY_SHORT) return time;
+  return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${time}`;
+}
+
+const Nothing = ({ none }) => html`<span class="dim">${none}</span>`;
+
+/** A moment on the clock. Its title is the moment as the log writes it. */
+export const Clock = ({ at, withDate, none = "–" }) =>
+  at ? html`<time datetime=${at} title=${at}>${clock(at, withDate)}</time>` : html`<${Nothing} none=${none} />`;
+
+export const Ago = ({ at, none = "–", suffix = " ago" }) =>
+  at ? html`<time datetime=${at} title=${at}>${ago(at)}${suffix}</time>` : html`<${Nothing} none=${none} />`;
+
+const LONG_PAST = -15; // seconds: a try that is so late is another's news, not "now"
+
+export function Until({ at, none = "–" }) {
+  const left = at ? (Date.parse(at) - now()) / 1000 : LONG_PAST;
+  if (left <= LONG_PAST) return html`<${Nothing} none=${none} />`;
+  return html`<time datetime=${at} title=${at}>${left > 0.5 ? `in ${inWords(left)}` : "now"}</time>`;
+}

@@ -1,0 +1,18 @@
+// Light, dark, or as the browser says. It is the one thing that is kept beyond the tab.
+import { state, update } from "./state.js";
+
+const KEY = "notifier.theme";
+export const THEMES = ["auto", "light", "dark"];
+
+export function setTheme(theme) {
+  if (theme === "auto") {
+    localStorage.removeItem(KEY);
+    document.documentElement.removeAttribute("data-theme");
+  } else {
+    localStorage.setItem(KEY, theme);
+    document.documentElement.dataset.theme = theme;
+  }
+  update({ theme });
+}
+
+export const keptTheme = () => (THEMES.includes(localStorage.getItem(KEY)) ? localStorage.getItem(KEY) : state.theme);

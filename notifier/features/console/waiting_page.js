@@ -1,0 +1,67 @@
+// What waits. It is looked at when somebody asks and never followed, since each look goes through the queues.
+import { Ago, Until, counted, html, number } from "./text.js";
+import { Answer, AsOf, Asking, EventLink, Filters, IssuerChoice, Search, Who, Word } from "./parts.js";
+import { Pages, Table } from "./tables.js";
+import { Retry } from "./retries.js";
+import { api, may, narrowed } from "./api.js";
+import { ask, hash } from "./places.js";
+import { beginRepair } from "./repairs.js";
+import { follow } from "./following.js";
+
+const ROWS = 50;
+const KEPT = 60; // seconds that a pass through the queues is good for
+let age = KEPT;
+
+const filterOf = ({ client_id, iss, event_id }) => narrowed({ client_id, iss, event_id });
+
+export function loadWaiting(query, signal) {
+  const asked = { ...filterOf(query), rows: ROWS, skip: query.skip, age };
+  age = KEPT;
+  return api("waiting/page", { signal, query: asked });
+}
+
+function lookAgain() {
+  age = 0;
+  follow();
+}
+
+export function Waiting({ data, query }) {
+  const filter = filterOf(query);
+  const cancels = may("repair") && data?.total > 0 && Object.keys(filter).length > 0;
+  return html`<${Filters} label="Which deliveries">
+      <${Search} name="client_id" label="Client" placeholder="its id, whole" value=${query.client_id} />
+      <${IssuerChoice} value=${query.iss} />
+      <${Search} name="event_id" label="Event" placeholder="its id, whole" value=${query.event_id} /><//>
+    ${!data ? html`<${Asking}>Going through what waits …<//>` : html`
+      <p class="row between"><${AsOf} at=${data.as_of} again=${lookAgain}>It is not followed.<//>
+        ${cancels && html`<button type="button" class="danger-quiet" onClick=${() => beginRepair("cancel", filter)}>Cancel these ${number(data.total)} …</button>`}</p>
+      <${Table} caption="What waits, by client and cause" rows=${data.groups} keyOf=${(group) => `${group.iss} ${group.client_id} ${group.where} ${group.reason}`}
+        columns=${GROUPS} empty="Nothing waits." />
+      ${data.more_groups > 0 && html`<p class="dim note">and ${counted(data.more_groups, "smaller group")}: choose a client or an issuer.</p>`}
+      ${data.deliveries.length > 0 && html`<section><h2>One by one</h2>
+        <${Table} caption="Deliveries that wait" rows=${data.deliveries} keyOf=${(each) => each.id} columns=${DELIVERIES} />
+        <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} /></section>`}`}`;
+}
+
+const GROUPS = [
+  { head: "Client", wide: true, cell: (group) => html`<${Who} client=${group} />${group.hint && html`${" "}<span class="dim">${group.hint}</span>`}` },
+  { head: "For", cell: (group) => (group.reason ? html`<${Word} name=${group.reason} />` : "–") },
+  { head: "Where", cell: (group) => (group.where === "parked" ? "parked until it is well" : group.where) },
+  { head: "Count", num: true, cell: (group) => number(group.count) },
+  { head: "Oldest", cell: (group) => html`<${Ago} at=${group.oldest} />` },
+  { head: "Next", cell: (group) => html`<${Until} at=${group.next} />` },
+  { label: "Actions", act: true, cell: (group) => html`<${Ways} group=${group} />` },
+];
+
+const Ways = ({ group: { client_id, iss, reason } }) => client_id && html`
+  ${reason !== "unknown" && html`<${Retry} client=${{ client_id, iss }} />`}
+  ${" "}<a class="button" href=${hash("waiting", { client_id, iss })}>Only these</a>`;
+
+const DELIVERIES = [
+  { head: "Client", wide: true, cell: (each) => html`<${Who} client=${each} />` },
+  { head: "Since", cell: (each) => html`<${Ago} at=${each.since} suffix="" />` },
+  { head: "Due", cell: (each) => html`<${Until} at=${each.due} none="when it is well" />` },
+  { head: "Last answer", say: true, cell: (each) => html`<${Answer} row=${each} />` },
+  { head: "Attempts", num: true, cell: (each) => each.attempts },
+  { head: "Event", cell: (each) => html`<${EventLink} id=${each.event_id} />` },
+];

@@ -1,0 +1,44 @@
+// What the API's names are called on a page.
+
+/** How a client fares: the word, its tone, and what it means. */
+export const STATES = {
+  rests: ["down", "bad", "Its last attempts failed. It rests, and is tried now and then."],
+  tried: ["tried now", "bad", "It is down, and an attempt is under way."],
+  fails: ["fails", "warn", "Its last attempt failed. The next deliveries are still tried."],
+  put_off: ["held back", "warn", "Its deliveries are put off before any attempt: the cause says why."],
+  untried: ["not tried", "", "No worker has called it since it started."],
+  well: ["no trouble", "good", "Its last attempt went well, or none was needed."],
+};
+
+export const TROUBLES = {
+  queue: "The queue is away",
+  publishing_blocked: "The broker takes no message",
+  signing_key_missing: "A signing key is not published",
+  reload_failed: "The configuration cannot be read",
+  reload_refused: "A reload was refused",
+  registry_source_failed: "A registry source cannot be read",
+  unknown_issuer: "Events for an issuer nobody knows",
+  unknown_client: "Events for a client nobody knows",
+  unknown_version: "Messages of a later release",
+  signer_failing: "The signer fails",
+  signing: "No token can be signed that clients can verify",
+  encryption: "No token can be encrypted",
+  tls_files: "TLS files cannot be used",
+  proxy: "The proxy refuses",
+  jwks_unread: "A JWK Set cannot be read",
+  restart_needed: "A changed setting waits for a restart",
+};
+
+/** Troubles that keep no logout from its client. */
+export const MILD = new Set(["jwks_unread", "restart_needed"]);
+
+/** What happened to a delivery, and its tone. */
+export const KINDS = {
+  delivered: "good",
+  recovered: "good",
+  failed: "warn",
+  put_off: "warn",
+  waits: "warn",
+  down: "bad",
+  dead: "bad",
+};
