@@ -17,7 +17,7 @@ PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rabbitmq4 test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
+.PHONY: help demo test test-all test-rabbitmq4 test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit vendor clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation
 .PHONY: chart chart-check publishers conformance
 .DELETE_ON_ERROR:
@@ -160,10 +160,15 @@ sbom: $(SUPPLY)/.made ## write what the image is made of as CycloneDX: build/sbo
 	@mkdir -p build
 	@$(SUPPLY)/bin/cyclonedx-py requirements deploy/requirements-image.txt --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --sv 1.6 --output-file build/sbom.cdx.json 2>/dev/null
+	@$(SUPPLY)/bin/python -m tools.vendor_console sbom build/sbom.cdx.json
 	@echo "build/sbom.cdx.json: $$(grep -c '"purl"' build/sbom.cdx.json) packages"
 
-audit: $(SUPPLY)/.made ## ask PyPI whether a package that is shipped has a known hole
+audit: $(SUPPLY)/.made $(DEV)/.made ## ask PyPI, and npm, whether a package that is shipped has a known hole
 	@$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements-image.txt $(ARGS)
+	@$(DEV)/bin/python -m tools.vendor_console audit
+
+vendor: $(DEV)/.made ## write the console's libraries anew, as npm has them, at the versions of notifier/features/console/vendored.json
+	@$(DEV)/bin/python -m tools.vendor_console
 
 clean: ## remove the environments, caches and what builds leave behind
 	@rm -rf $(RUN) $(DEV) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info publishers/python/build publishers/python/src/*.egg-info
