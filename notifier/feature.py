@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from notifier.model.client import Client, ClientKey
     from notifier.model.errors import Mistake
     from notifier.model.front_channel import FrontChannelContext
+    from notifier.model.message import Depth
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.network.listeners.authorization import JudgeBearer
     from notifier.operators.doctor.doctor import Check, Finding
-    from notifier.operators.status.client_state import ClientState
-    from notifier.operators.status.service_status import ServiceStatus
     from notifier.operators.status.worker_requests import Act
     from notifier.publishing.event_requests import EventRequests
     from notifier.queues.queue_port import Queue
@@ -44,11 +43,11 @@ class Given:
     """What a worker gives each of its features.
 
     `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` gives the name under which a client
-    counts. `page` is the page of the feature that makes pages. `log_id` hashes a `sub` or `sid` as the log does.
+    counts. `page` is the page of the feature that makes pages.
 
-    `status` asks all workers. `clients` says how these clients stand at this one, or so many in most trouble. `canary`
-    sends a client a token that ends nothing. `published` has each of our keys whose issuer's JWK Set was read: issuer,
-    key ID, whether it is there.
+    `name` is that of the worker in `notifier status`. `state` is what it says of itself, with these clients, or so many
+    of those in most trouble; `depths` is what waited in the queues a moment ago. `canary` sends a client a token that
+    ends nothing. `published` has each of our keys whose issuer's JWK Set was read: issuer, key ID, whether it is there.
     """
 
     live: LiveConfiguration
@@ -57,9 +56,9 @@ class Given:
     observe: Observer
     label: Callable[[str, str], Label]
     page: Page
-    log_id: Callable[[str], str]
-    status: Callable[[], Awaitable[ServiceStatus]]
-    clients: Callable[[Collection[ClientKey] | int], Sequence[ClientState]]
+    name: str
+    state: Callable[[Collection[ClientKey] | int], bytes]
+    depths: Callable[[], Mapping[str, Depth]]
     canary: Callable[[Client], Awaitable[Sequence[Finding]]]
     published: Callable[[], Iterable[tuple[str, str, bool]]]
 

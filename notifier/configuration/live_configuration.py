@@ -47,7 +47,7 @@ class LiveConfiguration:
         places: Places | None = None,
     ) -> None:
         """`answers`: those of the registry sources of `loaded`. `places`: where its keys are that are not files."""
-        self._path = path
+        self.path = path
         self._environ = environ
         self.now = loaded
         self.places = Places(key_kinds_of(loaded.features)) if places is None else places
@@ -90,7 +90,7 @@ class LiveConfiguration:
         try:
             features = self.now.features
             answer_of = partial(answers.held_or_read, reader_by(features))
-            loaded = load(self._path, self._environ, features, self.named, answer_of=answer_of, places=self.places)
+            loaded = load(self.path, self._environ, features, self.named, answer_of=answer_of, places=self.places)
         except Exception as error:  # noqa: BLE001  see above
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             self.reloads.failed(list(mistakes), asked=asked)

@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -41,14 +41,14 @@ from notifier.model.client import Client
 from notifier.model.errors import QueueError
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.ids import new_id
-from notifier.model.message import Lane, QueueStatus
+from notifier.model.message import Depth, Lane, QueueStatus
 from notifier.model.session_ended import SessionEnded
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.http.transport import HttpTransport
 from notifier.network.listeners import ops
 from notifier.operators.doctor.canary import CanaryTools, send_canary
 from notifier.operators.doctor.doctor import Finding
-from notifier.operators.letters import jobs, replay_account
+from notifier.operators.letters import replay_account, replay_jobs
 from notifier.operators.letters.retry_request import RETRY, RetryAccounts
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver
@@ -75,7 +75,7 @@ from notifier.tokens.client_keys import ClientKeyReader
 if TYPE_CHECKING:
     from notifier.telemetry.tracing import Tracing
 
-CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending, and for jobs to end; then the drain goes on anyway
+CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending, and for replays to end; then the drain goes on anyway
 DEPTHS_EVERY = 5.0  # seconds between two looks at the depths of the queues
 FORGET_EVERY = 12  # of these looks
 
@@ -91,8 +91,7 @@ class Service:
         settings = live.now.settings
         self._settings = settings
         self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
-        hashing = subject_hash(settings)
-        logs = LogObserver(subject=settings.log.subject, hashing=hashing)
+        logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.relevel)
         self.queue = build_queue(settings.queue, live.now.bindings)
         one_at_a_time = asyncio.Lock()
@@ -119,7 +118,7 @@ class Service:
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
         retries = RetryAccounts(lambda: self.worker, time.monotonic)
         replays = replay_account.ReplayAccounts(time.monotonic)
-        self._jobs = jobs.Jobs(self.queue, time.time, time.monotonic)
+        self._replays = replay_jobs.ReplayJobs(self.queue, time.time, time.monotonic)
         sources = ApiSources(
             registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, waiting=self._replies.waiting
         )
@@ -131,9 +130,9 @@ class Service:
             observe=lambda fact: self._observe(fact),  # noqa: PLW0108  it is made below
             label=self.metrics.label,
             page=self._page,
-            log_id=hashing.log_id,
-            status=self._status,
-            clients=self._own_state.clients,
+            name=name,
+            state=self._own_state.document,
+            depths=lambda: self._depths,
             canary=lambda client: self._canary(client),  # noqa: PLW0108  it is made below
             published=lambda: self._signing_keys.published(),  # noqa: PLW0108  it is made below
         )
@@ -152,6 +151,7 @@ class Service:
         self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
         self._draining = False
         self._blocked = False
+        self._depths: Mapping[str, Depth] = {}
         self._signing_keys = SigningKeys(live, self._deferrals.can_sign)
         live.places.tell = self.metrics.signatures.count
         self._signers = SignerWatch(live, self.metrics.signatures.know, self._deferrals.can_sign)
@@ -159,7 +159,7 @@ class Service:
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
         acts |= {
             replay_account.FOLLOW: replays.act,
-            **dict.fromkeys((jobs.ASK, jobs.END, jobs.LIST), self._jobs.act),
+            **dict.fromkeys((replay_jobs.ASK, replay_jobs.END), self._replays.act),
         }
         for feature in self._features:
             acts |= feature.acts
@@ -313,7 +313,7 @@ class Service:
             self.worker.stop()  # it takes nothing from now on, even if the broker still sends
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_WITHIN):
-                    await asyncio.gather(self.queue.stop_consuming(), self._jobs.stop())
+                    await asyncio.gather(self.queue.stop_consuming(), self._replays.stop())
             await worker
             given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled().values())
             log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
@@ -324,7 +324,7 @@ class Service:
     def _routes(self) -> Iterator[web.RouteDef]:
         """The routes of the API beside `/v1/events`."""
         yield from operator_routes(
-            self._live, self.queue, self.log_level, self._registry.refresh, self._status, self._jobs
+            self._live, self.queue, self.log_level, self._registry.refresh, self._status, self._replays
         )
         for feature in self._features:
             yield from feature.api
@@ -338,7 +338,7 @@ class Service:
         yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run, self._signers.run)
         yield from (self._self_watch.watch_loop, self._self_watch.watch_files, self._registry.refresh.run)
         yield self._freed.run
-        yield self._jobs.run
+        yield self._replays.run
         yield self.queue.broken
 
     async def _consume(self) -> None:
@@ -354,9 +354,10 @@ class Service:
         """Set the depths of the queues in the metrics, and sample the rates, every five seconds."""
         for look in itertools.count():
             try:
-                self.metrics.set_depths(await self.queue.depths())
+                self._depths = await self.queue.depths()
             except QueueError:
-                self.metrics.set_depths({})
+                self._depths = {}
+            self.metrics.set_depths(self._depths)
             self._health.sample()
             if look % FORGET_EVERY == 0:
                 self._health.forget(self._live.now.registry)

@@ -4,7 +4,11 @@ import getpass
 import logging
 import os
 import socket
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
@@ -18,9 +22,20 @@ def operating_user() -> str:
     return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
 
 
+KEPT = 200  # lines
+
 _EVERY_LEVEL = structlog.make_filtering_bound_logger(logging.NOTSET)
+
+
+_lately: deque[Mapping[str, Any]] = deque(maxlen=KEPT)
+
+
+def lately() -> Sequence[Mapping[str, Any]]:
+    """Return the newest lines of this process, each with `at` (epoch seconds) and `action`."""
+    return tuple(_lately)
 
 
 def write_audit(action: str, **members: object) -> None:
     """Write one line, marked `audit`, with the usual processors. It must hold no `sub` or `sid`."""
+    _lately.append({"at": time.time(), "action": action, **members})
     structlog.wrap_logger(None, wrapper_class=_EVERY_LEVEL).warning(action, audit=True, **members)

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from notifier.feature import Feature, Given, Running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 def _run(given: Given) -> Running:
+    import time
+    from contextlib import asynccontextmanager
+
+    from notifier.features.console.all_workers import NAME, AllWorkers, OwnPart
+    from notifier.features.console.client_routes import ClientRoutes
     from notifier.features.console.console_files import console_files
+    from notifier.features.console.console_routes import ConsoleRoutes
+    from notifier.features.console.doctor_routes import Doctor, DoctorRoutes
+    from notifier.features.console.recent import Recent
+    from notifier.network.listeners.authorization import Authorization
 
     settings = given.live.now.settings
     if settings.api is None or not settings.api.console.enabled:
         return Running()
-    return Running(api=console_files())
+    authorization, workers, recent = Authorization(given.live.tokens), AllWorkers(given), Recent(time.time)
+    doctor = Doctor(given.live.path)
+
+    @asynccontextmanager
+    async def closing() -> AsyncIterator[None]:
+        yield
+        await doctor.close()
+
+    return Running(
+        api=[
+            *ConsoleRoutes(authorization, given, workers).routes(),
+            *ClientRoutes(authorization, given, workers).routes(),
+            *DoctorRoutes(authorization, given, workers, doctor).routes(),
+            *console_files(),
+        ],
+        observe=recent.observe,
+        acts={NAME: OwnPart(given, recent).act},
+        within=closing(),
+    )
 
 
 CONSOLE = Feature(name="console", run=_run)

@@ -134,9 +134,8 @@ class HealthObserver:
             record.last_success, record.failing_since = fact.at, None
         else:
             record.last_failure = fact.at
-            if record.failing_since is None:
-                tried_since = fact.delivery.first_attempt_at or fact.at
-                record.failing_since = max(record.last_success or 0.0, tried_since)
+            tried_since = max(record.last_success or 0.0, fact.delivery.first_attempt_at or fact.at)
+            record.failing_since = earliest(record.failing_since, tried_since)
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
             record.text = _shown(fact.outcome.text, fact.delivery)[:TEXT]
 

@@ -11,7 +11,7 @@ from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble
-from notifier.operators.status.client_state import REPORTED, ClientState, clients_of
+from notifier.operators.status.client_state import REPORTED, clients_of
 from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState, dump_state, status_of
 from notifier.queues.queue_port import Queue
@@ -46,20 +46,34 @@ class OwnState:
         self._queue = queue
         self._steady = steady
         self._since = clock()
-        self._last = (b"", 0.0)
+        self._last: dict[int, tuple[bytes, float]] = {}
 
-    def document(self) -> bytes:
-        """The state now, or at most half a second ago. Returns at once."""
-        document, at = self._last
+    def document(self, which: Collection[ClientKey] | int = REPORTED) -> bytes:
+        """The state now, or at most half a second ago. Returns at once.
+
+        `which`: with these clients, or with so many of those in most trouble.
+        """
+        if not isinstance(which, int):
+            return dump_state(self._now(which))
+        document, at = self._last.get(which, (b"", 0.0))
         now = self._steady()
         if not document or now - at > FRESH:
-            document = dump_state(self._now())
-            self._last = (document, now)
+            document = dump_state(self._now(which))
+            self._last[which] = (document, now)
         return document
 
-    def _now(self) -> WorkerState:
+    def _now(self, which: Collection[ClientKey] | int) -> WorkerState:
         worker = self._sources.worker()
-        clients, left_out = self._clients()
+        clients, left_out = clients_of(
+            self._health,
+            worker.gate.clients.circuits(),
+            worker.gate.lines(),
+            worker.parked,
+            worker.gate.clients.next_tries(),
+            worker.delayed,
+            worker.gate.silent(),
+            which=which,
+        )
         consuming, problem = self._sources.consuming()
         return WorkerState(
             worker=self._name,
@@ -81,23 +95,6 @@ class OwnState:
             keys=list(self._sources.keys()),
             consuming=consuming,
             problem="" if consuming else problem,
-        )
-
-    def clients(self, which: Collection[ClientKey] | int) -> Sequence[ClientState]:
-        """Say how these clients stand here, or so many of those in most trouble."""
-        return self._clients(which)[0]
-
-    def _clients(self, which: Collection[ClientKey] | int = REPORTED) -> tuple[Sequence[ClientState], int]:
-        worker = self._sources.worker()
-        return clients_of(
-            self._health,
-            worker.gate.clients.circuits(),
-            worker.gate.lines(),
-            worker.parked,
-            worker.gate.clients.next_tries(),
-            worker.delayed,
-            worker.gate.silent(),
-            which=which,
         )
 
 

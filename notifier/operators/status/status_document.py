@@ -55,7 +55,7 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
             "answered": len(status.workers),
             "each": [_worker(worker, whole=whole) for worker in status.workers],
         },
-        "clients": [_client(client) for client in status.clients if concerns(client.iss)],
+        "clients": [client_document(client) for client in status.clients if concerns(client.iss)],
         "clients_left_out": status.left_out if whole else None,
         "bindings_missing": [binding.row() for binding in bindings_missing(status)],
         "keys": [_key(key) for (iss, _), key in sorted(seen_keys(status).items()) if concerns(iss)],
@@ -110,7 +110,8 @@ def _worker(worker: WorkerState, *, whole: bool) -> dict[str, object]:
     }
 
 
-def _client(client: ClientState) -> dict[str, object]:
+def client_document(client: ClientState) -> dict[str, object]:
+    """Return one client as JSON."""
     names = (
         "last_success",
         "last_failure",

@@ -1,0 +1,120 @@
+"""What all workers say to the console: the worker that is asked asks the others over the side channel, and sums up.
+
+A request names the parts that it wants, and each worker answers with these. However many operators look, the workers
+are asked for an overview once in half a second at most.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from notifier.feature import Given
+from notifier.features.console.recent import Recent, merged_steps
+from notifier.model.client import ClientKey
+from notifier.model.errors import QueueError
+from notifier.model.frozen import frozen
+from notifier.model.moment import rendered
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.operators.status.service_status import ServiceStatus, status_of
+from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest, ask_workers_to
+from notifier.telemetry.audit import lately
+
+NAME = "console"
+ANSWER_WITHIN = 2.0  # seconds that workers have to answer
+FRESH = 0.5  # seconds
+TROUBLED = 2000  # clients in trouble of which a worker tells
+
+
+class OwnPart:
+    """What this worker answers."""
+
+    def __init__(self, given: Given, recent: Recent) -> None:
+        self._given = given
+        self._recent = recent
+
+    async def act(self, request: WorkerRequest) -> Members:
+        """Answer with the parts that the request names."""
+        asked, recent = request.members, self._recent
+        issuers = asked.get("issuers")
+        said: dict[str, Any] = {}
+        if "clients" in asked:
+            which = asked["clients"]
+            which = which if isinstance(which, int) else [(str(iss), str(client_id)) for iss, client_id in which]
+            said["state"] = self._given.state(which).decode()
+        if "steps" in asked:
+            said["steps"] = recent.steps(int(asked["steps"]))
+        if "answers_of" in asked:
+            key = (str(asked["answers_of"][0]), str(asked["answers_of"][1]))
+            said["answers"] = [row.document() for row in recent.answers(key)]
+            said["minutes"] = recent.minutes(key)
+        if "after" in asked:
+            rows = recent.after(
+                int(asked["after"].get(self._given.name, 0)), well=bool(asked.get("well")), issuers=issuers
+            )
+            said["rows"], said["last"] = [row.document() for row in rows], recent.last
+        if "find" in asked:
+            event_id, subject = asked["find"].get("event_id"), asked["find"].get("subject")
+            said["rows"] = [row.document() for row in recent.found(event_id=event_id, subject=subject, issuers=issuers)]
+            said["since"] = recent.since
+        if "acts" in asked:
+            said["acts"] = [{**act, "at": rendered(act["at"])} for act in lately()]
+        return said
+
+
+@frozen
+class Overview:
+    """What all workers say of themselves, and the counts of the last half an hour."""
+
+    status: ServiceStatus
+    steps: Sequence[Sequence[int]]
+    seen: int
+    answered: int
+
+
+class AllWorkers:
+    """Asks all workers."""
+
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self._looking = asyncio.Lock()
+        self._last: tuple[float, Overview] | None = None
+
+    async def overview(self) -> Overview:
+        """What they say, at most half a second ago. Raises Refusal (503)."""
+        async with self._looking:
+            if self._last is None or time.monotonic() - self._last[0] > FRESH:
+                seen, answers = await self.ask("the console", clients=TROUBLED, steps=0)
+                overview = Overview(
+                    status=self._status(answers),
+                    steps=merged_steps(answer.said.get("steps", ()) for answer in answers),
+                    seen=seen,
+                    answered=len(answers),
+                )
+                self._last = (time.monotonic(), overview)
+            return self._last[1]
+
+    async def clients(self, keys: Collection[ClientKey], **more: Any) -> tuple[ServiceStatus, Sequence[WorkerAnswer]]:
+        """How these clients stand at all workers, and their answers to what is asked beside. Raises Refusal (503)."""
+        _, answers = await self.ask("the console", clients=list(keys), **more)
+        return self._status(answers), answers
+
+    async def ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
+        """How many workers there are, and what those say that answer in time. Raises Refusal (503)."""
+        request = WorkerRequest(name=NAME, who=who, members=members)
+        try:
+            seen, answers = await ask_workers_to(self._given.queue, request, ANSWER_WITHIN)
+        except QueueError:
+            title = "The queue is away; try again soon"
+            raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+        return seen, [answer for answer in answers if answer.problem is None]
+
+    def _status(self, answers: Sequence[WorkerAnswer]) -> ServiceStatus:
+        states = [str(answer.said["state"]).encode() for answer in answers if "state" in answer.said]
+        return status_of(self._given.depths(), states, now=time.time())
+
+
+def rows_of(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping[str, Any]]:
+    """The rows of all answers, each with its worker, in the order in which things happened."""
+    rows = [{**row, "worker": answer.worker} for answer in answers for row in answer.said.get(part, ())]
+    return sorted(rows, key=lambda row: str(row["at"]))

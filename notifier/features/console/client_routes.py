@@ -1,0 +1,283 @@
+"""The clients, page by page with how they fare at all workers, and one client with its last answers."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.feature import Given
+from notifier.features.console.all_workers import AllWorkers, rows_of
+from notifier.features.console.console_routes import AWAY
+from notifier.features.console.registration import registration_of
+from notifier.model.api_token import ApiToken
+from notifier.model.client import Client, ClientKey
+from notifier.model.frozen import frozen
+from notifier.model.moment import render_moment
+from notifier.model.printable import json_text
+from notifier.model.registry import Registry
+from notifier.network.listeners.authorization import Authorization, concerns
+from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.operators.letters.visit_requests import OBJECT, asked_in_query, query_of
+from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.status_document import client_document
+
+STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
+"""How a client fares, the worst first."""
+SHOWN = 40  # answers of one client, of all workers
+KEPT = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
+_STRICT = ConfigDict(extra="forbid")
+
+
+@with_config(_STRICT)
+class ClientsQuery(TypedDict, total=False):
+    """The query of a page of clients."""
+
+    q: Annotated[str, Field(max_length=200, description="Part of its client_id, name or address.")]
+    iss: Annotated[str, Field(description="Only clients of this issuer.")]
+    state: Annotated[
+        Literal["rests", "tried", "hangs", "fails", "put_off", "well", "troubled"],
+        Field(description="Only clients that fare so. `troubled`: all that are not well."),
+    ]
+    order: Annotated[Literal["urgency", "name", "waits", "dead"], Field(description="What comes first.")]
+    rows: Annotated[int, Field(ge=1, le=200)]
+    skip: Annotated[int, Field(ge=0)]
+
+
+@with_config(_STRICT)
+class ClientQuery(TypedDict):
+    """Which client is meant. In the query, since a path cannot name `..`."""
+
+    client_id: str
+    iss: str
+
+
+_CLIENTS, _CLIENT = TypeAdapter(ClientsQuery), TypeAdapter(ClientQuery)
+
+
+@frozen
+class NamedClient:
+    """A registered client, with the text in which a search looks."""
+
+    key: ClientKey
+    text: str
+
+
+class ClientNames:
+    """The registered clients by name. Put in order once for each registry, while somebody looks."""
+
+    def __init__(self) -> None:
+        self._registry: Registry | None = None
+        self._names: Sequence[NamedClient] = ()
+        self._forget: asyncio.TimerHandle | None = None
+
+    async def of(self, registry: Registry) -> Sequence[NamedClient]:
+        """The names. 100,000 take half a second, in a thread."""
+        if registry is not self._registry:
+            self._names = await asyncio.to_thread(_in_order, registry)
+            self._registry = registry
+        if self._forget is not None:
+            self._forget.cancel()
+        self._forget = asyncio.get_running_loop().call_later(KEPT, self._drop)
+        return self._names
+
+    def _drop(self) -> None:
+        self._registry, self._names = None, ()
+
+
+def _in_order(registry: Registry) -> Sequence[NamedClient]:
+    names = [
+        NamedClient(
+            key=(iss, client_id),
+            text=f"{client_id}\n{client.client_name or ''}\n{client.told_at or ''}".casefold(),
+        )
+        for iss, clients in registry.clients.items()
+        for client_id, client in clients.items()
+    ]
+    return sorted(names, key=lambda name: (name.text, name.key))
+
+
+class ClientRoutes:
+    """The routes."""
+
+    def __init__(self, authorization: Authorization, given: Given, workers: AllWorkers) -> None:
+        self._authorization = authorization
+        self._given = given
+        self._workers = workers
+        self._names = ClientNames()
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Return the routes that the API is to serve."""
+        yield web.get("/v1/clients", self._clients)
+        yield web.get("/v1/client", self._client)
+        yield web.get("/v1/client/registration", self._registration)
+
+    @OperationDescription(
+        summary="Show a page of clients with how they fare, those in most trouble first.",
+        scope="read",
+        query=query_of(_CLIENTS),
+        answers={200: AnswerDescription(text="The page.", schema=OBJECT)},
+        problems=AWAY,
+    )
+    async def _clients(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        asked = asked_in_query(request, _CLIENTS)
+        overview = await self._workers.overview()
+        names = await self._names.of(self._given.live.registry())
+        page = _Page(
+            asked, token, names, {(client.iss, client.client_id): client for client in overview.status.clients}
+        )
+        skip, rows = asked.get("skip", 0), asked.get("rows", 50)
+        keys = list(islice(page.found(), skip, skip + rows))
+        missing = [key for key in keys if key not in page.states]
+        states = dict(page.states)
+        if missing:
+            status, _ = await self._workers.clients(missing)
+            states |= {(client.iss, client.client_id): client for client in status.clients}
+        document = {
+            "at": render_moment(time.time()),
+            "workers": {"seen": overview.seen, "answered": overview.answered},
+            "states": page.counts,
+            "total": page.total,
+            "skip": skip,
+            "clients": [self._row(key, states.get(key)) for key in keys],
+        }
+        return web.json_response(document, dumps=json_text)
+
+    @OperationDescription(
+        summary="Show one client: how it fares at each worker, its last answers, and what was delivered by the minute.",
+        scope="read",
+        query=query_of(_CLIENT),
+        answers={200: AnswerDescription(text="The client.", schema=OBJECT)},
+        problems={**AWAY, 404: "Nobody knows this client."},
+    )
+    async def _client(self, request: web.Request) -> web.Response:
+        key = self._meant(request)
+        registry = self._given.live.registry()
+        status, answers = await self._workers.clients([key], answers_of=key)
+        state = next(iter(status.clients), None)
+        left_out = registry.why_left_out(*key)
+        registered = key[1] in registry.clients_of(key[0])
+        if not registered and left_out is None and (state is None or not _known(state)):
+            raise Refusal(problem(404, "Nobody knows this client"))
+        minutes: dict[int, Counter[str]] = {}
+        for minute, well, failed in (minute for answer in answers for minute in answer.said.get("minutes", ())):
+            minutes.setdefault(minute, Counter()).update({"well": well, "failed": failed})
+        document = {
+            "at": render_moment(time.time()),
+            "client": self._row(key, state),
+            "left_out": left_out,
+            "workers": [
+                {"worker": worker.worker, **client_document(client)}
+                for worker in status.workers
+                for client in worker.clients
+            ],
+            "answers": rows_of(answers, "answers")[::-1][:SHOWN],
+            "minutes": [
+                [minute * 60, minutes[minute]["well"], minutes[minute]["failed"]] for minute in sorted(minutes)
+            ],
+        }
+        return web.json_response(document, dumps=json_text)
+
+    @OperationDescription(
+        summary="Show the registration of a client that is in force, with the origin of each value.",
+        scope="read",
+        query=query_of(_CLIENT),
+        answers={
+            200: AnswerDescription(text="Member, value and origin. What may hold secrets is not shown.", schema=OBJECT)
+        },
+        problems={404: "No client of this name is in force."},
+    )
+    async def _registration(self, request: web.Request) -> web.Response:
+        key = self._meant(request)
+        loaded = self._given.live.now
+        if key[1] not in loaded.registry.clients_of(key[0]):
+            raise Refusal(problem(404, "No client of this name is in force"))
+        values = await asyncio.to_thread(registration_of, loaded, key)
+        return web.json_response({"values": values}, dumps=json_text)
+
+    def _meant(self, request: web.Request) -> ClientKey:
+        """The client that is asked for. Raises Refusal (400, 401, 403)."""
+        token = self._authorization.require(request, "read")
+        asked = asked_in_query(request, _CLIENT)
+        if not concerns(token, asked["iss"]):
+            raise Refusal(problem(403, "The token does not cover this issuer"))
+        return asked["iss"], asked["client_id"]
+
+    def _row(self, key: ClientKey, state: ClientState | None) -> dict[str, object]:
+        client: Client | None = self._given.live.registry().clients_of(key[0]).get(key[1])
+        state = state or ClientState(iss=key[0], client_id=key[1])
+        return client_document(state) | {
+            "name": None if client is None else client.client_name,
+            "uri": None if client is None else client.told_at,
+            "registered": client is not None,
+            "paused": client is not None and client.paused,
+            "tried": (state.last_success or state.last_failure) is not None,
+        }
+
+
+class _Page:
+    """The clients that a query means, in its order. Those of whom workers say nothing are well, and come by name."""
+
+    def __init__(
+        self,
+        asked: Mapping[str, Any],
+        token: ApiToken | None,
+        names: Sequence[NamedClient],
+        states: Mapping[ClientKey, ClientState],
+    ) -> None:
+        self._state, self._order = asked.get("state"), asked.get("order", "urgency")
+        text, iss = asked.get("q", "").casefold(), asked.get("iss")
+
+        def meant(key: ClientKey, in_text: str) -> bool:
+            return iss in (None, key[0]) and concerns(token, key[0]) and text in in_text
+
+        whole = not text and iss is None and (token is None or token.issuers is None)
+        self._names = names if whole else [name for name in names if meant(name.key, name.text)]
+        named = frozenset() if whole else {name.key for name in self._names}
+        self.states = {key: state for key, state in states.items() if key in named or meant(key, key[1].casefold())}
+        self.counts = Counter(dict.fromkeys(STATES, 0))
+        self.counts.update(state.state for state in self.states.values())
+        self.counts["well"] += sum(name.key not in self.states for name in self._names)
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        if self._state is None:
+            return self.counts.total()
+        return sum(count for name, count in self.counts.items() if self._is_meant(name))
+
+    def found(self) -> Iterator[ClientKey]:
+        """Their keys."""
+        told = sorted(
+            (key for key, state in self.states.items() if self._is_meant(state.state)),
+            key=lambda key: self._place(self.states[key]),
+        )
+        silent = (name.key for name in self._names if name.key not in self.states) if self._is_meant("well") else ()
+        if self._order != "name":
+            yield from told
+            yield from silent
+            return
+        yield from sorted([*told, *silent], key=lambda key: (key[1].casefold(), key[0]))
+
+    def _is_meant(self, state: str) -> bool:
+        return self._state in (None, state) or (self._state == "troubled" and state != "well")
+
+    def _place(self, state: ClientState) -> tuple[int, int, str, str]:
+        first = 0
+        if self._order in ("waits", "dead"):
+            first = -(state.waits if self._order == "waits" else state.dead)
+        elif self._order == "urgency":
+            first = STATES.index(state.state)
+        return first, -state.waits, state.client_id.casefold(), state.iss
+
+
+def _known(state: ClientState) -> bool:
+    """True if a worker has seen anything of it."""
+    return bool(state.waits or state.delivered or state.dead or state.put_off or state.last_failure)

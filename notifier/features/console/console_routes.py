@@ -1,0 +1,229 @@
+"""What the console asks beside the rest of the API: who asks, an overview, the newest facts, keys, explanations.
+
+Each answer is of all workers. A token with issuers sees what concerns these, and no text that concerns all.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier import __version__
+from notifier.feature import Given
+from notifier.features.console.all_workers import AllWorkers, rows_of
+from notifier.features.console.recent import SERIES, STEP
+from notifier.model.api_token import ApiToken
+from notifier.model.errors import Mistake
+from notifier.model.frozen import replace
+from notifier.model.message import PARKED, Lane
+from notifier.model.moment import rendered
+from notifier.model.printable import json_text
+from notifier.network.listeners.authorization import Authorization, caller, concerns, concerns_all
+from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.operators.doctor.runbook import sections
+from notifier.operators.letters.visit_requests import OBJECT, asked_in_body, asked_in_query, query_of, schema_of
+from notifier.operators.status.service_status import ServiceStatus, delayed, messages_held, seen_keys
+from notifier.operators.status.status_document import document_of
+from notifier.telemetry.audit import write_audit
+
+MOST_URGENT = 12  # clients of an overview
+AWAY = {503: "The queue is away."}
+_STRICT = ConfigDict(extra="forbid")
+
+
+@with_config(_STRICT)
+class OverviewQuery(TypedDict, total=False):
+    """The query of an overview."""
+
+    since: Annotated[int, Field(ge=0, description="Counts from this step on. A step is five seconds since the epoch.")]
+
+
+@with_config(_STRICT)
+class RecentQuery(TypedDict, total=False):
+    """The query of the newest facts."""
+
+    after: Annotated[str, Field(max_length=4000, description="`next` of the answer before.")]
+    good: Annotated[bool, Field(description="With deliveries that went well.")]
+
+
+@with_config(_STRICT)
+class FindBody(TypedDict, total=False):
+    """What is looked for. In a body, since addresses are written to the logs of proxies."""
+
+    subject: Annotated[str, Field(min_length=1, max_length=1000, description="A `sub` or `sid`.")]
+    event_id: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+_OVERVIEW, _RECENT, _FIND = TypeAdapter(OverviewQuery), TypeAdapter(RecentQuery), TypeAdapter(FindBody)
+
+
+class ConsoleRoutes:
+    """The routes."""
+
+    def __init__(self, authorization: Authorization, given: Given, workers: AllWorkers) -> None:
+        self._authorization = authorization
+        self._given = given
+        self._workers = workers
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Return the routes that the API is to serve."""
+        yield web.get("/v1/whoami", self._whoami)
+        yield web.get("/v1/overview", self._overview)
+        yield web.get("/v1/recent", self._recent)
+        yield web.post("/v1/find", self._find)
+        yield web.get("/v1/keys", self._keys)
+        yield web.get("/v1/explain/{name}", self._explain)
+
+    @OperationDescription(
+        summary="Tell whose token this is, and what it may do.",
+        scope="read",
+        answers={200: AnswerDescription(text="Name, scopes, issuers.", schema=OBJECT)},
+    )
+    async def _whoami(self, request: web.Request) -> web.Response:
+        """Without tokens, on loopback, a page may look and not act: requests that change something have an Origin."""
+        token = self._authorization.require(request, "read")
+        issuers = None if token is None or token.issuers is None else sorted(token.issuers)
+        document = {
+            "name": caller(token),
+            "scopes": ["read"] if token is None else sorted(token.scopes),
+            "issuers": issuers,
+            "open": token is None,
+            "version": __version__,
+            "issuers_known": [iss for iss in self._given.live.registry().issuers if concerns(token, iss)],
+        }
+        return web.json_response(document, dumps=json_text)
+
+    @OperationDescription(
+        summary="Tell how the service stands, in the size of a page however many clients there are.",
+        scope="read",
+        query=query_of(_OVERVIEW),
+        answers={200: AnswerDescription(text="As it stands.", schema=OBJECT)},
+        problems=AWAY,
+    )
+    async def _overview(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        since = asked_in_query(request, _OVERVIEW).get("since", 0)
+        overview = await self._workers.overview()
+        status, registry = overview.status, self._given.live.registry()
+        clients = [client for client in status.clients if concerns(token, client.iss)]
+        states = Counter(client.state for client in clients)
+        states["well"] += sum(len(registry.clients_of(iss)) for iss in registry.issuers if concerns(token, iss))
+        states["well"] -= sum(client.client_id in registry.clients_of(client.iss) for client in clients)
+        troubled = [client for client in clients if client.state != "well"]
+        shown = replace(status, seen=overview.seen, clients=troubled[:MOST_URGENT])
+        document = document_of(shown, None if concerns_all(token) else lambda iss: concerns(token, iss))
+        document |= {
+            "states": states,
+            "waits": {"all": _waits(status), "known": sum(client.waits for client in clients)},
+            "timeline": {
+                "step": STEP,
+                "now": int(time.time()) // STEP,
+                "series": SERIES,
+                "steps": [step for step in overview.steps if step[0] >= since],
+            },
+        }
+        return web.json_response(document, dumps=json_text)
+
+    @OperationDescription(
+        summary="Tell what happened after an earlier answer: failures, outages, dead letters.",
+        scope="read",
+        query=query_of(_RECENT),
+        answers={200: AnswerDescription(text="The newest facts of all workers.", schema=OBJECT)},
+        problems=AWAY,
+    )
+    async def _recent(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        asked = asked_in_query(request, _RECENT)
+        places = dict(place.rpartition("=")[::2] for place in filter(None, asked.get("after", "").split(",")))
+        if not all(number.isdecimal() for number in places.values()):
+            raise malformed(Mistake("after", "must be `next` of an answer before"))
+        after = {worker: int(number[:15]) for worker, number in places.items()}
+        _, answers = await self._workers.ask(
+            caller(token), after=after, well=bool(asked.get("good")), issuers=_issuers(token)
+        )
+        following = {**after, **{answer.worker: answer.said.get("last", 0) for answer in answers}}
+        document = {
+            "facts": rows_of(answers),
+            "next": ",".join(f"{answer.worker}={following[answer.worker]}" for answer in answers),
+        }
+        return web.json_response(document, dumps=json_text)
+
+    @OperationDescription(
+        summary="Tell what the workers remember of an event, or of the logouts of a user or session. It is audited.",
+        scope="read",
+        body={"application/json": schema_of(_FIND)},
+        answers={200: AnswerDescription(text="Attempts and fates, the oldest first.", schema=OBJECT)},
+        problems=AWAY,
+    )
+    async def _find(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        asked = await asked_in_body(request, _FIND)
+        if len(asked) != 1:
+            raise malformed(Mistake("", "say either subject or event_id"))
+        subject = "[given]" if "subject" in asked else None
+        write_audit("looked_for", who=caller(token), event_id=asked.get("event_id"), subject=subject)
+        _, answers = await self._workers.ask(caller(token), find=asked, issuers=_issuers(token))
+        document = {
+            "facts": rows_of(answers),
+            "remembered_since": rendered(max((answer.said["since"] for answer in answers), default=None)),
+        }
+        return web.json_response(document, dumps=json_text)
+
+    @OperationDescription(
+        summary="Tell which keys sign, which are to come, and whether each issuer publishes them.",
+        scope="read",
+        answers={200: AnswerDescription(text="By issuer.", schema=OBJECT)},
+        problems=AWAY,
+    )
+    async def _keys(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        live, seen = self._given.live, seen_keys((await self._workers.overview()).status)
+        published = {(iss, kid): there for iss, kid, there in self._given.published()}
+        rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for iss in filter(partial(concerns, token), live.registry().issuers):
+            for use, keys in (("signs", live.signing(iss)), ("comes", live.coming(iss))):
+                for key in keys:
+                    kid = key.public["kid"]
+                    since = seen.get((iss, kid))
+                    row: dict[str, Any] = {
+                        "iss": iss,
+                        "kid": kid,
+                        "algs": list[str](),
+                        "use": use,
+                        "published": published.get((iss, kid)),
+                        "made_at": rendered(key.made_at),
+                        "published_since": None if since is None else rendered(since.since),
+                    }
+                    rows.setdefault((iss, kid, use), row)["algs"].append(str(key.alg))
+        return web.json_response({"keys": [*rows.values()]}, dumps=json_text)
+
+    @OperationDescription(
+        summary="Explain a reason, a cause or an alert: its section of the runbook.",
+        scope="read",
+        path={"name": {"type": "string"}},
+        answers={200: AnswerDescription(text="Markdown.", schema=OBJECT)},
+        problems={404: "There is no such name."},
+    )
+    async def _explain(self, request: web.Request) -> web.Response:
+        self._authorization.require(request, "read")
+        section = sections().get(request.match_info["name"].lower())
+        if section is None:
+            raise Refusal(problem(404, "There is no such name"))
+        document = {"name": section.name, "group": section.group, "text": section.text}
+        return web.json_response(document, dumps=json_text)
+
+
+def _waits(status: ServiceStatus) -> int:
+    """How many messages wait, as the queues say: right after a restart too, whatever workers remember."""
+    ready = (status.depths[name].ready for name in (PARKED, Lane.RETRIES) if name in status.depths)
+    return sum(ready) + delayed(status) + messages_held(status, Lane.RETRIES)
+
+
+def _issuers(token: ApiToken | None) -> list[str] | None:
+    return None if token is None or token.issuers is None else sorted(token.issuers)

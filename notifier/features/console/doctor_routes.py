@@ -1,0 +1,171 @@
+"""What operators ask now and then: the doctor, a canary, and who did what while these workers have run."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.feature import Given
+from notifier.features.console.all_workers import AllWorkers, rows_of
+from notifier.features.console.console_routes import AWAY
+from notifier.model.moment import rendered
+from notifier.model.printable import json_text
+from notifier.network.listeners.authorization import Authorization, caller, concerns
+from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.operators.letters.visit_requests import OBJECT, asked_in_body, schema_of
+from notifier.telemetry.audit import write_audit
+
+FRESH = 30.0  # seconds for which the doctor is not asked again
+LONGEST = 120.0  # seconds that the doctor has
+_STRICT = ConfigDict(extra="forbid")
+
+
+@with_config(_STRICT)
+class CanaryBody(TypedDict):
+    """Which client gets a canary."""
+
+    client_id: str
+    iss: str
+
+
+_CANARY = TypeAdapter(CanaryBody)
+
+
+class Doctor:
+    """Runs `notifier doctor` in a process of its own, one at a time, and keeps what it found last.
+
+    The doctor reads the whole configuration anew: that must not hold the loop of a worker, nor stay in its memory.
+    """
+
+    def __init__(self, config: Path | None) -> None:
+        self._config = config
+        self._task: asyncio.Task[None] | None = None
+        self._state: Literal["never", "running", "ended"] = "never"
+        self._began_at: float | None = None
+        self._ended_at: float | None = None
+        self._findings: Sequence[Mapping[str, Any]] = ()
+        self._problem: str | None = None
+
+    def begin(self) -> None:
+        """Run it, unless it runs or has ended a moment ago."""
+        if self._state == "running" or time.time() - (self._ended_at or 0.0) < FRESH:
+            return
+        self._state, self._began_at = "running", time.time()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        command = [sys.executable, "-m", "notifier", "doctor", "--json"]
+        command += [] if self._config is None else ["--config", str(self._config)]
+        findings, trouble = list[Mapping[str, Any]](), "the doctor could not look; try notifier doctor"
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL, env=dict(os.environ),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(LONGEST):
+                said, _ = await process.communicate()
+            content = json.loads(said)
+            findings = [finding for finding in content if isinstance(finding, dict)]
+            self._problem = None
+        except TimeoutError:
+            self._problem = f"the doctor took longer than {LONGEST:g} s; try notifier doctor"
+        except ValueError:
+            self._problem = trouble
+        finally:
+            if process.returncode is None:
+                process.kill()
+            self._findings, self._state, self._ended_at = findings, "ended", time.time()
+
+    async def close(self) -> None:
+        """End it, if it runs."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def document(self) -> dict[str, Any]:
+        """What it found last."""
+        return {
+            "state": self._state,
+            "began_at": rendered(self._began_at),
+            "ended_at": rendered(self._ended_at),
+            "problem": self._problem,
+            "findings": self._findings,
+        }
+
+
+class DoctorRoutes:
+    """The routes."""
+
+    def __init__(self, authorization: Authorization, given: Given, workers: AllWorkers, doctor: Doctor) -> None:
+        self._authorization = authorization
+        self._given = given
+        self._workers = workers
+        self._doctor = doctor
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Return the routes that the API is to serve."""
+        yield web.post("/v1/doctor", self._examine)
+        yield web.get("/v1/doctor", self._examined)
+        yield web.post("/v1/canary", self._canary)
+        yield web.get("/v1/acts", self._acts)
+
+    @OperationDescription(
+        summary="Have the doctor check everything that a logout depends on. It ends no session.",
+        scope="read",
+        answers={202: AnswerDescription(text="It looks. GET tells what it found.", schema=OBJECT)},
+    )
+    async def _examine(self, request: web.Request) -> web.Response:
+        self._authorization.require_unbound(request, "read")
+        self._doctor.begin()
+        return web.json_response(self._doctor.document(), status=202, dumps=json_text)
+
+    @OperationDescription(
+        summary="Tell what the doctor found last, at this worker.",
+        scope="read",
+        answers={200: AnswerDescription(text="Its findings.", schema=OBJECT)},
+    )
+    async def _examined(self, request: web.Request) -> web.Response:
+        self._authorization.require_unbound(request, "read")
+        return web.json_response(self._doctor.document(), dumps=json_text)
+
+    @OperationDescription(
+        summary="Send a client a real token for a user and a session that cannot exist. It is audited.",
+        scope="repair",
+        body={"application/json": schema_of(_CANARY)},
+        answers={200: AnswerDescription(text="What the client answered, explained.", schema=OBJECT)},
+        problems={404: "There is no such client."},
+    )
+    async def _canary(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "repair")
+        asked = await asked_in_body(request, _CANARY)
+        iss, client_id = asked["iss"], asked["client_id"]
+        if not concerns(token, iss):
+            raise Refusal(problem(403, "The token does not cover this issuer"))
+        client = self._given.live.registry().clients_of(iss).get(client_id)
+        if client is None:
+            raise Refusal(problem(404, "There is no such client"))
+        findings = await self._given.canary(client)
+        write_audit("canary_sent", who=caller(token), iss=iss, client_id=client_id, level=findings[0].level.value)
+        return web.json_response({"findings": list(map(asdict, findings))}, dumps=json_text)
+
+    @OperationDescription(
+        summary="Tell who replayed, discarded, cancelled, retried or reloaded while these workers have run.",
+        scope="read",
+        answers={200: AnswerDescription(text="Lines of the audit log, the newest first.", schema=OBJECT)},
+        problems=AWAY,
+    )
+    async def _acts(self, request: web.Request) -> web.Response:
+        """Lines may name clients of any issuer."""
+        token = self._authorization.require_unbound(request, "read")
+        _, answers = await self._workers.ask(caller(token), acts=True)
+        return web.json_response({"acts": rows_of(answers, "acts")[::-1]}, dumps=json_text)

@@ -1,0 +1,170 @@
+"""What the console asks, at running workers: any of them answers for all, and nobody sees what is not theirs."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.system.clients import Clients
+from tests.system.site import ISSUER, OTHER, Site, client
+from tests.system.test_retry import Answers, event, site_of
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+HOSTILE = "../..?all=true#<b>"
+
+
+def site_of_two(folder: Path, clients: Clients, place: tuple[str, str]) -> Site:
+    """Clients of two issuers. One of them has a name that no path can hold."""
+    site = site_of(folder, clients, place)
+    rows = [client(name, clients.url(name)) for name in ("shop", "wiki")]
+    rows += [client("forum", clients.url("forum"), OTHER), client(HOSTILE, clients.url("odd"))]
+    site.write_clients(rows)
+    return site
+
+
+async def got(running: WorkerProcess, path: str, token: str = "r", **query: object) -> dict[str, Any]:
+    """The document of an address."""
+    status, document = await running.ask("GET", f"/v1/{path}?{urlencode(query)}", token)
+    assert status == 200, (path, status, document)
+    return dict(document)
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_an_incident_is_seen(place: tuple[str, str], tmp_path: Path) -> None:
+    """From the overview to the client, its answers, its registration, and what became of a user."""
+    async with Clients(Answers(shop=503)) as clients, worker(site_of_two(tmp_path, clients, place)) as running:
+        assert (await got(running, "whoami"))["scopes"] == ["read", "repair"]
+        assert (await got(running, "overview"))["states"]["well"] == 4
+        for number in range(3):
+            assert (await running.post(event(number, "shop", "wiki")))[0] == 202
+        assert (await running.post({**event(9, "forum"), "iss": OTHER, "sub": "bob"}))[0] == 202
+
+        async def down() -> dict[str, Any]:
+            return await got(running, "overview")
+
+        seen = await until(down, lambda said: said["clients"] != [] and said["waits"]["all"] == 3)
+        [shop] = seen["clients"]
+        assert (shop["client_id"], shop["status"], shop["waits"] >= 3) == ("shop", 503, True)
+        assert shop["failing_since"] <= shop["last_failure"]
+        assert seen["workers"]["each"][0]["consuming"] is True
+        sums = dict(
+            zip(
+                seen["timeline"]["series"],
+                map(sum, list(zip(*seen["timeline"]["steps"], strict=True))[1:]),
+                strict=True,
+            )
+        )
+        assert sums["delivered"] == 4
+        assert sums["failed"] >= 1
+
+        page = await got(running, "clients", rows=2)
+        assert (next(row["client_id"] for row in page["clients"]), page["total"]) == ("shop", 4)
+        assert [row["client_id"] for row in (await got(running, "clients", q="WIK"))["clients"]] == ["wiki"]
+        assert (await got(running, "clients", state="troubled"))["total"] == 1
+        assert [row["client_id"] for row in (await got(running, "clients", order="name", iss=OTHER))["clients"]] == [
+            "forum"
+        ]
+        assert (await got(running, "clients", q=HOSTILE))["total"] == 1
+
+        one = await got(running, "client", iss=ISSUER, client_id="shop")
+        assert (one["answers"][0]["kind"], one["answers"][0]["status"]) == ("failed", 503)
+        assert one["client"]["uri"] == clients.url("shop")
+        assert sum(minute[2] for minute in one["minutes"]) >= 1
+        assert (await got(running, "client", iss=ISSUER, client_id=HOSTILE))["client"]["tried"] is False
+        assert (await running.ask("GET", f"/v1/client?iss={ISSUER}&client_id=nobody", "r"))[0] == 404
+        values = (await got(running, "client/registration", iss=ISSUER, client_id="shop"))["values"]
+        origins = {value["member"]: value["from"] for value in values}
+        assert origins["backchannel_logout_uri"].endswith("clients.yaml")
+        assert origins["notifier.timeout"] == "default"
+
+        status, found = await running.ask("POST", "/v1/find", "r", {"subject": "bob"})
+        assert (status, [(fact["client_id"], fact["kind"]) for fact in found["facts"]]) == (
+            200,
+            [("forum", "delivered")],
+        )
+        assert "bob" not in json.dumps(found)
+        [looked] = running.said("looked_for")
+        assert (looked["who"], looked["subject"]) == ("sre", "[given]")
+        assert (await running.ask("POST", "/v1/find", "r", {}))[0] == 400
+
+        news = await got(running, "recent", good="true")
+        assert {"down", "failed", "delivered"} <= {fact["kind"] for fact in news["facts"]}
+        again = await got(running, "recent", after=news["next"], good="true")
+        assert not [fact for fact in again["facts"] if fact in news["facts"]]
+        assert (await running.ask("GET", "/v1/recent?after=x", "r"))[0] == 400
+
+        keys = (await got(running, "keys"))["keys"]
+        assert {key["iss"] for key in keys} == {ISSUER, OTHER}
+        assert (keys[0]["algs"], keys[0]["use"]) == (["ES256"], "signs")
+        assert "Retry-After" in (await got(running, "explain/retry_after"))["text"]
+        assert (await running.ask("GET", "/v1/explain/nothing", "r"))[0] == 404
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_a_token_of_one_issuer_sees_nothing_of_others(place: tuple[str, str], tmp_path: Path) -> None:
+    """Neither clients nor facts nor keys; and it may not ask for what concerns all."""
+    async with Clients(Answers(shop=503)) as clients, worker(site_of_two(tmp_path, clients, place)) as running:
+        assert (await running.post({**event(1, "shop"), "sub": "carol"}))[0] == 202
+        await until(lambda: got(running, "overview"), lambda said: said["clients"] != [])
+        said = [await got(running, path, "o") for path in ("overview", "clients", "recent", "keys", "whoami")]
+        assert ISSUER not in json.dumps(said)
+        assert "shop" not in json.dumps(said)
+        assert (await running.ask("POST", "/v1/find", "o", {"subject": "carol"}))[1]["facts"] == []
+        for path in ("client", "client/registration"):
+            assert (await running.ask("GET", f"/v1/{path}?iss={ISSUER}&client_id=shop", "o"))[0] == 403
+        for method, path, body in (
+            ("GET", "acts", None), ("GET", "doctor", None), ("POST", "doctor", None),
+            ("POST", "canary", {"client_id": "shop", "iss": ISSUER}),
+        ):  # fmt: skip
+            assert (await running.ask(method, f"/v1/{path}", "o", body))[0] == 403, path
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_operators_ask_the_client_and_the_doctor(place: tuple[str, str], tmp_path: Path) -> None:
+    """A canary ends no session, and its answer is explained. Who sent it is in the log, and among the acts."""
+    async with Clients(Answers(shop=400)) as clients, worker(site_of_two(tmp_path, clients, place)) as running:
+        status, said = await running.ask("POST", "/v1/canary", "r", {"client_id": "shop", "iss": ISSUER})
+        assert (status, said["findings"][0]["level"]) == (200, "warning")
+        assert "answered 400" in said["findings"][0]["text"]
+        [hit] = clients.at("shop")
+        assert hit.claims["sub"].startswith("notifier-canary-")
+        [act] = (await got(running, "acts"))["acts"]
+        [line] = running.said("canary_sent")
+        assert (act["action"], act["who"], line["who"]) == ("canary_sent", "sre", "sre")
+        assert (await running.ask("POST", "/v1/canary", "r", {"client_id": "no", "iss": ISSUER}))[0] == 404
+        assert (await got(running, "doctor"))["state"] == "never"
+        assert (await running.ask("POST", "/v1/doctor", "r"))[1]["state"] == "running"
+        looked = await until(lambda: got(running, "doctor"), lambda said: said["state"] == "ended")
+        assert looked["problem"] is None
+        assert {"queue", "worker"} <= {finding["area"] for finding in looked["findings"]}
+
+
+@pytest.mark.full
+async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """What one worker met, the other tells. A client that answers one of them is not down, whatever the other knows."""
+    answers = Answers(shop=503)
+    async with Clients(answers) as clients:
+        site = site_of_two(tmp_path, clients, (amqp_url, prefix))
+        async with worker(site) as one, worker(site) as two:
+            await asyncio.gather(*(each.until_said("consuming") for each in (one, two)))
+            for number in range(20):
+                assert (await one.post(event(number, "shop", "wiki")))[0] == 202
+            for each in (one, two):
+                await until(
+                    lambda each=each: got(each, "overview"),  # type: ignore[misc]
+                    lambda said: (
+                        said["workers"]["answered"] == 2 and [c["client_id"] for c in said["clients"]] == ["shop"]
+                    ),
+                )
+            workers = {fact["worker"] for fact in (await got(one, "recent", good="true"))["facts"]}
+            assert len(workers) == 2
+            answers.by_path.clear()
+            for each in (one, two):
+                await until(
+                    lambda each=each: got(each, "overview"),  # type: ignore[misc]
+                    lambda said: said["states"]["well"] == 4 and said["waits"] == {"all": 0, "known": 0},
+                )
