@@ -1,13 +1,13 @@
 // Who acted: jobs of the last hour, and what people did while these workers have run.
-import { Clock, Said, clock, html } from "./text.js";
+import { Clock, Said, html } from "./text.js";
 import { Asking } from "./parts.js";
 import { Table } from "./tables.js";
-import { api, may } from "./api.js";
+import { api, may, unbound } from "./api.js";
 import { end, inShort, keep } from "./jobs.js";
 import { follow } from "./following.js";
 
 export async function loadActs(_query, signal) {
-  const [told, { jobs }] = await Promise.all([api("acts", { signal }), api("jobs", { signal })]);
+  const [told, { jobs }] = await Promise.all([unbound() ? api("acts", { signal }) : null, api("jobs", { signal })]);
   return { ...told, jobs };
 }
 
@@ -15,9 +15,9 @@ export function Acts({ data }) {
   if (!data) return html`<${Asking} />`;
   return html`<section><h2>Jobs of the last hour</h2>
       <${Table} caption="Jobs" rows=${data.jobs} keyOf=${(job) => job.id} columns=${JOBS} empty="None." /></section>
-    <section><h2>What people did</h2>
+    ${data.acts && html`<section><h2>What people did</h2>
       <${Table} caption="What people did" rows=${data.acts} keyOf=${actKey} columns=${ACTS} empty="Nobody acted since the workers started." />
-      <p class="dim note">${data.since && `Workers remember since ${clock(data.since, true)}. `}The log has it for good: the last column finds its line.</p></section>`;
+      <p class="dim note">Workers forget when they end. The log has it for good: the last column finds its line.</p></section>`}`;
 }
 
 const actKey = (act) => `${act.worker} ${act.n ?? act.at} ${act.action}`;
@@ -25,6 +25,8 @@ const ASIDE = new Set(["at", "who", "action", "worker", "n", "log", "iss"]);
 /** What else the audit's line says. */
 const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(name) && value != null)
   .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+
+const logLine = ({ action, who }) => `jq 'select(.audit and .event == ${JSON.stringify(action)} and .who == ${JSON.stringify(who)})'`;
 
 async function endJob(job) {
   keep(job);
@@ -47,5 +49,5 @@ const ACTS = [
   { head: "Did", cell: (act) => html`<${Said} text=${act.action.replaceAll("_", " ")} />` },
   { head: "What", wide: true, cell: (act) => html`<${Said} text=${rest(act)} most=${400} />` },
   { head: "Worker", cell: (act) => html`<${Said} text=${act.worker} most=${40} className="dim" />` },
-  { head: "In the log", cell: (act) => html`<code><${Said} text=${act.log ?? `"event": "${act.action}"`} most=${200} /></code>` },
+  { head: "In the log", wide: true, cell: (act) => html`<code><${Said} text=${logLine(act)} most=${400} /></code>` },
 ];

@@ -23,7 +23,7 @@ import { whenRefused } from "./api.js";
 
 /**
  * By the name in the address: `title` and `view`; `load`, which gets what the view shows, and `every` so many milliseconds
- * again; `nav` for those of the side bar; `fresh` for those that keep nothing when the query changes.
+ * again; `nav` for those of the side bar, `unbound` for those that a token of some issuers does not see; `fresh` for those that keep nothing when the query changes.
  */
 const PAGES = {
   overview: { title: "Overview", nav: true, view: Overview },
@@ -34,7 +34,7 @@ const PAGES = {
   find: { title: "Find a logout", nav: true, view: Find, load: loadFind, fresh: true },
   live: { title: "Live", nav: true, view: Live, load: loadLive, every: 1000, fresh: true },
   keys: { title: "Keys and registry", nav: true, view: Keys, load: loadKeys, every: 10_000 },
-  doctor: { title: "Doctor", nav: true, view: Doctor, load: loadDoctor, every: 1500 },
+  doctor: { title: "Doctor", nav: true, view: Doctor, load: loadDoctor, every: 1500, unbound: true },
   acts: { title: "Who acted", nav: true, view: Acts, load: loadActs, every: 3000 },
 };
 

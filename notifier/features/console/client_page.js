@@ -16,14 +16,16 @@ const MINUTES = 60;
 
 // ── the sentence ──
 
-function sentence({ client: c, registered, fault }) {
+function sentence({ client: c, left_out: leftOut }) {
   const waits = c.waits ? `${counted(c.waits, "delivery waits", "deliveries wait")} for it.` : "Nothing waits for it.";
   const since = c.failing_since ? ` since ${clock(c.failing_since)} (${inWords((now() - Date.parse(c.failing_since)) / 1000)})` : "";
-  if (!registered) return ["warn", fault ? `It cannot be used: ${fault}` : "Nobody registered this client.", waits];
+  if (!c.registered) return ["warn", leftOut ? `It is left out: ${leftOut}` : "Nobody registered this client.", waits];
   switch (c.state) {
     case "rests":
     case "tried":
       return ["bad", `Down${since}.`, `${nextTry(c)} ${waits}`];
+    case "hangs":
+      return ["bad", `It does not answer${since}.`, `${nextTry(c)} ${waits}`];
     case "put_off":
       return ["warn", c.paused ? "Paused by the registry." : `Held back: ${c.waits_for}.`, `${waits} ${nextTry(c)}`];
     case "fails":
@@ -43,27 +45,34 @@ function nextTry({ next_attempt }) {
 
 export function Client({ data }) {
   if (!data) return state.page.problem ? html`<p><a href="#/clients">All clients</a></p>` : html`<${Asking} />`;
-  const { client: c, registered } = data;
+  const { client: c, registration } = data;
   const [tone, head, tail] = sentence(data);
   return html`<p class="sub"><a href="#/clients">Clients</a> › ${c.name && html`<${Said} text=${c.name} most=${80} /> · `}<${Said} text=${c.iss} className="dim" /></p>
     <section class="band big ${tone}" aria-live="polite">
       <div><b><${Said} text=${head} most=${300} /></b> <span>${tail}</span>${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>
-      <${Ways} client=${c} registered=${registered} /></section>
+      <${Ways} client=${c} /></section>
     <${AskedToWait} client=${c} />
-    <div class="columns">
-      <section><h2>Attempts of the last hour</h2><${Plot} bars=${bars(data.minutes)} width=${1} unit="min" label="an hour, a minute a bar" /></section>
-      <section><h2>Registration</h2>${registered ? html`<${Registration} registered=${registered} client=${c} />` : html`<p class="empty">None.</p>`}</section></div>
-    ${registered && html`<${Pausing} client=${c} registered=${registered} />`}
+    <section><h2>Attempts of the last hour</h2><${Plot} bars=${bars(data.minutes)} width=${1} unit="min" label="an hour, a minute a bar" />
+      <p class="dim note">Since the workers started: ${number(c.delivered)} delivered, ${number(c.dead)} given up, ${number(c.put_off)} put off;
+        last success <${Ago} at=${c.last_success} none="never" />.</p></section>
     <section><h2>Last answers</h2><${Table} caption="Last answers" rows=${data.answers} keyOf=${(row) => `${row.worker} ${row.n}`}
       columns=${data.workers.length > 1 ? [...ANSWERS, AT] : ANSWERS} empty="No attempt since the workers started." /></section>
     ${data.workers.length > 1 && html`<section><h2>At each worker</h2>
-      <${Table} caption="At each worker" rows=${data.workers} keyOf=${(row) => row.worker} columns=${WORKERS} /></section>`}`;
+      <${Table} caption="At each worker" rows=${data.workers} keyOf=${(row) => row.worker} columns=${WORKERS} /></section>`}
+    ${registration && html`<section><h2>Registration</h2><${Registration} values=${registration} /></section><${Pausing} client=${c} />`}`;
 }
 
-export const loadClient = ({ iss, client_id }, signal) => api("client", { signal, query: { iss, client_id } });
+/** Its registration is read when the page is opened, and not followed. */
+export async function loadClient({ iss, client_id }, signal, before) {
+  const query = { iss, client_id };
+  const data = await api("client", { signal, query });
+  if (!data.client.registered) return data;
+  const registration = before?.registration ?? (await api("client/registration", { signal, query })).values;
+  return { ...data, registration };
+}
 
-const Ways = ({ client, registered }) => html`<div class="ways">
-  ${registered && html`<${Retry} client=${client} /><${MendedButton} client=${client} /><${CanaryButton} client=${client} />`}
+const Ways = ({ client }) => html`<div class="ways">
+  ${client.registered && html`<${Retry} client=${client} /><${MendedButton} client=${client} /><${CanaryButton} client=${client} />`}
   <a class="button" href=${hash("waiting", { client_id: client.client_id, iss: client.iss })}>Waiting</a>
   <a class="button" href=${hash("dead", { client_id: client.client_id, iss: client.iss })}>Dead letters</a></div>`;
 
@@ -88,33 +97,27 @@ function bars(minutes) {
 
 // ── its registration ──
 
-function Registration({ registered: r, client: c }) {
-  const { origins = {} } = r;
-  const besides = [
-    r.preset && `preset ${r.preset}`,
-    r.headers && counted(r.headers, "further header"),
-    r.proxy && "a proxy",
-    r.mutual_tls && "mutual TLS",
-    r.paused && "paused",
-  ].filter(Boolean);
-  const address = r.backchannel_logout_uri ?? r.frontchannel_logout_uri ?? "none: nobody can tell it";
-  return html`<dl class="facts">
-    <dt>Address</dt><dd><code><${Said} text=${address} /></code></dd>
-    <dt>Token</dt><dd>${r.alg}${r.typ ? `, ${r.typ}` : ""}, names ${r.subject}${r.encrypted ? ", encrypted" : ""}</dd>
-    <dt>Limits</dt><dd>${r.timeout} s a call, ${r.max_concurrent} at a time${r.per_second ? `, ${r.per_second}/s` : ""}; given up after ${inWords(r.max_age)}</dd>
-    <dt>Besides</dt><dd>${besides.join(", ") || "nothing"}</dd>
-    <dt>Since start</dt><dd>${number(c.delivered)} delivered, ${number(c.dead)} given up, ${number(c.put_off)} put off;
-      last success <${Ago} at=${c.last_success} none="never" /></dd>
-    ${Object.entries(origins).map(([name, origin]) => html`<dt>${name}</dt><dd class="dim">from <${Said} text=${origin} /></dd>`)}</dl>`;
+/** Each value in force, and where it comes from. What is as everywhere comes last. */
+function Registration({ values }) {
+  const rows = [...values].sort((one, other) => (one.from === DEFAULT) - (other.from === DEFAULT));
+  return html`<${Table} caption="Registration" rows=${rows} keyOf=${(row) => row.member} columns=${VALUES} empty="None." />`;
 }
 
+const DEFAULT = "default";
+const inText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+const VALUES = [
+  { head: "Member", cell: (row) => html`<code>${row.member}</code>` },
+  { head: "Value", wide: true, cell: (row) => html`<${Said} text=${inText(row.value)} most=${300} className=${row.from === DEFAULT ? "dim" : ""} />` },
+  { head: "From", cell: (row) => html`<${Said} text=${row.from} most=${60} className="dim" />` },
+];
+
 /** Clients are not edited here: the registry is the source. These lines go into its file. */
-function Pausing({ client, registered }) {
+function Pausing({ client }) {
   const id = JSON.stringify(client.client_id);
   const lines = `- client_id: ${id}\n  issuer: ${JSON.stringify(client.iss)}\n  notifier: {paused: true}`;
-  const head = registered.paused ? "Call it again" : "Have it not called for a while";
+  const head = client.paused ? "Call it again" : "Have it not called for a while";
   return html`<details><summary>${head}</summary>
-    <p>${registered.paused ? "Take paused out of these lines of the file of clients" : "Put these lines into the file of clients"}, and
+    <p>${client.paused ? "Take paused out of these lines of the file of clients" : "Put these lines into the file of clients"}, and
       ${" "}have all workers read it: <code>notifier reload</code>. While it is paused its logouts wait, for as long as they may.</p>
     <pre class="json" tabindex="0"><${Said} text=${lines} lines most=${3000} /></pre></details>`;
 }

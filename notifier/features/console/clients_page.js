@@ -7,7 +7,8 @@ import { api } from "./api.js";
 import { ask, hash } from "./places.js";
 
 const ROWS = 50;
-const STATES = [["", "all"], ["troubled", "in trouble"], ["rests", "down"], ["tried", "tried now"], ["fails", "fails"],
+const STATES = [["", "all"], ["troubled", "in trouble"], ["rests", "down"], ["tried", "tried now"], ["hangs", "hangs"],
+  ["fails", "fails"],
   ["put_off", "held back"], ["well", "no trouble"]];
 const ORDERS = [["", "most trouble"], ["name", "by name"], ["waits", "most waiting"], ["dead", "most given up"]];
 

@@ -1,5 +1,4 @@
 // Dialogs of the browser's own: they keep the focus inside, Escape closes them, and the focus goes back where it was.
-import { Component } from "./preact.mjs";
 import { Markdown } from "./markdown.js";
 import { api } from "./api.js";
 import { html, plain } from "./text.js";
@@ -27,25 +26,24 @@ export function closeDialog() {
   queueMicrotask(() => queueMicrotask(() => back?.focus())); // once it is drawn without the dialog
 }
 
+/** Put the focus on the button that closes, when what had it is gone. */
+export const focusClose = () => queueMicrotask(() => queueMicrotask(() => document.querySelector("dialog footer button")?.focus()));
+
 /** A new id for a dialog: an answer for one that was closed does not change the next. */
 let ids = 0;
 export const newId = () => ++ids;
 
-/** The frame of a dialog. */
-export class Dialog extends Component {
-  componentDidMount() {
-    this.base.showModal();
-  }
+const show = (element) => element?.showModal();
 
-  render({ title, children, look = "", leave = closeDialog }) {
-    const outside = (event) => event.target === event.currentTarget && look === "side" && leave();
-    return html`<dialog class=${look} aria-labelledby="dialog-title" onClose=${leave} onClick=${outside}>
-      <div class="box">
-        <header><h2 id="dialog-title">${title}</h2>
-          <button type="button" class="quiet" aria-label="Close" onClick=${leave}>✕</button></header>
-        ${children}
-      </div></dialog>`;
-  }
+/** The frame of a dialog. */
+export function Dialog({ title, children, look = "", leave = closeDialog }) {
+  const outside = (event) => event.target === event.currentTarget && look === "side" && leave();
+  return html`<dialog ref=${show} class=${look} aria-labelledby="dialog-title" onClose=${leave} onClick=${outside}>
+    <div class="box">
+      <header><h2 id="dialog-title">${title}</h2>
+        <button type="button" class="quiet" aria-label="Close" onClick=${leave}>✕</button></header>
+      ${children}
+    </div></dialog>`;
 }
 
 /** What a filter means, as a list of names and values. */

@@ -1,12 +1,15 @@
 // The doctor, on request: it checks all that a logout depends on, and touches no session.
-import { Ago, clock, html, number } from "./text.js";
-import { Asking } from "./parts.js";
+import { Ago, clock, html } from "./text.js";
+import { Asking, Trouble, notice } from "./parts.js";
 import { Findings } from "./findings.js";
 import { api, unbound } from "./api.js";
 import { follow } from "./following.js";
-import { notice } from "./parts.js";
 
-export const loadDoctor = (_query, signal) => api("doctor", { signal });
+/** One worker examines. Behind a balancer another may answer, which knows less: what came later counts. */
+export async function loadDoctor(_query, signal, before) {
+  const told = await api("doctor", { signal });
+  return (told.began_at ?? "") < (before?.began_at ?? "") ? before : told;
+}
 
 async function examine() {
   try {
@@ -24,8 +27,7 @@ export function Doctor({ data }) {
       ends no session. It takes up to a minute.</p>
     <p class="row">${unbound() && html`<button type="button" class="main" aria-disabled=${running ? "true" : undefined} onClick=${() => running || examine()}>
         ${running ? "It examines …" : data.ended_at ? "Examine again" : "Examine now"}</button>`}
-      <span class="dim" role="status">${running ? progress(data) : data.ended_at ? html`As of ${clock(data.ended_at)} (<${Ago} at=${data.ended_at} />).` : "It has not examined anything since the worker started."}</span></p>
+      <span class="dim" role="status">${running ? html`Since <${Ago} at=${data.began_at} suffix="" />.` : data.ended_at ? html`As of ${clock(data.ended_at)} (<${Ago} at=${data.ended_at} />).` : "It has not examined anything since the worker started."}</span></p>
+    ${data.problem && html`<${Trouble} problem=${{ message: data.problem }} />`}
     ${data.findings?.length > 0 && html`<${Findings} findings=${data.findings} />`}`;
 }
-
-const progress = ({ done, total }) => (total ? `${number(done)} of ${number(total)} checks are done.` : "It begins.");

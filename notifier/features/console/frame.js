@@ -90,7 +90,7 @@ function badges() {
 function Navigation() {
   const counts = badges();
   const here = state.route.name === "client" ? "clients" : state.route.name;
-  return html`<nav aria-label="Pages"><ul>${Object.entries(state.pages).filter(([, { nav }]) => nav).map(([name, { title }]) => html`<li>
+  return html`<nav aria-label="Pages"><ul>${Object.entries(state.pages).filter(([, page]) => page.nav && (unbound() || !page.unbound)).map(([name, { title }]) => html`<li>
     <a href="#/${name}" aria-current=${name === here ? "page" : undefined}>${title}
       ${counts[name] > 0 && html`<${Badge} count=${counts[name]} hot=${name !== "waiting"} />`}</a></li>`)}</ul></nav>`;
 }

@@ -13,21 +13,11 @@ export const loadKeys = (_query, signal) => api("keys", { signal });
 
 const keyOf = ({ iss, kid, use }) => `${iss} ${kid} ${use}`;
 
-/** A key that signs by several algorithms is one row. */
-function byKey(keys) {
-  const rows = new Map();
-  for (const key of keys) {
-    const algs = rows.get(keyOf(key))?.algs ?? [];
-    rows.set(keyOf(key), { ...key, algs: [...algs, key.alg] });
-  }
-  return [...rows.values()];
-}
-
 export function Keys({ data }) {
   const workers = state.service?.workers.each ?? [];
   const sources = workers.flatMap(({ worker, registry }) => registry.map((source) => ({ ...source, worker })));
   return html`<section><h2>Signing keys</h2>${!data ? html`<${Asking} />`
-      : html`<${Table} caption="Signing keys" rows=${byKey(data.keys)} keyOf=${keyOf} columns=${KEYS} empty="No issuer is configured." />`}</section>
+      : html`<${Table} caption="Signing keys" rows=${data.keys} keyOf=${keyOf} columns=${KEYS} empty="No issuer is configured." />`}</section>
     <section><h2>Registry sources${" "}${may("repair") && unbound() && html`<${ReadSources} />`}</h2>
       <${Table} caption="Registry sources" rows=${sources} keyOf=${(source) => `${source.worker} ${source.name}`} columns=${SOURCES}
         empty="No source but the configuration's own files." /></section>`;

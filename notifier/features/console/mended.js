@@ -1,6 +1,6 @@
 // "Mended": a client works again. One dialog tries it now and replays its letters, and then tells how it goes.
 import { Account, GoesOn, watch } from "./jobs.js";
-import { Dialog, changeDialog, closeDialog, newId, openDialog } from "./dialogs.js";
+import { Dialog, changeDialog, closeDialog, focusClose, newId, openDialog } from "./dialogs.js";
 import { NAMELESS, Nameless, fixed, going } from "./repairs.js";
 import { Trouble } from "./parts.js";
 import { api, may } from "./api.js";
@@ -32,6 +32,7 @@ async function carryOut(dialog) {
   const begin = async (path, body) => {
     jobs.push(watch(await api(path, { body })));
     changeDialog(dialog, { jobs: [...jobs] });
+    focusClose();
   };
   changeDialog(dialog, { busy: true, problem: null });
   try {

@@ -16,8 +16,9 @@ const FEW = 20; // deliveries: so many may wait for clients that no worker has m
 
 // ── the sentence ──
 
-export const waitingIn = ({ queues }) => (queues.parked?.ready ?? 0) + queues.delayed.ready;
-export const failingOf = ({ states }) => states.rests + states.tried + states.fails;
+export const waitingIn = ({ waits }) => waits.all;
+/** How many clients do not get their logouts, and are not held back by us. */
+export const failingOf = ({ states }) => states.rests + states.tried + (states.hangs ?? 0) + states.fails;
 const are = (count) => (count === 1 ? "is" : "are");
 
 /** How the service stands: a tone, a sentence, and the numbers behind it. */
@@ -35,11 +36,12 @@ function sentence(service) {
   const down = states.rests + states.tried;
   const words = [
     down && `${counted(down, "client")} ${are(down)} down`,
+    states.hangs && `${counted(states.hangs, "client")} ${states.hangs === 1 ? "hangs" : "hang"}`,
     states.fails && `${counted(states.fails, "client")} ${states.fails === 1 ? "fails" : "fail"}`,
     states.put_off && `${counted(states.put_off, "client")} ${are(states.put_off)} held back`,
     severe.length && `${counted(severe.length, "trouble")} of our own`,
   ].filter(Boolean);
-  if (words.length) return [down || severe.length ? "bad" : "warn", `${words.join(", ")}.`, numbers];
+  if (words.length) return [down || states.hangs || severe.length ? "bad" : "warn", `${words.join(", ")}.`, numbers];
   return ["good", "All is well.", numbers];
 }
 
@@ -49,7 +51,7 @@ function nobodyAnswers({ seen }) {
 }
 
 function nobodyConsumes({ workers }, wait) {
-  const why = workers.each.map((each) => each.consuming_problem ?? each.problem).find(Boolean);
+  const why = workers.each.map((each) => each.problem).find(Boolean);
   const text = `${counted(workers.answered, "worker answers", "workers answer")}, and none takes an event yet`;
   return ["bad", "Nothing is delivered: no worker consumes the queue.", `${text}${why ? `: ${plain(why)}` : "."}${wait ? ` ${number(wait)} wait.` : ""}`];
 }
@@ -130,7 +132,7 @@ function InTrouble({ service }) {
   const failing = failingOf(service) + states.put_off;
   const whole = clients.length === failing; // then who left the list has no trouble any more
   const rows = settled(clients, clientKey).map((row) => (row.gone && whole ? { ...row, state: "well", waits: 0 } : row));
-  const unmet = waitingIn(service) - service.waits_known;
+  const unmet = service.waits.all - service.waits.known;
   return html`<section ...${holding}><h2>Clients that do not get their logouts
       ${failing > clients.length && html`${" "}<a class="more" href="#/clients?state=troubled">all ${number(failing)}</a>`}</h2>
     <${Table} caption="Clients in trouble" keyOf=${clientKey} rows=${rows} columns=${[...CLIENT_COLUMNS, NEXT_TRY, RETRY]}
@@ -162,7 +164,7 @@ const Workers = ({ workers }) => html`<section><h2>Workers</h2>${workers.length
   : html`<p class="empty">No worker answers.</p>`}</section>`;
 
 function Worker({ worker }) {
-  const problem = worker.consuming === false && (worker.consuming_problem ?? worker.problem ?? "it takes no event yet");
+  const problem = worker.consuming === false && (worker.problem || "it takes no event yet");
   return html`<li><b><${Said} text=${worker.worker} most=${60} /></b>${" "}<span class="dim">${worker.version}</span>${" "}
     ${worker.draining ? html`<span class="chip warn">draining</span>` : html`<span class="dim">up <${Ago} at=${worker.since} suffix="" /></span>`}
     <br />${rate(worker.rates.delivered)} delivered a second, ${number(worker.in_flight)} in flight

@@ -1,6 +1,6 @@
 // Replay, discard, cancel: what a filter means, with a dry run first and the number on the button.
 import { Account, GoesOn, doneBy, watch } from "./jobs.js";
-import { Dialog, Meant, Typed, changeDialog, closeDialog, newId, openDialog, typedRightly } from "./dialogs.js";
+import { Dialog, Meant, Typed, changeDialog, closeDialog, focusClose, newId, openDialog, typedRightly } from "./dialogs.js";
 import { Trouble } from "./parts.js";
 import { api, narrowed } from "./api.js";
 import { clock, counted, html, listed, now, number, sum } from "./text.js";
@@ -63,6 +63,7 @@ async function carryOut(dialog) {
   try {
     const ticked = nameless ? { end_newer_sessions: true } : {};
     changeDialog(dialog, { job: watch(await ACTIONS[action].act({ ...filter, ...ticked, limit: going(dry, nameless) })) });
+    focusClose();
     follow();
   } catch (problem) {
     changeDialog(dialog, { busy: false, problem });

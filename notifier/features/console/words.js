@@ -4,6 +4,7 @@
 export const STATES = {
   rests: ["down", "bad", "Its last attempts failed. It rests, and is tried now and then."],
   tried: ["tried now", "bad", "It is down, and an attempt is under way."],
+  hangs: ["hangs", "bad", "An attempt is under way and has had no answer for long."],
   fails: ["fails", "warn", "Its last attempt failed. The next deliveries are still tried."],
   put_off: ["held back", "warn", "Its deliveries are put off before any attempt: the cause says why."],
   untried: ["not tried", "", "No worker has called it since it started."],
