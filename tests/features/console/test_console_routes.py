@@ -78,7 +78,7 @@ async def test_an_incident_is_seen(place: tuple[str, str], tmp_path: Path) -> No
         assert (await running.ask("GET", f"/v1/client?iss={ISSUER}&client_id=nobody", "r"))[0] == 404
         values = (await got(running, "client/registration", iss=ISSUER, client_id="shop"))["values"]
         origins = {value["member"]: value["from"] for value in values}
-        assert origins["backchannel_logout_uri"].endswith("clients.yaml")
+        assert origins["backchannel_logout_uri"] == "file (clients.yaml)"
         assert origins["notifier.timeout"] == "default"
 
         status, found = await running.ask("POST", "/v1/find", "r", {"subject": "bob"})
