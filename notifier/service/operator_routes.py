@@ -13,8 +13,9 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
+from notifier.operators.letters.job_routes import JobRoutes
+from notifier.operators.letters.jobs import Jobs
 from notifier.operators.letters.readmission import ReplayRules
-from notifier.operators.letters.replay_jobs import ReplayJobs
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.reload_request import reload_all
@@ -33,7 +34,7 @@ def operator_routes(
     log_level: LogLevel,
     refresh: RegistryRefresh,
     status: Callable[[], Awaitable[ServiceStatus]],
-    replays: ReplayJobs,
+    jobs: Jobs,
 ) -> Iterator[web.RouteDef]:
     """Return the routes. `status` asks all workers."""
     authorization = Authorization(live.tokens)
@@ -45,13 +46,14 @@ def operator_routes(
         queue=queue,
         rules=partial(_replay_rules, live),
         registry=live.registry,
-        replays=replays,
+        jobs=jobs,
         write_audit=write_audit,
         clock=time.time,
         steady=time.monotonic,
     )
     yield from DeadLetterRoutes(authorization, letters).routes()
     yield from WaitingRoutes(authorization, letters).routes()
+    yield from JobRoutes(authorization, jobs, write_audit).routes()
 
 
 def _replay_rules(live: LiveConfiguration, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it

@@ -48,7 +48,7 @@ from notifier.network.http.transport import HttpTransport
 from notifier.network.listeners import ops
 from notifier.operators.doctor.canary import CanaryTools, send_canary
 from notifier.operators.doctor.doctor import Finding
-from notifier.operators.letters import replay_account, replay_jobs
+from notifier.operators.letters import jobs, replay_account
 from notifier.operators.letters.retry_request import RETRY, RetryAccounts
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver
@@ -75,7 +75,7 @@ from notifier.tokens.client_keys import ClientKeyReader
 if TYPE_CHECKING:
     from notifier.telemetry.tracing import Tracing
 
-CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending, and for replays to end; then the drain goes on anyway
+CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending, and for jobs to end; then the drain goes on anyway
 DEPTHS_EVERY = 5.0  # seconds between two looks at the depths of the queues
 FORGET_EVERY = 12  # of these looks
 
@@ -118,7 +118,7 @@ class Service:
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
         retries = RetryAccounts(lambda: self.worker, time.monotonic)
         replays = replay_account.ReplayAccounts(time.monotonic)
-        self._replays = replay_jobs.ReplayJobs(self.queue, time.time, time.monotonic)
+        self._jobs = jobs.Jobs(self.queue, time.time, time.monotonic)
         sources = ApiSources(
             registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, waiting=self._replies.waiting
         )
@@ -159,7 +159,7 @@ class Service:
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
         acts |= {
             replay_account.FOLLOW: replays.act,
-            **dict.fromkeys((replay_jobs.ASK, replay_jobs.END), self._replays.act),
+            **dict.fromkeys((jobs.ASK, jobs.END, jobs.LIST), self._jobs.act),
         }
         for feature in self._features:
             acts |= feature.acts
@@ -313,7 +313,7 @@ class Service:
             self.worker.stop()  # it takes nothing from now on, even if the broker still sends
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_WITHIN):
-                    await asyncio.gather(self.queue.stop_consuming(), self._replays.stop())
+                    await asyncio.gather(self.queue.stop_consuming(), self._jobs.stop())
             await worker
             given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled().values())
             log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
@@ -324,7 +324,7 @@ class Service:
     def _routes(self) -> Iterator[web.RouteDef]:
         """The routes of the API beside `/v1/events`."""
         yield from operator_routes(
-            self._live, self.queue, self.log_level, self._registry.refresh, self._status, self._replays
+            self._live, self.queue, self.log_level, self._registry.refresh, self._status, self._jobs
         )
         for feature in self._features:
             yield from feature.api
@@ -338,7 +338,7 @@ class Service:
         yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run, self._signers.run)
         yield from (self._self_watch.watch_loop, self._self_watch.watch_files, self._registry.refresh.run)
         yield self._freed.run
-        yield self._replays.run
+        yield self._jobs.run
         yield self.queue.broken
 
     async def _consume(self) -> None:

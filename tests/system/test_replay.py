@@ -44,7 +44,7 @@ async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str],
             assert (status, job["state"]) == (202, "waiting")
 
             async def asked() -> dict[str, Any]:
-                _, known = await running.ask("GET", f"/v1/replays/{job['id']}", "r")
+                _, known = await running.ask("GET", f"/v1/jobs/{job['id']}", "r")
                 return dict(known)
 
             job = await until(asked, lambda known: known["state"] == "ended")
@@ -62,7 +62,7 @@ async def test_a_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: 
         letters = "/v1/dead-letters"
         await until(lambda: running.ask("GET", letters, "r"), lambda answer: answer[1]["total"] == 3)
         _, job = await running.ask("POST", f"{letters}/replay", "r", {"all": True, "rate": 0.001})
-        path = f"/v1/replays/{job['id']}"
+        path = f"/v1/jobs/{job['id']}"
         await until(lambda: running.ask("GET", path, "r"), lambda answer: answer[1]["replayed"] == 1)
         assert await running.stop() == 0
         [said] = running.said("dead_letters_replayed")
@@ -83,18 +83,18 @@ async def test_any_worker_tells_of_a_job(tmp_path: Path, amqp_url: str, prefix: 
             _, job = await one.ask("POST", "/v1/dead-letters/replay", "r", {"all": True})
 
             async def asked() -> tuple[int, Any]:
-                return await two.ask("GET", f"/v1/replays/{job['id']}", "r")
+                return await two.ask("GET", f"/v1/jobs/{job['id']}", "r")
 
             status, told = await until(asked, lambda answer: answer[1].get("state") == "ended")
             assert (status, told["replayed"], told["became"]["dead"]) == (200, 1, {"refused": 1})
-            assert (await two.ask("GET", f"/v1/replays/{job['id']}", "o"))[0] == 404
-            assert (await two.ask("GET", "/v1/replays/none", "r"))[0] == 404
+            assert (await two.ask("GET", f"/v1/jobs/{job['id']}", "o"))[0] == 404
+            assert (await two.ask("GET", "/v1/jobs/none", "r"))[0] == 404
 
             assert (await one.post(event(2, "shop")))[0] == 202
             await until(lambda: one.ask("GET", "/v1/dead-letters", "r"), lambda answer: answer[1]["total"] == 2)
             _, job = await one.ask("POST", "/v1/dead-letters/replay", "r", {"all": True, "rate": 0.001})
             await until(asked, lambda answer: answer[1]["replayed"] == 1)
-            assert (await two.ask("DELETE", f"/v1/replays/{job['id']}", "o"))[0] == 404
-            assert (await two.ask("DELETE", f"/v1/replays/{job['id']}", "r"))[0] == 202
+            assert (await two.ask("DELETE", f"/v1/jobs/{job['id']}", "o"))[0] == 404
+            assert (await two.ask("DELETE", f"/v1/jobs/{job['id']}", "r"))[0] == 202
             _, told = await until(asked, lambda answer: answer[1]["state"] == "ended")
             assert told["unfinished"].startswith("somebody ended it")

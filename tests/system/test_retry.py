@@ -14,7 +14,7 @@ from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
-from tests.system.worker_process import worker
+from tests.system.worker_process import WorkerProcess, worker
 
 
 class Answers:
@@ -69,6 +69,14 @@ async def retried(site: Site, name: str) -> tuple[dict[str, Any], int]:
     return json.loads(done.stdout), done.returncode
 
 
+async def job_of(running: WorkerProcess, begun: tuple[int, Any]) -> Any:
+    """The account of the job that this answer began, once it has ended."""
+    status, job = begun
+    assert status == 202, job
+    path = f"/v1/jobs/{job['id']}"
+    return (await until(lambda: running.ask("GET", path, "r"), lambda told: told[1].get("state") == "ended"))[1]
+
+
 @pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_path: Path) -> None:
     """One delivery waits for its own backoff, the others for a client that is down; then it is well."""
@@ -96,12 +104,16 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             of_shop = "/v1/waiting?client_id=shop"
             await until(lambda: running.ask("GET", of_shop, "r"), lambda answer: answer[1]["total"] == 4)
             assert (await running.ask("GET", "/v1/waiting", "o"))[1]["total"] == 0
-            retry = "/v1/clients/wiki/retry"
-            assert (await running.ask("POST", retry, "o", {"iss": ISSUER}))[0] == 403
-            assert (await running.ask("POST", retry, "r"))[0] == 400  # there are two issuers
+            retry = {"client_id": "wiki", "iss": ISSUER}
+            assert (await running.ask("POST", "/v1/retry", "o", retry))[0] == 403
+            assert (await running.ask("POST", "/v1/retry", "r", {"client_id": "wiki"}))[
+                0
+            ] == 400  # there are two issuers
+            status, told_by_api = await running.ask("POST", "/v1/retry", "r", {**retry, "dry_run": True})
+            assert (status, told_by_api["waited"], told_by_api["dry_run"]) == (200, 4, True)
             answers.by_path["wiki"] = 200
-            status, told_by_api = await running.ask("POST", retry, "r", {"iss": ISSUER})
-            assert (status, told_by_api["waited"], told_by_api["delivered"], told_by_api["waiting"]) == (200, 4, 4, 0)
+            told_by_api = await job_of(running, await running.ask("POST", "/v1/retry", "r", retry))
+            assert (told_by_api["waited"], told_by_api["delivered"], told_by_api["waiting"]) == (4, 4, 0)
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert done.returncode == 1
             # Its next try may be in hand, and one that takes the place of a tired one.
@@ -114,6 +126,51 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             assert (account["failed"], account["dead"]) == ({}, {}), done.stdout
             assert '"retried_now"' in done.stderr
             await clients.until(lambda: answers.accepted.count("shop") == answers.accepted.count("wiki") == 4)
+
+
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
+async def test_a_busy_client_holds_up_no_other_s_retry(place: tuple[str, str], tmp_path: Path) -> None:
+    """A second retry of it is the first one, and to end that ends the watching alone. A cancellation is a job, too."""
+    refusing, answered = Answers(shop=400, wiki=400), asyncio.Event()
+
+    async def answer(hit: Hit) -> Answer:
+        if hit.path == "/shop" and not refusing.by_path:
+            await answered.wait()
+        return refusing(hit)
+
+    async with Clients(answer) as clients:
+        site = site_of(tmp_path, clients, place)
+        async with worker(site) as running:
+            if place[0].startswith("amqp"):
+                await running.until_said("replying")
+            for number in range(2):
+                assert (await running.post(event(number, "shop", "wiki")))[0] == 202
+            await until(lambda: rows(site), lambda shown: len(shown) == 4)
+            refusing.by_path = {}
+            shop, wiki = ({"client_id": name, "iss": ISSUER} for name in ("shop", "wiki"))
+            status, busy = await running.ask("POST", "/v1/retry", "r", shop)
+            path = f"/v1/jobs/{busy['id']}"
+            await until(lambda: running.ask("GET", path, "r"), lambda told: told[1]["state"] == "watching")
+            done = await job_of(running, await running.ask("POST", "/v1/retry", "r", wiki))
+            assert (status, done["delivered"], done["unfinished"]) == (202, 2, None)
+            assert (await running.ask("POST", "/v1/retry", "r", shop))[1]["id"] == busy["id"]
+            listed = (await running.ask("GET", "/v1/jobs", "r"))[1]
+            assert [(job["kind"], job["client_id"]) for job in listed["jobs"]] == [("retry", "wiki"), ("retry", "shop")]
+            assert listed["workers"] == {"seen": 1, "answered": 1}
+            assert (await running.ask("GET", "/v1/jobs", "o"))[1]["jobs"] == []
+            busy = await job_of(running, await running.ask("DELETE", path, "r"))
+            assert busy["unfinished"].startswith("no longer watched; the workers go on")
+            answered.set()
+            await clients.until(lambda: refusing.accepted.count("shop") == 2)
+
+            refusing.by_path = {"wiki": 400}
+            assert (await running.post(event(9, "wiki")))[0] == 202
+            await until(lambda: rows(site), lambda shown: len(shown) == 1)
+            status, told = await running.ask("DELETE", "/v1/waiting?client_id=wiki&dry_run", "r")
+            assert (status, told["cancelled"]) == (200, 1)
+            done = await job_of(running, await running.ask("DELETE", "/v1/waiting?client_id=wiki", "r"))
+            assert (done["kind"], done["cancelled"], done["more"]) == ("cancel", 1, False)
+            assert await rows(site) == []
 
 
 async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_path: Path) -> None:

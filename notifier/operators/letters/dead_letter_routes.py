@@ -1,14 +1,13 @@
 """`/v1/dead-letters`: list, show and export (scope `read`), replay and discard (scope `repair`).
 
-A token with `issuers` sees and repairs only letters of those issuers. A discard ends at its limit or after a minute and
-says if there is more; the same request then goes on. A replay is a job (`replay_jobs`): it is answered by an address to
-ask, `/v1/replays/{id}`. One request at a time has the letters. An export waits for its
-reader for READ_WITHIN seconds in all, so that a slow reader does not hold the letters. Only one request that looks may
-wait for them, so that a repair waits for one look at most.
+A token with `issuers` sees and repairs only letters of those issuers. A replay and a discard are jobs (`repair_jobs`),
+but for the discard of one letter. One request at a time has the letters. An export waits for its reader for READ_WITHIN
+seconds in all, so that a slow reader does not hold the letters. Only one request that looks may wait for them, so that
+a repair waits for one look at most.
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -17,27 +16,25 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.api_token import ApiToken
-from notifier.model.errors import Mistake, QueueError
+from notifier.model.errors import Mistake
 from notifier.model.ids import new_id
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.authorization import Authorization, caller
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.problem import Refusal, malformed
 from notifier.operators.letters import visit_requests
 from notifier.operators.letters.exported_letter import exported
+from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, begun
 from notifier.operators.letters.letter_filter import LetterFilter, read_filter
 from notifier.operators.letters.repair import replay
-from notifier.operators.letters.replay_jobs import SCHEMA as JOB
-from notifier.operators.letters.replay_jobs import AskedReplay
-from notifier.operators.letters.replay_now import ReplayWish
+from notifier.operators.letters.repair_jobs import AskedRepair, RepairWork, issuers_of
+from notifier.operators.letters.replay_now import Replay, ReplayWish
 from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, VisitRequests
 from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 
-LIMIT = 1000  # letters that a discard takes by default
-MOST_AT_ONCE = 10_000  # letters repaired by one request
-AT_MOST = 60.0  # seconds that a discard, or a look at what a replay would do, lasts
+AT_MOST = 60.0  # seconds that a look at what a repair would do lasts
 READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits together
 
 _KNOWN = "it is registered now: replay it"
@@ -72,7 +69,7 @@ class DiscardRequest(FilterQuery, total=False):
 
     all: Annotated[bool, Field(description="Take every letter.")]
     dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
-    limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="At most this many, oldest first.")]
+    limit: Annotated[int, Field(ge=1, description="At most this many, oldest first.")]
 
 
 class ReplayRequest(DiscardRequest, total=False):
@@ -104,9 +101,6 @@ class DeadLetterRoutes:
             web.get("/v1/dead-letters/export", self._export, allow_head=False),
             web.get("/v1/dead-letters/{id}", self._show, allow_head=False),
             web.post("/v1/dead-letters/replay", self._replay),
-            web.get("/v1/replays", self._replays, allow_head=False),
-            web.get("/v1/replays/{id}", self._replay_told, allow_head=False),
-            web.delete("/v1/replays/{id}", self._replay_ended),
             web.delete("/v1/dead-letters", self._discard),
             web.delete("/v1/dead-letters/{id}", self._discard_one),
         ]
@@ -180,19 +174,16 @@ class DeadLetterRoutes:
         scope="repair",
         body={"application/json": visit_requests.schema_of(_REPLAY)},
         answers={
-            202: AnswerDescription(
-                text="The job as it begins.", schema=JOB, headers={"Location": "Where to ask for it."}
-            ),
+            202: BEGUN,
             200: AnswerDescription(
                 text="With dry_run: how many would be replayed, and how many stay and why.", schema=OBJECT
             ),
         },
         problems={
             **_PROBLEMS,
+            **TOO_MANY,
             413: "The body is too large.",
             415: "The body is not application/json.",
-            429: "The token has too many replays under way.",
-            503: "The queue is away, or the worker has too many replays under way.",
         },
     )
     async def _replay(self, request: web.Request) -> web.Response:
@@ -207,78 +198,35 @@ class DeadLetterRoutes:
             async def act(options: RepairOptions) -> RepairResult:
                 return await replay(self._letters, chosen, rules, options)
 
-            return await self._requests.repaired(
-                "replayed", act, chosen, token, asked, most=MOST_AT_ONCE, within=AT_MOST
-            )
+            return await self._requests.repaired("replayed", act, chosen, token, asked, within=AT_MOST)
 
         self._requests.require_queue()
 
         def conclude(result: RepairResult) -> None:
             self._requests.audit.repaired("replayed", caller(token), chosen, result, end_newer_sessions=force)
 
-        wish = ReplayWish(id=new_id(), who=caller(token), chosen=chosen, rules=rules)
-        wanted = AskedReplay(wish=wish, most=asked.get("limit", MOST_AT_ONCE), rate=asked.get("rate"))
-        document = self._access.replays.begin(wanted, token, self._requests, conclude)
-        where = f"/v1/replays/{wish.id}"
-        return web.json_response(document, status=202, headers={"Location": where}, dumps=json_text)
+        passes = Replay(self._access.queue, ReplayWish(id=new_id(), who=caller(token), chosen=chosen, rules=rules))
+        replay_ = AskedRepair(
+            kind="replay", chosen=chosen, issuers=issuers_of(chosen), passes=passes, conclude=conclude,
+            watch=passes.watch, most=asked.get("limit"), rate=asked.get("rate"),
+        )  # fmt: skip
+        return begun(self._access.jobs, RepairWork(replay_, self._requests), token)
 
     @OperationDescription(
-        summary="Tell the replays that this worker began within the last hour, the newest first.",
-        scope="read",
-        answers={200: AnswerDescription(text="`replays`, each as `GET /v1/replays/{id}` tells it.", schema=OBJECT)},
-    )
-    async def _replays(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
-        return web.json_response({"replays": self._access.replays.known(token)}, dumps=json_text)
-
-    @OperationDescription(
-        summary="Tell how far a replay is, and what became of its letters. Any worker knows it, for an hour.",
-        scope="read",
-        answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=JOB)},
-        problems={404: "No worker knows this replay.", 503: "The queue is away, or a worker does not answer."},
-    )
-    async def _replay_told(self, request: web.Request) -> web.Response:
-        token = self._authorization.require(request, "read")
-        document = await self._of_replay(self._access.replays.told(request.match_info["id"], token))
-        return web.json_response(document, dumps=json_text)
-
-    @OperationDescription(
-        summary="End a replay after the letters at hand, whatever worker it runs at. The rest is unchanged.",
-        scope="repair",
-        answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=JOB)},
-        problems={404: "No worker knows this replay.", 503: "The queue is away, or a worker does not answer."},
-    )
-    async def _replay_ended(self, request: web.Request) -> web.Response:
-        token, id_ = self._authorization.require(request, "repair"), request.match_info["id"]
-        document = await self._of_replay(self._access.replays.end(id_, token))
-        self._requests.audit.ended(caller(token), id_)
-        return web.json_response(document, status=202, dumps=json_text)
-
-    @staticmethod
-    async def _of_replay(asked: Awaitable[dict[str, Any] | None]) -> dict[str, Any]:
-        """What a worker says of a replay. Raises Refusal: 404, 503."""
-        try:
-            document = await asked
-        except QueueError:
-            title = "The queue is away, or a worker that may know this replay; try again soon"
-            raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
-        if document is None:
-            raise Refusal(problem(404, "No worker knows this replay: it is long over, or its worker has ended"))
-        return document
-
-    @OperationDescription(
-        summary="Delete letters for good. If the answer says more, repeat the request.",
+        summary="Delete letters for good: a job that goes on by itself. Location says where to ask for it.",
         scope="repair",
         query=visit_requests.query_of(_DISCARD),
-        answers={200: AnswerDescription(text="How many were deleted, and whether there is more.", schema=OBJECT)},
-        problems=_PROBLEMS,
+        answers={202: BEGUN, 200: AnswerDescription(text="With dry_run: how many would be deleted.", schema=OBJECT)},
+        problems=_PROBLEMS | TOO_MANY,
     )
     async def _discard(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
         asked = visit_requests.asked_in_query(request, _DISCARD)
         chosen = self._filter(asked, token)
         visit_requests.require_narrowed(chosen, asked, "letters are")
-        return await self._discarded(token, chosen, asked)
+        if asked.get("dry_run"):
+            return await self._discarded(token, chosen, asked)
+        return self._requests.begin_removal("discard", self._letters, chosen, token, asked)
 
     @OperationDescription(
         summary="Delete one letter for good.",
@@ -292,9 +240,7 @@ class DeadLetterRoutes:
         return await self._discarded(token, self._filter(asked, token), asked)
 
     async def _discarded(self, token: ApiToken | None, chosen: LetterFilter, asked: Mapping[str, Any]) -> web.Response:
-        return await self._requests.removed(
-            "discarded", self._letters, chosen, token, asked, most=LIMIT, within=AT_MOST
-        )
+        return await self._requests.removed("discarded", self._letters, chosen, token, asked, within=AT_MOST)
 
     def _filter(self, asked: Mapping[str, Any], token: ApiToken | None) -> LetterFilter:
         """The letters that the request means, of those that the token may see. Raises Refusal (400)."""

@@ -4,7 +4,7 @@ A list reads only the members that it shows: 7 µs for each letter instead of 16
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NotRequired
 
 from pydantic import TypeAdapter
@@ -115,6 +115,10 @@ class LetterFilter:
         """False if every letter is meant."""
         single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject, self.source)
         return bool(self.ids or self.reasons) or any(value is not None for value in single)
+
+    def come_by(self, moment: float) -> "LetterFilter":
+        """See Filter."""
+        return replace(self, until=moment if self.until is None else min(moment, self.until))
 
     def opened(self, letters: DeadLetters, *, whole: bool) -> OpenVisit[LetterSummary]:
         """A visit to the letters that are meant, `whole` or as summaries only. Raises QueueError."""

@@ -35,7 +35,7 @@ class RepairAudit:
             by_reason=dict(result.by_reason),
             **({"kept": dict(result.kept)} if letters else {}),
             unfinished=result.unfinished,
-            wanted=_narrowing(wanted),
+            wanted=narrowing(wanted),
             **more,
         )
 
@@ -48,17 +48,17 @@ class RepairAudit:
             action, who=who, **{name: value for name, value in summary.document().items() if name not in hidden}
         )
 
-    def ended(self, who: str, replay: str) -> None:
-        """Log that somebody ended a replay. What it did has a line of its own."""
-        self._write("dead_letters_replay_ended", who=who, id=replay)
+    def ended(self, who: str, job: str) -> None:
+        """Log that somebody ended a job. What it did has a line of its own."""
+        self._write("job_ended", who=who, id=job)
 
     def read(self, action: str, who: str, wanted: LetterFilter) -> None:
         """Log that somebody reads whole letters, with `sub` and `sid`."""
-        self._write(f"dead_letters_{action}", who=who, wanted=_narrowing(wanted))
+        self._write(f"dead_letters_{action}", who=who, wanted=narrowing(wanted))
 
 
-def _narrowing(wanted: Filter[Any, Any]) -> Mapping[str, object]:
-    """What was given to choose by."""
+def narrowing(wanted: Filter[Any, Any]) -> Mapping[str, object]:
+    """What was given to choose by, as it may be shown."""
     given = (member for member in fields(cast("Any", wanted)) if "aside" not in member.metadata)
     members = {member.name: getattr(wanted, member.name) for member in given}
     narrowing = {name: _shown(name, value) for name, value in members.items() if value and value is not True}

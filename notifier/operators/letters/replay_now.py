@@ -17,9 +17,9 @@ from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
 from notifier.operators.letters.readmission import Readmitted, ReplayRules
 from notifier.operators.letters.repair import replay
 from notifier.operators.letters.replay_account import ReplayAccount, question_of, requests_of
-from notifier.operators.letters.retry_now import ANSWER_WITHIN, LOOK_EVERY
+from notifier.operators.letters.retry_now import LOOK_EVERY
 from notifier.operators.letters.visits import RepairResult
-from notifier.operators.status.worker_requests import ask_workers_to
+from notifier.operators.status.worker_requests import ANSWER_WITHIN, ask_workers_to
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
@@ -90,9 +90,7 @@ class Replay:
             if (letter := self._letters.pop(summary.id, None)) is not None:
                 self._moved[letter[0]] += 1
 
-        chosen = self._wish.chosen
-        if until is not None:
-            chosen = replace(chosen, until=until if chosen.until is None else min(until, chosen.until))
+        chosen = self._wish.chosen if until is None else self._wish.chosen.come_by(until)
         return await replay(self._queue.dead_letters(), chosen, self._wish.rules, options, note)
 
     async def _have_followed(self, options: RepairOptions) -> None:

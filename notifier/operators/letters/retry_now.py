@@ -1,29 +1,28 @@
 """Has the deliveries that wait for one client attempted at once, and accounts for them: for commands and the API.
 
 First it counts what waits. Then every worker tries the client, and drains its bucket, at its pace, if it answers.
-Deliveries in delay queues are made due, a thousand a second. Then it watches the workers until they have nothing more
-to do for the client, and counts again. Nothing depends on the watching: to stop it stops no delivery.
+Deliveries in delay queues are made due, so that a thousand come a second. Then it watches the workers until they have
+nothing more to do for the client, and counts again. Nothing depends on the watching: to stop it stops no delivery.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from notifier.model.client import ClientKey
-from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.errors import QueueError
 from notifier.model.moment import rendered
 from notifier.operators.letters.repair import DUE_RATE, make_due
 from notifier.operators.letters.retry_request import RetryAccount, request_of, sum_of
 from notifier.operators.letters.visits import STOPPED, found_in
 from notifier.operators.letters.waiting_filter import WaitingFilter
-from notifier.operators.status.worker_requests import ask_workers_to
+from notifier.operators.status.worker_requests import ANSWER_WITHIN, ask_workers_to
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
-ANSWER_WITHIN = 2.0  # seconds that workers have to answer
 LOOK_EVERY = 0.5  # seconds between two questions
 STUCK = 60.0  # seconds without news although a worker is busy with the client: it may bear one attempt a minute
 QUIET = 1.5  # seconds without news, after which nothing more is going to happen
@@ -82,30 +81,46 @@ async def prospect(queue: Queue, wish: RetryWish, options: RepairOptions) -> Ret
     )  # fmt: skip
 
 
-async def retry_now(queue: Queue, wish: RetryWish, options: RepairOptions) -> RetryResult:
-    """Try what waits for the client. The queue must be open. Raises QueueError."""
-    before = await _count(queue, wish, options)
-    if not before.total or before.unfinished is not None:
-        return RetryResult(waited=before.by_reason, waiting=before.by_reason, unfinished=before.unfinished)
-    asked = 0 if wish.force else before.asked
-    begin = request_of(wish.key, wish.who, begin=True, force=wish.force, everything=asked == 0)
-    workers, answers = await ask_workers_to(queue, begin, ANSWER_WITHIN)
-    if not workers:
-        raise QueueUnavailable(NO_WORKER)
-    delayed = WaitingFilter(iss=wish.key[0], client_id=wish.key[1], parked=False)
-    pace = replace(options, progress=no_progress, rate=DUE_RATE)
-    due = await make_due(queue.waiting(), delayed, pace, force=wish.force)
-    account, unfinished = await _watch(queue, wish, options, before.total, due.unfinished)
-    after = _Waits() if unfinished else await _count(queue, wish, options)
-    return RetryResult(
-        waited=before.by_reason,
-        asked=asked,
-        workers=workers,
-        answered=len(answers),
-        account=account,
-        waiting=after.by_reason if unfinished is None else _left(before, account),
-        unfinished=unfinished or after.unfinished,
-    )
+async def retry_now(
+    queue: Queue,
+    wish: RetryWish,
+    options: RepairOptions,
+    *,
+    alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    tell: Callable[[RetryResult], None] = lambda _: None,
+) -> RetryResult:
+    """Try what waits for the client. `alone` is held while it goes through what waits; `tell` hears how far it is.
+
+    The queue must be open. Raises QueueError.
+    """
+    async with alone():
+        before = await _count(queue, wish, options)
+        known = RetryResult(
+            waited=before.by_reason, asked=0 if wish.force else before.asked, waiting=before.by_reason,
+            unfinished=before.unfinished,
+        )  # fmt: skip
+        if not before.total or known.unfinished is not None:
+            return known
+        begin = request_of(wish.key, wish.who, begin=True, force=wish.force, everything=known.asked == 0)
+        workers, answers = await ask_workers_to(queue, begin, ANSWER_WITHIN)
+        if not workers:
+            return replace(known, unfinished=NO_WORKER)
+        known = replace(known, workers=workers, answered=len(answers))
+        delayed = WaitingFilter(iss=wish.key[0], client_id=wish.key[1], parked=False)
+        pass_ = replace(options, progress=no_progress)
+        due = await make_due(queue.waiting(), delayed, pass_, force=wish.force, pace=lambda: DUE_RATE)
+
+    def see(account: RetryAccount) -> None:
+        nonlocal known
+        known = replace(known, account=account, waiting=_left(before, account))
+        tell(known)
+
+    unfinished = await _watch(queue, wish, options, before.total, due.unfinished, see)
+    if unfinished is not None:
+        return replace(known, unfinished=unfinished)
+    async with alone():
+        after = await _count(queue, wish, options)
+    return replace(known, waiting=after.by_reason, unfinished=after.unfinished)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +148,14 @@ async def _count(queue: Queue, wish: RetryWish, options: RepairOptions) -> _Wait
 
 
 async def _watch(
-    queue: Queue, wish: RetryWish, options: RepairOptions, total: int, unfinished: str | None
-) -> tuple[RetryAccount, str | None]:
-    """Ask the workers until none has anything to do for the client. Returns the account, and why it ended early."""
+    queue: Queue,
+    wish: RetryWish,
+    options: RepairOptions,
+    total: int,
+    unfinished: str | None,
+    tell: Callable[[RetryAccount], None],
+) -> str | None:
+    """Ask the workers until none has anything to do for the client. `tell` hears it. Returns why it ended early."""
     last = RetryAccount()
     quiet_since = news_at = options.steady()
     question = request_of(wish.key, wish.who, begin=False)
@@ -143,7 +163,7 @@ async def _watch(
         try:
             _, answers = await ask_workers_to(queue, question, ANSWER_WITHIN)
         except QueueError as error:
-            return last, unfinished or f"the queue went away, and nothing was lost: {error}"
+            return unfinished or f"the queue went away, and nothing was lost: {error}"
         now = sum_of([*answers])
         news = now.counts != last.counts
         if news:
@@ -153,10 +173,11 @@ async def _watch(
         if now.settled != last.settled:
             options.progress(min(now.settled, total), total)
         last = now
+        tell(now)
         if unfinished is not None or options.steady() - quiet_since > QUIET:
-            return last, unfinished
+            return unfinished
         if options.stop() or options.steady() - news_at > STUCK:
-            return last, "no longer watched; the workers go on, and `notifier status` shows how far they are"
+            return "no longer watched; the workers go on, and `notifier status` shows how far they are"
         await options.pause(LOOK_EVERY)
 
 

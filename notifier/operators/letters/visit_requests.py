@@ -1,17 +1,16 @@
 """Answers requests that go through dead letters, or through what waits: with counts, with a message, after a repair.
 
 One request at a time has the messages. Requests that only look wait for one another first, so a repair waits for one
-look at most.
+look at most. So do jobs: they follow one another, and are no reason for one at a slow rate to give way.
 """
 
 import asyncio
 import json
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
@@ -26,10 +25,12 @@ from notifier.model.validation import mistakes_of
 from notifier.network.listeners.authorization import caller, concerns
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters.groups import Group, GroupCounts, Summary
+from notifier.operators.letters.job_routes import begun
+from notifier.operators.letters.jobs import AWAY, Jobs
 from notifier.operators.letters.readmission import ReplayRules
 from notifier.operators.letters.repair import remove
 from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
-from notifier.operators.letters.replay_jobs import ReplayJobs
+from notifier.operators.letters.repair_jobs import DID, AskedRepair, RemovalPasses, RepairWork, issuers_of
 from notifier.operators.letters.visits import Filter, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
@@ -53,7 +54,7 @@ class LettersAccess:
     queue: Queue
     rules: Callable[[bool], ReplayRules]
     registry: Callable[[], Registry]
-    replays: ReplayJobs
+    jobs: Jobs
     write_audit: WriteAudit
     clock: Callable[[], float]
     steady: Callable[[], float]
@@ -72,17 +73,20 @@ class VisitRequests:
         self._known = known
         self._alone = asyncio.Lock()
         self._looking = asyncio.Lock()
+        self._patient = asyncio.Lock()
         self._waiting = 0
 
     @property
     def wanted(self) -> bool:
-        """True if another waits for its turn."""
+        """True if a request waits for its turn."""
         return self._waiting > 0
 
     @asynccontextmanager
     async def turn(self, *, looking: bool = False, patient: bool = False) -> AsyncIterator[None]:
         """Hold the messages alone. Raises Refusal (503) if the queue is away, or if it takes long and not `patient`."""
         async with AsyncExitStack() as stack:
+            if patient:
+                await stack.enter_async_context(self._patient)
             self._waiting += 1
             try:
                 async with asyncio.timeout(None if patient else BUSY_FOR):
@@ -145,18 +149,42 @@ class VisitRequests:
         hint = near_either(item.iss, item.client_id, self._access.registry(), if_registered=self._known)
         return {"hint": hint.text} if hint is not None and concerns(token, hint.issuer.iss) else {}
 
+    def begin_removal(
+        self,
+        kind: Literal["discard", "cancel"],
+        messages: P,
+        filter_: Filter[P, S],
+        token: ApiToken | None,
+        asked: Mapping[str, Any],
+    ) -> web.Response:
+        """Begin a job that deletes what is meant. Raises Refusal (429, 503)."""
+        self.require_queue()
+        who = caller(token)
+
+        def report(summary: S) -> None:
+            self.audit.removed(who, summary)
+
+        def conclude(result: RepairResult) -> None:
+            self.audit.repaired(DID[kind], who, filter_, result)
+
+        passes = RemovalPasses(messages, filter_, report)
+        wanted = AskedRepair(
+            kind=kind, chosen=filter_, issuers=issuers_of(filter_), passes=passes, conclude=conclude,
+            most=asked.get("limit"),
+        )  # fmt: skip
+        return begun(self._access.jobs, RepairWork(wanted, self), token)
+
     async def removed(
         self,
-        action: str,
+        did: str,
         messages: P,
         filter_: Filter[P, S],
         token: ApiToken | None,
         asked: Mapping[str, Any],
         *,
-        most: int,
-        within: float = math.inf,
+        within: float,
     ) -> web.Response:
-        """Delete what is meant, `most` of it at once unless asked otherwise. See `repaired`."""
+        """Delete what is meant at once. See `repaired`."""
 
         async def act(options: RepairOptions) -> RepairResult:
             def report(summary: S) -> None:
@@ -165,45 +193,35 @@ class VisitRequests:
 
             return await remove(messages, filter_, options, report)
 
-        return await self.repaired(action, act, filter_, token, asked, most=most, within=within)
+        return await self.repaired(did, act, filter_, token, asked, within=within)
 
     async def repaired(
         self,
-        action: str,
+        did: str,
         act: Callable[[RepairOptions], Awaitable[RepairResult]],
         filter_: Filter[Any, Any],
         token: ApiToken | None,
         asked: Mapping[str, Any],
         *,
-        most: int,
-        within: float = math.inf,
-        **more: object,
+        within: float,
     ) -> web.Response:
-        """Have the messages alone for a repair, `within` so many seconds, log it, and say what it came to: `action`.
-
-        `more` is for the log.
-        """
-        access = self._access
+        """Have the messages alone for a repair, `within` so many seconds, log it, and say what it came to: `did`."""
+        access, dry_run = self._access, bool(asked.get("dry_run"))
         async with self.turn():
             until = access.steady() + within
             options = RepairOptions(
-                clock=access.clock,
-                steady=access.steady,
-                pause=asyncio.sleep,
-                stop=lambda: access.steady() >= until,
-                rate=asked.get("rate"),
-                limit=asked.get("limit", most),
-                dry_run=bool(asked.get("dry_run")),
-            )
+                clock=access.clock, steady=access.steady, pause=asyncio.sleep, stop=lambda: access.steady() >= until,
+                limit=asked.get("limit"), dry_run=dry_run,
+            )  # fmt: skip
             result = await act(options)
-            if not options.dry_run:
-                self.audit.repaired(action, caller(token), filter_, result, **more)
+            if not dry_run:
+                self.audit.repaired(did, caller(token), filter_, result)
         if result.failed and not result.done:
             raise self._refusal()
         document = result.document()
         if result.failed:  # its own text names hosts and files
-            document["unfinished"] = "the queue went away; the rest is unchanged"
-        return web.json_response({action: result.done, "dry_run": options.dry_run, **document}, dumps=json_text)
+            document["unfinished"] = AWAY
+        return web.json_response({did: result.done, "dry_run": dry_run, **document}, dumps=json_text)
 
 
 def query_of(adapter: TypeAdapter[Any]) -> dict[str, Mapping[str, Any]]:

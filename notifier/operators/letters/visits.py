@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 from notifier.model.errors import QueueError
 from notifier.model.message import Message, Transfer
@@ -43,6 +43,13 @@ class Filter(Protocol[P_contra, S]):
     @property
     def iss(self) -> str | None:
         """Of which issuer."""
+
+    @property
+    def issuers(self) -> frozenset[str] | None:
+        """Of which issuers at most: those that the caller may see. None: of any."""
+
+    def come_by(self, moment: float, /) -> Self:
+        """The same, but for messages that came later."""
 
     def opened(self, messages: P_contra, /, *, whole: bool) -> OpenVisit[S]:
         """Begin a pass over them, which gives summaries, and `whole` messages if asked. Raises QueueError."""

@@ -3,7 +3,7 @@
 Like a list of dead letters, it reads only the members that it shows.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal, NotRequired
 
@@ -174,8 +174,8 @@ class WaitingFilter:
     """Selects deliveries that meet every given condition. `issuers` are those that the caller may see, None for all.
 
     `keys` are clients by (`iss`, `client_id`), `ended` are reasons to wait by (reason, `iss`, `client_id`); an empty
-    `client_id` means all clients of the issuer. Without `parked` only deliveries in delay queues are meant. `life`
-    tells how long each may live.
+    `client_id` means all clients of the issuer. Without `parked` only deliveries in delay queues are meant; with
+    `until` (epoch seconds) only those that a worker first took by then. `life` tells how long each may live.
     """
 
     ids: frozenset[str] = frozenset()
@@ -186,12 +186,17 @@ class WaitingFilter:
     keys: frozenset[tuple[str, str]] | None = None
     ended: frozenset[tuple[str, str, str]] | None = None
     parked: bool = True
+    until: float | None = None
     life: LifeOf | None = field(default=None, metadata={"aside": True})
 
     @property
     def narrows(self) -> bool:
         """False if all that waits is meant."""
         return bool(self.ids or self.client_id or self.iss or self.event_id or self.keys or self.ended)
+
+    def come_by(self, moment: float) -> "WaitingFilter":
+        """See Filter."""
+        return replace(self, until=moment)
 
     def opened(self, waiting: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
         """A walk over what is meant, `whole` or as summaries only. Raises QueueError."""
@@ -210,6 +215,7 @@ class WaitingFilter:
             and (self.client_id is None or summary.client_id == self.client_id)
             and (self.iss is None or summary.iss == self.iss)
             and (self.event_id is None or summary.event_id == self.event_id)
+            and (self.until is None or summary.since is None or summary.since <= self.until)
             and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
             and (
                 self.ended is None

@@ -1,13 +1,13 @@
-"""`/v1/waiting`: list, show (scope `read`) and cancel (`repair`) what waits; `/v1/clients/{id}/retry`: try it now.
+"""`/v1/waiting`: list, show (scope `read`) and cancel (`repair`) what waits; `/v1/retry`: try what waits for a client.
 
 A token with `issuers` sees and changes only what is of those issuers. One request at a time goes through what waits. A
-retry answers after half a minute at the latest; the workers go on.
+retry and a cancellation are jobs (`retry_jobs`, `repair_jobs`), but for the cancellation of one delivery.
 """
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Required
 
 from aiohttp import web
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
@@ -23,13 +23,14 @@ from notifier.network.listeners.authorization import Authorization, caller, conc
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters import visit_requests
-from notifier.operators.letters.retry_now import RetryWish, prospect, retry_now
+from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, accepted, begun
+from notifier.operators.letters.retry_jobs import RetryWork
+from notifier.operators.letters.retry_now import RetryWish, prospect
 from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, VisitRequests
 from notifier.operators.letters.waiting_filter import WaitingFilter
 from notifier.queues.passes import RepairOptions
 
-WATCHED = 30.0  # seconds that a retry is watched
-LIMIT = 10_000  # deliveries that a request cancels at most
+AT_MOST = 60.0  # seconds that a look at what a cancellation or retry would do lasts
 
 _KNOWN = "it is registered now, and tried when it is due"
 _AWAY = "The queue is away, or another request or command goes through what waits."
@@ -58,13 +59,14 @@ class CancelQuery(WaitingQuery, total=False):
 
     all: Annotated[bool, Field(description="Take all that waits.")]
     dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
-    limit: Annotated[int, Field(ge=1, le=LIMIT, description="At most this many.")]
+    limit: Annotated[int, Field(ge=1, description="At most this many.")]
 
 
 @with_config(_STRICT)
 class RetryBody(TypedDict, total=False):
     """The body of a retry."""
 
+    client_id: Annotated[Required[str], Field(min_length=1, description="The client.")]
     iss: Annotated[str, Field(description="The client's issuer. Needed if there are several.")]
     force: Annotated[bool, Field(description="Also try what the client asked to wait for, by Retry-After.")]
     dry_run: Annotated[bool, Field(description="Count what waits; try nothing.")]
@@ -89,7 +91,7 @@ class WaitingRoutes:
             web.get("/v1/waiting/{id}", self._show, allow_head=False),
             web.delete("/v1/waiting", self._cancel),
             web.delete("/v1/waiting/{id}", self._cancel_one),
-            web.post("/v1/clients/{client_id}/retry", self._retry),
+            web.post("/v1/retry", self._retry),
         ]
 
     @OperationDescription(
@@ -125,18 +127,20 @@ class WaitingRoutes:
         )
 
     @OperationDescription(
-        summary="Delete deliveries that wait, for good. If the answer says more, repeat the request.",
+        summary="Delete deliveries that wait, for good: a job. Location says where to ask for it.",
         scope="repair",
         query=visit_requests.query_of(_CANCEL),
-        answers={200: AnswerDescription(text="How many were cancelled, and whether there is more.", schema=OBJECT)},
-        problems=_PROBLEMS,
+        answers={202: BEGUN, 200: AnswerDescription(text="With dry_run: how many would be cancelled.", schema=OBJECT)},
+        problems=_PROBLEMS | TOO_MANY,
     )
     async def _cancel(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
         asked = visit_requests.asked_in_query(request, _CANCEL)
         waiting = _filter_of(asked, token)
         visit_requests.require_narrowed(waiting, asked, "are")
-        return await self._cancelled(waiting, token, asked)
+        if asked.get("dry_run"):
+            return await self._cancelled(waiting, token, asked)
+        return self._requests.begin_removal("cancel", self._waiting, waiting, token, asked)
 
     @OperationDescription(
         summary="Delete one delivery that waits, for good.",
@@ -151,15 +155,19 @@ class WaitingRoutes:
     async def _cancelled(
         self, waiting: WaitingFilter, token: ApiToken | None, asked: Mapping[str, Any]
     ) -> web.Response:
-        return await self._requests.removed("cancelled", self._waiting, waiting, token, asked, most=LIMIT)
+        return await self._requests.removed("cancelled", self._waiting, waiting, token, asked, within=AT_MOST)
 
     @OperationDescription(
-        summary="Try now what waits for a client. The answer comes after half a minute at the latest.",
+        summary="Try now what waits for a client: a job. Location says where to ask what comes of it.",
         scope="repair",
         body={"application/json": visit_requests.schema_of(_RETRY)},
-        answers={200: AnswerDescription(text="What became of what waited.", schema=OBJECT)},
+        answers={
+            202: BEGUN,
+            200: AnswerDescription(text="With dry_run: what waits, and why.", schema=OBJECT),
+        },
         problems={
             **_PROBLEMS,
+            **TOO_MANY,
             403: "The token lacks the scope repair, or this issuer.",
             408: "The body did not come.",
             413: "The body is too large.",
@@ -168,23 +176,25 @@ class WaitingRoutes:
     )
     async def _retry(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = await visit_requests.asked_in_body(request, _RETRY) if request.can_read_body else {}
-        client_id, iss = request.match_info["client_id"], self._issuer(asked, token)
+        asked = await visit_requests.asked_in_body(request, _RETRY)
+        client_id, iss = asked["client_id"], self._issuer(asked, token)
         if not concerns(token, iss):
             raise Refusal(problem(403, "The token does not cover this issuer"))
         wish = RetryWish(key=(iss, client_id), who=caller(token), force=bool(asked.get("force")))
-        dry_run, access = bool(asked.get("dry_run")), self._access
-        async with self._requests.turn():
-            until = access.steady() + WATCHED
+        access = self._access
+        if not asked.get("dry_run"):
+            self._requests.require_queue()
+            work = RetryWork(access.queue, wish, self._requests, access.write_audit)
+            known = await access.jobs.like(work, token)
+            return begun(access.jobs, work, token) if known is None else accepted(known)
+        async with self._requests.turn(looking=True):
+            until = access.steady() + AT_MOST
             options = RepairOptions(
                 clock=access.clock, steady=access.steady, pause=asyncio.sleep, stop=lambda: access.steady() >= until
             )
-            result = await (prospect if dry_run else retry_now)(access.queue, wish, options)
-        document = result.document()
-        if not dry_run:
-            names = {"who": wish.who, "iss": iss, "client_id": client_id, "force": wish.force}
-            access.write_audit("retried_now", **names, **document)
-        return web.json_response({"client_id": client_id, "iss": iss, "dry_run": dry_run, **document}, dumps=json_text)
+            result = await prospect(access.queue, wish, options)
+        document = {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
+        return web.json_response(document, dumps=json_text)
 
     def _issuer(self, asked: Mapping[str, Any], token: ApiToken | None) -> str:
         """The issuer that is meant: of those that the token covers, which are all that an answer names."""

@@ -15,6 +15,8 @@ from notifier import __version__
 from notifier.model.frozen import frozen
 from notifier.queues.queue_port import Queue
 
+ANSWER_WITHIN = 2.0  # seconds that workers have to answer
+
 Members: TypeAlias = Mapping[str, Any]
 
 

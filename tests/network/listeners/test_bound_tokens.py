@@ -64,7 +64,7 @@ async def ask() -> AsyncIterator[Callable[..., Any]]:
     access = LettersAccess(
         queue=cast("Any", SimpleNamespace(waiting=lambda: SimpleNamespace(visit=_away))),
         registry=lambda: registry,
-        replays=cast("Any", None),
+        jobs=cast("Any", None),
         rules=cast("Any", None),
         write_audit=cast("Any", None),
         clock=lambda: NOW,
@@ -78,9 +78,9 @@ async def ask() -> AsyncIterator[Callable[..., Any]]:
     app = api_app(EventRequests(accept, sources, ApiLimits(max_event=2000)), routes)
     async with serving(app) as listener, aiohttp.ClientSession() as http:
 
-        async def asked(method: str, path: str, name: str) -> tuple[int, str, Any]:
-            headers = {"Authorization": f"Bearer {name}-secret"}
-            async with http.request(method, f"http://127.0.0.1:{listener.port}{path}", headers=headers) as answer:
+        async def asked(method: str, path: str, name: str, body: object = None) -> tuple[int, str, Any]:
+            headers, url = {"Authorization": f"Bearer {name}-secret"}, f"http://127.0.0.1:{listener.port}{path}"
+            async with http.request(method, url, headers=headers, json=body) as answer:
                 return answer.status, await answer.text(), await answer.json(content_type=None)
 
         yield asked
@@ -113,10 +113,11 @@ async def test_how_many_clients_others_have_is_not_told_either(ask: Callable[...
 
 async def test_a_retry_without_an_issuer_names_only_those_of_the_token(ask: Callable[..., Any]) -> None:
     """The only one is meant; of several, the answer lists no other."""
-    status, text, _ = await ask("POST", "/v1/clients/shop/retry", "two")
+    wanted = {"client_id": "shop", "dry_run": True}
+    status, text, _ = await ask("POST", "/v1/retry", "two", wanted)
     assert status == 400
     assert f"there are {ISS}, {THIRD}" in text
-    status, text, _ = await ask("POST", "/v1/clients/shop/retry", "all")
+    status, text, _ = await ask("POST", "/v1/retry", "all", wanted)
     assert (status, OTHER in text) == (400, True)
-    status, text, _ = await ask("POST", "/v1/clients/shop/retry", "one")
+    status, text, _ = await ask("POST", "/v1/retry", "one", wanted)
     assert (status, OTHER in text) == (503, False)  # it went on to the queue

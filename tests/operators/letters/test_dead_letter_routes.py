@@ -18,9 +18,10 @@ from notifier.model.message import DEAD, Lane, Transfer, Transferred
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
-from notifier.operators.letters import replay_jobs, visit_requests
+from notifier.operators.letters import jobs, visit_requests
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
-from notifier.operators.letters.replay_jobs import ReplayJobs
+from notifier.operators.letters.job_routes import JobRoutes
+from notifier.operators.letters.jobs import Jobs
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.operators.status.worker_requests import WorkerAnswer
 from notifier.publishing.event_requests import EventRequests
@@ -57,9 +58,9 @@ REGISTRY = Registry(
 class Api:
     """The listener, its queue, and what was written down."""
 
-    def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession, replays: ReplayJobs) -> None:
-        self.queue, self.http, self.replays, self.url = queue, http, replays, ""
-        self.jobs: asyncio.Task[None] | None = None
+    def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession, jobs: Jobs) -> None:
+        self.queue, self.http, self.jobs, self.url = queue, http, jobs, ""
+        self.running: asyncio.Task[None] | None = None
         self.audits: list[tuple[str, object, object]] = []
 
     def write_audit(self, action: str, **details: object) -> None:
@@ -78,14 +79,18 @@ class Api:
 
     async def replayed(self, body: object, *, bearer: str = "sre") -> Any:
         """The account of a replay, once it has ended; the one who asked goes away meanwhile."""
-        status, job = await self.ask("POST", "/replay", bearer=bearer, body=body)
+        return await self.account("POST", "/replay", bearer=bearer, body=body)
+
+    async def account(self, method: str, path: str, *, bearer: str = "sre", body: object = None) -> Any:
+        """The account of the job that this begins, once it has ended."""
+        status, job = await self.ask(method, path, bearer=bearer, body=body)
         assert status == 202, job
-        path = f"/../replays/{job['id']}"
+        path = f"/../jobs/{job['id']}"
         return (await until(lambda: self.ask("GET", path, bearer=bearer), lambda told: told[1]["state"] == "ended"))[1]
 
     async def ended(self, id_: str) -> Any:
         """The account of a replay that is told to end, once it has."""
-        path = f"/../replays/{id_}"
+        path = f"/../jobs/{id_}"
         assert (await self.ask("DELETE", path))[0] == 202
         return (await until(lambda: self.ask("GET", path), lambda told: told[1]["state"] == "ended"))[1]
 
@@ -100,19 +105,21 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     await queue.open()
     await bury(queue, *LETTERS)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
-        replays = ReplayJobs(queue, lambda: 5000.0, time.monotonic)
-        subject = Api(queue, http, replays)
-        running = subject.jobs = asyncio.create_task(replays.run())
+        jobs_ = Jobs(queue, lambda: 5000.0, time.monotonic)
+        subject = Api(queue, http, jobs_)
+        running = subject.running = asyncio.create_task(jobs_.run())
         desk = LettersAccess(
             queue=queue,
             rules=lambda force: replace(RULES, end_newer_sessions=force),
             registry=lambda: REGISTRY,
-            replays=replays,
+            jobs=jobs_,
             write_audit=subject.write_audit,
             clock=lambda: 5000.0,
             steady=time.monotonic,
         )
-        routes = DeadLetterRoutes(Authorization(lambda: TOKENS), desk).routes()
+        authorization = Authorization(lambda: TOKENS)
+        routes = DeadLetterRoutes(authorization, desk).routes()
+        routes += JobRoutes(authorization, jobs_, subject.write_audit).routes()
         async with serving(api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
             subject.url = listener.url
             yield subject
@@ -186,10 +193,10 @@ async def test_a_token_s_issuers_are_all_it_sees_and_repairs(api: Api) -> None:
     assert (await api.ask("DELETE", "/d-1", bearer="tenant"))[1]["discarded"] == 0
     job = await api.replayed({"all": True}, bearer="tenant")
     assert job["replayed"] == 1
-    assert (await api.ask("GET", f"/../replays/{job['id']}", bearer="sre"))[0] == 200
+    assert (await api.ask("GET", f"/../jobs/{job['id']}", bearer="sre"))[0] == 200
     other = await api.replayed({"id": ["none"]})
-    assert (await api.ask("GET", f"/../replays/{other['id']}", bearer="tenant"))[0] == 404
-    shown = (await api.ask("GET", "/../replays", bearer="tenant"))[1]["replays"]
+    assert (await api.ask("GET", f"/../jobs/{other['id']}", bearer="tenant"))[0] == 404
+    shown = (await api.ask("GET", "/../jobs", bearer="tenant"))[1]["jobs"]
     assert [each["id"] for each in shown] == [job["id"]]
     assert (await api.ask("GET"))[1]["total"] == 4
 
@@ -210,12 +217,12 @@ async def test_a_replay_says_what_stays_and_is_written_down(api: Api) -> None:
 async def test_a_worker_that_ends_writes_down_what_a_replay_did(api: Api) -> None:
     """The job tells how far it is, and what it has not done stays."""
     _, job = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "rate": 0.01})
-    told = await until(lambda: api.ask("GET", f"/../replays/{job['id']}"), lambda answer: answer[1]["replayed"] == 1)
-    assert told[1]["state"] == "replaying"
+    told = await until(lambda: api.ask("GET", f"/../jobs/{job['id']}"), lambda answer: answer[1]["replayed"] == 1)
+    assert told[1]["state"] == "running"
     assert api.audits == []
-    assert api.jobs is not None
-    api.jobs.cancel()
-    await asyncio.wait({api.jobs})
+    assert api.running is not None
+    api.running.cancel()
+    await asyncio.wait({api.running})
     assert api.audits == [("dead_letters_replayed", "sre", 1)]
     assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
 
@@ -227,11 +234,11 @@ async def test_a_worker_that_is_silent_may_know_a_replay(api: Api, monkeypatch: 
     async def nobody_answers(*_: object) -> tuple[int, Sequence[WorkerAnswer]]:
         return seen, ()
 
-    monkeypatch.setattr(replay_jobs, "ask_workers_to", nobody_answers)
+    monkeypatch.setattr(jobs, "ask_workers_to", nobody_answers)
     for method in ("GET", "DELETE"):
-        assert (await api.ask(method, "/../replays/elsewhere"))[0] == 503
+        assert (await api.ask(method, "/../jobs/elsewhere"))[0] == 503
     seen = 0
-    assert (await api.ask("GET", "/../replays/elsewhere"))[0] == 404
+    assert (await api.ask("GET", "/../jobs/elsewhere"))[0] == 404
 
 
 async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,14 +254,14 @@ async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatc
     bodies = ({"client_id": "shop", "iss": ISS}, {"client_id": "mail"})
     one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in bodies]
     await begun.wait()
-    stopped = asyncio.create_task(api.replays.stop())
-    path = f"/../replays/{two}"
+    stopped = asyncio.create_task(api.jobs.stop())
+    path = f"/../jobs/{two}"
     _, told = await until(lambda: api.ask("GET", path), lambda answer: answer[1]["state"] == "ended")
     assert told["unfinished"] == "the worker ended; the rest is unchanged"
     assert not stopped.done()
     confirmed.set()
     await stopped
-    assert (await api.ask("GET", f"/../replays/{one}"))[1]["replayed"] == 2
+    assert (await api.ask("GET", f"/../jobs/{one}"))[1]["replayed"] == 2
     assert (await api.ask("POST", "/replay", body={"client_id": "mail"}))[1]["state"] == "waiting"
     assert await api.ready() == {DEAD: 3, Lane.RETRIES: 2}
 
@@ -273,17 +280,17 @@ async def test_a_replay_onto_a_full_disk(api: Api, monkeypatch: pytest.MonkeyPat
 async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:
     """It gives them back while it pauses for its rate, and keeps to the rate over all its passes."""
     _, job = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "rate": 0.001})
-    path = f"/../replays/{job['id']}"
+    path = f"/../jobs/{job['id']}"
     await until(lambda: api.ask("GET", path), lambda answer: answer[1]["replayed"] == 1)
     async with asyncio.timeout(10):
         assert (await api.ask("GET", bearer="tenant"))[0] == 200
         assert (await api.ask("GET", "/m-1"))[0] == 200
         assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
         _, other = await api.ask("POST", "/replay", bearer="tenant", body={"all": True})
-        where = f"/../replays/{other['id']}"
+        where = f"/../jobs/{other['id']}"
         await until(lambda: api.ask("GET", where), lambda answer: answer[1]["replayed"] == 1)
     told = (await api.ask("GET", path))[1]
-    assert (told["state"], told["replayed"]) == ("replaying", 1)
+    assert (told["state"], told["replayed"]) == ("running", 1)
 
 
 async def test_a_replay_waits_for_its_turn(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,11 +298,11 @@ async def test_a_replay_waits_for_its_turn(api: Api, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(visit_requests, "BUSY_FOR", 0.01)
     slow = {"client_id": "shop", "iss": ISS, "rate": 0.1}
     one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in (slow, {"client_id": "mail"})]
-    await until(lambda: api.ask("GET", f"/../replays/{one}"), lambda answer: answer[1]["replayed"] == 1)
+    await until(lambda: api.ask("GET", f"/../jobs/{one}"), lambda answer: answer[1]["replayed"] == 1)
     await until(lambda: api.ask("GET"), lambda answer: answer[0] == 503)
-    assert (await api.ask("GET", f"/../replays/{two}"))[1]["state"] == "waiting"
+    assert (await api.ask("GET", f"/../jobs/{two}"))[1]["state"] == "waiting"
     await api.ended(one)
-    _, told = await until(lambda: api.ask("GET", f"/../replays/{two}"), lambda answer: answer[1]["replayed"] == 1)
+    _, told = await until(lambda: api.ask("GET", f"/../jobs/{two}"), lambda answer: answer[1]["replayed"] == 1)
     assert told["unfinished"] is None
 
 
@@ -306,29 +313,29 @@ async def test_a_token_of_one_issuer_leaves_places_to_others(api: Api) -> None:
     begun = [await api.ask("POST", "/replay", bearer="tenant", body=body) for _ in range(4)]
     assert [status for status, _ in begun] == [202] * 4
     status, refused = await api.ask("POST", "/replay", bearer="tenant", body=body)
-    assert (status, refused["title"][:34]) == (429, "This token has 4 replays under way")
-    assert "DELETE /v1/replays/{id}" in refused["title"]
+    assert (status, refused["title"][:44]) == (429, "This token has 4 jobs of the kind replay und")
+    assert "DELETE /v1/jobs/{id}" in refused["title"]
     for _ in range(3):
         assert (await api.ask("POST", "/replay", body=body))[0] == 202
     status, refused = await api.ask("POST", "/replay", body=body)
-    assert (status, refused["title"][:38]) == (503, "This worker has 8 replays under way; w")
+    assert (status, refused["title"][:44]) == (503, "This worker has 8 jobs of the kind replay un")
     await api.ended(begun[3][1]["id"])
     assert (await api.ask("POST", "/replay", bearer="tenant", body=body))[0] == 202
-    assert (await api.ask("GET", f"/../replays/{blocker}"))[1]["state"] == "replaying"
+    assert (await api.ask("GET", f"/../jobs/{blocker}"))[1]["state"] == "running"
 
 
 async def test_a_replay_is_ended(api: Api) -> None:
     """By whoever may repair for all its issuers. Its account says so, and who it was is written down."""
     body = {"client_id": "shop", "iss": ISS, "rate": 0.01}
     jobs = [(await api.ask("POST", "/replay", body=body))[1]["id"] for _ in range(2)]
-    await until(lambda: api.ask("GET", f"/../replays/{jobs[0]}"), lambda answer: answer[1]["replayed"] == 1)
-    assert (await api.ask("DELETE", f"/../replays/{jobs[0]}", bearer="tenant"))[0] == 404
-    assert (await api.ask("DELETE", f"/../replays/{jobs[0]}", bearer="reader"))[0] == 403
+    await until(lambda: api.ask("GET", f"/../jobs/{jobs[0]}"), lambda answer: answer[1]["replayed"] == 1)
+    assert (await api.ask("DELETE", f"/../jobs/{jobs[0]}", bearer="tenant"))[0] == 404
+    assert (await api.ask("DELETE", f"/../jobs/{jobs[0]}", bearer="reader"))[0] == 403
     for id_, replayed in ((jobs[1], 0), (jobs[0], 1)):
         told = await api.ended(id_)
         assert (told["replayed"], told["unfinished"]) == (replayed, "somebody ended it; the rest is unchanged")
     assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
-    ends = {("dead_letters_replay_ended", "sre", id_) for id_ in jobs}
+    ends = {("job_ended", "sre", id_) for id_ in jobs}
     assert set(api.audits) == ends | {("dead_letters_replayed", "sre", done) for done in (0, 1)}
 
 
@@ -337,7 +344,7 @@ async def test_a_discard_names_each(api: Api) -> None:
     assert (await api.ask("DELETE", "?reason=expired&dry_run"))[1]["discarded"] == 2
     assert api.audits == []
     assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
-    assert (await api.ask("DELETE", "?reason=expired"))[1]["discarded"] == 2
+    assert (await api.account("DELETE", "?reason=expired"))["discarded"] == 2
     each = [letter for action, _, letter in api.audits if action == "dead_letter_discarded"]
     assert each == ["m-1", "stale", "o-1"]
     assert await api.ready() == {DEAD: 2}

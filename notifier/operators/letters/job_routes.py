@@ -1,0 +1,102 @@
+"""`/v1/jobs`: what the API does for those who asked and went away, whichever worker does it."""
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from notifier.model.api_token import ApiToken
+from notifier.model.errors import QueueError
+from notifier.model.printable import json_text
+from notifier.network.listeners.authorization import Authorization, caller
+from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.operators.letters.jobs import SCHEMA, Jobs, Work
+from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
+
+T = TypeVar("T")
+BEGUN = AnswerDescription(
+    text="The job as it begins.", schema=SCHEMA, headers={"Location": "Where to ask for it: /v1/jobs/{id}."}
+)
+TOO_MANY = {
+    429: "The token has too many jobs of this kind under way.",
+    503: "The queue is away, or the worker has too many jobs of this kind under way.",
+}
+_AWAY = {503: "The queue is away, or a worker does not answer."}
+_UNKNOWN = {404: "No worker knows this job."}
+
+
+def begun(jobs: Jobs, work: Work, token: ApiToken | None) -> web.Response:
+    """Begin a job, and answer 202. Raises Refusal (429, 503)."""
+    return accepted(jobs.begin(work, token))
+
+
+def accepted(job: dict[str, Any]) -> web.Response:
+    """Answer with a job that goes on by itself."""
+    return web.json_response(job, status=202, headers={"Location": f"/v1/jobs/{job['id']}"}, dumps=json_text)
+
+
+class JobRoutes:
+    """The routes of `/v1/jobs`: list, show, end."""
+
+    def __init__(self, authorization: Authorization, jobs: Jobs, write_audit: WriteAudit) -> None:
+        self._authorization = authorization
+        self._jobs = jobs
+        self._audit = RepairAudit(write_audit)
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes that the API serves."""
+        return [
+            web.get("/v1/jobs", self._list, allow_head=False),
+            web.get("/v1/jobs/{id}", self._show, allow_head=False),
+            web.delete("/v1/jobs/{id}", self._end),
+        ]
+
+    @OperationDescription(
+        summary="Tell the jobs of all workers: those under way, and those that ended within the last hour.",
+        scope="read",
+        answers={200: AnswerDescription(text="The newest first.", schema={"type": "object"})},
+        problems=_AWAY,
+    )
+    async def _list(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        return web.json_response(await _answered(self._jobs.listed(token)), dumps=json_text)
+
+    @OperationDescription(
+        summary="Tell how far a job is, and what came of it. Any worker knows it, for an hour.",
+        scope="read",
+        answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=SCHEMA)},
+        problems=_UNKNOWN | _AWAY,
+    )
+    async def _show(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        job = _known(await _answered(self._jobs.told(request.match_info["id"], token)))
+        return web.json_response(job, dumps=json_text)
+
+    @OperationDescription(
+        summary="End a job after the messages at hand, whatever worker it runs at. Of a retry the watching ends.",
+        scope="repair",
+        answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=SCHEMA)},
+        problems=_UNKNOWN | _AWAY,
+    )
+    async def _end(self, request: web.Request) -> web.Response:
+        token, id_ = self._authorization.require(request, "repair"), request.match_info["id"]
+        job = _known(await _answered(self._jobs.end(id_, token)))
+        self._audit.ended(caller(token), id_)
+        return web.json_response(job, status=202, dumps=json_text)
+
+
+async def _answered(asked: Awaitable[T]) -> T:
+    """What workers say of jobs. Raises Refusal: 503."""
+    try:
+        return await asked
+    except QueueError:
+        title = "The queue is away, or a worker that may know this job; try again soon"
+        raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+
+
+def _known(job: dict[str, Any] | None) -> dict[str, Any]:
+    """Raises Refusal: 404."""
+    if job is None:
+        raise Refusal(problem(404, "No worker knows this job: it is long over, or its worker has ended"))
+    return job

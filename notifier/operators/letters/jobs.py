@@ -1,0 +1,298 @@
+"""Runs what the API is asked to do and takes long, as jobs: whoever asked may go away, and ask any worker later.
+
+A job ends with its worker, or when somebody ends it. What it did stays done, and the rest is unchanged. Jobs take turns
+at the messages with other requests (`visit_requests`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Literal, Protocol, TypeAlias
+
+import structlog
+
+from notifier.model.api_token import ApiToken
+from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.ids import new_id
+from notifier.model.moment import render_moment, rendered
+from notifier.network.listeners.authorization import caller
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.operators.status.worker_requests import ANSWER_WITHIN, Members, WorkerRequest, ask_workers_to
+from notifier.queues.queue_port import Queue
+
+JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
+
+ASK = "job"
+END = "end_job"
+LIST = "jobs"
+PLACES: Mapping[JobKind, int] = {"replay": 8, "discard": 8, "cancel": 8, "retry": 32}  # under way at a worker
+REMEMBERED = 100  # jobs of a worker, the ended ones with those under way
+KEPT = 3600.0  # seconds that an ended job is remembered
+LONGEST = 3600.0  # seconds that a job waits for its turns and has them: a replay at a slow rate may take long
+ENDED = "the worker ended; the rest is unchanged"
+ENDED_BY = "somebody ended it; the rest is unchanged"
+LATE = "its hour is over; the rest is unchanged"
+AWAY = "the queue is away, or its disk is full; the rest is unchanged"
+
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["id", "kind", "who", "wanted", "state", "began_at", "ended_at", "unfinished"],
+    "properties": {
+        "id": {"type": "string"},
+        "kind": {"enum": list(PLACES)},
+        "who": {"type": "string", "description": "The token that asked."},
+        "wanted": {"type": "object", "description": "What was given to choose by."},
+        "state": {"enum": ["waiting", "running", "watching", "ended"]},
+        "began_at": {"type": "string", "format": "date-time"},
+        "ended_at": {"type": ["string", "null"], "format": "date-time"},
+        "unfinished": {"type": ["string", "null"], "description": "Why it ended early."},
+        "replayed": {"type": "integer", "description": "So many by now; or `discarded`, or `cancelled`."},
+        "by_reason": {"type": "object"},
+        "kept": {"type": "object", "description": "How many stay, by why."},
+        "more": {"type": "boolean", "description": "It ended early: begin another for the rest."},
+        "became": {
+            "type": ["object", "null"],
+            "description": "Of a replay: what became of the letters, as far as workers know.",
+        },
+    },
+}  # fmt: skip
+
+
+class Turns(Protocol):
+    """What a job has the messages by."""
+
+    @property
+    def wanted(self) -> bool:
+        """True if a request waits for its turn."""
+
+    def turn(self, *, patient: bool) -> AbstractAsyncContextManager[None]:
+        """Hold the messages alone, however long it takes to get them if `patient`. Raises Refusal."""
+
+
+class Work(Protocol):
+    """What a job does."""
+
+    @property
+    def kind(self) -> JobKind:
+        """What it is."""
+
+    @property
+    def wanted(self) -> Mapping[str, object]:
+        """What was given to choose by, without `sub` and `sid`."""
+
+    @property
+    def issuers(self) -> frozenset[str] | None:
+        """Whose it may be, None for anybody's."""
+
+    def account(self) -> Mapping[str, Any]:
+        """What it did by now, with `unfinished`."""
+
+    async def carry_out(self, job: "Job") -> None:
+        """Do it, and log what came of it. Raises no JobEnds."""
+
+
+class JobEnds(Exception):  # noqa: N818  somebody's wish, not an error
+    """Raised where a job waits for its turn and is to end. Its text says why."""
+
+
+class Job:
+    """One job at this worker."""
+
+    def __init__(self, work: Work, who: str, clock: Callable[[], float], steady: Callable[[], float]) -> None:
+        self.id = new_id()
+        self.work = work
+        self.who = who
+        self.clock = clock
+        self.steady = steady
+        self.began_at = clock()
+        self.ended_at: float | None = None
+        self.state = "waiting"
+        self.ending: str | None = None  # why it is to end, if it is
+        self.free = asyncio.Event()  # it has no messages at hand
+        self.free.set()
+        self._life = steady() + LONGEST
+        self._waits: asyncio.Task[None] | None = None  # its task, while it waits for its turn
+
+    def end(self, why: str) -> None:
+        """Have it end: now if it waits, else after the batch at hand."""
+        if self.ending is None:
+            self.ending = why
+            if self._waits is not None:
+                self._waits.cancel()
+
+    @asynccontextmanager
+    async def turn(self, turns: Turns, due: float = 0.0) -> AsyncIterator[None]:
+        """Have the messages alone, not before `due` (steady). Raises JobEnds if it is to end before, and Refusal."""
+        async with AsyncExitStack() as stack:
+            self._waits = asyncio.current_task()
+            try:
+                async with asyncio.timeout(self._life - self.steady()):
+                    if self.ending is None:
+                        await asyncio.sleep(due - self.steady())
+                        await stack.enter_async_context(turns.turn(patient=True))
+            except TimeoutError:
+                raise JobEnds(LATE) from None
+            except asyncio.CancelledError:
+                if self.ending is None or self._waits is None:
+                    raise
+                self._waits.uncancel()
+            finally:
+                self._waits = None
+            if self.ending is not None:
+                raise JobEnds(self.ending)
+            self.state = "running"
+            self.free.clear()
+            try:
+                yield
+            finally:
+                self.free.set()
+
+    async def run(self) -> None:
+        """Carry it out. A fault of ours ends this job alone."""
+        try:
+            await self.work.carry_out(self)
+        except Exception as error:  # noqa: BLE001  a job must not end the worker
+            structlog.get_logger().error("job_failed", error=type(error).__name__, kind=self.work.kind, id=self.id)
+        finally:
+            self.state, self.ended_at = "ended", self.clock()
+
+    def document(self) -> dict[str, Any]:
+        """The JSON that the API gives."""
+        return {
+            "id": self.id,
+            "kind": self.work.kind,
+            "who": self.who,
+            "wanted": dict(self.work.wanted),
+            "state": self.state,
+            "began_at": render_moment(self.began_at),
+            "ended_at": rendered(self.ended_at),
+            **self.work.account(),
+        }
+
+
+class Jobs:
+    """The jobs of one worker. Needs a task for `run`."""
+
+    def __init__(self, queue: Queue, clock: Callable[[], float], steady: Callable[[], float]) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._steady = steady
+        self._jobs: dict[str, Job] = {}
+        self._new: asyncio.Queue[Job] = asyncio.Queue()
+        self._stopped = False
+
+    def begin(self, work: Work, token: ApiToken | None) -> dict[str, Any]:
+        """Begin a job, and return its document. Raises Refusal (429, 503) if too many are under way."""
+        now = self._clock()
+        kept = {id_: job for id_, job in self._jobs.items() if job.ended_at is None or now - job.ended_at < KEPT}
+        under_way = [job for job in kept.values() if job.ended_at is None and job.work.kind == work.kind]
+        _require_place(work.kind, under_way, token)
+        ended = [id_ for id_, job in kept.items() if job.ended_at is not None]
+        for id_ in ended[: max(0, len(kept) + 1 - REMEMBERED)]:
+            del kept[id_]
+        self._jobs = kept
+        job = Job(work, caller(token), self._clock, self._steady)
+        self._jobs[job.id] = job
+        document = job.document()
+        if self._stopped:
+            job.end(ENDED)
+        self._new.put_nowait(job)
+        return document
+
+    async def told(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
+        """Return the document of a job, wherever it runs. None if no worker knows it, or it is of other issuers.
+
+        Raises QueueError.
+        """
+        return await self._asked(ASK, id_, token)
+
+    async def end(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
+        """Have a job end, wherever it runs, and return its document. None as for `told`. Raises QueueError."""
+        return await self._asked(END, id_, token)
+
+    async def _asked(self, name: str, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
+        request = _request(name, token, id=id_)
+        if id_ in self._jobs:
+            said = await self.act(request)
+            return dict(said["job"]) if "job" in said else None
+        workers, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
+        known = (answer.said for answer in answers if answer.problem is None and "job" in answer.said)
+        job = next((dict(said["job"]) for said in known), None)
+        if job is None and len(answers) < workers:
+            raise QueueUnavailable("a worker has not answered, and may know the job")
+        return job
+
+    async def listed(self, token: ApiToken | None) -> dict[str, Any]:
+        """The jobs of all workers that answer, the newest first. Raises QueueError."""
+        request = _request(LIST, token)
+        workers, answers = await ask_workers_to(self._queue, request, ANSWER_WITHIN)
+        said = [*(answer.said for answer in answers), await self.act(request)]
+        jobs = {str(job["id"]): dict(job) for each in said for job in each.get("jobs", ())}
+        newest_first = sorted(jobs.values(), key=lambda job: str(job["began_at"]), reverse=True)
+        return {"jobs": newest_first, "workers": {"seen": workers, "answered": len(answers)}}
+
+    async def like(self, work: Work, token: ApiToken | None) -> dict[str, Any] | None:
+        """The job under way that does the same at this worker or, if others answer, at any. None if there is none."""
+        try:
+            documents = (await self.listed(token))["jobs"]
+        except QueueError:
+            documents = [job.document() for job in self._jobs.values()]
+        same = (work.kind, dict(work.wanted))
+        under_way = (job for job in documents if job["state"] != "ended" and (job["kind"], job["wanted"]) == same)
+        return next(under_way, None)
+
+    async def act(self, request: WorkerRequest) -> Members:
+        """Tell of the jobs that run here, or of one, or end it, for a token of these `issuers`."""
+        issuers = request.members.get("issuers")
+        covered = None if issuers is None else frozenset(issuers)
+        if request.name == LIST:
+            return {"jobs": [job.document() for job in self._jobs.values() if _covers(covered, job.work.issuers)]}
+        job = self._jobs.get(str(request.members.get("id")))
+        if job is None or not _covers(covered, job.work.issuers):
+            return {}
+        if request.name == END:
+            job.end(ENDED_BY)
+        return {"job": job.document()}
+
+    async def stop(self) -> None:
+        """Have all jobs end, since the worker ends. Returns once none has messages at hand; none gets any after this.
+
+        What is cancelled in the middle of a batch leaves letters whose deliveries are on their way: a second logout.
+        """
+        self._stopped = True
+        for job in self._jobs.values():
+            job.end(ENDED)
+        await asyncio.gather(*(job.free.wait() for job in self._jobs.values()))
+
+    async def run(self) -> None:
+        """Run jobs, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                job = await self._new.get()
+                group.create_task(job.run())
+
+
+def _request(name: str, token: ApiToken | None, **members: object) -> WorkerRequest:
+    issuers = _issuers(token)
+    of_token = {"issuers": None if issuers is None else sorted(issuers)}
+    return WorkerRequest(name=name, who=caller(token), members={**members, **of_token})
+
+
+def _require_place(kind: JobKind, jobs: Sequence[Job], token: ApiToken | None) -> None:
+    """Raise Refusal if too many of this kind are under way. A token with issuers leaves places to others."""
+    most, way_out = PLACES[kind], "wait until one ends, or end one: DELETE /v1/jobs/{id}"
+    if _issuers(token) is not None and sum(job.who == caller(token) for job in jobs) >= most // 2:
+        title = f"This token has {most // 2} jobs of the kind {kind} under way, as many as a token with issuers may"
+        raise Refusal(problem(429, f"{title}; {way_out}", headers={"Retry-After": "30"}))
+    if len(jobs) >= most:
+        title = f"This worker has {most} jobs of the kind {kind} under way"
+        raise Refusal(problem(503, f"{title}; {way_out}", headers={"Retry-After": "30"}))
+
+
+def _issuers(token: ApiToken | None) -> frozenset[str] | None:
+    return None if token is None else token.issuers
+
+
+def _covers(token: frozenset[str] | None, issuers: frozenset[str] | None) -> bool:
+    """True if the issuers of a token are all those that the job was for. None: all."""
+    return token is None or (issuers is not None and issuers <= token)
