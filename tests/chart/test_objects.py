@@ -166,7 +166,7 @@ def test_the_guide_installs(tmp_path: Path) -> None:
         textwrap.dedent(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", guide, re.DOTALL | re.MULTILINE)
     ]
     blocks = [block for block in blocks if "\nkind: " not in block]  # tests/cluster has the API server take those
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
     for file, block in zip(files, blocks, strict=True):
         file.write_text(block)

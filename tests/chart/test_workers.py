@@ -114,6 +114,28 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
     assert [port["port"] for port in tls["egress"][1]["ports"]] == [5671, 5673]
 
 
+def test_the_console_is_served_only_where_the_values_say_so(every: Mapping[str, Rendered]) -> None:
+    """Elsewhere no worker serves it and no way leads there, whether or not the API is reached from outside."""
+    for name, rendered in every.items():
+        served = rendered.config().get("api", {}).get("console", {"enabled": False})
+        assert served["enabled"] is (name == "api")
+        assert ("/console" in paths_of(rendered)) is (name == "api")
+    assert "/v1/" in paths_of(every["everything"])
+    assert paths_of(every["api"]) == ["/v1/", "/console"] * 2
+
+
+def paths_of(rendered: Rendered) -> list[str]:
+    """Those that lead to the API from outside of the cluster."""
+    rules = [rule for item in rendered.all("Ingress") for rule in item["spec"]["rules"]]
+    matches = [
+        match for item in rendered.all("HTTPRoute") for rule in item["spec"]["rules"] for match in rule["matches"]
+    ]
+    return [
+        *(path["path"] for rule in rules for path in rule["http"]["paths"]),
+        *(match["path"]["value"] for match in matches),
+    ]
+
+
 def test_ports_meet(rendered: Rendered) -> None:
     """What the services and probes name is what the container has, and that is where the workers listen."""
     config = rendered.config()

@@ -47,7 +47,7 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- $config := deepCopy .Values.config -}}
 {{- $_ := set $config "ops" (merge (dict) (default dict $config.ops) (dict "listen" "0.0.0.0:9464")) -}}
 {{- if hasKey $config "api" -}}
-{{- $_ := set $config "api" (merge (dict) (default dict $config.api) (dict "listen" "0.0.0.0:8080")) -}}
+{{- $_ := set $config "api" (merge (dict) (default dict $config.api) (dict "listen" "0.0.0.0:8080" "console" (dict "enabled" false))) -}}
 {{- end -}}
 {{- if hasKey $config "web" -}}
 {{- $_ := set $config "web" (merge (dict) (default dict $config.web) (dict "listen" "0.0.0.0:8090")) -}}
@@ -90,6 +90,11 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- end -}}
 {{- end -}}
 
+{{/* "true" if the API serves the console, which it does only where the values say so. */}}
+{{- define "notifier.console" -}}
+{{- dig "api" "console" "enabled" false (include "notifier.config" . | fromJson) | ternary "true" "" -}}
+{{- end -}}
+
 {{/* Of the configuration what a worker reads once: only a change of that need roll the pods, the rest is reloaded. */}}
 {{- define "notifier.restartsOn" -}}
 {{- $config := include "notifier.config" . | fromJson -}}
@@ -98,7 +103,7 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- toJson (merge (dict "delivery" $delivery) $rest) | sha256sum -}}
 {{- end -}}
 
-{{/* The TCP ports of all that workers ask, beside the broker: clients, JWK Sets, Vault, upstreams. JSON. */}}
+{{/* The TCP ports of all that workers ask, beside the broker: clients, JWK Sets, Vault, upstreams, the provider of the console's users. JSON. */}}
 {{- define "notifier.clientPorts" -}}
 {{- $ports := dict -}}
 {{- $first := list -}}
@@ -120,6 +125,7 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- range (default dict .Values.config.upstreams) -}}{{- with . -}}
 {{- $uris = concat $uris (list (coalesce .jwks_uri .discovery .issuer) (dig "http" "url" "" (default dict .resolve))) -}}
 {{- end -}}{{- end -}}
+{{- with dig "console" "oidc" dict (default dict .Values.config.api) -}}{{- $uris = append $uris .issuer -}}{{- end -}}
 {{- range (default dict .Values.config.sources) -}}
 {{- $uris = append $uris (dig "http" "set" "jwks_uri" "" .) -}}
 {{- if dig "http" "sns" "" . -}}{{- $uris = append $uris "https://sns.amazonaws.com" -}}{{- end -}}
