@@ -15,6 +15,7 @@ from notifier.network.listeners.authorization import Authorization
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.job_routes import JobRoutes
 from notifier.operators.letters.jobs import Jobs
+from notifier.operators.letters.message_index import Indexes
 from notifier.operators.letters.readmission import ReplayRules
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.operators.letters.waiting_routes import WaitingRoutes
@@ -50,6 +51,7 @@ def operator_routes(
         write_audit=write_audit,
         clock=time.time,
         steady=time.monotonic,
+        indexes=Indexes(time.monotonic),
     )
     yield from DeadLetterRoutes(authorization, letters).routes()
     yield from WaitingRoutes(authorization, letters).routes()

@@ -20,6 +20,7 @@ from notifier.operators.letters import dead_letter_routes
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.job_routes import JobRoutes
 from notifier.operators.letters.jobs import Jobs
+from notifier.operators.letters.message_index import Indexes
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.events import api_app
@@ -56,6 +57,7 @@ async def api(queue: Queue, letters: None, monkeypatch: pytest.MonkeyPatch) -> A
         write_audit=lambda action, **_details: None,
         clock=time.time,
         steady=time.monotonic,
+        indexes=Indexes(time.monotonic),
     )
     authorization = Authorization(lambda: None)
     routes = DeadLetterRoutes(authorization, desk).routes()

@@ -9,6 +9,7 @@ a repair waits for one look at most.
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -23,8 +24,8 @@ from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.authorization import Authorization, caller
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed
-from notifier.operators.letters import visit_requests
-from notifier.operators.letters.exported_letter import exported
+from notifier.operators.letters import request_members
+from notifier.operators.letters.exported_letter import exported, without_subject
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, begun
 from notifier.operators.letters.letter_filter import LetterFilter, read_filter
 from notifier.operators.letters.repair import replay
@@ -35,6 +36,7 @@ from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult, fo
 from notifier.queues.passes import RepairOptions
 
 AT_MOST = 60.0  # seconds that a look at what a repair would do lasts
+GROUPS = 50  # of a page
 READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits together
 
 _KNOWN = "it is registered now: replay it"
@@ -81,7 +83,21 @@ class ReplayRequest(DiscardRequest, total=False):
     rate: Annotated[float, Field(ge=SLOWEST, le=FASTEST, allow_inf_nan=False, description=_RATE)]
 
 
+class LettersPageQuery(request_members.PageQuery, FilterQuery, total=False):
+    """The query of a page."""
+
+    oldest_first: Annotated[bool, Field(description="Else the newest come first.")]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ShowQuery(TypedDict, total=False):
+    """The query of one letter."""
+
+    subject: Annotated[bool, Field(description="Show it with its user: true unless given.")]
+
+
 _WHICH, _LOOK = TypeAdapter(FilterQuery), TypeAdapter(ListQuery)
+_PAGE, _SHOW = TypeAdapter(LettersPageQuery), TypeAdapter(ShowQuery)
 _DISCARD, _REPLAY = TypeAdapter(DiscardRequest), TypeAdapter(ReplayRequest)
 
 
@@ -98,6 +114,8 @@ class DeadLetterRoutes:
         """The routes that the API serves."""
         return [
             web.get("/v1/dead-letters", self._list, allow_head=False),
+            web.get("/v1/dead-letters/page", self._page, allow_head=False),
+            web.post("/v1/dead-letters/find", self._find),
             web.get("/v1/dead-letters/export", self._export, allow_head=False),
             web.get("/v1/dead-letters/{id}", self._show, allow_head=False),
             web.post("/v1/dead-letters/replay", self._replay),
@@ -108,26 +126,56 @@ class DeadLetterRoutes:
     @OperationDescription(
         summary="Count dead letters by client and reason; with rows, show the oldest too.",
         scope="read",
-        query=visit_requests.query_of(_LOOK),
+        query=request_members.query_of(_LOOK),
         answers={200: AnswerDescription(text="Groups, the largest first.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
-        asked = visit_requests.asked_in_query(request, _LOOK)
+        asked = request_members.asked_in_query(request, _LOOK)
         chosen = self._filter(asked, token)
         return await self._requests.counts(self._letters, chosen, token, asked, rows="letters")
 
     @OperationDescription(
+        summary="Show a page of letters, and count them by reason and client, from an index that one pass makes.",
+        scope="read",
+        query=request_members.query_of(_PAGE),
+        answers={200: AnswerDescription(text="The page. `reasons` and `groups` also count others.", schema=OBJECT)},
+        problems=_PROBLEMS,
+    )
+    async def _page(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        asked = request_members.asked_in_query(request, _PAGE)
+        if "subject" in asked:
+            raise malformed(Mistake("subject", "a page knows no users: POST /v1/dead-letters/find looks for them"))
+        chosen = replace(self._filter(asked, token), reasons=frozenset())
+        return await self._requests.page(
+            self._letters, LetterFilter(), chosen.means, asked, rows="letters", groups=GROUPS,
+            newest_first=not asked.get("oldest_first"),
+        )  # fmt: skip
+
+    @OperationDescription(
+        summary="Find the letters of a user, a session or an event. The answer holds no sub and no sid.",
+        scope="read",
+        body={"application/json": request_members.schema_of(request_members.LOOK_FOR)},
+        answers={200: AnswerDescription(text="Summaries, oldest first, 200 at most.", schema=OBJECT)},
+        problems={**_PROBLEMS, **request_members.BODY_PROBLEMS},
+    )
+    async def _find(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        chosen = self._filter(await request_members.looked_for(request), token)
+        return await self._requests.found(self._letters, chosen, token, rows="letters")
+
+    @OperationDescription(
         summary="Export whole letters, one JSON object per line. The answer holds sub and sid.",
         scope="read",
-        query=visit_requests.query_of(_WHICH),
+        query=request_members.query_of(_WHICH),
         answers={200: AnswerDescription(text="Oldest first.", schema={}, kind="application/x-ndjson")},
         problems=_PROBLEMS,
     )
     async def _export(self, request: web.Request) -> web.StreamResponse:
         token = self._authorization.require(request, "read")
-        chosen = self._filter(visit_requests.asked_in_query(request, _WHICH), token)
+        chosen = self._filter(request_members.asked_in_query(request, _WHICH), token)
         self._requests.audit.read("exported", caller(token), chosen)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         patience, steady = READ_WITHIN, self._access.steady
@@ -155,24 +203,28 @@ class DeadLetterRoutes:
         return response
 
     @OperationDescription(
-        summary="Show one whole letter. The answer holds sub and sid.",
+        summary="Show one whole letter. The answer holds sub and sid, unless subject=false.",
         scope="read",
+        query=request_members.query_of(_SHOW),
         answers={200: AnswerDescription(text="The letter.", schema=OBJECT)},
         problems={404: "There is no letter with that id.", 503: _AWAY},
     )
     async def _show(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
+        with_subject = request_members.asked_in_query(request, _SHOW).get("subject", True)
         chosen = self._filter({"id": [request.match_info["id"]]}, token)
-        self._requests.audit.read("shown", caller(token), chosen)
+        if with_subject:
+            self._requests.audit.read("shown", caller(token), chosen)
+        shown = exported if with_subject else without_subject
         return await self._requests.message(
-            self._letters, chosen, token, lambda _, message: exported(message), missing="There is no such dead letter",
+            self._letters, chosen, token, lambda _, message: shown(message), missing="There is no such dead letter",
             whole=True,
         )  # fmt: skip
 
     @OperationDescription(
         summary="Deliver letters again: a job that goes on by itself. Location says where to ask for it.",
         scope="repair",
-        body={"application/json": visit_requests.schema_of(_REPLAY)},
+        body={"application/json": request_members.schema_of(_REPLAY)},
         answers={
             202: BEGUN,
             200: AnswerDescription(
@@ -182,15 +234,14 @@ class DeadLetterRoutes:
         problems={
             **_PROBLEMS,
             **TOO_MANY,
-            413: "The body is too large.",
-            415: "The body is not application/json.",
+            **request_members.BODY_PROBLEMS,
         },
     )
     async def _replay(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = await visit_requests.asked_in_body(request, _REPLAY)
+        asked = await request_members.asked_in_body(request, _REPLAY)
         chosen = self._filter(asked, token)
-        visit_requests.require_narrowed(chosen, asked, "letters are")
+        request_members.require_narrowed(chosen, asked, "letters are")
         force = bool(asked.get("end_newer_sessions"))
         rules = self._access.rules(force)
         if asked.get("dry_run"):
@@ -215,15 +266,15 @@ class DeadLetterRoutes:
     @OperationDescription(
         summary="Delete letters for good: a job that goes on by itself. Location says where to ask for it.",
         scope="repair",
-        query=visit_requests.query_of(_DISCARD),
+        query=request_members.query_of(_DISCARD),
         answers={202: BEGUN, 200: AnswerDescription(text="With dry_run: how many would be deleted.", schema=OBJECT)},
         problems=_PROBLEMS | TOO_MANY,
     )
     async def _discard(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = visit_requests.asked_in_query(request, _DISCARD)
+        asked = request_members.asked_in_query(request, _DISCARD)
         chosen = self._filter(asked, token)
-        visit_requests.require_narrowed(chosen, asked, "letters are")
+        request_members.require_narrowed(chosen, asked, "letters are")
         if asked.get("dry_run"):
             return await self._discarded(token, chosen, asked)
         return self._requests.begin_removal("discard", self._letters, chosen, token, asked)

@@ -126,6 +126,10 @@ class LetterFilter:
 
     def matches(self, message: Message, summary: LetterSummary) -> bool:
         """True if the letter is meant."""
+        return self.means(summary) and (self.subject is None or self._concerns_subject(message, self.subject))
+
+    def means(self, summary: LetterSummary) -> bool:
+        """True if a letter is meant, whoever its user is."""
         return (
             (not self.ids or summary.id in self.ids)
             and (self.issuers is None or summary.iss in self.issuers)
@@ -136,7 +140,6 @@ class LetterFilter:
             and (not self.reasons or summary.reason in self.reasons)
             and (self.since is None or summary.dead_since >= self.since)
             and (self.until is None or summary.dead_since <= self.until)
-            and (self.subject is None or self._concerns_subject(message, self.subject))
         )
 
     def _concerns_subject(self, message: Message, subject: str) -> bool:
@@ -216,9 +219,14 @@ def _named(text: str | bytes) -> Iterator[str | None]:
     except ValueError:
         return
     for event in (content, content.get("data")) if isinstance(content, dict) else ():
-        if not isinstance(event, dict):
-            continue
-        clients = event.get("clients")
-        for holder in (event, *(clients if isinstance(clients, list) else ())):
-            if isinstance(holder, dict):
-                yield from (value for name in ("sub", "sid") if isinstance(value := holder.get(name), str))
+        yield from subjects_of(event)
+
+
+def subjects_of(event: object) -> Iterator[str]:
+    """Every `sub` and `sid` in the JSON of an event or a delivery."""
+    if not isinstance(event, dict):
+        return
+    clients = event.get("clients")
+    for holder in (event, *(clients if isinstance(clients, list) else ())):
+        if isinstance(holder, dict):
+            yield from (value for name in ("sub", "sid") if isinstance(value := holder.get(name), str))

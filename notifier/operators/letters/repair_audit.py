@@ -52,9 +52,10 @@ class RepairAudit:
         """Log that somebody ended a job. What it did has a line of its own."""
         self._write("job_ended", who=who, id=job)
 
-    def read(self, action: str, who: str, wanted: LetterFilter) -> None:
-        """Log that somebody reads whole letters, with `sub` and `sid`."""
-        self._write(f"dead_letters_{action}", who=who, wanted=narrowing(wanted))
+    def read(self, action: str, who: str, wanted: Filter[Any, Any]) -> None:
+        """Log that somebody reads whole letters, with `sub` and `sid`, or looks for those of a user: `looked_for`."""
+        room = "dead_letters" if isinstance(wanted, LetterFilter) else "waiting"
+        self._write(f"{room}_{action}", who=who, wanted=narrowing(wanted))
 
 
 def narrowing(wanted: Filter[Any, Any]) -> Mapping[str, object]:

@@ -5,28 +5,25 @@ look at most. So do jobs: they follow one another, and are no reason for one at 
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
 
 from notifier.model.api_token import ApiToken
-from notifier.model.errors import Mistake, QueueError
+from notifier.model.errors import QueueError
 from notifier.model.message import Message
 from notifier.model.nearest import NOBODY_KNOWS, near_either
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
-from notifier.model.validation import mistakes_of
 from notifier.network.listeners.authorization import caller, concerns
-from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.letters.groups import Group, GroupCounts, Summary
 from notifier.operators.letters.job_routes import begun
 from notifier.operators.letters.jobs import AWAY, Jobs
+from notifier.operators.letters.message_index import AskedPage, Indexes, MessageIndex
 from notifier.operators.letters.readmission import ReplayRules
 from notifier.operators.letters.repair import remove
 from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
@@ -37,9 +34,10 @@ from notifier.queues.queue_port import Queue
 
 BUSY_FOR = 20.0  # seconds that a request waits for another to end
 HINTS = 5  # of one answer: each costs some milliseconds of the event loop
+PAGE_AGE = 60.0  # seconds that the index behind a page may be old, unless it is asked otherwise
+PAGE_ROWS = 50
+FOUND = 200  # summaries that one who looks for something gets
 OBJECT = {"type": "object"}
-_LISTS = frozenset({"id", "reason"})
-_FLAGS = frozenset({"all", "dry_run"})
 
 
 P = TypeVar("P")
@@ -58,6 +56,7 @@ class LettersAccess:
     write_audit: WriteAudit
     clock: Callable[[], float]
     steady: Callable[[], float]
+    indexes: Indexes
 
 
 class VisitRequests:
@@ -100,6 +99,9 @@ class VisitRequests:
                 yield
             except QueueError:
                 raise self._refusal() from None
+            finally:
+                if not looking:
+                    self._access.indexes.forget(self)
 
     def require_queue(self) -> None:
         """Raise Refusal (503) while the queue is away."""
@@ -125,6 +127,45 @@ class VisitRequests:
         documents = [group.document() | (self._hint(group, token) if group.key in hinted else {}) for group in groups]
         document: dict[str, object] = {"total": counts.total, "groups": documents}
         return web.json_response(document | ({rows: shown} if "rows" in asked else {}), dumps=json_text)
+
+    async def page(
+        self,
+        messages: P,
+        everything: Filter[P, S],
+        means: Callable[[S], bool],
+        asked: Mapping[str, Any],
+        *,
+        rows: str,
+        groups: int,
+        newest_first: bool = False,
+    ) -> web.Response:
+        """A page of those that are meant, of an index of `everything`; it holds no message while it makes the page."""
+
+        async def make() -> MessageIndex:
+            index = MessageIndex(self._access.clock, self._access.steady)
+            async with self.turn(looking=True), aclosing(found_in(messages, everything)) as summaries:
+                async for summary, _ in summaries:
+                    index.add(summary)
+            index.complete()
+            return index
+
+        index = await self._access.indexes.index(self, asked.get("age", PAGE_AGE), make)
+        page = AskedPage(
+            means=means, reasons=asked.get("reason", ()), rows=asked.get("rows", PAGE_ROWS), skip=asked.get("skip", 0),
+            newest_first=newest_first, groups=groups,
+        )  # fmt: skip
+        return web.json_response(await index.page(page, rows), dumps=json_text)
+
+    async def found(self, messages: P, filter_: Filter[P, S], token: ApiToken | None, *, rows: str) -> web.Response:
+        """The first that somebody looks for, which is logged, and how many there are."""
+        self.audit.read("looked_for", caller(token), filter_)
+        total, shown = 0, list[dict[str, object]]()
+        async with self.turn(looking=True), aclosing(found_in(messages, filter_)) as summaries:
+            async for summary, _ in summaries:
+                total += 1
+                if total <= FOUND:
+                    shown.append(summary.document())
+        return web.json_response({"total": total, rows: shown}, dumps=json_text)
 
     async def message(
         self,
@@ -207,7 +248,7 @@ class VisitRequests:
     ) -> web.Response:
         """Have the messages alone for a repair, `within` so many seconds, log it, and say what it came to: `did`."""
         access, dry_run = self._access, bool(asked.get("dry_run"))
-        async with self.turn():
+        async with self.turn(looking=dry_run):
             until = access.steady() + within
             options = RepairOptions(
                 clock=access.clock, steady=access.steady, pause=asyncio.sleep, stop=lambda: access.steady() >= until,
@@ -222,56 +263,3 @@ class VisitRequests:
         if result.failed:  # its own text names hosts and files
             document["unfinished"] = AWAY
         return web.json_response({did: result.done, "dry_run": dry_run, **document}, dumps=json_text)
-
-
-def query_of(adapter: TypeAdapter[Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the schemas of the query's members, for the description of the API."""
-    return cast("dict[str, Mapping[str, Any]]", schema_of(adapter)["properties"])
-
-
-def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
-    """The schema of a body, in one piece."""
-    schema = adapter.json_schema()
-    parts = schema.pop("$defs", {})
-    text = json.dumps(schema)
-    for name, part in parts.items():
-        text = text.replace(f'{{"$ref": "#/$defs/{name}"}}', json.dumps(part))
-    return cast("dict[str, Any]", json.loads(text))
-
-
-def asked_in_query(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
-    """The members of the query. Raises Refusal (400)."""
-    members: dict[str, object] = {}
-    for name in request.query:
-        values = request.query.getall(name)
-        members[name] = values if name in _LISTS else values[-1]
-        if name in _FLAGS and values[-1] == "":
-            members[name] = True  # `?dry_run`
-    return _checked(adapter.validate_python, members)
-
-
-async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
-    """The members of the body. Raises Refusal (400, 415)."""
-    if request.content_type != "application/json":
-        raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
-    try:
-        content = json.loads(await request.text())
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise malformed(Mistake("", 'must be a JSON object, such as {"client_id": "shop"}'))
-    # Strict JSON takes strings as reasons, but not "5" as a number.
-    return _checked(partial(adapter.validate_json, strict=True), json.dumps(content))
-
-
-def require_narrowed(filter_: Filter[Any, Any], asked: Mapping[str, Any], what: str) -> None:
-    """A repair of all must say so: `all`. Raises Refusal (400)."""
-    if not filter_.narrows and not asked.get("all"):
-        raise malformed(Mistake("", f"say which {what} meant, or all: true"))
-
-
-def _checked(validate: Callable[[T], Any], content: T) -> dict[str, Any]:
-    try:
-        return cast("dict[str, Any]", validate(content))
-    except ValidationError as error:
-        raise malformed(*mistakes_of(error)) from None

@@ -18,6 +18,7 @@ from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.model.moment import rendered
 from notifier.model.outcome import Cause
 from notifier.operators.letters.groups import Group
+from notifier.operators.letters.letter_filter import subjects_of
 from notifier.queues.passes import OpenVisit, reader_of
 from notifier.queues.queue_port import WaitingDeliveries
 
@@ -173,15 +174,17 @@ def _as_judged(delivery: _Delivery) -> Delivery:
 class WaitingFilter:
     """Selects deliveries that meet every given condition. `issuers` are those that the caller may see, None for all.
 
-    `keys` are clients by (`iss`, `client_id`), `ended` are reasons to wait by (reason, `iss`, `client_id`); an empty
-    `client_id` means all clients of the issuer. Without `parked` only deliveries in delay queues are meant; with
-    `until` (epoch seconds) only those that a worker first took by then. `life` tells how long each may live.
+    `subject` is a `sub` or `sid`. `keys` are clients by (`iss`, `client_id`), `ended` are reasons to wait by (reason,
+    `iss`, `client_id`); an empty `client_id` means all clients of the issuer. Without `parked` only deliveries in delay
+    queues are meant; with `until` (epoch seconds) only those that a worker first took by then. `life` tells how long
+    each may live.
     """
 
     ids: frozenset[str] = frozenset()
     client_id: str | None = None
     iss: str | None = None
     event_id: str | None = None
+    subject: str | None = None
     issuers: frozenset[str] | None = None
     keys: frozenset[tuple[str, str]] | None = None
     ended: frozenset[tuple[str, str, str]] | None = None
@@ -192,7 +195,8 @@ class WaitingFilter:
     @property
     def narrows(self) -> bool:
         """False if all that waits is meant."""
-        return bool(self.ids or self.client_id or self.iss or self.event_id or self.keys or self.ended)
+        single = self.client_id or self.iss or self.event_id or self.subject
+        return bool(self.ids or single or self.keys or self.ended)
 
     def come_by(self, moment: float) -> "WaitingFilter":
         """See Filter."""
@@ -207,8 +211,12 @@ class WaitingFilter:
         reader = reader_of(summarise, self.matches, whole=whole)
         return waiting.visit(reader, clients=clients, parked=self.parked)
 
-    def matches(self, _message: Message, summary: WaitingSummary) -> bool:
+    def matches(self, message: Message, summary: WaitingSummary) -> bool:
         """True if it is meant."""
+        return self.means(summary) and (self.subject is None or _concerns(message.body, self.subject))
+
+    def means(self, summary: WaitingSummary) -> bool:
+        """True if it is meant, whoever its user is."""
         return (
             (not self.ids or summary.id in self.ids)
             and (self.issuers is None or summary.iss in self.issuers)
@@ -224,6 +232,16 @@ class WaitingFilter:
                 )
             )
         )
+
+
+def _concerns(body: bytes, subject: str) -> bool:
+    """True if the delivery or event names the `sub` or `sid`."""
+    try:
+        document = from_json(body)
+    except ValueError:
+        return False
+    parts = [document.get(name) for name in ("delivery", "event")] if isinstance(document, dict) else ()
+    return any(subject in subjects_of(part) for part in parts)
 
 
 def due_in(message: Message, wait: float, due: float) -> Transfer:

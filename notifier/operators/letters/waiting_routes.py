@@ -22,7 +22,7 @@ from notifier.network.http.issuer_document import only_issuer
 from notifier.network.listeners.authorization import Authorization, caller, concerns
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed, problem
-from notifier.operators.letters import visit_requests
+from notifier.operators.letters import request_members
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, accepted, begun
 from notifier.operators.letters.retry_jobs import RetryWork
 from notifier.operators.letters.retry_now import RetryWish, prospect
@@ -30,6 +30,7 @@ from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, Vis
 from notifier.operators.letters.waiting_filter import WaitingFilter
 from notifier.queues.passes import RepairOptions
 
+GROUPS = 100  # of a page
 AT_MOST = 60.0  # seconds that a look at what a cancellation or retry would do lasts
 
 _KNOWN = "it is registered now, and tried when it is due"
@@ -54,6 +55,12 @@ class WaitingListQuery(WaitingQuery, total=False):
     skip: Annotated[int, Field(ge=0, description="Leave out this many of the rows: for the next page.")]
 
 
+class WaitingPageQuery(request_members.PageQuery, WaitingQuery, total=False):
+    """The query of a page."""
+
+    reason: Annotated[list[str], Field(description="Only what waits for one of these reasons.")]
+
+
 class CancelQuery(WaitingQuery, total=False):
     """The query of a cancellation."""
 
@@ -72,7 +79,8 @@ class RetryBody(TypedDict, total=False):
     dry_run: Annotated[bool, Field(description="Count what waits; try nothing.")]
 
 
-_LIST, _CANCEL, _RETRY = TypeAdapter(WaitingListQuery), TypeAdapter(CancelQuery), TypeAdapter(RetryBody)
+_LIST, _PAGE = TypeAdapter(WaitingListQuery), TypeAdapter(WaitingPageQuery)
+_CANCEL, _RETRY = TypeAdapter(CancelQuery), TypeAdapter(RetryBody)
 
 
 class WaitingRoutes:
@@ -88,6 +96,8 @@ class WaitingRoutes:
         """The routes that the API serves."""
         return [
             web.get("/v1/waiting", self._list, allow_head=False),
+            web.get("/v1/waiting/page", self._page, allow_head=False),
+            web.post("/v1/waiting/find", self._find),
             web.get("/v1/waiting/{id}", self._show, allow_head=False),
             web.delete("/v1/waiting", self._cancel),
             web.delete("/v1/waiting/{id}", self._cancel_one),
@@ -97,15 +107,42 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Count the deliveries that wait by client and reason; with rows, show some too. Uses nothing up.",
         scope="read",
-        query=visit_requests.query_of(_LIST),
+        query=request_members.query_of(_LIST),
         answers={200: AnswerDescription(text="Groups, the largest first.", schema=OBJECT)},
         problems=_PROBLEMS,
     )
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
-        asked = visit_requests.asked_in_query(request, _LIST)
+        asked = request_members.asked_in_query(request, _LIST)
         wanted = replace(_filter_of(asked, token), life=self._life)
         return await self._requests.counts(self._waiting, wanted, token, asked, rows="deliveries")
+
+    @OperationDescription(
+        summary="Show a page of what waits, and count it by reason and client, from an index that one pass makes.",
+        scope="read",
+        query=request_members.query_of(_PAGE),
+        answers={200: AnswerDescription(text="The page. `reasons` and `groups` also count others.", schema=OBJECT)},
+        problems=_PROBLEMS,
+    )
+    async def _page(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        asked = request_members.asked_in_query(request, _PAGE)
+        everything = WaitingFilter(life=self._life)
+        return await self._requests.page(
+            self._waiting, everything, _filter_of(asked, token).means, asked, rows="deliveries", groups=GROUPS
+        )
+
+    @OperationDescription(
+        summary="Find what waits of a user, a session or an event. The answer holds no sub and no sid.",
+        scope="read",
+        body={"application/json": request_members.schema_of(request_members.LOOK_FOR)},
+        answers={200: AnswerDescription(text="Summaries, 200 at most.", schema=OBJECT)},
+        problems={**_PROBLEMS, **request_members.BODY_PROBLEMS},
+    )
+    async def _find(self, request: web.Request) -> web.Response:
+        token = self._authorization.require(request, "read")
+        wanted = replace(_filter_of(await request_members.looked_for(request), token), life=self._life)
+        return await self._requests.found(self._waiting, wanted, token, rows="deliveries")
 
     def _life(self, delivery: Delivery) -> Life | None:
         return life_of(delivery, self._access.registry())
@@ -129,15 +166,15 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Delete deliveries that wait, for good: a job. Location says where to ask for it.",
         scope="repair",
-        query=visit_requests.query_of(_CANCEL),
+        query=request_members.query_of(_CANCEL),
         answers={202: BEGUN, 200: AnswerDescription(text="With dry_run: how many would be cancelled.", schema=OBJECT)},
         problems=_PROBLEMS | TOO_MANY,
     )
     async def _cancel(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = visit_requests.asked_in_query(request, _CANCEL)
+        asked = request_members.asked_in_query(request, _CANCEL)
         waiting = _filter_of(asked, token)
-        visit_requests.require_narrowed(waiting, asked, "are")
+        request_members.require_narrowed(waiting, asked, "are")
         if asked.get("dry_run"):
             return await self._cancelled(waiting, token, asked)
         return self._requests.begin_removal("cancel", self._waiting, waiting, token, asked)
@@ -160,7 +197,7 @@ class WaitingRoutes:
     @OperationDescription(
         summary="Try now what waits for a client: a job. Location says where to ask what comes of it.",
         scope="repair",
-        body={"application/json": visit_requests.schema_of(_RETRY)},
+        body={"application/json": request_members.schema_of(_RETRY)},
         answers={
             202: BEGUN,
             200: AnswerDescription(text="With dry_run: what waits, and why.", schema=OBJECT),
@@ -168,15 +205,13 @@ class WaitingRoutes:
         problems={
             **_PROBLEMS,
             **TOO_MANY,
+            **request_members.BODY_PROBLEMS,
             403: "The token lacks the scope repair, or this issuer.",
-            408: "The body did not come.",
-            413: "The body is too large.",
-            415: "The body is not application/json.",
         },
     )
     async def _retry(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        asked = await visit_requests.asked_in_body(request, _RETRY)
+        asked = await request_members.asked_in_body(request, _RETRY)
         client_id, iss = asked["client_id"], self._issuer(asked, token)
         if not concerns(token, iss):
             raise Refusal(problem(403, "The token does not cover this issuer"))
@@ -213,5 +248,6 @@ def _filter_of(asked: Mapping[str, Any], token: ApiToken | None, id_: str | None
         client_id=asked.get("client_id"),
         iss=asked.get("iss"),
         event_id=asked.get("event_id"),
+        subject=asked.get("subject"),
         issuers=None if token is None else token.issuers,
     )

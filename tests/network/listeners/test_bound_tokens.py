@@ -69,6 +69,7 @@ async def ask() -> AsyncIterator[Callable[..., Any]]:
         write_audit=cast("Any", None),
         clock=lambda: NOW,
         steady=lambda: 0.0,
+        indexes=cast("Any", None),
     )
     routes = [
         *StatusRoutes(authorization, _look, lambda: 0.0).routes(),

@@ -18,10 +18,11 @@ from notifier.model.message import DEAD, Lane, Transfer, Transferred
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
-from notifier.operators.letters import jobs, visit_requests
+from notifier.operators.letters import jobs, message_index, visit_requests
 from notifier.operators.letters.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.letters.job_routes import JobRoutes
 from notifier.operators.letters.jobs import Jobs
+from notifier.operators.letters.message_index import Indexes
 from notifier.operators.letters.visit_requests import LettersAccess
 from notifier.operators.status.worker_requests import WorkerAnswer
 from notifier.publishing.event_requests import EventRequests
@@ -116,6 +117,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             write_audit=subject.write_audit,
             clock=lambda: 5000.0,
             steady=time.monotonic,
+            indexes=Indexes(time.monotonic),
         )
         authorization = Authorization(lambda: TOKENS)
         routes = DeadLetterRoutes(authorization, desk).routes()
@@ -359,6 +361,9 @@ async def test_a_discard_names_each(api: Api) -> None:
         ("GET", "?rows=100000", None, "rows"),
         ("DELETE", "", None, ""),
         ("POST", "/replay", {}, ""),
+        ("GET", "/page?subject=alice", None, "subject"),
+        ("GET", "/page?age=6000", None, "age"),
+        ("POST", "/find", {"client_id": "shop"}, ""),
         ("POST", "/replay", [], ""),
         ("POST", "/replay", {"all": "yes"}, "all"),
         ("POST", "/replay", {"all": True, "rate": 0}, "rate"),
@@ -384,3 +389,75 @@ async def test_while_the_queue_is_away(api: Api) -> None:
         assert "queue.db" not in str(document)
     await api.queue.open()
     assert await api.ready() == {DEAD: 5}
+
+
+async def test_a_page_of_letters(api: Api) -> None:
+    """The newest first. It counts what other reasons there are, and tells of nobody's user."""
+    status, page = await api.ask("GET", "/page?reason=refused&rows=2&skip=1")
+    assert (status, page["total"], page["skip"], page["left_off"]) == (200, 3, 1, 0)
+    assert [row["id"] for row in page["letters"]] == ["d-2", "d-1"]
+    assert page["reasons"] == {"refused": 3, "expired": 2}
+    named = [(group["client_id"], group["iss"], group["reason"], group["count"]) for group in page["groups"]]
+    assert (len(named), named[0], page["more_groups"]) == (4, ("shop", ISS, "refused", 2), 0)
+    assert not {"alice", "s-1"} & set(json.dumps(page).replace('"', " ").split())
+    assert page["as_of"] == "1970-01-01T01:23:20.000000Z"
+    _, page = await api.ask("GET", f"/page?client_id=shop&iss={ISS}&oldest_first")
+    assert [row["id"] for row in page["letters"]] == ["d-1", "d-2", "stale"]
+    page = (await api.ask("GET", "/page", bearer="tenant"))[1]
+    assert (page["total"], page["reasons"], len(page["groups"])) == (1, {"expired": 1}, 1)
+    assert api.audits == []
+
+
+async def test_a_page_is_made_of_what_an_earlier_pass_saw(api: Api) -> None:
+    """Unless it must be younger, or somebody has repaired something: a dry run is no repair."""
+
+    async def total(query: str = "") -> int:
+        return int((await api.ask("GET", f"/page{query}"))[1]["total"])
+
+    assert await total() == 5
+    await bury(api.queue, letter("d-3"))
+    await api.ask("DELETE", "?all&dry_run")
+    assert (await total("?skip=5"), await total("?age=0")) == (5, 6)
+    await bury(api.queue, letter("d-4"))
+    await api.ask("DELETE", "/d-3")
+    assert await total() == 6
+    assert (await api.account("DELETE", "?id=d-4"))["discarded"] == 1
+    assert await total() == 5
+
+
+async def test_pages_take_bounded_memory(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last letters are kept, the beginning of their text, and nothing once nobody asks."""
+    monkeypatch.setattr(message_index, "MOST", 3)
+    monkeypatch.setattr(message_index, "LONGEST_TEXT", 5)
+    monkeypatch.setattr(message_index, "FORGOTTEN", 0.0)
+    _, page = await api.ask("GET", "/page")
+    assert (page["total"], page["left_off"]) == (3, 2)
+    assert [(row["id"], row["text"]) for row in page["letters"]] == [
+        ("o-1", "too …"), ("stale", "too …"), ("m-1", "410 …"),
+    ]  # fmt: skip
+    await bury(api.queue, letter("d-3"))
+    await until(lambda: api.ask("GET", "/page"), lambda told: told[1]["left_off"] == 3)
+
+
+@pytest.mark.parametrize("subject", ["alice", "s-1"])
+async def test_a_user_s_letters_are_found(api: Api, subject: str) -> None:
+    """By `sub`, `sid` or event. Who looks is written down, and for whom is not."""
+    status, found = await api.ask("POST", "/find", bearer="reader", body={"subject": subject, "client_id": "mail"})
+    assert (status, found["total"], [row["id"] for row in found["letters"]]) == (200, 1, ["m-1"])
+    assert subject not in json.dumps(found)
+    assert (await api.ask("POST", "/find", body={"event_id": "e-1"}, bearer="tenant"))[1]["total"] == 1
+    assert (await api.ask("POST", "/find", body={"subject": "bob"}))[1] == {"total": 0, "letters": []}
+    assert api.audits == [
+        ("dead_letters_looked_for", "reader", {"client_id": "mail", "subject": "[given]"}),
+        ("dead_letters_looked_for", "tenant", {"event_id": "e-1", "issuers": [OTHER]}),
+        ("dead_letters_looked_for", "sre", {"subject": "[given]"}),
+    ]
+
+
+async def test_what_a_letter_met_without_its_user(api: Api) -> None:
+    """So nothing is written down."""
+    status, shown = await api.ask("GET", "/d-2?subject=false", bearer="reader")
+    assert (status, shown["client_id"], shown["text"]) == (200, "shop", "410 Gone")
+    assert [(each["reason"], each["status"]) for each in shown["outcomes"]] == [("server_error", 500), ("dns", None)]
+    assert not {"alice", "s-1"} & set(json.dumps(shown).replace('"', " ").split())
+    assert api.audits == []

@@ -1,0 +1,117 @@
+"""Summaries of the dead letters, or of what waits, as they were at one moment: for pages of them.
+
+A pass over 100,000 letters takes 6 s, so a page must not need one. The summaries of so many take 35 MB.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from notifier.model.frozen import frozen
+from notifier.model.moment import render_moment
+from notifier.operators.letters.groups import GroupCounts, Summary
+
+MOST = 100_000  # summaries of all indexes of a worker
+LONGEST_TEXT = 200  # characters of it that a page shows
+AT_ONCE = 1000  # summaries before other tasks of the loop get their chance: 2 ms
+FORGOTTEN = 120.0  # seconds after the last page
+
+S = TypeVar("S", bound=Summary)
+
+
+@frozen
+class AskedPage(Generic[S]):
+    """A page as it was asked for. `reasons`: of these, if any; others are counted all the same."""
+
+    means: Callable[[S], bool]
+    reasons: Collection[str]
+    rows: int
+    skip: int
+    newest_first: bool
+    groups: int
+
+
+class MessageIndex:
+    """The summaries, in the order of the queue. Of more than `MOST` the last. Equal texts are one object."""
+
+    def __init__(self, clock: Callable[[], float], steady: Callable[[], float]) -> None:
+        self._steady = steady
+        self.made = steady()
+        self._as_of = clock()
+        self._took = 0.0
+        self._summaries: deque[Any] = deque(maxlen=MOST)
+        self._seen = 0
+        self._texts: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._summaries)
+
+    def add(self, summary: Any) -> None:
+        """Add one more."""
+        text = summary.text if len(summary.text) <= LONGEST_TEXT else f"{summary.text[: LONGEST_TEXT - 1]}…"
+        texts = {"client_id": summary.client_id, "iss": summary.iss, "reason": summary.reason, "text": text}
+        same = self._texts.setdefault
+        self._summaries.append(replace(summary, **{name: same(value, value) for name, value in texts.items()}))
+        self._seen += 1
+
+    def complete(self) -> None:
+        """Note that these are all."""
+        self._took = self._steady() - self.made
+        self._texts.clear()
+
+    async def page(self, asked: AskedPage[Any], rows: str) -> dict[str, object]:
+        """The page as JSON, with its summaries as the member `rows`. Lets others run meanwhile."""
+        reasons, counts, chosen = Counter[str](), GroupCounts(), list[Summary]()
+        for number, summary in enumerate(tuple(self._summaries)):
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+            if not asked.means(summary):
+                continue
+            reasons[summary.reason] += 1
+            counts.add(summary)
+            if not asked.reasons or summary.reason in asked.reasons:
+                chosen.append(summary)
+        if asked.newest_first:
+            chosen.reverse()
+        groups = counts.groups()
+        return {
+            "as_of": render_moment(self._as_of),
+            "took": round(self._took, 3),
+            "total": len(chosen),
+            "skip": asked.skip,
+            "left_off": self._seen - len(self._summaries),
+            "reasons": dict(reasons.most_common()),
+            "groups": [group.document() for group in groups[: asked.groups]],
+            "more_groups": max(0, len(groups) - asked.groups),
+            rows: [summary.document() for summary in chosen[asked.skip : asked.skip + asked.rows]],
+        }
+
+
+class Indexes:
+    """The indexes of one worker, by whose they are. One is forgotten if nobody asks, or if another takes its room."""
+
+    def __init__(self, steady: Callable[[], float]) -> None:
+        self._steady = steady
+        self._kept: dict[object, tuple[MessageIndex, asyncio.TimerHandle]] = {}
+        self._making = asyncio.Lock()
+
+    async def index(self, of: object, age: float, make: Callable[[], Awaitable[MessageIndex]]) -> MessageIndex:
+        """The index, made anew if it is older than `age` seconds. One pass serves all who ask meanwhile."""
+        asked_at = self._steady()
+        async with self._making:
+            known = self._kept.get(of)
+            # One that was begun after the question was asked is young enough, however short `age` is.
+            index = known[0] if known is not None and known[0].made >= asked_at - age else await make()
+            self.forget(of)
+            for other in [other for other, (kept, _) in self._kept.items() if len(kept) + len(index) > MOST]:
+                self.forget(other)
+            forget = asyncio.get_running_loop().call_later(FORGOTTEN, self.forget, of)
+            self._kept[of] = index, forget
+        return index
+
+    def forget(self, of: object) -> None:
+        """Have the next who asks see what is there by then."""
+        if (known := self._kept.pop(of, None)) is not None:
+            known[1].cancel()
