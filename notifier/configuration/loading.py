@@ -157,8 +157,10 @@ def load(
 
 def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken, ...] | None, Sequence[Mistake]]:
     """The tokens of the API, None where anybody may use it, and every mistake."""
-    if settings.api is None or settings.api.tokens_file is None:
+    if settings.api is None:
         return None, ()
+    if settings.api.tokens_file is None:
+        return () if settings.api.console.knows_tokens else None, ()
     try:
         return load_tokens(settings.api.tokens_file, None if "issuers" in unsure else settings.issuers), ()
     except ConfigurationError as error:

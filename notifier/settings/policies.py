@@ -44,6 +44,15 @@ class ListenerTls(Section):
     """Authorities (PEM). Each caller must show a certificate of one of them, besides its token."""
 
 
+class TokenKeeperSettings(Section):
+    """A section of the API, whose feature may know tokens beside those of the API's tokens file."""
+
+    @property
+    def knows_tokens(self) -> bool:
+        """True if it does, so that nobody needs to be let in without one."""
+        return False
+
+
 class WebListenerSettings(Section):
     """The listener that browsers and others' servers call. What it serves, features say."""
 

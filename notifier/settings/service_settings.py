@@ -194,7 +194,7 @@ class ApiSettings(Section):
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        if self.tokens_file is None and not self.listen.loopback:
+        if self.tokens_file is None and not self.console.knows_tokens and not self.listen.loopback:
             raise ValueError(
                 f"tokens_file is required, since other machines can reach {self.listen}; or listen on 127.0.0.1"
             )

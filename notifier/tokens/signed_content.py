@@ -43,14 +43,23 @@ class SignedClaims:
 class SignedContent:
     """Verifies signatures by the keys of one issuer, with public keys of these algorithms alone.
 
-    `types`: what `typ` may be, the first as it should be. It may be absent: specifications only recommend it. `called`:
-    how a text names a token.
+    `types`: what `typ` may be, the first as it should be. It may be absent, as most specifications only recommend it,
+    unless it is `typed`. `called`: how a text names a token.
     """
 
-    def __init__(self, keys: TransmitterKeys, algorithms: Collection[str], types: Sequence[str], called: str) -> None:
+    def __init__(
+        self,
+        keys: TransmitterKeys,
+        algorithms: Collection[str],
+        types: Sequence[str],
+        called: str,
+        *,
+        typed: bool = False,
+    ) -> None:
         self._keys = keys
         self._algorithms = sorted(algorithms)
         self._types = types
+        self._typed = typed
         self._none = UnverifiedToken(fault=TokenFault.MALFORMED, text=f"{called} is no signed JWT in compact form")
         self._jws = jwt.PyJWS(algorithms=self._algorithms)
 
@@ -73,7 +82,7 @@ class SignedContent:
     def _wrong(self, header: Mapping[str, object]) -> UnverifiedToken | None:
         """Say what is wrong with the JOSE header; None if nothing is."""
         typ, alg, text = header.get("typ"), header.get("alg"), None
-        if typ is not None and (not isinstance(typ, str) or typ.lower() not in self._types):
+        if (typ is not None or self._typed) and (not isinstance(typ, str) or typ.lower() not in self._types):
             text = f"typ is not {self._types[0]}"
         elif "crit" in header:
             text = "crit names extensions, and none is understood"

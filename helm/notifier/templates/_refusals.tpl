@@ -123,7 +123,7 @@
 {{- end -}}
 {{- $_ := set $ports $port $name -}}
 {{- end -}}
-{{- if and (hasKey $config "api") (not (dig "api" "tokens_file" "" $config)) -}}
+{{- if and (hasKey $config "api") (not (dig "api" "tokens_file" "" $config)) (not (dig "api" "console" "oidc" "" $config)) -}}
 {{- include "notifier.note" (dict "in" $in "text" "config.api needs tokens_file, since others reach it: the file of a Secret that is named under `secrets`") -}}
 {{- end -}}
 {{- if not (contains "/kubernetes.io/serviceaccount" (toJson .root.Values.extraVolumeMounts)) -}}

@@ -20,28 +20,37 @@ def _run(given: Given) -> Running:
     from notifier.features.console.console_routes import ConsoleRoutes
     from notifier.features.console.doctor_routes import Doctor, DoctorRoutes
     from notifier.features.console.recent import Recent
+    from notifier.features.console.sign_in_routes import SignInRoutes
+    from notifier.features.console.sign_in_tokens import SignInTokens
     from notifier.network.listeners.authorization import Authorization
+    from notifier.telemetry.logs import subject_hash
 
     settings = given.live.now.settings
     if settings.api is None or not settings.api.console.enabled:
         return Running()
     authorization, workers, recent = Authorization(given.live.tokens), AllWorkers(given), Recent(time.time)
     doctor = Doctor(given.live.path)
+    oidc = settings.api.console.oidc
+    signed_in = None if oidc is None else SignInTokens(oidc, given.live, subject_hash(settings).log_id)
 
     @asynccontextmanager
     async def closing() -> AsyncIterator[None]:
         yield
         await doctor.close()
+        if signed_in is not None:
+            await signed_in.aclose()
 
     return Running(
         api=[
             *ConsoleRoutes(authorization, given, workers).routes(),
             *ClientRoutes(authorization, given, workers).routes(),
             *DoctorRoutes(authorization, given, workers, doctor).routes(),
+            *SignInRoutes(signed_in).routes(),
             *console_files(),
         ],
         observe=recent.observe,
         acts={NAME: OwnPart(given, recent).act},
+        judge=None if signed_in is None else signed_in.judge,
         within=closing(),
     )
 

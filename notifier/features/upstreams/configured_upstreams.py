@@ -25,7 +25,8 @@ from notifier.model.frozen import frozen
 from notifier.model.ids import new_id
 from notifier.model.message import Lane, Outgoing
 from notifier.model.origins import origin_of
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, found_egress, issuer_egress
+from notifier.network.http.discovery import Discovery
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
@@ -169,26 +170,10 @@ async def read_upstream_keys(
 ) -> IssuerDocument | UnreadDocument:
     """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises."""
     tls = TlsFiles() if settings.tls is None else settings.tls.files()
-    read = partial(reader.read, tls=tls, within=WITHIN)
     if settings.jwks_uri is not None:
-        return await read(settings.jwks_uri, egress=issuer_egress(egress))
-    document = await read(settings.metadata, egress=issuer_egress(egress))
-    if isinstance(document, UnreadDocument):
-        return UnreadDocument(text=f"its metadata at {settings.metadata} could not be read: {document.text}")
-    metadata = document.content if isinstance(document.content, dict) else {}
-    uri, named = metadata.get("jwks_uri"), metadata.get("issuer")
-    if named != settings.issuer:
-        text = f"its metadata at {settings.metadata} name the issuer {named!r:.200}, not {settings.issuer}"
-        return UnreadDocument(text=text)
-    if not isinstance(uri, str):
-        return UnreadDocument(text=f"its metadata at {settings.metadata} name no jwks_uri")
-    policy = found_egress(egress, uri, settings.metadata, settings.issuer)
-    document = await read(uri, egress=policy)
-    if isinstance(document, UnreadDocument):
-        way_out = "; if you mean that address, write it as jwks_uri" if policy is egress else ""
-        text = f"the jwks_uri of its metadata at {settings.metadata}, {uri!r:.200}: {document.text}{way_out}"
-        return UnreadDocument(text=text)
-    return document
+        return await reader.read(settings.jwks_uri, egress=issuer_egress(egress), tls=tls, within=WITHIN)
+    discovery = Discovery(issuer=settings.issuer, metadata=settings.metadata, tls=tls, within=WITHIN)
+    return await discovery.read_keys(reader, egress)
 
 
 def questions_for(resolve: ResolveSettings) -> SessionQuestions | None:

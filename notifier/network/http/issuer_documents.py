@@ -49,6 +49,13 @@ class DocumentReader:
         cached = read_max_age(answer.whole("Cache-Control"), headers.get("Age"))
         return IssuerDocument(content=answer.content, date=read_http_date(headers.get("Date", "")), max_age=cached)
 
+    async def post(
+        self, uri: str, form: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
+    ) -> JsonAnswer | UnreadDocument:
+        """Post a form, and return the answer, whatever its status. Never raises."""
+        accepted = {"Accept": "application/json"}
+        return await self._asked(uri, accepted, egress=egress, tls=tls, within=within, form=form)
+
     async def look(
         self, uri: str, headers: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
     ) -> AnswerHead | UnreadDocument:
@@ -71,11 +78,13 @@ class DocumentReader:
         within: float,
         proxy: str | None = None,
         whole: bool = True,
+        form: Mapping[str, str] | None = None,
     ) -> JsonAnswer | UnreadDocument:
         resolver = self._resolver or aiohttp.AsyncResolver()
         client = JsonClient(_BOUNDS, tls, egress=egress, proxy=proxy, resolver=resolver, share=self._tls)
         try:
-            return await client.ask("GET", uri, headers, within=within, whole=whole)
+            sent = {} if form is None else {"data": form}
+            return await client.ask("POST" if sent else "GET", uri, headers, within=within, whole=whole, **sent)
         except NoAnswer as fault:
             return UnreadDocument(text=str(fault))
         finally:

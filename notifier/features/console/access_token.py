@@ -1,0 +1,114 @@
+"""Judges the claims of a JWT access token (RFC 9068) of the provider at which operators sign in.
+
+Others have checked its signature and `typ`. Two things are stricter than there: the token was made for our own client,
+since another application could lead an operator to it, and it counts for an hour at most, since a role that is
+withdrawn must end.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeGuard
+
+from notifier.features.console.oidc_settings import OidcSettings
+from notifier.model.api_token import ApiToken, Scope
+from notifier.model.frozen import frozen
+
+LONGEST = 3600.0  # seconds from `iat`; Entra ID's live for up to 90 minutes
+SKEW = 60.0  # seconds that the clocks of two machines may differ
+TYPES = ("at+jwt", "application/at+jwt")
+ALL_ISSUERS = "*"
+_SUBJECT = 255  # characters (OpenID Connect Core 1.0 §2)
+_NAME = 64
+_WORDS = ("scope", "scp")  # claims that are one text of words (RFC 8693 §4.2)
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@frozen
+class Unaccepted:
+    """Why a token is not accepted. `text` is safe to show to strangers. `known`: we know whose it is."""
+
+    text: str
+    known: bool = False
+
+
+@frozen
+class Rules:
+    """What a token must be. `issuers`: those that are configured. `hashed` stands for a user."""
+
+    oidc: OidcSettings
+    issuers: frozenset[str]
+    hashed: Callable[[str], str]
+
+
+def judge_access(claims: Mapping[str, object], digest: bytes, rules: Rules, now: float) -> ApiToken | Unaccepted:
+    """Say what the bearer of a token may do, whose signature is good and whose SHA-256 is `digest`."""
+    oidc = rules.oidc
+    mistake = _mistake(claims, oidc)
+    if mistake is not None:
+        return Unaccepted(text=mistake)
+    iat, exp, nbf = claims.get("iat"), claims.get("exp"), claims.get("nbf", 0)
+    if not _number(iat) or not _number(exp) or not _number(nbf):
+        return Unaccepted(text="iat and exp must be numbers of seconds, and nbf if it is there")
+    if max(iat, nbf) > now + SKEW:
+        return Unaccepted(text="iat or nbf is in the future; compare the clocks")
+    until = min(float(exp), iat + LONGEST)
+    if until + SKEW <= now:
+        return Unaccepted(text="the token has expired")
+    roles = _values(claims, oidc.scopes_claim)
+    scopes: frozenset[Scope] = frozenset(scope for role in roles for scope in oidc.map.get(role, ()))
+    if not scopes:
+        text = f"nothing in {'.'.join(oidc.scopes_claim)} of your token may do anything here (api.console.oidc.map)"
+        return Unaccepted(text=text, known=True)
+    issuers = _values(claims, oidc.issuers_claim) if oidc.issuers_claim else None
+    if issuers is not None:
+        issuers = None if ALL_ISSUERS in issuers else issuers & rules.issuers
+        if issuers is not None and not issuers:
+            text = f"{'.'.join(oidc.issuers_claim)} of your token names no issuer that is configured here"
+            return Unaccepted(text=text, known=True)
+    return ApiToken(name=_name(claims, rules), sha256=digest, scopes=scopes, issuers=issuers, expires=until + SKEW)
+
+
+def names(aud: object, audience: str) -> bool:
+    """True if an `aud` names this audience."""
+    return audience in (aud if isinstance(aud, list) else [aud])
+
+
+def _mistake(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
+    """What is wrong, times aside. Keycloak and Entra ID write `azp` instead of `client_id`."""
+    if claims.get("iss") != oidc.issuer:
+        return "iss is another issuer"
+    if not names(claims.get("aud"), oidc.audience):
+        return "aud does not name this API (api.console.oidc.audience)"
+    if "events" in claims:
+        return "it has events: a logout token is no access token"
+    if "at_hash" in claims:
+        return "it has at_hash: an ID token is no access token"
+    if claims.get("client_id", claims.get("azp")) != oidc.client_id:
+        return "client_id, or azp, is another client than the console"
+    sub = claims.get("sub")
+    if not isinstance(sub, str) or not 0 < len(sub) <= _SUBJECT or _UNFIT.search(sub):
+        return f"sub is missing, or is no plain text of 1 to {_SUBJECT} characters"
+    return None
+
+
+def _values(claims: Mapping[str, object], path: Sequence[str]) -> frozenset[str]:
+    """The texts at this path of claims: one, or those of a list."""
+    value: object = claims
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, str):
+        return frozenset(value.split() if path[-1] in _WORDS else (value,))
+    return frozenset(each for each in value if isinstance(each, str)) if isinstance(value, list) else frozenset()
+
+
+def _name(claims: Mapping[str, object], rules: Rules) -> str:
+    """Who it is in audit lines. A user may choose his name: the hash stays beside it."""
+    hashed = "user " + rules.hashed(f"{claims['iss']}#{claims['sub']}")
+    name = claims.get(rules.oidc.name_claim) if rules.oidc.name_claim is not None else None
+    if not isinstance(name, str) or not name:
+        return hashed
+    return f"{''.join(char if char.isprintable() else '·' for char in name[:_NAME])} ({hashed})"
+
+
+def _number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15

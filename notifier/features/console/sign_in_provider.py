@@ -1,0 +1,125 @@
+"""The OpenID Provider at which operators sign in: its endpoints, its keys, and the exchange of a code for a token.
+
+A worker exchanges the code, not the page: the provider needs no CORS, the page's policy names no other origin, and of
+the provider's answer only the access token reaches the browser. The worker has no secret, so it is trusted no further.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+
+from notifier.features.console.oidc_settings import OidcSettings
+from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.frozen import frozen
+from notifier.network.http.discovery import Discovery
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.settings.values import in_clear, names_host
+from notifier.tokens.transmitter_keys import TransmitterKeys
+
+WITHIN = 5.0  # seconds that the provider has for each answer
+FRESH = 300.0  # seconds that its metadata count
+AGAIN = 5.0  # seconds after metadata that could not be read
+_CODE = re.compile(r"[a-z_]{1,40}")  # an error of RFC 6749 §5.2; anything else is not shown
+
+
+@frozen
+class Endpoints:
+    """Where a browser signs in, and where a code is exchanged."""
+
+    authorization: str
+    token: str
+
+
+@frozen
+class Exchanged:
+    """The tokens that a code was exchanged for."""
+
+    access_token: str
+    id_token: str
+
+
+@frozen
+class NotExchanged:
+    """Why there are none. `refused`: the provider has refused the code."""
+
+    text: str
+    refused: bool = False
+
+
+class SignInProvider:
+    """One provider. `egress` gives the policy that holds now, `steady` seconds of a clock that never goes back."""
+
+    def __init__(
+        self,
+        settings: OidcSettings,
+        reader: DocumentReader,
+        egress: Callable[[], EgressPolicy],
+        steady: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._egress = egress
+        self._steady = steady
+        self._tls = TlsFiles() if settings.tls is None else settings.tls.files()
+        self._discovery = Discovery(issuer=settings.issuer, metadata=settings.metadata, tls=self._tls, within=WITHIN)
+        self._reading = asyncio.Lock()
+        self._due = float("-inf")
+        self._endpoints: Endpoints | UnreadDocument = UnreadDocument(text="not read yet")
+        self.keys = TransmitterKeys(settings.issuer, self._read_keys, steady)
+
+    async def endpoints(self) -> Endpoints | UnreadDocument:
+        """Where to sign in, or why nobody knows. It is read when somebody asks, and kept while it cannot be."""
+        if self._steady() >= self._due and not (self._reading.locked() and isinstance(self._endpoints, Endpoints)):
+            async with self._reading:
+                if self._steady() >= self._due:
+                    await self._read()
+        return self._endpoints
+
+    async def exchange(self, code: str, verifier: str, redirect_uri: str) -> Exchanged | NotExchanged:
+        """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
+        endpoints = await self.endpoints()
+        if isinstance(endpoints, UnreadDocument):
+            return NotExchanged(text=endpoints.text)
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "code_verifier": verifier,
+            "redirect_uri": redirect_uri,
+            "client_id": self._settings.client_id,
+        }
+        egress = self._discovery.egress(self._egress(), endpoints.token)
+        answer = await self._reader.post(endpoints.token, form, egress=egress, tls=self._tls, within=WITHIN)
+        if isinstance(answer, UnreadDocument):
+            return NotExchanged(text=f"its token endpoint: {answer.text}")
+        members = answer.content if isinstance(answer.content, dict) else {}
+        if answer.status != 200:
+            error = members.get("error")
+            named = f" ({error})" if isinstance(error, str) and _CODE.fullmatch(error) else ""
+            return NotExchanged(text=f"its token endpoint answered {answer.status}{named}", refused=answer.status < 500)
+        access_token, id_token = members.get("access_token"), members.get("id_token")
+        if not isinstance(access_token, str) or not isinstance(id_token, str):
+            return NotExchanged(text="its token endpoint gave no access_token with an id_token")
+        return Exchanged(access_token=access_token, id_token=id_token)
+
+    async def _read_keys(self) -> IssuerDocument | UnreadDocument:
+        return await self._discovery.read_keys(self._reader, self._egress())
+
+    async def _read(self) -> None:
+        metadata = await self._discovery.read(self._reader, self._egress())
+        found = metadata if isinstance(metadata, UnreadDocument) else self._found(metadata)
+        good = isinstance(found, Endpoints)
+        if good or not isinstance(self._endpoints, Endpoints):
+            self._endpoints = found
+        self._due = self._steady() + (FRESH if good else AGAIN)
+
+    def _found(self, metadata: Mapping[str, object]) -> Endpoints | UnreadDocument:
+        """The endpoints in metadata. A browser is sent to one of them: it must be an address, and not in clear."""
+        found: dict[str, str] = {}
+        for name in ("authorization", "token"):
+            uri = metadata.get(f"{name}_endpoint")
+            if not isinstance(uri, str) or not names_host(uri, "https", "http") or in_clear(uri) or "#" in uri:
+                text = f"its metadata at {self._settings.metadata} name no {name}_endpoint that begins with https://"
+                return UnreadDocument(text=text)
+            found[name] = uri
+        return Endpoints(**found)

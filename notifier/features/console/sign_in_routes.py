@@ -1,0 +1,141 @@
+"""`/v1/sign-in`: how operators sign in, and the exchange of what the provider has sent their browser back with.
+
+No token is asked for here: they have none yet. Nothing of it is secret, and the provider's token endpoint gets nothing
+by this way that strangers could not send it themselves.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from aiohttp import web
+
+from notifier.features.console.access_token import SKEW
+from notifier.features.console.sign_in_provider import Endpoints, NotExchanged
+from notifier.features.console.sign_in_tokens import SignInTokens
+from notifier.model.errors import Mistake
+from notifier.network.http.issuer_document import UnreadDocument
+from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
+from notifier.network.listeners.problem import Refusal, malformed, problem
+from notifier.publishing.route_steps import media_type
+
+PATH = "/v1/sign-in"
+AT_A_TIME = 8  # codes that are exchanged: a flood of made-up ones must not become one at the provider
+_VISIBLE = re.compile(r"[!-~]{1,4096}")  # codes of Entra ID have 1,500
+_MEMBERS = ("code", "code_verifier", "redirect_uri", "nonce")
+_TEXT: JsonSchema = {"type": "string", "pattern": f"^{_VISIBLE.pattern}$"}
+_MAYBE: JsonSchema = {"type": ["string", "null"]}
+_TOLD: JsonSchema = {
+    "type": "object",
+    "required": ["oidc"],
+    "properties": {
+        "oidc": {
+            "type": ["object", "null"],
+            "required": ["issuer", "client_id", "scope", "authorization_endpoint", "problem"],
+            "properties": {
+                "issuer": {"type": "string"},
+                "client_id": {"type": "string"},
+                "scope": {"type": "string"},
+                "authorization_endpoint": _MAYBE,
+                "problem": _MAYBE,
+            },
+        }
+    },
+}
+_GIVEN: JsonSchema = {"type": "object", "required": list(_MEMBERS), "properties": dict.fromkeys(_MEMBERS, _TEXT)}
+_MOMENT: JsonSchema = {"type": "number", "description": "Epoch seconds."}
+_TOKEN: JsonSchema = {
+    "type": "object",
+    "required": ["access_token", "expires_at"],
+    "properties": {"access_token": {"type": "string"}, "expires_at": _MOMENT},
+}
+_GET = OperationDescription(
+    summary="Tell where operators sign in with a browser.",
+    answers={200: AnswerDescription(text="`oidc` is null: by a token alone.", schema=_TOLD)},
+)
+_POST = OperationDescription(
+    summary="Exchange the code of a sign-in for the access token that the provider gives for it.",
+    body={"application/json": _GIVEN},
+    answers={200: AnswerDescription(text="The token is one of the API.", schema=_TOKEN)},
+    problems={
+        400: "The request is malformed, or the provider has refused the code.",
+        401: "The token is not accepted, or not that of this sign-in.",
+        403: "The user may do nothing here.",
+        404: "Nobody signs in by a provider.",
+        408: "The body did not come.",
+        413: "The body is too large.",
+        415: "The body is no JSON.",
+        502: "The provider gives no token.",
+        503: "Too many sign in at a time, or the provider's keys cannot be read.",
+    },
+)
+
+
+class SignInRoutes:
+    """The routes. They are served wherever the console is, also if nobody signs in by a provider."""
+
+    def __init__(self, signed_in: SignInTokens | None) -> None:
+        self._signed_in = signed_in
+        self._room = AT_A_TIME
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Yield them."""
+        yield web.get(PATH, self.get)
+        yield web.post(f"{PATH}/token", self.post)
+
+    @_GET
+    async def get(self, _request: web.Request) -> web.Response:
+        """Tell where operators sign in."""
+        if self._signed_in is None:
+            return web.json_response({"oidc": None})
+        oidc, endpoints = self._signed_in.oidc, await self._signed_in.provider.endpoints()
+        told = {
+            "issuer": oidc.issuer,
+            "client_id": oidc.client_id,
+            "scope": oidc.scope,
+            "authorization_endpoint": endpoints.authorization if isinstance(endpoints, Endpoints) else None,
+            "problem": endpoints.text if isinstance(endpoints, UnreadDocument) else None,
+        }
+        return web.json_response({"oidc": told})
+
+    @_POST
+    async def post(self, request: web.Request) -> web.Response:
+        """Exchange a code. What a user may do is judged at once, so that a wrong setting is told at the sign-in."""
+        signed_in = self._signed_in
+        if signed_in is None:
+            raise Refusal(problem(404, "Nobody signs in by a provider here (api.console.oidc)"))
+        given = await _given(request)
+        with self._place():
+            tokens = await signed_in.provider.exchange(given["code"], given["code_verifier"], given["redirect_uri"])
+            if isinstance(tokens, NotExchanged):
+                raise Refusal(problem(400 if tokens.refused else 502, f"The provider gives no token: {tokens.text}"))
+            await signed_in.refuse_replayed(tokens.id_token, given["nonce"])
+            token = await signed_in.judge(tokens.access_token)
+        if token is None or token.expires is None:
+            raise Refusal(problem(401, "The provider's access token is no JWT (RFC 9068)"))
+        return web.json_response({"access_token": tokens.access_token, "expires_at": token.expires - SKEW})
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self._room:
+            raise Refusal(problem(503, "Too many sign in at a time; try again", headers={"Retry-After": "1"}))
+        self._room -= 1
+        try:
+            yield
+        finally:
+            self._room += 1
+
+
+async def _given(request: web.Request) -> Mapping[str, str]:
+    """The members of the request. A form of another site cannot send JSON. Raises Refusal (400, 415)."""
+    if media_type(request) != "application/json":
+        raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        body = None
+    given = {name: text for name, text in body.items() if isinstance(text, str)} if isinstance(body, dict) else {}
+    wrong = [name for name in _MEMBERS if _VISIBLE.fullmatch(given.get(name, "")) is None]
+    if wrong:
+        raise malformed(*(Mistake(name, "must be a text of 1 to 4,096 visible ASCII characters") for name in wrong))
+    return given

@@ -1,0 +1,93 @@
+"""Judges the access tokens of operators who have signed in.
+
+A token is verified once, and then kept by its SHA-256 until it expires, so that a page that polls costs no signature.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.features.console.access_token import TYPES, Rules, judge_access, names
+from notifier.features.console.oidc_settings import OidcSettings
+from notifier.features.console.sign_in_provider import AGAIN, SignInProvider
+from notifier.model.api_token import ApiToken
+from notifier.model.moment import Clock
+from notifier.network.http.issuer_documents import DocumentReader
+from notifier.network.listeners.authorization import unaccepted
+from notifier.network.listeners.problem import Refusal, problem
+from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysAway
+from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken
+
+MOST_KEPT = 1000  # tokens; some hundred bytes each
+
+
+class SignInTokens:
+    """Knows who has signed in. `live` gives egress and issuers, `hashed` stands for a user in audit lines."""
+
+    def __init__(
+        self,
+        oidc: OidcSettings,
+        live: LiveConfiguration,
+        hashed: Callable[[str], str],
+        clock: Clock = time.time,
+        steady: Clock = time.monotonic,
+    ) -> None:
+        self.oidc = oidc
+        self._live = live
+        self._hashed = hashed
+        self._clock = clock
+        self._reader = DocumentReader()
+        self.provider = SignInProvider(oidc, self._reader, lambda: live.now.settings.template().route.egress, steady)
+        types = (*TYPES, "jwt") if oidc.accept_typ_jwt else TYPES
+        keys = self.provider.keys
+        self._access = SignedContent(keys, SET_ALGORITHMS, types, "the token", typed=True)
+        self._identity = SignedContent(keys, SET_ALGORITHMS, ("jwt",), "the ID token")
+        self._kept: dict[bytes, ApiToken] = {}
+
+    async def aclose(self) -> None:
+        """Stop reading TLS files."""
+        await self._reader.close()
+
+    async def judge(self, bearer: str) -> ApiToken | None:
+        """Say what an access token may do; None if it is no JWT. Raises Refusal (401, 403, 503)."""
+        if bearer.count(".") != 2:
+            return None
+        raw = bearer.encode("utf-8", "surrogateescape")
+        digest = hashlib.sha256(raw).digest()
+        if (kept := self._kept.get(digest)) is not None:
+            return kept
+        content = await self._access.of(raw)
+        if isinstance(content, KeysAway):
+            title = "The keys of the provider at which you signed in cannot be read; try again soon"
+            raise Refusal(problem(503, title, headers={"Retry-After": f"{AGAIN:.0f}"}))
+        if isinstance(content, UnverifiedToken):
+            raise unaccepted(f"The token is not accepted: {content.text}")
+        rules = Rules(oidc=self.oidc, issuers=frozenset(self._live.registry().issuers), hashed=self._hashed)
+        token = judge_access(content.claims, digest, rules, self._clock())
+        if isinstance(token, ApiToken):
+            self._keep(token)
+            return token
+        if token.known:
+            challenge = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
+            raise Refusal(problem(403, f"You are signed in, but {token.text}", headers=challenge))
+        raise unaccepted(f"The token is not accepted: {token.text}")
+
+    async def refuse_replayed(self, id_token: str, nonce: str) -> None:
+        """Raises Refusal (401) unless it is the ID token of a sign-in that began with this nonce."""
+        content = await self._identity.of(id_token.encode("utf-8", "surrogatepass"))
+        if isinstance(content, SignedClaims):
+            claims = content.claims
+            ours = claims.get("iss") == self.oidc.issuer and names(claims.get("aud"), self.oidc.client_id)
+            if ours and claims.get("nonce") == nonce:
+                return
+        raise Refusal(problem(401, "The ID token is not that of this sign-in; sign in again"))
+
+    def _keep(self, token: ApiToken) -> None:
+        """Keep a token, and forget those that have expired, else the oldest."""
+        if len(self._kept) >= MOST_KEPT:
+            now = self._clock()
+            self._kept = {digest: kept for digest, kept in self._kept.items() if (kept.expires or 0.0) > now}
+            while len(self._kept) >= MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        self._kept[token.sha256] = token

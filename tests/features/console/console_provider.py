@@ -1,0 +1,115 @@
+"""An OpenID Provider on loopback at which operators sign in, and the configuration of who asks it."""
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.loading import load
+from notifier.features import FEATURES
+from notifier.features.console.oidc_settings import OidcSettings
+from tests.system.loopback import LoopbackServer
+from tests.tokens.key_folder import ISS, OTHER, pem
+from tests.tokens.transmitter import key, public, signed
+
+NOW = 1_750_000_000.0
+CLIENT, AUDIENCE = "notifier-console", "notifier-api"
+REDIRECT, CODE, VERIFIER, NONCE = "https://notifier.example.com/console/", "c0de", "verifier-" * 5, "n0nce"
+MAP = {"sre": ["read", "repair"], "support": ["read"]}
+
+
+def oidc(at: str, **changes: Any) -> dict[str, Any]:
+    """The section. What is None is left out."""
+    section = {
+        "issuer": at, "client_id": CLIENT, "audience": AUDIENCE, "scopes_claim": "groups", "map": MAP, **changes,
+    }  # fmt: skip
+    return {name: value for name, value in section.items() if value is not None}
+
+
+def written(folder: Path, section: Mapping[str, Any] | None, **api: Any) -> Path:
+    """A configuration of two issuers."""
+    (folder / "key.pem").write_bytes(pem("ES256"))
+    issuers = {iss: {"keys": [{"file": "key.pem"}]} for iss in (ISS, OTHER)}
+    listener = {"console": {"oidc": section}, **api}
+    path = folder / "notifier.yaml"
+    path.write_text(json.dumps({"issuers": issuers, "api": listener, "egress": {"allow_http": True}}))
+    return path
+
+
+def live(path: Path) -> LiveConfiguration:
+    """As a worker has it."""
+    return LiveConfiguration(path, {}, load(path, {}, FEATURES))
+
+
+def section(configuration: LiveConfiguration) -> OidcSettings:
+    """The section, as it was read."""
+    api = configuration.now.settings.api
+    assert api is not None
+    assert api.console.oidc is not None
+    return api.console.oidc
+
+
+class ConsoleProvider(LoopbackServer):
+    """Publishes a key, and exchanges one code.
+
+    `metadata`, `access` and `identity` are changes of what it says, `answer` that of an exchange. It answers one while
+    `going_on` is set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._handle)
+        self.asked: list[str] = []
+        self.metadata: dict[str, Any] = {}
+        self.keys: Any = [public(key("P-256"))]
+        self.access: dict[str, Any] = {}
+        self.identity: dict[str, Any] = {}
+        self.answer: object = None
+        self.opaque = ""
+        self.going_on = asyncio.Event()
+        self.going_on.set()
+
+    def token(self, header: Mapping[str, Any] | None = None, of: Any = None, **claims: Any) -> str:
+        """An access token of alice, who is an SRE, with these claims changed. What is None is left out."""
+        whole = {
+            "iss": self.base, "aud": AUDIENCE, "sub": "raw-alice", "client_id": CLIENT, "jti": "j1", "iat": int(NOW),
+            "exp": int(NOW) + 300, "groups": ["staff", "sre"], **claims,
+        }  # fmt: skip
+        payload = {name: value for name, value in whole.items() if value is not None}
+        return signed(payload, of, **{"typ": "at+jwt", **(header or {})}).decode()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked.append(request.path)
+        self.changed.set()
+        match request.path:
+            case "/.well-known/openid-configuration":
+                found = {
+                    "issuer": self.base, "jwks_uri": f"{self.base}/keys", "token_endpoint": f"{self.base}/token",
+                    "authorization_endpoint": f"{self.base}/authorize", **self.metadata,
+                }  # fmt: skip
+                return web.json_response(found)
+            case "/keys":
+                return web.json_response({"keys": self.keys})
+            case "/token":
+                await self.going_on.wait()
+                return self._exchange({name: value for name, [value] in parse_qs(await request.text()).items()})
+        return web.Response(status=404)
+
+    def _exchange(self, form: Mapping[str, str]) -> web.Response:
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
+        proof = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
+        meant = {"grant_type": "authorization_code", "client_id": CLIENT, "code": CODE, "redirect_uri": REDIRECT}
+        if proof != challenge or any(form.get(name) != value for name, value in meant.items()):
+            return web.json_response({"error": "invalid_grant", "error_description": "raw <b>words</b>"}, status=400)
+        identity = {"iss": self.base, "aud": CLIENT, "nonce": NONCE, "sub": "raw-alice", **self.identity}
+        tokens = {
+            "access_token": self.opaque or self.token(**self.access), "id_token": signed(identity, typ="JWT").decode(),
+            "refresh_token": "raw-refresh", "token_type": "Bearer", "expires_in": 300,
+        }  # fmt: skip
+        return web.json_response(tokens if self.answer is None else self.answer)

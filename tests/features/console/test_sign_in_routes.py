@@ -1,0 +1,196 @@
+"""`/v1/sign-in`: where operators sign in, and the exchange of a code, with all that may go wrong."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from notifier.features.console.sign_in_routes import AT_A_TIME, SignInRoutes
+from notifier.features.console.sign_in_tokens import SignInTokens
+from notifier.network.listeners.problem import problems
+from tests.features.console.console_provider import (
+    CLIENT,
+    CODE,
+    NONCE,
+    NOW,
+    REDIRECT,
+    VERIFIER,
+    ConsoleProvider,
+    live,
+    oidc,
+    section,
+    written,
+)
+from tests.tokens.transmitter import key, public
+
+GIVEN = {"code": CODE, "code_verifier": VERIFIER, "redirect_uri": REDIRECT, "nonce": NONCE}
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[ConsoleProvider]:
+    """It exchanges one code."""
+    async with ConsoleProvider() as provider:
+        yield provider
+
+
+@asynccontextmanager
+async def asking(folder: Path, raw: Mapping[str, Any]) -> AsyncIterator[TestClient[Any, Any]]:
+    """A listener with the routes."""
+    configuration = live(written(folder, raw))
+    signed_in = SignInTokens(section(configuration), configuration, lambda _: "0123", lambda: NOW, lambda: 1000.0)
+    app = web.Application(middlewares=[problems])
+    app.add_routes(SignInRoutes(signed_in).routes())
+    async with TestClient(TestServer(app)) as client:
+        yield client
+    await signed_in.aclose()
+
+
+async def exchanged(client: TestClient[Any, Any], **changes: Any) -> tuple[int, Any]:
+    """Status and answer."""
+    async with client.post("/v1/sign-in/token", json={**GIVEN, **changes}) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_a_page_learns_where_to_sign_in(tmp_path: Path, provider: ConsoleProvider) -> None:
+    """The provider's metadata are read once for many."""
+    async with asking(tmp_path, oidc(provider.base)) as client:
+        for _ in range(3):
+            told = await (await client.get("/v1/sign-in")).json()
+            assert told == {
+                "oidc": {
+                    "issuer": provider.base,
+                    "client_id": CLIENT,
+                    "scope": "openid",
+                    "authorization_endpoint": f"{provider.base}/authorize",
+                    "problem": None,
+                }
+            }
+    assert len(provider.asked) == 1
+
+
+async def test_without_a_provider_there_is_none() -> None:
+    """By a token alone."""
+    app = web.Application(middlewares=[problems])
+    app.add_routes(SignInRoutes(None).routes())
+    async with TestClient(TestServer(app)) as client:
+        assert await (await client.get("/v1/sign-in")).json() == {"oidc": None}
+        assert (await exchanged(client))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"issuer": "https://evil.example.com"}, "name the issuer 'https://evil.example.com'"),
+        ({"authorization_endpoint": "javascript:alert(1)"}, "no authorization_endpoint"),
+        ({"authorization_endpoint": "http://login.example.com/auth"}, "no authorization_endpoint"),
+        ({"authorization_endpoint": None}, "no authorization_endpoint"),
+        ({"token_endpoint": ["https://login.example.com"]}, "no token_endpoint"),
+    ],
+)
+async def test_metadata_that_lead_astray_lead_nowhere(
+    tmp_path: Path, provider: ConsoleProvider, metadata: dict[str, Any], said: str
+) -> None:
+    """The page says what is wrong, and has a field for a token."""
+    provider.metadata = metadata
+    async with asking(tmp_path, oidc(provider.base)) as client:
+        told = (await (await client.get("/v1/sign-in")).json())["oidc"]
+        assert told["authorization_endpoint"] is None
+        assert said in told["problem"]
+        assert (await exchanged(client))[0] == 502
+
+
+async def test_a_provider_that_is_away_is_said_to_be(tmp_path: Path) -> None:
+    """With why."""
+    async with asking(tmp_path, oidc("http://127.0.0.1:1")) as client:
+        told = (await (await client.get("/v1/sign-in")).json())["oidc"]
+        assert "could not be read" in told["problem"]
+
+
+async def test_a_code_becomes_a_token_of_the_api(tmp_path: Path, provider: ConsoleProvider) -> None:
+    """Nothing else of the provider's answer reaches the browser."""
+    async with asking(tmp_path, oidc(provider.base)) as client:
+        status, told = await exchanged(client)
+        assert (status, told.keys(), told["expires_at"]) == (200, {"access_token", "expires_at"}, NOW + 300)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"code": "another"}, {"code_verifier": "another"}, {"redirect_uri": "https://evil.example.com/"}]
+)
+async def test_what_the_provider_refuses_is_refused(
+    tmp_path: Path, provider: ConsoleProvider, changes: dict[str, str]
+) -> None:
+    """With the code of its error, and no word of it."""
+    async with asking(tmp_path, oidc(provider.base)) as client:
+        status, told = await exchanged(client, **changes)
+        assert (status, told["title"]) == (
+            400,
+            "The provider gives no token: its token endpoint answered 400 (invalid_grant)",
+        )
+
+
+@pytest.mark.parametrize(
+    ("provided", "status", "said"),
+    [
+        ({"access": {"aud": CLIENT}}, 401, "aud does not name this API"),
+        ({"access": {"groups": ["staff"]}}, 403, "You are signed in, but nothing in groups"),
+        ({"identity": {"nonce": "another"}}, 401, "sign in again"),
+        ({"identity": {"nonce": None}}, 401, "sign in again"),
+        ({"identity": {"aud": "another"}}, 401, "sign in again"),
+        ({"identity": {"iss": "https://evil.example.com"}}, 401, "sign in again"),
+        ({"answer": {}}, 502, "gave no access_token with an id_token"),
+        ({"answer": []}, 502, "gave no access_token with an id_token"),
+        ({"keys": [public(key("P-256", "other"))]}, 401, "sign in again"),
+        ({"keys": "none"}, 401, "sign in again"),
+    ],
+)
+async def test_a_token_that_the_api_would_not_take_is_not_given(
+    tmp_path: Path, provider: ConsoleProvider, provided: dict[str, Any], status: int, said: str
+) -> None:
+    """A wrong setting at the provider shows at the sign-in."""
+    for name, value in provided.items():
+        setattr(provider, name, value)
+    async with asking(tmp_path, oidc(provider.base)) as client:
+        answer = await exchanged(client)
+        assert answer[0] == status, answer
+        assert said in answer[1]["title"]
+        assert "raw-" not in str(answer)
+
+
+async def test_an_opaque_access_token_is_named(tmp_path: Path, provider: ConsoleProvider) -> None:
+    """Some providers give these for their own use."""
+    async with asking(tmp_path, oidc(provider.base)) as client:
+        provider.opaque = "0paque"
+        status, told = await exchanged(client)
+        assert (status, told["title"]) == (401, "The provider's access token is no JWT (RFC 9068)")
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{", '{"code": "a"}', "[" * 100_000])
+async def test_a_malformed_request_is_refused(tmp_path: Path, provider: ConsoleProvider, body: str) -> None:
+    """Before the provider is asked."""
+    async with asking(tmp_path, oidc(provider.base)) as client:
+        headers = {"Content-Type": "application/json"}
+        async with client.post("/v1/sign-in/token", data=body, headers=headers) as answer:
+            assert answer.status == 400
+        assert (await exchanged(client, code="a\nb"))[0] == 400
+        assert (await exchanged(client, nonce="\ud800"))[0] == 400
+        assert (await exchanged(client, nonce=7))[0] == 400
+        async with client.post("/v1/sign-in/token", data=GIVEN) as answer:
+            assert answer.status == 415, "a form, as another site can send it"
+    assert not provider.asked
+
+
+async def test_a_flood_of_codes_is_none_at_the_provider(tmp_path: Path, provider: ConsoleProvider) -> None:
+    """A few at a time; the rest hear it at once."""
+    async with asking(tmp_path, oidc(provider.base)) as client:
+        provider.going_on.clear()
+        async with asyncio.TaskGroup() as group:
+            first = [group.create_task(exchanged(client)) for _ in range(AT_A_TIME)]
+            await provider.until(lambda: provider.asked.count("/token") == AT_A_TIME)
+            assert (await exchanged(client))[0] == 503
+            provider.going_on.set()
+        assert [task.result()[0] for task in first] == [200] * AT_A_TIME

@@ -1,0 +1,253 @@
+"""Which access tokens of the provider the API takes, and what they may do: each rule broken once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc.jwk import OctKey
+
+from notifier.features.console.access_token import LONGEST, SKEW
+from notifier.features.console.sign_in_tokens import MOST_KEPT, SignInTokens
+from notifier.model.api_token import ApiToken
+from notifier.network.listeners.problem import Refusal
+from tests.features.console.console_provider import AUDIENCE, CLIENT, NOW, ConsoleProvider, live, oidc, section, written
+from tests.tokens.key_folder import ISS, OTHER
+from tests.tokens.transmitter import key, public, shared_secret
+
+EVENT = "http://schemas.openid.net/event/backchannel-logout"
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[ConsoleProvider]:
+    """It publishes its keys."""
+    async with ConsoleProvider() as provider:
+        yield provider
+
+
+class Judge:
+    """Judges tokens of a provider, at a time that a test holds."""
+
+    def __init__(self, folder: Path, provider: ConsoleProvider, **changes: Any) -> None:
+        self.now, self.steady = NOW, 1000.0
+        self.provider = provider
+        configuration = live(written(folder, oidc(provider.base, **changes)))
+        self.signed_in = SignInTokens(
+            section(configuration),
+            configuration,
+            lambda text: f"<{len(text)}>",
+            lambda: self.now,
+            lambda: self.steady,
+        )
+
+    async def token(self, bearer: str | None = None, **claims: Any) -> ApiToken:
+        """What it may do, if it is taken."""
+        token = await self.signed_in.judge(self.provider.token(**claims) if bearer is None else bearer)
+        assert token is not None
+        return token
+
+    async def told(self, bearer: str | None = None, **claims: Any) -> str:
+        """`taken`, or the status of a refusal with its title."""
+        try:
+            await self.token(bearer, **claims)
+        except Refusal as refusal:
+            text = f"{refusal.response.status} {refusal.response.text}"
+            assert "raw-" not in text
+            return text
+        return "taken"
+
+
+@pytest.fixture
+def judge(tmp_path: Path, provider: ConsoleProvider) -> Judge:
+    """By the plain section."""
+    return Judge(tmp_path, provider)
+
+
+async def test_a_good_token_has_the_scopes_of_its_roles(judge: Judge) -> None:
+    """Its bearer has a hash for a name, and it counts for a minute more than it says."""
+    sre = await judge.token()
+    assert sre.scopes == {"read", "repair"}
+    assert (sre.issuers, sre.expires) == (None, NOW + 300 + SKEW)
+    assert sre.name.startswith("user <")
+    assert (await judge.token(groups=["support"])).scopes == {"read"}
+    assert (await judge.token(groups="support")).scopes == {"read"}
+    assert (await judge.token(client_id=None, azp=CLIENT, aud=[AUDIENCE, "account"])).scopes == {"read", "repair"}
+    assert "raw-" not in repr(sre)
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ({"iss": "https://evil.example.com"}, "iss is another issuer"),
+        ({"iss": None}, "iss is another issuer"),
+        ({"aud": CLIENT}, "aud does not name this API"),
+        ({"aud": None}, "aud does not name this API"),
+        ({"aud": [[AUDIENCE], 5]}, "aud does not name this API"),
+        ({"client_id": "another"}, "another client than the console"),
+        ({"client_id": "another", "azp": CLIENT}, "another client than the console"),
+        ({"client_id": None}, "another client than the console"),
+        ({"events": {EVENT: {}}}, "a logout token is no access token"),
+        ({"events": None, "at_hash": "x"}, "an ID token is no access token"),
+        ({"sub": None}, "sub is missing"),
+        ({"sub": ""}, "sub is missing"),
+        ({"sub": "raw-\nx"}, "sub is missing"),
+        ({"iat": None}, "must be numbers"),
+        ({"exp": None}, "must be numbers"),
+        ({"exp": "never"}, "must be numbers"),
+        ({"exp": True}, "must be numbers"),
+        ({"exp": 1e300}, "must be numbers"),
+        ({"nbf": "soon"}, "must be numbers"),
+        ({"iat": NOW + SKEW + 1}, "in the future"),
+        ({"nbf": NOW + SKEW + 1}, "in the future"),
+        ({"exp": NOW - SKEW}, "has expired"),
+        ({"iat": NOW - LONGEST - SKEW, "exp": NOW + 9000}, "has expired"),
+    ],
+)
+async def test_each_claim_is_judged(judge: Judge, claims: Mapping[str, Any], said: str) -> None:
+    """A token that is longer valid than an hour counts for an hour."""
+    told = await judge.told(**claims)
+    assert told.startswith("401 ")
+    assert said in told
+
+
+@pytest.mark.parametrize("groups", [["staff"], None, {"sre": 1}, [["sre"]]])
+async def test_who_has_no_role_is_told_so(judge: Judge, groups: object) -> None:
+    """403, with the setting that says which roles there are. The token's own are not shown."""
+    told = await judge.told(groups=groups)
+    assert told.startswith("403 ")
+    assert "nothing in groups of your token may do anything here (api.console.oidc.map)" in told
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"typ": "application/at+jwt"}, "taken"),
+        ({"typ": "AT+JWT"}, "taken"),
+        ({"typ": "JWT"}, "typ is not at+jwt"),
+        ({"typ": None}, "typ is not at+jwt"),
+        ({"typ": "logout+jwt"}, "typ is not at+jwt"),
+        ({"crit": ["b64"], "b64": False}, "crit"),
+        ({"kid": "nobody's"}, "publishes no key"),
+        ({"jwk": public(key("P-256", "evil")), "jku": "https://evil.example.com"}, "taken"),
+    ],
+)
+async def test_the_header_is_judged(judge: Judge, header: Mapping[str, Any], said: str) -> None:
+    """A logout token says what it is, and so must an access token."""
+    assert said in await judge.told(judge.provider.token(header))
+
+
+async def test_another_type_only_where_it_is_said(tmp_path: Path, provider: ConsoleProvider) -> None:
+    """Of the type of ID tokens, but not an ID token, and never a logout token."""
+    judge = Judge(tmp_path, provider, accept_typ_jwt=True)
+    assert await judge.told(provider.token({"typ": "JWT"})) == "taken"
+    assert await judge.told(provider.token()) == "taken"
+    assert "typ" in await judge.told(provider.token({"typ": None}))
+    assert "typ" in await judge.told(provider.token({"typ": "logout+jwt"}))
+    assert "aud" in await judge.told(provider.token({"typ": "JWT"}, aud=CLIENT))
+    assert "logout" in await judge.told(provider.token({"typ": "JWT"}, events={EVENT: {}}))
+    assert "ID token" in await judge.told(provider.token({"typ": "JWT"}, at_hash="x", nonce="n"))
+
+
+async def test_a_forged_token_is_refused(judge: Judge) -> None:
+    """Signed by another key, by no algorithm of public keys, or with the public key as a secret."""
+    assert "the signature is wrong" in await judge.told(judge.provider.token(of=key("P-256", "evil")))
+    for secret in shared_secret(public(key("P-256"))):
+        assert isinstance(secret, OctKey)
+        assert "alg is none of" in await judge.told(judge.provider.token({"alg": "HS256"}, secret))
+    head, payload, _ = judge.provider.token().split(".")
+    assert "the signature is wrong" in await judge.told(f"{head}.{payload}.")
+
+
+async def test_a_poll_costs_no_signature(judge: Judge) -> None:
+    """A token is verified once. Until it expires nobody asks for its key."""
+    bearer = judge.provider.token()
+    first = await judge.token(bearer)
+    judge.provider.keys = []
+    judge.steady += 1000
+    assert await judge.token(bearer) is first
+    assert judge.provider.asked.count("/keys") == 1
+
+
+async def test_what_is_kept_is_bounded(judge: Judge) -> None:
+    """The oldest go, first those that have expired."""
+    for nth in range(MOST_KEPT + 3):
+        await judge.token(jti=f"j{nth}")
+    kept = judge.signed_in._kept
+    assert len(kept) == MOST_KEPT
+    judge.now += 301 + SKEW
+    await judge.token(iat=judge.now, exp=judge.now + 300)
+    assert len(kept := judge.signed_in._kept) == 1
+    assert [each.expires for each in kept.values()] == [judge.now + 300 + SKEW]
+
+
+async def test_a_new_key_is_found_and_strangers_cause_no_storm(judge: Judge) -> None:
+    """Fifty made-up kids are one reading once."""
+    assert await judge.told() == "taken"
+    judge.provider.keys.append(public(key("P-384"), "k2"))
+    judge.steady += 10
+    assert await judge.told(judge.provider.token({"alg": "ES384", "kid": "k2"}, key("P-384"))) == "taken"
+    before = judge.provider.asked.count("/keys")
+    judge.steady += 10
+    made_up = [judge.provider.token({"kid": f"made-up-{nth}"}) for nth in range(50)]
+    told = await asyncio.gather(*map(judge.told, made_up))
+    assert {each[:3] for each in told} == {"401"}
+    assert judge.provider.asked.count("/keys") == before + 1
+
+
+async def test_while_the_provider_is_away_nobody_is_refused_for_good(judge: Judge) -> None:
+    """503: the token may be good."""
+    await judge.provider.close()
+    assert (await judge.told()).startswith("503 ")
+
+
+async def test_what_is_no_jwt_is_none_of_its_tokens(judge: Judge) -> None:
+    """A token of the file that is misspelt is unknown, whatever the provider does."""
+    assert await judge.signed_in.judge("hunter2") is None
+    assert not judge.provider.asked
+
+
+@pytest.mark.parametrize(
+    ("claims", "issuers"),
+    [
+        ({"tenants": [ISS, "https://unknown.example.com"]}, {ISS}),
+        ({"tenants": [ISS, OTHER]}, {ISS, OTHER}),
+        ({"tenants": OTHER}, {OTHER}),
+        ({"tenants": "*"}, None),
+        ({"tenants": ["*", ISS]}, None),
+    ],
+)
+async def test_a_claim_may_bind_to_issuers(
+    tmp_path: Path, provider: ConsoleProvider, claims: Mapping[str, Any], issuers: set[str] | None
+) -> None:
+    """Only those that are configured."""
+    assert (await Judge(tmp_path, provider, issuers_claim="tenants").token(**claims)).issuers == issuers
+
+
+@pytest.mark.parametrize("claims", [{}, {"tenants": []}, {"tenants": ["https://unknown.example.com"]}])
+async def test_who_is_bound_to_no_issuer_sees_nothing(
+    tmp_path: Path, provider: ConsoleProvider, claims: Mapping[str, Any]
+) -> None:
+    """A missing claim does not mean all."""
+    told = await Judge(tmp_path, provider, issuers_claim="tenants").told(**claims)
+    assert told.startswith("403 ")
+    assert "tenants of your token names no issuer" in told
+
+
+async def test_a_claim_may_be_deep_or_one_text_of_words(tmp_path: Path, provider: ConsoleProvider) -> None:
+    """Keycloak's roles, and the scopes of Entra ID."""
+    deep = Judge(tmp_path, provider, scopes_claim=["realm_access", "roles"])
+    assert (await deep.token(realm_access={"roles": ["support"]})).scopes == {"read"}
+    assert (await deep.told(realm_access=["roles"])).startswith("403")
+    words = Judge(tmp_path, provider, scopes_claim="scp")
+    assert (await words.token(scp="support openid")).scopes == {"read"}
+    assert (await Judge(tmp_path, provider).told(groups="support openid")).startswith("403")
+
+
+async def test_a_name_stands_beside_the_hash(tmp_path: Path, provider: ConsoleProvider) -> None:
+    """A user may choose it, and so pose as nobody else, nor write to a terminal."""
+    judge = Judge(tmp_path, provider, name_claim="preferred_username")
+    assert (await judge.token(preferred_username="alice")).name.startswith("alice (user <")
+    hostile = await judge.token(preferred_username="a\x1b[2J" + "x" * 99)
+    assert hostile.name.startswith(f"a·[2J{'x' * 59} (user <")
+    assert (await judge.token(preferred_username=7)).name.startswith("user <")
