@@ -24,7 +24,7 @@ from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import Authorization, concerns
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.letters.visit_requests import OBJECT, asked_in_query, query_of
+from notifier.operators.letters.request_members import OBJECT, asked_in_query, query_of
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
 

@@ -27,7 +27,7 @@ from notifier.network.listeners.authorization import Authorization, caller, conc
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.doctor.runbook import sections
-from notifier.operators.letters.visit_requests import OBJECT, asked_in_body, asked_in_query, query_of, schema_of
+from notifier.operators.letters.request_members import OBJECT, asked_in_body, asked_in_query, query_of, schema_of
 from notifier.operators.status.service_status import ServiceStatus, delayed, messages_held, seen_keys
 from notifier.operators.status.status_document import document_of
 from notifier.telemetry.audit import write_audit

@@ -22,7 +22,7 @@ from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, caller, concerns
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.letters.visit_requests import OBJECT, asked_in_body, schema_of
+from notifier.operators.letters.request_members import OBJECT, asked_in_body, schema_of
 from notifier.telemetry.audit import write_audit
 
 FRESH = 30.0  # seconds for which the doctor is not asked again

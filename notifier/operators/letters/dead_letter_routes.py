@@ -31,7 +31,8 @@ from notifier.operators.letters.letter_filter import LetterFilter, read_filter
 from notifier.operators.letters.repair import replay
 from notifier.operators.letters.repair_jobs import AskedRepair, RepairWork, issuers_of
 from notifier.operators.letters.replay_now import Replay, ReplayWish
-from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, VisitRequests
+from notifier.operators.letters.request_members import OBJECT
+from notifier.operators.letters.visit_requests import LettersAccess, VisitRequests
 from notifier.operators.letters.visits import FASTEST, SLOWEST, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
 

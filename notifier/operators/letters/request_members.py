@@ -14,6 +14,7 @@ from notifier.model.validation import mistakes_of
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters.visits import Filter
 
+OBJECT = {"type": "object"}
 BODY_PROBLEMS = {
     408: "The body did not come.",
     413: "The body is too large.",

@@ -37,7 +37,6 @@ HINTS = 5  # of one answer: each costs some milliseconds of the event loop
 PAGE_AGE = 60.0  # seconds that the index behind a page may be old, unless it is asked otherwise
 PAGE_ROWS = 50
 FOUND = 200  # summaries that one who looks for something gets
-OBJECT = {"type": "object"}
 
 
 P = TypeVar("P")

@@ -24,9 +24,10 @@ from notifier.network.listeners.openapi import AnswerDescription, OperationDescr
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters import request_members
 from notifier.operators.letters.job_routes import BEGUN, TOO_MANY, accepted, begun
+from notifier.operators.letters.request_members import OBJECT
 from notifier.operators.letters.retry_jobs import RetryWork
 from notifier.operators.letters.retry_now import RetryWish, prospect
-from notifier.operators.letters.visit_requests import OBJECT, LettersAccess, VisitRequests
+from notifier.operators.letters.visit_requests import LettersAccess, VisitRequests
 from notifier.operators.letters.waiting_filter import WaitingFilter
 from notifier.queues.passes import RepairOptions
 
