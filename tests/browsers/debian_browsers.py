@@ -53,13 +53,13 @@ class Browsers:
         self._key = key
         self._started: dict[tuple[str, bool], Browser] = {}
 
-    async def context(self, kind: str, *, third_party_cookies: bool) -> BrowserContext:
-        """With cookies of its own, as a private window has. Raises ProgramMissing."""
+    async def context(self, kind: str, *, third_party_cookies: bool, **looks: Any) -> BrowserContext:
+        """With cookies of its own, as a private window has. `looks`: size, colours. Raises ProgramMissing."""
         if (browser := self._started.get((kind, third_party_cookies))) is None:
             start = self._chromium if kind == "chromium" else self._firefox
             browser = self._started[kind, third_party_cookies] = await start(third_party_cookies)
             self._stack.push_async_callback(browser.close)
-        context = await browser.new_context(ignore_https_errors=kind == "firefox")
+        context = await browser.new_context(ignore_https_errors=kind == "firefox", **looks)
         context.set_default_timeout(PATIENCE * 1000)
         return context
 

@@ -1,12 +1,15 @@
 // What is followed by polling: the service on every page, and the page's own data while it is looked at.
 import { Problem, api } from "./api.js";
 import { setClock } from "./text.js";
+import { STATES } from "./words.js";
 import { state, update } from "./state.js";
 
 const SERVICE_EVERY = 1500; // milliseconds
 const AFTER_A_PROBLEM = 2000;
 const SERVICE_WITHIN = 8000; // a service that hangs must not look live
 const KEPT_STEPS = 360; // of five seconds: half an hour
+
+const NO_STATES = Object.fromEntries(Object.keys(STATES).map((name) => [name, 0]));
 
 let serviceTimer, pageTimer, loading, serial = 0;
 
@@ -38,6 +41,7 @@ function take(service) {
   for (const step of state.steps.keys()) {
     if (step < service.timeline.now - KEPT_STEPS) state.steps.delete(step);
   }
+  service.states = { ...NO_STATES, ...service.states };
   update({ service, heardAt: Date.now(), lost: null });
 }
 

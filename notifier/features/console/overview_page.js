@@ -1,12 +1,11 @@
 // The overview: is all well, and if not, who does not get their logouts, since when, and what to do.
-import { Ago, Said, counted, host, html, number, plain, rate } from "./text.js";
+import { Ago, Said, Until, counted, host, html, number, plain, rate } from "./text.js";
 import { Asking, Chip, Who, Why, clientKey, troubledSince } from "./parts.js";
 import { MILD, TROUBLES } from "./words.js";
 import { Plot } from "./plot.js";
 import { ReadSources } from "./sources.js";
-import { Retry } from "./retries.js";
-import { Table, holding, settled, steady } from "./tables.js";
-import { Until } from "./text.js";
+import { Retry, retryOf } from "./retries.js";
+import { Table, holding, settled } from "./tables.js";
 import { explain } from "./dialogs.js";
 import { may, unbound } from "./api.js";
 import { state } from "./state.js";
@@ -18,7 +17,7 @@ const FEW = 20; // deliveries: so many may wait for clients that no worker has m
 
 export const waitingIn = ({ waits }) => waits.all;
 /** How many clients do not get their logouts, and are not held back by us. */
-export const failingOf = ({ states }) => states.rests + states.tried + (states.hangs ?? 0) + states.fails;
+export const failingOf = ({ states }) => states.rests + states.tried + states.hangs + states.fails;
 const are = (count) => (count === 1 ? "is" : "are");
 
 /** How the service stands: a tone, a sentence, and the numbers behind it. */
@@ -61,7 +60,7 @@ function nobodyConsumes({ workers }, wait) {
 export function Overview() {
   const { service } = state;
   if (!service) return html`<${Asking} />`;
-  const [tone, head, tail] = steady(sentence(service));
+  const [tone, head, tail] = sentence(service);
   const troubles = steadyTroubles(service.troubles);
   const queues = html`<${Queues} queues=${service.queues} />`;
   return html`<section class="band big head ${tone}" aria-live="polite"><b>${head}</b> <span>${tail}</span></section>
@@ -72,10 +71,13 @@ export function Overview() {
     <div class="columns">${troubles.length > 0 && queues}<${Workers} workers=${service.workers.each} /></div>`;
 }
 
-const steadyTroubles = (() => {
-  let before = [];
-  return (troubles) => (state.held ? before : (before = troubles));
-})();
+let troublesBefore = [];
+
+/** The troubles are above a table: while the pointer is in it, their list keeps its height. */
+function steadyTroubles(troubles) {
+  if (!state.pointed) troublesBefore = troubles;
+  return troublesBefore;
+}
 
 function bars({ timeline: { step, now: last, series } }) {
   const places = ["delivered", "failed", "dead"].map((name) => series.indexOf(name));
@@ -125,7 +127,7 @@ export const NEXT_TRY = { head: "Next try", cell: (c) => html`<${Until} at=${c.w
 
 export const Count = ({ value }) => (value ? number(value) : html`<span class="dim">0</span>`);
 const stateOf = (c) => (c.state === "well" && c.tried === false ? "untried" : c.state);
-const RETRY = { label: "Actions", act: true, cell: (c) => !c.gone && c.waits > 0 && c.waits_for !== "unknown" && html`<${Retry} client=${c} />` };
+const RETRY = { label: "Actions", act: true, cell: (c) => (c.waits > 0 || retryOf(c)) && c.waits_for !== "unknown" && html`<${Retry} client=${c} />` };
 
 function InTrouble({ service }) {
   const { clients, states } = service;

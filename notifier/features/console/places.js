@@ -25,7 +25,6 @@ export function arrive() {
     route: { name, query: Object.fromEntries(new URLSearchParams(query)) },
     page: { data: keeps ? state.page.data : null, problem: null, loading: true },
     dialog: null,
-    held: false,
     plotAt: null,
   });
   return before;

@@ -16,6 +16,7 @@ export const state = {
   retries: new Map(), // the last retry of each client
   notices: [],
   held: false, // pointer or focus is in a table: its rows keep their places
+  pointed: false, // the pointer is: what is above the table keeps its height too
   plotAt: null,
   paused: false,
   theme: "auto",

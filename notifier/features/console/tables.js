@@ -33,12 +33,20 @@ export function Pages({ skip, rows, total, go }) {
 
 // ── nothing moves under the pointer ──
 
+// What holds a table: the pointer, or the focus if it came by the keyboard. After a click the focus alone holds nothing.
+const holds = { pointer: false, focus: false };
+
+function hold(by, on) {
+  holds[by] = on;
+  update({ held: holds.pointer || holds.focus, pointed: holds.pointer });
+}
+
 /** What surrounds a table that is followed: while pointer or focus is in it, its rows keep their places. */
 export const holding = {
-  onPointerEnter: () => update({ held: true }),
-  onPointerLeave: () => update({ held: false }),
-  onFocusin: () => update({ held: true }),
-  onFocusout: () => update({ held: false }),
+  onPointerEnter: () => hold("pointer", true),
+  onPointerLeave: () => hold("pointer", false),
+  onFocusin: (event) => hold("focus", event.target.matches(":focus-visible")),
+  onFocusout: () => hold("focus", false),
 };
 
 let shown = []; // rows as they stand on the page
@@ -56,14 +64,9 @@ export function settled(rows, keyOf) {
   return (shown = [...kept, ...left.values()]);
 }
 
-/** What stands above such a table: as it was when the pointer came, so that the table stays where it is. */
-let above = null;
-export function steady(value) {
-  if (!state.held || above === null) above = value;
-  return above;
-}
 /** Forget the rows of the page that was left. */
 export function unsettle() {
   shown = [];
-  above = null;
+  hold("pointer", false);
+  hold("focus", false);
 }

@@ -1,0 +1,103 @@
+"""A console to try: clients that answer as told, a worker, tokens of each kind, and windows of both browsers."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from playwright.async_api import async_playwright, expect
+
+from tests.browsers.debian_browsers import Browsers
+from tests.features.console.browser.window import Window, window
+from tests.system.clients import Answer, Clients, Hit
+from tests.system.site import API_TOKEN, ISSUER, OTHER, Site, client
+from tests.system.worker_process import WorkerProcess, worker
+
+HERE = Path(__file__).parent
+SRE, SUPPORT, BOUND = "sre-0123456789abcdef", "support-0123456789abcdef", "bound-0123456789abcdef"
+TOKENS = [
+    {"name": "idp", "token": API_TOKEN, "scopes": ["publish"]},
+    {"name": "alice", "token": SRE, "scopes": ["read", "repair"]},
+    {"name": "bob", "token": SUPPORT, "scopes": ["read"]},
+    {"name": "carol", "token": BOUND, "scopes": ["read", "repair"], "issuers": [ISSUER]},
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests share one event loop, since a browser belongs to the loop that started it."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(600))
+
+
+class Service:
+    """What is looked at. `answers`: what each client answers, by its path; 200 if nothing is said."""
+
+    def __init__(self, site: Site, clients: Clients) -> None:
+        self.site = site
+        self.clients = clients
+        self.answers: dict[str, Callable[[], Answer]] = {}
+        self._sessions = 0
+        clients.judge = self._answer
+
+    def _answer(self, hit: Hit) -> Answer:
+        return self.answers.get(hit.path.strip("/"), lambda: 200)()
+
+    def answer(self, name: str, status: int, text: str = "") -> None:
+        """Have a client answer so from now on."""
+        self.answers[name] = lambda: web.Response(status=status, text=text)
+
+    async def sign_out(self, running: WorkerProcess, client_id: str, count: int = 1, iss: str = ISSUER) -> None:
+        """Publish endings of sessions that a client has."""
+        for _ in range(count):
+            self._sessions += 1
+            event = {"iss": iss, "sub": f"user-{self._sessions}", "sid": f"s{self._sessions}", "clients": [client_id]}
+            status, document = await running.post(event)
+            assert status == 202, document
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """Three clients, whose retries would come too late for a test: nothing happens by itself."""
+    async with Clients() as clients:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
+        site.config["delivery"]["retry"] = {"base": "600s", "max_delay": "600s"}
+        site.write()
+        (tmp_path / "tokens.yaml").write_text(json.dumps(TOKENS))
+        names = [("shop", ISSUER), ("payroll", ISSUER), ("wiki", OTHER)]
+        site.write_clients([client(name, clients.url(name), iss) for name, iss in names])
+        yield Service(site, clients)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def running(service: Service) -> AsyncIterator[WorkerProcess]:
+    """A worker."""
+    async with worker(service.site) as process:
+        yield process
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browsers() -> AsyncIterator[Browsers]:
+    """None of them has started yet."""
+    expect.set_options(timeout=20_000)
+    async with async_playwright() as playwright, AsyncExitStack() as stack:
+        yield Browsers(playwright, stack, key="")
+
+
+NewWindow = Callable[..., Awaitable[Window]]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_window(browsers: Browsers) -> AsyncIterator[NewWindow]:
+    """Opens a window on a worker's console: `await new_window(running, "firefox", viewport=…)`."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(running: WorkerProcess, kind: str = "chromium", **looks: object) -> Window:
+            return await stack.enter_async_context(window(browsers, kind, await running.at("api"), **looks))
+
+        yield opened

@@ -1,0 +1,106 @@
+"""A window on the console: what somebody does in it, and what must never happen in it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from playwright.async_api import Locator, Page, expect
+
+from tests.browsers.debian_browsers import PATIENCE, Browsers
+from tests.system.waiting import until
+
+PAGES = ("overview", "clients", "dead", "waiting", "find", "live", "keys", "doctor", "acts")
+WATCH = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) =>
+  window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+"""
+EXPECTED = ("401", "403", "404", "503", "ERR_CONNECTION", "NS_ERROR", "NetworkError")
+"""Of what browsers write into their console by themselves: an answer of the API that is no success, and no answer."""
+
+
+class Window:
+    """One page of a browser. `wrong`: what should not have happened."""
+
+    def __init__(self, page: Page, base: str) -> None:
+        self.page = page
+        self.base = base
+        self.wrong: list[str] = []
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: self._is_ours(request.url))
+        page.on("console", lambda message: self._said(message.type, message.text))
+
+    def _is_ours(self, url: str) -> None:
+        if not url.startswith(self.base):
+            self.wrong.append(f"request: {url}")
+
+    def _said(self, kind: str, text: str) -> None:
+        if kind == "error" and not any(words in text for words in EXPECTED):
+            self.wrong.append(f"console: {text}")
+
+    # ── what somebody does ──
+
+    async def open(self, place: str = "") -> None:
+        """Open the console anew."""
+        await self.page.goto(f"{self.base}/console/{place}")
+
+    async def sign_in(self, token: str) -> None:
+        """Type a token, and wait until the service is seen."""
+        await self.open()
+        await self.page.fill("#token", token)
+        await self.page.press("#token", "Enter")
+        await expect(self.page.locator(".pulse.good")).to_be_visible()
+
+    async def go(self, place: str) -> None:
+        """Go to a page, and wait until it shows what it has."""
+        name = place.split("?", maxsplit=1)[0]
+        await self.page.evaluate("place => { location.hash = `#/${place}` }", place)
+        await expect(self.page.locator(f'nav a[href="#/{"clients" if name == "client" else name}"]')).to_have_attribute(
+            "aria-current", "page"
+        )
+        await expect(self.page.locator("main > [role=status]")).to_have_count(0)
+
+    def row(self, words: str) -> Locator:
+        """The rows of tables that have these words."""
+        return self.page.locator("main tbody tr", has_text=words)
+
+    @property
+    def dialog(self) -> Locator:
+        """What is open above the page."""
+        return self.page.locator("dialog[open]")
+
+    async def focused(self) -> str:
+        """What has the focus: its words, or its kind."""
+        return str(
+            await self.page.evaluate("(document.activeElement.textContent || document.activeElement.tagName).trim()")
+        )
+
+    # ── what must never happen ──
+
+    async def is_clean(self) -> None:
+        """Nothing was refused by the policy, nothing went elsewhere, nothing ran, nothing was kept beyond the tab."""
+        assert self.wrong == []
+        assert await self.page.evaluate("window.violations") == []
+        assert await self.page.context.cookies() == []
+        assert await self.page.evaluate("Object.keys(localStorage).filter((key) => key !== 'notifier.theme')") == []
+        links = await self.page.eval_on_selector_all("a", "all => all.map((a) => a.getAttribute('href'))")
+        assert [link for link in links if not link.startswith("#")] == []
+
+
+@asynccontextmanager
+async def window(browsers: Browsers, kind: str, base: str, **looks: Any) -> AsyncIterator[Window]:
+    """A private window, which is clean at the end. `looks`: size, colours."""
+    context = await browsers.context(kind, third_party_cookies=True, **looks)
+    try:
+        await context.add_init_script(WATCH)
+        opened = Window(await context.new_page(), base)
+        yield opened
+        await opened.is_clean()
+    finally:
+        await context.close()
+
+
+async def until_true(page: Page, condition: str, patience: float = PATIENCE) -> None:
+    """Wait until an expression holds in the page."""
+    await until(lambda: page.evaluate(condition), bool, patience)
