@@ -1,6 +1,6 @@
 // Signs in at the organisation's OpenID Provider: code with PKCE, by a redirect of the whole page. It draws nothing.
 
-const KEY = "notifier.sign-in", RENEWED = "notifier.renewed", AGAIN = 60_000;
+const KEY = "notifier.sign-in";
 
 const base64url = (bytes) => btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)));
@@ -9,12 +9,8 @@ const here = () => location.origin + location.pathname;
 /** Leave the page to sign in. `config` is `oidc` of /v1/sign-in; `place` comes back from `finish`. */
 export const begin = (config, place = null) => leave(config, place, false);
 
-/** Leave the page for a new token, without a question. False, and nothing else, within a minute of the last time: clocks may differ. */
-export async function renew(config, place = null) {
-  if (Date.now() - Number(sessionStorage.getItem(RENEWED)) < AGAIN) return false;
-  sessionStorage.setItem(RENEWED, String(Date.now()));
-  return leave(config, place, true);
-}
+/** Leave the page for a new token, without a question. */
+export const renew = (config, place = null) => leave(config, place, true);
 
 async function leave(config, place, renewing) {
   if (!globalThis.crypto?.subtle) throw new Error("A browser signs in over https:// alone.");
@@ -28,7 +24,6 @@ async function leave(config, place, renewing) {
   };
   for (const [name, value] of Object.entries(asked)) to.searchParams.set(name, value);
   location.assign(to);
-  return true;
 }
 
 /**
