@@ -13,11 +13,15 @@ from notifier.model.client import ClientKey
 
 
 class DelayCounts:
-    """The counts of one worker. `clock` gives epoch seconds. Memory is bounded by the number of different seconds."""
+    """The counts of one worker. `clock` gives epoch seconds.
+
+    They are kept by second, and those of the past are forgotten. A dictionary for each of 100,000 clients would take
+    four times the memory.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._dues: dict[ClientKey, dict[int, int]] = {}  # how many by the second in which they are due
+        self._dues: dict[int, dict[ClientKey, int]] = {}  # how many by client, by the second in which they are due
 
     def put_off(self, key: ClientKey, verdict: RetryAt | Defer) -> None:
         """Count a delivery that is durable in a delay queue."""
@@ -27,23 +31,28 @@ class DelayCounts:
             wait = deferral_wait(wait, verdict.rounding)
         else:
             wait = _least(wait, verdict.rounding)
-        due, dues = math.ceil(now + wait), self._dues.setdefault(key, {})
-        dues[due] = dues.get(due, 0) + 1
+        if (due := math.ceil(now + wait)) not in self._dues:
+            self._forget_past(now)  # nobody may ever ask for the counts
+        counts = self._dues.setdefault(due, {})
+        counts[key] = counts.get(key, 0) + 1
 
     def forget(self, key: ClientKey) -> None:
         """Count none for this client: somebody has taken them out of the delay queues."""
-        self._dues.pop(key, None)
+        for counts in self._dues.values():
+            counts.pop(key, None)
 
     def __iter__(self) -> Iterator[tuple[str, str, int, float]]:
         """Yield (iss, client_id, count, when the next is due) of each client that has any."""
-        now = self._clock()
-        for key, dues in [*self._dues.items()]:
-            for due in [due for due in dues if due <= now]:
-                del dues[due]
-            if dues:
-                yield (*key, sum(dues.values()), float(min(dues)))
-            else:
-                del self._dues[key]
+        self._forget_past(self._clock())
+        found: dict[ClientKey, tuple[int, int]] = {}
+        for due, counts in self._dues.items():
+            for key, count in counts.items():
+                others, first = found.get(key, (0, due))
+                found[key] = others + count, min(first, due)
+        return ((*key, count, float(first)) for key, (count, first) in found.items())
+
+    def _forget_past(self, now: float) -> None:
+        self._dues = {due: counts for due, counts in self._dues.items() if due > now}
 
 
 def _least(wait: float, rounding: Rounding) -> float:

@@ -1,5 +1,7 @@
 """What waits in delay queues for each client, as far as this worker put it off."""
 
+import tracemalloc
+
 from notifier.delivery.delay_counts import DelayCounts
 from notifier.delivery.verdict import Defer, RetryAt, WaitsAs
 from notifier.model.outcome import Cause
@@ -20,3 +22,18 @@ def test_each_counts_until_it_may_be_due() -> None:
     assert [*counts] == [(*SHOP, 2, 1044.0)]
     counts.forget(SHOP)
     assert [*counts] == []
+
+
+def test_what_is_due_is_forgotten_though_nobody_asks() -> None:
+    """A worker of which no status is ever wanted keeps no second of the past."""
+    now = 1000.0
+    counts = DelayCounts(lambda: now)
+    tracemalloc.start(1)
+    try:
+        for _ in range(10_000):
+            now += 1
+            counts.put_off(SHOP, RetryAt(due=now + 80))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100_000
