@@ -17,7 +17,7 @@ class BucketCounts:
     def __init__(self, bucket: Callable[[ClientKey], str]) -> None:
         self._bucket = bucket
         self._counts: Counter[ClientKey] = Counter()
-        self._filled: Collection[str] = ()
+        self._empty: Collection[ClientKey] = ()  # those whose buckets were empty at the last look
 
     def __iter__(self) -> Iterator[tuple[str, str, int]]:
         """Yield (iss, client_id, count) of each client that has any."""
@@ -33,8 +33,7 @@ class BucketCounts:
 
     def forget_empty(self, filled: Collection[str]) -> None:
         """Forget the counts of buckets that are empty for the second time. `filled`: those that hold anything now."""
-        kept = {*filled, *self._filled}
-        self._counts = Counter(
-            {key: count for key, count in self._counts.items() if count and self._bucket(key) in kept}
-        )
-        self._filled = filled
+        empty = {key for key in self._counts if self._bucket(key) not in filled}
+        gone = empty.intersection(self._empty)
+        self._counts = Counter({key: count for key, count in self._counts.items() if count and key not in gone})
+        self._empty = empty

@@ -168,8 +168,8 @@ class Gate:
         """Say whether the delivery may be attempted now, waits in memory, is put off or is parked."""
         now, delivery, lane = self._tools.steady(), ticket.delivery, ticket.held.lane
         known = self.clients.know(ticket.client, now)
-        charged_at, (since, until) = delivery.charged_at, known.outage
-        if charged_at is not None and since <= charged_at - self.clients.ahead() <= until:
+        charged_at = delivery.charged_at
+        if charged_at is not None and known.outage_from <= charged_at - self.clients.ahead() <= known.outage_until:
             ticket.delivery = delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
         known.parked = known.parked or delivery.leash is not None  # by others, while it was on its way
         insists = ticket.held.message.unexplained >= INSIST
@@ -196,7 +196,7 @@ class Gate:
         now, known = self._tools.steady(), self.clients[ticket.client.key]
         if result.pause is not None:
             known.pause(now + result.pause)
-        began, lane, side = known.running.pop(id(ticket))
+        began, lane, side = known.end(id(ticket))
         self._slots.count(known, lane, side, -1)
         was_up, was_limited = known.up, known.overload.spacing
         repeat = ticket.delivery.attempts > 0
@@ -214,7 +214,6 @@ class Gate:
             self._ready[known.side][known.key] = known
         elif not known.running:
             self._busy.pop(known.key, None)
-            known.running.clear()  # what a dictionary has held once takes memory, of each of 100,000 clients
         return self.hand_out() if any(self._ready.values()) else []
 
     def _turn(self, known: Known, change: Change | None, *, was_up: bool) -> None:

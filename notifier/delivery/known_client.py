@@ -138,7 +138,8 @@ class KnownClient(Generic[TicketT]):
     grace: int = FULL // 2  # its credit when it last recovered
     mixed: float = -math.inf  # when a first attempt last succeeded, or a repeat failed
     failing_since: float | None = None  # when the first of its failures in a row began
-    outage: tuple[float, float] = (math.inf, math.inf)  # from when until when it was last down
+    outage_from: float = math.inf  # when its last outage began …
+    outage_until: float = math.inf  # … and ended, if it has
     next_try: float = -math.inf  # when its rest ends
     paused_until: float = -math.inf
     hold: float = 0.0  # mean seconds of an attempt
@@ -221,7 +222,7 @@ class KnownClient(Generic[TicketT]):
         recovers, short = self.down, False
         only_firsts = now - self.mixed > MEMORY
         if recovers and self.failing_since is not None:
-            self.outage = (self.failing_since, now)
+            self.outage_from, self.outage_until = self.failing_since, now
             outage = now - self.failing_since
             short = outage <= 2 * SHORTEST
             if not short:  # overload looks like an outage of some seconds, where several workers rest by turns
@@ -253,7 +254,8 @@ class KnownClient(Generic[TicketT]):
     def _rest(self, seconds: float, now: float) -> Change:
         rested = self.down
         self.state, self.cap, self.recovered = State.DOWN, max(1, self.cap // 2), None
-        self.outage = (now if self.failing_since is None else self.failing_since, math.inf)
+        self.outage_from = now if self.failing_since is None else self.failing_since
+        self.outage_until = math.inf
         self.next_try = now + seconds
         return Change.STILL_DOWN if rested else Change.DOWN
 
@@ -301,7 +303,14 @@ class KnownClient(Generic[TicketT]):
         hold = max(self.hold, silence) if silence > SILENT else self.hold
         return max(self.step, self.overload.spacing, hold / max(1, at_a_time))
 
-    # ── who waits in memory ──
+    # ── who runs, and who waits in memory ──
+
+    def end(self, number: int) -> tuple[float, Lane, Side]:
+        """Take out the attempt of this ticket's id: when it began, and which slot it took."""
+        ended = self.running.pop(number)
+        if not self.running:
+            self.running.clear()  # an emptied one takes 160 bytes, of each of 100,000 clients
+        return ended
 
     @property
     def idle(self) -> bool:
@@ -322,4 +331,6 @@ class KnownClient(Generic[TicketT]):
         """Take out the next to begin: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
         filled = [queue for lane in Lane if (queue := self.queues.get(lane))]
         self.waiting -= 1
+        if not self.waiting:
+            self.queues.clear()  # an emptied one takes 700 bytes, of each of 100,000 clients
         return filled[-1].pop() if newest else filled[0].popleft()

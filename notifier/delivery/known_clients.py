@@ -79,8 +79,8 @@ class KnownClients:
         iss, client_id = known.key
         if change is Change.RECOVERED:
             self.down.pop(known.key, None)
-            began, ended = known.outage
-            self._tools.observe(ClientRecovered(iss=iss, client_id=client_id, outage=ended - began))
+            outage = known.outage_until - known.outage_from
+            self._tools.observe(ClientRecovered(iss=iss, client_id=client_id, outage=outage))
         elif change is Change.DOWN:
             self.down[known.key] = known
             next_try = max(known.next_try, known.paused_until) + self.ahead()

@@ -132,7 +132,8 @@ def test_down_comes_up_if_its_try_succeeds() -> None:
     """How long it was down is known then."""
     one = down(proven())
     assert learn(one, Mark.ALIVE, NOW + 9, repeat=True) is Change.RECOVERED
-    assert (one.state, one.credit, one.outage) == (State.UP, FULL // 2, (NOW, NOW + 9))
+    assert (one.state, one.credit) == (State.UP, FULL // 2)
+    assert (one.outage_from, one.outage_until) == (NOW, NOW + 9)
 
 
 @pytest.mark.parametrize(("after", "change"), [(2.1, Change.RECOVERED), (1.9, None)])

@@ -1,0 +1,65 @@
+"""What 100,000 clients that wait take of a worker's memory: little is kept of each."""
+
+import tracemalloc
+from collections.abc import Callable
+
+from notifier.delivery.delay_counts import DelayCounts
+from notifier.delivery.gate import Wait
+from notifier.delivery.verdict import Defer, WaitsAs
+from notifier.model.outcome import Cause, Failed, Reason
+from tests.delivery.desk import Desk
+
+CLIENTS = 2000
+THROTTLED = Failed(reason=Reason.THROTTLED, status=429, retry_after=3600.0)
+
+
+def kept(make: Callable[[], object]) -> int:
+    """Bytes of what this makes, and keeps."""
+    tracemalloc.start(1)
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        made = make()
+        after, _ = tracemalloc.get_traced_memory()
+        del made
+        return after - before
+    finally:
+        tracemalloc.stop()
+
+
+def pauses(number: int, desk: Desk) -> None:
+    """One delivery for the client is answered by a pause, while another waits in memory."""
+    name = f"c{number}"
+    desk.now += 0.01
+    desk.ask(name)
+    assert desk.ask(name) == Wait()
+    desk.end(name, THROTTLED)
+    desk.running.clear()
+    for _ in desk.tick():
+        pass
+    desk.facts.clear()
+    desk.news.clear()
+
+
+def test_a_client_that_is_paused_takes_a_kilobyte() -> None:
+    """Also if a second delivery waited in memory for the end of the first."""
+
+    def many() -> Desk:
+        desk = Desk()
+        for number in range(CLIENTS):
+            pauses(number, desk)
+        return desk
+
+    assert kept(many) <= 1024 * CLIENTS
+
+
+def test_a_client_with_a_delivery_in_a_delay_queue_takes_little() -> None:
+    """However many wait, their moments are few."""
+
+    def many() -> DelayCounts:
+        counts = DelayCounts(lambda: 1000.0)
+        for number in range(CLIENTS):
+            later = Defer(due=1300.0 + number % 60, cause=Cause.RETRY_AFTER, waits_as=WaitsAs.TRAVELLER)
+            counts.put_off(("https://i", f"c{number}"), later)
+        return counts
+
+    assert kept(many) <= 200 * CLIENTS
