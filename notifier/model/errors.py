@@ -7,6 +7,7 @@ NotifierError
 ├── OurFault             something of ours for one issuer or client; carries the deferral `cause`
 └── QueueError
     ├── QueueUnavailable the queue cannot take a message now; try again later
+    │   └── DiskFull     its disk has no room
     └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
 """
 
@@ -79,6 +80,10 @@ class QueueError(NotifierError):
 
 class QueueUnavailable(QueueError):  # noqa: N818  a state, not a mistake
     """The queue cannot take a message now (not connected, blocked, refusing, or the confirm was lost)."""
+
+
+class DiskFull(QueueUnavailable):
+    """The disk of the embedded queue is full; the text names its file."""
 
 
 class TopologyMismatch(QueueError):  # noqa: N818  a state, not a mistake

@@ -159,8 +159,8 @@ class EventRequests:
 
     async def _take(self, event: SessionEnded, lane: Lane) -> None:
         # Perhaps only the confirm was lost, and the event is in the queue: with its id a copy is recognised.
-        title = f"The queue is away; send the event again with the id {event.id}, so that a copy is recognised"
-        await publish_in_time(self._accept(event, lane), self.limits, title)
+        then = f"send the event again with the id {event.id}, so that a copy is recognised"
+        await publish_in_time(self._accept(event, lane), self.limits, then)
 
     def _understand(
         self, request: web.Request, body: bytes, token: ApiToken | None

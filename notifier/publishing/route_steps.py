@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from notifier.model.errors import Mistake, QueueError
+from notifier.model.errors import DiskFull, Mistake, QueueError
 from notifier.model.message import Lane
 from notifier.network.listeners.problem import Refusal, malformed, problem
 
@@ -67,13 +67,14 @@ async def read_body(request: web.Request, limits: ApiLimits, within: float | Non
         raise Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
 
 
-async def publish_in_time(publishing: Awaitable[None], limits: ApiLimits, title: str) -> None:
-    """Wait until the event is durable. Raises Refusal (503) with `title` if the queue is away or too slow."""
+async def publish_in_time(publishing: Awaitable[None], limits: ApiLimits, then: str) -> None:
+    """Wait until the event is durable. Raises Refusal (503) if the queue is away, full or too slow; `then` is advice."""
     try:
         async with asyncio.timeout(limits.accept_timeout):
             await publishing
-    except (QueueError, TimeoutError):
-        raise Refusal(problem(503, title, headers={"Retry-After": AGAIN})) from None
+    except (QueueError, TimeoutError) as error:
+        why = "The disk of the queue is full" if isinstance(error, DiskFull) else "The queue is away"
+        raise Refusal(problem(503, f"{why}; {then}", headers={"Retry-After": AGAIN})) from None
 
 
 def _closing(response: web.Response) -> web.Response:

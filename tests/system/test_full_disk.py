@@ -22,15 +22,15 @@ async def health(running: WorkerProcess) -> tuple[int, str | None, float]:
     return status, told["problem"], await running.metric("publishing_blocked")
 
 
-async def post(port: int, size: int) -> int:
-    """The status that an event of so many bytes more is answered with."""
+async def post(port: int, size: int) -> tuple[int, str]:
+    """The status that an event of so many bytes more is answered with, and the beginning of what it says."""
     event = {"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"], "note": "." * size}
     headers = {"Authorization": f"Bearer {API_TOKEN}"}
     async with (
         aiohttp.ClientSession(headers=headers) as session,
         session.post(f"http://127.0.0.1:{port}/v1/events", json=event) as response,
     ):
-        return response.status
+        return response.status, (await response.json(content_type=None)).get("title", "")[:29]
 
 
 async def said(site: Site, command: str) -> tuple[int, str]:
@@ -59,11 +59,13 @@ async def test_a_full_disk_is_told_alike_by_all(tmp_path: Path) -> None:
                 status, printed = await said(site, "doctor")
                 assert (status, text in printed, "broker" in printed) == (1, True, False), printed
                 assert "is whole" not in printed
-                assert [await post(port, size) for size in (0, 500, 100_000)] == [503, 503, 503]
+                assert [await post(port, size) for size in (0, 500, 100_000)] == [
+                    (503, "The disk of the queue is full")
+                ] * 3
                 assert (await health(running))[1] == text
                 await running.until_said("publishing_blocked")
             await until(lambda: health(running), lambda told: told == (200, None, 0.0))
-            assert [await post(port, size) for size in (0, 100_000)] == [202, 202]
+            assert [await post(port, size) for size in (0, 100_000)] == [(202, "")] * 2
             status, printed = await said(site, "doctor")
             assert "is whole" in printed
             [line] = running.said("publishing_blocked")

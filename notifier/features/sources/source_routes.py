@@ -249,9 +249,10 @@ class SourceRoutes:
             source=source.name,
         )
         new_id = access.new_id()
-        title = "The queue is away; send the event again"
         with self._proven.one(source.name):
-            await publish_in_time(access.publish(lane, as_sourced(message, new_id)), self._limits, title)
+            await publish_in_time(
+                access.publish(lane, as_sourced(message, new_id)), self._limits, "send the event again"
+            )
         structlog.get_logger().info("source_taken", source=source.name, id=new_id)
         return new_id
 

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from notifier.model.errors import QueueError, QueueUnavailable, TopologyMismatch
+from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
 from notifier.queues.queue_state import FileState
 from notifier.queues.sqlite.lock import worker_at
 
@@ -185,8 +185,9 @@ def translating(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary one
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise _damaged(path, str(error)) from error
-        full = full_disk(path) if code in _NO_ROOM else None
-        raise QueueUnavailable(full or f"the queue file {path} cannot be used: {error}") from error
+        if code in _NO_ROOM and (full := full_disk(path)) is not None:
+            raise DiskFull(full) from error
+        raise QueueUnavailable(f"the queue file {path} cannot be used: {error}") from error
 
 
 def value_of(database: sqlite3.Connection, sql: str, *parameters: object) -> Any:

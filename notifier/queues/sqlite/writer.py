@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from sqlite3 import Connection
 from typing import TypeVar, assert_never
 
-from notifier.model.errors import QueueError, QueueUnavailable, TopologyMismatch
+from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
 from notifier.model.message import PARKED, Depth, Lane, Message
 from notifier.model.moment import earliest
 from notifier.queues.sqlite.file import examine
@@ -129,13 +129,12 @@ class Writer:
             taken += self._commit(publishes if full is None else [])
             self._problem = full
         except QueueError as error:
+            full = str(error) if isinstance(error, DiskFull) else full
             self._problem = full or str(error)
             if isinstance(error, TopologyMismatch) and self._lock is not None:
                 self._damage, self._closing = str(error), True
-        problem = self._problem
-        completions = [
-            FutureResult(p.done, error=None if problem is None else QueueUnavailable(problem)) for p in publishes
-        ]
+        problem, refused = self._problem, QueueUnavailable if full is None else DiskFull
+        completions = [FutureResult(p.done, error=None if problem is None else refused(problem)) for p in publishes]
         completions += [self._run(call) for call in calls]
         if completions or taken or self._problem != before:
             connected = self._store is not None
