@@ -14,7 +14,7 @@ from notifier.model.reply import ReplyTo
 class EventTaken:
     """A worker is done with an event message: all its deliveries are settled, or it was split or malformed.
 
-    `arrived` (epoch seconds) is when the worker took it, if it had deliveries.
+    `arrived` (epoch seconds) is when the worker took it, if it had deliveries. Of these, `copies` were done already.
     """
 
     result: Literal["accepted", "duplicate", "split", "malformed", "ignored"]
@@ -27,6 +27,14 @@ class EventTaken:
     trace: str | None = None
     arrived: float | None = None
     source: str | None = None
+    copies: int = 0
+
+
+@frozen
+class AlreadyDelivered:
+    """A delivery came in a message of its own, and this worker had delivered it: nothing was done."""
+
+    delivery: Delivery
 
 
 @frozen
@@ -149,6 +157,7 @@ class UpstreamLookedUp:
 
 Fact = (
     EventTaken
+    | AlreadyDelivered
     | Attempted
     | RetryScheduled
     | Deferred

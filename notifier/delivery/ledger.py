@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from notifier.delivery.copies import Copies
-from notifier.delivery.facts import EventTaken, Observer
+from notifier.delivery.facts import AlreadyDelivered, EventTaken, Observer
 from notifier.delivery.intake import Expand, Intake, Move, Step
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane, Message, Unsettled
@@ -102,6 +102,7 @@ class HeldMessage:
             trace=event.trace,
             arrived=self.arrived,
             source=self.work.source,
+            copies=self.joined,
         )
 
 
@@ -191,6 +192,8 @@ class Ledger:
             case "waits":
                 return False
             case "done":
+                if not held.of_event:
+                    self._observe(AlreadyDelivered(delivery=delivery))
                 self._join(held)
                 return False
 

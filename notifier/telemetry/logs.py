@@ -19,6 +19,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from notifier.delivery.facts import (
+    AlreadyDelivered,
     Attempted,
     Buried,
     ClientFailing,
@@ -208,7 +209,7 @@ class LogObserver:
                 # Without the exception's text, which may quote a `sub`.
                 frames = "".join(traceback.format_tb(fact.error.__traceback__))
                 self._log.error("unexpected", **_who(fact), error=type(fact.error).__name__, exception=frames)
-            case Attempted() | RetryScheduled() | LogoutDelivered() | UpstreamLookedUp():
+            case AlreadyDelivered() | Attempted() | RetryScheduled() | LogoutDelivered() | UpstreamLookedUp():
                 pass  # the attempt's line says so already, or `UpstreamRecord`
             case _:
                 assert_never(fact)

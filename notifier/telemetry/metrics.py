@@ -18,6 +18,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.registry import Collector
 
 from notifier.delivery.facts import (
+    AlreadyDelivered,
     Attempted,
     Buried,
     ClientFailing,
@@ -142,7 +143,7 @@ class Metrics:
                 self._own_faults += 1
             case ClientServed(seconds=seconds):
                 self._recoveries.add(seconds)
-            case ClientFailing() | ClientRecovered() | UpstreamLookedUp():
+            case AlreadyDelivered() | ClientFailing() | ClientRecovered() | UpstreamLookedUp():
                 pass  # `circuit_state` is read at the scrape; the log and the counters of upstreams tell the rest
             case _:
                 assert_never(fact)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from notifier.delivery.copies import LONGEST_STANDING, Copies, stands_for
-from notifier.delivery.facts import EventTaken
+from notifier.delivery.facts import AlreadyDelivered, EventTaken
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.message import Kind, Lane
@@ -218,3 +218,18 @@ async def test_a_dead_letter_that_is_replayed_within_the_minute_is_attempted() -
         body = dump_delivery(delivery, due=stage.now)
         await stage.acked(stage.take(body, lane=Lane.RETRIES, kind=Kind.DELIVERY, message_id=delivery.id))
         assert stage.told() == ["shop", "shop"]
+
+
+async def test_a_delivery_that_was_made_says_so() -> None:
+    """A retry that comes again after it was told: who waits for its end hears that there is nothing to wait for."""
+    async with running(Stage(client("shop"))) as stage:
+        await put_off(stage)
+        stage.now += HOP
+        for _ in range(2):
+            await stage.acked(stage.retake("delay.2s"))
+        assert stage.told() == ["shop", "shop"]
+        [said] = [fact for fact in stage.facts if isinstance(fact, AlreadyDelivered)]
+        assert said.delivery.client_id == "shop"
+        await stage.acked(stage.event("shop", id="e"))
+        taken = [fact for fact in stage.facts if isinstance(fact, EventTaken)]
+        assert [(fact.result, fact.copies) for fact in taken] == [("accepted", 0), ("duplicate", 1)]

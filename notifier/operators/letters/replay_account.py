@@ -6,7 +6,7 @@ Whoever replays names the letters to all workers first. Each notes what becomes 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered
+from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered
 from notifier.delivery.plan import Skipped
 from notifier.model.moment import Clock
 from notifier.operators.letters.retry_request import RetryAccount
@@ -79,7 +79,7 @@ class _Followed:
         account = self.account
         if (heard := self.deliveries.get(delivery_id)) is not None:
             self.deliveries[delivery_id] = True
-            if isinstance(fact, LogoutDelivered | Buried):
+            if isinstance(fact, AlreadyDelivered | LogoutDelivered | Buried):
                 del self.deliveries[delivery_id]  # a copy counts once
         elif (heard := self.events.get(event_id)) is not None:
             self.events[event_id] = True
@@ -88,7 +88,7 @@ class _Followed:
         account.heard += not heard
         match fact:
             case EventTaken():
-                account.planned += fact.deliveries
+                account.planned += fact.deliveries - fact.copies
                 if fact.result != "split" and event_id not in self._taken:
                     self._taken.add(event_id)
                     account.events += 1
@@ -96,6 +96,8 @@ class _Followed:
                 account.skipped += 1
             case Buried(delivery=None):
                 account.refused += 1
+            case AlreadyDelivered():
+                account.fates.delivered += 1
         account.fates.note(fact)
         return True
 
@@ -112,7 +114,7 @@ class ReplayAccounts:
         if not self._replays:
             return
         match fact:
-            case Attempted() | LogoutDelivered():
+            case AlreadyDelivered() | Attempted() | LogoutDelivered():
                 delivery_id, event_id = fact.delivery.id, fact.delivery.event_id
             case Buried() | Deferred():
                 delivery_id, event_id = "" if fact.delivery is None else fact.delivery.id, fact.event_id

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, EventTaken, LogoutDelivered
+from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken, LogoutDelivered
 from notifier.delivery.plan import Skipped
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.operators.letters.replay_account import MOST, ReplayAccount, ReplayAccounts, question_of, requests_of
@@ -56,6 +56,19 @@ async def test_letters_that_are_followed_count_and_nothing_else() -> None:
         "skipped": 1,
     }
     assert (known.waiting(3, 1), known.heard) == (2, 4)  # d-2, and one of the event's two
+
+
+async def test_what_its_worker_had_delivered_waits_no_more() -> None:
+    """A letter, and clients of an event: the broker gave them up although they had been told."""
+    accounts = ReplayAccounts(lambda: 0.0)
+    for request in requests_of("r", "sre", ["d-1"], ["e-9"]):
+        await accounts.act(request)
+    for _ in range(2):
+        accounts.observe(AlreadyDelivered(delivery=replace(DELIVERY, id="d-1")))
+    accounts.observe(LogoutDelivered(delivery=replace(DELIVERY, id="new", event_id="e-9"), propagation=None))
+    accounts.observe(replace(taken("e-9", 3), copies=2))
+    known = await account(accounts)
+    assert (known.fates.delivered, known.waiting(1, 1), known.heard) == (2, 0, 2)
 
 
 async def test_a_bounded_number_of_replays_is_followed() -> None:
