@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import aiohttp
 
@@ -40,20 +40,24 @@ class KeycloakBrowser:
         `more`: of the authentication request, such as `prompt`.
         """
         query = {"client_id": client_id, "redirect_uri": redirect_uri, "response_type": "code", "scope": scope, **more}
-        fields = {"username": user, "password": password, "accept": "Yes"}
-        location, page = await self._go("GET", f"{self._protocol}/auth", params=query)
-        for _page in range(PAGES):
-            if location.startswith(redirect_uri):
-                break
-            location, page = await (self._go("GET", location) if location else self._fill_in(page, fields))
-        assert "code=" in location, (location, page[:500])
-        code = parse_qs(urlsplit(location).query)["code"][0]
+        code = (await self.led_back(query, user, password))["code"]
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri, "client_id": client_id}
         status, self.tokens[client_id] = await self.post("token", form)
         assert status == 200, self.tokens[client_id]
         raw = self.tokens[client_id]["id_token"]
         payload = raw.split(".")[1]
         return {**json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))), "raw": raw}
+
+    async def led_back(self, query: Mapping[str, str], user: str = "", password: str = "") -> dict[str, str]:
+        """What an authentication request leads back to the client with. The pages before that are filled in."""
+        location, page = await self._go("GET", f"{self._protocol}/auth", params=query)
+        for _page in range(PAGES):
+            if location.startswith(query["redirect_uri"]):
+                break
+            fields = {"username": user, "password": password, "accept": "Yes"}
+            location, page = await (self._go("GET", location) if location else self._fill_in(page, fields))
+        assert location.startswith(query["redirect_uri"]), (location, page[:500])
+        return dict(parse_qsl(urlsplit(location).query))
 
     async def _fill_in(self, page: str, fields: Mapping[str, str]) -> tuple[str, str]:
         """Of the pages for log-in and consent: each takes of the fields what it knows."""

@@ -1,0 +1,248 @@
+"""Operators sign in at a real Keycloak, set up as docs/console-sign-in.md says: code and PKCE, as the page does it."""
+
+import base64
+import hashlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.features.registries.keycloak_realm import shop_user
+from tests.support.keycloak_browser import KeycloakBrowser
+from tests.support.keycloak_server import Keycloak
+from tests.support.keycloak_shared import shared_keycloak
+from tests.system.loopback import LoopbackServer
+from tests.system.site import API_TOKEN, Site
+from tests.system.worker_process import WorkerProcess, worker
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]  # Keycloak's start takes a minute, the first one more
+
+REALM, CLIENT, AUDIENCE = "staff", "notifier-console", "notifier-api"
+PASSWORD, LIFE = "raw-password-77", 120
+REDIRECT = "http://127.0.0.1:8080/console/"
+_ROLES = {"alice": "sre", "bob": "support", "carol": "sales"}
+
+
+def _audience(name: str) -> dict[str, Any]:
+    config = {"included.custom.audience": name, "access.token.claim": "true", "id.token.claim": "false"}
+    return {
+        "name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper", "config": config,
+    }  # fmt: skip
+
+
+def _client(name: str, audience: str = AUDIENCE, **attributes: str) -> dict[str, Any]:
+    """A public client. Its tokens are of type `at+jwt`, unless the attributes say otherwise."""
+    plain = {
+        "pkce.code.challenge.method": "S256", "access.token.lifespan": str(LIFE),
+        "access.token.header.type.rfc9068": "true",
+    }  # fmt: skip
+    return {
+        "clientId": name, "publicClient": True, "standardFlowEnabled": True, "redirectUris": [REDIRECT],
+        "attributes": {name.replace("_", "."): value for name, value in (plain | attributes).items()},
+        "protocolMappers": [_audience(audience)],
+    }  # fmt: skip
+
+
+def staff_realm(told_at: str) -> dict[str, Any]:
+    """Clients whose tokens the API takes, and does not; the latter are named by what is wrong with them."""
+    told = {"backchannel_logout_url": told_at, "backchannel_logout_session_required": "true"}
+    clients = [
+        _client(CLIENT, **told),
+        _client("other-audience", "another-api"),
+        _client("other-client"),
+        _client("other-type", access_token_header_type_rfc9068="false"),
+        _client("shared-secret", access_token_signed_response_alg="HS256"),
+    ]
+    roles = {"realm": [{"name": name} for name in _ROLES.values()]}
+    users = [{**shop_user(name, PASSWORD), "realmRoles": [role]} for name, role in _ROLES.items()]
+    return {
+        "realm": REALM, "enabled": True, "sslRequired": "none", "clients": clients, "roles": roles, "users": users,
+    }  # fmt: skip
+
+
+class Operator:
+    """Somebody with a browser."""
+
+    def __init__(self, api: str, browser: KeycloakBrowser, http: aiohttp.ClientSession) -> None:
+        self.api, self._browser, self._http = api, browser, http
+
+    async def sign_in(self, user: str = "", **more: str) -> tuple[int, dict[str, Any]]:
+        """As the page does it; status and answer of the exchange. Without a user by the session at the provider."""
+        verifier, nonce = "v" * 43 + user, f"nonce-{user}"
+        async with self._http.get(f"{self.api}/v1/sign-in") as answer:
+            oidc = (await answer.json())["oidc"]
+        assert oidc["problem"] is None, oidc
+        assert oidc["authorization_endpoint"].endswith("/protocol/openid-connect/auth")
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+        query = {
+            "response_type": "code", "client_id": oidc["client_id"], "redirect_uri": REDIRECT, "scope": oidc["scope"],
+            "state": "s7", "nonce": nonce, "code_challenge": challenge, "code_challenge_method": "S256", **more,
+        }  # fmt: skip
+        came = await self._browser.led_back(query, user, PASSWORD)
+        assert (came["state"], came["iss"]) == ("s7", oidc["issuer"])
+        given = {"code": came["code"], "code_verifier": verifier, "redirect_uri": REDIRECT, "nonce": nonce}
+        async with self._http.post(f"{self.api}/v1/sign-in/token", json=given) as answer:
+            return answer.status, await answer.json()
+
+
+@asynccontextmanager
+async def operator(running: WorkerProcess, keycloak: Keycloak) -> AsyncIterator[Operator]:
+    """A new browser."""
+    async with KeycloakBrowser(keycloak.url, REALM) as browser, aiohttp.ClientSession() as http:
+        yield Operator(await running.at("api"), browser, http)
+
+
+def configured(folder: Path, keycloak: Keycloak, **changes: object) -> Site:
+    """An installation at which the realm's users sign in."""
+    site = Site(folder, f"sqlite:{folder}/q.db")
+    oidc = {
+        "issuer": f"{keycloak.url}/realms/{REALM}", "client_id": CLIENT, "audience": AUDIENCE,
+        "scopes_claim": ["realm_access", "roles"], "map": {"sre": ["read", "repair"], "support": ["read"]},
+        "name_claim": "preferred_username", **changes,
+    }  # fmt: skip
+    site.config["api"]["console"] = {"oidc": oidc}
+    site.write()
+    return site
+
+
+@pytest.fixture(scope="module")
+def keycloak(pytestconfig: pytest.Config) -> Keycloak:
+    """The one of this run."""
+    return shared_keycloak(pytestconfig).keycloak
+
+
+@pytest.fixture
+async def logout_tokens(keycloak: Keycloak) -> AsyncIterator[list[str]]:
+    """Those that the realm sends to the console's client."""
+    came: list[str] = []
+
+    async def take(request: web.BaseRequest) -> web.Response:
+        came.extend(parse_qs(await request.text())["logout_token"])
+        server.changed.set()
+        return web.Response()
+
+    async with LoopbackServer(take) as server:
+        keycloak.admin("POST", "", staff_realm(f"{server.base}/logout"))
+        yield came
+    keycloak.admin("DELETE", f"/{REALM}")
+
+
+async def test_operators_sign_in_with_their_roles(tmp_path: Path, keycloak: Keycloak, logout_tokens: list[str]) -> None:
+    """An SRE acts, support looks, others are told that they may do nothing. Tokens of the file go on working."""
+    async with worker(configured(tmp_path, keycloak)) as running:
+        async with operator(running, keycloak) as browser:
+            status, given = await browser.sign_in("alice")
+            assert status == 200, given
+            assert given.keys() == {"access_token", "expires_at"}
+            assert 0 < given["expires_at"] - time.time() <= LIFE
+            sre = given["access_token"]
+            status, me = await running.ask("GET", "/v1/whoami", sre)
+            assert (status, sorted(me["scopes"]), me["issuers"]) == (200, ["read", "repair"], None)
+            assert me["name"].startswith("alice (user ")
+            assert (await running.ask("PUT", "/v1/log-level", sre, {"level": "info"}))[0] == 200
+            assert (await running.ask("POST", "/v1/events", sre, {}))[0] == 403
+            status, renewed = await browser.sign_in(prompt="none")
+            assert (status, renewed["access_token"] != sre) == (200, True)
+        async with operator(running, keycloak) as browser:
+            status, given = await browser.sign_in("bob")
+            assert status == 200, given
+            support = given["access_token"]
+            assert (await running.ask("GET", "/v1/status", support))[0] == 200
+            assert (await running.ask("PUT", "/v1/log-level", support, {"level": "debug"}))[0] == 403
+        async with operator(running, keycloak) as browser:
+            status, problem = await browser.sign_in("carol")
+            assert status == 403
+            assert problem["title"].startswith("You are signed in, but nothing in realm_access.roles of your token")
+        assert (await running.ask("POST", "/v1/events", API_TOKEN, {}))[0] == 400
+        assert (await running.ask("GET", "/v1/status", "unknown"))[0] == 401
+        assert not any(secret in running.log for secret in (sre, support, "raw-"))
+        assert "alice (user " in running.log, "audited"
+
+
+async def test_a_role_that_is_withdrawn_is_in_no_new_token(
+    tmp_path: Path, keycloak: Keycloak, logout_tokens: list[str]
+) -> None:
+    """So it ends when the token does, which is soon."""
+    async with worker(configured(tmp_path, keycloak)) as running, operator(running, keycloak) as browser:
+        assert (await browser.sign_in("alice"))[0] == 200
+        [user] = keycloak.admin("GET", f"/{REALM}/users?username=alice")
+        role = keycloak.admin("GET", f"/{REALM}/roles/sre")
+        keycloak.admin("DELETE", f"/{REALM}/users/{user['id']}/role-mappings/realm", [role])
+        status, problem = await browser.sign_in(prompt="none")
+        assert (status, problem["title"][:22]) == (403, "You are signed in, but")
+
+
+@pytest.mark.parametrize(
+    ("client_id", "said"),
+    [
+        ("other-audience", "aud does not name this API"),
+        ("other-client", "another client than the console"),
+        ("other-type", "typ is not at+jwt"),
+        ("shared-secret", "alg is none of"),
+    ],
+)
+async def test_tokens_for_others_are_refused(
+    tmp_path: Path, keycloak: Keycloak, logout_tokens: list[str], client_id: str, said: str
+) -> None:
+    """As its clients get them, and as the console would get them if it were set up so."""
+    async with worker(configured(tmp_path, keycloak)) as running:
+        token = await _token_of(client_id, keycloak)
+        status, problem = await running.ask("GET", "/v1/status", token["access_token"])
+        assert status == 401, problem
+        assert said in problem["title"]
+
+
+async def test_other_tokens_of_the_provider_are_no_access_tokens(
+    tmp_path: Path, keycloak: Keycloak, logout_tokens: list[str]
+) -> None:
+    """Neither an ID token nor a logout token, also where `typ: JWT` is taken; nor one of another realm."""
+    tokens = await _token_of(CLIENT, keycloak, sign_out=True)
+    [logout_token] = logout_tokens
+    async with worker(configured(tmp_path, keycloak, accept_typ_jwt=True)) as running:
+        for token in (tokens["id_token"], logout_token, tokens["refresh_token"]):
+            assert (await running.ask("GET", "/v1/status", token))[0] == 401
+        assert (await running.ask("GET", "/v1/status", tokens["access_token"]))[0] == 200, "until it ends"
+        keycloak.admin("GET", f"/{REALM}")  # asks for a token of the administrator
+        status, problem = await running.ask("GET", "/v1/status", keycloak._token)
+        assert status == 401, problem
+    other = tmp_path / "other"
+    other.mkdir()
+    async with worker(configured(other, keycloak, issuer=f"{keycloak.url}/realms/master")) as running:
+        status, problem = await running.ask("GET", "/v1/status", tokens["access_token"])
+        assert status == 401, problem
+
+
+async def test_of_its_type_only_where_it_is_said(tmp_path: Path, keycloak: Keycloak, logout_tokens: list[str]) -> None:
+    """As Keycloak writes access tokens unless it is told otherwise."""
+    site = configured(tmp_path, keycloak, client_id="other-type", accept_typ_jwt=True)
+    async with worker(site) as running, operator(running, keycloak) as browser:
+        status, given = await browser.sign_in("alice")
+        assert status == 200, given
+
+
+async def _token_of(client_id: str, keycloak: Keycloak, *, sign_out: bool = False) -> Mapping[str, Any]:
+    """The tokens of alice for this client."""
+    verifier = "v" * 43
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+    query = {
+        "response_type": "code", "client_id": client_id, "redirect_uri": REDIRECT, "scope": "openid",
+        "code_challenge": challenge, "code_challenge_method": "S256",
+    }  # fmt: skip
+    async with KeycloakBrowser(keycloak.url, REALM) as browser:
+        code = (await browser.led_back(query, "alice", PASSWORD))["code"]
+        form = {
+            "grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "client_id": client_id,
+            "code_verifier": verifier,
+        }  # fmt: skip
+        status, tokens = await browser.post("token", form)
+        assert status == 200, tokens
+        if sign_out:
+            await browser.post("logout", {"client_id": client_id, "refresh_token": tokens["refresh_token"]})
+    assert isinstance(tokens, dict)
+    return tokens
