@@ -45,8 +45,8 @@ class Given:
     `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` gives the name under which a client
     counts. `page` is the page of the feature that makes pages.
 
-    `name` is that of the worker in `notifier status`. `state` is what it says of itself, with these clients, or so many
-    of those in most trouble; `depths` is what waited in the queues a moment ago. `canary` sends a client a token that
+    `name` is that of the worker in `notifier status`. `state` is what it says of itself, with these clients, or with
+    all that are not well; `depths` is what waited in the queues a moment ago. `canary` sends a client a token that
     ends nothing. `published` has each of our keys whose issuer's JWK Set was read: issuer, key ID, whether it is there.
     """
 
@@ -57,7 +57,7 @@ class Given:
     label: Callable[[str, str], Label]
     page: Page
     name: str
-    state: Callable[[Collection[ClientKey] | int], bytes]
+    state: Callable[[Collection[ClientKey] | None], bytes]
     depths: Callable[[], Mapping[str, Depth]]
     canary: Callable[[Client], Awaitable[Sequence[Finding]]]
     published: Callable[[], Iterable[tuple[str, str, bool]]]

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -21,7 +22,7 @@ from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
-from notifier.network.listeners.authorization import Authorization, concerns
+from notifier.network.listeners.authorization import Authorization, concerns, concerns_all
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.letters.request_members import OBJECT, asked_in_query, query_of
@@ -31,6 +32,7 @@ from notifier.operators.status.status_document import client_document
 STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
 """How a client fares, the worst first."""
 SHOWN = 40  # answers of one client, of all workers
+SORTED = 2000  # names at once
 KEPT = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
 _STRICT = ConfigDict(extra="forbid")
 
@@ -45,7 +47,7 @@ class ClientsQuery(TypedDict, total=False):
         Literal["rests", "tried", "hangs", "fails", "put_off", "well", "troubled"],
         Field(description="Only clients that fare so. `troubled`: all that are not well."),
     ]
-    order: Annotated[Literal["urgency", "name", "waits", "dead"], Field(description="What comes first.")]
+    order: Annotated[Literal["urgency", "name", "waits"], Field(description="What comes first.")]
     rows: Annotated[int, Field(ge=1, le=200)]
     skip: Annotated[int, Field(ge=0)]
 
@@ -61,46 +63,40 @@ class ClientQuery(TypedDict):
 _CLIENTS, _CLIENT = TypeAdapter(ClientsQuery), TypeAdapter(ClientQuery)
 
 
-@frozen
-class NamedClient:
-    """A registered client, with the text in which a search looks."""
-
-    key: ClientKey
-    text: str
-
-
 class ClientNames:
-    """The registered clients by name. Put in order once for each registry, while somebody looks."""
+    """The registered clients by name, each with the text in which a search looks.
+
+    They are put in order once for each registry, and kept while somebody looks.
+    """
 
     def __init__(self) -> None:
         self._registry: Registry | None = None
-        self._names: Sequence[NamedClient] = ()
+        self._texts: Mapping[ClientKey, str] = {}
         self._forget: asyncio.TimerHandle | None = None
 
-    async def of(self, registry: Registry) -> Sequence[NamedClient]:
-        """The names. 100,000 take half a second, in a thread."""
+    async def of(self, registry: Registry) -> Mapping[ClientKey, str]:
+        """The texts, in the order of the names. 100,000 take half a second, in a thread."""
         if registry is not self._registry:
-            self._names = await asyncio.to_thread(_in_order, registry)
+            self._texts = await asyncio.to_thread(_in_order, registry)
             self._registry = registry
         if self._forget is not None:
             self._forget.cancel()
         self._forget = asyncio.get_running_loop().call_later(KEPT, self._drop)
-        return self._names
+        return self._texts
 
     def _drop(self) -> None:
-        self._registry, self._names = None, ()
+        self._registry, self._texts = None, {}
 
 
-def _in_order(registry: Registry) -> Sequence[NamedClient]:
-    names = [
-        NamedClient(
-            key=(iss, client_id),
-            text=f"{client_id}\n{client.client_name or ''}\n{client.told_at or ''}".casefold(),
-        )
+def _in_order(registry: Registry) -> Mapping[ClientKey, str]:
+    texts = (
+        (f"{client_id}\n{client.client_name or ''}\n{client.told_at or ''}".casefold(), (iss, client_id))
         for iss, clients in registry.clients.items()
         for client_id, client in clients.items()
-    ]
-    return sorted(names, key=lambda name: (name.text, name.key))
+    )
+    # To sort 100,000 at once would hold the event loop, though this is another thread.
+    parts = [sorted(part) for part in iter(lambda: list(islice(texts, SORTED)), [])]
+    return {key: text for text, key in merge(*parts)}
 
 
 class ClientRoutes:
@@ -129,24 +125,19 @@ class ClientRoutes:
         token = self._authorization.require(request, "read")
         asked = asked_in_query(request, _CLIENTS)
         overview = await self._workers.overview()
-        names = await self._names.of(self._given.live.registry())
-        page = _Page(
-            asked, token, names, {(client.iss, client.client_id): client for client in overview.status.clients}
-        )
-        skip, rows = asked.get("skip", 0), asked.get("rows", 50)
-        keys = list(islice(page.found(), skip, skip + rows))
-        missing = [key for key in keys if key not in page.states]
-        states = dict(page.states)
-        if missing:
+        texts = await self._names.of(self._given.live.registry())
+        states = {(client.iss, client.client_id): client for client in overview.status.clients}
+        page = await asyncio.to_thread(_page_of, asked, token, texts, states)
+        if missing := [key for key in page.keys if key not in states]:
             status, _ = await self._workers.clients(missing)
             states |= {(client.iss, client.client_id): client for client in status.clients}
         document = {
             "at": render_moment(time.time()),
             "workers": {"seen": overview.seen, "answered": overview.answered},
-            "states": page.counts,
+            "states": page.states,
             "total": page.total,
-            "skip": skip,
-            "clients": [self._row(key, states.get(key)) for key in keys],
+            "skip": asked.get("skip", 0),
+            "clients": [self._row(key, states.get(key)) for key in page.keys],
         }
         return web.json_response(document, dumps=json_text)
 
@@ -222,60 +213,54 @@ class ClientRoutes:
         }
 
 
+@frozen
 class _Page:
-    """The clients that a query means, in its order. Those of whom workers say nothing are well, and come by name."""
+    """A page of clients. `states`: how many fare how, whatever `state` the query wants; `total`: how many it means."""
 
-    def __init__(
-        self,
-        asked: Mapping[str, Any],
-        token: ApiToken | None,
-        names: Sequence[NamedClient],
-        states: Mapping[ClientKey, ClientState],
-    ) -> None:
-        self._state, self._order = asked.get("state"), asked.get("order", "urgency")
-        text, iss = asked.get("q", "").casefold(), asked.get("iss")
+    states: Mapping[str, int]
+    total: int
+    keys: Sequence[ClientKey]
 
-        def meant(key: ClientKey, in_text: str) -> bool:
-            return iss in (None, key[0]) and concerns(token, key[0]) and text in in_text
 
-        whole = not text and iss is None and (token is None or token.issuers is None)
-        self._names = names if whole else [name for name in names if meant(name.key, name.text)]
-        named = frozenset() if whole else {name.key for name in self._names}
-        self.states = {key: state for key, state in states.items() if key in named or meant(key, key[1].casefold())}
-        self.counts = Counter(dict.fromkeys(STATES, 0))
-        self.counts.update(state.state for state in self.states.values())
-        self.counts["well"] += sum(name.key not in self.states for name in self._names)
+def _page_of(
+    asked: Mapping[str, Any],
+    token: ApiToken | None,
+    texts: Mapping[ClientKey, str],
+    troubled: Mapping[ClientKey, ClientState],
+) -> _Page:
+    """Choose the clients. Those of whom no worker tells a trouble are well, and come by name. Runs in a thread."""
+    text, iss, wanted = asked.get("q", "").casefold(), asked.get("iss"), asked.get("state")
 
-    @property
-    def total(self) -> int:
-        """How many there are."""
-        if self._state is None:
-            return self.counts.total()
-        return sum(count for name, count in self.counts.items() if self._is_meant(name))
+    def meant(key: ClientKey) -> bool:
+        """True if the query means it. Events name clients that nobody has registered."""
+        return iss in (None, key[0]) and concerns(token, key[0]) and text in texts.get(key, key[1].casefold())
 
-    def found(self) -> Iterator[ClientKey]:
-        """Their keys."""
-        told = sorted(
-            (key for key, state in self.states.items() if self._is_meant(state.state)),
-            key=lambda key: self._place(self.states[key]),
-        )
-        silent = (name.key for name in self._names if name.key not in self.states) if self._is_meant("well") else ()
-        if self._order != "name":
-            yield from told
-            yield from silent
-            return
-        yield from sorted([*told, *silent], key=lambda key: (key[1].casefold(), key[0]))
+    def of_state(state: str) -> bool:
+        return wanted in (None, state) or (wanted == "troubled" and state != "well")
 
-    def _is_meant(self, state: str) -> bool:
-        return self._state in (None, state) or (self._state == "troubled" and state != "well")
+    whole = not text and iss is None and concerns_all(token)
+    named = texts if whole else list(filter(meant, texts))
+    told = {key: state for key, state in troubled.items() if meant(key)}
+    counts: Counter[str] = Counter(state.state for state in told.values())
+    well = len(named) - sum(key in texts for key in told)
+    counts["well"] += well
+    found = [key for key, state in told.items() if of_state(state.state)]
+    silent = (key for key in named if key not in told) if of_state("well") else iter(())
+    total = len(found) + (well if of_state("well") else 0)
+    keys: Iterable[ClientKey]
+    if asked.get("order") == "name":
+        keys = merge(sorted(found, key=_name), silent, key=_name)
+    else:
+        by_waits = asked.get("order") == "waits"
+        found.sort(key=lambda key: (0 if by_waits else STATES.index(told[key].state), -told[key].waits, *_name(key)))
+        keys = chain(found, silent)
+    skip = asked.get("skip", 0)
+    page = list(islice(keys, skip, skip + asked.get("rows", 50)))
+    return _Page(states={state: counts[state] for state in STATES}, total=total, keys=page)
 
-    def _place(self, state: ClientState) -> tuple[int, int, str, str]:
-        first = 0
-        if self._order in ("waits", "dead"):
-            first = -(state.waits if self._order == "waits" else state.dead)
-        elif self._order == "urgency":
-            first = STATES.index(state.state)
-        return first, -state.waits, state.client_id.casefold(), state.iss
+
+def _name(key: ClientKey) -> tuple[str, str]:
+    return key[1].casefold(), key[0]
 
 
 def _known(state: ClientState) -> bool:

@@ -10,7 +10,7 @@ const ROWS = 50;
 const STATES = [["", "all"], ["troubled", "in trouble"], ["rests", "down"], ["tried", "tried now"], ["hangs", "hangs"],
   ["fails", "fails"],
   ["put_off", "held back"], ["well", "no trouble"]];
-const ORDERS = [["", "most trouble"], ["name", "by name"], ["waits", "most waiting"], ["dead", "most given up"]];
+const ORDERS = [["", "most trouble"], ["name", "by name"], ["waits", "most waiting"]];
 
 const COLUMNS = [
   ...CLIENT_COLUMNS,

@@ -96,11 +96,11 @@ def clients_of(
     delayed: Iterable[tuple[str, str, int, float]] = (),
     silent: Iterable[tuple[str, str, float]] = (),
     *,
-    which: Collection[ClientKey] | int = REPORTED,
+    which: Collection[ClientKey] | int | None = REPORTED,
 ) -> tuple[list[ClientState], int]:
     """Return clients, those in most trouble first, and how many are left out.
 
-    `which`: these, whether this worker knows them or not; or so many of those that it knows.
+    `which`: these, whether this worker knows them or not; so many of those that it knows; None: all that are not well.
     """
     states = {(iss, client_id): state for iss, client_id, state in circuits}
     lines = {(iss, client_id): count for iss, client_id, count in waiting}
@@ -108,7 +108,7 @@ def clients_of(
     tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
     later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
     hang = {(iss, client_id): seconds for iss, client_id, seconds in silent}
-    if isinstance(which, int):
+    if which is None or isinstance(which, int):
         # Of a client that was known before the worker started, it may know no more than that something waits.
         waits = (*states, *lines, *later, *(key for key, count in in_buckets.items() if count > 0), *hang)
         records = {**dict.fromkeys(waits, ClientRecord()), **health.clients}
@@ -122,7 +122,13 @@ def clients_of(
         return states.get(key, 0), failed > took or key in hang, put_off, lines.get(key, 0), failed
 
     # Chosen before a ClientState is made of each: making 10,000 of them held the loop for 39 ms.
-    chosen = heapq.nlargest(which if isinstance(which, int) else len(which), records.items(), key=urgency)
+    match which:
+        case int():
+            chosen = heapq.nlargest(which, records.items(), key=urgency)
+        case None:
+            chosen = [item for item in records.items() if any(urgency(item)[:3])]
+        case _:
+            chosen = list(records.items())
     reported = [
         ClientState(
             iss=key[0],

@@ -46,14 +46,14 @@ class OwnState:
         self._queue = queue
         self._steady = steady
         self._since = clock()
-        self._last: dict[int, tuple[bytes, float]] = {}
+        self._last: dict[int | None, tuple[bytes, float]] = {}
 
-    def document(self, which: Collection[ClientKey] | int = REPORTED) -> bytes:
+    def document(self, which: Collection[ClientKey] | int | None = REPORTED) -> bytes:
         """The state now, or at most half a second ago. Returns at once.
 
-        `which`: with these clients, or with so many of those in most trouble.
+        `which`: with these clients, with so many of those in most trouble, or with all that are not well.
         """
-        if not isinstance(which, int):
+        if which is not None and not isinstance(which, int):
             return dump_state(self._now(which))
         document, at = self._last.get(which, (b"", 0.0))
         now = self._steady()
@@ -62,7 +62,7 @@ class OwnState:
             self._last[which] = (document, now)
         return document
 
-    def _now(self, which: Collection[ClientKey] | int) -> WorkerState:
+    def _now(self, which: Collection[ClientKey] | int | None) -> WorkerState:
         worker = self._sources.worker()
         clients, left_out = clients_of(
             self._health,
