@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 from notifier.feature import Feature, Given, Running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
+
+    from notifier.configuration.loading import Loaded
+    from notifier.network.http.issuer_documents import DocumentReader
+    from notifier.operators.doctor.doctor import Check
 
 
 def _run(given: Given) -> Running:
@@ -55,4 +59,10 @@ def _run(given: Given) -> Running:
     )
 
 
-CONSOLE = Feature(name="console", run=_run)
+def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
+    from notifier.features.console.doctor_sign_in import sign_in_checks
+
+    return sign_in_checks(loaded.settings, reader)
+
+
+CONSOLE = Feature(name="console", run=_run, checks=_checks)

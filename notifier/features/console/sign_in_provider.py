@@ -66,7 +66,7 @@ class SignInProvider:
         self._reading = asyncio.Lock()
         self._due = float("-inf")
         self._endpoints: Endpoints | UnreadDocument = UnreadDocument(text="not read yet")
-        self.keys = TransmitterKeys(settings.issuer, self._read_keys, steady)
+        self.keys = TransmitterKeys(settings.issuer, self.read_keys, steady)
 
     async def endpoints(self) -> Endpoints | UnreadDocument:
         """Where to sign in, or why nobody knows. It is read when somebody asks, and kept while it cannot be."""
@@ -75,6 +75,10 @@ class SignInProvider:
                 if self._steady() >= self._due:
                     await self._read()
         return self._endpoints
+
+    async def read_keys(self) -> IssuerDocument | UnreadDocument:
+        """Read the JWK Set by which its tokens are verified. Never raises."""
+        return await self._discovery.read_keys(self._reader, self._egress())
 
     async def exchange(self, code: str, verifier: str, redirect_uri: str) -> Exchanged | NotExchanged:
         """Exchange a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
@@ -101,9 +105,6 @@ class SignInProvider:
         if not isinstance(access_token, str) or not isinstance(id_token, str):
             return NotExchanged(text="its token endpoint gave no access_token with an id_token")
         return Exchanged(access_token=access_token, id_token=id_token)
-
-    async def _read_keys(self) -> IssuerDocument | UnreadDocument:
-        return await self._discovery.read_keys(self._reader, self._egress())
 
     async def _read(self) -> None:
         metadata = await self._discovery.read(self._reader, self._egress())
