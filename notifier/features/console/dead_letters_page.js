@@ -44,14 +44,14 @@ export function DeadLetters({ data, query }) {
       <${ByClient} data=${data} />
       <${Table} caption="Dead letters" rows=${data.letters} keyOf=${(letter) => letter.id} columns=${LETTERS} empty="No dead letter is like that." />
       <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} />
-      ${data.older > 0 && html`<p class="dim note">${counted(data.older, "older letter is", "older letters are")} beyond what is remembered: choose a client, or ask <code>notifier dead-letters</code>.</p>`}`}`;
+      ${data.left_off > 0 && html`<p class="dim note">${counted(data.left_off, "older letter is", "older letters are")} beyond what is remembered: choose a client, or ask <code>notifier dead-letters</code>.</p>`}`}`;
 }
 
 /** How many came or went since the list was made, as far as the queue's count tells. */
 function changesSince(data, query) {
   const dead = state.service?.queues.dead;
   if (!dead || Object.keys(filterOf(query)).length) return "";
-  const more = dead.ready - data.total - (data.older ?? 0);
+  const more = dead.ready - data.total - data.left_off;
   return more > 0 ? `${number(more)} came since.` : more < 0 ? `${number(-more)} went since.` : "";
 }
 

@@ -5,13 +5,12 @@ import { NAMELESS, Nameless, fixed, going } from "./repairs.js";
 import { Trouble } from "./parts.js";
 import { api, may } from "./api.js";
 import { beginCanary } from "./canary.js";
-import { counted, html, listed, number, plain, sum } from "./text.js";
+import { counted, html, listed, now, number, plain, sum } from "./text.js";
 import { follow } from "./following.js";
-import { state } from "./state.js";
 
 /** Open the dialog, and count what would be tried and replayed. */
 async function beginMended({ client_id, iss }) {
-  const filter = fixed({ client_id, iss }, state.service?.at ?? new Date().toISOString());
+  const filter = fixed({ client_id, iss }, new Date(now()).toISOString());
   const dialog = openDialog({ kind: "mended", id: newId(), still: true, client: { client_id, iss }, filter });
   try {
     const [waits, letters] = await Promise.all([

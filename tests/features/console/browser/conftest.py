@@ -1,8 +1,9 @@
 """A console to try: clients that answer as told, a worker, tokens of each kind, and windows of both browsers."""
 
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,16 @@ class Service:
         """Have a client answer so from now on."""
         self.answers[name] = lambda: web.Response(status=status, text=text)
 
+    def worker(self) -> AbstractAsyncContextManager[WorkerProcess]:
+        """A worker."""
+        return worker(self.site)
+
+    async def reload(self, running: WorkerProcess) -> None:
+        """Have a worker read its files anew."""
+        seen = len(running.said("reloaded"))
+        running.send(signal.SIGHUP)
+        await running.until_said("reloaded", lambda _: len(running.said("reloaded")) > seen)
+
     async def sign_out(self, running: WorkerProcess, client_id: str, count: int = 1, iss: str = ISSUER) -> None:
         """Publish endings of sessions that a client has."""
         for _ in range(count):
@@ -77,7 +88,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def running(service: Service) -> AsyncIterator[WorkerProcess]:
     """A worker."""
-    async with worker(service.site) as process:
+    async with service.worker() as process:
         yield process
 
 

@@ -1,0 +1,115 @@
+"""What each kind of token sees, and that nobody who may not act finds a button."""
+
+import json
+
+import pytest
+from playwright.async_api import expect
+
+from tests.features.console.browser.conftest import BOUND, SRE, SUPPORT, TOKENS, NewWindow, Service
+from tests.features.console.browser.window import PAGES, Window
+from tests.system.site import API_TOKEN, ISSUER, OTHER
+from tests.system.worker_process import WorkerProcess
+
+ACTS = "main button.do, main button.danger, main button.danger-quiet, main .ways button"
+
+
+async def refusal(window: Window, token: str) -> str:
+    """What the sign-in says to a token."""
+    await window.open()
+    await window.page.fill("#token", token)
+    await window.page.press("#token", "Enter")
+    return await window.page.locator("[role=alert]").inner_text()
+
+
+async def test_who_is_refused(running: WorkerProcess, new_window: NewWindow) -> None:
+    """A token that nobody knows, and one that may not read. It is kept nowhere."""
+    window = await new_window(running)
+    assert "token" in await refusal(window, "nobody-0123456789abcdef")
+    assert "read" in await refusal(window, API_TOKEN)
+    assert await window.page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_token_that_may_only_read_sees_no_button(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """On no page, and the API would refuse."""
+    service.answer("shop", 503)
+    service.answer("payroll", 404)
+    await service.sign_out(running, "shop", 2)
+    await service.sign_out(running, "payroll", 2)
+    window = await new_window(running)
+    await window.sign_in(SUPPORT)
+    await expect(window.row("shop")).to_be_visible()
+    client = f"client?client_id=shop&iss={ISSUER}"
+    for place in (*PAGES, client, f"waiting?client_id=shop&iss={ISSUER}"):
+        await window.go(place)
+        await expect(window.page.locator(ACTS)).to_have_count(0)
+    assert "may only look" in await window.page.locator(".me").inner_text()
+    status = await window.page.evaluate("""fetch("/v1/retry", {
+        method: "POST", body: '{"client_id": "shop"}',
+        headers: {"Content-Type": "application/json", Authorization: `Bearer ${sessionStorage.getItem("notifier.token")}`},
+    }).then((answer) => answer.status)""")
+    assert status == 403
+
+
+async def test_a_bound_token_sees_its_issuers_alone(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """Their clients, letters, troubles and keys; and nothing that is of the whole service is offered."""
+    service.answer("wiki", 404)
+    service.answer("shop", 404)
+    await service.sign_out(running, "wiki", 2, iss=OTHER)
+    await service.sign_out(running, "shop", 2)
+    window = await new_window(running)
+    await window.sign_in(BOUND)
+    await expect(window.row("shop")).to_be_visible()
+    said = ""
+    for place in ("overview", "clients", "dead", "waiting", "live", "keys", "acts"):
+        await window.go(place)
+        said += await window.page.inner_text("body")
+    assert "shop" in said
+    assert "wiki" not in said
+    assert OTHER.removeprefix("https://") not in said
+    assert "Read sources now" not in said
+    assert await window.page.locator('nav a[href="#/doctor"]').count() == 0
+
+
+async def test_without_tokens_it_looks_and_never_acts(service: Service, new_window: NewWindow) -> None:
+    """On the loopback interface: no sign-in, no button, and no request of a page changes anything."""
+    del service.site.config["api"]["tokens_file"]
+    service.site.write()
+    async with service.worker() as running:
+        window = await new_window(running)
+        await window.open()
+        await expect(window.page.locator(".pulse.good")).to_be_visible()
+        for place in PAGES:
+            await window.go(place)
+            await expect(window.page.locator(ACTS)).to_have_count(0)
+        act = "fetch('/v1/dead-letters?all=true', {method: 'DELETE'}).then((answer) => answer.status)"
+        assert await window.page.evaluate(act) == 403
+
+
+async def test_a_withdrawn_token_ends_the_session(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """Nothing that was shown stays, and the tab forgets it."""
+    window = await new_window(running)
+    await window.sign_in(SRE)
+    (service.site.folder / "tokens.yaml").write_text(json.dumps([TOKENS[0], TOKENS[2]]))
+    await service.reload(running)
+    await expect(window.page.locator("#token")).to_be_visible()
+    assert await window.page.evaluate("sessionStorage.length") == 0
+    assert "shop" not in await window.page.inner_text("body")
+
+
+@pytest.mark.parametrize("token", [SRE, SUPPORT])
+async def test_it_stays_in_the_tab(running: WorkerProcess, new_window: NewWindow, token: str) -> None:
+    """It outlives a reload of the page; signing out ends it."""
+    window = await new_window(running)
+    await window.sign_in(token)
+    await window.page.reload()
+    await expect(window.page.locator(".pulse.good")).to_be_visible()
+    assert token not in window.page.url
+    await window.page.get_by_role("button", name="Sign out").click()
+    await expect(window.page.locator("#token")).to_be_visible()
+    assert await window.page.evaluate("sessionStorage.length") == 0
