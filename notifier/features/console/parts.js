@@ -89,7 +89,8 @@ export const IssuerChoice = ({ value }) => issuerCount() > 1 && html`<${Choice} 
 export const Trouble = ({ problem, tone = "bad" }) => html`<p class="band ${tone}" role="alert">${problem.message}
   ${(problem.mistakes ?? []).map((each) => html`<br /><code>${each.path}</code> ${each.text}`)}</p>`;
 
-export const Asking = ({ children = "Asking the workers …" }) => html`<p class="dim" role="status">${children}</p>`;
+export const Asking = ({ children = "Asking the workers …" }) =>
+  !state.page.problem && html`<p class="dim" role="status">${children}</p>`;
 
 /** When a list is of that is not followed, and the button that looks again. */
 export const AsOf = ({ at, again, children }) => html`<span class="dim">As of <time datetime=${at}>${ago(at)} ago</time>.

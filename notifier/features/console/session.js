@@ -67,7 +67,13 @@ export async function showSignIn(problem) {
 }
 
 /** Go to the provider. It leads back to the page that was looked at. */
-export const signInByProvider = () => begin(state.signIn.oidc, location.hash);
+export async function signInByProvider() {
+  try {
+    await begin(state.signIn.oidc, location.hash);
+  } catch (error) {
+    update({ signIn: { ...state.signIn, problem: error.message } });
+  }
+}
 
 /** The API does not take the token any more: get a new one without a word, if the provider gives one. */
 export async function refused(problem) {
