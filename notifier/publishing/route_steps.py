@@ -68,7 +68,7 @@ async def read_body(request: web.Request, limits: ApiLimits, within: float | Non
 
 
 async def publish_in_time(publishing: Awaitable[None], limits: ApiLimits, then: str) -> None:
-    """Wait until the event is durable. Raises Refusal (503) if the queue is away, full or too slow; `then` is advice."""
+    """Wait until the event is durable. Raises Refusal (503), with `then` as advice, if the queue is away or full."""
     try:
         async with asyncio.timeout(limits.accept_timeout):
             await publishing

@@ -115,7 +115,7 @@ class WaitingRoutes:
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         asked = request_members.asked_in_query(request, _LIST)
-        wanted = replace(_filter_of(asked, token), life=self._life)
+        wanted = replace(self._filter(asked, token), life=self._life)
         return await self._requests.counts(self._waiting, wanted, token, asked, rows="deliveries")
 
     @OperationDescription(
@@ -130,7 +130,7 @@ class WaitingRoutes:
         asked = request_members.asked_in_query(request, _PAGE)
         everything = WaitingFilter(life=self._life)
         return await self._requests.page(
-            self._waiting, everything, _filter_of(asked, token).means, asked, rows="deliveries", groups=GROUPS
+            self._waiting, everything, self._filter(asked, token).means, asked, rows="deliveries", groups=GROUPS
         )
 
     @OperationDescription(
@@ -142,7 +142,7 @@ class WaitingRoutes:
     )
     async def _find(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
-        wanted = replace(_filter_of(await request_members.looked_for(request), token), life=self._life)
+        wanted = replace(self._filter(await request_members.looked_for(request), token), life=self._life)
         return await self._requests.found(self._waiting, wanted, token, rows="deliveries")
 
     def _life(self, delivery: Delivery) -> Life | None:
@@ -158,7 +158,7 @@ class WaitingRoutes:
         token = self._authorization.require(request, "read")
         return await self._requests.message(
             self._waiting,
-            replace(_filter_of({}, token, request.match_info["id"]), life=self._life),
+            replace(_any_of(token, request.match_info["id"]), life=self._life),
             token,
             lambda summary, _: summary.document(),
             missing="No such delivery waits: it may be delivered, or a worker has it in hand",
@@ -174,7 +174,7 @@ class WaitingRoutes:
     async def _cancel(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
         asked = request_members.asked_in_query(request, _CANCEL)
-        waiting = _filter_of(asked, token)
+        waiting = self._filter(asked, token)
         request_members.require_narrowed(waiting, asked, "are")
         if asked.get("dry_run"):
             return await self._cancelled(waiting, token, asked)
@@ -188,7 +188,7 @@ class WaitingRoutes:
     )
     async def _cancel_one(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
-        return await self._cancelled(_filter_of({}, token, request.match_info["id"]), token, {})
+        return await self._cancelled(_any_of(token, request.match_info["id"]), token, {})
 
     async def _cancelled(
         self, waiting: WaitingFilter, token: ApiToken | None, asked: Mapping[str, Any]
@@ -234,21 +234,27 @@ class WaitingRoutes:
 
     def _issuer(self, asked: Mapping[str, Any], token: ApiToken | None) -> str:
         """The issuer that is meant: of those that the token covers, which are all that an answer names."""
-        issuers = [iss for iss in self._access.registry().issuers if concerns(token, iss)]
-        if (iss := asked.get("iss")) is not None:
+        issuers = self._covered(token)
+        if (iss := asked.get("iss", only_issuer(issuers))) is not None:
             return str(iss)
-        if (only := only_issuer(issuers)) is not None:
-            return only
         there = ", ".join(sorted(issuers)) or "none for this token"
         raise malformed(Mistake("iss", f"say which issuer: there are {there}"))
 
+    def _covered(self, token: ApiToken | None) -> list[str]:
+        return [iss for iss in self._access.registry().issuers if concerns(token, iss)]
 
-def _filter_of(asked: Mapping[str, Any], token: ApiToken | None, id_: str | None = None) -> WaitingFilter:
-    return WaitingFilter(
-        ids=frozenset() if id_ is None else frozenset({id_}),
-        client_id=asked.get("client_id"),
-        iss=asked.get("iss"),
-        event_id=asked.get("event_id"),
-        subject=asked.get("subject"),
-        issuers=None if token is None else token.issuers,
-    )
+    def _filter(self, asked: Mapping[str, Any], token: ApiToken | None) -> WaitingFilter:
+        """What is meant. A client without an issuer is the only issuer's, so that one bucket is looked at, not all."""
+        client_id = asked.get("client_id")
+        only = None if client_id is None else only_issuer(self._covered(token))
+        return replace(
+            _any_of(token),
+            client_id=client_id,
+            iss=asked.get("iss", only),
+            event_id=asked.get("event_id"),
+            subject=asked.get("subject"),
+        )
+
+
+def _any_of(token: ApiToken | None, *ids: str) -> WaitingFilter:
+    return WaitingFilter(ids=frozenset(ids), issuers=None if token is None else token.issuers)

@@ -46,23 +46,30 @@ async def _look() -> ServiceStatus:
     return status_of({}, [worker("a", *clients, registry=(SOURCE,), troubles=TROUBLES, left_out=7)], now=NOW)
 
 
-def _away(*_arguments: object, **_options: object) -> None:
-    raise QueueUnavailable("away")
-
-
 class _Sources:
     def states(self) -> list[SourceState]:
         return [SOURCE]
 
 
 @pytest.fixture
-async def ask() -> AsyncIterator[Callable[..., Any]]:
+def looked_at() -> list[object]:
+    """The clients whose buckets were looked at, one entry for each look; None for all."""
+    return []
+
+
+@pytest.fixture
+async def ask(looked_at: list[object]) -> AsyncIterator[Callable[..., Any]]:
     """Asks a listener that has the routes of operators, by a token."""
+
+    def away(*_arguments: object, clients: object, **_options: object) -> None:
+        looked_at.append(clients)
+        raise QueueUnavailable("away")
+
     registry = Registry(issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER, THIRD)})
     sources = sources_of(lambda: TOKENS, registry)
     authorization = Authorization(sources.tokens)
     access = LettersAccess(
-        queue=cast("Any", SimpleNamespace(waiting=lambda: SimpleNamespace(visit=_away))),
+        queue=cast("Any", SimpleNamespace(waiting=lambda: SimpleNamespace(visit=away))),
         registry=lambda: registry,
         jobs=cast("Any", None),
         rules=cast("Any", None),
@@ -122,3 +129,13 @@ async def test_a_retry_without_an_issuer_names_only_those_of_the_token(ask: Call
     assert (status, OTHER in text) == (400, True)
     status, text, _ = await ask("POST", "/v1/retry", "one", wanted)
     assert (status, OTHER in text) == (503, False)  # it went on to the queue
+
+
+async def test_a_client_of_the_only_issuer_is_looked_for_in_its_bucket(
+    ask: Callable[..., Any], looked_at: list[object]
+) -> None:
+    """Of several issuers any may be meant: then all buckets are looked at."""
+    for name in ("one", "two", "all"):
+        await ask("GET", "/v1/waiting?client_id=shop", name)
+    await ask("GET", f"/v1/waiting?client_id=shop&iss={OTHER}", "all")
+    assert looked_at == [{(ISS, "shop")}, None, None, {(OTHER, "shop")}]
