@@ -100,6 +100,24 @@ class Trouble:
         return EXPLAINED.get(self.kind, "")
 
 
+def by_cause(troubles: Iterable[Trouble]) -> list[Trouble]:
+    """Join what a key that is missing in its issuer's JWK Set causes with that: it is one trouble, not two."""
+    listed = list(troubles)
+
+    def causes(key: Trouble, trouble: Trouble) -> bool:
+        return (key.kind, trouble.kind, trouble.iss) == (
+            TroubleKind.KEY_MISSING,
+            TroubleKind.SIGNING,
+            key.iss,
+        ) and f"(kid {key.subject})" in trouble.text
+
+    return [
+        replace(trouble, count=trouble.count + sum(other.count for other in listed if causes(trouble, other)))
+        for trouble in listed
+        if not any(causes(other, trouble) for other in listed)
+    ]
+
+
 @frozen
 class SharedTrouble:
     """A trouble and the workers that have it."""

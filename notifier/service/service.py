@@ -43,7 +43,7 @@ from notifier.model.front_channel import FrontChannelContext
 from notifier.model.ids import new_id
 from notifier.model.message import Depth, Lane, QueueStatus
 from notifier.model.session_ended import SessionEnded
-from notifier.model.trouble import Trouble, TroubleKind
+from notifier.model.trouble import Trouble, TroubleKind, by_cause
 from notifier.network.http.transport import HttpTransport
 from notifier.network.listeners import ops
 from notifier.operators.doctor.canary import CanaryTools, send_canary
@@ -106,7 +106,7 @@ class Service:
                 worker=lambda: self.worker,
                 draining=lambda: self._draining,
                 registry=self._registry.refresh.states,
-                troubles=self._troubles,
+                troubles=lambda: by_cause(self._troubles()),
                 keys=lambda: self._signing_keys.seen_keys(),  # noqa: PLW0108  it is made below
                 consuming=self._consuming,
             ),

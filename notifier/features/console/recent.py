@@ -23,6 +23,7 @@ from notifier.delivery.facts import (
 from notifier.model import outcome
 from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
+from notifier.model.frozen import frozen
 from notifier.model.moment import Clock, rendered
 from notifier.model.redaction import redact, without_subject
 
@@ -39,7 +40,7 @@ SERIES = ("attempts", "delivered", "failed", "retried", "deferred", "dead")
 What = Literal["delivered", "failed", "put_off", "dead", "down", "recovered"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Happening:
     """One thing that happened. `number` counts those of this worker. `of`: the delivery's `sub` and `sid`."""
 

@@ -5,12 +5,13 @@ import json
 from notifier.delivery import facts
 from notifier.delivery.life import life_of
 from notifier.model.delivery import Delivery
+from notifier.model.frozen import replace
 from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
-from notifier.model.trouble import EXPLAINED, Trouble, TroubleKind
+from notifier.model.trouble import EXPLAINED, Trouble, TroubleKind, by_cause
 from notifier.operators.doctor.runbook import sections
-from notifier.operators.status.client_state import ClientState, clients_of
+from notifier.operators.status.client_state import ClientState, both, clients_of
 from notifier.operators.status.health_observer import KEPT, UNREGISTERED, HealthObserver
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
@@ -295,3 +296,43 @@ def test_each_trouble_is_explained() -> None:
     known = {section.name for section in sections().values()}
     assert {str(kind) for kind in EXPLAINED} == {str(kind) for kind in TroubleKind}
     assert set(EXPLAINED.values()) <= known
+
+
+def test_a_missing_key_is_one_trouble() -> None:
+    """What cannot be signed for it belongs to it; another key's fault is a trouble of its own."""
+    missing = Trouble(kind=TroubleKind.KEY_MISSING, text="key k1: the key is not published", iss=ISS, subject="k1")
+    caused = Trouble(kind=TroubleKind.SIGNING, text="the key is not published (kid k1): no", iss=ISS, count=3)
+    other = Trouble(kind=TroubleKind.SIGNING, text="its file is gone", iss=ISS, count=2)
+    assert by_cause([missing, caused, other]) == [replace(missing, count=3), other]
+    assert by_cause([caused]) == [caused]
+
+
+def test_a_worker_with_nothing_to_try_does_not_know_better() -> None:
+    """A client that answered another worker since is well, unless something waits for it here."""
+    rests = ClientState(iss=ISS, client_id="shop", circuit=2, last_failure=NOW, failing_since=NOW - 9)
+    answered = ClientState(iss=ISS, client_id="shop", last_success=NOW + 1)
+    for merged in (both(rests, answered), both(answered, rests)):
+        assert (merged.state, merged.failing_since) == ("well", NOW + 1)
+    rests.parked = 1
+    assert both(answered, rests).state == "rests"
+    assert both(rests, ClientState(iss=ISS, client_id="shop", last_success=NOW - 1)).state == "rests"
+
+
+def test_since_when_a_client_fails_is_known_after_a_restart() -> None:
+    """A delivery says when it was tried first. A success ends it, and nothing before one counts."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    failed(health, "shop", NOW)
+    record = health.clients[ISS, "shop"]
+    assert record.failing_since == NOW
+    delivery = Delivery(
+        id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid=None, first_attempt_at=NOW - 600
+    )
+    attempted = facts.Attempted(
+        delivery=delivery, number=3, jti="j", alg="ES256", outcome=Failed(reason=Reason.CONNECT, text=""), seconds=0.1,
+        at=NOW + 1, next_due=None,
+    )  # fmt: skip
+    health.observe(attempted)
+    assert record.failing_since == NOW - 600
+    record.last_success, record.failing_since = NOW + 2, None
+    health.observe(replace(attempted, at=NOW + 3))
+    assert record.failing_since == NOW + 2
