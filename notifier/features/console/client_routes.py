@@ -14,7 +14,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.feature import Given
 from notifier.features.console.all_workers import AllWorkers, rows_of
-from notifier.features.console.console_routes import AWAY
+from notifier.features.console.console_routes import AWAY, STATES
 from notifier.features.console.registration import registration_of
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Client, ClientKey
@@ -29,9 +29,6 @@ from notifier.operators.letters.request_members import OBJECT, asked_in_query, q
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
 
-STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
-"""How a client fares, the worst first."""
-SHOWN = 40  # answers of one client, of all workers
 SORTED = 2000  # names at once
 KEPT = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
 _STRICT = ConfigDict(extra="forbid")

@@ -32,6 +32,9 @@ from notifier.operators.status.service_status import ServiceStatus, delayed, mes
 from notifier.operators.status.status_document import document_of
 from notifier.telemetry.audit import write_audit
 
+STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
+"""How a client fares, the worst first."""
+SHOWN = 40  # answers of one client, of all workers
 MOST_URGENT = 12  # clients of an overview
 AWAY = {503: "The queue is away."}
 _STRICT = ConfigDict(extra="forbid")
@@ -112,7 +115,8 @@ class ConsoleRoutes:
         overview = await self._workers.overview()
         status, registry = overview.status, self._given.live.registry()
         clients = [client for client in status.clients if concerns(token, client.iss)]
-        states = Counter(client.state for client in clients)
+        states = Counter(dict.fromkeys(STATES, 0))
+        states.update(client.state for client in clients)
         states["well"] += sum(len(registry.clients_of(iss)) for iss in registry.issuers if concerns(token, iss))
         states["well"] -= sum(client.client_id in registry.clients_of(client.iss) for client in clients)
         troubled = [client for client in clients if client.state != "well"]
