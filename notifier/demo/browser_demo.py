@@ -43,7 +43,7 @@ async def browser_demo() -> AsyncIterator[tuple[str, Happenings]]:
         doors = [stack.enter_context(_door()) for _ in range(5)]
         origins = [f"http://localhost:{door.getsockname()[1]}" for door in doors]
         happenings, issuer = Happenings(time.time), origins[0]
-        pages, api = (f"{LOOPBACK}:{_free_port()}" for _ in range(2))
+        pages, api = (f"{LOOPBACK}:{free_port()}" for _ in range(2))
         provider = IdentityServer(issuer, f"http://{pages}", happenings)
         jwks = _write_keys(folder, issuer)
         shop, photos, notes, company = origins[1:]
@@ -104,7 +104,7 @@ def _door() -> socket.socket:
     return door
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with _door() as door:
         port: int = door.getsockname()[1]
         return port
@@ -112,17 +112,17 @@ def _free_port() -> int:
 
 def _write_keys(folder: Path, issuer: str) -> Mapping[str, Any]:
     """The issuer's signing key, and the key of its pages. Returns the JWK Set."""
-    _write_secret(folder / "web.keys", Fernet.generate_key())
+    write_secret(folder / "web.keys", Fernet.generate_key())
     return _keys_of(folder, "key.pem", issuer).jwks(issuer)
 
 
 def _keys_of(folder: Path, name: str, issuer: str) -> KeyRing:
     """A key of its own, in a file."""
-    _write_secret(folder / name, generate_key(Algorithm.RS256))
+    write_secret(folder / name, generate_key(Algorithm.RS256))
     return load_keys({issuer: [KeySource(path=folder / name)]})
 
 
-def _write_secret(path: Path, secret: bytes) -> None:
+def write_secret(path: Path, secret: bytes) -> None:
     path.touch(mode=0o600)
     path.write_bytes(secret)
 

@@ -7,6 +7,7 @@ import typer
 import uvloop
 
 from notifier.demo.browser_demo import show_in_browser
+from notifier.demo.console_demo import show_console
 from notifier.demo.embedded import start
 from notifier.demo.story import Pace, play
 from notifier.operators.terminal.screen import screen
@@ -20,7 +21,12 @@ def demo(
     browser: Annotated[
         bool, typer.Option("--browser", help="Sign in and out yourself, in a browser on this machine.")
     ] = False,
-    no_open: Annotated[bool, typer.Option("--no-open", help="With --browser: print the address alone.")] = False,
+    console: Annotated[
+        bool, typer.Option("--console", help="Watch an incident, and mend it, in the console: pages for operators.")
+    ] = False,
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="With --browser or --console: print the address alone.")
+    ] = False,
 ) -> None:
     """Show notifier at work: no broker, no configuration, less than 30 seconds.
 
@@ -30,6 +36,9 @@ def demo(
     With --browser it serves an identity server, its upstream and three clients on this machine. You sign in and out,
     and watch how each hears of it: by back-channel, by front-channel, and by session management.
 
+    With --console it opens the console, signed in, on an incident: a client goes down, its logouts are retried and
+    given up, it comes back, and you replay them. If you do nothing, the demo does.
+
     Examples:
         # forty users sign out, in about 12 seconds
         notifier demo
@@ -37,15 +46,20 @@ def demo(
         notifier demo --events 8
         # in a browser: one user, three clients, every way to hear of a sign-out
         notifier demo --browser
+        # in a browser, as an operator: a client goes down, and is mended
+        notifier demo --console
         # in a script: 0 if every logout is accounted for
         notifier demo >demo.txt && echo good
     """
     logs.configure("error", "auto")
-    console = screen(width=100)
-    if browser:
-        uvloop.run(show_in_browser(console, None if no_open else webbrowser.open))
+    terminal = screen(width=100)
+    if browser and console:
+        raise typer.BadParameter("one of --browser and --console", param_hint="--console")
+    if browser or console:
+        show = show_in_browser if browser else show_console
+        uvloop.run(show(terminal, None if no_open else webbrowser.open))
         return
     if no_open:
-        raise typer.BadParameter("belongs to --browser", param_hint="--no-open")
+        raise typer.BadParameter("belongs to --browser or --console", param_hint="--no-open")
     pace = Pace(events=events, every=min(Pace().every, SIGN_OUTS / events))
-    raise typer.Exit(uvloop.run(play(start, console, pace)))
+    raise typer.Exit(uvloop.run(play(start, terminal, pace)))

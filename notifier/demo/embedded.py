@@ -9,6 +9,7 @@ from pathlib import Path
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.delivery.facts import Observer
+from notifier.feature import Feature
 from notifier.features import FEATURES
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
 from notifier.model.message import Lane
@@ -35,9 +36,10 @@ class Embedded:
 
 
 @asynccontextmanager
-async def start(config: Path, observe: Observer) -> AsyncIterator[Embedded]:
-    """Run the service while entered. It ignores the settings in the environment."""
-    service = Service(LiveConfiguration(config, {}, load(config, {}, FEATURES)), observers=(observe,))
+async def start(config: Path, observe: Observer, *more: Feature) -> AsyncIterator[Embedded]:
+    """Run the service with these further features while entered. It ignores the settings in the environment."""
+    features = (*FEATURES, *more)
+    service = Service(LiveConfiguration(config, {}, load(config, {}, features)), (observe,), features=features)
     stop, started = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(service.serve(stop, started.set))

@@ -1,7 +1,7 @@
-"""Five sample clients that verify logout tokens, in one process, each on its own loopback port.
+"""Sample clients that verify logout tokens, in one process, each on its own loopback port.
 
-`healthy` answers 204, `slow` does so after a while, `flaky` answers 503 to every other POST, else 204,
-`rejecting` always answers 400, and `dead` does not listen. Each keeps its sessions and notes every POST.
+`healthy` answers 204, `slow` does so after a while, `flaky` answers 503 to every other POST, else 204, `down` answers
+503 to each, `rejecting` always answers 400, and `dead` does not listen. Each keeps its sessions and notes every POST.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ class Behaviour(StrEnum):
     HEALTHY = "healthy"
     SLOW = "slow"
     FLAKY = "flaky"
+    DOWN = "down"
     REJECTING = "rejecting"
     DEAD = "dead"
 
@@ -55,7 +56,7 @@ class SessionRecord:
 class Receiver:
     """One sample client: its behaviour, the sessions open at it, and what it saw. It does not listen if it is `dead`.
 
-    `place` is the address to listen on. Port 0 means any free port.
+    `place` is the address to listen on. Port 0 means any free port. `kind` may change while it listens.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Receiver:
             await asyncio.sleep(self._pause)
         if self.kind is Behaviour.REJECTING:
             return _answer(400, error="application_error", error_description="the session store is read-only")
-        if self.kind is Behaviour.FLAKY and self._posts % 2:
+        if self.kind is Behaviour.DOWN or (self.kind is Behaviour.FLAKY and self._posts % 2):
             return _answer(503, error="temporarily_unavailable")
         visit = self.visits.get(session, visit)  # read again: another POST may have come during the pause
         self.visits[session] = replace(

@@ -35,7 +35,7 @@ from notifier.delivery.life import life_of
 from notifier.delivery.unsuspended_clock import UnsuspendedClock
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
-from notifier.feature import Given
+from notifier.feature import Feature, Given
 from notifier.features import FEATURES
 from notifier.model.client import Client
 from notifier.model.errors import QueueError
@@ -84,7 +84,11 @@ class Service:
     """One worker with its listeners. `serve` runs it."""
 
     def __init__(
-        self, live: LiveConfiguration, observers: Sequence[Observer] = (), tracing: Tracing | None = None
+        self,
+        live: LiveConfiguration,
+        observers: Sequence[Observer] = (),
+        tracing: Tracing | None = None,
+        features: Sequence[Feature] = FEATURES,
     ) -> None:
         self._live = live
         self._tracing = tracing
@@ -136,7 +140,7 @@ class Service:
             canary=lambda client: self._canary(client),  # noqa: PLW0108  it is made below
             published=lambda: self._signing_keys.published(),  # noqa: PLW0108  it is made below
         )
-        self._features = [feature.run(given) for feature in FEATURES]
+        self._features = [feature.run(given) for feature in features]
         for feature in self._features:
             self.metrics.add(feature.families)
         all_observers = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]

@@ -26,6 +26,7 @@ NOT_RUN = {
     "notifier dead-letters show -c n.yaml --json ID": "tests/features/sources/test_source_examples.py cuts by it",
     "aws": "needs an account at AWS",
     "notifier demo --browser": "tests/browsers/test_browser_demo.py runs it, and drives it",
+    "notifier demo --console": "tests/browsers/test_console_demo.py runs it, and drives it",
     "curl -si https://login.example.com/connect/checksession": "tests/browsers asks behind a real nginx",
     "notifier reload": "tests/system/test_reload.py runs it, beside a worker",
     "java": "tests/samples runs the sample",

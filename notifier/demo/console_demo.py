@@ -1,0 +1,207 @@
+"""The demo of the console: an incident to watch and to mend, with the real service and its clients, all on loopback.
+
+A client goes down. Its logouts are retried, and after a while given up. It comes back, and somebody mends it: whoever
+looks at the console, else the demo. Then it begins again.
+"""
+
+import asyncio
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import aiohttp
+import yaml
+from rich.console import Console
+
+from notifier.demo.browser_demo import LOOPBACK, free_port, write_secret
+from notifier.demo.embedded import Embedded, start
+from notifier.demo.hand_over import HandOver
+from notifier.demo.receivers import Behaviour, Receiver
+from notifier.demo.story import ISS, write_key
+from notifier.demo.token_check import TokenCheck
+from notifier.model.durations import in_words
+
+CLIENTS: Mapping[str, Behaviour] = {
+    "shop": Behaviour.HEALTHY,
+    "reports": Behaviour.SLOW,
+    "forum": Behaviour.FLAKY,
+    "payroll": Behaviour.HEALTHY,
+}
+PATIENT = "payroll"
+TICK = 0.2  # seconds between two looks
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """How long its parts last, in seconds, and how often a user signs out.
+
+    `max_age` is how long a logout of the client is tried. It is down until so many of them were given up.
+    """
+
+    every: float = 0.7
+    well: float = 10.0
+    max_age: int = 12
+    given_up: int = 12
+    yours: float = 90.0
+    lasts: float = 900.0
+
+
+class Ward:
+    """The clients, the one that falls ill among them, and the service."""
+
+    def __init__(self, service: Embedded, receivers: Mapping[str, Receiver], api: str, token: str) -> None:
+        self.address = ""
+        self.patient = receivers[PATIENT]
+        self._service = service
+        self._receivers = receivers
+        self._api = api
+        self._token = token
+
+    async def sign_out(self) -> None:
+        """Sign a user out of all clients."""
+        sid = uuid4().hex
+        for receiver in self._receivers.values():
+            receiver.sessions.add(sid)
+        event = {
+            "iss": ISS,
+            "sub": f"user-{sid[:4]}",
+            "sid": sid,
+            "clients": [*self._receivers],
+            "reason": "user_logout",
+        }
+        await self._service.publish({**event, "ended_at": datetime.now(UTC).isoformat()})
+
+    async def until(self, enough: Callable[[int], bool]) -> None:
+        """Wait until so many logouts of the patient are dead letters."""
+        while True:
+            letters = await self._service.dead_letters()
+            if enough(sum(letter.client_id == PATIENT for letter in letters)):
+                return
+            await asyncio.sleep(TICK)
+
+    async def mend(self) -> None:
+        """Try the patient now and replay its letters, as a console does."""
+        whom = {"client_id": PATIENT, "iss": ISS}
+        headers = {"Authorization": f"Bearer {self._token}"}
+        async with aiohttp.ClientSession(self._api, headers=headers, raise_for_status=True) as api:
+            for path in ("/v1/retry", "/v1/dead-letters/replay"):
+                async with api.post(path, json=whom):
+                    pass
+
+
+@asynccontextmanager
+async def console_demo(incident: Incident) -> AsyncIterator[Ward]:
+    """Run clients and service while entered. The ward's `address` opens the console signed in, once."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-demo-")))
+        jwks = write_key(folder)
+        receivers: dict[str, Receiver] = {}
+        for client_id, kind in CLIENTS.items():
+            check = TokenCheck(iss=ISS, client_id=client_id, alg="RS256", jwks=jwks, clock=time.time)
+            receiver = Receiver(client_id=client_id, kind=kind, check=check, clock=time.time, pause=0.6)
+            receivers[client_id] = receiver
+            await stack.enter_async_context(receiver.listening())
+        port, yours, own = free_port(), secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        config = _write_configuration(folder, receivers, port, {"you": yours, "demo": own}, incident.max_age)
+        door = HandOver(yours)
+        service = await stack.enter_async_context(start(config, lambda _fact: None, door.feature()))
+        api = f"http://{LOOPBACK}:{port}"
+        ward = Ward(service, receivers, api, own)
+        ward.address = f"{api}{door.path}"
+        yield ward
+
+
+async def show_console(
+    console: Console, open_page: Callable[[str], object] | None, incident: Incident | None = None
+) -> None:
+    """Run the demo until SIGINT or SIGTERM, or until it has lasted long enough."""
+    incident, stop, loop = incident or Incident(), asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        console.print(f"{time.monotonic() - began:4.0f} s  {text}", highlight=False, soft_wrap=True)
+
+    async with console_demo(incident) as ward:
+        console.print(f"Open {ward.address} in a browser on this machine. It opens once.", soft_wrap=True)
+        console.print(f"The demo ends by Ctrl-C, or after {in_words(incident.lasts)}.\n")
+        if open_page is not None and not stop.is_set():
+            await asyncio.to_thread(open_page, ward.address)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(incident.lasts), asyncio.TaskGroup() as group:
+                playing = [
+                    group.create_task(sign_outs(ward, incident)),
+                    group.create_task(play_incidents(ward, incident, tell)),
+                ]
+                await stop.wait()
+                for task in playing:
+                    task.cancel()
+
+
+async def sign_outs(ward: Ward, incident: Incident) -> None:
+    """Users sign out, one after the other."""
+    while True:
+        await ward.sign_out()
+        await asyncio.sleep(incident.every)
+
+
+async def play_incidents(ward: Ward, incident: Incident, tell: Tell) -> None:
+    """Let the patient fall ill, come back and be mended, again and again."""
+    while True:
+        tell("Users sign out of shop, reports, forum and payroll. All of them hear of it.")
+        await asyncio.sleep(incident.well)
+        ward.patient.kind = Behaviour.DOWN
+        tell("payroll goes down: it answers 503. See Overview and its page: since when, its last answer, the next try.")
+        await ward.until(lambda count: count >= incident.given_up)
+        tell(f"payroll has missed {incident.given_up} logouts that notifier has given up: see Dead letters.")
+        ward.patient.kind = Behaviour.HEALTHY
+        tell("payroll is well again. Press *Mended* on its page: it is tried now, and its dead letters are replayed.")
+        while not await _mended(ward, incident.yours):
+            await ward.mend()
+            tell("Nobody did, so the demo does: see Who acted.")
+        tell("payroll has heard of every logout.\n")
+
+
+async def _mended(ward: Ward, within: float) -> bool:
+    """Wait until no letter is left. False if that takes longer."""
+    try:
+        async with asyncio.timeout(within):
+            await ward.until(lambda count: count == 0)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _write_configuration(
+    folder: Path, receivers: Mapping[str, Receiver], port: int, tokens: Mapping[str, str], max_age: int
+) -> Path:
+    settings = {
+        "queue": {"url": "sqlite:notifier.db"},
+        "ops": {"listen": f"{LOOPBACK}:0"},
+        "api": {"listen": f"{LOOPBACK}:{port}", "tokens_file": "tokens.yaml"},
+        "issuers": {ISS: {"keys": [{"file": "key.pem"}]}},
+        "delivery": {"retry": {"base": "1s", "max_delay": "5s"}},
+        "egress": {"allow": ["127.0.0.0/8"], "allow_http": True},  # the clients are on this machine
+        "registry": {"file": "clients.yaml"},
+        "log": {"level": "error"},
+    }
+    path = folder / "notifier.yaml"
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    clients = [
+        {"client_id": name, "issuer": ISS, "backchannel_logout_uri": receiver.backchannel_logout_uri}
+        | ({"notifier": {"max_age": f"{max_age}s"}} if name == PATIENT else {})
+        for name, receiver in receivers.items()
+    ]
+    (folder / "clients.yaml").write_text(yaml.safe_dump(clients, sort_keys=False))
+    entries = [{"name": name, "token": token, "scopes": ["read", "repair"]} for name, token in tokens.items()]
+    write_secret(folder / "tokens.yaml", yaml.safe_dump(entries).encode())
+    return path
