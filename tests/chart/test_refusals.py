@@ -210,7 +210,9 @@ WRONG_TOGETHER = [  # refused by the templates
         config:
           queue: {url: "amqp://notifier@rabbitmq.rabbitmq.svc:port/"}
           ops: {listen: "0.0.0.0:8080"}
-          api: {tokens_file: tokens.yaml}
+          api:
+            tokens_file: tokens.yaml
+            console: {oidc: {issuer: "https://a", client_id: c, audience: a, scopes_claim: g, map: {sre: [read]}}}
           web: {listen: "localhost:9464", keys_file: keys}
           issuers:
             "https://id.example.com":
@@ -227,6 +229,7 @@ WRONG_TOGETHER = [  # refused by the templates
             'config.queue.url is "amqp://…@rabbitmq.rabbitmq.svc:port/", but pods share a broker',
             "has that port already: give another",
             "config.web.listen is localhost:9464, which nothing outside of the pod reaches",
+            "config.api.console.oidc is for a console that is served",
             "name the file tokens.yaml, which would be looked for in the ConfigMap: give its whole path",
             "name the file 2026.pem, which",
             'config.issuers["https://id.example.com"].keys[1].vault.kubernetes needs token_file',

@@ -126,6 +126,9 @@
 {{- if and (hasKey $config "api") (not (dig "api" "tokens_file" "" $config)) (not (dig "api" "console" "oidc" "" $config)) -}}
 {{- include "notifier.note" (dict "in" $in "text" "config.api needs tokens_file, since others reach it: the file of a Secret that is named under `secrets`") -}}
 {{- end -}}
+{{- if and (dig "api" "console" "oidc" "" $config) (not (dig "api" "console" "enabled" false $config)) -}}
+{{- include "notifier.note" (dict "in" $in "text" "config.api.console.oidc is for a console that is served: set config.api.console.enabled to true") -}}
+{{- end -}}
 {{- if not (contains "/kubernetes.io/serviceaccount" (toJson .root.Values.extraVolumeMounts)) -}}
 {{- range $iss, $issuer := default dict $config.issuers -}}
 {{- range $nth, $key := (default dict $issuer).keys -}}
