@@ -29,6 +29,7 @@ from notifier.operators.letters.request_members import OBJECT, asked_in_query, q
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
 
+SHOWN = 40  # answers of one client, of all workers
 SORTED = 2000  # names at once
 KEPT = 120.0  # seconds that the names in order are kept after their last use: they hold an old registry
 _STRICT = ConfigDict(extra="forbid")

@@ -34,7 +34,6 @@ from notifier.telemetry.audit import write_audit
 
 STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
 """How a client fares, the worst first."""
-SHOWN = 40  # answers of one client, of all workers
 MOST_URGENT = 12  # clients of an overview
 AWAY = {503: "The queue is away."}
 _STRICT = ConfigDict(extra="forbid")
