@@ -89,6 +89,9 @@ async def test_any_worker_tells_of_a_job(tmp_path: Path, amqp_url: str, prefix: 
             assert (status, told["replayed"], told["became"]["dead"]) == (200, 1, {"refused": 1})
             assert (await two.ask("GET", f"/v1/jobs/{job['id']}", "o"))[0] == 404
             assert (await two.ask("GET", "/v1/jobs/none", "r"))[0] == 404
+            _, listed = await two.ask("GET", "/v1/jobs", "r")
+            assert ([each["id"] for each in listed["jobs"]], listed["workers"]["answered"]) == ([job["id"]], 2)
+            assert (await two.ask("GET", "/v1/jobs", "o"))[1]["jobs"] == []
 
             assert (await one.post(event(2, "shop")))[0] == 202
             await until(lambda: one.ask("GET", "/v1/dead-letters", "r"), lambda answer: answer[1]["total"] == 2)

@@ -92,17 +92,6 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             assert all(each["has_sid"] and each["expires"] > each["since"] for each in shown)
             assert {(each["client_id"], each["where"]) for each in shown} >= {("shop", "parked"), ("wiki", "delayed")}
             assert "alice" not in json.dumps(shown)
-            page = (await running.ask("GET", "/v1/waiting/page?client_id=wiki&rows=3", "r"))[1]
-            assert (page["total"], len(page["deliveries"]), page["more_groups"]) == (4, 3, 0)
-            assert [(group["count"], group["without_sid"]) for group in page["groups"]] == [(4, 0)]
-            find, by_sid = "/v1/waiting/find", {"subject": "s1", "client_id": "wiki"}
-            found = [(await running.ask("POST", find, token, by_sid))[1]["deliveries"] for token in ("r", "o")]
-            assert [[each["client_id"] for each in shown] for shown in found] == [["wiki"], []]
-            by_sub = {"subject": "alice", "client_id": "wiki", "iss": ISSUER}
-            assert (await running.ask("POST", find, "r", by_sub))[1]["total"] == 4
-            wanted = {"client_id": "wiki", "iss": ISSUER, "subject": "[given]"}
-            line = await running.until_said("waiting_looked_for", lambda line: line["wanted"] == wanted)
-            assert line["who"] == "sre"
             assert len(await rows(site, "--client-id", "wiki", "--skip", "1", "--limit", "2")) == 2
             told = (await run(site, "retry", "--client-id", "wiki", "--iss", ISSUER, "--dry-run", "--json")).stdout
             assert json.loads(told)["waited"] == 4
@@ -137,6 +126,28 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             assert (account["failed"], account["dead"]) == ({}, {}), done.stdout
             assert '"retried_now"' in done.stderr
             await clients.until(lambda: answers.accepted.count("shop") == answers.accepted.count("wiki") == 4)
+
+
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
+async def test_what_waits_is_shown_by_pages_and_found(place: tuple[str, str], tmp_path: Path) -> None:
+    """By a user, a session or an event. Who looks is written down, and for whom is not."""
+    async with Clients(Answers(wiki=400)) as clients:
+        site = site_of(tmp_path, clients, place)
+        async with worker(site) as running:
+            for number in range(4):
+                assert (await running.post(event(number, "wiki")))[0] == 202
+            await until(lambda: rows(site), lambda shown: len(shown) == 4)
+            page = (await running.ask("GET", "/v1/waiting/page?client_id=wiki&rows=3", "r"))[1]
+            assert (page["total"], len(page["deliveries"]), page["more_groups"]) == (4, 3, 0)
+            assert [(group["count"], group["without_sid"]) for group in page["groups"]] == [(4, 0)]
+            find, by_sid = "/v1/waiting/find", {"subject": "s1", "client_id": "wiki"}
+            found = [(await running.ask("POST", find, token, by_sid))[1]["deliveries"] for token in ("r", "o")]
+            assert [[each["client_id"] for each in shown] for shown in found] == [["wiki"], []]
+            by_sub = {"subject": "alice", "client_id": "wiki", "iss": ISSUER}
+            assert (await running.ask("POST", find, "r", by_sub))[1]["total"] == 4
+            wanted = {"client_id": "wiki", "iss": ISSUER, "subject": "[given]"}
+            line = await running.until_said("waiting_looked_for", lambda line: line["wanted"] == wanted)
+            assert line["who"] == "sre"
 
 
 @pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
