@@ -36,7 +36,7 @@ CLIENTS: Mapping[str, Behaviour] = {
 }
 PATIENT = "payroll"
 TICK = 0.2  # seconds between two looks
-Tell = Callable[[str], None]
+TellStory = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ async def sign_outs(ward: Ward, incident: Incident) -> None:
         await asyncio.sleep(incident.every)
 
 
-async def play_incidents(ward: Ward, incident: Incident, tell: Tell) -> None:
+async def play_incidents(ward: Ward, incident: Incident, tell: TellStory) -> None:
     """Let the patient fall ill, come back and be mended, again and again."""
     while True:
         tell("Users sign out of shop, reports, forum and payroll. All of them hear of it.")
