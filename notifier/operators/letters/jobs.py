@@ -133,9 +133,8 @@ class Job:
             except TimeoutError:
                 raise JobEnds(LATE) from None
             except asyncio.CancelledError:
-                if self.ending is None or self._waits is None:
-                    raise
-                self._waits.uncancel()
+                if self.ending is None or self._waits is None or self._waits.uncancel():
+                    raise  # it was cancelled by others, perhaps as well
             finally:
                 self._waits = None
             if self.ending is not None:
