@@ -187,10 +187,12 @@ async def test_a_busy_client_holds_up_no_other_s_retry(place: tuple[str, str], t
 
             refusing.by_path = {"wiki": 400}
             assert (await running.post(event(9, "wiki")))[0] == 202
-            await until(lambda: rows(site), lambda shown: len(shown) == 1)
-            status, told = await running.ask("DELETE", "/v1/waiting?client_id=wiki&dry_run", "r")
+            [shown] = await until(lambda: rows(site), lambda shown: len(shown) == 1)
+            assert (await running.ask("DELETE", "/v1/waiting?id=none&dry_run", "r"))[1]["cancelled"] == 0
+            by_id = f"/v1/waiting?id={shown['id']}&client_id=wiki"
+            status, told = await running.ask("DELETE", f"{by_id}&dry_run", "r")
             assert (status, told["cancelled"]) == (200, 1)
-            done = await job_of(running, await running.ask("DELETE", "/v1/waiting?client_id=wiki", "r"))
+            done = await job_of(running, await running.ask("DELETE", by_id, "r"))
             assert (done["kind"], done["cancelled"], done["more"]) == ("cancel", 1, False)
             assert await rows(site) == []
 

@@ -44,6 +44,7 @@ _STRICT = ConfigDict(extra="forbid")
 class WaitingQuery(TypedDict, total=False):
     """The members that choose what waits. It must match all of them."""
 
+    id: Annotated[list[str], Field(max_length=1000, description="Only what has one of these ids.")]
     client_id: Annotated[str, Field(description="Only what waits for this client.")]
     iss: Annotated[str, Field(description="Only what is of this issuer.")]
     event_id: Annotated[str, Field(description="Only what is of this event.")]
@@ -248,7 +249,7 @@ class WaitingRoutes:
         client_id = asked.get("client_id")
         only = None if client_id is None else only_issuer(self._covered(token))
         return replace(
-            _any_of(token),
+            _any_of(token, *asked.get("id", ())),
             client_id=client_id,
             iss=asked.get("iss", only),
             event_id=asked.get("event_id"),
