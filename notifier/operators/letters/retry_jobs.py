@@ -33,10 +33,12 @@ class RetryWork:
         self._turns = turns
         self._write_audit = write_audit
         self._result = RetryResult(waited={})
+        self._counted = False
 
     def account(self) -> dict[str, Any]:
-        """See Work."""
-        return {**self.wanted, "dry_run": False, **self._result.document()}
+        """See Work. `waited` is None until it is counted."""
+        members = {**self.wanted, "dry_run": False, **self._result.document()}
+        return members if self._counted else members | {"waited": None}
 
     async def carry_out(self, job: Job) -> None:
         """See Work."""
@@ -46,7 +48,9 @@ class RetryWork:
             return job.turn(self._turns)
 
         def tell(result: RetryResult) -> None:
-            self._result, job.state = result, "watching"
+            self._result, self._counted = result, True
+            if job.free.is_set():
+                job.state = "watching"
 
         options = RepairOptions(
             clock=job.clock,

@@ -99,6 +99,7 @@ async def retry_now(
             waited=before.by_reason, asked=0 if wish.force else before.asked, waiting=before.by_reason,
             unfinished=before.unfinished,
         )  # fmt: skip
+        tell(known)
         if not before.total or known.unfinished is not None:
             return known
         begin = request_of(wish.key, wish.who, begin=True, force=wish.force, everything=known.asked == 0)
