@@ -23,7 +23,7 @@ from notifier.telemetry.audit import lately
 NAME = "console"
 ANSWER_WITHIN = 2.0  # seconds that workers have to answer
 FRESH = 0.5  # seconds
-SHARE = 10  # an overview is kept for so many times as long as it took: with thousands of clients down it takes long
+SHARE = 10  # an overview is kept for so many times as long as it took to sum up: thousands of clients take long
 
 
 class OwnPart:
@@ -83,9 +83,9 @@ class AllWorkers:
     async def overview(self) -> Overview:
         """What they said a moment ago. Raises Refusal (503)."""
         async with self._looking:
-            began = time.monotonic()
-            if self._last is None or began >= self._last[0]:
+            if self._last is None or time.monotonic() >= self._last[0]:
                 seen, answers = await self.ask("the console", clients=None, steps=0)
+                began = time.monotonic()  # to wait for a worker that hangs is no work
                 overview = Overview(
                     status=await asyncio.to_thread(self._status, answers),
                     steps=merged_steps(answer.said.get("steps", ()) for answer in answers),

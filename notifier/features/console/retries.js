@@ -39,7 +39,7 @@ export function Retry({ client }) {
   if (!may("repair")) return null;
   const busy = isBusy(client);
   return html`<button type="button" class="do retry" aria-disabled=${busy ? "true" : undefined} onClick=${() => retry(client)}
-    aria-label=${busy ? undefined : `Retry ${plain(client.client_id)} now`}
+    aria-label=${busy ? undefined : `Retry now: ${plain(client.client_id)}`}
     title="All workers try this client now; what waits for it follows if it answers">
     ${busy ? `Trying … ${inWords((Date.now() - retryOf(client).since) / 1000)}` : "Retry now"}</button>`;
 }

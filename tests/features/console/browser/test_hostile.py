@@ -72,13 +72,13 @@ async def test_hostile_text_is_shown_and_nothing_else(service: Service, new_wind
 
 
 async def test_the_policy_holds(running: WorkerProcess, new_window: NewWindow) -> None:
-    """If a script found its way into the page all the same, it could neither run more, make markup nor send anything."""
+    """A script that found its way into the page all the same could neither run more, make markup nor send anything."""
     window = await new_window(running)
     window.attacked = True
     page = window.page
     await window.sign_in(SRE)
     tried = {
-        "inline": "const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.head.append(s)",
+        "inline": "const s = document.createElement('script'); s.text = 'window.ran = 1'; document.head.append(s)",
         "markup": "document.createElement('div').innerHTML = '<b>x</b>'",
         "style": "document.body.setAttribute('style', 'color: red')",
         "other": "await fetch('http://127.0.0.1:1/')",

@@ -29,7 +29,7 @@ async def test_from_down_to_well_to_replayed(
     await expect(page).to_have_title("(1) Overview · notifier")
 
     service.answer("shop", 200)
-    await row.get_by_role("button", name="Retry shop now").click()
+    await row.get_by_role("button", name="Retry now: shop").click()
     await expect(row.locator(".chip")).to_have_text("no trouble", timeout=WELL_WITHIN)
     await expect(page.locator(".notices")).to_contain_text("shop: 3 of 3 deliveries delivered.")
 

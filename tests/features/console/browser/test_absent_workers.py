@@ -1,0 +1,63 @@
+"""A worker that hangs, is killed, or is not reached: the console says so within seconds, and shows no past as now."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from playwright.async_api import expect
+
+from tests.features.console.browser.conftest import SRE, NewWindow, Service
+from tests.system.worker_process import WorkerProcess
+
+SEEN_WITHIN = 6000  # milliseconds
+
+
+async def test_the_api_hangs_and_is_gone(service: Service, running: WorkerProcess, new_window: NewWindow) -> None:
+    """It is not called live any more, what is shown is of then; and it is live again by itself."""
+    window = await new_window(running)
+    page = window.page
+    await window.sign_in(SRE)
+    running.send(signal.SIGSTOP)
+    try:
+        await expect(page.locator(".pulse.bad")).to_contain_text("no", timeout=SEEN_WITHIN)
+        await expect(page.locator(".alarms")).to_contain_text("No news since")
+    finally:
+        running.send(signal.SIGCONT)
+    await expect(page.locator(".pulse.good")).to_contain_text("1 of 1 worker")
+    await expect(page.locator(".alarms .band")).to_have_count(0)
+    await running.stop(signal.SIGKILL)
+    await expect(page.locator(".alarms")).to_contain_text("No news since", timeout=SEEN_WITHIN)
+    await expect(page.locator(".pulse")).to_have_text("no answer")
+    assert "does not answer" in await page.locator(".alarms").inner_text()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+async def test_workers_share_a_queue(
+    service: Service, new_window: NewWindow, amqp_url: str, prefix: str, tmp_path: Path, count: int
+) -> None:
+    """One that hangs is missed, and what the others say is shown; a client that is well at one worker is well."""
+    site = service.site
+    site.config["queue"] = {"url": amqp_url, "prefix": prefix, "buckets": 2}
+    site.write()
+    async with service.worker() as first, service.worker() as second:
+        window = await new_window(first)
+        page = window.page
+        await window.sign_in(SRE)
+        if count == 3:
+            async with service.worker():
+                await expect(page.locator(".pulse")).to_contain_text("3 of 3 workers")
+        await expect(page.locator(".pulse")).to_contain_text("2 of 2 workers")
+        service.answer("shop", 503)
+        await service.sign_out(first, "shop", 10)
+        await expect(window.row("shop")).to_be_visible()
+        service.answer("shop", 200)
+        await window.row("shop").get_by_role("button", name="Retry now").click()
+        await expect(window.row("shop").locator(".chip")).to_have_text("no trouble", timeout=8000)
+        second.send(signal.SIGSTOP)
+        try:
+            await expect(page.locator(".pulse")).to_contain_text("1 of 2 workers", timeout=SEEN_WITHIN)
+        finally:
+            second.send(signal.SIGCONT)
+        await expect(page.locator(".pulse")).to_contain_text("2 of 2 workers")
+        await second.stop(signal.SIGKILL)
+        await expect(page.locator(".pulse")).to_contain_text("1 of 1 worker", timeout=SEEN_WITHIN)

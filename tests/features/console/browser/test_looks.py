@@ -1,0 +1,103 @@
+"""Every page and dialog for everybody: axe finds nothing in light and dark, nothing scrolls sideways at 320 pixels."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.features.console.browser.conftest import SRE, NewWindow, Service
+from tests.features.console.browser.window import PAGES, Window
+from tests.support.npm_modules import node_modules
+from tests.system.site import ISSUER
+from tests.system.worker_process import WorkerProcess
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+CLIENT = f"client?client_id=shop&iss={ISSUER}"
+
+
+async def things_to_see(service: Service, running: WorkerProcess) -> None:
+    """A client that is down, one whose letters are dead."""
+    service.answer("shop", 503, "upstream connect error or disconnect/reset before headers: connection failure")
+    service.answer("payroll", 404, "<html><body><h1>404 Not Found</h1></body></html>")
+    await service.sign_out(running, "shop", 3)
+    await service.sign_out(running, "payroll", 3)
+    await running.until_metric(3.0, "dead_letters_total")
+
+
+async def views(window: Window) -> AsyncIterator[str]:
+    """Go through all pages and dialogs, and name each."""
+    page = window.page
+    for place in PAGES:
+        await window.go(place)
+        yield place
+    await window.go("doctor")
+    await page.get_by_role("button", name="Examine now").click()
+    await expect(page.locator(".findings > li").first).to_be_visible()
+    yield "findings"
+    await window.go(CLIENT)
+    yield "client"
+    await page.locator("summary").click()
+    yield "paused lines"
+    for name in ("Mended …", "Canary …"):
+        await page.get_by_role("button", name=name).click()
+        await expect(window.dialog.locator("[role=status]")).to_have_count(0)
+        yield name
+        await page.keyboard.press("Escape")
+    await window.go("dead")
+    for name in ("Replay these 3 …", "Discard these 3 …"):
+        await page.get_by_role("button", name=name).click()
+        await expect(window.dialog.locator(".count")).to_be_visible()
+        yield name
+        await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Show").first.click()
+    await window.dialog.get_by_role("button", name="Show all of it").click()
+    await expect(window.dialog.locator("pre")).to_be_visible()
+    yield "letter"
+    await page.keyboard.press("Escape")
+    await page.locator("main .word").first.click()
+    await expect(window.dialog.locator(".markdown p").first).to_be_visible()
+    yield "explained"
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("?")
+    yield "keyboard"
+    await page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing(service: Service, running: WorkerProcess, new_window: NewWindow, scheme: str) -> None:
+    """By the rules of WCAG 2.2 AA and axe's best practices."""
+    await things_to_see(service, running)
+    axe = (node_modules(Path(__file__).parent) / "axe-core/axe.min.js").read_text()
+    window = await new_window(running, color_scheme=scheme, viewport={"width": 1440, "height": 900}, bypass_csp=True)
+    window.attacked = True  # axe itself is a script of another
+    await window.open()
+    await expect(window.page.locator("#token")).to_be_visible()
+    found = {"sign-in": await violations(window.page, axe)}
+    await window.sign_in(SRE)
+    async for name in views(window):
+        found[name] = await violations(window.page, axe)
+    assert {name: each for name, each in found.items() if each} == {}
+
+
+async def violations(page: Page, axe: str) -> list[Any]:
+    """What axe has against the page as it is."""
+    if not await page.evaluate("Boolean(window.axe)"):
+        await page.evaluate(axe)
+    ran = await page.evaluate("rules => axe.run(document, { runOnly: rules })", RULES)
+    return [(one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in ran["violations"]]
+
+
+@pytest.mark.parametrize("width", [320, 768])
+async def test_nothing_scrolls_sideways(
+    service: Service, running: WorkerProcess, new_window: NewWindow, width: int
+) -> None:
+    """Tables scroll in themselves."""
+    await things_to_see(service, running)
+    window = await new_window(running, viewport={"width": width, "height": 640})
+    await window.sign_in(SRE)
+    wide = {}
+    async for name in views(window):
+        wide[name] = await window.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert {name: more for name, more in wide.items() if more > 0} == {}

@@ -1,0 +1,140 @@
+"""Nothing moves under a pointer, and whoever has no pointer can do all of it by the keyboard."""
+
+from typing import Any
+
+from playwright.async_api import Page, expect
+
+from tests.features.console.browser.conftest import SRE, NewWindow, Service
+from tests.features.console.browser.window import Window
+from tests.system.site import ISSUER, client
+from tests.system.worker_process import WorkerProcess
+
+NAMES = [f"client-{number}" for number in range(6)]
+
+
+async def test_rows_keep_their_places_under_the_pointer(service: Service, new_window: NewWindow) -> None:
+    """A client that is well stays as a row that says so; a new one comes last, until the pointer leaves."""
+    service.site.write_clients([client(name, service.clients.url(name)) for name in NAMES])
+    async with service.worker() as running:
+        for name in NAMES[:4]:
+            service.answer(name, 503)
+            await service.sign_out(running, name, 3)
+        window = await new_window(running, viewport={"width": 1440, "height": 900})
+        await window.sign_in(SRE)
+        await expect(window.row("client-")).to_have_count(4)
+        before = await places(window.page)
+        await window.row("client-").nth(2).hover()
+        gone = (await window.row("client-").first.locator("a").first.inner_text()).strip()
+        service.answer(gone, 200)
+        status, _ = await running.ask("POST", "/v1/retry", SRE, {"client_id": gone, "iss": ISSUER})
+        assert status == 202
+        service.answer(NAMES[5], 503)
+        await service.sign_out(running, NAMES[5], 3)
+        await expect(window.row(NAMES[5])).to_be_visible()
+        await expect(window.row(gone).locator(".chip")).to_have_text("no trouble")
+        after = await places(window.page)
+        assert after[:4] == before
+        assert after[4][0] == NAMES[5]
+        await window.page.mouse.move(5, 5)
+        await expect(window.row(gone)).to_have_count(0)
+        await expect(window.row("client-")).to_have_count(4)
+
+
+async def places(page: Page) -> list[Any]:
+    """The names of the rows, and where they are."""
+    return list(
+        await page.evaluate("""[...document.querySelectorAll("main tbody tr")].map((row) =>
+            [row.querySelector("a").textContent, Math.round(row.getBoundingClientRect().top)])""")
+    )
+
+
+async def test_all_of_it_by_the_keyboard(service: Service, running: WorkerProcess, new_window: NewWindow) -> None:
+    """From the sign-in to a replay: the focus is where one is, in dialogs too, and comes back when they close."""
+    service.answer("shop", 503)
+    service.answer("payroll", 404)
+    await service.sign_out(running, "shop", 3)
+    await service.sign_out(running, "payroll", 2)
+    await running.until_metric(2.0, "dead_letters_total")
+    window = await new_window(running)
+    page, press = window.page, window.page.keyboard.press
+    await window.open()
+    await expect(page.locator("#token")).to_be_focused()
+    await page.keyboard.type(SRE)
+    await press("Enter")
+    await expect(page.locator(".pulse.good")).to_be_visible()
+    await press("g")
+    await press("c")
+    await expect(page.locator("h1")).to_have_text("Clients")
+    await expect(page.locator("h1")).to_be_focused()
+    await press("/")
+    await page.keyboard.type("payr")
+    await expect(window.row("shop")).to_have_count(0)
+    await tab_to(window, "payroll")
+    await press("Enter")
+    await expect(page.locator("h1")).to_have_text("payroll")
+    service.answer("payroll", 200)
+    await tab_to(window, "Mended …")
+    await press("Enter")
+    await expect(window.dialog.locator(".plan")).to_be_visible()
+    assert await window.focused() == "Cancel"
+    for _ in range(8):  # the focus stays inside
+        await press("Tab")
+        assert await page.evaluate("document.activeElement.matches('dialog *, body')")
+    await tab_to(window, "Replay 2 letters")
+    await press("Enter")
+    await expect(window.dialog.get_by_text("It is over.")).to_be_visible()
+    assert await window.focused() == "Close"
+    await press("Enter")
+    await expect(window.dialog).to_have_count(0)
+    assert await window.focused() == "Mended …"
+    await press("?")
+    await expect(window.dialog).to_contain_text("Keys of the keyboard")
+    await press("Escape")
+    await expect(window.dialog).to_have_count(0)
+    assert await window.focused() == "Mended …"
+
+
+async def tab_to(window: Window, words: str, most: int = 40) -> None:
+    """Press Tab until the focus is on something with these words."""
+    seen = []
+    for _ in range(most):
+        await window.page.keyboard.press("Tab")
+        seen.append(await window.focused())
+        if seen[-1] == words:
+            return
+    raise AssertionError(f"no Tab leads to {words}: {seen}")
+
+
+async def test_a_number_is_typed_before_something_is_deleted(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """What was given up later stays; what waits is cancelled for one client alone."""
+    service.answer("payroll", 404)
+    service.answer("shop", 503)
+    await service.sign_out(running, "payroll", 3)
+    await service.sign_out(running, "shop", 2)
+    await running.until_metric(3.0, "dead_letters_total")
+    window = await new_window(running)
+    page = window.page
+    await window.sign_in(SRE)
+    await window.go("dead")
+    await page.get_by_role("button", name="Discard these 3 …").click()
+    await expect(window.dialog.locator(".count")).to_contain_text("3 would be deleted for good.")
+    await service.sign_out(running, "payroll", 2)  # while the dialog is open
+    await running.until_metric(5.0, "dead_letters_total")
+    delete = window.dialog.get_by_role("button", name="Delete 3 letters")
+    await expect(delete).to_be_disabled()
+    await window.dialog.locator("input").fill("5")
+    await expect(delete).to_be_disabled()
+    await window.dialog.locator("input").fill("3")
+    await delete.click()
+    await expect(window.dialog).to_contain_text("3 letters discarded.")
+    await page.keyboard.press("Escape")
+    await expect(page.locator('nav a[href="#/dead"] .badge')).to_have_text("2")
+    await window.go("waiting")
+    await expect(page.get_by_role("button", name="Cancel these")).to_have_count(0)  # all of it is not offered
+    await window.go(f"waiting?client_id=shop&iss={ISSUER}")
+    await page.get_by_role("button", name="Cancel these 2 …").click()
+    await window.dialog.locator("input").fill("2")
+    await window.dialog.get_by_role("button", name="Cancel 2 deliveries").click()
+    await expect(window.dialog).to_contain_text("2 deliveries cancelled.")
