@@ -4,10 +4,10 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
 
@@ -60,7 +60,7 @@ class ConsoleProvider(LoopbackServer):
     """Publishes a key, and exchanges one code.
 
     `metadata`, `access` and `identity` are changes of what it says, `answer` that of an exchange. It answers one while
-    `going_on` is set.
+    `going_on` is set. A browser is `signed_in` there, or not.
     """
 
     def __init__(self) -> None:
@@ -72,14 +72,18 @@ class ConsoleProvider(LoopbackServer):
         self.identity: dict[str, Any] = {}
         self.answer: object = None
         self.opaque = ""
+        self.clock: Callable[[], float] = lambda: NOW
+        self.signed_in = True
+        self._begun = {"code_challenge": challenge_of(VERIFIER), "redirect_uri": REDIRECT, "nonce": NONCE}
         self.going_on = asyncio.Event()
         self.going_on.set()
 
     def token(self, header: Mapping[str, Any] | None = None, of: Any = None, **claims: Any) -> str:
         """An access token of alice, who is an SRE, with these claims changed. What is None is left out."""
+        now = int(self.clock())
         whole = {
-            "iss": self.base, "aud": AUDIENCE, "sub": "raw-alice", "client_id": CLIENT, "jti": "j1", "iat": int(NOW),
-            "exp": int(NOW) + 300, "groups": ["staff", "sre"], **claims,
+            "iss": self.base, "aud": AUDIENCE, "sub": "raw-alice", "client_id": CLIENT, "jti": "j1", "iat": now,
+            "exp": now + 300, "groups": ["staff", "sre"], **claims,
         }  # fmt: skip
         payload = {name: value for name, value in whole.items() if value is not None}
         return signed(payload, of, **{"typ": "at+jwt", **(header or {})}).decode()
@@ -96,20 +100,41 @@ class ConsoleProvider(LoopbackServer):
                 return web.json_response(found)
             case "/keys":
                 return web.json_response({"keys": self.keys})
+            case "/authorize":
+                return self._authorize(dict(parse_qsl(request.url.raw_query_string)))
             case "/token":
                 await self.going_on.wait()
-                return self._exchange({name: value for name, [value] in parse_qs(await request.text()).items()})
+                return self._exchange(dict(parse_qsl(await request.text())))
         return web.Response(status=404)
 
+    def _authorize(self, query: Mapping[str, str]) -> web.Response:
+        """Lead back at once, since somebody is signed in already; or ask, which nobody answers."""
+        assert query["code_challenge_method"] == "S256"
+        self._begun = dict(query)
+        back = {"state": query["state"], "iss": self.base}
+        if not self.signed_in and query.get("prompt") != "none":
+            return web.Response(text="Who are you?")
+        back |= {"code": CODE} if self.signed_in else {"error": "login_required"}
+        return web.Response(status=302, headers={"Location": f"{query['redirect_uri']}?{urlencode(back)}"})
+
     def _exchange(self, form: Mapping[str, str]) -> web.Response:
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
-        proof = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
-        meant = {"grant_type": "authorization_code", "client_id": CLIENT, "code": CODE, "redirect_uri": REDIRECT}
-        if proof != challenge or any(form.get(name) != value for name, value in meant.items()):
+        begun = self._begun
+        meant = {
+            "grant_type": "authorization_code", "client_id": CLIENT, "code": CODE,
+            "redirect_uri": begun["redirect_uri"],
+        }  # fmt: skip
+        proven = challenge_of(form.get("code_verifier", "")) == begun["code_challenge"]
+        if not proven or any(form.get(name) != value for name, value in meant.items()):
             return web.json_response({"error": "invalid_grant", "error_description": "raw <b>words</b>"}, status=400)
-        identity = {"iss": self.base, "aud": CLIENT, "nonce": NONCE, "sub": "raw-alice", **self.identity}
+        identity = {"iss": self.base, "aud": CLIENT, "nonce": begun["nonce"], "sub": "raw-alice", **self.identity}
         tokens = {
-            "access_token": self.opaque or self.token(**self.access), "id_token": signed(identity, typ="JWT").decode(),
+            "access_token": self.opaque or self.token(jti=str(len(self.asked)), **self.access),
+            "id_token": signed(identity, typ="JWT").decode(),
             "refresh_token": "raw-refresh", "token_type": "Bearer", "expires_in": 300,
         }  # fmt: skip
         return web.json_response(tokens if self.answer is None else self.answer)
+
+
+def challenge_of(verifier: str) -> str:
+    """Of PKCE (RFC 7636 §4.2)."""
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")

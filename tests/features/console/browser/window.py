@@ -20,11 +20,15 @@ EXPECTED = ("400", "401", "403", "404", "503", "ERR_CONNECTION", "NS_ERROR", "Ne
 
 
 class Window:
-    """One page of a browser. `wrong`: what should not have happened; `attacked`, if a test does such things itself."""
+    """One page of a browser. `wrong`: what should not have happened; `attacked`, if a test does such things itself.
+
+    `elsewhere`: where it may go beside the console.
+    """
 
     def __init__(self, page: Page, base: str) -> None:
         self.page = page
         self.base = base
+        self.elsewhere: tuple[str, ...] = ()
         self.wrong: list[str] = []
         self.attacked = False
         page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
@@ -33,7 +37,7 @@ class Window:
         page.on("console", lambda message: self._said(message.type, message.text))
 
     def _is_ours(self, url: str) -> None:
-        if not url.startswith(self.base):
+        if not url.startswith((self.base, *self.elsewhere)):
             self.wrong.append(f"request: {url}")
 
     def _said(self, kind: str, text: str) -> None:
