@@ -151,7 +151,7 @@ class DeadLetterRoutes:
             raise malformed(Mistake("subject", "a page knows no users: POST /v1/dead-letters/find looks for them"))
         chosen = replace(self._filter(asked, token), reasons=frozenset())
         return await self._requests.page(
-            self._letters, LetterFilter(), chosen.means, asked, rows="letters", groups=GROUPS,
+            self._letters, LetterFilter(), chosen, asked, rows="letters", groups=GROUPS,
             newest_first=not asked.get("oldest_first"),
         )  # fmt: skip
 

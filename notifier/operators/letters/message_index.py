@@ -5,32 +5,53 @@ A pass over 100,000 letters takes 6 s, so a page must not need one. The summarie
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol
 
 from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment
-from notifier.operators.letters.groups import GroupCounts, Summary
+from notifier.operators.letters.groups import Group, GroupCounts, Summary
 
 MOST = 100_000  # summaries of all indexes of a worker
 LONGEST_TEXT = 200  # characters of it that a page shows
-AT_ONCE = 1000  # summaries before other tasks of the loop get their chance: 2 ms
+AT_ONCE = 500  # summaries before other tasks of the loop get their chance: 2 ms
 FORGOTTEN = 120.0  # seconds after the last page
 
-S = TypeVar("S", bound=Summary)
+
+class Chosen(Protocol):
+    """What is meant. Two that mean the same are equal."""
+
+    def means(self, summary: Any, /) -> bool:
+        """True if this one is meant."""
 
 
 @frozen
-class AskedPage(Generic[S]):
-    """A page as it was asked for. `reasons`: of these, if any; others are counted all the same."""
+class Shown:
+    """What pages show, one after another. `reasons`: of these, if any; others are counted all the same."""
 
-    means: Callable[[S], bool]
-    reasons: Collection[str]
+    chosen: Chosen
+    reasons: frozenset[str]
+    newest_first: bool
+
+
+@frozen
+class AskedPage:
+    """A page as it was asked for."""
+
+    selection: Shown
     rows: int
     skip: int
-    newest_first: bool
     groups: int
+
+
+@frozen
+class _Selected:
+    """What was selected, the counts of reasons, and the groups."""
+
+    summaries: Sequence[Summary]
+    reasons: Mapping[str, int]
+    groups: Sequence[Group]
 
 
 class MessageIndex:
@@ -44,6 +65,7 @@ class MessageIndex:
         self._summaries: deque[Any] = deque(maxlen=MOST)
         self._seen = 0
         self._texts: dict[str, str] = {}
+        self._last: tuple[Shown, _Selected] | None = None  # most pages follow one of the same selection
 
     def __len__(self) -> int:
         return len(self._summaries)
@@ -61,32 +83,37 @@ class MessageIndex:
         self._took = self._steady() - self.made
         self._texts.clear()
 
-    async def page(self, asked: AskedPage[Any], rows: str) -> dict[str, object]:
+    async def page(self, asked: AskedPage, rows: str) -> dict[str, object]:
         """The page as JSON, with its summaries as the member `rows`. Lets others run meanwhile."""
+        if self._last is None or self._last[0] != asked.selection:
+            self._last = asked.selection, await self._select(asked.selection)
+        selected = self._last[1]
+        return {
+            "as_of": render_moment(self._as_of),
+            "took": round(self._took, 3),
+            "total": len(selected.summaries),
+            "skip": asked.skip,
+            "left_off": self._seen - len(self._summaries),
+            "reasons": dict(selected.reasons),
+            "groups": [group.document() for group in selected.groups[: asked.groups]],
+            "more_groups": max(0, len(selected.groups) - asked.groups),
+            rows: [summary.document() for summary in selected.summaries[asked.skip : asked.skip + asked.rows]],
+        }
+
+    async def _select(self, selection: Shown) -> _Selected:
         reasons, counts, chosen = Counter[str](), GroupCounts(), list[Summary]()
         for number, summary in enumerate(tuple(self._summaries)):
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
-            if not asked.means(summary):
+            if not selection.chosen.means(summary):
                 continue
             reasons[summary.reason] += 1
             counts.add(summary)
-            if not asked.reasons or summary.reason in asked.reasons:
+            if not selection.reasons or summary.reason in selection.reasons:
                 chosen.append(summary)
-        if asked.newest_first:
+        if selection.newest_first:
             chosen.reverse()
-        groups = counts.groups()
-        return {
-            "as_of": render_moment(self._as_of),
-            "took": round(self._took, 3),
-            "total": len(chosen),
-            "skip": asked.skip,
-            "left_off": self._seen - len(self._summaries),
-            "reasons": dict(reasons.most_common()),
-            "groups": [group.document() for group in groups[: asked.groups]],
-            "more_groups": max(0, len(groups) - asked.groups),
-            rows: [summary.document() for summary in chosen[asked.skip : asked.skip + asked.rows]],
-        }
+        return _Selected(summaries=chosen, reasons=dict(reasons.most_common()), groups=counts.groups())
 
 
 class Indexes:

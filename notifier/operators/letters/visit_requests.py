@@ -23,7 +23,7 @@ from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.letters.groups import Group, GroupCounts, Summary
 from notifier.operators.letters.job_routes import begun
 from notifier.operators.letters.jobs import AWAY, Jobs
-from notifier.operators.letters.message_index import AskedPage, Indexes, MessageIndex
+from notifier.operators.letters.message_index import AskedPage, Chosen, Indexes, MessageIndex, Shown
 from notifier.operators.letters.readmission import ReplayRules
 from notifier.operators.letters.repair import remove
 from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
@@ -131,7 +131,7 @@ class VisitRequests:
         self,
         messages: P,
         everything: Filter[P, S],
-        means: Callable[[S], bool],
+        chosen: Chosen,
         asked: Mapping[str, Any],
         *,
         rows: str,
@@ -149,10 +149,10 @@ class VisitRequests:
             return index
 
         index = await self._access.indexes.index(self, asked.get("age", PAGE_AGE), make)
-        page = AskedPage(
-            means=means, reasons=asked.get("reason", ()), rows=asked.get("rows", PAGE_ROWS), skip=asked.get("skip", 0),
-            newest_first=newest_first, groups=groups,
-        )  # fmt: skip
+        reasons = frozenset(asked.get("reason", ()))
+        selection = Shown(chosen=chosen, reasons=reasons, newest_first=newest_first)
+        skip, most = asked.get("skip", 0), asked.get("rows", PAGE_ROWS)
+        page = AskedPage(selection=selection, rows=most, skip=skip, groups=groups)
         return web.json_response(await index.page(page, rows), dumps=json_text)
 
     async def found(self, messages: P, filter_: Filter[P, S], token: ApiToken | None, *, rows: str) -> web.Response:

@@ -131,7 +131,7 @@ class WaitingRoutes:
         asked = request_members.asked_in_query(request, _PAGE)
         everything = WaitingFilter(life=self._life)
         return await self._requests.page(
-            self._waiting, everything, self._filter(asked, token).means, asked, rows="deliveries", groups=GROUPS
+            self._waiting, everything, self._filter(asked, token), asked, rows="deliveries", groups=GROUPS
         )
 
     @OperationDescription(
