@@ -17,7 +17,7 @@ const MINUTES = 60;
 // ── the sentence ──
 
 function sentence({ client: c, left_out: leftOut }) {
-  const waits = c.waits ? `${counted(c.waits, "delivery waits", "deliveries wait")} for it.` : "Nothing waits for it.";
+  const waits = c.waits ? `${counted(c.waits, "delivery waits", "deliveries wait")} for it${expiry(c)}.` : "Nothing waits for it.";
   const since = c.failing_since ? ` since ${clock(c.failing_since)} (${inWords((now() - Date.parse(c.failing_since)) / 1000)})` : "";
   if (!c.registered) return ["warn", leftOut ? `It is left out: ${leftOut}` : "Nobody registered this client.", waits];
   switch (c.state) {
@@ -33,6 +33,11 @@ function sentence({ client: c, left_out: leftOut }) {
     default:
       return c.tried ? ["good", "No trouble.", waits] : ["", "Not tried since the workers started.", waits];
   }
+}
+
+/** When the first of what waits is given up. What names no session is given up sooner. */
+function expiry({ expires }) {
+  return expires ? `; the first is given up in ${inWords((Date.parse(expires) - now()) / 1000)}` : "";
 }
 
 function nextTry({ next_attempt }) {

@@ -32,8 +32,8 @@ function Published({ published }) {
 }
 
 const KEYS = [
-  { head: "Issuer", wide: true, cell: (key) => html`<${Said} text=${host(key.iss)} />` },
-  { head: "Key", wide: true, cell: (key) => html`<code><${Said} text=${key.kid} most=${60} /></code>` },
+  { head: "Issuer", cell: (key) => html`<${Said} text=${host(key.iss)} />` },
+  { head: "Key", cell: (key) => html`<code><${Said} text=${key.kid} most=${16} /></code>` },
   { head: "For", wide: true, cell: (key) => key.algs.join(" ") },
   { head: "Use", cell: (key) => (key.use === "signs" ? "signs now" : "is to come") },
   { head: "Published", cell: (key) => html`<${Published} published=${key.published} />` },

@@ -125,6 +125,8 @@ export const CLIENT_COLUMNS = [
 ];
 export const NEXT_TRY = { head: "Next try", cell: (c) => html`<${Until} at=${c.waits || c.circuit !== "closed" ? c.next_attempt : null} />` };
 
+const EXPIRES = { head: "Given up", cell: (c) => html`<${Until} at=${c.waits ? c.expires : null} />` };
+
 export const Count = ({ value }) => (value ? number(value) : html`<span class="dim">0</span>`);
 const stateOf = (c) => (c.state === "well" && c.tried === false ? "untried" : c.state);
 const RETRY = { label: "Actions", act: true, cell: (c) => (c.waits > 0 || retryOf(c)) && c.waits_for !== "unknown" && html`<${Retry} client=${c} />` };
@@ -137,7 +139,7 @@ function InTrouble({ service }) {
   const unmet = service.waits.all - service.waits.known;
   return html`<section ...${holding}><h2>Clients that do not get their logouts
       ${failing > clients.length && html`${" "}<a class="more" href="#/clients?state=troubled">all ${number(failing)}</a>`}</h2>
-    <${Table} caption="Clients in trouble" keyOf=${clientKey} rows=${rows} columns=${[...CLIENT_COLUMNS, NEXT_TRY, RETRY]}
+    <${Table} caption="Clients in trouble" keyOf=${clientKey} rows=${rows} columns=${[...CLIENT_COLUMNS, NEXT_TRY, EXPIRES, RETRY]}
       empty=${`None. ${counted(states.well, "client")} without trouble.`} />
     ${unmet > FEW && html`<p class="dim note">${number(unmet)} more wait for clients that the workers have not met since they
       started; <a href="#/waiting">Waiting</a> says for which.</p>`}</section>`;

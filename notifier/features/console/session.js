@@ -26,13 +26,8 @@ export async function signIn(token, expires = Number(sessionStorage.getItem(EXPI
     if (!(problem instanceof Problem)) throw problem;
     forget();
     update({ token: null, me: null });
-    await showSignIn(token ? why(problem) : problem.status && problem.status !== 401 ? problem.message : "");
+    await showSignIn(token || ![0, 401].includes(problem.status) ? problem.message : "");
   }
-}
-
-function why({ status, message }) {
-  if (status === 401 && !message) return "The API knows no such token.";
-  return message;
 }
 
 function keep(token, expires) {
