@@ -63,10 +63,10 @@ test-changed: $(DEV)/.made ## run the parts that have changed since they last pa
 test-everything: $(DEV)/.made ## run all parts whole, or PART=browsers alone, and note what passes in tools/parts.json; an hour
 	@$(DEV)/bin/python -m tools.parts everything $(PART)
 
-pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers, of `status` and of the dashboard anew (needs what the part browsers does); 4 min
-	@mkdir -p docs/front-channel docs/upstreams
+pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers, of the console, of `status` and of the dashboard anew (needs what the part browsers does); 4 min
+	@mkdir -p docs/front-channel docs/upstreams docs/console
 	@NOTIFIER_TEST_KEYCLOAK=required NOTIFIER_TEST_PICTURES=docs $(DEV)/bin/python -m pytest -q \
-		tests/browsers/test_pictures_whole.py tests/browsers/test_federated_whole.py tests/browsers/test_keycloak_upstream_whole.py \
+		tests/browsers/test_pictures_whole.py tests/browsers/test_console_pictures_whole.py tests/browsers/test_federated_whole.py tests/browsers/test_keycloak_upstream_whole.py \
 		tests/system/test_status_picture.py tests/monitoring/test_dashboard.py -k 'picture or chromium-blocked or no_panel'
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose

@@ -31,7 +31,7 @@ from notifier.model.durations import in_words
 CLIENTS: Mapping[str, Behaviour] = {
     "shop": Behaviour.HEALTHY,
     "reports": Behaviour.SLOW,
-    "forum": Behaviour.FLAKY,
+    "forum": Behaviour.HEALTHY,
     "payroll": Behaviour.HEALTHY,
 }
 PATIENT = "payroll"

@@ -125,7 +125,7 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- range (default dict .Values.config.upstreams) -}}{{- with . -}}
 {{- $uris = concat $uris (list (coalesce .jwks_uri .discovery .issuer) (dig "http" "url" "" (default dict .resolve))) -}}
 {{- end -}}{{- end -}}
-{{- with dig "console" "oidc" dict (default dict .Values.config.api) -}}{{- $uris = append $uris .issuer -}}{{- end -}}
+{{- with dig "console" "oidc" dict (default dict .Values.config.api) -}}{{- $uris = append $uris (coalesce .discovery .issuer) -}}{{- end -}}
 {{- range (default dict .Values.config.sources) -}}
 {{- $uris = append $uris (dig "http" "set" "jwks_uri" "" .) -}}
 {{- if dig "http" "sns" "" . -}}{{- $uris = append $uris "https://sns.amazonaws.com" -}}{{- end -}}

@@ -1,0 +1,50 @@
+"""The documents' pictures of the console, on the incident of its demo."""
+
+import asyncio
+from pathlib import Path
+
+from playwright.async_api import expect
+
+from notifier.demo.console_demo import PATIENT, Incident, console_demo, play_incidents, sign_outs
+from notifier.demo.story import ISS
+from tests.browsers.conftest import NewPage
+from tests.browsers.pictures import keep_picture
+
+INCIDENT = Incident(every=0.3, well=30.0, max_age=20, given_up=24)
+CLIENT = f"#/client?iss={ISS}&client_id={PATIENT}"
+WIDTH = 1260
+
+
+async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> None:
+    """A client is down, in light and dark; its page; and what its mending will do."""
+    page, told = await new_page(), asyncio.Queue[str]()
+
+    async def heard(words: str) -> None:
+        while words not in await told.get():
+            pass
+
+    async def picture(name: str, height: int) -> None:
+        await keep_picture(page, tmp_path, f"console/{name}.png", height, width=WIDTH)
+
+    await page.set_viewport_size({"width": WIDTH, "height": 640})
+    async with console_demo(INCIDENT) as ward, asyncio.TaskGroup() as group:
+        playing = [
+            group.create_task(sign_outs(ward, INCIDENT)),
+            group.create_task(play_incidents(ward, INCIDENT, told.put_nowait)),
+        ]
+        await page.goto(ward.address)
+        await heard("goes down")
+        await expect(page.get_by_role("main")).to_contain_text("were given up")
+        await picture("overview", 680)
+        await page.emulate_media(color_scheme="dark")
+        await picture("overview-dark", 680)
+        await page.emulate_media(color_scheme="light")
+        await page.evaluate(f"location.hash = {CLIENT!r}")
+        await expect(page.get_by_role("main")).to_contain_text("Down since")
+        await picture("client", 560)
+        await heard("well again")
+        await page.get_by_role("button", name="Mended …").click()
+        await expect(page.get_by_role("dialog")).to_contain_text("replayed")
+        await picture("mended", 440)
+        for task in playing:
+            task.cancel()
