@@ -178,7 +178,10 @@ class HealthObserver:
         if fact.delivery is not None:
             self._ended(record, fact.delivery)
         if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
-            if fact.reason is not outcome.DeadReason.EXPIRED:  # of which the client knows nothing
+            if fact.reason is outcome.DeadReason.EXPIRED:  # of which the client knows nothing
+                if (record.last_failure or 0.0) > (record.last_success or 0.0):
+                    return  # what it answered says more
+            else:
                 record.last_failure = self._clock()
                 record.failing_since = record.failing_since or record.last_failure
             record.reason, record.status = fact.reason.value, None

@@ -336,3 +336,17 @@ def test_since_when_a_client_fails_is_known_after_a_restart() -> None:
     record.last_success, record.failing_since = NOW + 2, None
     health.observe(replace(attempted, at=NOW + 3))
     assert record.failing_since == NOW + 2
+
+
+def test_what_a_client_answered_outlives_what_expires() -> None:
+    """While it is down, its logouts are given up without an attempt: that is no answer of its own."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    expired = facts.Buried(
+        iss=ISS, client_id="shop", event_id="e", reason=DeadReason.EXPIRED, text="never attempted in 600 s"
+    )
+    health.observe(expired)
+    record = health.clients[ISS, "shop"]
+    assert (record.reason, record.last_failure) == ("expired", None)
+    failed(health, "shop", NOW)
+    health.observe(expired)
+    assert (record.reason, record.text, record.dead) == ("connect", "refused", 2)
