@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.features.registries.keycloak_realm import shop_user
+from tests.features.console.staff_realm import CLIENT, LIFE, PASSWORD, REALM, staff_oidc, staff_realm
 from tests.support.keycloak_browser import KeycloakBrowser
 from tests.support.keycloak_server import Keycloak
 from tests.support.keycloak_shared import shared_keycloak
@@ -23,47 +23,7 @@ from tests.system.worker_process import WorkerProcess, worker
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]  # Keycloak's start takes a minute, the first one more
 
-REALM, CLIENT, AUDIENCE = "staff", "notifier-console", "notifier-api"
-PASSWORD, LIFE = "raw-password-77", 120
 REDIRECT = "http://127.0.0.1:8080/console/"
-_ROLES = {"alice": "sre", "bob": "support", "carol": "sales"}
-
-
-def _audience(name: str) -> dict[str, Any]:
-    config = {"included.custom.audience": name, "access.token.claim": "true", "id.token.claim": "false"}
-    return {
-        "name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper", "config": config,
-    }  # fmt: skip
-
-
-def _client(name: str, audience: str = AUDIENCE, **attributes: str) -> dict[str, Any]:
-    """A public client. Its tokens are of type `at+jwt`, unless the attributes say otherwise."""
-    plain = {
-        "pkce.code.challenge.method": "S256", "access.token.lifespan": str(LIFE),
-        "access.token.header.type.rfc9068": "true",
-    }  # fmt: skip
-    return {
-        "clientId": name, "publicClient": True, "standardFlowEnabled": True, "redirectUris": [REDIRECT],
-        "attributes": {name.replace("_", "."): value for name, value in (plain | attributes).items()},
-        "protocolMappers": [_audience(audience)],
-    }  # fmt: skip
-
-
-def staff_realm(told_at: str) -> dict[str, Any]:
-    """Clients whose tokens the API takes, and does not; the latter are named by what is wrong with them."""
-    told = {"backchannel_logout_url": told_at, "backchannel_logout_session_required": "true"}
-    clients = [
-        _client(CLIENT, **told),
-        _client("other-audience", "another-api"),
-        _client("other-client"),
-        _client("other-type", access_token_header_type_rfc9068="false"),
-        _client("shared-secret", access_token_signed_response_alg="HS256"),
-    ]
-    roles = {"realm": [{"name": name} for name in _ROLES.values()]}
-    users = [{**shop_user(name, PASSWORD), "realmRoles": [role]} for name, role in _ROLES.items()]
-    return {
-        "realm": REALM, "enabled": True, "sslRequired": "none", "clients": clients, "roles": roles, "users": users,
-    }  # fmt: skip
 
 
 class Operator:
@@ -101,12 +61,7 @@ async def operator(running: WorkerProcess, keycloak: Keycloak) -> AsyncIterator[
 def configured(folder: Path, keycloak: Keycloak, **changes: object) -> Site:
     """An installation at which the realm's users sign in."""
     site = Site(folder, f"sqlite:{folder}/q.db")
-    oidc = {
-        "issuer": f"{keycloak.url}/realms/{REALM}", "client_id": CLIENT, "audience": AUDIENCE,
-        "scopes_claim": ["realm_access", "roles"], "map": {"sre": ["read", "repair"], "support": ["read"]},
-        "name_claim": "preferred_username", **changes,
-    }  # fmt: skip
-    site.config["api"]["console"] = {"oidc": oidc}
+    site.config["api"]["console"] = {"oidc": staff_oidc(keycloak.url, **changes)}
     site.write()
     return site
 
@@ -128,7 +83,7 @@ async def logout_tokens(keycloak: Keycloak) -> AsyncIterator[list[str]]:
         return web.Response()
 
     async with LoopbackServer(take) as server:
-        keycloak.admin("POST", "", staff_realm(f"{server.base}/logout"))
+        keycloak.admin("POST", "", staff_realm(f"{server.base}/logout", REDIRECT))
         yield came
     keycloak.admin("DELETE", f"/{REALM}")
 
