@@ -112,6 +112,13 @@ class SignedContent:
         return _FORGED
 
 
+def claimed(token: bytes) -> Mapping[str, Any]:
+    """What a token claims, not yet proven. Nothing if it cannot be read."""
+    _, _, rest = token.partition(b".")
+    payload = b"" if len(token) > LONGEST else rest.partition(b".")[0]
+    return _claims(_decoded(payload)) or {}
+
+
 _NO_KEY = UnverifiedToken(fault=TokenFault.NO_KEY, text="the issuer publishes no key that fits kid and alg")
 _FORGED = UnverifiedToken(fault=TokenFault.FORGED, text="the signature is wrong")
 
@@ -122,10 +129,18 @@ def _header(token: bytes) -> dict[str, Any] | None:
     if token.count(b".") != 2 or len(first) > _LONGEST_HEADER:
         return None
     try:
-        header = json.loads(base64.b64decode(first + b"=" * (-len(first) % 4), b"-_", validate=True))
+        header = json.loads(_decoded(first))
     except (ValueError, RecursionError):
         return None
     return header if isinstance(header, dict) else None
+
+
+def _decoded(part: bytes) -> bytes:
+    """A part of a token. Empty if it is no base64url."""
+    try:
+        return base64.b64decode(part + b"=" * (-len(part) % 4), b"-_", validate=True)
+    except ValueError:
+        return b""
 
 
 def _claims(payload: bytes) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.authorization import unaccepted
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysAway
-from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken
+from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, claimed
 
 MOST_KEPT = 1000  # tokens; some hundred bytes each
 
@@ -57,6 +57,8 @@ class SignInTokens:
         digest = hashlib.sha256(raw).digest()
         if (kept := self._kept.get(digest)) is not None:
             return kept
+        if claimed(raw).get("iss") != self.oidc.issuer:  # before anybody is asked for a key
+            raise unaccepted("The token is not accepted: iss is another issuer")
         content = await self._access.of(raw)
         if isinstance(content, KeysAway):
             title = "The keys of the provider at which you signed in cannot be read; try again soon"

@@ -67,7 +67,7 @@ class Authorization:
             raise refusal
         token = bearer_of(request, tokens)
         if token is None:
-            raise unaccepted("A bearer token of tokens_file is required", given="Authorization" in request.headers)
+            raise unaccepted("A bearer token of the API is required", given="Authorization" in request.headers)
         if token.expires is not None and token.expires <= self._clock():
             raise unaccepted(f"The token has expired at {shown_moment(token.expires)}")
         if scope not in token.scopes:

@@ -201,6 +201,14 @@ async def test_while_the_provider_is_away_nobody_is_refused_for_good(judge: Judg
     assert (await judge.told()).startswith("503 ")
 
 
+@pytest.mark.parametrize("bearer", ["..", "a.b.c", f"{'a' * 20_000}.b.c"])
+async def test_who_speaks_of_another_issuer_has_nobody_asked(judge: Judge, bearer: str) -> None:
+    """Tokens of other services, and what is none, may come along with a request that needs no token."""
+    assert (await judge.told(bearer)).startswith("401 ")
+    assert "iss is another issuer" in await judge.told(iss="https://other.example.com", of=key("P-256", "other"))
+    assert not judge.provider.asked
+
+
 async def test_what_is_no_jwt_is_none_of_its_tokens(judge: Judge) -> None:
     """A token of the file that is misspelt is unknown, whatever the provider does."""
     assert await judge.signed_in.judge("hunter2") is None
