@@ -13,7 +13,8 @@ from notifier.model.frozen import frozen
 from notifier.model.moment import render_moment
 from notifier.operators.letters.groups import Group, GroupCounts, Summary
 
-MOST = 100_000  # summaries of all indexes of a worker
+MOST = 100_000  # summaries of an index
+SMALL = MOST // 4  # summaries of one that may stay beside another
 LONGEST_TEXT = 200  # characters of it that a page shows
 AT_ONCE = 500  # summaries before other tasks of the loop get their chance: 2 ms
 FORGOTTEN = 120.0  # seconds after the last page
@@ -117,7 +118,7 @@ class MessageIndex:
 
 
 class Indexes:
-    """The indexes of one worker, by whose they are. One is forgotten if nobody asks, or if another takes its room."""
+    """The indexes of one worker, by whose they are. One is forgotten if nobody asks, a large one if another is made."""
 
     def __init__(self, steady: Callable[[], float]) -> None:
         self._steady = steady
@@ -129,13 +130,16 @@ class Indexes:
         asked_at = self._steady()
         async with self._making:
             known = self._kept.get(of)
-            # One that was begun after the question was asked is young enough, however short `age` is.
-            index = known[0] if known is not None and known[0].made >= asked_at - age else await make()
             self.forget(of)
-            for other in [other for other, (kept, _) in self._kept.items() if len(kept) + len(index) > MOST]:
-                self.forget(other)
-            forget = asyncio.get_running_loop().call_later(FORGOTTEN, self.forget, of)
-            self._kept[of] = index, forget
+            # One that was begun after the question was asked is young enough, however short `age` is.
+            if known is not None and known[0].made >= asked_at - age:
+                index = known[0]
+            else:
+                known = None  # its memory is for the new one
+                for other in [other for other, (kept, _) in self._kept.items() if len(kept) > SMALL]:
+                    self.forget(other)
+                index = await make()
+            self._kept[of] = index, asyncio.get_running_loop().call_later(FORGOTTEN, self.forget, of)
         return index
 
     def forget(self, of: object) -> None:
