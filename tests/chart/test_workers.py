@@ -110,6 +110,8 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
     assert "to" in open_to_all[3]  # the canary's pod
     asked = every["signers"].one("NetworkPolicy")["spec"]["egress"][2]["ports"]
     assert [port["port"] for port in asked] == [443, 5443, 6443, 7443, 8200, 9444]  # of Vault and the upstream too
+    operators = every["api"].one("NetworkPolicy")["spec"]["egress"][2]["ports"]
+    assert [port["port"] for port in operators] == [443, 8446]  # where they sign in
     tls = every["broker-tls"].one("NetworkPolicy", "n-notifier")["spec"]
     assert [port["port"] for port in tls["egress"][1]["ports"]] == [5671, 5673]
 
