@@ -41,6 +41,7 @@ from notifier.operators.status.service_status import ServiceStatus, seen_keys
 from notifier.queues.building import build_queue
 from notifier.queues.sqlite.lock import worker_at
 from notifier.settings.policies import TlsSettings
+from notifier.settings.tokens_file import expiring
 from notifier.tokens.client_encryption import ClientEncryption
 from notifier.tokens.client_keys import KEYS_WITHIN, ClientKeyReader
 from notifier.tokens.first_day import Seen
@@ -113,10 +114,15 @@ class _Checks:
         yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_WITHIN, run=registry_sources)
         yield Check(area=Area.WORKER, subject="workers", within=2 * ASK_WITHIN, run=self.asked.findings)
         yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
+        yield Check(area=Area.LISTENER, subject="api.tokens_file", within=FILE_WITHIN, run=self._tokens)
         if self._settings.queue.sqlite_file is not None:
             yield self._queue(str(self._settings.queue.sqlite_file), FILE_WITHIN)
         for (use, name), certificate in presented(self._settings, self._loaded.registry).items():
             yield _certificate(use, name, certificate)
+
+    async def _tokens(self) -> Sequence[Finding]:
+        told = ((each.path, *each.text.split(": ", 1)) for each in expiring(self._loaded.tokens or (), time.time()))
+        return [warning(Area.LISTENER, subject, text, advice) for subject, text, advice in told]
 
     def remote(self) -> Iterator[Check]:
         """The checks over the network."""
