@@ -47,7 +47,7 @@ def api_app(
     tokens, limits = requests.sources.tokens, requests.limits
     throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
     others = () if judge is None else (judge_others(tokens, judge),)
-    guards = [private, problems, Authorization(tokens).local, *others, throttle.middleware, known_query]
+    guards = [problems, Authorization(tokens).local, *others, throttle.middleware, known_query]
 
     @_POST_EVENT
     async def post_event(request: web.Request) -> web.Response:
@@ -56,4 +56,5 @@ def api_app(
     app = web.Application(client_max_size=limits.max_event, middlewares=guards)
     routes = [web.post("/v1/events", post_event), *more]
     app.add_routes([*routes, openapi_route(routes)])
+    app.on_response_prepare.append(private)
     return app

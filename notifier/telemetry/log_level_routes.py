@@ -1,11 +1,10 @@
 """`GET` and `PUT /v1/log-level`: shows and changes the level of this worker's log, without a restart."""
 
-import json
-
 from aiohttp import web
 
 from notifier.model.errors import Mistake
 from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.json_body import json_object
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.network.listeners.problem import malformed
 from notifier.telemetry.log_level import LogLevel
@@ -54,11 +53,8 @@ def _answer(level: LogLevel) -> web.Response:
 
 
 async def _wanted(request: web.Request) -> str:
-    try:
-        body = json.loads(await request.text())
-    except (ValueError, RecursionError):
-        body = None
-    wanted = body.get("level") if isinstance(body, dict) else None
+    body = await json_object(request)
+    wanted = None if body is None else body.get("level")
     if wanted not in LEVELS:
         raise malformed(Mistake("level", f'must be one of {", ".join(LEVELS)}: {{"level": "debug"}}'))
     return str(wanted)

@@ -47,7 +47,7 @@ class ClientsQuery(TypedDict, total=False):
     ]
     order: Annotated[Literal["urgency", "name", "waits"], Field(description="What comes first.")]
     rows: Annotated[int, Field(ge=1, le=200)]
-    skip: Annotated[int, Field(ge=0)]
+    skip: Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 @with_config(_STRICT)

@@ -15,6 +15,7 @@ from notifier.features.console.sign_in_provider import Endpoints, NotExchanged
 from notifier.features.console.sign_in_tokens import SignInTokens
 from notifier.model.errors import Mistake
 from notifier.network.http.issuer_document import UnreadDocument
+from notifier.network.listeners.json_body import json_object
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.publishing.route_steps import media_type
@@ -130,11 +131,8 @@ async def _given(request: web.Request) -> Mapping[str, str]:
     """The members of the request. A form of another site cannot send JSON. Raises Refusal (400, 415)."""
     if media_type(request) != "application/json":
         raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError):
-        body = None
-    given = {name: text for name, text in body.items() if isinstance(text, str)} if isinstance(body, dict) else {}
+    body = await json_object(request) or {}
+    given = {name: text for name, text in body.items() if isinstance(text, str)}
     wrong = [name for name in _MEMBERS if _VISIBLE.fullmatch(given.get(name, "")) is None]
     if wrong:
         raise malformed(*(Mistake(name, "must be a text of 1 to 4,096 visible ASCII characters") for name in wrong))

@@ -36,14 +36,11 @@ def malformed(*mistakes: Mistake) -> Refusal:
     return Refusal(problem(400, "The request is malformed", mistakes=mistakes))
 
 
-@web.middleware
-async def private(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Have nobody keep what the API answers, nor take it for anything else than it says it is."""
-    answer = await handler(request)
+async def private(request: web.Request, answer: web.StreamResponse) -> None:
+    """Have nobody keep what the API is about to answer, nor take it for anything else than it says it is."""
     if request.path.startswith("/v1/"):
         answer.headers.setdefault("Cache-Control", "no-store")
         answer.headers.setdefault("X-Content-Type-Options", "nosniff")
-    return answer
 
 
 @web.middleware

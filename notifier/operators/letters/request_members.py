@@ -11,6 +11,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.errors import Mistake
 from notifier.model.validation import mistakes_of
+from notifier.network.listeners.json_body import json_object
 from notifier.network.listeners.problem import Refusal, malformed, problem
 from notifier.operators.letters.visits import Filter
 
@@ -86,11 +87,8 @@ async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict
     """The members of the body. Raises Refusal (400, 415)."""
     if request.content_type != "application/json":
         raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
-    try:
-        content = json.loads(await request.text())
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
+    content = await json_object(request)
+    if content is None:
         raise malformed(Mistake("", 'must be a JSON object, such as {"client_id": "shop"}'))
     # Strict JSON takes strings as reasons, but not "5" as a number.
     return _checked(partial(adapter.validate_json, strict=True), json.dumps(content))

@@ -168,3 +168,11 @@ async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix:
                     lambda each=each: got(each, "overview"),  # type: ignore[misc]
                     lambda said: said["states"]["well"] == 4 and said["waits"] == {"all": 0, "known": 0},
                 )
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_no_page_lies_beyond_what_can_be_counted(place: tuple[str, str], tmp_path: Path) -> None:
+    """A number that Python cannot step by is a mistake of the request."""
+    async with Clients() as clients, worker(site_of_two(tmp_path, clients, place)) as running:
+        assert (await got(running, "clients", skip=5))["clients"] == []
+        assert (await running.ask("GET", f"/v1/clients?skip={10**30}", "r"))[0] == 400
