@@ -63,6 +63,7 @@ IN_PROSE = {
     "rabbitmqctl clear_parameter shovel": "tests/faults/test_moving.py clears it",
     "rabbitmqctl set_permissions": "EXCHANGE is the reader's",
     "python -m benchmarks.encryption": "measures for some minutes",
+    "python -m benchmarks.paused": "holds 100,000 clients for minutes",
     "python -m benchmarks.signers": "builds a C program and measures for some minutes",
     "jq -r '.event": "the files are an identity server's",
     "python -m benchmarks.registry_refresh": "starts a database and measures for some minutes",
