@@ -16,7 +16,8 @@ export function Acts({ data }) {
   return html`<section><h2>Jobs of the last hour</h2>
       <${Table} caption="Jobs" rows=${data.jobs} keyOf=${(job) => job.id} columns=${JOBS} empty="None." /></section>
     ${data.acts && html`<section><h2>What people did</h2>
-      <${Table} caption="What people did" rows=${data.acts} keyOf=${actKey} columns=${ACTS} empty="Nobody acted since the workers started." />
+      <${Table} caption="What people did" rows=${data.acts} keyOf=${actKey} columns=${ACTS}
+        empty="Nobody acted since the workers started." />
       <p class="dim note">Workers forget when they end. The log has it for good: the last column finds its line.</p></section>`}`;
 }
 
@@ -26,7 +27,10 @@ const ASIDE = new Set(["at", "who", "action", "worker", "n", "log", "iss"]);
 const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(name) && value != null)
   .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 
-const logLine = ({ action, who }) => `jq 'select(.audit and .event == ${JSON.stringify(action)} and .who == ${JSON.stringify(who)})'`;
+function logLine({ action, who }) {
+  const [event, name] = [action, who].map((text) => JSON.stringify(text));
+  return `jq 'select(.audit and .event == ${event} and .who == ${name})'`;
+}
 
 async function endJob(job) {
   keep(job);
@@ -38,10 +42,17 @@ const JOBS = [
   { head: "Began", cell: (job) => html`<${Clock} at=${job.began_at} />` },
   { head: "Who", cell: (job) => html`<${Said} text=${job.who} most=${60} />` },
   { head: "Job", cell: (job) => job.kind },
-  { head: "State", cell: (job) => html`<span class="chip ${job.state !== "ended" ? "warn" : job.unfinished ? "bad" : "good"}">${job.state}</span>` },
+  { head: "State", cell: (job) => html`<span class="chip ${toneOf(job)}">${job.state}</span>` },
   { head: "Account", wide: true, cell: (job) => html`<${Said} text=${inShort(job)} most=${400} />` },
-  { label: "Actions", act: true, cell: (job) => may("repair") && job.state !== "ended" && html`<button type="button" class="danger-quiet" onClick=${() => endJob(job)}>End it</button>` },
+  { label: "Actions", act: true, cell: (job) => may("repair") && job.state !== "ended" && html`<${End} job=${job} />` },
 ];
+
+const End = ({ job }) => html`<button type="button" class="danger-quiet" onClick=${() => endJob(job)}>End it</button>`;
+
+function toneOf({ state, unfinished }) {
+  if (state !== "ended") return "warn";
+  return unfinished ? "bad" : "good";
+}
 
 const ACTS = [
   { head: "When", cell: (act) => html`<${Clock} at=${act.at} />` },

@@ -12,7 +12,7 @@ import { Overview } from "./overview_page.js";
 import { Said, html } from "./text.js";
 import { Waiting, loadWaiting } from "./waiting_page.js";
 import { arrive } from "./places.js";
-import { drawWith, state, update } from "./state.js";
+import { drawWith, onceDrawn, state, update } from "./state.js";
 import { finish } from "./sign_in.js";
 import { follow } from "./following.js";
 import { keptTheme, setTheme } from "./theme.js";
@@ -23,7 +23,8 @@ import { whenRefused } from "./api.js";
 
 /**
  * By the name in the address: `title` and `view`; `load`, which gets what the view shows, and `every` so many milliseconds
- * again; `nav` for those of the side bar, `unbound` for those that a token of some issuers does not see; `fresh` for those that keep nothing when the query changes.
+ * again; `nav` for those of the side bar, `unbound` for those that a token of some issuers does not see; `fresh` for those
+ * that keep nothing when the query changes.
  */
 const PAGES = {
   overview: { title: "Overview", nav: true, view: Overview },
@@ -49,10 +50,10 @@ function go() {
   unsettle();
   follow();
   if (before !== state.route.name) {
-    queueMicrotask(() => queueMicrotask(() => { // once it is drawn
+    onceDrawn(() => {
       document.querySelector("h1")?.focus();
       scrollTo(0, 0);
-    }));
+    });
   }
 }
 

@@ -29,8 +29,10 @@ export function Canary({ dialog }) {
     ${busy && html`<p role="status">Waiting for its answer …</p>`}
     ${findings && html`<div role="status"><${Findings} findings=${findings} /></div>`}
     <footer><button type="button" class="quiet" onClick=${closeDialog}>Close</button>
-      <button type="button" class="main" aria-disabled=${busy ? "true" : undefined} autofocus onClick=${() => busy || send(dialog)}>
+      <button type="button" class="main" aria-disabled=${busy ? "true" : undefined} autofocus
+        onClick=${() => busy || send(dialog)}>
         ${findings || problem ? "Send another" : "Send one canary"}</button></footer><//>`;
 }
 
-export const CanaryButton = ({ client }) => may("repair") && html`<button type="button" onClick=${() => beginCanary(client)}>Canary …</button>`;
+export const CanaryButton = ({ client }) => may("repair") && html`<button type="button"
+  onClick=${() => beginCanary(client)}>Canary …</button>`;

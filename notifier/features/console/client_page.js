@@ -1,5 +1,5 @@
 // One client: how it fares, what it answered, how it is registered, and what can be done.
-import { Ago, Clock, Said, Until, clock, counted, html, inWords, now, number } from "./text.js";
+import { Ago, Clock, Said, Until, ago, clock, counted, html, inWords, now, number } from "./text.js";
 import { Answer, Asking, Chip, EventLink } from "./parts.js";
 import { CanaryButton } from "./canary.js";
 import { KINDS } from "./words.js";
@@ -17,8 +17,9 @@ const MINUTES = 60;
 // ── the sentence ──
 
 function sentence({ client: c, left_out: leftOut }) {
-  const waits = c.waits ? `${counted(c.waits, "delivery waits", "deliveries wait")} for it${expiry(c)}.` : "Nothing waits for it.";
-  const since = c.failing_since ? ` since ${clock(c.failing_since)} (${inWords((now() - Date.parse(c.failing_since)) / 1000)})` : "";
+  const some = `${counted(c.waits, "delivery waits", "deliveries wait")} for it${expiry(c)}.`;
+  const waits = c.waits ? some : "Nothing waits for it.";
+  const since = c.failing_since ? ` since ${clock(c.failing_since)} (${ago(c.failing_since)})` : "";
   if (!c.registered) return ["warn", leftOut ? `It is left out: ${leftOut}` : "Nobody registered this client.", waits];
   switch (c.state) {
     case "rests":
@@ -52,19 +53,24 @@ export function Client({ data }) {
   if (!data) return state.page.problem ? html`<p><a href="#/clients">All clients</a></p>` : html`<${Asking} />`;
   const { client: c, registration } = data;
   const [tone, head, tail] = sentence(data);
-  return html`<p class="sub"><a href="#/clients">Clients</a> › ${c.name && html`<${Said} text=${c.name} most=${80} /> · `}<${Said} text=${c.iss} className="dim" /></p>
+  const name = c.name && html`<${Said} text=${c.name} most=${80} /> · `;
+  return html`<p class="sub"><a href="#/clients">Clients</a> › ${name}<${Said} text=${c.iss} className="dim" /></p>
     <section class="band big ${tone}" aria-live="polite">
-      <div><b><${Said} text=${head} most=${300} /></b> <span>${tail}</span>${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>
+      <div><b><${Said} text=${head} most=${300} /></b> <span>${tail}</span>
+        ${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>
       <${Ways} client=${c} /></section>
     <${AskedToWait} client=${c} />
-    <section><h2>Attempts of the last hour</h2><${Plot} bars=${bars(data.minutes)} width=${1} unit="min" label="an hour, a minute a bar" />
-      <p class="dim note">Since the workers started: ${number(c.delivered)} delivered, ${number(c.dead)} given up, ${number(c.put_off)} put off;
-        last success <${Ago} at=${c.last_success} none="never" />.</p></section>
-    <section><h2>Last answers</h2><${Table} caption="Last answers" rows=${data.answers} keyOf=${(row) => `${row.worker} ${row.n}`}
-      columns=${data.workers.length > 1 ? [...ANSWERS, AT] : ANSWERS} empty="No attempt since the workers started." /></section>
+    <section><h2>Attempts of the last hour</h2>
+      <${Plot} bars=${bars(data.minutes)} width=${1} unit="min" label="an hour, a minute a bar" />
+      <p class="dim note">Since the workers started: ${number(c.delivered)} delivered, ${number(c.dead)} given up,
+        ${" "}${number(c.put_off)} put off; last success <${Ago} at=${c.last_success} none="never" />.</p></section>
+    <section><h2>Last answers</h2>
+      <${Table} caption="Last answers" rows=${data.answers} keyOf=${(row) => `${row.worker} ${row.n}`}
+        columns=${data.workers.length > 1 ? [...ANSWERS, AT] : ANSWERS} empty="No attempt since the workers started." /></section>
     ${data.workers.length > 1 && html`<section><h2>At each worker</h2>
       <${Table} caption="At each worker" rows=${data.workers} keyOf=${(row) => row.worker} columns=${WORKERS} /></section>`}
-    ${registration && html`<section><h2>Registration</h2><${Registration} values=${registration} /></section><${Pausing} client=${c} />`}`;
+    ${registration && html`<section><h2>Registration</h2><${Registration} values=${registration} /></section>
+      <${Pausing} client=${c} />`}`;
 }
 
 /** Its registration is read when the page is opened, and not followed. */
@@ -77,7 +83,8 @@ export async function loadClient({ iss, client_id }, signal, before) {
 }
 
 const Ways = ({ client }) => html`<div class="ways">
-  ${client.registered && html`<${Retry} client=${client} /><${MendedButton} client=${client} /><${CanaryButton} client=${client} />`}
+  ${client.registered && html`<${Retry} client=${client} /><${MendedButton} client=${client} />
+    <${CanaryButton} client=${client} />`}
   <a class="button" href=${hash("waiting", { client_id: client.client_id, iss: client.iss })}>Waiting</a>
   <a class="button" href=${hash("dead", { client_id: client.client_id, iss: client.iss })}>Dead letters</a></div>`;
 
@@ -112,7 +119,7 @@ const DEFAULT = "default";
 const inText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 const VALUES = [
   { head: "Member", cell: (row) => html`<code>${row.member}</code>` },
-  { head: "Value", wide: true, cell: (row) => html`<${Said} text=${inText(row.value)} most=${300} className=${row.from === DEFAULT ? "dim" : ""} />` },
+  { head: "Value", wide: true, cell: (row) => html`<${Said} text=${inText(row.value)} className=${row.from === DEFAULT && "dim"} />` },
   { head: "From", cell: (row) => html`<${Said} text=${row.from} most=${60} className="dim" />` },
 ];
 
@@ -120,10 +127,12 @@ const VALUES = [
 function Pausing({ client }) {
   const id = JSON.stringify(client.client_id);
   const lines = `- client_id: ${id}\n  issuer: ${JSON.stringify(client.iss)}\n  notifier: {paused: true}`;
-  const head = client.paused ? "Call it again" : "Have it not called for a while";
+  const [head, what] = client.paused
+    ? ["Call it again", "Take paused out of these lines of the file of clients"]
+    : ["Have it not called for a while", "Put these lines into the file of clients"];
   return html`<details><summary>${head}</summary>
-    <p>${client.paused ? "Take paused out of these lines of the file of clients" : "Put these lines into the file of clients"}, and
-      ${" "}have all workers read it: <code>notifier reload</code>. While it is paused its logouts wait, for as long as they may.</p>
+    <p>${what}, and have all workers read it: <code>notifier reload</code>. While it is paused its logouts wait, for as long as
+      ${" "}they may.</p>
     <pre class="json" tabindex="0"><${Said} text=${lines} lines most=${3000} /></pre></details>`;
 }
 

@@ -15,11 +15,13 @@ const ORDERS = [["", "most trouble"], ["name", "by name"], ["waits", "most waiti
 const COLUMNS = [
   ...CLIENT_COLUMNS,
   { head: "Delivered", num: true, cell: (c) => number(c.delivered) },
-  { head: "Given up", num: true, cell: (c) => (c.dead
-    ? html`<a href=${hash("dead", { client_id: c.client_id, iss: c.iss })}>${number(c.dead)}</a>` : html`<${Count} value=${0} />`) },
+  { head: "Given up", num: true, cell: (c) => html`<${GivenUp} client=${c} />` },
   { head: "Last success", cell: (c) => html`<${Ago} at=${c.last_success} none=${c.tried ? "never" : "not yet tried"} />` },
   NEXT_TRY,
 ];
+
+const GivenUp = ({ client: { client_id, iss, dead } }) =>
+  dead ? html`<a href=${hash("dead", { client_id, iss })}>${number(dead)}</a>` : html`<${Count} value=${0} />`;
 
 export function Clients({ data, query }) {
   const counted = ([key, word]) => [key, data && key in data.states ? `${word} (${number(data.states[key])})` : word];
@@ -29,7 +31,8 @@ export function Clients({ data, query }) {
       <${IssuerChoice} value=${query.iss} />
       <${Choice} name="order" label="First" value=${query.order} options=${ORDERS} /><//>
     ${!data ? html`<${Asking} />` : html`<div ...${holding}>
-      <${Table} caption="Clients" keyOf=${clientKey} rows=${settled(data.clients, clientKey)} columns=${COLUMNS} empty="No client is like that." />
+      <${Table} caption="Clients" keyOf=${clientKey} rows=${settled(data.clients, clientKey)} columns=${COLUMNS}
+        empty="No client is like that." />
       <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} />
       <p class="dim note">Delivered and given up are counted since the workers started.</p></div>`}`;
 }

@@ -1,6 +1,6 @@
 // Dead letters: reasons as filters with counts, the newest first, and what can be done with all that the filter means.
-import { Asking, AsOf, Choice, Filters, IssuerChoice, Search, Who, Word } from "./parts.js";
-import { Clock, Said, counted, html, number, sum } from "./text.js";
+import { Asking, AsOf, Choice, Filters, IssuerChoice, Search, Who, Word, clientKey } from "./parts.js";
+import { Clock, Said, counted, html, number, plain, sum } from "./text.js";
 import { Pages, Table } from "./tables.js";
 import { api, may, narrowed } from "./api.js";
 import { ask, hash } from "./places.js";
@@ -39,13 +39,18 @@ export function DeadLetters({ data, query }) {
     ${!data ? html`<${Asking}>Going through the letters: some seconds if there are very many …<//>` : html`
       <${Reasons} reasons=${data.reasons} chosen=${query.reason} />
       <p class="row between"><${AsOf} at=${data.as_of} again=${lookAgain}>${changesSince(data, query)}
-          ${query.reason && html`<button type="button" class="quiet" onClick=${() => explain(query.reason)}>What ${query.reason} means</button>`}<//>
+          ${query.reason && html`<${Meaning} reason=${query.reason} />`}<//>
         <${Acts} filter=${filterOf(query)} data=${data} /></p>
       <${ByClient} data=${data} />
-      <${Table} caption="Dead letters" rows=${data.letters} keyOf=${(letter) => letter.id} columns=${LETTERS} empty="No dead letter is like that." />
+      <${Table} caption="Dead letters" rows=${data.letters} keyOf=${(letter) => letter.id} columns=${LETTERS}
+        empty="No dead letter is like that." />
       <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} />
-      ${data.left_off > 0 && html`<p class="dim note">${counted(data.left_off, "older letter is", "older letters are")} beyond what is remembered: choose a client, or ask <code>notifier dead-letters</code>.</p>`}`}`;
+      ${data.left_off > 0 && html`<p class="dim note">${counted(data.left_off, "older letter is", "older letters are")} beyond
+        ${" "}what is remembered: choose a client, or ask <code>notifier dead-letters</code>.</p>`}`}`;
 }
+
+const Meaning = ({ reason }) => html`<button type="button" class="quiet" onClick=${() => explain(reason)}>
+  What ${plain(reason)} means</button>`;
 
 /** How many came or went since the list was made, as far as the queue's count tells. */
 function changesSince(data, query) {
@@ -62,19 +67,26 @@ function Reasons({ reasons, chosen }) {
     ${Object.entries(reasons).map(([reason, count]) => button(reason, reason, count))}</div>`;
 }
 
-const Acts = ({ filter, data }) => may("repair") && data.total > 0 && html`<span class="row">
-  <button type="button" class="do" onClick=${() => beginRepair("replay", filter, data.as_of)}>Replay these ${number(data.total)} …</button>
-  <button type="button" class="danger-quiet" onClick=${() => beginRepair("discard", filter, data.as_of)}>Discard these ${number(data.total)} …</button></span>`;
+function Acts({ filter, data }) {
+  if (!may("repair") || !data.total) return null;
+  const begin = (action) => () => beginRepair(action, filter, data.as_of);
+  return html`<span class="row">
+    <button type="button" class="do" onClick=${begin("replay")}>Replay these ${number(data.total)} …</button>
+    <button type="button" class="danger-quiet" onClick=${begin("discard")}>Discard these ${number(data.total)} …</button></span>`;
+}
 
 const ByClient = ({ data }) => data.groups.length > 1 && html`<details><summary>By client</summary>
-  <${Table} caption="By client and reason" rows=${data.groups} keyOf=${(group) => `${group.iss} ${group.client_id} ${group.reason}`} columns=${GROUPS} />
+  <${Table} caption="By client and reason" rows=${data.groups} keyOf=${groupKey} columns=${GROUPS} />
   ${data.more_groups > 0 && html`<p class="dim">and ${counted(data.more_groups, "smaller group")}</p>`}</details>`;
+
+const groupKey = (group) => `${clientKey(group)} ${group.reason}`;
 
 const GROUPS = [
   { head: "Client", wide: true, cell: (group) => html`<${Who} client=${group} />` },
   { head: "Reason", cell: (group) => group.reason },
   { head: "Letters", num: true, cell: (group) => number(group.count) },
-  { label: "Show", act: true, cell: ({ client_id, iss, reason }) => html`<a class="button" href=${hash("dead", { client_id, iss, reason })}>Only these</a>` },
+  { label: "Show", act: true, cell: ({ client_id, iss, reason }) =>
+    html`<a class="button" href=${hash("dead", { client_id, iss, reason })}>Only these</a>` },
 ];
 
 const LETTERS = [

@@ -2,7 +2,7 @@
 import { Markdown } from "./markdown.js";
 import { api } from "./api.js";
 import { html, plain } from "./text.js";
-import { state, update } from "./state.js";
+import { onceDrawn, state, update } from "./state.js";
 
 let opener = null; // what had the focus before the first dialog
 
@@ -23,11 +23,11 @@ export function closeDialog() {
   if (!state.dialog) return;
   update({ dialog: null });
   const back = opener?.isConnected ? opener : document.querySelector("h1");
-  queueMicrotask(() => queueMicrotask(() => back?.focus())); // once it is drawn without the dialog
+  onceDrawn(() => back?.focus());
 }
 
 /** Put the focus on the button that closes, when what had it is gone. */
-export const focusClose = () => queueMicrotask(() => queueMicrotask(() => document.querySelector("dialog footer button")?.focus()));
+export const focusClose = () => onceDrawn(() => document.querySelector("dialog footer button")?.focus());
 
 /** A new id for a dialog: an answer for one that was closed does not change the next. */
 let ids = 0;

@@ -20,14 +20,20 @@ async function examine() {
   follow();
 }
 
+function Stands({ data: { state, began_at, ended_at } }) {
+  if (state === "running") return html`Since <${Ago} at=${began_at} suffix="" />.`;
+  if (ended_at) return html`As of ${clock(ended_at)} (<${Ago} at=${ended_at} />).`;
+  return "It has not examined anything since the worker started.";
+}
+
 export function Doctor({ data }) {
   if (!data) return html`<${Asking}>Asking for its last results …<//>`;
   const running = data.state === "running";
-  return html`<p>It tries the queue, clocks, keys, issuers, listeners and clients as a logout would, from the worker that is asked, and
-      ends no session. It takes up to a minute.</p>
-    <p class="row">${unbound() && html`<button type="button" class="main" aria-disabled=${running ? "true" : undefined} onClick=${() => running || examine()}>
-        ${running ? "It examines …" : data.ended_at ? "Examine again" : "Examine now"}</button>`}
-      <span class="dim" role="status">${running ? html`Since <${Ago} at=${data.began_at} suffix="" />.` : data.ended_at ? html`As of ${clock(data.ended_at)} (<${Ago} at=${data.ended_at} />).` : "It has not examined anything since the worker started."}</span></p>
+  return html`<p>It tries the queue, clocks, keys, issuers, listeners and clients as a logout would, from the worker that is
+      ${" "}asked, and ends no session. It takes up to a minute.</p>
+    <p class="row">${unbound() && html`<button type="button" class="main" aria-disabled=${running ? "true" : undefined}
+        onClick=${() => running || examine()}>${running ? "It examines …" : data.ended_at ? "Examine again" : "Examine now"}</button>`}
+      <span class="dim" role="status"><${Stands} data=${data} /></span></p>
     ${data.problem && html`<${Trouble} problem=${{ message: data.problem }} />`}
     ${data.findings?.length > 0 && html`<${Findings} findings=${data.findings} />`}`;
 }

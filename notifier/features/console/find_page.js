@@ -1,5 +1,5 @@
 // What became of a user, a session or an event at each client: from the workers' memory, the dead letters, what waits.
-import { Answer, EventLink, Trouble, Who } from "./parts.js";
+import { Answer, EventLink, Trouble, Who, clientKey } from "./parts.js";
 import { Clock, Until, clock, html } from "./text.js";
 import { KINDS } from "./words.js";
 import { Table } from "./tables.js";
@@ -38,9 +38,11 @@ async function search(event) {
 function rowsOf({ facts, letters, waiting }) {
   const known = (facts.facts ?? []).map((row) => ({ ...row, by: "a worker" }));
   const dead = (letters.letters ?? []).map((row) => ({ ...row, at: row.dead_since, kind: "dead", by: "dead letters" }));
-  const waits = (waiting.deliveries ?? []).map((row) => ({ ...row, at: row.since, kind: "waits", next_due: row.due, by: "what waits" }));
-  const same = (one) => (other) => one.event_id === other.event_id && one.client_id === other.client_id && one.iss === other.iss;
-  const told = known.filter((row) => row.kind !== "dead" || !dead.some(same(row)));
+  const waits = (waiting.deliveries ?? [])
+    .map((row) => ({ ...row, at: row.since, kind: "waits", next_due: row.due, by: "what waits" }));
+  const letterKey = (row) => `${row.event_id} ${clientKey(row)}`;
+  const buried = new Set(dead.map(letterKey));
+  const told = known.filter((row) => row.kind !== "dead" || !buried.has(letterKey(row)));
   return [...told, ...dead, ...waits].sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
 }
 
@@ -50,8 +52,8 @@ export function Find({ data, query }) {
         <option value="event" selected=${Boolean(query.event_id)}>an event, by its id</option></select></label>
       <label class="grow">It is <input name="what" type="search" required maxlength="1000" spellcheck="false" autocomplete="off"
         defaultValue=${query.event_id ?? ""} /></label><button class="main">Find</button></form>
-    <p class="dim note">What you type is sent in the body of the request, never in an address. The audit notes that you looked, not
-      for whom. Answers name no user.</p>
+    <p class="dim note">What you type is sent in the body of the request, never in an address. The audit notes that you looked,
+      ${" "}not for whom. Answers name no user.</p>
     ${data?.busy ? html`<p role="status">Looking …</p>` : data && html`<${Found} data=${data} />`}`;
 }
 
@@ -59,8 +61,9 @@ function Found({ data }) {
   const problems = Object.values(data).map((each) => each.problem).filter(Boolean);
   const since = data.facts.remembered_since;
   return html`${problems.map((problem) => html`<${Trouble} problem=${problem} tone="warn" />`)}
-    <${Table} caption="What became of it" rows=${rowsOf(data)} keyOf=${(row) => `${row.by} ${row.worker} ${row.n ?? row.id}`} columns=${COLUMNS} empty="Nobody remembers it." />
-    <p class="dim note">${since && `Workers remember since ${clock(since, true)}. `}What was delivered before is in the log alone:
+    <${Table} caption="What became of it" rows=${rowsOf(data)} keyOf=${(row) => `${row.by} ${row.worker} ${row.n ?? row.id}`}
+      columns=${COLUMNS} empty="Nobody remembers it." />
+    <p class="dim note">${since && `Workers remember since ${clock(since, true)}. `}What was delivered before is in the log:
       ${" "}<code>notifier log-id -c notifier.yaml SUB --in notifier.log</code>.</p>`;
 }
 

@@ -4,14 +4,19 @@ import { Said, html, number } from "./text.js";
 const LEVELS = { ok: ["good", "well"], warning: ["warn", "warning"], failed: ["bad", "failed"] };
 const ORDER = ["failed", "warning", "ok"];
 
-export const Findings = ({ findings }) => html`<ul class="findings">
-  ${[...findings].sort((one, other) => ORDER.indexOf(one.level) - ORDER.indexOf(other.level)).map((each) => html`<${Finding} finding=${each} />`)}</ul>`;
+/** The worst first. */
+export function Findings({ findings }) {
+  const place = ({ level }) => ORDER.indexOf(level);
+  const sorted = [...findings].sort((one, other) => place(one) - place(other));
+  return html`<ul class="findings">${sorted.map((each) => html`<${Finding} finding=${each} />`)}</ul>`;
+}
 
 function Finding({ finding }) {
   const { area, subject, level, text, advice, count = 1, first = [] } = finding;
   const [tone, word] = LEVELS[level] ?? ["", level];
   return html`<li class=${tone}><p><span class="chip ${tone}">${word}</span>${" "}<span class="dim">${area}</span>${" "}
-      <b><${Said} text=${subject} most=${120} /></b>${count > 1 && html`${" "}<span class="dim">and ${number(count - 1)} more</span>`}</p>
+      <b><${Said} text=${subject} most=${120} /></b>
+      ${count > 1 && html`${" "}<span class="dim">and ${number(count - 1)} more</span>`}</p>
     <p><${Said} text=${text} most=${1000} /></p>
     ${count > 1 && first.length > 0 && html`<p class="dim"><${Said} text=${first.join(", ")} /></p>`}
     ${advice && level !== "ok" && html`<p class="advice">→ <${Said} text=${advice} most=${1000} /></p>`}</li>`;

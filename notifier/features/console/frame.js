@@ -17,7 +17,9 @@ const STALE = 5000; // milliseconds without an answer: then it is not called liv
 const MANY = 9999; // more are told in thousands
 
 /** Keys of the keyboard: `g` and then one of these. */
-export const GO = { o: "overview", c: "clients", d: "dead", w: "waiting", f: "find", l: "live", k: "keys", x: "doctor", a: "acts" };
+export const GO = {
+  o: "overview", c: "clients", d: "dead", w: "waiting", f: "find", l: "live", k: "keys", x: "doctor", a: "acts",
+};
 
 const DIALOGS = { explain: Explained, keyboard: Keyboard, letter: Letter, repair: Repair, mended: Mended, canary: Canary };
 
@@ -39,9 +41,12 @@ export function Frame() {
       </main>
     </div>
     <${Alarms} />
-    <div class="notices" role="status" aria-live="polite">${state.notices.map((each) => html`<p key=${each.id} class=${each.tone}><${Said} text=${each.text} most=${600} /></p>`)}</div>
+    <${Notices} />
     ${dialog && html`<${DIALOGS[dialog.kind]} key=${dialog.id} dialog=${dialog} />`}`;
 }
+
+const Notices = () => html`<div class="notices" role="status" aria-live="polite">${state.notices.map(({ id, tone, text }) => html`
+  <p key=${id} class=${tone}><${Said} text=${text} most=${600} /></p>`)}</div>`;
 
 function toThePage(event) {
   event.preventDefault();
@@ -61,7 +66,8 @@ function Alarms() {
   const { lost, service, page: { data, problem } } = state;
   return html`<div class="alarms">
     ${problem && data && html`<${Trouble} problem=${problem} tone="warn" />`}
-    ${lost && html`<p class="band bad" role="alert">No news since ${clock(service?.at ?? lost.since)}: ${lost.text} What you see is of then.</p>`}</div>`;
+    ${lost && html`<p class="band bad" role="alert">No news since ${clock(service?.at ?? lost.since)}: ${lost.text}
+      ${" "}What you see is of then.</p>`}</div>`;
 }
 
 function Pulse() {
@@ -90,12 +96,14 @@ function badges() {
 function Navigation() {
   const counts = badges();
   const here = state.route.name === "client" ? "clients" : state.route.name;
-  return html`<nav aria-label="Pages"><ul>${Object.entries(state.pages).filter(([, page]) => page.nav && (unbound() || !page.unbound)).map(([name, { title }]) => html`<li>
+  const pages = Object.entries(state.pages).filter(([, page]) => page.nav && (unbound() || !page.unbound));
+  return html`<nav aria-label="Pages"><ul>${pages.map(([name, { title }]) => html`<li>
     <a href="#/${name}" aria-current=${name === here ? "page" : undefined}>${title}
       ${counts[name] > 0 && html`<${Badge} count=${counts[name]} hot=${name !== "waiting"} />`}</a></li>`)}</ul></nav>`;
 }
 
-const Badge = ({ count, hot }) => html`<span class="badge ${hot ? "hot" : ""}">${count > MANY ? `${Math.floor(count / 1000)}k` : number(count)}</span>`;
+const Badge = ({ count, hot }) => html`<span class="badge ${hot ? "hot" : ""}">
+  ${count > MANY ? `${Math.floor(count / 1000)}k` : number(count)}</span>`;
 
 function Me() {
   const { me, theme } = state;
@@ -115,6 +123,7 @@ export const showKeyboard = () => openDialog({ kind: "keyboard", id: newId() });
 function Keyboard() {
   return html`<${Dialog} title="Keys of the keyboard">
     <dl class="facts"><dt><kbd>/</kbd></dt><dd>to the search of the page</dd>
-      <dt><kbd>g</kbd> then a letter</dt><dd><ul class="keys">${Object.entries(GO).map(([key, name]) => html`<li><kbd>${key}</kbd> ${state.pages[name].title}</li>`)}</ul></dd>
+      <dt><kbd>g</kbd> then a letter</dt><dd><ul class="keys">${Object.entries(GO).map(([key, name]) => html`
+        <li><kbd>${key}</kbd> ${state.pages[name].title}</li>`)}</ul></dd>
       <dt><kbd>?</kbd></dt><dd>these keys</dd><dt><kbd>Esc</kbd></dt><dd>closes what is open</dd></dl><//>`;
 }

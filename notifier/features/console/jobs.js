@@ -83,7 +83,9 @@ function retried(job) {
 }
 
 const TITLES = { retry: "Trying the client", replay: "Replaying letters", discard: "Deleting letters", cancel: "Cancelling" };
-const STANDS = { waiting: "waits for its turn", running: "under way", watching: "done; its letters are on their way", ended: "over" };
+const STANDS = {
+  waiting: "waits for its turn", running: "under way", watching: "done; its letters are on their way", ended: "over",
+};
 
 /** A job as it goes on: asked for every second. */
 export function Account({ id }) {

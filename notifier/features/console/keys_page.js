@@ -16,19 +16,21 @@ const keyOf = ({ iss, kid, use }) => `${iss} ${kid} ${use}`;
 export function Keys({ data }) {
   const workers = state.service?.workers.each ?? [];
   const sources = workers.flatMap(({ worker, registry }) => registry.map((source) => ({ ...source, worker })));
-  return html`<section><h2>Signing keys</h2>${!data ? html`<${Asking} />`
-      : html`<${Table} caption="Signing keys" rows=${data.keys} keyOf=${keyOf} columns=${KEYS} empty="No issuer is configured." />`}</section>
+  return html`<section><h2>Signing keys</h2>${!data ? html`<${Asking} />` : html`<${Table} caption="Signing keys"
+      rows=${data.keys} keyOf=${keyOf} columns=${KEYS} empty="No issuer is configured." />`}</section>
     <section><h2>Registry sources${" "}${may("repair") && unbound() && html`<${ReadSources} />`}</h2>
-      <${Table} caption="Registry sources" rows=${sources} keyOf=${(source) => `${source.worker} ${source.name}`} columns=${SOURCES}
-        empty="No source but the configuration's own files." /></section>`;
+      <${Table} caption="Registry sources" rows=${sources} keyOf=${(source) => `${source.worker} ${source.name}`}
+        columns=${SOURCES} empty="No source but the configuration's own files." /></section>`;
 }
 
 function Published({ published }) {
   if (published === true) return html`<span class="chip good">published</span>`;
   if (published === false) {
-    return html`<span class="chip bad">missing</span>${" "}<button type="button" onClick=${() => explain(MISSING)}>What to do</button>`;
+    return html`<span class="chip bad">missing</span>${" "}
+      <button type="button" onClick=${() => explain(MISSING)}>What to do</button>`;
   }
-  return html`<span class="chip warn" title="The issuer's JWK Set was not read, or jwks_uri is not configured">not known</span>`;
+  const why = "The issuer's JWK Set was not read, or jwks_uri is not configured";
+  return html`<span class="chip warn" title=${why}>not known</span>`;
 }
 
 const KEYS = [

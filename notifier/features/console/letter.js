@@ -28,6 +28,7 @@ async function showWhole(dialog) {
 
 export function Letter({ dialog }) {
   const { letter, outcomes, whole, problem } = dialog;
+  const begin = (action) => () => beginRepair(action, { id: [letter.id] });
   return html`<${Dialog} look="side" title="Dead letter">
     <dl class="facts">
       <dt>Client</dt><dd><${Who} client=${letter} issuers=${2} /></dd>
@@ -38,12 +39,13 @@ export function Letter({ dialog }) {
       <dt>Event</dt><dd><${EventLink} id=${letter.event_id} whole /></dd>
       <dt>Letter</dt><dd><code><${Said} text=${letter.id} /></code></dd></dl>
     ${may("repair") && html`<p class="row">
-      <button type="button" onClick=${() => beginRepair("replay", { id: [letter.id] })}>Replay this one …</button>
-      <button type="button" class="danger-quiet" onClick=${() => beginRepair("discard", { id: [letter.id] })}>Discard this one …</button></p>`}
+      <button type="button" onClick=${begin("replay")}>Replay this one …</button>
+      <button type="button" class="danger-quiet" onClick=${begin("discard")}>Discard this one …</button></p>`}
     ${outcomes?.length > 0 && html`<h3>Its attempts</h3><ol class="outcomes">${outcomes.map((each) => html`<li>
       <${Clock} at=${each.at} withDate />${" "}<${Answer} row=${each} /></li>`)}</ol>`}
     ${problem && html`<${Trouble} problem=${problem} />`}
-    ${whole ? html`<h3>The whole letter</h3><pre class="json" tabindex="0"><${Said} text=${JSON.stringify(whole, null, 2)} most=${20_000} lines /></pre>`
+    ${whole ? html`<h3>The whole letter</h3>
+        <pre class="json" tabindex="0"><${Said} text=${JSON.stringify(whole, null, 2)} most=${20_000} lines /></pre>`
       : html`<p class="row"><button type="button" onClick=${() => showWhole(dialog)}>Show all of it</button>
         <span class="dim">It names the user (<code>sub</code>, <code>sid</code>). The audit notes that you looked.</span></p>`}<//>`;
 }

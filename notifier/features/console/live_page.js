@@ -10,6 +10,7 @@ import { state, update } from "./state.js";
 
 const REMEMBERED = 1000;
 const SHOWN = 300;
+const LOOKED_IN = ["client_id", "reason", "text", "kind", "iss"];
 
 export async function loadLive({ good }, signal, before) {
   if (state.paused && before) return before;
@@ -22,7 +23,7 @@ let still = []; // the rows as they stood when the pointer came
 
 export function Live({ data, query }) {
   const words = (query.q ?? "").toLowerCase();
-  const meant = (row) => [row.client_id, row.reason, row.text, row.kind, row.iss].some((text) => text?.toLowerCase().includes(words));
+  const meant = (row) => LOOKED_IN.some((name) => row[name]?.toLowerCase().includes(words));
   const rows = (data?.facts ?? []).filter(meant).slice(-SHOWN).reverse();
   if (!state.held) still = rows;
   const newer = rows.findIndex((row) => rowKey(row) === (still[0] && rowKey(still[0])));
@@ -35,16 +36,20 @@ export function Live({ data, query }) {
       <label class="check"><input type="checkbox" checked=${query.good === "true"}
         onChange=${(event) => ask({ good: event.target.checked ? "true" : "" })} /> deliveries too</label>
       <button type="button" aria-pressed=${state.paused} onClick=${pause}>${state.paused ? "Go on" : "Pause"}</button>
-      <span class="dim" role="status">${state.paused ? "It stands still." : newer > 0 ? `${number(newer)} newer: they come when the pointer leaves the table.` : ""}</span><//>
+      <span class="dim" role="status">${state.paused ? "It stands still." : newer > 0 && html`
+        ${number(newer)} newer: they come when the pointer leaves the table.`}</span><//>
     ${!data ? html`<${Asking} />` : html`<div ...${holding}>
-      <${Table} caption="What happens" rows=${still} keyOf=${rowKey} columns=${COLUMNS} empty="Nothing failed of late." /></div>`}`;
+      <${Table} caption="What happens" rows=${still} keyOf=${rowKey} columns=${COLUMNS}
+        empty="Nothing failed of late." /></div>`}`;
 }
+
+const Text = ({ row }) => html`<${Said} text=${row.text} className="dim" />`;
 
 const COLUMNS = [
   { head: "When", cell: (row) => html`<${Clock} at=${row.at} />` },
-  { label: "What", cell: (row) => html`<span class="chip ${KINDS[row.kind]}">${row.kind === "put_off" ? "put off" : row.kind}</span>` },
+  { label: "What", cell: ({ kind }) => html`<span class="chip ${KINDS[kind]}">${kind.replace("_", " ")}</span>` },
   { head: "Client", wide: true, cell: (row) => html`<${Who} client=${row} />` },
-  { head: "Answer", say: true, cell: (row) => (row.reason ? html`<${Answer} row=${row} />` : html`<${Said} text=${row.text} className="dim" />`) },
+  { head: "Answer", say: true, cell: (row) => html`<${row.reason ? Answer : Text} row=${row} />` },
   { head: "Took", num: true, cell: (row) => (row.seconds == null ? "" : `${number(Math.round(row.seconds * 1000))} ms`) },
   { head: "Next", cell: (row) => (row.next_due ? html`<${Until} at=${row.next_due} />` : "") },
   { head: "Event", cell: (row) => html`<${EventLink} id=${row.event_id} />` },

@@ -1,7 +1,7 @@
 // "Mended": a client works again. One dialog tries it now and replays its letters, and then tells how it goes.
 import { Account, GoesOn, watch } from "./jobs.js";
 import { Dialog, changeDialog, closeDialog, focusClose, newId, openDialog } from "./dialogs.js";
-import { NAMELESS, Nameless, fixed, going } from "./repairs.js";
+import { Counting, NAMELESS, Nameless, fixed, going } from "./repairs.js";
 import { Trouble } from "./parts.js";
 import { api, may } from "./api.js";
 import { beginCanary } from "./canary.js";
@@ -44,12 +44,12 @@ async function carryOut(dialog) {
 }
 
 export function Mended({ dialog }) {
-  const { client, jobs, letters, waits, problem } = dialog;
+  const { client, jobs, letters, problem } = dialog;
   const title = `Mended: ${plain(client.client_id)}`;
   return html`<${Dialog} title=${title}>
     ${problem && html`<${Trouble} problem=${problem} />`}
     ${jobs ? html`${jobs.map((id) => html`<${Account} key=${id} id=${id} />`)}<${GoesOn} ids=${jobs} />`
-      : waits && letters ? html`<${Plan} dialog=${dialog} />` : !problem && html`<p role="status">Counting, without changing anything …</p>`}
+      : letters ? html`<${Plan} dialog=${dialog} />` : !problem && html`<${Counting} />`}
     <footer><button type="button" class="quiet" onClick=${closeDialog} autofocus>${jobs ? "Close" : "Cancel"}</button>
       ${!jobs && html`<${Go} dialog=${dialog} />`}</footer><//>`;
 }
@@ -57,8 +57,10 @@ export function Mended({ dialog }) {
 function Go({ dialog }) {
   const { waits, letters, nameless, busy } = dialog;
   const count = letters ? going(letters, nameless) : 0;
-  const words = [waits?.waited && `try ${counted(waits.waited, "delivery", "deliveries")}`, count && `replay ${counted(count, "letter")}`].filter(Boolean);
-  const text = words.join(" and ");
+  const text = [
+    waits?.waited && `try ${counted(waits.waited, "delivery", "deliveries")}`,
+    count && `replay ${counted(count, "letter")}`,
+  ].filter(Boolean).join(" and ");
   return html`<button type="button" class="main" disabled=${!text || busy} onClick=${() => carryOut(dialog)}>
     ${text ? text[0].toUpperCase() + text.slice(1) : waits ? "Nothing to do" : "…"}</button>`;
 }
@@ -69,14 +71,17 @@ function Plan({ dialog }) {
   const count = going(letters, nameless);
   return html`<p>It works again? Then all workers try it now, and what was given up is delivered again.</p>
     <ul class="plan">
-      <li>${waits.waited ? html`<b>${counted(waits.waited, "delivery waits", "deliveries wait")}</b> for it and ${waits.waited === 1 ? "is" : "are"} tried now.` : "Nothing waits for it."}
-        ${waits.asked > 0 && html` ${number(waits.asked)} of them stay: it asked not to be called yet (Retry-After), or it is paused.`}</li>
-      <li>${count ? html`<b>${counted(count, "dead letter")}</b> of it ${count === 1 ? "is" : "are"} replayed: ${listed(letters.by_reason)}.` : "No dead letter of it is replayed."}
+      <li>${waits.waited ? html`<b>${counted(waits.waited, "delivery waits", "deliveries wait")}</b> for it and
+          ${" "}${waits.waited === 1 ? "is" : "are"} tried now.` : "Nothing waits for it."}
+        ${waits.asked > 0 && ` ${number(waits.asked)} stay: it asked not to be called yet (Retry-After), or it is paused.`}</li>
+      <li>${count ? html`<b>${counted(count, "dead letter")}</b> of it ${count === 1 ? "is" : "are"} replayed:
+          ${" "}${listed(letters.by_reason)}.` : "No dead letter of it is replayed."}
         ${letters.more && " There are more: counting took too long. Do this, then open it again."}
         ${sum(kept) > 0 && ` ${number(sum(kept))} stay: ${listed(kept)}.`}</li>
     </ul>
     <${Nameless} dry=${letters} ticked=${nameless} tick=${(on) => changeDialog(dialog, { nameless: on })} />
-    <p class="dim">Not sure? <button type="button" class="quiet" onClick=${() => beginCanary(client)}>Send a canary first</button></p>`;
+    <p class="dim">Not sure?
+      ${" "}<button type="button" class="quiet" onClick=${() => beginCanary(client)}>Send a canary first</button></p>`;
 }
 
 /** Opens the dialog. */

@@ -11,6 +11,7 @@ import { may, unbound } from "./api.js";
 import { state } from "./state.js";
 
 const SLOTS = 180; // of five seconds: a quarter of an hour
+const OF_THE_QUEUE = ["queue", "publishing_blocked"];
 const FEW = 20; // deliveries: so many may wait for clients that no worker has met, without a word
 
 // ── the sentence ──
@@ -31,7 +32,7 @@ function sentence(service) {
   if (waits) tail.push(`${number(waits)} wait and are tried by themselves`);
   if (queues.dead?.ready) tail.push(`${number(queues.dead.ready)} were given up`);
   const numbers = `${tail.join("; ")}.`;
-  if (severe.some((each) => ["queue", "publishing_blocked"].includes(each.kind))) return ["bad", "The queue is in trouble.", numbers];
+  if (severe.some(({ kind }) => OF_THE_QUEUE.includes(kind))) return ["bad", "The queue is in trouble.", numbers];
   const down = states.rests + states.tried;
   const words = [
     down && `${counted(down, "client")} ${are(down)} down`,
@@ -45,14 +46,15 @@ function sentence(service) {
 }
 
 function nobodyAnswers({ seen }) {
-  const text = seen ? `${counted(seen, "worker")} consume the queue and do not answer.` : "Nothing is delivered until one is started: notifier run.";
-  return ["bad", "No worker answers.", text];
+  const silent = `${counted(seen, "worker")} consume the queue and do not answer.`;
+  return ["bad", "No worker answers.", seen ? silent : "Nothing is delivered until one is started: notifier run."];
 }
 
 function nobodyConsumes({ workers }, wait) {
   const why = workers.each.map((each) => each.problem).find(Boolean);
-  const text = `${counted(workers.answered, "worker answers", "workers answer")}, and none takes an event yet`;
-  return ["bad", "Nothing is delivered: no worker consumes the queue.", `${text}${why ? `: ${plain(why)}` : "."}${wait ? ` ${number(wait)} wait.` : ""}`];
+  const answer = counted(workers.answered, "worker answers", "workers answer");
+  const words = [`${answer}, and none takes an event yet${why ? `: ${plain(why)}` : "."}`, wait && `${number(wait)} wait.`];
+  return ["bad", "Nothing is delivered: no worker consumes the queue.", words.filter(Boolean).join(" ")];
 }
 
 // ── the page ──
@@ -89,8 +91,9 @@ function bars({ timeline: { step, now: last, series } }) {
 
 // ── troubles of our own ──
 
+const troubleKey = (one) => `${one.kind} ${clientKey(one)} ${one.subject}`;
 const Troubles = ({ troubles, workers }) => html`<section><h2>Troubles of our own</h2><ul class="troubles">
-  ${troubles.map((one) => html`<${Trouble} key=${`${one.kind} ${clientKey(one)} ${one.subject}`} one=${one} workers=${workers} />`)}</ul></section>`;
+  ${troubles.map((one) => html`<${Trouble} key=${troubleKey(one)} one=${one} workers=${workers} />`)}</ul></section>`;
 
 function Trouble({ one, workers }) {
   const facts = [
@@ -115,21 +118,26 @@ function about(one) {
 
 // ── clients ──
 
+const Named = ({ client }) => html`<${Who} client=${client} />
+  ${client.name && html`<span class="dim name"><${Said} text=${client.name} most=${60} /></span>`}`;
+
 /** The columns that every list of clients begins with. */
 export const CLIENT_COLUMNS = [
-  { head: "Client", wide: true, cell: (c) => html`<${Who} client=${c} />${c.name && html`<span class="dim name"><${Said} text=${c.name} most=${60} /></span>`}` },
+  { head: "Client", wide: true, cell: (c) => html`<${Named} client=${c} />` },
   { head: "State", cell: (c) => html`<${Chip} state=${stateOf(c)} />` },
   { head: "Since", cell: (c) => html`<${Ago} at=${c.state === "well" ? null : troubledSince(c)} suffix="" />` },
   { head: "Last answer", say: true, cell: (c) => html`<${Why} client=${c} />` },
   { head: "Waits", num: true, cell: (c) => html`<${Count} value=${c.waits} />` },
 ];
-export const NEXT_TRY = { head: "Next try", cell: (c) => html`<${Until} at=${c.waits || c.circuit !== "closed" ? c.next_attempt : null} />` };
+const isTried = (c) => c.waits > 0 || c.circuit !== "closed";
+export const NEXT_TRY = { head: "Next try", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
 
 const EXPIRES = { head: "Given up", cell: (c) => html`<${Until} at=${c.waits ? c.expires : null} />` };
 
 export const Count = ({ value }) => (value ? number(value) : html`<span class="dim">0</span>`);
 const stateOf = (c) => (c.state === "well" && c.tried === false ? "untried" : c.state);
-const RETRY = { label: "Actions", act: true, cell: (c) => (c.waits > 0 || retryOf(c)) && c.waits_for !== "unknown" && html`<${Retry} client=${c} />` };
+const mayHelp = (c) => (c.waits > 0 || retryOf(c)) && c.waits_for !== "unknown"; // the button stays once it was pressed
+const RETRY = { label: "Actions", act: true, cell: (c) => mayHelp(c) && html`<${Retry} client=${c} />` };
 
 function InTrouble({ service }) {
   const { clients, states } = service;
@@ -139,13 +147,15 @@ function InTrouble({ service }) {
   const unmet = service.waits.all - service.waits.known;
   return html`<section ...${holding}><h2>Clients that do not get their logouts
       ${failing > clients.length && html`${" "}<a class="more" href="#/clients?state=troubled">all ${number(failing)}</a>`}</h2>
-    <${Table} caption="Clients in trouble" keyOf=${clientKey} rows=${rows} columns=${[...CLIENT_COLUMNS, NEXT_TRY, EXPIRES, RETRY]}
-      empty=${`None. ${counted(states.well, "client")} without trouble.`} />
+    <${Table} caption="Clients in trouble" keyOf=${clientKey} rows=${rows}
+      columns=${[...CLIENT_COLUMNS, NEXT_TRY, EXPIRES, RETRY]} empty=${`None. ${counted(states.well, "client")} without trouble.`} />
     ${unmet > FEW && html`<p class="dim note">${number(unmet)} more wait for clients that the workers have not met since they
       started; <a href="#/waiting">Waiting</a> says for which.</p>`}</section>`;
 }
 
 // ── queues and workers ──
+
+const DEAD = html`<a href="#/dead">dead letters</a>`;
 
 function Queues({ queues }) {
   const { delayed, parked, dead, ...lanes } = queues;
@@ -153,7 +163,7 @@ function Queues({ queues }) {
     ${Object.entries(lanes).map(([name, lane]) => html`<${Queue} name=${name} queue=${lane} />`)}
     <${Queue} name="delayed" queue=${delayed} what="for their next try" />
     ${parked && html`<${Queue} name="parked" queue=${parked} what="until their client is well" />`}
-    ${dead && html`<${Queue} name=${html`<a href="#/dead">dead letters</a>`} queue=${dead} bad=${dead.ready > 0} />`}</dl></section>`;
+    ${dead && html`<${Queue} name=${DEAD} queue=${dead} bad=${dead.ready > 0} />`}</dl></section>`;
 }
 
 function Queue({ name, queue, what, bad }) {
@@ -170,7 +180,8 @@ const Workers = ({ workers }) => html`<section><h2>Workers</h2>${workers.length
 function Worker({ worker }) {
   const problem = worker.consuming === false && (worker.problem || "it takes no event yet");
   return html`<li><b><${Said} text=${worker.worker} most=${60} /></b>${" "}<span class="dim">${worker.version}</span>${" "}
-    ${worker.draining ? html`<span class="chip warn">draining</span>` : html`<span class="dim">up <${Ago} at=${worker.since} suffix="" /></span>`}
+    ${worker.draining ? html`<span class="chip warn">draining</span>`
+      : html`<span class="dim">up <${Ago} at=${worker.since} suffix="" /></span>`}
     <br />${rate(worker.rates.delivered)} delivered a second, ${number(worker.in_flight)} in flight
     ${problem && html`<br /><span class="chip bad">takes nothing</span>${" "}<${Said} text=${problem} />`}</li>`;
 }

@@ -1,6 +1,6 @@
 // What several pages are made of.
 import { explain } from "./dialogs.js";
-import { Said, ago, host, html } from "./text.js";
+import { Said, ago, host, html, plain } from "./text.js";
 import { STATES } from "./words.js";
 import { ask, hash } from "./places.js";
 import { issuerCount } from "./api.js";
@@ -81,13 +81,13 @@ export function Search({ name, label, value, placeholder = "" }) {
 
 /** Chooses an issuer, where there are several. */
 export const IssuerChoice = ({ value }) => issuerCount() > 1 && html`<${Choice} name="iss" label="Issuer" value=${value}
-  options=${[["", "all"], ...state.me.issuers_known.map((iss) => [iss, host(iss)])]} />`;
+  options=${[["", "all"], ...state.me.issuers_known.map((iss) => [iss, plain(host(iss))])]} />`;
 
 // ── what stands out ──
 
 /** What went wrong, with each mistake that the API lists. */
-export const Trouble = ({ problem, tone = "bad" }) => html`<p class="band ${tone}" role="alert">${problem.message}
-  ${(problem.mistakes ?? []).map((each) => html`<br /><code>${each.path}</code> ${each.text}`)}</p>`;
+export const Trouble = ({ problem, tone = "bad" }) => html`<p class="band ${tone}" role="alert"><${Said} text=${problem.message} />
+  ${(problem.mistakes ?? []).map(({ path, text }) => html`<br /><code>${plain(path)}</code> <${Said} text=${text} />`)}</p>`;
 
 export const Asking = ({ children = "Asking the workers …" }) =>
   !state.page.problem && html`<p class="dim" role="status">${children}</p>`;

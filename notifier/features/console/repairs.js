@@ -84,12 +84,14 @@ export function Repair({ dialog }) {
   return html`<${Dialog} title=${title}>
     <${Meant} filter=${{ ...rest, ...(until && { until: `${clock(until, true)}: what came later stays` }) }} />
     ${dialog.problem && html`<${Trouble} problem=${dialog.problem} />`}
-    ${dry ? html`<${Counted} dialog=${dialog} count=${count} />` : !dialog.problem && html`<p role="status">Counting, without changing anything …</p>`}
+    ${dry ? html`<${Counted} dialog=${dialog} count=${count} />` : !dialog.problem && html`<${Counting} />`}
     ${typed && count > 0 && html`<${Typed} dialog=${dialog} count=${count}>${typed}<//>`}
     <footer><button type="button" class="quiet" onClick=${closeDialog} autofocus>${typed ? "Keep them" : "Cancel"}</button>
       <button type="button" class=${typed ? "danger" : "main"} disabled=${!ready} onClick=${() => carryOut(dialog)}>
         ${dry ? `${verb} ${counted(count, ...things)}` : "…"}</button></footer><//>`;
 }
+
+export const Counting = () => html`<p role="status">Counting, without changing anything …</p>`;
 
 function Counted({ dialog, count }) {
   const { dry, nameless } = dialog;
@@ -105,7 +107,9 @@ function Counted({ dialog, count }) {
 export function Nameless({ dry, ticked, tick }) {
   const count = dry.kept?.[NAMELESS] ?? 0;
   if (!count) return null;
-  return html`<label class="band warn tick"><input type="checkbox" checked=${Boolean(ticked)} onChange=${(event) => tick(event.target.checked)} />
-    <span><b>Also the ${counted(count, "letter")} without a session.</b> Each names its user and no session (no <code>sid</code>), and is
-    old: it would end all sessions that the user has at the client, those that began since too.</span></label>`;
+  return html`<label class="band warn tick">
+    <input type="checkbox" checked=${Boolean(ticked)} onChange=${(event) => tick(event.target.checked)} />
+    <span><b>Also the ${counted(count, "letter")} without a session.</b> Each names its user and no session (no
+      ${" "}<code>sid</code>), and is old: it would end all sessions that the user has at the client, those that began since
+      ${" "}too.</span></label>`;
 }

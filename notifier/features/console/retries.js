@@ -16,7 +16,8 @@ export function retryOf(client) {
 
 function isBusy(client) {
   const last = retryOf(client);
-  return Boolean(last) && last.job?.state !== "ended" && !last.failed && client.state !== "well" && Date.now() - last.since < BUSY_FOR;
+  if (!last || last.failed || last.job?.state === "ended" || client.state === "well") return false;
+  return Date.now() - last.since < BUSY_FOR;
 }
 
 export async function retry(client, force = false) {

@@ -13,22 +13,27 @@ export function SignIn() {
   const attempt = state.signIn;
   if (!attempt) return html`<main class="sign-in"><p class="dim" role="status">…</p></main>`;
   const { oidc, problem, busy } = attempt;
+  const byToken = html`<${ByToken} busy=${busy} />`;
   return html`<main class="sign-in"><div class="box">
     <h1><img src="icon.svg" alt="" width="36" height="36" /> notifier</h1>
     ${problem && html`<p class="band bad" role="alert"><${Said} text=${problem} /></p>`}
     ${oidc && html`<${ByProvider} oidc=${oidc} />`}
-    ${oidc ? html`<details><summary>With a token of the API</summary><${ByToken} busy=${busy} /></details>` : html`<${ByToken} busy=${busy} />`}
+    ${oidc ? html`<details><summary>With a token of the API</summary>${byToken}</details>` : byToken}
   </div></main>`;
 }
 
 function ByProvider({ oidc }) {
-  if (!oidc.authorization_endpoint) return html`<p class="band warn" role="alert">No sign-in by ${host(oidc.issuer)}: <${Said} text=${oidc.problem} /></p>`;
-  return html`<button type="button" class="main" onClick=${signInByProvider}>Sign in by <${Said} text=${host(oidc.issuer)} most=${60} /></button>`;
+  const name = html`<${Said} text=${host(oidc.issuer)} most=${60} />`;
+  if (oidc.authorization_endpoint) {
+    return html`<button type="button" class="main" onClick=${signInByProvider}>Sign in by ${name}</button>`;
+  }
+  return html`<p class="band warn" role="alert">No sign-in by ${name}: <${Said} text=${oidc.problem} /></p>`;
 }
 
 const ByToken = ({ busy }) => html`<form onSubmit=${submit} autocomplete="off">
   <label for="token">Token of the API</label>
-  <input id="token" name="token" type="password" required spellcheck="false" autocomplete="off" aria-describedby="about" autofocus />
+  <input id="token" name="token" type="password" required spellcheck="false" autocomplete="off" aria-describedby="about"
+    autofocus />
   <button class="main" disabled=${busy}>${busy ? "Asking …" : "Sign in"}</button>
   <p id="about" class="dim">It needs the scope <code>read</code>; with <code>repair</code> you may also retry, replay and discard.
     It stays in this tab and is gone when you close it.</p></form>`;

@@ -30,6 +30,9 @@ export function drawWith(render) {
   draw = render;
 }
 
+/** Do something once the page is drawn after the changes so far. */
+export const onceDrawn = (action) => queueMicrotask(() => queueMicrotask(action));
+
 /** Change the state. */
 export function update(patch = {}) {
   Object.assign(state, patch);

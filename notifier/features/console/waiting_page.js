@@ -1,6 +1,6 @@
 // What waits. It is looked at when somebody asks and never followed, since each look goes through the queues.
-import { Ago, Until, counted, html, number } from "./text.js";
-import { Answer, AsOf, Asking, EventLink, Filters, IssuerChoice, Search, Who, Word } from "./parts.js";
+import { Ago, Said, Until, counted, html, number } from "./text.js";
+import { Answer, AsOf, Asking, EventLink, Filters, IssuerChoice, Search, Who, Word, clientKey } from "./parts.js";
 import { Pages, Table } from "./tables.js";
 import { Retry } from "./retries.js";
 import { api, may, narrowed } from "./api.js";
@@ -34,17 +34,24 @@ export function Waiting({ data, query }) {
       <${Search} name="event_id" label="Event" placeholder="its id, whole" value=${query.event_id} /><//>
     ${!data ? html`<${Asking}>Going through what waits …<//>` : html`
       <p class="row between"><${AsOf} at=${data.as_of} again=${lookAgain}>It is not followed.<//>
-        ${cancels && html`<button type="button" class="danger-quiet" onClick=${() => beginRepair("cancel", filter)}>Cancel these ${number(data.total)} …</button>`}</p>
-      <${Table} caption="What waits, by client and cause" rows=${data.groups} keyOf=${(group) => `${group.iss} ${group.client_id} ${group.where} ${group.reason}`}
-        columns=${GROUPS} empty="Nothing waits." />
-      ${data.more_groups > 0 && html`<p class="dim note">and ${counted(data.more_groups, "smaller group")}: choose a client or an issuer.</p>`}
+        ${cancels && html`<button type="button" class="danger-quiet" onClick=${() => beginRepair("cancel", filter)}>
+          Cancel these ${number(data.total)} …</button>`}</p>
+      <${Table} caption="What waits, by client and cause" rows=${data.groups} keyOf=${groupKey} columns=${GROUPS}
+        empty="Nothing waits." />
+      ${data.more_groups > 0 && html`<p class="dim note">and ${counted(data.more_groups, "smaller group")}: choose a client
+        ${" "}or an issuer.</p>`}
       ${data.deliveries.length > 0 && html`<section><h2>One by one</h2>
         <${Table} caption="Deliveries that wait" rows=${data.deliveries} keyOf=${(each) => each.id} columns=${DELIVERIES} />
         <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} /></section>`}`}`;
 }
 
+const groupKey = (group) => `${clientKey(group)} ${group.where} ${group.reason}`;
+
+const Hinted = ({ group }) => html`<${Who} client=${group} />
+  ${group.hint && html`${" "}<${Said} text=${group.hint} className="dim" />`}`;
+
 const GROUPS = [
-  { head: "Client", wide: true, cell: (group) => html`<${Who} client=${group} />${group.hint && html`${" "}<span class="dim">${group.hint}</span>`}` },
+  { head: "Client", wide: true, cell: (group) => html`<${Hinted} group=${group} />` },
   { head: "For", cell: (group) => (group.reason ? html`<${Word} name=${group.reason} />` : "–") },
   { head: "Where", cell: (group) => (group.where === "parked" ? "parked until it is well" : group.where) },
   { head: "Count", num: true, cell: (group) => number(group.count) },
