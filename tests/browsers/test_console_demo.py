@@ -38,12 +38,13 @@ async def test_a_newcomer_mends_the_incident(new_page: NewPage) -> None:
     page, told = await new_page(), asyncio.Queue[str]()
     incident = Incident(every=0.2, well=0.5, max_age=3, given_up=15)
     async with console_demo(incident) as ward, asyncio.TaskGroup() as group:
+        await page.goto(f"{ward.address}#/client?iss={ISS}&client_id={PATIENT}")
+        main = page.get_by_role("main")
+        await expect(main).to_contain_text("Not tried")
         playing = [
             group.create_task(sign_outs(ward, incident)),
             group.create_task(play_incidents(ward, incident, told.put_nowait)),
         ]
-        await page.goto(f"{ward.address}#/client?iss={ISS}&client_id={PATIENT}")
-        main = page.get_by_role("main")
         await expect(main).to_contain_text("Down since")
         while "well again" not in await told.get():
             pass
