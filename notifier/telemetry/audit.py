@@ -5,9 +5,10 @@ import logging
 import os
 import socket
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -22,20 +23,25 @@ def operating_user() -> str:
     return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
 
 
-KEPT = 200  # lines
+KEPT = 20  # lines of one action of one person: to do harmless things often must not hide what else was done
+KINDS = 100  # actions of people; of more, that which was done last so long ago goes
 
 _EVERY_LEVEL = structlog.make_filtering_bound_logger(logging.NOTSET)
 
 
-_lately: deque[Mapping[str, Any]] = deque(maxlen=KEPT)
+_lately: OrderedDict[tuple[object, str], deque[Mapping[str, Any]]] = OrderedDict()
 
 
 def lately() -> Sequence[Mapping[str, Any]]:
-    """Return the newest lines of this process, each with `at` (epoch seconds) and `action`."""
-    return tuple(_lately)
+    """Return the newest lines of this process, the oldest first, each with `at` (epoch seconds) and `action`."""
+    return sorted(chain.from_iterable(_lately.values()), key=lambda line: float(line["at"]))
 
 
 def write_audit(action: str, **members: object) -> None:
     """Write one line, marked `audit`, with the usual processors. It must hold no `sub` or `sid`."""
-    _lately.append({"at": time.time(), "action": action, **members})
+    kind = members.get("who"), action
+    _lately.setdefault(kind, deque(maxlen=KEPT)).append({"at": time.time(), "action": action, **members})
+    _lately.move_to_end(kind)
+    if len(_lately) > KINDS:
+        _lately.popitem(last=False)
     structlog.wrap_logger(None, wrapper_class=_EVERY_LEVEL).warning(action, audit=True, **members)

@@ -27,9 +27,11 @@ const ASIDE = new Set(["at", "who", "action", "worker", "n", "log", "iss"]);
 const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(name) && value != null)
   .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 
+/** Text in a command that people copy into a shell: an apostrophe in a name must not end what is quoted. */
+const quoted = (text) => JSON.stringify(text ?? null).replaceAll("'", "\\u0027");
+
 function logLine({ action, who }) {
-  const [event, name] = [action, who].map((text) => JSON.stringify(text));
-  return `jq 'select(.audit and .event == ${event} and .who == ${name})'`;
+  return `jq 'select(.audit and .event == ${quoted(action)} and .who == ${quoted(who)})'`;
 }
 
 async function endJob(job) {

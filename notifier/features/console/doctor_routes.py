@@ -66,12 +66,12 @@ class Doctor:
     async def _run(self) -> None:
         command = [sys.executable, "-m", "notifier", "doctor", "--json"]
         command += [] if self._config is None else ["--config", str(self._config)]
-        findings, trouble = list[Mapping[str, Any]](), "the doctor could not look; try notifier doctor"
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL, env=dict(os.environ),
-        )  # fmt: skip
+        findings, process = list[Mapping[str, Any]](), None
         try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL, env=dict(os.environ),
+            )  # fmt: skip
             async with asyncio.timeout(LONGEST):
                 said, _ = await process.communicate()
             content = json.loads(said)
@@ -79,10 +79,10 @@ class Doctor:
             self._problem = None
         except TimeoutError:
             self._problem = f"the doctor took longer than {LONGEST:g} s; try notifier doctor"
-        except ValueError:
-            self._problem = trouble
+        except (OSError, ValueError):  # no memory for a process, no file descriptor
+            self._problem = "the doctor could not look; try notifier doctor"
         finally:
-            if process.returncode is None:
+            if process is not None and process.returncode is None:
                 process.kill()
             self._findings, self._state, self._ended_at = findings, "ended", time.time()
 

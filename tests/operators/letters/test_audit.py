@@ -9,7 +9,7 @@ import pytest
 from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
 from notifier.operators.letters.repair_audit import RepairAudit
 from notifier.operators.letters.visits import RepairResult
-from notifier.telemetry.audit import write_audit
+from notifier.telemetry.audit import KEPT, KINDS, lately, write_audit
 from notifier.telemetry.log_level import LogLevel
 from notifier.telemetry.log_level_routes import LEVELS
 from notifier.telemetry.logs import configure, set_level
@@ -67,3 +67,17 @@ def test_a_change_of_the_level_is_one_of_them(level: str) -> None:
     [line] = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert (line["event"], line["by"], line["level_now"], line["level_before"]) == ("log_level", "sre", level, "error")
     assert line["audit"] is True
+
+
+def test_many_acts_of_one_kind_hide_no_other() -> None:
+    """Who may only look cannot push out of the memory what others did, nor can a discard of each of many letters."""
+    write_audit("dead_letters_discarded", who="mallory", done=7)
+    for number in range(10 * KEPT):
+        write_audit("looked_for", who="mallory", event_id=f"e-{number}")
+    lines = [line for line in lately() if line.get("who") == "mallory"]
+    assert [line["action"] for line in lines] == ["dead_letters_discarded", *["looked_for"] * KEPT]
+    assert lines[-1]["event_id"] == f"e-{10 * KEPT - 1}"
+    for number in range(2 * KINDS):
+        write_audit("looked_for", who=f"user {number}")
+    assert len(lately()) <= KINDS * KEPT
+    assert lately()[-1]["who"] == f"user {2 * KINDS - 1}"

@@ -1,6 +1,7 @@
 """What each kind of token sees, and that nobody who may not act finds a button."""
 
 import json
+import shlex
 
 import pytest
 from playwright.async_api import expect
@@ -110,3 +111,22 @@ async def test_it_stays_in_the_tab(running: WorkerProcess, new_window: NewWindow
     await window.page.get_by_role("button", name="Sign out").click()
     await expect(window.page.locator("#token")).to_be_visible()
     assert await window.page.evaluate("sessionStorage.length") == 0
+
+
+async def test_no_name_breaks_out_of_a_command_to_copy(service: Service, new_window: NewWindow) -> None:
+    """A user may choose a name at the provider, and whoever looks for it in the log pastes it into a shell."""
+    name = "o'brien'; touch owned #"
+    tokens = [{**token, "name": name} if token["token"] == SRE else token for token in TOKENS]
+    (service.site.folder / "tokens.yaml").write_text(json.dumps(tokens))
+    async with service.worker() as running:
+        await running.ask("POST", "/v1/find", SRE, {"event_id": "e"})
+        await running.ask("PUT", "/v1/log-level", SRE, {"level": "info"})
+        window = await new_window(running)
+        await window.sign_in(SRE)
+        await window.go("acts")
+        await expect(window.row("log level")).to_be_visible()
+        command = await window.row("looked for").locator("code").inner_text()
+    words = shlex.split(command)
+    assert words[0] == "jq"
+    assert len(words) == 2
+    assert json.loads(words[1].rpartition(" == ")[2].removesuffix(")")) == name
