@@ -1,7 +1,7 @@
 // "Mended": a client works again. One dialog tries it now and replays its letters, and then tells how it goes.
 import { Account, GoesOn, watch } from "./jobs.js";
 import { Dialog, changeDialog, closeDialog, focusClose, newId, openDialog } from "./dialogs.js";
-import { Counting, NAMELESS, Nameless, fixed, going } from "./repairs.js";
+import { Counting, NAMELESS, Nameless, bounds, fixed, going } from "./repairs.js";
 import { Trouble } from "./parts.js";
 import { api, may } from "./api.js";
 import { beginCanary } from "./canary.js";
@@ -26,7 +26,6 @@ async function beginMended({ client_id, iss }) {
 /** The client is tried first: what waits for it and its letters then meet it as it is. */
 async function carryOut(dialog) {
   const { client, filter, waits, letters, nameless } = dialog;
-  const count = going(letters, nameless);
   const jobs = [];
   const begin = async (path, body) => {
     jobs.push(watch(await api(path, { body })));
@@ -36,7 +35,7 @@ async function carryOut(dialog) {
   changeDialog(dialog, { busy: true, problem: null });
   try {
     if (waits.waited) await begin("retry", client);
-    if (count) await begin("dead-letters/replay", { ...filter, limit: count, ...(nameless && { end_newer_sessions: true }) });
+    if (going(letters, nameless)) await begin("dead-letters/replay", { ...filter, ...bounds(letters, nameless) });
   } catch (problem) {
     changeDialog(dialog, { busy: false, problem });
   }

@@ -57,12 +57,20 @@ export async function beginRepair(action, filter, until) {
 /** How many go, by what the dry run told and whether those without a session are ticked. */
 export const going = (dry, nameless) => doneBy(dry) + (nameless ? dry.kept?.[NAMELESS] ?? 0 : 0);
 
+/**
+ * What holds a job to its dry run. `until` holds letters to those that were counted; what waits has none, and a count that
+ * ended early is not of all: then the number is the limit.
+ */
+export const bounds = (dry, nameless) => ({
+  ...(nameless && { end_newer_sessions: true }),
+  ...((dry.more || dry.kind === "cancel") && { limit: going(dry, nameless) }),
+});
+
 async function carryOut(dialog) {
   const { action, filter, dry, nameless } = dialog;
   changeDialog(dialog, { busy: true, problem: null });
   try {
-    const ticked = nameless ? { end_newer_sessions: true } : {};
-    changeDialog(dialog, { job: watch(await ACTIONS[action].act({ ...filter, ...ticked, limit: going(dry, nameless) })) });
+    changeDialog(dialog, { job: watch(await ACTIONS[action].act({ ...filter, ...bounds(dry, nameless) })) });
     focusClose();
     follow();
   } catch (problem) {

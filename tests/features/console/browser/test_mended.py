@@ -1,0 +1,98 @@
+"""A client works again: what "Mended" does and leaves, what a canary says, and what is seen of who acted."""
+
+from playwright.async_api import expect
+
+from tests.features.console.browser.conftest import BOUND, SRE, NewWindow, Service
+from tests.system.site import ISSUER
+from tests.system.worker_process import WorkerProcess
+
+PAYROLL = f"client?client_id=payroll&iss={ISSUER}"
+
+
+async def test_what_names_no_session_stays_unless_it_is_ticked(service: Service, new_window: NewWindow) -> None:
+    """It would end sessions that began since: the dialog says so, and the number on the button follows the tick."""
+    service.site.config["registry"]["defaults"] = {ISSUER: {"sub_only_max_age": "1ms"}}
+    service.site.write()
+    async with service.worker() as running:
+        service.answer("payroll", 404)
+        await service.sign_out(running, "payroll", 2)
+        for user in ("ann", "ben", "cid"):
+            status, _ = await running.post({"iss": ISSUER, "sub": user, "clients": ["payroll"]})
+            assert status == 202
+        await running.until_metric(5.0, "dead_letters_total")
+        service.answer("payroll", 200)
+        window = await new_window(running)
+        page, dialog = window.page, window.dialog
+        await window.sign_in(SRE)
+        await window.go(PAYROLL)
+        await page.get_by_role("button", name="Mended …").click()
+        await expect(dialog.get_by_role("button", name="Replay 2 letters")).to_be_enabled()
+        await expect(dialog).to_contain_text("Also the 3 letters without a session.")
+        await dialog.get_by_role("checkbox").check()
+        await expect(dialog.get_by_role("button", name="Replay 5 letters")).to_be_enabled()
+        await dialog.get_by_role("checkbox").uncheck()
+        await dialog.get_by_role("button", name="Replay 2 letters").click()
+        await expect(dialog.locator(".account")).to_contain_text("3 stay: would_end_newer_sessions")
+        await expect(dialog.get_by_text("It is over.")).to_be_visible()
+        await page.keyboard.press("Escape")
+        assert {hit.claims.get("sid") for hit in service.clients.at("payroll")[5:]} == {"s1", "s2"}
+
+        await page.get_by_role("button", name="Mended …").click()
+        await dialog.get_by_role("checkbox").check()
+        await dialog.get_by_role("button", name="Replay 3 letters").click()
+        await expect(dialog.locator(".account")).to_contain_text("3 letters replayed.")
+
+
+async def test_it_goes_on_when_the_tab_is_closed(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """And the page of who acted has it, for whoever looks later."""
+    service.answer("payroll", 404)
+    await service.sign_out(running, "payroll", 3)
+    await running.until_metric(3.0, "dead_letters_total")
+    service.answer("payroll", 200)
+    window = await new_window(running)
+    await window.sign_in(SRE)
+    await window.go(PAYROLL)
+    await window.page.get_by_role("button", name="Mended …").click()
+    await window.dialog.get_by_role("button", name="Replay 3 letters").click()
+    await expect(window.dialog.locator(".account")).to_be_visible()
+    await window.open()  # another document: nothing of the first is left
+    await running.until_metric(3.0, "deliveries_settled_total", fate="delivered")
+    await window.go("acts")
+    job = window.row("replay").first
+    await expect(job).to_contain_text("alice")
+    await expect(job).to_contain_text("3 letters replayed.")
+    act = window.row("dead letters replayed")
+    await expect(act).to_contain_text(
+        """jq 'select(.audit and .event == "dead_letters_replayed" and .who == "alice")'"""
+    )
+
+
+async def test_a_canary_says_whether_it_takes_tokens(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """Its answer is on the screen; nothing waits or is given up for it."""
+    window = await new_window(running)
+    await window.sign_in(BOUND)
+    await window.go(PAYROLL)
+    await window.page.get_by_role("button", name="Canary …").click()
+    await window.dialog.get_by_role("button", name="Send one canary").click()
+    await expect(window.dialog.locator(".findings")).to_contain_text("it takes our tokens")
+    service.answer("payroll", 404, "no such page")
+    await window.dialog.get_by_role("button", name="Send another").click()
+    await expect(window.dialog.locator(".findings .chip.bad")).to_be_visible()
+    await expect(window.dialog.locator(".findings")).to_contain_text("no such page")
+    assert all(hit.claims["sub"].startswith("notifier-canary-") for hit in service.clients.hits)
+    assert await running.metric("dead_letters_total") == 0
+
+
+async def test_a_client_is_not_edited_here(running: WorkerProcess, new_window: NewWindow) -> None:
+    """The page has the lines for the file, and no field to write in."""
+    window = await new_window(running)
+    await window.sign_in(SRE)
+    await window.go(PAYROLL)
+    await window.page.get_by_text("Have it not called for a while").click()
+    await expect(window.page.locator("details pre")).to_contain_text('- client_id: "payroll"')
+    await expect(window.page.locator("details pre")).to_contain_text("notifier: {paused: true}")
+    await expect(window.page.locator("main").locator("input, textarea, select")).to_have_count(0)
