@@ -105,6 +105,7 @@ class ClientRoutes:
         self._given = given
         self._workers = workers
         self._names = ClientNames()
+        self._choosing = asyncio.Lock()  # one thread at a time: several of them keep the loop from its turn
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes that the API is to serve."""
@@ -123,9 +124,10 @@ class ClientRoutes:
         token = self._authorization.require(request, "read")
         asked = asked_in_query(request, _CLIENTS)
         overview = await self._workers.overview()
-        texts = await self._names.of(self._given.live.registry())
         states = {(client.iss, client.client_id): client for client in overview.status.clients}
-        page = await asyncio.to_thread(_page_of, asked, token, texts, states)
+        async with self._choosing:
+            texts = await self._names.of(self._given.live.registry())
+            page = await asyncio.to_thread(_page_of, asked, token, texts, states)
         if missing := [key for key in page.keys if key not in states]:
             status, _ = await self._workers.clients(missing)
             states |= {(client.iss, client.client_id): client for client in status.clients}
@@ -188,7 +190,8 @@ class ClientRoutes:
         loaded = self._given.live.now
         if key[1] not in loaded.registry.clients_of(key[0]):
             raise Refusal(problem(404, "No client of this name is in force"))
-        values = await asyncio.to_thread(registration_of, loaded, key)
+        async with self._choosing:
+            values = await asyncio.to_thread(registration_of, loaded, key)
         return web.json_response({"values": values}, dumps=json_text)
 
     def _meant(self, request: web.Request) -> ClientKey:

@@ -66,6 +66,7 @@ class MessageIndex:
         self._summaries: deque[Any] = deque(maxlen=MOST)
         self._seen = 0
         self._texts: dict[str, str] = {}
+        self._selecting = asyncio.Lock()
         self._last: tuple[Shown, _Selected] | None = None  # most pages follow one of the same selection
 
     def __len__(self) -> int:
@@ -86,9 +87,10 @@ class MessageIndex:
 
     async def page(self, asked: AskedPage, rows: str) -> dict[str, object]:
         """The page as JSON, with its summaries as the member `rows`. Lets others run meanwhile."""
-        if self._last is None or self._last[0] != asked.selection:
-            self._last = asked.selection, await self._select(asked.selection)
-        selected = self._last[1]
+        async with self._selecting:
+            if self._last is None or self._last[0] != asked.selection:
+                self._last = asked.selection, await self._select(asked.selection)
+            selected = self._last[1]
         return {
             "as_of": render_moment(self._as_of),
             "took": round(self._took, 3),

@@ -2,11 +2,12 @@
 
 import asyncio
 import weakref
+from dataclasses import dataclass, field
 
 import pytest
 
 from notifier.operators.letters import message_index
-from notifier.operators.letters.message_index import Indexes, MessageIndex
+from notifier.operators.letters.message_index import AskedPage, Indexes, MessageIndex, Shown
 from tests.operators.letters.test_audit import ROW
 
 
@@ -69,3 +70,30 @@ async def test_a_large_index_makes_room(monkeypatch: pytest.MonkeyPatch) -> None
     await indexes.index("waiting", 0, small)
     await indexes.index("letters", 600, large)
     assert (large.made, small.made) == (3, 2)
+
+
+@dataclass(frozen=True)
+class Meant:
+    """Means everything, and notes that it was asked."""
+
+    name: str
+    log: list[str] = field(compare=False)
+
+    def means(self, _summary: object) -> bool:
+        """As a filter."""
+        self.log.append(self.name)
+        return True
+
+
+async def test_pages_are_selected_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask at a time: each would hold the loop for two milliseconds a turn, and copy the index."""
+    monkeypatch.setattr(message_index, "AT_ONCE", 2)
+    clock, log = Clock(), list[str]()
+    index = await Maker(clock, 6)()
+
+    async def page(name: str) -> object:
+        selection = Shown(chosen=Meant(name, log), reasons=frozenset(), newest_first=True)
+        return (await index.page(AskedPage(selection=selection, rows=1, skip=0, groups=1), "letters"))["total"]
+
+    assert await asyncio.gather(*map(page, "aab")) == [6, 6, 6]
+    assert log == [*"a" * 6, *"b" * 6]
