@@ -3,7 +3,7 @@ import { Clock, Said, html } from "./text.js";
 import { Asking } from "./parts.js";
 import { Table } from "./tables.js";
 import { api, may, unbound } from "./api.js";
-import { end, inShort, keep } from "./jobs.js";
+import { end, inShort, keep, toneOf } from "./jobs.js";
 import { follow } from "./following.js";
 
 export async function loadActs(_query, signal) {
@@ -24,8 +24,9 @@ export function Acts({ data }) {
 const actKey = (act) => `${act.worker} ${act.n ?? act.at} ${act.action}`;
 const ASIDE = new Set(["at", "who", "action", "worker", "n", "log", "iss"]);
 /** What else the audit's line says. */
-const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(name) && value != null)
+const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(name) && saysSomething(value))
   .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+const saysSomething = (value) => ![null, false, ""].includes(value) && JSON.stringify(value) !== "{}";
 
 /** Text in a command that people copy into a shell: an apostrophe in a name must not end what is quoted. */
 const quoted = (text) => JSON.stringify(text ?? null).replaceAll("'", "\\u0027");
@@ -44,17 +45,12 @@ const JOBS = [
   { head: "Began", cell: (job) => html`<${Clock} at=${job.began_at} />` },
   { head: "Who", cell: (job) => html`<${Said} text=${job.who} most=${60} />` },
   { head: "Job", cell: (job) => job.kind },
-  { head: "State", cell: (job) => html`<span class="chip ${toneOf(job)}">${job.state}</span>` },
+  { head: "State", cell: (job) => html`<span class="chip ${toneOf(job) || "warn"}">${job.state}</span>` },
   { head: "Account", wide: true, cell: (job) => html`<${Said} text=${inShort(job)} most=${400} />` },
   { label: "Actions", act: true, cell: (job) => may("repair") && job.state !== "ended" && html`<${End} job=${job} />` },
 ];
 
 const End = ({ job }) => html`<button type="button" class="danger-quiet" onClick=${() => endJob(job)}>End it</button>`;
-
-function toneOf({ state, unfinished }) {
-  if (state !== "ended") return "warn";
-  return unfinished ? "bad" : "good";
-}
 
 const ACTS = [
   { head: "When", cell: (act) => html`<${Clock} at=${act.at} />` },

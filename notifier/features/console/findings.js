@@ -1,5 +1,6 @@
 // What the doctor and the canary found: a sentence each, and what to do.
 import { Said, html, number } from "./text.js";
+import { Word } from "./parts.js";
 
 const LEVELS = { ok: ["good", "well"], warning: ["warn", "warning"], failed: ["bad", "failed"] };
 const ORDER = ["failed", "warning", "ok"];
@@ -19,5 +20,11 @@ function Finding({ finding }) {
       ${count > 1 && html`${" "}<span class="dim">and ${number(count - 1)} more</span>`}</p>
     <p><${Said} text=${text} most=${1000} /></p>
     ${count > 1 && first.length > 0 && html`<p class="dim"><${Said} text=${first.join(", ")} /></p>`}
-    ${advice && level !== "ok" && html`<p class="advice">→ <${Said} text=${advice} most=${1000} /></p>`}</li>`;
+    ${advice && level !== "ok" && html`<p class="advice">→ <${Advice} text=${advice} /></p>`}</li>`;
+}
+
+/** What is advised. What the runbook says of it is a click away. */
+function Advice({ text }) {
+  const [, name] = /^notifier explain (\S+)$/.exec(text) ?? [];
+  return name ? html`<${Word} name=${name} />` : html`<${Said} text=${text} most=${1000} />`;
 }

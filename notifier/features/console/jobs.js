@@ -41,11 +41,17 @@ async function askOne(job) {
 }
 
 function over(job) {
-  notice(inShort(job), job.unfinished || leftOver(job) ? "warn" : "good");
+  notice(inShort(job), toneOf(job));
   refresh();
 }
 
-const leftOver = (job) => (job.kind === "retry" ? job.waiting : sum(job.kept));
+/** Red if something was given up, yellow if something stays, green once all of it is done. */
+export function toneOf(job) {
+  if (job.state !== "ended") return "";
+  const { dead, waiting } = job.became ?? job;
+  if (sum(dead)) return "bad";
+  return job.unfinished || waiting || sum(job.kept) ? "warn" : "good";
+}
 
 /** End a job after what it has at hand. */
 export async function end(job) {
@@ -67,6 +73,7 @@ export function inShort(job) {
   if (job.kind === "retry") return `${job.client_id}: ${retried(job)}`;
   const words = [`${counted(doneBy(job), ...THINGS[job.kind])} ${DONE[job.kind]}`];
   if (sum(job.kept)) words.push(`${number(sum(job.kept))} stay: ${listed(job.kept)}`);
+  if (sum(job.became?.dead)) words.push(`${number(sum(job.became.dead))} given up again: ${listed(job.became.dead)}`);
   if (job.unfinished) words.push(job.unfinished);
   return `${words.join("; ")}.`;
 }
@@ -91,8 +98,7 @@ const STANDS = {
 export function Account({ id }) {
   const job = state.jobs.get(id);
   if (!job) return null;
-  const tone = job.state !== "ended" ? "" : job.unfinished || leftOver(job) ? "warn" : "good";
-  return html`<section class="band account ${tone}" aria-label=${TITLES[job.kind]}>
+  return html`<section class="band account ${toneOf(job)}" aria-label=${TITLES[job.kind]}>
     <p><b>${TITLES[job.kind]}</b>${" "}<span class="dim">${STANDS[job.state]}, since ${clock(job.began_at)}</span></p>
     <p><${Said} text=${inShort(job)} most=${600} /></p>
     ${job.became && html`<${Became} became=${job.became} />`}</section>`;

@@ -43,6 +43,22 @@ async def test_what_names_no_session_stays_unless_it_is_ticked(service: Service,
         await expect(dialog.locator(".account")).to_contain_text("3 letters replayed.")
 
 
+async def test_what_is_given_up_again_is_no_success(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """A client that was not mended after all: the account is red, and says how many letters came back."""
+    service.answer("payroll", 404)
+    await service.sign_out(running, "payroll", 3)
+    await running.until_metric(3.0, "dead_letters_total")
+    window = await new_window(running)
+    await window.sign_in(SRE)
+    await window.go(PAYROLL)
+    await window.page.get_by_role("button", name="Mended …").click()
+    await window.dialog.get_by_role("button", name="Replay 3 letters").click()
+    await expect(window.dialog.locator(".account.bad")).to_contain_text("3 given up again: refused 3")
+    await expect(window.page.locator(".notices .bad")).to_contain_text("3 given up again")
+
+
 async def test_it_goes_on_when_the_tab_is_closed(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
