@@ -53,7 +53,7 @@ class SignInTokens:
         """Say what an access token may do; None if it is no JWT. Raises Refusal (401, 403, 503)."""
         if bearer.count(".") != 2:
             return None
-        raw = bearer.encode("utf-8", "surrogateescape")
+        raw = bearer.encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(raw).digest()
         if (kept := self._kept.get(digest)) is not None:
             return kept

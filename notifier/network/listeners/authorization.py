@@ -5,7 +5,8 @@ the request keeps what came of it.
 
 Without a tokens file (only on loopback) every program on the machine may do everything, but no web page may. A page
 whose host name resolves to loopback (DNS rebinding) can reach the listener, and its reads have no Origin. But its
-browser sends the name as Host. So only a Host that means this machine everywhere is answered.
+browser sends the name as Host. So only a Host that means this machine everywhere is answered. Images and links of a page
+have no Origin either. But browsers say in Sec-Fetch-Site that they are of another.
 """
 
 import hashlib
@@ -31,6 +32,7 @@ _HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9
 _JUDGED: Any = getattr(web, "RequestKey", lambda name, _: name)("judged", object)  # aiohttp 3.13 keeps by names
 
 _FOR_PAGES = "for_pages"
+_OF_OTHERS = ("cross-site", "same-site")  # a page of another origin (Fetch Metadata)
 
 Tokens = Callable[[], Iterable[ApiToken] | None]
 """Asked at each request, since they may have been reloaded; None: no tokens file."""
@@ -50,7 +52,8 @@ class Authorization:
     async def local(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Without tokens, refuse other machines and web pages. Raises Refusal: 403, 421."""
         if self._tokens() is None:
-            if "Origin" in request.headers and not getattr(request.match_info.handler, _FOR_PAGES, False):
+            sent_by_page = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") in _OF_OTHERS
+            if sent_by_page and not getattr(request.match_info.handler, _FOR_PAGES, False):
                 raise Refusal(problem(403, "A web page may not use this API"))
             hosts = request.headers.getall("Host", ())
             # A whole URL in the request line overrides Host (RFC 9112 §3.2.2). Only requests to a proxy have one.

@@ -144,6 +144,7 @@ async def test_what_the_provider_refuses_is_refused(
         ({"identity": {"iss": "https://evil.example.com"}}, 401, "sign in again"),
         ({"answer": {}}, 502, "gave no access_token with an id_token"),
         ({"answer": []}, 502, "gave no access_token with an id_token"),
+        ({"opaque": "a.\ud800.c"}, 401, "iss is another issuer"),
         ({"keys": [public(key("P-256", "other"))]}, 401, "sign in again"),
         ({"keys": "none"}, 401, "sign in again"),
     ],

@@ -116,6 +116,14 @@ async def test_a_web_page_is_refused_by_its_origin(api: Listener, line: str) -> 
     assert "web page" in body
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_web_page_is_refused_where_it_names_no_origin(api: Listener, site: str) -> None:
+    """An image, a form that gets, a link: the page cannot read the answer, but would have the queue gone through."""
+    assert (await ask(api, f"{STATUS} HTTP/1.1", "Host: localhost", f"Sec-Fetch-Site: {site}"))[0] == 403
+    for ours in ("same-origin", "none"):
+        assert (await ask(api, f"{STATUS} HTTP/1.1", "Host: localhost", f"Sec-Fetch-Site: {ours}"))[0] == 200
+
+
 async def test_with_tokens_any_name_will_do() -> None:
     """The token says who it is; a page has none."""
     async with listening(token("reader", "read")) as listener:
