@@ -5,8 +5,8 @@ the request keeps what came of it.
 
 Without a tokens file (only on loopback) every program on the machine may do everything, but no web page may. A page
 whose host name resolves to loopback (DNS rebinding) can reach the listener, and its reads have no Origin. But its
-browser sends the name as Host. So only a Host that means this machine everywhere is answered. Images and links of a page
-have no Origin either. But browsers say in Sec-Fetch-Site that they are of another.
+browser sends the name as Host. So only a Host that means this machine everywhere is answered. Images and links of a
+page have no Origin either. But browsers say in Sec-Fetch-Site that they are of another.
 """
 
 import hashlib
