@@ -9,7 +9,7 @@ from playwright.async_api import expect
 from tests.features.console.browser.conftest import SRE, NewWindow, Service
 from tests.system.worker_process import WorkerProcess
 
-SEEN_WITHIN = 6000  # milliseconds
+SEEN_WITHIN = 18_000  # milliseconds: thrice of what a quiet machine takes at most
 
 
 async def test_the_api_hangs_and_is_gone(service: Service, running: WorkerProcess, new_window: NewWindow) -> None:
@@ -52,7 +52,7 @@ async def test_workers_share_a_queue(
         await expect(window.row("shop")).to_be_visible()
         service.answer("shop", 200)
         await window.row("shop").get_by_role("button", name="Retry now").click()
-        await expect(window.row("shop").locator(".chip")).to_have_text("no trouble", timeout=8000)
+        await expect(window.row("shop").locator(".chip")).to_have_text("no trouble")
         second.send(signal.SIGSTOP)
         try:
             await expect(page.locator(".pulse")).to_contain_text("1 of 2 workers", timeout=SEEN_WITHIN)
