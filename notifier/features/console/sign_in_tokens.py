@@ -19,6 +19,7 @@ from notifier.network.listeners.problem import Refusal, problem
 from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysAway
 from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, claimed
 
+LONGEST = 8000  # bytes of a token: the API takes no longer line of a header
 MOST_KEPT = 1000  # tokens; some hundred bytes each
 
 
@@ -57,6 +58,10 @@ class SignInTokens:
         digest = hashlib.sha256(raw).digest()
         if (kept := self._kept.get(digest)) is not None:
             return kept
+        if len(raw) > LONGEST:
+            raise unaccepted(
+                f"The token is not accepted: it has more than {LONGEST:,} bytes; have the provider put less in it"
+            )
         if claimed(raw).get("iss") != self.oidc.issuer:  # before anybody is asked for a key
             raise unaccepted("The token is not accepted: iss is another issuer")
         content = await self._access.of(raw)

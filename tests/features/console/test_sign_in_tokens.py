@@ -209,6 +209,14 @@ async def test_who_speaks_of_another_issuer_has_nobody_asked(judge: Judge, beare
     assert not judge.provider.asked
 
 
+async def test_a_token_that_no_header_holds_is_refused_at_the_sign_in(judge: Judge) -> None:
+    """Else a page would get it, and be refused by each request without a word why."""
+    assert await judge.told(groups=["sre", *(f"group-{nth:03}" for nth in range(400))]) == "taken"
+    told = await judge.told(groups=["sre", *(f"group-{nth:03}" for nth in range(600))])
+    assert told.startswith("401 ")
+    assert "more than 8,000 bytes" in told
+
+
 async def test_what_is_no_jwt_is_none_of_its_tokens(judge: Judge) -> None:
     """A token of the file that is misspelt is unknown, whatever the provider does."""
     assert await judge.signed_in.judge("hunter2") is None
