@@ -18,9 +18,12 @@ from notifier.network.http.issuer_document import UnreadDocument
 from notifier.network.listeners.json_body import json_object
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed, problem
-from notifier.publishing.route_steps import media_type
+from notifier.network.listeners.throttle import RequestPlaces
+from notifier.publishing.route_steps import ApiLimits, media_type, read_body
 
 PATH = "/v1/sign-in"
+PLACES = 32  # requests of each route: strangers with slow bodies must not take the places of publishers
+LIMITS = ApiLimits(body_timeout=5.0)  # seconds
 AT_A_TIME = 8  # codes that are exchanged: a flood of made-up ones must not become one at the provider
 _VISIBLE = re.compile(r"[!-~]{1,4096}")  # codes of Entra ID have 1,500
 _MEMBERS = ("code", "code_verifier", "redirect_uri", "nonce")
@@ -77,6 +80,7 @@ class SignInRoutes:
 
     def __init__(self, signed_in: SignInTokens | None) -> None:
         self._signed_in = signed_in
+        self._places = RequestPlaces(2 * PLACES, PLACES, "without a token")
         self._room = AT_A_TIME
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -89,7 +93,9 @@ class SignInRoutes:
         """Tell where operators sign in."""
         if self._signed_in is None:
             return web.json_response({"oidc": None})
-        oidc, endpoints = self._signed_in.oidc, await self._signed_in.provider.endpoints()
+        oidc = self._signed_in.oidc
+        with self._places.one("GET"):
+            endpoints = await self._signed_in.provider.endpoints()
         told = {
             "issuer": oidc.issuer,
             "client_id": oidc.client_id,
@@ -105,7 +111,8 @@ class SignInRoutes:
         signed_in = self._signed_in
         if signed_in is None:
             raise Refusal(problem(404, "Nobody signs in by a provider here (api.console.oidc)"))
-        given = await _given(request)
+        with self._places.one("POST"):
+            given = await _given(request)
         with self._place():
             tokens = await signed_in.provider.exchange(given["code"], given["code_verifier"], given["redirect_uri"])
             if isinstance(tokens, NotExchanged):
@@ -131,6 +138,7 @@ async def _given(request: web.Request) -> Mapping[str, str]:
     """The members of the request. A form of another site cannot send JSON. Raises Refusal (400, 415)."""
     if media_type(request) != "application/json":
         raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
+    await read_body(request, LIMITS)
     body = await json_object(request) or {}
     given = {name: text for name, text in body.items() if isinstance(text, str)}
     wrong = [name for name in _MEMBERS if _VISIBLE.fullmatch(given.get(name, "")) is None]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from notifier.features.console.sign_in_routes import AT_A_TIME, SignInRoutes
+from notifier.features.console.sign_in_provider import SignInProvider
+from notifier.features.console.sign_in_routes import AT_A_TIME, PLACES, SignInRoutes
 from notifier.features.console.sign_in_tokens import SignInTokens
+from notifier.network.http.issuer_document import UnreadDocument
 from notifier.network.listeners.problem import problems
 from tests.features.console.console_provider import (
     CLIENT,
@@ -26,6 +28,7 @@ from tests.features.console.console_provider import (
     section,
     written,
 )
+from tests.system.waiting import until
 from tests.tokens.transmitter import key, public
 
 GIVEN = {"code": CODE, "code_verifier": VERIFIER, "redirect_uri": REDIRECT, "nonce": NONCE}
@@ -195,3 +198,46 @@ async def test_a_flood_of_codes_is_none_at_the_provider(tmp_path: Path, provider
             assert (await exchanged(client))[0] == 503
             provider.going_on.set()
         assert [task.result()[0] for task in first] == [200] * AT_A_TIME
+
+
+async def test_slow_bodies_of_strangers_take_no_place_of_publishers(tmp_path: Path, provider: ConsoleProvider) -> None:
+    """So many wait for theirs; the next is refused at once, and whoever only asks where to sign in is answered."""
+    going_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await going_on.wait()
+        yield b"}"
+
+    async with asking(tmp_path, oidc(provider.base)) as client, asyncio.TaskGroup() as group:
+        headers = {"Content-Type": "application/json"}
+        posts = [client.post("/v1/sign-in/token", data=slow(), headers=headers) for _ in range(PLACES)]
+        waiting = [group.create_task(_status(post)) for post in posts]
+        await until(lambda: exchanged(client), lambda said: said[0] == 429)
+        assert (await client.get("/v1/sign-in")).status == 200
+        going_on.set()
+    assert [task.result() for task in waiting] == [400] * PLACES
+
+
+async def test_a_provider_that_hangs_takes_no_place_of_publishers(
+    tmp_path: Path, provider: ConsoleProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many wait for its metadata; the next is refused at once."""
+    going_on = asyncio.Event()
+
+    async def endpoints(_provider: SignInProvider) -> UnreadDocument:
+        await going_on.wait()
+        return UnreadDocument(text="away")
+
+    monkeypatch.setattr(SignInProvider, "endpoints", endpoints)
+    async with asking(tmp_path, oidc(provider.base)) as client, asyncio.TaskGroup() as group:
+        waiting = [group.create_task(_status(client.get("/v1/sign-in"))) for _ in range(PLACES + 1)]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == [429]
+        going_on.set()
+    assert sorted(task.result() for task in waiting) == [200] * PLACES + [429]
+
+
+async def _status(asked: AbstractAsyncContextManager[Any]) -> int:
+    async with asked as answer:
+        return int(answer.status)
