@@ -16,7 +16,8 @@ that helped, two fifths, since a client whose threads are all busy now and then 
 | slower: a slower pace is tried | three quarters of the former share at most | paced |
 | | more | doubted, at the pace before; free if there was none |
 | doubted: as paced | too many | trial; it helped if the share is three fifths at most, and the client is paced |
-| lent: another worker's pace | of many attempts a tenth at most · more | paced, as its own · free |
+| lent: another worker's pace | of many attempts a tenth at most, or far fewer than before | paced, as its own |
+| | more | free |
 
 A client that was down for long is free. Where workers rest by turns, overload looks like an outage of some seconds.
 After such an outage the state stays, and the sample begins anew.
@@ -30,7 +31,8 @@ SAMPLE = 24  # attempts that tell something …
 FEW = SAMPLE // 3  # … or so many, if a pace is set or none fails
 LONGEST_SAMPLE = 2.0  # seconds after which these few are enough
 TOO_MANY, TOO_MANY_PACED = 0.2, 0.4  # of a sample fail; of one at a pace that helped
-HELPED_HERE = 0.1  # of a sample fail at most, at a pace that helped another worker and helps here, too
+HELPED_HERE = 0.1  # of a sample fail at most, at a pace that helped another worker and helps here, too …
+HELPED_MUCH = 0.55  # … or so much less of it than before: of a client that is broken, this is no luck
 BELOW = 0.8  # times: a trial's pace is that of the successes before it, times this
 QUICKER = 1.125  # times: where few fail, a pace becomes quicker by an eighth, or workers that share a client swing
 HELPED, HELPED_PACED = 1 / 3, 0.6  # the share of failures falls to this by a trial that helped; if it was paced before
@@ -68,7 +70,7 @@ class Overload:
     _braked: int = 0
     _well: int = 0  # attempts that succeeded in a row
     _failed_at: float = -math.inf  # when one last failed
-    _share: float = 0.0  # of failures, before the pace that is tried
+    _share: float = 0.0  # of failures, before the pace that is tried or lent
     _former: float = 0.0  # the spacing before the one that is tried; of `PROVING`, the one that helped
     _next_trial: float = 0.0
 
@@ -135,6 +137,7 @@ class Overload:
         self._begin(now)
         match self.state:
             case Pacing.FREE:
+                self._share = share
                 if too_many and good and many and self._well < WELL and now >= self._next_trial:
                     self._try(Pacing.SLOWER if braked else Pacing.TRIAL, share, good)
             case Pacing.TRIAL:
@@ -143,7 +146,7 @@ class Overload:
                 self._go(Pacing.PACED if too_many else Pacing.FREE, self._former if too_many else 0.0)
             case Pacing.SLOWER if share > self._share * HELPED_MORE:
                 self._doubt(now)
-            case Pacing.LENT if share > HELPED_HERE:
+            case Pacing.LENT if share > max(HELPED_HERE, self._share - HELPED_MUCH):
                 self._go(Pacing.FREE)
             case Pacing.DOUBTED if too_many and good:
                 self._try(Pacing.TRIAL, share, good)

@@ -169,3 +169,14 @@ def test_failures_in_one_instant_are_judged_with_the_next_one() -> None:
         overload.note(moment, failed=True, braked=False, at_a_time=32)
         states.append(overload.state)
     assert states[-2:] == [Pacing.PROVING, Pacing.PACED]
+
+
+@pytest.mark.parametrize(("failures", "stays"), [(5, True), (8, False)])
+def test_a_pace_that_another_worker_tries_is_kept_if_far_fewer_fail_than_before(failures: int, stays: bool) -> None:
+    """Of a client with few threads some fail at any pace: a worker gave it up, and could try none itself for 30 s."""
+    overload, _, _ = attempts(lambda number, _now: number % 5 > 0, seconds=8)  # its own trial has not helped
+    assert overload.spacing == 0
+    overload.adopt(0.1, 8.0)
+    for number in range(24):
+        overload.note(8.0 + 0.1 * (number + 1), failed=number < failures, braked=False, at_a_time=32)
+    assert (overload.spacing > 0) is stays
