@@ -2,7 +2,7 @@
 import { Acts, loadActs } from "./acts_page.js";
 import { Client, loadClient } from "./client_page.js";
 import { Clients, loadClients } from "./clients_page.js";
-import { DeadLetters, loadDeadLetters } from "./dead_letters_page.js";
+import { DeadLetters, loadDeadLetters, lookAgain as lookAtLetters } from "./dead_letters_page.js";
 import { Doctor, loadDoctor } from "./doctor_page.js";
 import { Find, loadFind } from "./find_page.js";
 import { Frame, GO, showKeyboard } from "./frame.js";
@@ -10,7 +10,7 @@ import { Keys, loadKeys } from "./keys_page.js";
 import { Live, loadLive } from "./live_page.js";
 import { Overview } from "./overview_page.js";
 import { Said, html } from "./text.js";
-import { Waiting, loadWaiting } from "./waiting_page.js";
+import { Waiting, loadWaiting, lookAgain as lookAtWaiting } from "./waiting_page.js";
 import { arrive } from "./places.js";
 import { drawWith, onceDrawn, state, update } from "./state.js";
 import { finish } from "./sign_in.js";
@@ -23,15 +23,15 @@ import { whenRefused } from "./api.js";
 
 /**
  * By the name in the address: `title` and `view`; `load`, which gets what the view shows, and `every` so many milliseconds
- * again; `nav` for those of the side bar, `unbound` for those that a token of some issuers does not see; `fresh` for those
+ * again; `again`, which looks at what is not followed; `nav` for those of the side bar, `unbound` for those that a token of some issuers does not see; `fresh` for those
  * that keep nothing when the query changes.
  */
 const PAGES = {
   overview: { title: "Overview", nav: true, view: Overview },
   clients: { title: "Clients", nav: true, view: Clients, load: loadClients, every: 3000 },
   client: { title: "Client", view: Client, load: loadClient, every: 2000, fresh: true, heading: clientHeading },
-  dead: { title: "Dead letters", nav: true, view: DeadLetters, load: loadDeadLetters },
-  waiting: { title: "Waiting", nav: true, view: Waiting, load: loadWaiting },
+  dead: { title: "Dead letters", nav: true, view: DeadLetters, load: loadDeadLetters, again: lookAtLetters },
+  waiting: { title: "Waiting", nav: true, view: Waiting, load: loadWaiting, again: lookAtWaiting },
   find: { title: "Find a logout", nav: true, view: Find, load: loadFind, fresh: true },
   live: { title: "Live", nav: true, view: Live, load: loadLive, every: 1000, fresh: true },
   keys: { title: "Keys and registry", nav: true, view: Keys, load: loadKeys, every: 10_000 },

@@ -19,18 +19,19 @@ const MINUTES = 60;
 function sentence({ client: c, left_out: leftOut }) {
   const some = `${counted(c.waits, "delivery waits", "deliveries wait")} for it${expiry(c)}.`;
   const waits = c.waits ? some : "Nothing waits for it.";
-  const since = c.failing_since ? ` since ${clock(c.failing_since)} (${ago(c.failing_since)})` : "";
+  const since = c.failing_since ? ` since ${clock(c.failing_since)}` : "";
+  const lasts = c.failing_since ? `For ${ago(c.failing_since)}. ` : "";
   if (!c.registered) return ["warn", leftOut ? `It is left out: ${leftOut}` : "Nobody registered this client.", waits];
   switch (c.state) {
     case "rests":
     case "tried":
-      return ["bad", `Down${since}.`, `${nextTry(c)} ${waits}`];
+      return ["bad", `Down${since}.`, `${lasts}${nextTry(c)} ${waits}`];
     case "hangs":
-      return ["bad", `It does not answer${since}.`, `${nextTry(c)} ${waits}`];
+      return ["bad", `It does not answer${since}.`, `${lasts}${nextTry(c)} ${waits}`];
     case "put_off":
       return ["warn", c.paused ? "Paused by the registry." : `Held back: ${c.waits_for}.`, `${waits} ${nextTry(c)}`];
     case "fails":
-      return ["warn", `Its last attempts failed${since}.`, `${waits} ${nextTry(c)}`];
+      return ["warn", `Its last attempts failed${since}.`, `${lasts}${waits} ${nextTry(c)}`];
     default:
       return c.tried ? ["good", "No trouble.", waits] : ["", "Not tried since the workers started.", waits];
   }
@@ -55,8 +56,8 @@ export function Client({ data }) {
   const [tone, head, tail] = sentence(data);
   const name = c.name && html`<${Said} text=${c.name} most=${80} /> · `;
   return html`<p class="sub"><a href="#/clients">Clients</a> › ${name}<${Said} text=${c.iss} className="dim" /></p>
-    <section class="band big ${tone}" aria-live="polite">
-      <div><b><${Said} text=${head} most=${300} /></b> <span>${tail}</span>
+    <section class="band big ${tone}">
+      <div><b aria-live="polite"><${Said} text=${head} most=${300} /></b> <span>${tail}</span>
         ${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>
       <${Ways} client=${c} /></section>
     <${AskedToWait} client=${c} />

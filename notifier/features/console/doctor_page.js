@@ -1,5 +1,5 @@
 // The doctor, on request: it checks all that a logout depends on, and touches no session.
-import { Ago, clock, html } from "./text.js";
+import { clock, html } from "./text.js";
 import { Asking, Trouble, notice } from "./parts.js";
 import { Findings } from "./findings.js";
 import { api, unbound } from "./api.js";
@@ -21,8 +21,8 @@ async function examine() {
 }
 
 function Stands({ data: { state, began_at, ended_at } }) {
-  if (state === "running") return html`Since <${Ago} at=${began_at} suffix="" />.`;
-  if (ended_at) return html`As of ${clock(ended_at)} (<${Ago} at=${ended_at} />).`;
+  if (state === "running") return `Since ${clock(began_at)}.`;
+  if (ended_at) return `As of ${clock(ended_at)}.`;
   return "It has not examined anything since the worker started.";
 }
 

@@ -75,6 +75,11 @@ export function refresh() {
   if (state.pages[state.route.name].every) follow();
 }
 
+/** A job is over: look at the page anew, also if it is one that is not followed. */
+export function afterJob() {
+  (state.pages[state.route.name].again ?? refresh)();
+}
+
 /** Ask nothing more. */
 export function stopFollowing() {
   clearTimeout(serviceTimer);

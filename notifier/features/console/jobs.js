@@ -2,7 +2,7 @@
 import { Said, clock, counted, html, listed, number, sum } from "./text.js";
 import { api } from "./api.js";
 import { notice } from "./parts.js";
-import { refresh } from "./following.js";
+import { afterJob } from "./following.js";
 import { state, update } from "./state.js";
 
 const ASK_EVERY = 1000; // milliseconds
@@ -42,7 +42,7 @@ async function askOne(job) {
 
 function over(job) {
   notice(inShort(job), toneOf(job));
-  refresh();
+  afterJob();
 }
 
 /** Red if something was given up, yellow if something stays, green once all of it is done. */

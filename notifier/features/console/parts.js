@@ -67,15 +67,20 @@ export const Choice = ({ name, label, value, options }) => html`<label>${label}
   <select value=${value ?? ""} onChange=${(event) => ask({ [name]: event.target.value, skip: "" })}>
     ${options.map(([key, word]) => html`<option value=${key}>${word}</option>`)}</select></label>`;
 
-const timers = new Map();
+const typing = new Map(); // by name: what was typed last, and its timer until it is taken
 
-export function Search({ name, label, value, placeholder = "" }) {
-  const typed = (event) => {
-    const text = event.target.value.trim();
-    clearTimeout(timers.get(name));
-    timers.set(name, setTimeout(() => ask({ [name]: text, skip: "" }), TYPED_FOR));
+export function Search({ name, label, value = "", placeholder = "" }) {
+  const take = (text) => () => {
+    typing.set(name, { text, timer: null });
+    ask({ [name]: text.trim(), skip: "" });
   };
-  return html`<label>${label} <input type="search" value=${value ?? ""} placeholder=${placeholder} onInput=${typed}
+  const typed = ({ target: { value: text } }) => {
+    clearTimeout(typing.get(name)?.timer);
+    typing.set(name, { text, timer: setTimeout(take(text), TYPED_FOR) });
+  };
+  const { text = "", timer } = typing.get(name) ?? {};
+  const shown = timer || text.trim() === value ? text : value; // the page is drawn while somebody types
+  return html`<label>${label} <input type="search" value=${shown} placeholder=${placeholder} onInput=${typed}
     spellcheck="false" autocomplete="off" maxlength="200" /></label>`;
 }
 

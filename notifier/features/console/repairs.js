@@ -4,7 +4,6 @@ import { Dialog, Meant, Typed, changeDialog, closeDialog, focusClose, newId, ope
 import { Trouble } from "./parts.js";
 import { api, narrowed } from "./api.js";
 import { clock, counted, html, listed, now, number, sum } from "./text.js";
-import { follow } from "./following.js";
 
 const HOUR = 3_600_000;
 const AGES = { "1h": HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR };
@@ -72,7 +71,6 @@ async function carryOut(dialog) {
   try {
     changeDialog(dialog, { job: watch(await ACTIONS[action].act({ ...filter, ...bounds(dry, nameless) })) });
     focusClose();
-    follow();
   } catch (problem) {
     changeDialog(dialog, { busy: false, problem });
   }

@@ -20,7 +20,8 @@ export function loadWaiting(query, signal) {
   return api("waiting/page", { signal, query: asked });
 }
 
-function lookAgain() {
+/** Look at the queues themselves, not at what is remembered of them. */
+export function lookAgain() {
   age = 0;
   follow();
 }

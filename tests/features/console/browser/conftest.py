@@ -74,14 +74,15 @@ class Service:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """Three clients, whose retries would come too late for a test: nothing happens by itself."""
+    """Three clients, whose retries would come too late for a test, and one that is paused."""
     async with Clients() as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
         site.config["delivery"]["retry"] = {"base": "600s", "max_delay": "600s"}
         site.write()
         (tmp_path / "tokens.yaml").write_text(json.dumps(TOKENS))
         names = [("shop", ISSUER), ("payroll", ISSUER), ("wiki", OTHER)]
-        site.write_clients([client(name, clients.url(name), iss) for name, iss in names])
+        paused = client("legacy", clients.url("legacy"), paused=True)
+        site.write_clients([*(client(name, clients.url(name), iss) for name, iss in names), paused])
         yield Service(site, clients)
 
 
