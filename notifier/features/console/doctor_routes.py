@@ -75,11 +75,12 @@ class Doctor:
             async with asyncio.timeout(LONGEST):
                 said, _ = await process.communicate()
             content = json.loads(said)
-            findings = [finding for finding in content if isinstance(finding, dict)]
-            self._problem = None
+            mistaken = isinstance(content, dict)
+            findings = list(map(_finding, content["mistakes"])) if mistaken else content
+            self._problem = "the configuration cannot be used as its files are now" if mistaken else None
         except TimeoutError:
             self._problem = f"the doctor took longer than {LONGEST:g} s; try notifier doctor"
-        except (OSError, ValueError):  # no memory for a process, no file descriptor
+        except (OSError, ValueError, LookupError):  # no memory for a process, no file descriptor
             self._problem = "the doctor could not look; try notifier doctor"
         finally:
             if process is not None and process.returncode is None:
@@ -101,6 +102,12 @@ class Doctor:
             "problem": self._problem,
             "findings": self._findings,
         }
+
+
+def _finding(mistake: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A mistake of the configuration, as the doctor would tell it if it could look at all."""
+    told = {"area": "configuration", "subject": mistake["path"], "level": "failed", "text": mistake["text"]}
+    return {**told, "advice": "", "count": 1, "first": []}
 
 
 class DoctorRoutes:

@@ -1,6 +1,8 @@
 """The process in which the doctor looks for the console: it ends in an account, whatever becomes of it."""
 
 import asyncio
+from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -31,4 +33,16 @@ async def test_a_machine_without_room_for_a_process_is_told(monkeypatch: pytest.
         doctor.begin()
         assert doctor.document()["state"] == "running"
         assert "could not look" in str((await ended(doctor))["problem"])
+    await doctor.close()
+
+
+async def test_a_configuration_that_cannot_be_used_is_what_it_finds(tmp_path: Path) -> None:
+    """Workers go on with the old one. It must not look as if all were well."""
+    config = tmp_path / "notifier.yaml"
+    config.write_text("issuers: {}\n")
+    doctor = Doctor(config)
+    doctor.begin()
+    said = await ended(doctor)
+    assert "cannot be used" in str(said["problem"])
+    assert any(finding["level"] == "failed" for finding in cast("list[dict[str, object]]", said["findings"]))
     await doctor.close()
