@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.system.clients import Clients
 from tests.system.site import ISSUER, Site, client
+from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 TOKENS = """
@@ -75,8 +76,12 @@ async def test_what_is_done_by_hand_is_told_at_every_level(tmp_path: Path) -> No
             await _sign_out(running, "s1")
             await running.until_metric(1, "deliveries_settled_total", fate="dead")
             assert (await ask("GET", "/v1/dead-letters/export", OF_ONE_ISSUER))[0] == 200
-            status, told = await ask("DELETE", "/v1/dead-letters?client_id=shop", OF_ONE_ISSUER)
-            assert (status, told["discarded"]) == (200, 1)
+            status, job = await ask("DELETE", "/v1/dead-letters?client_id=shop", OF_ONE_ISSUER)
+            assert status == 202
+            _, job = await until(
+                lambda: ask("GET", f"/v1/jobs/{job['id']}", OF_ONE_ISSUER), lambda answer: answer[1]["state"] == "ended"
+            )
+            assert job["discarded"] == 1
             assert await running.stop() == 0
         told = {str(line["event"]): line for line in map(json.loads, running.lines) if line.get("audit")}
         assert set(told) == {"log_level", "dead_letters_exported", "dead_letters_discarded", "dead_letter_discarded"}
