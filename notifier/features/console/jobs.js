@@ -29,15 +29,16 @@ async function askAll() {
 }
 
 async function askOne(job) {
-  try {
-    const told = await api(`jobs/${encodeURIComponent(job.id)}`);
-    if (!state.jobs.has(job.id)) return;
-    keep(told);
-    if (told.state === "ended") over(told);
-  } catch (problem) {
-    if (problem.status !== FORGOTTEN || !state.jobs.has(job.id)) return; // it is asked again
-    keep({ ...job, state: "ended", unfinished: "the worker that carried it on has ended; what it did stays done" });
-  }
+  const told = await api(`jobs/${encodeURIComponent(job.id)}`).catch((problem) => withoutAnswer(job, problem));
+  if (!state.jobs.has(job.id)) return;
+  keep(told);
+  if (told.state === "ended") over(told);
+}
+
+/** A job that nobody knows has gone with its worker. Else it is asked for again. */
+function withoutAnswer(job, { status }) {
+  const gone = "the worker that carried it on has ended; what it did stays done";
+  return status === FORGOTTEN ? { ...job, state: "ended", unfinished: gone } : job;
 }
 
 function over(job) {

@@ -85,6 +85,24 @@ async def test_it_goes_on_when_the_tab_is_closed(
     )
 
 
+async def test_a_job_whose_worker_has_ended_is_over(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """Nobody knows it any more: the account says so, and asks no further."""
+    service.answer("payroll", 404)
+    await service.sign_out(running, "payroll", 2)
+    await running.until_metric(2.0, "dead_letters_total")
+    window = await new_window(running)
+    await window.page.route("**/v1/jobs/*", lambda route: route.fulfill(status=404, json={"title": "Nobody knows it"}))
+    await window.sign_in(SRE)
+    await window.go(PAYROLL)
+    await window.page.get_by_role("button", name="Mended …").click()
+    await window.dialog.get_by_role("button", name="Replay 2 letters").click()
+    await expect(window.dialog.locator(".account.warn")).to_contain_text("the worker that carried it on has ended")
+    await expect(window.page.locator(".notices")).to_contain_text("the worker that carried it on has ended")
+    await expect(window.dialog.get_by_text("It is over.")).to_be_visible()
+
+
 async def test_a_canary_says_whether_it_takes_tokens(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
