@@ -22,10 +22,12 @@ from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, caller, concerns
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem
+from notifier.network.listeners.throttle import RequestPlaces
 from notifier.operators.letters.request_members import OBJECT, asked_in_body, schema_of
 from notifier.telemetry.audit import write_audit
 
 FRESH = 30.0  # seconds for which the doctor is not asked again
+CANARIES = 16  # at a time, one to each client: a client that hangs must not take the places of publishers
 LONGEST = 120.0  # seconds that the doctor has
 _STRICT = ConfigDict(extra="forbid")
 
@@ -118,6 +120,7 @@ class DoctorRoutes:
         self._given = given
         self._workers = workers
         self._doctor = doctor
+        self._canaries = RequestPlaces(CANARIES, 1, "to this client")
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes that the API is to serve."""
@@ -161,7 +164,8 @@ class DoctorRoutes:
         client = self._given.live.registry().clients_of(iss).get(client_id)
         if client is None:
             raise Refusal(problem(404, "There is no such client"))
-        findings = await self._given.canary(client)
+        with self._canaries.one(f"{client_id} {iss}"):
+            findings = await self._given.canary(client)
         write_audit("canary_sent", who=caller(token), iss=iss, client_id=client_id, level=findings[0].level.value)
         return web.json_response({"findings": list(map(asdict, findings))}, dumps=json_text)
 

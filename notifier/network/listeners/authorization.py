@@ -157,5 +157,7 @@ def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | No
 
 
 def _credentials(request: web.Request) -> tuple[str, str]:
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    """None if several are given: a proxy before us may have judged another than we would."""
+    given = request.headers.getall("Authorization", ())
+    scheme, _, credentials = (given[0] if len(given) == 1 else "").partition(" ")
     return scheme.lower(), credentials.strip()

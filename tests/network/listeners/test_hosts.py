@@ -131,3 +131,11 @@ async def test_with_tokens_any_name_will_do() -> None:
         assert (await ask(listener, f"{STATUS} HTTP/1.1", "Host: notifier.example.com", bearer))[0] == 200
         assert (await ask(listener, f"{STATUS} HTTP/1.1", "Host: localhost"))[0] == 401
         assert (await ask(listener, f"GET {PATH} HTTP/1.1", "Host: notifier.example.com"))[0] == 200
+
+
+async def test_of_two_tokens_none_counts() -> None:
+    """A proxy may judge the one, and we the other."""
+    async with listening(token("reader", "read")) as listener:
+        bearer = "Authorization: Bearer reader-secret"
+        for lines in ((bearer, "Authorization: Bearer x"), ("Authorization: Bearer x", bearer), (bearer, bearer)):
+            assert (await ask(listener, f"{STATUS} HTTP/1.1", "Host: localhost", *lines))[0] == 401
