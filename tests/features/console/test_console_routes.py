@@ -176,3 +176,24 @@ async def test_no_page_lies_beyond_what_can_be_counted(place: tuple[str, str], t
     async with Clients() as clients, worker(site_of_two(tmp_path, clients, place)) as running:
         assert (await got(running, "clients", skip=5))["clients"] == []
         assert (await running.ask("GET", f"/v1/clients?skip={10**30}", "r"))[0] == 400
+
+
+@pytest.mark.full
+async def test_no_worker_tells_a_bound_token_of_other_issuers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """Neither of what another worker met, nor of a job that runs there, nor does it end one."""
+    async with Clients(Answers(shop=503)) as clients:
+        site = site_of_two(tmp_path, clients, (amqp_url, prefix))
+        async with worker(site) as one, worker(site) as two:
+            assert (await one.post({**event(1, "shop"), "sub": "carol"}))[0] == 202
+            await until(lambda: got(two, "recent"), lambda said: said["facts"] != [])
+            status, job = await one.ask("POST", "/v1/retry", "r", {"client_id": "shop", "iss": ISSUER})
+            assert status == 202
+            for running in (one, two):
+                said = [await got(running, path, "o") for path in ("overview", "clients", "recent", "keys", "jobs")]
+                assert ISSUER not in json.dumps(said)
+                assert "shop" not in json.dumps(said)
+                for body in ({"subject": "carol"}, {"event_id": "event-1"}):
+                    assert (await running.ask("POST", "/v1/find", "o", body))[1]["facts"] == []
+                for method in ("GET", "DELETE"):
+                    assert (await running.ask(method, f"/v1/jobs/{job['id']}", "o"))[0] == 404
+            assert (await two.ask("GET", f"/v1/jobs/{job['id']}", "r"))[0] == 200
