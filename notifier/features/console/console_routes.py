@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -35,6 +36,7 @@ from notifier.telemetry.audit import write_audit
 STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
 """How a client fares, the worst first."""
 MOST_URGENT = 12  # clients of an overview
+PLACES = 20  # of workers that are silent
 AWAY = {503: "The queue is away."}
 _STRICT = ConfigDict(extra="forbid")
 
@@ -147,13 +149,15 @@ class ConsoleRoutes:
         if not all(number.isdecimal() for number in places.values()):
             raise malformed(Mistake("after", "must be `next` of an answer before"))
         after = {worker: int(number[:15]) for worker, number in places.items()}
-        _, answers = await self._workers.ask(
+        seen, answers = await self._workers.ask(
             caller(token), after=after, well=bool(asked.get("good")), issuers=_issuers(token)
         )
-        following = {**after, **{answer.worker: answer.said.get("last", 0) for answer in answers}}
+        following = {answer.worker: answer.said.get("last", 0) for answer in answers}
+        if len(answers) < seen:  # one that is silent now goes on from its place
+            following |= islice(((name, n) for name, n in after.items() if name not in following), PLACES)
         document = {
             "facts": rows_of(answers),
-            "next": ",".join(f"{answer.worker}={following[answer.worker]}" for answer in answers),
+            "next": ",".join(f"{worker}={number}" for worker, number in following.items()),
         }
         return web.json_response(document, dumps=json_text)
 

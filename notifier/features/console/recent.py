@@ -34,6 +34,7 @@ ANSWERS = 20  # of a client
 CLIENTS = 2000  # of which answers and minutes are kept
 TROUBLE, WELL = 2000, 5000  # rows of what went wrong, and of what went well
 AT_ONCE = 200  # rows of one answer
+NUMBERS = 100_000  # rows of a second at most
 TEXT = 200  # characters
 SERIES = ("attempts", "delivered", "failed", "retried", "deferred", "dead")
 
@@ -94,8 +95,8 @@ class Recent:
         self._clients: OrderedDict[ClientKey, _Kept] = OrderedDict()
         self._trouble: deque[Happening] = deque(maxlen=TROUBLE)
         self._well: deque[Happening] = deque(maxlen=WELL)
-        self.last = 0
-        """The number of the newest row."""
+        self.last = int(self._began * NUMBERS)
+        """The number of the newest row. A worker that follows one of the same name goes on from its numbers."""
 
     # ── what happens ──
 

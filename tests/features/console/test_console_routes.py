@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -160,8 +161,19 @@ async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix:
                         said["workers"]["answered"] == 2 and [c["client_id"] for c in said["clients"]] == ["shop"]
                     ),
                 )
-            workers = {fact["worker"] for fact in (await got(one, "recent", good="true"))["facts"]}
-            assert len(workers) == 2
+            news = await got(one, "recent", good="true")
+            assert len({fact["worker"] for fact in news["facts"]}) == 2
+            two.send(signal.SIGSTOP)
+            try:
+                meanwhile = await got(one, "recent", good="true", after=news["next"])
+            finally:
+                two.send(signal.SIGCONT)
+            told = {(fact["worker"], fact["n"]) for each in (news, meanwhile) for fact in each["facts"]}
+            later = await until(
+                lambda: got(one, "recent", good="true", after=meanwhile["next"]),
+                lambda said: said["next"].count("=") == 2,
+            )
+            assert not told & {(fact["worker"], fact["n"]) for fact in later["facts"]}, "told twice after a silence"
             answers.by_path.clear()
             for each in (one, two):
                 await until(

@@ -78,7 +78,7 @@ def test_what_happened_after_an_answer_is_told_once() -> None:
     told.attempted(outcome=Delivered(status=200))
     told.attempted()
     told.attempted(iss=OTHER)
-    recent = told.recent
+    recent, last = told.recent, told.recent.last
     assert [row.kind for row in recent.after(0, well=True, issuers=None)] == ["delivered", "failed", "failed"]
     assert [row.kind for row in recent.after(0, well=False, issuers=[OTHER])] == ["failed"]
     assert not recent.after(recent.last, well=True, issuers=None)
@@ -89,7 +89,24 @@ def test_what_happened_after_an_answer_is_told_once() -> None:
     recent.observe(_first(deferred))
     buried = facts.Buried(iss=ISS, client_id="", event_id="e", reason=DeadReason.MALFORMED_EVENT, text="no JSON")
     recent.observe(buried)
-    assert [row.kind for row in recent.after(3, well=True, issuers=None)] == ["down", "recovered", "put_off", "dead"]
+    assert [row.kind for row in recent.after(last, well=True, issuers=None)] == [
+        "down",
+        "recovered",
+        "put_off",
+        "dead",
+    ]
+
+
+def test_a_worker_that_follows_one_of_its_name_goes_on_from_its_numbers() -> None:
+    """A container that is restarted keeps host and process ID: whoever followed the one before misses nothing."""
+    told = Told()
+    for _ in range(3):
+        told.attempted()
+    after = told.recent.last
+    told.now += 1
+    told.recent = Recent(lambda: told.now)
+    told.attempted()
+    assert [row.event_id for row in told.recent.after(after, well=True, issuers=None)] == ["e3"]
 
 
 def _first(deferred: facts.Deferred) -> facts.Deferred:
