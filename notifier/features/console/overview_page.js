@@ -29,8 +29,9 @@ function sentence(service) {
   if (!workers.seen) return nobodyConsumes(service, waits + queues.events.ready);
   const severe = troubles.filter((each) => !MILD.has(each.kind));
   const tail = [`${rate(service.rates.delivered)} logouts a second are delivered`];
-  if (waits) tail.push(`${number(waits)} wait and are tried by themselves`);
-  if (queues.dead?.ready) tail.push(`${number(queues.dead.ready)} were given up`);
+  if (waits) tail.push(`${number(waits)} ${waits === 1 ? "waits and is tried by itself" : "wait and are tried by themselves"}`);
+  const dead = queues.dead?.ready;
+  if (dead) tail.push(`${number(dead)} ${dead === 1 ? "was" : "were"} given up`);
   const numbers = `${tail.join("; ")}.`;
   if (severe.some(({ kind }) => OF_THE_QUEUE.includes(kind))) return ["bad", "The queue is in trouble.", numbers];
   const down = states.rests + states.tried;
