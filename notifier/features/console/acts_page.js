@@ -1,5 +1,5 @@
 // Who acted: jobs of the last hour, and what people did while these workers have run.
-import { Clock, Said, html } from "./text.js";
+import { Clock, Said, html, quoted } from "./text.js";
 import { Asking } from "./parts.js";
 import { Table } from "./tables.js";
 import { api, may, unbound } from "./api.js";
@@ -27,9 +27,6 @@ const ASIDE = new Set(["at", "who", "action", "worker", "n", "log", "iss"]);
 const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(name) && saysSomething(value))
   .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 const saysSomething = (value) => ![null, false, ""].includes(value) && JSON.stringify(value) !== "{}";
-
-/** Text in a command that people copy into a shell: an apostrophe in a name must not end what is quoted. */
-const quoted = (text) => JSON.stringify(text ?? null).replaceAll("'", "\\u0027");
 
 function logLine({ action, who }) {
   return `jq 'select(.audit and .event == ${quoted(action)} and .who == ${quoted(who)})'`;

@@ -1,5 +1,5 @@
 // One client: how it fares, what it answered, how it is registered, and what can be done.
-import { Ago, Clock, Said, Until, ago, clock, counted, html, inWords, now, number } from "./text.js";
+import { Ago, Clock, Said, Until, ago, clock, counted, html, inWords, now, number, quoted } from "./text.js";
 import { Answer, Asking, Chip, EventLink } from "./parts.js";
 import { CanaryButton } from "./canary.js";
 import { KINDS } from "./words.js";
@@ -126,8 +126,7 @@ const VALUES = [
 
 /** Clients are not edited here: the registry is the source. These lines go into its file. */
 function Pausing({ client }) {
-  const id = JSON.stringify(client.client_id);
-  const lines = `- client_id: ${id}\n  issuer: ${JSON.stringify(client.iss)}\n  notifier: {paused: true}`;
+  const lines = `- client_id: ${quoted(client.client_id)}\n  issuer: ${quoted(client.iss)}\n  notifier: {paused: true}`;
   const [head, what] = client.paused
     ? ["Call it again", "Take paused out of these lines of the file of clients"]
     : ["Have it not called for a while", "Put these lines into the file of clients"];

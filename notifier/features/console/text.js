@@ -25,6 +25,15 @@ export function Said({ text, most = 400, className, lines = false }) {
   return html`<bdi class=${className} title=${title}>${parts}</bdi>`;
 }
 
+const escaped = (odd) => odd.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join("");
+
+/**
+ * Text of others in lines that people copy into a shell or a file, as JSON: an apostrophe must not end what is quoted there,
+ * and what is shown must be what is meant.
+ */
+export const quoted = (text) => JSON.stringify(text ?? null)
+  .split(ODD).map((part, nth) => (nth % 2 ? escaped(part) : part)).join("").replaceAll("'", "\\u0027");
+
 export const host = (iss) => String(iss ?? "").replace(/^https:\/\//, "");
 
 // ── numbers ──

@@ -2,6 +2,7 @@
 
 from urllib.parse import quote, urlencode
 
+import yaml
 from playwright.async_api import Page, expect
 
 from tests.features.console.browser.conftest import SRE, NewWindow, Service
@@ -55,6 +56,9 @@ async def test_hostile_text_is_shown_and_nothing_else(service: Service, new_wind
             await window.go(f"client?{urlencode({'iss': ISSUER, 'client_id': name})}")
             await expect(page.locator(".band.big")).to_contain_text("Its last attempts failed")
             await nothing_is_made_of_text(page)
+            await page.get_by_text("Have it not called for a while").click()
+            [lines] = yaml.safe_load(await page.locator("details pre").inner_text())
+            assert lines == {"client_id": name, "issuer": ISSUER, "notifier": {"paused": True}}
             await page.get_by_role("button", name="Mended …").click()
             await expect(window.dialog).to_contain_text("1 dead letter of it is replayed: refused 1.")
             await nothing_is_made_of_text(page)
