@@ -24,6 +24,16 @@ def test_each_counts_until_it_may_be_due() -> None:
     assert [*counts] == []
 
 
+def test_what_comes_back_and_is_put_off_anew_counts_once() -> None:
+    """Deliveries of a client that is down go round within seconds: told twice for a second each time, 66 were 109."""
+    now = 1000.4
+    counts = DelayCounts(lambda: now)
+    counts.put_off(SHOP, RetryAt(due=1001.8, rounding="up"))
+    now = 1001.9
+    counts.put_off(SHOP, RetryAt(due=1003.5, rounding="up"))
+    assert [*counts] == [(*SHOP, 1, 1003.5)]
+
+
 def test_what_is_due_is_forgotten_though_nobody_asks() -> None:
     """A worker of which no status is ever wanted keeps no second of the past."""
     now = 1000.0
