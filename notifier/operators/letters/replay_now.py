@@ -19,7 +19,7 @@ from notifier.operators.letters.repair import replay
 from notifier.operators.letters.replay_account import ReplayAccount, question_of, requests_of
 from notifier.operators.letters.retry_now import LOOK_EVERY
 from notifier.operators.letters.visits import RepairResult
-from notifier.operators.status.worker_requests import ANSWER_WITHIN, ask_workers_to
+from notifier.operators.status.worker_requests import ANSWER_WITHIN, GONE, LastAnswers, ask_workers_to
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
@@ -118,7 +118,7 @@ class Replay:
 
         `tell` hears what is known by now. Never raises QueueError.
         """
-        question = question_of(self._wish.id, self._wish.who)
+        question, heard = question_of(self._wish.id, self._wish.who), LastAnswers()
         began = news_at = options.steady()
         known = Became(waiting=self._moved.total(), not_followed=self.reasons.total() - self._moved.total())
         while self._moved:
@@ -128,7 +128,8 @@ class Replay:
                 return replace(known, unfinished=f"the queue went away, and nothing was lost: {error}")
             if not workers:
                 return replace(known, unfinished=NO_WORKER)
-            account = ReplayAccount.sum_of(answers)
+            gone = heard.gone(answers)
+            account = ReplayAccount.sum_of([*answers, *gone])
             if account.counts != known.account.counts:
                 news_at = options.steady()
             known = replace(
@@ -137,6 +138,7 @@ class Replay:
                 waiting=account.waiting(self._moved[Kind.DELIVERY], self._moved[Kind.EVENT]),
                 workers=workers,
                 answered=sum(answer.problem is None for answer in answers),
+                unfinished=GONE if gone else None,
             )
             tell(known)
             patience = QUIET if account.heard >= self._moved.total() else UNHEARD

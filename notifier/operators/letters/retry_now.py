@@ -19,7 +19,7 @@ from notifier.operators.letters.repair import DUE_RATE, make_due
 from notifier.operators.letters.retry_request import RetryAccount, request_of, sum_of
 from notifier.operators.letters.visits import STOPPED, found_in
 from notifier.operators.letters.waiting_filter import WaitingFilter
-from notifier.operators.status.worker_requests import ANSWER_WITHIN, ask_workers_to
+from notifier.operators.status.worker_requests import ANSWER_WITHIN, GONE, LastAnswers, ask_workers_to
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
@@ -77,7 +77,7 @@ async def prospect(queue: Queue, wish: RetryWish, options: RepairOptions) -> Ret
     workers, answers = await ask_workers_to(queue, request_of(wish.key, wish.who, begin=False), ANSWER_WITHIN)
     return RetryResult(
         waited=waits.by_reason, waiting=waits.by_reason, asked=0 if wish.force else waits.asked, workers=workers,
-        answered=len(answers), account=sum_of([*answers]),
+        answered=len(answers), account=sum_of(answers),
     )  # fmt: skip
 
 
@@ -116,12 +116,14 @@ async def retry_now(
         known = replace(known, account=account, waiting=_left(before, account))
         tell(known)
 
-    unfinished = await _watch(queue, wish, options, before.total, due.unfinished, see)
-    if unfinished is not None:
+    heard = LastAnswers()
+    heard.gone(answers)
+    unfinished = await _watch(queue, wish, options, before.total, due.unfinished, heard, see)
+    if unfinished not in (None, GONE):
         return replace(known, unfinished=unfinished)
     async with alone():
         after = await _count(queue, wish, options)
-    return replace(known, waiting=after.by_reason, unfinished=after.unfinished)
+    return replace(known, waiting=after.by_reason, unfinished=after.unfinished or unfinished)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,7 @@ async def _watch(
     options: RepairOptions,
     total: int,
     unfinished: str | None,
+    heard: LastAnswers,
     tell: Callable[[RetryAccount], None],
 ) -> str | None:
     """Ask the workers until none has anything to do for the client. `tell` hears it. Returns why it ended early."""
@@ -165,7 +168,8 @@ async def _watch(
             _, answers = await ask_workers_to(queue, question, ANSWER_WITHIN)
         except QueueError as error:
             return unfinished or f"the queue went away, and nothing was lost: {error}"
-        now = sum_of([*answers])
+        gone = heard.gone(answers)
+        now = sum_of(answers, gone)
         news = now.counts != last.counts
         if news:
             news_at = options.steady()
@@ -176,7 +180,7 @@ async def _watch(
         last = now
         tell(now)
         if unfinished is not None or options.steady() - quiet_since > QUIET:
-            return unfinished
+            return unfinished or (GONE if gone else None)
         if options.stop() or options.steady() - news_at > STUCK:
             return "no longer watched; the workers go on, and `notifier status` shows how far they are"
         await options.pause(LOOK_EVERY)

@@ -1,7 +1,7 @@
 """Carries out retries at a worker: tries the client at once, and keeps an account of it from then on."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -132,9 +132,11 @@ def request_of(
     return WorkerRequest(name=RETRY, who=who, members=members)
 
 
-def sum_of(answers: "list[WorkerAnswer]") -> RetryAccount:
-    """The account of all workers."""
+def sum_of(answers: Sequence[WorkerAnswer], gone: Sequence[WorkerAnswer] = ()) -> RetryAccount:
+    """The account of all workers. `gone`: what those said that do not answer any more."""
     summed = RetryAccount()
+    for answer in gone:
+        summed.add(answer.said)
     for members in (answer.said for answer in answers if answer.problem is None):
         summed.add(members)
         summed.busy = summed.busy or members.get("busy") is True

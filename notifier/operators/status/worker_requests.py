@@ -16,6 +16,7 @@ from notifier.model.frozen import frozen
 from notifier.queues.queue_port import Queue
 
 ANSWER_WITHIN = 2.0  # seconds that workers have to answer
+GONE = "a worker has ended meanwhile, and what it did at last is not counted; the log tells of it"
 
 Members: TypeAlias = Mapping[str, Any]
 
@@ -82,6 +83,19 @@ class RequestHandler:
             structlog.get_logger().error("request_failed", error=type(error).__name__, exception=frames)
         answer = WorkerAnswer(worker=self._worker, version=__version__, said=members, problem=problem)
         return _ANSWER.dump_json({"v": 1, "answers": answer})
+
+
+class LastAnswers:
+    """What each worker said last, so that what those counted stays counted that have ended since."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, WorkerAnswer] = {}
+
+    def gone(self, answers: Sequence[WorkerAnswer]) -> Sequence[WorkerAnswer]:
+        """Note these answers, and return the last ones of the workers that have not answered this time."""
+        said = {answer.worker: answer for answer in answers if answer.problem is None}
+        self._last |= said
+        return [answer for worker, answer in self._last.items() if worker not in said]
 
 
 async def ask_workers_to(queue: Queue, request: WorkerRequest, within: float) -> tuple[int, Sequence[WorkerAnswer]]:
