@@ -143,6 +143,7 @@ class KnownClient(Generic[TicketT]):
     next_try: float = -math.inf  # when its rest ends
     paused_until: float = -math.inf
     hold: float = 0.0  # mean seconds of an attempt
+    hold_down: float = 0.0  # … as counted for all that are down: 0 if it is not, or was not tried here
     ended: float = -math.inf  # when an attempt last ended
     well: float = -math.inf  # when one last ended well
     side: Side = Side.QUICK
@@ -150,7 +151,7 @@ class KnownClient(Generic[TicketT]):
     line: float = -math.inf  # when the last delivery has its turn that waits for that in the delay queues
     overload: Overload = field(default_factory=Overload)
     running: dict[int, tuple[float, Lane, Side]] = field(default_factory=dict)  # by the ticket's id: when it began
-    queues: dict[Lane, deque[TicketT]] = field(default_factory=dict)
+    queues: dict[Lane, deque[TicketT]] | None = None  # while any wait
     waiting: int = 0
     fetched: int = 0  # of those that wait, out of its bucket
     parked: bool = False  # something may wait in its bucket
@@ -319,18 +320,23 @@ class KnownClient(Generic[TicketT]):
 
     def push(self, lane: Lane, ticket: TicketT) -> None:
         """Have it wait in memory."""
+        self.queues = self.queues or {}
         self.queues.setdefault(lane, deque()).append(ticket)
         self.waiting += 1
 
     @property
+    def _filled(self) -> list[deque[TicketT]]:
+        return [queue for lane in Lane if (queue := (self.queues or {}).get(lane))]
+
+    @property
     def first(self) -> TicketT:
         """The next to begin. Call it only if any wait."""
-        return next(queue[0] for lane in Lane if (queue := self.queues.get(lane)))
+        return self._filled[0][0]
 
     def pop(self, *, newest: bool = False) -> TicketT:
         """Take out the next to begin: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
-        filled = [queue for lane in Lane if (queue := self.queues.get(lane))]
+        ticket = self._filled[-1].pop() if newest else self._filled[0].popleft()
         self.waiting -= 1
         if not self.waiting:
-            self.queues.clear()  # an emptied one takes 700 bytes, of each of 100,000 clients
-        return filled[-1].pop() if newest else filled[0].popleft()
+            self.queues = None  # an emptied one takes 700 bytes, of each of 100,000 clients
+        return ticket

@@ -29,8 +29,8 @@ class KnownClients:
         self._peers = peers
         self._known: OrderedDict[ClientKey, Known] = OrderedDict()  # the one heard of longest ago comes first
         self.down: dict[ClientKey, Known] = {}
-        self._holds: dict[ClientKey, float] = {}  # seconds of a try, of each that is down and was tried here …
-        self._tries = 0.0  # … and of all of them
+        self._tried = 0  # those that are down and were tried here …
+        self._tries = 0.0  # … and the seconds of a try of each of them
 
     @property
     def workers(self) -> int:
@@ -73,9 +73,7 @@ class KnownClients:
     def turn(self, known: Known, change: Change | None, *, was_up: bool) -> None:
         """Note what became of the client's state."""
         self._slots.turn(known, was_up=was_up)
-        self._tries += (known.hold if known.down else 0.0) - self._holds.pop(known.key, 0.0)
-        if known.down and known.hold:
-            self._holds[known.key] = known.hold
+        self._count(known, known.hold if known.down else 0.0)
         iss, client_id = known.key
         if change is Change.RECOVERED:
             self.down.pop(known.key, None)
@@ -86,9 +84,14 @@ class KnownClients:
             next_try = max(known.next_try, known.paused_until) + self.ahead()
             self._tools.observe(ClientFailing(iss=iss, client_id=client_id, next_try=next_try))
 
+    def _count(self, known: Known, hold: float) -> None:
+        self._tried += (hold > 0) - (known.hold_down > 0)
+        self._tries += hold - known.hold_down
+        known.hold_down = hold
+
     def least_rest(self, known: Known) -> float:
         """Return for how long it rests at least: until each of those that are down could have had its try."""
-        alike = len(self.down) - len(self._holds)  # only heard of: perhaps they hang as this one does
+        alike = len(self.down) - self._tried  # only heard of: perhaps they hang as this one does
         busy = min(len(self.down) * known.hold, self._tries + alike * known.hold)
         return busy / (PROBES * self.workers)
 
@@ -104,7 +107,7 @@ class KnownClients:
             if known.idle and known.paused_until <= now and not known.covered(now):
                 del self._known[key]
                 self.down.pop(key, None)
-                self._tries -= self._holds.pop(key, 0.0)
+                self._count(known, 0.0)
             else:
                 known.heard = now
                 self._known.move_to_end(key)

@@ -40,7 +40,7 @@ def pauses(number: int, desk: Desk) -> None:
     desk.news.clear()
 
 
-def test_a_client_that_is_paused_takes_a_kilobyte() -> None:
+def test_a_client_that_is_paused_takes_900_bytes() -> None:
     """Also if a second delivery waited in memory for the end of the first."""
 
     def many() -> Desk:
@@ -49,7 +49,7 @@ def test_a_client_that_is_paused_takes_a_kilobyte() -> None:
             pauses(number, desk)
         return desk
 
-    assert kept(many) <= 1024 * CLIENTS
+    assert kept(many) <= 900 * CLIENTS
 
 
 def test_a_client_with_a_delivery_in_a_delay_queue_takes_little() -> None:
