@@ -103,8 +103,7 @@ function bars(minutes) {
   const last = Math.floor(now() / MINUTE);
   return Array.from({ length: MINUTES }, (_, nth) => {
     const at = last - MINUTES + 1 + nth;
-    const [good, failed] = counts.get(at) ?? [0, 0];
-    return [at * MINUTE, good, failed, 0];
+    return [at * MINUTE, ...(counts.get(at) ?? [0, 0])];
   });
 }
 

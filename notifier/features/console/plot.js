@@ -4,19 +4,21 @@ import { state, update } from "./state.js";
 
 const HEIGHT = 96; // of 100: the highest bar leaves some air
 const LEAST = 1.5; // so that one failure among thousands is seen
+const TONES = ["good", "warn", "bad"];
+const WORDS = ["delivered", "failed", "given up"];
 
-/** `bars`: [moment, delivered, failed, given up] for each slot; a slot lasts `width` of `unit`. */
+/** `bars`: [moment, delivered, failed, given up] for each slot, or without the last; a slot lasts `width` of `unit`. */
 export function Plot({ bars, width, unit, label }) {
-  const sums = bars.reduce((all, [, ...counts]) => all.map((had, nth) => had + counts[nth]), [0, 0, 0]);
+  const sums = bars.map(([, ...counts]) => counts).reduce((all, counts) => all.map((had, nth) => had + counts[nth]));
   const most = Math.max(1, ...bars.map(([, ...counts]) => counts.reduce((all, count) => all + count, 0)));
   const shown = state.plotAt === null ? null : bars[state.plotAt];
-  const [moment, good, failed, dead] = shown ?? [null, ...sums];
+  const [moment, ...counts] = shown ?? [null, ...sums];
   const point = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     const slot = Math.floor(((event.clientX - box.left) / box.width) * bars.length);
     update({ plotAt: Math.max(0, Math.min(bars.length - 1, slot)) });
   };
-  const words = `${label}: ${number(sums[0])} delivered, ${number(sums[1])} failed attempts, ${number(sums[2])} given up.`;
+  const words = `${label}: ${sums.map((sum, nth) => `${number(sum)} ${WORDS[nth]}`).join(", ")}.`;
   return html`<figure class="plot">
     <svg viewBox="0 0 ${bars.length} 100" preserveAspectRatio="none" role="img" aria-label=${words}
         onPointerMove=${point} onPointerLeave=${() => update({ plotAt: null })}>
@@ -26,13 +28,9 @@ export function Plot({ bars, width, unit, label }) {
     </svg>
     <figcaption><span>${number(Math.round((most / width) * 10) / 10)}/${unit}</span>
       <span>${moment === null ? label : clock(moment)}</span>
-      <span class="key good">${number(good)} delivered</span>
-      <span class="key warn">${number(failed)} failed</span>
-      <span class="key bad">${number(dead)} given up</span></figcaption>
+      ${counts.map((count, nth) => html`<span class="key ${TONES[nth]}">${number(count)} ${WORDS[nth]}</span>`)}</figcaption>
   </figure>`;
 }
-
-const TONES = ["good", "warn", "bad"];
 
 function Bar({ nth, counts, most }) {
   let top = 100;
