@@ -6,17 +6,19 @@ are asked for an overview twice a second at most.
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from notifier.feature import Given
 from notifier.features.console.recent import Recent, merged_steps
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
-from notifier.model.frozen import frozen
+from notifier.model.frozen import frozen, replace
 from notifier.model.moment import rendered
 from notifier.network.listeners.problem import Refusal, problem
-from notifier.operators.status.service_status import ServiceStatus, status_of
+from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest, ask_workers_to
 from notifier.telemetry.audit import lately
 
@@ -90,13 +92,14 @@ class AllWorkers:
         """What they said a moment ago. Raises Refusal (503)."""
         async with self._looking:
             if self._last is None or time.monotonic() >= self._last[0]:
-                seen, answers = await self.ask("the console", clients=None, steps=0)
+                seen, answers = await self._ask("the console", clients=None, steps=0)
+                states = await self._states(answers)
                 began = time.monotonic()  # to wait for a worker that hangs is no work
                 overview = Overview(
-                    status=await asyncio.to_thread(self._status, answers),
+                    status=await asyncio.to_thread(self._status, states),
                     steps=merged_steps(answer.said.get("steps", ()) for answer in answers),
                     seen=seen,
-                    answered=len(answers),
+                    answered=len(states),
                 )
                 ended = time.monotonic()
                 self._last = (ended + max(FRESH, SHARE * (ended - began)), overview)
@@ -104,21 +107,42 @@ class AllWorkers:
 
     async def clients(self, keys: Collection[ClientKey], **more: Any) -> tuple[ServiceStatus, Sequence[WorkerAnswer]]:
         """How these clients stand at all workers, and their answers to what is asked beside. Raises Refusal (503)."""
-        _, answers = await self.ask("the console", clients=list(keys), **more)
-        return self._status(answers), answers
+        _, answers = await self._ask("the console", clients=list(keys), **more)
+        status = self._status(await self._states(answers))
+        meant = set(keys)
+
+        def of_these(clients: Iterable[ClientState]) -> list[ClientState]:
+            return [client for client in clients if (client.iss, client.client_id) in meant]
+
+        each = [replace(worker, clients=of_these(worker.clients)) for worker in status.workers]
+        known = [answer for answer in answers if answer.problem is None]
+        return replace(status, clients=of_these(status.clients), workers=each), known
 
     async def ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
         """How many workers there are, and what those say that answer in time. Raises Refusal (503)."""
+        seen, answers = await self._ask(who, **members)
+        return seen, [answer for answer in answers if answer.problem is None]
+
+    async def _ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
+        """See `ask`. With the answers of those that know no console."""
         request = WorkerRequest(name=NAME, who=who, members=members)
         try:
-            seen, answers = await ask_workers_to(self._given.queue, request, ANSWER_WITHIN)
+            return await ask_workers_to(self._given.queue, request, ANSWER_WITHIN)
         except QueueError:
             title = "The queue is away; try again soon"
             raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
-        return seen, [answer for answer in answers if answer.problem is None]
 
-    def _status(self, answers: Sequence[WorkerAnswer]) -> ServiceStatus:
-        states = [str(answer.said["state"]).encode() for answer in answers if "state" in answer.said]
+    async def _states(self, answers: Sequence[WorkerAnswer]) -> list[bytes]:
+        """How the workers stand. One that knows no console, as of an older release, says so when `status` asks."""
+        told = {answer.worker: str(answer.said["state"]).encode() for answer in answers if "state" in answer.said}
+        if len(told) < len(answers):
+            with suppress(QueueError):
+                for body in (await self._given.queue.look_around(ANSWER_WITHIN)).worker_states:
+                    if (state := load_state(body)) is not None:
+                        told.setdefault(state.worker, body)
+        return list(told.values())
+
+    def _status(self, states: Sequence[bytes]) -> ServiceStatus:
         return status_of(self._given.depths(), states, now=time.time())
 
 

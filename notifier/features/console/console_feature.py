@@ -30,9 +30,13 @@ def _run(given: Given) -> Running:
     from notifier.telemetry.logs import subject_hash
 
     settings = given.live.now.settings
-    if settings.api is None or not settings.api.console.enabled:
+    if settings.api is not None and not settings.api.console.enabled:
         return Running()
-    authorization, workers, recent = Authorization(given.live.tokens), AllWorkers(given), Recent(time.time)
+    recent = Recent(time.time)
+    acts = {NAME: OwnPart(given, recent).act}
+    if settings.api is None:  # the consoles of others speak for this worker too
+        return Running(observe=recent.observe, acts=acts)
+    authorization, workers = Authorization(given.live.tokens), AllWorkers(given)
     doctor = Doctor(given.live.path)
     oidc = settings.api.console.oidc
     signed_in = None if oidc is None else SignInTokens(oidc, given.live, subject_hash(settings).log_id)
@@ -53,7 +57,7 @@ def _run(given: Given) -> Running:
             *console_files(),
         ],
         observe=recent.observe,
-        acts={NAME: OwnPart(given, recent).act},
+        acts=acts,
         judge=None if signed_in is None else signed_in.judge,
         within=closing(),
     )

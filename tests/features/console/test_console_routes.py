@@ -182,6 +182,34 @@ async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix:
                 )
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("console", [False, True])
+async def test_the_console_speaks_for_workers_without_one(
+    tmp_path: Path, amqp_url: str, prefix: str, console: bool
+) -> None:
+    """One that serves no API tells all; one that knows no console, as of an older release, how it stands."""
+    async with Clients(Answers(shop=503)) as clients:
+        site = site_of_two(tmp_path, clients, (amqp_url, prefix))
+        async with worker(site) as one:
+            if console:
+                del site.config["api"]
+            else:
+                site.config["api"]["console"] = {"enabled": False}
+            site.write()
+            async with worker(site):
+                for number in range(20):
+                    assert (await one.post(event(number, "shop", "wiki")))[0] == 202
+                seen = await until(
+                    lambda: got(one, "overview"),
+                    lambda said: said["workers"]["answered"] == 2 and said["waits"]["known"] == 20,
+                )
+                assert len(seen["workers"]["each"]) == 2
+                told = await got(one, "client", iss=ISSUER, client_id="shop")
+                assert [len(told["workers"]), told["client"]["waits"]] == [2, 20]
+                workers = {fact["worker"] for fact in (await got(one, "recent", good="true"))["facts"]}
+                assert len(workers) == (2 if console else 1)
+
+
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 async def test_no_page_lies_beyond_what_can_be_counted(place: tuple[str, str], tmp_path: Path) -> None:
     """A number that Python cannot step by is a mistake of the request."""
