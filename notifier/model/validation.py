@@ -36,6 +36,8 @@ def mistakes_of(error: ValidationError, path: str = "", *, most: int = 100) -> l
 
 def reworded(detail: ErrorDetails) -> str:
     """Return pydantic's own text as an instruction: `must be a valid integer`."""
+    if detail["type"] == "bool_parsing":
+        return "must be true or false"
     text = re.sub(r"^(Input|Value|Datetime|String|List) should ", "must ", detail["msg"])
     return text.replace("input was not a", "must be a")
 

@@ -62,7 +62,7 @@ def registry_routes(authorization: Authorization, sources: Refresh) -> list[web.
 
 def accepts_loss(request: web.Request) -> bool:
     """True if the caller accepts that many clients could no longer be told. Raises Refusal: 400."""
-    accept = _BOOL.get(request.query.get("accept_loss", "false"))
+    accept = _BOOL.get(request.query.get("accept_loss", "false") or "true")  # `?accept_loss`
     if accept is None:
         raise malformed(Mistake("accept_loss", "must be true or false"))
     return accept

@@ -18,7 +18,7 @@ export function Acts({ data }) {
     ${data.acts && html`<section><h2>What people did</h2>
       <${Table} caption="What people did" rows=${data.acts} keyOf=${actKey} columns=${ACTS}
         empty="Nobody acted since the workers started." />
-      <p class="dim note">Workers forget when they end. The log has it for good: the last column finds its line.</p></section>`}`;
+      <p class="dim note">Workers forget this when they end. The log keeps it: the command in the last column finds the line, in a log as JSON.</p></section>`}`;
 }
 
 const actKey = (act) => `${act.worker} ${act.n ?? act.at} ${act.action}`;
@@ -29,7 +29,7 @@ const rest = (act) => Object.entries(act).filter(([name, value]) => !ASIDE.has(n
 const saysSomething = (value) => ![null, false, ""].includes(value) && JSON.stringify(value) !== "{}";
 
 function logLine({ action, who }) {
-  return `jq 'select(.audit and .event == ${quoted(action)} and .who == ${quoted(who)})'`;
+  return `jq -c 'select(.audit and .event == ${quoted(action)} and .who == ${quoted(who)})' notifier.log`;
 }
 
 async function endJob(job) {

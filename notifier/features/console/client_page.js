@@ -127,11 +127,12 @@ const VALUES = [
 function Pausing({ client }) {
   const lines = `- client_id: ${quoted(client.client_id)}\n  issuer: ${quoted(client.iss)}\n  notifier: {paused: true}`;
   const [head, what] = client.paused
-    ? ["Call it again", "Take paused out of these lines of the file of clients"]
-    : ["Have it not called for a while", "Put these lines into the file of clients"];
+    ? ["Call it again", "Remove the last line from its entry in the file of clients"]
+    : ["Pause it: have it not called for a while",
+      "Add the last line to its entry in the file of clients. If that has no entry for it, add all these lines"];
   return html`<details><summary>${head}</summary>
-    <p>${what}, and have all workers read it: <code>notifier reload</code>. While it is paused its logouts wait, for as long as
-      ${" "}they may.</p>
+    <p>${what}. Then have all workers read it: <code>notifier reload -c notifier.yaml</code>. While it is paused, its logouts
+      ${" "}wait until they expire.</p>
     <pre class="json" tabindex="0"><${Said} text=${lines} lines most=${3000} /></pre></details>`;
 }
 

@@ -1,6 +1,6 @@
 // Dead letters: reasons as filters with counts, the newest first, and what can be done with all that the filter means.
 import { Asking, AsOf, Choice, Filters, IssuerChoice, Search, Who, Word, clientKey } from "./parts.js";
-import { Clock, Said, counted, html, number, plain, sum } from "./text.js";
+import { Clock, Said, counted, html, number, plain, sum, these } from "./text.js";
 import { Pages, Table } from "./tables.js";
 import { api, may, narrowed } from "./api.js";
 import { ask, hash } from "./places.js";
@@ -71,8 +71,8 @@ function Acts({ filter, data }) {
   if (!may("repair") || !data.total) return null;
   const begin = (action) => () => beginRepair(action, filter, data.as_of);
   return html`<span class="row">
-    <button type="button" class="do" onClick=${begin("replay")}>Replay these ${number(data.total)} …</button>
-    <button type="button" class="danger-quiet" onClick=${begin("discard")}>Discard these ${number(data.total)} …</button></span>`;
+    <button type="button" class="do" onClick=${begin("replay")}>Replay ${these(data.total)} …</button>
+    <button type="button" class="danger-quiet" onClick=${begin("discard")}>Discard ${these(data.total)} …</button></span>`;
 }
 
 const ByClient = ({ data }) => data.groups.length > 1 && html`<details><summary>By client</summary>

@@ -92,7 +92,7 @@ function retried(job) {
 
 const TITLES = { retry: "Trying the client", replay: "Replaying letters", discard: "Deleting letters", cancel: "Cancelling" };
 const STANDS = {
-  waiting: "waits for its turn", running: "under way", watching: "done; its letters are on their way", ended: "over",
+  waiting: "waits for its turn", running: "under way", watching: "done; what comes of it is watched", ended: "over",
 };
 
 /** A job as it goes on: asked for every second. */

@@ -40,7 +40,7 @@ export function Live({ data, query }) {
         ${number(newer)} newer: they come when the pointer leaves the table.`}</span><//>
     ${!data ? html`<${Asking} />` : html`<div ...${holding}>
       <${Table} caption="What happens" rows=${still} keyOf=${rowKey} columns=${COLUMNS}
-        empty="Nothing failed of late." /></div>`}`;
+        empty="Nothing has failed lately." /></div>`}`;
 }
 
 const Text = ({ row }) => html`<${Said} text=${row.text} className="dim" />`;
@@ -49,7 +49,7 @@ const COLUMNS = [
   { head: "When", cell: (row) => html`<${Clock} at=${row.at} />` },
   { label: "What", cell: ({ kind }) => html`<span class="chip ${KINDS[kind]}">${kind.replace("_", " ")}</span>` },
   { head: "Client", wide: true, cell: (row) => html`<${Who} client=${row} />` },
-  { head: "Answer", say: true, cell: (row) => html`<${row.reason ? Answer : Text} row=${row} />` },
+  { head: "Answer", say: true, cell: (row) => html`<${row.reason || row.kind === "delivered" ? Answer : Text} row=${row} />` },
   { head: "Took", num: true, cell: (row) => (row.seconds == null ? "" : `${number(Math.round(row.seconds * 1000))} ms`) },
   { head: "Next", cell: (row) => (row.next_due ? html`<${Until} at=${row.next_due} />` : "") },
   { head: "Event", cell: (row) => html`<${EventLink} id=${row.event_id} />` },

@@ -1,5 +1,6 @@
 """The section `api.console.oidc`: operators sign in at the organisation's OpenID Provider."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -10,6 +11,15 @@ from notifier.settings.values import IssuerId, Listed, Section, WebAddress, in_c
 
 OperatorScope = Literal["read", "repair"]
 """What somebody in a browser may do. Events are published by programs, which have tokens of the file."""
+
+
+_SCOPE = r"^openid( [!#-\[\]-~]+)*$"
+
+
+def _with_openid(scope: str) -> str:
+    if not re.fullmatch(_SCOPE, scope):
+        raise ValueError("must begin with openid, and have one space between two scopes: openid profile")
+    return scope
 
 
 def _not_in_clear(url: str) -> str:
@@ -35,7 +45,7 @@ class OidcSettings(Section):
     """The claim with the issuers of `issuers` that concern a user, or `*`. Left out: all concern everybody."""
     name_claim: str | None = Field(None, min_length=1)
     """The claim that names a user in audit lines, such as `preferred_username`. Left out: a hash does."""
-    scope: str = Field("openid", pattern=r"^openid( [!#-\[\]-~]+)*$")
+    scope: Annotated[str, AfterValidator(_with_openid)] = Field("openid", json_schema_extra={"pattern": _SCOPE})
     """What the console asks the provider for; it begins with `openid`."""
     accept_typ_jwt: bool = False
     """Take access tokens of `typ: JWT` too, for a provider that cannot write `at+jwt`."""

@@ -54,7 +54,7 @@ function nobodyAnswers({ seen }) {
 function nobodyConsumes({ workers }, wait) {
   const why = workers.each.map((each) => each.problem).find(Boolean);
   const answer = counted(workers.answered, "worker answers", "workers answer");
-  const words = [`${answer}, and none takes an event yet${why ? `: ${plain(why)}` : "."}`, wait && `${number(wait)} wait.`];
+  const words = [`${answer}, and none takes an event yet${why ? `: ${plain(why)}` : "."}`, wait && `${number(wait)} ${wait === 1 ? "waits" : "wait"}.`];
   return ["bad", "Nothing is delivered: no worker consumes the queue.", words.filter(Boolean).join(" ")];
 }
 
@@ -133,7 +133,7 @@ export const CLIENT_COLUMNS = [
 const isTried = (c) => c.waits > 0 || c.circuit !== "closed";
 export const NEXT_TRY = { head: "Next try", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
 
-const EXPIRES = { head: "Given up", cell: (c) => html`<${Until} at=${c.waits ? c.expires : null} />` };
+const EXPIRES = { head: "Expires", cell: (c) => html`<${Until} at=${c.waits ? c.expires : null} />` };
 
 export const Count = ({ value }) => (value ? number(value) : html`<span class="dim">0</span>`);
 const stateOf = (c) => (c.state === "well" && c.tried === false ? "untried" : c.state);

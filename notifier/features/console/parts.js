@@ -31,8 +31,9 @@ export const Word = ({ name }) => html`<button type="button" class="word" title=
 
 /** What a client answered: the reason, the status, and the start of its answer. */
 export function Answer({ row }) {
-  if (!row.reason) return html`<span class="dim">–</span>`;
-  return html`<span class="answer"><${Word} name=${row.reason} />
+  const reason = row.reason ?? (row.kind === "delivered" ? row.kind : null);
+  if (!reason) return html`<span class="dim">–</span>`;
+  return html`<span class="answer"><${Word} name=${reason} />
     ${row.status != null && html`${" "}<b>${row.status}</b>`}
     ${row.text && html`${" "}<${Said} text=${row.text} most=${200} className="quote" />`}</span>`;
 }

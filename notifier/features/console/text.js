@@ -40,6 +40,8 @@ export const host = (iss) => String(iss ?? "").replace(/^https:\/\//, "");
 
 export const number = (value) => (value ?? 0).toLocaleString("en");
 export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+/** "this one", or "these 12": what a button does something to. */
+export const these = (count) => (count === 1 ? "this one" : `these ${number(count)}`);
 export const sum = (counts) => Object.values(counts ?? {}).reduce((all, count) => all + count, 0);
 /** A rate: with a decimal as long as it is small. */
 export const rate = (value) => number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value));

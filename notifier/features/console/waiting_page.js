@@ -1,5 +1,5 @@
 // What waits. It is looked at when somebody asks and never followed, since each look goes through the queues.
-import { Ago, Said, Until, counted, html, number } from "./text.js";
+import { Ago, Said, Until, counted, html, number, these } from "./text.js";
 import { Answer, AsOf, Asking, EventLink, Filters, IssuerChoice, Search, Who, Word, clientKey } from "./parts.js";
 import { Pages, Table } from "./tables.js";
 import { Retry } from "./retries.js";
@@ -34,9 +34,9 @@ export function Waiting({ data, query }) {
       <${IssuerChoice} value=${query.iss} />
       <${Search} name="event_id" label="Event" placeholder="its id, whole" value=${query.event_id} /><//>
     ${!data ? html`<${Asking}>Going through what waits …<//>` : html`
-      <p class="row between"><${AsOf} at=${data.as_of} again=${lookAgain}>It is not followed.<//>
+      <p class="row between"><${AsOf} at=${data.as_of} again=${lookAgain}>It does not refresh by itself.<//>
         ${cancels && html`<button type="button" class="danger-quiet" onClick=${() => beginRepair("cancel", filter)}>
-          Cancel these ${number(data.total)} …</button>`}</p>
+          Cancel ${these(data.total)} …</button>`}</p>
       <${Table} caption="What waits, by client and cause" rows=${data.groups} keyOf=${groupKey} columns=${GROUPS}
         empty="Nothing waits." />
       ${data.more_groups > 0 && html`<p class="dim note">and ${counted(data.more_groups, "smaller group")}: choose a client
@@ -53,7 +53,7 @@ const Hinted = ({ group }) => html`<${Who} client=${group} />
 
 const GROUPS = [
   { head: "Client", wide: true, cell: (group) => html`<${Hinted} group=${group} />` },
-  { head: "For", cell: (group) => (group.reason ? html`<${Word} name=${group.reason} />` : "–") },
+  { head: "Why", cell: (group) => (group.reason ? html`<${Word} name=${group.reason} />` : "–") },
   { head: "Where", cell: (group) => (group.where === "parked" ? "parked until it is well" : group.where) },
   { head: "Count", num: true, cell: (group) => number(group.count) },
   { head: "Oldest", cell: (group) => html`<${Ago} at=${group.oldest} />` },

@@ -70,7 +70,9 @@ class Authorization:
             raise refusal
         token = bearer_of(request, tokens)
         if token is None:
-            raise unaccepted("A bearer token of the API is required", given="Authorization" in request.headers)
+            given = "Authorization" in request.headers
+            title = "The API does not know this token" if given else "A bearer token of the API is required"
+            raise unaccepted(title, given=given)
         if token.expires is not None and token.expires <= self._clock():
             raise unaccepted(f"The token has expired at {shown_moment(token.expires)}")
         if scope not in token.scopes:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any, TypeVar, cast
 
 from aiohttp import web
@@ -22,7 +22,6 @@ BODY_PROBLEMS = {
     415: "The body is not application/json.",
 }
 _LISTS = frozenset({"id", "reason"})
-_FLAGS = frozenset({"all", "dry_run", "oldest_first"})
 
 T = TypeVar("T")
 
@@ -78,9 +77,14 @@ def asked_in_query(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str,
     for name in request.query:
         values = request.query.getall(name)
         members[name] = values if name in _LISTS else values[-1]
-        if name in _FLAGS and values[-1] == "":
+        if values[-1] == "" and name in _flags(adapter):
             members[name] = True  # `?dry_run`
     return _checked(adapter.validate_python, members)
+
+
+@cache
+def _flags(adapter: TypeAdapter[Any]) -> frozenset[str]:
+    return frozenset(name for name, schema in query_of(adapter).items() if schema.get("type") == "boolean")
 
 
 async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:

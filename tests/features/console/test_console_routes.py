@@ -94,9 +94,12 @@ async def test_an_incident_is_seen(place: tuple[str, str], tmp_path: Path) -> No
 
         news = await got(running, "recent", good="true")
         assert {"down", "failed", "delivered"} <= {fact["kind"] for fact in news["facts"]}
-        again = await got(running, "recent", after=news["next"], good="true")
+        again = await got(running, "recent", after=news["next"], good="")  # a flag needs no value
         assert not [fact for fact in again["facts"] if fact in news["facts"]]
         assert (await running.ask("GET", "/v1/recent?after=x", "r"))[0] == 400
+        assert (await running.ask("POST", "/v1/registry/refresh?accept_loss", "r"))[0] == 200
+        status, refusal = await running.ask("GET", "/v1/whoami", "a typing mistake")
+        assert (status, refusal["title"]) == (401, "The API does not know this token")
 
         keys = (await got(running, "keys"))["keys"]
         assert {key["iss"] for key in keys} == {ISSUER, OTHER}

@@ -25,7 +25,8 @@ ISSUER = "https://login.example.com/realms/staff"
         ({"map": {}}, "map"),
         ({"map": {"sre": ["write"]}}, "map.sre"),
         ({"map": {"idp": ["publish"]}}, "map.idp"),
-        ({"scope": "profile"}, "scope"),
+        ({"scope": "profile"}, "scope: must begin with openid"),
+        ({"accept_typ_jwt": "maybe"}, "accept_typ_jwt: must be true or false"),
         ({"discovery": "login.example.com"}, "discovery"),
     ],
 )

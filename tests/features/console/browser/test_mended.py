@@ -81,7 +81,7 @@ async def test_it_goes_on_when_the_tab_is_closed(
     await expect(job).to_contain_text("3 letters replayed.")
     act = window.row("dead letters replayed")
     await expect(act).to_contain_text(
-        """jq 'select(.audit and .event == "dead_letters_replayed" and .who == "alice")'"""
+        """jq -c 'select(.audit and .event == "dead_letters_replayed" and .who == "alice")' notifier.log"""
     )
 
 
@@ -126,7 +126,9 @@ async def test_a_client_is_not_edited_here(running: WorkerProcess, new_window: N
     window = await new_window(running)
     await window.sign_in(SRE)
     await window.go(PAYROLL)
-    await window.page.get_by_text("Have it not called for a while").click()
+    await window.page.get_by_text("have it not called for a while").click()
+    # its entry is in the file already, and a second one of the same file is refused
+    await expect(window.page.locator("details")).to_contain_text("Add the last line to its entry")
     await expect(window.page.locator("details pre")).to_contain_text('- client_id: "payroll"')
     await expect(window.page.locator("details pre")).to_contain_text("notifier: {paused: true}")
     await expect(window.page.locator("main").locator("input, textarea, select")).to_have_count(0)
