@@ -37,7 +37,7 @@ async function askOne(job) {
 
 /** A job that nobody knows has gone with its worker. Else it is asked for again. */
 function withoutAnswer(job, { status }) {
-  const gone = "the worker that carried it on has ended; what it did stays done";
+  const gone = "the worker that carried it on has ended; it may have done more at last, which the log tells";
   return status === FORGOTTEN ? { ...job, state: "ended", unfinished: gone } : job;
 }
 
