@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,9 +45,10 @@ class Given:
     `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` gives the name under which a client
     counts. `page` is the page of the feature that makes pages.
 
-    `name` is that of the worker in `notifier status`. `state` is what it says of itself, with these clients, or with
-    all that are not well; `depths` is what waited in the queues a moment ago. `canary` sends a client a token that
-    ends nothing. `published` has each of our keys whose issuer's JWK Set was read: issuer, key ID, whether it is there.
+    `name` is that of the worker in `notifier status`. `state` is what it says of itself, with these clients; `states`
+    says it with all that are in trouble, so many in each part. `depths` is what waited in the queues a moment ago.
+    `canary` sends a client a token that ends nothing. `published` has each of our keys whose issuer's JWK Set was read:
+    issuer, key ID, whether it is there.
     """
 
     live: LiveConfiguration
@@ -57,7 +58,8 @@ class Given:
     label: Callable[[str, str], Label]
     page: Page
     name: str
-    state: Callable[[Collection[ClientKey] | None], bytes]
+    state: Callable[[Collection[ClientKey]], bytes]
+    states: Callable[[int], Iterator[bytes]]
     depths: Callable[[], Mapping[str, Depth]]
     canary: Callable[[Client], Awaitable[Sequence[Finding]]]
     published: Callable[[], Iterable[tuple[str, str, bool]]]

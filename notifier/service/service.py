@@ -135,7 +135,8 @@ class Service:
             label=self.metrics.label,
             page=self._page,
             name=name,
-            state=self._own_state.document,
+            state=self._own_state.with_clients,
+            states=self._own_state.in_parts,
             depths=lambda: self._depths,
             canary=lambda client: self._canary(client),  # noqa: PLW0108  it is made below
             published=lambda: self._signing_keys.published(),  # noqa: PLW0108  it is made below

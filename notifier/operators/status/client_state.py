@@ -1,7 +1,7 @@
 """The state of a client, at one worker or at all. A worker with very many clients tells of those in trouble first."""
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -84,6 +84,16 @@ class ClientState(ClientRecord):
         return self.circuit, self.troubled or self.silent > 0, self.held_back, self.waiting, self.last_failure or 0.0
 
 
+def not_well(
+    health: HealthObserver, circuits: Iterable[tuple[str, str, int]], silent: Iterable[tuple[str, str, float]]
+) -> list[ClientKey]:
+    """Return the clients that are not well, as far as this worker knows."""
+    keys = dict.fromkeys((iss, client_id) for iss, client_id, state in circuits if state)
+    keys |= dict.fromkeys((iss, client_id) for iss, client_id, _ in silent)
+    keys |= dict.fromkeys(key for key, record in health.clients.items() if record.in_trouble)
+    return list(keys)
+
+
 _RECORDED = tuple(member.name for member in fields(ClientRecord))
 
 
@@ -96,11 +106,11 @@ def clients_of(
     delayed: Iterable[tuple[str, str, int, float]] = (),
     silent: Iterable[tuple[str, str, float]] = (),
     *,
-    which: Collection[ClientKey] | int | None = REPORTED,
-) -> tuple[list[ClientState], int]:
-    """Return clients, those in most trouble first, and how many are left out.
+    which: Collection[ClientKey] | int = REPORTED,
+) -> tuple[Iterator[ClientState], int]:
+    """Return clients, each made when its turn comes, and how many are left out.
 
-    `which`: these, whether this worker knows them or not; so many of those that it knows; None: all that are not well.
+    `which`: these, whether this worker knows them or not, or so many of those that it knows, in most trouble first.
     """
     states = {(iss, client_id): state for iss, client_id, state in circuits}
     lines = {(iss, client_id): count for iss, client_id, count in waiting}
@@ -108,7 +118,7 @@ def clients_of(
     tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
     later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
     hang = {(iss, client_id): seconds for iss, client_id, seconds in silent}
-    if which is None or isinstance(which, int):
+    if isinstance(which, int):
         # Of a client that was known before the worker started, it may know no more than that something waits.
         waits = (*states, *lines, *later, *(key for key, count in in_buckets.items() if count > 0), *hang)
         records = {**dict.fromkeys(waits, ClientRecord()), **health.clients}
@@ -122,14 +132,9 @@ def clients_of(
         return states.get(key, 0), failed > took or key in hang, put_off, lines.get(key, 0), failed
 
     # Chosen before a ClientState is made of each: making 10,000 of them held the loop for 39 ms.
-    match which:
-        case int():
-            chosen = heapq.nlargest(which, records.items(), key=urgency)
-        case None:
-            chosen = [item for item in records.items() if any(urgency(item)[:3])]
-        case _:
-            chosen = list(records.items())
-    reported = [
+    items = records.items()
+    chosen = heapq.nlargest(which, items, key=urgency) if isinstance(which, int) else list(items)
+    reported = (
         ClientState(
             iss=key[0],
             client_id=key[1],
@@ -143,8 +148,8 @@ def clients_of(
             **{name: getattr(record, name) for name in _RECORDED},
         )
         for key, record in chosen
-    ]
-    return reported, len(records) - len(reported)
+    )
+    return reported, len(records) - len(chosen)
 
 
 def both(state: ClientState, other: ClientState) -> ClientState:

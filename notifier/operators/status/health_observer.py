@@ -7,6 +7,7 @@ oldest.
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 
 from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
@@ -18,6 +19,7 @@ from notifier.model.redaction import redact, without_subject
 from notifier.model.registry import Registry
 
 KEPT = 10_000  # clients
+PASSED = 10  # of them, before one in trouble is forgotten
 TEXT = 200  # characters of what an attempt met
 WITH_WAY_OUT = 500  # of what we say of a dead letter: the way out comes last
 UNREGISTERED = 3600.0  # seconds for which a client that the registry lacks is remembered: events bring any number
@@ -50,6 +52,11 @@ class ClientRecord:
     failing_since: float | None = None
     expires_with_sid: float | None = None
     expires_without_sid: float | None = None
+
+    @property
+    def in_trouble(self) -> bool:
+        """True if its last attempt failed, or it was put off since."""
+        return max(self.last_failure or 0.0, self.deferred_at or 0.0) > (self.last_success or 0.0)
 
     @property
     def last_heard(self) -> float:
@@ -123,9 +130,18 @@ class HealthObserver:
             if unknown and len(self.clients) >= KEPT // 2:
                 return ClientRecord()
             if len(self.clients) >= KEPT:
-                del self.clients[next(iter(self.clients))]
+                self._make_room()
             record = self.clients[key] = ClientRecord()
         return record
+
+    def _make_room(self) -> None:
+        """Forget the oldest record, or a younger one if those before it are of clients in trouble."""
+        for key in list(islice(self.clients, PASSED)):
+            record = self.clients.pop(key)
+            if not record.in_trouble:
+                return
+            self.clients[key] = record  # its turn comes again after all others
+        del self.clients[next(iter(self.clients))]
 
     def _attempted(self, fact: Attempted) -> None:
         self.counts["attempts"] += 1

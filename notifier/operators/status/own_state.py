@@ -1,17 +1,18 @@
 """Makes the state that a worker tells of itself, and the status that follows from the states of all workers."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 
 from notifier import __version__
 from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.delivery.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
-from notifier.model.frozen import frozen
+from notifier.model.frozen import frozen, replace
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble
-from notifier.operators.status.client_state import REPORTED, clients_of
+from notifier.operators.status.client_state import REPORTED, ClientState, clients_of, not_well
 from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState, dump_state, status_of
 from notifier.queues.queue_port import Queue
@@ -46,25 +47,33 @@ class OwnState:
         self._queue = queue
         self._steady = steady
         self._since = clock()
-        self._last: dict[int | None, tuple[bytes, float]] = {}
+        self._last: tuple[bytes, float] = (b"", 0.0)
 
-    def document(self, which: Collection[ClientKey] | int | None = REPORTED) -> bytes:
-        """The state now, or at most half a second ago. Returns at once.
-
-        `which`: with these clients, with so many of those in most trouble, or with all that are not well.
-        """
-        if which is not None and not isinstance(which, int):
-            return dump_state(self._now(which))
-        document, at = self._last.get(which, (b"", 0.0))
+    def document(self) -> bytes:
+        """The state now, or at most half a second ago, with the clients in most trouble. Returns at once."""
+        document, at = self._last
         now = self._steady()
         if not document or now - at > FRESH:
-            document = dump_state(self._now(which))
-            self._last[which] = (document, now)
+            document = dump_state(self._now(REPORTED))
+            self._last = (document, now)
         return document
 
-    def _now(self, which: Collection[ClientKey] | int | None) -> WorkerState:
+    def with_clients(self, which: Collection[ClientKey]) -> bytes:
+        """The state now, with these clients. Returns at once."""
+        return dump_state(self._now(which))
+
+    def in_parts(self, size: int) -> Iterator[bytes]:
+        """The state now, with so many of the clients that are not well in each part. A part takes some milliseconds."""
+        state = self._state(())
+        yield dump_state(state)
+        gate = self._sources.worker().gate
+        clients, _ = self._clients(not_well(self._health, gate.clients.circuits(), gate.silent()))
+        while part := list(islice(clients, size)):
+            yield dump_state(replace(state, clients=part))
+
+    def _clients(self, which: Collection[ClientKey] | int) -> tuple[Iterator[ClientState], int]:
         worker = self._sources.worker()
-        clients, left_out = clients_of(
+        return clients_of(
             self._health,
             worker.gate.clients.circuits(),
             worker.gate.lines(),
@@ -74,6 +83,13 @@ class OwnState:
             worker.gate.silent(),
             which=which,
         )
+
+    def _now(self, which: Collection[ClientKey] | int) -> WorkerState:
+        clients, left_out = self._clients(which)
+        return self._state(list(clients), left_out)
+
+    def _state(self, clients: Sequence[ClientState], left_out: int = 0) -> WorkerState:
+        worker = self._sources.worker()
         consuming, problem = self._sources.consuming()
         return WorkerState(
             worker=self._name,

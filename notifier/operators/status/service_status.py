@@ -12,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.configuration.clients.registry_refresh import SourceState
 from notifier.model.client import ClientKey
-from notifier.model.frozen import frozen
+from notifier.model.frozen import frozen, replace
 from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merged
 from notifier.operators.status.client_state import ClientState, both
@@ -102,10 +102,15 @@ def status_of(
     oldest: Mapping[str, float] | None = None,
     blocked: str = "",
 ) -> ServiceStatus:
-    """Sum up the workers' answers. `oldest` holds the moments that the queue itself knows."""
-    workers = sorted(
-        (stands for body in answers if (stands := load_state(body)) is not None), key=lambda state: state.worker
-    )
+    """Sum up the workers' answers. `oldest` holds the moments that the queue itself knows.
+
+    A worker may tell of its clients in several answers.
+    """
+    told: dict[str, WorkerState] = {}
+    for stands in filter(None, map(load_state, answers)):
+        more = () if stands.worker not in told else told[stands.worker].clients
+        told[stands.worker] = replace(stands, clients=[*more, *stands.clients])
+    workers = [told[worker] for worker in sorted(told)]
     since = dict(oldest or {})
     for worker in workers:
         for lane, lane_state in worker.held.items():

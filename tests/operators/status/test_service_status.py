@@ -1,6 +1,7 @@
 """How everything stands, summed up over the workers: those in trouble first, and nothing foreign is an answer."""
 
 import json
+from typing import Any
 
 from notifier.delivery import facts
 from notifier.delivery.life import life_of
@@ -11,7 +12,7 @@ from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
 from notifier.model.trouble import EXPLAINED, Trouble, TroubleKind, by_cause
 from notifier.operators.doctor.runbook import sections
-from notifier.operators.status.client_state import ClientState, both, clients_of
+from notifier.operators.status.client_state import ClientState, both, clients_of, not_well
 from notifier.operators.status.health_observer import KEPT, UNREGISTERED, HealthObserver
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
@@ -27,6 +28,12 @@ def worker(name: str, *clients: ClientState, **more: object) -> bytes:
         "held": {"events": LaneState(unsettled=2, oldest=NOW - 5)}, "rates": {"delivered": 1.5}, "clients": clients,
     }  # fmt: skip
     return dump_state(WorkerState(**(plain | more)))  # type: ignore[arg-type]
+
+
+def all_of(*known: Any, **more: Any) -> tuple[list[ClientState], int]:
+    """The clients, and how many are left out."""
+    told, left_out = clients_of(*known, **more)
+    return list(told), left_out
 
 
 def stands(client_id: str, **more: object) -> ClientState:
@@ -104,7 +111,7 @@ async def test_what_an_attempt_met_is_kept() -> None:
         await stage.until(lambda: taken in stage.queue.acked)
     for fact in stage.facts:
         health.observe(fact)
-    told, left_out = clients_of(
+    told, left_out = all_of(
         health, [(ISS, "nobody", 2)], [(ISS, "well", 4)], [(ISS, "well", -3)], [(ISS, "nobody", stage.now + 9)]
     )
     assert left_out == 0
@@ -129,7 +136,7 @@ async def test_when_what_waits_is_given_up_is_known() -> None:
         return delivery
 
     def told(client_id: str) -> ClientState:
-        states, _ = clients_of(health, [(ISS, client_id, 2)], [(ISS, client_id, 3)])
+        states, _ = all_of(health, [(ISS, client_id, 2)], [(ISS, client_id, 3)])
         return next(state for state in states if state.client_id == client_id)
 
     first, _ = put_off("shop", NOW - 30, None), put_off("shop", NOW - 10, "one")
@@ -159,9 +166,35 @@ def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
     for number in range(KEPT + 5):
         failed(health, f"c{number}", NOW + number)
     assert len(health.clients) == KEPT
-    told, left_out = clients_of(health, [(ISS, "c9", 1)], [])
+    told, left_out = all_of(health, [(ISS, "c9", 1)], [])
     assert told[0].client_id == "c9"
     assert len(told) + left_out == KEPT
+
+
+def test_of_very_many_clients_those_in_trouble_are_remembered() -> None:
+    """Else their last answer would be gone while thousands that are well are told."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    failed(health, "down", NOW)
+    for number in range(2 * KEPT):
+        health.observe(facts.LogoutDelivered(delivery=_of(f"c{number}"), propagation=None))
+    assert len(health.clients) == KEPT
+    assert health.clients[ISS, "down"].last_failure == NOW
+    assert (ISS, "c0") not in health.clients
+    assert not_well(health, [(ISS, "rests", 2), (ISS, "up", 0)], [(ISS, "hangs", 9.0)]) == [
+        (ISS, "rests"), (ISS, "hangs"), (ISS, "down")
+    ]  # fmt: skip
+
+
+def _of(client_id: str) -> Delivery:
+    return Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
+
+
+def test_a_worker_may_tell_of_its_clients_in_parts() -> None:
+    """It is one worker, with all of them."""
+    parts = [worker("a", stands("one")), worker("b", stands("one")), worker("a", stands("two"))]
+    status = status_of({}, parts, now=NOW)
+    assert [(each.worker, len(each.clients)) for each in status.workers] == [("a", 2), ("b", 1)]
+    assert {client.client_id for client in status.clients} == {"one", "two"}
 
 
 def deferred(health: HealthObserver, client_id: str, cause: Cause) -> None:
@@ -176,10 +209,10 @@ def test_a_client_that_is_only_put_off_is_not_well() -> None:
         deferred(health, client_id, cause)
     health.clients[ISS, "busy"].last_success = NOW - 1
     health.clients[ISS, "unsigned"].last_success = NOW - 1
-    states = {each.client_id: each.state for each in clients_of(health, [], [])[0]}
+    states = {each.client_id: each.state for each in all_of(health, [], [])[0]}
     assert states == {"new": "put_off", "unsigned": "put_off", "busy": "well"}
     failed(health, "unsigned", NOW + 1)
-    assert {each.client_id: each.state for each in clients_of(health, [], [])[0]}["unsigned"] == "fails"
+    assert {each.client_id: each.state for each in all_of(health, [], [])[0]}["unsigned"] == "fails"
 
 
 def buried(health: HealthObserver, client_id: str, reason: DeadReason) -> None:
@@ -195,7 +228,7 @@ def test_a_client_whose_event_came_too_late_does_not_fail() -> None:
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     buried(health, "late", DeadReason.EXPIRED)
     buried(health, "unknown", DeadReason.UNKNOWN_CLIENT)
-    states = {state.client_id: (state.state, state.dead) for state in clients_of(health, [], [])[0]}
+    states = {state.client_id: (state.state, state.dead) for state in all_of(health, [], [])[0]}
     assert states == {"late": ("well", 1), "unknown": ("fails", 1)}
 
 
@@ -220,7 +253,7 @@ def test_a_client_that_hangs_is_not_well() -> None:
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     deferred(health, "busy", Cause.SLOT)
     health.clients[ISS, "busy"].last_success = NOW
-    told, left_out = clients_of(health, [], [], silent=[(ISS, "busy", 2.04), (ISS, "new", 1.5)])
+    told, left_out = all_of(health, [], [], silent=[(ISS, "busy", 2.04), (ISS, "new", 1.5)])
     assert {state.client_id: (state.state, state.silent) for state in told} == {
         "busy": ("hangs", 2.0),
         "new": ("hangs", 1.5),
@@ -263,7 +296,7 @@ def test_what_a_failure_met_is_told_without_the_user() -> None:
             delivery=delivery, number=1, jti="j", alg="ES256", outcome=outcome, seconds=0.1, at=NOW, next_due=None
         )
     )
-    status = status_of({}, [worker("a", *clients_of(health, [], [])[0])], now=NOW)
+    status = status_of({}, [worker("a", *all_of(health, [], [])[0])], now=NOW)
     told = document_of(status)["clients"]
     assert isinstance(told, list)
     assert [(each["state"], each["text"]) for each in told] == [("fails", "no session of [sub] in [token]")]
