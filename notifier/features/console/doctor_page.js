@@ -1,9 +1,10 @@
 // The doctor, on request: it checks all that a logout depends on, and touches no session.
 import { clock, html } from "./text.js";
-import { Asking, Trouble, notice } from "./parts.js";
+import { Asking, NeedsToken, Trouble, notice } from "./parts.js";
 import { Findings } from "./findings.js";
 import { api, unbound } from "./api.js";
 import { follow } from "./following.js";
+import { state } from "./state.js";
 
 /** One worker examines. Behind a balancer another may answer, which knows less: what came later counts. */
 export async function loadDoctor(_query, signal, before) {
@@ -31,7 +32,8 @@ export function Doctor({ data }) {
   const running = data.state === "running";
   return html`<p>It tries the queue, clocks, keys, issuers, listeners and clients as a logout would, from the worker that is
       ${" "}asked, and ends no session. It takes up to a minute.</p>
-    <p class="row">${unbound() && html`<button type="button" class="main" aria-disabled=${running ? "true" : undefined}
+    ${state.me.open && html`<${NeedsToken} what="To have it look from here" command="notifier doctor -c notifier.yaml" />`}
+    <p class="row">${unbound() && !state.me.open && html`<button type="button" class="main" aria-disabled=${running ? "true" : undefined}
         onClick=${() => running || examine()}>${running ? "It examines …" : data.ended_at ? "Examine again" : "Examine now"}</button>`}
       <span class="dim" role="status"><${Stands} data=${data} /></span></p>
     ${data.problem && html`<${Trouble} problem=${{ message: data.problem }} />`}

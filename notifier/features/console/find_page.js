@@ -1,5 +1,5 @@
 // What became of a user, a session or an event at each client: from the workers' memory, the dead letters, what waits.
-import { Answer, EventLink, Trouble, Who, clientKey } from "./parts.js";
+import { Answer, EventLink, NeedsToken, Trouble, Who, clientKey } from "./parts.js";
 import { Clock, Until, clock, html } from "./text.js";
 import { KINDS } from "./words.js";
 import { Table } from "./tables.js";
@@ -8,7 +8,7 @@ import { state, update } from "./state.js";
 
 /** An event may be named in the address. A user never is: what is typed goes in a body. */
 export async function loadFind({ event_id }) {
-  return event_id ? find({ event_id }) : null;
+  return event_id && !state.me.open ? find({ event_id }) : null;
 }
 
 async function find(asked) {
@@ -46,7 +46,10 @@ function rowsOf({ facts, letters, waiting }) {
   return [...told, ...dead, ...waits].sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
 }
 
+const BY_COMMAND = "notifier log-id -c notifier.yaml SUB --in notifier.log";
+
 export function Find({ data, query }) {
+  if (state.me.open) return html`<${NeedsToken} what="A search from here" command=${BY_COMMAND} />`;
   return html`<form class="filters find" onSubmit=${search} autocomplete="off" role="search">
       <label>Find <select name="kind"><option value="user">a user or session (sub or sid)</option>
         <option value="event" selected=${Boolean(query.event_id)}>an event, by its id</option></select></label>
@@ -64,7 +67,7 @@ function Found({ data }) {
     <${Table} caption="What became of it" rows=${rowsOf(data)} keyOf=${(row) => `${row.by} ${row.worker} ${row.n ?? row.id}`}
       columns=${COLUMNS} empty="Nobody remembers it." />
     <p class="dim note">${since && `Workers remember since ${clock(since, true)}. `}What was delivered before is in the log:
-      ${" "}<code>notifier log-id -c notifier.yaml SUB --in notifier.log</code>.</p>`;
+      ${" "}<code>${BY_COMMAND}</code>.</p>`;
 }
 
 const COLUMNS = [

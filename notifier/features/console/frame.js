@@ -67,7 +67,7 @@ function Alarms() {
   return html`<div class="alarms">
     ${problem && data && html`<${Trouble} problem=${problem} tone="warn" />`}
     ${lost && html`<p class="band bad" role="alert">No news since ${clock(service?.at ?? lost.since)}: ${lost.text}
-      ${" "}What you see is of then.</p>`}</div>`;
+      ${" "}What you see is as of then.</p>`}</div>`;
 }
 
 function Pulse() {
@@ -93,10 +93,12 @@ function badges() {
   };
 }
 
+const isSeen = (page) => unbound() || !page.unbound;
+
 function Navigation() {
   const counts = badges();
   const here = state.route.name === "client" ? "clients" : state.route.name;
-  const pages = Object.entries(state.pages).filter(([, page]) => page.nav && (unbound() || !page.unbound));
+  const pages = Object.entries(state.pages).filter(([, page]) => page.nav && isSeen(page));
   return html`<nav aria-label="Pages"><ul>${pages.map(([name, { title }]) => html`<li>
     <a href="#/${name}" aria-current=${name === here ? "page" : undefined}>${title}
       ${counts[name] > 0 && html`<${Badge} count=${counts[name]} hot=${name !== "waiting"} />`}</a></li>`)}</ul></nav>`;
@@ -123,7 +125,7 @@ export const showKeyboard = () => openDialog({ kind: "keyboard", id: newId() });
 function Keyboard() {
   return html`<${Dialog} title="Keys of the keyboard">
     <dl class="facts"><dt><kbd>/</kbd></dt><dd>to the search of the page</dd>
-      <dt><kbd>g</kbd> then a letter</dt><dd><ul class="keys">${Object.entries(GO).map(([key, name]) => html`
+      <dt><kbd>g</kbd> then a letter</dt><dd><ul class="keys">${Object.entries(GO).filter(([, name]) => isSeen(state.pages[name])).map(([key, name]) => html`
         <li><kbd>${key}</kbd> ${state.pages[name].title}</li>`)}</ul></dd>
       <dt><kbd>?</kbd></dt><dd>these keys</dd><dt><kbd>Esc</kbd></dt><dd>closes what is open</dd></dl><//>`;
 }

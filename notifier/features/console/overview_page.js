@@ -66,7 +66,7 @@ export function Overview() {
   const [tone, head, tail] = sentence(service);
   const troubles = steadyTroubles(service.troubles);
   const queues = html`<${Queues} queues=${service.queues} />`;
-  return html`<section class="band big head ${tone}"><b aria-live="polite">${head}</b> <span>${tail}</span></section>
+  return html`<section class="band big head ${state.lost ? "" : tone}"><b aria-live="polite">${head}</b> <span>${tail}</span></section>
     <div class="over">${troubles.length ? html`<${Troubles} troubles=${troubles} workers=${service.workers} />` : queues}
       <section><h2>Last 15 minutes</h2>
         <${Plot} bars=${bars(service)} width=${service.timeline.step} unit="s" label="15 min" /></section></div>

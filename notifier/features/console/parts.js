@@ -95,6 +95,10 @@ export const IssuerChoice = ({ value }) => issuerCount() > 1 && html`<${Choice} 
 export const Trouble = ({ problem, tone = "bad" }) => html`<p class="band ${tone}" role="alert"><${Said} text=${problem.message} />
   ${(problem.mistakes ?? []).map(({ path, text }) => html`<br /><code>${plain(path)}</code> <${Said} text=${text} />`)}</p>`;
 
+/** In place of what no page may ask for where no token is needed: a page of any site could ask for it, too. */
+export const NeedsToken = ({ what, command }) => html`<p class="band" role="note">${what} needs a token: configure
+  ${" "}<code>api.tokens_file</code>. Or, on the command line: <code>${command}</code></p>`;
+
 export const Asking = ({ children = "Asking the workers …" }) =>
   !state.page.problem && html`<p class="dim" role="status">${children}</p>`;
 

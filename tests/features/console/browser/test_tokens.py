@@ -83,6 +83,11 @@ async def test_without_tokens_it_looks_and_never_acts(service: Service, new_wind
         for place in PAGES:
             await window.go(place)
             await expect(window.page.locator(ACTS)).to_have_count(0)
+        for place, command in (("doctor", "notifier doctor"), ("find?event_id=some", "notifier log-id")):
+            await window.go(place)
+            await expect(window.page.get_by_role("note")).to_contain_text(command)
+            await expect(window.page.get_by_role("main").get_by_role("button")).to_have_count(0)
+            await expect(window.page.get_by_role("alert")).to_have_count(0)
         act = "fetch('/v1/dead-letters?all=true', {method: 'DELETE'}).then((answer) => answer.status)"
         assert await window.page.evaluate(act) == 403
 
@@ -126,7 +131,6 @@ async def test_no_name_breaks_out_of_a_command_to_copy(service: Service, new_win
         await window.go("acts")
         await expect(window.row("log level")).to_be_visible()
         command = await window.row("looked for").locator("code").inner_text()
-    words = shlex.split(command)
-    assert words[0] == "jq"
-    assert len(words) == 2
-    assert json.loads(words[1].rpartition(" == ")[2].removesuffix(")")) == name
+    *words, looked_for, file = shlex.split(command)
+    assert (words, file) == (["jq", "-c"], "notifier.log")
+    assert json.loads(looked_for.rpartition(" == ")[2].removesuffix(")")) == name
