@@ -123,7 +123,7 @@ def clients_of(
         waits = (*states, *lines, *later, *(key for key, count in in_buckets.items() if count > 0), *hang)
         records = {**dict.fromkeys(waits, ClientRecord()), **health.clients}
     else:
-        records = {key: health.clients.get(key, ClientRecord()) for key in which}
+        records = {key: health.clients.get(key) or ClientRecord() for key in which}
 
     def urgency(item: tuple[ClientKey, ClientRecord]) -> tuple[int, bool, bool, int, float]:
         key, record = item

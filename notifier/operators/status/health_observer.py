@@ -56,7 +56,8 @@ class ClientRecord:
     @property
     def in_trouble(self) -> bool:
         """True if its last attempt failed, or it was put off since."""
-        return max(self.last_failure or 0.0, self.deferred_at or 0.0) > (self.last_success or 0.0)
+        took = self.last_success or 0.0
+        return (self.last_failure or 0.0) > took or (self.deferred_at or 0.0) > took
 
     @property
     def last_heard(self) -> float:
