@@ -9,6 +9,7 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.registry_sources import RegistrySources
 from notifier.operators.status.reload_request import Reload, ReloadResult
 from notifier.settings.file_watch import Watch, watch_files
+from notifier.telemetry.audit import write_audit
 
 
 class Reloading:
@@ -52,6 +53,7 @@ class Reloading:
         The files have not changed by it, and to read 100,000 clients anew takes as long as the drop itself.
         """
         accepted_by = reload.who if reload.accept_loss else None
+        write_audit("reload_asked", who=reload.who, accept_loss=reload.accept_loss, drop=reload.drop)
         if reload.drop is None:
             problems = await self._reload(asked=True, accepted_by=accepted_by)
         else:

@@ -44,8 +44,9 @@ class OwnPart:
         said: dict[str, Any] = {}
         if "clients" in asked:
             keys = asked["clients"]
-            named = [(str(iss), str(client_id)) for iss, client_id in keys or ()]
-            said["states"] = await self._not_well() if keys is None else [self._given.state(named).decode()]
+            said["states"] = await (self._not_well() if keys is None else self._states_of(keys))
+        if "clients_of" in asked:
+            said["states"] = await self._states_of(asked["clients_of"].get(self._given.name, ()))
         if "steps" in asked:
             said["steps"] = recent.steps(int(asked["steps"]))
         if "answers_of" in asked:
@@ -70,6 +71,15 @@ class OwnPart:
                     await asyncio.sleep(0)
                 self._last = (time.monotonic() + FRESH, states)
             return self._last[1]
+
+    async def _states_of(self, keys: Sequence[Sequence[str]]) -> Sequence[str]:
+        """The state with these clients, some at a time."""
+        states = list[str]()
+        for start in range(0, len(keys), AT_A_TIME):
+            named = [(str(iss), str(client_id)) for iss, client_id in keys[start : start + AT_A_TIME]]
+            states.append(self._given.state(named).decode())
+            await asyncio.sleep(0)
+        return states
 
     def _rows(self, asked: Members) -> Members:
         """The rows that are meant. The memory has 7,000."""
@@ -107,6 +117,7 @@ class AllWorkers:
             if self._last is None or time.monotonic() >= self._last[0]:
                 seen, answers = await self._ask("the console", clients=None, steps=0)
                 states = await self._states(answers)
+                states += await self._well_elsewhere(states)
                 began = time.monotonic()  # to wait for a worker that hangs is no work
                 status = await asyncio.to_thread(self._status, states)
                 overview = Overview(
@@ -156,8 +167,26 @@ class AllWorkers:
                         told.setdefault(state.worker, [body.decode()])
         return [str(state).encode() for states in told.values() for state in states]
 
+    async def _well_elsewhere(self, states: Sequence[bytes]) -> list[bytes]:
+        """How clients that are not well at one worker stand at those where they are: these may have told them since."""
+        told = await asyncio.to_thread(_clients_of_workers, states)
+        troubled = set().union(*told.values())
+        others = {worker: sorted(troubled - keys) for worker, keys in told.items() if troubled - keys}
+        if not others:
+            return []
+        _, answers = await self._ask("the console", clients_of=others)
+        return [str(state).encode() for answer in answers for state in answer.said.get("states", ())]
+
     def _status(self, states: Sequence[bytes]) -> ServiceStatus:
         return status_of(self._given.depths(), states, now=time.time())
+
+
+def _clients_of_workers(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
+    """The clients of which each worker tells."""
+    told: dict[str, set[ClientKey]] = {}
+    for state in filter(None, map(load_state, states)):
+        told.setdefault(state.worker, set()).update((client.iss, client.client_id) for client in state.clients)
+    return told
 
 
 def rows_of(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping[str, Any]]:

@@ -140,6 +140,11 @@ async def test_operators_ask_the_client_and_the_doctor(place: tuple[str, str], t
         [line] = running.said("canary_sent")
         assert (act["action"], act["who"], line["who"]) == ("canary_sent", "sre", "sre")
         assert (await running.ask("POST", "/v1/canary", "r", {"client_id": "no", "iss": ISSUER}))[0] == 404
+        assert (await running.ask("POST", "/v1/reload", "r"))[0] == 200
+        assert next((act["action"], act["who"]) for act in (await got(running, "acts"))["acts"]) == (
+            "reload_asked",
+            "sre",
+        )
         assert (await got(running, "doctor"))["state"] == "never"
         assert (await running.ask("POST", "/v1/doctor", "r"))[1]["state"] == "running"
         looked = await until(lambda: got(running, "doctor"), lambda said: said["state"] == "ended")
