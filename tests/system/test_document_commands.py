@@ -66,6 +66,7 @@ IN_PROSE = {
     "python -m benchmarks.paused": "holds 100,000 clients for minutes",
     "python -m benchmarks.signers": "builds a C program and measures for some minutes",
     "jq -r '.event": "the files are an identity server's",
+    "jq -c": "tests/features/console/browser/test_tokens.py looks at such a command",
     "python -m benchmarks.registry_refresh": "starts a database and measures for some minutes",
     "rabbitmqctl": "needs a broker on this host",
     "systemctl": "needs systemd as the first process",

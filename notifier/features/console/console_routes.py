@@ -123,9 +123,10 @@ class ConsoleRoutes:
         troubled = [client for client in clients if client.state != "well"]
         shown = replace(status, seen=overview.seen, clients=troubled[:MOST_URGENT])
         document = document_of(shown, None if concerns_all(token) else lambda iss: concerns(token, iss))
+        known = sum(client.waits for client in clients)
         document |= {
             "states": states,
-            "waits": {"all": _waits(status), "known": sum(client.waits for client in clients)},
+            "waits": {"all": max(_waits(status), known), "known": known},
             "timeline": {
                 "step": STEP,
                 "now": int(time.time()) // STEP,
@@ -227,7 +228,7 @@ class ConsoleRoutes:
 
 
 def _waits(status: ServiceStatus) -> int:
-    """How many messages wait, as the queues say: right after a restart too, whatever workers remember."""
+    """How many messages wait, as the queues said some seconds ago: after a restart too, whatever workers remember."""
     ready = (status.depths[name].ready for name in (PARKED, Lane.RETRIES) if name in status.depths)
     return sum(ready) + delayed(status) + messages_held(status, Lane.RETRIES)
 
