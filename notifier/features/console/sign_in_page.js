@@ -25,9 +25,9 @@ export function SignIn() {
 function ByProvider({ oidc }) {
   const name = html`<${Said} text=${host(oidc.issuer)} most=${60} />`;
   if (oidc.authorization_endpoint) {
-    return html`<button type="button" class="main" onClick=${signInByProvider}>Sign in by ${name}</button>`;
+    return html`<button type="button" class="main" onClick=${signInByProvider}>Sign in at ${name}</button>`;
   }
-  return html`<p class="band warn" role="alert">No sign-in by ${name}: <${Said} text=${oidc.problem} /></p>`;
+  return html`<p class="band warn" role="alert">Nobody can sign in at ${name}: <${Said} text=${oidc.problem} /></p>`;
 }
 
 const ByToken = ({ busy }) => html`<form onSubmit=${submit} autocomplete="off">

@@ -37,13 +37,13 @@ async def opened(running: WorkerProcess, provider: ConsoleProvider, new_window: 
     window = await new_window(running, kind)
     window.elsewhere = (provider.base,)
     await window.open("#/clients?q=shop")
-    await expect(window.page.locator("button.main", has_text="Sign in by")).to_be_visible()
+    await expect(window.page.locator("button.main", has_text="Sign in at")).to_be_visible()
     return window
 
 
 async def through_provider(window: Window) -> None:
     """By the button."""
-    await window.page.locator("button.main", has_text="Sign in by").click()
+    await window.page.locator("button.main", has_text="Sign in at").click()
 
 
 async def is_back(window: Window) -> None:

@@ -25,7 +25,7 @@ async def signed_in(window: Window, user: str) -> Page:
     window.attacked = True
     page = window.page
     await window.open("#/client?iss=https%3A%2F%2Fid.example.com&client_id=shop")
-    await page.locator("button.main", has_text="Sign in by").click()
+    await page.locator("button.main", has_text="Sign in at").click()
     await page.fill("#username", user)
     await page.fill("#password", PASSWORD)
     await page.click("#kc-login")
