@@ -29,7 +29,7 @@ function sentence(service) {
   if (!workers.seen) return nobodyConsumes(service, waits + queues.events.ready);
   const severe = troubles.filter((each) => !MILD.has(each.kind));
   const tail = [`${rate(service.rates.delivered)} logouts a second are delivered`];
-  if (waits) tail.push(`${number(waits)} ${waits === 1 ? "waits and is tried by itself" : "wait and are tried by themselves"}`);
+  if (waits) tail.push(`${number(waits)} ${waits === 1 ? "waits and is retried automatically" : "wait and are retried automatically"}`);
   const dead = queues.dead?.ready;
   if (dead) tail.push(`${number(dead)} ${dead === 1 ? "was" : "were"} given up`);
   const numbers = `${tail.join("; ")}.`;

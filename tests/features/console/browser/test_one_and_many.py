@@ -15,8 +15,8 @@ async def test_one_is_told_as_one(service: Service, running: WorkerProcess, new_
     await window.sign_in(SRE)
     head = window.page.locator(".band.head")
     for words in (
-        "1 waits and is tried by itself; 1 was given up",
-        "2 wait and are tried by themselves; 2 were given up",
+        "1 waits and is retried automatically; 1 was given up",
+        "2 wait and are retried automatically; 2 were given up",
     ):
         await service.sign_out(running, "shop")
         await service.sign_out(running, "payroll")
