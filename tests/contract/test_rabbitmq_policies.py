@@ -12,8 +12,10 @@ import pytest
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import PolicyKey
 from notifier.queues.queue_state import PolicyLook
+from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.policy_reader import read_policies
+from notifier.queues.rabbitmq.policy_trial import ARGUMENTS, try_policies
 from tests.contract.broker import OpenWorker, emptied
 from tests.contract.queues import Inbox
 from tests.support.rabbit_options import rabbit_options
@@ -203,3 +205,13 @@ async def test_a_worker_that_only_verifies_declares_nothing(
             return [each.key for each in queue.status().overrides]
 
         assert await until(overrides, bool, patience=10) == [PolicyKey.OVERFLOW]
+
+
+async def test_what_a_trial_left_is_no_policy(amqp_url: str, prefix: str) -> None:
+    """One that was cut off left its queues. They go before the next begins: else they expire in the middle of it."""
+    name = f"{prefix}.doctor.left"
+    async with connected(rabbit_options(amqp_url, prefix), "test") as connection:
+        async with channel_of(connection, confirms=True) as channel:
+            for part in ("full", "room"):
+                await channel.queue_declare(f"{name}.{part}", durable=True, arguments={**ARGUMENTS, "x-expires": 5_000})
+        assert await try_policies(connection, name) == ()
