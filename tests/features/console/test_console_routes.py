@@ -221,8 +221,10 @@ async def test_the_console_speaks_for_workers_without_one(
                     lambda said: said["workers"]["answered"] == 2 and said["waits"]["known"] == 20,
                 )
                 assert len(seen["workers"]["each"]) == 2
-                told = await got(one, "client", iss=ISSUER, client_id="shop")
-                assert [len(told["workers"]), told["client"]["waits"]] == [2, 20]
+                await until(  # what is on its way between two looks waits nowhere
+                    lambda: got(one, "client", iss=ISSUER, client_id="shop"),
+                    lambda said: [len(said["workers"]), said["client"]["waits"]] == [2, 20],
+                )
                 workers = {fact["worker"] for fact in (await got(one, "recent", good="true"))["facts"]}
                 assert len(workers) == (2 if console else 1)
 
