@@ -24,6 +24,7 @@ async def test_from_down_to_well_to_replayed(
     await expect(row).to_be_visible()
     await expect(row).to_contain_text("upstream is away")
     await expect(page).to_have_title("(1) Overview · notifier")
+    await expect(row.locator("td").nth(4)).to_have_text("3")  # none is on its way when the client is well
 
     service.answer("shop", 200)
     await row.get_by_role("button", name="Retry now: shop").click()
