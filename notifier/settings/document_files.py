@@ -107,6 +107,7 @@ class _Builder:
         # A text that begins with another character can only be a string. The empty text is null.
         self._ambiguous = frozenset(cast("dict[str, object]", yaml.SafeLoader.yaml_implicit_resolvers))
         self._anchors: dict[str, object] = {}
+        self._keys: dict[str, str] = {}  # a key comes again with every client: one text of it is kept
 
     def document(self) -> object:
         """The only document of the text, or None."""
@@ -171,6 +172,8 @@ class _Builder:
                 _fail(item, "a list or mapping cannot be a key")
             if key in members:
                 _fail(item, f"the key {key!r} is there twice")
+            if isinstance(key, str):
+                key = self._keys.setdefault(key, key)
             following = self._next()
             members[key] = self._scalar(following) if type(following) is yaml.ScalarEvent else self._value(following)
         for source in merged:

@@ -69,3 +69,12 @@ def test_what_is_no_number_in_reasonable_time_is_a_mistake(scalar: str) -> None:
     """PyYAML takes quadratic time for a number to the base of 60, and raises what is no ValueError for others."""
     with pytest.raises(yaml.MarkedYAMLError, match="cannot be read as the"):
         parse_yaml(f"[{scalar}]")
+
+
+def test_a_key_that_comes_again_takes_memory_once() -> None:
+    """For 100,000 clients their keys would take 50 MB beside the values that stay. What is no text stays what it is."""
+    rows = parse_yaml("[{client_id: a, 1: x}, {client_id: b, 1.0: x}, {'client_id': c, true: x}]")
+    assert isinstance(rows, list)
+    keys = [key for row in rows for key in row]
+    assert len({id(key) for key in keys[::2]}) == 1
+    assert [type(key) for key in keys[1::2]] == [int, float, bool]
