@@ -82,7 +82,8 @@ export function inShort(job) {
 function retried(job) {
   if (job.waited === null) return "counting what waits …";
   if (!job.waited) return "nothing waited.";
-  const words = [`${number(job.delivered)} of ${counted(job.waited, "delivery", "deliveries")} delivered`];
+  const all = Math.max(job.waited, job.delivered); // what a worker had in hand, or came since, was not counted
+  const words = [`${number(job.delivered)} of ${counted(all, "delivery", "deliveries")} delivered`];
   if (sum(job.failed)) words.push(`${counted(sum(job.failed), "attempt")} failed (${job.text || listed(job.failed)})`);
   if (sum(job.dead)) words.push(`${number(sum(job.dead))} given up (${listed(job.dead)})`);
   if (job.waiting) words.push(`${number(job.waiting)} still wait`);

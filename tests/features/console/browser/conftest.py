@@ -1,5 +1,6 @@
 """A console to try: clients that answer as told, a worker, tokens of each kind, and windows of both browsers."""
 
+import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ from tests.browsers.debian_browsers import Browsers
 from tests.features.console.browser.window import Window, window
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.site import API_TOKEN, ISSUER, OTHER, Site, client
+from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 HERE = Path(__file__).parent
@@ -42,16 +44,39 @@ class Service:
     def __init__(self, site: Site, clients: Clients) -> None:
         self.site = site
         self.clients = clients
-        self.answers: dict[str, Callable[[], Answer]] = {}
+        self.answers: dict[str, Callable[[], Answer | Awaitable[Answer]]] = {}
         self._sessions = 0
         clients.judge = self._answer
 
-    def _answer(self, hit: Hit) -> Answer:
+    def _answer(self, hit: Hit) -> Answer | Awaitable[Answer]:
         return self.answers.get(hit.path.strip("/"), lambda: 200)()
 
     def answer(self, name: str, status: int, text: str = "") -> None:
         """Have a client answer so from now on."""
         self.answers[name] = lambda: web.Response(status=status, text=text)
+
+    def hold(self, name: str) -> Callable[[], None]:
+        """Have a client answer 200, but not before what this returns is called.
+
+        A worker tries a client every few seconds by itself, and may find it well before a test has clicked.
+        """
+        given = asyncio.Event()
+
+        async def answer() -> Answer:
+            await given.wait()
+            return 200
+
+        self.answers[name] = answer
+        return given.set
+
+    async def until_counted(self, running: WorkerProcess) -> None:
+        """Return once the newest job knows how much waits."""
+
+        async def waited() -> int | None:
+            _, said = await running.ask("GET", "/v1/jobs", SRE)
+            return said["jobs"][0].get("waited") if said["jobs"] else None
+
+        await until(waited, lambda count: count is not None)
 
     def worker(self) -> AbstractAsyncContextManager[WorkerProcess]:
         """A worker."""

@@ -50,8 +50,9 @@ async def test_workers_share_a_queue(
         service.answer("shop", 503)
         await service.sign_out(first, "shop", 10)
         await expect(window.row("shop")).to_be_visible()
-        service.answer("shop", 200)
+        get_well = service.hold("shop")
         await window.row("shop").get_by_role("button", name="Retry now").click()
+        get_well()
         await expect(window.row("shop").locator(".chip")).to_have_text("no trouble")
         second.send(signal.SIGSTOP)
         try:

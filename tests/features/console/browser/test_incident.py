@@ -24,10 +24,12 @@ async def test_from_down_to_well_to_replayed(
     await expect(row).to_be_visible()
     await expect(row).to_contain_text("upstream is away")
     await expect(page).to_have_title("(1) Overview · notifier")
-    await expect(row.locator("td").nth(4)).to_have_text("3")  # none is on its way when the client is well
+    await expect(row.locator("td").nth(4)).to_have_text("3")
 
-    service.answer("shop", 200)
+    get_well = service.hold("shop")
     await row.get_by_role("button", name="Retry now: shop").click()
+    await service.until_counted(running)
+    get_well()
     await expect(row.locator(".chip")).to_have_text("no trouble")
     await expect(page.locator(".notices")).to_contain_text("shop: 3 of 3 deliveries delivered.")
 
