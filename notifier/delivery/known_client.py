@@ -87,8 +87,8 @@ class News:
     """What one worker tells the others of a client, at best effort. All seconds are spans, not moments.
 
     `failing` is for how long it had failed, `rest` for how long it rests from now on. `parked`: something is in its
-    bucket. `cap` is how many attempts at a time it bears, `spacing` the seconds between two if it has begun to keep a
-    pace.
+    bucket. `cap` is how many attempts at a time it bears, `spacing` the seconds between two if its pace has changed,
+    `former_share` the share of failures before it kept that pace; 0 while the pace is tried.
     """
 
     key: ClientKey
@@ -97,6 +97,7 @@ class News:
     rest: float = 0.0
     cap: int = 1
     spacing: float = 0.0
+    former_share: float = 0.0
     parked: bool = False
 
 
@@ -195,7 +196,7 @@ class KnownClient(Generic[TicketT]):
     def hear(self, news: News, now: float) -> Change | None:
         """Note what another worker says. None if it is nothing new, or if this worker knows better."""
         if news.spacing:
-            self.overload.adopt(news.spacing, now)
+            self.overload.adopt(news.spacing, news.former_share, now)
         if news.up:
             if not self.down or self.failing_since is None or now - self.failing_since <= 2 * SHORTEST:
                 return None  # of a short one its own try says more: it may bear no more than the others do

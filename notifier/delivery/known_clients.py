@@ -125,6 +125,7 @@ class KnownClients:
                 rest=rest,
                 cap=known.cap,
                 spacing=spacing,
+                former_share=known.overload.former_share,
                 parked=known.parked,
             )
         )

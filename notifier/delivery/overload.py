@@ -1,23 +1,30 @@
-"""Finds out whether a client is overloaded, and which pace it bears. Pure: the clock is an argument.
+"""Finds out whether a client is overloaded, and keeps the pace that it bears. Pure: the clock is an argument.
 
-It judges one sample of attempts after another. *Too many* means that more than a fifth of a sample failed; at a pace
-that helped, two fifths, since a client whose threads are all busy now and then refuses some at any pace that uses it.
+A client that is overloaded refuses what is too much for it: of fewer attempts a smaller share fails. One that is broken
+fails as often at any pace. What this worker sees at its own pace tells which of the two a client is. It judges one
+sample of attempts after another. *Too many* means that more than a fifth of a sample failed.
 
 | state | what the sample says | next state |
 |---|---|---|
-| free: no pace | too many, and of many attempts | trial, at the pace of those that succeeded |
-| | too many, most of them by 429 | slower: the client says itself that it is overloaded |
+| free: no pace | too many, and of many attempts | trial, at 0.8 of the pace of those that succeeded |
+| | too many, most of them by 429 | paced: the client says itself that it is overloaded |
 | trial | a third of the former share at most | proving |
 | | more: it is broken, or was down for a moment | free, without a trial for 30 s |
 | proving: full pace once more | too many | paced: it is overloaded |
 | | few | free |
-| paced | too many | slower |
-| | few, and the pace was used · was not needed | paced, a little quicker · free |
-| slower: a slower pace is tried | three quarters of the former share at most | paced |
-| | more | doubted, at the pace before; free if there was none |
-| doubted: as paced | too many | trial; it helped if the share is three fifths at most, and the client is paced |
-| lent: another worker's pace | of many attempts a tenth at most, or far fewer than before | paced, as its own |
-| | more | free |
+| paced | nothing has failed for 30 s | free |
+| | for long, more than three quarters of the former share: it is broken | free, without a trial for 30 s |
+| | anything else | paced, at 1.45 times the pace of those that succeeded |
+| lent: another worker has a trial | that worker says that it helped | paced |
+| | it says nothing more for ten seconds | free, without a trial for 30 s |
+
+A pace changes by steps: at most to a half, or by an eighth. It comes to rest where 31 % of its attempts fail, with one
+worker as with several: so each finds its own pace, whatever the others do. A client whose threads are all busy now and
+then refuses some at any pace that uses it.
+
+Workers that share a client have one trial at a time, and the one that began it judges. The others keep the pace of
+their own successes meanwhile. Paces that are kept come nearer to each other with each word that workers hear of them,
+since deliveries come to all of them alike.
 
 A client that was down for long is free. Where workers rest by turns, overload looks like an outage of some seconds.
 After such an outage the state stays, and the sample begins anew.
@@ -28,18 +35,22 @@ from dataclasses import dataclass
 from enum import Enum
 
 SAMPLE = 24  # attempts that tell something …
-FEW = SAMPLE // 3  # … or so many, if a pace is set or none fails
-LONGEST_SAMPLE = 2.0  # seconds after which these few are enough
-TOO_MANY, TOO_MANY_PACED = 0.2, 0.4  # of a sample fail; of one at a pace that helped
-HELPED_HERE = 0.1  # of a sample fail at most, at a pace that helped another worker and helps here, too …
-HELPED_MUCH = 0.55  # … or so much less of it than before: of a client that is broken, this is no luck
+FEW = SAMPLE // 3  # … or so many, after some seconds, or of a pace that is kept
+MANY = 4 * SAMPLE  # … and so many tell it in half a second
+LONGEST_SAMPLE, LONGEST_TRIAL = 2.0, 4.0  # seconds after which few are enough
+TOO_MANY = 0.2  # of a sample fail
 BELOW = 0.8  # times: a trial's pace is that of the successes before it, times this
-QUICKER = 1.125  # times: where few fail, a pace becomes quicker by an eighth, or workers that share a client swing
-HELPED, HELPED_PACED = 1 / 3, 0.6  # the share of failures falls to this by a trial that helped; if it was paced before
-HELPED_MORE = 0.75  # … or, if a pace that is known becomes slower, to this
-SLOWER = 2.0  # times: a pace becomes no slower at once
+HELPED = 1 / 3  # the share of failures falls to this by a trial that helped …
+HELPS = 0.75  # … and stays below this while a pace helps
+ABOVE = 1.45  # times: a kept pace is that of the successes, times this
+SLOWER, QUICKER = 1 / 2, 9 / 8  # times: it changes by no more at once, or workers that share a client swing
+NEARER = 0.15  # of the way to another worker's pace, each time this one hears of it
+NEWEST = 0.25  # the weight of a full sample in the share of failures at a pace
 WELL = 6  # attempts that succeed in a row, after which no trial begins: what was wrong is over
 AGAIN = 30.0  # seconds from a trial that did not help to the next
+LENT = 10.0  # seconds that another worker's trial takes at most
+SLOWEST_LENT, MOST_LENT = 1.0, 16  # seconds between two attempts meanwhile, at most, and times those of the other one
+NO_PACE = 1e-3  # seconds between two attempts, below which a pace is none
 
 
 class Pacing(Enum):
@@ -49,12 +60,7 @@ class Pacing(Enum):
     TRIAL = "trial"
     PROVING = "proving"
     PACED = "paced"
-    SLOWER = "slower"
-    DOUBTED = "doubted"
     LENT = "lent"
-
-
-PROVEN = frozenset({Pacing.PACED, Pacing.SLOWER, Pacing.DOUBTED})  # the states whose pace, or a quicker one, helped
 
 
 @dataclass(slots=True)
@@ -69,9 +75,10 @@ class Overload:
     _failed: int = 0
     _braked: int = 0
     _well: int = 0  # attempts that succeeded in a row
-    _failed_at: float = -math.inf  # when one last failed
-    _share: float = 0.0  # of failures, before the pace that is tried or lent
-    _former: float = 0.0  # the spacing before the one that is tried; of `PROVING`, the one that helped
+    _failed_at: float = -math.inf  # when one last failed, or its pace began to be kept
+    _share: float = 0.0  # of failures, at full pace
+    _share_paced: float = 0.0  # … at the pace that is kept
+    _tried: float = 0.0  # the spacing of the trial that is being proved
     _next_trial: float = 0.0
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
@@ -84,41 +91,49 @@ class Overload:
         seconds = now - self._since
         if not self._says_enough(seconds):
             return
-        if at_a_time > 2 * self._at_a_time:  # it has only begun: the sample says nothing of its full pace
-            self._begin(now)
+        if not self.spacing and at_a_time > 2 * self._at_a_time:
+            self._begin(now)  # it has only begun: the sample says nothing of its full pace
         else:
             self._judge(now, seconds)
         self._at_a_time = at_a_time
 
-    @property
-    def _tried(self) -> bool:
-        return self.state in (Pacing.TRIAL, Pacing.SLOWER)
-
     def _says_enough(self, seconds: float) -> bool:
         """Return True if the sample of so many seconds can be judged."""
-        if self.state is Pacing.PROVING and self._failed >= FEW and seconds > 0:
+        ended, failed = self._ended, self._failed
+        if self.state is Pacing.LENT:
+            return seconds >= LENT
+        if self.state is Pacing.PROVING and failed >= FEW and seconds > 0:
             return True  # it does not bear its full pace
-        if seconds < 1.0 or (self.state is Pacing.LENT and self._ended < SAMPLE):
+        if seconds < (0.5 if ended >= MANY else 1.0):
             return False
-        if self._ended >= SAMPLE or (seconds >= LONGEST_SAMPLE and self._ended >= FEW):
-            return True
-        if not self._failed:
-            return not (self._tried and self._ended < FEW)
-        return self.spacing > 0 and not self._tried and self._ended >= FEW
+        if self.state is Pacing.TRIAL:  # of a client that is broken, a short one looks like help now and then
+            few_are_enough = seconds >= LONGEST_TRIAL and (ended >= FEW or failed > 0)
+            return few_are_enough or ended >= (SAMPLE if failed else 2 * FEW)
+        few_are_enough = seconds >= LONGEST_SAMPLE or self.state is Pacing.PACED
+        return not failed or ended >= (FEW if few_are_enough else SAMPLE)
 
     def steady(self, now: float) -> bool:
         """Return True if nothing has failed for long, and so no pace will change."""
         return not self.spacing and self._well >= SAMPLE and now - self._failed_at > AGAIN
 
-    def adopt(self, spacing: float, now: float) -> None:
-        """Take over the pace that another worker tries, if it helps here too. Else each would find out nothing.
+    @property
+    def former_share(self) -> float:
+        """The share of failures before it kept its pace; 0 while none has helped."""
+        return self._share if self.state is Pacing.PACED else 0.0
 
-        Where both keep one they meet half-way, so that in the end all have an equal share of what the client bears.
-        """
-        if self.spacing:
-            self.spacing = 2 / (1 / self.spacing + 1 / spacing)
-        elif self.state is not Pacing.PROVING:
-            self._go(Pacing.LENT, spacing)
+    def adopt(self, spacing: float, former_share: float, now: float) -> None:
+        """Hear of the pace that another worker tries, or keeps since it helped: then `former_share` is not 0."""
+        match self.state:
+            case Pacing.FREE:
+                good = (self._ended - self._failed) / max(0.5, now - self._since)
+                own = 1 / (BELOW * good) if good else math.inf
+                lent = min(own, MOST_LENT * spacing, max(SLOWEST_LENT, spacing))
+                self._go(Pacing.LENT, lent)
+            case Pacing.PACED if former_share:
+                self.spacing = 1 / ((1 - NEARER) / self.spacing + NEARER / spacing)
+        if self.state is Pacing.LENT:
+            if former_share:
+                self._keep(now, self.spacing, former_share)
             self._begin(now)
 
     def forget(self, now: float, *, pace: bool) -> None:
@@ -128,56 +143,45 @@ class Overload:
         self._begin(now)
 
     def _judge(self, now: float, seconds: float) -> None:
+        share = self._failed / self._ended
+        too_many, many, braked = share > TOO_MANY, self._ended >= SAMPLE, 2 * self._braked > self._failed
         # In the rest of a sample that lasted for long, nobody wanted anything of the client.
-        busy = min(seconds, max(LONGEST_SAMPLE, 2 * self.spacing * self._ended))
-        share, good = self._failed / self._ended, (self._ended - self._failed) / busy
-        used = self.spacing * self._ended / seconds > 0.5
-        braked, many = 2 * self._braked > self._failed, self._ended >= SAMPLE
-        too_many = share > (TOO_MANY_PACED if self.state in PROVEN else TOO_MANY)
+        good = (self._ended - self._failed) / min(seconds, LONGEST_SAMPLE)
+        weight = NEWEST * min(1.0, self._ended / SAMPLE)
         self._begin(now)
         match self.state:
             case Pacing.FREE:
-                self._share = share
-                if too_many and good and many and self._well < WELL and now >= self._next_trial:
-                    self._try(Pacing.SLOWER if braked else Pacing.TRIAL, share, good)
-            case Pacing.TRIAL:
-                self._end_trial(now, share)
+                self._share = (share + self._share) / 2 if self._share > TOO_MANY else share
+                if too_many and many and good and self._well < WELL and now >= self._next_trial:
+                    if braked:
+                        self._keep(now, 1 / good, self._share)
+                    else:
+                        self._go(Pacing.TRIAL, 1 / (BELOW * good))
+            case Pacing.TRIAL if share <= HELPED * self._share:
+                self._tried = self.spacing
+                self._go(Pacing.PROVING)
+            case Pacing.TRIAL | Pacing.LENT:
+                self._give_up(now)
+            case Pacing.PROVING if too_many:
+                self._keep(now, self._tried, self._share)
             case Pacing.PROVING:
-                self._go(Pacing.PACED if too_many else Pacing.FREE, self._former if too_many else 0.0)
-            case Pacing.SLOWER if share > self._share * HELPED_MORE:
-                self._doubt(now)
-            case Pacing.LENT if share > max(HELPED_HERE, self._share - HELPED_MUCH):
                 self._go(Pacing.FREE)
-            case Pacing.DOUBTED if too_many and good:
-                self._try(Pacing.TRIAL, share, good)
-            case _ if too_many and good:
-                self._try(Pacing.SLOWER, share, good)
-            case state if used or state is Pacing.SLOWER:
-                self._go(Pacing.DOUBTED if state is Pacing.DOUBTED else Pacing.PACED, self.spacing / QUICKER)
-            case _:
-                self._go(Pacing.FREE)
+            case Pacing.PACED:
+                self._share_paced += weight * (share - self._share_paced)
+                if self._share_paced > HELPS * self._share:
+                    self._give_up(now)
+                elif now - self._failed_at > AGAIN or self.spacing < NO_PACE:
+                    self._go(Pacing.FREE)
+                else:
+                    self._go(Pacing.PACED, self.spacing / min(QUICKER, max(SLOWER, ABOVE * (1 - share))))
 
-    def _try(self, state: Pacing, share: float, good: float) -> None:
-        self._share, self._former = share, self.spacing
-        spacing = 1 / (BELOW * good)
-        self._go(state, min(spacing, SLOWER * self.spacing) if self.spacing else spacing)
+    def _keep(self, now: float, spacing: float, former_share: float) -> None:
+        self._share, self._share_paced, self._failed_at = former_share, 1 - 1 / ABOVE, now
+        self._go(Pacing.PACED, spacing)
 
-    def _end_trial(self, now: float, share: float) -> None:
-        if share > self._share * (HELPED_PACED if self._former else HELPED):
-            self._next_trial = now + AGAIN
-            self._go(Pacing.FREE)
-        elif self._former:
-            self._go(Pacing.PACED, self.spacing)
-        else:
-            self._former = self.spacing
-            self._go(Pacing.PROVING)
-
-    def _doubt(self, now: float) -> None:
-        if self._former:
-            self._go(Pacing.DOUBTED, self._former)
-        else:
-            self._next_trial = now + AGAIN
-            self._go(Pacing.FREE)
+    def _give_up(self, now: float) -> None:
+        self._next_trial = now + AGAIN
+        self._go(Pacing.FREE)
 
     def _go(self, state: Pacing, spacing: float = 0.0) -> None:
         self.state, self.spacing = state, spacing

@@ -12,7 +12,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -25,7 +25,7 @@ FRESH = 2.0  # seconds after which it is not told any more
 LARGEST = 4 * 1024  # bytes of a document
 DOCUMENTS = 50  # heard a second, for each worker
 LONGEST = 3600.0  # seconds of a rest; a longer one is told as this
-SLOWEST = 16.0  # seconds between two attempts, likewise: no worker finds a slower pace
+SLOWEST = 16.0  # seconds between two attempts, likewise
 EVER = 1e9  # seconds for which a client may have failed
 
 _Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
@@ -39,6 +39,7 @@ class _OfClient(TypedDict):
     rest: _Seconds
     cap: Annotated[int, Field(ge=1, le=1_000_000)]
     spacing: Annotated[float, Field(ge=0, le=SLOWEST, allow_inf_nan=False)]
+    former_share: NotRequired[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]  # of an older release: not told
     parked: bool
 
 
@@ -114,6 +115,7 @@ def _dump(news: News, waited: float) -> bytes:
             "rest": min(LONGEST, max(0.0, news.rest - waited)),
             "cap": news.cap,
             "spacing": min(SLOWEST, news.spacing),
+            "former_share": news.former_share,
             "parked": news.parked,
         }
     )

@@ -162,7 +162,7 @@ def test_it_keeps_its_pace_over_an_outage_of_some_seconds(seconds: float, *, rep
     """
     one = down(proven())
     one.mixed = NOW if repeats_fail else -math.inf
-    one.overload.adopt(0.1, NOW)
+    one.overload.adopt(0.1, 0.9, NOW)
     assert learn(one, Mark.ALIVE, NOW + seconds, repeat=True) is Change.RECOVERED
     assert (one.overload.spacing > 0) is kept
 
@@ -243,9 +243,11 @@ def test_nobody_has_a_client_rest_for_an_hour() -> None:
 
 def test_a_pace_is_heard() -> None:
     """Several workers that try out paces of their own would find nothing out."""
-    one = proven()
-    one.hear(News(key=one.key, up=True, spacing=0.25), NOW)
-    assert one.pace(NOW, 8) == 0.25
+    for former_share in (0.0, 0.9):
+        one = proven()
+        one.hear(News(key=one.key, up=True, spacing=0.25, former_share=former_share), NOW)
+        assert one.overload.former_share == former_share
+        assert one.pace(NOW, 8) == one.overload.spacing > 0
 
 
 def test_a_rest_lasts_until_each_that_is_down_could_have_its_try() -> None:

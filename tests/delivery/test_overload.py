@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from notifier.delivery.overload import Overload, Pacing
+from notifier.delivery.overload import AGAIN, LENT, Overload, Pacing
 
 WANTED = 0.005  # seconds between two attempts at a client whose pace is not limited: 200 a second
 
@@ -85,65 +85,107 @@ def test_a_client_that_was_down_begins_anew() -> None:
 def test_a_rest_says_nothing_of_a_pace() -> None:
     """Nothing was tried meanwhile: what comes after it judges the pace."""
     overload = Overload()
-    overload.adopt(0.1, 0.0)
-    overload.forget(3.0, pace=False)
-    overload.note(3.0, failed=False, braked=False, at_a_time=1)
-    assert overload.spacing == 0.1
+    overload.adopt(0.1, 0.0, 0.0)
+    before = overload.spacing
+    overload.forget(30.0, pace=False)
+    overload.note(30.0, failed=False, braked=False, at_a_time=1)
+    assert overload.spacing == before > 0
 
 
-def test_a_pace_that_another_worker_found_quickens_only_while_it_helps() -> None:
-    """Also soon after a trial of one's own that did not help: when far too many fail again, it is slower at once.
-
-    If that does not help, the client is broken: it has its full pace back.
-    """
-    overload, _, _ = attempts(lambda number, _now: number % 3 == 0, seconds=8)
-    assert overload.spacing == 0
-    overload.adopt(0.1, 8.0)
-    for number in range(24):
-        overload.note(8.0 + 0.1 * (number + 1), failed=False, braked=False, at_a_time=32)
-    adopted = overload.spacing
-    assert 0 < adopted < 0.1
-    now = 10.4
-    for number in range(14):
-        now += adopted
-        overload.note(now, failed=number % 2 == 0, braked=False, at_a_time=32)
-    assert overload.spacing > adopted
-    for number in range(72):  # as many fail at that, and at the pace before, and at a trial's
-        now += overload.spacing
-        overload.note(now, failed=number % 2 == 0, braked=False, at_a_time=32)
-    assert overload.spacing == 0
+def keeps(overload: Overload, *, since: float, seconds: float, every: int = 0) -> float:
+    """Attempts at the pace that it keeps, of which each so-manieth fails. Returns when they end."""
+    now, number = since, 0
+    while now < since + seconds:
+        now += max(WANTED, overload.spacing)
+        number += 1
+        overload.note(now, failed=bool(every) and number % every == 0, braked=False, at_a_time=32)
+    return now
 
 
-@pytest.mark.parametrize(("failures", "stays"), [(2, True), (3, False)])
-def test_a_pace_that_another_worker_tries_is_kept_if_it_surely_helps_here(failures: int, stays: bool) -> None:
-    """At least 24 attempts say so, and a tenth fails at most: by luck fewer fail for a moment of any client."""
+def kept(former_share: float) -> Overload:
+    """Twenty attempts a second are made, since fewer failed than before."""
     overload = Overload()
-    overload.adopt(0.1, 0.0)
-    for number in range(23):
-        overload.note(0.1 * (number + 1), failed=number < failures, braked=False, at_a_time=2)
-        assert overload.spacing == 0.1
-    overload.note(2.4, failed=False, braked=False, at_a_time=2)
-    assert (0 < overload.spacing < 0.1) is stays
+    for _ in range(100):
+        overload.adopt(0.05, former_share, 0.0)
+    assert overload.spacing == pytest.approx(0.05)
+    return overload
 
 
-def test_a_pace_that_helps_stands_while_some_attempts_find_no_thread() -> None:
-    """A client whose threads are all busy now and then refuses some at any pace that uses it: a third is not too many.
+@pytest.mark.parametrize("every", [0, 1, 2, 3])
+def test_another_workers_trial_is_judged_there(every: int) -> None:
+    """Whatever fails here: the pace stays until that worker says that it helped, or says nothing for ten seconds."""
+    for helps in (True, False):
+        overload = Overload()
+        overload.adopt(0.1, 0.0, 0.0)
+        now = keeps(overload, since=0.0, seconds=LENT - 2, every=every)
+        overload.adopt(0.1, 0.0, now)  # its next trial
+        now = keeps(overload, since=now, seconds=LENT - 2, every=every)
+        assert overload.state is Pacing.LENT
+        if helps:
+            overload.adopt(0.1, 0.9, now)
+            assert (overload.state, overload.former_share) == (Pacing.PACED, 0.9)
+        else:
+            keeps(overload, since=now, seconds=3, every=every)
+            assert (overload.state, overload.former_share) == (Pacing.FREE, 0)
 
-    A slower one would leave threads idle. But half of them are too many.
+
+def test_nobody_tries_soon_what_has_not_helped_another_worker() -> None:
+    """A client that is broken would be at its slower pace most of the time, by one worker's trial after the other's."""
+    overload = Overload()
+    overload.adopt(0.1, 0.0, 0.0)
+    now = keeps(overload, since=0.0, seconds=LENT + 2, every=2)
+    began = 0.0
+    for number in range(100_000):
+        overload.note(now := now + WANTED, failed=number % 2 == 0, braked=False, at_a_time=32)
+        if overload.state is Pacing.TRIAL:
+            began = now
+            break
+    assert LENT + AGAIN <= began <= LENT + AGAIN + 3
+
+
+@pytest.mark.parametrize(
+    ("of_hundred", "pace"),
+    [(0, 1.0), (20, 16), (75, 60)],  # without any it is that of the other worker
+)
+def test_a_lent_pace_is_that_of_ones_own_successes(of_hundred: int, pace: float) -> None:
+    """All workers together try less than the client bears, however its answers are shared out among them."""
+    overload = Overload()
+    for number in range(100):
+        overload.note(number / 100, failed=number >= of_hundred, braked=False, at_a_time=1)
+    overload.adopt(1.0, 0.0, 1.0)
+    assert 1 / overload.spacing == pytest.approx(pace, rel=0.06)
+
+
+def test_a_pace_that_helped_is_kept_at_once() -> None:
+    """By a worker that keeps none. It comes nearer to the other one's with each word of that."""
+    overload = Overload()
+    overload.adopt(0.1, 0.9, 0.0)
+    assert overload.state is Pacing.PACED
+    before = overload.spacing
+    overload.adopt(0.1, 0.0, 0.0)  # a trial, says one who does not know
+    assert overload.spacing == before
+    for _ in range(40):
+        overload.adopt(0.1, 0.9, 0.0)
+    assert overload.spacing == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_kept_pace_comes_to_rest_where_some_attempts_find_no_thread() -> None:
+    """A client whose threads are all busy now and then refuses some at any pace that uses it.
+
+    If a third fails, the pace stays. If none does it becomes quicker, by an eighth at a time; if half do, slower.
     """
-    overload, now, before = Overload(), 0.0, 0.0
-    overload.adopt(0.1, now)
-    for _ in range(24):
-        overload.note(now := now + 0.1, failed=False, braked=False, at_a_time=2)
-    for number in range(60):
-        before = overload.spacing
-        overload.note(now := now + before, failed=number % 3 == 0, braked=False, at_a_time=2)
-        assert 0 < overload.spacing <= before
-    slowest = before
-    for number in range(30):
-        overload.note(now := now + overload.spacing, failed=number % 2 == 0, braked=False, at_a_time=2)
-        slowest = max(slowest, overload.spacing)
-    assert slowest > before
+    for every, least, most in ((3, 0.9, 1.1), (0, 1.5, 2.0), (2, 0, 0.5)):
+        overload = kept(0.9)
+        keeps(overload, since=0.0, seconds=5.0, every=every)
+        assert least <= 0.05 / overload.spacing <= most, every
+
+
+@pytest.mark.parametrize(("former_share", "stays"), [(0.9, True), (0.5, False)])
+def test_a_client_that_fails_as_often_at_any_pace_has_its_full_pace_back(former_share: float, *, stays: bool) -> None:
+    """Half of them fail at a kept pace, too: it does not help, if half failed before."""
+    overload = kept(former_share)
+    keeps(overload, since=0.0, seconds=10.0, every=2)
+    assert (overload.spacing > 0) is stays
 
 
 def test_a_pause_between_two_rushes_is_no_slow_pace() -> None:
@@ -169,14 +211,3 @@ def test_failures_in_one_instant_are_judged_with_the_next_one() -> None:
         overload.note(moment, failed=True, braked=False, at_a_time=32)
         states.append(overload.state)
     assert states[-2:] == [Pacing.PROVING, Pacing.PACED]
-
-
-@pytest.mark.parametrize(("failures", "stays"), [(5, True), (8, False)])
-def test_a_pace_that_another_worker_tries_is_kept_if_far_fewer_fail_than_before(failures: int, stays: bool) -> None:
-    """Of a client with few threads some fail at any pace: a worker gave it up, and could try none itself for 30 s."""
-    overload, _, _ = attempts(lambda number, _now: number % 5 > 0, seconds=8)  # its own trial has not helped
-    assert overload.spacing == 0
-    overload.adopt(0.1, 8.0)
-    for number in range(24):
-        overload.note(8.0 + 0.1 * (number + 1), failed=number < failures, braked=False, at_a_time=32)
-    assert (overload.spacing > 0) is stays

@@ -43,7 +43,7 @@ def others() -> Others:
 
 def test_what_is_told_is_heard(others: Others) -> None:
     """Every member, and once."""
-    news = News(key=(ISS, "shöp"), up=True, rest=2.0, failing=3.0, cap=8, spacing=0.25, parked=True)
+    news = News(key=(ISS, "shöp"), up=True, rest=2.0, failing=3.0, cap=8, spacing=0.25, former_share=0.5, parked=True)
     others.worker.tell(news)
     assert others.told() == [news]
     assert others.told() == []
@@ -146,6 +146,7 @@ ONE = {
         {"v": 1, "news": [ONE | {"rest": -1}]},
         {"v": 1, "news": [ONE | {"rest": LONGEST + 1}]},
         {"v": 1, "news": [ONE | {"spacing": SLOWEST + 1}]},
+        {"v": 1, "news": [ONE | {"former_share": 1.1}]},
         {"v": 1, "news": [ONE | {"failing": 1e300}]},
         {"v": 1, "news": [ONE | {"rest": float("nan")}]},
         {"v": 1, "news": [ONE | {"failing": float("inf")}]},
