@@ -39,6 +39,7 @@ FEW = SAMPLE // 3  # … or so many, after some seconds, or of a pace that is ke
 MANY = 4 * SAMPLE  # … and so many tell it in half a second
 LONGEST_SAMPLE, LONGEST_TRIAL = 2.0, 4.0  # seconds after which few are enough
 TOO_MANY = 0.2  # of a sample fail
+UNDER_WAY = 0.5  # seconds from the beginning of a trial: what ends before began before, here or at another worker
 BELOW = 0.8  # times: a trial's pace is that of the successes before it, times this
 HELPED = 1 / 3  # the share of failures falls to this by a trial that helped …
 HELPS = 0.75  # … and stays below this while a pace helps
@@ -69,7 +70,7 @@ class Overload:
 
     spacing: float = 0.0
     state: Pacing = Pacing.FREE
-    _since: float = 0.0  # when the present sample began
+    _since: float = 0.0  # when the present sample begins
     _at_a_time: int = 1  # attempts at a time when it began
     _ended: int = 0
     _failed: int = 0
@@ -83,13 +84,14 @@ class Overload:
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
         """Note an attempt that ended, at a client that may have so many `at_a_time`."""
-        self._ended += 1
-        self._failed += failed
-        self._braked += braked
+        counts = now >= self._since
+        self._ended += counts
+        self._failed += counts and failed
+        self._braked += counts and braked
         self._well = 0 if failed else self._well + 1
         self._failed_at = now if failed else self._failed_at
         seconds = now - self._since
-        if not self._says_enough(seconds):
+        if not counts or not self._says_enough(seconds):
             return
         if not self.spacing and at_a_time > 2 * self._at_a_time:
             self._begin(now)  # it has only begun: the sample says nothing of its full pace
@@ -157,6 +159,7 @@ class Overload:
                         self._keep(now, 1 / good, self._share)
                     else:
                         self._go(Pacing.TRIAL, 1 / (BELOW * good))
+                        self._since = now + UNDER_WAY
             case Pacing.TRIAL if share <= HELPED * self._share:
                 self._tried = self.spacing
                 self._go(Pacing.PROVING)
