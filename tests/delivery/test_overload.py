@@ -129,6 +129,20 @@ def test_another_workers_trial_is_judged_there(every: int) -> None:
             assert (overload.state, overload.former_share) == (Pacing.FREE, 0)
 
 
+def test_what_was_under_way_says_nothing_of_a_trial() -> None:
+    """It began at full pace, here or at another worker that has not heard of the trial yet."""
+    overload, now, judge = Overload(), 0.0, twenty_a_second()
+    while overload.state is not Pacing.TRIAL:
+        now += WANTED
+        overload.note(now, failed=judge(0, now), braked=False, at_a_time=32)
+    for number in range(50):
+        overload.note(now + number / 101, failed=True, braked=False, at_a_time=32)
+    now += 0.5
+    while overload.state is Pacing.TRIAL:
+        overload.note(now := now + overload.spacing, failed=False, braked=False, at_a_time=32)
+    assert overload.state is Pacing.PROVING
+
+
 def test_nobody_tries_soon_what_has_not_helped_another_worker() -> None:
     """A client that is broken would be at its slower pace most of the time, by one worker's trial after the other's."""
     overload = Overload()
