@@ -12,19 +12,20 @@ sample of attempts after another. *Too many* means that more than a fifth of a s
 | | more: it is broken, or was down for a moment | free, without a trial for 30 s |
 | proving: full pace once more | too many | paced: it is overloaded |
 | | few | free |
-| paced | nothing has failed for 30 s | free |
-| | for long, more than three quarters of the former share: it is broken | free, without a trial for 30 s |
-| | anything else | paced, at 1.45 times the pace of those that succeeded |
+| | another worker begins a trial · keeps a pace | lent · paced |
+| paced | nothing has failed for 30 s, or its pace is a thousand a second | free |
+| | its pace has fallen to a quarter: what was found is old | free |
+| | in the mean three quarters of the former share: it is broken | free, without a trial for 30 s |
+| | anything else | paced, at 1.43 times the pace of those that succeeded |
 | lent: another worker has a trial | that worker says that it helped | paced |
 | | it says nothing more for ten seconds | free, without a trial for 30 s |
 
-A pace changes by steps: at most to a half, or by an eighth. It comes to rest where 31 % of its attempts fail, with one
-worker as with several: so each finds its own pace, whatever the others do. A client whose threads are all busy now and
-then refuses some at any pace that uses it.
+A pace changes by steps: at most to a half, or by an eighth. It comes to rest where 30 % of its attempts fail, with one
+worker as with several: a client whose threads are all busy now and then refuses some at any pace that uses it.
 
 Workers that share a client have one trial at a time, and the one that began it judges. The others keep the pace of
 their own successes meanwhile. Paces that are kept come nearer to each other with each word that workers hear of them,
-since deliveries come to all of them alike.
+since deliveries come to all of them alike. A worker at which all goes well listens to none of this.
 
 A client that was down for long is free. Where workers rest by turns, overload looks like an outage of some seconds.
 After such an outage the state stays, and the sample begins anew.
@@ -43,7 +44,8 @@ UNDER_WAY = 0.5  # seconds from the beginning of a trial: what ends before began
 BELOW = 0.8  # times: a trial's pace is that of the successes before it, times this
 HELPED = 1 / 3  # the share of failures falls to this by a trial that helped …
 HELPS = 0.75  # … and stays below this while a pace helps
-ABOVE = 1.45  # times: a kept pace is that of the successes, times this
+ABOVE = 1.43  # times: a kept pace is that of the successes, times this
+OLD = 4.0  # times: a pace that is kept becomes no slower than this, beside that at which it began to be kept
 SLOWER, QUICKER = 1 / 2, 9 / 8  # times: it changes by no more at once, or workers that share a client swing
 NEARER = 0.15  # of the way to another worker's pace, each time this one hears of it
 NEWEST = 0.25  # the weight of a full sample in the share of failures at a pace
@@ -79,7 +81,7 @@ class Overload:
     _failed_at: float = -math.inf  # when one last failed, or its pace began to be kept
     _share: float = 0.0  # of failures, at full pace
     _share_paced: float = 0.0  # … at the pace that is kept
-    _tried: float = 0.0  # the spacing of the trial that is being proved
+    _found: float = 0.0  # the spacing of the trial that is being proved, or with which its pace began to be kept
     _next_trial: float = 0.0
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
@@ -125,6 +127,8 @@ class Overload:
 
     def adopt(self, spacing: float, former_share: float, now: float) -> None:
         """Hear of the pace that another worker tries, or keeps since it helped: then `former_share` is not 0."""
+        if spacing < NO_PACE or self._well >= SAMPLE:
+            return
         match self.state:
             case Pacing.FREE:
                 good = (self._ended - self._failed) / max(0.5, now - self._since)
@@ -161,25 +165,26 @@ class Overload:
                         self._go(Pacing.TRIAL, 1 / (BELOW * good))
                         self._since = now + UNDER_WAY
             case Pacing.TRIAL if share <= HELPED * self._share:
-                self._tried = self.spacing
+                self._found = self.spacing
                 self._go(Pacing.PROVING)
             case Pacing.TRIAL | Pacing.LENT:
                 self._give_up(now)
             case Pacing.PROVING if too_many:
-                self._keep(now, self._tried, self._share)
+                self._keep(now, self._found, self._share)
             case Pacing.PROVING:
                 self._go(Pacing.FREE)
             case Pacing.PACED:
                 self._share_paced += weight * (share - self._share_paced)
                 if self._share_paced > HELPS * self._share:
                     self._give_up(now)
-                elif now - self._failed_at > AGAIN or self.spacing < NO_PACE:
+                elif now - self._failed_at > AGAIN or not NO_PACE < self.spacing < OLD * self._found:
                     self._go(Pacing.FREE)
                 else:
                     self._go(Pacing.PACED, self.spacing / min(QUICKER, max(SLOWER, ABOVE * (1 - share))))
 
     def _keep(self, now: float, spacing: float, former_share: float) -> None:
         self._share, self._share_paced, self._failed_at = former_share, 1 - 1 / ABOVE, now
+        self._found = spacing
         self._go(Pacing.PACED, spacing)
 
     def _give_up(self, now: float) -> None:

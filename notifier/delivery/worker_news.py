@@ -39,7 +39,7 @@ class _OfClient(TypedDict):
     rest: _Seconds
     cap: Annotated[int, Field(ge=1, le=1_000_000)]
     spacing: Annotated[float, Field(ge=0, le=SLOWEST, allow_inf_nan=False)]
-    former_share: NotRequired[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]  # of an older release: not told
+    former_share: NotRequired[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]
     parked: bool
 
 
@@ -123,4 +123,6 @@ def _dump(news: News, waited: float) -> bytes:
 
 def _load(document: _OfClient) -> News:
     members: dict[str, Any] = {**document}
+    if "former_share" not in members:  # an older release does not say whether it tries that pace or keeps it
+        members["spacing"] = 0.0
     return News(key=(members.pop("iss"), members.pop("client_id")), **members)

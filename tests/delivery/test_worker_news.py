@@ -49,6 +49,16 @@ def test_what_is_told_is_heard(others: Others) -> None:
     assert others.told() == []
 
 
+def test_the_pace_of_an_older_release_is_not_heard(others: Others) -> None:
+    """It does not say whether that helped: a rolling update would make one trial of all that it tells."""
+    others.tell("shop", rest=1.0, spacing=0.25, former_share=0.5)
+    [document] = others.documents()
+    told = json.loads(document)
+    del told["news"][0]["former_share"]
+    others.worker.hear(json.dumps(told).encode())
+    assert [(news.rest, news.spacing) for news in others.heard] == [(1.0, 0.0)]
+
+
 def test_of_each_client_the_newest_counts(others: Others) -> None:
     """Clients of other issuers with the same name are others."""
     others.tell("shop", rest=1.0)
