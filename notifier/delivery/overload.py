@@ -40,9 +40,10 @@ FEW = SAMPLE // 3  # … or so many, after some seconds, or of a pace that is ke
 MANY = 4 * SAMPLE  # … and so many tell it in half a second
 LONGEST_SAMPLE, LONGEST_TRIAL = 2.0, 4.0  # seconds after which few are enough
 TOO_MANY = 0.2  # of a sample fail
-UNDER_WAY = 0.5  # seconds from the beginning of a trial: what ends before began before, here or at another worker
+UNDER_WAY = 0.25  # seconds from the beginning of a trial: what fails before began before, here or at another worker
 BELOW = 0.8  # times: a trial's pace is that of the successes before it, times this
 HELPED = 1 / 3  # the share of failures falls to this by a trial that helped …
+HALF = 0.5  # … of these at least fail without it: then few that succeed in a row say that it helped
 HELPS = 0.75  # … and stays below this while a pace helps
 ABOVE = 1.43  # times: a kept pace is that of the successes, times this
 OLD = 4.0  # times: a pace that is kept becomes no slower than this, beside that at which it began to be kept
@@ -72,7 +73,7 @@ class Overload:
 
     spacing: float = 0.0
     state: Pacing = Pacing.FREE
-    _since: float = 0.0  # when the present sample begins
+    _since: float = 0.0  # when the present sample begins: no failure counts before
     _at_a_time: int = 1  # attempts at a time when it began
     _ended: int = 0
     _failed: int = 0
@@ -86,7 +87,7 @@ class Overload:
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
         """Note an attempt that ended, at a client that may have so many `at_a_time`."""
-        counts = now >= self._since
+        counts = not failed or now >= self._since
         self._ended += counts
         self._failed += counts and failed
         self._braked += counts and braked
@@ -106,8 +107,12 @@ class Overload:
         ended, failed = self._ended, self._failed
         if self.state is Pacing.LENT:
             return seconds >= LENT
-        if self.state is Pacing.PROVING and failed >= FEW and seconds > 0:
+        if seconds <= 0:
+            return False
+        if self.state is Pacing.PROVING and failed >= FEW:
             return True  # it does not bear its full pace
+        if self.state is Pacing.TRIAL and not failed and ended >= FEW and self._share > HALF:
+            return True  # no luck
         if seconds < (0.5 if ended >= MANY else 1.0):
             return False
         if self.state is Pacing.TRIAL:  # of a client that is broken, a short one looks like help now and then

@@ -138,9 +138,9 @@ def test_what_was_under_way_says_nothing_of_a_trial() -> None:
         overload.note(now, failed=judge(0, now), braked=False, at_a_time=32)
         states.append(overload.state)
     for number in range(50):
-        overload.note(now + number / 101, failed=True, braked=False, at_a_time=32)
+        overload.note(now + number / 201, failed=True, braked=False, at_a_time=32)
     for number in range(60):
-        overload.note(now + 0.5 + number / 20, failed=False, braked=False, at_a_time=32)
+        overload.note(now + 0.25 + number / 20, failed=False, braked=False, at_a_time=32)
         states.append(overload.state)
     assert Pacing.PROVING in states
 
