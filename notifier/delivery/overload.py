@@ -8,11 +8,11 @@ sample of attempts after another. *Too many* means that more than a fifth of a s
 |---|---|---|
 | free: no pace | too many, and of many attempts | trial, at 0.8 of the pace of those that succeeded |
 | | too many, most of them by 429 | paced: the client says itself that it is overloaded |
+| | another worker begins a trial · keeps a pace | lent · paced |
 | trial | a third of the former share at most | proving |
 | | more: it is broken, or was down for a moment | free, without a trial for 30 s |
 | proving: full pace once more | too many | paced: it is overloaded |
 | | few | free |
-| | another worker begins a trial · keeps a pace | lent · paced |
 | paced | nothing has failed for 30 s, or its pace is a thousand a second | free |
 | | its pace has fallen to a quarter: what was found is old | free |
 | | in the mean three quarters of the former share: it is broken | free, without a trial for 30 s |
@@ -43,8 +43,8 @@ TOO_MANY = 0.2  # of a sample fail
 UNDER_WAY = 0.25  # seconds from the beginning of a trial: what fails before began before, here or at another worker
 BELOW = 0.8  # times: a trial's pace is that of the successes before it, times this
 HELPED = 1 / 3  # the share of failures falls to this by a trial that helped …
-HALF = 0.5  # … of these at least fail without it: then few that succeed in a row say that it helped
 HELPS = 0.75  # … and stays below this while a pace helps
+HALF = 0.5  # of the attempts at least fail at full pace: then few that succeed in a row say that a trial helped
 ABOVE = 1.43  # times: a kept pace is that of the successes, times this
 OLD = 4.0  # times: a pace that is kept becomes no slower than this, beside that at which it began to be kept
 SLOWER, QUICKER = 1 / 2, 9 / 8  # times: it changes by no more at once, or workers that share a client swing
