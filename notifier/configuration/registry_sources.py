@@ -10,7 +10,7 @@ from notifier.configuration.clients.reading import SourceReading
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
 from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.delivery.facts import Deferred, Fact
+from notifier.delivery.facts import Deferred, Fact, only
 from notifier.model.outcome import Cause
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.telemetry.audit import write_audit
@@ -63,6 +63,7 @@ class RegistrySources:
             write_audit("registry_source_dropped", who=who, source=name)
         return problem
 
+    @only(Deferred)
     def observe(self, fact: Fact) -> None:
         """Look at the sources again if nobody knows a delivery's client."""
         if isinstance(fact, Deferred) and fact.cause is Cause.UNKNOWN:

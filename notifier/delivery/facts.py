@@ -1,7 +1,7 @@
 """The facts that the pipeline tells its observers. Metrics, logs, replies and the feed are made of nothing else."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.delivery import Delivery
@@ -173,3 +173,15 @@ Fact = (
 )
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""
+
+Observe = TypeVar("Observe", bound=Callable[..., None])
+
+
+def only(*kinds: type[Any]) -> Callable[[Observe], Observe]:
+    """Mark an observer that has a use for these facts only: it is told no others. Each delivery tells three."""
+
+    def mark(observe: Observe) -> Observe:
+        observe.only = kinds  # type: ignore[attr-defined]
+        return observe
+
+    return mark

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled
+from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled, only
 from notifier.delivery.notices import notice_of
 from notifier.delivery.plan import Skipped
 from notifier.model.moment import Clock
@@ -21,11 +21,10 @@ class Replies:
         self.waiting = WaitingRequests(side_channel.address, clock=clock, new_id=new_id)
         side_channel.listen(state, self._heard)
 
+    @only(LogoutDelivered, RetryScheduled, EventTaken, Deferred, Buried, Skipped)
     def observe(self, fact: Fact) -> None:
         """Reply if the publisher asked and the fact tells a fate."""
-        match fact:  # the most frequent facts first: every delivery passes here
-            case Attempted():
-                return
+        match fact:
             case LogoutDelivered() | RetryScheduled():
                 asked = fact.delivery.reply_to
             case EventTaken() | Deferred() | Buried() | Skipped():

@@ -32,6 +32,7 @@ from notifier.delivery.facts import (
     RetryScheduled,
     Unexpected,
     UpstreamLookedUp,
+    only,
 )
 from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.delivery import Delivery
@@ -161,6 +162,9 @@ class LogObserver:
         self._log = structlog.get_logger().bind()
         self._brief = not self._log.is_enabled_for(logging.DEBUG)
 
+    @only(  # the line of an attempt, or `UpstreamRecord`, says the others
+        Attempted, Buried, Deferred, EventTaken, Skipped, Unheard, ClientFailing, ClientRecovered, ClientServed, Unexpected
+    )  # fmt: skip
     def observe(self, fact: Fact) -> None:
         """Log a fact, at once."""
         if isinstance(fact, Attempted):

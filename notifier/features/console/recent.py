@@ -19,6 +19,7 @@ from notifier.delivery.facts import (
     Fact,
     LogoutDelivered,
     RetryScheduled,
+    only,
 )
 from notifier.model import outcome
 from notifier.model.client import ClientKey
@@ -100,6 +101,7 @@ class Recent:
 
     # ── what happens ──
 
+    @only(Attempted, LogoutDelivered, RetryScheduled, Deferred, Buried, ClientFailing, ClientRecovered)
     def observe(self, fact: Fact) -> None:
         """Note a fact. Never waits."""
         match fact:

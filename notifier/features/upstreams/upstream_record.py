@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
-from notifier.delivery.facts import Fact, UpstreamLookedUp
+from notifier.delivery.facts import Fact, UpstreamLookedUp, only
 from notifier.features.upstreams.upstream_token import UpstreamResult
 from notifier.telemetry.families import labelled
 
@@ -48,6 +48,7 @@ class UpstreamRecord:
                 help="notifier explain NotifierUpstreamRefused",
             )  # fmt: skip
 
+    @only(UpstreamLookedUp)
     def observe(self, fact: Fact) -> None:
         """Count a fact, and log it if no session ended, or if nobody could tell which are meant."""
         if not isinstance(fact, UpstreamLookedUp):

@@ -99,13 +99,18 @@ class DeferralWatch:
 
     def observe(self, fact: Fact) -> None:
         """Pass a fact on."""
-        if isinstance(fact, Deferred):
+        if type(fact) is Deferred:
             fact = self._marked(fact)
-        elif self._open and isinstance(fact, LogoutDelivered | RetryScheduled):
-            self._attempted(*fact.delivery.key)
-        elif self._open and isinstance(fact, Buried):
-            self._buried(fact)
+        elif self._open:
+            self._see_end(fact)
         self._tell(fact)
+
+    def _see_end(self, fact: Fact) -> None:
+        match fact:
+            case LogoutDelivered() | RetryScheduled():
+                self._attempted(*fact.delivery.key)
+            case Buried():
+                self._buried(fact)
 
     def troubles(self) -> Iterator[Trouble]:
         """What is put off now, as far as it is not over."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
+from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled, only
 from notifier.delivery.life import LifeOf
 from notifier.model import outcome
 from notifier.model.delivery import Delivery
@@ -77,6 +77,7 @@ class HealthObserver:
         self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
         self.sample()
 
+    @only(Attempted, LogoutDelivered, RetryScheduled, Deferred, Buried)
     def observe(self, fact: Fact) -> None:
         """Count one fact. Never waits."""
         match fact:
