@@ -1,7 +1,7 @@
 """Reads frames from the broker in 15 µs a message, where aiormq takes 30. Every event comes this way.
 
 aiormq reads a frame in three steps through a buffer and puts it into a queue for its channel. The task of the channel
-puts a message together and starts a task with it. Here a frame is read in two steps. Messages for a consumer are put
+puts a message together and starts a task with it. Here all frames that have come are read in one step. Messages for a consumer are put
 together where their frames are read, and are handed over at once. All other frames go aiormq's way.
 
 Both hook into aiormq: into the name by which its connection finds the receiver, and into `frames.put` of its channels.
@@ -11,7 +11,7 @@ Both hook into aiormq: into the name by which its connection finds the receiver,
 import asyncio
 import struct
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import aiormq
@@ -28,9 +28,10 @@ from pamqp.header import ContentHeader
 
 # Messages between two pauses. A burst of 500 messages read without a pause holds the loop for 10 ms.
 AT_ONCE = 8
+CHUNK = 64 * 1024  # bytes read at a time
 
 _HEAD = struct.Struct(">BHI")  # type, channel, size
-_METHOD, _END = 1, b"\xce"
+_METHOD, _BODY, _END = 1, 3, 0xCE
 _DELIVER = struct.pack(">HH", 60, 60)
 _TAG_AND_BIT = struct.Struct(">Q?")
 _WITH_CONTENT = (commands.Basic.Deliver, commands.Basic.GetOk)
@@ -43,42 +44,60 @@ def read_leanly() -> None:
 
 
 class LeanReceiver(FrameReceiver):
-    """Reads frames in two steps: the seven bytes that tell the size, and the rest."""
+    """Reads what has come in one step, and takes frame after frame out of it."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self._read = b""
+        self._at = 0  # where in it the next frame begins
 
     async def get_frame(self) -> Any:
         """Return what aiormq's own would: (weight, channel number, frame). Raises the same errors."""
-        reader = self.reader
-        if reader.at_eof():
+        data, at = self._read, self._at
+        while True:
+            if len(data) >= at + 7:
+                if not self.started and data.startswith(b"AMQP", at):
+                    raise ProtocolSyntaxError("Unexpected AMQP protocol header")
+                self.started = True
+                kind, channel, size = _HEAD.unpack_from(data, at)
+                end = at + size + 8
+                if len(data) >= end:
+                    break
+            data, at = await self._read_on(), 0
+        self._at = end
+        if size and data[end - 1] == _END:
+            if kind == _BODY:
+                return size + 8, channel, ContentBody(data[at + 7 : end - 1])
+            if kind == _METHOD and data.startswith(_DELIVER, at + 7):
+                return size + 8, channel, _deliver(data[at + 7 : end - 1])
+        try:
+            return pamqp_frame.unmarshal(data[at:end])
+        except PAMQPException as error:
+            raise InvalidFrameError(str(error)) from error
+
+    async def _read_on(self) -> bytes:
+        """Return what is left, with what comes next behind it."""
+        left = self._read[self._at :]
+        if not left and self.reader.at_eof():
             del self.reader
             raise StopAsyncIteration
         try:
-            head = await reader.readexactly(7)
-            if not self.started and head.startswith(b"AMQP"):
-                raise ProtocolSyntaxError("Unexpected AMQP protocol header")
-            self.started = True
-            kind, channel, size = _HEAD.unpack(head)
-            payload = await reader.readexactly(size + 1)
-        except asyncio.IncompleteReadError as error:
-            text = f"Server connection unexpectedly closed. Read {len(error.partial)} bytes, expected {error.expected}"
-            raise AMQPConnectionError(text) from error
+            more = await self.reader.read(CHUNK)
         except OSError as error:
             raise AMQPConnectionError(f"Server connection error: {error!r}") from error
-        if kind == _METHOD and payload.startswith(_DELIVER) and payload.endswith(_END):
-            return size + 8, channel, _deliver(payload)
-        try:
-            return pamqp_frame.unmarshal(head + payload)
-        except PAMQPException as error:
-            raise InvalidFrameError(str(error)) from error
+        if not more:
+            raise AMQPConnectionError(f"Server connection unexpectedly closed, {len(left)} bytes behind a frame")
+        self._read, self._at = left + more, 0
+        return self._read
 
 
 def _deliver(payload: bytes) -> commands.Basic.Deliver:
     """A Basic.Deliver, the method of which there are thousands a second (AMQP 0-9-1 §1.8.3.9)."""
-    consumer_tag, at = _short(payload, 4)
+    at = 5 + payload[4]
     delivery_tag, redelivered = _TAG_AND_BIT.unpack_from(payload, at)
-    exchange, at = _short(payload, at + 9)
-    routing_key, _ = _short(payload, at)
+    exchange, routing_key = _two_names(payload[at + 9 :])
     return commands.Basic.Deliver(
-        consumer_tag=consumer_tag,
+        consumer_tag=_name(payload[4:at]),
         delivery_tag=delivery_tag,
         redelivered=redelivered,
         exchange=exchange,
@@ -86,9 +105,14 @@ def _deliver(payload: bytes) -> commands.Basic.Deliver:
     )
 
 
-def _short(payload: bytes, at: int) -> tuple[str, int]:
-    end = at + 1 + payload[at]
-    return payload[at + 1 : end].decode("utf-8", errors="replace"), end
+@lru_cache(256)  # a publisher uses the same names again and again
+def _name(raw: bytes) -> str:
+    return raw[1 : 1 + raw[0]].decode("utf-8", errors="replace")
+
+
+@lru_cache(256)
+def _two_names(raw: bytes) -> tuple[str, str]:
+    return _name(raw), _name(raw[1 + raw[0] :])
 
 
 def hand_over(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
