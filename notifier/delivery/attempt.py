@@ -4,9 +4,9 @@ from notifier.delivery.facts import Attempted, Observer
 from notifier.delivery.known_client import Mark, mark_of
 from notifier.delivery.ports import Channel, Transport
 from notifier.delivery.verdict import (
+    DONE,
     Dead,
     Defer,
-    Done,
     RetryAt,
     Verdict,
     decide,
@@ -80,7 +80,7 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Judgement
     now, seconds = tools.clock(), tools.steady() - began
     fact = _attempted(delivery, client, jti, outcome, now, seconds)
     if isinstance(outcome, Delivered):  # the usual end: no history is written, which would take 8 µs
-        return Judgement(delivery=delivery, verdict=Done(), mark=Mark.ALIVE, fact=fact)
+        return Judgement(delivery=delivery, verdict=DONE, mark=Mark.ALIVE, fact=fact)
     if (our_fault := tools.channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
         result = defer_for(our_fault, delivery, client, tools)
         return replace(result, mark=mark_of(outcome), fact=fact)

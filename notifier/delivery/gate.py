@@ -23,7 +23,7 @@ from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Peers
 from notifier.delivery.slots import Slots, most_of_lane
 from notifier.delivery.ticket import Known, Ticket
-from notifier.delivery.verdict import Defer
+from notifier.delivery.verdict import Defer, Done
 from notifier.delivery.waits import Waits
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import ClientKey
@@ -50,6 +50,9 @@ class Go:
 @dataclass(frozen=True, slots=True)
 class Wait:
     """The delivery waits in memory; `ended` or `hand_out` returns it."""
+
+
+_GO, _WAIT = Go(), Wait()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,13 +178,13 @@ class Gate:
         insists = ticket.held.message.unexplained >= INSIST
         if insists or (not known.waiting and self._may_start(known, ticket, now)):
             self._begin(known, ticket, lane, now)
-            return Go()
+            return _GO
         if self._may_wait(known, ticket, now):
             known.push(lane, ticket)
             known.fetched += ticket.pulled
             self.waiting += 1
             self._busy[known.key] = self._ready[known.side][known.key] = known
-            return Wait()
+            return _WAIT
         return self._waits.put(known, ticket, now)
 
     def _begin(self, known: Known, ticket: Ticket, lane: Lane, now: float) -> None:
@@ -254,7 +257,10 @@ class Gate:
         A failure of a client that is down, or asked for a pause, is not charged to the delivery's own backoff. Of one
         that is up it is, if another delivery had more luck since the last charge.
         """
-        known, now = self.clients[ticket.client.key], self._tools.steady()
+        known = self.clients[ticket.client.key]
+        if isinstance(result.verdict, Done) and not known.parked:
+            return result  # nearly always
+        now = self._tools.steady()
         after = self._waits.after_failure(known, ticket, result, now)
         if isinstance(after.verdict, Defer) and ticket.delivery.leash is not None:  # a fault of ours keeps it
             known.travels(now + deferral_wait(after.verdict.due - self._tools.clock()))

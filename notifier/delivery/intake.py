@@ -202,8 +202,10 @@ class Intake:
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
             event = _with_number_of_fates(event, event.reply_to, registry, more=0 if letter is None else 1)
             document = replace(document, event=event)
-        entries_letter = () if letter is None else (buried(letter, event.reply_to),)
         work = self._open_good_entries(message, document, registry, now)
+        if letter is None:
+            return work
+        entries_letter = (buried(letter, event.reply_to),)
         if isinstance(work, Expand):
             return replace(work, steps=chain(entries_letter, work.steps))
         return replace(work, sends=chain(entries_letter, work.sends))
@@ -225,18 +227,18 @@ class Intake:
             document = replace(document, event=event)
         if (objection := plan.may_speak(event, issuer)) is not None:
             return self._bury_event(event, objection.reason, objection.text, now)
-        fact = event_taken(event, "split")
         if plan.needs_split(event):
-            return Move(
-                sends=self._event_parts(document, registry, due=now + REST if message.suspect else None), fact=fact
-            )
+            parts = self._event_parts(document, registry, due=now + REST if message.suspect else None)
+            return Move(sends=parts, fact=event_taken(event, "split"))
         if message.suspect and len(event.clients) > 1:
-            return Move(sends=_single_deliveries(event, registry, due=now + REST), fact=fact)
+            singles = _single_deliveries(event, registry, due=now + REST)
+            return Move(sends=singles, fact=event_taken(event, "split"))
         if message.delivery_count >= SUSPECT and not event.id_given:
             return Move(sends=(_event_with_id(document),))
-        unheard = plan.unheard(event, registry)
-        first_steps = () if unheard is None else (replace(unheard, source=message.source),)
-        return Expand(steps=chain(first_steps, plan.deliveries(event, registry)), event=event)
+        steps: Iterator[Step] = plan.deliveries(event, registry)
+        if (unheard := plan.unheard(event, registry)) is not None:
+            steps = chain((replace(unheard, source=message.source),), steps)
+        return Expand(steps=steps, event=event)
 
     def _event_parts(
         self, document: documents.EventDocument, registry: Registry, *, due: float | None

@@ -64,6 +64,8 @@ class Side(Enum):
     SLOW = "slow"
     PROBE = "probe"
 
+    __hash__ = object.__hash__  # that of Enum is a function in Python
+
 
 class Change(Enum):
     """What an attempt did to its client's state."""

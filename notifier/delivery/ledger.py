@@ -6,7 +6,7 @@ original.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from notifier.delivery.copies import Copies
@@ -24,8 +24,8 @@ LARGE = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hu
 class HeldMessage:
     """A message that was taken and is not acked yet.
 
-    `open` counts its deliveries without a fate, `steps_given` the steps taken so far, `joined` the deliveries that
-    share the fate of a copy.
+    `lane`: which it was taken from. `open` counts its deliveries without a fate, `steps_given` the steps taken so far,
+    `joined` the deliveries that share the fate of a copy.
     """
 
     message: Message
@@ -37,11 +37,10 @@ class HeldMessage:
     total: int = 0
     joined: int = 0
     closed: bool = False
+    lane: Lane = field(init=False)
 
-    @property
-    def lane(self) -> Lane:
-        """The lane it was taken from."""
-        return self.message.lane
+    def __post_init__(self) -> None:
+        self.lane = self.message.lane
 
     @property
     def started(self) -> bool:
@@ -150,7 +149,7 @@ class Ledger:
 
     def close(self, held: HeldMessage) -> None:
         """Ack the message if all that it asked for has its fate."""
-        if held.done and not held.closed:
+        if not held.open and held.done and not held.closed:
             held.closed = True
             self._acknowledger.ack(held.message)
             self.let_go(held)

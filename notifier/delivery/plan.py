@@ -98,12 +98,13 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
 
 def unheard(event: SessionEnded, registry: Registry) -> Unheard | None:
     """Return what the event says of registered clients in vain. Unknown ones have their deferrals and dead letters."""
-    if event.clients == "*" or _is_heard(event, registry):
+    entries = [entry for entry in event.clients if isinstance(entry, ClientEntry)]
+    if not entries or _is_heard(event, registry):
         return None
     registered = registry.clients_of(event.iss)
     members_of: dict[str, list[Overriding]] = {}
-    for entry in event.clients:
-        if isinstance(entry, ClientEntry) and (client := registered.get(entry.client_id)) is not None:
+    for entry in entries:
+        if (client := registered.get(entry.client_id)) is not None:
             members = [name for name in OVERRIDING if getattr(entry, name) not in (None, _registered(client, name))]
             if members:
                 members_of[entry.client_id] = members

@@ -51,6 +51,9 @@ class Done:
     """The client has been told."""
 
 
+DONE = Done()
+
+
 @dataclass(frozen=True, slots=True)
 class Skip:
     """The client has no address to tell it at, so it need not be told."""
@@ -271,7 +274,7 @@ def decide(
     """Judge an outcome. `delivery` is as `record` returned it."""
     match outcome:
         case Delivered():
-            return Done()
+            return DONE
         case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= REJECTIONS:
             return retry(delivery, policy, None, carries_sid=carries_sid, now=now, jitter=jitter)
         case Refused():

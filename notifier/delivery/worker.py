@@ -25,6 +25,7 @@ from notifier.delivery.selection import ROUND, Selection
 from notifier.delivery.settlement import Send, Settlement
 from notifier.delivery.ticket import Ticket
 from notifier.delivery.verdict import (
+    DONE,
     Dead,
     Defer,
     Done,
@@ -313,15 +314,16 @@ class Worker:
         if ticket.turn is not None and (later := await ticket.turn) is not None:
             after = postponed(ticket.delivery, later, ticket.client, self._tools.clock())
             return Judgement(delivery=after, verdict=later)
-        judged = Judgement(delivery=ticket.delivery, verdict=Done())  # stands if the task is cancelled
+        judged: Judgement | None = None
         try:
             judged = await attempt(ticket.delivery, ticket.client, self._tools)
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
             judged = self._unexpected(ticket, error)
-        finally:
-            for following in self.gate.ended(ticket, judged):
+        finally:  # of a task that is cancelled too
+            ended = judged or Judgement(delivery=ticket.delivery, verdict=DONE)
+            for following in self.gate.ended(ticket, ended):
                 following.call_up()
-        judged = self.gate.after_failure(ticket, judged)
+        judged = self.gate.after_failure(ticket, ended)
         if (attempted := judged.complete_fact()) is not None:
             self._tools.observe(attempted)
         self._pump()

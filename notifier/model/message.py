@@ -21,6 +21,8 @@ class Lane(StrEnum):
     RETRIES = "retries"
     BULK = "bulk"
 
+    __hash__ = str.__hash__  # that of Enum is a function in Python: nine look-ups for each delivery
+
 
 class Kind(StrEnum):
     """Our own messages, told apart by the AMQP property `type`."""

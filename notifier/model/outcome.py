@@ -33,6 +33,8 @@ class Reason(StrEnum):
     PROXY = "proxy"
     EGRESS_DENIED = "egress_denied"
 
+    __hash__ = str.__hash__  # that of Enum is a function in Python
+
 
 class DeadReason(StrEnum):
     """Why something is a dead letter: the `reason` label of `dead_letters_total`, and the header `reason`."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -347,5 +348,11 @@ class Settings(Section):
             _UNREGISTERED,
             timeout=delivery.timeout,
             retry=retry,
-            route=Route(egress=EgressPolicy(**dict(self.egress))),
+            route=Route(egress=_policy(**dict(self.egress))),
         )
+
+
+@lru_cache(64)
+def _policy(**members: Any) -> EgressPolicy:
+    """One object for equal settings, after a reload too: whoever looks something up by it need not compare networks."""
+    return EgressPolicy(**members)
