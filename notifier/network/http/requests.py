@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
@@ -141,9 +140,15 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
             transport.write(b"GET %b%b" % (target.encode(), head.of_get))
         else:
             transport.write(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), head.until_length, len(body), body))
-        message, content = await _answer(protocol, head)
-        response = Response(status=message.code, headers=message.headers, body=await read_body(content))
+        message, content = await protocol.read()
+        while message.code < 200 and message.code != 101:  # informational (RFC 9110 §15.2)
+            message, content = await protocol.read()
+        body_of_answer = b"" if content.at_eof() else await read_body(content)
         whole = content.is_eof() and message.code != 101  # after which it is another protocol's
+    except HttpProcessingError as broken:
+        raise aiohttp.ClientResponseError(
+            head.request.request_info, (), status=broken.code, message=broken.message
+        ) from broken
     finally:
         if whole:
             connection.release()  # which keeps it, unless it is to be closed
@@ -151,20 +156,7 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
             if connection.protocol is not None:
                 connection.protocol.abort()  # no goodbyes with one that hangs
             connection.close()
-    return response
-
-
-async def _answer(protocol: ResponseHandler, head: Head) -> tuple[Any, Any]:
-    """Wait for the final response's head. Informational responses are skipped (RFC 9110 §15.2)."""
-    try:
-        while True:
-            message, content = await protocol.read()
-            if message.code == 101 or message.code >= 200:
-                return message, content
-    except HttpProcessingError as broken:
-        raise aiohttp.ClientResponseError(
-            head.request.request_info, (), status=broken.code, message=broken.message
-        ) from broken
+    return Response(status=message.code, headers=message.headers, body=body_of_answer)
 
 
 async def read_body(content: _Content) -> bytes:

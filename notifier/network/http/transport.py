@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from notifier import __version__
-from notifier.model.client import EgressPolicy
+from notifier.model.client import EgressPolicy, Route
 from notifier.model.egress import check_uri
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
@@ -28,12 +28,34 @@ from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.connections import KEEP_ALIVE, Exchange, GuardedConnector, OpenConnections, current_exchange
 from notifier.network.http.faults import read_fault, read_timeout, refused_by_proxy, with_day
 
+MOST_WAYS = 4096  # addresses of which is remembered how they are reached
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 _REDIRECTS = range(300, 400)
 _USER = re.compile(r"//[^/?#]*@")
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What all requests to one address by one route share. `denied`: why none may be made."""
+
+    route: Route
+    denied: str | None
+    secure: bool
+    proxy: URL | None
+    policy: EgressPolicy | None
+    origin: str
+    target: str
+
+
+def _way_of(uri: str, route: Route) -> _Way:
+    denied = check_uri(uri, route.egress)
+    proxy = None if route.proxy is None else URL(route.proxy)
+    origin, target = ("", "") if denied is not None or proxy is not None else requests.split(uri)
+    policy = None if proxy is not None else route.egress
+    return _Way(route, denied, uri[:5].lower() == "https", proxy, policy, origin, target)
 
 
 @dataclass(slots=True)
@@ -69,6 +91,7 @@ class HttpTransport:
         self._tls = TlsContexts()
         self._open_connections = OpenConnections(_half_of_open_files() if keep is None else keep)
         self._pools: dict[EgressPolicy | None, _Pool] = {}
+        self._ways: dict[str, _Way] = {}  # by URI, those of POSTs: each GET has a URI of its own
 
     @property
     def open_connections(self) -> int:
@@ -97,20 +120,25 @@ class HttpTransport:
         route = request.route
         if route.withheld is not None:
             raise OurFault(Cause.ORIGIN, route.withheld)
-        denied = check_uri(request.uri, route.egress)
-        if denied is not None:
-            return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=denied)
-        tls = await self._context(request) if request.uri[:5].lower() == "https" else None
-        proxy = None if route.proxy is None else URL(route.proxy)
+        way = self._ways.get(request.uri)
+        if way is None or way.route is not route:
+            way = self._find_way(request)
+        if way.denied is not None:
+            return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=way.denied)
+        tls = await self._context(request) if way.secure else None
+        proxy = way.proxy
         exchange = Exchange(new_connection=request.new_connection)
-        policy = None if proxy is not None else route.egress
-        pool = self._pools.get(policy) or await self._new_pool(policy)
+        pool = self._pools.get(way.policy) or await self._new_pool(way.policy)
         pool.in_use += 1
         context = current_exchange.set(exchange)
         deadline = asyncio.timeout(request.timeout)
         try:
             async with deadline:
-                return await self._send(request, pool, proxy, tls)
+                if proxy is None:
+                    head = pool.heads.of(way.origin, route, tls)
+                    response = await requests.exchange(pool.connector, head, way.target, request.body)
+                else:
+                    response = await _by_session(request, pool.session, proxy, tls)
         except TimeoutError:
             return read_timeout(request.timeout, exchange, proxy)
         except (aiohttp.ClientError, OSError) as error:
@@ -120,6 +148,22 @@ class HttpTransport:
             current_exchange.reset(context)
             pool.in_use -= 1
             pool.last_used = asyncio.get_running_loop().time()
+        if proxy is not None and response.status == 407:
+            return refused_by_proxy(proxy, response.status)
+        retry_after = response.headers.get("Retry-After")
+        return Answer(
+            status=response.status,
+            text=_text(response, request) if response.body or response.status in _REDIRECTS else "",
+            retry_after=None if retry_after is None else retry_after[:100],
+        )
+
+    def _find_way(self, request: Request) -> _Way:
+        way = _way_of(request.uri, request.route)
+        if request.body is not None:
+            if len(self._ways) >= MOST_WAYS:
+                del self._ways[next(iter(self._ways))]
+            self._ways[request.uri] = way
+        return way
 
     async def _context(self, request: Request) -> ssl.SSLContext:
         try:
@@ -128,22 +172,6 @@ class HttpTransport:
         except TimeoutError:  # after a start with very many clients that have a certificate each
             text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
             raise OurFault(Cause.TLS_FILES, text) from None
-
-    async def _send(self, request: Request, pool: _Pool, proxy: URL | None, tls: ssl.SSLContext | None) -> Wire:
-        if proxy is None:
-            origin, target = requests.split(request.uri)
-            head = pool.heads.of(origin, request.route, tls)
-            response = await requests.exchange(pool.connector, head, target, request.body)
-        else:
-            response = await _by_session(request, pool.session, proxy, tls)
-            if response.status == 407:
-                return refused_by_proxy(proxy, response.status)
-        retry_after = response.headers.get("Retry-After")
-        return Answer(
-            status=response.status,
-            text=_text(response, request) if response.body or response.status in _REDIRECTS else "",
-            retry_after=None if retry_after is None else retry_after[:100],
-        )
 
     async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
         """A session for an egress policy, or for all requests through a proxy (None)."""
