@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Literal, TypeAlias, get_args
 
 from notifier.model.client import Client
-from notifier.model.delivery import Delivery, Inline, delivery_id
+from notifier.model.delivery import Delivery, DeliveryIds, Inline
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
@@ -87,13 +87,18 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
     An unknown client gets its delivery too: the registry may know it by the time of the attempt.
     """
     registered, heard = registry.clients_of(event.iss), _is_heard(event, registry)
+    ids = DeliveryIds(iss=event.iss, spoken_by=(event.publisher, event.source), event_id=event.id)
     for member in _members(event, registry):
-        entry = ClientEntry(client_id=member) if isinstance(member, str) else member
-        client = registered.get(entry.client_id)
-        if _is_skipped(client, entry, heard=heard):
-            yield Skipped(iss=event.iss, client_id=entry.client_id, event_id=event.id, reply_to=event.reply_to)
+        if isinstance(member, str):
+            entry, identity = _NAME_ALONE, (member, event.sub, event.sid, None)
         else:
-            yield _delivery(event, entry, heard=heard)
+            entry, identity = member, _identity(event, member, heard=heard)
+        client_id = identity[0]
+        if _is_skipped(registered.get(client_id), entry, heard=heard):
+            yield Skipped(iss=event.iss, client_id=client_id, event_id=event.id, reply_to=event.reply_to)
+        else:
+            ignored = None if heard or entry is _NAME_ALONE else _inline(entry)
+            yield _delivery(event, ids.of(*identity), identity, entry, ignored)
 
 
 def unheard(event: SessionEnded, registry: Registry) -> Unheard | None:
@@ -239,19 +244,13 @@ def _inline(entry: ClientEntry) -> Inline | None:
     )
 
 
-def _delivery(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Delivery:
-    client_id, sub, sid, inline = _identity(event, entry, heard=heard)
-    identity = delivery_id(
-        iss=event.iss,
-        spoken_by=(event.publisher, event.source),
-        event_id=event.id,
-        client_id=client_id,
-        sub=sub,
-        sid=sid,
-        inline=inline,
-    )
+_NAME_ALONE = ClientEntry(client_id="")  # for all that an entry says beside its name, if it is no more than that
+
+
+def _delivery(event: SessionEnded, id_: str, identity: Identity, entry: ClientEntry, ignored: Inline | None) -> Delivery:
+    client_id, sub, sid, inline = identity
     return Delivery(
-        id=identity,
+        id=id_,
         event_id=event.id,
         id_given=event.id_given,
         iss=event.iss,
@@ -260,7 +259,7 @@ def _delivery(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Delive
         sid=sid,
         entry_sub=entry.sub is not None,
         inline=inline,
-        ignored=None if heard else _inline(entry),
+        ignored=ignored,
         no_address=entry.no_address,
         ended_at=event.ended_at,
         not_after=event.not_after,

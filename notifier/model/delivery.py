@@ -123,25 +123,30 @@ def shortened(history: tuple[Past, ...], most: int) -> tuple[Past, ...]:
     return tuple(reversed(newest_first))
 
 
-def delivery_id(
-    *,
-    iss: str,
-    spoken_by: tuple[str | None, str | None],
-    event_id: str,
-    client_id: str,
-    sub: str | None,
-    sid: str | None,
-    inline: Inline | None = None,
-) -> str:
-    """The digest that identifies a delivery. `spoken_by` is (publisher, CloudEvents `source`): each has its own ids.
+class DeliveryIds:
+    """Makes the digests that identify the deliveries of one event.
 
-    The length precedes each part, so that two different lists of parts never give the same digest. `inline` adds
-    parts only if it is set: any other delivery has the same id in every release.
+    `spoken_by` is (publisher, CloudEvents `source`): each has its own ids. What the deliveries share is digested once.
     """
-    parts: tuple[str | None, ...] = (iss, *spoken_by, event_id, client_id, sub, sid)
-    if inline is not None:
-        required = inline.backchannel_logout_session_required
-        flag = None if required is None else str(required)
-        parts += (inline.backchannel_logout_uri, flag, inline.id_token_signed_response_alg)
-    whole = b"".join([b"-" if part is None else b"%d:%b" % (len(raw := part.encode()), raw) for part in parts])
-    return hashlib.blake2b(whole, digest_size=16).hexdigest()
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, *, iss: str, spoken_by: tuple[str | None, str | None], event_id: str) -> None:
+        self._shared = hashlib.blake2b(_whole(iss, *spoken_by, event_id), digest_size=16)
+
+    def of(self, client_id: str, sub: str | None, sid: str | None, inline: Inline | None = None) -> str:
+        """Return the id of one delivery. `inline` adds parts only if it is set: any other has the same in every release."""
+        digest = self._shared.copy()
+        if inline is None:
+            digest.update(_whole(client_id, sub, sid))
+        else:
+            required = inline.backchannel_logout_session_required
+            flag = None if required is None else str(required)
+            uri, alg = inline.backchannel_logout_uri, inline.id_token_signed_response_alg
+            digest.update(_whole(client_id, sub, sid, uri, flag, alg))
+        return digest.hexdigest()
+
+
+def _whole(*parts: str | None) -> bytes:
+    """The parts, each behind its length, so that two different lists of parts are never the same."""
+    return b"".join([b"-" if part is None else b"%d:%b" % (len(raw := part.encode()), raw) for part in parts])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from notifier.model import json_size
 from notifier.model.client import Algorithm
-from notifier.model.delivery import ANSWER_TEXT, HISTORY_LENGTH, HISTORY_TEXT, Delivery, Inline, Past, delivery_id
+from notifier.model.delivery import ANSWER_TEXT, HISTORY_LENGTH, HISTORY_TEXT, Delivery, DeliveryIds, Inline, Past
 from notifier.model.frozen import replace
 
 DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
@@ -23,9 +23,7 @@ Parts = tuple[str, str | None, str | None, str, str, str | None, str | None, Inl
 def identity(parts: Parts) -> str:
     iss, publisher, source, event_id, client_id, sub, sid, inline = parts
     spoken_by = (publisher, source)
-    return delivery_id(
-        iss=iss, spoken_by=spoken_by, event_id=event_id, client_id=client_id, sub=sub, sid=sid, inline=inline
-    )
+    return DeliveryIds(iss=iss, spoken_by=spoken_by, event_id=event_id).of(client_id, sub, sid, inline)
 
 
 @given(st.lists(st.integers(0, 3000), max_size=30))

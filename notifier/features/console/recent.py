@@ -38,6 +38,7 @@ AT_ONCE = 200  # rows of one answer
 NUMBERS = 100_000  # rows of a second at most
 TEXT = 200  # characters
 SERIES = ("attempts", "delivered", "failed", "retried", "deferred", "dead")
+_ATTEMPTS, _DELIVERED, _FAILED, _RETRIED, _DEFERRED, _DEAD = range(len(SERIES))
 
 What = Literal["delivered", "failed", "put_off", "dead", "down", "recovered"]
 
@@ -108,11 +109,11 @@ class Recent:
             case Attempted():
                 self._attempted(fact)
             case LogoutDelivered():
-                self._count("delivered")
+                self._step()[_DELIVERED] += 1
             case RetryScheduled():
-                self._count("retried")
+                self._step()[_RETRIED] += 1
             case Deferred():
-                self._count("deferred")
+                self._step()[_DEFERRED] += 1
                 if fact.first:
                     cause, text = fact.cause.value, fact.text[:TEXT]
                     self._note("put_off", fact.iss, fact.client_id, event_id=fact.event_id, reason=cause, text=text)
@@ -123,18 +124,22 @@ class Recent:
             case ClientRecovered():
                 self._note("recovered", fact.iss, fact.client_id, seconds=fact.outage)
 
-    def _count(self, name: str) -> None:
-        _counts(self._steps, int(self._clock()) // STEP, STEPS, len(SERIES))[SERIES.index(name)] += 1
+    def _step(self) -> list[int]:
+        """The counts of now."""
+        return _counts(self._steps, int(self._clock()) // STEP, STEPS, len(SERIES))
 
     def _attempted(self, fact: Attempted) -> None:
         delivery, well = fact.delivery, isinstance(fact.outcome, outcome.Delivered)
-        self._count("attempts")
-        if not well:
-            self._count("failed")
-        row = self._note(
-            "delivered" if well else "failed",
-            delivery.iss,
-            delivery.client_id,
+        counts = self._step()
+        counts[_ATTEMPTS] += 1
+        counts[_FAILED] += not well
+        self.last += 1
+        row = Happening(
+            number=self.last,
+            at=fact.at,
+            kind="delivered" if well else "failed",
+            iss=delivery.iss,
+            client_id=delivery.client_id,
             event_id=delivery.event_id,
             reason="" if well else fact.outcome.reason.value,
             status=fact.outcome.status,
@@ -144,12 +149,13 @@ class Recent:
             text="" if well else _shown(fact.outcome.text, delivery),
             of=(delivery.sub, delivery.sid),
         )
+        (self._well if well else self._trouble).append(row)
         kept = self._kept(delivery.key)
         kept.answers.append(row)
         _counts(kept.minutes, int(fact.at) // 60, MINUTES, 2)[not well] += 1
 
     def _buried(self, fact: Buried) -> None:
-        self._count("dead")
+        self._step()[_DEAD] += 1
         delivery = fact.delivery
         self._note(
             "dead",
@@ -171,11 +177,10 @@ class Recent:
             self._clients.move_to_end(key)
         return kept
 
-    def _note(self, kind: What, iss: str, client_id: str, **members: Any) -> Happening:
+    def _note(self, kind: What, iss: str, client_id: str, **members: Any) -> None:
         self.last += 1
         row = Happening(number=self.last, at=self._clock(), kind=kind, iss=iss, client_id=client_id, **members)
-        (self._well if kind == "delivered" else self._trouble).append(row)
-        return row
+        self._trouble.append(row)
 
     # ── what is asked ──
 
