@@ -61,7 +61,7 @@ class Judgement:
 
     def complete_fact(self) -> Attempted | None:
         """Return `fact` with the moment of the next attempt."""
-        due = self.verdict.due if isinstance(self.verdict, RetryAt | Defer) else None
+        due = self.verdict.due if isinstance(self.verdict, (RetryAt, Defer)) else None
         return self.fact if self.fact is None or due is None else replace(self.fact, next_due=due)
 
 
@@ -128,7 +128,7 @@ def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools)
 
 async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcome | Dead, str]:
     """Return the outcome and the `jti` that was sent; `Dead` if nothing can be sent to this client."""
-    channel = tools.channel
+    channel = tools.channel.of(client)
     if client.route.withheld is not None:
         raise OurFault(Cause.ORIGIN, client.route.withheld)
     uri = channel.uri(client)

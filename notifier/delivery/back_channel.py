@@ -61,6 +61,10 @@ class BackChannel:
         self._unverifiable = unverifiable
         self._encrypter = NoEncrypter() if encrypter is None else encrypter
 
+    def of(self, client: Client) -> "BackChannel":  # noqa: ARG002
+        """Return this channel: there is one for all clients."""
+        return self
+
     def uri(self, client: Client) -> str:
         """Return the client's `backchannel_logout_uri`."""
         return client.backchannel_logout_uri or ""

@@ -24,6 +24,10 @@ class FrontChannel:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
+    def of(self, client: Client) -> "FrontChannel":  # noqa: ARG002
+        """Return this channel: there is one for all clients."""
+        return self
+
     def uri(self, client: Client) -> str:
         """Return the client's `frontchannel_logout_uri`."""
         return client.told_at or ""
@@ -58,25 +62,26 @@ class ClientChannels:
         self._back = back
         self._front = front
 
-    def _of(self, client: Client) -> Channel:
+    def of(self, client: Client) -> Channel:
+        """Return the client's channel."""
         return self._front if client.backchannel_logout_uri is None else self._back
 
     def uri(self, client: Client) -> str:
         """See `Channel`."""
-        return self._of(client).uri(client)
+        return self.of(client).uri(client)
 
     def names_session(self, delivery: Delivery, client: Client) -> bool:
         """See `Channel`."""
-        return self._of(client).names_session(delivery, client)
+        return self.of(client).names_session(delivery, client)
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """See `Channel`."""
-        return await self._of(client).prepare(delivery, client)
+        return await self.of(client).prepare(delivery, client)
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
         """See `Channel`."""
-        return self._of(client).read(answer, client)
+        return self.of(client).read(answer, client)
 
     def our_fault(self, outcome: Outcome, client: Client) -> OurFault | None:
         """See `Channel`."""
-        return self._of(client).our_fault(outcome, client)
+        return self.of(client).our_fault(outcome, client)

@@ -283,6 +283,8 @@ class KnownClient(Generic[TicketT]):
 
     def side_at(self, now: float) -> Side:
         """Return `SLOW` if its attempts take long, or if it is silent for longer than usual."""
+        if not self.running:
+            return Side.SLOW if self.hold > SLOW else Side.QUICK
         if self.hold > SLOW or self.silence(now) > min(SLOW, max(SILENT, TIMES * self.hold)):
             return Side.SLOW
         return Side.QUICK

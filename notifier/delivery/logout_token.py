@@ -41,14 +41,16 @@ def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
     if sid is None and sid_required:
         return DeadReason.NO_SID
     match mode:
+        case SubjectMode.BOTH:  # the usual one
+            return DeadReason.NO_SUB if sub is None and sid is None else Subject(sub=sub, sid=sid)
         case SubjectMode.SID:
             return Subject(sub=None, sid=sid)
         case SubjectMode.SID_FIRST if sid is not None:
             return Subject(sub=None, sid=sid)
+        case SubjectMode.SID_FIRST:
+            return DeadReason.NO_SUB if sub is None else Subject(sub=sub, sid=None)
         case SubjectMode.SUB:
             return DeadReason.NO_SUB if sub is None else Subject(sub=sub, sid=sid if sid_required else None)
-        case SubjectMode.BOTH | SubjectMode.SID_FIRST:
-            return DeadReason.NO_SUB if sub is None and sid is None else Subject(sub=sub, sid=sid)
         case _:
             assert_never(mode)
 
@@ -69,7 +71,9 @@ def claims_for(delivery: Delivery, client: Client, *, now: float, jti: str) -> C
     if not isinstance(subject, Subject):
         return subject
     profile = client.token
-    claims: Claims = {name: value for name, value in profile.claims.items() if name not in RESERVED_CLAIMS}
+    claims: Claims = {}
+    if profile.claims:
+        claims = {name: value for name, value in profile.claims.items() if name not in RESERVED_CLAIMS}
     if profile.reason_claim is not None and profile.reason_claim not in RESERVED_CLAIMS and delivery.reason is not None:
         claims[profile.reason_claim] = delivery.reason
     issued_at = math.floor(now)  # rounded down: never in the future (R10)

@@ -270,6 +270,8 @@ class Worker:
             admitted = self._admit(held, begun)
         for holder, copy in self.ledger.settle_delivery(held, begun, stands_until=stands_until):
             self._begin(holder, copy)
+        if judged.verdict is DONE:
+            return  # nearly always
         if _parks(judged.verdict):
             self.parked.add(begun.key)
             self.gate.parked(begun.key)
@@ -293,7 +295,7 @@ class Worker:
             and self._tools.channel.names_session(delivery, client),
             now=now,
         )
-        if isinstance(verdict, Dead | Skip) and delivery.leash is not None:
+        if delivery.leash is not None and isinstance(verdict, Dead | Skip):
             self.gate.traveller_ended(delivery.key)
         if verdict is None and client is not None:
             ticket = Ticket(held=held, delivery=delivery, client=client, pulled=pulled)

@@ -164,7 +164,7 @@ class ClientSeries:
 
     def iss(self, iss: str) -> str:
         """Return the label of an issuer. An issuer that a publisher made up gets none of its own."""
-        return iss if not iss or iss in self._registry().issuers else UNKNOWN
+        return iss if not iss or iss in self._snapshot.issuers else UNKNOWN
 
     def circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
         """Set the state of the clients that are down (1 tried now, 2 rests); all others are well."""

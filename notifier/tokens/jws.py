@@ -5,7 +5,7 @@ takes 26 µs, this module 19 µs, the signature alone 16 µs. PyJWT still verifi
 """
 
 import json
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
@@ -110,5 +110,8 @@ def _json(claims: Mapping[str, object]) -> bytes:
         return json.dumps(claims, separators=(",", ":")).encode()
 
 
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
 def _base64url(raw: bytes) -> bytes:
-    return urlsafe_b64encode(raw).rstrip(b"=")
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE).rstrip(b"=")

@@ -350,8 +350,12 @@ class World:
         """Return what a client does with a request now."""
         return self._behaviours.get(name, well)(self._loop.now, self._chance)
 
-    def uri(self, client: Client) -> str:
+    def of(self, _client: Client) -> "World":
         """Satisfies the port `Channel`, as does what follows, up to `our_fault`."""
+        return self
+
+    def uri(self, client: Client) -> str:
+        """Where the client is told."""
         assert client.backchannel_logout_uri is not None
         return client.backchannel_logout_uri
 
