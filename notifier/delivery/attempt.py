@@ -61,6 +61,8 @@ class Judgement:
 
     def complete_fact(self) -> Attempted | None:
         """Return `fact` with the moment of the next attempt."""
+        if self.verdict is DONE:
+            return self.fact
         due = self.verdict.due if isinstance(self.verdict, (RetryAt, Defer)) else None
         return self.fact if self.fact is None or due is None else replace(self.fact, next_due=due)
 

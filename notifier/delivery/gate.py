@@ -124,7 +124,7 @@ class Gate:
     def _may_start(self, known: Known, ticket: Ticket, now: float) -> bool:
         lane = ticket.held.lane
         running = len(known.running)
-        if running >= (known.cap if known.up else 1) or known.tokens(now) < 1:
+        if running >= (known.cap if known.state is State.UP else 1) or known.tokens(now) < 1:
             return False
         match known.state_at(now):
             case State.PAUSED:
@@ -189,7 +189,7 @@ class Gate:
 
     def _begin(self, known: Known, ticket: Ticket, lane: Lane, now: float) -> None:
         known.take_token(now)
-        side = Side.PROBE if known.down else known.side
+        side = Side.PROBE if known.state is State.DOWN else known.side
         known.running[id(ticket)] = (now, lane, side)
         self._busy[known.key] = known
         self._slots.count(known, lane, side, +1)
@@ -201,12 +201,12 @@ class Gate:
             known.pause(now + result.pause)
         began, lane, side = known.end(id(ticket))
         self._slots.count(known, lane, side, -1)
-        was_up, was_limited = known.up, known.overload.spacing
+        was_up, was_limited = known.state is State.UP, known.overload.spacing
         repeat = ticket.delivery.attempts > 0
         least = 0.0 if result.mark is Mark.ALIVE else self.clients.least_rest(known)
         change = known.learn(result.mark, now - began, now, repeat=repeat, least=least)
         known.heard = now
-        if not (was_up and known.up):
+        if not was_up or known.state is not State.UP:
             self._turn(known, change, was_up=was_up)
         ticket.last = change is Change.DOWN
         paced = known.overload.spacing not in (0.0, was_limited)

@@ -223,7 +223,7 @@ class KnownClient(Generic[TicketT]):
             self.next_try, self.covered_until = min(self.next_try, now), -math.inf
 
     def _succeed(self, now: float) -> Change | None:
-        recovers, short = self.down, False
+        recovers, short = self.state is State.DOWN, False
         only_firsts = now - self.mixed > MEMORY
         if recovers and self.failing_since is not None:
             self.outage_from, self.outage_until = self.failing_since, now
@@ -234,7 +234,7 @@ class KnownClient(Generic[TicketT]):
         # Half of it at once: each delivery may fail at first, and what waited is served before those come again.
         # After a short one less: it may be overloaded.
         # But more and more if nothing but first attempts failed: they say nothing of the others.
-        if self.up:
+        if self.state is State.UP:
             self.credit = max(self.credit, min(FULL, self.credit + EARN))
         else:
             self.grace = min(MOST_GRACE, 2 * self.grace) if only_firsts else EARN if short else FULL // 2

@@ -164,7 +164,7 @@ class Selection:
             line.popleft()
         elif held.steps_given % IN_A_ROW == 0:
             line.rotate(-1)
-        return ROUND if held.large and held.steps_given <= 1 else EFFORT[held.lane]
+        return ROUND if held.steps_given <= 1 and held.large else EFFORT[held.lane]
 
     def cramped(self) -> bool:
         """True if another message would go now if there were more memory."""

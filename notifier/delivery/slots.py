@@ -8,7 +8,7 @@
   the retry of a client that is well finds its way past any number of tries that hang.
 """
 
-from notifier.delivery.known_client import KnownClient, Side, TicketT
+from notifier.delivery.known_client import KnownClient, Side, State, TicketT
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import Lane
 
@@ -49,16 +49,17 @@ class Slots:
 
     def free(self, known: KnownClient[TicketT], lane: Lane) -> int:
         """Return how many slots are free for the client."""
-        side = Side.PROBE if known.down else known.side
+        state = known.state  # by itself: each property costs a call, and this is asked for each delivery
+        side = Side.PROBE if state is State.DOWN else known.side
         free = self._slots[side] - self._used[side]
         if side is Side.QUICK:
             free = min(free, self._most_of_lane - self._in_flight[lane])
-        return free if known.up else min(free, TRIED * self._size - self._trying)
+        return free if state is State.UP else min(free, TRIED * self._size - self._trying)
 
     def count(self, known: KnownClient[TicketT], lane: Lane, side: Side, change: int) -> None:
         """Note that an attempt at the client began (+1) or ended (-1)."""
         self._used[side] += change
-        if not known.up:
+        if known.state is not State.UP:
             self._trying += change
         if side is Side.QUICK:
             self._in_flight[lane] += change

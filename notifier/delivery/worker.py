@@ -221,7 +221,8 @@ class Worker:
 
         It is acked if that was the last and all have their fate. Returns False if what was begun is to be parked again.
         """
-        held.read(self._intake)
+        if held.work is None:
+            held.read(self._intake)
         useful = True
         if held.next_step is not None:
             match held.give(self._intake):
@@ -236,7 +237,8 @@ class Worker:
                 case Move() as move:
                     self.ledger.open(held)
                     self._spawn(self._move(held, move))
-        self.ledger.close(held)
+        if held.next_step is None:
+            self.ledger.close(held)
         return useful
 
     async def _move(self, held: HeldMessage, move: Move) -> None:

@@ -149,14 +149,12 @@ def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outco
 
 def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
     status, text = answer.status, answer.text
-    if status in policy.success_statuses:
+    if status in policy.success_statuses or (200 <= status < 300 and status not in policy.retry_statuses):
         return Delivered(status=status, text=text)
     if status in policy.retry_statuses or status in (408, 425, 429) or status >= 500:
         # 425 Too Early and 408 Request Timeout mean "try again", like 5xx. Only 429 asks for fewer requests.
         reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
         return Failed(reason=reason, status=status, text=text, retry_after=read_retry_after(answer.retry_after, now))
-    if 200 <= status < 300:
-        return Delivered(status=status, text=text)
     if 300 <= status < 400:
         return Refused(reason=Reason.REDIRECT, status=status, text=text)
     if status == 400:
