@@ -90,7 +90,8 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
     ids = DeliveryIds(iss=event.iss, spoken_by=(event.publisher, event.source), event_id=event.id)
     for member in _members(event, registry):
         if isinstance(member, str):
-            entry, identity = _NAME_ALONE, (member, event.sub, event.sid, None)
+            entry = _NAME_ALONE
+            identity: Identity = (member, event.sub, event.sid, None)
         else:
             entry, identity = member, _identity(event, member, heard=heard)
         client_id = identity[0]
@@ -247,7 +248,9 @@ def _inline(entry: ClientEntry) -> Inline | None:
 _NAME_ALONE = ClientEntry(client_id="")  # for all that an entry says beside its name, if it is no more than that
 
 
-def _delivery(event: SessionEnded, id_: str, identity: Identity, entry: ClientEntry, ignored: Inline | None) -> Delivery:
+def _delivery(
+    event: SessionEnded, id_: str, identity: Identity, entry: ClientEntry, ignored: Inline | None
+) -> Delivery:
     client_id, sub, sid, inline = identity
     return Delivery(
         id=id_,

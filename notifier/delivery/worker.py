@@ -324,7 +324,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
             judged = self._unexpected(ticket, error)
         finally:  # of a task that is cancelled too
-            ended = judged or Judgement(delivery=ticket.delivery, verdict=DONE)
+            ended = Judgement(delivery=ticket.delivery, verdict=DONE) if judged is None else judged
             for following in self.gate.ended(ticket, ended):
                 following.call_up()
         judged = self.gate.after_failure(ticket, ended)

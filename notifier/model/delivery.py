@@ -135,7 +135,7 @@ class DeliveryIds:
         self._shared = hashlib.blake2b(_whole(iss, *spoken_by, event_id), digest_size=16)
 
     def of(self, client_id: str, sub: str | None, sid: str | None, inline: Inline | None = None) -> str:
-        """Return the id of one delivery. `inline` adds parts only if it is set: any other has the same in every release."""
+        """Return the id of one delivery. Without an `inline`, which adds parts, it is the same in every release."""
         digest = self._shared.copy()
         if inline is None:
             digest.update(_whole(client_id, sub, sid))

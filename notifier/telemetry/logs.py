@@ -163,7 +163,8 @@ class LogObserver:
         self._brief = not self._log.is_enabled_for(logging.DEBUG)
 
     @only(  # the line of an attempt, or `UpstreamRecord`, says the others
-        Attempted, Buried, Deferred, EventTaken, Skipped, Unheard, ClientFailing, ClientRecovered, ClientServed, Unexpected
+        Attempted, Buried, Deferred, EventTaken, Skipped, Unheard, Unexpected,
+        ClientFailing, ClientRecovered, ClientServed,
     )  # fmt: skip
     def observe(self, fact: Fact) -> None:
         """Log a fact, at once."""

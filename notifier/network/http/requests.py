@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ssl import SSLContext
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakSet
 
 import aiohttp

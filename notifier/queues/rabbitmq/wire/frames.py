@@ -1,8 +1,8 @@
 """Reads frames from the broker in 15 µs a message, where aiormq takes 30. Every event comes this way.
 
 aiormq reads a frame in three steps through a buffer and puts it into a queue for its channel. The task of the channel
-puts a message together and starts a task with it. Here all frames that have come are read in one step. Messages for a consumer are put
-together where their frames are read, and are handed over at once. All other frames go aiormq's way.
+puts a message together and starts a task with it. Here all frames that have come are read in one step. Messages for a
+consumer are put together where their frames are read, and are handed over at once. All other frames go aiormq's way.
 
 Both hook into aiormq: into the name by which its connection finds the receiver, and into `frames.put` of its channels.
 `aiormq_hooks` looks whether they fit.
@@ -53,18 +53,16 @@ class LeanReceiver(FrameReceiver):
 
     async def get_frame(self) -> Any:
         """Return what aiormq's own would: (weight, channel number, frame). Raises the same errors."""
+        while len(self._read) < self._at + 7:
+            await self._read_on()
+        kind, channel, size = _HEAD.unpack_from(self._read, self._at)
+        if not self.started and self._read.startswith(b"AMQP", self._at):
+            raise ProtocolSyntaxError("Unexpected AMQP protocol header")
+        self.started = True
+        while len(self._read) < self._at + size + 8:
+            await self._read_on()
         data, at = self._read, self._at
-        while True:
-            if len(data) >= at + 7:
-                if not self.started and data.startswith(b"AMQP", at):
-                    raise ProtocolSyntaxError("Unexpected AMQP protocol header")
-                self.started = True
-                kind, channel, size = _HEAD.unpack_from(data, at)
-                end = at + size + 8
-                if len(data) >= end:
-                    break
-            data, at = await self._read_on(), 0
-        self._at = end
+        end = self._at = at + size + 8
         if size and data[end - 1] == _END:
             if kind == _BODY:
                 return size + 8, channel, ContentBody(data[at + 7 : end - 1])
@@ -75,8 +73,8 @@ class LeanReceiver(FrameReceiver):
         except PAMQPException as error:
             raise InvalidFrameError(str(error)) from error
 
-    async def _read_on(self) -> bytes:
-        """Return what is left, with what comes next behind it."""
+    async def _read_on(self) -> None:
+        """Keep what comes next behind what is left."""
         left = self._read[self._at :]
         if not left and self.reader.at_eof():
             del self.reader
@@ -88,7 +86,6 @@ class LeanReceiver(FrameReceiver):
         if not more:
             raise AMQPConnectionError(f"Server connection unexpectedly closed, {len(left)} bytes behind a frame")
         self._read, self._at = left + more, 0
-        return self._read
 
 
 def _deliver(payload: bytes) -> commands.Basic.Deliver:
