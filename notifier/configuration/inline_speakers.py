@@ -68,6 +68,23 @@ def unnamed_speakers(settings: Settings, senders: Sequence[Sender]) -> Iterator[
                 yield Mistake(f'issuers["{iss}"].publishers', text)
 
 
+def unnamed_user(settings: Settings) -> dict[str, Mistake]:
+    """Return why events of `notifier publish` are refused, by the issuers whose `publishers` do not name its user."""
+    user = settings.queue.user
+    if user is not None:
+        text = f"does not name {user}, the user of the queue: every event of `notifier publish` is refused; add {user}"
+    elif settings.queue.sqlite_file is None:
+        text = "is set, and with auth=external no event of `notifier publish` has a user_id: each is refused"
+    else:
+        text = "is set, and no event in the embedded queue has a user_id: each of `notifier publish` is refused"
+    way = "publish over the API with a token that publishers names"
+    return {
+        iss: Mistake(f'issuers["{iss}"].publishers', f"{text}, or {way}")
+        for iss, issuer in settings.issuers.items()
+        if issuer.publishers is not None and user not in issuer.publishers
+    }
+
+
 def _has_clients(iss: str, settings: Settings, registry: Registry) -> bool:
     """True if the registry says how to reach somebody. A list that is read from a server may do so yet."""
     lists = (source for source in settings.registry.all_sources if source.file is None)

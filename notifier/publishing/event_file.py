@@ -43,6 +43,7 @@ class FileEvent:
 
     line: int
     id: str
+    iss: str
     body: bytes
     content_type: str
     remarks: tuple[str, ...] = ()
@@ -81,7 +82,11 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
                 raise MalformedEvent([*mistakes[:MISTAKES], Mistake("", "and more")]) from None
             continue
         content_type = _JSON if event.source is None else _CLOUDEVENTS
-        written.append(FileEvent(line=line, id=event.id, body=body, content_type=content_type, remarks=remarks))
+        written.append(
+            FileEvent(
+                line=line, id=event.id, iss=event.iss, body=body, content_type=content_type, remarks=remarks
+            )
+        )
     if not written and not mistakes:
         mistakes.append(Mistake("", "there is no event; one is a JSON object (`notifier schema event`)"))
     if mistakes:

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import typer
 
+from notifier.configuration.inline_speakers import unnamed_user
 from notifier.model.durations import in_words
 from notifier.model.errors import QueueError
 from notifier.model.fate import Fate, Notice
@@ -59,8 +60,12 @@ def publish(
     again; a copy does no harm. --json prints id, line and confirmed of each event.
 
     With --wait 5s it also shows what has become of each client so far: delivered, retrying (with the reason and the
-    next attempt), dead (with the reason), or skipped. It ends early if nothing more can come in time. The exit status
-    depends on the confirms alone. --wait takes at most 1,000 events.
+    next attempt), dead (with the reason), or skipped. It ends early if nothing more can come in time. The exit status is
+    1 if an event, or a delivery of it, has become a dead letter by then; otherwise it depends on the confirms alone.
+    --wait takes at most 1,000 events.
+
+    On RabbitMQ each event carries the user of the connection as `user_id`, so that `issuers.<iss>.publishers` can name
+    it; not with `auth=external`, whose user the certificate names.
 
     It reads the queue and the issuers' names from the configuration, and no key. Without a configuration, name the
     queue by --url or NOTIFIER_QUEUE__URL (NOTIFIER_QUEUE__PASSWORD is a better place for a password than either).
@@ -90,8 +95,9 @@ def publish(
         registry=None if known is None or known.unread else known.registry,
     )
     events = read_events(content, reading)
+    refused = {} if known is None else unnamed_user(known.settings)
     for event in events:
-        for remark in event.remarks:
+        for remark in (*event.remarks, *([refused[event.iss]] if event.iss in refused else ())):
             say(printable(f"notifier: line {event.line}: {remark}"), err=True)
     seconds = _seconds(wait, len(events))
     quiet_logs()
@@ -104,7 +110,7 @@ def publish(
         report.conclude(queue, "interrupted")
         raise
     report.conclude(queue, None if failure is None else str(failure))
-    raise typer.Exit(0 if failure is None else 1)
+    raise typer.Exit(0 if failure is None and not report.any_dead else 1)
 
 
 def _content(file: Path) -> bytes:
@@ -167,6 +173,12 @@ class _PublishReport:
         if self._as_json and self.notices is None:
             self._tell(event, confirmed=True)
         self._tick()
+
+    @property
+    def any_dead(self) -> bool:
+        """True if an event, or the delivery to one of its clients, is known to be a dead letter."""
+        noted = () if self.notices is None else self.notices.events.values()
+        return any(notice.fate is Fate.DEAD for event in noted for notice in event.known)
 
     def _tell(self, event: FileEvent, *, confirmed: bool) -> None:
         fates = {} if self.notices is None else self.notices.events[event.id].document()

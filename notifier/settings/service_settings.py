@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
@@ -96,6 +96,13 @@ class QueueSettings(Section):
     def sqlite_file(self) -> Path | None:
         """The file of the embedded queue; None for RabbitMQ."""
         return Path(self.url[0].removeprefix(SQLITE)) if self.url[0].startswith(SQLITE) else None
+
+    @property
+    def user(self) -> str | None:
+        """The broker's user, as far as the settings name it: of SQLite and of a certificate they name none."""
+        if self.sqlite_file is not None or _account_of(self.url[0]) == "external":
+            return None
+        return self.username or unquote(urlsplit(self.url[0]).username or "") or "guest"
 
     @field_validator("url", mode="after")
     @classmethod

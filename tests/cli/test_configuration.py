@@ -145,8 +145,7 @@ def test_check_warns_of_a_setting_without_effect(made: Path, tmp_path: Path) -> 
     assert "warning: clients.yaml[0].frontchannel_logout_uri: of client shop is not used" in done.stdout
     warnings = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=tmp_path).stdout)["warnings"]
     assert warnings[0]["path"] == "log.subject_key_file"  # the queue is RabbitMQ, and no key is named
-    [warned] = warnings[1:]
-    assert warned["path"] == "clients.yaml[0].frontchannel_logout_uri"
+    assert [each["path"] for each in warnings[1:]].count("clients.yaml[0].frontchannel_logout_uri") == 1
 
 
 _TOKEN = "a-token-of-more-than-twenty-characters"

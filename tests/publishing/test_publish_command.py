@@ -145,3 +145,28 @@ def test_a_wait_that_cannot_be_is_wrong_use(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--wait" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("queue", "publishers", "warning"),
+    [
+        ({"url": "amqp://mq"}, ["guest"], ""),
+        ({"url": "amqp://id%70@mq"}, ["idp"], ""),
+        ({"url": "amqp://mq", "username": "worker"}, ["idp"], "does not name worker, the user of the queue"),
+        ({"url": "sqlite:q.db"}, ["idp"], "no event in the embedded queue has a user_id"),
+        ({"url": "sqlite:q.db"}, None, ""),
+    ],
+)
+def test_check_warns_where_publish_is_refused(
+    queue: dict[str, str], publishers: list[str] | None, warning: str, tmp_path: Path
+) -> None:
+    """By the user that the settings of the queue name."""
+    site = Site(tmp_path, "sqlite:q.db")
+    issuer = site.config["issuers"][ISS]
+    site.config["queue"] = queue
+    site.config["issuers"] = {ISS: issuer if publishers is None else {**issuer, "publishers": publishers}}
+    site.write()
+    found = json.loads(notifier("check", "-c", str(site.file), "--json", cwd=tmp_path).stdout)["warnings"]
+    texts = [each["text"] for each in found if "of `notifier publish`" in each["text"]]
+    assert len(texts) == (1 if warning else 0)
+    assert warning in "".join(texts)

@@ -90,27 +90,50 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
 
 
 async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, str], tmp_path: Path) -> None:
-    """By `publish --wait`, in words and as JSON; the wait ends once nothing more can come within it."""
+    """By `publish --wait`, in words and as JSON, exit 1 with a dead letter; the wait ends once nothing more can come."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
             if place[0].startswith("amqp"):
                 await running.until_said("replying")
 
-            async def publish(*words: str, **event: object) -> str:
+            async def publish(*words: str, code: int = 0, **event: object) -> str:
                 body = json.dumps({"iss": ISSUER, "sub": "alice", "sid": "s1", **event})
                 done = await asyncio.to_thread(
                     notifier, "publish", "-c", site.file, "--wait", "30s", *words, cwd=tmp_path, stdin=body
                 )
-                assert (done.returncode, done.stderr) == (0, "")
+                assert (done.returncode, done.stderr) == (code, "")
                 return done.stdout
 
             told = json.loads(await publish("--json", id="e-1", clients=["shop", "silent"]))
             fates = {each["client_id"]: each["fate"] for each in told.pop("clients")}
             assert told == {"id": "e-1", "line": 1, "confirmed": True, "complete": True}
             assert fates == {"shop": "delivered", "silent": "skipped"}
-            text = await publish(clients="*")
+            text = await publish(clients="*", code=1)
             assert "  shop  delivered\n" in text
             assert "  gone  dead: refused (the client answered 410)\n" in text
             assert "  down  retrying: server_error 503, again in " in text
             assert "duplicate: " in await publish(id="e-1", clients=["shop"])
+
+
+async def test_publish_names_its_user_where_publishers_are_listed(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """The user of the connection is the event's publisher; one that is not listed is warned, and sees exit 1."""
+    async with Clients(judge) as clients:
+        site = site_of(tmp_path, clients, amqp_url, prefix)
+        site.config["issuers"][ISSUER]["publishers"] = ["guest"]
+        site.write()
+        body = json.dumps({"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]})
+        words = ("publish", "-c", site.file, "--wait", "30s")
+        async with worker(site) as running:
+            await running.until_said("replying")
+            done = await asyncio.to_thread(notifier, *words, cwd=tmp_path, stdin=body)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert "shop  delivered" in done.stdout
+        site.config["issuers"][ISSUER]["publishers"] = ["idp"]
+        site.write()
+        async with worker(site) as running:
+            await running.until_said("replying")
+            done = await asyncio.to_thread(notifier, *words, cwd=tmp_path, stdin=body)
+            assert done.returncode == 1
+            assert "does not name guest, the user of the queue" in done.stderr
+            assert "dead: publisher_not_allowed" in done.stdout

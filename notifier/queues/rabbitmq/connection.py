@@ -248,3 +248,16 @@ def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:
 def is_blocked(connection: Connection) -> bool:
     """True if the broker blocks publishing on this connection (memory or disk alarm)."""
     return connection.transport is not None and aiormq_hooks.blocked(connection.transport.connection)
+
+
+def user_of(connection: Connection) -> str | None:
+    """The user of the connection, as a message's `user_id` names it.
+
+    None for the account of a certificate, and for a token in place of a password (`amqp://:TOKEN@…`).
+    """
+    if connection.transport is None:
+        return None
+    url = connection.transport.connection.url
+    if url.query.get("auth", "").lower() == "external":
+        return None
+    return url.user or (None if url.password else "guest")

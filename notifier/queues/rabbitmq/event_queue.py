@@ -31,6 +31,7 @@ def as_publish(
     message_id: str | None,
     content_type: str = "application/json",
     headers: Mapping[str, str] | None = None,
+    user_id: str | None = None,
 ) -> Publish:
     """Return the event as a message for the exchange of events or of bulk."""
     if lane is Lane.RETRIES:
@@ -43,6 +44,7 @@ def as_publish(
         content_type=content_type,
         headers=headers or {},
         timestamp=int(time.time()),
+        user_id=user_id,
     )
 
 
@@ -91,7 +93,10 @@ class RabbitEventQueue:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Publish an event to the exchange of events or bulk. Raises QueueUnavailable."""
-        event = as_publish(self._prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers)
+        event = as_publish(
+            self._prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers,
+            user_id=self._publishing.user,
+        )  # fmt: skip
         await self._publishing.publish(event)
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:

@@ -14,7 +14,7 @@ import structlog
 from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 
 from notifier.model.errors import QueueUnavailable
-from notifier.queues.rabbitmq.connection import Connection, asking, ending, is_blocked, open_channel, reason_of
+from notifier.queues.rabbitmq.connection import Connection, asking, ending, is_blocked, open_channel, reason_of, user_of
 from notifier.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
 from notifier.queues.rabbitmq.wire.publish import DIRECT, Publish
 
@@ -105,6 +105,11 @@ class Publishing:
     def open(self) -> bool:
         """True if there is a channel to publish on."""
         return self._channel is not None
+
+    @property
+    def user(self) -> str | None:
+        """The broker's user of the connection; None without a connection, or for the account of a certificate."""
+        return None if self._connection is None else user_of(self._connection)
 
     @property
     def blocked(self) -> bool:

@@ -189,7 +189,10 @@ class RabbitQueue:
     ) -> None:
         """Publish an event to the exchange of events or bulk, as any publisher does. Raises QueueUnavailable."""
         prefix = self._options.prefix
-        publish = as_publish(prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers)
+        publish = as_publish(
+            prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers,
+            user_id=self._publishing.user,
+        )  # fmt: skip
         await self._publishing.publish(publish)
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:

@@ -70,7 +70,9 @@ def test_senders_that_publishers_leave_out(folder: Path) -> None:
     issuer = {"keys": [{"file": "k.pem"}], "publishers": ["broker-user", "named"]}
     sources = {"web": {**MAPPED, **POSTS}, "named": {**MAPPED, **POSTS}}
     sections = {"issuers": {ISS: issuer}, "api": {"tokens_file": "bound.yaml"}, "sources": sources}
-    assert [text.split(":")[1] for text in of_publishers(folder, sections)] == [" add web", " add idp"]
+    *of_senders, of_publish = of_publishers(folder, sections)
+    assert [text.split(":")[1] for text in of_senders] == [" add web", " add idp"]
+    assert of_publish.startswith("does not name u, the user of the queue")
 
 
 def test_what_no_signature_covers(folder: Path) -> None:

@@ -21,8 +21,8 @@ _PERSISTENT = 2
 class Publish:
     """A persistent message. `timestamp` in whole seconds since the epoch.
 
-    A `mandatory` message comes back if no queue takes it. A `patient` one may be written some milliseconds later, with
-    others.
+    `user_id` is the connection's own user: the broker refuses any other. A `mandatory` message comes back if no queue
+    takes it. A `patient` one may be written some milliseconds later, with others.
     """
 
     exchange: str
@@ -33,6 +33,7 @@ class Publish:
     message_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     timestamp: int | None = None
+    user_id: str | None = None
     mandatory: bool = True
     patient: bool = False
 
@@ -52,6 +53,7 @@ def frames_of(publish: Publish, channel: aiormq.Channel, *, replies: bool = Fals
         timestamp=None if publish.timestamp is None else datetime.fromtimestamp(publish.timestamp, UTC),
         correlation_id=publish.message_id if replies else None,
         reply_to=DIRECT if replies else None,
+        user_id=publish.user_id,
     )
     method = commands.Basic.Publish(
         exchange=publish.exchange, routing_key=publish.routing_key, mandatory=publish.mandatory
