@@ -83,9 +83,7 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
             continue
         content_type = _JSON if event.source is None else _CLOUDEVENTS
         written.append(
-            FileEvent(
-                line=line, id=event.id, iss=event.iss, body=body, content_type=content_type, remarks=remarks
-            )
+            FileEvent(line=line, id=event.id, iss=event.iss, body=body, content_type=content_type, remarks=remarks)
         )
     if not written and not mistakes:
         mistakes.append(Mistake("", "there is no event; one is a JSON object (`notifier schema event`)"))

@@ -60,8 +60,8 @@ def publish(
     again; a copy does no harm. --json prints id, line and confirmed of each event.
 
     With --wait 5s it also shows what has become of each client so far: delivered, retrying (with the reason and the
-    next attempt), dead (with the reason), or skipped. It ends early if nothing more can come in time. The exit status is
-    1 if an event, or a delivery of it, has become a dead letter by then; otherwise it depends on the confirms alone.
+    next attempt), dead (with the reason), or skipped. It ends early if nothing more can come in time. The exit status
+    is 1 if an event, or a delivery of it, has become a dead letter by then; otherwise it depends on the confirms alone.
     --wait takes at most 1,000 events.
 
     On RabbitMQ each event carries the user of the connection as `user_id`, so that `issuers.<iss>.publishers` can name

@@ -90,7 +90,7 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
 
 
 async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, str], tmp_path: Path) -> None:
-    """By `publish --wait`, in words and as JSON, exit 1 with a dead letter; the wait ends once nothing more can come."""
+    """By `publish --wait`, in words and as JSON, exit 1 with a dead letter; it ends once nothing can follow."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
