@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import NamedTuple
 
 from notifier.model.client import EgressPolicy
+from notifier.model.printable import stray_character
 
 URI_LENGTH = 4096  # characters of an address that others bring
 Address = IPv4Address | IPv6Address
@@ -218,12 +219,13 @@ def _embedded(address: Address) -> IPv4Address | None:
 def _read(uri: str) -> _Target | str:
     """Parse the URI: its target, or what is malformed."""
     if _NO_URI_CHARACTER.search(uri) is not None:
-        return "has a character that no URI may have: percent-encode it, and write the host in punycode"
+        text = "has a character that no URI may have: percent-encode it, and write the host in punycode"
+        return stray_character(uri) or text
     if "#" in uri:
         return "must not have a fragment (#…)"
     parts = _URI.match(uri)
     if parts is None:
-        return "must be an absolute URI that begins with https://"
+        return stray_character(uri) or "must be an absolute URI that begins with https://"
     scheme, authority = parts.groups()
     if "@" in authority:
         return "must not have a user name or password before the host"

@@ -6,6 +6,7 @@ Line and paragraph separators break lines.
 """
 
 import json
+import unicodedata
 
 EXCERPT_LENGTH = 100
 
@@ -20,6 +21,27 @@ def printable(text: str) -> str:
 def excerpt(text: str, length: int = EXCERPT_LENGTH) -> str:
     """Return text from outside as an error may quote it: printable, and cut to `length` characters."""
     return printable(text if len(text) <= length else text[: length - 1] + "…")
+
+
+_QUOTES = frozenset("\"'`´‘’‚‛“”„‟«»‹›")
+
+
+def stray_character(text: str) -> str | None:
+    """Name what a copied identifier or URI has too much: blanks or quotation marks around it, or an invisible one.
+
+    Shows nothing else of it.
+    """
+    for edge, where in ((text[:1], "begins"), (text[-1:], "ends")):
+        if edge.isspace():
+            return f"{where} with {_named(edge)}; remove it"
+        if edge in _QUOTES:
+            return f"{where} with the quotation mark {edge}, as part of the value; remove it"
+    hidden = next((char for char in text if not char.isprintable()), None)
+    return None if hidden is None else f"holds the invisible character {_named(hidden)}; remove it"
+
+
+def _named(char: str) -> str:
+    return "a blank" if char == " " else f"U+{ord(char):04X} ({unicodedata.name(char, 'a control character')})"
 
 
 def printable_lines(text: str) -> str:

@@ -116,7 +116,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 def _place_queue(document: dict[str, Any]) -> None:
     """Put the embedded queue beside the configuration if it names no queue."""
     queue = document.get("queue") or {}
-    if isinstance(queue, dict) and "url" not in queue:
+    if isinstance(queue, dict) and queue.get("url") is None:
         document["queue"] = {**queue, "url": f"{SQLITE}{QUEUE_FILE}"}
 
 
@@ -165,6 +165,8 @@ def _overlay(
     variables = dict(_variables(Settings))
     gone = {variable_of(setting): why for setting, why in gone_settings(Settings)}
     mistakes = []
+    if not relative and not environ.get("NOTIFIER_CONFIG", "-").strip():
+        mistakes.append(Mistake("NOTIFIER_CONFIG", "is empty; name the file, or unset it"))
     for name in sorted(environ):  # so that NOTIFIER_QUEUE comes before NOTIFIER_QUEUE__URL
         value = environ[name]
         if not name.startswith(PREFIX) or _OURS_OTHERWISE.fullmatch(name) or _OF_KUBERNETES.fullmatch(name):
@@ -178,7 +180,10 @@ def _overlay(
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "`notifier schema config` lists them"
             mistakes.append(Mistake(name, f"there is no such setting; {hint}"))
             unsure |= section_like(near[0].partition("__")[0]) if near else set()
-        elif value:
+        elif not value.strip():
+            mistakes.append(Mistake(name, "is empty; give it a value, or unset it for the file or the default"))
+            unsure.add(variable.path[0])
+        else:
             try:
                 _set(document, variable.path, _value(value, variable, relative=relative))
             except (yaml.YAMLError, ValueError):

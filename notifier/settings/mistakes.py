@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from notifier.model.errors import Mistake
+from notifier.model.redaction import redact
 from notifier.model.validation import reworded
 from notifier.settings.values import Section
 
@@ -39,7 +40,7 @@ def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
         elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", part):
             path += f".{part}" if path else part
         else:
-            path += f'["{part}"]'
+            path += f'["{redact(part)}"]'  # a URL in a wrong place
     return path
 
 

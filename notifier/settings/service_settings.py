@@ -14,6 +14,7 @@ from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH, SLOT_WAIT
 from notifier.model.durations import format_duration
 from notifier.model.message import Lane
+from notifier.settings.broker_url import broker_mistake
 from notifier.settings.feature_settings import ConsoleSettings, SourceSettings, UpstreamSettings, WebSettings
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
@@ -35,13 +36,13 @@ from notifier.settings.values import (
     Listed,
     Listen,
     ListenAddress,
+    PublicAddress,
     Section,
     Size,
     Span,
     WebAddress,
     at_home,
     in_clear,
-    names_host,
 )
 
 SQLITE = "sqlite:"
@@ -107,16 +108,15 @@ class QueueSettings(Section):
     @field_validator("url", mode="after")
     @classmethod
     def _known_queues(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for url in urls:
+            if (mistake := broker_mistake(url, tls=info.data.get("tls") is not None)) is not None:
+                raise ValueError(mistake)
         schemes = {url.partition(":")[0] for url in urls}
         if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
             base = (info.context or {}).get("base", Path())
             file = base / at_home(Path(urls[0].removeprefix(SQLITE)))
             return (f"{SQLITE}{file.absolute()}",)  # in full, so that a message says where it is
         if schemes in ({"amqp"}, {"amqps"}):
-            if not all(names_host(url, *schemes) for url in urls):
-                raise ValueError(
-                    "must have a host, and a port between 1 and 65535 if any, such as amqp://localhost:5672/"
-                )
             # A section tls means TLS: a missing letter in the URL must not send anything in clear.
             return tuple(url.replace("amqp:", "amqps:", 1) for url in urls) if info.data.get("tls") else urls
         raise ValueError(
@@ -158,9 +158,6 @@ class QueueSettings(Section):
         return self
 
     def _wrong_account(self) -> str | None:
-        queries = [parse_qs(urlsplit(url).query) for url in self.url]
-        if any("auth_mechanism" in query for query in queries):
-            return "url: write auth instead of auth_mechanism"
         ways = {_account_of(url) for url in self.url}
         if ways == {"plain"}:
             return None
@@ -214,7 +211,7 @@ class IssuerSettings(Section):
 
     keys: tuple[KeySettings, ...] = Field(min_length=1)
     """Of the keys that are due and fit, the latest signs."""
-    jwks_uri: WebAddress | None = None
+    jwks_uri: PublicAddress | None = None
     """Where the issuer publishes its keys. Workers watch that our key is there."""
     tls: TlsSettings | None = None
     """TLS when `jwks_uri` is read."""

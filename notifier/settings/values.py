@@ -30,6 +30,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from notifier.model.durations import format_duration, parse_duration, parse_size
 from notifier.model.origins import origin_of
+from notifier.model.printable import stray_character
 
 _ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 """What a policy and a script of a browser can name: one host, no pattern, in ASCII."""
@@ -162,12 +163,16 @@ def at_home(path: Path) -> Path:
 def from_base(path: Path, info: ValidationInfo) -> Path:
     """The path from the folder of the file that names it."""
     base: Path = (info.context or {}).get("base", Path())
+    if path == Path():
+        raise ValueError("must not be empty; name a folder, or leave it out")
     return base / at_home(path)
 
 
 def existing_file(path: Path, info: ValidationInfo) -> Path:
     """The path, absolute from the folder of the file that names it. Raises ValueError if there is no such file."""
     context = info.context or {}
+    if path == Path():
+        raise ValueError("must not be empty; name a file, or leave it out")
     path = context.get("base", Path()) / at_home(path)
     context.get("files", set()).add(path)  # a missing one too: a watcher waits for it to appear
     try:
@@ -175,7 +180,8 @@ def existing_file(path: Path, info: ValidationInfo) -> Path:
     except OSError as error:  # its folder may not be read, or its name is too long
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if not exists:
-        raise ValueError(f"there is no file {path}")
+        stray = stray_character(path.name)
+        raise ValueError(f"there is no file {path}" + (f": the name {stray}" if stray else ""))
     return path
 
 
@@ -197,6 +203,7 @@ def names_host(url: str, *schemes: str) -> bool:
         parts = urlsplit(url)
         place = parts.netloc.rpartition("@")[2]
         odd = "[" in place and (not place.startswith("[") or place.rpartition("]")[2][:1] not in ("", ":"))
+        odd = odd or not {*",;|"}.isdisjoint(place)  # several addresses in one text
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not odd
     except ValueError:
         return False
@@ -210,12 +217,19 @@ def listed(value: object) -> object:
 def web_address(value: str) -> str:
     """An absolute http or https URL, unchanged. The ValueError does not show it, since it may hold a password."""
     if not names_host(value, "http", "https") or urlsplit(value).fragment or re.search(r"[^!-~]", value):
-        raise ValueError("must be an absolute URL that begins with https:// (or http://), without a fragment")
+        text = "must be an absolute URL that begins with https:// (or http://), without a fragment"
+        raise ValueError(stray_character(value) or text)
     return value
 
 
+def _without_password(url: str) -> str:
+    if "@" in urlsplit(url).netloc:
+        raise ValueError("must hold no user and password: it is read without any")
+    return url
+
+
 def _issuer(value: str) -> str:
-    web_address(value)
+    _without_password(web_address(value))
     if "?" in value or "#" in value:
         raise ValueError("must have neither a query nor a fragment: write the issuer as in `iss`")
     return value
@@ -244,6 +258,8 @@ Network = Annotated[
 WebAddress = Annotated[
     str, AfterValidator(web_address), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#][^#]*$"})
 ]
+PublicAddress = Annotated[WebAddress, AfterValidator(_without_password)]
+"""Where something public is: texts show it."""
 IssuerId = Annotated[
     str, AfterValidator(_issuer), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#][^?#]*$"})
 ]

@@ -96,7 +96,6 @@ class TestEnvironment:
                 "NOTIFIER_EGRESS__ALLOW_HTTP": "true",
                 "NOTIFIER_API__LISTEN": "127.0.0.1:0",
                 "NOTIFIER_ISSUERS": json.dumps({"https://id.example.com": {"keys": [{"file": "notifier.yaml"}]}}),
-                "NOTIFIER_OUTCOMES": "",
                 "PATH": "/bin",
             },
         )
@@ -171,13 +170,17 @@ class TestEnvironment:
         assert load_settings(database, {"NOTIFIER_QUEUE__URL": "sqlite:b.db"}).queue.sqlite_file == here / "b.db"
 
 
-def test_the_queue_s_file_is_beside_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a command runs."""
+@pytest.mark.parametrize("text", ["log: {level: info}", "queue:", "queue: {url: }", "queue: {url: null, prefix: a}"])
+def test_the_queue_s_file_is_beside_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Wherever a command runs, and also if the URL is null."""
     path = tmp_path / "etc" / "notifier.yaml"
     path.parent.mkdir()
-    path.write_text("log: {level: info}")
+    path.write_text(text)
     monkeypatch.chdir(tmp_path)
     beside, here = path.parent / "notifier.db", tmp_path / "notifier.db"
     assert read_part(Path("etc/notifier.yaml"), {}, {"queue"}).settings.queue.sqlite_file == beside
     assert load_settings(path, {}).queue.sqlite_file == beside
+    assert load_settings(path, {"NOTIFIER_QUEUE": '{"url": null}'}).queue.sqlite_file == beside
     assert load_settings(None, {}).queue.sqlite_file == here

@@ -80,8 +80,22 @@ shutdwn_grace: 20s
             ("queue: {url: 'amqp://h', password_file: nowhere}", "queue.password_file", "there is no file"),
             ("queue: {url: 'amqp://h', password_file: '~nobody-/x'}", "queue.password_file", "there is no such home"),
             ("queue: {url: 'sqlite:~nobody-/x'}", "queue.url", "there is no such home"),
+            ("queue: {url: ''}", "queue.url", "must not be empty"),
+            ("queue: {url: ' '}", "queue.url", "must not be empty"),
+            ("queue: {url: 'amqp://u:@h'}", "queue.url", "has an empty password"),
+            ("queue: {url: 'amqp://h '}", "queue.url", "ends with a blank; remove it"),
+            ('queue: {url: "amqp://h\\n"}', "queue.url", "ends with U+000A"),
+            ('queue: {url: "amqp://h/\\u200bv"}', "queue.url", "invisible character U+200B (ZERO WIDTH SPACE)"),
+            ("queue: {url: “amqp://h”}", "queue.url", "begins with the quotation mark “"),
+            ("queue: {url: 'amqp://h/?ssl=1'}", "queue.url", "the option ssl has no effect; for TLS write amqps://"),
+            ("queue: {url: 'amqps://h/?verify=verify_none'}", "queue.url", "the option verify has no effect; for TLS"),
+            ("queue: {url: 'amqps://h/?SSL_Options.verify=x'}", "queue.url", "the option SSL_Options.verify has no"),
+            (f"queue: {{url: 'amqps://h/?cafile=/x', {OURS}}}", "queue.url", "the option cafile has no effect"),
+            ("queue: {url: 'amqp://h/?heartbeats=9'}", "queue.url", "did you mean heartbeat?"),
+            ("queue: {url: 'amqp://h/?p%40ss=9'}", "queue.url", "the option in the query has no effect; use one of"),
+            ("queue: {url: 'amqp://h/a b'}", "queue.url", "has a blank in it; write %20"),
             ("queue: {prefix: 'a b'}", "queue.prefix", "must match"),
-            ("queue: {url: 'amqps://h/?auth_mechanism=external'}", "queue", "write auth instead of auth_mechanism"),
+            ("queue: {url: 'amqps://h/?auth_mechanism=external'}", "queue.url", "write auth instead of auth_mechanism"),
             ("queue: {url: 'amqps://h/?auth=amqplain'}", "queue", "auth must be plain, or external in each URL"),
             ("queue: {url: ['amqps://h/?auth=external', 'amqps://i']}", "queue", "auth must be plain, or external in"),
             ("queue: {url: 'amqps://h/?auth=external'}", "queue", "give tls.cert_file and tls.key_file"),
@@ -125,6 +139,15 @@ shutdwn_grace: 20s
             ("delivery: {timeout: 599s}", "delivery", "timeout is 599s; it must be less than 599s"),
             ("delivery: {retry: {base: 2h}}", "delivery", "must not be longer than retry.max_delay"),
             ("registry: {file: none.yaml}", "registry.file", "there is no file"),
+            ("registry: {file: ''}", "registry.file", "must not be empty"),
+            ("registry: {file: 'notifier.yaml '}", "registry.file", "ends with a blank; remove it"),
+            ("registry: {cache: ''}", "registry.cache", "must not be empty"),
+            (
+                "issuers: {'https://u:p@a': {keys: [{file: notifier.yaml}]}}",
+                'issuers["https://u:[password]@a"]',
+                "must hold no user and password",
+            ),
+            ("registry: {defaults: {'https://a,https://b': {}}}", 'registry.defaults["https://a,https://b"]', "must"),
             ("colour: red", "colour", "there is no such key; use one of queue, ops, api"),
         ],
     )
@@ -153,6 +176,9 @@ shutdwn_grace: 20s
         "text",
         [
             "queue: {url: 'amqp://u:hunter2@[', prefix: ' '}",
+            "queue: {'amqp://u:hunter2@h': 1}",
+            "issuers: {'https://u:hunter2@h': {keys: [{file: notifier.yaml}]}}",
+            "issuers: {'https://h': {keys: [{file: notifier.yaml}], jwks_uri: 'https://u:hunter2@h'}}",
             "queue: {password: [hunter2]}",
             "queue: {password: {hunter2: 1}}",
             "log: {subject_key: hunter2, subject_key_file: none}",
@@ -162,6 +188,45 @@ shutdwn_grace: 20s
     def test_no_secret_is_shown(self, tmp_path: Path, text: str) -> None:
         """No text of a mistake holds a value that may be secret."""
         assert "hunter2" not in str(mistakes(write(tmp_path, text)))
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("amqp://u:hunter1@a,amqp://u:hunter2@b", "give a list"),
+            ("amqp://u:hunter1@a;amqp://u:hunter2@b", "give a list"),
+            ("amqp://u:hunter1@a , amqps://u:hunter2@b", "give a list"),
+            ("amqp://u:hunter1@a amqp://u:hunter2@b", "give a list"),
+            ("amqp://u:hunter1@a\namqp://u:hunter2@b", "give a list"),
+            ("amqp://u:hunter1@a|amqp://u:hunter2@b", "give a list"),
+            ("amqp://u:hunter1@a,u:hunter2@b", "give a list"),
+            ("amqp://u:hunter1@a,b:5672/", "give a list"),
+            ('["amqp://u:hunter1@a","amqp://u:hunter1@b;amqp://u:hunter2@c"]', "give a list"),
+            ("amqp://u:hunter2#@h", "write %40, %2F, %3F, %23 or %5B"),
+            ("amqp://u:hunter2/x@h", "write %40, %2F, %3F, %23 or %5B"),
+            ("amqp://u:hunter2?x@h", "write %40, %2F, %3F, %23 or %5B"),
+            ("amqp://u:[hunter2@h", "write %40, %2F, %3F, %23 or %5B"),
+            ("amqp://u:hunter2@h:x", "must have a host, and a port"),
+            ("amqp:u:hunter2@h", "must have a host, and a port"),
+            (" amqp://u:hunter2@h", "begins with a blank"),
+            ("'amqp://u:hunter2@h'", "begins with the quotation mark '"),
+            ("http://u:hunter2@h", "must be sqlite:PATH, amqp://HOST"),
+        ],
+    )
+    def test_a_broker_url_that_cannot_be_read(self, url: str, says: str) -> None:
+        """One mistake names the cause, and shows nothing of the URL."""
+        found = mistakes(None, {"NOTIFIER_QUEUE__URL": url})
+        assert list(found) == ["queue.url"]
+        assert says in found["queue.url"]
+        assert "hunter" not in str(found)
+
+    @pytest.mark.parametrize("value", ["", " ", "\n"])
+    @pytest.mark.parametrize("name", ["QUEUE__URL", "QUEUE__PASSWORD", "LOG__SUBJECT_KEY", "OUTCOMES", "API"])
+    def test_an_empty_variable(self, tmp_path: Path, name: str, value: str) -> None:
+        """It is a mistake at each setting: a variable that a deployment forgot to fill in means no default."""
+        path = write(tmp_path, "queue: {url: 'amqp://h'}")
+        found = mistakes(path, {f"NOTIFIER_{name}": value})
+        assert list(found) == [f"NOTIFIER_{name}"]
+        assert "is empty; give it a value, or unset it" in found[f"NOTIFIER_{name}"]
 
     def test_a_home_that_is_not_there(self, tmp_path: Path) -> None:
         """In a variable beside a file it is a mistake too, at the key that the variable sets."""

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from notifier.network.http.issuer_document import metadata_uri
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import IssuerId, Listed, Section, WebAddress, in_clear, of_one_host
+from notifier.settings.values import IssuerId, Listed, PublicAddress, Section, in_clear, of_one_host
 
 OperatorScope = Literal["read", "repair"]
 """What somebody in a browser may do. Events are published by programs, which have tokens of the file."""
@@ -49,7 +49,7 @@ class OidcSettings(Section):
     """What the console asks the provider for; it begins with `openid`."""
     accept_typ_jwt: bool = False
     """Take access tokens of `typ: JWT` too, for a provider that cannot write `at+jwt`."""
-    discovery: WebAddress | None = None
+    discovery: PublicAddress | None = None
     """Its metadata. Left out: `issuer` with `/.well-known/openid-configuration`."""
     tls: TlsSettings | None = None
     """TLS to the provider."""

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.settings.values import Section, WebAddress
+from notifier.settings.values import PublicAddress, Section, WebAddress
 
 _ARN = re.compile(r"^arn:[a-z-]+:kms:([a-z0-9-]+):[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+$")
 _GOOGLE_NAME = re.compile(
@@ -44,7 +44,7 @@ class AwsKmsSettings(Section):
     """Such as eu-central-1. Left out: the ARN's."""
     profile: str | None = Field(None, min_length=1)
     """A profile of AWS's files. Left out: AWS_PROFILE."""
-    endpoint: WebAddress | None = None
+    endpoint: PublicAddress | None = None
     """Another address, such as that of a VPC endpoint."""
 
     @property

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from notifier.model.errors import Mistake
 from notifier.model.message import Binding
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import ExistingFile, IssuerId, Listed, Section, WebAddress
+from notifier.settings.values import ExistingFile, IssuerId, Listed, PublicAddress, Section
 
 _OF_BROKER = "amq."
 _TOPIC = r"^arn:(aws|aws-cn|aws-us-gov):sns:[a-z]{2}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:[A-Za-z0-9_-]{1,256}$"
@@ -95,7 +95,7 @@ class SetSettings(Section):
 
     issuer: IssuerId
     """The `iss` that it must have."""
-    jwks_uri: WebAddress
+    jwks_uri: PublicAddress
     """Where the issuer publishes its keys."""
     audience: str = Field(min_length=1)
     """The `aud` that it must have."""

@@ -16,6 +16,7 @@ from notifier.settings.values import (
     Lasting,
     Listed,
     Origin,
+    PublicAddress,
     Section,
     WebAddress,
     of_one_host,
@@ -119,9 +120,9 @@ class UpstreamSettings(Section):
     """The `iss` of its tokens."""
     client_id: Listed = Field(min_length=1)
     """What we are called there: one or a list. A token's `aud` must name one of them."""
-    jwks_uri: WebAddress | None = None
+    jwks_uri: PublicAddress | None = None
     """Where its keys are. Left out: as its discovery says."""
-    discovery: WebAddress | None = None
+    discovery: PublicAddress | None = None
     """Its metadata. Left out: `issuer` with `/.well-known/openid-configuration`."""
     tls: TlsSettings | None = None
     """TLS when its metadata and keys are read."""
