@@ -86,7 +86,7 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Judgement
     if (our_fault := tools.channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
         result = defer_for(our_fault, delivery, client, tools)
         return replace(result, mark=mark_of(outcome), fact=fact)
-    after = record(delivery, outcome, now - seconds)  # by one clock: a jump meanwhile must not add to its age
+    after = record(delivery, outcome, now - seconds, seconds)  # by one clock: a jump meanwhile must not add to its age
     sid = tools.channel.names_session(delivery, client)
     verdict = decide(outcome, after, client.retry, carries_sid=sid, now=now, jitter=tools.jitter)
     if isinstance(verdict, Defer):

@@ -169,7 +169,7 @@ class Intake:
             case Kind.EVENT:
                 return self._event(message, documents.load_event(message.body), None, now)
             case Kind.DELIVERY:
-                return Expand(steps=iter((documents.load_delivery(message.body),)), event=None)
+                return Expand(steps=iter((_returned(documents.load_delivery(message.body), now),)), event=None)
             case Kind.SOURCED:
                 raise AssertionError("it was made one of its source")
             case Kind.DEAD_LETTER | Kind.UNREADABLE:
@@ -338,6 +338,16 @@ def _event_with_id(document: documents.EventDocument) -> Send:
     """
     lane = Lane.BULK if document.bulk else Lane.EVENTS
     return Send(queue=lane, message=event_message(replace(document.event, id_given=True), bulk=document.bulk))
+
+
+def _returned(delivery: Delivery, now: float) -> Delivery:
+    """Return the delivery after its wait, with the wait recorded. Moments of the future are of a clock set back."""
+    charged_at = delivery.charged_at
+    return replace(
+        delivery,
+        waits=delivery.waits.ended(now, parked=delivery.parked),
+        charged_at=None if charged_at is None or charged_at > now else charged_at,
+    )
 
 
 def _passes(message: Message) -> int:

@@ -29,5 +29,5 @@ def life_of(delivery: Delivery, registry: Registry) -> Life | None:
     if client is None or delivery.first_taken_at is None:
         return None
     has_sid = carries_sid(delivery, client)
-    now = delivery.first_taken_at  # no other moment counts
+    now = delivery.first_taken_at + delivery.waits.seconds  # by the wall clock alone
     return Life(expires=expires_at(delivery, client.retry, carries_sid=has_sid, now=now), has_sid=has_sid)

@@ -12,13 +12,13 @@ from itertools import islice
 from notifier.delivery import facts
 from notifier.delivery.plan import Skipped
 from notifier.delivery.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict, WaitsAs
-from notifier.model.backoff import Rounding, deferral_wait
+from notifier.model.backoff import SOON, Rounding, deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.errors import QueueUnavailable
 from notifier.model.frozen import frozen, replace
-from notifier.model.message import DEAD, Kind, Lane, Outgoing
+from notifier.model.message import DEAD, LONGEST_PARKED, Kind, Lane, Outgoing
 from notifier.model.moment import Clock
 from notifier.model.reply import ReplyTo
 from notifier.queues.queue_port import WorkerQueue
@@ -68,13 +68,13 @@ class Settlement:
                     )
                 )
             case RetryAt():
-                await self.send(self._later(delivery, verdict, due=verdict.due, rounding=verdict.rounding))
+                await self.send(self._later(delivery, verdict, now, due=verdict.due, rounding=verdict.rounding))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
                 due, rounding = verdict.due, verdict.rounding
                 if verdict.waits_as is WaitsAs.DELAYED:
                     due, rounding = now + deferral_wait(due - now, rounding), "up"
-                later = self._later(delivery, verdict, due=due, rounding=rounding)
+                later = self._later(delivery, verdict, now, due=due, rounding=rounding)
                 if not await self.send(later, within=max(AGAIN, verdict.due - now)):
                     return False
                 self._observe(_deferred(delivery, verdict))
@@ -111,15 +111,20 @@ class Settlement:
             else:
                 return True
 
-    def _later(self, delivery: Delivery, verdict: RetryAt | Defer, *, due: float, rounding: Rounding) -> Send:
+    def _later(
+        self, delivery: Delivery, verdict: RetryAt | Defer, now: float, *, due: float, rounding: Rounding
+    ) -> Send:
         """The message that brings the delivery back."""
         # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
         parked = verdict.waits_as is WaitsAs.PARKED
-        written = replace(delivery, id_given=True, parked=parked) if parked or not delivery.id_given else delivery
+        if parked:
+            due = min(verdict.until, now + LONGEST_PARKED)
+        waits = replace(delivery.waits, since=now, longest=max(SOON, due - now))
+        written = replace(delivery, id_given=True, parked=parked, waits=waits)
         body = documents.dump_delivery(written, due=verdict.due)
         message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
         if parked:
-            return Send(message=message, bucket=self._queue.bucket(delivery.key), due=verdict.until)
+            return Send(message=message, bucket=self._queue.bucket(delivery.key), due=due)
         return Send(message=message, due=due, rounding=rounding)
 
 

@@ -9,6 +9,9 @@ took the delivery, attempted or not. Otherwise a delivery that never reaches its
 that waits in the queue because there are no workers is attempted however late (only `not_after` forbids it), since an
 open session is the worse fault.
 
+Wall clocks may be wrong, so an age is never less than the recorded waits of the delivery (`RecordedWaits`). Where the
+wall clock alone says that it is too old, a delivery without `sid` expires, and one with `sid` gets an attempt first.
+
 A delay that lies with the client (it is down, `Retry-After`, rate, slots) does not stop the ages. A delay that lies
 with us does (`paused: true`, and faults of ours), for as long as the delivery was put off, and for `max_paused` in all.
 
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
-from notifier.model.backoff import LATE, SOON, Jitter, Rounding, backoff, deferral_wait
+from notifier.model.backoff import EARLY, LATE, SOON, Jitter, Rounding, backoff, deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery, Past
 from notifier.model.frozen import frozen, replace
@@ -121,7 +124,7 @@ def before_attempt(
         return _unknown(delivery, issuer_known=issuer_known, grace=grace, now=now, denied=denied)
     if client.told_at is None:
         return Skip()
-    if now > _age_limit(delivery, client.retry, carries_sid=carries_sid, now=now):
+    if delivery.first_taken_at is not None and _too_old(delivery, client.retry, carries_sid=carries_sid, now=now):
         return _expired(delivery, client.retry, carries_sid=carries_sid, now=now)
     if client.paused:
         return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry says paused: true")
@@ -181,20 +184,26 @@ def our_fault_wait(deferrals: int) -> float:
     return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(deferrals, 16))
 
 
-def grace_left(since: float | None, looks: int, grace: float, now: float) -> float:
+def grace_left(since: float | None, looks: int, grace: float, now: float, *, bounded: bool = True) -> float:
     """Return the seconds of `grace` left to something unknown `since`, which was put off `looks` times for it.
 
-    The number of looks bounds the time gone, so that a wall clock that jumps neither ends nor extends the grace.
+    The number of looks bounds the time gone, so that a wall clock that jumps neither ends nor extends the grace. Unless
+    `bounded`, a clock that jumps forward ends it: of a token without `sid` nobody may be told late.
     """
     if since is None:
         return grace
-    waited = sum(map(our_fault_wait, range(min(looks, 32))))
+    doubled = min(looks, 7)
+    waited = OUR_FAULT_BASE * (2.0**doubled - 1) + OUR_FAULT_MOST * (looks - doubled)
     least = waited - our_fault_wait(looks - 1)  # of the last wait, perhaps only a part
-    return grace - min(max(now - since, least), waited)
+    gone = max(now - since, least)
+    return grace - (min(gone, waited) if bounded else gone)
 
 
-def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
-    """Return the delivery after an attempt with this outcome. A 400 after an ambiguous attempt does not count (R3)."""
+def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.0) -> Delivery:
+    """Return the delivery after an attempt of so many seconds, which began at `now`.
+
+    A 400 after an ambiguous attempt does not count (R3).
+    """
     if outcome.reason is Reason.PROXY:  # ours: neither an attempt nor a mark against the client
         return delivery
     rejected = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
@@ -209,6 +218,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
         first_attempt_at=now if delivery.first_attempt_at is None else delivery.first_attempt_at,
         backoffs=delivery.backoffs + 1,
         charged_at=now,
+        waits=replace(delivery.waits, seconds=delivery.waits.seconds + seconds),
         deferrals=0,
         deferred_for=None,
         asked=False,
@@ -242,19 +252,32 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
     )
 
 
-def not_taken(begun: Delivery, after: Delivery) -> Delivery:
-    """Return the delivery as it was begun, if the queue did not take its deferral in time.
+def not_taken(begun: Delivery, after: Delivery, seconds: float) -> Delivery:
+    """Return the delivery as it was begun, if the queue did not take its deferral within so many seconds.
 
     Its age goes on, and it keeps its turn.
     """
     return replace(
-        begun, first_taken_at=after.first_taken_at, held=after.held, waited_for=after.waited_for, turn=after.turn
+        begun,
+        first_taken_at=after.first_taken_at,
+        held=after.held,
+        waits=replace(after.waits, seconds=after.waits.seconds + seconds),
+        waited_for=after.waited_for,
+        turn=after.turn,
     )
 
 
 def last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
     """Return when the delivery's last attempt is due."""
     return expires_at(delivery, policy, carries_sid=carries_sid, now=now) - LAST_MOMENT
+
+
+def waits_until(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+    """Return until when the delivery may wait for its client: until its last attempt is due, and `now` at the least."""
+    last = last_moment(delivery, policy, carries_sid=carries_sid, now=now)
+    if last + LAST_MOMENT < now and carries_sid:
+        last = now + _recorded_rest(delivery, policy, carries_sid=True) - LAST_MOMENT
+    return max(now, min(last, delivery.not_after or math.inf))
 
 
 def expires_at(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
@@ -302,15 +325,33 @@ def retry(
     return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
 
 
+def _longest(policy: RetryPolicy, *, carries_sid: bool) -> float:
+    return policy.max_age if carries_sid else min(policy.max_age, policy.sub_only_max_age)
+
+
 def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
-    age = policy.max_age if carries_sid else min(policy.max_age, policy.sub_only_max_age)
-    return (now if delivery.first_taken_at is None else delivery.first_taken_at) + delivery.held + age
+    if delivery.waits.undated and not carries_sid:
+        return -math.inf
+    return delivery.age_began(now) + delivery.held + _longest(policy, carries_sid=carries_sid)
+
+
+def _recorded_rest(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool) -> float:
+    """Return the seconds that its recorded waits leave to the delivery. They may be short by an eighth."""
+    return EARLY * _longest(policy, carries_sid=carries_sid) - max(0.0, delivery.waits.seconds - delivery.held)
+
+
+def _too_old(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> bool:
+    if now <= _age_limit(delivery, policy, carries_sid=carries_sid, now=now):
+        return False
+    return not carries_sid or _recorded_rest(delivery, policy, carries_sid=carries_sid) <= 0
 
 
 def _expired(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> Dead:
     limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
     if delivery.not_after is not None and delivery.not_after <= limit:
         why = "not_after leaves no time for another"
+    elif delivery.waits.undated and not carries_sid:
+        why = "a token without sid is not sent, since the clock was set back meanwhile, and its age is unknown"
     elif carries_sid or policy.max_age <= policy.sub_only_max_age:
         why = f"older than max_age ({policy.max_age:g} s)"
     else:
@@ -329,7 +370,7 @@ def _story(delivery: Delivery, now: float) -> str:
         return tried
     causes = f", put off for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""
     uncounted = f", {delivery.held:.0f} s of it through no fault of the client" if delivery.held else ""
-    return f"{tried} in {now - delivery.first_taken_at:.0f} s{causes}{uncounted}"
+    return f"{tried} in {now - delivery.age_began(now):.0f} s{causes}{uncounted}"
 
 
 def _refusal(outcome: Refused) -> str:

@@ -17,7 +17,7 @@ from notifier.delivery.known_client import SHARE_OF_OUTAGE, SHORTEST, Mark, Stat
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.slots import Slots
 from notifier.delivery.ticket import Known, Ticket
-from notifier.delivery.verdict import Defer, RetryAt, WaitsAs, last_moment, retry, uncharged
+from notifier.delivery.verdict import Defer, RetryAt, WaitsAs, retry, uncharged, waits_until
 from notifier.model.backoff import EARLY, LATE, SOON, Rounding
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
@@ -122,7 +122,7 @@ class Waits:
         if delivery.turn != turn:
             ticket.delivery = delivery = replace(delivery, turn=turn)
         sid = self._tools.channel.names_session(delivery, client)
-        last = max(now, last_moment(delivery, client.retry, carries_sid=sid, now=now))
+        last = waits_until(delivery, client.retry, carries_sid=sid, now=now)
         if later.waits_as is WaitsAs.PARKED and last - now >= SHORT_LIVED and not self.leaving:
             return Defer(due=due, cause=later.cause, waits_as=WaitsAs.PARKED, until=last)
         if later.waits_as is WaitsAs.PARKED:

@@ -264,11 +264,12 @@ class Worker:
         while True:
             judged = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
             stands_until = self._stands_until(judged.verdict)  # as of now: the retry may be back before its confirm
+            since = 0.0 if judged.verdict is DONE else self._tools.steady()
             durable = await self._settlement.settle(judged.delivery, judged.verdict)
             self._making_room = False
             if durable:
                 break
-            begun = not_taken(begun, judged.delivery)
+            begun = not_taken(begun, judged.delivery, self._tools.steady() - since)
             admitted = self._admit(held, begun)
         for holder, copy in self.ledger.settle_delivery(held, begun, stands_until=stands_until):
             self._begin(holder, copy)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from notifier.model.backoff import EARLY, LATE
 from notifier.model.client import Algorithm
 from notifier.model.frozen import frozen, replace
 from notifier.model.json_size import cut, size
@@ -16,6 +17,7 @@ from notifier.model.reply import ReplyTo
 HISTORY_LENGTH = 10
 HISTORY_TEXT = 2048  # bytes of answers' text in the whole history, as written in JSON
 ANSWER_TEXT = 1024
+CLOCKS_APART = 60.0  # seconds by which the clocks of two workers may differ
 
 StoredCount = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -40,6 +42,35 @@ class Past:
 
 
 @frozen
+class RecordedWaits:
+    """The time that a delivery provably spent: `seconds` of waits and attempts. It bounds the age from below.
+
+    `since` and `longest` are the beginning and the longest length of a wait that has not ended yet. `undated`: the
+    clock was set back during a wait of unknown length, so the age is unknown.
+    """
+
+    seconds: float = 0.0
+    since: float | None = None
+    longest: float = 0.0
+    undated: bool = False
+
+    def ended(self, now: float, *, parked: bool) -> "RecordedWaits":
+        """Return the record after the wait. A wait counts for no longer than a queue keeps a message.
+
+        If the clock was set back meanwhile, the planned wait counts; a parked delivery has none.
+        """
+        if self.since is None:
+            return self
+        gone = now - self.since
+        certain = 0.0 if parked else self.longest * EARLY
+        seconds = self.seconds + (min(gone, self.longest * LATE) if gone >= 0 else certain)
+        return RecordedWaits(seconds=seconds, undated=self.undated or (parked and gone < -CLOCKS_APART))
+
+
+NO_WAITS = RecordedWaits()
+
+
+@frozen
 class Delivery:
     """The duty to tell one client about one event.
 
@@ -49,8 +80,9 @@ class Delivery:
     was planned; at most one of them is set. `no_address`: the event says that the client has none. So the client is
     never unknown, even if the registry forgets it meanwhile. `rejections` counts 400s (R3, R12). `first_taken_at` is
     when a worker first took the delivery, written with its first deferral or retry: its age begins then. `held`:
-    seconds since then that do not count as age. `waited_for` has every cause of its deferrals, as text: a later release
-    has further causes, and its workers run beside this one's during an update.
+    seconds since then that do not count as age. `waits` bounds the age from below, for clocks that are wrong.
+    `waited_for` has every cause of its deferrals, as text: a later release has further causes, and its workers run
+    beside this one's during an update.
 
     `leash`: the delivery is its client's traveller, and comes back at this moment to be the next try. `turn`: its turn
     in the line of a client that is up. `backoffs` counts the attempts whose failure was its own and not part of an
@@ -83,6 +115,7 @@ class Delivery:
     first_taken_at: float | None = None
     first_attempt_at: float | None = None
     held: float = 0.0
+    waits: RecordedWaits = NO_WAITS
     waited_for: tuple[str, ...] = ()
     deferrals: StoredCount = 0
     deferred_for: str | None = None
@@ -104,6 +137,10 @@ class Delivery:
     def stage(self) -> tuple[int, int, str | None]:
         """Its stage: each retry and each deferral starts another one."""
         return (self.attempts, self.deferrals, self.deferred_for)
+
+    def age_began(self, now: float) -> float:
+        """Return the moment from which its age counts: by the wall clock, but at the latest by its recorded waits."""
+        return now if self.first_taken_at is None else min(self.first_taken_at, now - self.waits.seconds)
 
     def with_past(self, past: Past) -> tuple[Past, ...]:
         """The history with one more outcome: the last ten, and the newest 2 KiB of text."""

@@ -18,7 +18,7 @@ from notifier.model.documents.documents import load_delivery
 from notifier.model.outcome import Answer, Wire
 from notifier.model.request import Request
 from notifier.queues.rabbitmq.delays import hops
-from tests.delivery.stage import ISS, Stage, answers, client, hop_of, running
+from tests.delivery.stage import ISS, PARKED, Stage, answers, client, hop_of, running
 
 HOUR = 3600.0
 JUMPS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forwards", "backwards"])
@@ -110,13 +110,83 @@ async def test_a_delivery_without_sid_expires_in_a_jump_forwards() -> None:
         assert [letter["reason"] for letter in stage.dead()] == ["expired"]
 
 
-async def test_a_delivery_without_sid_outlives_a_jump_backwards() -> None:
-    """By an hour at the most: until the clock has caught up it looks younger than it is."""
+@pytest.mark.parametrize("sid", ["s1", None])
+@pytest.mark.parametrize("parked", [True, False])
+async def test_a_clock_a_day_ahead_ends_no_young_delivery_with_sid(sid: str | None, *, parked: bool) -> None:
+    """It has waited for seconds, so it gets an attempt before it expires. Without `sid` it expires: it may be old."""
     async with running(Stage(client("shop"))) as stage:
-        await failed_once(stage, sid=None)
-        stage.jumped = -HOUR
+        await stage.prove("shop")
+        stage.receivers.behaviours["shop"] = answers(503, "60")
+        await stage.acked(stage.event("shop", id="e1"))
+        if parked:
+            await stage.acked(stage.event("shop", id="e2", sid=sid))
+            assert stage.queue.published[-1][0] == PARKED
+        else:
+            stage.receivers.behaviours["shop"] = answers(503)
+            stage.now += 61.0
+            await stage.acked(stage.event("shop", id="e2", sid=sid))
+        del stage.receivers.behaviours["shop"]
+        told = len(stage.told())
+        stage.now, stage.jumped = stage.now + 61.0, 25 * HOUR
+        if parked:
+            await stage.acked(stage.event("shop", id="e3"))
+            await stage.until(lambda: not any(stage.queue.buckets.values()))
+        else:
+            await stage.acked(stage.retake(stage.queue.published[-1][0]))
+        await stage.settled()
+        assert [letter["event_id"] for letter in stage.dead()] == ([] if sid else ["e2"])
+        assert len(stage.told()) == told + parked + (sid is not None)
+
+
+async def test_the_attempt_of_a_clock_ahead_is_the_last_one() -> None:
+    """If it fails, the delivery has expired: the clock may be right."""
+    async with running(Stage(client("shop"))) as stage:
+        await failed_once(stage)
+        stage.receivers.behaviours["shop"] = answers(503)
+        stage.jumped = 25 * HOUR
         await stage.through_delays(most=2.0)
-        assert stage.told() == ["shop", "shop"]
+        await stage.until(lambda: bool(stage.dead()))
+        assert [letter["attempts"] for letter in stage.dead()] == [2]
+
+
+async def test_a_young_delivery_waits_for_its_attempt_while_the_clock_is_ahead() -> None:
+    """Its client asked for a minute. The clock alone does not end the delivery meanwhile; its recorded waits do."""
+    async with running(Stage(client("shop", retry=RetryPolicy(max_age=50.0)))) as stage:
+        stage.receivers.behaviours["shop"] = answers(503, "3600")
+        await stage.acked(stage.event("shop", id="e1"))
+        await stage.acked(stage.event("shop", id="e2"))
+        stage.jumped = 25 * HOUR
+        looks = await stage.through_delays(most=60.0)
+        assert looks[-1] >= 40.0
+        assert [letter["event_id"] for letter in stage.dead()] == ["e2"]
+
+
+@pytest.mark.parametrize("parked", [True, False])
+async def test_a_delivery_without_sid_is_never_late_after_a_clock_was_set_back(*, parked: bool) -> None:
+    """Its recorded waits bound its age from below. Of one that was parked meanwhile nobody knows the age."""
+    policy = RetryPolicy(base=100.0, factor=1.0, jitter=0.0, sub_only_max_age=300.0)
+    async with running(Stage(client("shop", retry=policy))) as stage:
+        stage.jumped = HOUR
+        await stage.prove("shop")
+        stage.receivers.behaviours["shop"] = answers(503, "200" if parked else None)
+        began = stage.now
+        await stage.acked(stage.event("shop", id="e1", sid=None))
+        if parked:
+            await stage.acked(stage.event("shop", id="e2", sid=None))
+            assert stage.queue.published[-1][0] == PARKED
+            stage.now, stage.jumped = stage.now + 250.0, 0.0
+            del stage.receivers.behaviours["shop"]
+            await stage.acked(stage.event("shop", id="e3"))
+            await stage.until(lambda: bool(stage.dead()))
+        else:
+            stage.now, stage.jumped = stage.now + 1.0, 0.0
+            while not stage.dead():
+                await stage.prove("shop")
+                stage.receivers.behaviours["shop"] = answers(503)
+                await stage.through_delays(most=200.0)
+            assert stage.now - began < 350.0
+        [letter] = stage.dead()
+        assert "without sid" in letter["text"]
 
 
 async def test_a_first_attempt_is_made_however_late() -> None:

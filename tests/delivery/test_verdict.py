@@ -52,6 +52,12 @@ def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW, carr
     return before_attempt(delivery, client, issuer_known=True, grace=300, carries_sid=carries_sid, now=now)
 
 
+def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, float]:
+    """The delivery and the moment after a wait."""
+    waits = replace(delivery.waits, since=now, longest=seconds)
+    return replace(delivery, waits=waits.ended(now + seconds, parked=False)), now + seconds
+
+
 @pytest.mark.parametrize("reason", [Reason.REDIRECT, Reason.REFUSED, Reason.EGRESS_DENIED])
 def test_a_refusal_is_dead_at_once(reason: Reason) -> None:
     """A redirect, a 4xx and a denied address are dead letters with the same word (R12)."""
@@ -106,7 +112,7 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: f
         later = Defer(due=max(now, min(now + 900, last)), cause=cause)
         delivery = postponed(delivery, later, CLIENT, now)
         assert (delivery.first_taken_at, delivery.held) == (NOW, 0.0)
-        now += deferral_wait(later.due - now, later.rounding)
+        delivery, now = waited(delivery, deferral_wait(later.due - now, later.rounding), now)
     assert NOW + limit < now < NOW + limit + 2
     assert isinstance(verdict, Dead)
     assert verdict.reason is DeadReason.EXPIRED
@@ -136,7 +142,7 @@ def test_what_lies_with_us_ends_as_well() -> None:
     while not isinstance(verdict := known(delivery, replace(CLIENT, paused=True), now=now), Dead):
         assert isinstance(verdict, Defer)
         delivery = postponed(delivery, verdict, CLIENT, now)
-        now += deferral_wait(verdict.due - now)
+        delivery, now = waited(delivery, deferral_wait(verdict.due - now), now)
     limit = POLICY.max_paused + POLICY.max_age
     assert limit < now - NOW < limit + 2 * PAUSE
     assert verdict.text == (

@@ -13,7 +13,7 @@ from typing import Literal, assert_never
 from notifier.delivery.facts import Observer, UpstreamLookedUp
 from notifier.delivery.intake import Move
 from notifier.delivery.settlement import Send, buried
-from notifier.delivery.verdict import our_fault_wait
+from notifier.delivery.verdict import grace_left, our_fault_wait
 from notifier.features.upstreams.upstream import (
     EndedUpstream,
     LocalSessions,
@@ -100,7 +100,7 @@ class UpstreamIntake:
         template = self._registry().unregistered
         policy = _DEFAULTS if template is None else template.retry
         limit = policy.sub_only_max_age if ending.question.sid is None else policy.max_age
-        left = limit - (0.0 if message.timestamp is None else now - message.timestamp)
+        left = grace_left(message.timestamp, looks, limit, now, bounded=ending.question.sid is not None)
         if left <= 0:
             why = f"nobody could tell which sessions end with it: {text}"
             letter = dead_letter.bury_unread(message, DeadReason.UNRESOLVED, why, now)

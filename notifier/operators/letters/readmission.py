@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from notifier.delivery.logout_token import carries_sid
 from notifier.model.client import RetryPolicy
-from notifier.model.delivery import Delivery
+from notifier.model.delivery import NO_WAITS, Delivery
 from notifier.model.documents.dead_letter import DeadLetter, message_of
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event
 from notifier.model.documents.event_document import read_event
@@ -134,9 +134,13 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
     if (letter := _run_out(delivery.not_after, now)) is not None:
         return letter
     limit = _sub_only_limit(delivery, rules.registry)
-    begun = _begun(delivery)
-    if limit is not None and begun is not None and now > begun + delivery.held + limit and not rules.end_newer_sessions:
-        return _stale(f"its token names no session, and a worker first took it {now - begun:.0f} s ago", limit)
+    if limit is not None and not rules.end_newer_sessions:
+        begun, waits = _begun(delivery), delivery.waits
+        age = waits.seconds if begun is None else max(now - begun, waits.seconds)
+        if waits.undated:
+            return _stale("its token names no session, and its age is unknown: a clock was set back meanwhile", limit)
+        if age > delivery.held + limit:
+            return _stale(f"its token names no session, and a worker first took it {age:.0f} s ago", limit)
     anew = replace(
         delivery,
         id_given=True,  # an id in a document marks duplicates, as a given one does
@@ -145,6 +149,7 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
         first_taken_at=None,
         first_attempt_at=None,
         held=0.0,
+        waits=NO_WAITS,
         waited_for=(),
         deferrals=0,
         deferred_for=None,

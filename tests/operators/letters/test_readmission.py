@@ -7,7 +7,7 @@ from types import MappingProxyType
 import pytest
 
 from notifier.model.client import Client, RetryPolicy, SubjectMode, TokenProfile
-from notifier.model.delivery import Delivery, Past
+from notifier.model.delivery import NO_WAITS, Delivery, Past, RecordedWaits
 from notifier.model.documents.dead_letter import (
     bury_delivery,
     bury_entries,
@@ -31,8 +31,8 @@ RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=1000)
 DELIVERY = Delivery(
     id="d-1", event_id="e-1", id_given=False, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=7,
     rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, held=5.0,
-    waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=NOW, turn=NOW,
-    backoffs=5, charged_at=NOW - 60,
+    waits=RecordedWaits(seconds=60.0), waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=NOW,
+    turn=NOW, backoffs=5, charged_at=NOW - 60,
     history=(Past(at=NOW - 60, reason="timeout"),),
 )  # fmt: skip
 EVENT = SessionEnded(
@@ -65,7 +65,8 @@ def test_ages_begin_anew() -> None:
     anew = load_delivery(found.outgoing.body)
     assert anew == replace(
         DELIVERY, id_given=True, attempts=0, rejections=0, first_taken_at=None, first_attempt_at=None, held=0.0,
-        waited_for=(), deferrals=0, deferred_for=None, leash=None, turn=None, backoffs=0, charged_at=None,
+        waits=NO_WAITS, waited_for=(), deferrals=0, deferred_for=None, leash=None, turn=None, backoffs=0,
+        charged_at=None,
     )  # fmt: skip
 
 
@@ -169,3 +170,13 @@ def test_of_wrong_entries_only_those_are_told_who_were_not(
     else:
         assert isinstance(found, Readmitted)
         assert load_event(found.outgoing.body).event.clients == tuple(ClientEntry(client_id=name) for name in told)
+
+
+@pytest.mark.parametrize("waits", [RecordedWaits(seconds=700.0), RecordedWaits(undated=True)])
+def test_a_clock_that_was_set_back_makes_no_letter_young(waits: RecordedWaits) -> None:
+    """Its moments are of the future. Its recorded waits count, and an unknown age is too old."""
+    ahead = replace(DELIVERY, sid=None, first_taken_at=NOW + 3600, history=(), held=0.0)
+    assert isinstance(of_delivery(replace(ahead, waits=RecordedWaits(seconds=500.0))), Readmitted)
+    assert stays(of_delivery(replace(ahead, waits=waits))) is KeepReason.STALE
+    allowed = replace(RULES, end_newer_sessions=True)
+    assert isinstance(of_delivery(replace(ahead, waits=waits), allowed), Readmitted)
