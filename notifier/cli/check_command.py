@@ -27,7 +27,7 @@ from notifier.operators.terminal.command_options import Config, Json, load_whole
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import shown_urls
 from notifier.settings.service_settings import Settings
-from notifier.settings.subject_key import TO_MAKE, is_missing
+from notifier.settings.subject_key import TO_MAKE, is_missing, short_key_mistake
 from notifier.tokens.key_ring import SigningKey
 
 REASONS = 3  # of rows that are left out, in the line of their source; the warnings have all
@@ -114,7 +114,7 @@ def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[Checked]) -
             {"path": secret.setting, "text": f"{secret.text}: {secret.advice}"}
             for secret in exposed(secrets_of(settings, registry, loaded.parts))
         ]
-        + _no_subject_key(settings)
+        + _subject_key(settings)
         + [{"path": warning.path, "text": warning.text} for warning in warnings]
         + [_shared(group) for group in (*alike(loaded.faults), *registry.left_away())]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
@@ -175,9 +175,10 @@ def _unsigned(loaded: Loaded) -> Iterator[Mistake]:
             yield Mistake(f'issuers["{iss}"].keys', text)
 
 
-def _no_subject_key(settings: Settings) -> list[dict[str, str]]:
+def _subject_key(settings: Settings) -> list[dict[str, str]]:
     if not is_missing(settings):
-        return []
+        short = short_key_mistake(settings)
+        return [] if short is None else [{"path": short.path, "text": short.text}]
     text = "is not set: each worker hashes users by a key of its own, so nobody can find a user's logouts in the log"
     return [{"path": "log.subject_key_file", "text": f"{text}: {TO_MAKE}"}]
 

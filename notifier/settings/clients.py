@@ -31,8 +31,10 @@ from notifier.model.client import (
     SubjectMode,
     identifies,
 )
+from notifier.model.errors import ConfigurationError
 from notifier.model.presets import PRESETS
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings
+from notifier.settings.secret_text import read_secret
 from notifier.settings.values import (
     Count,
     Duration,
@@ -120,9 +122,9 @@ def _secret(value: object, info: ValidationInfo) -> object:
         raise ValueError("must be a text, or {file: PATH}")
     path = existing_file(Path(value["file"]), info)
     try:
-        return path.read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
+        return read_secret(path)
+    except ConfigurationError as error:
+        raise ValueError(f"{path} {error.mistakes[0].text}") from None
 
 
 def _proxy(value: str) -> str:

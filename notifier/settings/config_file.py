@@ -16,8 +16,9 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from notifier.model.errors import ConfigurationError, Mistake
-from notifier.settings.document_files import parse_yaml, read_document, read_text
+from notifier.settings.document_files import parse_yaml, read_document
 from notifier.settings.mistakes import explain, submodel
+from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import QUEUE_FILE, SQLITE, QueueSettings, Settings
 from notifier.settings.usable_settings import SECTIONS, UsableSettings, section_like, usable_settings
 from notifier.settings.values import Section
@@ -100,7 +101,7 @@ def read_part(path: Path | None, environ: Mapping[str, str], sections: Collectio
 def read_credentials(queue: QueueSettings) -> tuple[str | None, str | None]:
     """The broker's user name and password as they are now; None if only the URL has them. Raises ConfigurationError."""
     if queue.password_file is not None:
-        return queue.username, read_text(queue.password_file).rstrip("\r\n")
+        return queue.username, read_secret(queue.password_file)
     return queue.username, None if queue.password is None else queue.password.get_secret_value()
 
 

@@ -15,20 +15,11 @@ from typing import NoReturn, cast
 import yaml
 
 from notifier.model.errors import ConfigurationError, Mistake
+from notifier.settings.secret_text import read_text
 
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR = "tag:yaml.org,2002:str"
 _LONGEST = 100  # characters of what is no text. Numbers to the base of 60 (`1:30`) take quadratic time
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a file. Raises ConfigurationError, which names the file, if it cannot be read as UTF-8."""
-    try:
-        return path.read_text("utf-8-sig")
-    except OSError as error:
-        raise _mistaken(str(path), f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise _mistaken(str(path), f"is not UTF-8 text (byte {error.start})") from None
 
 
 def read_document(path: Path) -> object:

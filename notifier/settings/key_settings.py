@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from notifier.settings.feature_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings, VaultKeySettings
+from notifier.settings.secret_text import SecretPath
 from notifier.settings.values import Count, ExistingFile, Lasting, Section
 
 PLACES = ("file", "pkcs11", "vault", "aws_kms", "azure_key_vault", "google_kms")
@@ -22,7 +23,7 @@ class Pkcs11Settings(Section):
     """The label of the private key."""
     id: str | None = Field(None, pattern=r"^([0-9A-Fa-f]{2})+$")
     """Its id, as hexadecimal. Needed if a label has several keys."""
-    pin_file: ExistingFile
+    pin_file: SecretPath
     """A file with the PIN of the token's user."""
 
     @model_validator(mode="after")

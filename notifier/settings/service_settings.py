@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.model.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH, SLOT_WAIT
@@ -25,6 +25,7 @@ from notifier.settings.policies import (
     hold_mistake,
 )
 from notifier.settings.registry_settings import RegistrySettings
+from notifier.settings.secret_text import SecretPath, SecretText
 from notifier.settings.values import (
     LONGEST_HOLD,
     Count,
@@ -76,9 +77,9 @@ class QueueSettings(Section):
     )
     username: str | None = None
     """The user name, here or in the URL."""
-    password: SecretStr | None = None
+    password: SecretText | None = None
     """The password, here, in `password_file` or in the URL."""
-    password_file: ExistingFile | None = None
+    password_file: SecretPath | None = None
     """A file with the password. It is read again at each reconnect."""
     prefix: str = Field("notifier", pattern=r"^[A-Za-z0-9_.:-]{1,100}$")
     """The beginning of all names of queues and exchanges."""
@@ -258,9 +259,9 @@ class LogSettings(Section):
     """`auto`: console on a terminal, JSON elsewhere."""
     subject: Literal["hash", "omit", "raw"] = "hash"
     """sub and sid as a keyed hash, left out, or as they are."""
-    subject_key: SecretStr | None = None
+    subject_key: SecretText | None = None
     """The key of that hash, for all workers. Left out: made beside the embedded queue, else each worker makes one."""
-    subject_key_file: ExistingFile | None = None
+    subject_key_file: SecretPath | None = None
     """A file with that key."""
 
     @model_validator(mode="after")

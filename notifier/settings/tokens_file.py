@@ -5,16 +5,21 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, model_validator
 
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.moment import shown_moment
 from notifier.settings.document_files import read_document
 from notifier.settings.mistakes import explain
+from notifier.settings.secret_text import SecretText
 from notifier.settings.values import Section
 
 SOON = 14 * 86_400.0  # seconds; long enough for who hands tokens out by hand
+
+
+_OF_NOTHING = frozenset(hashlib.sha256(text).digest() for text in (b"", b"\n", b"\r\n", b" "))
+"""What `printf '%s' "$TOKEN" | sha256sum` gives while the variable is not set."""
 
 
 class TokenEntry(Section):
@@ -24,7 +29,7 @@ class TokenEntry(Section):
 
     name: str = Field(min_length=1)
     """Who it is: the publisher of what it publishes."""
-    token: SecretStr | None = Field(None, min_length=1)
+    token: SecretText | None = None
     """The token itself. Give this or `token_sha256`."""
     token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
     """Its SHA-256 in hex."""
@@ -39,6 +44,8 @@ class TokenEntry(Section):
     def _needs_one(self) -> Self:
         if (self.token is None) == (self.token_sha256 is None):
             raise ValueError("give either token or token_sha256")
+        if self.digest() in _OF_NOTHING:
+            raise ValueError("token_sha256 is that of an empty text; make it of the token")
         return self
 
     def digest(self) -> bytes:

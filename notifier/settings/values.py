@@ -203,7 +203,6 @@ def names_host(url: str, *schemes: str) -> bool:
         parts = urlsplit(url)
         place = parts.netloc.rpartition("@")[2]
         odd = "[" in place and (not place.startswith("[") or place.rpartition("]")[2][:1] not in ("", ":"))
-        odd = odd or not {*",;|"}.isdisjoint(place)  # several addresses in one text
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not odd
     except ValueError:
         return False
@@ -219,6 +218,8 @@ def web_address(value: str) -> str:
     if not names_host(value, "http", "https") or urlsplit(value).fragment or re.search(r"[^!-~]", value):
         text = "must be an absolute URL that begins with https:// (or http://), without a fragment"
         raise ValueError(stray_character(value) or text)
+    if not {*",;|"}.isdisjoint(urlsplit(value).netloc):
+        raise ValueError("must have one host: give one URL")
     return value
 
 

@@ -148,6 +148,16 @@ def test_check_warns_of_a_setting_without_effect(made: Path, tmp_path: Path) -> 
     assert [each["path"] for each in warnings[1:]].count("clients.yaml[0].frontchannel_logout_uri") == 1
 
 
+def test_check_warns_of_a_short_subject_key(made: Path, tmp_path: Path) -> None:
+    """Whoever guesses it finds each user in the logs."""
+    (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
+    write(tmp_path, {"log": {"subject_key": "hunter2"}})
+    done = notifier("check", "-c", "n.yaml", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "warning: log.subject_key: has 7 bytes; it should have at least 16" in done.stdout
+    assert "hunter2" not in done.stdout
+
+
 _TOKEN = "a-token-of-more-than-twenty-characters"
 _SHOP = {
     "client_id": "shop",

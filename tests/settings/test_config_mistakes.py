@@ -147,7 +147,7 @@ shutdwn_grace: 20s
                 'issuers["https://u:[password]@a"]',
                 "must hold no user and password",
             ),
-            ("registry: {defaults: {'https://a,https://b': {}}}", 'registry.defaults["https://a,https://b"]', "must"),
+            ("registry: {defaults: {'https://a,b': {}}}", 'registry.defaults["https://a,b"]', "one host"),
             ("colour: red", "colour", "there is no such key; use one of queue, ops, api"),
         ],
     )

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from notifier.model.errors import ConfigurationError
 from notifier.settings.service_settings import Settings
-from notifier.settings.subject_key import is_missing, make_subject_key, read_subject_key
+from notifier.settings.subject_key import is_missing, make_subject_key, read_subject_key, short_key_mistake
 
 
 def settings_of(folder: Path, url: str = "sqlite:n.db", **log: object) -> Settings:
@@ -62,3 +63,33 @@ def test_none_is_made_where_none_is_needed_or_all_workers_need_one(
     make_subject_key(settings)
     assert is_missing(settings) == missing
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("log", "warned"),
+    [
+        ({"subject_key": "k" * 15}, "log.subject_key"),
+        ({"subject_key": "ü" * 8}, None),
+        ({"subject_key": "k" * 16}, None),
+        ({"subject_key_file": "short"}, "log.subject_key_file"),
+        ({"subject_key_file": "short", "subject": "omit"}, None),
+        ({"subject_key_file": "short", "subject": "raw"}, None),
+        ({}, None),
+    ],
+)
+def test_a_key_that_can_be_guessed_is_named(tmp_path: Path, log: dict[str, object], warned: str | None) -> None:
+    """A key below 16 bytes hides nobody from whoever has the logs; it is shown only by its length."""
+    (tmp_path / "short").write_text("hunter2\n")
+    warning = short_key_mistake(settings_of(tmp_path, "amqp://mq/", **log))
+    assert (None if warning is None else warning.path) == warned
+    assert "hunter2" not in str(warning)
+
+
+def test_a_key_that_was_made_and_emptied_is_refused(tmp_path: Path) -> None:
+    """Nothing is hashed with an empty key; the text names the file."""
+    settings = settings_of(tmp_path)
+    file = make_subject_key(settings)
+    assert file is not None
+    file.write_text("\n")
+    with pytest.raises(ConfigurationError, match=r"n\.db\.subject-key: is empty; write a key into it"):
+        read_subject_key(settings)

@@ -1,16 +1,14 @@
-"""Reads a secret from its file, each time it is needed: an operator may have changed it."""
+"""Reads a secret of a registry source or place of keys from its file."""
 
 from pathlib import Path
 
-from notifier.model.errors import SourceFault
+from notifier.model.errors import ConfigurationError, SourceFault
+from notifier.settings import secret_text
 
 
 def read_secret(setting: str, path: Path) -> str:
-    """Return the one line of the file. Raises SourceFault, which names the setting."""
+    """Return the one line of the file, as it is now. Raises SourceFault, which names the setting."""
     try:
-        secret = path.read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceFault(f"{setting} {path} cannot be read as UTF-8 text ({type(error).__name__})") from None
-    if not secret or not secret.isprintable():
-        raise SourceFault(f"{setting} {path} must hold one line of text")
-    return secret
+        return secret_text.read_secret(path)
+    except ConfigurationError as error:
+        raise SourceFault(f"{setting} {error.mistakes[0].path} {error.mistakes[0].text}") from None

@@ -16,7 +16,7 @@ from notifier.model.frozen import replace
 from notifier.model.origins import origin_of
 from notifier.model.printable import counted
 from notifier.model.registry import Registry
-from notifier.settings.document_files import read_text
+from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings
 
 _MOST = 10

@@ -22,6 +22,8 @@ from notifier.features.key_places import pkcs11_process
 from notifier.features.key_places.pkcs11_process import ALGORITHMS, NEEDED, SIGN
 from notifier.features.key_places.pkcs11_session import KeyName, SigningRefused, SigningSession, TokenAddress
 from notifier.model.client import Algorithm
+from notifier.model.errors import ConfigurationError
+from notifier.settings.secret_text import read_secret
 from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.signature import SignatureResult
 
@@ -193,9 +195,9 @@ class Pkcs11Token:
         """The PIN, and when its file was written."""
         path = self._address.pin_file
         try:
-            return path.read_text().strip(), path.stat().st_mtime_ns
-        except (OSError, UnicodeDecodeError):
-            raise PlaceFault(f"{path} cannot be read", SignatureResult.WRONG) from None
+            return read_secret(path).strip(), path.stat().st_mtime_ns
+        except (OSError, ConfigurationError):
+            raise PlaceFault(f"{path} cannot be read, or does not hold one line", SignatureResult.WRONG) from None
 
     def _untried(self) -> str:
         return f"it is not tried again until {self._address.pin_file} changes, since tokens lock after a few tries"

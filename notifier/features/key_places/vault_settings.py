@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from notifier.settings.asked_server import server_address
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import Count, ExistingFile, Section, WebAddress, in_clear
+from notifier.settings.secret_text import SecretPath
+from notifier.settings.values import Count, Section, WebAddress, in_clear
 
 POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -32,7 +33,7 @@ class AppRoleSettings(Section):
 
     role_id: str = Field(min_length=1)
     """The role's id."""
-    secret_id_file: ExistingFile
+    secret_id_file: SecretPath
     """A file with a secret id. It is read at each log-in."""
     mount: VaultPath = "approle"
     """Where the method is mounted, below `auth/`."""
@@ -62,7 +63,7 @@ class VaultKeySettings(Section):
     """The key's version. A newer one gets an entry of its own."""
     namespace: VaultPath | None = None
     """Vault Enterprise's or OpenBao's namespace."""
-    token_file: ExistingFile | None = None
+    token_file: SecretPath | None = None
     """A file with a token. It is read when the token ends."""
     approle: AppRoleSettings | None = None
     """Log in by AppRole."""

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from notifier.model.client import Algorithm
 from notifier.settings.asked_server import AskedServer, server_address
 from notifier.settings.clients import algorithm
-from notifier.settings.values import ExistingFile, WebAddress
+from notifier.settings.secret_text import SecretPath, SecretText
+from notifier.settings.values import WebAddress
 
 
 def _realm(name: str) -> str:
@@ -27,9 +28,9 @@ class KeycloakSettings(AskedServer):
     """The realm's name."""
     client_id: str = Field(min_length=1)
     """A client of the realm with a service account that has the role view-clients of realm-management."""
-    client_secret: SecretStr | None = Field(None, min_length=1)
+    client_secret: SecretText | None = None
     """Its secret."""
-    client_secret_file: ExistingFile | None = None
+    client_secret_file: SecretPath | None = None
     """A file with its secret. It is read each time."""
     default_algorithm: Annotated[Algorithm, BeforeValidator(algorithm)] = Algorithm.RS256
     """The realm's default signature algorithm, which clients without one of their own have."""

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from notifier.settings.asked_server import HEADERS, AskedServer, HeadersServer, server_address
 from notifier.settings.clients import HeaderName, HeaderValue
-from notifier.settings.values import ExistingFile, WebAddress, without_user
+from notifier.settings.secret_text import SecretPath
+from notifier.settings.values import WebAddress, without_user
 
 ServerAddress = Annotated[
     WebAddress,
@@ -35,7 +36,7 @@ class Wso2Settings(AskedServer):
     """The server's address, with its tenant if any: https://is.example.com/t/acme."""
     username: str | None = Field(None, min_length=1)
     """A user who may read applications (HTTP Basic)."""
-    password_file: ExistingFile | None = None
+    password_file: SecretPath | None = None
     """A file with that user's password."""
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=HEADERS)
 
@@ -59,7 +60,7 @@ class Auth0Settings(AskedServer):
     """The tenant's own address, such as https://acme.eu.auth0.com; not a custom domain."""
     client_id: str = Field(min_length=1)
     """A machine-to-machine application with the scope read:clients."""
-    client_secret_file: ExistingFile
+    client_secret_file: SecretPath
     """A file with its secret. It is read each time."""
 
 
@@ -68,7 +69,7 @@ class AuthentikSettings(AskedServer):
 
     url: ServerAddress
     """authentik's address, such as https://auth.example.com."""
-    token_file: ExistingFile
+    token_file: SecretPath
     """A file with an API token. It is read each time."""
 
 

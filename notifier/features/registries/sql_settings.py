@@ -5,7 +5,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from notifier.network.databases.database_url import DatabaseUrl
-from notifier.settings.values import ExistingFile, Section
+from notifier.settings.secret_text import SecretPath
+from notifier.settings.values import Section
 
 
 class DuendeTables(Section):
@@ -24,7 +25,7 @@ class SqlSettings(Section):
 
     url: DatabaseUrl | None = None
     """`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."""
-    url_file: ExistingFile | None = None
+    url_file: SecretPath | None = None
     """A file with the URL. It is read each time."""
     preset: Literal["duende"] | None = None
     """The tables of a known server: `duende` (also IdentityServer4)."""

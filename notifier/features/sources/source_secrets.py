@@ -5,7 +5,7 @@ from pathlib import Path
 
 from notifier.features.sources.source_settings import SourceSettings
 from notifier.model.errors import ConfigurationError, Mistake
-from notifier.settings.document_files import read_text
+from notifier.settings.secret_text import read_text
 
 MOST = 2
 """Values that a file may have: the one in use, and another while it is being replaced."""

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from notifier.model.errors import Mistake
 from notifier.model.message import Binding
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import ExistingFile, IssuerId, Listed, PublicAddress, Section
+from notifier.settings.secret_text import SecretPath
+from notifier.settings.values import IssuerId, Listed, PublicAddress, Section
 
 _OF_BROKER = "amq."
 _TOPIC = r"^arn:(aws|aws-cn|aws-us-gov):sns:[a-z]{2}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:[A-Za-z0-9_-]{1,256}$"
@@ -82,7 +83,7 @@ class HmacSettings(Section):
 
     header: ProofHeader
     """The header with the signature, in hexadecimal or base64."""
-    secret_file: ExistingFile
+    secret_file: SecretPath
     """A file with the secret, and a second one on its own line while it is replaced."""
     algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
     """The hash."""
@@ -115,7 +116,7 @@ class SourceHttpSettings(Section):
 
     header: ProofHeader | None = None
     """The header with the secret of `value_file`."""
-    value_file: ExistingFile | None = None
+    value_file: SecretPath | None = None
     """A file with the whole value of `header`, and a second value on its own line while it is replaced."""
     hmac: HmacSettings | None = None
     """The body is signed with a secret."""

@@ -10,8 +10,8 @@ from notifier.network.databases.database_url import DatabaseUrl
 from notifier.network.http.issuer_document import metadata_uri
 from notifier.settings.asked_server import HeadersServer
 from notifier.settings.policies import TlsSettings
+from notifier.settings.secret_text import SecretPath
 from notifier.settings.values import (
-    ExistingFile,
     IssuerId,
     Lasting,
     Listed,
@@ -51,7 +51,7 @@ class SessionsSqlSettings(Section):
 
     url: DatabaseUrl | None = None
     """`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."""
-    url_file: ExistingFile | None = None
+    url_file: SecretPath | None = None
     """A file with the URL. It is read each time."""
     preset: Literal["duende"] | None = None
     """`duende`: its server-side sessions, by `sid`. By `sub` alone only with `prefix`."""

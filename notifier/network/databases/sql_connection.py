@@ -25,10 +25,11 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from notifier.model.errors import SourceFault
+from notifier.model.errors import ConfigurationError, SourceFault
 from notifier.network.databases.database_url import url_mistake
 from notifier.network.databases.sql_faults import fault_of
 from notifier.network.http.json_parts import PART
+from notifier.settings.secret_text import read_secret
 
 _DRIVERS = {
     "postgresql": "postgresql+psycopg",
@@ -77,9 +78,9 @@ def database_url(url: SecretStr | None, file: Path | None) -> str:
         return url.get_secret_value()
     assert file is not None, "the settings ask for one of the two"
     try:
-        text = file.read_text("utf-8-sig").strip()  # some editors write a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceFault(f"url_file {file} cannot be read as UTF-8 text ({type(error).__name__})") from None
+        text = read_secret(file).strip()
+    except ConfigurationError as error:
+        raise SourceFault(f"url_file {file} {error.mistakes[0].text}") from None
     if (wrong := url_mistake(text)) is not None:
         raise SourceFault(f"url_file {file} {wrong}")
     return text

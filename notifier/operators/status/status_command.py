@@ -42,7 +42,7 @@ from notifier.operators.terminal.queue_access import require_queue
 from notifier.operators.terminal.screen import ago, screen
 from notifier.queues.building import build_queue
 from notifier.settings.config_file import ReadPart, read_part
-from notifier.settings.document_files import read_text
+from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import ApiSettings
 from notifier.settings.values import Listen, ListenAddress, in_clear
 
@@ -171,7 +171,7 @@ def _at_worker(url: str, token_file: Path | None) -> Callable[[], ServiceStatus]
     if token_file is not None:
         if clear:
             raise typer.BadParameter("the token would be sent in clear: name an https:// address", param_hint="--from")
-        token = read_text(token_file).strip()
+        token = read_secret(token_file).strip()
     return lambda: asyncio.run(look_at_worker(url, token))
 
 

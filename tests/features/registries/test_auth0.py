@@ -152,5 +152,5 @@ async def test_no_application_and_a_missing_secret_are_faults(tmp_path: Path) ->
             await _reader(url, tmp_path).read(None)
         reader = _reader(url, tmp_path)
         (tmp_path / "secret").write_text("\n")
-        with pytest.raises(SourceFault, match=r"client_secret_file .*secret must hold one line"):
+        with pytest.raises(SourceFault, match=r"client_secret_file .*secret is empty; write the secret into it"):
             await reader.read(None)

@@ -166,8 +166,9 @@ async def test_the_secret_is_read_from_its_file_each_time(tmp_path: Path) -> Non
         await ours.read(None)
         assert [form["client_secret"] for form in fake.forms] == ["first", "second"]
         for content, words in (
-            (b"\n", "must hold one line of text"),
-            (b"\xff", "cannot be read as UTF-8 text"),
+            (b"\n", "is empty; write the secret into it"),
+            (b"a\nb", "must hold one line of text"),
+            (b"\xff", "is not UTF-8 text"),
             (None, "cannot be read"),
         ):
             file.unlink() if content is None else file.write_bytes(content)

@@ -1,0 +1,64 @@
+"""Reads text files, and secrets in texts and files. By its types each setting with a secret refuses an empty one."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from notifier.model.errors import ConfigurationError, Mistake
+from notifier.settings.values import ExistingFile
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file. Raises ConfigurationError, which names the file, if it cannot be read as UTF-8."""
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise _unread(path, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise _unread(path, f"is not UTF-8 text (byte {error.start})") from None
+
+
+def read_secret(path: Path) -> str:
+    """Return the one line of a file that holds a secret, with its blanks. Raises ConfigurationError.
+
+    A file is read each time that its secret is needed: an operator may have changed it.
+    """
+    lines = [line for line in read_text(path).splitlines() if not is_blank(line)]
+    if not lines:
+        raise _unread(path, "is empty; write the secret into it")
+    if len(lines) > 1 or not lines[0].isprintable():
+        raise _unread(path, "must hold one line of text")
+    return lines[0]
+
+
+def _filled_secret(value: SecretStr) -> SecretStr:
+    if is_blank(value.get_secret_value()):
+        raise ValueError("must not be empty")
+    return value
+
+
+def is_blank(text: str) -> bool:
+    """True if a text holds no secret: nothing, or white space, line breaks and invisible characters alone."""
+    return not any(char.isprintable() and not char.isspace() for char in text)
+
+
+def filled_secret_file(path: Path) -> Path:
+    """The path. Raises ValueError if the file holds no secret; whether it can be read, its reader reports."""
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return path
+    if is_blank(text):
+        raise ValueError(f"{path} is empty; write the secret into it")
+    return path
+
+
+def _unread(path: Path, text: str) -> ConfigurationError:
+    return ConfigurationError([Mistake(str(path), text)])
+
+
+SecretText = Annotated[SecretStr, AfterValidator(_filled_secret), Field(min_length=1)]
+"""A key, password or token. What another system chose may be short, and is never empty."""
+SecretPath = Annotated[ExistingFile, AfterValidator(filled_secret_file)]
+"""A file with one."""
