@@ -18,9 +18,9 @@ from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswe
 from notifier.configuration.clients.clients_file import no_collections
 from notifier.configuration.clients.guard import SourceTarget, guard
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.registry_checks import too_much_lost
+from notifier.configuration.clients.registry_checks import too_much_lost, with_losses
 from notifier.configuration.configured_feature import key_kinds_of, reader_by
-from notifier.configuration.loading import Loaded, load, log_beyond, log_faults
+from notifier.configuration.loading import TOLD, Loaded, load, log_beyond, log_faults
 from notifier.configuration.reload_state import ReloadState
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm, Client
@@ -102,7 +102,7 @@ class LiveConfiguration:
         if loss is not None:
             write_audit("reload_loss_accepted", who=accepted_by, loss=loss)
         loaded.log_warnings()
-        loaded = replace(loaded, registry=_patient(loaded.registry, loaded.layers))
+        loaded = replace(loaded, registry=self._noted(_patient(loaded.registry, loaded.layers)))
         if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
             loaded = replace(loaded, tokens=self.now.tokens)
         old = _clients_of(self.now.registry)
@@ -134,6 +134,8 @@ class LiveConfiguration:
             )  # fmt: skip
             guarded = guard(target, answer, last, accepted=accepted_by is not None)
             del target
+            layers = [guarded.layer if number == nth else layer for number, layer in enumerate(now.layers)]
+            registry = self._noted(_patient(guarded.laid.registry, layers))
         if guarded.loss is not None and accepted_by is not None:
             write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guarded.loss)
         laid, result = guarded.laid, guarded.result
@@ -143,11 +145,25 @@ class LiveConfiguration:
         self.answers.hold(source, result.answer)
         still = _still(now.faults, laid.registry)
         old = _clients_of(now.registry)
-        layers = [guarded.layer if number == nth else layer for number, layer in enumerate(now.layers)]
-        self.now = replace(now, registry=_patient(laid.registry, layers), layers=layers, faults=(*still, *new))
+        self.now = replace(now, registry=registry, layers=layers, faults=(*still, *new))
         del now, laid, guarded
         _free(old)
         return result
+
+    def _noted(self, registry: Registry) -> Registry:
+        """Return the registry with the clients that have lost their address, and log those that lose it by it."""
+        noted, lost = with_losses(self.now.registry, registry, time.monotonic())
+        log = structlog.get_logger()
+        for client in lost[:TOLD]:
+            left = client.client_id not in registry.clients_of(client.iss)
+            why = "left the registry" if left else "is registered without an address now"
+            log.warning(
+                "client_address_lost", iss=client.iss, client_id=client.client_id, reason=why, grace=registry.grace,
+                hint="its logouts wait for registry.grace; then those that wait become dead letters (unknown_client)",
+            )  # fmt: skip
+        if more := len(lost[TOLD:]):
+            log.warning("clients_address_lost", more=more, hint="`notifier check` counts the clients without a URI")
+        return noted
 
 
 def _patient(registry: Registry, layers: Sequence[Layer]) -> Registry:

@@ -30,7 +30,6 @@ from notifier.model.moment import Clock
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.printable import excerpt
 from notifier.model.registry import CurrentRegistry, Registry
-from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import SessionEnded
 
 LONGEST_GRACE = 86400.0  # seconds that an event waits to hear who all clients are
@@ -97,13 +96,17 @@ class Expand:
 
 
 class Intake:
-    """Opens messages. `max_event`: bytes. `new_id` makes ids for events without one. `readers` are by name."""
+    """Opens messages. `max_event`: bytes. `new_id` makes ids for events without one. `readers` are by name.
+
+    `steady`: the clock of `Registry.lost_at`.
+    """
 
     def __init__(
         self,
         registry: CurrentRegistry,
         *,
         clock: Clock,
+        steady: Clock,
         new_id: Callable[[], str],
         max_event: int,
         readers: Mapping[str, SourceReader] = MappingProxyType({}),
@@ -111,6 +114,7 @@ class Intake:
         self._registry = registry
         self._readers = readers
         self._clock = clock
+        self._steady = steady
         self._new_id = new_id
         self._max_event = max_event
 
@@ -200,7 +204,8 @@ class Intake:
             document = replace(document, bulk=True)
         event, registry = document.event, self._registry()
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
-            event = _with_number_of_fates(event, event.reply_to, registry, more=0 if letter is None else 1)
+            of = plan.fates_of(event, registry, self._steady()) + (letter is not None)
+            event = replace(event, reply_to=replace(event.reply_to, of=of))  # so that who waits knows the last one
             document = replace(document, event=event)
         work = self._open_good_entries(message, document, registry, now)
         if letter is None:
@@ -231,11 +236,11 @@ class Intake:
             parts = self._event_parts(document, registry, due=now + REST if message.suspect else None)
             return Move(sends=parts, fact=event_taken(event, "split"))
         if message.suspect and len(event.clients) > 1:
-            singles = _single_deliveries(event, registry, due=now + REST)
+            singles = _single_deliveries(event, registry, self._steady(), due=now + REST)
             return Move(sends=singles, fact=event_taken(event, "split"))
         if message.delivery_count >= SUSPECT and not event.id_given:
             return Move(sends=(_event_with_id(document),))
-        steps: Iterator[Step] = plan.deliveries(event, registry)
+        steps: Iterator[Step] = plan.deliveries(event, registry, self._steady())
         if (unheard := plan.unheard(event, registry)) is not None:
             steps = chain((replace(unheard, source=message.source),), steps)
         return Expand(steps=steps, event=event)
@@ -245,7 +250,7 @@ class Intake:
     ) -> Iterator[Send]:
         """Write the parts as messages with ids of their own: with one id they would be confirmed one by one."""
         lane = Lane.BULK if document.bulk else Lane.EVENTS
-        for part in plan.split(replace(document.event, id_given=True), registry):
+        for part in plan.split(replace(document.event, id_given=True), registry, self._steady()):
             body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
             yield Send(queue=lane, due=due, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
 
@@ -316,14 +321,9 @@ def _postponed_event(later: documents.EventDocument, look_again: float, fact: De
     yield Send(due=look_again, rounding="up", message=message, fact=fact)
 
 
-def _with_number_of_fates(event: SessionEnded, reply_to: ReplyTo, registry: Registry, *, more: int) -> SessionEnded:
-    """Note how many fates will be told, so that whoever waits for them knows the last one."""
-    return replace(event, reply_to=replace(reply_to, of=plan.fates_of(event, registry) + more))
-
-
-def _single_deliveries(event: SessionEnded, registry: Registry, *, due: float) -> Iterator[Send]:
+def _single_deliveries(event: SessionEnded, registry: Registry, steady: float, *, due: float) -> Iterator[Send]:
     """Write the event as single deliveries: only the one that kills a process reaches the delivery limit."""
-    for step in plan.deliveries(replace(event, id_given=True), registry):
+    for step in plan.deliveries(replace(event, id_given=True), registry, steady):
         if isinstance(step, Delivery):
             body = documents.dump_delivery(step)
             yield Send(due=due, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))

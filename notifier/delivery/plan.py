@@ -29,7 +29,7 @@ Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
 
 @frozen
 class Skipped:
-    """A client that is not told: neither its registration nor the event has an address to tell it at."""
+    """A client that is not notified: neither its registration nor the event has an address, nor had any of late."""
 
     iss: str
     client_id: str
@@ -81,25 +81,33 @@ def may_speak(event: SessionEnded, issuer: Issuer) -> Objection | None:
     return None
 
 
-def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | Skipped]:
+def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
     """Yield one delivery for each client, in the event's order. Wrong entries of a document are left to the caller.
 
-    An unknown client gets its delivery too: the registry may know it by the time of the attempt.
+    An unknown client gets its delivery too: the registry may know it by the time of the attempt. So does a client that
+    lost its address less than `registry.grace` ago. `steady` is the moment by the clock of `Registry.lost_at`.
     """
-    registered, heard = registry.clients_of(event.iss), _is_heard(event, registry)
+    registered = registry.clients_of(event.iss)
+    heard = registry.hears(event.iss, event.publisher, vouched=event.vouched)
+    brings = heard or registry.has_just_narrowed(steady)
     ids = DeliveryIds(iss=event.iss, spoken_by=(event.publisher, event.source), event_id=event.id)
-    for member in _members(event, registry):
+    for member in _members(event, registry, steady, brings=brings):
         if isinstance(member, str):
             entry = _NAME_ALONE
             identity: Identity = (member, event.sub, event.sid, None)
         else:
-            entry, identity = member, _identity(event, member, heard=heard)
+            entry, identity = member, _identity(event, member, brings=brings)
         client_id = identity[0]
-        if _is_skipped(registered.get(client_id), entry, heard=heard):
+        if (
+            _is_skipped(registered.get(client_id), entry, brings=brings)
+            and not registry.has_just_lost(event.iss, client_id, steady)
+        ):  # fmt: skip
             yield Skipped(iss=event.iss, client_id=client_id, event_id=event.id, reply_to=event.reply_to)
         else:
-            ignored = None if heard or entry is _NAME_ALONE else _inline(entry)
-            yield _delivery(event, ids.of(*identity), identity, entry, ignored)
+            id_, ignored = ids.of(*identity), None
+            if not heard and entry is not _NAME_ALONE:
+                identity, ignored = (*identity[:3], None), _ignored(event, entry)
+            yield _delivery(event, id_, identity, entry, ignored)
 
 
 def unheard(event: SessionEnded, registry: Registry) -> Unheard | None:
@@ -126,27 +134,27 @@ def _registered(client: Client, name: Overriding) -> object:
     return client.token.alg if name == "id_token_signed_response_alg" else getattr(client, name)
 
 
-def fates_of(event: SessionEnded, registry: Registry) -> int:
+def fates_of(event: SessionEnded, registry: Registry, steady: float) -> int:
     """The number of fates to report: one for each delivery and each skipped client."""
-    registered, heard = registry.clients_of(event.iss), _is_heard(event, registry)
     if event.clients == "*":
-        return sum(client.told_at is not None for client in registered.values())
+        return sum(1 for _ in _all_clients(event.iss, registry, steady))
+    registered = registry.clients_of(event.iss)
+    brings = _is_heard(event, registry) or registry.has_just_narrowed(steady)
+
+    def fate_of(entry: ClientEntry) -> tuple[str, str] | Identity:
+        skipped = _is_skipped(registered.get(entry.client_id), entry, brings=brings) and not registry.has_just_lost(
+            event.iss, entry.client_id, steady
+        )
+        return (entry.client_id, "skipped") if skipped else _identity(event, entry, brings=brings)
+
     names = {entry for entry in event.clients if isinstance(entry, str)}
     fates: set[tuple[str, str] | Identity] = set()
     for entry in event.clients:
         if isinstance(entry, ClientEntry):
-            client = registered.get(entry.client_id)
-            fate = _fate(event, entry, client, heard=heard)
-            alone = ClientEntry(client_id=entry.client_id)
-            if entry.client_id not in names or fate != _fate(event, alone, client, heard=heard):
+            fate = fate_of(entry)
+            if entry.client_id not in names or fate != fate_of(ClientEntry(client_id=entry.client_id)):
                 fates.add(fate)
     return len(names) + len(fates)  # 20,000 names get no more than this, which would hold the loop
-
-
-def _fate(event: SessionEnded, entry: ClientEntry, client: Client | None, *, heard: bool) -> tuple[str, str] | Identity:
-    """What distinguishes one fate from another."""
-    skipped = _is_skipped(client, entry, heard=heard)
-    return (entry.client_id, "skipped") if skipped else _identity(event, entry, heard=heard)
 
 
 def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
@@ -171,13 +179,15 @@ def needs_split(event: SessionEnded) -> bool:
     return event.clients == "*" or len(event.clients) > PART
 
 
-def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
+def split(event: SessionEnded, registry: Registry, steady: float) -> Iterator[SessionEnded]:
     """Yield the event in parts of at most 100 named clients. Each client is in one part only.
 
-    The registry as it is now replaces `"*"`. If it knows no client, there is no part.
+    The clients of the registry replace `"*"`: those that have an address now, and those that lost theirs less than
+    `registry.grace` ago. If there are none, there is no part.
     """
     part: list[str | ClientEntry] = []
-    for entry in _members(event, registry):
+    brings = _is_heard(event, registry) or registry.has_just_narrowed(steady)
+    for entry in _members(event, registry, steady, brings=brings):
         part.append(entry)
         if len(part) == PART:
             yield replace(event, clients=tuple(part))
@@ -186,21 +196,28 @@ def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
         yield replace(event, clients=tuple(part))
 
 
-def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEntry]:
+def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
+    """Yield the clients that `"*"` means."""
+    for client in registry.clients_of(iss).values():
+        if client.told_at is not None:
+            yield client.client_id
+    for client_id in registry.lost_at.get(iss, ()):
+        if registry.has_just_lost(iss, client_id, steady):
+            yield client_id
+
+
+def _members(event: SessionEnded, registry: Registry, steady: float, *, brings: bool) -> Iterator[str | ClientEntry]:
     """The event's entries, without those that would make the same delivery twice."""
     if event.clients == "*":
-        for client in registry.clients_of(event.iss).values():
-            if client.told_at is not None:
-                yield client.client_id
+        yield from _all_clients(event.iss, registry, steady)
         return
     if len(event.clients) == 1:
         yield event.clients[0]
         return
     identities: set[Identity] = set()
-    heard = _is_heard(event, registry)
     for entry in event.clients:
         identity = (
-            (entry, event.sub, event.sid, None) if isinstance(entry, str) else _identity(event, entry, heard=heard)
+            (entry, event.sub, event.sid, None) if isinstance(entry, str) else _identity(event, entry, brings=brings)
         )
         if identity not in identities:
             identities.add(identity)
@@ -212,23 +229,24 @@ def _is_heard(event: SessionEnded, registry: Registry) -> bool:
     return registry.hears(event.iss, event.publisher, vouched=event.vouched)
 
 
-def _is_skipped(client: Client | None, entry: ClientEntry, *, heard: bool) -> bool:
+def _is_skipped(client: Client | None, entry: ClientEntry, *, brings: bool) -> bool:
+    """Return True if neither the registry nor the event has an address. `brings`: that of the event counts, or did."""
     if client is None:
         return entry.no_address
     if client.told_at is not None:
         return False
-    return entry.backchannel_logout_uri is None or not heard
+    return entry.backchannel_logout_uri is None or not brings
 
 
-def _identity(event: SessionEnded, entry: ClientEntry, *, heard: bool) -> Identity:
+def _identity(event: SessionEnded, entry: ClientEntry, *, brings: bool) -> Identity:
     """What distinguishes the delivery of this entry from the others of the event, and its id from theirs.
 
     Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them, and
-    to tell a client twice does no harm. What does not count distinguishes nothing.
+    to tell a client twice does no harm. What does not count distinguishes nothing, unless it did of late (`brings`).
     """
     sub = event.sub if entry.sub is None else entry.sub
     sid = event.sid if entry.sid is None else entry.sid
-    return (entry.client_id, sub, sid, _inline(entry) if heard else None)
+    return (entry.client_id, sub, sid, _inline(entry) if brings else None)
 
 
 def _inline(entry: ClientEntry) -> Inline | None:
@@ -243,6 +261,12 @@ def _inline(entry: ClientEntry) -> Inline | None:
         backchannel_logout_session_required=entry.backchannel_logout_session_required,
         id_token_signed_response_alg=entry.id_token_signed_response_alg,
     )
+
+
+def _ignored(event: SessionEnded, entry: ClientEntry) -> Inline | None:
+    """What the entry says in vain. Once it counts, it does so by the event's word, too."""
+    inline = _inline(entry)
+    return replace(inline, vouched=True) if inline is not None and event.vouched else inline
 
 
 _NAME_ALONE = ClientEntry(client_id="")  # for all that an entry says beside its name, if it is no more than that
@@ -263,7 +287,6 @@ def _delivery(
         entry_sub=entry.sub is not None,
         inline=inline,
         ignored=ignored,
-        no_address=entry.no_address,
         ended_at=event.ended_at,
         not_after=event.not_after,
         reason=event.reason,

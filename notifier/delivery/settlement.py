@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from notifier.delivery import facts
-from notifier.delivery.plan import Skipped
-from notifier.delivery.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict, WaitsAs
+from notifier.delivery.verdict import Dead, Defer, Done, RetryAt, Verdict, WaitsAs
 from notifier.model.backoff import SOON, Rounding, deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
@@ -58,15 +57,6 @@ class Settlement:
                 ended = delivery.ended_at
                 propagation = None if ended is None else max(0.0, now - ended)
                 self._observe(facts.LogoutDelivered(delivery=delivery, propagation=propagation))
-            case Skip():
-                self._observe(
-                    Skipped(
-                        iss=delivery.iss,
-                        client_id=delivery.client_id,
-                        event_id=delivery.event_id,
-                        reply_to=delivery.reply_to,
-                    )
-                )
             case RetryAt():
                 await self.send(self._later(delivery, verdict, now, due=verdict.due, rounding=verdict.rounding))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))

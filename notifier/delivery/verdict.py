@@ -1,4 +1,4 @@
-"""Decides what happens next to a delivery: `Done`, `Skip`, `RetryAt`, `Defer` or `Dead`. Pure: the settlement acts.
+"""Decides what happens next to a delivery: `Done`, `RetryAt`, `Defer` or `Dead`. Pure: the settlement acts.
 
 `before_attempt` judges what needs no attempt (unknown, paused, expired). `record` writes an outcome into the delivery.
 `decide` judges the outcome. Moments are seconds since the epoch, by the caller's clock.
@@ -37,7 +37,9 @@ OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looke
 # Causes that lie with the client: the ages go on. All other causes lie with us and stop the ages.
 OF_CLIENT = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 NO_SUCH_CLIENT = "the registry has no such client (yet)"
-UNHEARD = f"{NO_SUCH_CLIENT}, and the address that its event brings does not count (registry.inline)"
+NO_ADDRESS = "the registry has no address for this client any more"
+_UNHEARD = ", and the address that its event brings does not count (registry.inline)"
+UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _UNHEARD, NO_ADDRESS + _UNHEARD})
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 
 
@@ -55,11 +57,6 @@ class Done:
 
 
 DONE = Done()
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """The client has no address to tell it at, so it need not be told."""
 
 
 @frozen
@@ -98,7 +95,7 @@ class Dead:
     text: str
 
 
-Verdict = Done | Skip | RetryAt | Defer | Dead
+Verdict = Done | RetryAt | Defer | Dead
 
 
 def before_attempt(
@@ -110,7 +107,7 @@ def before_attempt(
     carries_sid: bool,
     now: float,
     denied: bool = False,
-) -> Skip | Defer | Dead | None:
+) -> Defer | Dead | None:
     """Return the verdict that needs no attempt; None if an attempt is to be made.
 
     `grace` is `registry.grace`; `denied`: no event may bring an address (`registry.inline: deny`).
@@ -118,12 +115,9 @@ def before_attempt(
     if delivery.not_after is not None and now > delivery.not_after:
         text = f"{_story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
         return Dead(reason=DeadReason.EXPIRED, text=text)
-    if client is None:
-        if delivery.no_address:
-            return Skip()
-        return _unknown(delivery, issuer_known=issuer_known, grace=grace, now=now, denied=denied)
-    if client.told_at is None:
-        return Skip()
+    if client is None or client.told_at is None:
+        unknown = NO_SUCH_CLIENT if client is None else NO_ADDRESS
+        return _unknown(delivery, unknown, issuer_known=issuer_known, grace=grace, now=now, denied=denied)
     if delivery.first_taken_at is not None and _too_old(delivery, client.retry, carries_sid=carries_sid, now=now):
         return _expired(delivery, client.retry, carries_sid=carries_sid, now=now)
     if client.paused:
@@ -131,40 +125,54 @@ def before_attempt(
     return None
 
 
-def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float, denied: bool) -> Defer | Dead:
+def _unknown(
+    delivery: Delivery, unknown: str, *, issuer_known: bool, grace: float, now: float, denied: bool
+) -> Defer | Dead:
+    """Put the delivery off for `grace` from when a worker first found no address for it, then give it up.
+
+    However the registry came to have none: a worker that started since does not know that it had one.
+    """
     inline = delivery.ignored or (delivery.inline if denied else None)
     unheard = inline is not None and inline.backchannel_logout_uri is not None
     looks = 0 if delivery.unknown_since is None else delivery.deferrals
     time_left = grace_left(delivery.unknown_since, looks, grace, now)
     if time_left > 0:
         wait = min(time_left, our_fault_wait(looks))
-        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=UNHEARD if unheard else NO_SUCH_CLIENT)
+        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=unknown + _UNHEARD if unheard else unknown)
     if not issuer_known:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
         return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)
+    text = _why_unknown(delivery, gone=unknown == NO_ADDRESS, unheard=unheard, denied=denied)
+    return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
+
+
+def _why_unknown(delivery: Delivery, *, gone: bool, unheard: bool, denied: bool) -> str:
+    """Return why there is no address for the client, and the remedy. `gone`: it is registered without one."""
+    name = f"client {delivery.client_id!r}"
+    has_none = (
+        f"the address of the {name} is gone: the registry has none for it any more"
+        if gone
+        else f"the registry has no {name} of this issuer that can be used"
+    )
+    remedy = "register its address" if gone else "register the client"
     if unheard and denied:
-        text = (
-            f"the registry has no client {delivery.client_id!r} of this issuer that can be used, and the event's URI"
-            " does not count, whoever says it: registry.inline is deny; register the client, then replay"
+        return (
+            f"{has_none}, and the event's URI does not count, whoever says it: registry.inline is deny; {remedy}, then"
+            " replay"
         )
-        return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
     if unheard:
         publisher = (
             "it said neither a user_id nor, over HTTP, an API token"
             if delivery.publisher is None
             else f"it is {delivery.publisher!a}"
         )
-        text = (
-            f"the registry has no client {delivery.client_id!r} of this issuer that can be used, and the event's URI"
-            f" does not count: nobody knows its publisher to be the identity server ({publisher}; registry.inline)."
-            f' Name the publisher in issuers["{delivery.iss}"].publishers, or register the client; then replay'
+        return (
+            f"{has_none}, and the event's URI does not count: nobody knows its publisher to be the identity server"
+            f' ({publisher}; registry.inline). Name the publisher in issuers["{delivery.iss}"].publishers, or {remedy};'
+            " then replay"
         )
-        return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
-    text = (
-        f"the registry has no client {delivery.client_id!r} of this issuer that can be used, and the event has no URI;"
-        " `notifier clients show` says whether it was left out, and why; register it, then replay"
-    )
-    return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
+    shows = "where its registration comes from" if gone else "whether it was left out, and why"
+    return f"{has_none}, and the event has no URI; `notifier clients show` says {shows}; {remedy}, then replay"
 
 
 def pause_of(outcome: Outcome, policy: RetryPolicy) -> float | None:

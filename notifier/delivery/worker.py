@@ -30,7 +30,6 @@ from notifier.delivery.verdict import (
     Defer,
     Done,
     RetryAt,
-    Skip,
     Verdict,
     WaitsAs,
     before_attempt,
@@ -298,7 +297,7 @@ class Worker:
             and self._tools.channel.names_session(delivery, client),
             now=now,
         )
-        if delivery.leash is not None and isinstance(verdict, Dead | Skip):
+        if delivery.leash is not None and isinstance(verdict, Dead):
             self.gate.traveller_ended(delivery.key)
         if verdict is None and client is not None:
             ticket = Ticket(held=held, delivery=delivery, client=client, pulled=pulled)
@@ -347,7 +346,7 @@ class Worker:
                 return math.inf
             case RetryAt(due=due) | Defer(due=due):
                 return self._tools.steady() + stands_for(due - self._tools.clock())
-            case Skip() | Dead():
+            case Dead():
                 return None
 
 

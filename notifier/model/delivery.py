@@ -24,11 +24,15 @@ StoredCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 @frozen
 class Inline:
-    """What the event says about the client. It overrides the registry if it counts: see `Registry.hears`."""
+    """What the event says about the client. It overrides the registry if it counts: see `Registry.hears`.
+
+    `vouched` is the event's, and is noted only where the rest does not count yet.
+    """
 
     backchannel_logout_uri: str | None = None
     backchannel_logout_session_required: bool | None = None
     id_token_signed_response_alg: Algorithm | None = None
+    vouched: bool = False
 
 
 @frozen
@@ -77,8 +81,7 @@ class Delivery:
     `sub` and `sid` are those of the event or its entry; at each attempt the client's profile chooses between them.
 
     `entry_sub` is True if `sub` is for this client only (pairwise). `inline` counts, `ignored` did not when the event
-    was planned; at most one of them is set. `no_address`: the event says that the client has none. So the client is
-    never unknown, even if the registry forgets it meanwhile. `rejections` counts 400s (R3, R12). `first_taken_at` is
+    was planned; at most one of them is set. `rejections` counts 400s (R3, R12). `first_taken_at` is
     when a worker first took the delivery, written with its first deferral or retry: its age begins then. `held`:
     seconds since then that do not count as age. `waits` bounds the age from below, for clocks that are wrong.
     `waited_for` has every cause of its deferrals, as text: a later release has further causes, and its workers run
@@ -100,7 +103,6 @@ class Delivery:
     entry_sub: bool = False
     inline: Inline | None = None
     ignored: Inline | None = None
-    no_address: bool = False
     ended_at: float | None = None
     not_after: float | None = None
     reason: str | None = None

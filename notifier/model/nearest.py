@@ -35,7 +35,8 @@ def near_either(iss: str, client_id: str, registry: Registry, *, if_registered: 
     if issuer is None:
         return near_issuer(iss, registry)
     if client_id and client_id in registry.clients_of(iss):
-        return Hint(text=if_registered, issuer=issuer)
+        has_address = registry.has_address(iss, client_id)
+        return Hint(text=if_registered if has_address else "it is registered without an address", issuer=issuer)
     return near_client(iss, client_id, registry)
 
 
@@ -46,7 +47,12 @@ def near_issuer(iss: str, registry: Registry) -> Hint | None:
 
 
 def near_client(iss: str, client_id: str, registry: Registry) -> Hint | None:
-    """Return the client that an unknown one may mean: that name at another issuer, or a like name at this one."""
+    """Return the client that an unknown one may mean: that name at another issuer, or a like name at this one.
+
+    One that is registered here, and has no address, means itself.
+    """
+    if client_id in registry.clients_of(iss):
+        return None
     for other_iss in islice(registry.issuers, LOOKED_AT):
         if client_id in registry.clients_of(other_iss):
             return Hint(text=f"there is one of that name at the issuer {other_iss}", issuer=registry.issuers[other_iss])

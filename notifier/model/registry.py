@@ -22,6 +22,7 @@ ENDLESS = math.inf
 """The `grace` while a registry source has no answer: an unknown client may be one of its, so nobody is given up."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+_NO_MOMENTS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,10 @@ class Registry:
     used, by issuer and `client_id`. `refused`: likewise why a row is left out whose source may not have that client.
     `beyond`: what sources said of clients and may not say. `taken_aliases`: those left away, since another client has
     them. `unsure`: why an issuer may have clients that nobody here knows, so that nobody can say who all of them are.
+
+    `lost_at`: when a client that has no address now lost it, or left the registry, by issuer and `client_id`.
+    `narrowed_at`: when addresses of events last began to count from fewer publishers. Both are moments of the steady
+    clock, noted by the reload or refresh that replaced the registry.
     """
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
@@ -54,6 +59,8 @@ class Registry:
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     beyond: LeftAway = field(default_factory=LeftAway)
     taken_aliases: Alike = field(default_factory=Alike)
+    lost_at: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+    narrowed_at: float = -math.inf
 
     def left_away(self) -> Iterator[Alike]:
         """What sources said that they may not say, and was left away."""
@@ -77,6 +84,20 @@ class Registry:
         """The registered clients of one issuer by `client_id`, in the order of the file."""
         return self.clients.get(iss, MappingProxyType({}))
 
+    def has_address(self, iss: str, client_id: str) -> bool:
+        """Return True if the client is registered with an address at which a worker notifies it."""
+        client = self.clients_of(iss).get(client_id)
+        return client is not None and client.told_at is not None
+
+    def has_just_lost(self, iss: str, client_id: str, steady: float) -> bool:
+        """Return True if the client lost its address less than `grace` ago, so that it counts as unknown."""
+        lost_at = self.lost_at.get(iss, _NO_MOMENTS).get(client_id)
+        return lost_at is not None and steady < lost_at + self.grace
+
+    def has_just_narrowed(self, steady: float) -> bool:
+        """Return True if addresses of events have counted from more publishers less than `grace` ago."""
+        return steady < self.narrowed_at + self.grace
+
     def why_left_out(self, iss: str, client_id: str) -> str | None:
         """Why a client that is unknown here is in a source all the same; None if no source has it."""
         return self.faults.get(iss, _NONE).get(client_id) or self.refused.get(iss, _NONE).get(client_id)
@@ -95,8 +116,9 @@ class Registry:
     def client_of(self, delivery: Delivery) -> Client | None:
         """The client that the delivery is for. What the event said, and did not count, may count by now."""
         inline = delivery.inline
-        if delivery.ignored is not None and self.hears(delivery.iss, delivery.publisher):
-            inline = delivery.ignored
+        ignored = delivery.ignored
+        if ignored is not None and self.hears(delivery.iss, delivery.publisher, vouched=ignored.vouched):
+            inline = ignored
         return self.resolve(delivery.iss, delivery.client_id, inline)
 
     def resolve(self, iss: str, client_id: str, inline: Inline | None) -> Client | None:

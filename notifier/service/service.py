@@ -185,6 +185,7 @@ class Service:
             Intake(
                 live.registry,
                 clock=time.time,
+                steady=time.monotonic,
                 new_id=new_id,
                 max_event=settings.queue.max_event,
                 readers={name: reader for feature in self._features for name, reader in feature.readers.items()},

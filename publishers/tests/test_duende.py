@@ -176,7 +176,7 @@ def test_all_clients_are_those_of_the_registry() -> None:
     (word,) = {each for each in texts(COMMON / "Events/SessionEndedClientsConverter.cs") if each == "*"}
     found = read({**event, "clients": word})
     assert needs_split(found)
-    assert [*split(found, Registry())] == []
+    assert [*split(found, Registry(), 0.0)] == []
 
 
 # ── its README ──────────────────────────────────────────────────────────────────────────────────────────────────

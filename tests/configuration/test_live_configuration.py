@@ -184,3 +184,31 @@ def test_a_restart_is_needed_until_the_setting_is_put_back(folder: Path, capsys:
     said = capsys.readouterr().out
     assert ("reload_needs_restart" in said, "restart_no_longer_needed" in said) == (False, True)
     assert list(running.reloads.troubles()) == []
+
+
+def test_a_client_that_loses_its_address_is_named_and_noted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a reload and by an answer of a source, once each time that it happens, until it is back."""
+    row = {
+        "client_id": "shop",
+        "backchannel_logout_uri": "https://shop.example/out",
+        "id_token_signed_response_alg": "ES256",
+    }
+    none, other = {"client_id": "shop"}, {**row, "client_id": "mail"}
+    running = live(folder)
+    reads = [[row, other], [none, other], [none, other], [row, other], [other]]
+    for rows, lost in zip(reads, (0, 1, 1, 0, 1), strict=True):
+        (folder / "clients.yaml").write_text(json.dumps(rows))
+        assert running.reload(asked=True)
+        assert len(running.registry().lost_at.get(ISS, ())) == lost
+    told = capsys.readouterr()
+    lines = [line for line in (told.out + told.err).splitlines() if "client_address_lost" in line]
+    assert ["is registered without an address now" in line for line in lines] == [True, False]
+    assert ["left the registry" in line for line in lines] == [False, True]
+    assert all("client_id=shop" in line and "warning" in line for line in lines)
+
+    running = live(folder, registry={"sources": [{"name": "own", "http": {"url": "https://id.example.com/list"}}]})
+    for rows, lost in zip(reads, (0, 1, 1, 0, 1), strict=True):
+        running.take_answer("own", SourceAnswer(rows=rows, at=time.time()))
+        assert len(running.registry().lost_at.get(ISS, ())) == lost
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("client_address_lost") == 2

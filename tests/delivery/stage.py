@@ -197,6 +197,7 @@ class Stage:
             Intake(
                 lambda: self.registry,
                 clock=tools.clock,
+                steady=tools.steady,
                 new_id=lambda: f"made-up-{next(numbers)}",
                 max_event=4096,
                 readers=self.readers,

@@ -7,7 +7,7 @@ import pytest
 from notifier.delivery.front_channel_calls import FrontChannel
 from notifier.delivery.plan import Skipped, deliveries, fates_of
 from notifier.delivery.ports import Push
-from notifier.delivery.verdict import Dead, Skip, before_attempt
+from notifier.delivery.verdict import Dead, Defer, before_attempt
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, ResponsePolicy
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Answer, Break, DeadReason, Delivered, Failed, Outcome, Reason, Refused
@@ -29,7 +29,7 @@ def event(clients: Any, sid: str | None = "s 1") -> SessionEnded:
 
 
 def delivery(of: Client, sid: str | None = "s 1") -> Delivery:
-    [found] = deliveries(event(("shop",), sid), Registry(clients={ISS: {"shop": of}}))
+    [found] = deliveries(event(("shop",), sid), Registry(clients={ISS: {"shop": of}}), 0.0)
     assert isinstance(found, Delivery)
     return found
 
@@ -85,12 +85,12 @@ def test_an_answer_is_read_as_that_to_a_token_but_no_token_is_refused(
     ],
 )
 def test_a_client_is_told_where_it_can_be_and_else_skipped(subject: Client, told_at: str | None) -> None:
-    """The same in a plan by name, by `"*"`, in the count of fates, and at an attempt."""
+    """The same in a plan by name, by `"*"`, and in the count of fates. A delivery that there is by then waits."""
     by = Registry(clients={ISS: {"shop": subject}})
     assert subject.told_at == told_at
-    [step] = deliveries(event(("shop",)), by)
+    [step] = deliveries(event(("shop",)), by, 0.0)
     assert isinstance(step, Skipped) is (told_at is None)
-    assert len(list(deliveries(event("*"), by))) == fates_of(event("*"), by) == (told_at is not None)
+    assert len(list(deliveries(event("*"), by, 0.0))) == fates_of(event("*"), by, 0.0) == (told_at is not None)
     told = delivery(client())
     verdict = before_attempt(told, subject, issuer_known=True, grace=1.0, carries_sid=True, now=told.ended_at or 0.0)
-    assert verdict == (Skip() if told_at is None else None)
+    assert isinstance(verdict, Defer) is (told_at is None)

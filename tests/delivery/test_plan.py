@@ -16,6 +16,7 @@ from notifier.model.session_ended import ClientEntry, SessionEnded
 
 A, B = "https://a.example.com", "https://b.example.com"
 URI = "https://rp.example.com/bcl"
+NOW = 1000.0  # by the steady clock
 
 
 def registry(count: int = 3, **changes: Any) -> Registry:
@@ -32,7 +33,7 @@ def event(*clients: ClientEntry | str, **changes: Any) -> SessionEnded:
 
 
 def plan(of: SessionEnded, by: Registry | None = None) -> list[Delivery | Skipped]:
-    return list(deliveries(of, by or registry()))
+    return list(deliveries(of, by or registry(), NOW))
 
 
 def planned(of: SessionEnded, by: Registry | None = None) -> list[Delivery]:
@@ -93,16 +94,51 @@ def test_a_registered_client_without_uri_is_skipped() -> None:
 
 
 def test_a_client_without_an_address_is_skipped_unless_it_is_registered() -> None:
-    """By the event's own word, also where no address of an event counts; the delivery keeps that word for later."""
+    """By the event's own word, also where no address of an event counts."""
     none = ClientEntry(client_id="who", no_address=True)
     for by in (registry(), registry(inline="deny"), Registry()):
         assert plan(event(none), by) == [Skipped(iss=A, client_id="who", event_id="e-1")]
-        assert fates_of(event(none), by) == 1
+        assert fates_of(event(none), by, NOW) == 1
     known, bare = replace(none, client_id="c0"), "c0"
     for by in (registry(), registry(inline="deny")):
         (step,), (other,) = planned(event(known), by), planned(event(bare), by)
-        assert (step.no_address, other.no_address) == (True, False)
         assert step.id == other.id  # it is no other logout
+
+
+def test_a_client_without_an_address_is_unknown_as_long_as_it_had_one_of_late() -> None:
+    """Registered without one, or gone, whatever the event says; by name, by `"*"`, and in the count of fates."""
+    moments = {A: {"silent": NOW - 299.0, "who": NOW - 299.0}}
+    none = [ClientEntry(client_id=name, no_address=True) for name in ("silent", "who")]
+    for of in (event("silent", "who"), event(*none)):
+        assert [step.client_id for step in planned(of, registry(lost_at=moments))] == ["silent", "who"]
+        assert fates_of(of, registry(lost_at=moments), NOW) == 2
+    for grace, names in ((300.0, ["c0", "c1", "c2", "silent", "who"]), (299.0, ["c0", "c1", "c2"])):
+        by = registry(lost_at=moments, grace=grace)
+        for parts in ([event(clients="*")], split(event(clients="*"), by, NOW)):
+            assert [step.client_id for part in parts for step in planned(part, by)] == names
+        assert fates_of(event(clients="*"), by, NOW) == len(names)
+    assert plan(event(none[1]), registry(lost_at=moments, grace=299.0)) == [
+        Skipped(iss=A, client_id="who", event_id="e-1")
+    ]
+
+
+@pytest.mark.parametrize("vouched", [False, True])
+def test_an_address_of_an_event_that_counted_of_late_is_kept(*, vouched: bool) -> None:
+    """A client that has no other is unknown then. The id is as before, and the address counts again when it may."""
+    said = ClientEntry(client_id="silent", backchannel_logout_uri=URI)
+    of = event("silent", said, publisher="idp", vouched=vouched)
+    before = registry(issuers={A: IDP} if not vouched else {A: Issuer(iss=A)}, inline="publishers")
+    denied = replace(before, inline="deny", narrowed_at=NOW - 299.0)
+    skipped, kept = plan(of, denied)
+    assert (skipped, fates_of(of, denied, NOW)) == (Skipped(iss=A, client_id="silent", event_id="e-1"), 2)
+    assert isinstance(kept, Delivery)
+    assert kept.id == planned(of, before)[0].id
+    assert kept.inline is None
+    assert (of_deny := denied.client_of(kept)) is not None
+    assert of_deny.told_at is None
+    assert (again := before.client_of(kept)) is not None
+    assert again.told_at == URI
+    assert planned(of, replace(denied, narrowed_at=NOW - 300.0)) == []
 
 
 def test_an_unknown_client_gets_its_delivery() -> None:
@@ -130,7 +166,7 @@ def test_entries_that_say_something_different_of_a_client_are_told_each(more: di
     both = event("c0", entry, replace(entry, **more), replace(entry, **more))
     told = planned(both)
     assert [step.inline for step in told] == [None, planned(event(entry))[0].inline, told[2].inline]
-    assert len({step.id for step in told}) == fates_of(both, registry()) == 3
+    assert len({step.id for step in told}) == fates_of(both, registry(), NOW) == 3
 
 
 def test_where_inline_is_denied_entries_that_differ_in_nothing_else_are_one() -> None:
@@ -138,7 +174,7 @@ def test_where_inline_is_denied_entries_that_differ_in_nothing_else_are_one() ->
     deny = registry(inline="deny")
     both = event(*(ClientEntry(client_id="c0", backchannel_logout_uri=f"{URI}?{n}") for n in range(2)))
     assert [step.id for step in planned(both, deny)] == [planned(event("c0"))[0].id]
-    assert fates_of(both, deny) == 1
+    assert fates_of(both, deny, NOW) == 1
 
 
 IDP = Issuer(iss=A, publishers=frozenset({"idp"}))
@@ -165,7 +201,8 @@ def test_an_address_of_an_event_counts_from_the_identity_server(
     by = registry(inline=inline, issuers={issuer.iss: issuer})
     (delivery,) = planned(event(ClientEntry(client_id="new", backchannel_logout_uri=URI), **speaker), by)
     said = Inline(backchannel_logout_uri=URI)
-    assert (delivery.inline, delivery.ignored) == ((said, None) if heard else (None, said))
+    in_vain = replace(said, vouched="vouched" in speaker)
+    assert (delivery.inline, delivery.ignored) == ((said, None) if heard else (None, in_vain))
 
 
 def test_what_an_event_says_of_registered_clients_in_vain_is_told_once() -> None:
@@ -225,7 +262,7 @@ def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | str
     ids = [step.id for step in steps if isinstance(step, Delivery)]
     assert len(ids) == len(set(ids))
     skipped = {step.client_id for step in steps if isinstance(step, Skipped)}
-    assert fates_of(of, by) == len(ids) + len(skipped)
+    assert fates_of(of, by, NOW) == len(ids) + len(skipped)
 
 
 def test_a_star_names_the_registered_clients_of_that_issuer_that_have_a_uri() -> None:
@@ -239,7 +276,7 @@ def test_a_star_names_the_registered_clients_of_that_issuer_that_have_a_uri() ->
 def test_splitting_keeps_every_client_exactly_once(numbers: list[int], given_id: bool) -> None:
     """Parts have at most 100 clients, keep all else of the event, and plan the same deliveries."""
     whole = event(*(f"c{n}" for n in numbers), id_given=given_id, ended_at=5.0, publisher="idp", source="/s", type="t")
-    parts = list(split(whole, registry()))
+    parts = list(split(whole, registry(), NOW))
     assert all(1 <= len(part.clients) <= PART for part in parts)
     assert {replace(part, clients=()) for part in parts} <= {replace(whole, clients=())}
     spread = [step.id for part in parts for step in planned(part)]
@@ -249,7 +286,7 @@ def test_splitting_keeps_every_client_exactly_once(numbers: list[int], given_id:
 
 def test_splitting_a_star_names_every_client_once() -> None:
     """Each part names its clients, so that a reload in between neither doubles nor loses one."""
-    parts = list(split(event(clients="*"), registry(250)))
+    parts = list(split(event(clients="*"), registry(250), NOW))
     assert [len(part.clients) for part in parts] == [100, 100, 50]
     assert [step.client_id for part in parts for step in planned(part)] == [f"c{n}" for n in range(250)]
 

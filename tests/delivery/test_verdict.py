@@ -7,10 +7,10 @@ import pytest
 from notifier.delivery.verdict import (
     OF_CLIENT,
     PAUSE,
+    UNKNOWN_TEXTS,
     Dead,
     Defer,
     RetryAt,
-    Skip,
     Verdict,
     before_attempt,
     decide,
@@ -64,13 +64,6 @@ def test_a_refusal_is_dead_at_once(reason: Reason) -> None:
     _, verdict = verdict_on(Refused(reason=reason, status=404, text="no such path"))
     assert isinstance(verdict, Dead)
     assert verdict.reason == DeadReason(reason.value)
-
-
-def test_a_client_that_has_no_address_is_never_unknown() -> None:
-    """The registry knew it when the event came, and has forgotten it: there is nobody to tell."""
-    silent = replace(DELIVERY, no_address=True)
-    assert ahead(silent) == ahead(silent, grace=0) == ahead(silent, issuer_known=False) == Skip()
-    assert known(silent) is None
 
 
 def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
@@ -160,9 +153,27 @@ def test_nothing_is_attempted_after_not_after() -> None:
     assert retry == RetryAt(due=NOW + 59)
 
 
-def test_a_client_without_uri_need_not_be_told() -> None:
-    """It is skipped, whatever the age."""
-    assert known(DELIVERY, replace(CLIENT, backchannel_logout_uri=None)) == Skip()
+@pytest.mark.parametrize("inline", [None, Inline(backchannel_logout_uri="https://a.example/logout")])
+@pytest.mark.parametrize("denied", [False, True])
+def test_a_client_whose_address_is_gone_has_its_grace_too(inline: Inline | None, *, denied: bool) -> None:
+    """It had one when the delivery was made. Whatever its age, it waits; then it is a dead letter that says so."""
+    silent = replace(CLIENT, backchannel_logout_uri=None)
+    now, waiting = NOW, replace(DELIVERY, ignored=inline, first_taken_at=NOW - 90_000, attempts=7)
+
+    def look() -> Verdict | None:
+        return before_attempt(waiting, silent, issuer_known=True, grace=300, carries_sid=True, now=now, denied=denied)
+
+    while isinstance(verdict := look(), Defer):
+        assert verdict.cause is Cause.UNKNOWN
+        assert verdict.text in UNKNOWN_TEXTS
+        waiting = postponed(waiting, verdict, silent, now)
+        now += deferral_wait(verdict.due - now)
+    assert 290 < now - NOW <= 300
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.UNKNOWN_CLIENT
+    assert verdict.text.startswith("the address of the client 'shop' is gone: the registry has none for it any more")
+    assert "register its address" in verdict.text
+    assert verdict.text.endswith("then replay")
 
 
 def test_an_unknown_client_has_its_grace() -> None:

@@ -46,7 +46,9 @@ def intake() -> Intake:
     """The pipeline's reader."""
     numbers = itertools.count()
     known = registry()
-    return Intake(lambda: known, clock=lambda: NOW, new_id=lambda: f"made-up-{next(numbers)}", max_event=MOST)
+    return Intake(
+        lambda: known, clock=lambda: NOW, steady=lambda: NOW, new_id=lambda: f"made-up-{next(numbers)}", max_event=MOST
+    )
 
 
 def fit(mistakes: Iterable[Mistake]) -> None:

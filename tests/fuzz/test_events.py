@@ -45,7 +45,7 @@ def test_whatever_reading_trips_over_is_a_dead_letter(error: type[Exception]) ->
     message = Message(
         lane=Lane.EVENTS, body=b'{"iss": "https://id.example", "sub": "s", "clients": ["shop"]}', tag=None
     )
-    reader = Intake(trips, clock=lambda: NOW, new_id=lambda: "made-up", max_event=MOST)
+    reader = Intake(trips, clock=lambda: NOW, steady=lambda: NOW, new_id=lambda: "made-up", max_event=MOST)
     for broken in (reader.open(message), reader.step(message, map(trips, "a"))):
         assert isinstance(broken, Move)
         [send] = broken.sends

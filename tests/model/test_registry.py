@@ -6,10 +6,10 @@ from ipaddress import ip_network
 
 import pytest
 
-from notifier.configuration.clients.registry_checks import find_unsignable, too_much_lost
+from notifier.configuration.clients.registry_checks import find_unsignable, too_much_lost, with_losses
 from notifier.model.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
 from notifier.model.delivery import Inline
-from notifier.model.registry import InlineRule, Registry
+from notifier.model.registry import InlineRule, Issuer, Registry
 
 ONE = "https://id.example.com"
 TWO = "https://login.example.org"
@@ -176,3 +176,56 @@ class TestTooMuchLost:
     def test_another_client_is_no_replacement(self) -> None:
         """Clients are counted by who they are: the same ids at another issuer are others."""
         assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(30, TWO))) is not None
+
+
+class TestLosses:
+    @pytest.mark.parametrize(
+        "after",
+        [
+            registry_of([replace(SHOP, backchannel_logout_uri=None), *numbered(2)]),
+            registry_of(numbered(2)),
+            Registry(),
+        ],
+    )
+    def test_of_an_address_an_entry_and_an_issuer(self, after: Registry) -> None:
+        """Each is noted once, with its moment, through later reloads, until it is back or the grace is over."""
+        before = registry_of([SHOP, *numbered(2)])
+        noted, lost = with_losses(before, after, 100.0)
+        assert noted.lost_at[ONE]["shop"] == 100.0
+        assert SHOP in lost
+        later, more = with_losses(noted, after, 399.0)
+        assert (later.lost_at, more) == (noted.lost_at, [])
+        assert later.has_just_lost(ONE, "shop", 399.9)
+        assert not later.has_just_lost(ONE, "shop", 400.0)
+        assert with_losses(later, after, 400.0)[0].lost_at == {}
+        assert with_losses(later, before, 399.0)[0].lost_at == {}
+
+    def test_that_are_none(self) -> None:
+        """A client that never had an address, has another, or waits for a pause to end."""
+        silent = replace(SHOP, client_id="silent", backchannel_logout_uri=None)
+        before = registry_of([SHOP, silent])
+        for client in (replace(SHOP, backchannel_logout_uri=f"{URI}/new"), replace(SHOP, paused=True)):
+            assert with_losses(before, registry_of([client]), 100.0)[0].lost_at == {}
+
+    @pytest.mark.parametrize(
+        ("before", "after", "narrower"),
+        [
+            ("allow", "deny", True),
+            ("allow", "publishers", True),
+            ("publishers", "deny", True),
+            ("deny", "allow", False),
+            ("allow", "allow", False),
+        ],
+    )
+    def test_of_addresses_that_events_bring(self, before: InlineRule, after: InlineRule, *, narrower: bool) -> None:
+        """Nobody knows whose they are; so it is noted when they began to count less."""
+        noted, _ = with_losses(registry_of([], inline=before), registry_of([], inline=after), 100.0)
+        assert noted.has_just_narrowed(399.9) is narrower
+        assert with_losses(noted, noted, 399.0)[0].has_just_narrowed(399.9) is narrower
+        assert not noted.has_just_narrowed(400.0)
+
+    def test_of_the_publishers_from_whom_addresses_count(self) -> None:
+        """Without any the issuer's name proves nothing."""
+        named = Registry(issuers={ONE: Issuer(iss=ONE, publishers=frozenset({"idp"}))})
+        noted, _ = with_losses(named, Registry(issuers={ONE: Issuer(iss=ONE)}), 100.0)
+        assert noted.has_just_narrowed(399.9)

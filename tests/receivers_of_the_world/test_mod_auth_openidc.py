@@ -132,7 +132,7 @@ async def tell(iss: str, url: str, sid: str) -> Judgement:
         iss=iss, client_id="rp", backchannel_logout_uri=None, front_channel=told, route=Route(egress=LOOPBACK)
     )
     event = SessionEnded(id="e-1", id_given=True, iss=iss, sub="alice", sid=sid, clients=("rp",))
-    [delivery] = deliveries(event, Registry(clients={iss: {"rp": client}}))
+    [delivery] = deliveries(event, Registry(clients={iss: {"rp": client}}), 0.0)
     assert isinstance(delivery, Delivery)
     async with opened() as transport:
         tools: dict[str, Any] = {"channel": FrontChannel(time.time), "transport": transport, "jitter": lambda: 0.5}

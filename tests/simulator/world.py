@@ -210,7 +210,13 @@ class World:
             observe=process.observe,
         )
         worker = Worker(
-            Intake(self._registry, clock=clock, new_id=lambda: f"made-up-{next(self._ids)}", max_event=128 * 1024),
+            Intake(
+                self._registry,
+                clock=clock,
+                steady=clock,
+                new_id=lambda: f"made-up-{next(self._ids)}",
+                max_event=128 * 1024,
+            ),
             tools,
             self._registry,
             consumer,

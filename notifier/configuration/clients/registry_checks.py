@@ -1,10 +1,11 @@
 """Checks a whole registry: algorithms that no key can sign with, and reloads that lose too many clients."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import Mistake
-from notifier.model.registry import Registry
+from notifier.model.registry import InlineRule, Registry
 
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
 """Gives the algorithms that an issuer's keys can sign with."""
@@ -41,6 +42,7 @@ def unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
 FEW = 1  # client may be lost at any time, if others remain
 SHARE = 5  # and up to a fifth of all
 NAMED = 20  # clients of a loss
+_RULES: Sequence[InlineRule] = ("deny", "publishers", "allow")  # from the one by which addresses of events count least
 
 
 def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None) -> str | None:
@@ -81,6 +83,43 @@ def lost_clients(
         elif not _can_be_told(now) and _can_be_told(client):
             silenced.append(client)
     return removed, silenced
+
+
+def with_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry, Sequence[Client]]:
+    """Return `new` with what it has lost of late, and the clients that lose their address by it, as `old` has them.
+
+    What is older than `registry.grace` is left out. `steady`: see `Registry.lost_at`.
+    """
+    lost = [client for iss in old.clients for client in _lost_of(old.clients_of(iss), new.clients_of(iss))]
+    narrower = _counts_from_fewer(old, new)
+    if not (lost or old.lost_at or narrower or old.has_just_narrowed(steady)):
+        return new, ()
+    lost_at: dict[str, dict[str, float]] = {}
+    for iss, moments in old.lost_at.items():
+        for client_id, at in moments.items():
+            if steady < at + new.grace and not new.has_address(iss, client_id):
+                lost_at.setdefault(iss, {})[client_id] = at
+    for client in lost:
+        lost_at.setdefault(client.iss, {})[client.client_id] = steady
+    narrowed_at = steady if narrower else old.narrowed_at
+    return replace(new, lost_at=lost_at, narrowed_at=narrowed_at), lost
+
+
+def _lost_of(before: Mapping[str, Client], after: Mapping[str, Client]) -> Iterator[Client]:
+    for client_id, client in before.items():
+        now = after.get(client_id)
+        if now is not client and _can_be_told(client) and (now is None or not _can_be_told(now)):
+            yield client
+
+
+def _counts_from_fewer(old: Registry, new: Registry) -> bool:
+    """Return True if an address that an event brings counts from fewer publishers than before."""
+    if _RULES.index(new.inline) < _RULES.index(old.inline):
+        return True
+    return any(
+        issuer.publishers is not None and (now := new.issuers.get(iss)) is not None and now.publishers is None
+        for iss, issuer in old.issuers.items()
+    )
 
 
 def sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 import structlog
 
 from notifier.delivery.facts import Buried, Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
-from notifier.delivery.verdict import NO_SUCH_CLIENT, UNHEARD
+from notifier.delivery.verdict import UNKNOWN_TEXTS
 from notifier.model.frozen import replace
 from notifier.model.moment import Clock
 from notifier.model.nearest import Hint, near_client, near_issuer
@@ -171,7 +171,7 @@ class DeferralWatch:
             if not fact.client_id:  # of an event for all clients: a source may have more of them
                 return TroubleKind.UNKNOWN_CLIENT, fact.iss, "*", ""
             # Otherwise it is a fault of our own code, of which the line `unexpected` tells.
-            known = fact.text in (NO_SUCH_CLIENT, UNHEARD)
+            known = fact.text in UNKNOWN_TEXTS
             return (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, "") if known else None
         if (kind := _KINDS.get(fact.cause)) is None:
             return None
@@ -263,7 +263,7 @@ class DeferralWatch:
         for key, deferral in list(self._open.items()):
             kind, iss, client_id, _ = key
             known = (kind is TroubleKind.UNKNOWN_ISSUER and iss in registry.issuers) or (
-                kind is TroubleKind.UNKNOWN_CLIENT and client_id in registry.clients_of(iss)
+                kind is TroubleKind.UNKNOWN_CLIENT and registry.has_address(iss, client_id)
             )
             if known or deferral.until < self._forgot:
                 self._end(key)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 
-from notifier.delivery.verdict import NO_SUCH_CLIENT
+from notifier.delivery.verdict import NO_ADDRESS, NO_SUCH_CLIENT
 from notifier.model.message import DEAD, PARKED
 from notifier.model.moment import render_moment, rendered
 from notifier.model.trouble import SharedTrouble, TroubleKind
@@ -81,7 +81,7 @@ def _trouble(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
     trouble = shared.trouble
     text, named = trouble.text, whole or bool(trouble.iss)
     if not whole and trouble.kind == TroubleKind.UNKNOWN_CLIENT:
-        text = NO_SUCH_CLIENT
+        text = NO_ADDRESS if text.startswith(NO_ADDRESS) else NO_SUCH_CLIENT
     return {
         "kind": trouble.kind,
         "text": text if named else "",

@@ -162,7 +162,9 @@ async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
 def test_a_message_of_a_source_at_its_last_chance_is_buried_unread() -> None:
     """Also one that came by HTTP, or by a replay of some of its events: the queue itself would drop it."""
     readers = {"": SourcedIntake(lambda: {"shop": mapped()}, new_id=lambda: "new", max_event=4096)}
-    intake = Intake(Registry, clock=lambda: 0.0, new_id=lambda: "new", max_event=4096, readers=readers)
+    intake = Intake(
+        Registry, clock=lambda: 0.0, steady=lambda: 0.0, new_id=lambda: "new", max_event=4096, readers=readers
+    )
     came = Message(lane=Lane.EVENTS, body=b"{}", tag=1, source="shop", delivery_count=LAST_CHANCE)
     sent = as_taken(as_sourced(came, "id", "3"), Lane.EVENTS)
     for message, events in ((came, None), (replaced(sent, delivery_count=LAST_CHANCE), "3")):

@@ -44,6 +44,7 @@ class Place:
         self.intake = Intake(
             lambda: self.registry,
             clock=lambda: self.now,
+            steady=lambda: self.now,
             new_id=lambda: "new",
             max_event=4096,
             readers={"upstream": upstreams},

@@ -57,6 +57,6 @@ def test_it_stays_with_the_delivery() -> None:
     ) % SENT.encode()
     message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type="application/cloudevents+json")
     event = read_event(message, max_bytes=10_000, new_id=lambda: "x", now=0.0)
-    [delivery] = deliveries(event, Registry(issuers={"https://i": Issuer(iss="https://i")}))
+    [delivery] = deliveries(event, Registry(issuers={"https://i": Issuer(iss="https://i")}), 0.0)
     assert isinstance(delivery, Delivery)
     assert load_delivery(dump_delivery(delivery)).trace == SENT
