@@ -16,7 +16,10 @@ ClientKey: TypeAlias = tuple[str, str]
 
 
 class Algorithm(StrEnum):
-    """Signature algorithms (RFC 7518 §3.1, RFC 8037) that a client may ask for: never `none` or HS* (B23)."""
+    """Signature algorithms (RFC 7518 §3.1, RFC 8037, RFC 9864) that a client may register: never `none` or HS* (B23).
+
+    `EdDSA` and `Ed25519` name one algorithm: the second is the name since RFC 9864.
+    """
 
     RS256 = "RS256"
     RS384 = "RS384"
@@ -28,6 +31,11 @@ class Algorithm(StrEnum):
     ES384 = "ES384"
     ES512 = "ES512"
     EDDSA = "EdDSA"
+    ED25519 = "Ed25519"
+
+
+ED25519_NAMES = frozenset({Algorithm.EDDSA, Algorithm.ED25519})
+"""The names of the algorithm of Ed25519 keys."""
 
 
 class KeyManagement(StrEnum):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from notifier.model.client import Algorithm, Client, KeyManagement, SubjectMode
+from notifier.model.client import ED25519_NAMES, Algorithm, Client, KeyManagement, SubjectMode
 from notifier.model.durations import DAY
 
 BAD_REQUEST = 400
@@ -56,14 +56,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "partial_logout can pass by itself; 500 is a JWK Set of the issuer that it cannot reach",
         ),
         "duende_bff": Preset(
-            why="ends the session by sub and sid, and revokes refresh tokens before it answers; it takes no EdDSA, and "
-            "keeps the issuer's keys for 12 h",
+            why="ends the session by sub and sid, and revokes refresh tokens before it answers; it takes no EdDSA "
+            "(Ed25519), and keeps the issuer's keys for 12 h",
             answers="200 says nothing of a session: an address or a sub that is wrong looks delivered; 400 is a token "
             "that it refuses: issuer, audience, EdDSA, or a key newer than its copy of the JWK Set, which it reads "
             "every 12 h and when it is started; 500 is any fault of its own, such as an issuer that it cannot reach",
             subject=SubjectMode.BOTH,
             timeout=10.0,
-            refuses=frozenset({Algorithm.EDDSA}),
+            refuses=ED25519_NAMES,
             learns_keys_within=DAY,
         ),
         "keycloak": Preset(

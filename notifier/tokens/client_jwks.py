@@ -14,6 +14,7 @@ from notifier.tokens.foreign_keys import MATERIAL, SHOWN, listed, named, read_jw
 _CURVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"EC": ("P-256", "P-384", "P-521"), "OKP": ("X25519", "X448")}
 )
+_LEFT_OUT = "left out"  # stands for a private half that was published
 _OPERATIONS = frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"})
 
 
@@ -29,7 +30,7 @@ def as_jwk(key: PublishedKey) -> dict[str, object]:
     jwk: dict[str, object] = {"kty": key.kty, **{name: text for name, text in options.items() if text is not None}}
     if key.key_ops is not None:
         jwk["key_ops"] = list(key.key_ops)
-    return jwk | dict(key.material) | ({"d": ""} if key.private else {})
+    return jwk | dict(key.material) | ({"d": _LEFT_OUT} if key.private else {})
 
 
 def encryption_key(keys: Iterable[PublishedKey], alg: KeyManagement) -> PublishedKey | str:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from notifier.model.client import PublishedKey
 from notifier.model.printable import excerpt
+from notifier.network.http.issuer_document import present_members
 
 MOST_KEYS = 1000  # keys of one set that are read; issuers publish a handful
 _RSA_BITS = range(2048, 8193)  # 2048 is the least of RFC 7518 §3.3, §4.3; each doubling takes four times as long
@@ -21,6 +22,18 @@ SHOWN = 60  # characters of a member in a text
 MATERIAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 )
+SIGNATURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+        "P-256": ("ES256",),
+        "P-384": ("ES384",),
+        "P-521": ("ES512",),
+        "Ed25519": ("EdDSA", "Ed25519"),  # one algorithm: RFC 8037, RFC 9864
+    }
+)
+"""The algorithms by which each type of key, or curve, verifies signatures."""
+_ENCRYPTION = ("RSA1_5", "RSA-OAEP", "ECDH-ES")  # what the `alg` of a key for encryption begins with
+_TEXTS = ("kid", "use", "alg")
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "k")
 _NAMED = 5  # keys in a text
 
@@ -37,11 +50,25 @@ def rsa_fault(jwk: Mapping[str, object]) -> str | None:
 
 
 def jwks_in(document: object) -> tuple[dict[str, object], ...] | str:
-    """Return the keys of a JWK Set as they are, or why it is not one. Other members are ignored (RFC 7517 §5)."""
+    """Return the keys of a JWK Set, or why it is not one. Every set passes here.
+
+    What cannot be used is ignored (RFC 7517 §5): entries that are not objects, empty members, and `kid`, `use`, `alg`
+    and `key_ops` of another type.
+    """
     keys = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(keys, list | tuple):
         return 'is no JWK Set: it must be a JSON object with a list "keys"'
-    return tuple(jwk for jwk in keys[:MOST_KEYS] if isinstance(jwk, dict))
+    return tuple(_usable_members(jwk) for jwk in keys[:MOST_KEYS] if isinstance(jwk, dict))
+
+
+def _usable_members(jwk: Mapping[str, object]) -> dict[str, object]:
+    members = present_members(jwk)
+    for name in _TEXTS:
+        if not isinstance(members.get(name, ""), str):
+            del members[name]
+    if not isinstance(members.get("key_ops", []), list | tuple):
+        del members["key_ops"]
+    return members
 
 
 def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
@@ -59,14 +86,53 @@ def published_key(jwk: Mapping[str, object]) -> PublishedKey:
         material=tuple((name, value) for name, value in members if isinstance(value, str)),
         key_ops=tuple(map(str, operations)) if isinstance(operations, list | tuple) else None,
         private=any(name in jwk for name in _PRIVATE),
-        **{name: value if isinstance(value := jwk.get(name), str) else None for name in ("kid", "use", "alg")},
+        **{name: value if isinstance(value := jwk.get(name), str) else None for name in _TEXTS},
     )
 
 
+def all_names(algorithms: Iterable[str]) -> frozenset[str]:
+    """Return the algorithms that public keys verify, each by all of its names."""
+    named = {str(algorithm) for algorithm in algorithms}
+    aliases = SIGNATURES["Ed25519"] if not named.isdisjoint(SIGNATURES["Ed25519"]) else ()
+    return frozenset(name for names in SIGNATURES.values() for name in names if name in named or name in aliases)
+
+
+def verified_algorithms(key: PublishedKey) -> tuple[str, ...]:
+    """Return the algorithms by which such a key verifies signatures; none if it is for something else."""
+    names = SIGNATURES.get("RSA" if key.kty == "RSA" else dict(key.material).get("crv", ""), ())
+    if key.alg is None or (key.alg in names and key.kty == "OKP"):
+        return names
+    return tuple(name for name in names if name == key.alg)
+
+
+def verifying_fault(key: PublishedKey) -> str | None:
+    """Say why the key verifies no signature, beginning with a verb; None if it may."""
+    if key.kty not in MATERIAL:
+        return f"is of the type {excerpt(key.kty, SHOWN)}"
+    if key.use not in (None, "sig"):
+        return f'has "use": "{excerpt(key.use or "", SHOWN)}"'
+    if key.key_ops is not None and "verify" not in key.key_ops:
+        return 'has "key_ops" without "verify"'
+    if key.private:
+        return "is published with its private half"
+    members = dict(key.material)
+    if key.kty == "RSA":
+        fault = rsa_fault(members)
+    else:
+        lacking = next((name for name in MATERIAL[key.kty][1:] if decoded(members.get(name)) is None), None)
+        fault = None if lacking is None else f'has "{lacking}" that is no base64url'
+        if (crv := members.get("crv", "")) not in SIGNATURES:
+            fault = f"is on the curve {excerpt(crv, SHOWN)}"
+    if fault is None and not verified_algorithms(key):
+        fault = f"is for {excerpt(key.alg or '', SHOWN)}"
+    return fault
+
+
 def unused_keys(keys: Iterable[PublishedKey]) -> str | None:
-    """Name the RSA keys of a set that are meant to verify signatures and do not; None if there are none."""
-    signing = (key for key in keys if key.kty == "RSA" and key.use in (None, "sig"))
-    return listed(f"{named(key)} {fault}" for key in signing if (fault := rsa_fault(dict(key.material))) is not None)
+    """Name the keys of a set that are meant to verify signatures and do not; None if there are none."""
+    known = (key for key in keys if key.kty in MATERIAL)  # others are ignored (RFC 7517 §5)
+    signing = (key for key in known if key.use in (None, "sig") and not (key.alg or "").startswith(_ENCRYPTION))
+    return listed(f"{named(key)} {fault}" for key in signing if (fault := verifying_fault(key)) is not None)
 
 
 def listed(faults: Iterable[str]) -> str | None:

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key a
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from notifier.model.client import Algorithm
+from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.model.errors import ConfigurationError, Mistake
+from notifier.network.http.issuer_document import present_members
 from notifier.tokens.jws import PrivateKey
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing, SigningKey
 from notifier.tokens.public_keys import MIN_RSA_BITS, algorithms_of, jwk_of, published, thumbprint
@@ -152,6 +153,7 @@ def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
         jwk = json.loads(text)
     except (ValueError, RecursionError):
         raise _wrong(f"{path} is not valid JSON") from None  # the cause would hold the whole document
+    jwk = present_members(jwk)
     if "keys" in jwk:
         raise _wrong(f"{path} is a JWK Set; give each private key a file of its own")
     readers: dict[str, Callable[[dict[str, object]], object]] = {
@@ -180,7 +182,8 @@ def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made
     private, algorithms, public = _described(path, key)
     if "alg" in jwk:
         able = ", ".join(sorted(algorithms))
-        algorithms = frozenset(alg for alg in algorithms if alg == jwk["alg"])
+        if jwk["alg"] not in ED25519_NAMES & algorithms:  # two names of one algorithm
+            algorithms = frozenset(alg for alg in algorithms if alg == jwk["alg"])
         if not algorithms:
             raise _wrong(f'{path}: "alg" is {_shown(jwk["alg"])}, but this key can do {able}')
     place, kid = ("file", jwk.get("kid", thumbprint(public))) if source.kid is None else ("kid", source.kid)
@@ -222,7 +225,7 @@ def generate_key(alg: Algorithm) -> bytes:
             key = generate_ec(SECP384R1())
         case Algorithm.ES512:
             key = generate_ec(SECP521R1())
-        case Algorithm.EDDSA:
+        case Algorithm.EDDSA | Algorithm.ED25519:
             key = Ed25519PrivateKey.generate()
         case _:
             key = generate_rsa(public_exponent=65_537, key_size=MIN_RSA_BITS)

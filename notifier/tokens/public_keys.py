@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from notifier.model.client import Algorithm
+from notifier.model.client import ED25519_NAMES, Algorithm
 
 MIN_RSA_BITS = 2048  # RFC 7518 §3.3, §3.5
 
@@ -30,7 +30,7 @@ def algorithms_of(key: object) -> frozenset[Algorithm]:
         case EllipticCurvePublicKey() if key.curve.name in _CURVES:
             return frozenset({_CURVES[key.curve.name]})
         case Ed25519PublicKey():
-            return frozenset({Algorithm.EDDSA})
+            return ED25519_NAMES
     return frozenset()
 
 
@@ -48,7 +48,7 @@ def jwk_of(key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey) -> dic
 
 
 def published(jwk: Mapping[str, str], kid: str, algorithms: frozenset[Algorithm]) -> dict[str, str]:
-    """Return the JWK as it is published. `alg` is there only if the key is for one algorithm."""
+    """Return the JWK as it is published. `alg` is there only if the key is for one algorithm, by one name."""
     named = {"alg": next(iter(algorithms)).value} if len(algorithms) == 1 else {}
     return {**jwk, "kid": kid, "use": "sig", **named}
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
+from notifier.model.client import Algorithm
+
 SetError = Literal["invalid_request", "invalid_key", "invalid_issuer", "invalid_audience", "authentication_failed"]
-SET_ALGORITHMS = frozenset(
-    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-)  # public keys alone: with HS256 the published key would be the secret
+SET_ALGORITHMS = frozenset(map(str, Algorithm))  # public keys alone: with HS256 the published key would be the secret
 SET_TYPES = ("secevent+jwt", "application/secevent+jwt")
 VERIFICATIONS = frozenset(
     f"https://schemas.openid.net/secevent/{of}/event-type/verification" for of in ("ssf", "sse", "risc")

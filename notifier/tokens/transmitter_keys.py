@@ -15,14 +15,28 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from types import MappingProxyType
+from typing import Any
 
 import jwt
 import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from notifier.model.client import PublishedKey
+from notifier.model.printable import excerpt
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
-from notifier.tokens.foreign_keys import jwks_in, published_key, rsa_fault, unused_keys
-from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysAway
+from notifier.tokens.foreign_keys import (
+    SHOWN,
+    all_names,
+    named,
+    read_jwks,
+    unused_keys,
+    verified_algorithms,
+    verifying_fault,
+)
+from notifier.tokens.jws import PublicKey
+from notifier.tokens.security_event_token import KeysAway
 
 FRESH = 300.0  # seconds that a set counts as what the transmitter publishes
 AGAIN = 5.0  # seconds after a set that could not be read
@@ -31,31 +45,62 @@ MOST_TRIED = 8  # keys that a token without a kid is tried with; to make all 1,0
 MOST_HELD = 32  # tokens that wait for such a reading to be due
 MOST_WAITING = 100  # tokens that wait for it or for a reading; 256 requests are served at a time
 _SURE = 0.01  # seconds more, since a timer of uvloop may end a millisecond early
-_CURVES: Mapping[str, str] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
+_READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = MappingProxyType(
+    {"RSA": RSAAlgorithm.from_jwk, "EC": ECAlgorithm.from_jwk, "OKP": OKPAlgorithm.from_jwk}
+)
 
 ReadKeySet = Callable[[], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches the JWK Set. Never raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Set:
-    """A set that was read. `began` is when its reading did, `missed` the kids that it has not."""
+class VerifyingKey:
+    """A published key, ready to verify signatures."""
 
-    jwks: tuple[Mapping[str, object], ...]
+    kid: str | None
+    key: PublicKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Set:
+    """A set that was read. `began` is when its reading did, `missed` the kids that it has not.
+
+    `advertised`: the algorithms that the transmitter names for its tokens; empty if it names none that can be used.
+    `ready` has the keys that were needed, by their position, or why one cannot be read.
+    """
+
+    published: tuple[PublishedKey, ...]
     began: float
-    keys: dict[tuple[int, str], jwt.PyJWK | None] = field(default_factory=dict)
+    advertised: frozenset[str] = frozenset()
+    ready: dict[int, VerifyingKey | str] = field(default_factory=dict)
     missed: set[str | None] = field(default_factory=set)
 
-    def fitting(self, kid: str | None, alg: str) -> Iterator[jwt.PyJWK]:
+    def fitting(self, kid: str | None, alg: str) -> Iterator[VerifyingKey]:
         """The keys with this kid that can verify `alg`. Without a kid, and of a set without kids, all that can."""
-        named = any(jwk.get("kid") == kid for jwk in self.jwks)
-        for nth, jwk in enumerate(self.jwks):
-            if kid is not None and jwk.get("kid") != kid and (named or jwk.get("kid") is not None):
+        if self.advertised and alg not in self.advertised:
+            return
+        named = any(key.kid == kid for key in self.published)
+        for nth, key in enumerate(self.published):
+            if kid is not None and key.kid != kid and (named or key.kid is not None):
                 continue
-            key = self.keys[nth, alg] if (nth, alg) in self.keys else _verifying(jwk, alg)
-            self.keys[nth, alg] = key
-            if key is not None:
-                yield key
+            if alg in verified_algorithms(key) and isinstance(ready := self._made(nth), VerifyingKey):
+                yield ready
+
+    def left_out(self, kid: str | None, alg: str) -> str | None:
+        """Say why the key with this kid does not verify `alg`; None if there is no such key."""
+        if self.advertised and alg not in self.advertised:
+            return f"the issuer's metadata name {', '.join(sorted(self.advertised))} for its tokens, not {alg}"
+        for nth, key in enumerate(self.published):
+            if kid is not None and key.kid == kid:
+                ready, names = self._made(nth), verified_algorithms(key)
+                fault = ready if isinstance(ready, str) else f"is for {', '.join(names)}, not {excerpt(alg, SHOWN)}"
+                return f"{named(key)} {fault}"
+        return None
+
+    def _made(self, nth: int) -> VerifyingKey | str:
+        if nth not in self.ready:
+            self.ready[nth] = _verifying(self.published[nth])
+        return self.ready[nth]
 
 
 class TransmitterKeys:
@@ -84,7 +129,7 @@ class TransmitterKeys:
         self._due_for_unknown = float("-inf")
         self._fault: str | None = None
 
-    async def fitting(self, kid: str | None, alg: str, *, doubted: bool = False) -> tuple[jwt.PyJWK, ...] | KeysAway:
+    async def fitting(self, kid: str | None, alg: str, *, doubted: bool = False) -> tuple[VerifyingKey, ...] | KeysAway:
         """The keys that may verify a token with this header; none if the transmitter publishes none.
 
         `doubted`: the keys that fit did not verify it, and no kid says that they are the right ones.
@@ -102,6 +147,10 @@ class TransmitterKeys:
         if keys or self._missing(kid, arrived):
             return keys
         return KeysAway(text="The key of the token is not known yet; send the token again")
+
+    def left_out(self, kid: str | None, alg: str) -> str | None:
+        """Say why the published key with this kid does not verify `alg`; None if there is none."""
+        return None if self._set is None else self._set.left_out(kid, alg)
 
     def _missing(self, kid: str | None, arrived: float) -> bool:
         """True if the set was read since then, or short ago with the same question, and has no key for it."""
@@ -151,11 +200,11 @@ class TransmitterKeys:
         """Keep what was read. Returns what is wrong with it, None if nothing is."""
         if isinstance(document, UnreadDocument):
             return document.text
-        listed_keys = jwks_in(document.content)
-        if isinstance(listed_keys, str):
-            return listed_keys
-        jwks = tuple(filter(_usable, listed_keys))
-        self._set, self._unused = _Set(jwks=jwks, began=began), unused_keys(map(published_key, jwks))
+        published = read_jwks(document.content)
+        if isinstance(published, str):
+            return published
+        advertised = all_names(document.algorithms or ())
+        self._set, self._unused = _Set(published=published, began=began, advertised=advertised), unused_keys(published)
         return None
 
     def _tell(self, fault: str | None) -> None:
@@ -164,22 +213,11 @@ class TransmitterKeys:
         self._fault = fault
 
 
-def _usable(jwk: Mapping[str, object]) -> bool:
-    """True for a public key that is meant to verify signatures. A secret or a private key proves nothing."""
-    if jwk.get("kty") not in ("RSA", "EC", "OKP") or "d" in jwk:
-        return False
-    operations = jwk.get("key_ops")
-    return jwk.get("use") in (None, "sig") and (not isinstance(operations, list) or "verify" in operations)
-
-
-def _verifying(jwk: Mapping[str, object], alg: str) -> jwt.PyJWK | None:
-    """The key for this algorithm, None if it is for another, too weak, too slow, or broken."""
-    kty = "RSA" if alg[:2] in ("RS", "PS") else "OKP" if alg == "EdDSA" else "EC"
-    if alg not in SET_ALGORITHMS or jwk.get("kty") != kty or jwk.get("alg", alg) != alg:
-        return None
-    if rsa_fault(jwk) is not None if kty == "RSA" else jwk.get("crv") != _CURVES[alg]:
-        return None
+def _verifying(key: PublishedKey) -> VerifyingKey | str:
+    """The key, or why it verifies nothing: it is for something else, too weak, too slow, or broken."""
+    if (fault := verifying_fault(key)) is not None:
+        return fault
     try:
-        return jwt.PyJWK(dict(jwk), algorithm=alg)
+        return VerifyingKey(kid=key.kid, key=_READERS[key.kty]({"kty": key.kty, **dict(key.material)}))
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
-        return None
+        return "cannot be read as a public key"

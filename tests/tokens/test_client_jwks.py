@@ -72,6 +72,13 @@ def test_a_key_that_does_not_fit_is_named_with_its_fault(alg: str, jwk: dict[str
     assert words in why_none(KeyManagement(alg), jwk)
 
 
+@pytest.mark.parametrize("empty", [None, "", []], ids=["null", "text", "list"])
+def test_an_empty_member_of_a_key_is_absent(empty: object) -> None:
+    """Nobody published a private half by it."""
+    odd = dict.fromkeys(("use", "alg", "key_ops", "d", "p", "oth", "x5c"), empty)
+    assert chosen(KeyManagement.RSA_OAEP, {**rsa(kid="k"), **odd}) == "k"
+
+
 def test_a_set_without_a_key_says_so() -> None:
     """Of very many keys the first are named."""
     assert why_none(KeyManagement.RSA_OAEP) == "has no key, and RSA-OAEP needs one"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from notifier.model.client import Algorithm
+from notifier.model.client import ED25519_NAMES
 from notifier.model.errors import ConfigurationError
 from notifier.tokens.key_files import KeySource, load_keys
 from notifier.tokens.public_keys import thumbprint
@@ -62,10 +63,10 @@ def test_the_example_of_rfc_7638() -> None:
 
 
 def test_the_example_of_rfc_8037(folder: Folder) -> None:
-    """RFC 8037 A.3, from the private key of A.1; the JWKS holds its public half alone."""
+    """RFC 8037 A.3, from the private key of A.1; the JWKS holds its public half alone. Its algorithm has two names."""
     ring = folder.ring(folder.source(ED25519))
     public = {name: value for name, value in ED25519.items() if name != "d"}
-    assert ring.jwks(ISS) == {"keys": [public | {"kid": ED25519_THUMBPRINT, "use": "sig", "alg": "EdDSA"}]}
+    assert ring.jwks(ISS) == {"keys": [public | {"kid": ED25519_THUMBPRINT, "use": "sig"}]}
 
 
 def test_a_given_kid_wins(folder: Folder) -> None:
@@ -73,8 +74,26 @@ def test_a_given_kid_wins(folder: Folder) -> None:
     own = ED25519 | {"kid": "own"}
     assert folder.ring(folder.source(own)).kids(ISS) == ("own",)
     ring = folder.ring(folder.source(own, kid="given"))
-    assert signing_kids(ring) == {Algorithm.EDDSA: "given"}
+    assert signing_kids(ring) == dict.fromkeys(ED25519_NAMES, "given")
     assert ring.jwks(ISS)["keys"][0]["kid"] == "given"
+
+
+@pytest.mark.parametrize("kind", ["RS256", "ES256", "EdDSA"])
+@pytest.mark.parametrize("empty", [None, "", []], ids=["null", "text", "list"])
+def test_an_empty_member_is_absent(folder: Folder, kind: str, empty: object) -> None:
+    """As serializers write members that are not set."""
+    odd = dict.fromkeys(("kid", "use", "alg", "key_ops", "oth", "x5c", "x5u", "keys"), empty)
+    plain = folder.ring(folder.source(kind))
+    assert folder.ring(folder.source({**folder.jwk(kind), **odd})).jwks(ISS) == plain.jwks(ISS)
+
+
+@pytest.mark.parametrize("alg", ["EdDSA", "Ed25519"])
+async def test_an_ed25519_key_signs_by_both_names(folder: Folder, alg: str) -> None:
+    """Whichever of them its file has (RFC 9864)."""
+    ring = folder.ring(folder.source({**ED25519, "alg": alg}))
+    for name in ED25519_NAMES:
+        token = await ring.sign(ISS, name, None, {})
+        assert jwt.get_unverified_header(token)["alg"] == name
 
 
 def pem_of(key: object) -> bytes:
@@ -118,11 +137,12 @@ REFUSED: dict[str, tuple[Callable[[Folder], bytes | Mapping[str, object]], str]]
     "encryption JWK": (lambda _: ED25519 | {"use": "enc"}, '"use" is "enc"'),
     "verifying JWK": (lambda _: ED25519 | {"key_ops": ["verify"]}, '"key_ops" does not hold "sign"'),
     "alg of another curve": (lambda f: f.jwk("ES256", alg="ES384"), '"alg" is "ES384", but this key can do ES256'),
-    "symmetric alg": (lambda _: ED25519 | {"alg": "HS256"}, '"alg" is "HS256", but this key can do EdDSA'),
+    "symmetric alg": (lambda _: ED25519 | {"alg": "HS256"}, '"alg" is "HS256", but this key can do Ed25519, EdDSA'),
     "halves apart": (lambda _: ED25519 | {"x": "A" * 43}, "damaged JWK"),
     "odd member": (lambda _: ED25519 | {"d": 7}, "damaged JWK"),
     "half an RSA key": (lambda f: {k: v for k, v in f.jwk("RS256").items() if k != "qi"}, "damaged JWK"),
-    "empty kid": (lambda _: ED25519 | {"kid": ""}, '"kid" must be a string'),
+    "odd kid": (lambda _: ED25519 | {"kid": 7}, '"kid" must be a string'),
+    "absent private half": (lambda _: ED25519 | {"d": None}, "is a public key"),
 }
 
 

@@ -18,9 +18,9 @@ def encryption_of(metadata: ClientMetadata, lending: Lending) -> Encryption | No
     if alg is None:
         return None
     enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
-    if metadata.jwks is None and uri is not None:
+    keys = () if _is_empty(metadata.jwks) else read_jwks(metadata.jwks)
+    if keys == () and uri:
         return Encryption(alg=alg, enc=enc, keys=ClientKeysPlace(uri=uri, route=lending.to_keys(metadata)))
-    keys = read_jwks(metadata.jwks)
     return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
 
 
@@ -35,13 +35,17 @@ def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bo
     if client.encryption is None:
         if metadata.id_token_encrypted_response_enc is not None:
             yield "id_token_encrypted_response_enc", "needs id_token_encrypted_response_alg beside it"
-    elif metadata.jwks is not None:
-        if isinstance(keys := read_jwks(metadata.jwks), str):
-            yield "jwks", keys
-    elif uri is None:
+    elif not _is_empty(metadata.jwks) and isinstance(keys := read_jwks(metadata.jwks), str):
+        yield "jwks", keys
+    elif _is_empty(metadata.jwks) and not uri:
         advice = "needs the client's public keys: register its jwks or jwks_uri, in a file if its source has none"
         yield "id_token_encrypted_response_alg", advice
-    elif isinstance(place := client.encryption.keys, ClientKeysPlace):
+    elif uri and isinstance(place := client.encryption.keys, ClientKeysPlace):
         unjudged = unsure or place.route.withheld is not None
         if (text := uri_mistake(uri) if unjudged else check_uri(uri, place.route.egress)) is not None:
             yield "jwks_uri", text
+
+
+def _is_empty(jwks: object) -> bool:
+    """True if no JWK Set is registered: a serializer may write an unset member as an empty one."""
+    return jwks is None or jwks in ("", [])

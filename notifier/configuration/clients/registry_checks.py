@@ -15,6 +15,7 @@ _KEYS = {
     Algorithm.ES384: "a P-384 key",
     Algorithm.ES512: "a P-521 key",
     Algorithm.EDDSA: "an Ed25519 key",
+    Algorithm.ED25519: "an Ed25519 key",
 }
 
 

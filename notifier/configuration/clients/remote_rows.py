@@ -17,6 +17,7 @@ from notifier.model.documents.cloudevents import TEXT_LENGTH
 from notifier.model.egress import URI_LENGTH, uri_mistake
 from notifier.model.errors import Mistake
 from notifier.model.frozen import replace
+from notifier.network.http.issuer_document import present_members
 from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.clients import ClientMetadata
 from notifier.tokens.client_jwks import public_jwks
@@ -31,15 +32,14 @@ _Key: TypeAlias = str | tuple[str, str]
 
 
 def clean(raw: object, path: str, last: Row | None = None) -> Row | Mistake:
-    """Return what notifier keeps of a client: null and empty text count as absent.
+    """Return what notifier keeps of a client: null, empty text and empty lists count as absent.
 
     `path` names the client in the mistake if its `client_id` does not. If the result equals the row of the `last`
     answer, it is that object, and not judged again.
     """
     if not isinstance(raw, dict):
         return Mistake(path, "must be the metadata of a client")
-    members = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
-    row = share_names(members)
+    row = share_names(present_members({name: value for name, value in raw.items() if name in _ROW}))
     if "jwks" in row:
         if "id_token_encrypted_response_alg" in row:
             row["jwks"] = public_jwks(row["jwks"])

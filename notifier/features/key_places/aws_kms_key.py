@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from notifier.features.key_places.cloud_key_settings import AwsKmsSettings
 from notifier.features.key_places.raw_ecdsa import raw_ecdsa
-from notifier.model.client import Algorithm
+from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.public_keys import algorithms_of
@@ -37,7 +37,7 @@ _NAMES: Mapping[Algorithm, str] = MappingProxyType(
         **{Algorithm(f"RS{size}"): f"RSASSA_PKCS1_V1_5_SHA_{size}" for size in (256, 384, 512)},
         **{Algorithm(f"PS{size}"): f"RSASSA_PSS_SHA_{size}" for size in (256, 384, 512)},
         **{Algorithm(f"ES{size}"): f"ECDSA_SHA_{size}" for size in (256, 384, 512)},
-        Algorithm.EDDSA: "ED25519_SHA_512",
+        **dict.fromkeys(ED25519_NAMES, "ED25519_SHA_512"),
     }
 )
 _THROTTLED = frozenset(
@@ -75,7 +75,7 @@ class AwsKmsKey:
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises PlaceFault."""
         kind = "RAW"
-        if len(message) > RAW_LIMIT and alg is not Algorithm.EDDSA:
+        if len(message) > RAW_LIMIT and alg not in ED25519_NAMES:
             kind, message = "DIGEST", hashlib.new(f"sha{alg[-3:]}", message).digest()
         answer = await self._ask(
             "sign", KeyId=self._arn or self._settings.key_id, Message=message, MessageType=kind,

@@ -26,7 +26,7 @@ from google.cloud.kms_v1.services.key_management_service.transports import KeyMa
 
 from notifier.features.key_places.cloud_key_settings import GoogleKmsSettings
 from notifier.features.key_places.raw_ecdsa import raw_ecdsa
-from notifier.model.client import Algorithm
+from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.public_keys import algorithms_of
 from notifier.tokens.signature import SignatureResult
@@ -64,16 +64,16 @@ class GoogleKmsKey:
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises PlaceFault."""
         public, key = await self._public_of(self._name)
-        only = _algorithm(public.algorithm.name)
+        able = _algorithms(public.algorithm.name)
         text = f"this version of the key signs by {public.algorithm.name} alone"
-        lacking = {alg: text for alg in algorithms_of(key) if alg != only}
+        lacking = {alg: text for alg in algorithms_of(key) if alg not in able}
         newer, newer_key = await self._newer()
         return PublicHalf(key=key, lacking=lacking, newer=newer, newer_key=newer_key)
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises PlaceFault."""
         asked: dict[str, object] = {"name": self._name}
-        if alg is Algorithm.EDDSA:
+        if alg in ED25519_NAMES:
             asked |= {"data": message, "data_crc32c": crc32c(message)}
         else:
             kind = f"sha{alg[-3:]}"
@@ -82,7 +82,7 @@ class GoogleKmsKey:
         answer = await self._ask("asymmetric_sign", asked)
         if answer.name != self._name:
             raise PlaceFault(f"Google signed by {answer.name} where another was asked for")
-        if not (answer.verified_data_crc32c if alg is Algorithm.EDDSA else answer.verified_digest_crc32c):
+        if not (answer.verified_data_crc32c if alg in ED25519_NAMES else answer.verified_digest_crc32c):
             raise PlaceFault("what Google was asked to sign was damaged on its way")
         return raw_ecdsa(alg, answer.signature) if alg.startswith("ES") else bytes(answer.signature)
 
@@ -140,13 +140,13 @@ def _words(text: str) -> str:
     return " ".join(text.split())[:_SHOWN]
 
 
-def _algorithm(name: str) -> Algorithm | None:
-    """That of a version: RSA_SIGN_PSS_3072_SHA256 is PS256."""
+def _algorithms(name: str) -> frozenset[Algorithm]:
+    """Return the names of a version's algorithm: RSA_SIGN_PSS_3072_SHA256 is PS256."""
     if name == "EC_SIGN_ED25519":
-        return Algorithm.EDDSA
+        return ED25519_NAMES
     family = next((alg for prefix, alg in _FAMILIES.items() if name.startswith(prefix)), "")
     algorithm = f"{family}{name[-3:]}"
-    return Algorithm(algorithm) if algorithm in set(Algorithm) else None
+    return frozenset(alg for alg in Algorithm if alg == algorithm)
 
 
 def crc32c(raw: bytes) -> int:

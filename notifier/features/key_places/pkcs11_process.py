@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # an extra, for the one process that runs this file
 HEAD = struct.Struct(">Ic")
 OPEN, FIND, SIGN = b"o", b"f", b"s"  # requests
 DONE, FAULT = b"=", b"!"  # answers; a fault is JSON: the error's name and a text
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 """What can be asked for. A request to sign has the key's and the algorithm's number, a byte each, and the message."""
 
 NEEDED: Mapping[str, str] = MappingProxyType(
@@ -36,6 +36,7 @@ NEEDED: Mapping[str, str] = MappingProxyType(
         # The digest is made here: ECDSA_SHA256 is a mechanism that SoftHSM does not have, among others.
         **{f"ES{bits}": "ECDSA" for bits in (256, 384, 512)},
         "EdDSA": "EDDSA",
+        "Ed25519": "EDDSA",  # the name of RFC 9864
     }
 )
 """The mechanism for each algorithm."""

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from notifier.features.key_places.vault_http import VaultServer
 from notifier.features.key_places.vault_login import VaultLogin
 from notifier.features.key_places.vault_settings import VaultKeySettings
-from notifier.model.client import Algorithm
+from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.signature import SignatureResult
@@ -70,7 +70,7 @@ class VaultKey:
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises PlaceFault."""
-        size = "256" if alg is Algorithm.EDDSA else alg[-3:]
+        size = "256" if alg in ED25519_NAMES else alg[-3:]
         answer = await self._ask("POST", f"{self._mount}/sign/{self._key}/sha2-{size}", self._request(alg, message))
         prefix, _, signature = str(answer.get("signature", "")).rpartition(":")
         if prefix != f"vault:v{self._version}":
@@ -84,7 +84,7 @@ class VaultKey:
 
     def _request(self, alg: Algorithm, message: bytes) -> Mapping[str, object]:
         common = {"key_version": self._version, "marshaling_algorithm": "jws"}
-        if alg is Algorithm.EDDSA:
+        if alg in ED25519_NAMES:
             return {**common, "input": _encoded(message)}
         digest = hashlib.new(f"sha{alg[-3:]}", message).digest()
         return {**common, "input": _encoded(digest), "prehashed": True, **_PADDING.get(alg[:2], {})}

@@ -20,7 +20,7 @@ from notifier.features.upstreams.upstream_routes import ConfiguredUpstream, Upst
 from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings
 from notifier.features.upstreams.upstream_sign_outs import SignOutAccess, UpstreamFrame, UpstreamSignOuts
 from notifier.features.upstreams.upstream_token import UpstreamRules
-from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.client import Algorithm, EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
 from notifier.model.ids import new_id
 from notifier.model.message import Lane, Outgoing
@@ -28,6 +28,7 @@ from notifier.model.origins import origin_of
 from notifier.network.http.discovery import Discovery
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
+from notifier.tokens.foreign_keys import all_names
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
 WITHIN = 5.0  # seconds that an upstream has for each document
@@ -135,7 +136,7 @@ class ConfiguredUpstreams:
         rules = UpstreamRules(
             issuer=settings.issuer,
             audiences=frozenset(settings.client_id),
-            algorithms=frozenset(settings.algorithms),
+            algorithms=all_names(settings.algorithms or Algorithm),
             max_age=settings.max_age,
         )
         iss = local_issuer(settings, loaded.settings)
@@ -166,14 +167,18 @@ async def _looked_up(
 
 
 async def read_upstream_keys(
-    settings: UpstreamSettings, reader: DocumentReader, egress: EgressPolicy, _uri: str = ""
+    settings: UpstreamSettings, reader: DocumentReader, egress: EgressPolicy
 ) -> IssuerDocument | UnreadDocument:
-    """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises."""
+    """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises.
+
+    Unless the settings name algorithms, those of its metadata come with it.
+    """
     tls = TlsFiles() if settings.tls is None else settings.tls.files()
     if settings.jwks_uri is not None:
         return await reader.read(settings.jwks_uri, egress=issuer_egress(egress), tls=tls, within=WITHIN)
     discovery = Discovery(issuer=settings.issuer, metadata=settings.metadata, tls=tls, within=WITHIN)
-    return await discovery.read_keys(reader, egress)
+    advertised = "id_token_signing_alg_values_supported" if settings.algorithms is None else None
+    return await discovery.read_keys(reader, egress, advertised)
 
 
 def questions_for(resolve: ResolveSettings) -> SessionQuestions | None:

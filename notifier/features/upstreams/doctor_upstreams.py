@@ -8,10 +8,12 @@ from notifier.features.upstreams.configured_upstreams import WITHIN, questions_f
 from notifier.features.upstreams.upstream import Question, SessionsAway
 from notifier.features.upstreams.upstream_settings import UpstreamSettings
 from notifier.model.errors import Mistake
+from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, failed, ok
+from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, failed, ok, warning
 from notifier.operators.doctor.doctor_transmitters import examine_transmitter
 from notifier.settings.service_settings import Settings
+from notifier.tokens.transmitter_keys import ReadKeySet
 
 NOBODY = "notifier-doctor-asks-for-nobody"
 """A `sid` that no session has."""
@@ -25,12 +27,28 @@ def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Chec
         setting = f"upstreams.{name}"
         uri = upstream.metadata if upstream.jwks_uri is None else upstream.jwks_uri
         keys = partial(read_upstream_keys, upstream, reader, egress)
-        run = partial(examine_transmitter, setting, uri, keys)
+        run = partial(examine_keys, setting, uri, keys, upstream)
         yield Check(area=Area.KEYS, subject=setting, within=2 * WITHIN + 2, run=run)
         if upstream.resolve.same_sub is None:
             question_setting = f"{setting}.resolve"
             ask = partial(examine_sessions, question_setting, upstream)
             yield Check(area=Area.ISSUER, subject=question_setting, within=_LONGEST_ANSWER + 5, run=ask)
+
+
+async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: UpstreamSettings) -> Sequence[Finding]:
+    """Check the JWK Set of an upstream, and whether its metadata name the algorithms of its tokens."""
+    document = await read()
+
+    async def as_read(_uri: str) -> IssuerDocument | UnreadDocument:
+        return document
+
+    findings = await examine_transmitter(setting, uri, as_read)
+    unnamed = isinstance(document, IssuerDocument) and not document.algorithms
+    if unnamed and upstream.algorithms is None and upstream.jwks_uri is None:
+        text = "its metadata have no id_token_signing_alg_values_supported, so tokens by any algorithm are accepted"
+        advice = "set its algorithms to the registered id_token_signed_response_alg"
+        findings.append(warning(Area.KEYS, setting, text, advice))
+    return findings
 
 
 async def session_mistakes(settings: Settings) -> list[Mistake]:

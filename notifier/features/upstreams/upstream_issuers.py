@@ -88,6 +88,12 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
         named = [member for member in ("parents", "without_iss") if member in upstream.model_fields_set]
         text = "has no effect: browsers may not call this upstream's address without front_channel: true"
         yield from (Mistake(f"{place}.{member}", text) for member in named)
+    if upstream.algorithms is None and upstream.jwks_uri is not None:
+        text = (
+            "is not set, and jwks_uri is read without the provider's metadata, so tokens by any algorithm are accepted:"
+            " name the registered id_token_signed_response_alg, RS256 by default"
+        )
+        yield Mistake(f"{place}.algorithms", text)
     if upstream.issuer == iss:
         return  # it is the identity server itself
     for way, section in _prefixed(upstream):

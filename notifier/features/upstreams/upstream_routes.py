@@ -131,7 +131,9 @@ class UpstreamRoutes:
     async def _take(self, request: web.Request, upstream: ConfiguredUpstream) -> tuple[UpstreamResult, str]:
         token = await _token(request)
         if token is None:
-            return UpstreamResult.MALFORMED, f"the body must be {FORM} with one logout_token, not compressed"
+            return UpstreamResult.MALFORMED, (
+                f"the body must be {FORM} of at most {_FIELDS} fields with one logout_token, not compressed"
+            )
         result = await upstream.verifier.verified(token)
         match result:
             case UnacceptedLogout():

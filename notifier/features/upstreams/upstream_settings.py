@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from notifier.model.client import Algorithm
 from notifier.network.databases.database_url import DatabaseUrl
 from notifier.network.http.issuer_document import metadata_uri
 from notifier.settings.asked_server import HeadersServer
@@ -23,10 +24,6 @@ from notifier.settings.values import (
     without_user,
 )
 
-PublicKeyAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-ALGORITHMS: tuple[PublicKeyAlgorithm, ...] = (
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-)  # fmt: skip
 _ASKED = re.compile(r":(sub|sid)\b")
 
 
@@ -126,8 +123,9 @@ class UpstreamSettings(Section):
     """Its metadata. Left out: `issuer` with `/.well-known/openid-configuration`."""
     tls: TlsSettings | None = None
     """TLS when its metadata and keys are read."""
-    algorithms: tuple[PublicKeyAlgorithm, ...] = Field(ALGORITHMS, min_length=1)
-    """What its tokens may be signed with. Never `none` or a shared secret."""
+    algorithms: tuple[Algorithm, ...] | None = Field(None, min_length=1)
+    """What its tokens may be signed with. Never `none` or a shared secret. Left out: as its metadata name them in
+    `id_token_signing_alg_values_supported`; any of them with `jwks_uri`, or without that member."""
     max_age: Annotated[float, Lasting(above=0.0, most=86_400.0)] = 600.0
     """How old a token may be by its `iat`."""
     iss: IssuerId | None = None

@@ -20,11 +20,13 @@ class IssuerDocument:
     """A JSON document. `date` is the server's clock from its `Date` header, in epoch seconds, None without one.
 
     `max_age`: seconds for which it may still be kept, as its Cache-Control says; None if that says nothing.
+    `algorithms`: what the issuer's metadata name for its tokens; None if they name nothing.
     """
 
     content: object
     date: float | None = None
     max_age: float | None = None
+    algorithms: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,14 @@ class AnswerHead:
 
     status: int
     headers: Mapping[str, tuple[str, ...]]
+
+
+def present_members(document: Mapping[str, object]) -> dict[str, object]:
+    """Return the members that have a value. `null`, an empty text and an empty list count as absent.
+
+    Serializers of .NET, Go and Java write them for members that are not set.
+    """
+    return {name: value for name, value in document.items() if value is not None and value not in ("", [])}
 
 
 def read_max_age(cache_control: str, age: str | None) -> float | None:

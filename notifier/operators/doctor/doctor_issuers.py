@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from notifier.model.client import Algorithm, Client, PublishedKey
 from notifier.model.presets import too_new
 from notifier.model.printable import counted
-from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests
+from notifier.network.http.issuer_document import (
+    IssuerDocument,
+    UnreadDocument,
+    metadata_uri,
+    only_in_tests,
+    present_members,
+)
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
 from notifier.operators.doctor.doctor_queue import clock_finding
 from notifier.tokens.first_day import Seen, first_day, not_before
@@ -131,7 +137,7 @@ def _late(case: IssuerCase, workers: Seen, now: float) -> Iterator[Finding]:
 
 def _advertised(metadata: IssuerDocument | UnreadDocument) -> str | None:
     content = metadata.content if isinstance(metadata, IssuerDocument) else None
-    uri = content.get("jwks_uri") if isinstance(content, dict) else None
+    uri = present_members(content).get("jwks_uri") if isinstance(content, dict) else None
     return uri if isinstance(uri, str) else None
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
-from notifier.model.client import PublishedKey
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
 from notifier.operators.doctor.doctor import Area, Finding, failed, ok, warning
-from notifier.tokens.foreign_keys import read_jwks, rsa_fault, unused_keys
+from notifier.tokens.foreign_keys import read_jwks, unused_keys, verifying_fault
 
 
 async def examine_transmitter(
@@ -24,7 +23,7 @@ async def examine_transmitter(
     if any(key.private for key in published):
         advice = "have the transmitter replace the key, and tell its operator: whoever has read it can sign users out"
         return [failed(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
-    usable, unused = sum(map(_verifies, published)), unused_keys(published)
+    usable, unused = sum(verifying_fault(key) is None for key in published), unused_keys(published)
     if not usable:
         advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
         why = "" if unused is None else f": {unused}"
@@ -32,11 +31,5 @@ async def examine_transmitter(
     readable = ok(Area.KEYS, setting, f"{counted(usable, 'key')} for its tokens can be read")
     if unused is None:
         return [readable]
-    advice = "tokens that they sign are refused; have the transmitter publish an RSA key as others do, or another kind"
+    advice = "tokens that they sign are refused; have the transmitter publish another key"
     return [readable, warning(Area.KEYS, setting, f"the JWK Set at {uri} has keys that are not used: {unused}", advice)]
-
-
-def _verifies(key: PublishedKey) -> bool:
-    if key.use not in (None, "sig"):
-        return False
-    return rsa_fault(dict(key.material)) is None if key.kty == "RSA" else key.kty in ("EC", "OKP")

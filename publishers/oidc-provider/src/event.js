@@ -9,7 +9,7 @@ import { createHash, randomUUID } from 'node:crypto'
 /** @typedef {{uid: string, accountId: string, sids: Record<string, string | undefined>, reason: string, exp?: number}} Ending */
 /** @typedef {Record<string, unknown> & {id: string}} SessionEnded */
 
-const ALGORITHMS = new Set(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'])
+const ALGORITHMS = new Set(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'])
 const LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?'
 /** What notifier surely takes: a wrong member would cost the client its whole entry, and so its back-channel logout. */
 const PAGE = new RegExp(`^https?://(?=[^/?:]{1,253}(?:[/?:]|$))(?:${LABEL}\\.)*(?=[A-Za-z])${LABEL}(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?(?:[/?][!"$-[\\]-~]*)?$`)

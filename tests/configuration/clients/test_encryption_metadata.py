@@ -44,6 +44,17 @@ def test_algorithms_and_keys_are_as_they_are_registered(tmp_path: Path) -> None:
     assert (found.enc, found.keys) == (ContentEncryption.A256GCM, keys(key))
 
 
+@pytest.mark.parametrize("jwks", [None, "", [], {"keys": []}])
+def test_an_empty_set_is_absent(tmp_path: Path, jwks: object) -> None:
+    """Serializers write it where `jwks_uri` is registered."""
+    assert place(asked(tmp_path, jwks_uri=KEYS, jwks=jwks)).uri == KEYS
+    raw = {"client_id": "shop", "jwks": jwks, "id_token_encrypted_response_alg": "RSA-OAEP", "redirect_uris": []}
+    row = clean(raw, "[0]")
+    assert not isinstance(row, Mistake)
+    assert row.get("jwks", {"keys": []}) == {"keys": []}
+    assert "redirect_uris" not in row
+
+
 def test_without_the_algorithm_tokens_are_signed_only(tmp_path: Path) -> None:
     """Whatever keys it has, broken ones too: they are for something else."""
     for members in ({"jwks_uri": "http://10.0.0.1/"}, {"jwks": "none"}, {"jwks": {"keys": [{"kty": "RSA"}]}}):

@@ -46,6 +46,7 @@ P256 = ec.generate_private_key(ec.SECP256R1())
         (P256, "EC_SIGN_P256_SHA256", Algorithm.ES256),
         (ec.generate_private_key(ec.SECP384R1()), "EC_SIGN_P384_SHA384", Algorithm.ES384),
         (ed25519.Ed25519PrivateKey.generate(), "EC_SIGN_ED25519", Algorithm.EDDSA),
+        (ed25519.Ed25519PrivateKey.generate(), "EC_SIGN_ED25519", Algorithm.ED25519),
     ],
 )
 async def test_signs_by_the_one_algorithm_of_its_version(

@@ -56,7 +56,7 @@ async def refused(key: VaultKey, alg: Algorithm = Algorithm.RS256) -> PlaceFault
         ("ecdsa-p256", [Algorithm.ES256]),
         ("ecdsa-p384", [Algorithm.ES384]),
         ("ecdsa-p521", [Algorithm.ES512]),
-        ("ed25519", [Algorithm.EDDSA]),
+        ("ed25519", [Algorithm.EDDSA, Algorithm.ED25519]),
     ],
 )
 async def test_signs_by_every_algorithm_as_jws_has_it(

@@ -61,6 +61,7 @@ async def told(transmitter: SetTransmitter, token: bytes) -> str:
         (key("P-384"), "ES384"),
         (key("P-521"), "ES512"),
         (key("Ed25519"), "EdDSA"),
+        (key("Ed25519"), "Ed25519"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -198,6 +199,80 @@ async def test_signed_content_that_is_no_claims(payload: bytes) -> None:
 async def test_which_published_keys_verify(jwk: Mapping[str, Any], expected: str) -> None:
     """Public ones that are meant to; a broken one is passed over."""
     assert await told(SetTransmitter({"kty": "?"}, jwk), signed()) == expected
+
+
+@pytest.mark.parametrize("kind", ["RSA", "P-256", "Ed25519"])
+@pytest.mark.parametrize("empty", [None, "", []], ids=["null", "text", "list"])
+async def test_an_empty_member_of_a_key_is_absent(kind: str, empty: object) -> None:
+    """Serializers of .NET, Go and Java write it for a member that is not set."""
+    names = ("use", "alg", "key_ops", "oth", "x5c", "x5t", "x5u", "d", "p", "q", "dp", "dq", "qi", "k")
+    alg = {"RSA": "RS256", "P-256": "ES256", "Ed25519": "Ed25519"}[kind]
+    transmitter = SetTransmitter({**dict.fromkeys(names, empty), **public(key(kind))})
+    assert await told(transmitter, signed(of=key(kind), alg=alg)) == "taken"
+
+
+async def test_a_member_of_another_type_is_ignored() -> None:
+    """RFC 7517 §5: what cannot be used."""
+    transmitter = SetTransmitter({**OURS, "kid": 7, "use": ["sig"], "alg": False, "key_ops": "verify"})
+    assert await told(transmitter, signed(kid=None)) == "taken"
+
+
+@pytest.mark.parametrize("published", ["EdDSA", "Ed25519"])
+@pytest.mark.parametrize("alg", ["EdDSA", "Ed25519"])
+async def test_one_algorithm_has_two_names(published: str, alg: str) -> None:
+    """RFC 8037 and RFC 9864."""
+    transmitter = SetTransmitter(public(key("Ed25519"), alg=published))
+    assert await told(transmitter, signed(of=key("Ed25519"), alg=alg)) == "taken"
+
+
+@pytest.mark.parametrize(
+    ("jwk", "reason"),
+    [
+        (public(key("P-256"), use="enc"), 'has "use": "enc"'),
+        (public(key("P-256"), key_ops=["sign"]), 'has "key_ops" without "verify"'),
+        (public(key("P-256"), alg="ES384"), "is for ES384"),
+        (public(key("P-384")), "is for ES384, not ES256"),
+        (public(key("P-256"), crv="secp256k1"), "is on the curve secp256k1"),
+        (public(key("P-256"), x="AA"), "cannot be read as a public key"),
+        (public(key("P-256"), y=None), 'has "y" that is no base64url'),
+        ({**key("P-256").as_dict(private=True), "kid": "k1"}, "is published with its private half"),
+        ({"kty": "oct", "k": "AAAA", "kid": "k1"}, "is of the type oct"),
+    ],
+    ids=range(9),
+)
+async def test_the_answer_says_why_a_key_is_left_out(jwk: Mapping[str, Any], reason: str) -> None:
+    """Else its owner would look for a key that is there."""
+    found = await SetTransmitter(jwk).verifier.verified(signed())
+    assert isinstance(found, UnacceptedSet)
+    assert found.description.endswith(f"fits kid and alg: key 'k1' {reason}")
+
+
+async def test_the_log_names_the_key_that_is_left_out() -> None:
+    """Once, and no key that is meant for something else."""
+    enc = public(key("RSA"), "e1", alg="RSA-OAEP")
+    transmitter = SetTransmitter(public(key("P-256"), alg="ES512"), enc, {"kty": "AKP", "kid": "later"})
+    with structlog.testing.capture_logs() as said:
+        await told(transmitter, signed())
+        transmitter.steady += 400
+        await told(transmitter, signed())
+    assert [line["reason"] for line in said] == ["key 'k1' is for ES512"]
+
+
+async def test_a_long_header_is_read_and_a_long_token_is_named() -> None:
+    """Up to the limit of a token, whatever its header carries."""
+    chain = ["A" * 2200, "B" * 2200, "C" * 2200]
+    assert await told(SetTransmitter(OURS), signed(x5c=chain)) == "taken"
+    found = await SetTransmitter(OURS).verifier.verified(signed(x5c=chain * 3))
+    assert isinstance(found, UnacceptedSet)
+    assert found.description == "the token is larger than 16 KiB"
+
+
+async def test_that_only_some_keys_are_tried_is_said() -> None:
+    """A token without kid may be signed by a later one."""
+    keys = (public(key("P-256", str(nth)), None) for nth in range(20))
+    found = await SetTransmitter(*keys).verifier.verified(signed(of=key("P-256", "19"), kid=None))
+    assert isinstance(found, UnacceptedSet)
+    assert found.description == "none of the 8 keys that are tried verifies the signature; name the key by kid"
 
 
 async def test_of_a_thousand_keys_few_are_made() -> None:

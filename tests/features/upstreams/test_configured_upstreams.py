@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,18 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
 from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
+from notifier.features.upstreams.doctor_upstreams import examine_keys
 from notifier.features.upstreams.session_questions import AT_A_TIME
 from notifier.features.upstreams.upstream import LocalSession, LocalSessions, Question
 from notifier.features.upstreams.upstream_record import UpstreamRecord
+from notifier.features.upstreams.upstream_token import UnacceptedLogout, VerifiedLogout
 from notifier.model.errors import ConfigurationError
+from notifier.network.http.issuer_document import IssuerDocument
 from tests.cli.in_process import notifier
+from tests.features.upstreams.upstream_provider import OURS, UPSTREAM, logout_token
 from tests.system.loopback import LoopbackServer
 from tests.tokens.key_folder import pem
+from tests.tokens.transmitter import key, public
 
 EXAMPLE = Path(__file__).parents[3] / "docs/examples/upstreams.yaml"
 OP: dict[str, Any] = {"issuer": "https://op.example.com", "client_id": "us", "resolve": {"same_sub": {}}}
@@ -148,6 +154,8 @@ def test_no_upstream_is_called_as_another_ones_users_are(folder: Path, one: obje
         ({**OP, **ASKED, "without_iss": "allow"}, ["upstreams.op.without_iss"]),
         ({**OP, **ASKED, "parents": ["https://a.example"]}, ["upstreams.op.parents"]),
         ({**OP, **ASKED, "parents": ["https://a.example"], "front_channel": True}, []),
+        ({**OP, **ASKED, "jwks_uri": "https://op.example.com/jwks"}, ["upstreams.op.algorithms"]),
+        ({**OP, **ASKED, "jwks_uri": "https://op.example.com/jwks", "algorithms": ["RS256"]}, []),
     ],
 )
 def test_what_may_end_anybodys_session_or_nobodys_is_warned_of(
@@ -156,6 +164,60 @@ def test_what_may_end_anybodys_session_or_nobodys_is_warned_of(
     """An upstream that is the identity server itself may speak of all its users."""
     loaded = load(written(folder, upstreams={"op": upstream}), {}, FEATURES)
     assert [each.path for each in loaded.warnings] == warned
+
+
+@pytest.mark.parametrize(
+    ("advertised", "algorithms", "expected"),
+    [
+        (["RS256"], None, ["RS256"]),
+        (["RS256", "EdDSA", "HS256"], None, ["EdDSA", "Ed25519", "RS256"]),
+        (["Ed25519"], None, ["EdDSA", "Ed25519"]),
+        (["RS256"], ["ES256", "EdDSA"], ["ES256", "EdDSA", "Ed25519"]),
+        (["HS256"], None, ["ES256", "EdDSA", "Ed25519", "RS256"]),
+        ([], None, ["ES256", "EdDSA", "Ed25519", "RS256"]),
+        (None, None, ["ES256", "EdDSA", "Ed25519", "RS256"]),
+        ("RS256", None, ["ES256", "EdDSA", "Ed25519", "RS256"]),
+    ],
+)
+async def test_a_token_is_signed_as_the_metadata_of_its_provider_name(
+    folder: Path, advertised: object, algorithms: list[str] | None, expected: list[str]
+) -> None:
+    """Unless `algorithms` name others. Without such a member any algorithm is accepted."""
+    kinds = {"ES256": "P-256", "EdDSA": "Ed25519", "Ed25519": "Ed25519", "RS256": "RSA"}
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if request.path == "/jwks":
+            return web.json_response({"keys": [public(key(kind), kind) for kind in ("P-256", "Ed25519", "RSA")]})
+        supported = {"id_token_signing_alg_values_supported": advertised}
+        return web.json_response({"issuer": UPSTREAM, "jwks_uri": f"{server.base}/jwks", **supported})
+
+    async with LoopbackServer(answer) as server:
+        op = {**OP, **ASKED, "issuer": UPSTREAM, "client_id": OURS, "discovery": server.base, "algorithms": algorithms}
+        path = written(folder, upstreams={"op": op}, egress={"allow_http": True, "allow": ["127.0.0.0/8"]})
+        upstreams = ConfiguredUpstreams(LiveConfiguration(path, {}, load(path, {}, FEATURES)), UpstreamRecord())
+        upstream = upstreams.upstream("op")
+        assert upstream is not None
+        accepted = []
+        for alg, kind in kinds.items():
+            token = logout_token(key(kind), {"alg": alg, "kid": kind}, iat=int(time.time()), exp=None)
+            found = await upstream.verifier.verified(token)
+            accepted += [alg] if isinstance(found, VerifiedLogout) else []
+            if isinstance(found, UnacceptedLogout) and algorithms is None:
+                assert found.description.endswith(f" for its tokens, not {alg}")
+        assert accepted == expected
+        await upstreams.aclose()
+
+
+async def test_the_doctor_names_metadata_without_algorithms(folder: Path) -> None:
+    """Then any algorithm is accepted, unless the settings name some."""
+    for algorithms, warned in ((None, True), (["RS256"], False)):
+        upstream = load(written(folder, upstreams={"op": {**OP, "algorithms": algorithms}}), {}, FEATURES)
+
+        async def read() -> IssuerDocument:
+            return IssuerDocument(content={"keys": [public(key("P-256"))]})
+
+        findings = await examine_keys("upstreams.op", UPSTREAM, read, upstream.settings.upstreams["op"])
+        assert ("id_token_signing_alg_values_supported" in str(findings)) is warned
 
 
 @pytest.mark.parametrize(

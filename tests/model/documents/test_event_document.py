@@ -178,7 +178,7 @@ def test_every_mistake_is_told_at_once() -> None:
             "b",
             (
                 'clients[1].id_token_signed_response_alg: "HS256" is not supported; must be one of '
-                "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA"
+                "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519"
             ),
         ),
         (

@@ -156,6 +156,16 @@ async def test_an_issuer_that_publishes_everything() -> None:
     assert "k2, which is to sign later" in bad(await issuer())
 
 
+@pytest.mark.parametrize("empty", [None, "", []], ids=["null", "text", "list"])
+async def test_an_empty_member_is_absent(empty: object) -> None:
+    """In keys and metadata: nobody published a private half."""
+    odd = dict.fromkeys(("d", "p", "k", "use", "alg", "key_ops", "x5c", "oth"), empty)
+    found = await issuer(keys=({**EC, **odd}, {**EC, **odd, "kid": "k2"}))
+    assert bad(found) == ""
+    unnamed = await issuer({**GOOD, "jwks_uri": empty}, jwks_uri=None)
+    assert "where its keys are published is not known" in bad(unnamed)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -16,7 +16,7 @@ ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
 TEXT_LENGTH, URI_LENGTH = 1024, 4096  # characters
 MOST_MISTAKES = 20  # told; the others are counted
 
-_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # ids travel in headers and logs
 _NO_URI_CHARACTER = re.compile(r"[^!-\[\]-~]")
 _URI = re.compile(r"https?://([^/?]*)", re.IGNORECASE)

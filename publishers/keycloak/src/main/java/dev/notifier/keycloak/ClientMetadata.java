@@ -9,7 +9,7 @@ import org.keycloak.common.util.StringPropertyReplacer;
 
 /** What an event says of a client, from the client's attributes: as notifier's registry reads them from Keycloak. */
 final class ClientMetadata {
-    private static final Set<String> ALGORITHMS = Set.of("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA");
+    private static final Set<String> ALGORITHMS = Set.of("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519");
 
     private static final String LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?";
     /** What notifier surely takes: a wrong member would cost the client its whole entry, and so its back-channel logout. */
