@@ -143,7 +143,8 @@ def judged(
     left_out: dict[str, LeftOut] = {}
     if registry.inline == "deny":
         unheard = Unbrought.DENIED
-    egress = EgressPolicy() if registry.unregistered is None else registry.unregistered.route.egress
+    template = registry.template_of(context.iss)
+    egress = EgressPolicy() if template is None else template.route.egress
     brought: dict[str, FrontChannelClient] = {}
     for client_id, front in context.brought.items():
         if _says_where(context.iss, client_id, registry):

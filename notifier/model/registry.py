@@ -36,7 +36,8 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names.
+    """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names, and
+    `unregistered_at` those at issuers with defaults of their own.
 
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
     used, by issuer and `client_id`. `refused`: likewise why a row is left out whose source may not have that client.
@@ -54,6 +55,7 @@ class Registry:
     inline: InlineRule = "publishers"
     grace: float = 300.0
     unregistered: Client | None = None
+    unregistered_at: Mapping[str, Client] = field(default_factory=lambda: MappingProxyType({}))
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
@@ -135,9 +137,10 @@ class Registry:
         if inline is None or self.inline == "deny":
             return registered
         if registered is None:
-            if inline.backchannel_logout_uri is None or self.unregistered is None:
+            template = self.template_of(iss)
+            if inline.backchannel_logout_uri is None or template is None:
                 return None
-            registered = replace(self.unregistered, iss=iss, client_id=client_id)
+            registered = replace(template, iss=iss, client_id=client_id)
         uri = inline.backchannel_logout_uri
         required = inline.backchannel_logout_session_required
         alg = inline.id_token_signed_response_alg
@@ -151,10 +154,15 @@ class Registry:
             route=registered.route if uri is None else self._route_for(uri, registered),
         )
 
+    def template_of(self, iss: str) -> Client | None:
+        """The defaults of a client of this issuer that only an event names."""
+        return self.unregistered_at.get(iss, self.unregistered)
+
     def _route_for(self, uri: str, registered: Client) -> Route:
         if registered.backchannel_logout_uri is not None and _origin(uri) == _origin(registered.backchannel_logout_uri):
             return registered.route
-        return Route() if self.unregistered is None else self.unregistered.route
+        template = self.template_of(registered.iss)
+        return Route() if template is None else template.route
 
 
 def _origin(uri: str) -> tuple[str, str | None, int | None]:

@@ -19,7 +19,7 @@ from notifier.configuration.clients.front_channel_metadata import (
     front_channel_warning,
     wrong_for_server,
 )
-from notifier.configuration.clients.lending import Lending, lending_of
+from notifier.configuration.clients.lending import Lending, lending_of, route_of_unregistered
 from notifier.model.client import (
     Algorithm,
     Client,
@@ -85,6 +85,9 @@ class RegistryBuilder:
             inline=self._settings.registry.inline,
             grace=self._settings.registry.grace,
             unregistered=self._template,
+            unregistered_at=MappingProxyType(
+                {iss: _unregistered(self._template, options) for iss, options in self._defaults.items()}
+            ),
             faults=self._faults,
             refused=self._refused,
             beyond=self.beyond.collected(),
@@ -271,6 +274,21 @@ def _client(
         retry=_retry(options, template.retry),
         response=_response(options, template.response),
         route=route,
+    )
+
+
+def _unregistered(template: Client, options: ClientOptions) -> Client:
+    """A client that only an event names, by its issuer's defaults: time, limits and trusted authorities.
+
+    Whoever publishes brings its address, so nothing goes along that belongs to the operator.
+    """
+    return replace(
+        template,
+        timeout=options.timeout or template.timeout,
+        max_concurrent=options.max_concurrent or template.max_concurrent,
+        per_second=options.per_second or template.per_second,
+        retry=_retry(options, template.retry),
+        route=route_of_unregistered(options, template.route),
     )
 
 

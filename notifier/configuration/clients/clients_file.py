@@ -73,7 +73,7 @@ def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
                 yield Mistake(f"registry.sources[{nth}].{member}", _not_configured(iss, known))
     for iss in settings.registry.defaults.keys() - known.keys():
         yield Mistake(f'registry.defaults["{iss}"]', _not_configured(iss, known))
-    yield from wrong_defaults(settings.registry.defaults)
+    yield from wrong_defaults(settings.registry.defaults, settings.template().retry)
 
 
 def _not_configured(iss: str, known: Collection[str]) -> str:

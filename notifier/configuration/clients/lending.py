@@ -6,17 +6,19 @@ without them: a gateway's 401 would be final. So its route is withheld, and its 
 origin.
 
 `registry.defaults` is for all clients of an issuer: its `proxy`, `tls.ca_file` and `egress` hold for every address. A
-client's own `ca_file` does, too, since it is no secret and opens no network.
+client's own `ca_file` does, too, since it is no secret and opens no network. At an address that only an event names,
+its `ca_file` alone holds, and what of its `egress` is stricter than the service's.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 
-from notifier.model.client import Client, ClientKeysPlace, EgressPolicy, FrontChannelWay, Route, TlsFiles
+from notifier.model.client import Client, ClientKeysPlace, EgressPolicy, FrontChannelWay, RetryPolicy, Route, TlsFiles
+from notifier.model.egress import IPNetwork, judge
 from notifier.model.errors import Mistake
 from notifier.model.frozen import frozen
 from notifier.model.origins import origin_of
 from notifier.settings.clients import ClientMetadata, ClientOptions
-from notifier.settings.policies import overridden
+from notifier.settings.policies import hold_mistake, overridden
 
 ADDRESSES = frozenset({"backchannel_logout_uri", "frontchannel_logout_uri", "jwks_uri"})
 """The members that lead somewhere. A list may say them."""
@@ -108,14 +110,19 @@ def withheld_of(client: Client) -> list[str]:
     return list(dict.fromkeys(route.withheld for route in routes if route.withheld is not None))
 
 
-def wrong_defaults(defaults: Mapping[str, ClientOptions]) -> Iterator[Mistake]:
-    """What `registry.defaults` would lend to every address that a list names."""
+def wrong_defaults(defaults: Mapping[str, ClientOptions], retry_of_service: RetryPolicy) -> Iterator[Mistake]:
+    """What `registry.defaults` would lend to every address that a list names, and times that cannot be."""
     for iss, options in defaults.items():
         secret = {"headers": options.headers, "tls.cert_file": options.tls is not None and options.tls.cert_file}
         for member, value in secret.items():
             if value and options.origins is None:
                 text = "needs origins beside it, of the servers that it is for, such as [https://gateway.example.com]"
                 yield Mistake(f'registry.defaults["{iss}"].{member}', text)
+        if options.timeout is not None and (mistake := hold_mistake(options.timeout)) is not None:
+            yield Mistake(f'registry.defaults["{iss}"].timeout', mistake)
+        retry = overridden(retry_of_service, options.retry)
+        if retry.base > retry.max_delay:
+            yield Mistake(f'registry.defaults["{iss}"].retry', "base must not be longer than max_delay")
 
 
 def _lent(options: ClientOptions, own: ClientOptions, base: EgressPolicy, of_defaults: str) -> Iterator[str]:
@@ -137,6 +144,39 @@ def _is_wider(policy: EgressPolicy, than: EgressPolicy) -> bool:
         or not set(policy.allow) <= set(than.allow)
         or not set(than.deny) <= set(policy.deny)
     )
+
+
+def route_of_unregistered(options: ClientOptions, template: Route) -> Route:
+    """Return the route to a client that only an event names, by the defaults of its issuer."""
+    ca_file = None if options.tls is None else options.tls.ca_file
+    if ca_file is None and options.egress is None:
+        return template
+    tls = template.tls if ca_file is None else TlsFiles(ca_file=ca_file)
+    return Route(egress=_narrowed(template.egress, overridden(template.egress, options.egress)), tls=tls)
+
+
+def _narrowed(policy: EgressPolicy, by: EgressPolicy) -> EgressPolicy:
+    """The policy that allows what both allow."""
+    return EgressPolicy(
+        allow=tuple(network for network in by.allow if _is_allowed(network, policy)),
+        deny=tuple(dict.fromkeys((*policy.deny, *by.deny))),
+        allow_http=policy.allow_http and by.allow_http,
+    )
+
+
+def _is_allowed(network: IPNetwork, policy: EgressPolicy) -> bool:
+    """True if the policy allows the whole network. A metadata address needs an entry of its own, so it is judged."""
+    if network in policy.allow:
+        return True
+    if network.prefixlen == network.max_prefixlen:
+        return judge(network.network_address, policy) is None
+    inside = any(_contains(other, network) for other in policy.allow)
+    return inside and not any(denied.overlaps(network) for denied in policy.deny)
+
+
+def _contains(network: IPNetwork, other: IPNetwork) -> bool:
+    same = network.version == other.version
+    return same and network.prefixlen <= other.prefixlen and other.network_address in network
 
 
 def _whole(options: ClientOptions, template: Route) -> Route:

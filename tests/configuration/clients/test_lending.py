@@ -1,6 +1,6 @@
 """What files lend a client follows no list to another origin: headers, our certificate, a proxy, a wider egress."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ import pytest
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.layers import Layered, lay, lay_again
 from notifier.configuration.clients.lending import withheld_of
-from notifier.model.client import Client, ClientKeysPlace, Route
+from notifier.model.client import Client, ClientKeysPlace, EgressPolicy, Route, TlsFiles
 from notifier.model.delivery import Inline
+from notifier.settings.policies import EgressSettings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, registry
 from tests.configuration.clients.test_authority import EVIL, laid, needs, of_file, of_list, row, told
 
@@ -255,3 +256,67 @@ def test_an_address_of_an_event_is_as_before(tmp_path: Path) -> None:
         found = made.registry.resolve(ONE, "shop", Inline(backchannel_logout_uri=uri))
         assert found is not None
         assert ((found.route.withheld is not None), found.route.headers) == (waits, ())
+
+
+def test_defaults_reach_a_client_that_only_an_event_names(tmp_path: Path) -> None:
+    """Time, limits and the trusted authority of its issuer's defaults; what is theirs stays out of the other issuer."""
+    defaults = {
+        "timeout": "3s", "max_concurrent": 4, "per_second": 2.5, "max_age": "1h", "sub_only_max_age": "1m",
+        "retry": {"base": "1s"}, "tls": {"ca_file": "ca.pem", "cert_file": "cert.pem"}, "proxy": "http://proxy:3128",
+        "headers": {"X-Auth": "hunter2"}, "origins": [SHOP], "egress": {"allow": ["10.0.0.0/8"], "allow_http": True},
+        "preset": "spring", "paused": True,
+    }  # fmt: skip
+    sections = {"delivery": {"retry": {"max_delay": "2m"}}, "registry": {"defaults": {ONE: defaults}}}
+    made = registry(tmp_path, "[]", ONE, TWO, **sections)
+    brought = made.resolve(ONE, "new", Inline(backchannel_logout_uri=HOOK))
+    assert brought is not None
+    assert not brought.registered
+    assert (brought.timeout, brought.max_concurrent, brought.per_second) == (3.0, 4, 2.5)
+    retry = brought.retry
+    assert (retry.base, retry.max_delay, retry.max_age, retry.sub_only_max_age) == (1.0, 120.0, 3600.0, 60.0)
+    assert brought.route == Route(tls=TlsFiles(ca_file=tmp_path / "ca.pem"))
+    assert (brought.preset, brought.paused) == (None, False)
+    other = made.resolve(TWO, "new", Inline(backchannel_logout_uri=HOOK))
+    assert made.unregistered is not None
+    assert other == replace(made.unregistered, iss=TWO, client_id="new", backchannel_logout_uri=HOOK)
+
+
+def test_a_moved_client_keeps_the_authority_of_the_defaults_alone(tmp_path: Path) -> None:
+    """An event's address on another origin than the registered one is reached as one that only the event names."""
+    defaults = {"tls": {"ca_file": "ca.pem"}, "proxy": "http://proxy:3128"}
+    text = f"[{{client_id: shop, backchannel_logout_uri: '{HOOK}'}}]"
+    made = registry(tmp_path, text, registry={"file": "clients.yaml", "defaults": {ONE: defaults}})
+    moved = made.resolve(ONE, "shop", Inline(backchannel_logout_uri=EVIL))
+    assert moved is not None
+    assert moved.route == Route(tls=TlsFiles(ca_file=tmp_path / "ca.pem"))
+
+
+@pytest.mark.parametrize(
+    ("of_service", "of_defaults", "effect"),
+    [
+        ({}, {"allow": ["10.0.0.0/8"], "allow_http": True}, {}),
+        ({"allow_http": True}, {"allow_http": False}, {}),
+        ({"allow": ["10.0.0.0/8"]}, {"allow": []}, {}),
+        ({"allow": ["10.0.0.0/8"]}, {"deny": ["8.8.8.0/24"]}, {"allow": ["10.0.0.0/8"], "deny": ["8.8.8.0/24"]}),
+        ({"deny": ["8.8.8.0/24"]}, {"deny": []}, {"deny": ["8.8.8.0/24"]}),
+        ({"allow": ["10.0.0.0/8"]}, {"allow": ["10.1.0.0/16", "172.16.0.0/12"]}, {"allow": ["10.1.0.0/16"]}),
+        ({"allow": ["10.0.0.0/8"], "deny": ["10.1.0.0/16"]}, {"allow": ["10.1.1.0/24"]}, {"deny": ["10.1.0.0/16"]}),
+        ({"allow": ["10.0.0.0/8"]}, {"allow": ["10.0.0.1/32"]}, {"allow": ["10.0.0.1/32"]}),
+        ({"allow": ["169.254.0.0/16"]}, {"allow": ["169.254.169.254/32"]}, {}),
+    ],
+)
+def test_no_default_opens_more_to_an_address_of_an_event(
+    tmp_path: Path, of_service: dict[str, Any], of_defaults: dict[str, Any], effect: dict[str, Any]
+) -> None:
+    """It may be stricter than `egress` of the service, and never wider: whoever publishes chooses the address."""
+    sections = {"egress": of_service, "registry": {"defaults": {ONE: {"egress": of_defaults}}}}
+    brought = registry(tmp_path, "[]", **sections).resolve(ONE, "new", Inline(backchannel_logout_uri=HOOK))
+    assert brought is not None
+    assert brought.route.egress == EgressPolicy(**dict(EgressSettings.model_validate(effect)))
+
+
+def test_times_that_cannot_be_are_refused_without_a_client_too(tmp_path: Path) -> None:
+    """A client that only an event names would meet them."""
+    for defaults, member in (({"timeout": "599s"}, "timeout"), ({"retry": {"base": "2h"}}, "retry")):
+        found = mistakes(tmp_path, "[]", registry={"file": "clients.yaml", "defaults": {ONE: defaults}})
+        assert list(found) == [f'registry.defaults["{ONE}"].{member}']
