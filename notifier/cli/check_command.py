@@ -12,7 +12,7 @@ from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.inline_speakers import unnamed_user
-from notifier.configuration.loading import Loaded
+from notifier.configuration.loading import Loaded, keys_of_two
 from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
 from notifier.feature import Checked
@@ -93,7 +93,8 @@ def check(
 
 def _summary(loaded: Loaded, sources: ReadNow, of_features: Sequence[Checked]) -> dict[str, Any]:
     settings, registry = loaded.settings, loaded.registry
-    warnings = (*loaded.warnings, *(warning for of in of_features for warning in of.warnings), *_unsigned(loaded))
+    known = (*keys_of_two(settings, loaded.keys), *loaded.warnings)
+    warnings = (*known, *(warning for of in of_features for warning in of.warnings), *_unsigned(loaded))
     warnings = (*warnings, *unnamed_user(settings).values())
     issuers = {}
     for iss in settings.issuers:

@@ -43,7 +43,8 @@ TOLD = 20  # warnings of one reading that are logged one by one: there may be as
 class Loaded:
     """Everything that was read at one time. `stamps` were taken before the files were read.
 
-    `warnings`: settings that are accepted and have no effect, or another one than may be meant. `faults`: clients
+    `warnings`: settings that are accepted and have no effect, or another one than may be meant; those of keys are known
+    once the places of keys were asked (`keys_of_two`). `faults`: clients
     that a registry source has and that cannot be used. `needs` and `layers` serve a refresh of a registry source;
     if there is none, there are no layers. `parts`: what the features read.
     """
@@ -72,9 +73,10 @@ class Loaded:
     def log_warnings(self) -> None:
         """Log each warning."""
         log = structlog.get_logger()
-        for warning in self.warnings[:TOLD]:
+        warnings = (*keys_of_two(self.settings, self.keys), *self.warnings)
+        for warning in warnings[:TOLD]:
             log.warning("configuration_warning", setting=warning.path, reason=warning.text)
-        if more := len(self.warnings[TOLD:]):
+        if more := len(warnings[TOLD:]):
             log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
         log_beyond(*self.registry.newly_left_away(Registry()))
@@ -147,7 +149,7 @@ def load(
     mistakes += _mistakes_at_start(settings) if starting else []
     if mistakes:
         raise ConfigurationError(mistakes)
-    warnings = tuple(_warnings(settings, layered, keys, tokens or (), parts))
+    warnings = tuple(_warnings(settings, layered, tokens or (), parts))
     return Loaded(
         settings=settings, features=features, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
         warnings=warnings, faults=tuple(layered.faults), needs=needs,
@@ -168,11 +170,10 @@ def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken
 
 
 def _warnings(
-    settings: Settings, layered: Layered, keys: KeyRing, tokens: Sequence[ApiToken], parts: Sequence[Part]
+    settings: Settings, layered: Layered, tokens: Sequence[ApiToken], parts: Sequence[Part]
 ) -> Iterator[Mistake]:
     """What is accepted, and has no effect or another one than may be meant."""
     yield from layered.warnings
-    yield from _keys_of_two(settings, keys)
     yield from _tokens_of_others(layered.registry)
     senders = [*(sender for part in parts for sender in part.senders), *senders_by_token(tokens)]
     yield from unheard_addresses(settings, layered.registry, senders)
@@ -182,15 +183,22 @@ def _warnings(
         yield from part.warnings
 
 
-def _keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[Mistake]:
-    """Issuers with the key of another. Of keys that are no files nothing is known yet."""
-    owners: dict[str, str] = {}
-    for iss in settings.issuers:
-        for key in keys.of(iss):
-            if (owner := owners.setdefault(thumbprint(key.public), iss)) != iss:
+def keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[Mistake]:
+    """Issuers with the key of another, by its public half. A key whose place was not asked is known by its settings."""
+    owners: dict[object, str] = {}
+    for iss, issuer in settings.issuers.items():
+        known = keys.of(iss)
+        asked = {key.setting for key in known}
+        named: dict[object, str] = {thumbprint(key.public): f"the key {key.kid}" for key in known}
+        for nth, key in enumerate(issuer.keys):
+            setting = f"keys[{nth}].{key.place}"
+            if key.file is None and f'issuers["{iss}"].{setting}' not in asked:
+                named[key.place, getattr(key, key.place)] = f"the key of {setting}"
+        for identity, called in named.items():
+            if (owner := owners.setdefault(identity, iss)) != iss:
                 text = (
-                    f"the key {key.kid} is that of {owner}, too: whoever checks the key and not the issuer takes the"
-                    " tokens of both; make one for each, by `notifier keys generate`"
+                    f"{called} is that of {owner}, too: whoever checks the key and not the issuer takes the tokens of"
+                    " both; make one for each, by `notifier keys generate` or in its place"
                 )
                 yield Mistake(f'issuers["{iss}"].keys', text)
 

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
+from notifier.configuration.loading import key_sources, keys_of_two
 from notifier.features.key_places.key_kinds import key_kinds
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.model.errors import OurFault
 from notifier.settings.key_settings import KeySettings, SigningSettings
+from notifier.settings.service_settings import Settings
+from notifier.tokens.key_files import examine_keys
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing
 from notifier.tokens.placed_key import PlacedKey
 from notifier.tokens.places import Places
@@ -271,3 +274,24 @@ async def test_two_keys_of_one_label_need_an_id(hsm: SoftHsm) -> None:
         assert ambiguous.fault is not None
         assert ambiguous.fault.text == "has 2 such private keys; name one by its label and its id"
         assert named.fault is None
+
+
+async def test_issuers_with_one_key_of_a_token_are_named(hsm: SoftHsm) -> None:
+    """By its public half, once the token was asked, under whatever name each issuer has it."""
+    found = Settings.model_validate(
+        {
+            "issuers": {
+                "https://a": {"keys": [{"pkcs11": hsm.settings("ec")}]},
+                "https://b": {"keys": [{"pkcs11": hsm.settings("rsa")}]},
+                "https://c": {"keys": [{"pkcs11": hsm.settings("ec", id="02"), "kid": "mine"}]},
+            }
+        }
+    )
+    sources, _ = key_sources(found, {iss: issuer.keys for iss, issuer in found.issuers.items()}, Places(key_kinds()))
+    ring, _ = examine_keys(sources)
+    assert list(keys_of_two(found, ring)) == []
+    assert await ring.look() == []
+    await ring.close()
+    (warning,) = keys_of_two(found, ring)
+    assert warning.path == 'issuers["https://c"].keys'
+    assert warning.text.startswith("the key mine is that of https://a, too")
