@@ -90,7 +90,7 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Judgement
     sid = tools.channel.names_session(delivery, client)
     verdict = decide(outcome, after, client.retry, carries_sid=sid, now=now, jitter=tools.jitter)
     if isinstance(verdict, Defer):
-        after = postponed(after, verdict, client, now)
+        after = postponed(after, verdict, client.retry, now)
     mark = Mark.NOTHING if _cut_short(outcome, seconds, client) else mark_of(outcome)
     pause = pause_of(outcome, client.retry)
     asked = isinstance(outcome, Failed) and outcome.retry_after is not None
@@ -125,7 +125,7 @@ def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools)
     now = tools.clock()
     wait = our_fault_wait(delivery.deferrals) * (1 + client.retry.jitter * (2 * tools.jitter() - 1))
     verdict = Defer(due=now + wait, cause=fault.cause, text=str(fault))
-    return Judgement(delivery=postponed(delivery, verdict, client, now), verdict=verdict)
+    return Judgement(delivery=postponed(delivery, verdict, client.retry, now), verdict=verdict)
 
 
 async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcome | Dead, str]:

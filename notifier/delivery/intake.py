@@ -32,7 +32,7 @@ from notifier.model.printable import excerpt
 from notifier.model.registry import CurrentRegistry, Registry
 from notifier.model.session_ended import SessionEnded
 
-LONGEST_GRACE = 86400.0  # seconds that an event waits to hear who all clients are
+LONGEST_GRACE = 86400.0  # seconds that an event waits for its issuer, or for the list of all clients
 # Seconds that a message of a later release rests, again and again, until a worker that knows it takes it. Short at
 # first, since during an upgrade the next worker may be of that release. The longest is what a rollback costs: 400
 # passes a second for 100,000 messages. It never becomes a dead letter: nothing is wrong with it.
@@ -223,7 +223,8 @@ class Intake:
         if issuer is None:
             way_out = f"{event.iss} is not one of `issuers`; add it, then replay"
             never = DeadReason.UNKNOWN_ISSUER, way_out
-            return self._put_off_event(document, "not one of `issuers` (yet)", never, registry.grace, now)
+            grace = min(registry.grace, LONGEST_GRACE)
+            return self._put_off_event(document, "not one of `issuers` (yet)", never, grace, now)
         if event.clients == "*" and (why := registry.unsure.get(event.iss)) is not None:
             never = DeadReason.UNKNOWN_CLIENT, f"{why}; mend it, or set empty: true there, then replay"
             return self._put_off_event(document, why, never, min(registry.grace, LONGEST_GRACE), now)

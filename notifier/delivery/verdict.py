@@ -101,6 +101,7 @@ Verdict = Done | RetryAt | Defer | Dead
 def before_attempt(
     delivery: Delivery,
     client: Client | None,
+    policy: RetryPolicy,
     *,
     issuer_known: bool,
     grace: float,
@@ -110,16 +111,17 @@ def before_attempt(
 ) -> Defer | Dead | None:
     """Return the verdict that needs no attempt; None if an attempt is to be made.
 
-    `grace` is `registry.grace`; `denied`: no event may bring an address (`registry.inline: deny`).
+    `policy`: the client's, or its issuer's if the client is unknown. `grace` is `registry.grace`; `denied`: no event
+    may bring an address (`registry.inline: deny`).
     """
     if delivery.not_after is not None and now > delivery.not_after:
         text = f"{_story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
         return Dead(reason=DeadReason.EXPIRED, text=text)
+    if delivery.first_taken_at is not None and _too_old(delivery, policy, carries_sid=carries_sid, now=now):
+        return _expired(delivery, policy, carries_sid=carries_sid, now=now)
     if client is None or client.told_at is None:
         unknown = NO_SUCH_CLIENT if client is None else NO_ADDRESS
         return _unknown(delivery, unknown, issuer_known=issuer_known, grace=grace, now=now, denied=denied)
-    if delivery.first_taken_at is not None and _too_old(delivery, client.retry, carries_sid=carries_sid, now=now):
-        return _expired(delivery, client.retry, carries_sid=carries_sid, now=now)
     if client.paused:
         return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry says paused: true")
     return None
@@ -236,7 +238,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.
     )
 
 
-def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: float) -> Delivery:
+def postponed(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> Delivery:
     """Return the delivery after a deferral, with its cause, number, and the time that we hold it back.
 
     A traveller remains one until it is parked: others wait in the bucket for what it finds out.
@@ -254,7 +256,7 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
         deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
         deferred_for=verdict.cause,
         asked=verdict.cause is Cause.RETRY_AFTER,
-        held=held if client is None else min(held, client.retry.max_paused),
+        held=min(held, policy.max_paused),
         leash=verdict.due if travels else None,
         unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,
     )

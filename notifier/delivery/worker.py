@@ -284,17 +284,17 @@ class Worker:
         """Return its ticket if it is attempted, now or after a wait in memory; else what becomes of it."""
         registry = self._registry()
         client = registry.client_of(delivery)
+        judged_as = client or registry.default_of(delivery.iss)
         now = self._tools.clock()
         verdict: Verdict | None = before_attempt(
             delivery,
             client,
+            judged_as.retry,
             issuer_known=delivery.iss in registry.issuers,
             grace=registry.grace,
             denied=registry.inline == "deny",
             # A delivery seen for the first time has no age, so what its token names does not matter.
-            carries_sid=delivery.first_taken_at is not None
-            and client is not None
-            and self._tools.channel.names_session(delivery, client),
+            carries_sid=delivery.first_taken_at is not None and self._tools.channel.names_session(delivery, judged_as),
             now=now,
         )
         if delivery.leash is not None and isinstance(verdict, Dead):
@@ -310,13 +310,13 @@ class Worker:
                 case Defer() as verdict:
                     delivery = ticket.delivery
         assert verdict is not None
-        after = postponed(delivery, verdict, client, now) if isinstance(verdict, Defer) else delivery
+        after = postponed(delivery, verdict, judged_as.retry, now) if isinstance(verdict, Defer) else delivery
         return Judgement(delivery=after, verdict=verdict)
 
     async def _attempt(self, ticket: Ticket) -> Judgement:
         """Attempt the delivery when its turn has come. The client's slot is free before the settlement."""
         if ticket.turn is not None and (later := await ticket.turn) is not None:
-            after = postponed(ticket.delivery, later, ticket.client, self._tools.clock())
+            after = postponed(ticket.delivery, later, ticket.client.retry, self._tools.clock())
             return Judgement(delivery=after, verdict=later)
         judged: Judgement | None = None
         try:

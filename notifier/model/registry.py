@@ -19,10 +19,11 @@ InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
 """From whom an event's own members of a client count, such as its address."""
 
 ENDLESS = math.inf
-"""The `grace` while a registry source has no answer: an unknown client may be one of its, so nobody is given up."""
+"""The `grace` while a registry source has no answer: an unknown client may be one of its. Ages alone end deliveries."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_MOMENTS: Mapping[str, float] = MappingProxyType({})
+_UNKNOWN = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,10 @@ class Registry:
             return self.inline == "allow"
         issuer = self.issuers.get(iss)
         return vouched or (issuer is not None and issuer.publishers is not None and publisher in issuer.publishers)
+
+    def default_of(self, iss: str) -> Client:
+        """The defaults of an issuer's clients: the ages of a delivery whose client is unknown follow them."""
+        return self.template_of(iss) or _UNKNOWN
 
     def client_of(self, delivery: Delivery) -> Client | None:
         """The client that the delivery is for. What the event said, and did not count, may count by now."""

@@ -1,13 +1,17 @@
 """Ages, by a worker: what finds no way to its client ends when it has been in hand for too long, attempted or not."""
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from notifier.delivery.facts import Deferred
 from notifier.model.client import RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import load_delivery
 from notifier.model.outcome import Cause
-from tests.delivery.stage import PARKED, Stage, answers, client, running
+from notifier.model.registry import ENDLESS
+from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
 
 HOUR = 3600.0
 
@@ -80,3 +84,29 @@ async def test_an_age_goes_on_while_the_queue_is_away() -> None:
         [letter] = stage.dead()
     assert letter["text"] == "never attempted in 3 s, put off for rate: older than max_age (2 s)"
     assert [fact for fact in stage.facts if isinstance(fact, Deferred)] == []
+
+
+@pytest.mark.parametrize(("sid", "limit"), [("s1", "max_age (5 s)"), (None, "sub_only_max_age (4 s)")])
+async def test_the_age_of_an_unknown_client_stands_still_for_max_paused_at_most(sid: str | None, limit: str) -> None:
+    """Also while a registry source has no answer, whose client it may be. The limits are those of its issuer."""
+    own = client("", retry=RetryPolicy(max_age=5.0, sub_only_max_age=4.0, max_paused=10.0))
+    async with running(Stage(client("shop"))) as stage:
+        stage.registry = replace(stage.registry, grace=ENDLESS, unregistered_at={ISS: own})
+        await stage.acked(stage.event("nobody", id="e1", sid=sid))
+        looks = await stage.through_delays(most=60.0)
+        [letter] = stage.dead()
+    assert looks == [2.0, 6.0, 14.0, 30.0]
+    assert letter["reason"] == "expired"
+    assert letter["text"].startswith("never attempted in 30 s, put off for unknown, 10 s of it through no fault")
+    assert limit in letter["text"]
+
+
+async def test_an_event_of_an_unknown_issuer_waits_for_a_day_at_most() -> None:
+    """Also while a registry source has no answer: issuers are in no source."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.registry = replace(stage.registry, grace=ENDLESS)
+        await stage.acked(stage.event("shop", iss="https://new.example"))
+        looks = await stage.through_delays(most=90_000.0)
+        [letter] = stage.dead()
+    assert letter["reason"] == "unknown_issuer"
+    assert looks[-1] > 86_000.0

@@ -92,5 +92,7 @@ def test_a_client_is_told_where_it_can_be_and_else_skipped(subject: Client, told
     assert isinstance(step, Skipped) is (told_at is None)
     assert len(list(deliveries(event("*"), by, 0.0))) == fates_of(event("*"), by, 0.0) == (told_at is not None)
     told = delivery(client())
-    verdict = before_attempt(told, subject, issuer_known=True, grace=1.0, carries_sid=True, now=told.ended_at or 0.0)
+    verdict = before_attempt(
+        told, subject, subject.retry, issuer_known=True, grace=1.0, carries_sid=True, now=told.ended_at or 0.0
+    )
     assert isinstance(verdict, Defer) is (told_at is None)

@@ -44,12 +44,14 @@ def verdict_on(
 
 def ahead(delivery: Delivery, *, grace: float = 300, issuer_known: bool = True, now: float = NOW) -> Verdict | None:
     """`before_attempt` for a client that nobody knows."""
-    return before_attempt(delivery, None, issuer_known=issuer_known, grace=grace, carries_sid=True, now=now)
+    return before_attempt(delivery, None, POLICY, issuer_known=issuer_known, grace=grace, carries_sid=True, now=now)
 
 
 def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW, carries_sid: bool = True) -> Verdict | None:
     """`before_attempt` for a client in the registry."""
-    return before_attempt(delivery, client, issuer_known=True, grace=300, carries_sid=carries_sid, now=now)
+    return before_attempt(
+        delivery, client, client.retry, issuer_known=True, grace=300, carries_sid=carries_sid, now=now
+    )
 
 
 def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, float]:
@@ -103,7 +105,7 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: f
         last = last_moment(delivery, POLICY, carries_sid=carries_sid, now=now)
         assert last == NOW + limit - 1
         later = Defer(due=max(now, min(now + 900, last)), cause=cause)
-        delivery = postponed(delivery, later, CLIENT, now)
+        delivery = postponed(delivery, later, POLICY, now)
         assert (delivery.first_taken_at, delivery.held) == (NOW, 0.0)
         delivery, now = waited(delivery, deferral_wait(later.due - now, later.rounding), now)
     assert NOW + limit < now < NOW + limit + 2
@@ -121,7 +123,7 @@ def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
         delivery, now = begun, NOW
         while now < NOW + 2 * POLICY.sub_only_max_age:
             due = now + 300.0
-            delivery = postponed(delivery, Defer(due=due, cause=cause), CLIENT, now)
+            delivery = postponed(delivery, Defer(due=due, cause=cause), POLICY, now)
             now += deferral_wait(due - now)
         assert delivery.held == now - NOW
         assert known(delivery, now=now, carries_sid=False) is None
@@ -134,7 +136,7 @@ def test_what_lies_with_us_ends_as_well() -> None:
     delivery, now = DELIVERY, NOW
     while not isinstance(verdict := known(delivery, replace(CLIENT, paused=True), now=now), Dead):
         assert isinstance(verdict, Defer)
-        delivery = postponed(delivery, verdict, CLIENT, now)
+        delivery = postponed(delivery, verdict, POLICY, now)
         delivery, now = waited(delivery, deferral_wait(verdict.due - now), now)
     limit = POLICY.max_paused + POLICY.max_age
     assert limit < now - NOW < limit + 2 * PAUSE
@@ -156,17 +158,19 @@ def test_nothing_is_attempted_after_not_after() -> None:
 @pytest.mark.parametrize("inline", [None, Inline(backchannel_logout_uri="https://a.example/logout")])
 @pytest.mark.parametrize("denied", [False, True])
 def test_a_client_whose_address_is_gone_has_its_grace_too(inline: Inline | None, *, denied: bool) -> None:
-    """It had one when the delivery was made. Whatever its age, it waits; then it is a dead letter that says so."""
+    """It had one when the delivery was made. It waits; then it is a dead letter that says so."""
     silent = replace(CLIENT, backchannel_logout_uri=None)
     now, waiting = NOW, replace(DELIVERY, ignored=inline, first_taken_at=NOW - 90_000, attempts=7)
 
     def look() -> Verdict | None:
-        return before_attempt(waiting, silent, issuer_known=True, grace=300, carries_sid=True, now=now, denied=denied)
+        return before_attempt(
+            waiting, silent, POLICY, issuer_known=True, grace=300, carries_sid=True, now=now, denied=denied
+        )
 
     while isinstance(verdict := look(), Defer):
         assert verdict.cause is Cause.UNKNOWN
         assert verdict.text in UNKNOWN_TEXTS
-        waiting = postponed(waiting, verdict, silent, now)
+        waiting = postponed(waiting, verdict, POLICY, now)
         now += deferral_wait(verdict.due - now)
     assert 290 < now - NOW <= 300
     assert isinstance(verdict, Dead)
@@ -182,7 +186,7 @@ def test_an_unknown_client_has_its_grace() -> None:
     while isinstance(verdict, Defer):
         assert verdict.cause is Cause.UNKNOWN
         last_due = verdict.due
-        waiting = postponed(waiting, verdict, None, now)
+        waiting = postponed(waiting, verdict, POLICY, now)
         now += deferral_wait(verdict.due - now)
         verdict = ahead(waiting, now=now)
     assert 290 < now - NOW <= last_due - NOW <= 300
@@ -197,7 +201,9 @@ def test_where_addresses_are_denied_the_way_out_is_to_register() -> None:
     """To name a publisher would not help, whether the event is planned under `deny` or waited for it."""
     said = Inline(backchannel_logout_uri="https://a.example/logout")
     for asked in (replace(DELIVERY, ignored=said), replace(DELIVERY, inline=said)):
-        verdict = before_attempt(asked, None, issuer_known=True, grace=0.0, carries_sid=True, now=NOW, denied=True)
+        verdict = before_attempt(
+            asked, None, POLICY, issuer_known=True, grace=0.0, carries_sid=True, now=NOW, denied=True
+        )
         assert isinstance(verdict, Dead)
         assert verdict.text.endswith("registry.inline is deny; register the client, then replay")
 

@@ -149,10 +149,12 @@ def go_through(delivery: Delivery) -> None:
     """Everything that is decided of a delivery on its way."""
     client = Client(iss=delivery.iss, client_id=delivery.client_id, backchannel_logout_uri="https://shop.example/")
     for known in (client, None, replace(client, paused=True)):
-        before = before_attempt(delivery, known, issuer_known=True, grace=300.0, carries_sid=False, now=NOW)
+        before = before_attempt(
+            delivery, known, client.retry, issuer_known=True, grace=300.0, carries_sid=False, now=NOW
+        )
         if isinstance(before, Defer):
             assert deferral_wait(before.due - NOW)
-            dump_delivery(postponed(delivery, before, known, NOW))
+            dump_delivery(postponed(delivery, before, client.retry, NOW))
     due = max(NOW, min(NOW + 5, last_moment(delivery, client.retry, carries_sid=False, now=NOW)))
     assert deferral_wait(due - NOW)
     claims_for(delivery, client, now=NOW, jti="j")

@@ -29,7 +29,7 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
 _OURS = frozenset({"delivery", "event", "dead_since"})  # members of our own documents
-SUB_ONLY_MAX_AGE = 600.0  # seconds, for an unknown client
+SUB_ONLY_MAX_AGE = 600.0  # seconds, without a registry
 
 
 class KeepReason(StrEnum):
@@ -121,9 +121,7 @@ def _sourced(letter: DeadLetter, message: Message, rules: ReplayRules, now: floa
     events = read(message, letter.events, now)
     if isinstance(events, str):
         return KeptLetter(why=KeepReason.MALFORMED, text=events)
-    policy = RetryPolicy()
-    if rules.registry is not None and rules.registry.unregistered is not None:
-        policy = rules.registry.unregistered.retry
+    policy = RetryPolicy() if rules.registry is None else rules.registry.default_of("").retry
     age = 0.0 if message.timestamp is None else now - message.timestamp
     if events.sub_only and age > policy.sub_only_max_age and not rules.end_newer_sessions:
         return _stale(f"it names no session, and was sent {age:.0f} s ago", policy.sub_only_max_age)
@@ -223,9 +221,7 @@ def _run_out(not_after: float | None, now: float) -> KeptLetter | None:
 
 def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | None:
     """Seconds for which the delivery may be repeated although its token names no session; None where it names one."""
-    client = None
-    if registry is not None:
-        client = registry.client_of(delivery)
-    if client is None:
+    if registry is None:
         return SUB_ONLY_MAX_AGE if delivery.sid is None else None
+    client = registry.client_of(delivery) or registry.default_of(delivery.iss)
     return None if carries_sid(delivery, client) else client.retry.sub_only_max_age

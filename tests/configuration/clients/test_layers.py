@@ -55,6 +55,7 @@ def test_a_later_source_overrides_member_by_member(tmp_path: Path) -> None:
     shop = clients(laid)["shop"]
     assert (shop.backchannel_logout_uri, shop.pairwise, shop.timeout, shop.max_concurrent) == (f"{HOOK}/2", True, 4, 2)
     assert (shop.retry.max_age, shop.retry.base) == (3600, 1)
+    assert (laid.registry.default_of(ONE).retry, laid.registry.default_of(TWO).retry.max_age) == (shop.retry, 86_400)
     assert not laid.mistakes
     assert not laid.faults
 
