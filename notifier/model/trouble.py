@@ -17,6 +17,7 @@ class TroubleKind(StrEnum):
 
     QUEUE = "queue"
     BLOCKED = "publishing_blocked"
+    EVENTS_REFUSED = "events_refused"
     KEY_MISSING = "signing_key_missing"
     RELOAD_FAILED = "reload_failed"
     RELOAD_REFUSED = "reload_refused"
@@ -41,6 +42,7 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
     {
         TroubleKind.QUEUE: "NotifierQueueDisconnected",
         TroubleKind.BLOCKED: "NotifierPublishingBlocked",
+        TroubleKind.EVENTS_REFUSED: "NotifierEventsRefused",
         TroubleKind.KEY_MISSING: "NotifierSigningKeyNotPublished",
         TroubleKind.RELOAD_FAILED: "NotifierReloadFailed",
         TroubleKind.RELOAD_REFUSED: "NotifierReloadFailed",
@@ -82,8 +84,8 @@ class Trouble:
     """One thing that is wrong, since `since` (epoch seconds) if that is shared.
 
     `kind` is a TroubleKind, or one that a later release has. `iss` and `client_id` say whom it concerns, and are empty
-    if it concerns more than one; `subject` is the key, source or setting. `count` deliveries or events were put off for
-    it.
+    if it concerns more than one; `subject` is the key, source, setting or reason. `count` deliveries or events were put
+    off for it, or refused.
     """
 
     kind: str
@@ -93,6 +95,11 @@ class Trouble:
     client_id: str = ""
     subject: str = ""
     count: int = 0
+
+    @property
+    def counted(self) -> str:
+        """What `count` counts."""
+        return "event" if self.kind == TroubleKind.EVENTS_REFUSED else "delivery"
 
     @property
     def explained(self) -> str:

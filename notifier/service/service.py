@@ -53,6 +53,7 @@ from notifier.operators.letters.retry_request import RETRY, RetryAccounts
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.own_state import OwnSources, OwnState, look_from_worker
+from notifier.operators.status.refused_events import RefusedEvents
 from notifier.operators.status.reload_request import RELOAD, act_of
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.worker_requests import RequestHandler
@@ -144,7 +145,9 @@ class Service:
         self._features = [feature.run(given) for feature in features]
         for feature in self._features:
             self.metrics.add(feature.families)
+        self._refused_events = RefusedEvents(time.time)
         all_observers = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
+        all_observers.append(self._refused_events.observe)
         all_observers += [self._registry.observe, retries.observe, replays.observe]
         all_observers += [feature.observe for feature in self._features if feature.observe is not None]
         all_observers += [] if tracing is None else [tracing.observe]
@@ -245,6 +248,7 @@ class Service:
         if status.blocked or status.problem:
             kind = TroubleKind.BLOCKED if status.blocked else TroubleKind.QUEUE
             yield Trouble(kind=kind, text=status.problem or "the queue takes no message")
+        yield from self._refused_events.troubles()
         for override in status.overrides:
             yield Trouble(kind=TroubleKind.POLICY, text=str(override), subject=str(override.key))
         yield from self._live.reloads.troubles()

@@ -137,3 +137,7 @@ async def test_publish_names_its_user_where_publishers_are_listed(tmp_path: Path
             assert done.returncode == 1
             assert "does not name guest, the user of the queue" in done.stderr
             assert "dead: publisher_not_allowed" in done.stdout
+            status = await asyncio.to_thread(notifier, "status", "-c", site.file, cwd=tmp_path)
+            assert status.stdout.startswith(f"✗ events refused {ISSUER}, since ")
+            assert status.stdout.splitlines()[0].endswith(", 1 event")
+            assert "publisher 'guest' may" in status.stdout

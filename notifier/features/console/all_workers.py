@@ -1,5 +1,7 @@
 """What all workers say to the console: the worker that is asked asks the others over the side channel, and sums up.
 
+What this worker itself says needs no side channel, which is still while the broker is unreachable or raises an alarm.
+
 A request names the parts that it wants, and each worker answers with these. However many operators look, the workers
 are asked for an overview twice a second at most.
 """
@@ -10,16 +12,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from notifier import __version__
 from notifier.feature import Given
 from notifier.features.console.recent import Recent, merged_steps
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen, replace
 from notifier.model.moment import rendered
-from notifier.network.listeners.problem import Refusal, problem
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
-from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest, ask_workers_to
+from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, ask_workers_to
 from notifier.telemetry.audit import lately
 
 NAME = "console"
@@ -104,15 +106,16 @@ class Overview:
 
 
 class AllWorkers:
-    """Asks all workers."""
+    """Asks all workers. `own` is what this worker answers."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: Given, own: Act) -> None:
         self._given = given
+        self._own = own
         self._looking = asyncio.Lock()
         self._last: tuple[float, Overview] | None = None
 
     async def overview(self) -> Overview:
-        """What they said a moment ago. Raises Refusal (503)."""
+        """What they said a moment ago."""
         async with self._looking:
             if self._last is None or time.monotonic() >= self._last[0]:
                 seen, answers = await self._ask("the console", clients=None, steps=0)
@@ -131,7 +134,7 @@ class AllWorkers:
             return self._last[1]
 
     async def clients(self, keys: Collection[ClientKey], **more: Any) -> tuple[ServiceStatus, Sequence[WorkerAnswer]]:
-        """How these clients stand at all workers, and their answers to what is asked beside. Raises Refusal (503)."""
+        """How these clients stand at all workers, and their answers to what is asked beside."""
         _, answers = await self._ask("the console", clients=list(keys), **more)
         status = self._status(await self._states(answers))
         meant = set(keys)
@@ -144,18 +147,20 @@ class AllWorkers:
         return replace(status, clients=of_these(status.clients), workers=each), known
 
     async def ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
-        """How many workers there are, and what those say that answer in time. Raises Refusal (503)."""
+        """How many workers there are, and what those say that answer in time."""
         seen, answers = await self._ask(who, **members)
         return seen, [answer for answer in answers if answer.problem is None]
 
     async def _ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
         """See `ask`. With the answers of those that know no console."""
         request = WorkerRequest(name=NAME, who=who, members=members)
-        try:
-            return await ask_workers_to(self._given.queue, request, ANSWER_WITHIN)
-        except QueueError:
-            title = "The queue is away; try again soon"
-            raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+        name, seen = self._given.name, 0
+        answers: Sequence[WorkerAnswer] = ()
+        with suppress(QueueError):
+            seen, answers = await ask_workers_to(self._given.queue, request, ANSWER_WITHIN)
+        if all(answer.worker != name for answer in answers):
+            answers = [WorkerAnswer(worker=name, version=__version__, said=await self._own(request)), *answers]
+        return seen, answers
 
     async def _states(self, answers: Sequence[WorkerAnswer]) -> list[bytes]:
         """How the workers stand. One that knows no console, as of an older release, says so when `status` asks."""

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.feature import Given
 from notifier.features.console.all_workers import AllWorkers, rows_of
-from notifier.features.console.console_routes import AWAY, STATES
+from notifier.features.console.console_routes import STATES
 from notifier.features.console.registration import registration_of
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Client, ClientKey
@@ -118,7 +118,6 @@ class ClientRoutes:
         scope="read",
         query=query_of(_CLIENTS),
         answers={200: AnswerDescription(text="The page.", schema=OBJECT)},
-        problems=AWAY,
     )
     async def _clients(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
@@ -146,7 +145,7 @@ class ClientRoutes:
         scope="read",
         query=query_of(_CLIENT),
         answers={200: AnswerDescription(text="The client.", schema=OBJECT)},
-        problems={**AWAY, 404: "Nobody knows this client."},
+        problems={404: "Nobody knows this client."},
     )
     async def _client(self, request: web.Request) -> web.Response:
         key = self._meant(request)

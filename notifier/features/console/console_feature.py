@@ -33,10 +33,11 @@ def _run(given: Given) -> Running:
     if settings.api is not None and not settings.api.console.enabled:
         return Running()
     recent = Recent(time.time)
-    acts = {NAME: OwnPart(given, recent).act}
+    own = OwnPart(given, recent).act
+    acts = {NAME: own}
     if settings.api is None:  # the consoles of others speak for this worker too
         return Running(observe=recent.observe, acts=acts)
-    authorization, workers = Authorization(given.live.tokens), AllWorkers(given)
+    authorization, workers = Authorization(given.live.tokens), AllWorkers(given, own)
     doctor = Doctor(given.live.path)
     oidc = settings.api.console.oidc
     signed_in = None if oidc is None else SignInTokens(oidc, given.live, subject_hash(settings).log_id)

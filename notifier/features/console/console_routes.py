@@ -37,7 +37,6 @@ STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
 """How a client fares, the worst first."""
 MOST_URGENT = 12  # clients of an overview
 PLACES = 20  # of workers that are silent
-AWAY = {503: "The queue is away."}
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -108,7 +107,6 @@ class ConsoleRoutes:
         scope="read",
         query=query_of(_OVERVIEW),
         answers={200: AnswerDescription(text="As it stands.", schema=OBJECT)},
-        problems=AWAY,
     )
     async def _overview(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
@@ -141,7 +139,6 @@ class ConsoleRoutes:
         scope="read",
         query=query_of(_RECENT),
         answers={200: AnswerDescription(text="The newest facts of all workers.", schema=OBJECT)},
-        problems=AWAY,
     )
     async def _recent(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
@@ -167,7 +164,6 @@ class ConsoleRoutes:
         scope="read",
         body={"application/json": schema_of(_FIND)},
         answers={200: AnswerDescription(text="Attempts and fates, the oldest first.", schema=OBJECT)},
-        problems=AWAY,
     )
     async def _find(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
@@ -187,7 +183,6 @@ class ConsoleRoutes:
         summary="Tell which keys sign, which are to come, and whether each issuer publishes them.",
         scope="read",
         answers={200: AnswerDescription(text="By issuer.", schema=OBJECT)},
-        problems=AWAY,
     )
     async def _keys(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")

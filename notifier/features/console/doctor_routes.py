@@ -16,7 +16,6 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.feature import Given
 from notifier.features.console.all_workers import AllWorkers, rows_of
-from notifier.features.console.console_routes import AWAY
 from notifier.model.moment import rendered
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, caller, concerns
@@ -173,7 +172,6 @@ class DoctorRoutes:
         summary="Tell who replayed, discarded, cancelled, retried or reloaded while these workers have run.",
         scope="read",
         answers={200: AnswerDescription(text="Lines of the audit log, the newest first.", schema=OBJECT)},
-        problems=AWAY,
     )
     async def _acts(self, request: web.Request) -> web.Response:
         """Lines may name clients of any issuer."""

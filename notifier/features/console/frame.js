@@ -7,8 +7,9 @@ import { Repair } from "./repairs.js";
 import { Said, clock, counted, html, number } from "./text.js";
 import { SignIn } from "./sign_in_page.js";
 import { THEMES, setTheme } from "./theme.js";
+import { TROUBLES } from "./words.js";
 import { Trouble } from "./parts.js";
-import { failingOf, waitingIn } from "./overview_page.js";
+import { allAnswered, answeredOf, failingOf, queueTrouble, waitingIn } from "./overview_page.js";
 import { may, unbound } from "./api.js";
 import { signOut } from "./session.js";
 import { state } from "./state.js";
@@ -76,8 +77,9 @@ function Pulse() {
   if (lost) return html`<span class="pulse bad">no answer</span>`;
   if (!service) return html`<span class="pulse">asking …</span>`;
   if (quiet > STALE) return html`<span class="pulse bad">no news for ${Math.round(quiet / 1000)} s</span>`;
-  const { answered, seen } = service.workers;
-  return html`<span class="pulse good">live · ${answered} of ${counted(Math.max(seen, answered), "worker")}</span>`;
+  const trouble = queueTrouble(service);
+  const tone = trouble ? "bad" : allAnswered(service) ? "good" : "warn";
+  return html`<span class="pulse ${tone}">${trouble ? TROUBLES[trouble.kind] : "live"} · ${answeredOf(service)}</span>`;
 }
 
 // ── the side bar ──

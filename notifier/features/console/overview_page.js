@@ -21,21 +21,33 @@ export const waitingIn = ({ waits }) => waits.all;
 export const failingOf = ({ states }) => states.rests + states.tried + states.hangs + states.fails;
 const are = (count) => (count === 1 ? "is" : "are");
 
+/** What is wrong with the queue itself, which comes before all else; undefined if nothing is. */
+export const queueTrouble = ({ troubles }) => troubles.find(({ kind }) => OF_THE_QUEUE.includes(kind));
+/** How many workers answered: "2 of 3 workers". */
+export const answeredOf = ({ workers: { answered, seen } }) => `${answered} of ${counted(Math.max(seen, answered), "worker")}`;
+export const allAnswered = ({ workers: { answered, seen } }) => seen > 0 && answered >= seen;
+
 /** How the service stands: a tone, a sentence, and the numbers behind it. */
 function sentence(service) {
   const { states, troubles, queues, workers } = service;
   const waits = waitingIn(service);
+  const ofTheQueue = queueTrouble(service);
+  if (ofTheQueue) {
+    const known = `Of ${answeredOf(service)} the state is known, and the figures below are theirs.`;
+    return ["bad", `${TROUBLES[ofTheQueue.kind]}.`, `${plain(ofTheQueue.text)}. ${known}`];
+  }
   if (!workers.answered) return nobodyAnswers(workers);
-  if (!workers.seen) return nobodyConsumes(service, waits + queues.events.ready);
+  if (!workers.seen) return nobodyConsumes(service, waits + (queues.events?.ready ?? 0));
   const severe = troubles.filter((each) => !MILD.has(each.kind));
   const tail = [`${rate(service.rates.delivered)} logouts a second are delivered`];
   if (waits) tail.push(`${number(waits)} ${waits === 1 ? "waits and is retried automatically" : "wait and are retried automatically"}`);
   const dead = queues.dead?.ready;
   if (dead) tail.push(`${number(dead)} ${dead === 1 ? "was" : "were"} given up`);
   const numbers = `${tail.join("; ")}.`;
-  if (severe.some(({ kind }) => OF_THE_QUEUE.includes(kind))) return ["bad", "The queue is in trouble.", numbers];
   const down = states.rests + states.tried;
+  const refused = troubles.filter(({ kind }) => kind === "events_refused").reduce((count, one) => count + one.count, 0);
   const words = [
+    refused && `${counted(refused, "event")} ${are(refused)} refused`,
     down && `${counted(down, "client")} ${are(down)} down`,
     states.hangs && `${counted(states.hangs, "client")} ${states.hangs === 1 ? "hangs" : "hang"}`,
     states.fails && `${counted(states.fails, "client")} ${states.fails === 1 ? "fails" : "fail"}`,
@@ -43,6 +55,7 @@ function sentence(service) {
     severe.length && `${counted(severe.length, "trouble")} of our own`,
   ].filter(Boolean);
   if (words.length) return [down || states.hangs || severe.length ? "bad" : "warn", `${words.join(", ")}.`, numbers];
+  if (!allAnswered(service)) return ["warn", `Only ${answeredOf(service)} answered.`, `These know of no trouble. ${numbers}`];
   return ["good", "All is well.", numbers];
 }
 
@@ -99,7 +112,8 @@ const Troubles = ({ troubles, workers }) => html`<section><h2>Troubles of our ow
 function Trouble({ one, workers }) {
   const facts = [
     one.since && html`since <${Ago} at=${one.since} suffix="" />`,
-    one.count > 0 && `${counted(one.count, "delivery", "deliveries")} put off`,
+    one.count > 0 && (one.kind === "events_refused" ? counted(one.count, "event")
+      : `${counted(one.count, "delivery", "deliveries")} put off`),
     workers.answered > 1 && `at ${one.workers.length} of ${workers.answered} workers`,
   ].filter(Boolean);
   return html`<li class=${MILD.has(one.kind) ? "warn" : "bad"}>
@@ -149,9 +163,14 @@ function InTrouble({ service }) {
   return html`<section ...${holding}><h2>Clients that do not get their logouts
       ${failing > clients.length && html`${" "}<a class="more" href="#/clients?state=troubled">all ${number(failing)}</a>`}</h2>
     <${Table} caption="Clients in trouble" keyOf=${clientKey} rows=${rows}
-      columns=${[...CLIENT_COLUMNS, NEXT_TRY, EXPIRES, RETRY]} empty=${`None. ${counted(states.well, "client")} without trouble.`} />
+      columns=${[...CLIENT_COLUMNS, NEXT_TRY, EXPIRES, RETRY]} empty=${noneInTrouble(service)} />
     ${unmet > FEW && html`<p class="dim note">${number(unmet)} more wait for clients that the workers have not met since they
       started; <a href="#/waiting">Waiting</a> says for which.</p>`}</section>`;
+}
+
+function noneInTrouble(service) {
+  if (!allAnswered(service)) return `None that the workers know of that answered: ${answeredOf(service)}.`;
+  return `None. ${counted(service.states.well, "client")} without trouble.`;
 }
 
 // ── queues and workers ──

@@ -14,6 +14,7 @@ export const STATES = {
 export const TROUBLES = {
   queue: "The queue is away",
   publishing_blocked: "The broker takes no message",
+  events_refused: "Events are refused",
   signing_key_missing: "A signing key is not published",
   reload_failed: "The configuration cannot be read",
   reload_refused: "A reload was refused",
@@ -26,12 +27,16 @@ export const TROUBLES = {
   encryption: "No token can be encrypted",
   tls_files: "TLS files cannot be used",
   proxy: "The proxy refuses",
+  origin: "A client left the origin of its headers or certificate",
   jwks_unread: "A JWK Set cannot be read",
   restart_needed: "A changed setting waits for a restart",
+  queue_policy: "A policy of the broker overrides a queue",
+  registry_source_beyond: "A registry source exceeds its permissions",
+  registry_source_changed: "A registry source changed for many clients",
 };
 
 /** Troubles that keep no logout from its client. */
-export const MILD = new Set(["jwks_unread", "restart_needed"]);
+export const MILD = new Set(["jwks_unread", "restart_needed", "queue_policy", "registry_source_beyond", "registry_source_changed"]);
 
 /** What happened to a delivery, and its tone. */
 export const KINDS = {

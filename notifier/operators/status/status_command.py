@@ -221,7 +221,7 @@ def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         since = "" if trouble.since is None else f", since {in_words(status.at - trouble.since)}"
         many = len(status.workers) > 1 and bool(shared.workers)
         where = f", at {len(shared.workers)} of {len(status.workers)} workers" if many else ""
-        count = f", {counted(trouble.count, 'delivery')}" if trouble.count else ""
+        count = f", {counted(trouble.count, trouble.counted)}" if trouble.count else ""
         head = f"{trouble.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
         sign, style = ("!", "yellow") if trouble.kind in MILD else ("✗", "bold red")
         yield Text(f"{sign} {head}", style=style)

@@ -1,5 +1,6 @@
 """A worker that hangs, is killed, or is not reached: the console says so within seconds, and shows no past as now."""
 
+import asyncio
 import signal
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.features.console.browser.conftest import SRE, NewWindow, Service
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.worker_process import WorkerProcess
 
 SEEN_WITHIN = 18_000  # milliseconds: thrice of what a quiet machine takes at most
@@ -62,3 +64,36 @@ async def test_workers_share_a_queue(
         await expect(page.locator(".pulse")).to_contain_text("2 of 2 workers")
         await second.stop(signal.SIGKILL)
         await expect(page.locator(".pulse")).to_contain_text("1 of 1 worker", timeout=SEEN_WITHIN)
+
+
+async def test_an_alarm_of_the_broker_comes_first(
+    service: Service, new_window: NewWindow, own_node: RabbitmqNode
+) -> None:
+    """Nobody answers over the side channel then: the worker that is asked shows its own state, and nothing is green."""
+    site = service.site
+    site.config["queue"] = {"url": own_node.url, "buckets": 2}
+    site.write()
+    async with service.worker() as first, service.worker() as second:
+        await second.until_said("consuming")
+        window = await new_window(first)
+        page = window.page
+        await window.sign_in(SRE)
+        await expect(page.locator(".pulse.good")).to_contain_text("2 of 2 workers")
+        service.answer("shop", 503)
+        await service.sign_out(first, "shop", 10)
+        await expect(window.row("shop")).to_be_visible()
+        await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.0000001")
+        await expect(page.locator(".pulse.bad")).to_contain_text("The broker takes no message · 1 of 2 workers")
+        await expect(page.locator(".head.bad b")).to_have_text("The broker takes no message.")
+        await expect(page.locator(".troubles li").first).to_contain_text("The broker takes no message")
+        assert await page.locator(".pulse.good, .head.good").count() == 0
+        assert "without trouble" not in await page.locator("main").inner_text()
+        await window.go("live")
+        await window.go("clients")
+        await expect(window.row("wiki")).to_be_visible()
+        await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.4")
+        await expect(page.locator(".pulse.good")).to_contain_text("2 of 2 workers")
+        await asyncio.to_thread(own_node.ctl, "stop_app")
+        await expect(page.locator(".pulse.bad")).to_contain_text("The queue is away")
+        await window.go("overview")
+        await expect(page.locator(".head.bad b")).to_have_text("The queue is away.")
