@@ -22,6 +22,7 @@ class TroubleKind(StrEnum):
     RELOAD_FAILED = "reload_failed"
     RELOAD_REFUSED = "reload_refused"
     SOURCE_FAILED = "registry_source_failed"
+    CLOCK = "clock_differs"
     UNKNOWN_ISSUER = "unknown_issuer"
     UNKNOWN_CLIENT = "unknown_client"
     UNKNOWN_VERSION = "unknown_version"
@@ -31,6 +32,7 @@ class TroubleKind(StrEnum):
     TLS_FILES = "tls_files"
     PROXY = "proxy"
     ORIGIN = "origin"
+    WORKER_VANISHED = "worker_vanished"
     JWKS_UNREAD = "jwks_unread"
     RESTART_NEEDED = "restart_needed"
     POLICY = "queue_policy"
@@ -47,6 +49,7 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
         TroubleKind.RELOAD_FAILED: "NotifierReloadFailed",
         TroubleKind.RELOAD_REFUSED: "NotifierReloadFailed",
         TroubleKind.SOURCE_FAILED: "NotifierRegistryStale",
+        TroubleKind.CLOCK: "NotifierClockDiffers",
         TroubleKind.UNKNOWN_ISSUER: str(Cause.UNKNOWN),
         TroubleKind.UNKNOWN_CLIENT: str(Cause.UNKNOWN),
         TroubleKind.UNKNOWN_VERSION: str(Cause.UNKNOWN),
@@ -56,6 +59,7 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
         TroubleKind.TLS_FILES: str(Cause.TLS_FILES),
         TroubleKind.PROXY: str(Cause.PROXY),
         TroubleKind.ORIGIN: str(Cause.ORIGIN),
+        TroubleKind.WORKER_VANISHED: "NotifierWorkerVanished",
         TroubleKind.JWKS_UNREAD: "NotifierSigningKeyNotPublished",
         TroubleKind.RESTART_NEEDED: "NotifierRestartNeeded",
         TroubleKind.POLICY: "NotifierQueuePolicy",
@@ -67,6 +71,7 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
 
 MILD = frozenset(
     {
+        TroubleKind.WORKER_VANISHED,
         TroubleKind.JWKS_UNREAD,
         TroubleKind.RESTART_NEEDED,
         TroubleKind.POLICY,

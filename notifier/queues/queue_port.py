@@ -175,6 +175,12 @@ class SideChannel(Protocol):
         both never raise. A queue that has one worker at most calls neither.
         """
 
+    def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Publish the announcements of this worker, and give `heard` those of all, this one included.
+
+        The rest is as for `share_news`.
+        """
+
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Send a reply, or drop and count it. Never waits, never raises."""
 

@@ -1,6 +1,14 @@
-"""Watches the worker itself: the lag of its event loop, the end of its certificates, the readers of its secrets."""
+"""Watches the worker itself: the lag of its event loop, the end of its certificates, the readers of its secrets.
+
+It feeds the watchdog of systemd from the event loop, so that a worker that hangs is started again.
+"""
 
 import asyncio
+import math
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -32,6 +40,26 @@ class LoopLag:
         return max(self._worst, self._worst_before)
 
 
+class Watchdog:
+    """The watchdog of systemd (`WatchdogSec`, sd_notify(3)); without it, `feed` does nothing."""
+
+    def __init__(self, environ: Mapping[str, str], pid: int) -> None:
+        limit = environ.get("WATCHDOG_USEC", "")
+        ours = environ.get("WATCHDOG_PID") in (None, str(pid)) and limit.isdecimal()
+        # A name that begins with @ is in the abstract namespace.
+        self._address = environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1) if ours else ""
+        self._every = int(limit) / 1e6 / 4 if self._address else math.inf
+        self._due = 0.0
+
+    def feed(self, now: float) -> None:
+        """Report that the event loop runs, four times within the limit. `now`: of a steady clock. Never raises."""
+        if now < self._due or not self._address:
+            return
+        self._due = now + self._every
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            sender.sendto(b"WATCHDOG=1", self._address)
+
+
 class SelfWatch:
     """Watches the lag of the event loop and the end of certificates.
 
@@ -50,13 +78,15 @@ class SelfWatch:
         return self._lag.worst
 
     async def watch_loop(self) -> None:
-        """Until it is cancelled."""
+        """Until it is cancelled. It also feeds the watchdog of systemd."""
         loop = asyncio.get_running_loop()
+        watchdog = Watchdog(os.environ, os.getpid())
         while True:
             due = loop.time() + EVERY
             await asyncio.sleep(EVERY)
             now = loop.time()
             self._lag.note(now - due, now)
+            watchdog.feed(now)
 
     async def watch_files(self) -> None:
         """Until it is cancelled."""

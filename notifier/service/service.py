@@ -56,6 +56,7 @@ from notifier.operators.status.own_state import OwnSources, OwnState, look_from_
 from notifier.operators.status.refused_events import RefusedEvents
 from notifier.operators.status.reload_request import RELOAD, act_of
 from notifier.operators.status.service_status import ServiceStatus
+from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.operators.status.worker_requests import RequestHandler
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import Replies
@@ -147,8 +148,7 @@ class Service:
             self.metrics.add(feature.families)
         self._refused_events = RefusedEvents(time.time)
         all_observers = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
-        all_observers.append(self._refused_events.observe)
-        all_observers += [self._registry.observe, retries.observe, replays.observe]
+        all_observers += [self._registry.observe, retries.observe, replays.observe, self._refused_events.observe]
         all_observers += [feature.observe for feature in self._features if feature.observe is not None]
         all_observers += [] if tracing is None else [tracing.observe]
         self._freed = Freed(live, lambda: self.worker, self.queue)
@@ -157,8 +157,7 @@ class Service:
         self._transport = HttpTransport()
         self._client_keys = ClientKeyReader()
         self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
-        self._draining = False
-        self._blocked = False
+        self._draining = self._blocked = False
         self._depths: Mapping[str, Depth] = {}
         self._signing_keys = SigningKeys(live, self._deferrals.can_sign)
         live.places.tell = self.metrics.signatures.count
@@ -178,6 +177,8 @@ class Service:
             steady=time.monotonic,
         )
         self.queue.side_channel.share_news(self._others.following, self._others.hear)
+        self._presence = WorkerPresence(name, time.time, time.monotonic)
+        self.queue.side_channel.share_presence(self._presence.following, self._presence.hear)
         self._self_watch = SelfWatch(live)
         self.worker = self._build_worker()
         self.metrics.watch(self._metrics_sources())
@@ -237,6 +238,8 @@ class Service:
             signing_keys=self._signing_keys.published,
             ready=lambda: self.health().ready,
             loop_lag=lambda: self._self_watch.loop_lag,
+            workers_vanished=lambda: len(self._presence.vanished()),
+            clock_offset=lambda: self._presence.clock_offset,
             certificates=lambda: self._self_watch.certificates,
             registry_sources=lambda: (
                 (source.name, source.up, source.age, source.changed) for source in self._registry.refresh.states()
@@ -261,6 +264,7 @@ class Service:
             more = f", and {count - 1} more" if count > 1 else ""
             yield Trouble(kind=TroubleKind.BEYOND, text=f"{beyond.first[0]}{more}; notifier check tells all")
         yield from self._deferrals.troubles()
+        yield from self._presence.troubles()
 
     def health(self) -> ops.Readiness:
         """Return the health that `/readyz` shows."""
@@ -324,7 +328,7 @@ class Service:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_WITHIN):
                     await asyncio.gather(self.queue.stop_consuming(), self._jobs.stop())
-            await worker
+            await asyncio.gather(worker, self._presence.leave())
             given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled().values())
             log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
             self._replies.waiting.close()

@@ -54,7 +54,7 @@ class Sources:
     `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
     deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
     in it expires in epoch seconds), `registry_sources` (name, up, age in seconds, changed), `clients_expiring` how many
-    clients lose a delivery within the hour, by whether its token has a sid (yes, no).
+    clients lose a delivery within the hour, by whether its token has a sid (yes, no). `clock_offset` is in seconds.
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -69,6 +69,8 @@ class Sources:
     signing_keys: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
     ready: Callable[[], bool] = lambda: False
     loop_lag: Callable[[], float] = lambda: 0.0
+    workers_vanished: Callable[[], int] = lambda: 0
+    clock_offset: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
     registry_sources: Callable[[], Iterable[tuple[str, bool, float, bool]]] = tuple
 
@@ -220,6 +222,10 @@ class Metrics:
         yield gauge("in_flight", "Attempts in flight.", sources.in_flight())
         yield gauge("ready", "1 while /readyz says so.", sources.ready())
         yield gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
+        text = "Other workers that were last seen within the hour, announced no stop and are silent."
+        yield gauge("workers_vanished", text, sources.workers_vanished())
+        text = "How far this worker's clock is ahead of the others', by their announcements."
+        yield gauge("clock_offset_seconds", text, sources.clock_offset())
         yield gauge("queue_connected", "1 while the queue is connected.", status.connected)
         yield gauge("publishing_blocked", "1 while the queue takes no message.", status.blocked)
         yield gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())

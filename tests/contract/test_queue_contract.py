@@ -348,6 +348,31 @@ async def test_what_a_worker_tells_another_hears(place: Place) -> None:
     assert found == {("first", b"saw"), ("second", b"saw")}
 
 
+async def test_what_a_worker_announces_all_hear(place: Place) -> None:
+    """Itself included, unless the queue has one worker at most: what comes back shows that others can hear it."""
+    heard = asyncio.Queue[tuple[str, bytes]]()
+
+    def following(name: str) -> Callable[[], Awaitable[bytes]]:
+        async def announce() -> bytes:
+            return name.encode()
+
+        return announce
+
+    for name in ("first", "second"):
+        queue = place.closed()
+        if isinstance(queue, SqliteQueue):
+            return  # nobody else serves the file
+        queue.side_channel.listen(lambda: b"", lambda _id, _body: None)
+        queue.side_channel.share_presence(following(name), lambda body, name=name: heard.put_nowait((name, body)))  # type: ignore[misc]
+        await queue.open()
+        await asyncio.wait_for(queue.ready(), PATIENCE)
+        await queue.consume(Inbox())
+    found = set[tuple[str, bytes]]()
+    while len(found) < 4:
+        found.add(await asyncio.wait_for(heard.get(), PATIENCE))
+    assert found == {(to, of) for to in ("first", "second") for of in (b"first", b"second")}
+
+
 async def test_a_publisher_that_asked_hears_the_replies(place: Place) -> None:
     """The event brings the address of its publisher, and what the worker replies comes there."""
     worker, inbox = await answering_worker(place)

@@ -37,6 +37,8 @@ class SideChannel:
     def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """There are no other workers."""
 
+    share_presence = share_news
+
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Keep a reply as the publisher reads it."""
         notice = load_reply(body)

@@ -2,6 +2,8 @@
 
 import asyncio
 import datetime as dt
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +18,7 @@ from notifier.configuration.secret_files import exposed, secrets_of
 from notifier.model.client import Client, Route, TlsFiles
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.certificates import expiries, presented
-from notifier.service.self_watch import KEPT, LoopLag, SelfWatch
+from notifier.service.self_watch import KEPT, LoopLag, SelfWatch, Watchdog
 from notifier.settings.service_settings import Settings
 from tests.support.certificates import authority
 from tests.system.waiting import until
@@ -32,6 +34,24 @@ def test_the_worst_lateness_is_told_until_every_scraper_has_seen_it() -> None:
     assert lag.worst == 2.0
     lag.note(0.0, 101.0 + 2 * KEPT)
     assert lag.worst == 0.0
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_the_watchdog_of_systemd_is_fed(tmp_path: Path, *, abstract: bool) -> None:
+    """Four times within the limit, if the limit is of this process; an unreachable socket is no error."""
+    name = f"@notifier-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
+        listener.bind(name.replace("@", "\0"))
+        environ = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "120000000"}
+        watchdog = Watchdog({**environ, "WATCHDOG_PID": "7"}, 7)
+        for now in (100.0, 129.0, 130.0, 131.0):
+            watchdog.feed(now)
+        assert [listener.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+        for others in ({**environ, "WATCHDOG_PID": "8"}, {"NOTIFY_SOCKET": name}, {"WATCHDOG_USEC": "1"}, {}):
+            Watchdog(others, 7).feed(100.0)
+        with pytest.raises(BlockingIOError):
+            listener.recv(100)
+    Watchdog({**environ, "NOTIFY_SOCKET": str(tmp_path / "nobody")}, 7).feed(100.0)
 
 
 @pytest.fixture

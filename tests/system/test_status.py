@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 import subprocess
 from collections.abc import Sequence
 from functools import partial
@@ -165,3 +166,29 @@ async def test_the_api_of_a_worker_tells_the_same(tmp_path: Path) -> None:
             assert all(text in shown.stdout for text in ("down", "server_error 503", "1 of 1 worker answered")), shown
             refused = await asyncio.to_thread(notifier, *words[:3], cwd=tmp_path)
             assert (refused.returncode, "--token-file" in refused.stderr) == (1, True)
+
+
+@pytest.mark.full  # a worker is missed after 30 s
+@pytest.mark.timeout(300)
+async def test_a_worker_that_hangs_is_still_named(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """By status and doctor, as last seen; one that stopped is not, and one that goes on is there again."""
+    async with Clients(judge) as clients:
+        site = site_of(tmp_path, clients, amqp_url, prefix)
+        async with worker(site) as first, worker(site) as second:
+            async with worker(site) as third:
+                for each in (first, second, third):
+                    await each.until_said("consuming")
+                    await each.until_said("replying")
+                assert await third.stop() == 0
+            second.send(signal.SIGSTOP)
+            try:
+                await until(lambda: first.metric("workers_vanished"), lambda count: count == 1, 60)
+                shown = (await run(site)).stdout
+                assert re.search(r"^! worker vanished \S+:\d+, since ", shown, re.MULTILINE)
+                assert re.search(r"^  \S+:\d+  last seen \d+ s ago$", shown, re.MULTILINE)
+                examined = await asyncio.to_thread(notifier, "doctor", "-c", site.file, cwd=tmp_path)
+                assert "worker vanished" in examined.stdout
+            finally:
+                second.send(signal.SIGCONT)
+            await until(lambda: first.metric("workers_vanished"), lambda count: count == 0, 60)
+            assert "vanished" not in (await run(site)).stdout

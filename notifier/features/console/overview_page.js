@@ -84,7 +84,7 @@ export function Overview() {
       <section><h2>Last 15 minutes</h2>
         <${Plot} bars=${bars(service)} width=${service.timeline.step} unit="s" label="15 min" /></section></div>
     <${InTrouble} service=${service} />
-    <div class="columns">${troubles.length > 0 && queues}<${Workers} workers=${service.workers.each} /></div>`;
+    <div class="columns">${troubles.length > 0 && queues}<${Workers} service=${service} /></div>`;
 }
 
 let troublesBefore = [];
@@ -193,9 +193,13 @@ function Queue({ name, queue, what, bad }) {
     <dd class="dim">${what ?? oldest}</dd></div>`;
 }
 
-const Workers = ({ workers }) => html`<section><h2>Workers</h2>${workers.length
-  ? html`<ul class="lines">${workers.map((each) => html`<${Worker} key=${each.worker} worker=${each} />`)}</ul>`
-  : html`<p class="empty">No worker answers.</p>`}</section>`;
+function Workers({ service: { workers: { each: workers }, troubles } }) {
+  const vanished = troubles.filter(({ kind }) => kind === "worker_vanished");
+  return html`<section><h2>Workers</h2>${workers.length === 0 && html`<p class="empty">No worker answers.</p>`}
+    <ul class="lines">${workers.map((one) => html`<${Worker} key=${one.worker} worker=${one} />`)}
+      ${vanished.map(({ subject, since }) => html`<li key=${subject}><b><${Said} text=${subject} most=${60} /></b>${" "}
+        <span class="chip warn">last seen <${Ago} at=${since} /></span></li>`)}</ul></section>`;
+}
 
 function Worker({ worker }) {
   const problem = worker.consuming === false && (worker.problem || "it takes no event yet");

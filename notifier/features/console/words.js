@@ -19,6 +19,7 @@ export const TROUBLES = {
   reload_failed: "The configuration cannot be read",
   reload_refused: "A reload was refused",
   registry_source_failed: "A registry source cannot be read",
+  clock_differs: "A clock differs",
   unknown_issuer: "Events for an issuer nobody knows",
   unknown_client: "Events for a client nobody knows",
   unknown_version: "Messages of a later release",
@@ -28,6 +29,7 @@ export const TROUBLES = {
   tls_files: "TLS files cannot be used",
   proxy: "The proxy refuses",
   origin: "A client left the origin of its headers or certificate",
+  worker_vanished: "A worker has vanished",
   jwks_unread: "A JWK Set cannot be read",
   restart_needed: "A changed setting waits for a restart",
   queue_policy: "A policy of the broker overrides a queue",
@@ -36,7 +38,7 @@ export const TROUBLES = {
 };
 
 /** Troubles that keep no logout from its client. */
-export const MILD = new Set(["jwks_unread", "restart_needed", "queue_policy", "registry_source_beyond", "registry_source_changed"]);
+export const MILD = new Set(["worker_vanished", "jwks_unread", "restart_needed", "queue_policy", "registry_source_beyond", "registry_source_changed"]);
 
 /** What happened to a delivery, and its tone. */
 export const KINDS = {

@@ -157,10 +157,22 @@ def bindings_missing(status: ServiceStatus) -> list[BindingState]:
 
 def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
     """What is wrong, as the workers say, the most urgent first. If the queue takes no message they may be unable to."""
-    troubles = merged((worker.worker, trouble) for worker in status.workers for trouble in worker.troubles)
+    answered = {worker.worker for worker in status.workers}
+    troubles = merged(
+        (worker.worker, trouble)
+        for worker in status.workers
+        for trouble in worker.troubles
+        if trouble.kind != TroubleKind.WORKER_VANISHED or trouble.subject not in answered
+    )
     if status.blocked and all(shared.trouble.kind != TroubleKind.BLOCKED for shared in troubles):
         troubles.insert(0, SharedTrouble(trouble=Trouble(kind=TroubleKind.BLOCKED, text=status.blocked), workers=()))
     return troubles
+
+
+def vanished(status: ServiceStatus) -> list[tuple[str, float | None]]:
+    """The workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
+    troubles = (shared.trouble for shared in troubles_of(status))
+    return [(trouble.subject, trouble.since) for trouble in troubles if trouble.kind == TroubleKind.WORKER_VANISHED]
 
 
 def seen_keys(status: ServiceStatus) -> Seen:

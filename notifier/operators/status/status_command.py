@@ -33,6 +33,7 @@ from notifier.operators.status.service_status import (
     messages_held,
     rates_of,
     troubles_of,
+    vanished,
 )
 from notifier.operators.status.status_document import document_of
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
@@ -269,6 +270,7 @@ def _workers(status: ServiceStatus) -> str:
         lines += [
             f"    registry source {source.name}: not read yet" for source in worker.registry if _is_unread(source)
         ]
+    lines += [f"  {worker}  last seen {ago(seen, status.at)}" for worker, seen in vanished(status)]
     return "\n".join(lines)
 
 

@@ -40,6 +40,7 @@ from notifier.queues.rabbitmq.wire.publish import DIRECT
 QUESTION = "notifier.question"  # the AMQP `type` of a message that asks workers for their state
 REQUEST = "notifier.request"  # the `type` of one that asks them to do something; its body says what
 NEWS = "notifier.news"  # the `type` of one that tells them what another worker saw; `app_id` is who tells
+PRESENCE = "notifier.presence"  # the `type` of one by which a worker announces itself to all
 TELL_EVERY = 0.02  # seconds between two of these
 STALE = 3000  # milliseconds, after which they are of no use
 AT_ONCE = 8  # requests that a worker carries out at a time; it does not hear more
@@ -59,8 +60,7 @@ class RabbitSideChannel:
         self._state: Callable[[], bytes] | None = None
         self._heard: Callable[[str, bytes], None] = lambda _id, _body: None
         self._do: Callable[[bytes], Awaitable[bytes]] | None = None
-        self._news: Callable[[], Awaitable[bytes]] | None = None
-        self._heard_news: Callable[[bytes], None] = lambda _body: None
+        self._shared: dict[str, tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], None]]] = {}  # by `type`
         self._doing: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._outbox = Outbox()
@@ -87,7 +87,11 @@ class RabbitSideChannel:
 
     def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Tell the other workers what `following` gives, and give `heard` what they tell. Both never raise."""
-        self._news, self._heard_news = following, heard
+        self._shared[NEWS] = following, heard
+
+    def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Announce this worker to all, itself included, and give `heard` what all announce. Both never raise."""
+        self._shared[PRESENCE] = following, heard
 
     @property
     def dropped(self) -> int:
@@ -140,8 +144,8 @@ class RabbitSideChannel:
                 self._outbox.write(channel, connection),
                 self._cancelled.wait(),
             ]
-            if self._news is not None and self._may_declare and self._may_tell:
-                works.append(self._tell(channel, connection, self._news))
+            if self._may_declare and self._may_tell:
+                works += [self._tell(channel, connection, kind) for kind in self._shared]
             tasks = [asyncio.create_task(work) for work in works]
             closing = channel.closing
             try:
@@ -156,14 +160,16 @@ class RabbitSideChannel:
                 for task in tasks:
                     _error_of(task)  # looked at, or asyncio complains
 
-    async def _tell(
-        self, channel: aiormq.Channel, connection: Connection, following: Callable[[], Awaitable[bytes]]
-    ) -> None:
-        """Tell the other workers what news there is, until cancelled. Raises what aiormq does, or QueueUnavailable."""
+    async def _tell(self, channel: aiormq.Channel, connection: Connection, kind: str) -> None:
+        """Publish what is shared with the other workers, until cancelled.
+
+        Raises what aiormq does, or QueueUnavailable.
+        """
+        following, _ = self._shared[kind]
         properties = commands.Basic.Properties(
             content_type="application/json",
             delivery_mode=TRANSIENT,
-            message_type=NEWS,
+            message_type=kind,
             app_id=self.address,
             expiration=str(STALE),
         )
@@ -200,9 +206,9 @@ class RabbitSideChannel:
                 task = asyncio.create_task(self._answer(reply_to, self._do(delivered.body)))
                 self._doing.add(task)
                 task.add_done_callback(self._doing.discard)
-        elif properties.message_type == NEWS:
-            if properties.app_id != self.address:
-                self._heard_news(delivered.body)
+        elif (shared := self._shared.get(properties.message_type or "")) is not None:
+            if properties.message_type == PRESENCE or properties.app_id != self.address:
+                shared[1](delivered.body)
         elif properties.correlation_id:
             self._heard(properties.correlation_id, delivered.body)
 

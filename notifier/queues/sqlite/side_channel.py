@@ -46,6 +46,9 @@ class SqliteSideChannel:
     def share_news(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Do nothing: the file has one worker, and nobody else to tell."""
 
+    def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+        """Do nothing, as `share_news` does."""
+
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
         """Give each reply to this publisher to `heard`, from the next `open` on."""
         self._heard = heard

@@ -1,0 +1,191 @@
+"""Announces this worker to the others over the side channel, and notices which of them vanished.
+
+Each worker publishes its presence every ten seconds, and once more when it stops. A worker that was not seen for 30 s,
+and announced no stop, has vanished: it hangs, was killed or lost the broker. It is kept for an hour, unless another one
+was started in its place on the same host.
+
+Silence counts only while this worker's own announcements come back. During an alarm of the broker nobody is seen, and
+after a gap of its own a worker starts anew. The announcements hold the sender's clock, so they show whose clock
+differs.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.durations import in_words
+from notifier.model.moment import Clock
+from notifier.model.trouble import Trouble, TroubleKind
+
+ANNOUNCE_SECONDS = 10.0
+ANSWER_SECONDS = 1.0  # at least between two announcements, however many workers start
+MISSED_ROUNDS = 3
+SILENT_SECONDS = 29.0  # with the rounds: 30 s, less the jitter of a timer
+KEPT_SECONDS = 3600.0
+MAX_WORKERS = 1000
+MAX_BYTES = 1024
+CLOCKS = 6  # announcements whose clock is remembered: a late one makes a clock seem behind, so the greatest counts
+MAX_OFFSET_SECONDS = 5.0
+LEAVE_SECONDS = 1.0
+
+
+class _Presence(TypedDict):
+    v: Literal[1]
+    worker: Annotated[str, Field(min_length=1, max_length=300)]
+    at: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+    leaving: bool
+
+
+_PRESENCE = TypeAdapter(_Presence)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Other:
+    """Another worker. `replaces`: it was started in the place of one that stopped or vanished."""
+
+    first_seen: float
+    last_seen: float
+    last_at: float
+    round: int
+    replaces: bool
+    clocks: deque[float] = field(default_factory=lambda: deque(maxlen=CLOCKS))
+
+
+class WorkerPresence:
+    """The presence of this worker, `name`, and of the others. `clock` is the wall clock, `steady` a steady one."""
+
+    def __init__(self, name: str, clock: Clock, steady: Clock) -> None:
+        self._name = name
+        self._clock = clock
+        self._steady = steady
+        self._others: dict[str, _Other] = {}
+        self._stopped = Counter[str]()  # by host: workers that announced a stop, and were not replaced yet
+        self._round = 0  # announcements that came back
+        self._round_begun: float | None = None  # None where nothing is announced
+        self._soon, self._leaving, self._farewell_sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._farewell = False
+
+    # ── this worker ──
+
+    async def following(self) -> bytes:
+        """Return the next announcement when it is due. The next call means that the one before was sent."""
+        if self._round_begun is None:
+            self._round_begun = self._steady()
+        elif self._farewell:
+            self._farewell_sent.set()
+            await asyncio.Event().wait()
+        else:
+            await _within(ANSWER_SECONDS, self._leaving)
+            await _within(ANNOUNCE_SECONDS - ANSWER_SECONDS, self._soon)
+        self._soon.clear()
+        self._farewell = self._leaving.is_set()
+        return self.document()
+
+    def document(self) -> bytes:
+        """Return an announcement."""
+        return _PRESENCE.dump_json(
+            {"v": 1, "worker": self._name, "at": self._clock(), "leaving": self._leaving.is_set()}
+        )
+
+    async def leave(self) -> None:
+        """Announce the stop, and return once that was sent, after a second at most."""
+        self._leaving.set()
+        self._soon.set()
+        if self._round_begun is not None:
+            await _within(LEAVE_SECONDS, self._farewell_sent)
+
+    # ── the others ──
+
+    def hear(self, document: bytes) -> None:
+        """Take an announcement. What this release cannot read has no effect."""
+        try:
+            presence = _PRESENCE.validate_json(document if len(document) <= MAX_BYTES else b"")
+        except ValidationError:
+            return
+        now, name = self._steady(), presence["worker"]
+        if name == self._name:
+            self._begin_round(now)
+        elif presence["leaving"]:
+            if self._others.pop(name, None) is not None and len(self._stopped) < MAX_WORKERS:
+                self._stopped[_host(name)] += 1
+        else:
+            self._see(name, presence["at"] - self._clock(), now)
+
+    def _begin_round(self, now: float) -> None:
+        """Note that an announcement of this worker came back, so that the side channel works."""
+        if self._round_begun is not None and now - self._round_begun > MISSED_ROUNDS * ANNOUNCE_SECONDS:
+            gone = {name for name, _ in self.vanished()}
+            self._others = {name: other for name, other in self._others.items() if name in gone}
+        self._round, self._round_begun = self._round + 1, now
+
+    def _see(self, name: str, offset: float, now: float) -> None:
+        other = self._others.get(name)
+        if other is None:
+            if len(self._others) >= MAX_WORKERS:
+                return
+            replaces = self._stopped[host := _host(name)] > 0
+            self._stopped[host] -= replaces
+            other = _Other(first_seen=now, last_seen=now, last_at=0.0, round=0, replaces=replaces)
+            self._others[name] = other
+            self._soon.set()  # so that a worker that has just started sees this one
+        other.last_seen, other.last_at, other.round = now, self._clock(), self._round
+        other.clocks.append(offset)
+
+    def vanished(self) -> list[tuple[str, float]]:
+        """Return the workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
+        now = self._steady()
+        silent = {
+            name: other
+            for name, other in self._others.items()
+            if self._round - other.round >= MISSED_ROUNDS and now - other.last_seen >= SILENT_SECONDS
+        }
+        for name, other in list(silent.items()):
+            if now - other.last_seen > KEPT_SECONDS or self._take_replacement(name, other):
+                del self._others[name], silent[name]
+        return [(name, other.last_at) for name, other in silent.items()]
+
+    def _take_replacement(self, name: str, silent: _Other) -> bool:
+        """Return True if another worker was started on the same host since. It replaces this one and no other."""
+        for other_name, other in self._others.items():
+            if not other.replaces and other.first_seen > silent.last_seen and _host(other_name) == _host(name):
+                other.replaces = True
+                return True
+        return False
+
+    @property
+    def clock_offset(self) -> float:
+        """How many seconds this worker's clock is ahead of the others': of their median, or of the only other one."""
+        gone = {name for name, _ in self.vanished()}
+        theirs = [
+            max(other.clocks) for name, other in self._others.items() if len(other.clocks) > 1 and name not in gone
+        ]
+        return -median(theirs if len(theirs) < 2 else [0.0, *theirs]) if theirs else 0.0
+
+    def troubles(self) -> Iterator[Trouble]:
+        """Yield the workers that vanished, and whether this worker's clock differs."""
+        for name, last_at in self.vanished():
+            text = "it announced no stop, and is silent: it hangs, was killed, or lost the broker"
+            yield Trouble(kind=TroubleKind.WORKER_VANISHED, text=text, since=last_at, subject=name)
+        offset = self.clock_offset
+        if abs(offset) > MAX_OFFSET_SECONDS:
+            direction = "ahead of" if offset > 0 else "behind"
+            text = f"the clock of {self._name} is {in_words(abs(offset))} {direction} those of the other workers"
+            yield Trouble(kind=TroubleKind.CLOCK, text=text, subject=self._name)
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for an event, so many seconds at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _host(name: str) -> str:
+    return name.rpartition(":")[0]

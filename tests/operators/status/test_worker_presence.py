@@ -1,0 +1,192 @@
+"""Which workers vanished, and whose clock differs, by what workers announce to one another."""
+
+import asyncio
+import json
+
+import pytest
+
+from notifier.model.trouble import TroubleKind
+from notifier.operators.status.service_status import WorkerState, dump_state, status_of, troubles_of, vanished
+from notifier.operators.status.worker_presence import KEPT_SECONDS, MAX_WORKERS, WorkerPresence
+
+
+class Worker:
+    """A worker with clocks of the test's own. `ahead`: of its wall clock."""
+
+    def __init__(self, name: str, moments: list[float], ahead: float = 0.0) -> None:
+        self.name = name
+        self.ahead = ahead
+        self.presence = WorkerPresence(name, lambda: 1e9 + moments[0] + self.ahead, lambda: moments[0])
+
+
+class Group:
+    """Workers that share a queue: each hears what all announce."""
+
+    def __init__(self, *names: str) -> None:
+        self.now = [0.0]
+        self.workers: dict[str, Worker] = {}
+        for name in names:
+            self.start(name)
+
+    def start(self, name: str, ahead: float = 0.0) -> None:
+        """Start a worker."""
+        self.workers[name] = Worker(name, self.now, ahead)
+
+    def rounds(self, seconds: float, *hanging: str) -> None:
+        """Let time pass. All but these announce themselves every ten seconds."""
+        for _ in range(round(seconds / 10)):
+            self.now[0] += 10
+            running = [worker for name, worker in self.workers.items() if name not in hanging]
+            for announced in [worker.presence.document() for worker in running]:
+                for worker in running:
+                    worker.presence.hear(announced)
+
+    async def stop(self, name: str) -> None:
+        """Have a worker announce its stop."""
+        worker = self.workers.pop(name)
+        await worker.presence.leave()
+        for other in self.workers.values():
+            other.presence.hear(worker.presence.document())
+
+    def vanished(self, at: str = "a:1") -> list[str]:
+        """Who has vanished, as this worker says."""
+        return [name for name, _ in self.workers[at].presence.vanished()]
+
+
+def test_a_worker_that_hangs_is_kept_for_an_hour() -> None:
+    """From 30 s after it was last seen, at that moment; the status names it and goes on."""
+    group = Group("a:1", "b:1", "c:1")
+    group.rounds(60)
+    group.rounds(20, "b:1")
+    assert group.vanished() == []
+    group.rounds(10, "b:1")
+    assert group.workers["c:1"].presence.vanished() == [("b:1", 1e9 + 60)]
+    [trouble] = group.workers["a:1"].presence.troubles()
+    assert (trouble.kind, trouble.subject, trouble.since) == (TroubleKind.WORKER_VANISHED, "b:1", 1e9 + 60)
+    group.rounds(KEPT_SECONDS - 30, "b:1")
+    assert group.vanished() == ["b:1"]
+    group.rounds(10, "b:1")
+    assert group.vanished() == []
+
+
+def test_a_worker_that_goes_on_is_back() -> None:
+    """It does not take the others for vanished either, of which it saw nothing meanwhile."""
+    group = Group("a:1", "b:1")
+    group.rounds(60)
+    group.rounds(300, "b:1")
+    group.rounds(10)
+    assert group.vanished() == []
+    assert group.vanished(at="b:1") == []
+
+
+async def test_a_worker_that_announces_its_stop_is_not_kept() -> None:
+    """Nor is one that stopped while another of its host hangs, and that was replaced: the one that hangs is."""
+    group = Group("a:1", "b:1", "b:2")
+    group.rounds(30)
+    await group.stop("b:2")
+    group.rounds(20, "b:1")
+    group.start("b:3")
+    group.rounds(60, "b:1")
+    assert group.vanished() == ["b:1"]
+
+
+def test_a_worker_that_is_replaced_on_its_host_is_not_kept() -> None:
+    """A supervisor started another in place of one that was killed; it stands for no second one."""
+    group = Group("a:1", "b:1", "b:2")
+    group.rounds(30)
+    group.start("b:3")
+    group.rounds(60, "b:1")
+    assert group.vanished() == []
+    group.rounds(60, "b:1", "b:2")
+    assert group.vanished() == ["b:2"]
+
+
+def test_nobody_vanishes_while_the_side_channel_is_silent() -> None:
+    """As during an alarm of the broker: a worker does not hear itself either."""
+    group = Group("a:1", "b:1")
+    group.rounds(30)
+    group.now[0] += 600
+    assert group.vanished() == []
+    group.rounds(10, "b:1")
+    assert group.vanished() == []
+
+
+def test_a_worker_that_answers_has_not_vanished() -> None:
+    """Whatever another one says of it."""
+    group = Group("a:1", "b:1")
+    group.rounds(30)
+    group.rounds(60, "b:1")
+    states = [
+        dump_state(
+            WorkerState(
+                worker=name, version="1", since=0.0, draining=False, in_flight=0, held={}, rates={}, clients=(),
+                troubles=list(group.workers["a:1"].presence.troubles()) if name == "a:1" else (),
+            )  # fmt: skip
+        )
+        for name in group.workers
+    ]
+    assert vanished(status_of({}, states[:1], now=1e9 + 90)) == [("b:1", 1e9 + 30)]
+    assert troubles_of(status_of({}, states, now=1e9 + 90)) == []
+
+
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+def test_one_clock_of_three_differs(ahead: float) -> None:
+    """The worker reports its own clock, and the others report nothing; a corrected clock is over after a minute."""
+    group = Group("a:1", "b:1")
+    group.start("c:1", ahead)
+    group.rounds(20)
+    assert [round(worker.presence.clock_offset) for worker in group.workers.values()] == [0, 0, ahead]
+    assert not list(group.workers["a:1"].presence.troubles())
+    [trouble] = group.workers["c:1"].presence.troubles()
+    assert (trouble.kind, trouble.subject) == (TroubleKind.CLOCK, "c:1")
+    assert f"is 10 min {'ahead of' if ahead > 0 else 'behind'} those of the other workers" in trouble.text
+    group.workers["c:1"].ahead = 0.0
+    group.rounds(60)
+    assert [worker.presence.clock_offset for worker in group.workers.values()] == [0, 0, 0]
+
+
+def test_of_two_clocks_each_reports_the_other() -> None:
+    """Nobody knows which of the two is right."""
+    group = Group("a:1")
+    group.start("b:1", 600.0)
+    group.rounds(20)
+    assert [worker.presence.clock_offset for worker in group.workers.values()] == [-600, 600]
+    assert Group("a:1").workers["a:1"].presence.clock_offset == 0
+
+
+@pytest.mark.parametrize("members", [{}, {"v": 2}, {"at": "now"}, {"worker": "x" * 2000}, {"at": 1e300}])
+def test_what_cannot_be_read_has_no_effect(members: dict[str, object]) -> None:
+    """As of a later release."""
+    group = Group("a:1")
+    group.workers["a:1"].presence.hear(b"[]" if not members else json.dumps(
+        {"v": 1, "worker": "b:1", "at": 1e9, "leaving": False} | members
+    ).encode())  # fmt: skip
+    group.rounds(60)
+    assert group.vanished() == []
+
+
+def test_made_up_workers_cost_bounded_memory() -> None:
+    """The first thousand are kept."""
+    group = Group("a:1")
+    group.rounds(10)
+    for number in range(2 * MAX_WORKERS):
+        document = {"v": 1, "worker": f"x:{number}", "at": 1e9, "leaving": False}
+        group.workers["a:1"].presence.hear(json.dumps(document).encode())
+    group.rounds(60)
+    assert len(group.vanished()) == MAX_WORKERS
+
+
+async def test_the_stop_is_announced_at_once() -> None:
+    """Once, and `leave` returns when it was sent; where nothing is announced it does not wait."""
+    presence = WorkerPresence("a:1", lambda: 1e9, lambda: 0.0)
+    await presence.leave()
+    presence = WorkerPresence("a:1", lambda: 1e9, lambda: 0.0)
+    assert json.loads(await presence.following())["leaving"] is False
+    following = asyncio.create_task(presence.following())
+    leaving = asyncio.create_task(presence.leave())
+    assert json.loads(await following)["leaving"] is True
+    assert not leaving.done()
+    following = asyncio.create_task(presence.following())
+    await leaving
+    assert not following.done()
+    following.cancel()
