@@ -178,7 +178,7 @@ class Service:
         )
         self.queue.side_channel.share_news(self._others.following, self._others.hear)
         self._presence = WorkerPresence(name, time.time, time.monotonic)
-        self.queue.side_channel.share_presence(self._presence.following, self._presence.hear)
+        self.queue.side_channel.share_presence(self._presence.following, self._presence.on_announcement)
         self._self_watch = SelfWatch(live)
         self.worker = self._build_worker()
         self.metrics.watch(self._metrics_sources())

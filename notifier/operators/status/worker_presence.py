@@ -103,7 +103,7 @@ class WorkerPresence:
 
     # ── the others ──
 
-    def hear(self, document: bytes) -> None:
+    def on_announcement(self, document: bytes) -> None:
         """Take an announcement. What this release cannot read has no effect."""
         try:
             presence = _PRESENCE.validate_json(document if len(document) <= MAX_BYTES else b"")

@@ -39,14 +39,14 @@ class Group:
             running = [worker for name, worker in self.workers.items() if name not in hanging]
             for announced in [worker.presence.document() for worker in running]:
                 for worker in running:
-                    worker.presence.hear(announced)
+                    worker.presence.on_announcement(announced)
 
     async def stop(self, name: str) -> None:
         """Have a worker announce its stop."""
         worker = self.workers.pop(name)
         await worker.presence.leave()
         for other in self.workers.values():
-            other.presence.hear(worker.presence.document())
+            other.presence.on_announcement(worker.presence.document())
 
     def vanished(self, at: str = "a:1") -> list[str]:
         """Who has vanished, as this worker says."""
@@ -119,9 +119,16 @@ def test_a_worker_that_answers_has_not_vanished() -> None:
     states = [
         dump_state(
             WorkerState(
-                worker=name, version="1", since=0.0, draining=False, in_flight=0, held={}, rates={}, clients=(),
+                worker=name,
+                version="1",
+                since=0.0,
+                draining=False,
+                in_flight=0,
+                held={},
+                rates={},
+                clients=(),
                 troubles=list(group.workers["a:1"].presence.troubles()) if name == "a:1" else (),
-            )  # fmt: skip
+            )
         )
         for name in group.workers
     ]
@@ -158,7 +165,7 @@ def test_of_two_clocks_each_reports_the_other() -> None:
 def test_what_cannot_be_read_has_no_effect(members: dict[str, object]) -> None:
     """As of a later release."""
     group = Group("a:1")
-    group.workers["a:1"].presence.hear(b"[]" if not members else json.dumps(
+    group.workers["a:1"].presence.on_announcement(b"[]" if not members else json.dumps(
         {"v": 1, "worker": "b:1", "at": 1e9, "leaving": False} | members
     ).encode())  # fmt: skip
     group.rounds(60)
@@ -171,7 +178,7 @@ def test_made_up_workers_cost_bounded_memory() -> None:
     group.rounds(10)
     for number in range(2 * MAX_WORKERS):
         document = {"v": 1, "worker": f"x:{number}", "at": 1e9, "leaving": False}
-        group.workers["a:1"].presence.hear(json.dumps(document).encode())
+        group.workers["a:1"].presence.on_announcement(json.dumps(document).encode())
     group.rounds(60)
     assert len(group.vanished()) == MAX_WORKERS
 
