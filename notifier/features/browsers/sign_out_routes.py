@@ -67,7 +67,7 @@ class Pages:
 
 
 class SignOuts:
-    """Answers with the page of an event. `pages`: None without a web listener."""
+    """Answers with the page of an event. `pages`: None if no issuer has pages."""
 
     def __init__(self, requests: EventRequests, pages: Callable[[], Pages | None], brought: BroughtAddresses) -> None:
         self._requests = requests
@@ -96,7 +96,7 @@ class SignOuts:
             pages = self._pages()
             url = None if pages is None else pages.urls.get(event.iss)
             if pages is None or url is None:
-                missing = "no section web" if pages is None else "no entry for this issuer under web.issuers"
+                missing = "no web.issuers" if pages is None else "no entry for this issuer under web.issuers"
                 notes.append(
                     f"the browser should ask {count} of its clients, but notifier's configuration has {missing}"
                 )

@@ -58,7 +58,7 @@ class PageKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagesPart(Part):
-    """The keys by which the URLs of pages are sealed. None without a section `web`."""
+    """The keys by which the URLs of pages are sealed. None without `web.keys_file`: no page is served."""
 
     keys: PageKeys | None = field(repr=False)
 
@@ -75,7 +75,7 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
 
 
 def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
-    """Return the keys, None without a section `web`, and every mistake."""
+    """Return the keys, None without `web.keys_file`, and every mistake."""
     if settings.web is None:
         return None, []
     mistakes = [
@@ -104,7 +104,7 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
             if other != setting:
                 text = f"line {nth} of {path} is a key of {other}, too: an issuer's own keys are no other's"
                 mistakes.append(Mistake(setting, text))
-    if mistakes:
+    if mistakes or _SHARED not in read:
         return None, mistakes
     own = {iss: MultiFernet(read[setting]) for iss in settings.web.issuers if (setting := _own(iss)) in read}
     return PageKeys(shared=MultiFernet(read[_SHARED]), own=own, one=len(settings.issuers) == 1), []
@@ -128,7 +128,9 @@ def _files(settings: Settings) -> dict[str, Path]:
     if settings.web is None:
         return {}
     own = {_own(iss): issuer.keys_file for iss, issuer in settings.web.issuers.items()}
-    return {_SHARED: settings.web.keys_file} | {setting: path for setting, path in own.items() if path is not None}
+    return {
+        setting: path for setting, path in ({_SHARED: settings.web.keys_file} | own).items() if path is not None
+    }
 
 
 def _own(iss: str) -> str:

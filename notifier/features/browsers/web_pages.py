@@ -45,7 +45,7 @@ class WebPages:
         yield from CheckSessionPages(self._check_session, self._live.registry, check_session_script()).routes()
 
     def pages(self) -> Pages | None:
-        """The keys and addresses of pages. None without a section `web`."""
+        """The keys and addresses of pages. None if no issuer has pages."""
         section, keys = self._live.now.settings.web, self._live.now.part(PagesPart).keys
         return (
             None

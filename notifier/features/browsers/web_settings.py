@@ -84,9 +84,18 @@ class CheckSessionSettings(Section):
 class WebSettings(WebListenerSettings):
     """The listener of pages for browsers, and of what upstream providers call."""
 
-    keys_file: ExistingFile
-    """Fernet keys by which the URLs of all pages are sealed, one a line. The first seals, all open."""
+    keys_file: ExistingFile | None = None
+    """Fernet keys by which the URLs of all pages are sealed, one a line. The first seals, all open. Required with
+    `issuers`."""
     issuers: dict[IssuerId, WebIssuerSettings] = Field({})
     """By issuer identifier, as in `iss`."""
     check_session: dict[PageName, CheckSessionSettings] = Field({})
     """Pages by which clients ask whether their session has changed, by a name for each."""
+
+    @model_validator(mode="after")
+    def _sealed(self) -> Self:
+        if self.issuers and self.keys_file is None:
+            raise ValueError(
+                "keys_file is required, since issuers have pages, whose addresses it seals; make it by `notifier keys web`"
+            )
+        return self

@@ -131,7 +131,7 @@ async def test_where_no_client_needs_the_browser_there_is_no_page(unknown: list[
 
 
 @pytest.mark.parametrize(
-    ("pages", "missing"), [(None, "no section web"), (OTHERS, "no entry for this issuer under web.issuers")]
+    ("pages", "missing"), [(None, "no web.issuers"), (OTHERS, "no entry for this issuer under web.issuers")]
 )
 async def test_an_issuer_without_pages_is_published_and_says_what_is_missing(pages: Pages | None, missing: str) -> None:
     """So that nobody takes it for an event whose clients need no browser."""

@@ -1,7 +1,11 @@
 """What is wrong in the section `web` is told with all else, in one go."""
 
+import json
 from pathlib import Path
 
+from notifier.configuration.loading import load
+from notifier.features import FEATURES
+from notifier.features.browsers.web_keys import PagesPart
 from tests.configuration.test_all_mistakes import ISS, OTHER, service, told
 from tests.tokens.key_folder import pem
 
@@ -23,3 +27,15 @@ def test_what_was_a_setting_says_what_it_is_now(tmp_path: Path) -> None:
     document = service(web={"keys_file": "key.pem", "issuers": {ISS: {"url": f"{ISS}/notify", "frames": 9}}})
     found = told(tmp_path, document, clients="[]", tokens="[]")
     assert found[f'web.issuers["{ISS}"].frames'] == "is gone: it is 25 now; remove it"
+
+
+def test_keys_are_required_where_pages_are_served(tmp_path: Path) -> None:
+    """The addresses of front-channel pages are sealed. Nothing else that the listener serves needs keys."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    pages = {"issuers": {ISS: {"url": f"{ISS}/notify"}}}
+    found = told(tmp_path, service(web=pages), clients="[]", tokens="[]")
+    assert "keys_file is required, since issuers have pages" in found["web"]
+    for web in ({}, {"check_session": {"login": {"issuer": ISS, "formula": "duende"}}}):
+        (tmp_path / "n.yaml").write_text(json.dumps(service(web=web)))
+        loaded = load(tmp_path / "n.yaml", {}, FEATURES)
+        assert loaded.part(PagesPart).keys is None
