@@ -128,9 +128,7 @@ def _files(settings: Settings) -> dict[str, Path]:
     if settings.web is None:
         return {}
     own = {_own(iss): issuer.keys_file for iss, issuer in settings.web.issuers.items()}
-    return {
-        setting: path for setting, path in ({_SHARED: settings.web.keys_file} | own).items() if path is not None
-    }
+    return {setting: path for setting, path in ({_SHARED: settings.web.keys_file} | own).items() if path is not None}
 
 
 def _own(iss: str) -> str:

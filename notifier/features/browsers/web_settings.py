@@ -96,6 +96,6 @@ class WebSettings(WebListenerSettings):
     def _sealed(self) -> Self:
         if self.issuers and self.keys_file is None:
             raise ValueError(
-                "keys_file is required, since it seals the addresses of the pages of issuers; make it by `notifier keys web`"
+                "keys_file is required, since it seals the addresses of issuers' pages: `notifier keys web` makes one"
             )
         return self
