@@ -34,7 +34,7 @@ def test_keys_are_required_where_pages_are_served(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_bytes(pem("ES256"))
     pages = {"issuers": {ISS: {"url": f"{ISS}/notify"}}}
     found = told(tmp_path, service(web=pages), clients="[]", tokens="[]")
-    assert "keys_file is required, since issuers have pages" in found["web"]
+    assert "keys_file is required, since it seals" in found["web"]
     for web in ({}, {"check_session": {"login": {"issuer": ISS, "formula": "duende"}}}):
         (tmp_path / "n.yaml").write_text(json.dumps(service(web=web)))
         loaded = load(tmp_path / "n.yaml", {}, FEATURES)
