@@ -15,6 +15,7 @@ class EventTaken:
     """A worker is done with an event message: all its deliveries are settled, or it was split or malformed.
 
     `arrived` (epoch seconds) is when the worker took it, if it had deliveries. Of these, `copies` were done already.
+    `unread`: its informational members that were dropped.
     """
 
     result: Literal["accepted", "duplicate", "split", "malformed", "ignored"]
@@ -28,6 +29,7 @@ class EventTaken:
     arrived: float | None = None
     source: str | None = None
     copies: int = 0
+    unread: tuple[str, ...] = ()
 
 
 @frozen

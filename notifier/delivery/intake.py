@@ -251,7 +251,7 @@ class Intake:
     ) -> Iterator[Send]:
         """Write the parts as messages with ids of their own: with one id they would be confirmed one by one."""
         lane = Lane.BULK if document.bulk else Lane.EVENTS
-        for part in plan.split(replace(document.event, id_given=True), registry, self._steady()):
+        for part in plan.split(replace(document.event, id_given=True, unread=()), registry, self._steady()):
             body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
             yield Send(queue=lane, due=due, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
 

@@ -54,5 +54,5 @@ def event_taken(event: SessionEnded, result: Literal["accepted", "split"]) -> Ev
     """Return the fact of an event that no delivery in memory stands for."""
     return EventTaken(
         result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=0,
-        dated=event.ended_at is not None, reply_to=event.reply_to,
+        dated=event.ended_at is not None, reply_to=event.reply_to, unread=event.unread,
     )  # fmt: skip

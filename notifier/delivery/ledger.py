@@ -102,6 +102,7 @@ class HeldMessage:
             arrived=self.arrived,
             source=self.work.source,
             copies=self.joined,
+            unread=event.unread,
         )
 
 

@@ -34,7 +34,8 @@ class SessionEnded:
     """The event as it was read. `id_given` is False if notifier made up the id, which then marks no duplicate.
 
     A plain string in `clients` is a `client_id` without further members. `vouched`: its publisher is known to
-    be the issuer's identity server or the operator, even if the issuer names no `publishers`.
+    be the issuer's identity server or the operator, even if the issuer names no `publishers`. `unread`: the
+    informational members that were dropped, since they could not be read.
     """
 
     id: str
@@ -53,3 +54,4 @@ class SessionEnded:
     vouched: bool = False
     trace: str | None = None
     reply_to: ReplyTo | None = None
+    unread: tuple[str, ...] = ()

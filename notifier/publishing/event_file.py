@@ -19,7 +19,7 @@ from notifier.model.message import Lane, Message
 from notifier.model.nearest import did_you_mean, nearest
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_remarks import misspelt_members, unknown_clients
+from notifier.publishing.event_remarks import misspelt_members, unknown_clients, unread_members
 
 IN_FLIGHT = 256  # events sent and not yet confirmed
 
@@ -101,7 +101,7 @@ def _read(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str
         near = nearest(event.iss, sorted(reading.issuers))
         hint = "" if near is None else f"; {did_you_mean(near, event.iss)}"
         raise MalformedEvent([Mistake("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
-    remarks = [*misspelt_members(read.data)]
+    remarks = [*unread_members(event), *misspelt_members(read.data)]
     if (registry := reading.registry) is not None:
         remarks += unknown_clients(event, registry, heard=registry.inline != "deny")
     return event, tuple(remarks)

@@ -42,6 +42,13 @@ def misspelt_members(data: Mapping[str, object]) -> Iterator[str]:
             yield f"{path}{excerpt(name)} is not read; did you mean {member}?"
 
 
+def unread_members(event: SessionEnded) -> Iterator[str]:
+    """Yield a remark for each informational member of the event that was dropped."""
+    for name in event.unread:
+        form = "a text" if name == "reason" else "an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"
+        yield f"{name} cannot be read and is left out; it must be {form}"
+
+
 def _unknown_members(data: Mapping[str, object]) -> Iterator[tuple[str, str, Mapping[str, object], frozenset[str]]]:
     for name in data.keys() - _OF_EVENT:
         yield "", name[:LONGEST], data, _OF_EVENT

@@ -38,7 +38,7 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization, Tokens, concerns
 from notifier.network.listeners.openapi import CLOUDEVENT, EVENT, JsonSchema
 from notifier.network.listeners.problem import Refusal, malformed, problem
-from notifier.publishing.event_remarks import misspelt_members, unknown_clients
+from notifier.publishing.event_remarks import misspelt_members, unknown_clients, unread_members
 from notifier.publishing.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
 from notifier.publishing.route_steps import (
     AGAIN,
@@ -184,7 +184,8 @@ class EventRequests:
             read = read_whole(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
         except MalformedEvent as error:
             raise Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
-        return replace(read.event, id_given=True), tuple(islice(misspelt_members(read.data), REMARKS))
+        remarks = (*unread_members(read.event), *islice(misspelt_members(read.data), REMARKS))
+        return replace(read.event, id_given=True), remarks
 
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
         if not concerns(token, event.iss):

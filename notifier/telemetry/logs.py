@@ -195,8 +195,7 @@ class LogObserver:
                     more["hint"] = clip(fact.hint, WITH_WAY_OUT)
                 write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
             case EventTaken():
-                write = self._log.debug if _is_detail(fact) else self._log.warning
-                write("event", **_whose(fact), result=fact.result, deliveries=fact.deliveries)
+                self._event_taken(fact)
             case Skipped():
                 self._log.debug("skipped", **_who(fact))
             case Unheard():
@@ -218,6 +217,12 @@ class LogObserver:
                 pass  # the attempt's line says so already, or `UpstreamRecord`
             case _:
                 assert_never(fact)
+
+    def _event_taken(self, fact: EventTaken) -> None:
+        write = self._log.warning if fact.result == "malformed" else self._log.debug
+        write("event", **_whose(fact), result=fact.result, deliveries=fact.deliveries)
+        if fact.unread:
+            self._log.warning("members_unread", **_whose(fact), members=", ".join(fact.unread), hint=_UNREAD)
 
     def _write_attempt(self, line: dict[str, object]) -> None:
         if self._quick is None:
@@ -266,7 +271,7 @@ def _is_detail(fact: Fact) -> bool:
         case Deferred():
             return not fact.first
         case EventTaken():
-            return fact.result != "malformed"
+            return fact.result != "malformed" and not fact.unread
         case _:
             return isinstance(fact, (Skipped, RetryScheduled, LogoutDelivered))
 
@@ -279,6 +284,11 @@ def _whose(fact: EventTaken | Unheard) -> dict[str, str | None]:
     by = None if fact.publisher is None else clip(fact.publisher)
     source = {} if fact.source is None else {"source": clip(fact.source)}
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": by, **source}
+
+
+_UNREAD = (
+    "they are dropped, and the event is delivered; a time must be an RFC 3339 timestamp with an offset, a reason a text"
+)
 
 
 def _in_vain(fact: Unheard) -> dict[str, object]:

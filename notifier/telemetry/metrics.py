@@ -33,6 +33,7 @@ from notifier.delivery.facts import (
     UpstreamLookedUp,
 )
 from notifier.delivery.plan import Skipped, Unheard
+from notifier.model.documents.event_document import INFORMATIONAL
 from notifier.model.message import Depth, PolicyKey, QueueStatus, Unsettled
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
@@ -93,6 +94,7 @@ class Metrics:
         self._clients = ClientSeries(registry, max_clients)
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = self._unheard = 0
+        self._unread = dict.fromkeys((*INFORMATIONAL, "time"), 0)
         self._source_events: dict[tuple[str, str], int] = {}
         self.signatures = SignatureCounts()
         self._own_faults = 0
@@ -153,6 +155,8 @@ class Metrics:
     def _event_taken(self, fact: EventTaken) -> None:
         self._events[fact.result] += 1
         self._undated += fact.result == "accepted" and not fact.dated
+        for member in fact.unread:
+            self._unread[member] += 1
         if fact.source is not None:
             key = (fact.source, fact.result)
             self._source_events[key] = self._source_events.get(key, 0) + 1
@@ -196,6 +200,8 @@ class Metrics:
         yield plain_counter(
             "events_undated_total", "Accepted events of which nobody knows when they happened.", self._undated
         )
+        text = "Informational members of events that could not be read and were dropped."
+        yield labelled(CounterMetricFamily, "event_members_unread_total", text, ("member",), self._unread)
         yield plain_counter(
             "events_unheard_total", "Events whose word on registered clients does not count.", self._unheard
         )

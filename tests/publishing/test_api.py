@@ -109,6 +109,8 @@ async def test_202_with_the_id_means_taken(api: Api) -> None:
         ({"notAfter": "2026-01-31T12:00:00Z"}, "notAfter is not read; did you mean not_after?"),
         ({"clients": [{"client_id": "shop", "backchannel_logout_url": "https://a.example"}]},
          "clients[0].backchannel_logout_url is not read; did you mean backchannel_logout_uri?"),
+        ({"ended_at": 1764147600000, "reason": 5}, "ended_at cannot be read and is left out; it must be an RFC 3339"),
+        ({"reason": 5}, "reason cannot be read and is left out; it must be a text"),
         ({"clients": ["shop", "shpo"]}, "the registry has no client shpo; the logout waits for its registration"),
         ({"clients": ["a", "b", "c", "d"]}, "no clients a, b, c and 1 more"),
         ({"sessionId": "the same", "tenant": "t", "clients": ["shop"]}, ""),

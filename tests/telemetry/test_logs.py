@@ -125,6 +125,14 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
     assert told[5]["result"] == "malformed"
 
 
+def test_members_that_were_dropped_are_a_warning() -> None:
+    """By name, without their values."""
+    taken: dict[str, Any] = {"event_id": "e", "iss": ISS, "publisher": "idp", "deliveries": 1, "dated": False}
+    event, unread = lines_of(EventTaken(result="accepted", unread=("ended_at", "time"), **taken))
+    assert (event["level"], unread["level"], unread["event"]) == ("debug", "warning", "members_unread")
+    assert (unread["members"], unread["event_id"]) == ("ended_at, time", "e")
+
+
 def test_what_an_event_says_in_vain_is_a_warning_with_its_way_out() -> None:
     """Which members of which clients, and whom to name, or that nobody's word counts. Names of others are clipped."""
     said: dict[str, Any] = {

@@ -155,6 +155,7 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
     assert value(samples, "tokens_minted_total", iss=ISS, alg="RS256") == 1
     assert value(samples, "retries_scheduled_total", **shop) == 1
     assert value(samples, "events_unheard_total") == 1
+    assert value(samples, "event_members_unread_total", member="ended_at") == 0
     assert value(samples, "own_faults_total") == 1
     assert value(samples, "deferrals_total", **shop, cause="slot") == 1
     assert value(samples, "propagation_seconds_bucket", **shop, le="0.25") == 0

@@ -10,10 +10,16 @@ import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader, lowered, plain_name
-from notifier.model.documents.cloudevents import binary_attributes, media_type_of, read_envelope, read_json
+from notifier.model.documents.cloudevents import (
+    binary_attributes,
+    media_type_of,
+    read_envelope,
+    read_json,
+    structured_attributes,
+)
 from notifier.model.documents.trace_context import traceparent_of
 from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import frozen, replace
@@ -35,8 +41,9 @@ _NSERVICEBUS_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d):(\d{1,9}) Z"
 class Unwrapped:
     """A JSON document, and what was around it.
 
-    `around` is what `"$envelope"` gives. `id` and `time` (epoch seconds) are the envelope's. `source` is CloudEvents'.
-    `place` is its number in the list that it came in, None if there was no list.
+    `around` is what `"$envelope"` gives. `id` and `time` (epoch seconds) are the envelope's, `unread_time` is its time
+    as it was written if that cannot be read. `source` is CloudEvents'. `place` is its number in the list that it came
+    in, None if there was no list.
     """
 
     data: object
@@ -47,6 +54,7 @@ class Unwrapped:
     type: str | None = None
     trace: str | None = None
     place: int | None = None
+    unread_time: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ def _structured(event: dict[str, object], message: Message, max_bytes: int) -> U
     inner = event.get("data")
     if inner is None and isinstance(encoded := event.get("data_base64"), str):
         inner = read_json(_decoded(encoded), max_bytes)
-    texts = {name: value for name, value in event.items() if isinstance(value, str)}
+    texts = structured_attributes(event)
     trace = traceparent_of(message.headers, event.get("traceparent"))
     return replace(_of_cloudevents(inner, texts, trace), around=event)
 
@@ -169,7 +177,7 @@ def masstransit(document: Unwrapped, message: Message) -> Unwrapped:
         data=inner,
         around=data,
         id=message_id if isinstance(message_id, str) and message_id else document.id,
-        time=document.time if sent is None else _time(sent, "sentTime"),
+        **_times(document, sent),
     )
 
 
@@ -179,9 +187,7 @@ def nservicebus(document: Unwrapped, message: Message) -> Unwrapped:
     return replace(
         document,
         id=_header(message.headers, "nservicebus.messageid") or document.id,
-        time=document.time
-        if sent is None
-        else _time(_NSERVICEBUS_TIME.sub(r"\1T\2.\3Z", sent), "NServiceBus.TimeSent"),
+        **_times(document, None if sent is None else _NSERVICEBUS_TIME.sub(r"\1T\2.\3Z", sent)),
     )
 
 
@@ -225,6 +231,7 @@ def _members(
             data=member,
             around=document.data,
             time=document.time,
+            unread_time=document.unread_time,
             type=document.type,
             trace=document.trace,
             place=place,
@@ -241,6 +248,7 @@ def _of_cloudevents(data: object, attributes: Mapping[str, str], trace: str | No
         around=dict(attributes),
         id=envelope.id,
         time=envelope.time,
+        unread_time=envelope.unread_time,
         source=envelope.source,
         type=envelope.type,
         trace=trace,
@@ -299,13 +307,14 @@ def _header(headers: Mapping[str, object], name: str) -> str | None:
     return None
 
 
-def _time(value: object, name: str) -> float:
+def _times(document: Unwrapped, sent: object) -> Mapping[str, Any]:
+    """Return `time` and `unread_time` of a document, given the time of the envelope around it; None if it has none."""
+    if sent is None:
+        return {"time": document.time, "unread_time": document.unread_time}
     try:
-        return read_moment(str(value))
+        return {"time": read_moment(str(sent)), "unread_time": None}
     except ValueError:
-        _refuse(
-            f"{name} must be a time with an offset, like 2026-01-31T12:00:00Z, not {kind_of(value)} of another form"
-        )
+        return {"time": None, "unread_time": str(sent)}
 
 
 def _refuse(text: str) -> NoReturn:

@@ -5,7 +5,8 @@ message may hold several events, as members of a list. Each is good, ignored or 
 
 The `id` comes from the mapping, else from the envelope, else from AMQP `message_id`. Members of a list cannot use the
 latter two, which belong to the whole. Otherwise the id is a digest of all that was read, if that has a time or a
-session. Without both the id would be the same at the user's next sign-out, which must not be taken for a copy.
+session. Without both the id would be the same at the user's next sign-out, which must not be taken for a copy. A time
+that cannot be read is in the digest as it was written.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from notifier.features.sources.envelopes import Envelope, Unwrapped, WrongPart, 
 from notifier.features.sources.expressions import Expression, ExpressionFailed, ExpressionReader
 from notifier.model.documents import cloudevents
 from notifier.model.documents.cloudevents import Opened
-from notifier.model.documents.event_document import Understood, read_opened
+from notifier.model.documents.event_document import INFORMATIONAL, Understood, read_opened
 from notifier.model.documents.event_entries import first_of, positions
 from notifier.model.documents.sourced import Positions, WrongEvents, as_kept, written_positions
 from notifier.model.errors import MalformedEvent, Mistake
@@ -37,7 +38,6 @@ from notifier.tokens.security_event_token import is_verification
 MANY = 200  # events of one message that are read at once: 20 ms
 # An empty `sid` stays, and is a mistake: left out, it would end all sessions of the user.
 _LEFT_OUT_IF_EMPTY: Final = ("id", "iss", "sub", "reason", "ended_at", "not_after")
-_TIMES: Final = ("ended_at", "not_after")
 # For a member whose expression failed, so that nothing else is said of it. The event is refused anyway.
 _STAND_INS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
 _NO_ISSUER: Final = "-"
@@ -183,19 +183,7 @@ class _Reading:
             raise MalformedEvent([Mistake(f"sources.{source.name}", _no_object(document.data))])
         path = f"sources.{source.name}.event."
         mistakes: list[Mistake] = []
-        data: dict[str, object] = {}
-        for name, expression in source.members.items():
-            try:
-                value = reader.value(expression)
-            except ExpressionFailed as failed:
-                mistakes.append(Mistake(path + name, str(failed)))
-                value = _STAND_INS.get(name)
-            if type(value) in (int, float) and name != "clients" and not (name == "iss" and source.issuers is not None):
-                around = "from_s(…), from_ms(…) or from_us(…)" if name in _TIMES else "to_string(…)"
-                mistakes.append(Mistake(path + name, f"is a number; write {around} around it"))
-                data[name] = _STAND_INS.get(name)
-            elif value is not None and (value != "" or name not in _LEFT_OUT_IF_EMPTY):
-                data[name] = value
+        data = self._members(reader, document, path, mistakes)
         try:
             data["iss"] = self._issuer(reader, data.get("iss"))
         except MalformedEvent as wrong:
@@ -204,7 +192,12 @@ class _Reading:
         mistakes += self._wrong_type(document, str(data["iss"]))
         message = self._with_spares(document, data)
         opened = Opened(
-            data=data, envelope=_cloudevent(document), path=path, mistakes=tuple(mistakes), trace=document.trace
+            data=data,
+            envelope=_cloudevent(document),
+            path=path,
+            mistakes=tuple(mistakes),
+            trace=document.trace,
+            unread_time=document.unread_time,
         )
         try:
             return read_opened(opened, message, new_id=self._new_id, now=self._now, only=only)
@@ -213,6 +206,37 @@ class _Reading:
                 raise
             mistake = Mistake(f"sources.{source.name}", _no_object(document.data))
             raise MalformedEvent((mistake, *wrong.mistakes), wrong.data) from None
+
+    def _members(
+        self, reader: ExpressionReader, document: Unwrapped, path: str, mistakes: list[Mistake]
+    ) -> dict[str, object]:
+        """Return the members of the event as the mapping gives them. Adds to `mistakes`.
+
+        An informational member is dropped when the event is read, if it cannot be. Where its expression fails, the
+        document stands for it, so that the digest differs.
+        """
+        data: dict[str, object] = {}
+        for name, expression in self._source.members.items():
+            try:
+                value = reader.value(expression)
+            except ExpressionFailed as failed:
+                if name in INFORMATIONAL:
+                    data[name] = [document.data, document.around if "$envelope" in expression.fields else None]
+                    continue
+                mistakes.append(Mistake(path + name, str(failed)))
+                value = _STAND_INS.get(name)
+            if self._is_bare_number(name, value):
+                around = "from_s(…), from_ms(…) or from_us(…)" if name == "not_after" else "to_string(…)"
+                mistakes.append(Mistake(path + name, f"is a number; write {around} around it"))
+                data[name] = _STAND_INS.get(name)
+            elif value is not None and (value != "" or name not in _LEFT_OUT_IF_EMPTY):
+                data[name] = value
+        return data
+
+    def _is_bare_number(self, name: str, value: object) -> bool:
+        """True for a number where an event has a text, and is not read without it."""
+        numbers = ("clients", *INFORMATIONAL) if self._source.issuers is None else ("clients", "iss", *INFORMATIONAL)
+        return type(value) in (int, float) and name not in numbers
 
     def _asked_for(self, reader: ExpressionReader, when: Expression) -> bool:
         path = f"sources.{self._source.name}.when"
@@ -279,7 +303,8 @@ class _Reading:
         if "id" in data:
             spare = whole.message_id
         elif not spare:
-            spare = _derived(data, time, whole.message_id, document.place)
+            when = time if document.unread_time is None else document.unread_time
+            spare = _derived(data, when, whole.message_id, document.place)
             if spare is not None and "ended_at" not in data and "sid" in data:
                 self.timeless.add(spare)
         if spare == whole.message_id and time == whole.timestamp:
@@ -361,7 +386,9 @@ def _cloudevent(document: Unwrapped) -> cloudevents.Attributes | None:
     return cloudevents.Attributes(id=document.id, source=document.source, type=document.type, time=document.time)
 
 
-def _derived(data: Mapping[str, object], time: float | None, message_id: str | None, place: int | None) -> str | None:
+def _derived(
+    data: Mapping[str, object], time: float | str | None, message_id: str | None, place: int | None
+) -> str | None:
     """The id of an event that has none. None if nothing in it tells the user's next sign-out from this one."""
     if "ended_at" not in data and time is None and "sid" not in data and message_id is None:
         return None

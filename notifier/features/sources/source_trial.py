@@ -19,6 +19,7 @@ from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.frozen import replace
 from notifier.model.message import Message
 from notifier.model.session_ended import SessionEnded
+from notifier.publishing.event_remarks import unread_members
 from notifier.settings.service_settings import Settings
 from notifier.tokens.security_event_token import judge_claims
 
@@ -70,6 +71,8 @@ def trial_of(settings: Settings, source: Source, message: Message, *, came: bool
     if any(event.id in translation.timeless for event in translation.events):
         text = "is a digest without a time: another message that says the same is taken for a copy; read ended_at or id"
         warnings.append(Mistake(f"sources.{source.name}.event.id", text))
+    remarks = dict.fromkeys(remark for event in translation.events for remark in unread_members(event))
+    warnings.extend(Mistake(f"sources.{source.name}.event", remark) for remark in remarks)
     return Trial(
         events=translation.events,
         ignored=translation.ignored,

@@ -8,6 +8,7 @@ member occurs twice, the last one counts. Nesting ends at 200 levels. Texts of m
 import base64
 import binascii
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn, cast
@@ -32,19 +33,23 @@ _REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
-    """The CloudEvents attributes that notifier uses. `time` is in epoch seconds."""
+    """The CloudEvents attributes that notifier uses. `time` is in epoch seconds.
+
+    `unread_time`: the time as it was written, if it cannot be read. Nothing but measurement depends on it.
+    """
 
     id: str
     source: str
     type: str
     time: float | None
+    unread_time: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """The event's JSON. `envelope` is None for bare JSON, and if the envelope has mistakes.
 
-    `path` is the prefix for the paths of mistakes in `data`.
+    `path` is the prefix for the paths of mistakes in `data`. `unread_time`: a time around it that cannot be read.
     """
 
     data: dict[str, object]
@@ -52,6 +57,7 @@ class Opened:
     path: str = ""
     mistakes: tuple[Mistake, ...] = ()
     trace: str | None = None
+    unread_time: str | None = None
 
 
 def open_message(message: Message, max_bytes: int) -> Opened:
@@ -73,7 +79,8 @@ def open_message(message: Message, max_bytes: int) -> Opened:
         mistakes: list[Mistake] = []
         _check_data_type(message.content_type, "content_type", mistakes)
         envelope = read_envelope(attributes, mistakes)
-        return Opened(data=data, envelope=envelope, mistakes=tuple(mistakes), trace=trace)
+        unread = None if envelope is None else envelope.unread_time
+        return Opened(data=data, envelope=envelope, mistakes=tuple(mistakes), trace=trace, unread_time=unread)
     if "specversion" in data:
         return _open_structured(data, message.headers)
     return Opened(data=data, trace=trace)
@@ -115,11 +122,11 @@ def _why_no_json(body: bytes, error: str) -> str:
 
 def _open_structured(envelope: dict[str, object], headers: Mapping[str, object]) -> Opened:
     mistakes: list[Mistake] = []
-    for name in (*_REQUIRED, "time", "datacontenttype"):
+    for name in (*_REQUIRED, "datacontenttype"):
         value = envelope.get(name)
         if value is not None and not isinstance(value, str):
             mistakes.append(Mistake(name, f"must be a string, not {kind_of(value)}"))
-    attributes = {name: value for name, value in envelope.items() if isinstance(value, str)}
+    attributes = structured_attributes(envelope)
     _check_data_type(attributes.get("datacontenttype"), "datacontenttype", mistakes)
     read = read_envelope(attributes, mistakes)
     try:
@@ -127,7 +134,16 @@ def _open_structured(envelope: dict[str, object], headers: Mapping[str, object])
     except MalformedEvent as error:
         raise MalformedEvent([*mistakes, *error.mistakes]) from None
     trace = traceparent_of(headers, envelope.get("traceparent"))
-    return Opened(data=data, envelope=read, path="data.", mistakes=tuple(mistakes), trace=trace)
+    unread = None if read is None else read.unread_time
+    return Opened(data=data, envelope=read, path="data.", mistakes=tuple(mistakes), trace=trace, unread_time=unread)
+
+
+def structured_attributes(event: Mapping[str, object]) -> dict[str, str]:
+    """Return the attributes of a CloudEvent in structured mode. A `time` that is no string cannot be read later."""
+    attributes = {name: value for name, value in event.items() if isinstance(value, str)}
+    if (time := event.get("time")) is not None:
+        attributes["time"] = str(time)
+    return attributes
 
 
 def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
@@ -164,15 +180,18 @@ def read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Att
             mistakes.append(Mistake(name, f"must have at most {ID_BYTES} bytes in UTF-8"))
         elif name == "specversion" and value != "1.0":
             mistakes.append(Mistake(name, f'must be "1.0", not "{excerpt(value)}"'))
-    time = None
-    if "time" in attributes:
-        try:
-            time = read_moment(attributes["time"])
-        except ValueError:
-            mistakes.append(Mistake("time", "must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"))
     if mistakes:
         return None
-    return Attributes(id=attributes["id"], source=attributes["source"], type=attributes["type"], time=time)
+    time, written = None, attributes.get("time")
+    with suppress(ValueError):
+        time = None if written is None else read_moment(written)
+    return Attributes(
+        id=attributes["id"],
+        source=attributes["source"],
+        type=attributes["type"],
+        time=time,
+        unread_time=written if time is None else None,
+    )
 
 
 def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:

@@ -7,6 +7,9 @@ is wrong. Reading holds the event loop: 10 ms for the worst event of 128 KiB.
 The `id` comes from the body, else from CloudEvents `id`, else from AMQP `message_id`. CloudEvents precedes `message_id`
 because libraries make up a new `message_id` at every publish, so that a repeated event would not be recognised.
 `ended_at` comes from the body, else from CloudEvents `time`, else from the message's timestamp.
+
+No delivery depends on the informational members: `ended_at`, CloudEvents `time`, and `reason`. What cannot be read of
+them is dropped, and their names are kept in `unread`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +37,7 @@ from notifier.model.printable import excerpt
 from notifier.model.session_ended import SessionEnded
 from notifier.model.validation import kind_of, mistakes_of
 
+INFORMATIONAL = ("ended_at", "reason")
 MANY = 200  # entries; an event with more is read in parts at once, so that a wrong one is not read twice
 
 _BODY = TypeAdapter(EventBody)
@@ -124,7 +128,7 @@ def read_opened(
     message_id = (message.message_id or None) if envelope is None and opened.data.get("id") is None else None
     if message_id is not None and (not message_id.isprintable() or len(message_id.encode()) > ID_BYTES):
         mistakes.append(Mistake("message_id", f"must be printable and have at most {ID_BYTES} bytes in UTF-8"))
-    body, clients, wrong = _understand(opened.data, opened.path, mistakes)
+    body, clients, wrong, unread = _understand(opened.data, opened.path, mistakes)
     own_id = body.get("id") or (envelope.id if envelope else message_id)
     ended_at = body.get("ended_at")
     if ended_at is None:
@@ -146,27 +150,29 @@ def read_opened(
         vouched=message.vouched,
         trace=opened.trace,
         reply_to=message.reply_to,
+        unread=unread if opened.unread_time is None else (*unread, "time"),
     )
     return Understood(event=event, wrong=wrong, data=opened.data)
 
 
 def _understand(
     data: dict[str, object], path: str, mistakes: list[Mistake]
-) -> tuple[EventBody, Good | Literal["*"], WrongEntries | None]:
+) -> tuple[EventBody, Good | Literal["*"], WrongEntries | None, tuple[str, ...]]:
     """Read the members of the event, and its clients one by one. Raises MalformedEvent if there are any `mistakes`.
 
-    `path` is the prefix for the paths of mistakes.
+    `path` is the prefix for the paths of mistakes. The last value names the informational members that were dropped.
     """
     body: EventBody | None = None
+    unread: tuple[str, ...] = ()
     listed: EntryList | Literal["*"]
     many = data.get("clients")
     if isinstance(many, list) and len(many) > MANY:
-        body, listed = _understand_in_parts(data, path, mistakes)
+        body, listed, unread = _understand_in_parts(data, path, mistakes)
     else:
         try:
             body = _BODY.validate_python(data)
         except ValidationError:
-            body, listed = _understand_in_parts(data, path, mistakes)
+            body, listed, unread = _understand_in_parts(data, path, mistakes)
         else:
             listed = body["clients"]
     named = data.get("sub") is not None or data.get("sid") is not None
@@ -180,26 +186,33 @@ def _understand(
     if body is None or mistakes or not clients:
         of_entries, more = ((), 0) if wrong is None else (wrong.mistakes, wrong.more)
         raise MalformedEvent(first_of((*mistakes, *of_entries), more), data)
-    return body, clients, wrong
+    return body, clients, wrong, unread
 
 
 def _understand_in_parts(
     data: dict[str, object], path: str, mistakes: list[Mistake]
-) -> tuple[EventBody | None, EntryList | Literal["*"]]:
+) -> tuple[EventBody | None, EntryList | Literal["*"], tuple[str, ...]]:
     """Read the members without `clients`, then the entries. The members' mistakes go to `mistakes`."""
     body: EventBody | None = None
+    unread: tuple[str, ...] = ()
+    members = {**data, "clients": "*"}
     try:
-        body = _BODY.validate_python({**data, "clients": "*"})
+        body = _BODY.validate_python(members)
     except ValidationError as error:
-        mistakes.extend(mistakes_of(error, path))
+        wrong = {str(each["loc"][0]) for each in error.errors(include_url=False, include_input=False) if each["loc"]}
+        unread = tuple(name for name in INFORMATIONAL if name in wrong)
+        try:
+            body = _BODY.validate_python({name: value for name, value in members.items() if name not in unread})
+        except ValidationError as remaining:
+            mistakes.extend(mistakes_of(remaining, path))
     raw = data.get("clients")
     if isinstance(raw, list) and raw:
-        return body, read_entries(raw)
+        return body, read_entries(raw), unread
     if raw == "*":
-        return body, "*"
+        return body, "*", unread
     fault = "is required" if raw is None else f"must not be {_shown(raw)}"
     mistakes.append(Mistake(f"{path}clients", f'{fault}: give a list of at least one client, or "*" for all'))
-    return None, ()
+    return None, (), unread
 
 
 def _shown(value: object) -> str:

@@ -91,6 +91,19 @@ async def test_a_document_of_another_server_tells_its_clients() -> None:
         assert (sorted(on.told()), taken(on), on.dead()) == (["mail", "shop"], [("accepted", "shop")], [])
 
 
+async def test_members_that_were_dropped_are_told_once() -> None:
+    """Also of an event among others, and of one that is delivered in parts."""
+    many = DOCUMENT | {"at": "soon", "apps": [f"c{n}" for n in range(250)]}
+    async with running(stage(**LIST)) as on:
+        await on.acked(on.take(json.dumps([many, DOCUMENT]).encode(), source="shop", message_id="m"))
+        for _ in range(2):
+            sent, on.queue.published[:] = [*on.queue.published], []
+            for _, each in sent:
+                await on.acked(on.take(each.body, kind=each.kind, message_id=each.message_id))
+        told = [fact.unread for fact in on.facts if isinstance(fact, EventTaken) and fact.unread]
+        assert told == [("ended_at",)]
+
+
 async def test_what_is_ignored_is_acked_and_counted() -> None:
     """It leaves nothing else."""
     async with running(stage(when="user != 'alice'")) as on:

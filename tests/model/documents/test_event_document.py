@@ -125,7 +125,6 @@ def test_null_counts_as_left_out() -> None:
         ({"sub": "a" * 1025}, ["sub: must have at most 1024 characters"]),
         ({"id": "é" * 200}, ["id: must have at most 255 bytes in UTF-8"]),
         ({"id": ""}, ["id: must not be empty"]),
-        ({"reason": True}, ["reason: must be a string, not a boolean"]),
         (
             {"not_after": "2026-01-31T12:00:00"},
             ["not_after: must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"],
@@ -151,12 +150,38 @@ def test_every_mistake_is_told_at_once() -> None:
     body = {"iss": 1, "ended_at": "x", "clients": ["shop", 5, {"client_id": "mail", "sid": 5}, "*"]}
     assert [text.partition(":")[0] for text in mistakes(body)] == [
         "iss",
-        "ended_at",
         "sub",
         "clients[1]",
         "clients[2].sid",
         "clients[3]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "unread"),
+    [
+        ({"ended_at": "2026-11-26T09:00:00"}, ("ended_at",)),
+        ({"ended_at": "2026-11-26T09:00:00+0000"}, ("ended_at",)),
+        ({"ended_at": 1764147600000}, ("ended_at",)),
+        ({"ended_at": "", "reason": 7}, ("ended_at", "reason")),
+        ({"ended_at": {"at": 1}, "reason": "a" * 1025, "clients": [*map(str, range(300))]}, ("ended_at", "reason")),
+        ({"ended_at": "soon", "clients": "*"}, ("ended_at",)),
+        ({"reason": ""}, ("reason",)),
+    ],
+)
+def test_what_is_for_information_alone_is_dropped(change: dict[str, object], unread: tuple[str, ...]) -> None:
+    """No delivery depends on it. The time of the message takes its place."""
+    event = read(EVENT | change, timestamp=NOW - 5)
+    assert (event.unread, event.reason) == (unread, None)
+    assert event.ended_at == NOW - 5
+
+
+def test_a_good_member_beside_a_dropped_one_stays() -> None:
+    """And a mistake is still one."""
+    event = read(EVENT | {"ended_at": "soon", "reason": "why"})
+    assert (event.unread, event.reason, event.ended_at) == (("ended_at",), "why", None)
+    wrong = EVENT | {"ended_at": "soon", "not_after": "soon"}
+    assert mistakes(wrong) == ["not_after: must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"]
 
 
 @pytest.mark.parametrize(
