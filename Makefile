@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-rabbitmq4 test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit vendor clean python
-.PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation
+.PHONY: bench bench-check bench-counted bench-latency bench-growth bench-scale bench-plot bench-isolation
 .PHONY: chart chart-check publishers conformance
 .DELETE_ON_ERROR:
 
@@ -133,6 +133,9 @@ bench-growth: $(DEV)/.made ## measure what a delivery costs with more of everyth
 bench-scale: $(DEV)/.made ## measure what a second worker adds (as root), and what an event costs the broker; 1 min a case
 	@$(DEV)/bin/python -m benchmarks.scale --json $(RESULTS)/scale.json $(ARGS)
 	@$(DEV)/bin/python -m benchmarks.broker_cost --json $(RESULTS)/broker.json
+
+bench-counted: $(DEV)/.made ## count the instructions of a delivery; fails if a case costs over 2 % more than recorded: ARGS=--record
+	@$(DEV)/bin/python -m benchmarks.counted $(ARGS)
 
 bench-plot: $(DEV)/.made ## write benchmarks/results into the documents: tables, pictures, notifier capacity
 	@$(DEV)/bin/python -m tools.performance.document $(ARGS)
