@@ -25,7 +25,7 @@ def replace(record: Record, /, **changes: Any) -> Record:
     Raises TypeError for a name that is not a field.
     """
     kind: Any = type(record)
-    instance = object.__new__(kind)
+    instance: Record = object.__new__(kind)
     _copier_of(kind)(instance, record)
     names: tuple[str, ...] = kind.__slots__
     for name, value in changes.items():
