@@ -9,6 +9,7 @@ from publishers.conformance.cases.lanes import *  # noqa: F403
 from publishers.conformance.cases.broker_faults import *  # noqa: F403
 from publishers.conformance.cases.kills import *  # noqa: F403
 from publishers.conformance.cases.limits import *  # noqa: F403
+from publishers.conformance.cases.local_attacker import *  # noqa: F403
 from publishers.conformance.cases.tls import *  # noqa: F403
 from publishers.conformance.cases.http import *  # noqa: F403
 from publishers.conformance.cases.events import *  # noqa: F403

@@ -4,15 +4,17 @@
  * A write that fails is not tried again for 30 s: each sign-out would meet it. While writes are under way and
  * none comes back for as long as a sign-out may wait, the disk hangs, and no other is begun.
  */
-import { readFile, rename, stat, unlink } from 'node:fs/promises'
+import { lstat, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
+import { NoEvent } from './entry.js'
 import { within } from './failure.js'
-import { Inheritance, NotOurs, Place, codeOf } from './place.js'
+import { Inheritance, NotOurs, Place, codeOf, readOurs } from './place.js'
 
 const TRY_AGAIN = 30_000
 const LOOKS = 4
 const POLL = 20
 const LET_GO = 2_000
+const LARGEST = 1_048_576 // bytes; an event has 128 KiB
 const AT_ONCE = 3 // of the four threads that Node has for files, names and keys: one is left should the disk hang
 
 export class Disk {
@@ -70,11 +72,13 @@ export class Disk {
     this.bytes += bytes
   }
 
-  /** @param {string} name */
-  read (name) { return readFile(this.#path(name), 'utf8') }
+  /** Throws NoEvent if it cannot be ours. @param {string} name */
+  read (name) {
+    return readOurs(this.#path(name), LARGEST).catch((error) => { throw error instanceof NotOurs ? new NoEvent(error.message) : error })
+  }
 
   /** The size of a file that came by a take-over; 0 if it is gone. @param {string} name */
-  size (name) { return stat(this.#path(name)).then(({ size }) => size, () => 0) }
+  size (name) { return lstat(this.#path(name)).then(({ size }) => size, () => 0) }
 
   /** Whether it could be renamed. @param {string} from @param {string} to */
   async rename (from, to) {

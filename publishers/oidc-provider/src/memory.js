@@ -4,15 +4,17 @@
  * The file is a journal: what is put and removed is added to it at most 250 ms later, and it is written anew when most of
  * it is outdated. A process that is killed forgets the last 250 ms.
  */
-import { appendFile, open, readFile, rename, unlink } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { appendFile, open, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { REMEMBERED } from './place.js'
+import { REMEMBERED, readOurs } from './place.js'
 
 /** @typedef {import('../index.d.ts').RememberedSession} RememberedSession */
 
 const SOON = 250
 const LATER = 10_000
 const OUTDATED = 1_000
+const APPEND = constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
 /** @typedef {import('../index.d.ts').ExpiryStore} ExpiryStore */
 
@@ -63,11 +65,11 @@ export class Memory {
   async inherit (path) {
     /** @type {Map<string, RememberedSession>} The last line of each: two saves within one second have the same `exp`. */
     const last = new Map()
-    for (const line of (await readFile(path, 'utf8')).split('\n')) {
+    for (const line of (await readOurs(path)).split('\n')) {
       /** @type {RememberedSession} */
       let session
       try { session = JSON.parse(line) } catch { continue } // the last line of a process that was killed
-      last.set(session.uid, session)
+      if (typeof session?.uid === 'string') last.set(session.uid, session)
     }
     for (const session of last.values()) {
       const known = this.sessions.get(session.uid)
@@ -105,7 +107,8 @@ export class Memory {
     try {
       if (folder !== this.writtenTo || this.written > 2 * this.sessions.size + OUTDATED) {
         const all = [...this.sessions.values()].map((session) => JSON.stringify(session) + '\n')
-        const file = await open(`${path}.part`, 'w', 0o600)
+        await unlink(`${path}.part`).catch(() => {})
+        const file = await open(`${path}.part`, 'wx', 0o600)
         try {
           await file.writeFile(all.join(''))
           await file.sync()
@@ -116,7 +119,7 @@ export class Memory {
         this.written = all.length
         this.writtenTo = folder
       } else {
-        await appendFile(path, lines.map((line) => line + '\n').join(''), { mode: 0o600 })
+        await appendFile(path, lines.map((line) => line + '\n').join(''), { flag: APPEND })
         this.written += lines.length
       }
       return true

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { Disk } from './disk.js'
 import { Entry, LANES, contentOf } from './entry.js'
 import { within } from './failure.js'
-import { REMEMBERED } from './place.js'
+import { NotOurs, REMEMBERED } from './place.js'
 
 /** @typedef {import('./entry.js').Lane} Lane */
 
@@ -158,7 +158,10 @@ export class Outbox {
     try {
       const names = await this.disk.takeOver()
       const { path } = await this.disk.placed()
-      for (const name of names) if (name.startsWith(REMEMBERED)) await this.remembered(join(path, name))
+      for (const name of names) if (name.startsWith(REMEMBERED)) await this.remembered(join(path, name)).catch((error) => {
+        if (!(error instanceof NotOurs)) throw error
+        return this.disk.setAside(name, `${name}.refused`)
+      })
       const found = names.filter((name) => !name.startsWith(REMEMBERED))
       for (let at = 0; at < found.length; at += AT_ONCE) await Promise.all(found.slice(at, at + AT_ONCE).map((name) => this.#inherit(name)))
       if (!found.length) return

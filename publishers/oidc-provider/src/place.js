@@ -11,30 +11,35 @@
  * has no sockets, its file `owner` counts, which it touches every 10 s: untouched for 90 s as we watch it, it is dead.
  * An owner that was merely slow then finds its folder gone, and claims another.
  *
- * What is found is published in the provider's name. So a folder that others may write to, or a link, is not taken over. The
- * outbox folder itself may be open: a loose file in it then counts if it is our user's, or root's.
+ * What is found is published in the provider's name. So a folder that others may write to, or a link, is not taken over; nothing
+ * in it is opened. The outbox folder itself may be open, so a name in it can be exchanged at any moment: a sub-folder is judged as
+ * it is open, and used by its handle. A file counts if it is regular, and our user's or root's.
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { constants, readFileSync } from 'node:fs'
-import { lstat, mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink, utimes, writeFile } from 'node:fs/promises'
+import { constants, existsSync, readFileSync } from 'node:fs'
+import { lstat, lutimes, mkdir, open, readdir, rename, rmdir, unlink, writeFile } from 'node:fs/promises'
 import net from 'node:net'
 import { dirname, join } from 'node:path'
 
 const OWNER = 'owner'
 const SOCKET = 'owner.sock'
 const FRESH = 'new-' // being made
-const LONGEST_SOCKET = 100 // the kernel takes 107 bytes
+const LARGEST_OWNER = 4_096 // bytes; ours has 70
 const BEAT = 10_000
 const STILL = 90_000
 const ABANDONED = 3_600_000
 const AT_ONCE = process.platform === 'linux' // a write is its own fsync: on a busy machine each step waits for a thread. Elsewhere O_SYNC promises less
 const NEW = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | (AT_ONCE ? constants.O_SYNC : 0)
 
-const OTHERS_WRITE = 0o022
+const BY_HANDLE = existsSync('/proc/self/fd') // Node has no openat(2)
+const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
+const IRREGULAR = ['ELOOP', 'ENXIO', 'EISDIR'] // a link, a socket
+const FILE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK // a FIFO without a writer would block
+
 const GROUP_WRITES = 0o020
 const ALL_WRITE = 0o002
 
-/** What others may have written. */
+/** Written by others, perhaps. */
 export class NotOurs extends Error {}
 
 /** @param {unknown} error */
@@ -73,18 +78,18 @@ export class Place {
     const name = `${String(Date.now()).padStart(15, '0')}-${randomBytes(6).toString('hex')}${whose}`
     const fresh = join(folder, FRESH + name)
     await mkdir(fresh, { mode: 0o700 })
-    const handle = await open(fresh, constants.O_RDONLY | constants.O_DIRECTORY)
+    const handle = await openOurs(fresh)
     /** @type {net.Server | undefined} */
     let server
     try {
-      server = await listening(fresh, handle.fd)
-      await writeFile(join(fresh, OWNER), JSON.stringify({ boot: bootId(), socket: server !== undefined }), { mode: 0o600 })
+      server = await listening(inside(handle, fresh, SOCKET))
+      await writeFile(inside(handle, fresh, OWNER), JSON.stringify({ boot: bootId(), socket: server !== undefined }), { mode: 0o600, flag: 'wx' })
       await rename(fresh, join(folder, name)) // nobody takes over what is named so and has no socket yet
       for (const each of [folder, ...(made ? [dirname(made)] : [])]) await syncFolder(each)
     } catch (error) {
       server?.close()
+      await removeFresh(handle, fresh).catch(() => {})
       await handle.close().catch(() => {})
-      await rm(fresh, { recursive: true, force: true }).catch(() => {})
       throw error
     }
     return new Place(folder, name, handle, server)
@@ -139,12 +144,12 @@ export class Place {
     await new Promise((resolve) => { if (this.server) this.server.close(resolve); else resolve(undefined) })
     await unlink(join(this.path, SOCKET)).catch(() => {})
     await this.handle.close().catch(() => {})
-    await rmdir(this.path).catch(() => writeFile(join(this.path, OWNER), '{"released":true}', { mode: 0o600 }).catch(() => {}))
+    await rmdir(this.path).catch(() => writeFile(join(this.path, OWNER), '{"released":true}', { mode: 0o600, flag: 'wx' }).catch(() => {}))
   }
 
   #touch () {
     const now = new Date()
-    utimes(join(this.path, OWNER), now, now).catch((error) => this.#noted(error))
+    lutimes(join(this.path, OWNER), now, now).catch((error) => this.#noted(error))
   }
 
   /** @param {unknown} error */
@@ -176,19 +181,8 @@ export class Inheritance {
     const beside = await readdir(place.folder, { withFileTypes: true })
     for (const name of this.watched.keys()) if (!beside.some((entry) => entry.name === name)) this.watched.delete(name)
     for (const entry of beside) {
-      const path = join(place.folder, entry.name)
       try {
-        if (entry.isFile() && entry.name.endsWith('.json')) {
-          await refuseForeign(path, place)
-          await rename(path, join(place.path, entry.name))
-          files.push(entry.name)
-        } else if ((entry.isDirectory() || entry.isSymbolicLink()) && entry.name !== place.name && ofOneProvider(entry.name, place.name) && await this.#isDead(path, entry.name)) {
-          await refuseOpen(path)
-          const inside = join(place.path, `taken-${entry.name}`)
-          await rename(path, inside)
-          this.watched.delete(entry.name)
-          await unpack(inside, place.path, files)
-        }
+        if (entry.name !== place.name && await this.#taken(place, entry, files)) this.watched.delete(entry.name)
       } catch (error) {
         if (codeOf(error) !== 'ENOENT') failed(entry.name, error) // ENOENT: another process was quicker
       }
@@ -196,19 +190,51 @@ export class Inheritance {
     return files
   }
 
+  /** Whether an entry beside our sub-folder was moved into it. @param {Place} place @param {import('node:fs').Dirent} entry @param {string[]} files */
+  async #taken (place, entry, files) {
+    const { name } = entry
+    const path = join(place.folder, name)
+    if (entry.isFile() && name.endsWith('.json')) {
+      refuseForeign(await lstat(path))
+      await rename(path, join(place.path, name))
+      files.push(name)
+      return true
+    }
+    if (!(entry.isDirectory() || entry.isSymbolicLink()) || !ofOneProvider(name, place.name) || !await this.#isDead(path, name)) return false
+    const taken = join(place.path, `taken-${name}`)
+    await rename(path, taken)
+    try {
+      await (await openOurs(taken)).close()
+    } catch (error) { // another folder has taken the name since it was judged
+      await rename(taken, path).catch(() => {})
+      throw error
+    }
+    await unpack(taken, place.path, files)
+    return true
+  }
+
   /** @param {string} path @param {string} name */
   async #isDead (path, name) {
-    if (name.startsWith(FRESH)) {
-      if (Date.now() - (await stat(path)).mtimeMs > ABANDONED) await rm(path, { recursive: true, force: true })
-      return false
+    const fresh = name.startsWith(FRESH)
+    if (fresh && Date.now() - (await lstat(path)).mtimeMs <= ABANDONED) return false
+    const handle = await openOurs(path)
+    try {
+      if (fresh) await removeFresh(handle, path)
+      return !fresh && await this.#isLeft(handle, path, name)
+    } finally {
+      await handle.close()
     }
-    const owner = await readFile(join(path, OWNER), 'utf8').then(JSON.parse).catch(() => undefined)
+  }
+
+  /** Whether the owner of a folder is dead. @param {import('node:fs/promises').FileHandle} handle @param {string} path @param {string} name */
+  async #isLeft (handle, path, name) {
+    const owner = await readOurs(inside(handle, path, OWNER), LARGEST_OWNER).then(JSON.parse).catch(() => undefined)
     if (owner?.released) return true
     if (owner?.socket && owner.boot && owner.boot === bootId()) {
-      const answer = await knock(path)
+      const answer = await knock(inside(handle, path, SOCKET))
       if (answer !== 'unknown') return answer === 'dead'
     }
-    const { mtimeMs: mtime } = await stat(join(path, OWNER)).catch(() => stat(path))
+    const { mtimeMs: mtime } = await lstat(inside(handle, path, OWNER)).catch(() => handle.stat())
     const seen = this.watched.get(name)
     if (seen?.mtime === mtime) return this.clock() - seen.since >= STILL
     this.watched.set(name, { mtime, since: this.clock() })
@@ -216,9 +242,26 @@ export class Inheritance {
   }
 }
 
-/** @param {string} path Of what a process left. */
-async function refuseOpen (path) {
-  const seen = await lstat(path)
+/** The path of a file in an open folder, whatever has that folder's name now. @param {import('node:fs/promises').FileHandle} handle @param {string} path @param {string} name */
+function inside (handle, path, name) {
+  return BY_HANDLE ? `/proc/self/fd/${handle.fd}/${name}` : join(path, name)
+}
+
+/** Open a folder that belongs to our user and that nobody else may write to; throws NotOurs. @param {string} path */
+async function openOurs (path) {
+  refuseOpen(await lstat(path))
+  const handle = await open(path, FOLDER)
+  try {
+    refuseOpen(await handle.stat())
+    return handle
+  } catch (error) {
+    await handle.close()
+    throw error
+  }
+}
+
+/** @param {import('node:fs').Stats} seen Of what a process left. */
+function refuseOpen (seen) {
   if (seen.isSymbolicLink()) throw new NotOurs('it is a link. Remove it')
   if (seen.uid !== process.geteuid?.()) throw new NotOurs(`it belongs to another user (${seen.uid}), who may have put its events there. Look through them, then chown it, or remove it`)
   if (seen.mode & ALL_WRITE || (seen.mode & GROUP_WRITES && !ourGroups().includes(seen.gid))) throw new NotOurs(`others may write to it (mode ${(seen.mode & 0o777).toString(8)}, group ${seen.gid}), so anybody may have put its events there. Look through them, then chmod 700 it, or remove it`)
@@ -229,11 +272,35 @@ function ourGroups () {
   return [process.getegid?.(), ...(process.getgroups?.() ?? [])]
 }
 
-/** @param {string} path Of a loose file. @param {Place} place */
-async function refuseForeign (path, place) {
-  if (!((await stat(place.folder)).mode & OTHERS_WRITE)) return
-  const [file, ours] = await Promise.all([lstat(path), stat(place.path)])
-  if (file.uid !== ours.uid && file.uid !== 0) throw new NotOurs('others may write to the outbox folder, and the file is another user\'s. Look into it, then chown it, or remove it')
+/** @param {import('node:fs').Stats} seen Of a file. */
+function refuseForeign (seen) {
+  if (seen.uid !== process.geteuid?.() && seen.uid !== 0) throw new NotOurs(`the file belongs to another user (${seen.uid}). Look into it, then chown it, or remove it`)
+}
+
+/** Read a regular file of our user's or root's that has at most `most` bytes; throws NotOurs. Never blocks. @param {string} path @param {number} [most] */
+export async function readOurs (path, most = Infinity) {
+  const handle = await open(path, FILE).catch((error) => {
+    throw IRREGULAR.includes(codeOf(error) ?? '') ? new NotOurs('it is not a regular file. Remove it') : error
+  })
+  try {
+    const seen = await handle.stat()
+    if (!seen.isFile()) throw new NotOurs('it is not a regular file. Remove it')
+    refuseForeign(seen)
+    if (seen.size > most) throw new NotOurs(`it has ${seen.size} bytes, more than ${most}. Look into it, or remove it`)
+    return await handle.readFile('utf8')
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Remove a folder that was being made, with what a claim puts there and nothing else. @param {import('node:fs/promises').FileHandle} handle @param {string} path */
+async function removeFresh (handle, path) {
+  for (const name of [OWNER, SOCKET]) {
+    await unlink(inside(handle, path, name)).catch((error) => { if (codeOf(error) !== 'ENOENT') throw error })
+  }
+  await rmdir(path).catch((error) => {
+    throw codeOf(error) === 'ENOTEMPTY' ? new NotOurs('it holds other files than a process that starts. Look through them, then remove it') : error
+  })
 }
 
 /** Whether both are of providers with the same issuer. @param {string} name @param {string} ours */
@@ -241,8 +308,9 @@ function ofOneProvider (name, ours) {
   return name.startsWith(FRESH) || name.split('-')[2] === ours.split('-')[2]
 }
 
-/** Move the files of a folder that was taken over, and of those that it had taken over. @param {string} from @param {string} to @param {string[]} files */
+/** Move the files of a folder that was taken over, and of those that it had taken over; throws NotOurs. @param {string} from @param {string} to @param {string[]} files */
 async function unpack (from, to, files) {
+  await (await openOurs(from)).close() // another may have taken its name before it was moved
   for (const entry of await readdir(from, { withFileTypes: true })) {
     const path = join(from, entry.name)
     if (entry.isDirectory()) await unpack(path, to, files)
@@ -259,31 +327,20 @@ async function unpack (from, to, files) {
 /** The file of sessions that a process remembers. */
 export const REMEMBERED = 'sessions.jsonl'
 
-/** @param {string} folder @param {number} fd @returns {Promise<net.Server | undefined>} */
-function listening (folder, fd) {
+/** @param {string} path @returns {Promise<net.Server | undefined>} */
+function listening (path) {
   return new Promise((resolve) => {
     const server = net.createServer((socket) => socket.destroy())
     server.once('error', () => resolve(undefined)) // a file system without sockets
-    server.listen({ path: socketPath(folder, fd), exclusive: true }, () => resolve(server.unref())) // exclusive: a cluster's primary would listen for us, and outlive us
+    server.listen({ path, exclusive: true }, () => resolve(server.unref())) // exclusive: a cluster's primary would listen for us, and outlive us
   })
 }
 
-/** The kernel's word on the owner. @param {string} folder @returns {Promise<'alive' | 'dead' | 'unknown'>} */
-async function knock (folder) {
-  const handle = await open(folder, constants.O_RDONLY | constants.O_DIRECTORY)
-  try {
-    return await new Promise((resolve) => {
-      const socket = net.connect({ path: socketPath(folder, handle.fd) })
-      socket.once('connect', () => { socket.destroy(); resolve('alive') })
-      socket.once('error', (error) => resolve(codeOf(error) === 'ECONNREFUSED' ? 'dead' : codeOf(error) === 'EAGAIN' ? 'alive' : 'unknown'))
-    })
-  } finally {
-    await handle.close()
-  }
-}
-
-/** @param {string} folder @param {number} fd An open handle of the folder: a way to it that is short. */
-function socketPath (folder, fd) {
-  const path = join(folder, SOCKET)
-  return Buffer.byteLength(path) > LONGEST_SOCKET ? `/proc/self/fd/${fd}/${SOCKET}` : path
+/** The kernel's word on the owner. @param {string} path @returns {Promise<'alive' | 'dead' | 'unknown'>} */
+function knock (path) {
+  return new Promise((resolve) => {
+    const socket = net.connect({ path })
+    socket.once('connect', () => { socket.destroy(); resolve('alive') })
+    socket.once('error', (error) => resolve(codeOf(error) === 'ECONNREFUSED' ? 'dead' : codeOf(error) === 'EAGAIN' ? 'alive' : 'unknown'))
+  })
 }

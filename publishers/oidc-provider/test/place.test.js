@@ -1,13 +1,13 @@
 /** Sub-folders of the outbox: each process has its own, and takes over those of the dead, once, and never a living one's. */
 import assert from 'node:assert/strict'
-import { fork, spawn } from 'node:child_process'
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { execFileSync, fork, spawn } from 'node:child_process'
+import { chmodSync, chownSync, existsSync, lutimesSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, symlinkSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { test } from 'node:test'
 import { Logger } from '../src/log.js'
 import { Outbox } from '../src/outbox.js'
-import { Inheritance, Place } from '../src/place.js'
+import { Inheritance, Place, readOurs } from '../src/place.js'
 import { Settlement } from '../src/settlement.js'
 import { NOWHERE, api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
 
@@ -248,16 +248,99 @@ test('the outbox folder may be open, as volumes are: our sub-folder is not', asy
   assert.equal(statSync(place.path).mode & 0o777, 0o700)
 })
 
-test('a loose file of another user is left where others may write to the outbox folder', { skip: process.getuid() !== 0 && 'only root gives files away' }, async (t) => {
+const byRoot = { skip: process.getuid() !== 0 && 'only root gives files away' }
+const NOBODY = 65534
+
+test('a loose file of another user is left where it is', byRoot, async (t) => {
   const folder = folderOf(t)
   const place = await placeOf(t, folder)
   for (const name of ['ours.json', 'theirs.json']) writeFileSync(join(folder, name), '{}')
-  chownSync(join(folder, 'theirs.json'), 65534, 65534)
-  chmodSync(folder, 0o1777)
+  chownSync(join(folder, 'theirs.json'), NOBODY, NOBODY)
+  for (const [mode, taken] of [[0o1777, ['ours.json']], [0o755, []]]) { // closed, it may belong to another user than a process of root's
+    chmodSync(folder, mode)
+    const told = []
+    assert.deepEqual(await new Inheritance().takeOver(place, (name, error) => told.push([name, error.message])), taken)
+    assert.deepEqual(told.map(([name]) => name), ['theirs.json'])
+    assert.match(told[0][1], /another user.*chown/)
+  }
+})
+
+test('a folder that was being made is removed with its own two files alone, and a foreign one or a link is reported', byRoot, async (t) => {
+  const folder = folderOf(t)
+  const place = await placeOf(t, folder)
+  const elsewhere = folderOf(t)
+  const names = ['empty', 'made', 'full', 'foreign', 'linked'].map((name) => `new-${name}`)
+  for (const name of names) {
+    const path = name === 'new-linked' ? elsewhere : join(folder, name)
+    if (path !== elsewhere) mkdirSync(path)
+    if (name !== 'new-empty') for (const file of ['owner', 'owner.sock']) writeFileSync(join(path, file), '')
+    if (name === 'new-full') mkdirSync(join(path, 'sub'))
+  }
+  writeFileSync(join(folder, 'new-full', 'sub', 'file'), '')
+  chownSync(join(folder, 'new-foreign'), NOBODY, NOBODY)
+  symlinkSync(elsewhere, join(folder, 'new-linked'))
+  const long = new Date(Date.now() - 3_700_000)
+  for (const name of names) lutimesSync(join(folder, name), long, long)
   const told = []
-  assert.deepEqual(await new Inheritance().takeOver(place, (name, error) => told.push([name, error.message])), ['ours.json'])
-  assert.deepEqual(told.map(([name]) => name), ['theirs.json'])
-  assert.match(told[0][1], /another user's.*chown/)
-  chmodSync(folder, 0o755)
-  assert.deepEqual(await new Inheritance().takeOver(place, never), ['theirs.json'])
+  await new Inheritance().takeOver(place, (name, error) => told.push(`${name}: ${error.message}`))
+  assert.deepEqual(readdirSync(folder).filter((name) => name.startsWith('new-')), ['new-foreign', 'new-full', 'new-linked'])
+  assert.deepEqual([filesIn(elsewhere), filesIn(join(folder, 'new-full')), filesIn(join(folder, 'new-foreign'))], [['owner', 'owner.sock'], ['file'], ['owner', 'owner.sock']])
+  assert.equal(told.length, 3)
+  for (const [at, why] of [/new-foreign.*another user/, /new-full.*other files/, /new-linked.*is a link/].entries()) assert.match(told.sort()[at], why)
+})
+
+/** What may stand where a file of ours is expected, and blocks whoever opens it, or never ends. */
+const STRANGE = {
+  fifo: (path) => execFileSync('mkfifo', [path]),
+  device: (path) => execFileSync('mknod', [path, 'c', '1', '5']),
+  link: (path) => symlinkSync('/dev/zero', path),
+  foreign: (path) => { writeFileSync(path, '{"released":true}'); chownSync(path, NOBODY, NOBODY) },
+  huge: (path) => writeFileSync(path, ' '.repeat(2_000_000) + '{}')
+}
+
+for (const [kind, make] of Object.entries(STRANGE)) {
+  test(`an owner file that is a ${kind} is not read: its folder counts as left after 90 s`, { ...byRoot, timeout: 20_000 }, async (t) => {
+    const folder = folderOf(t)
+    const [ours, theirs] = [await placeOf(t, folder), await Place.claim(folder, ISSUER)]
+    await theirs.write('1-events', '.json', '{}')
+    await theirs.release()
+    unlinkSync(join(theirs.path, 'owner'))
+    make(join(theirs.path, 'owner'))
+    let now = 0
+    const inheritance = new Inheritance(() => now)
+    assert.deepEqual(await inheritance.takeOver(ours, never), [])
+    now = 91_000
+    assert.deepEqual(await inheritance.takeOver(ours, never), ['1-events.json'])
+  })
+
+  test(`an event file that is a ${kind} is set aside, and those behind it are published`, { ...byRoot, timeout: 20_000 }, async (t) => {
+    const folder = folderOf(t)
+    const dead = processOf(t, { folder })
+    await dead.ask('end', 'alice')
+    await dead.kill()
+    const [name] = readdirSync(folder)
+    make(join(folder, name, 'put-events.json'))
+    make(join(folder, name, 'sessions.jsonl'))
+    const there = await api(t)
+    const { log } = await rig(t, { folder, url: there.url, expiry: {} })
+    await until(() => there.got.length === 1)
+    await until(() => log.of('event_refused').length === 1)
+    await until(() => readdirSync(folder).filter((each) => each.endsWith('.refused')).length === (kind === 'huge' ? 1 : 2)) // a journal of sessions may be large
+  })
+}
+
+test('what takes the place of our folder in an open outbox is neither published nor written to', byRoot, async (t) => {
+  const folder = folderOf(t)
+  const place = await placeOf(t, folder)
+  await place.write('1-events', '.json', '{}')
+  const elsewhere = folderOf(t)
+  writeFileSync(join(elsewhere, '1-events.json'), '{}')
+  writeFileSync(join(elsewhere, 'victim'), 'kept')
+  symlinkSync(join(elsewhere, 'victim'), join(elsewhere, 'owner'))
+  for (const name of ['1-events.json', '.']) chownSync(join(elsewhere, name), NOBODY, NOBODY)
+  renameSync(place.path, `${place.path}-away`)
+  symlinkSync(elsewhere, place.path)
+  await assert.rejects(readOurs(join(place.path, '1-events.json')), /another user/)
+  await place.release()
+  assert.equal(readFileSync(join(elsewhere, 'victim'), 'utf8'), 'kept')
 })

@@ -180,6 +180,11 @@ def _linked(folder: Path) -> None:
     folder.symlink_to(folder.parent / "aside")
 
 
+def _no_folder(folder: Path) -> None:
+    folder.rename(folder.parent / "aside")
+    os.mkfifo(folder)
+
+
 def _of_another_group(folder: Path) -> None:
     os.chown(folder, -1, 65534)
     folder.chmod(0o2770)
@@ -201,7 +206,8 @@ async def test_what_kubernetes_opens_to_the_group_of_the_pod_is_taken_over(
 
 
 @pytest.mark.parametrize(
-    "gave_away", [lambda it: it.chmod(0o777), pytest.param(_of_another_group, marks=by_root), _linked, OTHERS]
+    "gave_away",
+    [lambda it: it.chmod(0o777), pytest.param(_of_another_group, marks=by_root), _linked, _no_folder, OTHERS],
 )
 async def test_a_folder_that_others_may_write_to_is_refused(
     amqp_url: str, queue: Queue, tmp_path: Path, gave_away: Callable[[Path], object], caplog: pytest.LogCaptureFixture

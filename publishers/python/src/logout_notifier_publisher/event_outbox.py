@@ -211,6 +211,8 @@ class EventOutbox:
                 else:  # somebody gave the file another name
                     event.lane = stored.lane
                     self.give_back([event])
+            elif isinstance(content, outbox_files.NotOurOwnError):
+                self.set_aside(event, REFUSED, words(content))
             else:
                 self._cannot_read(event, content)
         return found

@@ -9,8 +9,10 @@ Names sort by time. All of this blocks: it runs on threads.
 """
 
 import contextlib
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,12 @@ from logout_notifier_publisher.event_checks import EventMistake, checked_json
 from logout_notifier_publisher.lane import Lane
 
 PART, PENDING, READY, REFUSED, EXPIRED = ".part", ".pending", ".json", ".refused", ".expired"
+_IRREGULAR = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a socket, a folder
 LARGEST = 1024 * 1024  # bytes; ours have an event of 128 KiB and what the look-up of a session needs
+
+
+class NotOurOwnError(OSError):
+    """A folder or file that is a link, of another user, or open to others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +101,28 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
+def open_ours(path: Path | str, flags: int, folder: int | None = None) -> int:
+    """Open a regular file that belongs to this user or root, without following a link and without blocking.
+
+    Raises NotOurOwnError for another, and OSError.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno in _IRREGULAR:
+            raise NotOurOwnError(errno.EPERM, f"{path} is not a regular file: remove it") from None
+        raise
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_uid in (os.geteuid(), 0):
+        return descriptor
+    os.close(descriptor)
+    why = f"belongs to another user ({status.st_uid})" if stat.S_ISREG(status.st_mode) else "is not a regular file"
+    raise NotOurOwnError(errno.EPERM, f"{path} {why}: look into it, then chown it or remove it")
+
+
 def read(path: Path) -> bytes:
-    """What the file holds, cut above what any of ours has. Raises OSError."""
-    with path.open("rb") as file:
+    """What the file holds, cut above what any of ours has. Raises NotOurOwnError and OSError."""
+    with os.fdopen(open_ours(path, os.O_RDONLY), "rb") as file:
         return file.read(LARGEST + 1)
 
 
@@ -146,7 +172,7 @@ def left_in(folder: Path) -> list[Left]:
     for path in folder.iterdir():
         if path.suffix in (PENDING, READY):
             with contextlib.suppress(FileNotFoundError):
-                found.append(Left(path=path, size=path.stat().st_size, at=moment_of(path), lane=lane_of(path)))
+                found.append(Left(path=path, size=path.lstat().st_size, at=moment_of(path), lane=lane_of(path)))
     return sorted(found, key=lambda left: left.path.name)
 
 
@@ -163,4 +189,4 @@ def lane_of(path: Path) -> Lane:
 def moment_of(path: Path) -> float:
     """When it was written: by its name, else by the disk. Raises OSError."""
     digits = path.name.partition("-")[0]
-    return int(digits) / 1e9 if digits.isdigit() and len(digits) == 25 else path.stat().st_mtime
+    return int(digits) / 1e9 if digits.isdigit() and len(digits) == 25 else path.lstat().st_mtime

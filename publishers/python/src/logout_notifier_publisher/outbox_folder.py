@@ -20,15 +20,11 @@ from pathlib import Path
 from typing import Self
 
 from logout_notifier_publisher import outbox_files
-from logout_notifier_publisher.outbox_files import PART, PENDING, READY
+from logout_notifier_publisher.outbox_files import PART, PENDING, READY, NotOurOwnError
 
 MOST = 1000
 LOCK = "lock"
 _HELD = (errno.EACCES, errno.EAGAIN)
-
-
-class NotOurOwnError(OSError):
-    """A folder that is a link, of another user, or open to others."""
 
 
 class OutboxFolder:
@@ -49,21 +45,13 @@ class OutboxFolder:
             path = root / str(number)
             _make(path)
             try:
-                with _opened(path) as folder:
-                    lock = _lock(folder)
-            except NotOurOwnError as error:
+                with _opened(path) as folder, _locked(folder) as lock:
+                    if lock is not None:
+                        _remove_unfinished(folder)
+                        outbox_files.sync(root)  # the folder may be new
+                        return cls(path, os.dup(lock))
+            except (NotOurOwnError, PermissionError) as error:
                 refused = error
-                continue
-            if lock is None:
-                continue
-            try:
-                for part in path.glob(f"*{PART}"):
-                    part.unlink(missing_ok=True)
-                outbox_files.sync(root)  # the folder may be new
-            except BaseException:
-                os.close(lock)
-                raise
-            return cls(path, lock)
         raise refused or OSError(f"{MOST} processes own a folder below {root}")
 
     def is_there(self) -> bool:
@@ -92,18 +80,13 @@ class OutboxFolder:
 
     def _left_in(self, other: Path) -> Iterator[tuple[int, str]]:
         """Its files, by the open folder and their names, while it is held. Nothing if its process lives."""
-        if not any(path.suffix in (PART, PENDING, READY) for path in other.iterdir()):
-            return
         with _opened(other) as folder:
-            lock = _lock(folder)
-            if lock is None:
+            if not any(name.endswith((PART, PENDING, READY)) for name in _names(folder)):
                 return
-            try:
-                for part in other.glob(f"*{PART}"):
-                    part.unlink(missing_ok=True)
-                yield from ((folder, left.path.name) for left in outbox_files.left_in(other))
-            finally:
-                os.close(lock)
+            with _locked(folder) as lock:
+                if lock is not None:
+                    _remove_unfinished(folder)
+                    yield from ((folder, name) for name in _names(folder) if name.endswith((PENDING, READY)))
 
     def close(self) -> None:
         """Let another process have it."""
@@ -149,6 +132,8 @@ def _why_not_ours(status: os.stat_result) -> str | None:
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
+    if not stat.S_ISDIR(status.st_mode):
+        return "is not a folder"
     if status.st_uid != os.geteuid():
         return f"belongs to another user ({status.st_uid}; this one is {os.geteuid()})"
     if mode & stat.S_IWOTH:
@@ -158,17 +143,34 @@ def _why_not_ours(status: os.stat_result) -> str | None:
     return None
 
 
-def _lock(folder: int) -> int | None:
-    """A descriptor that holds the open folder, None if a living process does. Raises OSError."""
-    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+def _names(folder: int) -> list[str]:
+    """In order, of the open folder, whatever has its path now. Raises OSError."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries)
+
+
+def _remove_unfinished(folder: int) -> None:
+    for name in _names(folder):
+        if name.endswith(PART):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: int) -> Iterator[int | None]:
+    """Yield a descriptor that holds the open folder, None if a living process does. Raises OSError.
+
+    Another user could hold a lock file of his for ever.
+    """
+    lock = outbox_files.open_ours(LOCK, os.O_RDWR | os.O_CREAT, folder)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise
+            yield None
+        else:
+            yield lock
+    finally:
         os.close(lock)
-        if error.errno in _HELD:
-            return None
-        raise
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock

@@ -6,7 +6,6 @@ import dev.notifier.keycloak.event.SessionKey;
 import dev.notifier.keycloak.watch.Daemons;
 import dev.notifier.keycloak.watch.Seldom;
 import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.EnumMap;
@@ -94,7 +93,7 @@ final class Keeper implements AutoCloseable {
             String whole = file.getFileName().toString();
             String ending = whole.endsWith(OutboxFolder.PENDING) ? OutboxFolder.PENDING : OutboxFolder.READY;
             String name = whole.substring(0, whole.length() - ending.length());
-            Path ours = from == folder ? file : folder.renamed(file, name, ending);
+            Path ours = from == folder ? file : from.moved(file, folder, whole);
             Slip slip = slip(ours, name);
             outbox.found(slip);
             taken += slip.events();
@@ -111,14 +110,14 @@ final class Keeper implements AutoCloseable {
     }
 
     private Slip slip(Path file, String name) throws IOException {
-        Slip slip = Slip.found(file, name, Files.size(file));
+        Slip slip = Slip.found(file, name, OutboxFolder.size(file));
         if (slip != null) {
             return slip;
         }
-        Slip foreign = Slip.foreign(file, name, Lane.EVENTS, 1, Files.size(file));
+        Slip foreign = Slip.foreign(file, name, Lane.EVENTS, 1, OutboxFolder.size(file));
         List<Ending> read = outbox.read(foreign);
         Ending first = read.stream().filter(Objects::nonNull).findFirst().orElse(null);
-        return first == null ? foreign : Slip.foreign(file, name, first.lane(), read.size(), Files.size(file));
+        return first == null ? foreign : Slip.foreign(file, name, first.lane(), read.size(), OutboxFolder.size(file));
     }
 
     /** Publish those of its endings whose sessions are gone. */

@@ -12,6 +12,7 @@ import java.nio.file.Path;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.EnumMap;
 import java.util.HexFormat;
 import java.util.List;
@@ -130,8 +131,15 @@ public final class Outbox implements AutoCloseable {
         if (kept != null) {
             return kept;
         }
+        byte[] content;
+        try {
+            content = Files.readAllBytes(OutboxFolder.requireOurs(slip.file()));
+        } catch (OutboxFolder.NotOurs refused) {
+            LOG.errorf("notifier: %s", refused);
+            return Collections.singletonList(null);
+        }
         List<Ending> found = new ArrayList<>();
-        for (String line : new String(Files.readAllBytes(slip.file()), StandardCharsets.UTF_8).split("\n")) {
+        for (String line : new String(content, StandardCharsets.UTF_8).split("\n")) {
             try {
                 found.add(Ending.of(line));
             } catch (IOException wrong) {

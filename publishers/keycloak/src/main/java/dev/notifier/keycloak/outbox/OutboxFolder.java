@@ -8,15 +8,21 @@ import java.nio.channels.FileChannel;
 import java.nio.channels.FileLock;
 import java.nio.channels.OverlappingFileLockException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.DirectoryStream;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.nio.file.SecureDirectoryStream;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.BasicFileAttributeView;
+import java.nio.file.attribute.BasicFileAttributes;
 import java.nio.file.attribute.FileAttribute;
+import java.nio.file.attribute.PosixFileAttributeView;
 import java.nio.file.attribute.PosixFileAttributes;
 import java.nio.file.attribute.PosixFilePermission;
 import java.nio.file.attribute.PosixFilePermissions;
@@ -25,6 +31,7 @@ import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.stream.Stream;
 import org.jboss.logging.Logger;
@@ -42,25 +49,29 @@ final class OutboxFolder implements AutoCloseable {
     static final String READY = ".json";
     static final String TRIAL = "trial-";
     private static final String PART = ".part";
-    private static final String LOCK = "lock";
+    private static final Path LOCK = Path.of("lock");
+    private static final int OTHERS_WRITE = 0002;
+    private static final int GROUP_WRITES = 0020;
     private static final int MOST_FOLDERS = 1_000;
     private static final FileAttribute<Set<PosixFilePermission>> OURS_ALONE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
     private static final FileAttribute<Set<PosixFilePermission>> OUR_FILE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"));
 
     private final Path folder;
+    private final SecureDirectoryStream<Path> inside;
     private final FileChannel lockFile;
     private final FileLock lock;
 
-    private OutboxFolder(Path folder, FileChannel lockFile, FileLock lock) {
+    private OutboxFolder(Path folder, SecureDirectoryStream<Path> inside, FileChannel lockFile, FileLock lock) {
         this.folder = folder;
+        this.inside = inside;
         this.lockFile = lockFile;
         this.lock = lock;
     }
 
     /**
-     * The first folder that no living process has.
+     * Claim the first folder that is ours alone and that no living process has. One that is not is logged and left.
      *
-     * @throws IOException if it cannot be used, or others may write to it
+     * @throws IOException if none can be used
      */
     static OutboxFolder claim(Path base) throws IOException {
         if (!Files.isDirectory(base)) {
@@ -73,14 +84,17 @@ final class OutboxFolder implements AutoCloseable {
             } catch (FileAlreadyExistsException there) {
                 // of an earlier process, or of one that lives
             }
-            refuseOpen(place);
-            OutboxFolder claimed = tryClaim(place);
-            if (claimed != null) {
-                claimed.sync();
-                return claimed;
+            try {
+                OutboxFolder claimed = tryClaim(place);
+                if (claimed != null) {
+                    claimed.sync();
+                    return claimed;
+                }
+            } catch (NotOurs | AccessDeniedException refused) {
+                LOG.errorf("notifier: a folder of the outbox is not used, but the next: %s", refused);
             }
         }
-        throw new IOException("all " + MOST_FOLDERS + " folders below " + base + " are in use");
+        throw new IOException("all " + MOST_FOLDERS + " folders below " + base + " are in use, or not ours");
     }
 
     /** Those that dead processes have left, each locked. The caller closes them. One that cannot be taken over is told and left. */
@@ -89,7 +103,7 @@ final class OutboxFolder implements AutoCloseable {
         try (Stream<Path> places = Files.list(folder.getParent())) {
             for (Path place : places.filter(each -> each.getFileName().toString().matches("\\d+") && !each.equals(folder)).toList()) {
                 try {
-                    OutboxFolder claimed = tryTakeOver(place);
+                    OutboxFolder claimed = tryClaim(place);
                     if (claimed != null) {
                         found.add(claimed);
                     }
@@ -101,31 +115,64 @@ final class OutboxFolder implements AutoCloseable {
         return found;
     }
 
-    private static OutboxFolder tryTakeOver(Path place) throws IOException {
-        if (isEmpty(place)) {
-            return null;
+    /** Refuse a folder that others may have written to. Returns what tells it from another that takes its name. */
+    private static Object refuseOpen(Path place) throws IOException {
+        Map<String, Object> seen = Files.readAttributes(place, "unix:uid,gid,mode,fileKey,isDirectory,isSymbolicLink", LinkOption.NOFOLLOW_LINKS);
+        if (seen.get("isSymbolicLink").equals(true)) {
+            throw new NotOurs(place, "it is a link, and events wait in folders of their own: remove the link");
         }
-        refuseOpen(place);
-        return tryClaim(place);
-    }
-
-    private static void refuseOpen(Path place) throws IOException {
-        PosixFileAttributes seen = Files.readAttributes(place, PosixFileAttributes.class, LinkOption.NOFOLLOW_LINKS);
-        if (seen.isSymbolicLink()) {
-            throw new FileSystemException(place.toString(), null, "it is a link, and events wait in folders of their own: remove the link");
+        if (seen.get("isDirectory").equals(false)) {
+            throw new NotOurs(place, "it is not a folder: remove it");
         }
-        Set<PosixFilePermission> open = seen.permissions();
         Process us = Process.read();
-        Object owner = Files.getAttribute(place, "unix:uid", LinkOption.NOFOLLOW_LINKS);
-        if (!us.isUser(owner)) {
-            throw new FileSystemException(place.toString(), null, "it belongs to another user (" + owner + "), who may have put its events there:"
+        if (!us.isUser(seen.get("uid"))) {
+            throw new NotOurs(place, "it belongs to another user (" + seen.get("uid") + "), who may have put its events there:"
                     + " look through them, then chown it, or move it away");
         }
-        boolean groupIsOurs = us.groups().contains(Files.getAttribute(place, "unix:gid", LinkOption.NOFOLLOW_LINKS));
-        if (open.contains(PosixFilePermission.OTHERS_WRITE) || open.contains(PosixFilePermission.GROUP_WRITE) && !groupIsOurs) {
-            throw new FileSystemException(place.toString(), null, "others may write to it (" + PosixFilePermissions.toString(open)
-                    + ", group " + seen.group().getName() + "), so anybody may have put its events there: look through them, then chmod 700 it, or move it away");
+        int mode = (int) seen.get("mode");
+        if ((mode & OTHERS_WRITE) != 0 || (mode & GROUP_WRITES) != 0 && !us.groups().contains(seen.get("gid"))) {
+            throw new NotOurs(place, "others may write to it (mode " + Integer.toOctalString(mode & 07777)
+                    + ", group " + seen.get("gid") + "), so anybody may have put its events there: look through them, then chmod 700 it, or move it away");
         }
+        return seen.get("fileKey");
+    }
+
+    /** The folder that was judged, open: what takes its name meanwhile is not looked at. */
+    private static SecureDirectoryStream<Path> opened(Path place) throws IOException {
+        Object judged = refuseOpen(place);
+        try (DirectoryStream<Path> above = Files.newDirectoryStream(place.getParent())) {
+            SecureDirectoryStream<Path> found = ((SecureDirectoryStream<Path>) above).newDirectoryStream(place.getFileName(), LinkOption.NOFOLLOW_LINKS);
+            if (found.getFileAttributeView(BasicFileAttributeView.class).readAttributes().fileKey().equals(judged)) {
+                return found;
+            }
+            found.close();
+            throw new NotOurs(place, "another folder has taken its name");
+        }
+    }
+
+    /** A folder or file that is a link, of another user, or open to others. */
+    static final class NotOurs extends FileSystemException {
+        private static final long serialVersionUID = 1;
+
+        NotOurs(Path path, String why) {
+            super(path.toString(), null, why);
+        }
+    }
+
+    /**
+     * Refuse what is no regular file of our user's or root's. Opened, a FIFO would block, and a device might never end.
+     *
+     * @throws NotOurs if it is not
+     */
+    static Path requireOurs(Path file) throws IOException {
+        if (!Files.isRegularFile(file, LinkOption.NOFOLLOW_LINKS) && Files.exists(file, LinkOption.NOFOLLOW_LINKS)) {
+            throw new NotOurs(file, "it is not a regular file: remove it");
+        }
+        Object owner = Files.getAttribute(file, "unix:uid", LinkOption.NOFOLLOW_LINKS);
+        if (!owner.equals(0) && !Process.read().isUser(owner)) {
+            throw new NotOurs(file, "it belongs to another user (" + owner + "): look into it, then chown it, or remove it");
+        }
+        return file;
     }
 
     /** The user and the groups that this process runs as, such as a pod's `fsGroup`. Where the kernel does not say, any user and no group. */
@@ -155,24 +202,39 @@ final class OutboxFolder implements AutoCloseable {
         }
     }
 
-    private static boolean isEmpty(Path place) throws IOException {
-        try (Stream<Path> files = Files.list(place)) {
-            return files.noneMatch(each -> each.toString().endsWith(PART) || each.toString().endsWith(PENDING) || each.toString().endsWith(READY));
-        }
-    }
-
+    /** Null if a living process has it. */
     private static OutboxFolder tryClaim(Path place) throws IOException {
-        FileChannel file = FileChannel.open(place.resolve(LOCK), Set.of(StandardOpenOption.CREATE, StandardOpenOption.WRITE), OUR_FILE);
+        SecureDirectoryStream<Path> inside = opened(place);
+        FileChannel file = null;
+        FileLock lock = null;
         try {
-            FileLock lock = file.tryLock();
-            if (lock != null) {
-                return new OutboxFolder(place, file, lock);
-            }
+            requireOurLock(inside, place);
+            file = (FileChannel) inside.newByteChannel(LOCK, Set.of(StandardOpenOption.CREATE, StandardOpenOption.WRITE, LinkOption.NOFOLLOW_LINKS), OUR_FILE);
+            lock = file.tryLock();
         } catch (OverlappingFileLockException ours) {
             // this process has it
+        } finally {
+            if (lock == null) {
+                inside.close();
+                if (file != null) {
+                    file.close();
+                }
+            }
         }
-        file.close();
-        return null;
+        return lock == null ? null : new OutboxFolder(place, inside, file, lock);
+    }
+
+    /** Whoever owns the file may hold its lock for ever. */
+    private static void requireOurLock(SecureDirectoryStream<Path> inside, Path place) throws IOException {
+        try {
+            PosixFileAttributes seen = inside.getFileAttributeView(LOCK, PosixFileAttributeView.class, LinkOption.NOFOLLOW_LINKS).readAttributes();
+            boolean foreign = !seen.owner().equals(inside.getFileAttributeView(PosixFileAttributeView.class).readAttributes().owner());
+            if (foreign || !seen.isRegularFile()) {
+                throw new NotOurs(place.resolve(LOCK), (foreign ? "it belongs to another user" : "it is not a regular file") + ": remove it");
+            }
+        } catch (NoSuchFileException none) {
+            // it is made
+        }
     }
 
     /** Write endings, durably, to a file of this ending. */
@@ -197,25 +259,37 @@ final class OutboxFolder implements AutoCloseable {
         return whole;
     }
 
-    /** The same file, with another ending, perhaps from another folder into this one. */
+    /** The same file, with another ending. */
     Path renamed(Path file, String name, String ending) throws IOException {
         return Files.move(file, folder.resolve(name + ending), StandardCopyOption.ATOMIC_MOVE);
+    }
+
+    /** Move a file of this folder into another. */
+    Path moved(Path file, OutboxFolder to, String name) throws IOException {
+        inside.move(file.getFileName(), to.inside, Path.of(name));
+        return to.folder.resolve(name);
     }
 
     /** The files that wait, oldest first; what a dead process was still writing is removed. */
     List<Path> left() throws IOException {
         List<Path> found = new ArrayList<>();
-        try (Stream<Path> files = Files.list(folder)) {
-            for (Path file : files.sorted().toList()) {
+        try (DirectoryStream<Path> files = inside.newDirectoryStream(Path.of("."), LinkOption.NOFOLLOW_LINKS)) {
+            for (Path file : files) {
                 String name = file.getFileName().toString();
                 if (name.endsWith(PART) || name.startsWith(TRIAL)) {
-                    Files.deleteIfExists(file);
+                    inside.deleteFile(file.getFileName());
                 } else if (name.endsWith(PENDING) || name.endsWith(READY)) {
-                    found.add(file);
+                    found.add(folder.resolve(name));
                 }
             }
         }
+        found.sort(null);
         return found;
+    }
+
+    /** The size of a file in bytes, or of the link that it is. */
+    static long size(Path file) throws IOException {
+        return Files.readAttributes(file, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS).size();
     }
 
     static void remove(Path file) throws IOException {
@@ -242,5 +316,6 @@ final class OutboxFolder implements AutoCloseable {
     public void close() throws IOException {
         lock.release();
         lockFile.close();
+        inside.close();
     }
 }
