@@ -19,6 +19,7 @@ from notifier.features.sources.source_proofs import (
     Proof,
     SignedToken,
     SnsSignature,
+    Subscription,
 )
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.features.sources.source_settings import SetSettings, SourceSettings
@@ -73,13 +74,18 @@ class HttpSources:
         for name, source in loaded.settings.sources.items():
             proof = self._proof(name, source, loaded, before)
             if proof is not None and source.http is not None:
-                compiled = loaded.part(SourcesPart).sources[name]
+                compiled, websub = loaded.part(SourcesPart).sources[name], source.http.websub
                 sources[name] = HttpSource(
                     name=name,
                     proof=proof,
                     rules=post_rules(source.http, compiled),
                     mentioned=compiled.mentioned,
-                    challenge=_CHALLENGES.get(source.preset),
+                    challenge=_CHALLENGES.get(source.preset) if websub is None else "websub",
+                    subscription=(
+                        Subscription()
+                        if websub is None
+                        else Subscription(topic=websub.topic, may_end=websub.unsubscribe == "allow")
+                    ),
                 )
         self._sources, self._seen = sources, loaded
 

@@ -14,6 +14,7 @@ from notifier.features.sources.source_proofs import (
     Proof,
     SignedToken,
     SnsSignature,
+    Subscription,
 )
 from notifier.model.printable import json_text
 from notifier.network.listeners.problem import Refusal, problem
@@ -36,14 +37,18 @@ def answer_okta(request: web.Request, proof: Proof) -> web.Response:
     return web.json_response({"verification": challenge}, dumps=json_text)
 
 
-def answer_websub(request: web.Request) -> web.Response:
-    """Give the challenge back (WebSub §5.3). No proof is sent with it. What a hub sends afterwards needs the proof."""
-    challenge = request.query.get("hub.challenge", "")
-    if (
-        request.query.get("hub.mode") not in ("subscribe", "unsubscribe")
-        or not 0 < len(challenge) <= _LONGEST_CHALLENGE
-    ):
+def answer_websub(request: web.Request, subscription: Subscription) -> web.Response:
+    """Return the challenge if we want what the hub verifies, else refuse by 404 (WebSub §5.3).
+
+    No proof is sent with the request, and anybody who can reach the hub causes it. Events of the hub need the proof.
+    """
+    mode, challenge = request.query.get("hub.mode"), request.query.get("hub.challenge", "")
+    if mode not in ("subscribe", "unsubscribe") or not 0 < len(challenge) <= _LONGEST_CHALLENGE:
         raise Refusal(problem(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
+    if subscription.topic is not None and request.query.getall("hub.topic", []) != [subscription.topic]:
+        raise Refusal(problem(404, f"{mode}: hub.topic is not http.websub.topic of the source"))
+    if mode == "unsubscribe" and not subscription.may_end:
+        raise Refusal(problem(404, "unsubscribe: the subscription goes on; http.websub.unsubscribe: allow lets it end"))
     return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
 
 

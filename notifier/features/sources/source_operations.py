@@ -45,7 +45,7 @@ POST = OperationDescription(
 GET = OperationDescription(
     summary="Answer the request by which a server verifies that its events are wanted here.",
     path={"source": {"type": "string", "description": "Its name under `sources`."}},
-    query={name: {"type": "string"} for name in ("hub.mode", "hub.challenge")},
+    query={name: {"type": "string"} for name in ("hub.mode", "hub.topic", "hub.challenge")},
     foreign_query=True,
     answers={
         200: AnswerDescription(
@@ -54,7 +54,8 @@ GET = OperationDescription(
         )
     },
     problems={
-        **{status: _PROBLEMS[status] for status in (401, 404)},
+        401: _PROBLEMS[401],
+        404: "No source of this name takes events over HTTP, or a WebSub hub verifies an unwanted subscription.",
         400: "The challenge is missing.",
         405: "The source's server sends no such request.",
     },

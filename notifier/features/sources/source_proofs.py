@@ -77,9 +77,18 @@ Challenge = Literal["okta", "websub"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """The subscription at a WebSub hub. `topic`: None for any."""
+
+    topic: str | None = None
+    may_end: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSource:
     """A source that takes events over HTTP. `challenge`: by which protocol its server verifies that we want its events.
 
+    `subscription` is what a WebSub hub may verify.
     `mentioned` are words of its expressions, among them the headers that they read.
     """
 
@@ -88,6 +97,7 @@ class HttpSource:
     rules: PostRules
     mentioned: frozenset[str] = frozenset()
     challenge: Challenge | None = None
+    subscription: Subscription = Subscription()
 
     @property
     def secret_headers(self) -> frozenset[str]:

@@ -39,7 +39,7 @@ from notifier.features.sources.source_operations import GET, OPTIONS, POST
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
 from notifier.model.documents.sourced import as_sourced, kept_headers
 from notifier.model.message import Lane, Message, Outgoing
-from notifier.model.printable import json_text
+from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.problem import Refusal, problem
 from notifier.network.listeners.throttle import RequestPlaces
 from notifier.publishing.route_steps import (
@@ -58,6 +58,7 @@ PATH = "/v1/events/{source}"
 _HOP = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )  # headers that concern this connection alone
+_TOPIC_SHOWN = 255  # characters
 _TOLD_EVERY = 60.0  # seconds between two log lines of one source that say the same
 
 
@@ -82,7 +83,7 @@ class SourceRoutes:
         self._limits = limits
         self._proven = RequestPlaces(limits.requests, limits.requests_of_token, "to this source")
         self._unproven = RequestPlaces(limits.unproven, limits.unproven_of_source, "to this source")
-        self._logged_at: dict[tuple[str, int], float] = {}
+        self._logged_at: dict[tuple[str, str], float] = {}
         self._requests: dict[tuple[str, str], int] = {}
 
     def families(self) -> Iterator[Metric]:
@@ -121,19 +122,22 @@ class SourceRoutes:
     async def get_challenge(self, request: web.Request) -> web.Response:
         """Answer the request by which a server verifies that its events are wanted here."""
         source = self._source(request)
-        match source.challenge:
-            case "okta":
-                try:
+        if source.challenge is None:
+            raise events_by_post()
+        try:
+            match source.challenge:
+                case "okta":
                     return answer_okta(request, source.proof)
-                except Refusal as refusal:
-                    self._count(source.name, refusal.response.status)
-                    raise
-            case "websub":
-                return answer_websub(request)
-            case None:
-                raise events_by_post()
-            case _:
-                assert_never(source.challenge)
+                case "websub":
+                    answer = answer_websub(request, source.subscription)
+                    self._log_confirmed(source.name, request)
+                    return answer
+                case _:
+                    assert_never(source.challenge)
+        except Refusal as refusal:
+            self._count(source.name, refusal.response.status)
+            self._log(source.name, refusal.response.status, refusal.response.text or "")
+            raise
 
     @OPTIONS
     async def allow_sender(self, request: web.Request) -> web.Response:
@@ -262,10 +266,22 @@ class SourceRoutes:
 
     def _log(self, source: str, status: int, answer: str) -> None:
         """Log what is refused, once a minute: senders of webhooks seldom show the answer to anybody."""
-        now = time.monotonic()
-        if now - self._logged_at.get((source, status), float("-inf")) >= _TOLD_EVERY:
-            self._logged_at[source, status] = now
+        if self._is_due(source, str(status)):
             structlog.get_logger().warning("source_refused", source=source, status=status, reason=_reason(answer))
+
+    def _log_confirmed(self, source: str, request: web.Request) -> None:
+        """Log what was confirmed to a WebSub hub, once a minute: whoever asks has proved nothing."""
+        mode = request.query["hub.mode"]
+        if self._is_due(source, mode):
+            log = structlog.get_logger().bind(source=source, origin="WebSub hub")
+            log.info("sender_allowed", mode=mode, topic=excerpt(request.query.get("hub.topic", ""), _TOPIC_SHOWN))
+
+    def _is_due(self, source: str, what: str) -> bool:
+        now = time.monotonic()
+        if now - self._logged_at.get((source, what), float("-inf")) < _TOLD_EVERY:
+            return False
+        self._logged_at[source, what] = now
+        return True
 
 
 def _reason(answer: str) -> str:

@@ -111,6 +111,15 @@ class SnsSettings(Section):
     """The topic, such as `arn:aws:sns:eu-west-1:123456789012:logouts`."""
 
 
+class WebsubSettings(Section):
+    """The subscription at a WebSub hub whose verification requests are confirmed."""
+
+    topic: str = Field(min_length=1, max_length=2048)
+    """The `hub.topic` of the subscription."""
+    unsubscribe: Literal["refuse", "allow"] = "refuse"
+    """Whether a request that verifies the end of the subscription is confirmed. It comes without a proof."""
+
+
 class SourceHttpSettings(Section):
     """How a caller of `POST /v1/events/NAME` proves who it is. One of the four."""
 
@@ -124,6 +133,10 @@ class SourceHttpSettings(Section):
     """The body is a Security Event Token."""
     sns: SnsSettings | None = None
     """The body is a message of Amazon SNS."""
+    websub: WebsubSettings | None = None
+    """Confirm the verification requests of a WebSub hub for this subscription.
+
+    Preset `wso2` without it: any subscription is confirmed, and the end of none."""
 
     @property
     def signed(self) -> bool:
@@ -164,3 +177,9 @@ class SourceSettings(Section):
     """The exchanges that its queue is bound to."""
     http: SourceHttpSettings | None = None
     """Take events at `POST /v1/events/NAME`."""
+
+    @model_validator(mode="after")
+    def _one_challenge(self) -> Self:
+        if self.preset == "okta_hook" and self.http is not None and self.http.websub is not None:
+            raise ValueError("http.websub is for WebSub hubs, and Okta verifies by a header: remove http.websub")
+        return self

@@ -33,7 +33,12 @@ def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
     bound = {name: source.bind for name, source in settings.sources.items() if source.bind}
     return SourcesPart(
         mistakes=[*of_proofs, *mistakes],
-        warnings=[*_realms_by_name(sources), *_beyond_signatures(settings, sources), *_without_listener(settings)],
+        warnings=[
+            *_realms_by_name(sources),
+            *_beyond_signatures(settings, sources),
+            *_any_subscription(settings),
+            *_without_listener(settings),
+        ],
         secrets=dict(_secrets(settings)),
         fixed={f"sources.{name}.bind": frozenset(binds) for name, binds in bound.items()},
         bindings=bindings_of(settings.sources),
@@ -108,6 +113,17 @@ def _beyond_signatures(settings: Settings, sources: Mapping[str, Source]) -> Ite
             if iss in source.types:
                 text = f'{what} no CloudEvents type: all are refused by issuers["{iss}"].event_types'
                 yield Mistake(f"sources.{name}.http.{'sns' if http.set is None else 'set'}", text)
+
+
+def _any_subscription(settings: Settings) -> Iterator[Mistake]:
+    """Sources that confirm a subscription at a WebSub hub whatever its topic is."""
+    for name, source in settings.sources.items():
+        if source.preset == "wso2" and source.http is not None and source.http.websub is None:
+            text = (
+                "a subscription with any topic is confirmed to whoever asks, and the end of none: write"
+                " websub: {topic: …} with the topic of your webhook (the log shows it as sender_allowed)"
+            )
+            yield Mistake(f"sources.{name}.http", text)
 
 
 def _without_listener(settings: Settings) -> Iterator[Mistake]:

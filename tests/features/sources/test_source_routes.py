@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.features.sources.post_rules import PostRules
-from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
+from notifier.features.sources.source_proofs import (
+    BodySignature,
+    HeaderSecret,
+    HttpSource,
+    SignedToken,
+    SnsSignature,
+    Subscription,
+)
 from notifier.features.sources.source_routes import SourceAccess, SourceRoutes
 from notifier.model.documents.sourced import as_received
 from notifier.model.errors import QueueUnavailable
@@ -373,7 +381,7 @@ async def test_the_verification_request_of_an_okta_hook(api: Api) -> None:
     ("query", "expected"),
     [
         ("hub.mode=subscribe&hub.topic=t&hub.challenge=a%3Cb%3E&hub.lease_seconds=9", (200, "a<b>", "text/plain")),
-        ("hub.mode=unsubscribe&hub.challenge=7", (200, "7", "text/plain")),
+        ("hub.mode=unsubscribe&hub.topic=t&hub.challenge=7", (404, None, None)),
         ("hub.mode=denied&hub.challenge=7", (400, None, None)),
         ("hub.mode=subscribe", (400, None, None)),
         ("hub.mode=subscribe&hub.challenge=" + "a" * 3000, (400, None, None)),
@@ -383,12 +391,42 @@ async def test_the_verification_request_of_an_okta_hook(api: Api) -> None:
 async def test_the_verification_request_of_a_websub_hub(
     api: Api, query: str, expected: tuple[int, str | None, str | None]
 ) -> None:
-    """WSO2's cloud sends it, without a proof. It comes back as plain text, which no browser runs."""
+    """WSO2's cloud sends it, without a proof. It comes back as plain text, which no browser runs; not for an end."""
     async with api.http.get(f"{api.url}/v1/events/wso2?{query}") as answer:
         assert answer.status == expected[0]
         if expected[0] == 200:
             assert (await answer.text(), answer.content_type) == expected[1:]
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("may_end", "query", "status"),
+    [
+        (False, "hub.mode=subscribe&hub.topic=https%3A%2F%2Fhub%2Fa%3Fb", 200),
+        (False, "hub.mode=subscribe&hub.topic=https%3A%2F%2Fhub%2Fother", 404),
+        (False, "hub.mode=subscribe", 404),
+        (False, "hub.mode=subscribe&hub.topic=https%3A%2F%2Fhub%2Fa%3Fb&hub.topic=other", 404),
+        (False, "hub.mode=unsubscribe&hub.topic=https%3A%2F%2Fhub%2Fa%3Fb", 404),
+        (True, "hub.mode=unsubscribe&hub.topic=https%3A%2F%2Fhub%2Fa%3Fb", 200),
+        (True, "hub.mode=unsubscribe&hub.topic=https%3A%2F%2Fhub%2Fother", 404),
+    ],
+)
+async def test_a_websub_hub_verifies_the_configured_subscription_alone(
+    api: Api, may_end: bool, query: str, status: int
+) -> None:
+    """The request has no proof: anybody who can reach the hub causes it. Each answer is logged, once a minute."""
+    topic = "https://hub/a?b"
+    api.sources["wso2"] = replace(api.sources["wso2"], subscription=Subscription(topic=topic, may_end=may_end))
+    with capture_logs() as lines:
+        for _ in range(2):
+            async with api.http.get(f"{api.url}/v1/events/wso2?{query}&hub.challenge=7") as answer:
+                assert answer.status == status
+                assert (await answer.text() == "7") == (status == 200)
+    [line] = lines
+    if status == 200:
+        assert (line["event"], line["mode"], line["topic"]) == ("sender_allowed", query[9:].partition("&")[0], topic)
+    else:
+        assert (line["event"], line["status"]) == ("source_refused", 404)
 
 
 ASKS = {"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Callback": "https://evil.example/c"}

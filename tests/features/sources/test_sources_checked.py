@@ -93,3 +93,25 @@ def test_what_no_signature_covers(folder: Path) -> None:
     assert "messages of SNS have no CloudEvents type" in told["sources.four.http.sns"]
     assert "reads $headers, which are not signed" in told["sources.one"]
     assert f'all are refused by issuers["{ISS}"].event_types' in told["sources.two.http.set"]
+
+
+def test_a_websub_hub_whose_topic_is_not_named(folder: Path) -> None:
+    """Any subscription is confirmed to whoever asks, so the configuration had better name it."""
+    hmac = {"hmac": {"header": "x-sig", "secret_file": "secret"}}
+    sources = {
+        name: {"preset": "wso2", "issuers": {"x": ISS}, "http": {**hmac, **more}}
+        for name, more in {"any": {}, "one": {"websub": {"topic": "t"}}}.items()
+    }
+    sections = {"sources": sources, "api": {"listen": "127.0.0.1:8080"}}
+    told = {path: text for path, text in warnings(folder, sections) if path.startswith("sources.")}
+    assert set(told) == {"sources.any.http"}
+    assert "websub: {topic: …}" in told["sources.any.http"]
+
+
+def test_okta_has_no_websub_hub(folder: Path) -> None:
+    """Its verification request is another one."""
+    source = {"preset": "okta_hook", "issuer": ISS, "http": {**POSTS["http"], "websub": {"topic": "t"}}}
+    write(folder, {"sources": {"okta": source}, "api": {"listen": "127.0.0.1:8080"}})
+    done = notifier("check", "-c", "n.yaml", "--offline", cwd=folder)
+    assert done.returncode != 0
+    assert "remove http.websub" in done.stderr
