@@ -27,6 +27,7 @@ from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.log_level import LogLevel
 from notifier.telemetry.log_level_routes import log_level_routes
+from notifier.telemetry.logs import subject_id
 
 
 def operator_routes(
@@ -52,6 +53,7 @@ def operator_routes(
         clock=time.time,
         steady=time.monotonic,
         indexes=Indexes(time.monotonic),
+        subject_id=subject_id(live.now.settings),
     )
     yield from DeadLetterRoutes(authorization, letters).routes()
     yield from WaitingRoutes(authorization, letters).routes()

@@ -313,3 +313,9 @@ def subject_hash(settings: Settings) -> SubjectHash:
     """The hash that stands for `sub` and `sid` in logs. Raises ConfigurationError."""
     key = read_subject_key(settings)
     return SubjectHash(None if key is None else key.encode())
+
+
+def subject_id(settings: Settings) -> Callable[[str], str]:
+    """Return what replaces a `sub` or `sid` in audit lines: its hash, as in the log, if the key of the hash is set."""
+    made = subject_hash(settings)
+    return made.log_id if made.lasting and settings.log.subject != "omit" else lambda _: "[given]"

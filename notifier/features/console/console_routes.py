@@ -32,6 +32,7 @@ from notifier.operators.letters.request_members import OBJECT, asked_in_body, as
 from notifier.operators.status.service_status import ServiceStatus, delayed, messages_held, seen_keys
 from notifier.operators.status.status_document import document_of
 from notifier.telemetry.audit import write_audit
+from notifier.telemetry.logs import subject_id
 
 STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
 """How a client fares, the worst first."""
@@ -73,6 +74,7 @@ class ConsoleRoutes:
         self._authorization = authorization
         self._given = given
         self._workers = workers
+        self._subject_id = subject_id(given.live.now.settings)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes that the API is to serve."""
@@ -170,7 +172,7 @@ class ConsoleRoutes:
         asked = await asked_in_body(request, _FIND)
         if len(asked) != 1:
             raise malformed(Mistake("", "say either subject or event_id"))
-        subject = "[given]" if "subject" in asked else None
+        subject = self._subject_id(asked["subject"]) if "subject" in asked else None
         write_audit("looked_for", who=caller(token), event_id=asked.get("event_id"), subject=subject)
         _, answers = await self._workers.ask(caller(token), find=asked, issuers=_issuers(token))
         document = {

@@ -150,6 +150,7 @@ class DeadLetterRoutes:
         if "subject" in asked:
             raise malformed(Mistake("subject", "a page knows no users: POST /v1/dead-letters/find looks for them"))
         chosen = replace(self._filter(asked, token), reasons=frozenset())
+        self._requests.audit.looked(caller(token), chosen)
         return await self._requests.page(
             self._letters, LetterFilter(), chosen, asked, rows="letters", groups=GROUPS,
             newest_first=not asked.get("oldest_first"),

@@ -1,6 +1,6 @@
 """Logs what people did by hand with dead letters and with what waits, and who they are. It logs no `sub` or `sid`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Protocol, cast
 
@@ -19,11 +19,20 @@ class WriteAudit(Protocol):
         """Write it, whatever the level of the log."""
 
 
-class RepairAudit:
-    """Logs each repair, and each look at whole letters."""
+def given(_subject: str) -> str:
+    """Stand for a `sub` or `sid` where no lasting key hashes it."""
+    return "[given]"
 
-    def __init__(self, write: WriteAudit) -> None:
+
+class RepairAudit:
+    """Logs each repair, each look at whole letters, and each search for a user or an event.
+
+    `subject_id` returns what the log shows in place of a `sub` or `sid`.
+    """
+
+    def __init__(self, write: WriteAudit, subject_id: Callable[[str], str] = given) -> None:
         self._write = write
+        self._subject_id = subject_id
 
     def repaired(self, action: str, who: str, wanted: Filter[Any, Any], result: RepairResult, **more: object) -> None:
         """Log a replay, a discard or a cancellation by its result: `replayed`, `discarded`, `cancelled`."""
@@ -35,7 +44,7 @@ class RepairAudit:
             by_reason=dict(result.by_reason),
             **({"kept": dict(result.kept)} if letters else {}),
             unfinished=result.unfinished,
-            wanted=narrowing(wanted),
+            wanted=narrowing(wanted, self._subject_id),
             **more,
         )
 
@@ -55,13 +64,20 @@ class RepairAudit:
     def read(self, action: str, who: str, wanted: Filter[Any, Any]) -> None:
         """Log that somebody reads whole letters, with `sub` and `sid`, or looks for those of a user: `looked_for`."""
         room = "dead_letters" if isinstance(wanted, LetterFilter) else "waiting"
-        self._write(f"{room}_{action}", who=who, wanted=narrowing(wanted))
+        self._write(f"{room}_{action}", who=who, wanted=narrowing(wanted, self._subject_id))
+
+    def looked(self, who: str, wanted: Filter[Any, Any]) -> None:
+        """Log a look that chooses by a user, a session or an event; others choose nobody in particular."""
+        if narrowing(wanted).keys() & {"subject", "event_id"}:
+            self.read("looked_for", who, wanted)
 
 
-def narrowing(wanted: Filter[Any, Any]) -> Mapping[str, object]:
+def narrowing(wanted: Filter[Any, Any], subject_id: Callable[[str], str] = given) -> Mapping[str, object]:
     """What was given to choose by, as it may be shown."""
-    given = (member for member in fields(cast("Any", wanted)) if "aside" not in member.metadata)
-    members = {member.name: getattr(wanted, member.name) for member in given}
+    chosen_by = (member for member in fields(cast("Any", wanted)) if "aside" not in member.metadata)
+    members = {member.name: getattr(wanted, member.name) for member in chosen_by}
+    if (subject := members.get("subject")) is not None:
+        members["subject"] = subject_id(subject)
     narrowing = {name: _shown(name, value) for name, value in members.items() if value and value is not True}
     return narrowing or {"all": True}
 
@@ -74,4 +90,4 @@ def _shown(name: str, value: object) -> object:
         case float() | int():
             return render_moment(value)
         case _:
-            return "[given]" if name == "subject" else value
+            return value

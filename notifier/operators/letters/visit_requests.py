@@ -26,7 +26,7 @@ from notifier.operators.letters.jobs import AWAY, Jobs
 from notifier.operators.letters.message_index import AskedPage, Chosen, Indexes, MessageIndex, Shown
 from notifier.operators.letters.readmission import ReplayRules
 from notifier.operators.letters.repair import remove
-from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit
+from notifier.operators.letters.repair_audit import RepairAudit, WriteAudit, given
 from notifier.operators.letters.repair_jobs import DID, AskedRepair, RemovalPasses, RepairWork, issuers_of
 from notifier.operators.letters.visits import Filter, RepairResult, found_in
 from notifier.queues.passes import RepairOptions
@@ -56,6 +56,7 @@ class LettersAccess:
     clock: Callable[[], float]
     steady: Callable[[], float]
     indexes: Indexes
+    subject_id: Callable[[str], str] = given
 
 
 class VisitRequests:
@@ -65,7 +66,7 @@ class VisitRequests:
     """
 
     def __init__(self, access: LettersAccess, *, away: str, known: str) -> None:
-        self.audit = RepairAudit(access.write_audit)
+        self.audit = RepairAudit(access.write_audit, access.subject_id)
         self._access = access
         self._away = away
         self._known = known
@@ -114,6 +115,7 @@ class VisitRequests:
         self, messages: P, filter_: Filter[P, S], token: ApiToken | None, asked: Mapping[str, Any], *, rows: str
     ) -> web.Response:
         """How many there are of each group, and some of them, if they are asked for, as the member `rows`."""
+        self.audit.looked(caller(token), filter_)
         most, skip = asked.get("rows", 0), asked.get("skip", 0)
         counts, shown = GroupCounts(), list[dict[str, object]]()
         async with self.turn(looking=True), aclosing(found_in(messages, filter_)) as summaries:
@@ -247,6 +249,8 @@ class VisitRequests:
     ) -> web.Response:
         """Have the messages alone for a repair, `within` so many seconds, log it, and say what it came to: `did`."""
         access, dry_run = self._access, bool(asked.get("dry_run"))
+        if dry_run:
+            self.audit.looked(caller(token), filter_)
         async with self.turn(looking=dry_run):
             until = access.steady() + within
             options = RepairOptions(

@@ -129,10 +129,9 @@ class WaitingRoutes:
     async def _page(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         asked = request_members.asked_in_query(request, _PAGE)
-        everything = WaitingFilter(life=self._life)
-        return await self._requests.page(
-            self._waiting, everything, self._filter(asked, token), asked, rows="deliveries", groups=GROUPS
-        )
+        everything, chosen = WaitingFilter(life=self._life), self._filter(asked, token)
+        self._requests.audit.looked(caller(token), chosen)
+        return await self._requests.page(self._waiting, everything, chosen, asked, rows="deliveries", groups=GROUPS)
 
     @OperationDescription(
         summary="Find what waits of a user, a session or an event. The answer holds no sub and no sid.",

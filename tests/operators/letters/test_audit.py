@@ -9,10 +9,11 @@ import pytest
 from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
 from notifier.operators.letters.repair_audit import RepairAudit
 from notifier.operators.letters.visits import RepairResult
+from notifier.settings.service_settings import LogSettings, QueueSettings, Settings
 from notifier.telemetry.audit import KEPT, KINDS, lately, write_audit
 from notifier.telemetry.log_level import LogLevel
 from notifier.telemetry.log_level_routes import LEVELS
-from notifier.telemetry.logs import configure, set_level
+from notifier.telemetry.logs import SubjectHash, configure, set_level, subject_id
 
 ROW = LetterSummary(
     id="d-1", event_id="e", client_id="shop", iss="https://i", reason="refused", dead_since=0.0, attempts=1, text=""
@@ -81,3 +82,20 @@ def test_many_acts_of_one_kind_hide_no_other() -> None:
         write_audit("looked_for", who=f"user {number}")
     assert len(lately()) <= KINDS * KEPT
     assert lately()[-1]["who"] == f"user {2 * KINDS - 1}"
+
+
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        ({"subject_key": "k" * 32}, SubjectHash(b"k" * 32).log_id("raw-sub-77")),
+        ({"subject_key": "k" * 32, "subject": "omit"}, "[given]"),
+        ({}, "[given]"),
+    ],
+)
+def test_a_subject_is_its_hash_where_logs_have_a_key(log: dict[str, str], shown: str) -> None:
+    """As `notifier log-id` prints it. A key that only this process has would say nothing to anybody."""
+    settings = Settings.model_construct(log=LogSettings.model_validate(log), queue=QueueSettings())
+    lines: list[dict[str, object]] = []
+    audit = RepairAudit(lambda _, **details: lines.append(details), subject_id(settings))
+    audit.looked("sre", LetterFilter(subject="raw-sub-77"))
+    assert lines == [{"who": "sre", "wanted": {"subject": shown}}]

@@ -24,6 +24,7 @@ from notifier.operators.letters.job_routes import JobRoutes
 from notifier.operators.letters.jobs import Jobs
 from notifier.operators.letters.message_index import Indexes
 from notifier.operators.letters.visit_requests import LettersAccess
+from notifier.operators.letters.waiting_routes import WaitingRoutes
 from notifier.operators.status.worker_requests import WorkerAnswer
 from notifier.publishing.event_requests import EventRequests
 from notifier.publishing.events import api_app
@@ -121,6 +122,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         )
         authorization = Authorization(lambda: TOKENS)
         routes = DeadLetterRoutes(authorization, desk).routes()
+        routes += WaitingRoutes(authorization, desk).routes()
         routes += JobRoutes(authorization, jobs_, subject.write_audit).routes()
         async with serving(api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
             subject.url = listener.url
@@ -452,6 +454,37 @@ async def test_a_user_s_letters_are_found(api: Api, subject: str) -> None:
         ("dead_letters_looked_for", "tenant", {"event_id": "e-1", "issuers": [OTHER]}),
         ("dead_letters_looked_for", "sre", {"subject": "[given]"}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "wanted"),
+    [
+        ("GET", "?subject=alice", None, {"subject": "[given]"}),
+        ("GET", "?event_id=e-1&rows=5", None, {"event_id": "e-1"}),
+        ("GET", "/page?event_id=e-1", None, {"event_id": "e-1"}),
+        ("DELETE", "?subject=alice&dry_run=true", None, {"subject": "[given]"}),
+        ("POST", "/replay", {"subject": "alice", "dry_run": True}, {"subject": "[given]"}),
+        ("POST", "/replay", {"event_id": "e-1", "dry_run": True}, {"event_id": "e-1"}),
+        ("GET", "/../waiting?event_id=e-1", None, {"event_id": "e-1"}),
+        ("GET", "/../waiting/page?event_id=e-1", None, {"event_id": "e-1"}),
+        ("DELETE", "/../waiting?event_id=e-1&dry_run=true", None, {"event_id": "e-1"}),
+    ],
+)
+async def test_whoever_counts_what_is_of_a_user_or_an_event_looks_for_them(
+    api: Api, method: str, path: str, body: object, wanted: object
+) -> None:
+    """The numbers tell whether there is something: each way to get them is written down, and once."""
+    assert (await api.ask(method, path, body=body))[0] == 200
+    room = "waiting" if "waiting" in path else "dead_letters"
+    assert api.audits == [(f"{room}_looked_for", "sre", wanted)]
+
+
+async def test_counts_of_nobody_in_particular_are_not_written_down(api: Api) -> None:
+    """They are read all the time."""
+    for path in ("", "?client_id=shop", "/page?reason=refused", "?since=1h"):
+        assert (await api.ask("GET", path))[0] == 200
+    assert (await api.ask("DELETE", "?client_id=shop&dry_run=true"))[0] == 200
+    assert api.audits == []
 
 
 async def test_what_a_letter_met_without_its_user(api: Api) -> None:
