@@ -33,10 +33,11 @@ class UnverifiedToken:
 
 @frozen
 class SignedClaims:
-    """The signed claims, and the JSON of them."""
+    """The signed claims, the JSON of them, and the `alg` of the signature."""
 
     claims: Mapping[str, Any]
     payload: bytes
+    alg: str
 
 
 class SignedContent:
@@ -75,7 +76,7 @@ class SignedContent:
         if not isinstance(payload, bytes):
             return payload
         claims = _claims(payload)
-        return self._none if claims is None else SignedClaims(claims=claims, payload=payload)
+        return self._none if claims is None else SignedClaims(claims=claims, payload=payload, alg=header["alg"])
 
     def _wrong(self, header: Mapping[str, object]) -> UnverifiedToken | None:
         """Say what is wrong with the JOSE header; None if nothing is."""

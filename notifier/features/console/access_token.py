@@ -5,6 +5,8 @@ since another application could lead an operator to it, and it counts for an hou
 withdrawn must end.
 """
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeGuard
@@ -12,6 +14,7 @@ from typing import TypeGuard
 from notifier.features.console.oidc_settings import OidcSettings
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.frozen import frozen
+from notifier.tokens.signed_content import SignedClaims
 
 LONGEST = 3600.0  # seconds from `iat`; Entra ID's live for up to 90 minutes
 SKEW = 60.0  # seconds that the clocks of two machines may differ
@@ -66,6 +69,53 @@ def judge_access(claims: Mapping[str, object], digest: bytes, rules: Rules, now:
             text = f"{'.'.join(oidc.issuers_claim)} of your token names no issuer that is configured here"
             return Unaccepted(text=text, known=True)
     return ApiToken(name=_name(claims, rules), sha256=digest, scopes=scopes, issuers=issuers, expires=until + SKEW)
+
+
+@frozen
+class SignIn:
+    """What the ID token of a sign-in must fit: the `nonce` that began it, and what the provider gave for it."""
+
+    nonce: str
+    code: str
+    access_token: str
+
+
+def identity_mistake(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings, now: float) -> str | None:
+    """Say what is wrong with an ID token whose signature is good (OpenID Connect Core 3.1.3.7, 3.1.3.8, 3.3.2.11).
+
+    Its `sub` is not compared with the access token's: some providers have two for one user.
+    """
+    claims = content.claims
+    aud, azp = claims.get("aud"), claims.get("azp")
+    if claims.get("iss") != oidc.issuer:
+        return "iss is another issuer"
+    if not names(aud, oidc.client_id):
+        return "aud does not name the console (api.console.oidc.client_id)"
+    if azp != oidc.client_id and ("azp" in claims or (isinstance(aud, list) and len(aud) > 1)):
+        return "azp is another client than the console"
+    if claims.get("nonce") != sign_in.nonce:
+        return "nonce is another one"
+    iat, exp, nbf = claims.get("iat"), claims.get("exp"), claims.get("nbf", 0)
+    if not _number(iat) or not _number(exp) or not _number(nbf):
+        return "iat and exp must be numbers of seconds, and nbf if it is there"
+    if max(iat, nbf) > now + SKEW:
+        return "iat or nbf is in the future; compare the clocks"
+    if exp + SKEW <= now:
+        return "it has expired; compare the clocks"
+    for name, value in (("at_hash", sign_in.access_token), ("c_hash", sign_in.code)):
+        if name in claims and claims[name] != half_hash(value, content.alg):
+            return f"{name} is that of another {'access token' if name == 'at_hash' else 'code'}"
+    return None
+
+
+def half_hash(value: str, alg: str) -> str:
+    """Return the left half of the hash that the algorithm of the ID token has, in base64url: `at_hash`, `c_hash`.
+
+    Ed25519 hashes by SHA-512 (RFC 8032 §5.1).
+    """
+    bits = "512" if alg.startswith("Ed") else alg[2:]
+    digest = hashlib.new(f"sha{bits}", value.encode("utf-8", "surrogatepass")).digest()
+    return base64.urlsafe_b64encode(digest[: len(digest) // 2]).decode().rstrip("=")
 
 
 def names(aud: object, audience: str) -> bool:

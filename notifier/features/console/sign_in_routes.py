@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from notifier.features.console.access_token import SKEW
+from notifier.features.console.access_token import SKEW, SignIn
 from notifier.features.console.sign_in_provider import Endpoints, NotExchanged
 from notifier.features.console.sign_in_tokens import SignInTokens
 from notifier.model.errors import Mistake
@@ -117,7 +117,8 @@ class SignInRoutes:
             tokens = await signed_in.provider.exchange(given["code"], given["code_verifier"], given["redirect_uri"])
             if isinstance(tokens, NotExchanged):
                 raise Refusal(problem(400 if tokens.refused else 502, f"The provider gives no token: {tokens.text}"))
-            await signed_in.refuse_replayed(tokens.id_token, given["nonce"])
+            sign_in = SignIn(nonce=given["nonce"], code=given["code"], access_token=tokens.access_token)
+            await signed_in.refuse_identity(tokens.id_token, sign_in)
             token = await signed_in.judge(tokens.access_token)
         if token is None or token.expires is None:
             raise Refusal(problem(401, "The provider's access token is no JWT (RFC 9068)"))

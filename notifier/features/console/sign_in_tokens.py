@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.features.console.access_token import TYPES, Rules, judge_access, names
+from notifier.features.console.access_token import TYPES, Rules, SignIn, identity_mistake, judge_access
 from notifier.features.console.oidc_settings import OidcSettings
 from notifier.features.console.sign_in_provider import AGAIN, SignInProvider
 from notifier.model.api_token import ApiToken
@@ -66,8 +66,7 @@ class SignInTokens:
             raise unaccepted("The token is not accepted: iss is another issuer")
         content = await self._access.of(raw)
         if isinstance(content, KeysAway):
-            title = "The keys of the provider at which you signed in cannot be read; try again soon"
-            raise Refusal(problem(503, title, headers={"Retry-After": f"{AGAIN:.0f}"}))
+            raise _keys_away()
         if isinstance(content, UnverifiedToken):
             raise unaccepted(f"The token is not accepted: {content.text}")
         rules = Rules(oidc=self.oidc, issuers=frozenset(self._live.registry().issuers), hashed=self._hashed)
@@ -80,15 +79,18 @@ class SignInTokens:
             raise Refusal(problem(403, f"You are signed in, but {token.text}", headers=challenge))
         raise unaccepted(f"The token is not accepted: {token.text}")
 
-    async def refuse_replayed(self, id_token: str, nonce: str) -> None:
-        """Raises Refusal (401) unless it is the ID token of a sign-in that began with this nonce."""
+    async def refuse_identity(self, id_token: str, sign_in: SignIn) -> None:
+        """Raise Refusal (401, 503) unless it is the ID token of this sign-in."""
         content = await self._identity.of(id_token.encode("utf-8", "surrogatepass"))
+        if isinstance(content, KeysAway):
+            raise _keys_away()
         if isinstance(content, SignedClaims):
-            claims = content.claims
-            ours = claims.get("iss") == self.oidc.issuer and names(claims.get("aud"), self.oidc.client_id)
-            if ours and claims.get("nonce") == nonce:
+            mistake = identity_mistake(content, sign_in, self.oidc, self._clock())
+            if mistake is None:
                 return
-        raise Refusal(problem(401, "The ID token is not that of this sign-in; sign in again"))
+        else:
+            mistake = content.text
+        raise Refusal(problem(401, f"The ID token is not that of this sign-in: {mistake}. Sign in again"))
 
     def _keep(self, token: ApiToken) -> None:
         """Keep a token, and forget those that have expired, else the oldest."""
@@ -98,3 +100,8 @@ class SignInTokens:
             while len(self._kept) >= MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
         self._kept[token.sha256] = token
+
+
+def _keys_away() -> Refusal:
+    title = "The keys of the provider at which you signed in cannot be read; try again soon"
+    return Refusal(problem(503, title, headers={"Retry-After": f"{AGAIN:.0f}"}))

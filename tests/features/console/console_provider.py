@@ -126,7 +126,12 @@ class ConsoleProvider(LoopbackServer):
         proven = challenge_of(form.get("code_verifier", "")) == begun["code_challenge"]
         if not proven or any(form.get(name) != value for name, value in meant.items()):
             return web.json_response({"error": "invalid_grant", "error_description": "raw <b>words</b>"}, status=400)
-        identity = {"iss": self.base, "aud": CLIENT, "nonce": begun["nonce"], "sub": "raw-alice", **self.identity}
+        now = int(self.clock())
+        identity = {
+            "iss": self.base, "aud": CLIENT, "nonce": begun["nonce"], "sub": "raw-alice", "iat": now, "exp": now + 300,
+            **self.identity,
+        }  # fmt: skip
+        identity = {name: value for name, value in identity.items() if value is not None}
         tokens = {
             "access_token": self.opaque or self.token(jti=str(len(self.asked)), **self.access),
             "id_token": signed(identity, typ="JWT").decode(),

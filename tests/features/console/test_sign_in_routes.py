@@ -1,6 +1,8 @@
 """`/v1/sign-in`: where operators sign in, and the exchange of a code, with all that may go wrong."""
 
 import asyncio
+import base64
+import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from notifier.features.console.access_token import SKEW, half_hash
 from notifier.features.console.sign_in_provider import SignInProvider
 from notifier.features.console.sign_in_routes import AT_A_TIME, PLACES, SignInRoutes
 from notifier.features.console.sign_in_tokens import SignInTokens
@@ -30,6 +33,15 @@ from tests.features.console.console_provider import (
 )
 from tests.system.waiting import until
 from tests.tokens.transmitter import key, public
+
+EXAMPLE = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y"  # the access token of OpenID Connect Core, A.3
+
+
+def half_of(hashed: str) -> str:
+    """What `at_hash` of the example is by this hash."""
+    digest = hashlib.new(hashed, EXAMPLE.encode()).digest()
+    return base64.urlsafe_b64encode(digest[: len(digest) // 2]).decode().rstrip("=")
+
 
 GIVEN = {"code": CODE, "code_verifier": VERIFIER, "redirect_uri": REDIRECT, "nonce": NONCE}
 
@@ -141,15 +153,27 @@ async def test_what_the_provider_refuses_is_refused(
     [
         ({"access": {"aud": CLIENT}}, 401, "aud does not name this API"),
         ({"access": {"groups": ["staff"]}}, 403, "You are signed in, but nothing in groups"),
-        ({"identity": {"nonce": "another"}}, 401, "sign in again"),
-        ({"identity": {"nonce": None}}, 401, "sign in again"),
-        ({"identity": {"aud": "another"}}, 401, "sign in again"),
-        ({"identity": {"iss": "https://evil.example.com"}}, 401, "sign in again"),
+        ({"identity": {"nonce": "another"}}, 401, "nonce is another one. Sign in again"),
+        ({"identity": {"nonce": None}}, 401, "nonce is another one"),
+        ({"identity": {"aud": "another"}}, 401, "aud does not name the console"),
+        ({"identity": {"aud": [CLIENT, "another"]}}, 401, "azp is another client"),
+        ({"identity": {"aud": [CLIENT, "another"], "azp": "another"}}, 401, "azp is another client"),
+        ({"identity": {"azp": "another"}}, 401, "azp is another client"),
+        ({"identity": {"azp": []}}, 401, "azp is another client"),
+        ({"identity": {"iss": "https://evil.example.com"}}, 401, "iss is another issuer"),
+        ({"identity": {"exp": NOW - SKEW}}, 401, "it has expired; compare the clocks"),
+        ({"identity": {"exp": None}}, 401, "iat and exp must be numbers"),
+        ({"identity": {"iat": None}}, 401, "iat and exp must be numbers"),
+        ({"identity": {"iat": NOW + SKEW + 1}}, 401, "is in the future"),
+        ({"identity": {"nbf": NOW + SKEW + 1}}, 401, "is in the future"),
+        ({"identity": {"at_hash": half_hash("another", "ES256")}}, 401, "at_hash is that of another access token"),
+        ({"identity": {"at_hash": 7}}, 401, "at_hash is that of another access token"),
+        ({"identity": {"c_hash": half_hash("another", "ES256")}}, 401, "c_hash is that of another code"),
         ({"answer": {}}, 502, "gave no access_token with an id_token"),
         ({"answer": []}, 502, "gave no access_token with an id_token"),
         ({"opaque": "a.\ud800.c"}, 401, "iss is another issuer"),
-        ({"keys": [public(key("P-256", "other"))]}, 401, "sign in again"),
-        ({"keys": "none"}, 401, "sign in again"),
+        ({"keys": [public(key("P-256", "other"))]}, 401, "Sign in again"),
+        ({"keys": "none"}, 503, "cannot be read"),
     ],
 )
 async def test_a_token_that_the_api_would_not_take_is_not_given(
@@ -163,6 +187,43 @@ async def test_a_token_that_the_api_would_not_take_is_not_given(
         assert answer[0] == status, answer
         assert said in answer[1]["title"]
         assert "raw-" not in str(answer)
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        {"aud": [CLIENT]},
+        {"aud": [CLIENT, "another"], "azp": CLIENT},
+        {"azp": CLIENT, "sub": "raw-pairwise"},
+        {"exp": NOW - SKEW + 1, "iat": NOW - 5000},
+        {"at_hash": half_hash("a.b.c", "ES256"), "c_hash": half_hash(CODE, "ES256")},
+    ],
+)
+async def test_an_id_token_of_this_sign_in_is_taken(
+    tmp_path: Path, provider: ConsoleProvider, identity: dict[str, Any]
+) -> None:
+    """Whatever its `sub` is, and within the difference of two clocks."""
+    provider.identity = identity
+    provider.opaque = "a.b.c" if "at_hash" in identity else ""
+    async with asking(tmp_path, oidc(provider.base)) as client:
+        status, told = await exchanged(client)
+        assert status == 200 or "iss is another issuer" in told["title"], told  # of the access token a.b.c
+        assert "ID token" not in told.get("title", "")
+
+
+@pytest.mark.parametrize(
+    ("alg", "expected"),
+    [
+        ("RS256", "77QmUPtjPfzWtF2AnpK9RQ"),
+        ("PS384", half_of("sha384")),
+        ("ES512", half_of("sha512")),
+        ("EdDSA", half_of("sha512")),
+        ("Ed25519", half_of("sha512")),
+    ],
+)
+def test_at_hash_is_of_the_algorithm(alg: str, expected: str) -> None:
+    """OpenID Connect Core, A.3, has the first; Ed25519 has SHA-512 in it."""
+    assert half_hash(EXAMPLE, alg) == expected
 
 
 async def test_an_opaque_access_token_is_named(tmp_path: Path, provider: ConsoleProvider) -> None:

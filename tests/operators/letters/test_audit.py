@@ -96,6 +96,9 @@ def test_a_subject_is_its_hash_where_logs_have_a_key(log: dict[str, str], shown:
     """As `notifier log-id` prints it. A key that only this process has would say nothing to anybody."""
     settings = Settings.model_construct(log=LogSettings.model_validate(log), queue=QueueSettings())
     lines: list[dict[str, object]] = []
-    audit = RepairAudit(lambda _, **details: lines.append(details), subject_id(settings))
-    audit.looked("sre", LetterFilter(subject="raw-sub-77"))
-    assert lines == [{"who": "sre", "wanted": {"subject": shown}}]
+
+    def write(action: str, **details: object) -> None:
+        lines.append({action: details["wanted"]})
+
+    RepairAudit(write, subject_id(settings)).looked("sre", LetterFilter(subject="raw-sub-77"))
+    assert lines == [{"dead_letters_looked_for": {"subject": shown}}]
