@@ -84,6 +84,7 @@ class _Kept:
     sudden_at: float = float("-inf")
     begun: float = float("-inf")
     problem: str | None = None
+    failed_at: float | None = None  # the first failure in a row
     holds_back: bool = False
     failures: int = 0
     waiters: list[asyncio.Event] = field(default_factory=list)
@@ -198,9 +199,8 @@ class RegistryRefresh:
             name = state.source.name
             if state.problem is not None:
                 remark = "; it was never read" if state.last is None else "; its last good answer is in force"
-                since = state.since if state.last is None else state.last.at
                 text = state.problem + ("" if state.holds_back else remark)
-                yield Trouble(kind=TroubleKind.SOURCE_FAILED, subject=name, text=text, since=since)
+                yield Trouble(kind=TroubleKind.SOURCE_FAILED, subject=name, text=text, since=state.failed_at)
             if state.sudden is not None and self._clock() - state.sudden_at < SUDDEN:
                 text, since = state.sudden, state.sudden_at
                 yield Trouble(kind=TroubleKind.SOURCE_CHANGED, subject=name, text=text, since=since)
@@ -293,6 +293,7 @@ class RegistryRefresh:
         """Note how the reading went, and log it if that is news."""
         before, state.problem = state.problem, problem
         state.failures = 0 if problem is None else state.failures + 1
+        state.failed_at = None if problem is None else state.failed_at or self._clock()
         if problem is None and before is not None:
             self._log.info("registry_source_well", source=state.source.name)
         elif problem is not None and problem != before:

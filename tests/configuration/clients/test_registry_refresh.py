@@ -121,6 +121,20 @@ async def test_a_source_that_fails_is_logged_once_a_change(capsys: pytest.Captur
     assert lines(capsys, *told) == [told[2], told[0], told[0], told[1]]
 
 
+@pytest.mark.parametrize("last", [None, answer("shop")])
+async def test_a_source_fails_since_its_first_failure_in_a_row(last: SourceAnswer | None) -> None:
+    """Not since its last success, nor since the worker started."""
+    registry, source, now = Registry(), Told(answer("shop")), [100.0]
+    async with running(registry, refreshed(source, last=last), clock=lambda: now[0]) as refresh:
+        await refresh.complete()
+        for began, says in ((500.0, "away"), (1500.0, answer("shop")), (2000.0, "else")):
+            for now[0] in (began, began + 300.0):
+                source.says = says
+                await refresh.refresh(accepted_by=None)
+            since = [trouble.since for trouble in refresh.troubles()]
+            assert since == ([] if isinstance(says, SourceAnswer) else [began])
+
+
 async def test_what_is_held_back_stays_until_somebody_lets_it_go() -> None:
     """A reading that nobody asked for lets nothing go. Nothing is saved where nothing has changed."""
     registry, source = Registry(), Told(answer("a", "b"))
