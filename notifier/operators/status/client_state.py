@@ -68,10 +68,19 @@ class ClientState(ClientRecord):
 
     @property
     def cause(self) -> str:
-        """Why deliveries wait for it now: a cause of deferrals. Empty if none is known to wait."""
+        """Why deliveries wait for it now: a cause of deferrals, or why an attempt failed since. Empty if none waits.
+
+        An attempt since the last deferral shows that a fault of ours is over.
+        """
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
             return Cause.CIRCUIT
-        return self.waits_for if self.circuit or self.waits or self.held_back else ""
+        if not (self.circuit or self.waits or self.held_back):
+            return ""
+        if max(self.last_success or 0.0, self.last_failure or 0.0) > (self.deferred_at or 0.0):
+            if self.troubled and self.waits_for != Cause.RETRY_AFTER:
+                return self.reason
+            return self.waits_for if self.waits_for in OF_CLIENT else ""
+        return self.waits_for
 
     @property
     def troubled(self) -> bool:

@@ -215,6 +215,21 @@ def test_a_client_that_is_only_put_off_is_not_well() -> None:
     assert {each.client_id: each.state for each in all_of(health, [], [])[0]}["unsigned"] == "fails"
 
 
+def test_a_client_waits_for_what_its_last_attempt_met() -> None:
+    """Once a key is repaired its deliveries are attempted: what they meet counts, and no longer the key."""
+    waiting = {"waits_for": "signing", "deferred_at": 100.0, "delayed": 30}
+    assert stands("shop", **waiting, last_success=90.0).cause == "signing"
+    assert stands("shop", **waiting, last_failure=101.0, reason="server_error").cause == "server_error"
+    assert stands("shop", **waiting, last_failure=101.0, reason="server_error", circuit=2).cause == "circuit"
+    assert stands("shop", **waiting, last_success=101.0).cause == ""
+    in_line = {"waits_for": "slot", "deferred_at": 100.0, "waiting": 2}
+    assert stands("shop", **in_line, last_success=101.0).cause == "slot"
+    assert stands("shop", last_failure=101.0, reason="timeout", delayed=1).cause == "timeout"
+    assert stands("shop", last_failure=101.0, reason="timeout").cause == ""
+    elsewhere = stands("shop", last_failure=101.0, reason="server_error")
+    assert both(stands("shop", **waiting), elsewhere).cause == "server_error"
+
+
 def buried(health: HealthObserver, client_id: str, reason: DeadReason) -> None:
     """A dead letter without an attempt."""
     delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
