@@ -244,3 +244,37 @@ async def test_what_a_user_may_do_is_told_for_each_of_the_three(humble: str, mod
     await asyncio.to_thread(module_node.ctl, "set_permissions", "humble", r"^doctored\.", "^$", "^$")
     state = await examine_broker(rabbit_options(humble, "doctored"))
     assert (state.may_configure, state.may_write, state.may_read) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("vhost", "says"),
+    [
+        ("nowhere", "not found"),
+        ("closed", "access to vhost 'closed' refused for user 'guest'"),
+        ("full", "connection limit (0) is reached"),
+        ("crowded", "limit"),
+    ],
+)
+async def test_a_refused_connection_has_the_text_of_the_broker(
+    module_node: RabbitmqNode, vhost: str, says: str
+) -> None:
+    """A missing virtual host, one without permissions, and limits of a virtual host and a user are told apart."""
+    node = module_node
+    if vhost != "nowhere":
+        node.ctl("add_vhost", vhost)
+    if vhost in ("full", "crowded"):
+        node.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    if vhost == "full":
+        node.ctl("set_vhost_limits", "-p", vhost, '{"max-connections": 0}')
+    if vhost == "crowded":
+        node.ctl("set_user_limits", "guest", '{"max-connections": 0}')
+    try:
+        url = str(URL(node.url).with_path(f"/{vhost}"))
+        with pytest.raises(QueueError, match=f"refused virtual host '{vhost}': 530 NOT_ALLOWED") as caught:
+            await connection.connect(rabbit_options(url, "notifier"), "test")
+        assert says in str(caught.value)
+    finally:
+        if vhost == "crowded":
+            node.ctl("clear_user_limits", "guest", "all")
+        if vhost != "nowhere":
+            node.ctl("delete_vhost", vhost)

@@ -35,6 +35,13 @@ def test_every_setting_is_one_that_systemd_knows() -> None:
     assert [line for line in told.splitlines() if "notifier.service:" in line and "not executable" not in line] == []
 
 
+def test_it_starts_while_a_registry_source_is_away() -> None:
+    """The check before the start and the one before a reload ask no other server, as a worker needs none to start."""
+    checks = [line for line in UNIT.read_text().splitlines() if "notifier check" in line]
+    assert [line.partition("=")[0] for line in checks] == ["ExecStartPre", "ExecReload"]
+    assert all("check --offline -c" in line for line in checks)
+
+
 def test_it_waits_for_the_drain() -> None:
     """SIGTERM first, and SIGKILL only after the default of `shutdown_grace`, with ten seconds to spare."""
     service = unit()["Service"]

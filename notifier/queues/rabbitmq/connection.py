@@ -29,6 +29,7 @@ from yarl import URL
 
 from notifier.model.client import TlsFiles
 from notifier.model.errors import OurFault, QueueError, QueueUnavailable
+from notifier.model.printable import excerpt
 from notifier.network.http.pem_files import connecting_context
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire import aiormq_hooks
@@ -101,13 +102,14 @@ def _translate(error: Exception, url: URL, waited: float) -> QueueError:
         case ProbableAuthenticationError() if by_certificate:
             return QueueError(f"{host} has no user of our certificate's name (ssl_cert_login_from there says which)")
         case ProbableAuthenticationError():
-            return QueueError(f"{host} refused the user name or the password")
+            return QueueError(f"{host} refused the user name or the password: {reason_of(error)}")
         case AuthenticationError() if by_certificate:
             return QueueError(f"{host} takes no certificates: enable its plug-in rabbitmq_auth_mechanism_ssl")
         case AuthenticationError():
             return QueueError(f"{host} takes no passwords: add ?auth=external to queue.url")
-        case InvalidFrameError() if "Connection.OpenOk" in str(error):  # aiormq drops the broker's own words
-            return QueueError(f"{host} has no virtual host {url.path[1:] or '/'!r} that this user may enter")
+        case InvalidFrameError() if "Connection.OpenOk" in str(error):
+            vhost = url.path[1:] or "/"
+            return QueueError(f"{host} refused virtual host {vhost!r}: {excerpt(aiormq_hooks.refusal_of(error), 500)}")
         case ConnectionClosed():
             return QueueError(f"{host} refused the connection: {reason_of(error)}")
         case AMQPError() if isinstance(error.__cause__, ssl.SSLError):

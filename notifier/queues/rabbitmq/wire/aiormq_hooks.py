@@ -6,6 +6,7 @@
 | handing over | a message without a task and a queue of its own |
 | writing | publishes that go out together |
 | blocking | an alarm of the broker is known before a publish; else no confirm would come, which takes ten seconds |
+| refusing | aiormq's error has the broker's own text where the broker refuses a virtual host |
 | decoding | what a publisher wrote badly is None, and its neighbours are kept |
 
 The last hook is there since pamqp raises if it cannot decode properties, and aiormq then closes the connection: at each
@@ -22,7 +23,7 @@ import aiormq
 import aiormq.connection
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.connection import FrameReceiver
-from aiormq.exceptions import DeliveryError, PublishError
+from aiormq.exceptions import DeliveryError, InvalidFrameError, PublishError
 from pamqp import commands, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
@@ -50,11 +51,22 @@ def install() -> None:
     """
     tolerate_any_publisher()
     demand("pamqp", TRIED_PAMQP, _look_at_decoding)
+    commands.Connection.Close.__repr__ = _in_words  # type: ignore[assignment,method-assign]
     demand("aiormq", TRIED_AIORMQ, _look)
     read_leanly()
 
 
+def _in_words(close: commands.Connection.Close) -> str:
+    return f"{close.reply_code} {close.reply_text}"
+
+
+def refusal_of(error: InvalidFrameError) -> str:
+    """Return the broker's text. aiormq quotes the frame that came where it expected another."""
+    return str(error).partition(", got ")[2]
+
+
 def _look() -> None:
+    _look_at_refusing()
     _look_at_reading()
     _look_at_handing_over()
     _look_at_writing()
@@ -75,6 +87,27 @@ def _waits(coroutine: Coroutine[Any, Any, None]) -> bool:
     except HookChanged:
         return True
     return False
+
+
+def _look_at_refusing() -> None:
+    stream = asyncio.StreamReader()
+    close = commands.Connection.Close(reply_code=530, reply_text="NOT_ALLOWED", class_id=10, method_id=40)
+    stream.feed_data(frame.marshal(close, 0))
+    rpc: Any = aiormq.connection.Connection._rpc  # noqa: SLF001  what is looked at
+    refusal = ""
+    try:
+        step(rpc(commands.Connection.Open(), _Unwritten(), FrameReceiver(stream)))
+    except InvalidFrameError as error:
+        refusal = refusal_of(error)
+    expect(refusal, "530 NOT_ALLOWED", "a refusal")
+
+
+class _Unwritten:
+    """Takes what is written."""
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drain(self) -> None: ...
 
 
 def _look_at_reading() -> None:
