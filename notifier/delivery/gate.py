@@ -32,9 +32,6 @@ from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
 
-# Times that a message was given back for no known reason, from which on its delivery is attempted whatever its client
-# does. It may be what kills the process, and to be put off would begin its count anew: it would never be buried.
-INSIST = 2
 LEAST_WAIT = 0.1  # the share of `SLOT_WAIT` that is left of it if memory is full
 CROWDED = 0.5  # of memory in use: nothing is fetched
 OFF = 16  # deliveries put out of memory at a time: more would hold up the others
@@ -175,8 +172,10 @@ class Gate:
         if charged_at is not None and known.outage_from <= charged_at - self.clients.ahead() <= known.outage_until:
             ticket.delivery = delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
         known.parked = known.parked or delivery.leash is not None  # by others, while it was on its way
-        insists = ticket.held.message.unexplained >= INSIST
-        if insists or (not known.waiting and self._may_start(known, ticket, now)):
+        if delivery.asked_until is not None:
+            asked_until = delivery.asked_until - self.clients.ahead()
+            known.recall_pause(min(asked_until, now + ticket.client.retry.max_delay))
+        if not known.waiting and self._may_start(known, ticket, now):
             self._begin(known, ticket, lane, now)
             return _GO
         if self._may_wait(known, ticket, now):

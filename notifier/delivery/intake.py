@@ -25,7 +25,7 @@ from notifier.model.documents.event_document import understand
 from notifier.model.documents.sourced import ONLY, as_kept, as_received, reader_of
 from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.model.frozen import frozen, replace
-from notifier.model.message import SUSPECT, Kind, Lane, Message, NewerKind, Outgoing
+from notifier.model.message import PART_OF, SUSPECT, Kind, Lane, Message, NewerKind, Outgoing, crash_headers
 from notifier.model.moment import Clock
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.printable import excerpt
@@ -38,7 +38,7 @@ LONGEST_GRACE = 86400.0  # seconds that an event waits for its issuer, or for th
 # passes a second for 100,000 messages. It never becomes a dead letter: nothing is wrong with it.
 NEWER_WAITS = tuple(2**power for power in range(2, 9))
 # Seconds that the messages written in place of a suspect rest first. Taken at once, one could kill the process before
-# the suspect's ack is with the broker. The suspect would be rewritten in the next life, with more poison at each death.
+# the suspect's ack is with the broker. Then the next process would rewrite the suspect again: one more at each death.
 REST = SOON
 _UNROUTED = (
     "written past all exchanges into the queue of source {source}, so no permission of the broker speaks for who wrote "
@@ -172,6 +172,8 @@ class Intake:
                 return self._event(message, documents.EventDocument(event=understood.event), letter, now)
             case Kind.EVENT:
                 return self._event(message, documents.load_event(message.body), None, now)
+            case Kind.DELIVERY if message.delivery_count and message.suspect:
+                return Move(sends=(_trial(message.body, message.message_id or "", message.crashes, now),))
             case Kind.DELIVERY:
                 return Expand(steps=iter((_returned(documents.load_delivery(message.body), now),)), event=None)
             case Kind.SOURCED:
@@ -236,12 +238,13 @@ class Intake:
         if plan.needs_split(event):
             parts = self._event_parts(document, registry, due=now + REST if message.suspect else None)
             return Move(sends=parts, fact=event_taken(event, "split"))
-        if message.suspect and len(event.clients) > 1:
-            singles = _single_deliveries(event, registry, self._steady(), due=now + REST)
-            return Move(sends=singles, fact=event_taken(event, "split"))
-        if message.delivery_count >= SUSPECT and not event.id_given:
+        steps: Iterator[Step]
+        if message.delivery_count and message.suspect:
+            steps = _trials(event, registry, self._steady(), message.crashes, now)
+        elif message.delivery_count >= SUSPECT and not event.id_given:
             return Move(sends=(_event_with_id(document),))
-        steps: Iterator[Step] = plan.deliveries(event, registry, self._steady())
+        else:
+            steps = plan.deliveries(event, registry, self._steady())
         if (unheard := plan.unheard(event, registry)) is not None:
             steps = chain((replace(unheard, source=message.source),), steps)
         return Expand(steps=steps, event=event)
@@ -251,9 +254,11 @@ class Intake:
     ) -> Iterator[Send]:
         """Write the parts as messages with ids of their own: with one id they would be confirmed one by one."""
         lane = Lane.BULK if document.bulk else Lane.EVENTS
+        digest = plan.digest_of(document.event)
         for part in plan.split(replace(document.event, id_given=True, unread=()), registry, self._steady()):
             body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
-            yield Send(queue=lane, due=due, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
+            message = Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id(), headers={PART_OF: digest})
+            yield Send(queue=lane, due=due, message=message)
 
     def _put_off_event(
         self,
@@ -322,12 +327,20 @@ def _postponed_event(later: documents.EventDocument, look_again: float, fact: De
     yield Send(due=look_again, rounding="up", message=message, fact=fact)
 
 
-def _single_deliveries(event: SessionEnded, registry: Registry, steady: float, *, due: float) -> Iterator[Send]:
-    """Write the event as single deliveries: only the one that kills a process reaches the delivery limit."""
+def _trials(event: SessionEnded, registry: Registry, steady: float, crashes: int, now: float) -> Iterator[Step]:
+    """Write the event as trials, one for each delivery, so that a crash is counted for the delivery that ran."""
     for step in plan.deliveries(replace(event, id_given=True), registry, steady):
         if isinstance(step, Delivery):
-            body = documents.dump_delivery(step)
-            yield Send(due=due, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
+            yield _trial(documents.dump_delivery(step), step.id, crashes, now)
+        else:
+            yield step
+
+
+def _trial(body: bytes, message_id: str, crashes: int, now: float) -> Send:
+    """Write a suspect delivery as a trial: the message from which it runs, once, and whose return counts."""
+    headers = crash_headers(crashes)
+    message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=headers)
+    return Send(due=now + REST, message=message)
 
 
 def _event_with_id(document: documents.EventDocument) -> Send:

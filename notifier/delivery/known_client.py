@@ -215,10 +215,15 @@ class KnownClient(Generic[TicketT]):
         """Leave it alone until then: it asked for it (`Retry-After`)."""
         self.paused_until = max(self.paused_until, until)
 
+    def recall_pause(self, until: float) -> None:
+        """Resume a pause that a delivery records, unless this worker has attempted the client or ended a pause."""
+        if self.state is State.NEW and self.paused_until == -math.inf:
+            self.paused_until = until
+
     def try_now(self, now: float, *, force: bool) -> None:
         """Let the next delivery try it, whoever is on the way for that. A pause stands, unless `force`."""
         if force:
-            self.paused_until = min(self.paused_until, now)
+            self.paused_until = now
         if now >= self.paused_until:
             self.next_try, self.covered_until = min(self.next_try, now), -math.inf
 

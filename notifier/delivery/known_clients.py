@@ -17,6 +17,7 @@ from notifier.model.client import Client, ClientKey
 
 KEPT = 1800.0  # seconds that a client not heard of is remembered
 MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
+ROUNDING = 1e-6  # seconds by which a token may come early, so that one token is not a hair less
 LOOKS = 64  # clients looked at, at a time, for one to be forgotten
 
 
@@ -25,6 +26,7 @@ class KnownClients:
 
     def __init__(self, tools: Tools, slots: Slots, peers: Peers) -> None:
         self._tools = tools
+        self._started_at = tools.steady()
         self._slots = slots
         self._peers = peers
         self._known: OrderedDict[ClientKey, Known] = OrderedDict()  # the one heard of longest ago comes first
@@ -55,6 +57,8 @@ class KnownClients:
         known = self._known.get(key := client.key)
         if known is None:
             known = self._known[key] = KnownClient(key=key, limit=limit, step=step, heard=now)
+            # All workers that start together may make one attempt at once: those before may just have spent the tokens.
+            known.token_at = self._started_at + max(1.0, step) - step / workers - ROUNDING
         known.limit, known.step, known.heard = limit, step, now
         known.cap = min(known.cap, limit)
         self._known.move_to_end(key)

@@ -20,8 +20,9 @@ def worn_out(message: Message, only: str | None, now: float) -> tuple[Send, Even
 
     A publisher's own message is buried unread: reading it may be what kills the process. `only`: see `limited`.
     """
+    times = max(message.delivery_count, message.crashes)
     text = (
-        f"given back to the queue {message.delivery_count} times: each worker that took it died, or lost its "
+        f"given back to the queue {times} times: each worker that took it died, or lost its "
         "connection before it was done; look for `crashed` in the log, and for what ended them"
     )
     reason = DeadReason.DELIVERY_LIMIT

@@ -13,7 +13,7 @@ from notifier.delivery.copies import Copies
 from notifier.delivery.facts import AlreadyDelivered, EventTaken, Observer
 from notifier.delivery.intake import Expand, Intake, Move, Step
 from notifier.model.delivery import Delivery
-from notifier.model.message import Lane, Message, Unsettled
+from notifier.model.message import PART_OF, Kind, Lane, Message, Unsettled
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Acknowledger
 
@@ -51,6 +51,13 @@ class HeldMessage:
     def large(self) -> bool:
         """True if reading it takes so long that it is read alone."""
         return len(self.message.body) > LARGE
+
+    @property
+    def part_of(self) -> str | None:
+        """Return the digest of the event of which it is a part; None for a whole event and for a delivery."""
+        message = self.message
+        digest = message.headers.get(PART_OF) if message.kind is Kind.EVENT else None
+        return digest if isinstance(digest, str) else None
 
     @property
     def at_hand(self) -> bool:

@@ -179,6 +179,12 @@ def needs_split(event: SessionEnded) -> bool:
     return event.clients == "*" or len(event.clients) > PART
 
 
+def digest_of(event: SessionEnded) -> str:
+    """Return what the parts of the event have in common, and share with no other event."""
+    spoken_by = (event.publisher, event.source)
+    return DeliveryIds(iss=event.iss, spoken_by=spoken_by, event_id=event.id).of("*", None, None)
+
+
 def split(event: SessionEnded, registry: Registry, steady: float) -> Iterator[SessionEnded]:
     """Yield the event in parts of at most 100 named clients. Each client is in one part only.
 

@@ -1,15 +1,19 @@
-"""Chooses the held message whose next delivery begins: by lane, suspects in small groups, large messages one by one.
+"""Chooses the held message whose next delivery begins: by lane and event, suspects in small groups, large ones singly.
 
 Lanes: fresh events go before retries, and retries before bulk. A lane that is passed over nine times goes next, so
 that bulk and retries move on however many fresh events there are.
 
+Events: the parts of one event share a digest and take turns as one message, one part after the other. If all parts
+took turns, none would be acked before the last of them ends, and a crash would repeat the whole event.
+
 Suspects: a message given back three times or more may be what kills the process, and every message in hand is given
-back once more when the process dies. So suspects wait for a moment, until those that come together are all there. Then
-they go on in small groups drawn by chance; the next group goes when the one before has found its fate. At each death
-about half of a killer's neighbours have gone before it: of a thousand, one lives through twenty deaths, and the
-delivery limit is a hundred. In a fixed order, or all at once, all of them would be there to the end. A group is waited
-for as long as a client may take. Otherwise the next group would go while an attempt that hangs is under way. Messages
-that are no suspects go past them.
+back once more when the process dies. So a suspect does not run: it is rewritten as a *trial*, which rests for a second,
+is attempted on the same terms as any delivery, and is a suspect again if it is given back. Suspects wait for a moment,
+until all that come together are there. Then small groups drawn by chance are rewritten, one after the other, so
+that the trials come back in that order. A process that dies gives back the trials that it holds: those of the killer's
+group, and those at clients that hang. Groups before it have ended, groups after it still rest, and neither counts. If
+all trials came at once, all of them would be given back at each death. No group waits for the attempts of another one.
+Other messages go past them.
 
 What the process has survived does not count. Each loss of a lane's channel gives back all that came by it. If that
 counted, a broker whose connections flap would make all messages suspects, and in small groups they would not be done
@@ -27,19 +31,19 @@ from dataclasses import replace
 
 from notifier.delivery.gate import Gate
 from notifier.delivery.ledger import HeldMessage
-from notifier.model.message import SOURCE, Lane
+from notifier.model.message import SOURCE, Kind, Lane
 from notifier.model.moment import Clock
 
 GATHER = 0.5  # seconds that suspects wait for one another: the broker sends what it gave back within a tenth of that
 PAUSE = 0.1  # seconds between two groups: an ack that is still with us when the process dies was never given
-SHARE_OF_SUSPECTS = 8  # an eighth of those that wait is tried together: a thousand take fifty groups, not a thousand
-LONGEST_GROUP = 30.0  # seconds: a group that takes longer waits for the broker, not for a client
+SHARE_OF_SUSPECTS = 4  # a quarter of the waiting suspects is rewritten together: 500 take 20 groups and three seconds
+LONGEST_GROUP = 30.0  # seconds: a group that takes longer waits for the broker
 AT_HAND = 4  # large messages: enough that the broker's confirms are not waited for one by one
 OPENED_EVERY = 3  # rounds of the loop: an answer to a request takes as many
 PASSED_OVER = 9  # times a lane is passed over before it goes next: it gets every tenth delivery
-# Deliveries that a message gives before the next message goes: whoever signs out after an event of 5,000 clients, which
-# comes as 50 messages of 100, waits for 500 of them at most. More would be unfair to a person; fewer would begin more
-# messages at a time than a drain can finish.
+# Deliveries that an event gives before the next event goes: a user who signs out after 50 large events waits for 500
+# of their deliveries at most. More would be unfair to a person; fewer would begin more messages at a time than a drain
+# can finish.
 IN_A_ROW = 10
 # What is begun, or put off, in one round of the loop: eight fresh deliveries, or two others. Thousands that come due at
 # once take a little longer for it; a fresh logout beside them waits a fraction of a millisecond in each round.
@@ -79,7 +83,8 @@ class Selection:
         self._lines: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
         self._survived: Counter[str] = Counter()  # losses of a queue's channel in this process
         self._suspects: list[HeldMessage] = []
-        self._tried: list[HeldMessage] = []  # the group of suspects that is under way
+        self._tried: list[HeldMessage] = []  # the group of suspects that is being rewritten
+        self._parts: dict[Lane, dict[str, deque[HeldMessage]]] = {lane: {} for lane in Lane}  # behind one in line
         self._large: deque[HeldMessage] = deque()
         self._at_hand: list[HeldMessage] = []  # large ones; at most one of them is not read yet
         self._rounds_since = OPENED_EVERY  # since the last large one was opened
@@ -88,17 +93,35 @@ class Selection:
 
     def put(self, held: HeldMessage) -> None:
         """Line up a message that came."""
-        if held.message.delivery_count and (survived := self._survived[held.message.queue]):
-            held.message = replace(held.message, survived=survived)
-        if held.message.suspect:
-            if not self._suspects and not self._tried:
-                self._next_group = self._steady() + GATHER
-            self._suspects.append(held)
-        else:
-            self._line_up(held)
+        if held.message.delivery_count:
+            if survived := self._survived[held.message.queue]:
+                held.message = replace(held.message, survived=held.message.survived + survived)
+            if held.message.suspect:
+                if not self._suspects and not self._tried:
+                    self._next_group = self._steady() + GATHER
+                self._suspects.append(held)
+                return
+        self._line_up(held)
 
     def _line_up(self, held: HeldMessage) -> None:
-        (self._large if held.large else self._lines[held.lane]).append(held)
+        if held.large:
+            self._large.append(held)
+        elif held.message.kind is not Kind.EVENT or (digest := held.part_of) is None:
+            self._lines[held.lane].append(held)
+        elif (waiting := self._parts[held.lane].get(digest)) is None:
+            self._parts[held.lane][digest] = deque()
+            self._lines[held.lane].append(held)
+        else:
+            waiting.append(held)
+
+    def _follow(self, ended: HeldMessage) -> None:
+        """Line up the next part of the event whose present part has given its last step."""
+        parts = self._parts[ended.lane]
+        waiting = None if ended.part_of is None else parts.get(ended.part_of)
+        if waiting:
+            self._lines[ended.lane].append(waiting.popleft())
+        elif ended.part_of is not None:
+            parts.pop(ended.part_of, None)
 
     def begin_round(self) -> bool:
         """Begin a round of the loop: open another large message if one may be. Returns True if more are to come."""
@@ -123,6 +146,8 @@ class Selection:
 
         self._survived[lane.value if source is None else SOURCE + source] += 1
         self._lines[lane] = deque(filter(stays, self._lines[lane]))
+        if source is None:
+            self._parts[lane].clear()
         self._suspects = list(filter(stays, self._suspects))
         self._tried = list(filter(stays, self._tried))
         self._large = deque(filter(stays, self._large))
@@ -138,6 +163,9 @@ class Selection:
         unopened = [held for line in self._lines.values() for held in line if not held.started]
         for held in unopened:
             self._lines[held.lane].remove(held)
+        for parts in self._parts.values():
+            unopened += [held for waiting in parts.values() for held in waiting]
+            parts.clear()
         return unopened
 
     @property
@@ -162,6 +190,8 @@ class Selection:
         line = self._lines[held.lane]
         if held.next_step is None:
             line.popleft()
+            if self._parts[held.lane]:
+                self._follow(held)
         elif held.steps_given % IN_A_ROW == 0:
             line.rotate(-1)
         return ROUND if held.steps_given <= 1 and held.large else EFFORT[held.lane]
@@ -173,10 +203,11 @@ class Selection:
 
     def lined_up(self, lane: Lane) -> int:
         """Return how many messages of the lane have something left to begin."""
-        return len(self._lines[lane])
+        parts = self._parts[lane]
+        return len(self._lines[lane]) + (sum(map(len, parts.values())) if parts else 0)
 
     def _try_some(self) -> None:
-        """Let the next group of suspects go, if it is time."""
+        """Have the next group of suspects rewritten, if it is time."""
         now = self._steady()
         while self._tried and self._tried[-1].closed:
             self._tried.pop()

@@ -6,8 +6,9 @@ can be attempted without the queue.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
+from types import MappingProxyType
 
 from notifier.delivery import facts
 from notifier.delivery.verdict import Dead, Defer, Done, RetryAt, Verdict, WaitsAs
@@ -17,7 +18,7 @@ from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.errors import QueueUnavailable
 from notifier.model.frozen import frozen, replace
-from notifier.model.message import DEAD, LONGEST_PARKED, Kind, Lane, Outgoing
+from notifier.model.message import DEAD, LONGEST_PARKED, Kind, Lane, Message, Outgoing, crash_headers
 from notifier.model.moment import Clock
 from notifier.model.reply import ReplyTo
 from notifier.queues.queue_port import WorkerQueue
@@ -49,8 +50,11 @@ class Settlement:
         self._clock = clock
         self._observe = observe
 
-    async def settle(self, delivery: Delivery, verdict: Verdict) -> bool:
-        """Return True once the fate is durable; False if a deferral is due before the queue has taken it."""
+    async def settle(self, delivery: Delivery, verdict: Verdict, message: Message) -> bool:
+        """Return True once the fate is durable; False if a deferral is due before the queue has taken it.
+
+        A deferral keeps the crashes of the delivery's `message`. An attempt that ended resets them.
+        """
         now = self._clock()
         match verdict:
             case Done():
@@ -64,7 +68,8 @@ class Settlement:
                 due, rounding = verdict.due, verdict.rounding
                 if verdict.waits_as is WaitsAs.DELAYED:
                     due, rounding = now + deferral_wait(due - now, rounding), "up"
-                later = self._later(delivery, verdict, now, due=due, rounding=rounding)
+                headers = crash_headers(message.crashes)
+                later = self._later(delivery, verdict, now, due=due, rounding=rounding, headers=headers)
                 if not await self.send(later, within=max(AGAIN, verdict.due - now)):
                     return False
                 self._observe(_deferred(delivery, verdict))
@@ -102,7 +107,14 @@ class Settlement:
                 return True
 
     def _later(
-        self, delivery: Delivery, verdict: RetryAt | Defer, now: float, *, due: float, rounding: Rounding
+        self,
+        delivery: Delivery,
+        verdict: RetryAt | Defer,
+        now: float,
+        *,
+        due: float,
+        rounding: Rounding,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Send:
         """The message that brings the delivery back."""
         # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
@@ -112,7 +124,7 @@ class Settlement:
         waits = replace(delivery.waits, since=now, longest=max(SOON, due - now))
         written = replace(delivery, id_given=True, parked=parked, waits=waits)
         body = documents.dump_delivery(written, due=verdict.due)
-        message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
+        message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=headers)
         if parked:
             return Send(message=message, bucket=self._queue.bucket(delivery.key), due=due)
         return Send(message=message, due=due, rounding=rounding)

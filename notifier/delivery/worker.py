@@ -264,7 +264,7 @@ class Worker:
             judged = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
             stands_until = self._stands_until(judged.verdict)  # as of now: the retry may be back before its confirm
             since = 0.0 if judged.verdict is DONE else self._tools.steady()
-            durable = await self._settlement.settle(judged.delivery, judged.verdict)
+            durable = await self._settlement.settle(judged.delivery, judged.verdict, held.message)
             self._making_room = False
             if durable:
                 break

@@ -90,7 +90,8 @@ class Delivery:
     `leash`: the delivery is its client's traveller, and comes back at this moment to be the next try. `turn`: its turn
     in the line of a client that is up. `backoffs` counts the attempts whose failure was its own and not part of an
     outage of the client; `charged_at` is when the last of them was. `parked`: it waits in its client's bucket; no
-    delivery in memory is. `asked`: it waits because its client asked for that (`Retry-After`).
+    delivery in memory is. `asked`: it waits because its client asked for that (`Retry-After`); `asked_until` is the end
+    of that wait, out of its document.
     """
 
     id: str
@@ -127,6 +128,7 @@ class Delivery:
     charged_at: float | None = None
     parked: bool = False
     asked: bool = False
+    asked_until: Annotated[float | None, Field(exclude=True)] = None
     unknown_since: float | None = None
     history: tuple[Past, ...] = ()
 

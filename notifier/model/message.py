@@ -55,7 +55,9 @@ DELIVERY_LIMIT = 100  # times that a message is given back to the queue; at the 
 # From this count on the worker itself buries the message: one that the queue gave up cannot be told from a forgery. It
 # is one below the limit, so that a worker has two chances.
 LAST_CHANCE = DELIVERY_LIMIT - 1
-SUSPECT = 3  # times given back for no known reason, after which the message may be what kills the process
+SUSPECT = 3  # unexplained crashes after which a message may be what kills the process: it is a suspect
+CRASHES = "crashes"  # the header of a delivery's message that counts its crashes so far
+PART_OF = "part_of"  # the header that all parts of one event share
 DEAD = "dead"
 LONGEST_PARKED = 1024.0  # seconds that a delivery stays in a bucket at most
 PARKED = "parked"  # all buckets together, where depths are counted
@@ -76,7 +78,8 @@ class Message:
     """A message as taken from a queue. `tag` is the queue's own handle for the ack. `timestamp` in epoch seconds.
 
     With `cut_from` the message was too large for an event, and `body` is its beginning. `survived`: how many of the
-    `delivery_count` times that it was given back this process has lived through. `source`: the name of the source by
+    `delivery_count` times that it was given back were no crash: this process lived through them, or an operator looked.
+    `source`: the name of the source by
     whose own queue it came, None if it came by one of notifier's exchanges. With `unrouted` it was written into that
     queue past all exchanges, and so past all that the broker permits there. `vouched`: who wrote it is known to be the
     operator, or the identity server of the issuer that it names.
@@ -111,14 +114,45 @@ class Message:
         return self.delivery_count - self.survived
 
     @property
+    def crashes(self) -> int:
+        """Return how many processes ended for no known reason while they held this message.
+
+        From `SUSPECT` on only the return of a trial counts, and once: a message that was given back waits for its next
+        trial, and may be given back any number of times meanwhile.
+        """
+        counted = _counted_crashes(self.headers) if self.kind is Kind.DELIVERY else 0
+        returns = max(0, self.unexplained)
+        if counted >= SUSPECT:
+            return counted + min(1, returns)
+        return min(SUSPECT, counted + returns)
+
+    @property
     def suspect(self) -> bool:
-        """True if the message may be what kills the process."""
-        return self.unexplained >= SUSPECT
+        """True if the message may be what kills the process, and must be rewritten as a trial before it runs."""
+        return self.unexplained > 0 and self.crashes >= SUSPECT
 
     @property
     def worn_out(self) -> bool:
         """True if the message was given back so often that it must be buried now."""
-        return self.delivery_count >= LAST_CHANCE
+        return self.delivery_count >= LAST_CHANCE or (self.delivery_count > 0 and self.crashes >= LAST_CHANCE)
+
+    @property
+    def lasting_headers(self) -> Mapping[str, str]:
+        """Return the headers that go on with the message wherever it is moved."""
+        return crash_headers(_counted_crashes(self.headers)) if self.kind is Kind.DELIVERY else _NO_HEADERS
+
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+def crash_headers(crashes: int) -> Mapping[str, str]:
+    """Return the headers of a delivery's message with so many crashes. From `SUSPECT` on it is a trial."""
+    return {CRASHES: str(crashes)} if crashes else _NO_HEADERS
+
+
+def _counted_crashes(headers: Mapping[str, object]) -> int:
+    counted = str(headers.get(CRASHES, ""))
+    return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 
 
 @frozen

@@ -9,7 +9,7 @@ import pytest
 from notifier.model.delivery import Delivery, Past
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing
+from notifier.model.message import DEAD, LONGEST_PARKED, PARKED, SUSPECT, Kind, Lane, Outgoing, crash_headers
 from notifier.model.outcome import Cause
 from notifier.operators.letters.repair import ASKED, EARLIER, make_due, remove
 from notifier.operators.letters.visits import found_in
@@ -41,8 +41,9 @@ def delivery(name: str, client: tuple[str, str] = SHOP, **more: object) -> Deliv
 
 
 def message(waits: Delivery, due: float) -> Outgoing:
-    """As the settlement writes it."""
-    return Outgoing(kind=Kind.DELIVERY, body=dump_delivery(waits, due=due), message_id=waits.id)
+    """As the settlement writes it, with the crashes of a suspect."""
+    body = dump_delivery(waits, due=due)
+    return Outgoing(kind=Kind.DELIVERY, body=body, message_id=waits.id, headers=crash_headers(SUSPECT))
 
 
 async def delayed(queue: Queue, *waiting: Delivery, seconds: float = 3000.0) -> float:
@@ -102,6 +103,7 @@ async def test_looking_changes_nothing(place: Place) -> None:
     fetched = await queue.fetch(queue.bucket(WIKI), 50)
     assert names(fetched) == [f"p-{id_}" for id_ in ids[:40]]
     assert max(each.delivery_count for each in fetched) < SUSPECT
+    assert {each.crashes for each in fetched} == {SUSPECT}
     assert load_delivery(fetched[0].body) == delivery("p-d-000", WIKI, parked=True)
     assert (await queue.depths())[DEAD].ready == 0
 
@@ -119,6 +121,7 @@ async def test_what_is_made_due_comes_at_once(place: Place) -> None:
     assert (done.done, done.kept, done.by_reason) == (1, {ASKED: 1}, {"server_error": 1})
     came = await inbox.next()
     assert (came.lane, came.kind, load_delivery(came.body)) == (Lane.RETRIES, Kind.DELIVERY, delivery("a"))
+    assert came.crashes == SUSPECT
     queue.ack(came)
     assert (await make_due(queue.waiting(), meant, course(), force=True)).done == 1
     assert names([await inbox.next()]) == ["b"]

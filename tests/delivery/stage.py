@@ -142,6 +142,7 @@ class MemoryQueue:
                 tag="fetched",
                 kind=sent.kind,
                 message_id=sent.message_id,
+                headers=sent.headers,
                 delivery_count=self.given_back,
             )
             for sent in taken
@@ -238,7 +239,7 @@ class Stage:
         return self._retake(outgoing)
 
     def _retake(self, sent: Outgoing) -> Message:
-        return self.take(sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id)
+        return self.take(sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id, headers=sent.headers)
 
     async def through_delays(self, most: float) -> list[float]:
         """Let the last message go through its delay queues, each for its own time, until it is attempted or buried.

@@ -6,12 +6,13 @@ import pytest
 
 from notifier.delivery import known_clients
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
-from notifier.delivery.gate import FRESH, INSIST, OVERDUE, Go, Wait
+from notifier.delivery.gate import FRESH, OVERDUE, Go, Wait
 from notifier.delivery.known_client import News
 from notifier.delivery.slots import TRIED
 from notifier.delivery.ticket import Ticket
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.delivery.waits import MOST_LINE, SHORT_LIVED, TIRED
+from notifier.model.client import RetryPolicy
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Failed, Reason
 from tests.delivery.desk import AHEAD, SIZE, Desk
@@ -62,15 +63,6 @@ def test_clients_that_hang_from_the_start_are_bounded() -> None:
         desk.now += 0.15
         desk.tick()
     assert begun == TRIED * 8
-
-
-def test_what_nobody_could_explain_goes_at_once() -> None:
-    """It may be what kills the process: put off, it would never be counted."""
-    desk = Desk()
-    desk.fails("shop")
-    ticket = desk.ticket("shop")
-    ticket.held.message = type(ticket.held.message)(lane=Lane.RETRIES, body=b"", tag=None, delivery_count=INSIST)
-    assert desk.ask_for(ticket) == Go()
 
 
 # ── the line ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,16 +162,51 @@ def test_those_who_would_wait_longest_give_way_when_memory_is_full() -> None:
 
 
 def test_limits_are_shared_by_the_workers() -> None:
-    """Attempts at a time, and those of a second."""
+    """Attempts at a time, and those of a second, of which workers that start together have one at once."""
     desk = Desk(proven=("shop",), workers=4)
     assert desk.as_many_as_run("shop") == 32 // 4
-    paced = Desk(workers=4, per_second=2.0)
+    early, paced = Desk(workers=4, per_second=2.0), Desk(workers=4, per_second=2.0)
+    early.now += 1.4
+    assert early.ask("shop") == Wait()
+    paced.now += 1.5
     assert paced.ask("shop") == Go()
     paced.end("shop")
     paced.now += 1.9
     assert paced.put_off("shop").cause is Cause.RATE
     paced.now += 0.1
     assert paced.ask("shop") == Go()
+
+
+def test_a_worker_that_starts_has_no_burst() -> None:
+    """A second's worth of tokens is there after a second: the worker before it may just have spent them."""
+    desk = Desk(per_second=20.0)
+    assert desk.ask("shop") == Go()
+    desk.end("shop")
+    assert desk.ask("shop") == Wait()
+    later = Desk(per_second=20.0)
+    later.now += 1
+    for _ in range(20):
+        assert later.ask("shop") == Go()
+        later.end("shop")
+    assert later.ask("shop") != Go()
+
+
+def test_a_pause_outlives_the_worker_that_was_asked_for_it() -> None:
+    """A delivery records its end, which counts until this worker has attempted the client, or an operator forces."""
+    fresh = Desk()
+    until = fresh.wall() + 300
+    put_off = fresh.put_off("shop", asked=True, asked_until=until)
+    assert (put_off.cause, put_off.due) == (Cause.RETRY_AFTER, until)
+    assert fresh.put_off("shop").due == until
+    forced = Desk()
+    forced.gate.try_now(forced.key("shop"), force=True)
+    proven = Desk(proven=("shop",))
+    over = Desk()
+    over.now += 301
+    for desk in (forced, proven, over):
+        assert desk.ask("shop", asked=True, asked_until=until) == Go()
+    far = Desk(retry=RetryPolicy(max_delay=60.0)).put_off("shop", asked=True, asked_until=until)
+    assert far.due == until - 240
 
 
 # ── travellers ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ async def test_what_was_put_off_is_made_without_the_queue() -> None:
     """
     stage = Stage(client("shop", per_second=20), client("down"))
     stage.receivers.behaviours["down"] = answers(503)
+    stage.now += 1  # a worker that starts has no token but one
     async with running(stage):
         stage.queue.open.clear()
         stage.event("down", id="down")

@@ -1,132 +1,25 @@
-"""Suspects: one message that kills the process, again and again, and what becomes of those it was prefetched with.
+"""Suspects: messages that were given back again and again, each of which may be what kills the process.
 
-Each life is a worker of its own on the stage. At its death every message that it had not acked is given back, and
-counts one more; the next life gets them all at once.
+The fate of the neighbours of a killer is in `tests/simulator/test_crashes.py`.
 """
 
 import asyncio
-import random
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from notifier.delivery.facts import Buried
+from notifier.delivery.plan import Skipped
 from notifier.delivery.selection import GATHER, PAUSE
+from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event
-from notifier.model.message import DEAD, DELIVERY_LIMIT, LAST_CHANCE, SUSPECT, Kind, Lane, Message, NewerKind
+from notifier.model.message import CRASHES, DEAD, LAST_CHANCE, SUSPECT, Kind, Lane, Message, NewerKind
 from notifier.model.outcome import Answer, DeadReason, Wire
 from notifier.model.request import Request
 from notifier.model.session_ended import SessionEnded
-from tests.delivery.stage import ISS, Stage, client, running
-
-HANGS = 5.0  # seconds that a dead client takes
-
-
-class Dead(BaseException):
-    """The process has gone."""
-
-
-class Life:
-    """One worker, from its start to its death, or to the end of its work."""
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self._messages = messages
-        self._died = asyncio.Event()
-        self._stage = Stage(client("shop"), client("hangs"), client("kills"), shutdown_grace=0)
-        self._stage.receivers.behaviours |= {"kills": self._kills, "hangs": self._hangs}
-
-    async def _kills(self, _request: Request) -> Wire:
-        self._died.set()
-        raise Dead
-
-    async def _hangs(self, _request: Request) -> Wire:
-        end = self._stage.now + HANGS
-        while self._stage.now < end:  # noqa: ASYNC110  the stage's time, and a round of the loop is no wait
-            await asyncio.sleep(0)
-        return Answer(status=200)
-
-    async def live(self) -> list[Message]:
-        """Returns what was left, as it will come again."""
-        stage = self._stage
-        running = asyncio.create_task(stage.worker.run())
-        for message in self._messages:
-            stage.worker.take(message)
-        while not self._died.is_set() and len(stage.queue.acked) < len(self._messages):
-            for _ in range(20):
-                await asyncio.sleep(0)
-            stage.now += 0.05  # as much as between two ticks of the worker
-            stage.worker._pump()
-        acked = {message.tag for message in stage.queue.acked}
-        stage.worker.stop()
-        with suppress(Dead):
-            await running
-        left = [message for message in self._messages if message.tag not in acked]
-        return [replace(message, delivery_count=message.delivery_count + 1) for message in left]
-
-
-def message(tag: int, client_id: str, delivery_count: int = 0) -> Message:
-    """An event for this client."""
-    body = f'{{"iss": "https://id.example", "id": "{tag}", "sub": "s", "sid": "{tag}", "clients": ["{client_id}"]}}'
-    return Message(lane=Lane.EVENTS, body=body.encode(), tag=tag, delivery_count=delivery_count)
-
-
-@pytest.mark.parametrize("hanging", [0, 10])
-async def test_no_neighbour_of_a_killer_comes_near_the_limit(hanging: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 500, none is given back thirty times, though some of them hang: they are waited for, too."""
-    monkeypatch.setattr("notifier.delivery.selection.random", random.Random(3))
-    left = [message(0, "kills")]
-    left += [message(tag, "hangs" if tag <= hanging else "shop") for tag in range(1, 501)]
-    highest = 0
-    for _ in range(DELIVERY_LIMIT):
-        left = await Life(left).live()
-        assert left[0].tag == 0
-        if len(left) == 1:
-            break
-        highest = max(one.delivery_count for one in left[1:])
-    assert len(left) == 1
-    assert SUSPECT <= highest < 30
-
-
-async def test_one_that_hangs_is_waited_for() -> None:
-    """Alone with a killer, it must be told and acked before the killer goes, in half of all lives."""
-    left = [message(0, "kills", SUSPECT), message(1, "hangs", SUSPECT)]
-    while len(left) > 1:
-        left = await Life(left).live()
-        assert all(one.delivery_count < 30 for one in left)
-
-
-async def test_what_is_no_suspect_goes_on_beside_them() -> None:
-    """A fresh logout waits neither for suspects to gather, nor for one that hangs."""
-    stage = Stage(client("shop"), client("hangs"))
-    running = asyncio.create_task(stage.worker.run())
-    release = asyncio.Event()
-
-    async def hangs(_request: Request) -> Wire:
-        await release.wait()
-        return Answer(status=200)
-
-    stage.receivers.behaviours["hangs"] = hangs
-    stage.event("hangs", id="first", delivery_count=SUSPECT)
-    stage.event("hangs", id="second", delivery_count=SUSPECT)
-    stage.event("shop")
-    await stage.until(lambda: stage.told() == ["shop"])
-    stage.now += GATHER
-    await stage.until(lambda: stage.told() == ["shop", "hangs"])
-    stage.event("shop")
-    await stage.until(lambda: stage.told() == ["shop", "hangs", "shop"])
-    release.set()
-
-    def both_told() -> bool:
-        stage.now += PAUSE
-        return len(stage.queue.acked) == 4
-
-    await stage.until(both_told)
-    stage.worker.stop()
-    await running
+from tests.delivery.stage import ISS, Stage, answers, client, running
 
 
 async def test_what_the_process_lived_through_is_no_cause_for_suspicion() -> None:
@@ -148,6 +41,138 @@ async def test_what_the_process_lived_through_is_no_cause_for_suspicion() -> Non
 DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid=None, publisher="idp")
 EVENT = SessionEnded(id="e", id_given=True, iss=ISS, sub="s", sid=None, clients="*", publisher="idp")
 BARE = b'{"iss": "https://id.example", "id": "e", "sub": "s", "clients": ["shop"]}'
+
+
+def trial(crashes: int, **more: object) -> Message:
+    """A delivery's message with so many crashes."""
+    return Message(
+        lane=Lane.RETRIES,
+        body=dump_delivery(DELIVERY),
+        tag=1,
+        kind=Kind.DELIVERY,
+        message_id="d",
+        headers={CRASHES: str(crashes)},
+        **more,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("counted", "returns", "crashes", "suspect"),
+    [
+        (0, 0, 0, False),
+        (0, 2, 2, False),
+        (1, 2, 3, True),
+        (0, 50, 3, True),
+        (3, 0, 3, False),
+        (3, 1, 4, True),
+        (3, 7, 4, True),
+        (98, 0, 98, False),
+    ],
+)
+def test_what_counts_as_a_crash(counted: int, returns: int, crashes: int, suspect: bool) -> None:
+    """Each return makes a suspect; then the return of a trial alone, once. A trial that comes first is none."""
+    message = trial(counted, delivery_count=returns)
+    assert (message.crashes, message.suspect, message.worn_out) == (crashes, suspect, False)
+    survived = replace(message, delivery_count=returns + 5, survived=5)
+    assert (survived.crashes, survived.suspect) == (crashes, suspect)
+
+
+def test_only_a_message_of_ours_says_how_often_it_crashed() -> None:
+    """A publisher may write any header."""
+    for kind in (None, Kind.EVENT):
+        message = replace(trial(50, delivery_count=1), kind=kind)
+        assert (message.crashes, message.lasting_headers) == (1, {})
+    for header in ("-1", "many", 10**9, None, ["3"]):
+        assert replace(trial(0), headers={CRASHES: header}).crashes == 0
+
+
+async def test_a_suspect_runs_from_a_trial() -> None:
+    """It is rewritten, confirmed and acked; the trial rests for a second, and is attempted."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.event("shop", id="e", delivery_count=SUSPECT)
+        stage.now += GATHER
+        await stage.until(lambda: bool(stage.queue.acked))
+        assert stage.queue.log == ["published delay.1s", "acked 1"]
+        assert (stage.told(), stage.queue.published[-1][1].headers) == ([], {CRASHES: str(SUSPECT)})
+        await stage.acked(stage.retake("delay.1s"))
+        assert stage.told() == ["shop"]
+
+
+async def test_a_trial_that_is_put_off_keeps_its_crashes() -> None:
+    """It is deferred like any delivery. An attempt that ended resets them."""
+    stage = Stage(client("shop", paused=True))
+    async with running(stage):
+        await stage.acked(stage.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers={CRASHES: "7"}))
+        ((_, put_off),) = stage.queue.published
+        assert put_off.headers == {CRASHES: "7"}
+        stage.registry.clients[ISS]["shop"] = client("shop")  # type: ignore[index]
+        stage.receivers.behaviours["shop"] = answers(503)
+        await stage.acked(stage.retake("delay.512s"))
+        assert stage.told() == ["shop"]
+        assert stage.queue.published[-1][1].headers == {}
+
+
+async def test_fewer_crashes_than_a_suspect_has_are_kept_too() -> None:
+    """Put off again and again, it would never become a suspect."""
+    async with running(Stage(client("shop", paused=True))) as stage:
+        await stage.acked(stage.event("shop", id="e", delivery_count=1))
+        assert stage.queue.published[-1][1].headers == {CRASHES: "1"}
+        again = stage.retake("delay.512s")
+        await stage.acked(again)
+        assert stage.queue.published[-1][1].headers == {CRASHES: "1"}
+
+
+async def test_a_suspect_with_its_last_crash_is_buried() -> None:
+    """However few times its message was given back."""
+    async with running(Stage(client("shop"))) as stage:
+        headers = {CRASHES: str(LAST_CHANCE - 1)}
+        stage.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers=headers, delivery_count=1)
+        stage.now += GATHER
+        await stage.until(lambda: bool(stage.queue.acked))
+        ((queue, _),) = stage.queue.published
+        assert queue == DEAD
+        assert str(LAST_CHANCE) in stage.dead()[0]["text"]
+
+
+async def test_a_suspect_tells_of_skipped_clients() -> None:
+    """Whoever waits for the fates of an event gets them all, though its deliveries are rewritten."""
+    nowhere = Client(iss=ISS, client_id="nowhere", backchannel_logout_uri=None)
+    async with running(Stage(client("shop"), nowhere)) as stage:
+        came = stage.event("shop", "nowhere", id="e", delivery_count=SUSPECT)
+        stage.now += GATHER
+        await stage.acked(came)
+        assert [fact.client_id for fact in stage.facts if isinstance(fact, Skipped)] == ["nowhere"]
+        assert [queue for queue, _ in stage.queue.published] == ["delay.1s"]
+
+
+async def test_what_is_no_suspect_goes_on_beside_them() -> None:
+    """A fresh logout waits neither for suspects to gather, nor for the trial of a client that hangs."""
+    stage = Stage(client("shop"), client("hangs"))
+    release = asyncio.Event()
+
+    async def hangs(_request: Request) -> Wire:
+        await release.wait()
+        return Answer(status=200)
+
+    stage.receivers.behaviours["hangs"] = hangs
+    async with running(stage):
+        stage.event("hangs", id="first", delivery_count=SUSPECT)
+        stage.event("shop", id="fresh")
+        await stage.until(lambda: stage.told() == ["shop"])
+        stage.now += GATHER
+        await stage.until(lambda: len(stage.queue.published) == 1)
+        stage.retake("delay.1s")
+        await stage.until(lambda: stage.told() == ["shop", "hangs"])
+        stage.event("shop", id="second", delivery_count=SUSPECT)
+
+        def both_rewritten() -> bool:
+            stage.now += PAUSE
+            return len(stage.queue.published) == 2
+
+        await stage.until(both_rewritten)
+        await stage.acked(stage.retake("delay.1s"))
+        assert stage.told() == ["shop", "hangs", "shop"]
+        release.set()
 
 
 @pytest.mark.parametrize(
@@ -192,6 +217,7 @@ async def test_before_the_last_chance_it_is_tried() -> None:
         stage.event("shop", id="e", delivery_count=LAST_CHANCE - 1)
         stage.now += GATHER
         await stage.until(lambda: bool(stage.queue.acked))
+        await stage.acked(stage.retake("delay.1s"))
         assert stage.told() == ["shop"]
 
 

@@ -44,8 +44,8 @@ def die_at(step: str, count: int) -> None:
         fetched.add(message.message_id)
         return bool(_take_parked(self, message))
 
-    async def settle(self: Settlement, delivery: Delivery, verdict: Verdict) -> bool:
-        durable = await _settle(self, delivery, verdict)
+    async def settle(self: Settlement, delivery: Delivery, verdict: Verdict, message: Message) -> bool:
+        durable = await _settle(self, delivery, verdict, message)
         match verdict:
             case RetryAt(waits_as=WaitsAs.PARKED) | Defer(waits_as=WaitsAs.PARKED):
                 comes_to("parked")

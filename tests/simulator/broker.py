@@ -256,10 +256,19 @@ class Broker:
 
 
 def _retry(message: Outgoing) -> Message:
-    return Message(lane=Lane.RETRIES, body=message.body, tag=None, kind=message.kind, message_id=message.message_id)
+    return Message(
+        lane=Lane.RETRIES,
+        body=message.body,
+        tag=None,
+        kind=message.kind,
+        message_id=message.message_id,
+        headers=message.headers,
+    )
 
 
 def _again(message: Message) -> Outgoing:
     assert message.kind is not None
     assert message.message_id is not None
-    return Outgoing(kind=message.kind, body=message.body, message_id=message.message_id)
+    return Outgoing(
+        kind=message.kind, body=message.body, message_id=message.message_id, headers=message.lasting_headers
+    )

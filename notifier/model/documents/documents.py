@@ -85,8 +85,10 @@ def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
 def load_delivery(body: bytes) -> Delivery:
     """Return the delivery in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
     content = parse(_DELIVERY, body)
-    _check_id(content["delivery"].id, "delivery.id")
-    return content["delivery"]
+    delivery, schedule = content["delivery"], content.get("schedule")
+    _check_id(delivery.id, "delivery.id")
+    asked_until = schedule["due"] if schedule is not None and delivery.asked else None
+    return replace(delivery, asked_until=asked_until) if asked_until != delivery.asked_until else delivery
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:

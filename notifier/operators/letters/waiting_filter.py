@@ -253,5 +253,6 @@ def due_in(message: Message, wait: float, due: float) -> Transfer:
     else:
         document["schedule"] = {"due": due}
     assert message.kind is not None, "what waits is ours"
-    again = Outgoing(kind=message.kind, body=to_json(document), message_id=message.message_id or "")
+    body, headers = to_json(document), message.lasting_headers
+    again = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
     return Transfer(letter=message, queue=Lane.RETRIES.value, outgoing=again, wait=wait)

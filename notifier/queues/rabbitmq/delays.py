@@ -82,7 +82,8 @@ def next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
     if not SOON <= seconds_left < math.inf or queue not in DELAY_QUEUES:
         return None
     document["schedule"] = {**schedule, "hops": rest} if rest else {"due": schedule["due"]}
-    again = Outgoing(kind=message.kind, body=to_json(document), message_id=message.message_id or "")
+    body, headers = to_json(document), message.lasting_headers
+    again = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
     return queue, again
 
 

@@ -15,6 +15,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
 WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
+LOOK_AGAIN_AFTER = 1.0  # seconds from the first look to the second: workers that start together count one another
 MEND_AT_MOST_EVERY = 0.5
 HOPELESS_EVERY = 5.0  # after a failed mend: an operator must act first
 
@@ -74,13 +75,14 @@ class TopologyWatch:
 
     async def run(self, connection: Connection) -> None:
         """Watch over this connection, until cancelled."""
-        self._connection = connection
+        self._connection, look_again = connection, LOOK_AGAIN_AFTER
         try:
             while not ending():
                 if not await self._look(connection):
                     self.mend_soon.set()
                 try:
-                    async with asyncio.timeout(WATCH_EVERY):
+                    look_again, wait = WATCH_EVERY, look_again
+                    async with asyncio.timeout(wait):
                         await self.mend_soon.wait()
                 except TimeoutError:
                     continue

@@ -5,10 +5,9 @@ missed. While the walk is in a queue, it holds all messages there: those that ar
 a worker that drains the bucket finds it empty and looks again. Each queue is a visit (see `visit`); one walk runs at a
 time.
 
-A look adds one to a message's delivery count. In delay queues the count ends with the message's stay. But a worker
-takes a message from a bucket for a suspect once its count is 3. So before the walk would give a message back for the
-second time, it parks it anew and then acks the old copy. The message stays in its bucket, behind those that were looked
-at less often.
+A look adds one to a message's delivery count. In delay queues the count ends with the message's stay. A worker does not
+count one return of a message from a bucket. So before the walk would give a message back for the second time, it parks
+it anew and then acks the old copy. The message stays in its bucket, behind those that were looked at less often.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from typing import Generic, TypeVar
 import aiormq
 
 from notifier.model.errors import QueueError
-from notifier.model.message import PARKED, SUSPECT, Kind, Message, Outgoing, Transfer, Transferred
+from notifier.model.message import PARKED, Kind, Message, Outgoing, Transfer, Transferred
 from notifier.queues.passes import Found, Reader
 from notifier.queues.rabbitmq.administration import depths_at
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
@@ -28,9 +27,9 @@ from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
 from notifier.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
+from notifier.queues.rabbitmq.wire.decoding import LOOKS
 
 S = TypeVar("S")
-LOOKS = SUSPECT - 2  # the count of a message that is given back no more
 RENEWED_TOGETHER = 200
 WHAT = "the waiting deliveries"
 
@@ -176,7 +175,12 @@ class RabbitWalk(Generic[S]):
         for start in range(0, len(old), RENEWED_TOGETHER):
             batch = old[start : start + RENEWED_TOGETHER]
             copies = (
-                Outgoing(kind=Kind.DELIVERY, body=message.body, message_id=message.message_id or "")
+                Outgoing(
+                    kind=Kind.DELIVERY,
+                    body=message.body,
+                    message_id=message.message_id or "",
+                    headers=message.lasting_headers,
+                )
                 for message in batch
             )
             await asyncio.gather(*(self._park(self._name, copy) for copy in copies))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, NewerKind, Outgoing
+from notifier.model.message import CRASHES, LAST_CHANCE, Kind, Lane, Message, NewerKind, Outgoing
 from notifier.queues.rabbitmq.delays import HOPS, MOST_HOPS, Forwarder, first_pass, hops, next_pass
 from tests.contract.queues import Inbox
 
@@ -76,6 +76,13 @@ def test_a_document_bears_the_passes_that_are_left() -> None:
     queue, sent = next_pass(came(sent.body), NOW + 40) or pytest.fail("it is not due")
     assert (queue, sent) == ("delay.4s", outgoing())
     assert next_pass(came(sent.body), NOW + 44) is None
+
+
+def test_the_crashes_of_a_delivery_go_on_with_it() -> None:
+    """Other headers do not: a copied `x-death` makes the broker drop the message."""
+    waiting = replace(came(WAITING), headers={CRASHES: "7", "x-death": []}, delivery_count=1)
+    _, sent = next_pass(waiting, NOW + 32) or pytest.fail("it is not due")
+    assert sent.headers == {CRASHES: "7"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"v":7}', b"\xff}}"])

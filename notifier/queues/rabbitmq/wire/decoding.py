@@ -29,6 +29,7 @@ from notifier.model.message import DEAD, PARKED, SOURCE, SUSPECT, Kind, Lane, Me
 from notifier.model.reply import asked_by_publisher
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 
+LOOKS = 1  # times that a walk over pending deliveries may have given back a message of a bucket
 HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the very most, 0.1 ms for what people send
 
 # Bytes of a table that is decoded once. What comes from a delay queue bears where it was, and of all that come within a
@@ -90,6 +91,7 @@ def to_message(
         reply_to=None
         if not properties.reply_to
         else asked_by_publisher(properties.reply_to, properties.correlation_id),
+        survived=LOOKS if origin == PARKED else 0,
         cut_from=cut_from,
         source=_source_of_dead(delivered.exchange, headers) if origin == DEAD and kind is None else source,
         unrouted=source is not None and not delivered.exchange,
