@@ -111,6 +111,7 @@ class Gathering:
         self._last_rows = {} if last is None else {_key(row): row for row in last.rows}
         self._rows: dict[_Key, Row] = {}
         self._faults: dict[str, Mistake] = {}
+        self._named_faults = 0
         self.count = 0
 
     def add(self, raw: object) -> None:
@@ -148,6 +149,8 @@ class Gathering:
 
     def refuse(self, fault: Mistake) -> None:
         """Note a client that cannot be used."""
+        if fault.path not in self._faults and not fault.path.startswith("["):
+            self._named_faults += 1
         self._faults[fault.path] = fault
 
     async def add_all(self, raws: Iterable[object]) -> None:
@@ -156,6 +159,11 @@ class Gathering:
             self.add(raw)
             if self.count % PART == 0:
                 await asyncio.sleep(PAUSE)
+
+    @property
+    def known(self) -> int:
+        """How many clients are known by name, also those that cannot be used."""
+        return len(self._rows) + self._named_faults
 
     def names(self) -> frozenset[str]:
         """The `client_id` of all, also of those that cannot be used."""

@@ -16,7 +16,7 @@ from notifier import __version__
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
 from notifier.features.registries.link_header import next_page
-from notifier.features.registries.page_requests import ask
+from notifier.features.registries.page_requests import EndlessList, PageLimit, ask
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import bounds_of, web
@@ -24,7 +24,6 @@ from notifier.network.http.json_parts import NESTING, Bounds, NotJson, read_json
 from notifier.settings.document_files import parse_yaml
 from notifier.settings.registry_settings import RegistrySourceSettings
 
-MOST_PAGES = 10_000
 _VALUES = 4  # a byte at most: an alias of YAML (`*name`) repeats what it names
 YAML_LIMIT = 16 * 1024 * 1024  # bytes: read in one go, in some 5 s. Larger lists are JSON
 _ACCEPT = {"Accept": "application/json, application/yaml;q=0.9, text/yaml;q=0.8"}
@@ -50,7 +49,7 @@ class HttpListReader:
         """Return all clients; `last` itself if the server says that nothing changed. Raises SourceFault."""
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
-        gathering, visited = Gathering(last, unique=True), {first}
+        gathering, visited, limit = Gathering(last, unique=True), {first}, PageLimit()
         async with web(self._settings.tls, self._source.timeout, bounds_of(self._source), _read) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)
@@ -62,10 +61,10 @@ class HttpListReader:
             await gathering.add_all(_drained(_clients(answer)))
             following = next_page(answer.whole("Link"), first)
             while following is not None:
-                if following in visited or len(visited) == MOST_PAGES:
-                    never = "a page comes again" if following in visited else f"more than {MOST_PAGES} pages"
-                    raise SourceFault(f"its list never ends: {never} (Link: rel=next)")
+                if following in visited:
+                    raise EndlessList("its list never ends: a page comes again (Link: rel=next)")
                 visited.add(following)
+                limit.before_next(gathering.known)
                 mark = None
                 answer = await ask(server, following, headers, _ADVICE)
                 await gathering.add_all(_drained(_clients(answer)))

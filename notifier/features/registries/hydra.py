@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
 from notifier.features.registries.link_header import next_link
-from notifier.features.registries.page_requests import ask
+from notifier.features.registries.page_requests import EndlessList, PageLimit, ask
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_over_http import Web, bounds_of, web
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -57,6 +57,8 @@ class HydraReader:
             token = await self._take(server, None, gathering := Gathering(last))
             try:
                 await self._rest(server, token, gathering)
+            except EndlessList:
+                raise
             except SourceFault:  # perhaps the token: a restart with another secret, or a proxy that cut it
                 token = await self._take(server, None, gathering := Gathering(last))
                 await self._rest(server, token, gathering)
@@ -64,10 +66,12 @@ class HydraReader:
 
     async def _rest(self, server: Web, token: str | None, gathering: Gathering) -> None:
         visited: set[str] = set()
+        limit = PageLimit()
         while token is not None:
             if token in visited:
                 raise SourceFault("its list of clients never ends: a page token comes again")
             visited.add(token)
+            limit.before_next(gathering.known)
             token = await self._take(server, token, gathering)
 
     async def _take(self, server: Web, token: str | None, gathering: Gathering) -> str | None:

@@ -62,10 +62,6 @@ class KeycloakReader:
         names = [row.path if isinstance(row, Mistake) else str(row["client_id"]) for row in rows]
         if not pages.take(names):
             rows.clear()
-        if pages.stuck:
-            raise SourceFault(
-                "its list of clients changes faster than it can be read, or a proxy answers for it with the same page"
-            )
         for row in rows:
             if isinstance(row, Mistake):
                 gathering.refuse(row)

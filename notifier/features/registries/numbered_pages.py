@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import Gathering
+from notifier.features.registries.page_requests import PageLimit
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import frozen
 
-MOST = 10_000  # pages
 READINGS = 4
 
 
@@ -49,10 +49,11 @@ async def gather_pages(take: TakePage, last: SourceAnswer | None) -> Gathering:
 async def _read(take: TakePage, gathering: Gathering) -> list[int]:
     """Read all pages. Returns what each says of how many clients there are."""
     totals: list[int] = []
-    while len(totals) < MOST:
+    limit = PageLimit()
+    while True:
         page = await take(len(totals))
         await gathering.add_all(page.rows)
         totals.append(page.total)
         if not page.more:
             return totals
-    raise SourceFault(f"its list never ends: more than {MOST} pages")
+        limit.before_next(gathering.known)

@@ -17,6 +17,8 @@ from notifier.network.http.json_over_http import Web, place_of
 Advice: TypeAlias = Mapping[int, str]
 """Status → what the operator must do."""
 
+MOST_PAGES = 10_000  # of one reading
+MOST_IN_VAIN = 20  # pages in a row without a new client
 _TRIES = 5
 _BACK_OFF = 1.0  # seconds, doubled each time, where a 429 does not say how long
 _REASONS = {
@@ -25,6 +27,30 @@ _REASONS = {
     404: "there is no such address; check the setting `url`",
     429: "too many requests; give the source a longer `every`",
 }
+
+
+class EndlessList(SourceFault):
+    """A list never ends: its server gives page after page."""
+
+
+class PageLimit:
+    """Ends the reading of a list that its server never ends. Every reader of pages has one for each reading."""
+
+    def __init__(self) -> None:
+        self._pages = 0
+        self._known = 0
+        self._vain = 0
+
+    def before_next(self, known: int) -> None:
+        """Note a page that another is to follow. `known`: the clients that are known by now. Raises EndlessList."""
+        self._pages += 1
+        self._vain = 0 if known > self._known else self._vain + 1
+        self._known = max(known, self._known)
+        if self._vain >= MOST_IN_VAIN:
+            why = "it changes faster than it can be read, or a proxy answers for it with the same page"
+            raise EndlessList(f"its list never ends: {MOST_IN_VAIN} pages in a row have no new client; {why}")
+        if self._pages >= MOST_PAGES:
+            raise EndlessList(f"its list never ends: more than {MOST_PAGES:,} pages")
 
 
 async def ask(

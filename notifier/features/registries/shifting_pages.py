@@ -7,7 +7,7 @@ left out, and the reader goes back until a page begins with a client that is kno
 
 from collections.abc import Sequence
 
-_VAIN = 20  # pages in a row that tell nothing new, until the reading is given up
+from notifier.features.registries.page_requests import PageLimit
 
 
 class ShiftingPages:
@@ -18,21 +18,23 @@ class ShiftingPages:
         self._size = size
         self._seen: set[str] = set()
         self._vain = 0
-
-    @property
-    def stuck(self) -> bool:
-        """True if the list never ends: it changes faster than it is read, or the same page comes again and again."""
-        return self._vain > _VAIN
+        self._limit = PageLimit()
 
     def take(self, names: Sequence[str]) -> bool:
-        """Take note of the page at `first`. False if it does not join what is known: it is not to be used."""
+        """Take note of the page at `first`. False if it does not join what is known: it is not to be used.
+
+        Raises EndlessList if the list changes faster than it is read, or the same page comes again and again.
+        """
         first = self.first or 0
-        new = len(self._seen.union(names)) - len(self._seen)
+        new = sum(name not in self._seen for name in set(names))
         self._vain = 0 if new else self._vain + 1
         if first and (not names or names[0] not in self._seen):
             self._vain = max(self._vain, 1)
             self.first = max(0, first - self._size * self._vain)
+            self._limit.before_next(len(self._seen))
             return False
         self._seen.update(names)
         self.first = first + len(names) - 1 if len(names) > 1 else None
+        if self.first is not None:
+            self._limit.before_next(len(self._seen))
         return True

@@ -107,8 +107,6 @@ class Wso2Reader:
             names = [_name(application, pages.first + nth) for nth, application in enumerate(applications)]
             if pages.take(names):
                 listed |= dict(zip(names, applications, strict=True))
-            if pages.stuck:
-                raise SourceFault("its list of applications changes faster than it can be read")
         return listed
 
     def _due(self, listed: Mapping[str, _Item], tick: float) -> list[str]:

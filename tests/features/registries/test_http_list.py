@@ -166,6 +166,21 @@ async def test_pages_lead_neither_elsewhere_nor_in_circles(link: str, fault: str
             await reader("http", url=f"{url}/?page=0").read(None)
 
 
+async def test_pages_without_new_clients_are_a_fault() -> None:
+    """Whatever address each names for the next."""
+    asked = 0
+
+    async def endless(_: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        return page([SHOP], Link=f"<?page={asked}>; rel=next")
+
+    async with serving(endless) as url:
+        with pytest.raises(SourceFault, match="20 pages in a row have no new client"):
+            await reader("http", url=f"{url}/?page=first").read(None)
+    assert asked <= 22
+
+
 async def test_a_large_list_is_read_in_parts() -> None:
     """3,000 clients in one document, of which one is wrong."""
     clients: list[Any] = [
