@@ -177,10 +177,11 @@ class _Reading:
             return None
         names = {**self._names, "$envelope": document.around} if "$envelope" in source.mentioned else self._names
         reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case, texts=self._texts)
-        if source.when is not None and not self._asked_for(reader, source.when):
-            if isinstance(document.data, dict) or not source.when.of_object:
+        if source.when is not None:
+            if source.when.of_object and not isinstance(document.data, dict):
+                raise MalformedEvent([Mistake(f"sources.{source.name}", _no_object(document.data))])
+            if not self._asked_for(reader, source.when):
                 return None
-            raise MalformedEvent([Mistake(f"sources.{source.name}", _no_object(document.data))])
         path = f"sources.{source.name}.event."
         mistakes: list[Mistake] = []
         data = self._members(reader, document, path, mistakes)
@@ -246,7 +247,9 @@ class _Reading:
             raise MalformedEvent([Mistake(path, str(failed))]) from None
         if isinstance(value, bool):
             return value
-        raise MalformedEvent([Mistake(path, f"must give true or false, not {kind_of(value)}")])
+        fields = ", ".join(sorted(when.fields))
+        why = f"; the document has none of the members that decide, among {fields}" if value is None else ""
+        raise MalformedEvent([Mistake(path, f"must give true or false, not {kind_of(value)}{why}")])
 
     def _wrong_type(self, document: Unwrapped, iss: str) -> list[Mistake]:
         types, found_type = self._source.types.get(iss), document.type

@@ -1,7 +1,8 @@
 """Lists the presets of identity servers: how their events are read, by name. docs/sources.md shows them.
 
 A preset is a source's definition without the address. Members of `event` are JMESPath. A source of the configuration
-replaces what it sets itself, `event` member by member.
+replaces what it sets itself, `event` member by member. A `when` gives null for a document without the member that
+decides, so that it is malformed, and not ignored: the server may have changed its form.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ class SourcePreset:
 _NO_ID = "message_id, else a digest of all that is read"
 _REVOKED = 'events."https://schemas.openid.net/secevent/caep/event-type/session-revoked"'
 _WSO2 = "https://schemas.identity.wso2.org/events/session/event-type/sessionRevoked"
+_WSO2_SESSIONS = f"default(events.\"{_WSO2}\", {{sessions: (type(events) == 'object' && [`[]`] || [[@]])[0]}}).sessions"
 # The reason is a number by default, a name by `JsonStringEnumConverter`, and may be snake case. An unknown one is left
 # out: a later release of the server may know more.
 _DUENDE_REASON = (
@@ -69,14 +71,14 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
         "keycloak_rabbitmq": SourcePreset(
             server="Keycloak with aznamier/keycloak-event-listener-rabbitmq 3.x",
             ids="a digest of issuer, session, user and time",
-            when="type == 'LOGOUT' && !error",
+            when="(type || operationType) && (type == 'LOGOUT' && !error)",
             event={"sub": "userId", "sid": "sessionId", "ended_at": "from_ms(time)", "clients": "'*'"},
             realm="[realmId, realmName]",
         ),
         "keycloak_ssf": SourcePreset(
             server="Keycloak 26.7 and later as a transmitter of Shared Signals: CAEP session-revoked",
             ids="jti",
-            when=f"{_REVOKED} != null",
+            when=f"(type(events) == 'object' || `null`) && {_REVOKED} != `null`",
             event={
                 # Of whom it speaks, who may be another issuer's user than that of the token.
                 "iss": f"sub_id.user.iss || sub_id.iss || {_REVOKED}.subject.user.iss || {_REVOKED}.subject.iss || iss",
@@ -91,8 +93,9 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
         "wso2": SourcePreset(
             server="WSO2 Identity Server 7.2 and later, and Asgardeo: the webhook sessionRevoked",
             ids="jti and the session's id",
-            envelope=(f'default(events."{_WSO2}", `{{"sessions": []}}`).sessions',),
-            when="length(applications || `[]`) > `0`",
+            # Of other events there is none; what has no events at all is kept whole, for `when`.
+            envelope=(_WSO2_SESSIONS,),
+            when="(type(\"$envelope\".events) == 'object' || `null`) && length(applications || `[]`) > `0`",
             event={
                 # The session's id is not the claim `sid` of its ID tokens: only the user is named.
                 "sub": f'"$envelope".events."{_WSO2}".user.id',
@@ -111,15 +114,16 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             event={"sid": "sid", "clients": "clients", "id": "challenge"},
         ),
         "auth0_stream": SourcePreset(
-            server="Auth0: a log stream to a webhook, as JSON lines, array or object; log type slo",
+            server="Auth0: a log stream to a webhook (JSON lines, array, object) or to EventBridge, or log entries of"
+            " the Management API; log type slo",
             ids="log_id",
-            envelope=("lines", "logs || [@]"),
-            when="data.type == 'slo'",
+            envelope=("lines", "map(&(detail || @), default(logs, [@]))"),
+            when="(data || @).type && (data || @).type == 'slo'",
             event={
-                "sub": "data.user_id",
-                "sid": "data.details.session_id || data.session_id",
-                "ended_at": "data.date",
-                "id": "log_id || data.log_id",
+                "sub": "(data || @).user_id",
+                "sid": "(data || @).details.session_id || (data || @).session_id",
+                "ended_at": "(data || @).date",
+                "id": "log_id || data.log_id || _id",
                 "clients": "'*'",
             },
         ),
@@ -127,7 +131,7 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             server="Okta: an event hook for user.session.end",
             ids="the event's uuid",
             envelope=("data.events",),
-            when="eventType == 'user.session.end' && (outcome.result || 'SUCCESS') == 'SUCCESS'",
+            when="eventType && eventType == 'user.session.end' && (outcome.result || 'SUCCESS') == 'SUCCESS'",
             event={
                 "sub": "actor.id",
                 "sid": "authenticationContext.externalSessionId",

@@ -1,6 +1,7 @@
 """What real servers send is read by their presets. tests/recorded/sources/README.md says where it comes from."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,16 @@ import pytest
 from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.model.frozen import replace
 from notifier.model.session_ended import ClientEntry
-from tests.features.sources.source_documents import DEMO, ISS, RECORDED, recorded, refused, source, translated
+from tests.features.sources.source_documents import (
+    DEMO,
+    ISS,
+    RECORDED,
+    message,
+    recorded,
+    refused,
+    source,
+    translated,
+)
 
 SHOP_AND_MAIL = {"sub": "248289761001", "sid": "08A5019C17D9F5B7", "clients": ("shop", "mail"), "iss": ISS}
 OF_HOST = {"sub": "alice", "clients": ("bc1", "bc2", "nosid", "plain", "front")}
@@ -165,6 +175,63 @@ def test_documents_of_other_servers_are_read(name: str) -> None:
         clients = {"clients": tuple(dict.fromkeys(event["clients"]))} if preset == "hydra_logout" else {}
         assert event | clients == wanted | made
         assert event["id"] != "made-up"
+
+
+@pytest.mark.parametrize("session", [{"session_id": "k3y5"}, {"details": {"session_id": "k3y5"}}])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda entry: entry,
+        lambda entry: {"log_id": entry["log_id"], "data": entry},
+        lambda entry: {"detail-type": "Auth0 log", "detail": {"log_id": entry["log_id"], "data": entry}},
+        lambda entry: [entry],
+        lambda entry: {"logs": [{"detail": entry}]},
+    ],
+    ids=["Management API", "log stream", "EventBridge", "list", "flat in logs"],
+)
+def test_auth0_writes_a_log_entry_in_three_forms(form: Callable[[Any], Any], session: dict[str, Any]) -> None:
+    """The same sign-out by each way."""
+    id_ = AUTH0["id"]
+    entry = {"type": "slo", "user_id": "auth0|507f", "date": "2026-01-01T00:00:00.123Z", "log_id": id_, **session}
+    by = source(preset="auth0_stream")
+    (event,) = translated(by, message(form(entry))).events
+    assert {name: getattr(event, name) for name in AUTH0} == AUTH0
+    assert translated(by, message(form(entry | {"type": "s"}))).ignored == 1
+
+
+@pytest.mark.parametrize("preset", SOURCE_PRESETS)
+@pytest.mark.parametrize("document", [{}, {"unknown": 1}, {"sub": "alice", "userId": "alice", "sid": "s"}])
+def test_a_document_without_what_decides_is_malformed(preset: str, document: dict[str, Any]) -> None:
+    """A server that has changed its form would else lose every logout without a line in the log."""
+    assert refused(source(preset=preset), message(document))
+
+
+@pytest.mark.parametrize(
+    ("preset", "document"),
+    [
+        ("keycloak_rabbitmq", {"type": "LOGIN"}),
+        ("keycloak_rabbitmq", {"operationType": "ACTION"}),
+        ("keycloak_rabbitmq", {"type": "LOGOUT", "error": "invalid_token"}),
+        ("keycloak_ssf", {"events": {}}),
+        ("keycloak_ssf", {"events": {"urn:other": {}}}),
+        ("wso2", {"events": {}}),
+        ("wso2", {"events": {"urn:other": {}}}),
+        ("auth0_stream", {"logs": []}),
+        ("auth0_stream", []),
+        ("okta_hook", {"data": {"events": [{"eventType": "user.session.start"}]}}),
+    ],
+)
+def test_a_document_of_another_kind_is_ignored(preset: str, document: object) -> None:
+    """It has the member that decides, or it is a list of nothing."""
+    found = translated(source(preset=preset), message(document))
+    assert (found.events, found.wrong) == ((), None)
+
+
+@pytest.mark.parametrize("preset", ["keycloak_rabbitmq", "keycloak_ssf", "wso2"])
+def test_an_operators_own_condition_replaces_that_of_the_preset(preset: str) -> None:
+    """Also for what lacks the member that decides."""
+    found = translated(source(preset=preset, when="colour == 'blue'"), message({}))
+    assert (found.events, found.wrong) == ((), None)
 
 
 def test_every_recorded_document_says_whether_a_server_emitted_it() -> None:
