@@ -6,6 +6,7 @@ event of an unknown issuer). At the first reading the wrong entries of an event 
 message as it came. Whatever is written of the event afterwards has only its good entries.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from types import MappingProxyType
@@ -22,8 +23,8 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.event_document import understand
-from notifier.model.documents.sourced import ONLY, as_kept, as_received, reader_of
-from notifier.model.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.model.documents.sourced import ONLY, as_kept, as_received, as_sourced, reader_of
+from notifier.model.errors import MalformedEvent, Mistake, UnknownSource, UnknownVersion
 from notifier.model.frozen import frozen, replace
 from notifier.model.message import PART_OF, SUSPECT, Kind, Lane, Message, NewerKind, Outgoing, crash_headers
 from notifier.model.moment import Clock
@@ -76,7 +77,7 @@ class SourceReader(Protocol):
     def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Move | Alone:
         """Read the message; of its events only those that `only` names. Its replacements rest until `rest_until`.
 
-        Raises MalformedEvent.
+        Raises MalformedEvent, and UnknownSource if the source is not configured.
         """
 
 
@@ -120,10 +121,12 @@ class Intake:
 
     def open(self, message: Message) -> Expand | Move:
         """Return what the message asks for. Never raises: an unreadable message becomes a dead letter."""
-        only: str | None = None
+        only, taken = None, message
         try:
             message, only = self._as_came(message)
             return self._open(message, only)
+        except UnknownSource as unknown:
+            return self._postpone_unknown(message, only, taken, unknown)
         except MalformedEvent as malformed:
             return self._bury_malformed(message, malformed.mistakes, malformed.data, only)
         except UnknownVersion as newer:
@@ -189,7 +192,7 @@ class Intake:
         rest_until = now + REST if message.suspect else None
         reader = self._readers.get(reader_of(message.source))
         if reader is None:
-            raise MalformedEvent((Mistake("", f"nothing here reads messages of the source {message.source}"),))
+            raise UnknownSource((Mistake("", f"nothing here reads messages of the source {message.source}"),))
         opened = reader.open(message, only, now, rest_until)
         if isinstance(opened, Move):
             return opened
@@ -318,6 +321,25 @@ class Intake:
             headers={PASSES: str(passes + 1)},
         )  # fmt: skip
         return Move(sends=(Send(due=fact.due, rounding="up", message=same, fact=fact),))
+
+    def _postpone_unknown(self, message: Message, only: str | None, taken: Message, unknown: UnknownSource) -> Move:
+        """Put off the message of a source that is not configured: during an update another worker may have it.
+
+        `taken` is the message as it was taken. After `registry.grace`, counted by passes, it becomes a dead letter.
+        """
+        passes, now = _passes(taken), self._clock()
+        left = grace_left(-math.inf, passes, min(self._registry().grace, LONGEST_GRACE), now)
+        if left <= 0:
+            return self._bury_malformed(message, unknown.mistakes, unknown.data, only)
+        wait = min(left, our_fault_wait(passes))
+        fact = Deferred(
+            iss="", client_id="", event_id=message.message_id or "", cause=Cause.UNKNOWN, due=now + wait,
+            text=f"the source {message.source} is not configured (yet)", again=passes > 0,
+        )  # fmt: skip
+        own_id = taken.message_id if taken.kind is Kind.SOURCED else None
+        again = as_sourced(message, own_id or self._new_id(), only)
+        again = replace(again, headers={**again.headers, PASSES: str(passes + 1)})
+        return Move(sends=(Send(due=now + deferral_wait(wait), rounding="up", message=again, fact=fact),))
 
 
 def _postponed_event(later: documents.EventDocument, look_again: float, fact: Deferred) -> Iterator[Send]:

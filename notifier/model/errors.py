@@ -3,6 +3,7 @@
 NotifierError
 ├── ConfigurationError   the configuration cannot be used; carries every mistake
 ├── MalformedEvent       a message is not an event; carries every mistake
+│   └── UnknownSource    the configuration of this worker does not have its source
 ├── UnknownVersion       a document of ours was written by a later release
 ├── OurFault             something of ours for one issuer or client; carries the deferral `cause`
 └── QueueError
@@ -60,6 +61,10 @@ class MalformedEvent(_Mistaken):
     def __init__(self, mistakes: Sequence[Mistake], data: Mapping[str, object] | None = None) -> None:
         super().__init__(mistakes)
         self.data = data
+
+
+class UnknownSource(MalformedEvent):
+    """This worker's configuration does not have the source of a message. Another worker's may, during an update."""
 
 
 class UnknownVersion(NotifierError):  # noqa: N818  a state, not a mistake

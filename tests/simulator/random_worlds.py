@@ -1,4 +1,4 @@
-"""Draws worlds at random, and says which promise one breaks: clients, outages, restarts, confirm times and copies.
+"""Draws worlds at random and returns the promises that one breaks: outages, reloads, restarts, confirm times, copies.
 
 `python -m tests.simulator.random_worlds SEED COUNT` looks at other worlds than the tests do, and makes what it finds
 as small as it can. `python -m tests.simulator.random_worlds 'Plan(…)'` runs one again, as a failure prints it.
@@ -7,14 +7,15 @@ as small as it can. `python -m tests.simulator.random_worlds 'Plan(…)'` runs o
 import math
 import random
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from notifier.model.client import Client, RetryPolicy
+from notifier.model.registry import Registry
 from tests.simulator.clients import (
     ISS,
     OK,
@@ -49,16 +50,18 @@ MOODS: dict[str, Behaviour] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """A client: its bounds, and its moods with the moments in which they begin."""
+    """A client: its bounds, and its moods with the moments in which they begin. `brought`: its address, by events."""
 
     moods: tuple[tuple[float, str], ...]
     max_concurrent: int = 32
     per_second: float | None = None
+    brought: bool = False
 
     def registered(self, name: str) -> Client:
         """Return its registration."""
         retry = RetryPolicy(max_delay=MOST_DELAY)
-        return client(name, max_concurrent=self.max_concurrent, per_second=self.per_second, retry=retry)
+        made = client(name, max_concurrent=self.max_concurrent, per_second=self.per_second, retry=retry)
+        return replace(made, backchannel_logout_uri=None) if self.brought else made
 
     def behave(self, now: float, chance: random.Random) -> Step:
         """Do as the mood is."""
@@ -69,8 +72,41 @@ class Person:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What the registry lacks between two moments: an address or an entry of client `number`, an issuer, `inline`.
+
+    Workers reload one `lag` seconds after the other.
+    """
+
+    begins: float
+    ends: float
+    what: str
+    number: int = 0
+    lag: float = 0.0
+
+    def without(self, registry: Registry, names: Sequence[str]) -> Registry:
+        """Return the registry without it."""
+        name, clients = names[self.number % len(names)], registry.clients_of(ISS)
+        match self.what:
+            case "address" if name in clients:
+                changed = replace(clients[name], backchannel_logout_uri=None)
+                return replace(registry, clients={ISS: {**clients, name: changed}})
+            case "entry":
+                return replace(registry, clients={ISS: {one: clients[one] for one in clients if one != name}})
+            case "issuer":
+                return replace(registry, issuers={}, clients={})
+            case "inline":
+                return replace(registry, inline="deny")
+            case _:
+                return registry
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A world. `restarts`: when which worker is replaced, and whether it is killed. `unreadable`: for how long."""
+    """A world. `restarts`: when which worker is replaced, and whether it is killed. `unreadable`: for how long.
+
+    `stars`: so many events for all clients are among the others.
+    """
 
     clients: tuple[Person, ...]
     rate: float
@@ -81,6 +117,8 @@ class Plan:
     copies: int
     restarts: tuple[tuple[float, int, bool], ...]
     unreadable: tuple[float, float] | None
+    losses: tuple[Loss, ...] = ()
+    stars: int = 0
     seed: int
 
 
@@ -92,6 +130,14 @@ people = st.builds(
     ),
     max_concurrent=st.sampled_from((32, 4, 1)),
     per_second=st.sampled_from((None, 10.0)),
+    brought=st.sampled_from((False, False, False, True)),
+)
+losses = st.builds(
+    lambda both, **more: Loss(begins=min(both), ends=max(both), **more),
+    st.tuples(moments, moments),
+    what=st.sampled_from(("address", "entry", "issuer", "inline")),
+    number=st.integers(0, 7),
+    lag=st.sampled_from((0.0, 0.5, 5.0)),
 )
 plans = st.builds(
     Plan,
@@ -106,6 +152,8 @@ plans = st.builds(
         lambda restarts: tuple(sorted(restarts))
     ),
     unreadable=st.none() | st.tuples(moments, moments).map(lambda both: (min(both), max(both))),
+    losses=st.lists(losses, max_size=3).map(tuple),
+    stars=st.sampled_from((0, 5)),
     seed=st.integers(0, 999),
 )
 
@@ -120,6 +168,7 @@ def broken(plan: Plan) -> list[str]:
         workers=plan.workers, buckets=plan.buckets, confirm=plan.confirm, again=plan.again, copies=plan.copies,
         seed=plan.seed,
     ) as world:  # fmt: skip
+        _lose(plan, world, names)
         world.stream(plan.rate, TROUBLE, lambda chance: chance.sample(names, min(3, len(names))), seed=plan.seed)
         for moment, number, kill in plan.restarts:
             world.at(moment, partial(world.restart, number % plan.workers, kill=kill))
@@ -138,6 +187,26 @@ def broken(plan: Plan) -> list[str]:
         return [*_promises(plan, world, late, most), *_cost(plan, world, waits)]
 
 
+def _lose(plan: Plan, world: World, names: Sequence[str]) -> None:
+    """Have the registry lose what it is to lose, and get it back; and publish the events for all clients."""
+    world.brought = {name for name, person in zip(names, plan.clients, strict=True) if person.brought}
+    whole = world.registered = replace(world.registered, inline="allow")
+
+    def reload(moment: float, lag: float) -> None:
+        registry = whole
+        for loss in plan.losses:
+            if loss.begins <= moment < loss.ends:
+                registry = loss.without(registry, names)
+        world.reload(registry, lag)
+
+    for loss in plan.losses:
+        for moment in (loss.begins, loss.ends):
+            world.at(moment, reload, moment, loss.lag)
+    everybody = [name for name in names if name not in world.brought]
+    for number in range(plan.stars if everybody else 0):
+        world.at(TROUBLE * (number + 0.5) / plan.stars, partial(world.publish, everybody, star=True))
+
+
 def _promises(plan: Plan, world: World, late: list[tuple[str, str]], most: float) -> Iterator[str]:
     """Nothing is lost or late, or told twice by one worker."""
     if late:
@@ -146,7 +215,9 @@ def _promises(plan: Plan, world: World, late: list[tuple[str, str]], most: float
         yield f"{parked} are left in the buckets"
     if unacked := sum(len(consumer.held) for consumer in world.broker.consumers):
         yield f"{unacked} are not acked"
-    if world.tally.told_twice:
+    # A worker that begins while addresses of events do not count gives those deliveries other ids than before.
+    renamed = plan.restarts and any(loss.what == "inline" for loss in plan.losses)
+    if world.tally.told_twice and not renamed:
         yield f"{world.tally.told_twice} are told twice by one worker"
 
 
@@ -155,6 +226,8 @@ def _cost(plan: Plan, world: World, waits: int) -> Iterator[str]:
     # Each worker makes one a minute, since it knows of its own alone. What was written and not acked comes again.
     each = 1 if plan.workers == 1 else 1 + math.ceil((plan.again or 0) / 60)
     chains = plan.workers * each + 2 * len(plan.restarts)
+    if plan.losses and plan.again is not None:  # an unknown client's deliveries wait for longer than that minute
+        chains += plan.workers * plan.copies
     if waits > chains:
         yield f"{waits} retries wait for one delivery at a time, {chains} are allowed"
     deliveries = world.tally.published.total() * (1 if plan.again is None else 1 + plan.copies)

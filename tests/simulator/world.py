@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+from notifier.configuration.clients.registry_checks import with_losses
 from notifier.delivery.attempt import Tools
 from notifier.delivery.facts import (
     Buried,
@@ -16,11 +17,14 @@ from notifier.delivery.facts import (
     ClientRecovered,
     ClientServed,
     Deferred,
+    EventTaken,
     Fact,
     LogoutDelivered,
+    RetryScheduled,
 )
 from notifier.delivery.intake import Intake
 from notifier.delivery.known_client import News
+from notifier.delivery.plan import Skipped
 from notifier.delivery.ports import Push
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
@@ -76,6 +80,8 @@ class Tally:
     changes: list[ClientFailing | ClientRecovered | ClientServed] = field(default_factory=list)
     buried: list[tuple[float, Buried]] = field(default_factory=list)
     open: set[tuple[str, str]] = field(default_factory=set)  # deliveries without a fate, by event and client
+    waiting: set[tuple[str, str]] = field(default_factory=set)  # those that were ever put off
+    skipped: Counter[str] = field(default_factory=Counter)  # by workers that could not know better
 
     @property
     def left(self) -> int:
@@ -105,6 +111,7 @@ class Process:
         self.consumer = world.broker.connect()
         self.others = OtherWorkers(self.count, self._heard, steady=lambda: world.now)
         self._telling = False
+        self.registry = self.began_with = world.registered
         self.worker = world.make_worker(self)
         self.running: asyncio.Task[None] | None = None
         self.stops = False
@@ -142,7 +149,15 @@ class Process:
     def observe(self, fact: Fact) -> None:
         """Take a fact down."""
         if not self.consumer.cut:
-            self._world.observe(fact)
+            self._world.observe(fact, self)
+
+    def reload(self) -> None:
+        """Take the clients as they are registered now, as `LiveConfiguration` does."""
+        self.registry, _ = with_losses(self.registry, self._world.registered, self._world.now)
+
+    def may_skip(self, name: str) -> bool:
+        """Whether it cannot know that the client had an address: it has none, and had none when the worker began."""
+        return not any(self._world.reaches(registry, name) for registry in (self.registry, self.began_with))
 
     async def run(self) -> None:
         """Run the worker to its end. What it still held goes back."""
@@ -189,10 +204,10 @@ class World:
         self._behaviours = behaviours or {}
         self._born: dict[str, float] = {}
         self._ids = itertools.count()
-        registry = Registry(
+        self.registered = Registry(
             issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {client.client_id: client for client in clients}}
         )
-        self._registry = lambda: registry
+        self.brought: set[str] = set()  # clients of whom the registry knows no address, and their events do
         self.size = workers
         self._numbers = itertools.count()
         self._processes = [Process(self, next(self._numbers)) for _ in range(workers)]
@@ -211,14 +226,14 @@ class World:
         )
         worker = Worker(
             Intake(
-                self._registry,
+                lambda: process.registry,
                 clock=clock,
                 steady=clock,
                 new_id=lambda: f"made-up-{next(self._ids)}",
                 max_event=128 * 1024,
             ),
             tools,
-            self._registry,
+            lambda: process.registry,
             consumer,
             Limits(),
             process,
@@ -248,19 +263,35 @@ class World:
         """Let it happen then."""
         self._loop.call_at(moment, what, *args)
 
-    def publish(self, names: Iterable[str], born: float | None = None) -> None:
-        """An event for these clients, now. A busy core reads it later than it was `born`."""
+    def reload(self, registered: Registry, lag: float = 0.0) -> None:
+        """Have the workers reload, one `lag` seconds after the other. One that begins from now on knows this alone."""
+        self.registered = registered
+        for number, process in enumerate((*self._processes, *self._draining)):
+            self.at(self.now + number * lag, process.reload)
+
+    def reaches(self, registry: Registry, name: str) -> bool:
+        """Whether there is an address for the client by this registry."""
+        return registry.has_address(ISS, name) or (name in self.brought and registry.inline == "allow")
+
+    def publish(self, names: Iterable[str], born: float | None = None, *, star: bool = False) -> None:
+        """An event for these clients, now; `star`: for `"*"`. A busy core reads it later than it was `born`."""
         listed = list(names)
         number = f"e{next(self._ids)}"
         self._born[number] = self.now if born is None else born
         self.tally.open.update((number, name) for name in listed)
         self.tally.published.update(listed)
-        quoted = '","'.join(listed)
-        body = f'{{"iss":"{ISS}","id":"{number}","sub":"alice","sid":"s","clients":["{quoted}"]}}'
+        entries = ",".join(map(self._entry, listed))
+        clients = '"*"' if star else f"[{entries}]"
+        body = f'{{"iss":"{ISS}","id":"{number}","sub":"alice","sid":"s","clients":{clients}}}'
         message = Message(lane=Lane.EVENTS, body=body.encode(), tag=None)
         self.broker.offer(message)
         for within in self._again:
             self.at(self.now + within * self._chance.random(), self.broker.offer, message)
+
+    def _entry(self, name: str) -> str:
+        if name not in self.brought:
+            return f'"{name}"'
+        return f'{{"client_id":"{name}","backchannel_logout_uri":"https://{name}.example/"}}'
 
     def restart(self, number: int, *, kill: bool = False) -> None:
         """One of the workers is replaced, as in a rolling update: the new one is there when the old one stops.
@@ -274,6 +305,7 @@ class World:
         old.stop(kill=kill)
 
     def _start(self, process: Process) -> None:
+        process.registry = process.began_with = self.registered
         process.running = self._loop.create_task(process.run())
 
     def stream(
@@ -381,10 +413,16 @@ class World:
         """Nothing is our fault here."""
         return None
 
-    def observe(self, fact: Fact) -> None:
+    def observe(self, fact: Fact, process: Process) -> None:
         """Take down what a worker says."""
         tally = self.tally
         match fact:
+            case Skipped(event_id=event_id, client_id=name):
+                self._skip(event_id, {name}, process)
+            case EventTaken(result="split", event_id=event_id):
+                self._skip(event_id, {name for number, name in tally.open if number == event_id}, process)
+            case RetryScheduled(delivery=delivery):
+                tally.waiting.add((delivery.event_id, delivery.client_id))
             case LogoutDelivered(delivery=delivery):
                 name = delivery.client_id
                 tally.open.discard((delivery.event_id, name))
@@ -395,7 +433,15 @@ class World:
                 tally.buried.append((self.now, fact))
             case Deferred():
                 tally.put_off[fact.client_id] += 1
+                tally.waiting.add((fact.event_id, fact.client_id))
             case ClientFailing() | ClientRecovered() | ClientServed():
                 tally.changes.append(fact)
             case _:
                 pass
+
+    def _skip(self, event_id: str, names: Iterable[str], process: Process) -> None:
+        """Take clients that a worker skipped for done, if it began without an address of them and nothing waits."""
+        for name in names:
+            if process.may_skip(name) and (event_id, name) not in self.tally.waiting:
+                self.tally.open.discard((event_id, name))
+                self.tally.skipped[name] += 1

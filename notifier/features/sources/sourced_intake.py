@@ -14,7 +14,7 @@ from notifier.features.sources.source import Source, Translation
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import Anew, as_kept, as_sourced, read_positions
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import MalformedEvent, Mistake, UnknownSource
 from notifier.model.frozen import replace
 from notifier.model.ids import new_id
 from notifier.model.message import Kind, Lane, Message, Outgoing
@@ -38,13 +38,13 @@ class SourcedIntake:
     def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Alone | Move:
         """Read the message by today's mapping. Its replacements rest until `rest_until` (epoch seconds).
 
-        Raises MalformedEvent.
+        Raises MalformedEvent, and UnknownSource if the source is not configured.
         """
         name = message.source or ""
         source = self._sources().get(name)
         if source is None:
             text = f"the source {name} is not configured (any more); add sources.{name}, then replay"
-            raise MalformedEvent([Mistake("", text)])
+            raise UnknownSource([Mistake("", text)])
         positions = None if only is None else read_positions(only)
         translation = source.translate(message, max_bytes=self._max_event, new_id=self._new_id, now=now, only=positions)
         letter = None if translation.wrong is None else dead_letter.bury_events(message, translation.wrong, now)

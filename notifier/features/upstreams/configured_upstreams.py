@@ -102,13 +102,22 @@ class ConfiguredUpstreams:
             on=settings.front_channel,
         )
 
-    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
-        """Return the sessions that are meant; None if no upstream of this name is configured. Never raises."""
+    def has(self, upstream: str) -> bool:
+        """Return True if an upstream of this name is configured."""
+        return upstream in self._now()
+
+    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway:
+        """Return the sessions that are meant. Never raises."""
         entry = self._now().get(upstream)
-        return None if entry is None else await _looked_up(entry, entry.questions, question)
+        if entry is None:  # a reload has just taken it away: the next look finds that out
+            return SessionsAway(text="the upstream is not configured any more")
+        return await _looked_up(entry, entry.questions, question)
 
     async def look_up_for_browser(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
-        """The same, for anybody's request: however many there are, none of the worker's questions waits for them."""
+        """The same, for anybody's request: however many there are, none of the worker's questions waits for them.
+
+        None if no upstream of this name is configured.
+        """
         entry = self._now().get(upstream)
         return None if entry is None else await _looked_up(entry, entry.browser_questions, question)
 

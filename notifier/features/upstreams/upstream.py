@@ -125,8 +125,11 @@ def ended_here(ending: EndedUpstream, iss: str, session: LocalSession) -> Sessio
 class UpstreamSessions(Protocol):
     """Knows which sessions here belong to one at an upstream OpenID Provider."""
 
-    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
-        """Return the sessions that are meant; None if no upstream of this name is configured. Never raises.
+    def has(self, upstream: str) -> bool:
+        """Return True if an upstream of this name is configured."""
+
+    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway:
+        """Return the sessions that are meant. Never raises.
 
         It bounds its own time.
         """

@@ -27,7 +27,7 @@ from notifier.model.backoff import deferral_wait
 from notifier.model.client import RetryPolicy
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.sourced import Anew, as_kept, as_sourced
-from notifier.model.errors import MalformedEvent, Mistake
+from notifier.model.errors import MalformedEvent, Mistake, UnknownSource
 from notifier.model.frozen import replace
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.moment import Clock
@@ -61,7 +61,14 @@ class UpstreamIntake:
         return as_kept(message)
 
     def open(self, message: Message, _only: str | None, _now: float, rest_until: float | None) -> Move:
-        """Have it looked up which sessions end. `rest_until`: until when (epoch seconds) what is written rests."""
+        """Have it looked up which sessions end. `rest_until`: until when (epoch seconds) what is written rests.
+
+        Raises UnknownSource if the upstream is not configured.
+        """
+        upstream = upstream_of(message)
+        if not self._sessions.has(upstream):
+            text = f"the upstream {upstream} is not configured (any more); add upstreams.{upstream}, then replay"
+            raise UnknownSource([Mistake("", text)])
         return Move(look_up=partial(self._sends, message, rest_until))
 
     async def _sends(self, message: Message, rest_until: float | None) -> Sequence[Send]:
@@ -77,9 +84,6 @@ class UpstreamIntake:
                 return self._events(ending, sessions, rest_until)
             case SessionsAway():
                 return [self._later(ending, message, sessions.text)]
-            case None:
-                text = f"the upstream {upstream} is not configured (any more); add upstreams.{upstream}, then replay"
-                return [buried(dead_letter.bury_raw(message, [Mistake("", text)], self._clock()), None)]
             case _:
                 assert_never(sessions)
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from notifier.delivery.facts import EventTaken
+import pytest
+
+from notifier.delivery.facts import Deferred, EventTaken
 from notifier.delivery.intake import Intake, Move
 from notifier.features.sources.source import Source
 from notifier.features.sources.sourced_intake import SourcedIntake, read_again
@@ -14,7 +16,7 @@ from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.documents.sourced import as_sourced
 from notifier.model.frozen import replace as replaced
 from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, Outgoing
-from notifier.model.outcome import DeadReason
+from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.model.reply import ReplyTo
 from notifier.operators.letters.letter_filter import LetterFilter, read_summary
@@ -152,15 +154,61 @@ async def test_each_event_of_a_list_becomes_durable_before_the_ack() -> None:
         assert sorted(on.told()) == ["mail", "shop"]
 
 
+async def wait_for_the_source(on: Sourced, message: Message) -> list[str]:
+    """Hand the message over again and again, until it no longer waits. Returns the delay queues."""
+    waits: list[str] = []
+    while True:
+        written = len(on.queue.published)
+        on.worker.take(message)
+        await on.acked(message)
+        delayed = [each for each in on.queue.published[written:] if each[0].startswith("delay.")]
+        if not delayed:
+            return waits
+        ((queue, sent),) = delayed
+        waits.append(queue)
+        message = as_taken(sent, Lane.RETRIES)
+
+
+@pytest.mark.parametrize("kind", [None, Kind.SOURCED])
+async def test_a_source_that_only_another_worker_has_is_waited_for(kind: Kind | None) -> None:
+    """As during an update that adds it. What the source sent, and which of its events count, is kept meanwhile."""
+    async with running(Sourced()) as on:
+        body = json.dumps([DOCUMENT, DOCUMENT | {"user": "bob"}]).encode()
+        came = Message(
+            lane=Lane.EVENTS, body=body, tag=1, source="shop", headers={"sid": "h", "Cookie": "s3cret"}, app_id="idp"
+        )
+        if kind is Kind.SOURCED:
+            came = replaced(as_taken(as_sourced(came, "id", "1"), Lane.EVENTS), message_id="id")
+        on.worker.take(came)
+        await on.acked(came)
+        ((queue, sent),) = on.queue.published
+        assert queue == "delay.2s"
+        assert "s3cret" not in str(sent)
+        assert sent.message_id == ("id" if kind is Kind.SOURCED else "made-up-0")
+        (fact,) = on.facts
+        assert isinstance(fact, Deferred)
+        assert (fact.cause, fact.text) == (Cause.UNKNOWN, "the source shop is not configured (yet)")
+        on.sources = {"shop": mapped(event=EVENT | {"sid": '"$headers".sid'}, envelope=["@"])}
+        on.queue.published.clear()
+        on.worker.take(back := as_taken(sent, Lane.RETRIES))
+        await on.acked(back)
+        for _, event in on.queue.published:
+            on.worker.take(again := as_taken(event, Lane.EVENTS))
+            await on.acked(again)
+        told = {(claims["sub"], claims["sid"]) for _, claims in on.receivers.posts}
+        assert told == ({("bob", "h")} if kind is Kind.SOURCED else {("alice", "h"), ("bob", "h")})
+
+
 async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
-    """It waits there until the source is configured again, with what the mapping needs, and no secret."""
+    """After `registry.grace`. It waits there until the source is configured again, with what the mapping needs."""
     async with running(stage(event=EVENT | {"sid": '"$headers".sid'})) as on:
         sources, on.sources = on.sources, {}
-        await on.acked(
-            on.take(
-                json.dumps(DOCUMENT).encode(), source="shop", headers={"sid": "h", "Cookie": "s3cret"}, app_id="idp"
-            )
-        )
+        came = Message(
+            lane=Lane.EVENTS, body=json.dumps(DOCUMENT).encode(), tag=1, source="shop",
+            headers={"sid": "h", "Cookie": "s3cret"}, app_id="idp",
+        )  # fmt: skip
+        waits = await wait_for_the_source(on, came)
+        assert waits == [f"delay.{wait}s" for wait in (2, 4, 8, 16, 32, 64, 128, 32)]
         (letter,) = letters(on)
         shown = load_dead_letter(letter)
         assert "the source shop is not configured" in shown.text
