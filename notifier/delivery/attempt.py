@@ -150,6 +150,7 @@ async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcom
                 timeout=max(0.001, time_left),
                 route=client.route,
                 new_connection=new_connection,
+                client=client,
             )
         )
         match wire:

@@ -1,6 +1,6 @@
 """One request to a client, as an attempt asks for it."""
 
-from notifier.model.client import Route
+from notifier.model.client import Client, Route
 from notifier.model.frozen import frozen
 
 
@@ -10,6 +10,7 @@ class Request:
 
     `timeout` in seconds bounds everything, from name look-up to the last byte of the answer.
     `secret` is taken out of the answer's text. `new_connection` asks for a connection that was not used before.
+    `client` is named where the connection is reported.
     """
 
     uri: str
@@ -18,3 +19,4 @@ class Request:
     timeout: float
     route: Route
     new_connection: bool = False
+    client: Client | None = None

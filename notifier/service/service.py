@@ -154,7 +154,7 @@ class Service:
         self._freed = Freed(live, lambda: self.worker, self.queue)
         self._deferrals = DeferralWatch(Observers(all_observers).observe, live.registry, time.time, self._freed.over)
         self._observe = self._deferrals.observe
-        self._transport = HttpTransport()
+        self._transport = HttpTransport(on_surplus=(self.metrics.count_surplus, logs.log_surplus))
         self._client_keys = ClientKeyReader()
         self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
         self._draining = self._blocked = False

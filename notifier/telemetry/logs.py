@@ -35,6 +35,7 @@ from notifier.delivery.facts import (
     only,
 )
 from notifier.delivery.plan import Skipped, Unheard
+from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, Failed, Outcome, Refused
 from notifier.model.redaction import redact, without_subject
@@ -172,6 +173,11 @@ class LogObserver:
             self._write_attempt(self._attempt(fact))
         elif not (self._brief and _is_detail(fact)):  # saves 40 µs for a line that would not be written
             self._write(fact)
+
+    def log_surplus(self, client: Client) -> None:
+        """Log that a client sent more than its answer."""
+        hint = "its server sends bytes behind its answer; they were dropped, and the connection was closed"
+        self._log.warning("answer_surplus", iss=clip(client.iss), client_id=clip(client.client_id), hint=hint)
 
     def _write(self, fact: Fact) -> None:
         match fact:

@@ -33,6 +33,7 @@ from notifier.delivery.facts import (
     UpstreamLookedUp,
 )
 from notifier.delivery.plan import Skipped, Unheard
+from notifier.model.client import Client
 from notifier.model.documents.event_document import INFORMATIONAL
 from notifier.model.message import Depth, PolicyKey, QueueStatus, Unsettled
 from notifier.model.outcome import Cause, DeadReason
@@ -97,6 +98,7 @@ class Metrics:
         self._unread = dict.fromkeys((*INFORMATIONAL, "time"), 0)
         self._source_events: dict[tuple[str, str], int] = {}
         self.signatures = SignatureCounts()
+        self._surplus: dict[Label, int] = {}
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
@@ -152,6 +154,11 @@ class Metrics:
             case _:
                 assert_never(fact)
 
+    def count_surplus(self, client: Client) -> None:
+        """Count a connection that was closed since the client sent more than its answer."""
+        label = self._clients.label(client.iss, client.client_id)
+        self._surplus[label] = self._surplus.get(label, 0) + 1
+
     def _event_taken(self, fact: EventTaken) -> None:
         self._events[fact.result] += 1
         self._undated += fact.result == "accepted" and not fact.dated
@@ -205,6 +212,8 @@ class Metrics:
         yield plain_counter(
             "events_unheard_total", "Events whose word on registered clients does not count.", self._unheard
         )
+        text = "Connections that were closed since the client sent more than its answer."
+        yield labelled(CounterMetricFamily, "answers_surplus_total", text, ("iss", "client_id"), self._surplus)
         yield plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._own_faults)
         text = "Messages of sources that come to their end here."
         yield labelled(CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events)

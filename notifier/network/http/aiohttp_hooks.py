@@ -21,6 +21,7 @@ from notifier.network.http.connections import GuardedConnector, OpenConnections,
 from notifier.network.http.requests import NO_TIMEOUT
 
 TRIED = "3.14.5"  # the newest version that was tried; pyproject.toml ends there
+_NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 
 
@@ -115,8 +116,10 @@ def _look_at_answers() -> None:
     message, content = step(watched.read())
     expect((message.code, message.headers["Retry-After"], watched.status), (200, "7", 200), "an answer")
     expect((step(content.read(100)), content.is_eof(), watched.should_close), (b"hello", True, False), "its body")
-    watched.force_close()
-    expect(watched.should_close, True, "a connection that is to be closed")  # noqa: FBT003  what it is
+    watched.begin()
+    watched.data_received(_NO_CONTENT + _ANSWER)
+    message, content = step(watched.read())
+    expect((message.code, content.at_eof(), watched.should_close), (204, True, True), "an answer with more behind it")
     watched.abort()
     expect((wire.closing, counted.count), (True, 1), "a connection that was given up")
     watched.connection_lost(None)

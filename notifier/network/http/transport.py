@@ -8,6 +8,7 @@ import asyncio
 import re
 import resource
 import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -16,7 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from notifier import __version__
-from notifier.model.client import EgressPolicy, Route
+from notifier.model.client import Client, EgressPolicy, Route
 from notifier.model.egress import check_uri
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
@@ -74,6 +75,7 @@ class HttpTransport:
 
     Without a `resolver`, aiodns resolves names. Beyond `keep` open connections, none is kept alive. An idle connection
     is kept for `kept_for` seconds. A session may be closed when it is idle for `session_idle` seconds.
+    `on_surplus` are called for each client that sends more than its answer.
     """
 
     def __init__(
@@ -83,13 +85,14 @@ class HttpTransport:
         keep: int | None = None,
         kept_for: float = KEEP_ALIVE,
         session_idle: float = 60.0,
+        on_surplus: Sequence[Callable[[Client], None]] = (),
     ) -> None:
         self._given_resolver = resolver
         self._kept_for = kept_for
         self._session_idle = session_idle
         self._resolver: AbstractResolver | None = None
         self._tls = TlsContexts()
-        self._open_connections = OpenConnections(_half_of_open_files() if keep is None else keep)
+        self._open_connections = OpenConnections(_half_of_open_files() if keep is None else keep, on_surplus)
         self._pools: dict[EgressPolicy | None, _Pool] = {}
         self._ways: dict[str, _Way] = {}  # by URI, those of POSTs: each GET has a URI of its own
 
@@ -127,7 +130,7 @@ class HttpTransport:
             return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=way.denied)
         tls = await self._context(request) if way.secure else None
         proxy = way.proxy
-        exchange = Exchange(new_connection=request.new_connection)
+        exchange = Exchange(request.new_connection, request.client)
         pool = self._pools.get(way.policy) or await self._new_pool(way.policy)
         pool.in_use += 1
         context = current_exchange.set(exchange)
