@@ -8,6 +8,7 @@ from aiohttp import web
 
 from notifier.network.listeners import ops, web_app
 from notifier.network.listeners.authorization import JudgeBearer
+from notifier.network.listeners.bounded_connection import ConnectionBudget
 from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.listener_context import ListenerContext
 from notifier.publishing.event_requests import EventRequests
@@ -35,28 +36,41 @@ async def listeners(
     async with AsyncExitStack() as stack:
         where = settings.ops.listen
         app = ops.ops_app(health, metrics)
-        listener = await listen(app, where.host, where.port, key="ops.listen", connections=ops.CONNECTIONS)
+        budget = ConnectionBudget()
+        listener = await listen(
+            app, where.host, where.port, key="ops.listen", connections=ops.CONNECTIONS, budget=budget
+        )
         stack.push_async_callback(listener.close)
         structlog.get_logger().info("listening", ops=listener.url)
         if settings.api is not None:
-            listener = await _listen_api(settings.api, api_app(requests, more, judge))
+            listener = await _listen_api(settings.api, api_app(requests, more, judge), budget)
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", api=listener.url)
         if settings.web is not None:
-            listener = await _listen_web(settings.web, pages)
+            listener = await _listen_web(settings.web, pages, budget)
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", web=listener.url)
         yield
 
 
-async def _listen_api(api: ApiSettings, app: web.Application) -> Listener:
+async def _listen_api(api: ApiSettings, app: web.Application, budget: ConnectionBudget) -> Listener:
     where, tls = api.listen, api.tls
     context = None if tls is None else ListenerContext(tls, "api").context
-    return await listen(app, where.host, where.port, key="api.listen", tls=context)
+    return await listen(app, where.host, where.port, key="api.listen", tls=context, budget=budget)
 
 
-async def _listen_web(settings: WebListenerSettings, pages: Iterable[web.RouteDef]) -> Listener:
+async def _listen_web(
+    settings: WebListenerSettings, pages: Iterable[web.RouteDef], budget: ConnectionBudget
+) -> Listener:
     where, tls = settings.listen, settings.tls
     context = None if tls is None else ListenerContext(tls, "web").context
     app = web_app.web_app(pages)
-    return await listen(app, where.host, where.port, key="web.listen", tls=context, connections=web_app.CONNECTIONS)
+    return await listen(
+        app,
+        where.host,
+        where.port,
+        key="web.listen",
+        tls=context,
+        connections=web_app.CONNECTIONS,
+        budget=budget,
+    )

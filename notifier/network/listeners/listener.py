@@ -1,8 +1,8 @@
 """Starts and stops an HTTP listener with an aiohttp application, and limits its connections.
 
 aiohttp closes a connection that has not sent a whole header within `keepalive_timeout`, counted from its start or from
-the last answer. The application limits bodies. Compressed bodies are not supported. aiohttp has no limit for an answer
-that nobody reads, so `_Acceptor` has one.
+the last answer. The application limits bodies. Compressed bodies are not supported. What a connection holds outside of
+a request is bounded by `bounded_connection`.
 """
 
 import asyncio
@@ -14,21 +14,25 @@ from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.typedefs import Handler
 
 from notifier.model.errors import ConfigurationError, Mistake
+from notifier.network.listeners.bounded_connection import (
+    BODY_BUFFER,
+    LINGER,
+    PIECE,
+    BoundedConnection,
+    ConnectionBudget,
+)
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
-CONNECTIONS = 1000  # at a time; of each the header, at most, is in memory: 8 KiB a line
+CONNECTIONS = 1000  # at a time
 BACKLOG = 1024  # connections that the kernel queues; with asyncio's default of 100, others would wait for a second
 HEADERS = 64
-_LARGE = 65_536  # bytes of an answer; smaller ones, unread on all connections, are 64 MiB at the most
-_LINGER = 2.0  # seconds for the rest of a body that was refused, so that the answer is read before the reset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """Seconds for a whole header, which is also how long a connection may idle, and to read a large answer."""
+    """Seconds for a whole header, which is also how long a connection may idle, and to read an answer."""
 
     header: float = 10.0
     answer: float = 60.0
@@ -56,7 +60,7 @@ class Listener:
         await self.runner.cleanup()
 
 
-async def listen(
+async def listen(  # noqa: PLR0913  each has its default
     app: web.Application,
     host: str,
     port: int,
@@ -66,10 +70,12 @@ async def listen(
     grace: float = 1.0,
     deadlines: Deadlines = Deadlines(),
     connections: int = CONNECTIONS,
+    budget: ConnectionBudget | None = None,
 ) -> Listener:
     """Serve `app` at this address. `key` is the setting that names it (`ops.listen`).
 
     `grace`: seconds for requests that run when the listener closes. `connections` at a time: see `_Acceptor`.
+    All listeners of a process share one `budget`.
 
     Raises ConfigurationError, which says what is wrong with the address.
     """
@@ -80,15 +86,16 @@ async def listen(
         access_log=None,
         shutdown_timeout=grace,
         keepalive_timeout=deadlines.header,
-        lingering_time=_LINGER,
+        lingering_time=LINGER,
         max_headers=HEADERS,
+        read_bufsize=BODY_BUFFER,
         auto_decompress=False,
         logger=logger,
     )
     app.on_response_prepare.append(_anonymous)
-    acceptor = _Acceptor(runner, connections, deadlines.answer)
-    app.middlewares.append(acceptor.middleware)
     await runner.setup()
+    assert runner.server is not None
+    acceptor = _Acceptor(runner.server, budget or ConnectionBudget(), connections, deadlines.answer)
     try:
         server = await asyncio.get_running_loop().create_server(
             acceptor,
@@ -111,46 +118,38 @@ class _Acceptor:
 
     So silent connections never keep others out. If all of them have a request under way, the newcomer is told to come
     again, and closed. Connections accepted in one pass of the loop, at most BACKLOG, count at the next one.
-
-    A connection whose large answer is not read within its deadline is cut.
     """
 
-    def __init__(self, runner: web.AppRunner, most: int, deadline: float) -> None:
-        self._runner = runner
+    def __init__(self, server: web.Server, budget: ConnectionBudget, most: int, unread_seconds: float) -> None:
+        self._server = server
+        self._budget = budget
         self._most = most
-        self._deadline = deadline
-        self._busy: set[asyncio.BaseProtocol] = set()
+        self._unread_seconds = unread_seconds
+        self._buffer = memoryview(bytearray(PIECE))
+        self._connections: dict[web.RequestHandler, BoundedConnection] = {}  # oldest first
+        self._answer = server.request_handler
+        server.request_handler = self._answer_one
 
-    @web.middleware
-    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Note that a request is under way, and when its answer must have been read."""
-        self._busy.add(request.protocol)
+    async def _answer_one(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request, and note when it is under way."""
+        connection = self._connections.get(request.protocol)
+        if connection is not None:
+            connection.on_request(request)
         try:
-            answer = await handler(request)
+            return await self._answer(request)
         finally:
-            self._busy.discard(request.protocol)
-        if (answer.content_length or 0) > _LARGE and request.transport is not None:
-            asyncio.get_running_loop().call_later(self._deadline, _cut_if_unread, request.transport)
-        return answer
+            if connection is not None:
+                connection.on_answer()
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Called by asyncio for each accepted connection."""
-        server = self._runner.server
-        assert server is not None, "connections come after the set-up"
-        if len(self._busy) >= self._most:
-            return _Full()
-        oldest_first = server.connections
-        for connection in oldest_first[: max(0, len(oldest_first) + 1 - self._most)]:
-            if connection in self._busy:
-                connection.close()
-            else:
-                connection.force_close()
-        return server()
-
-
-def _cut_if_unread(transport: asyncio.Transport) -> None:
-    if transport.get_write_buffer_size() > 0:
-        transport.abort()
+        beyond = len(self._connections) + 1 - self._most
+        if beyond > 0:
+            if sum(connection.busy for connection in self._connections.values()) >= self._most:
+                return _Full()
+            for connection in list(self._connections.values())[:beyond]:
+                connection.end()
+        return BoundedConnection(self._server(), self._budget, self._buffer, self._unread_seconds, self._connections)
 
 
 class _Full(asyncio.Protocol):
@@ -179,4 +178,4 @@ async def _anonymous(_request: web.Request, response: web.StreamResponse) -> Non
 
 def _discreet(record: logging.LogRecord) -> bool:
     """Drop aiohttp's log of a request that it cannot parse: the quoted line may hold the token."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))

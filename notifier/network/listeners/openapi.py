@@ -224,8 +224,8 @@ def openapi_route(routes: Iterable[web.RouteDef]) -> web.RouteDef:
         summary="This document.", answers={200: AnswerDescription(text="OpenAPI 3.1.", schema={"type": "object"})}
     )
     async def serve(_request: web.Request) -> web.Response:
-        return web.json_response(document)
+        return web.Response(text=text, content_type="application/json")
 
     route = web.get(PATH, serve)
-    document = openapi([*routes, route])
+    text = json.dumps(openapi([*routes, route]))
     return route
