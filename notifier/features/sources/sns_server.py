@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import aiohttp
 import structlog
 from aiohttp.abc import AbstractResolver
 from cryptography import x509
@@ -28,6 +27,7 @@ from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
+from notifier.network.http.name_resolver import NameResolver
 from notifier.tokens.foreign_keys import rsa_fault
 
 WITHIN = 5.0  # seconds for a certificate, and for a confirmation; SNS waits for 15
@@ -189,7 +189,7 @@ class SnsServer:
 
     async def _asked(self, address: str, *, whole: bool) -> bytes | str:
         """The body of a good answer, if it is wanted whole, or why there is none."""
-        resolver = self._resolver or aiohttp.AsyncResolver()
+        resolver = self._resolver or NameResolver()
         client = JsonClient(
             Bounds(answer=BODY_LIMIT), self._tls, egress=self._egress(), resolver=resolver, read=_as_it_is,
             share=self._contexts,

@@ -5,7 +5,6 @@ The documents are read every few minutes, so no connection is kept.
 
 from collections.abc import Mapping
 
-import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from notifier.model.client import EgressPolicy, TlsFiles
@@ -14,6 +13,7 @@ from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.issuer_document import AnswerHead, IssuerDocument, UnreadDocument, read_max_age
 from notifier.network.http.json_client import JsonAnswer, JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
+from notifier.network.http.name_resolver import NameResolver
 
 BODY_LIMIT = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
 _BOUNDS = Bounds(answer=BODY_LIMIT)
@@ -21,7 +21,7 @@ _JSON = {"Accept": "application/json, application/jwk-set+json"}
 
 
 class DocumentReader:
-    """Reads documents. Without a `resolver`, aiodns resolves names."""
+    """Reads documents. Without a `resolver`, `NameResolver` resolves names."""
 
     def __init__(self, resolver: AbstractResolver | None = None) -> None:
         self._resolver = resolver
@@ -80,7 +80,7 @@ class DocumentReader:
         whole: bool = True,
         form: Mapping[str, str] | None = None,
     ) -> JsonAnswer | UnreadDocument:
-        resolver = self._resolver or aiohttp.AsyncResolver()
+        resolver = self._resolver or NameResolver()
         client = JsonClient(_BOUNDS, tls, egress=egress, proxy=proxy, resolver=resolver, share=self._tls)
         try:
             sent = {} if form is None else {"data": form}

@@ -1,7 +1,7 @@
 """Tests the route to a client without a request: name, egress, connection, TLS.
 
-It follows the rules of a delivery: aiodns resolves names, each address is checked before the connection, and the
-client's own authorities and certificate apply. For a client behind a proxy, it tests the proxy only.
+It follows the rules of a delivery: `NameResolver` resolves names, each address is checked before the connection, and
+the client's own authorities and certificate apply. For a client behind a proxy, it tests the proxy only.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
@@ -20,6 +19,7 @@ from notifier.model.errors import OurFault
 from notifier.model.outcome import Reason
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.expired import day_of_end
+from notifier.network.http.name_resolver import NameResolver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Unreached:
 
 
 class Probe:
-    """Connects to clients. Call `open` first and `close` last. Without a `resolver`, aiodns resolves names."""
+    """Connects to clients. Call `open` first and `close` last. Without a `resolver`, `NameResolver` resolves names."""
 
     def __init__(self, resolver: AbstractResolver | None = None) -> None:
         self._given_resolver, self._resolver = resolver, resolver
@@ -48,7 +48,7 @@ class Probe:
 
     async def open(self) -> None:
         """Prepare the probe. Call it before the first `reach`."""
-        self._resolver = self._given_resolver or aiohttp.AsyncResolver()
+        self._resolver = self._given_resolver or NameResolver()
 
     async def close(self) -> None:
         """Release all resources."""

@@ -1,0 +1,145 @@
+"""Resolves names by aiodns, within the time that its caller has, by the name servers that resolv.conf has now.
+
+c-ares asks one name server after another. How long it waits for each follows from the answers that it has had: after
+fast ones 0.25 s, then twice that, three times in all. An answer to an earlier question counts as none. So a name server
+that has to ask others for 3 s was given up after 1.4 s. Once nothing has come for HEDGE_AFTER seconds, each name server
+is asked by a channel of its own as well, which meets slow answers alone and waits up to 5 s for the first. The first
+answer wins, and the caller's deadline ends the rest. A name server that is dead costs HEDGE_AFTER seconds.
+
+c-ares reads resolv.conf when a channel is made, and not reliably again: it watches the folder of the name, not that of
+the file that a link leads to. So channels are made anew when the file has changed, and after no server was reachable.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA, ARES_ENOTFOUND, ARES_ETIMEOUT
+from aiohttp.abc import AbstractResolver, ResolveResult
+from pycares import AresError
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+HEDGE_AFTER = 0.5  # seconds
+FIRST_WAIT = 5.0  # seconds; c-ares takes no more
+TRIES = 4  # the waits double: together more than any deadline
+RENEW_AFTER = 10.0  # seconds between two renewals while no server is reachable: each channel has a thread
+CLOSE_AFTER = 120.0  # seconds; longer than any caller of the old channels waits
+_FINAL = (ARES_ENOTFOUND, ARES_ENODATA)
+_UNREACHABLE = (ARES_ECONNREFUSED, ARES_ETIMEOUT)
+
+
+class NameResolver(AbstractResolver):
+    """Resolves names. It must be closed. `path` is that of resolv.conf."""
+
+    def __init__(self, path: Path = RESOLV_CONF) -> None:
+        self._path = path
+        self._channels: _Channels | None = None
+        self._old: list[_Channels] = []
+        self._doubted = False
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses. Raises OSError, whose cause is a DNSError."""
+        channels = await self._current()
+        asked = {asyncio.ensure_future(channels.shared.resolve(host, port, family))}
+        hedged = False
+        try:
+            while True:
+                done, asked = await asyncio.wait(
+                    asked, timeout=None if hedged else HEDGE_AFTER, return_when=asyncio.FIRST_COMPLETED
+                )
+                errors = [error for task in done if (error := task.exception()) is not None]
+                for task in done:
+                    if task.exception() is None:
+                        return task.result()
+                late = not errors or _code(errors[0]) == ARES_ETIMEOUT
+                if not hedged and late:
+                    asked |= {asyncio.ensure_future(each.resolve(host, port, family)) for each in channels.patient()}
+                    hedged = True
+                if errors and (not asked or _code(errors[0]) in _FINAL):
+                    raise errors[0]  # noqa: TRY301  it may be in doubt
+        except BaseException as error:
+            self._doubted = self._doubted or isinstance(error, asyncio.CancelledError) or _code(error) in _UNREACHABLE
+            raise
+        finally:
+            for task in asked:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Close the channels."""
+        for channels in (*self._old, *([] if self._channels is None else [self._channels])):
+            await channels.close()
+        self._channels, self._old = None, []
+
+    async def _current(self) -> "_Channels":
+        now, state = time.monotonic(), _state(self._path)
+        channels = self._channels
+        doubted = self._doubted and channels is not None and now - channels.made_at >= RENEW_AFTER
+        if channels is None or channels.state != state or doubted:
+            if channels is not None:
+                self._old.append(channels)
+            channels = self._channels = _Channels(self._path, state, now)
+            self._doubted = False
+            while self._old and now - self._old[0].made_at >= CLOSE_AFTER:
+                await self._old.pop(0).close()
+        return channels
+
+
+class _Channels:
+    """The channels of one state of resolv.conf."""
+
+    def __init__(self, path: Path, state: object, made_at: float) -> None:
+        self.state, self.made_at = state, made_at
+        self._servers = list(dict.fromkeys(_servers(path)))
+        self.shared = _channel(self._servers) or aiohttp.AsyncResolver(nameservers=None)  # not that of all others
+        self._patient: list[aiohttp.AsyncResolver] | None = None
+
+    def patient(self) -> list[aiohttp.AsyncResolver]:
+        """Return one for each name server."""
+        if self._patient is None:
+            made = (_channel([server], timeout=FIRST_WAIT, tries=TRIES) for server in self._servers)
+            self._patient = [channel for channel in made if channel is not None]
+        return self._patient
+
+    async def close(self) -> None:
+        """Cancel what is under way."""
+        for each in (self.shared, *(self._patient or ())):
+            await each.close()
+
+
+def _channel(servers: list[str], **options: Any) -> aiohttp.AsyncResolver | None:
+    """A channel that asks these; None if there is none, or c-ares cannot read one of them."""
+    try:
+        return aiohttp.AsyncResolver(nameservers=servers, **options) if servers else None
+    except AresError:
+        return None
+
+
+def _state(path: Path) -> object:
+    """What differs once the file has changed, also below a link; None if there is none."""
+    try:
+        seen = os.stat(path)  # noqa: PTH116  one call
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_size
+
+
+def _servers(path: Path) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+            match line.split():
+                case ["nameserver", server, *_]:
+                    yield server
+
+
+def _code(error: BaseException) -> object:
+    """The code of c-ares, None if there is none."""
+    cause = error.__cause__
+    return cause.args[0] if cause is not None and cause.args else None

@@ -1,0 +1,160 @@
+"""Names are resolved within the time of an attempt, by the name servers that resolv.conf has now."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from notifier.network.http import name_resolver
+from notifier.network.http.name_resolver import NameResolver
+
+ATTEMPT = 5.0  # seconds: `delivery.timeout`
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Gives `address` for each name after `delay` seconds, or never; without an address no name exists."""
+
+    def __init__(self, address: str | None, delay: float | None) -> None:
+        self.address, self.delay, self.asked, self.port = address, delay, 0, 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        self._transport = cast("asyncio.DatagramTransport", transport)
+        self.port = transport.get_extra_info("sockname")[1]
+
+    def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
+        """Called by asyncio."""
+        self.asked += 1
+        if self.delay is not None:
+            asyncio.get_running_loop().call_later(self.delay, self._transport.sendto, self._answer(data), peer)
+
+    def _answer(self, data: bytes) -> bytes:
+        end = data.index(b"\0", 12) + 5
+        count = int(self.address is not None and data[end - 4 : end - 2] == b"\0\1")
+        record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 0, 4) + socket.inet_aton(self.address or "0.0.0.0")
+        flags = b"\x81\x83" if self.address is None else b"\x81\x80"
+        return data[:2] + flags + struct.pack(">HHHH", 1, count, 0, 0) + data[12:end] + record * count
+
+
+@contextlib.asynccontextmanager
+async def serving(address: str | None, delay: float | None = 0.0) -> AsyncIterator[NameServer]:
+    """One name server."""
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: NameServer(address, delay), local_addr=("127.0.0.1", 0)
+    )
+    try:
+        yield server
+    finally:
+        transport.close()
+
+
+def name(file: Path, *servers: NameServer) -> None:
+    """Write resolv.conf, as a new file."""
+    new = file.with_suffix(".new")
+    new.write_text("".join(f"nameserver 127.0.0.1:{server.port}\n" for server in servers))
+    new.rename(file)
+
+
+@contextlib.asynccontextmanager
+async def resolving(file: Path) -> AsyncIterator[NameResolver]:
+    """A resolver of that file."""
+    resolver = NameResolver(file)
+    try:
+        yield resolver
+    finally:
+        await resolver.close()
+
+
+async def found(resolver: NameResolver, host: str) -> list[str]:
+    """The addresses, within the time of an attempt."""
+    async with asyncio.timeout(ATTEMPT):
+        return [each["host"] for each in await resolver.resolve(host, 443)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Of resolv.conf, not there yet."""
+    return tmp_path / "resolv.conf"
+
+
+async def test_a_slow_name_server_has_the_time_of_the_attempt(file: Path) -> None:
+    """As one that asks others has for some names, while it gives those that it knows at once."""
+    async with serving("192.0.2.1") as server, resolving(file) as resolver:
+        name(file, server)
+        for number in range(5):
+            assert await found(resolver, f"known-{number}.example.com") == ["192.0.2.1"]
+        server.delay = 3.0
+        assert await found(resolver, "unknown.example.com") == ["192.0.2.1"]
+
+
+async def test_a_name_server_that_is_dead_leaves_time_for_the_next(file: Path) -> None:
+    """Whose answer may be slow as well."""
+    async with serving("192.0.2.1", None) as dead, serving("192.0.2.2", 2.0) as slow, resolving(file) as resolver:
+        name(file, dead, slow)
+        assert await found(resolver, "a.example.com") == ["192.0.2.2"]
+        assert dead.asked
+
+
+@pytest.fixture
+def linked(file: Path, tmp_path: Path) -> Path:
+    """The file to which resolv.conf is a link, as systemd has it."""
+    real = tmp_path / "elsewhere" / "stub.conf"
+    real.parent.mkdir()
+    file.symlink_to(real)
+    return real
+
+
+@pytest.mark.parametrize("where", ["file", "linked"])
+async def test_resolv_conf_is_read_again_when_it_changes(
+    file: Path, where: str, request: pytest.FixtureRequest
+) -> None:
+    """The name server of before is gone."""
+    real: Path = request.getfixturevalue(where)
+    async with resolving(file) as resolver:
+        async with serving("192.0.2.1") as before:
+            name(real, before)
+            assert await found(resolver, "a.example.com") == ["192.0.2.1"]
+        async with serving("192.0.2.2") as after:
+            name(real, after)
+            assert await found(resolver, "b.example.com") == ["192.0.2.2"]
+
+
+async def test_a_start_before_resolv_conf_names_a_server(file: Path) -> None:
+    """As at boot. No name is found until it does."""
+    async with serving("192.0.2.1") as server, resolving(file) as resolver:
+        for _ in range(2):
+            with pytest.raises((OSError, TimeoutError)):
+                await found(resolver, "a.example.invalid")
+            name(file)
+        name(file, server)
+        assert await found(resolver, "a.example.com") == ["192.0.2.1"]
+
+
+async def test_channels_are_new_after_no_server_was_reachable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the file is the same: its server is there again. Not more often than every RENEW_AFTER seconds."""
+    monkeypatch.setattr(name_resolver, "RENEW_AFTER", 0.0)
+    async with serving("192.0.2.1") as server, resolving(file) as resolver:
+        name(file, server)
+        server.delay = None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.7):
+                await resolver.resolve("a.example.com")
+        server.delay = 0.0
+        assert await found(resolver, "a.example.com") == ["192.0.2.1"]
+
+
+async def test_a_name_that_does_not_exist_is_answered_at_once(file: Path) -> None:
+    """By the first answer."""
+    async with serving(None) as server, resolving(file) as resolver:
+        name(file, server)
+        begun = time.monotonic()
+        with pytest.raises(OSError, match="not found"):
+            await found(resolver, "a.example.com")
+        assert time.monotonic() - begun < ATTEMPT
+        assert server.asked <= 2
