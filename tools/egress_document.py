@@ -25,8 +25,9 @@ With `notifier.proxy` the proxy looks names up and connects. So workers can judg
 by itself: an address in any spelling, `localhost`, a cloud's metadata. The proxy's own rules must cover the rest. The
 address of the proxy itself is the operator's choice and is not judged.
 
-If your network's NAT64 has a prefix other than `64:ff9b::/96` and `64:ff9b:1::/48`, put that prefix into
-`egress.deny`: an address under it looks like any public one.
+An address of the well-known prefix of NAT64, `64:ff9b::/96` (RFC 6052), is judged as the IPv4 address in it.
+The local prefix `64:ff9b:1::/48` leads into a private network and needs `egress.allow`. If your network's NAT64 has
+another prefix, put that into `egress.deny`: an address under it looks like any public one.
 """
 
 

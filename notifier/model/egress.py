@@ -2,7 +2,8 @@
 
 A host is checked twice: here if it is a literal address, and by the transport at the address that it connects to.
 `egress.allow` and `egress.deny` override the built-in ranges. The narrowest network decides; on a tie, deny does. An
-address that embeds another (IPv4-mapped, NAT64, 6to4, Teredo, ISATAP) must be allowed in both forms. A cloud's metadata
+address that embeds another (IPv4-mapped, local NAT64, 6to4, Teredo, ISATAP) must be allowed in both forms. One of the
+well-known prefix of NAT64 (RFC 6052) is the IPv4 address to its network, and is judged as that. A cloud's metadata
 address needs an `allow` of exactly that address, so that allowing a private range does not give credentials away.
 A proxy resolves names itself, so behind a proxy only the name is checked: as an address if it is an address in disguise
 (`127.1`), and as loopback or metadata if it means that on every machine.
@@ -54,7 +55,6 @@ _IPV6_RANGES = tuple(
         ("::/96", "IPv4-compatible"),
         ("::ffff:0:0/96", "IPv4-mapped"),
         ("::ffff:0:0:0/96", "IPv4-translated"),
-        ("64:ff9b::/96", "NAT64"),
         ("64:ff9b:1::/48", "NAT64"),
         ("2001::/32", "Teredo"),
         ("2001::/23", "reserved by the IETF"),
@@ -89,9 +89,10 @@ _METADATA = frozenset(
     )
 )
 
-# With the usual /96 the last 32 bits are the IPv4 address. In the local-use /48 (RFC 8215) a prefix may be shorter, the
-# IPv4 address is further left, and the last 24 bits are zeros (RFC 6052 §2.2), which no other host has.
-_NAT64 = tuple(IPv6Network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48"))
+# In the well-known prefix the last 32 bits are the IPv4 address. In the local-use /48 (RFC 8215) they are that too with
+# the usual /96. With a shorter prefix the IPv4 address is further left, and the last 24 bits are zeros (RFC 6052 §2.2),
+# which no other host has.
+_WELL_KNOWN_NAT64, _LOCAL_NAT64 = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
 
 # Also with the IPv4 address last: IPv4-compatible and IPv4-translated ones (RFC 4291, RFC 7915), and in any network, by
 # the 32 bits before it, those of ISATAP (RFC 5214 §6.1).
@@ -200,19 +201,23 @@ def _special(address: Address) -> str | None:
     for network, kind in _IPV4_RANGES if address.version == 4 else _IPV6_RANGES:
         if address in network:
             return kind
-    return "reserved" if address.version == 6 and address not in _GLOBAL_UNICAST else None
+    if address.version == 4 or address in _GLOBAL_UNICAST or address in _WELL_KNOWN_NAT64:
+        return None
+    return "reserved"
 
 
 def _embedded(address: Address) -> IPv4Address | None:
     """The IPv4 address that packets to this IPv6 address reach."""
     if isinstance(address, IPv4Address):
         return None
-    if any(address in network for network in _NAT64):
-        last = int(address) & 0xFFFF_FFFF
-        return IPv4Address(last if last & 0xFF_FFFF else 0)  # an unknown address counts as 0.0.0.0, which is denied
     number = int(address)
+    last = number & 0xFFFF_FFFF
+    if address in _WELL_KNOWN_NAT64:
+        return IPv4Address(last)
+    if address in _LOCAL_NAT64:
+        return IPv4Address(last if last & 0xFF_FFFF else 0)  # an unknown address counts as 0.0.0.0, which is denied
     if any(address in network for network in _IPV4_LAST) or (number >> 32) & 0xFFFF_FFFF in _ISATAP:
-        return None if address in _PLAIN else IPv4Address(number & 0xFFFF_FFFF)
+        return None if address in _PLAIN else IPv4Address(last)
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo is not None else None)
 
 
