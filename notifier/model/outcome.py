@@ -75,11 +75,15 @@ class Cause(StrEnum):
 
 @frozen
 class Answer:
-    """A response came. `text` is the printable start of the body (at most 1 KiB), `retry_after` the raw header."""
+    """A response came. `text` is the printable start of the body (at most 1 KiB).
+
+    `retry_after` is the raw header, and `date` that of `Date` beside it.
+    """
 
     status: int
     text: str = ""
     retry_after: str | None = None
+    date: str | None = None
 
 
 @frozen
@@ -154,7 +158,8 @@ def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
     if status in policy.retry_statuses or status in (408, 425, 429) or status >= 500:
         # 425 Too Early and 408 Request Timeout mean "try again", like 5xx. Only 429 asks for fewer requests.
         reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
-        return Failed(reason=reason, status=status, text=text, retry_after=read_retry_after(answer.retry_after, now))
+        pause = read_retry_after(answer.retry_after, answer.date, now)
+        return Failed(reason=reason, status=status, text=text, retry_after=pause)
     if 300 <= status < 400:
         return Refused(reason=Reason.REDIRECT, status=status, text=text)
     if status == 400:
@@ -162,12 +167,19 @@ def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
     return Refused(reason=Reason.REFUSED, status=status, text=text)
 
 
-def read_retry_after(value: str | None, now: float) -> float | None:
-    """The seconds that `Retry-After` asks for (RFC 9110 §10.2.3: seconds or an HTTP date). None if unreadable."""
+def read_retry_after(value: str | None, date: str | None, now: float) -> float | None:
+    """Return the seconds that `Retry-After` requests (RFC 9110 §10.2.3: seconds or an HTTP date). None if unreadable.
+
+    An HTTP date is compared with `date`, the `Date` of the same answer, since the server's clock may differ from ours;
+    with `now` if there is none that can be read.
+    """
     if value is None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value.lstrip("0")[:12] or "0")  # beyond any limit; float(…) of 10,000 digits is slow
     moment = read_http_date(value)
-    return None if moment is None else max(0.0, moment - now)
+    if moment is None:
+        return None
+    sent = None if date is None else read_http_date(date.strip())
+    return max(0.0, moment - (now if sent is None else sent))

@@ -43,4 +43,21 @@ def test_every_status_has_one_outcome_that_keeps_status_and_text(status: int, te
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
     """RFC 9110 §10.2.3 with §5.6.7's three forms of a date; what cannot be read is as good as none."""
-    assert read_retry_after(value, NOW) == seconds
+    assert read_retry_after(value, None, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "date", "seconds"),
+    [
+        ("Sun, 09 Sep 2001 02:06:43 GMT", "Sun, 09 Sep 2001 02:06:40 GMT", 3.0),
+        ("Sun, 09 Sep 2001 01:26:43 GMT", "Sun, 09 Sep 2001 01:26:40 GMT", 3.0),
+        ("Sun, 09 Sep 2001 01:26:39 GMT", "Sun, 09 Sep 2001 01:26:40 GMT", 0.0),
+        ("Sunday, 09-Sep-01 01:47:40 GMT", "Sun Sep  9 01:47:30 2001", 10.0),
+        ("Sun, 09 Sep 2001 01:47:40 GMT", "yesterday", 60.0),
+        ("Sun, 09 Sep 2001 01:47:40 GMT", "", 60.0),
+        ("120", "Sun, 09 Sep 2001 02:06:40 GMT", 120.0),
+    ],
+)
+def test_a_date_is_compared_with_that_of_the_answer(value: str, date: str, seconds: float) -> None:
+    """The clock of the client may be 20 minutes ahead of ours. Seconds need no clock."""
+    assert read_retry_after(value, date, NOW) == seconds

@@ -120,7 +120,8 @@ def _refused(error: refusals.HttpResponseError) -> PlaceFault:
     code = "" if error.error is None or not error.error.code else f" {error.error.code}"
     detail = "" if error.error is None or not error.error.message else f": {error.error.message}"
     answer: Any = error.response
-    wait = None if answer is None else read_retry_after(answer.headers.get("Retry-After"), time.time())
+    headers: Any = {} if answer is None else answer.headers
+    wait = read_retry_after(headers.get("Retry-After"), headers.get("Date"), time.time())
     away = status == 429 or status >= 500 or status == 408
     text = " ".join(f"Azure answered {status}{code}{detail}".split())[:_SHOWN]
     return PlaceFault(text, SignatureResult.AWAY if away else SignatureResult.WRONG, wait)

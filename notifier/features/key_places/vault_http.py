@@ -74,7 +74,7 @@ class VaultServer:
         except NoAnswer as fault:
             result = SignatureResult.WRONG if fault.lasting else SignatureResult.AWAY
             raise PlaceFault(f"{self._address}: {fault}", result) from None
-        wait = read_retry_after(answer.headers.get("Retry-After"), time.time())
+        wait = read_retry_after(answer.headers.get("Retry-After"), answer.headers.get("Date"), time.time())
         return VaultAnswer(status=answer.status, content=answer.content, wait=wait)
 
     async def close(self) -> None:

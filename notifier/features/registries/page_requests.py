@@ -88,7 +88,7 @@ def _wait(answer: JsonAnswer, nth: int) -> float | None:
     header: str | None = answer.headers.get("Retry-After")
     if header is None and answer.status == 429:
         return float(_BACK_OFF * 2**nth)
-    return read_retry_after(header, time.time())
+    return read_retry_after(header, answer.headers.get("Date"), time.time())
 
 
 def access_token(answer: JsonAnswer, server: str) -> str:

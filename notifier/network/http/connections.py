@@ -39,7 +39,6 @@ ADDRESSES = 8  # tried of each family; a name server may send thousands, which k
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
-_RETRY_AFTER = re.compile(rb"\nRetry-After:[ \t]*([^\r\n]{1,100})", re.IGNORECASE)
 _LENGTH = re.compile(rb"\nContent-Length:[ \t]*([0-9]{1,15})[ \t]*\r?\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\nTransfer-Encoding:", re.IGNORECASE)
 _BODILESS = (101, 204, 304)  # of 101, what follows is of another protocol
@@ -123,11 +122,11 @@ class WatchedConnection(ResponseHandler):
         line = _STATUS_LINE.match(self.head, self._answer)
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
 
-    @property
-    def retry_after(self) -> str | None:
-        """The `Retry-After` of a response that is broken elsewhere, if it was read."""
+    def header(self, name: bytes) -> str | None:
+        """The header of a response that is broken elsewhere, if it was read."""
         end = _HEAD_END.search(self.head, self._answer)
-        match = _RETRY_AFTER.search(self.head, self._answer, len(self.head) if end is None else end.end())
+        line = re.compile(rb"\n" + name + rb":[ \t]*([^\r\n]{1,100})", re.IGNORECASE)
+        match = line.search(self.head, self._answer, len(self.head) if end is None else end.end())
         return None if match is None else match[1].decode("latin-1")
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from notifier.network.http.answer_text import TEXT_LIMIT, answer_text
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.connections import KEEP_ALIVE, Exchange, GuardedConnector, OpenConnections, current_exchange
 from notifier.network.http.faults import read_fault, read_timeout, refused_by_proxy, with_day
+from notifier.network.http.name_resolver import NameResolver
 
 MOST_WAYS = 4096  # addresses of which is remembered how they are reached
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
@@ -73,8 +74,8 @@ class _Pool:
 class HttpTransport:
     """Satisfies the pipeline's `Transport`.
 
-    Without a `resolver`, aiodns resolves names. Beyond `keep` open connections, none is kept alive. An idle connection
-    is kept for `kept_for` seconds. A session may be closed when it is idle for `session_idle` seconds.
+    Without a `resolver`, `NameResolver` resolves names. Beyond `keep` open connections, none is kept alive. An idle
+    connection is kept for `kept_for` seconds. A session may be closed when it is idle for `session_idle` seconds.
     `on_surplus` are called for each client that sends more than its answer.
     """
 
@@ -103,7 +104,7 @@ class HttpTransport:
 
     async def open(self) -> None:
         """Prepare the transport. Call it before the first `post`."""
-        self._resolver = self._given_resolver or aiohttp.AsyncResolver()
+        self._resolver = self._given_resolver or NameResolver()
 
     async def close(self) -> None:
         """Close every connection. Requests in flight end as disconnected."""
@@ -158,6 +159,7 @@ class HttpTransport:
             status=response.status,
             text=_text(response, request) if response.body or response.status in _REDIRECTS else "",
             retry_after=None if retry_after is None else retry_after[:100],
+            date=None if retry_after is None else response.headers.get("Date"),
         )
 
     def _find_way(self, request: Request) -> _Way:
