@@ -9,6 +9,11 @@ Clock = Callable[[], float]
 """Seconds since the epoch."""
 
 
+def in_milliseconds(moment: float) -> bool:
+    """True for a time since the epoch that makes sense in milliseconds alone: as seconds it is after the year 5000."""
+    return moment > 1e11
+
+
 _YEAR = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"  # none is 0000
 _BY_FOUR = "(?:0[48]|[2468][048]|[13579][26])"
 _DATE = (

@@ -9,6 +9,7 @@ from itertools import islice
 
 from notifier.model.frozen import frozen
 from notifier.model.outcome import Cause, DeadReason
+from notifier.model.printable import stray_character
 from notifier.model.registry import Issuer, Registry
 
 NOBODY_KNOWS = frozenset(map(str, (DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, Cause.UNKNOWN)))
@@ -68,6 +69,9 @@ def did_you_mean(near: str, name: str) -> str:
         how = ", without the slash at the end"
     elif f"{name}/" == near:
         how = ", with a slash at the end"
+    for name_of, text in (("given", name), ("registered", near)):
+        if (stray := stray_character(text)) is not None:
+            return f"did you mean {near}? The {name_of} name {stray}"
     return f"did you mean {near}{how}?"
 
 

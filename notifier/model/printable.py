@@ -33,14 +33,15 @@ def stray_character(text: str) -> str | None:
     """
     for edge, where in ((text[:1], "begins"), (text[-1:], "ends")):
         if edge.isspace():
-            return f"{where} with {_named(edge)}; remove it"
+            return f"{where} with {named_character(edge)}; remove it"
         if edge in _QUOTES:
             return f"{where} with the quotation mark {edge}, as part of the value; remove it"
     hidden = next((char for char in text if not char.isprintable()), None)
-    return None if hidden is None else f"holds the invisible character {_named(hidden)}; remove it"
+    return None if hidden is None else f"holds the invisible character {named_character(hidden)}; remove it"
 
 
-def _named(char: str) -> str:
+def named_character(char: str) -> str:
+    """The character by its number and name."""
     return "a blank" if char == " " else f"U+{ord(char):04X} ({unicodedata.name(char, 'a control character')})"
 
 

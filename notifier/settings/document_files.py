@@ -15,6 +15,7 @@ from typing import NoReturn, cast
 import yaml
 
 from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.printable import named_character
 from notifier.settings.secret_text import read_text
 
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -35,6 +36,8 @@ def read_document(path: Path) -> object:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         context = f" ({error.context})" if error.context else ""
+        if mark and (odd := _odd_indentation(text.split("\n")[: mark.line + 1])) is not None:
+            raise _mistaken(path.name, odd) from None
         if mark and "".join(text.split("\n")[mark.line : mark.line + 1])[mark.column :].startswith("\t"):
             raise _mistaken(path.name, f"{place}a tab is here; YAML takes blanks alone before a key or value") from None
         raise _mistaken(path.name, f"{place}{error.problem}{context}") from None
@@ -42,6 +45,15 @@ def read_document(path: Path) -> object:
         raise _mistaken(path.name, str(error).replace("\n", " ")) from None
     except RecursionError:
         raise _mistaken(path.name, "is nested too deeply") from None
+
+
+def _odd_indentation(lines: Sequence[str]) -> str | None:
+    """Name the last line that is indented by what looks like blanks, as texts copied from pages and chats are."""
+    for number, line in reversed([*enumerate(lines, 1)]):
+        odd = next((char for char in line[: len(line) - len(line.lstrip())] if char not in " \t\r"), None)
+        if odd is not None:
+            return f"line {number} is indented by {named_character(odd)}; YAML takes blanks alone"
+    return None
 
 
 def parse_yaml(text: str) -> object:

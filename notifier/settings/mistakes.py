@@ -6,12 +6,13 @@ No value is shown, since it may be a secret, unless the type's own check shows i
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from notifier.model.errors import Mistake
+from notifier.model.printable import stray_character
 from notifier.model.redaction import redact
 from notifier.model.validation import reworded
 from notifier.settings.values import Section
@@ -23,12 +24,49 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     """Return every mistake of a document that should be a `model`. `prefix` comes before each path."""
     mistakes = []
     details = error.errors(include_url=False, include_input=False)
+    too_high = _too_high(details, model)
+    mistakes += [Mistake(path_of(loc, prefix), _one_level_lower(loc, names)) for loc, names in too_high.items()]
     for detail in details:
+        if any(detail["loc"][: len(at)] == at and detail["loc"][len(at)] in names for at, names in too_high.items()):
+            continue
         loc = tuple(part for part in detail["loc"] if part != "[key]")
         if detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details):
             continue  # its only missing members are wrong ones, which are reported themselves
         mistakes.append(Mistake(path_of(loc, prefix), _words(detail, loc, model)))
     return mistakes
+
+
+def _too_high(details: Sequence[ErrorDetails], model: type[BaseModel]) -> dict[Loc, list[str]]:
+    """Members of an entry that stand in place of its name: `defaults: {tls: …}`. By the path of the mapping."""
+    found: dict[Loc, list[str]] = {}
+    for detail in details:
+        loc = detail["loc"]
+        at = _mapping_above(model, loc)
+        if at and (loc[at:][1:] == ("[key]",) or (len(loc) == at + 1 and detail["type"] == "model_type")):
+            names = found.setdefault(loc[:at], [])
+            names += [] if loc[at] in names else [str(loc[at])]
+    return found
+
+
+def _mapping_above(model: type[BaseModel], loc: Loc) -> int:
+    """The length of the path of the mapping whose entry is called as a member of the entry is; 0 if none is."""
+    nested: type[BaseModel] | None = model
+    for depth, part in enumerate(loc[:-1], 1):
+        if isinstance(part, int):
+            continue
+        if nested is None or part not in nested.model_fields:
+            return 0
+        annotation = nested.model_fields[part].annotation
+        nested = submodel(annotation)
+        if get_origin(annotation) is dict:
+            return depth if nested is not None and loc[depth] in nested.model_fields else 0
+    return 0
+
+
+def _one_level_lower(loc: Loc, names: Sequence[str]) -> str:
+    entry = '"https://id.example.com"' if loc[-1] in ("issuers", "defaults") else "NAME"
+    written = ", ".join(f"{name}: …" for name in names)
+    return f"needs a name for each entry, and {' and '.join(names)} below it: {loc[-1]}: {{{entry}: {{{written}}}}}"
 
 
 def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
@@ -84,6 +122,8 @@ def _no_such_key(owner: type[BaseModel] | None, name: str) -> str:
     if owner is not None and issubclass(owner, Section) and name in owner.gone:
         return f"{owner.gone[name]}; remove it"
     known = tuple(field.alias or name for name, field in owner.model_fields.items()) if owner else ()
+    if (stray := stray_character(name)) is not None:
+        return f"there is no such key: it {stray}"
     near = get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
     return f"there is no such key; {hint}"

@@ -37,6 +37,7 @@ from notifier.settings.values import (
     Listed,
     Listen,
     ListenAddress,
+    Name,
     PublicAddress,
     Section,
     Size,
@@ -75,7 +76,7 @@ class QueueSettings(Section):
         min_length=1,
         description="`sqlite:PATH`, `amqp://HOST:PORT/VHOST`, `amqps://…`, or a list with each host of one cluster.",
     )
-    username: str | None = None
+    username: Name | None = None
     """The user name, here or in the URL."""
     password: SecretText | None = None
     """The password, here, in `password_file` or in the URL."""
@@ -216,7 +217,7 @@ class IssuerSettings(Section):
     """Where the issuer publishes its keys. Workers watch that our key is there."""
     tls: TlsSettings | None = None
     """TLS when `jwks_uri` is read."""
-    publishers: frozenset[str] | None = None
+    publishers: frozenset[Name] | None = None
     """Who may publish its events. Left out: anyone who may publish."""
     event_types: frozenset[str] | None = None
     """The CloudEvents types that end sessions. Left out: any."""

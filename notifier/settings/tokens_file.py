@@ -13,7 +13,7 @@ from notifier.model.moment import shown_moment
 from notifier.settings.document_files import read_document
 from notifier.settings.mistakes import explain
 from notifier.settings.secret_text import SecretText
-from notifier.settings.values import Section
+from notifier.settings.values import Name, Section
 
 SOON = 14 * 86_400.0  # seconds; long enough for who hands tokens out by hand
 
@@ -27,7 +27,7 @@ class TokenEntry(Section):
 
     model_config = ConfigDict(title="token")
 
-    name: str = Field(min_length=1)
+    name: Name = Field(min_length=1)
     """Who it is: the publisher of what it publishes."""
     token: SecretText | None = None
     """The token itself. Give this or `token_sha256`."""

@@ -36,6 +36,16 @@ _ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 """What a policy and a script of a browser can name: one host, no pattern, in ASCII."""
 
 
+def plain_name(name: str) -> str:
+    """The name that another system has for somebody, without what is copied along."""
+    if (stray := stray_character(name)) is not None:
+        raise ValueError(stray)
+    return name
+
+
+Name = Annotated[str, AfterValidator(plain_name)]
+
+
 def of_one_host(url: str) -> str:
     """The URL, if a policy can name its origin."""
     if not _ORIGIN.fullmatch(origin_of(url) or ""):
@@ -247,6 +257,7 @@ ListenAddress = Annotated[
 ]
 Listed = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])]
 """One text, or a list of them."""
+ListedNames = Annotated[tuple[Name, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])]
 Size = Annotated[
     int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["128KiB", 131072]})
 ]

@@ -23,6 +23,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.network.http.issuer_document import present_members
+from notifier.network.http.pem_files import pem_mistake
 from notifier.tokens.jws import PrivateKey
 from notifier.tokens.key_ring import KeyElsewhere, KeyRing, SigningKey
 from notifier.tokens.public_keys import MIN_RSA_BITS, algorithms_of, jwk_of, published, thumbprint
@@ -100,6 +101,8 @@ def load_key(source: KeySource) -> SigningKey:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = ""
+    if not text.lstrip().startswith("{") and (mistake := pem_mistake(raw)) is not None:
+        raise _wrong(f"{source.path} {mistake}")
     if "-----BEGIN " in text:
         return _signing_key(source, _read_pem(source.path, text), {}, made_at)
     if len(raw) <= MAX_FILE and text.lstrip().startswith("{"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
 from notifier.model.client import Algorithm
+from notifier.model.moment import in_milliseconds
 
 SetError = Literal["invalid_request", "invalid_key", "invalid_issuer", "invalid_audience", "authentication_failed"]
 SET_ALGORITHMS = frozenset(map(str, Algorithm))  # public keys alone: with HS256 the published key would be the secret
@@ -67,15 +68,20 @@ def _mistake(claims: Mapping[str, object], now: float) -> str | None:
     if not _number(iat) or iat <= 0:
         return "iat is not a number of seconds"
     if iat > now + SKEW:
-        return "iat is in the future; it must be in seconds"
+        return _ahead("iat", iat)
     if not isinstance(events, dict) or not events:
         return "events is not an object with an event"
     exp, nbf = claims.get("exp", now), claims.get("nbf", now)
     if not _number(exp) or exp < now - SKEW:
         return "exp has passed"
-    if not _number(nbf) or nbf > now + SKEW:
-        return "nbf is in the future"
-    return None
+    if not _number(nbf):
+        return "nbf is not a number of seconds"
+    return _ahead("nbf", nbf) if nbf > now + SKEW else None
+
+
+def _ahead(name: str, moment: float) -> str:
+    unit = "is in milliseconds; it must be in seconds" if in_milliseconds(moment) else "is in the future"
+    return f"{name} {unit}"
 
 
 def _number(value: object) -> TypeGuard[int | float]:

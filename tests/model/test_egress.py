@@ -2,16 +2,35 @@
 
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.model.client import EgressPolicy
-from notifier.model.egress import judge
+from notifier.model.egress import judge, uri_mistake
 
 STRICT = EgressPolicy()
 
 
 NAT64 = ip_network("64:ff9b::/96")
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("https://shop.example.com/out ", "ends with a blank; remove it"),
+        (" https://shop.example.com/out", "begins with a blank; remove it"),
+        ("https://shop.example.com/out\n", "ends with U+000A (a control character); remove it"),
+        ("https://shop.example.com/\u200bout", "holds the invisible character U+200B (ZERO WIDTH SPACE); remove it"),
+        ("“https://shop.example.com/out”", "begins with the quotation mark “, as part of the value; remove it"),
+        ("'https://shop.example.com/out'", "begins with the quotation mark ', as part of the value; remove it"),
+        ("https://shop.example.com/ö", "has a character that no URI may have: percent-encode it"),
+        ("shop.example.com/out", "must be an absolute URI that begins with https://"),
+    ],
+)
+def test_what_was_copied_along_with_a_uri_is_named(uri: str, says: str) -> None:
+    """An eye does not find it; at a client, in an event and at a list alike."""
+    assert (uri_mistake(uri) or "").startswith(says)
 
 
 @given(st.ip_addresses() | st.ip_addresses(network=str(NAT64)))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.model.printable import json_text, printable, printable_lines
+from notifier.model.printable import json_text, printable, printable_lines, stray_character
 
 OBEYED = (
     "\x00\x07\x08\t\n\r\x1b\x7f\x80\x85\x90\x9b\x9d"
@@ -41,3 +41,26 @@ def test_json_loses_nothing(document: object, indent: int | None) -> None:
 def test_half_of_a_surrogate_pair_is_escaped_too(half: str) -> None:
     """UTF-8 cannot encode it."""
     assert json.loads(json_text({half: half})) == {half: half}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("shop", None),
+        ("my shop", None),
+        ("it's-a-shop", None),
+        ("Łukasz", None),
+        ("", None),
+        (" shop", "begins with a blank; remove it"),
+        ("shop\n", "ends with U+000A (a control character); remove it"),
+        ("shop\u00a0", "ends with U+00A0 (NO-BREAK SPACE); remove it"),
+        ("'shop'", "begins with the quotation mark ', as part of the value; remove it"),
+        ("shop”", "ends with the quotation mark ”, as part of the value; remove it"),
+        ("sh\u200bop", "holds the invisible character U+200B (ZERO WIDTH SPACE); remove it"),
+        ("\ufeffshop", "holds the invisible character U+FEFF (ZERO WIDTH NO-BREAK SPACE); remove it"),
+        ("sh\u00adop", "holds the invisible character U+00AD (SOFT HYPHEN); remove it"),
+    ],
+)
+def test_what_was_copied_along_is_named(text: str, says: str | None) -> None:
+    """Blanks, quotation marks and invisible characters, which an eye does not find."""
+    assert stray_character(text) == says

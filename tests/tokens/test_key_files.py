@@ -124,9 +124,9 @@ REFUSED: dict[str, tuple[Callable[[Folder], bytes | Mapping[str, object]], str]]
     "secp256k1": (lambda _: pem_of(ec.generate_private_key(ec.SECP256K1())), "not a key that can be used"),
     "DER": (
         lambda _: private("ES256").private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
-        "neither PEM nor a JWK",
+        "is DER, not PEM; convert it: openssl",
     ),
-    "empty": (lambda _: b"", "neither PEM nor a JWK"),
+    "empty": (lambda _: b"", "is empty"),
     "huge": (lambda _: b'{"kty": "RSA"' + b" " * 70_000 + b"}", "neither PEM nor a JWK"),
     "bad JSON": (lambda _: b'{"kty": "OKP", ', "not valid JSON"),
     "deep JSON": (lambda _: b'{"a":' * 10_000, "not valid JSON"),

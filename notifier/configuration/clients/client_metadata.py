@@ -34,7 +34,7 @@ from notifier.model.errors import Mistake
 from notifier.model.left_away import Leaving
 from notifier.model.origins import origin_of
 from notifier.model.presets import PRESETS, Preset
-from notifier.model.printable import excerpt, printable
+from notifier.model.printable import excerpt, printable, stray_character
 from notifier.model.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.mistakes import explain, path_of
@@ -132,6 +132,8 @@ class RegistryBuilder:
             if isinstance(raw, dict):
                 self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, path)
             return
+        if (stray := stray_character(metadata.client_id)) is not None:
+            self.warnings.append(Mistake(f"{path}.client_id", stray))
         issuers = self._issuers_of(metadata, path)
         client, lending = self._make(issuers[0] if issuers else "", metadata, of_lists)
         unsure = "egress" in self._unsure

@@ -14,6 +14,7 @@ from typing import TypeGuard
 from notifier.features.console.oidc_settings import OidcSettings
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.frozen import frozen
+from notifier.model.moment import in_milliseconds
 from notifier.tokens.signed_content import SignedClaims
 
 LONGEST = 3600.0  # seconds from `iat`; Entra ID's live for up to 90 minutes
@@ -53,7 +54,7 @@ def judge_access(claims: Mapping[str, object], digest: bytes, rules: Rules, now:
     if not _number(iat) or not _number(exp) or not _number(nbf):
         return Unaccepted(text="iat and exp must be numbers of seconds, and nbf if it is there")
     if max(iat, nbf) > now + SKEW:
-        return Unaccepted(text="iat or nbf is in the future; compare the clocks")
+        return Unaccepted(text=_ahead(iat, nbf))
     until = min(float(exp), iat + LONGEST)
     if until + SKEW <= now:
         return Unaccepted(text="the token has expired")
@@ -80,6 +81,12 @@ class SignIn:
     access_token: str
 
 
+def _ahead(iat: float, nbf: float) -> str:
+    if in_milliseconds(max(iat, nbf)):
+        return "iat or nbf is in milliseconds; it must be in seconds"
+    return "iat or nbf is in the future; compare the clocks"
+
+
 def identity_mistake(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings, now: float) -> str | None:
     """Say what is wrong with an ID token whose signature is good (OpenID Connect Core 3.1.3.7, 3.1.3.8, 3.3.2.11).
 
@@ -99,7 +106,7 @@ def identity_mistake(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings,
     if not _number(iat) or not _number(exp) or not _number(nbf):
         return "iat and exp must be numbers of seconds, and nbf if it is there"
     if max(iat, nbf) > now + SKEW:
-        return "iat or nbf is in the future; compare the clocks"
+        return _ahead(iat, nbf)
     if exp + SKEW <= now:
         return "it has expired; compare the clocks"
     for name, value in (("at_hash", sign_in.access_token), ("c_hash", sign_in.code)):

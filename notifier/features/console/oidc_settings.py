@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from notifier.network.http.issuer_document import metadata_uri
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import IssuerId, Listed, PublicAddress, Section, in_clear, of_one_host
+from notifier.settings.values import IssuerId, Listed, Name, PublicAddress, Section, in_clear, of_one_host
 
 OperatorScope = Literal["read", "repair"]
 """What somebody in a browser may do. Events are published by programs, which have tokens of the file."""
@@ -33,9 +33,9 @@ class OidcSettings(Section):
 
     issuer: Annotated[IssuerId, AfterValidator(of_one_host), AfterValidator(_not_in_clear)]
     """The `iss` of its tokens."""
-    client_id: str = Field(min_length=1, max_length=256)
+    client_id: Name = Field(min_length=1, max_length=256)
     """The console there: a public client with code and PKCE. Its redirect URI is the console's address."""
-    audience: str = Field(min_length=1, max_length=256)
+    audience: Name = Field(min_length=1, max_length=256)
     """What the `aud` of its access tokens names for this API."""
     scopes_claim: Listed = Field(min_length=1)
     """The claim with a user's roles or groups, such as `groups`; a list is a path: `[realm_access, roles]`."""

@@ -8,7 +8,7 @@ from notifier.model.client import Algorithm
 from notifier.settings.asked_server import AskedServer, server_address
 from notifier.settings.clients import algorithm
 from notifier.settings.secret_text import SecretPath, SecretText
-from notifier.settings.values import WebAddress
+from notifier.settings.values import Name, WebAddress
 
 
 def _realm(name: str) -> str:
@@ -26,7 +26,7 @@ class KeycloakSettings(AskedServer):
     """Keycloak's address, with its path if any, such as https://kc.example.com."""
     realm: Annotated[str, Field(min_length=1), AfterValidator(_realm)]
     """The realm's name."""
-    client_id: str = Field(min_length=1)
+    client_id: Name = Field(min_length=1)
     """A client of the realm with a service account that has the role view-clients of realm-management."""
     client_secret: SecretText | None = None
     """Its secret."""

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from notifier.settings.asked_server import HEADERS, AskedServer, HeadersServer, server_address
 from notifier.settings.clients import HeaderName, HeaderValue
 from notifier.settings.secret_text import SecretPath
-from notifier.settings.values import WebAddress, without_user
+from notifier.settings.values import Name, WebAddress, without_user
 
 ServerAddress = Annotated[
     WebAddress,
@@ -34,7 +34,7 @@ class Wso2Settings(AskedServer):
 
     url: ServerAddress
     """The server's address, with its tenant if any: https://is.example.com/t/acme."""
-    username: str | None = Field(None, min_length=1)
+    username: Name | None = Field(None, min_length=1)
     """A user who may read applications (HTTP Basic)."""
     password_file: SecretPath | None = None
     """A file with that user's password."""
@@ -58,7 +58,7 @@ class Auth0Settings(AskedServer):
 
     url: ServerAddress
     """The tenant's own address, such as https://acme.eu.auth0.com; not a custom domain."""
-    client_id: str = Field(min_length=1)
+    client_id: Name = Field(min_length=1)
     """A machine-to-machine application with the scope read:clients."""
     client_secret_file: SecretPath
     """A file with its secret. It is read each time."""

@@ -10,7 +10,7 @@ from notifier.model.errors import Mistake
 from notifier.model.message import Binding
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath
-from notifier.settings.values import IssuerId, Listed, PublicAddress, Section
+from notifier.settings.values import IssuerId, Listed, Name, PublicAddress, Section
 
 _OF_BROKER = "amq."
 _TOPIC = r"^arn:(aws|aws-cn|aws-us-gov):sns:[a-z]{2}(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:[A-Za-z0-9_-]{1,256}$"
@@ -98,7 +98,7 @@ class SetSettings(Section):
     """The `iss` that it must have."""
     jwks_uri: PublicAddress
     """Where the issuer publishes its keys."""
-    audience: str = Field(min_length=1)
+    audience: Name = Field(min_length=1)
     """The `aud` that it must have."""
     tls: TlsSettings | None = None
     """TLS when `jwks_uri` is read."""

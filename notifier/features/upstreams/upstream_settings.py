@@ -15,7 +15,7 @@ from notifier.settings.secret_text import SecretPath
 from notifier.settings.values import (
     IssuerId,
     Lasting,
-    Listed,
+    ListedNames,
     Origin,
     PublicAddress,
     Section,
@@ -115,7 +115,7 @@ class UpstreamSettings(Section):
 
     issuer: Annotated[IssuerId, AfterValidator(of_one_host)]
     """The `iss` of its tokens."""
-    client_id: Listed = Field(min_length=1)
+    client_id: ListedNames = Field(min_length=1)
     """What we are called there: one or a list. A token's `aud` must name one of them."""
     jwks_uri: PublicAddress | None = None
     """Where its keys are. Left out: as its discovery says."""

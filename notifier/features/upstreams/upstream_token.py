@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TypeGuard
 
 from notifier.model.documents.cloudevents import TEXT_LENGTH
+from notifier.model.moment import in_milliseconds
 
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 SKEW = 60.0  # seconds that the clocks of two machines may differ
@@ -87,6 +88,8 @@ def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
     if "exp" in claims:
         until = min(until, float(exp))
     expired = UpstreamResult.EXPIRED
+    if in_milliseconds(max(iat, nbf)):
+        return UnacceptedLogout(result=expired, description="iat or nbf is in milliseconds; it must be in seconds")
     if iat > now + SKEW:
         return UnacceptedLogout(result=expired, description="iat is in the future; compare the clocks")
     if nbf > now + SKEW:  # RFC 7519 §4.1.5

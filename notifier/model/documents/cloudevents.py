@@ -110,7 +110,24 @@ def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
     return value
 
 
+_OTHER_CODINGS = (
+    (b"\x1f\x8b", "compressed with gzip: publish it uncompressed"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd: publish it uncompressed"),
+    (b"\x78\x01", "compressed with deflate: publish it uncompressed"),
+    (b"\x78\x5e", "compressed with deflate: publish it uncompressed"),
+    (b"\x78\x9c", "compressed with deflate: publish it uncompressed"),
+    (b"\x78\xda", "compressed with deflate: publish it uncompressed"),
+    (b"\xff\xfe", "UTF-16: publish it as UTF-8"),
+    (b"\xfe\xff", "UTF-16: publish it as UTF-8"),
+    (b"{\x00", "UTF-16: publish it as UTF-8"),
+    (b"\x00{", "UTF-16: publish it as UTF-8"),
+)
+
+
 def _why_no_json(body: bytes, error: str) -> str:
+    for beginning, coding in _OTHER_CODINGS:
+        if body.startswith(beginning):
+            return f"the body is {coding}"
     try:
         body.decode()
     except UnicodeDecodeError as broken:

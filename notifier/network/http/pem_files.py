@@ -3,13 +3,19 @@
 The empty password makes an encrypted key an error. Without it OpenSSL would ask for a password on the terminal.
 """
 
+import base64
+import re
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 from notifier.model.client import TlsFiles
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Cause
 from notifier.settings.policies import ListenerTls
+
+MAX_BYTES = 65_536  # of a file in which a known mistake is looked for
+_BEGIN = b"-----BEGIN "
 
 
 def connecting_context(files: TlsFiles) -> ssl.SSLContext:
@@ -44,16 +50,56 @@ def listening_context(files: ListenerTls) -> ssl.SSLContext:
     return context
 
 
+def pem_mistake(raw: bytes) -> str | None:
+    """Name how a PEM file was damaged when it was copied, and the way out; None if it is none of these."""
+    if not raw.strip():
+        return "is empty"
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "is UTF-16 text; save it as UTF-8"
+    if _BEGIN not in raw:
+        if raw.startswith(b"\x30"):
+            return "is DER, not PEM; convert it: openssl x509 (or pkey) -inform der -in FILE -out FILE.pem"
+        return "is base64 of the file that is meant; decode it once: base64 -d" if _is_coded_twice(raw) else None
+    if b"\\n" in raw:
+        return r"has \n written out in place of line breaks; write line breaks: printf '%b' \"$(cat FILE)\""
+    if b"\n" not in raw.strip() and b"\r" not in raw.strip():
+        return "has lost its line breaks; copy it again with them"
+    if re.search(rb"(?m)^[ \t]+-----BEGIN ", raw):
+        return "is indented; remove the blanks before each line"
+    if b"BEGIN ENCRYPTED PRIVATE KEY" in raw or b"4,ENCRYPTED" in raw:
+        return "is encrypted; store it decrypted (openssl pkey -in FILE), readable for notifier alone"
+    return None
+
+
+def _is_coded_twice(raw: bytes) -> bool:
+    try:
+        decoded = base64.b64decode(b"".join(raw.split()), validate=True)
+    except ValueError:
+        return False
+    return _BEGIN in decoded or decoded.lstrip().startswith(b"{")
+
+
+def _known_mistake(*files: Path | None) -> str | None:
+    """The first of these files that was damaged in a known way, and how."""
+    for file in filter(None, files):
+        with suppress(OSError), file.open("rb") as opened:
+            if (mistake := pem_mistake(opened.read(MAX_BYTES))) is not None:
+                return f"{file} {mistake}"
+    return None
+
+
 def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
     try:
         context.load_cert_chain(cert_file, key_file, password="")
     except (OSError, ValueError) as error:
         named = cert_file if key_file is None else f"{cert_file}, {key_file}"
-        raise OurFault(Cause.TLS_FILES, f"{named}: cannot be used as certificate and key: {_words(error)}") from error
+        text = f"{named}: cannot be used as certificate and key: {_words(error)}"
+        raise OurFault(Cause.TLS_FILES, _known_mistake(cert_file, key_file) or text) from error
 
 
 def _no_authorities(ca_file: Path | None, error: OSError | ValueError) -> OurFault:
-    return OurFault(Cause.TLS_FILES, f"{ca_file}: cannot be used as certificates of authorities: {_words(error)}")
+    text = f"{ca_file}: cannot be used as certificates of authorities: {_words(error)}"
+    return OurFault(Cause.TLS_FILES, _known_mistake(ca_file) or text)
 
 
 def _words(error: OSError | ValueError) -> str:

@@ -457,3 +457,14 @@ def test_no_value_is_kept_that_no_list_may_say() -> None:
     """It would take memory and the cache, and may be a secret."""
     kept = clean(row(notifier={"typ": "JWT" * 999, "claims": {"a": 1}, "headers": None, "timeout": "3s"}), "[0]")
     assert kept == row(notifier={"typ": WITHHELD, "claims": WITHHELD, "headers": None, "timeout": "3s"})
+
+
+def test_a_client_id_with_what_was_copied_along_is_warned(tmp_path: Path) -> None:
+    """The identity server may call it so; more likely its events name another client."""
+    settings(tmp_path, json.dumps([row("shop"), row("mail "), row("“wiki”")]))
+    (tmp_path / "key.pem").write_bytes(pem("RS256"))
+    loaded = load(tmp_path / "notifier.json", {}, FEATURES)
+    assert [str(each) for each in loaded.warnings] == [
+        "clients.yaml[1].client_id: ends with a blank; remove it",
+        "clients.yaml[2].client_id: begins with the quotation mark “, as part of the value; remove it",
+    ]

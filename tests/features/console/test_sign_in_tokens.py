@@ -100,6 +100,8 @@ async def test_a_good_token_has_the_scopes_of_its_roles(judge: Judge) -> None:
         ({"nbf": "soon"}, "must be numbers"),
         ({"iat": NOW + SKEW + 1}, "in the future"),
         ({"nbf": NOW + SKEW + 1}, "in the future"),
+        ({"iat": NOW * 1000}, "iat or nbf is in milliseconds; it must be in seconds"),
+        ({"nbf": NOW * 1000}, "iat or nbf is in milliseconds; it must be in seconds"),
         ({"exp": NOW - SKEW}, "has expired"),
         ({"iat": NOW - LONGEST - SKEW, "exp": NOW + 9000}, "has expired"),
     ],

@@ -13,7 +13,7 @@ from joserfc.jwk import Key
 
 from notifier.features.sources.set_verifier import SetVerifier
 from notifier.network.http.issuer_document import IssuerDocument, UnreadDocument
-from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+from notifier.tokens.security_event_token import KeysAway, UnacceptedSet, VerifiedSet, judge_claims
 from notifier.tokens.signed_content import LONGEST
 from notifier.tokens.transmitter_keys import (
     AGAIN,
@@ -124,6 +124,22 @@ async def test_the_claims_of_a_token(claims: Mapping[str, Any], expected: str) -
     """A claim that is None is left out."""
     given = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
     assert await told(SetTransmitter(OURS), signed(given)) == expected
+
+
+@pytest.mark.parametrize(
+    ("claims", "says"),
+    [
+        ({"iat": NOW * 1000}, "iat is in milliseconds; it must be in seconds"),
+        ({"iat": NOW + 3600}, "iat is in the future"),
+        ({"nbf": NOW * 1000}, "nbf is in milliseconds; it must be in seconds"),
+        ({"nbf": NOW + 3600}, "nbf is in the future"),
+    ],
+)
+def test_milliseconds_are_not_taken_for_a_clock(claims: Mapping[str, Any], says: str) -> None:
+    """The answer names the unit."""
+    found = judge_claims({**CLAIMS, **claims}, issuer=CLAIMS["iss"], audience=AUDIENCE, now=NOW)
+    assert found is not None
+    assert found.description == says
 
 
 async def test_no_forgery_is_taken() -> None:

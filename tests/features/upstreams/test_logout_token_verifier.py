@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import OctKey
 
-from notifier.features.upstreams.upstream_token import EVENT, UnacceptedLogout, VerifiedLogout
+from notifier.features.upstreams.upstream_token import EVENT, UnacceptedLogout, VerifiedLogout, judge_logout
 from notifier.tokens.security_event_token import KeysAway
 from tests.features.upstreams.upstream_provider import CLAIMS, NOW, OURS, RULES, UpstreamProvider, logout_token
 from tests.tokens.transmitter import key, public, segments, shared_secret
@@ -166,3 +166,18 @@ async def test_signed_nonsense_breaks_nothing(claims: dict[str, Any]) -> None:
     if isinstance(found, VerifiedLogout):
         assert found.sub or found.sid
         assert found.jti
+
+
+@pytest.mark.parametrize(
+    ("claims", "says"),
+    [
+        ({"iat": NOW * 1000}, "iat or nbf is in milliseconds; it must be in seconds"),
+        ({"nbf": NOW * 1000}, "iat or nbf is in milliseconds; it must be in seconds"),
+        ({"iat": NOW + 61}, "iat is in the future; compare the clocks"),
+    ],
+)
+def test_milliseconds_are_not_taken_for_a_clock(claims: Mapping[str, Any], says: str) -> None:
+    """The answer names the unit, not the clocks."""
+    judged = judge_logout({**CLAIMS, **claims}, RULES, NOW)
+    assert isinstance(judged, UnacceptedLogout)
+    assert judged.description == says

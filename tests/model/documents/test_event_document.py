@@ -1,6 +1,8 @@
 """What publishers may write, how it is read, and how their mistakes are named."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -245,6 +247,14 @@ def test_an_event_of_only_wrong_entries_is_malformed() -> None:
         (b"", "the message is empty; it must be a JSON object"),
         (b" \n", "the message is empty; it must be a JSON object"),
         (b"\xff{}", "not UTF-8: byte 0 is 0xff"),
+        (gzip.compress(b"{}"), "the body is compressed with gzip: publish it uncompressed"),
+        (zlib.compress(b"{}", 1), "the body is compressed with deflate: publish it uncompressed"),
+        (zlib.compress(b"{}"), "the body is compressed with deflate: publish it uncompressed"),
+        (zlib.compress(b"{}", 9), "the body is compressed with deflate: publish it uncompressed"),
+        (b"\x28\xb5\x2f\xfd\x00", "the body is compressed with zstd: publish it uncompressed"),
+        ("{}".encode("utf-16"), "the body is UTF-16: publish it as UTF-8"),
+        ("{}".encode("utf-16-le"), "the body is UTF-16: publish it as UTF-8"),
+        ("{}".encode("utf-16-be"), "the body is UTF-16: publish it as UTF-8"),
         (b"{", "not JSON: "),
         (b"{} {}", "not JSON: "),
         (b'{"iss": "\\ud800"}', "not JSON: "),
