@@ -31,7 +31,9 @@ from notifier.model.delivery import Delivery, Past
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
 
-REJECTIONS = 3  # further attempts after the first 400 that counts (R12)
+# Seconds to wait at least after the first, second and third 400 that counts (R12); after another one, none follows. Some
+# receivers answer 400 while they cannot read the JWK Set, or within 30 s of their last reading.
+REJECTION_WAITS = (3.0, 32.0, 265.0)
 PAUSE = 512.0  # seconds until a paused delivery asks again: a power of two, none of which counts as age
 OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looked at again after 2, 4, 8 … 256 s
 # Causes that lie with the client: the ages go on. All other causes lie with us and stop the ages.
@@ -308,8 +310,9 @@ def decide(
     match outcome:
         case Delivered():
             return DONE
-        case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= REJECTIONS:
-            return retry(delivery, policy, None, carries_sid=carries_sid, now=now, jitter=jitter)
+        case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= len(REJECTION_WAITS):
+            least = REJECTION_WAITS[delivery.rejections - 1] if delivery.rejections else 0.0
+            return retry(delivery, policy, None, carries_sid=carries_sid, now=now, jitter=jitter, least=least)
         case Refused():
             return Dead(reason=DeadReason(outcome.reason.value), text=_refusal(outcome))
         case Failed(reason=Reason.PROXY):
@@ -322,15 +325,29 @@ def decide(
 
 
 def retry(
-    delivery: Delivery, policy: RetryPolicy, asked: float | None, *, carries_sid: bool, now: float, jitter: Jitter
+    delivery: Delivery,
+    policy: RetryPolicy,
+    asked: float | None,
+    *,
+    carries_sid: bool,
+    now: float,
+    jitter: Jitter,
+    least: float = 0.0,
 ) -> RetryAt | Dead:
-    """Return the next attempt, due before the limit: the last one is made just before it."""
+    """Return the next attempt, due before the limit: the last one is made just before it.
+
+    `asked`: the seconds for which the client asked. `least`: how long a backoff is, within `max_delay`.
+    """
     last = last_moment(delivery, policy, carries_sid=carries_sid, now=now)
     if last - now < SOON:
         return _expired(delivery, policy, carries_sid=carries_sid, now=now)
     if asked is None:
-        return RetryAt(due=min(now + backoff(policy, max(1, delivery.backoffs), jitter), last))
-    wait = clamp_retry_after(asked, policy)
+        wait = backoff(policy, max(1, delivery.backoffs), jitter)
+        if wait >= min(least, policy.max_delay):
+            return RetryAt(due=min(now + wait, last))
+        wait = min(least * (1 + policy.jitter * jitter()), policy.max_delay)
+    else:
+        wait = clamp_retry_after(asked, policy)
     in_time = now + math.ceil(wait) * LATE <= last
     return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
 

@@ -31,6 +31,7 @@ CLIENT = Client(iss="https://id.example", client_id="shop", backchannel_logout_u
 DELIVERY = Delivery(
     id="d1", event_id="e1", id_given=True, iss="https://id.example", client_id="shop", sub="alice", sid="s1"
 )
+REJECTED = Refused(reason=Reason.REJECTED_TOKEN, status=400)
 BUSY = Failed(reason=Reason.SERVER_ERROR, status=503)
 
 
@@ -75,6 +76,44 @@ def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
     assert after.rejections == 0
     assert isinstance(verdict, RetryAt)
     assert verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), after)[0].rejections == 1
+
+
+@pytest.mark.parametrize("lot", [0.0, 0.5, 0.999])
+def test_a_400_is_tried_again_after_the_outage_of_a_jwks(lot: float) -> None:
+    """After 3, 32 and 265 s at least, and a fourth one that counts is the last (R12)."""
+    delivery, now, waits = DELIVERY, NOW, []
+    while True:
+        delivery = record(delivery, REJECTED, now)
+        verdict = decide(REJECTED, delivery, POLICY, carries_sid=True, now=now, jitter=lambda: lot)
+        if not isinstance(verdict, RetryAt):
+            break
+        assert verdict.rounding == "up"
+        waits.append(verdict.due - now)
+        now = verdict.due
+    assert waits == pytest.approx([least * (1 + POLICY.jitter * lot) for least in (3, 32, 265)])
+    assert isinstance(verdict, Dead)
+    assert (verdict.reason, delivery.attempts) == (DeadReason.REJECTED_TOKEN, 4)
+
+
+def test_the_wait_after_a_400_is_bounded_and_may_be_longer() -> None:
+    """By `max_delay` and the last moment; a backoff that is longer by itself stays."""
+    short = replace(POLICY, max_delay=5.0)
+    third = record(replace(DELIVERY, rejections=2), REJECTED, NOW)
+    verdict = decide(REJECTED, third, short, carries_sid=True, now=NOW, jitter=lambda: 0.0)
+    assert verdict == RetryAt(due=NOW + 5.0, rounding="up")
+    verdict = decide(REJECTED, third, POLICY, carries_sid=False, now=NOW + 500.0, jitter=lambda: 0.0)
+    assert verdict == RetryAt(due=NOW + POLICY.sub_only_max_age - 1)
+    slow = replace(POLICY, base=600.0)
+    verdict = decide(REJECTED, third, slow, carries_sid=True, now=NOW, jitter=lambda: 0.5)
+    assert verdict == RetryAt(due=NOW + 600.0)
+
+
+def test_a_400_that_does_not_count_waits_for_the_backoff_alone() -> None:
+    """R3: the client may have acted on the token before."""
+    unsure = record(DELIVERY, Failed(reason=Reason.TIMEOUT, ambiguous=True), NOW)
+    after, verdict = verdict_on(REJECTED, unsure)
+    assert after.rejections == 0
+    assert verdict == RetryAt(due=NOW + POLICY.base * POLICY.factor)
 
 
 def test_a_refusing_proxy_is_our_fault() -> None:
