@@ -20,6 +20,7 @@ from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, Mistake, OurFault
 from notifier.model.message import Binding
+from notifier.model.presets import preset_doubt
 from notifier.model.registry import Registry
 from notifier.network.http.pem_files import connecting_context
 from notifier.network.listeners.listener_context import ListenerContext
@@ -36,6 +37,7 @@ from notifier.tokens.places import Places
 from notifier.tokens.public_keys import thumbprint
 
 PartT = TypeVar("PartT", bound=Part)
+NAMED = 5  # clients in one warning
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
 
 
@@ -175,12 +177,26 @@ def _warnings(
     """What is accepted, and has no effect or another one than may be meant."""
     yield from layered.warnings
     yield from _tokens_of_others(layered.registry)
+    yield from _preset_doubts(layered.registry)
     senders = [*(sender for part in parts for sender in part.senders), *senders_by_token(tokens)]
     yield from unheard_addresses(settings, layered.registry, senders)
     yield from unnamed_speakers(settings, senders)
     yield from expiring(tokens, time.time())
     for part in parts:
         yield from part.warnings
+
+
+def _preset_doubts(registry: Registry) -> Iterator[Mistake]:
+    """Name the clients whose preset does not fit their registration, those of one kind together."""
+    of_kind: dict[tuple[str, str, str], list[str]] = {}
+    for iss, clients in registry.clients.items():
+        for client in clients.values():
+            if client.preset is not None and (doubt := preset_doubt(client)) is not None:
+                of_kind.setdefault((iss, *doubt), []).append(client.client_id)
+    for (iss, text, remedy), names in of_kind.items():
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        first = ", ".join(repr(name[:60]) for name in names[:NAMED])
+        yield Mistake(f"client {first}{more} of {iss}", f"{text}; {remedy}")
 
 
 def keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[Mistake]:

@@ -19,7 +19,7 @@ from notifier.model.presets import meaning_of
 
 _NO_TOKEN = {
     DeadReason.NO_SID: "the client must have `sid`, and the event has none",
-    DeadReason.NO_SUB: "the client must have a `sub` of its own, and the event has none for it",
+    DeadReason.NO_SUB: "the client must have `sub`, and the event has none for it",
 }
 
 

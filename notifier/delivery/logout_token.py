@@ -33,13 +33,15 @@ def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
     """Choose which of `sub` and `sid` this client gets (B7, B12, R8).
 
     A pairwise client gets only the `sub` of its own entry. The event's `sub` would link its user to those of other
-    clients. A client that requires `sid` gets it in every mode.
+    clients. A client that requires `sid` gets it in every mode. No token is made without what its preset requires.
     """
     mode, sid = client.token.subject, delivery.sid
     sub = delivery.sub if delivery.entry_sub or not client.pairwise else None
     sid_required = client.backchannel_logout_session_required or mode is SubjectMode.SID
-    if sid is None and sid_required:
+    if sid is None and (sid_required or client.token.requires == "sid"):
         return DeadReason.NO_SID
+    if sub is None and client.token.requires == "sub":
+        return DeadReason.NO_SUB
     match mode:
         case SubjectMode.BOTH:  # the usual one
             return DeadReason.NO_SUB if sub is None and sid is None else Subject(sub=sub, sid=sid)

@@ -31,7 +31,7 @@ from notifier.model.delivery import Delivery, Past
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
 
-# Seconds to wait at least after the first, second and third 400 that counts (R12); after another one, none follows. Some
+# Seconds to wait at least after the first, second and third 400 that counts (R12). Another one is the last. Some
 # receivers answer 400 while they cannot read the JWK Set, or within 30 s of their last reading.
 REJECTION_WAITS = (3.0, 32.0, 265.0)
 PAUSE = 512.0  # seconds until a paused delivery asks again: a power of two, none of which counts as age

@@ -9,7 +9,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 ClientKey: TypeAlias = tuple[str, str]
 """The key of a client: `iss` and `client_id`."""
@@ -107,6 +107,7 @@ class TokenProfile:
     """What a client's token holds. `typ` None leaves the header member out (R7). `lifetime` is at most 120 s (B29).
 
     `audience` None makes `aud` the `client_id` as a string; otherwise it is a list of the `client_id` and these (R5).
+    `requires`: the claim without which the receiver ends nothing.
     """
 
     alg: Algorithm = Algorithm.RS256
@@ -116,6 +117,7 @@ class TokenProfile:
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     reason_claim: str | None = None
     audience: tuple[str, ...] | None = None
+    requires: Literal["sub", "sid"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,21 +4,25 @@ A preset is a partial profile, and the client's own settings override it. Most r
 suit them (R1–R12). Naming a preset still documents in the registry which receiver it is.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from notifier.model.client import ED25519_NAMES, Algorithm, Client, KeyManagement, SubjectMode
 from notifier.model.durations import DAY
 
 BAD_REQUEST = 400
+_REALM = re.compile(r"/realms/[^/]+/?$")  # the end of each issuer of Keycloak and Red Hat SSO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """What a receiver needs. None means the default. `why` and `answers` are for people.
 
-    `means`: what an answer of this status most likely means, where it does not say so itself.
+    `means`: what an answer of this status most likely means, where it does not say so itself. `requires`: the claim
+    without which it ends nothing, whatever it answers.
     `refuses`: algorithms that it never takes. `decrypts`: how a token may be encrypted for it, None if that is not
     known. `learns_keys_within`: seconds after which it surely knows a key that is
     new in the issuer's JWK Set. 0: it asks when it meets one.
@@ -30,6 +34,7 @@ class Preset:
     typ: str | None = None
     subject: SubjectMode | None = None
     audience: tuple[str, ...] | None = None
+    requires: Literal["sub", "sid"] | None = None
     timeout: float | None = None
     refuses: frozenset[Algorithm] = frozenset()
     decrypts: frozenset[KeyManagement] | None = None
@@ -67,9 +72,76 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             learns_keys_within=DAY,
         ),
         "keycloak": Preset(
-            why="looks at sid first; its 501 and 504 are retried as any 5xx is",
-            answers="400 is a token that it refuses, or the issuer is no identity provider of that realm; 501 is a "
-            "fault of its own, 504 one of a client behind it",
+            why="looks at sid first, and compares it with session_state of the token response, which only Keycloak "
+            "sends: behind any other provider it is keycloak_broker; its 501 and 504 are retried as any 5xx is",
+            answers="200 with a sid that it does not know ends nothing; 400 is a token that it refuses, or the issuer "
+            "is no identity provider of that realm; 501 is a fault of its own, 504 one of a client behind it",
+        ),
+        "keycloak_broker": Preset(
+            why="finds sessions by sub alone, and ends all of the user's: it compares sid with session_state of the "
+            "token response, which providers other than Keycloak do not send",
+            answers="200 says nothing of a session; 400 is a token that it refuses, or the issuer is no identity "
+            "provider of that realm; 501 is a fault of its own, 504 one of a client behind it",
+            subject=SubjectMode.SUB,
+        ),
+        "quarkus": Preset(
+            why="200 means that it remembers the logout in memory, by sub, until the browser's next request; it reads "
+            "no new key for a logout token",
+            answers="200 says nothing of a session: set quarkus.oidc.logout.backchannel.logout-token-key=sid there, "
+            "and token-cache-size above the number of sessions; 400 is a token that it refuses, or one without sub, "
+            "or a key newer than its copy of the JWK Set",
+            subject=SubjectMode.BOTH,
+            requires="sub",
+            learns_keys_within=DAY,
+        ),
+        "open_liberty": Preset(
+            why="ends nothing by sid alone, though it answers 200",
+            answers="400 is a token that it refuses, or a session that is over already",
+            means=MappingProxyType(
+                {BAD_REQUEST: "it answers so to a session that is over already, where nothing is left to do, too"}
+            ),
+            subject=SubjectMode.BOTH,
+            requires="sub",
+        ),
+        "synapse": Preset(
+            why="sid is mandatory, and a sub that it maps to another user ends nothing, though it answers 200",
+            answers="200 says nothing of a session; 400 is a token that it refuses; 500 is a key that it does not know",
+            subject=SubjectMode.SID,
+            requires="sid",
+        ),
+        "django_lasuite": Preset(
+            why="finds sessions by sub alone, and ends all of the user's; it takes no iat ahead of its clock",
+            answers="204 says nothing of a session; 400 is a token that it refuses, an iat ahead of its clock, or a "
+            "JWK Set that it cannot read",
+            means=MappingProxyType(
+                {BAD_REQUEST: "it answers so where it cannot read the JWK Set, or its clock is behind, too"}
+            ),
+            subject=SubjectMode.SUB,
+            requires="sub",
+        ),
+        "django_pyoidc": Preset(
+            why="finds sessions by sub alone, and ends all of the user's; it takes no iat ahead of its clock",
+            answers="200 with a sub that it does not know is no success, and the token is not verified; 500 is a token "
+            "that it refuses, too",
+            means=MappingProxyType(
+                {
+                    500: "it answers so to a token that it refuses, too: compare the client id, issuer, key and "
+                    "clocks, and whether it can read the JWK Set",
+                }
+            ),
+            subject=SubjectMode.SUB,
+            requires="sub",
+        ),
+        "nextjs_auth0": Preset(
+            why="answers 500 to a token that it refuses",
+            answers="204 is success, also for a session that it does not know; 500 is a token that it refuses, or a "
+            "key that was published within 30 s after its last reading of the JWK Set",
+            means=MappingProxyType(
+                {
+                    500: "it answers so to a token that it refuses, too: compare the client id, key and clocks; a new "
+                    "key is found 30 s later",
+                }
+            ),
         ),
         "nextcloud": Preset(
             why="requires exp, iat and jti, which are always sent; an unknown sid is success",
@@ -79,6 +151,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             why="sid is mandatory",
             answers="a token without sid, of an algorithm that is not in its list, or encrypted, is refused",
             subject=SubjectMode.SID,
+            requires="sid",
             decrypts=frozenset(),
         ),
         "rauthy": Preset(
@@ -109,8 +182,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 def meaning_of(client: Client, status: int | None) -> str | None:
     """Say what an answer of this status means by the client's preset; None if that is not known."""
-    if status == BAD_REQUEST:
-        return beyond_preset(client)
+    if status == BAD_REQUEST and (beyond := beyond_preset(client)) is not None:
+        return beyond
     preset = None if client.preset is None else PRESETS.get(client.preset)
     means = None if preset is None or status is None else preset.means.get(status)
     return None if means is None else f"preset {client.preset}: {means}"
@@ -128,6 +201,23 @@ def beyond_preset(client: Client) -> str | None:
         return None
     ways = f"takes encrypted tokens by {', '.join(sorted(able))} alone" if able else "takes no encrypted tokens"
     return f"preset {client.preset} {ways}, and the client is registered with {asked.alg}, so it answers 400"
+
+
+def preset_doubt(client: Client) -> tuple[str, str] | None:
+    """Say why sessions may live on where the receiver of this preset answers 200, and the remedy; None if they end."""
+    if client.preset == "keycloak" and _REALM.search(client.iss) is None:
+        text = (
+            f"preset keycloak compares sid with session_state of the token response, and {client.iss} is no realm of a"
+            " Keycloak, which sends it: each logout is answered 200 and ends no session"
+        )
+        return text, "name the preset keycloak_broker, unless the provider sends session_state"
+    if client.preset == "keycloak_broker" and client.backchannel_logout_session_required:
+        text = (
+            "backchannel_logout_session_required puts a sid into each token, by which preset keycloak_broker finds no"
+            " session: each logout is answered 200 and ends none"
+        )
+        return text, "register it with backchannel_logout_session_required: false"
+    return None
 
 
 def too_new(client: Client, age: float) -> str | None:

@@ -28,6 +28,8 @@ class Row:
 
     `any_kid`: it tries each key. `any_iat`: it does not look at it. `any_event`: the member need be no object, nor
     `events` more than a text that holds one. `both_must_match`: a session is ended by both of `sub` and `sid`.
+    `by_sub`: all of a user's are, by `sub`, and none by `sid`. `no_sid_fits`: with a `sid`, none is. `sub_needed`:
+    without a `sub`, none is. All answer success then.
     """
 
     typs: frozenset[str | None] | None = None
@@ -41,6 +43,9 @@ class Row:
     event_exactly_empty: bool = False
     both_end_all: bool = False
     both_must_match: bool = False
+    by_sub: bool = False
+    no_sid_fits: bool = False
+    sub_needed: bool = False
     any_kid: bool = False
     any_iat: bool = False
     any_event: bool = False
@@ -72,6 +77,13 @@ WORLD: Mapping[str, Row] = {
         kid_required=True,
         event_exactly_empty=True,
     ),
+    "keycloak_broker": Row(required=frozenset({"exp", "iat", "jti"}), no_sid_fits=True),
+    "quarkus": Row(required=frozenset({"exp", "iat"}), kid_required=True, sub_needed=True),
+    "open_liberty": Row(required=frozenset({"exp", "iat", "jti"}), kid_required=True, sub_needed=True),
+    "synapse": Row(required=frozenset({"exp", "iat", "jti"}), sid_required=True, both_must_match=True),
+    "django_lasuite": Row(required=frozenset({"exp", "iat", "jti"}), kid_required=True, by_sub=True, success=204),
+    "django_pyoidc": Row(required=frozenset({"iat", "jti"}), by_sub=True),
+    "nextjs_auth0": Row(required=frozenset({"exp", "iat"}), success=204),
     "auth0_sample": Row(typs=frozenset({"JWT"}), required=frozenset({"exp", "iat"}), oldest=120),
 }
 
@@ -171,7 +183,11 @@ class Site:
             self._seen[claims["jti"]] = now
 
     def _end(self, sub: str | None, sid: str | None) -> None:
-        if self.row.both_must_match and sub and sid:
+        if (self.row.no_sid_fits and sid) or (self.row.sub_needed and not sub):
+            return
+        if self.row.by_sub:
+            self.sessions = {one for one in self.sessions if one[0] != sub}
+        elif self.row.both_must_match and sub and sid:
             self.sessions -= {(sub, sid)}
         elif sid and not (self.row.both_end_all and sub is not None):
             self.sessions = {one for one in self.sessions if one[1] != sid}

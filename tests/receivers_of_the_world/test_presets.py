@@ -10,6 +10,7 @@ import pytest
 
 from notifier.delivery.attempt import Judgement, Tools, attempt
 from notifier.delivery.back_channel import BackChannel
+from notifier.delivery.logout_token import subject_of
 from notifier.delivery.verdict import Dead, Done, RetryAt, Verdict
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
@@ -22,6 +23,9 @@ from tests.network.http.http_requests import opened
 from tests.receivers_of_the_world.receivers import WORLD, Site, listening
 from tests.tokens.key_folder import ISS, NOW, Folder
 
+CHANGED = {"express_openid_connect", "auth0_sample", "pac4j", "synapse"}
+BY_SUB = {"keycloak_broker", "django_lasuite", "django_pyoidc"}
+NEEDS_SUB = {"quarkus", "open_liberty"}
 ALICE = {("alice", "s1"), ("alice", "s2"), ("bob", "s3")}
 
 
@@ -83,16 +87,55 @@ def test_every_preset_has_its_receiver() -> None:
     assert set(PRESETS) == {*WORLD, "lemonldap"}
 
 
-@pytest.mark.parametrize("preset", WORLD)
+@pytest.mark.parametrize("preset", sorted(set(WORLD) - BY_SUB))
 async def test_one_session_is_ended_and_no_other(tmp_path: Path, preset: str) -> None:
     """By an event with both, and by one with `sid` alone: the receiver takes it, and the user's other session lives."""
-    for sub in ("alice", None):
+    for sub in ("alice",) if preset in NEEDS_SUB else ("alice", None):
         async with world(tmp_path, preset) as here:
             assert await here.tell(sub, "s1") == Done()
             assert here.site.sessions == ALICE - {("alice", "s1")}
 
 
-@pytest.mark.parametrize("preset", sorted(set(WORLD) - {"pac4j"}))
+@pytest.mark.parametrize("preset", sorted(BY_SUB))
+async def test_all_sessions_of_the_user_end_where_the_receiver_knows_no_sid(tmp_path: Path, preset: str) -> None:
+    """With a `sid` in the token it would answer success and end none, or end all anyway."""
+    async with world(tmp_path, preset) as here:
+        assert await here.tell("alice", "s1") == Done()
+        assert here.site.sessions == {("bob", "s3")}
+
+
+@pytest.mark.parametrize("preset", sorted(BY_SUB | NEEDS_SUB))
+async def test_nothing_is_sent_that_would_end_nothing(tmp_path: Path, preset: str) -> None:
+    """An event without `sub` is a dead letter at once: the receiver would answer success."""
+    async with world(tmp_path, preset) as here:
+        verdict = await here.tell(None, "s1")
+        assert isinstance(verdict, Dead)
+        assert verdict.reason is DeadReason.NO_SUB
+        assert here.site.bodies == []
+
+
+async def test_synapse_maps_users_as_it_likes(tmp_path: Path) -> None:
+    """A `sub` that is another user's there ends nothing, so none is sent."""
+    async with world(tmp_path, "synapse") as here:
+        assert await here.tell("alice-by-another-claim", "s1") == Done()
+        assert here.site.sessions == ALICE - {("alice", "s1")}
+        verdict = await here.tell("alice", None)
+        assert isinstance(verdict, Dead)
+        assert verdict.reason is DeadReason.NO_SID
+
+
+async def test_what_a_preset_requires_holds_for_another_subject(tmp_path: Path) -> None:
+    """A registration may set `subject`, and the receiver stays what it is."""
+    for preset, subject, sub, sid, reason in (
+        ("synapse", "both", "alice", None, DeadReason.NO_SID),
+        ("open_liberty", "sid_first", None, "s1", DeadReason.NO_SUB),
+    ):
+        text = f"[{{client_id: shop, backchannel_logout_uri: 'https://a.example/', notifier: {{preset: {preset}, "
+        client = registry(tmp_path, f"{text}subject: {subject}}}}}]", ISS).clients_of(ISS)["shop"]
+        assert subject_of(delivery(sub, sid), client) is reason
+
+
+@pytest.mark.parametrize("preset", sorted(set(WORLD) - {"pac4j", "synapse"}))
 async def test_an_event_of_a_user_ends_all_of_that_users_sessions(tmp_path: Path, preset: str) -> None:
     """B13: no `sid` means all, and nobody else's."""
     async with world(tmp_path, preset) as here:
@@ -144,7 +187,7 @@ async def test_pac4j_is_never_sent_what_it_must_refuse(tmp_path: Path) -> None:
         assert result.delivery.rejections == 1
 
 
-@pytest.mark.parametrize("preset", sorted(set(WORLD) - {"express_openid_connect", "auth0_sample", "pac4j"}))
+@pytest.mark.parametrize("preset", sorted(set(WORLD) - CHANGED - BY_SUB - NEEDS_SUB))
 async def test_the_others_take_the_default(tmp_path: Path, preset: str) -> None:
     """Their presets change nothing, and nothing needs changing: the defaults were chosen for them."""
     async with world(tmp_path, preset) as here:

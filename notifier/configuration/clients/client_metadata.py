@@ -43,7 +43,7 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 
 _Audience = tuple[str, ...] | Literal["string"] | None
-_Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience]
+_Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience, str | None]
 _Tokens = dict[_Asked, TokenProfile]
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -297,7 +297,7 @@ def _unregistered(template: Client, options: ClientOptions) -> Client:
 def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: _Tokens) -> TokenProfile:
     audience = preset.audience if options.audience is None else options.audience
     typ, subject = options.typ or preset.typ, options.subject or preset.subject
-    asked = (alg, typ, subject, options.lifetime, options.reason_claim, audience)
+    asked = (alg, typ, subject, options.lifetime, options.reason_claim, audience, preset.requires)
     profile = shared.get(asked)
     if profile is None:
         default = TokenProfile()
@@ -308,6 +308,7 @@ def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared
             lifetime=options.lifetime or default.lifetime,
             reason_claim=options.reason_claim,
             audience=None if audience == "string" else audience,
+            requires=preset.requires,
         )
     return replace(profile, claims=MappingProxyType(options.claims)) if options.claims else profile
 

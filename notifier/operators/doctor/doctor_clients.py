@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from notifier.model.client import Client, Route
 from notifier.model.front_channel import is_on_page
 from notifier.model.outcome import Reason
-from notifier.model.presets import PRESETS, beyond_preset
+from notifier.model.presets import PRESETS, beyond_preset, preset_doubt
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import only_in_tests
 from notifier.network.http.probe import Reached, Unreached
@@ -146,6 +146,16 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
         yield ok(Area.CLIENT, _some(tested), text, "run that test: `helm test`, where it is the chart's")
 
 
+_QUARKUS = (
+    "preset quarkus: it remembers logouts in memory, ten by default and one for each sub, until the browser's next"
+    " request; beyond that sessions live on though it answers 200"
+)
+_QUARKUS_ADVICE = (
+    "set quarkus.oidc.logout.backchannel.logout-token-key=sid there, and"
+    " quarkus.oidc.logout.backchannel.token-cache-size above the number of its sessions; this is not visible from here"
+)
+
+
 def _preset(client: Client, name: str) -> Iterator[Finding]:
     """Findings if the client's settings override what its preset needs."""
     preset = PRESETS[name]
@@ -154,6 +164,10 @@ def _preset(client: Client, name: str) -> Iterator[Finding]:
         if client.token.alg not in preset.refuses:
             member = "id_token_encrypted_response_alg" if preset.decrypts else "client, without encrypted tokens"
         yield warning(Area.CLIENT, client.client_id, text, f"register another {member}")
+    if (doubt := preset_doubt(client)) is not None:
+        yield warning(Area.CLIENT, client.client_id, *doubt)
+    if name == "quarkus":
+        yield warning(Area.CLIENT, client.client_id, _QUARKUS, _QUARKUS_ADVICE)
     asked: dict[str, tuple[object, object]] = {
         "typ": (preset.typ, client.token.typ),
         "subject": (preset.subject, client.token.subject),

@@ -330,6 +330,15 @@ def test_registrations() -> None:
                 client("e", None),
                 client("f", preset="duende_bff", token=TokenProfile(alg=Algorithm.EDDSA)),
                 client("g", preset="duende_bff"),
+                client("i", preset="quarkus", token=TokenProfile(requires="sub")),
+                client("j", preset="keycloak"),
+                client(
+                    "k",
+                    preset="keycloak_broker",
+                    token=TokenProfile(subject=SubjectMode.SUB),
+                    backchannel_logout_session_required=True,
+                ),
+                replace(client("l", preset="keycloak"), iss="https://kc.example.com/auth/realms/shop/"),
                 client(
                     "h", None, front_channel=FrontChannelClient(frontchannel_logout_uri="https://h.example.com/out")
                 ),
@@ -337,6 +346,10 @@ def test_registrations() -> None:
         )
     )
     by_subject = {finding.subject: finding.text for finding in found}
+    assert "it remembers logouts in memory, ten by default" in by_subject["i"]
+    assert "compares sid with session_state" in by_subject["j"]
+    assert "puts a sid into each token" in by_subject["k"]
+    assert "l" not in by_subject
     assert by_subject["e"] == "has no backchannel_logout_uri, so it is never told"
     assert "browsers alone tell it" in by_subject["h"]
     told = bad(found)
@@ -344,7 +357,7 @@ def test_registrations() -> None:
     assert "asks for subject sid, but the registration sets sub" in told
     assert "is paused" in told
     assert "preset duende_bff takes no EdDSA, so it answers 400" in told
-    assert {finding.subject for finding in found} == {"b", "c", "d", "e", "f", "h"}
+    assert {finding.subject for finding in found} == {*"bcdefhijk"}
 
 
 # ── tests ──
