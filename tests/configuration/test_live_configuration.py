@@ -123,6 +123,27 @@ async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: P
     assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), UnreadDocument)
 
 
+def test_presets_whose_receiver_would_end_nothing_are_told(folder: Path) -> None:
+    """Of one kind together. `sub` and `sid` go to a receiver that ends by `sub` whatever `sid` says."""
+    rows = [{"client_id": f"k{nth}", "notifier": {"preset": "keycloak"}} for nth in range(7)]
+    required = {
+        "backchannel_logout_uri": "https://a.example/out",
+        "backchannel_logout_session_required": True,
+        "id_token_signed_response_alg": "ES256",
+    }
+    rows += [
+        {"client_id": preset, **required, "notifier": {"preset": preset}}
+        for preset in ("keycloak_broker", "django_lasuite", "django_pyoidc")
+    ]
+    (folder / "clients.yaml").write_text(json.dumps(rows))
+    first, second = load(write(folder), {}, FEATURES).warnings
+    assert first.path.startswith("client 'k0', 'k1', 'k2', 'k3', 'k4' and 2 more of ")
+    assert "compares sid with session_state" in first.text
+    assert first.text.endswith("name the preset keycloak_broker, unless the provider sends session_state")
+    assert second.path.startswith("client 'keycloak_broker' of ")
+    assert "register it with backchannel_logout_session_required: false" in second.text
+
+
 def test_settings_without_effect_are_accepted_and_told_by_each_reading(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

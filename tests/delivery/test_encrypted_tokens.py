@@ -103,4 +103,9 @@ def test_a_bare_answer_is_explained_by_the_preset() -> None:
     assert said(500, "", "lemonldap").startswith(means)
     assert said(500, "Internal Server Error", "lemonldap").endswith("it said: Internal Server Error")
     assert said(503, "", "lemonldap") == ""
+    assert "a token that it refuses" in said(500, "", "django_pyoidc")
+    assert "a token that it refuses" in said(500, "", "nextjs_auth0")
+    refused = channel(encryption()).read(Answer(status=400, text="no"), client("wiki", preset="open_liberty"))
+    assert isinstance(refused, Refused)
+    assert refused.text.startswith("preset open_liberty: it answers so to a session that is over already")
     assert said(500, "oops", "keycloak") == said(500, "oops", None) == "oops"

@@ -187,7 +187,8 @@ class RegistryBuilder:
             text = uri_mistake(uri) if unjudged else check_uri(uri, client.route.egress)
             if text is not None:
                 yield "backchannel_logout_uri", text
-        if client.backchannel_logout_session_required and client.token.subject is SubjectMode.SUB:
+        by_preset = client.preset is not None and PRESETS[client.preset].subject is SubjectMode.SUB
+        if client.backchannel_logout_session_required and client.token.subject is SubjectMode.SUB and not by_preset:
             yield (
                 "notifier.subject",
                 "is sub, but backchannel_logout_session_required needs a sid in each token; use both, sid_first or sid",
