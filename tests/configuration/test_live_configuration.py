@@ -125,7 +125,7 @@ async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: P
 
 def test_presets_whose_receiver_would_end_nothing_are_told(folder: Path) -> None:
     """Of one kind together. `sub` and `sid` go to a receiver that ends by `sub` whatever `sid` says."""
-    rows = [{"client_id": f"k{nth}", "notifier": {"preset": "keycloak"}} for nth in range(7)]
+    rows: list[dict[str, object]] = [{"client_id": f"k{nth}", "notifier": {"preset": "keycloak"}} for nth in range(7)]
     required = {
         "backchannel_logout_uri": "https://a.example/out",
         "backchannel_logout_session_required": True,
