@@ -50,6 +50,19 @@ class Authority:
         )
         return path
 
+    def intermediate(self, directory: Path) -> "Authority":
+        """An authority below this one, whose own certificate is all that `ca_file` has."""
+        directory.mkdir(parents=True, exist_ok=True)
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _builder("Intermediate CA", self._certificate.subject, key, _now() + dt.timedelta(days=2))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        ca_file = directory / "ca.pem"
+        ca_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+        return Authority(ca_file=ca_file, _key=key, _certificate=certificate)
+
     def server(
         self, *names: str, expired: bool = False, mutual: bool = False, newest: ssl.TLSVersion | None = None
     ) -> ssl.SSLContext:

@@ -29,6 +29,7 @@ from notifier.model.errors import ConfigurationError, SourceFault
 from notifier.network.databases.database_url import url_mistake
 from notifier.network.databases.sql_faults import fault_of
 from notifier.network.http.json_parts import PART
+from notifier.network.http.pem_files import judge_alike
 from notifier.settings.secret_text import read_secret
 
 _DRIVERS = {
@@ -127,7 +128,7 @@ def _engine(url: str, deadline: Deadline) -> sa.Engine:
             parsed = _existing(parsed)
         options = _options(database, deadline.within)
         more = {"json_deserializer": _bounded_json} if parsed.get_backend_name() == "postgresql" else {}
-        return sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=options, **more)
+        engine = sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=options, **more)
     except (ImportError, sa.exc.NoSuchModuleError):
         extra = _EXTRAS.get(database, "sql")
         text = f"the driver for {scheme}:// is not installed: pip install 'logout-notifier[{extra}]' (the image has it)"
@@ -136,6 +137,16 @@ def _engine(url: str, deadline: Deadline) -> sa.Engine:
         raise SourceFault(text) from None
     except (sa.exc.SQLAlchemyError, ValueError, TypeError):  # their texts may show the URL
         raise SourceFault("url cannot be read as the URL of a database") from None
+    sa.event.listen(engine, "do_connect", _judge_alike)
+    return engine
+
+
+def _judge_alike(dialect: sa.Dialect, _record: object, _words: object, options: dict[str, Any]) -> None:
+    """Have PyMySQL, the one driver that verifies by Python, judge certificates as all other connections do."""
+    if dialect.driver == "pymysql" and isinstance(options.get("ssl"), dict):
+        assert dialect.dbapi is not None
+        options["ssl"] = dialect.dbapi.connect(defer_connect=True, ssl=options["ssl"]).ctx
+        judge_alike(options["ssl"])
 
 
 def _bounded_json(value: str | bytes) -> Any:

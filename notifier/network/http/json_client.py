@@ -129,7 +129,8 @@ class JsonClient:
         context = current_exchange.set(exchange)
         try:
             async with asyncio.timeout(within):
-                tls: Any = await self._tls.context(self._files) if url[:5].lower() == "https" else True
+                secure = url[:5].lower() == "https" or (self._proxy is not None and self._proxy.scheme == "https")
+                tls: Any = await self._tls.context(self._files) if secure else True
                 asked = self._opened().request(
                     method, to, headers=headers, allow_redirects=False, ssl=tls, proxy=self._proxy, **sent
                 )

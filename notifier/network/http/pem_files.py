@@ -1,5 +1,10 @@
 """Loads PEM files into TLS contexts, and says why a file cannot be used. TLS 1.2 is the oldest version.
 
+Certificates are judged the same on all versions of Python. Since 3.13 `create_default_context` refuses a private
+authority's certificates without key usage or authority key identifier (VERIFY_X509_STRICT), and accepts an intermediate
+certificate as the end of a chain (VERIFY_X509_PARTIAL_CHAIN); before, it does neither. Here the first is always off,
+and the second always on: whoever is named in `ca_file` is trusted.
+
 The empty password makes an encrypted key an error. Without it OpenSSL would ask for a password on the terminal.
 """
 
@@ -18,6 +23,12 @@ MAX_BYTES = 65_536  # of a file in which a known mistake is looked for
 _BEGIN = b"-----BEGIN "
 
 
+def judge_alike(context: ssl.SSLContext) -> None:
+    """Have the context judge certificates as all do, whatever the version of Python has set."""
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+
+
 def connecting_context(files: TlsFiles) -> ssl.SSLContext:
     """Return the context of a connection that we open. Without `ca_file` it trusts the system's authorities.
 
@@ -27,6 +38,7 @@ def connecting_context(files: TlsFiles) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=files.ca_file)
     except (OSError, ValueError) as error:
         raise _no_authorities(files.ca_file, error) from error
+    judge_alike(context)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if files.cert_file is not None:
         _load_certificate(context, files.cert_file, files.key_file)
@@ -46,6 +58,7 @@ def listening_context(files: ListenerTls) -> ssl.SSLContext:
             context.load_verify_locations(files.client_ca_file)
         except (OSError, ValueError) as error:
             raise _no_authorities(files.client_ca_file, error) from error
+        judge_alike(context)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 

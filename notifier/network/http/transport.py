@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from notifier import __version__
-from notifier.model.client import Client, EgressPolicy, Route
+from notifier.model.client import Client, EgressPolicy, Route, TlsFiles
 from notifier.model.egress import check_uri
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
@@ -142,6 +142,8 @@ class HttpTransport:
                     head = pool.heads.of(way.origin, route, tls)
                     response = await requests.exchange(pool.connector, head, way.target, request.body)
                 else:
+                    if tls is None and proxy.scheme == "https":
+                        tls = await self._tls.context(TlsFiles())  # of the proxy
                     response = await _by_session(request, pool.session, proxy, tls)
         except TimeoutError:
             return read_timeout(request.timeout, exchange, proxy)

@@ -10,6 +10,7 @@ it runs in a task of its own (`finish`).
 import asyncio
 import math
 import ssl
+from base64 import b64decode
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -30,7 +31,7 @@ from yarl import URL
 from notifier.model.client import TlsFiles
 from notifier.model.errors import OurFault, QueueError, QueueUnavailable
 from notifier.model.printable import excerpt
-from notifier.network.http.pem_files import connecting_context
+from notifier.network.http.pem_files import connecting_context, judge_alike
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire import aiormq_hooks
 
@@ -63,7 +64,6 @@ async def connect(options: RabbitOptions, purpose: str, within: float = math.inf
     """
     aiormq_hooks.install()
     credentials = options.credentials()
-    context = await asyncio.to_thread(_tls_context, options.tls)
     failure: QueueError = QueueUnavailable("no host to connect to")
     each = min(CONNECT_TIMEOUT, within / max(1, len(options.urls)))
     for text in options.urls:
@@ -72,6 +72,7 @@ async def connect(options: RabbitOptions, purpose: str, within: float = math.inf
             url = url.with_user(credentials[0]).with_password(credentials[1])
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=HEARTBEAT)
+        context = await asyncio.to_thread(_tls_context, options.tls, url)
         try:
             async with asyncio.timeout(each):
                 return await aio_pika.connect(
@@ -86,13 +87,30 @@ async def connect(options: RabbitOptions, purpose: str, within: float = math.inf
     raise failure
 
 
-def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
-    if tls is None:
-        return None
+def _tls_context(tls: TlsFiles | None, url: URL) -> ssl.SSLContext | None:
     try:
-        return connecting_context(tls)
+        if tls is not None:
+            return connecting_context(tls)
+        return _context_of(url) if url.scheme == "amqps" else None
     except OurFault as fault:
         raise QueueError(f"queue.tls: {fault}") from fault
+    except (OSError, ValueError) as error:
+        raise QueueError(f"queue.url: the TLS files that it names cannot be used: {reason_of(error)}") from None
+
+
+def _context_of(url: URL) -> ssl.SSLContext:
+    """The context that aiormq would make of the options in the URL, but for how certificates are judged."""
+    query = url.query
+    data = query.get("cadata")
+    context = ssl.create_default_context(
+        cafile=query.get("cafile"), capath=query.get("capath"), cadata=None if data is None else b64decode(data)
+    )
+    judge_alike(context)
+    if (cert_file := query.get("certfile")) is not None:
+        context.load_cert_chain(cert_file, query.get("keyfile"), password="")
+    if query.get("no_verify_ssl", "0") != "0":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _translate(error: Exception, url: URL, waited: float) -> QueueError:

@@ -9,11 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
+from yarl import URL
 
 from notifier.model.client import TlsFiles
 from notifier.model.errors import OurFault
 from notifier.model.outcome import Answer, Break, Cause, Reason
+from notifier.network.http.pem_files import connecting_context, listening_context
 from notifier.network.http.transport import HttpTransport
+from notifier.queues.rabbitmq.connection import _tls_context as broker_context
+from notifier.settings.policies import ListenerTls
 from tests.network.http.http_requests import PLENTY, SHORT, broken, ended, opened, request
 from tests.support import behaviours as do
 from tests.support.certificates import Authority, authority
@@ -32,6 +38,38 @@ async def test_a_ca_file_is_trusted_for_its_client_alone(
         wire = await transport.post(request(receiver.url))
     assert broken(wire) == (Reason.TLS, False)
     assert [received.connection for received in receiver.requests] == [1, 1]
+
+
+async def test_an_intermediate_certificate_is_the_end_of_a_chain(
+    transport: HttpTransport, ca: Authority, tmp_path: Path
+) -> None:
+    """Where `ca_file` has it and not the root: on all versions of Python, as with 3.13 by default."""
+    middle = ca.intermediate(tmp_path / "middle")
+    async with scripted(tls=middle.server(), host="localhost") as receiver:
+        assert await transport.post(request(receiver.url, tls=TlsFiles(ca_file=middle.ca_file))) == Answer(status=200)
+
+
+async def test_an_authority_without_key_usage_or_key_identifiers_is_accepted(ca: Authority) -> None:
+    """As that of these tests, which Python 3.13 refuses by default. So all contexts judge, with a client's as well."""
+    certificate = x509.load_pem_x509_certificate(ca.ca_file.read_bytes())
+    assert not {ExtensionOID.KEY_USAGE, ExtensionOID.AUTHORITY_KEY_IDENTIFIER} & {
+        each.oid for each in certificate.extensions
+    }
+    own = ca.issue("localhost")
+    url = URL("amqps://broker.example").with_query(cafile=str(ca.ca_file))
+    for context in (
+        connecting_context(TlsFiles()),
+        connecting_context(TlsFiles(ca_file=ca.ca_file)),
+        listening_context(ListenerTls(cert_file=own, key_file=own, client_ca_file=ca.ca_file)),
+        broker_context(None, URL("amqps://broker.example")),
+        broker_context(None, url),
+        broker_context(TlsFiles(ca_file=ca.ca_file), url),
+    ):
+        assert context is not None
+        assert context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+        assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+        assert context.verify_mode is ssl.CERT_REQUIRED
+    assert broker_context(None, URL("amqp://broker.example")) is None
 
 
 async def test_an_unknown_authority_is_named_as_such(transport: HttpTransport, ca: Authority) -> None:

@@ -158,6 +158,9 @@ class PublisherSettings:
     def tls_context(self) -> ssl.SSLContext:
         """Verifies chain and name, TLS 1.2 or newer. Raises OSError or ValueError for files that cannot be used."""
         context = ssl.create_default_context(cafile=self.ca_file)
+        # As on all versions of Python: 3.13 refuses authorities without key usage, and 3.12 an intermediate in ca_file.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.certificate_file is not None:
             # The empty password makes an encrypted key an error. Without it OpenSSL would ask on the terminal.
