@@ -19,6 +19,7 @@ from notifier.operators.terminal.progress import progress_of
 from notifier.queues.building import build_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import EventQueue, Queue
+from notifier.queues.sqlite.lock import left_by_worker
 from notifier.settings.config_file import ReadPart, read_part
 from notifier.settings.service_settings import QueueSettings
 
@@ -66,6 +67,8 @@ async def opened_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterat
     """
     file = settings.sqlite_file
     if file is not None and not file.exists():
+        if (left := left_by_worker(file)) is not None:
+            raise QueueError(left)
         raise QueueError(f"there is no queue file {file}; a worker or `notifier publish` makes it")
     queue = build_queue(settings)
     if not opening and file is None:

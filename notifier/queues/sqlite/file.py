@@ -3,6 +3,7 @@
 A file that is not ours, or is damaged, is refused and left as it is, byte for byte.
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
 from notifier.queues.queue_state import FileState
-from notifier.queues.sqlite.lock import worker_at
+from notifier.queues.sqlite.lock import left_by_worker, worker_at
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: what tells our files from another program's
@@ -22,7 +23,6 @@ ROOM = 2 * 1024 * 1024  # bytes
 _PLENTY = 8 * ROOM  # bytes; with more nobody looks closer: the log has 4 MiB, and may have to add them to the file
 BUSY_TIMEOUT = 5.0  # seconds to wait for another process's transaction; ours take milliseconds
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # what a full disk is to SQLite
-_MAGIC, _ID_AT = b"SQLite format 3\0", 68  # how SQLite's files begin, and where in them the application's id is
 
 _SCHEMA = (
     """CREATE TABLE messages (
@@ -50,9 +50,10 @@ _SCHEMA = (
 
 def open_file(path: Path) -> sqlite3.Connection:
     """Open or create the file. Raises TopologyMismatch for a file that is not ours, and leaves it as it is."""
+    if (left := left_by_worker(path)) is not None:
+        raise QueueUnavailable(left)
     try:
-        # Made by us, for the mode: it holds `sub` and `sid`. SQLite gives its -wal and -shm the same mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _make(path.resolve())
     except OSError as error:
         raise QueueUnavailable(f"cannot open the queue file {path} for writing: {error.strerror}") from error
     with translating(path):
@@ -65,27 +66,49 @@ def open_file(path: Path) -> sqlite3.Connection:
     return database
 
 
+def _make(path: Path) -> None:
+    """Create the file, for its mode: it holds `sub` and `sid`. SQLite gives its -wal and -shm the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:  # and must not be opened here, see `id_of`
+        wrong = errno.EISDIR if path.is_dir() else 0 if os.access(path, os.R_OK | os.W_OK) else errno.EACCES
+        if wrong:
+            raise OSError(wrong, os.strerror(wrong)) from None
+
+
 def examine(path: Path) -> None:
     """Read the whole file, and write nothing. Raises TopologyMismatch if it is damaged.
 
     The connection cannot write: one that can folds the write-ahead log into the file as it closes. `open_file` judges
     a file that is not ours or cannot be opened.
     """
-    log = path.with_name(f"{path.name}-wal")
+    log = _log_of(path)
     try:
-        with path.open("rb") as file:
-            header = file.read(_ID_AT + 4)
+        size = path.stat().st_size
         logged = log.stat().st_size if log.exists() else 0
     except OSError:
         return
-    if not header and logged:  # SQLite takes it for a new one, and deletes what the log holds
+    if not size and logged:  # SQLite takes it for a new one, and deletes what the log holds
         raise _damaged(path, "it is empty, and its write-ahead log is not")
-    if not header.startswith(_MAGIC) or header[_ID_AT:] != APPLICATION_ID.to_bytes(4):
+    if not size or not path.is_file() or not os.access(path, os.R_OK):
         return
     with translating(path), closing(_to_read(path)) as database:
+        try:
+            if value_of(database, "PRAGMA application_id") != APPLICATION_ID:
+                return
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                return
+            raise
         result = str(value_of(database, "PRAGMA quick_check(1)"))
     if result != "ok":
         raise _damaged(path, result)
+
+
+def _log_of(path: Path) -> Path:
+    """Return the write-ahead log, which SQLite keeps beside the file itself."""
+    file = path.resolve()
+    return file.with_name(f"{file.name}-wal")
 
 
 def recognise(path: Path) -> None:
@@ -123,7 +146,7 @@ def _inside(database: sqlite3.Connection, path: Path) -> int:
     Less what the log has yet to add to the file: if that does not fit, the log cannot begin anew, and no ack succeeds.
     """
     size, pages, free = (value_of(database, f"PRAGMA {name}") for name in ("page_size", "page_count", "freelist_count"))
-    log = path.with_name(f"{path.name}-wal")
+    log = _log_of(path)
     reused = min(free * size, log.stat().st_size if log.exists() else 0)
     return int(reused - max(0, pages * size - path.stat().st_size))
 
@@ -135,6 +158,8 @@ def examine_file(path: Path) -> FileState:
     except FileNotFoundError:
         folder = path.absolute().parent
         usable = os.access(folder, os.W_OK | os.X_OK)
+        if (left := left_by_worker(path)) is not None:
+            return FileState(path=path, size=None, worker=True, fault=left)
         fault = full_disk(path) if usable else f"the folder {folder} is missing, or not ours to write to"
         return FileState(path=path, size=None, worker=False, fault=fault)
     except OSError as error:
@@ -144,7 +169,7 @@ def examine_file(path: Path) -> FileState:
         try:
             recognise(path)
             examine(path)
-            fault = _full(path)
+            fault = left_by_worker(path) or _full(path)
         except QueueError as error:
             fault = str(error)
     return FileState(path=path, size=size, worker=worker_at(path), fault=fault)

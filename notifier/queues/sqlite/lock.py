@@ -1,71 +1,133 @@
 """Lets one worker at a time use a queue file, by an flock on `<path>.lock`. The kernel drops it with the process.
 
-The lock file holds the pid of the worker, for the error that a second worker gets. It is never deleted: a lock on a
-deleted file keeps nobody out.
+The path is the resolved one: a symbolic link is another name of the same file. An older release locks the name that it
+is configured with, so that one is locked too. The lock file holds the pid of the worker, for the error that a second
+worker gets, and the device and inode of its queue file. It is never deleted: a lock on a deleted file keeps nobody out.
 """
 
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from notifier.model.errors import QueueUnavailable
 
 # `worker_at` holds the lock for microseconds while it looks. A worker that starts in that moment tries again.
 _TRIES = 10
 _PAUSE = 0.02  # seconds
+_PID_WIDTH = 31  # characters of the first line; an older release reads 20 bytes, and strips blanks
+
+FileId: TypeAlias = tuple[int, int]
+"""Device and inode of a file."""
+
+
+def id_of(path: Path) -> FileId | None:
+    """Return the device and inode of the file at `path`; None if there is none. Opens nothing.
+
+    Never open a queue file outside SQLite: to close it drops the locks that SQLite has in this process.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class WorkerLock:
-    """The lock, held until `release`. Raises QueueUnavailable if another worker holds it."""
+    """The lock, held until `release`. Raises QueueUnavailable if another worker holds it. `file` is what it uses."""
 
-    def __init__(self, path: Path) -> None:
-        file = _lock_file(path)
+    def __init__(self, path: Path, file: FileId) -> None:
+        own, *others = _lock_files(path)
+        self._fds = [_locked(own, path, file)]
         try:
-            self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise QueueUnavailable(f"cannot open the lock file {file}: {error.strerror}") from error
-        if not self._try():
-            pid = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._fd)
-            raise QueueUnavailable(
-                f"{path} is in use by another worker (pid {pid}, lock file {file}): the embedded queue serves one "
-                "worker; stop that one, or use another file, or RabbitMQ for several workers"
-            )
-        with suppress(OSError):  # on a full disk: the lock is what counts
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
-
-    def _try(self) -> bool:
-        for _ in range(_TRIES):
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_PAUSE)
-            else:
-                return True
-        return False
+            for other in others:
+                with suppress(OSError):  # where we cannot write, no older release can lock either
+                    self._fds.append(_locked(other, path, file))
+        except QueueUnavailable:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Release the lock."""
-        os.close(self._fd)
+        for fd in self._fds:
+            os.close(fd)
+
+
+def _locked(lock_file: Path, path: Path, file: FileId) -> int:
+    try:
+        fd = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if lock_file != next(_lock_files(path)):
+            raise
+        raise QueueUnavailable(f"cannot open the lock file {lock_file}: {error.strerror}") from error
+    if not _try(fd):
+        pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(fd)
+        raise QueueUnavailable(
+            f"{path} is in use by another worker (pid {pid}, lock file {lock_file}): the embedded queue serves one "
+            "worker; stop that one, or use another file, or RabbitMQ for several workers"
+        )
+    with suppress(OSError):  # on a full disk: the lock is what counts
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid():<{_PID_WIDTH}}\n{file[0]} {file[1]}\n".encode(), 0)
+    return fd
+
+
+def _try(fd: int) -> bool:
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+        else:
+            return True
+    return False
 
 
 def worker_at(path: Path) -> bool:
     """True if a worker, of this process or another, consumes the queue at `path` now."""
+    return any(_holder(lock_file) is not None for lock_file in _lock_files(path))
+
+
+def left_by_worker(path: Path) -> str | None:
+    """Say that a worker uses another file than the one at `path` now; None if none does. An older one does not say."""
+    for lock_file in _lock_files(path):
+        words = (_holder(lock_file) or "").split()
+        here = id_of(path)
+        if words and (here is None or (len(words) == 3 and words[1:] != [str(part) for part in here])):
+            return moved(path, here, f"the worker with pid {words[0]}")
+    return None
+
+
+def moved(path: Path, here: FileId | None, who: str) -> str:
+    """Say that the queue file that `who` has open is no longer at `path`, where `here` is now."""
+    found = "is gone" if here is None else "is another file now"
+    return (
+        f"the queue file {path} {found}: {who} has the former one open; move that one back, or stop the worker first"
+        " and start it anew"
+    )
+
+
+def _holder(lock_file: Path) -> str | None:
+    """Return what the worker wrote that holds this lock; None if none holds it."""
     try:
-        fd = os.open(_lock_file(path), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(lock_file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return os.pread(fd, 100, 0).decode("ascii", "replace") or "unknown"
     finally:
         os.close(fd)
-    return False
+    return None
 
 
-def _lock_file(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
+def _lock_files(path: Path) -> Iterator[Path]:
+    """Yield the lock file of the resolved path, then that of the path as it is given, if that is another one."""
+    names = (path.resolve(), path.absolute())
+    for one in dict.fromkeys(name.parent.resolve() / name.name for name in names):
+        yield one.with_name(one.name + ".lock")

@@ -23,6 +23,7 @@ from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
 from notifier.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.queues.sqlite.file import examine_file
 from notifier.queues.sqlite.handover import Ack, Call, Insert, WriterReport
+from notifier.queues.sqlite.lock import left_by_worker
 from notifier.queues.sqlite.options import SqliteOptions
 from notifier.queues.sqlite.row_visits import SqliteDeadLetters, SqliteWaiting
 from notifier.queues.sqlite.rows import LONGEST_DELAY, NewRow, RowTag, new_row, queue_of_wait, storable
@@ -234,6 +235,8 @@ class SqliteQueue:
     async def _open_for_a_look(self) -> AsyncIterator[None]:
         opened = self._writer is None
         if opened and not self._options.path.exists():
+            if (left := left_by_worker(self._options.path)) is not None:
+                raise QueueUnavailable(left)
             raise QueueUnavailable(f"there is no queue file {self._options.path} yet; a worker or a publisher makes it")
         await self.open()
         try:

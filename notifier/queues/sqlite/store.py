@@ -19,8 +19,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
+from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
 from notifier.queues.sqlite.file import full_disk, open_file, transaction, translating, value_of
+from notifier.queues.sqlite.lock import FileId, id_of, moved
 from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP, LONGEST_DELAY, NewRow, message_of
 
 T = TypeVar("T")
@@ -84,14 +86,28 @@ class Rows(Enum):
 class Store:
     """An open queue file, for the thread that opened it. Raises QueueUnavailable for whatever SQLite refuses."""
 
-    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, database: sqlite3.Connection, path: Path, file: FileId) -> None:
         self._database = database
         self._path = path
+        self.file = file
+        self.in_place = True
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open or create the file. Raises TopologyMismatch for a file that is not ours, and leaves it as it is."""
-        return cls(open_file(path), path)
+        before, database = id_of(path), open_file(path)
+        file = id_of(path)
+        if file is None or before not in (None, file):  # so it is not known which one is open
+            database.close()
+            raise QueueUnavailable(f"the queue file {path} was moved as it was opened")
+        return cls(database, path, file)
+
+    def check_place(self) -> None:
+        """Raise QueueUnavailable while another file is at the path, or none: nobody would find what is written."""
+        here = id_of(self._path)
+        self.in_place = here == self.file
+        if not self.in_place:
+            raise QueueUnavailable(moved(self._path, here, "this process"))
 
     def transaction(self) -> AbstractContextManager[None]:
         """Everything done inside becomes durable together (fsync) or not at all."""

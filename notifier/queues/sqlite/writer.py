@@ -137,7 +137,7 @@ class Writer:
         completions = [FutureResult(p.done, error=None if problem is None else refused(problem)) for p in publishes]
         completions += [self._run(call) for call in calls]
         if completions or taken or self._problem != before:
-            connected = self._store is not None
+            connected = self._store is not None and self._store.in_place
             self._report(WriterReport(connected=connected, completions=completions, taken=taken, problem=self._problem))
 
     def _make_room(self, store: Store) -> None:
@@ -216,6 +216,7 @@ class Writer:
             if not worker_at(self._path):  # a running worker has examined it, and the file may be large
                 examine(self._path)
             self._store = Store.open(self._path)
+        self._store.check_place()
         return self._store
 
     def check(self) -> None:
@@ -230,7 +231,7 @@ class Writer:
         """Take messages from now on. Raises QueueUnavailable if another worker does."""
         store = self._opened()
         if self._lock is None:
-            lock = WorkerLock(self._path)
+            lock = WorkerLock(self._path, store.file)
             store.reclaim()
             try:
                 with store.transaction():

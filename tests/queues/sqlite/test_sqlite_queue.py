@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import resource
 import signal
 import sqlite3
@@ -151,6 +152,98 @@ async def test_a_second_worker_is_refused(place: Place, file: Path) -> None:
         depths = await second.depths()
         assert (depths["events"].ready, depths["events"].consumers, depths["bulk"].ready) == (2, 1, 1)
     await second.consume(Inbox())
+
+
+@pytest.mark.parametrize("through", ["file", "folder"])
+@pytest.mark.parametrize("first", ["link", "name"])
+async def test_a_symbolic_link_is_the_same_queue(place: Place, file: Path, through: str, first: str) -> None:
+    """Whichever worker comes first. Both would take each event."""
+    link = file.parent / "link" / file.name
+    if through == "file":
+        link.parent.mkdir()
+        link.symlink_to(file)
+    else:
+        link.parent.symlink_to(file.parent)
+    names_of_it = (link, file) if first == "link" else (file, link)
+    queues = [SqliteQueue(SqliteOptions(path=path)) for path in names_of_it]
+    for queue in queues:
+        await queue.open()
+    await queues[0].consume(Inbox())
+    with pytest.raises(QueueUnavailable, match="in use by another worker"):
+        await queues[1].consume(Inbox())
+    for queue in queues:
+        await queue.close()
+    assert {path.stat().st_mode & 0o777 for path in file.parent.glob("queue.db*")} == {0o600}
+
+
+async def test_an_older_release_behind_a_link_is_seen(file: Path) -> None:
+    """It locks the name that it is configured with, and neither begins beside the other."""
+    link = file.with_name("link.db")
+    link.symlink_to(file)
+    queue = SqliteQueue(SqliteOptions(path=link))
+    await queue.open()
+    with link.with_name("link.db.lock").open("w") as older:
+        fcntl.flock(older, fcntl.LOCK_EX)
+        with pytest.raises(QueueUnavailable, match=r"link\.db\.lock"):
+            await queue.consume(Inbox())
+    await queue.consume(Inbox())
+    with link.with_name("link.db.lock").open("w") as older, pytest.raises(BlockingIOError):
+        fcntl.flock(older, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    await queue.close()
+
+
+def move(file: Path, name: str) -> None:
+    """Within its folder."""
+    file.rename(file.with_name(name))
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_file_that_was_moved_takes_nothing(place: Place, file: Path, replaced: bool) -> None:
+    """Neither by the worker nor by a publisher that comes later: nobody would read it. Moved back, it is taken."""
+    async with child("hold", file) as process:
+        async for word, _ in facts(process):
+            if word == "published":
+                break
+        beside = await place.open()
+        if replaced:
+            other = SqliteQueue(SqliteOptions(path=file.with_name("other.db")))
+            await other.open()
+            await other.close()
+        move(file, "away.db")
+        if replaced:
+            move(file.with_name("other.db"), file.name)
+        later = SqliteQueue(SqliteOptions(path=file))
+        await later.open()
+        for queue in (beside, later):
+            with pytest.raises(QueueUnavailable, match=f"{file} is {'another file now' if replaced else 'gone'}"):
+                await queue.publish(Lane.EVENTS, outgoing("nobody reads it"))
+            assert not queue.status().connected
+        assert ("queue.db" in {path.name for path in file.parent.glob("*.db")}) is replaced
+        assert "move that one back" in str((await later.examine()).fault)
+        move(file.with_name("away.db"), file.name)
+        for queue in (beside, later):
+            await queue.publish(Lane.EVENTS, outgoing("back"))
+            assert queue.status().connected
+        await later.close()
+
+
+async def test_an_examination_leaves_the_locks_of_the_worker(place: Place, file: Path) -> None:
+    """The kernel drops a process's locks on a file as soon as the process closes it once, wherever that is."""
+
+    def locks() -> list[str]:
+        ours = f":{file.stat().st_ino} "
+        return sorted(
+            line.split(maxsplit=1)[1] for line in Path("/proc/locks").read_text().splitlines() if ours in line
+        )
+
+    queue, _ = await place.consume()
+    await queue.publish(Lane.EVENTS, outgoing("a"))
+    held = locks()
+    assert held
+    await queue.examine()
+    again = await place.open()
+    await again.depths()
+    assert set(held) <= set(locks())
 
 
 def thesis(path: Path) -> str:
