@@ -2,8 +2,9 @@
 
 - The delivery is in flight: the copy waits until it ends.
 - The delivery was made: the copy is done.
-- This worker put the delivery off, and the retry is durable and cannot have come back yet: the retry stands for a copy
-  that waited, and for a minute at most for a copy in an event. The retry itself has another stage, and is attempted.
+- This worker put the delivery off, and the retry is durable and cannot have come back yet, or no other worker can have
+  fetched it from its bucket: the retry stands for a copy that waited, and for a minute at most for a copy in an event.
+  The retry itself has another stage, and is attempted.
 - In all other cases the copy is attempted. So one worker tells nobody twice, and whoever sends an event again after its
   dead letter gets another attempt.
 

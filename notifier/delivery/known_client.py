@@ -8,7 +8,7 @@ Every change of a client's state is made here and nowhere else:
 | | an attempt fails | down |
 | up | an attempt succeeds: credit for four more failures, 32 at most | up |
 | | one fails, and credit is left; each failure costs one | up |
-| | one fails without credit, or ten seconds after the last success | down |
+| | one fails without credit, or ten seconds after the first failure since the last success | down |
 | | another worker says *down*, and nothing has succeeded here since its failures began | down |
 | down | its try succeeds, or another worker says *up* after more than two seconds: credit for 16 failures | up |
 | | its try succeeds within two seconds: credit for 4 | up |
@@ -17,6 +17,7 @@ Every change of a client's state is made here and nowhere else:
 | | an operator wants it tried: its rest is over | down |
 | each | it asks for a pause (`Retry-After`) | paused |
 | paused | the pause is over, or an operator forces it | as before the pause |
+| each | nothing is heard of it for half an hour (`known_clients.py`) | new |
 
 A client that is *new* may be tried at once, one attempt at a time. One that is *up* stays so if less than 80 % of its
 attempts fail. One that is *down* rests for half of the time for which it has been down: 1, 2, 4 … 64 s, each of which
@@ -39,7 +40,7 @@ TicketT = TypeVar("TicketT")
 EARN, FULL = 4, 32  # failures that a success pays for, and that all of them pay for
 MOST_GRACE = 1024  # failures that it may have after an outage, if only first attempts fail, and all of them
 MEMORY = 30.0  # seconds for which it is remembered that others fail, or that a first one did not
-LONG = 10.0  # seconds without a success, after which all credit is gone
+LONG = 10.0  # seconds of failures alone, after which all credit is gone; silence before them does not count
 SHARE_OF_OUTAGE = 0.5
 SHORTEST, LONGEST = 1.0, 64.0  # seconds of a rest
 AT_ONCE = 1e-3  # seconds by which a whole pass may fall short, or be too long
@@ -258,7 +259,7 @@ class KnownClient(Generic[TicketT]):
         if self.credit or (self.down and now < self.next_try):
             return None
         rest = whole_pass(min(LONGEST, max(SHORTEST, SHARE_OF_OUTAGE * down_for)))
-        return self._rest(rest if least <= rest else 2.0 ** math.ceil(math.log2(least)), now)
+        return self._rest(rest if least <= rest else min(LONGEST, 2.0 ** math.ceil(math.log2(least))), now)
 
     def _rest(self, seconds: float, now: float) -> Change:
         rested = self.down

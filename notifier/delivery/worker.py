@@ -345,6 +345,8 @@ class Worker:
             case Done():
                 return math.inf
             case RetryAt(due=due) | Defer(due=due):
+                if _parks(verdict) and self.gate.clients.workers == 1:  # nobody else can fetch it
+                    due = verdict.until
                 return self._tools.steady() + stands_for(due - self._tools.clock())
             case Dead():
                 return None

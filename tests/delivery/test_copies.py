@@ -233,3 +233,18 @@ async def test_a_delivery_that_was_made_says_so() -> None:
         await stage.acked(stage.event("shop", id="e"))
         taken = [fact for fact in stage.facts if isinstance(fact, EventTaken)]
         assert [(fact.result, fact.copies) for fact in taken] == [("accepted", 0), ("duplicate", 1)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_parked_delivery_stands_for_a_copy_for_a_minute(workers: int) -> None:
+    """Whenever its client's next try is: nobody else can have fetched it, unless there are other workers."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.others.size = workers
+        stage.receivers.behaviours["shop"] = answers(503, "5")
+        await stage.acked(stage.event("shop", id="e1"))
+        await stage.acked(stage.event("shop", id="e2"))
+        assert stage.queue.published[-1][0] == PARKED
+        stage.now += 50.0
+        told = len(stage.told())
+        await stage.acked(stage.event("shop", id="e2"))
+        assert len(stage.told()) == told + (workers > 1)

@@ -117,6 +117,14 @@ def test_up_goes_down_without_a_success_for_long() -> None:
     assert learn(one, Mark.DOWN, NOW + LONG) is Change.DOWN
 
 
+def test_silence_takes_no_credit() -> None:
+    """Nobody was told for long: the first failure since says no more than any other, and no client seems to be down."""
+    one = proven(100)
+    late = NOW + 100 * LONG
+    assert [learn(one, Mark.DOWN, late + number) for number in range(5)] == [None] * 5
+    assert learn(one, Mark.DOWN, late + LONG) is Change.DOWN
+
+
 @pytest.mark.parametrize(("failing", "change"), [(2.0, Change.DOWN), (4.0, None)])
 def test_up_goes_down_if_another_worker_says_so(failing: float, change: Change | None) -> None:
     """But not if something has succeeded here since the failures there began."""
@@ -255,6 +263,13 @@ def test_a_rest_lasts_until_each_that_is_down_could_have_its_try() -> None:
     one = untried()
     one.learn(Mark.DOWN, 0.0, NOW, repeat=False, least=5.0)
     assert one.next_try == NOW + 8
+
+
+def test_no_rest_is_longer_than_documented() -> None:
+    """After a stall of this worker all clients look as if they hung, and all that are down as if they needed long."""
+    one = untried()
+    one.learn(Mark.DOWN, 5.0, NOW, repeat=False, least=200.0)
+    assert one.next_try == NOW + LONGEST
 
 
 def test_a_fault_of_ours_is_not_the_clients() -> None:
