@@ -119,6 +119,7 @@ async def test_discarded_are_gone_and_the_others_stay_in_order(queue: Queue, let
     shops = [each.id for each in every if each.client_id == "shop"]
     assert [row.id for row in told] == shops
     assert (account.done, account.by_reason, account.unfinished) == (len(shops), {"refused": len(shops)}, None)
+    assert account.by_client == {(ISS, "shop"): len(shops)}
     await ready(queue, DEAD, MANY - len(shops))
     assert await seen(letters) == [each.id for each in every if each.client_id == "mail"]
 

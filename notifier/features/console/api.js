@@ -2,6 +2,7 @@
 import { state } from "./state.js";
 
 const ANSWER_WITHIN = 90_000; // milliseconds: a first look at 100,000 dead letters takes some seconds, a dry run a minute
+const FILE_WITHIN = 3_600_000;
 let refused = () => {};
 
 /** Say what is to happen when the token is not taken any more. */
@@ -17,12 +18,12 @@ export class Problem extends Error {
   }
 }
 
-/** Ask the API. A `body` makes it a POST. Throws a Problem. */
-export async function api(path, { query = {}, body, method, signal, token = state.token } = {}) {
+/** Ask the API. A `body` makes it a POST. With `file` the answer is a Blob, however long that takes. Throws a Problem. */
+export async function api(path, { query = {}, body, method, signal, token = state.token, file = false } = {}) {
   const headers = { Accept: "application/json" };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body) headers["Content-Type"] = "application/json";
-  const limit = AbortSignal.timeout(ANSWER_WITHIN);
+  const limit = AbortSignal.timeout(file ? FILE_WITHIN : ANSWER_WITHIN);
   const answer = await fetched(`/v1/${path}${search(query)}`, {
     method: method ?? (body ? "POST" : "GET"),
     headers,
@@ -34,6 +35,7 @@ export async function api(path, { query = {}, body, method, signal, token = stat
     redirect: "error",
     referrerPolicy: "no-referrer",
   });
+  if (answer.ok && file) return answer.blob().catch(() => { throw new Problem(0, "The answer broke off."); });
   const document = await answer.json().catch(() => null);
   if (answer.ok && document) return document;
   const title = document?.title ?? `The API answered ${answer.status}.`;

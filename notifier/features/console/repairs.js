@@ -1,11 +1,12 @@
 // Replay, discard, cancel: what a filter means, with a dry run first and the number on the button.
 import { Account, GoesOn, doneBy, watch } from "./jobs.js";
 import { Dialog, Meant, Typed, changeDialog, closeDialog, focusClose, newId, openDialog, typedRightly } from "./dialogs.js";
-import { Trouble } from "./parts.js";
+import { Trouble, Who, clientKey } from "./parts.js";
 import { api, narrowed } from "./api.js";
-import { clock, counted, html, listed, now, number, sum } from "./text.js";
+import { Said, clock, counted, host, html, listed, now, number, sum } from "./text.js";
 
 const HOUR = 3_600_000;
+const KEPT = 60_000; // milliseconds that the browser has to save a file
 const AGES = { "1h": HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR };
 export const NAMELESS = "would_end_newer_sessions"; // why a letter stays that names no session
 
@@ -23,6 +24,7 @@ const ACTIONS = {
     verb: "Delete",
     things: ["letter"],
     typed: "Their clients are never told of these logouts.",
+    copy: (filter) => api("dead-letters/export", { query: { ...filter, all: undefined }, file: true }),
     act: (filter) => api("dead-letters", { method: "DELETE", query: filter }),
   },
   cancel: {
@@ -91,10 +93,32 @@ export function Repair({ dialog }) {
     <${Meant} filter=${{ ...rest, ...(until && { until: `${clock(until, true)}: what came later stays` }) }} />
     ${dialog.problem && html`<${Trouble} problem=${dialog.problem} />`}
     ${dry ? html`<${Counted} dialog=${dialog} count=${count} />` : !dialog.problem && html`<${Counting} />`}
+    ${ACTIONS[dialog.action].copy && count > 0 && html`<${Export} dialog=${dialog} />`}
     ${typed && count > 0 && html`<${Typed} dialog=${dialog} count=${count}>${typed}<//>`}
     <footer><button type="button" class="quiet" onClick=${closeDialog} autofocus>${typed ? "Keep them" : "Cancel"}</button>
       <button type="button" class=${typed ? "danger" : "main"} disabled=${!ready} onClick=${() => carryOut(dialog)}>
         ${dry ? `${verb} ${counted(count, ...things)}` : "…"}</button></footer><//>`;
+}
+
+/** Keeps a copy of what is about to be deleted, as the command's export writes it. */
+function Export({ dialog }) {
+  const { exported } = dialog;
+  const save = async () => {
+    changeDialog(dialog, { exported: "…", problem: null });
+    try {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(await ACTIONS[dialog.action].copy(dialog.filter));
+      link.download = `dead-letters-${new Date(now()).toISOString().slice(0, 19).replaceAll(":", "")}.jsonl`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), KEPT);
+      changeDialog(dialog, { exported: link.download });
+    } catch (problem) {
+      changeDialog(dialog, { exported: null, problem });
+    }
+  };
+  return html`<p class="copy"><button type="button" disabled=${exported === "…"} onClick=${save}>Export them first</button>
+    ${" "}<span class="dim" role="status">${exported === "…" ? "Exporting …" : exported ? `Saved as ${exported}.`
+      : "A file with all of them. It names users."}</span></p>`;
 }
 
 export const Counting = () => html`<p role="status">Counting, without changing anything …</p>`;
@@ -104,9 +128,19 @@ function Counted({ dialog, count }) {
   const { [NAMELESS]: _nameless, ...kept } = dry.kept ?? {};
   return html`<p class="count" role="status"><b>${number(count)}</b> ${ACTIONS[dialog.action].would}.</p>
     ${sum(dry.by_reason) > 0 && html`<p class="dim">${listed(dry.by_reason)}</p>`}
+    <${ByClient} dry=${dry} />
     ${dry.more && html`<p class="band warn">There are more: counting took too long. Do this, then look again.</p>`}
     <${Nameless} dry=${dry} ticked=${nameless} tick=${(on) => changeDialog(dialog, { nameless: on })} />
     ${sum(kept) > 0 && html`<p class="band warn">${number(sum(kept))} stay whatever is ticked: ${listed(kept)}</p>`}`;
+}
+
+function ByClient({ dry: { by_client = [], clients = 0 } }) {
+  if (!by_client.length) return null;
+  const more = clients - by_client.length;
+  return html`<ul class="by-client" aria-label="By client">${by_client.map((one) => html`<li key=${clientKey(one)}>
+      <span class="amount">${number(one.count)}</span>${" "}${one.client_id ? html`<${Who} client=${one} />` : html`whole events
+        ${" "}<span class="iss"><${Said} text=${host(one.iss)} most=${60} /></span>`}</li>`)}
+    ${more > 0 && html`<li class="dim">and ${counted(more, "more client")}</li>`}</ul>`;
 }
 
 /** Letters that name no session stay unless they are ticked, since they may end a session that began later. */

@@ -11,10 +11,11 @@ from rich.markdown import Markdown
 from notifier.operators.doctor.runbook import runbook, sections
 from notifier.operators.doctor.settings_reference import gone_since, near_settings, settings_called
 from notifier.operators.terminal.command_options import Json
-from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.output import joined, say, say_json
 from notifier.operators.terminal.screen import screen
 
 WIDTH = 80  # columns, if neither COLUMNS nor a terminal says it
+INDENT = 8  # columns of a list in a list, at most
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 
@@ -85,7 +86,10 @@ def _explain_settings(name: str, others: list[str], *, as_json: bool) -> None:
 
 def _show(markdown: str) -> None:
     """Print it as people read it, to a pipe too."""
-    screen(width=WIDTH).print(Markdown(_LINK.sub(r"\1", _for_here(markdown))))
+    console = screen(width=WIDTH)
+    lines = _LINK.sub(r"\1", _for_here(markdown)).split("\n")
+    # A cell of a table is narrower than a line.
+    console.print(Markdown("\n".join(x if x.startswith("|") else joined(x, console.width - INDENT) for x in lines)))
 
 
 def _for_here(text: str) -> str:

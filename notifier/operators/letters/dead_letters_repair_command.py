@@ -103,6 +103,7 @@ def replay(
     rate: Rate = None,
     limit: Limit = None,
     wait: WatchedFor = "30s",
+    yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a replay never asks.")] = False,
     as_json: Json = False,
 ) -> None:
     """Deliver dead letters again, each with a new token.
@@ -139,6 +140,7 @@ def replay(
         id=ids, client_id=client_id, reason=reason, iss=iss, event_id=event_id, source=source, subject=subject,
         since=since, until=until,
     )  # fmt: skip
+    del yes  # for scripts that give it to each repair
     require_choice(chosen, everything=everything)
     watched = _seconds(wait)
     settings = queue_part(config, log_from="warning").settings.queue

@@ -3,19 +3,20 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
 
 from notifier.model.frozen import frozen
-from notifier.model.printable import counted
+from notifier.model.printable import counted, printable
 from notifier.operators.letters.groups import Summary
 from notifier.operators.letters.readmission import KeepReason
 from notifier.operators.letters.repair import remove
 from notifier.operators.letters.repair_audit import RepairAudit
 from notifier.operators.letters.unknown_client import end_if_unknown
-from notifier.operators.letters.visits import Filter, RepairResult
+from notifier.operators.letters.visits import MAX_CLIENTS, Filter, RepairResult
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import run_on_queue
 from notifier.queues.passes import RepairOptions
@@ -81,6 +82,7 @@ def remove_chosen(
             raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
         prospect = run(dry_run=True, what="counted")
         _say_reasons(prospect, err=True)
+        _say_clients(prospect, err=True)
         question = f"{removal.does} {counted(prospect.done, removal.what)} for good?"
         if not prospect.done or not typer.confirm(question, err=True):
             say(f"nothing was {removal.did}", err=True)
@@ -123,6 +125,8 @@ def conclude(
     else:
         say(f"{result.done:,} {'would be ' if dry_run else ''}{did}")
         _say_reasons(result)
+        if dry_run:
+            _say_clients(result)
         for why, count in result.kept.items():
             say(f"{count:,} stay{'' if count != 1 else 's'}: {KeepReason(why).explanation}")
         for line in () if told is None else told.lines:
@@ -141,6 +145,17 @@ def conclude(
 def _say_reasons(result: RepairResult, *, err: bool = False) -> None:
     for reason, count in result.by_reason.items():
         say(f"  {reason or 'no attempt'}: {count:,}", err=err)
+
+
+def _say_clients(result: RepairResult, *, err: bool = False) -> None:
+    """Show of which clients the messages are, those with most first."""
+    several = len({iss for iss, _ in result.by_client}) > 1
+    for (iss, client_id), count in islice(result.by_client.items(), MAX_CLIENTS):
+        whose = f"client {client_id}" if client_id else "whole events"
+        say(printable(f"  {whose}{f' ({iss})' if several or not client_id else ''}: {count:,}"), err=err, fold=False)
+    if (more := len(result.by_client) - MAX_CLIENTS) > 0:
+        rest = sum(result.by_client.values()) - sum(islice(result.by_client.values(), MAX_CLIENTS))
+        say(f"  {counted(more, 'more client')}: {rest:,}", err=err)
 
 
 def _report() -> Callable[[Summary], None]:

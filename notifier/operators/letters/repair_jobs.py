@@ -102,6 +102,7 @@ class RepairWork:
         """See Work."""
         result = self._result
         members = {DID[self.kind]: result.done, "dry_run": False, **result.document()}
+        del members["by_client"], members["clients"]  # those of the last pass
         if self._asked.watch is not None:
             members["became"] = None if self._became is None else self._became.document()
         return members

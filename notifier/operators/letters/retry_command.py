@@ -28,6 +28,7 @@ def retry(
     force: Annotated[
         bool, typer.Option("--force", help="Also try what the client asked to wait for by Retry-After.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a retry never asks.")] = False,
     as_json: Json = False,
 ) -> None:
     """Try now what waits for a client, instead of at the next attempt.
@@ -51,6 +52,7 @@ def retry(
         # also what its Retry-After holds back
         notifier retry -c n.yaml --client-id shop --force
     """
+    del yes  # for scripts that give it to each repair
     part = queue_part(config, log_from="warning")
     wish = RetryWish(key=(_issuer_of(part, iss), client_id), who=operating_user(), force=force)
 

@@ -10,14 +10,17 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
+from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.message import Message, Transfer
 from notifier.operators.letters.groups import Summary
 from notifier.queues.passes import OpenVisit, Progress, RepairOptions, Visit, no_progress
 
+MAX_CLIENTS = 20  # clients that an account names, those with most messages first
 AT_ONCE = 100  # messages read before other tasks of the loop get their chance: 1 to 3 ms
 STOPPED = "stopped; the rest is unchanged, and the same command goes on with it"
 PACED = 0.25  # seconds between two batches of a pass at a rate
@@ -79,12 +82,14 @@ async def found_in(
 class RepairResult:
     """What a pass did. `done` messages were removed or moved; a dry run counts what would be.
 
-    `kept` counts those that stay, by reason. `unfinished` says why it stopped early; None means that it reached the
+    `by_client` counts these by (iss, client_id); an empty client_id is of whole events. `kept` counts those that stay,
+    by reason. `unfinished` says why it stopped early; None means that it reached the
     end. `limited` is true if it stopped at its limit, which is no failure.
     """
 
     done: int
     by_reason: Mapping[str, int]
+    by_client: Mapping[ClientKey, int] = field(default_factory=lambda: MappingProxyType({}))
     kept: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     unfinished: str | None = None
     limited: bool = False
@@ -99,6 +104,11 @@ class RepairResult:
         """The JSON that scripts and the API get."""
         return {
             "by_reason": dict(self.by_reason),
+            "by_client": [
+                {"iss": iss, "client_id": client_id, "count": count}
+                for (iss, client_id), count in islice(self.by_client.items(), MAX_CLIENTS)
+            ],
+            "clients": len(self.by_client),
             "kept": dict(self.kept),
             "more": self.unfinished is not None,
             "unfinished": self.unfinished,
@@ -134,6 +144,7 @@ class Pass(Generic[S]):
         self._report = report
         self._done = 0
         self._reasons: Counter[str] = Counter()
+        self._clients: Counter[ClientKey] = Counter()
         self._kept: Counter[str] = Counter()
         self._unfinished: str | None = None
         self._limited = False
@@ -151,6 +162,7 @@ class Pass(Generic[S]):
         return RepairResult(
             done=self._done,
             by_reason=dict(self._reasons.most_common()),
+            by_client=dict(self._clients.most_common()),
             kept=dict(self._kept.most_common()),
             unfinished=self._unfinished,
             limited=self._limited,
@@ -235,4 +247,5 @@ class Pass(Generic[S]):
             summary = chosen[id(message)]
             self._done += 1
             self._reasons[summary.reason] += 1
+            self._clients[summary.iss, summary.client_id] += 1
             self._report(summary)

@@ -49,7 +49,7 @@ class RefusedEvents:
         """Yield what was refused within the last hour. `count` is of events."""
         self._forget(self._clock())
         for (iss, reason), refusals in self._refusals.items():
-            text = f"no client was notified of them{refusals.text}; notifier dead-letters list --reason {reason}"
+            text = f"no client was notified of them{refusals.text}; `notifier dead-letters list --reason {reason}`"
             yield Trouble(
                 kind=TroubleKind.EVENTS_REFUSED, text=text,
                 since=refusals.since, iss=iss, subject=reason, count=refusals.count,

@@ -38,7 +38,7 @@ from notifier.operators.status.service_status import (
 from notifier.operators.status.status_document import document_of
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.grid import Grid
-from notifier.operators.terminal.output import say, say_json
+from notifier.operators.terminal.output import columns, joined, say, say_json
 from notifier.operators.terminal.queue_access import require_queue
 from notifier.operators.terminal.screen import ago, screen
 from notifier.queues.building import build_queue
@@ -49,6 +49,7 @@ from notifier.settings.values import Listen, ListenAddress, in_clear
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
+WIDTH = 120  # columns, if neither COLUMNS nor a terminal says it
 _UNKNOWN = "http://HOST:PORT of its API"
 _LISTEN: TypeAdapter[Listen] = TypeAdapter(ListenAddress)
 STATES = {
@@ -180,7 +181,7 @@ def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: i
     if as_json:
         say_json(document_of(status), indent=indent)
         return
-    console = screen(width=120)
+    console = screen(width=WIDTH)
     console.print(_page(status, every_client=every_client))
 
 
@@ -227,7 +228,7 @@ def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         sign, style = ("!", "yellow") if trouble.kind in MILD else ("✗", "bold red")
         yield Text(f"{sign} {head}", style=style)
         more = f" (notifier explain {trouble.explained})" if trouble.explained else ""
-        yield Padding(Text(f"{trouble.text}{more}"), (0, 0, 0, 2))
+        yield Padding(Text(joined(f"{trouble.text}{more}", columns(sys.stdout, WIDTH) - 2)), (0, 0, 0, 2))
     if len(troubles) > ROWS:
         yield Text(f"and {len(troubles) - ROWS:,} more: --json shows them")
     if troubles:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier import __version__
+from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen
 from notifier.queues.queue_port import Queue
 
@@ -77,6 +78,8 @@ class RequestHandler:
                 members = await act(request)
         except ValidationError:
             problem = f"notifier {__version__} cannot read the request"
+        except QueueError as error:  # as after a suspension, in which the broker gave the connection up
+            problem = f"the queue is unreachable: {error}"
         except Exception as error:  # noqa: BLE001  a request must not end the worker
             problem = f"it failed with {type(error).__name__}"
             frames = "".join(traceback.format_tb(error.__traceback__))

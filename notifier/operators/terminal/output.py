@@ -1,6 +1,7 @@
 """Prints all text of the commands. Tables: `screen`; long work: `progress`."""
 
 import os
+import re
 import sys
 import textwrap
 from stat import S_ISFIFO, S_ISSOCK
@@ -45,6 +46,19 @@ def columns(stream: TextIO, otherwise: int = 80) -> int:
         return otherwise
 
 
+JOINT = "\ue000"  # a character of private use, which no text that is printed contains
+_COMMAND = re.compile(r"`[^`\n]+`|\bnotifier explain \w+")
+
+
+def joined(text: str, width: int) -> str:
+    """The text with JOINT for the blanks in each command that fits into a line, so that no line ends in a command."""
+
+    def keep(command: re.Match[str]) -> str:
+        return command[0].replace(" ", JOINT) if len(command[0]) <= width else command[0]
+
+    return _COMMAND.sub(keep, text)
+
+
 def wrapped(text: str, width: int) -> str:
     """The text with its lines broken between words. What goes on is indented by two more than its beginning."""
     return "\n".join(_wrapped(line, width) for line in text.split("\n"))
@@ -54,8 +68,11 @@ def _wrapped(line: str, width: int) -> str:
     if len(line) <= width:
         return line
     indent = line[: len(line) - len(line.lstrip())] + "  "
-    lines = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines)
+    lines = textwrap.wrap(
+        joined(line, width - len(indent)), width, subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(lines).replace(JOINT, " ")
 
 
 def piped(stream: TextIO) -> bool:

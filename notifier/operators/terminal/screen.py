@@ -13,19 +13,19 @@ from rich.segment import Segment
 from notifier.model.durations import in_words
 from notifier.model.printable import printable_lines
 from notifier.operators.terminal.grid import flowed
-from notifier.operators.terminal.output import columns, wrapped
+from notifier.operators.terminal.output import JOINT, columns, wrapped
 
 
 class Screen(Console):
     """A console that obeys nothing in the texts it shows: no markup, no emoji codes, no control characters."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render as rich does, with control characters replaced."""
+        """Render as rich does, with control characters replaced, and blanks for JOINT."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
             else:
-                yield Segment(printable_lines(segment.text), segment.style)
+                yield Segment(printable_lines(segment.text.replace(JOINT, " ")), segment.style)
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print as rich does. Where nobody sees a terminal, no line ends with the blanks that fill a table's row."""

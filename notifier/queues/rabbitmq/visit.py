@@ -42,6 +42,7 @@ from notifier.queues.rabbitmq.acks import AckLedger
 from notifier.queues.rabbitmq.connection import asking
 from notifier.queues.rabbitmq.delays import first_pass
 from notifier.queues.rabbitmq.wire.decoding import to_message
+from notifier.queues.rabbitmq.wire.frames import hand_over
 
 FIRST_RUN, LONGEST_RUN = 8, 5000  # messages; longer where there would be more than RUNS
 LONGEST_WHOLE = 500  # messages that are kept whole: 64 MiB of the largest that workers write
@@ -74,8 +75,8 @@ class _Run(Generic[S]):
         self.arrived = asyncio.Event()
         self.cancelled = False
 
-    async def on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
-        """A message came."""
+    def on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
+        """Take a message."""
         self.count += 1
         self.given_back = bool(delivered.redelivered)
         if self._read is not None:
@@ -118,6 +119,7 @@ class RabbitVisit(Generic[S]):
         self._length = FIRST_RUN
         self._acks = AckLedger()  # its tags count from 1, as those of a visit do
         self._on_their_way = 0  # commands of acks, at most, that the queue may not have heard
+        self._run = _Run[S](origin, None)  # the present one
         self._given_back = False  # whether the last that was taken had been given back before
 
     @property
@@ -132,7 +134,11 @@ class RabbitVisit(Generic[S]):
 
     async def begin(self) -> None:
         """Learn how many there are now. What is added later is left to the next visit."""
+        hand_over(self._channel, self._on_message)
         self._left = await self._ready()
+
+    def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
+        self._run.on_message(delivered)
 
     async def page(self) -> Sequence[Found[S]]:
         """The next messages, oldest first; none at the end. Raises QueueUnavailable."""
@@ -264,8 +270,13 @@ class RabbitVisit(Generic[S]):
             await self._channel.basic_cancel(tag)
 
     async def _consume(self, run: "_Run[S]", count: int, tag: str) -> None:
+        self._run = run
         await self._channel.basic_qos(prefetch_count=count)
-        await self._channel.basic_consume(self._queue, run.on_message, consumer_tag=tag)
+        await self._channel.basic_consume(self._queue, _not_called, consumer_tag=tag)
+
+
+async def _not_called(_delivered: aiormq.abc.DeliveredMessage) -> None:
+    """Stand in for the callback of a consumer: `hand_over` takes all messages of the channel."""
 
 
 def _on_its_way(transfer: Transfer) -> tuple[str, Outgoing]:

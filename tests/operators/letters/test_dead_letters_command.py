@@ -158,6 +158,24 @@ def test_discarded_are_named_where_the_log_asks(place: Place) -> None:
     assert place.ready() == {DEAD: 4}
 
 
+def test_a_discard_shows_whose_letters_it_would_delete(place: Place) -> None:
+    """Those with most letters first; a script gets the same."""
+    done = place.run("discard", "--all", "--dry-run")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "5 would be discarded"
+    assert [line for line in lines if "client" in line] == ["  client shop: 3", "  client mail: 1"]
+    assert any(line.startswith("  whole events (") and line.endswith("): 1") for line in lines)
+    told = json.loads(place.run("discard", "--all", "--dry-run", "--json").stdout)
+    assert told["clients"] == 3
+    assert (told["by_client"][0]["client_id"], told["by_client"][0]["count"]) == ("shop", 3)
+    assert place.ready() == {DEAD: 5}
+
+
+def test_a_replay_takes_yes_as_the_other_repairs_do(place: Place) -> None:
+    """It deletes nothing, and so does not ask either way."""
+    assert place.run("replay", "d-1", "--yes", "--wait", "0").stdout.startswith("1 replayed\n")
+
+
 def test_an_export_is_whole_and_its_owner_s(place: Place) -> None:
     """What can be mended by hand is in it; the letters stay."""
     assert place.run("export", "all.jsonl").returncode == 0

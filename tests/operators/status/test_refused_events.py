@@ -54,7 +54,7 @@ def test_what_a_malformed_event_contains_is_not_shown() -> None:
     events.observe(refused(reason=DeadReason.MALFORMED_EVENT))
     [trouble] = events.troubles()
     assert "guest" not in trouble.text
-    assert trouble.text.endswith("notifier dead-letters list --reason malformed_event")
+    assert trouble.text.endswith("`notifier dead-letters list --reason malformed_event`")
 
 
 def test_they_come_before_other_troubles() -> None:

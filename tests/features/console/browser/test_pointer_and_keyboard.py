@@ -1,5 +1,7 @@
 """Nothing moves under a pointer, and whoever has no pointer can do all of it by the keyboard."""
 
+import json
+import re
 from typing import Any
 
 from playwright.async_api import Page, expect
@@ -141,6 +143,12 @@ async def test_a_number_is_typed_before_something_is_deleted(
     await window.go("dead")
     await page.get_by_role("button", name="Discard these 3 …").click()
     await expect(window.dialog.locator(".count")).to_contain_text("3 would be deleted for good.")
+    await expect(window.dialog.get_by_label("By client").locator("li")).to_have_text(re.compile(r"3\s+payroll"))
+    async with page.expect_download() as download:
+        await window.dialog.get_by_role("button", name="Export them first").click()
+    exported = (await (await download.value).path()).read_text().splitlines()
+    assert [json.loads(line)["client_id"] for line in exported] == ["payroll"] * 3
+    await expect(window.dialog).to_contain_text("Saved as dead-letters-")
     await service.sign_out(running, "payroll", 2)  # while the dialog is open
     await running.until_metric(5.0, "dead_letters_total")
     delete = window.dialog.get_by_role("button", name="Delete 3 letters")
