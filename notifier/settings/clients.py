@@ -9,6 +9,7 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -33,6 +34,7 @@ from notifier.model.client import (
 )
 from notifier.model.errors import ConfigurationError
 from notifier.model.presets import PRESETS
+from notifier.model.printable import stray_character
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings
 from notifier.settings.secret_text import read_secret
 from notifier.settings.values import (
@@ -129,7 +131,10 @@ def _secret(value: object, info: ValidationInfo) -> object:
 
 def _proxy(value: str) -> str:
     if not names_host(value, "http", "https"):
-        raise ValueError("must be the URL of a proxy, such as http://proxy.example.com:3128")
+        text = "must be the URL of a proxy, such as http://proxy.example.com:3128"
+        raise ValueError(stray_character(value) or text)
+    if urlsplit(value).password == "":
+        raise ValueError("has an empty password; remove the colon, or give the password")
     return value
 
 

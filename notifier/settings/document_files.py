@@ -16,6 +16,7 @@ import yaml
 
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.printable import named_character
+from notifier.model.redaction import redact
 from notifier.settings.secret_text import read_text
 
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -62,7 +63,7 @@ def parse_yaml(text: str) -> object:
 
 
 def _mistaken(path: str, text: str) -> ConfigurationError:
-    return ConfigurationError([Mistake(path, text)])
+    return ConfigurationError([Mistake(path, redact(text))])  # it may quote a key, and that be a URL in a wrong place
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

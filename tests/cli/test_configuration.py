@@ -212,20 +212,6 @@ def test_check_warns_of_issuers_with_one_key(made: Path, tmp_path: Path) -> None
     assert f'warning: issuers["{OTHER}"].keys: the key another is that of {ISS}, too' in done.stdout
 
 
-def test_check_warns_of_issuers_with_one_key_of_a_key_service(made: Path, tmp_path: Path) -> None:
-    """Also without asking for its public half, by the settings that name it."""
-    (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
-    (tmp_path / "token").write_text("hvs.x")
-    vault = {"address": "https://vault.example.com", "key": "logout", "version": 1, "token_file": "token"}
-    one = {"keys": [{"file": "k.pem"}, {"vault": vault, "kid": "a"}]}
-    write(tmp_path, {"issuers": {ISS: one, OTHER: {"keys": [{"vault": vault}]}}})
-    done = notifier("check", "-c", "n.yaml", "--offline", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f'warning: issuers["{OTHER}"].keys: the key of keys[0].vault is that of {ISS}, too' in done.stdout
-    write(tmp_path, {"issuers": {ISS: one, OTHER: {"keys": [{"vault": {**vault, "version": 2}}]}}})
-    assert "too: whoever" not in notifier("check", "-c", "n.yaml", "--offline", cwd=tmp_path).stdout
-
-
 def test_check_tells_every_mistake_at_once(made: Path) -> None:
     """Those of the configuration and of the clients in one go; on stderr, or as JSON on stdout; exit 2; `run` too."""
     more = {"delivery": {"timeout": "5 parsecs"}, "outcome": "all", "api": {"tokens_file": "x" * 300}}

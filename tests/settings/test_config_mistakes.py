@@ -74,10 +74,6 @@ shutdwn_grace: 20s
             ),
             ("registry: {defaults: {timeout: 3s, retry: {base: 1s}}}", "registry.defaults", "timeout and retry below"),
             ("issuers: {keys: [{file: x}]}", "issuers", '{"https://id.example.com": {keys: …}}'),
-            ("sources: {preset: keycloak_ssf}", "sources", "and preset below it: sources: {NAME: {preset: …}}"),
-            ("upstreams: {issuer: 'https://a', client_id: c}", "upstreams", "and issuer and client_id below it"),
-            ("web: {issuers: {url: 'https://a/b'}}", "web.issuers", "and url below it"),
-            ("web: {check_session: {issuer: 'https://a'}}", "web.check_session", "check_session: {NAME: {issuer: …}}"),
             ("queue: none", "queue", "must be a mapping"),
             ("queue: {username: 5}", "queue.username", "put it in quotes"),
             ("queue: {url: 'http://x'}", "queue.url", "must be sqlite:PATH, amqp://HOST"),
@@ -145,11 +141,6 @@ shutdwn_grace: 20s
                 "begins with the quotation mark “",
             ),
             ("issuers: {'https://a ': {keys: [{file: notifier.yaml}]}}", 'issuers["https://a "]', "ends with a blank"),
-            (
-                "upstreams: {u: {issuer: 'https://u', client_id: ['c '], resolve: {same_sub: {}}}}",
-                "upstreams.u.client_id[0]",
-                "ends with a blank",
-            ),
             ("issuers: {'https://a?b': {keys: [{file: notifier.yaml}]}}", 'issuers["https://a?b"]', "neither a query"),
             ("issuers: {'https://a': {}}", 'issuers["https://a"].keys', "is required"),
             (

@@ -12,38 +12,14 @@ from notifier.settings.service_settings import QueueSettings
 from notifier.settings.tokens_file import load_tokens
 from tests.settings.config_sample import mistakes, write
 
-KEYS = "issuers: {'https://a': {keys: [%s]}}"
-SOURCE = "registry: {sources: [%s]}"
-UPSTREAM = "upstreams: {u: {issuer: 'https://u', client_id: c, resolve: {sql: {url_file: F, preset: duende}}}}"
 FILES = {
     "queue.password_file": "queue: {url: 'amqp://h', password_file: F}",
     "log.subject_key_file": "log: {subject_key_file: F}",
-    "registry.sources[0].sql.url_file": SOURCE % "{sql: {url_file: F, preset: duende}}",
-    "registry.sources[0].keycloak.client_secret_file": SOURCE
-    % "{keycloak: {url: 'https://k', realm: r, client_id: c, client_secret_file: F}}",
-    "registry.sources[0].auth0.client_secret_file": SOURCE
-    % "{auth0: {url: 'https://k', client_id: c, client_secret_file: F}}",
-    "registry.sources[0].wso2.password_file": SOURCE % "{wso2: {url: 'https://k', username: u, password_file: F}}",
-    "registry.sources[0].authentik.token_file": SOURCE % "{authentik: {url: 'https://k', token_file: F}}",
-    "registry.sources[0].http.headers.Authorization": SOURCE
-    % "{http: {url: 'https://k', headers: {Authorization: {file: F}}}}",
-    "sources.s.http.hmac.secret_file": "sources: {s: {http: {hmac: {header: X-A, secret_file: F}}}}",
-    "sources.s.http.value_file": "sources: {s: {http: {header: X-A, value_file: F}}}",
-    "upstreams.u.resolve.sql.url_file": UPSTREAM,
-    'issuers["https://a"].keys[0].pkcs11.pin_file': KEYS % "{pkcs11: {module: m, token: t, label: l, pin_file: F}}",
-    'issuers["https://a"].keys[0].vault.token_file': KEYS
-    % "{vault: {address: 'https://v', key: k, version: 1, token_file: F}}",
-    'issuers["https://a"].keys[0].vault.approle.secret_id_file': KEYS
-    % "{vault: {address: 'https://v', key: k, version: 1, approle: {role_id: r, secret_id_file: F}}}",
+    'issuers["https://a"].keys[0].pkcs11.pin_file': (
+        "issuers: {'https://a': {keys: [{pkcs11: {module: m, token: t, label: l, pin_file: F}}]}}"
+    ),
 }
-TEXTS = {
-    "queue.password": "queue: {url: 'amqp://h', password: %s}",
-    "log.subject_key": "log: {subject_key: %s}",
-    "registry.sources[0].keycloak.client_secret": SOURCE
-    % "{keycloak: {url: 'https://k', realm: r, client_id: c, client_secret: %s}}",
-    "registry.sources[0].http.headers.Authorization": SOURCE
-    % "{http: {url: 'https://k', headers: {Authorization: %s}}}",
-}
+TEXTS = {"queue.password": "queue: {url: 'amqp://h', password: %s}", "log.subject_key": "log: {subject_key: %s}"}
 NEWLINE = b"\n"
 BLANK = ["", "\n", "\n\n \t\r\n", "\ufeff", "\ufeff\r\n", "\u00a0\n", "\u200b\n", "\0"]
 
@@ -106,3 +82,26 @@ def test_an_empty_api_token(tmp_path: Path, token: str, says: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_tokens(write(tmp_path, f"- {{name: a, scopes: [read], {token}}}", "tokens.yaml"))
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("queue: {url: 'amqp://u:@h'}", "queue.url"),
+        ("registry: {defaults: {'https://a': {proxy: 'http://u:@h:3128'}}}", 'registry.defaults["https://a"].proxy'),
+    ],
+)
+def test_an_empty_password_in_a_url(tmp_path: Path, text: str, setting: str) -> None:
+    """A colon with nothing behind it is refused; a user without a password is none."""
+    assert mistakes(write(tmp_path, text)) == {setting: "has an empty password; remove the colon, or give the password"}
+
+
+def test_no_password_in_a_wrong_place_is_shown(tmp_path: Path) -> None:
+    """A flow mapping takes a list of URLs without brackets for keys."""
+    for name, text in (
+        ("n.yaml", "queue: {url: a, amqp://u:hunter2@b: 1, amqp://u:hunter2@b: 2}"),
+        ("n.json", '{"queue": {"amqp://u:hunter2@b": 1, "amqp://u:hunter2@b": 2}}'),
+    ):
+        (said,) = mistakes(write(tmp_path, text, name)).values()
+        assert "[password]@b' is there twice" in said
+        assert "hunter2" not in said

@@ -14,7 +14,7 @@ from notifier.model.errors import ConfigurationError, Mistake
 from notifier.model.front_channel import is_on_page
 from notifier.model.frozen import replace
 from notifier.model.origins import origin_of
-from notifier.model.printable import counted
+from notifier.model.printable import counted, stray_character
 from notifier.model.registry import Registry
 from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings
@@ -98,7 +98,8 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[Mistake]]:
             try:
                 read[setting].append(Fernet(line))
             except ValueError:
-                mistakes.append(Mistake(setting, f"line {nth} of {path} is no Fernet key; {_MAKE_ONE}"))
+                why = _coded_twice(line) or stray_character(line) or f"is no Fernet key; {_MAKE_ONE}"
+                mistakes.append(Mistake(setting, f"line {nth} of {path} {why}"))
                 continue
             other = setting_of.setdefault(base64.urlsafe_b64decode(line), setting)
             if other != setting:
@@ -121,6 +122,14 @@ def _lines(setting: str, path: Path) -> tuple[list[str], list[Mistake]]:
     if len(lines) > _MOST:
         return lines, [Mistake(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour")]
     return lines, []
+
+
+def _coded_twice(line: str) -> str | None:
+    try:
+        Fernet(base64.b64decode(line).strip())
+    except ValueError:
+        return None
+    return "is base64 of a Fernet key; decode it once: base64 -d"
 
 
 def _files(settings: Settings) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from notifier.features.sources.source_settings import SourceSettings
 from notifier.model.errors import ConfigurationError, Mistake
 from notifier.settings.secret_text import read_text
 
+_SCHEMES = frozenset((b"bearer", b"basic", b"token", b"apikey"))  # all that an empty variable leaves of a header
 MOST = 2
 """Values that a file may have: the one in use, and another while it is being replaced."""
 
@@ -37,6 +38,8 @@ def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str
         values = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
         if not values:
             mistakes.append(Mistake(setting, f"{path} is empty; write the secret into it"))
+        elif not _SCHEMES.isdisjoint(value.lower() for value in values):
+            mistakes.append(Mistake(setting, f"{path} has a scheme without a secret behind it, such as Bearer alone"))
         elif len(values) > MOST:
             text = f"{path} has {len(values)} lines; write the secret, and a second one while you replace it"
             mistakes.append(Mistake(setting, text))

@@ -7,6 +7,8 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, SecretStr, ValidationInfo
 
+from notifier.model.printable import stray_character
+
 DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "sqlite")
 
 
@@ -15,6 +17,8 @@ _FILE = re.compile(r"(sqlite(?:\+pysqlite)?:///)(?!/|file:)(.+)")
 
 def url_mistake(url: str) -> str | None:
     """Say why this is no URL of a database, without showing any of it; None if it may be one."""
+    if url != url.strip() or not url.isprintable():
+        return stray_character(url)
     scheme, colon, rest = url.partition("://")
     if not colon or scheme.partition("+")[0] not in DATABASES:
         form = ""
@@ -22,7 +26,7 @@ def url_mistake(url: str) -> str | None:
             form = " (not a connection string as .NET has it)"
         elif url.startswith("jdbc:"):
             form = " (without jdbc:)"
-        return (
+        return stray_character(url) or (
             "must be a URL that begins with postgresql://, mysql://, mariadb://, mssql:// or sqlite:///"
             f"{form}, such as postgresql://USER:PASSWORD@HOST/DATABASE"
         )
@@ -33,6 +37,8 @@ def url_mistake(url: str) -> str | None:
         return "has a user or password with @, /, ? or # in it; write them as %40, %2F, %3F and %23"
     if "," in authority:
         return "names several hosts; write them as postgresql://USER:PASSWORD@/DATABASE?host=A:5432&host=B:5432"
+    if re.match(r"[^:@]*:@", authority):
+        return "has an empty password; remove the colon, or give the password"
     try:
         port = urlsplit(f"//{authority.rpartition('@')[2]}").port
     except ValueError:

@@ -1,5 +1,6 @@
 """The keys that seal the URLs of pages, and what `check` says of issuers without pages."""
 
+import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -152,3 +153,21 @@ def test_own_keys_that_cannot_be_used_are_refused(
 
 def _sealed(iss: str, key: str) -> str:
     return seal(FrontChannelContext(iss=iss, sid=None, clients=(("shop", None),)), MultiFernet([Fernet(key)]), NOW)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda key: base64.b64encode(key.encode()).decode(), "line 1 of {} is base64 of a Fernet key; decode it once"),
+        (lambda key: f"“{key}”", "line 1 of {} begins with the quotation mark “"),
+        (lambda key: key[:-2], "line 1 of {} is no Fernet key; make one by"),
+    ],
+)
+def test_a_key_that_was_damaged_when_it_was_copied(
+    loaded: Load, tmp_path: Path, spoil: Callable[[str], str], says: str
+) -> None:
+    """The text names the damage, and nothing of the key."""
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(spoil(KEYS[0]), ONE)
+    assert says.format(tmp_path / "web.keys") in str(refused.value)
+    assert KEYS[0][:8] not in str(refused.value)

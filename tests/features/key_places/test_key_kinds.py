@@ -1,5 +1,6 @@
 """What the settings of keys in Vault and in key services must say."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from notifier.features.key_places.key_kinds import key_kinds
 from notifier.settings.key_settings import PLACES, KeySettings, SigningSettings
 from notifier.tokens.places import Places
+from tests.cli.in_process import notifier
 
 AZURE = {"vault_url": "https://x.vault.azure.net", "key": "logout", "version": "0" * 32}
 GOOGLE = "projects/p/locations/global/keyRings/r/cryptoKeys/k/cryptoKeyVersions"
@@ -84,3 +86,19 @@ def test_another_not_before_asks_the_place_anew() -> None:
     )
     assert places.key(old, bounds) is places.key(old, bounds)
     assert places.key(new, bounds) is not places.key(old, bounds)
+
+
+def test_check_warns_of_issuers_with_one_key(tmp_path: Path) -> None:
+    """Also without asking for its public half, by the settings that name it."""
+    (tmp_path / "token").write_text("hvs.x")
+    key = {**VAULT, "token_file": "token"}
+
+    def checked(other: Mapping[str, object]) -> str:
+        issuers = {"https://a.example": {"keys": [{"vault": key}]}, "https://b.example": {"keys": [{"vault": other}]}}
+        (tmp_path / "n.json").write_text(json.dumps({"issuers": issuers}))
+        done = notifier("check", "-c", "n.json", "--offline", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert 'issuers["https://b.example"].keys: the key of keys[0].vault is that of https://a.example' in checked(key)
+    assert "too: whoever" not in checked({**key, "version": 2})
