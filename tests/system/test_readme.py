@@ -328,7 +328,7 @@ _THROUGH: Mapping[object, str] = {dict: ".<iss>", tuple: "[]"}
 _NAMED = ("sources", "upstreams", "check_session")
 _IN_PARTS = ("sources.<name>.", "upstreams.<name>.", "web.", "issuers.<iss>.keys[].", "api.console.oidc.")
 """What no single setting is a whole document of."""
-_DERIVED = ("by preset", "by formula", "the only issuer", "the user's own", "the ARN's", "all")
+_DERIVED = ("by preset", "by formula", "the only issuer", "the user's own", "the ARN's", "the metadata's")
 
 
 def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
