@@ -180,7 +180,10 @@ def broken(plan: Plan) -> list[str]:
         for second in range(1, int(TROUBLE) + 1):
             world.run(second + 0.25)
             waits = max(waits, *world.broker.waits.values(), 0)
-        most = LAST + max(tally.left_of(name) * (0.1 if one.per_second else 0.01) for name, one in people.items())
+        turns = 1 + plan.copies if plan.losses and plan.again is not None else 1  # copies wait in line, too
+        most = LAST + turns * max(
+            tally.left_of(name) * (0.1 if one.per_second else 0.01) for name, one in people.items()
+        )
         world.run_until_done(TROUBLE + most)
         late = sorted(tally.open)
         world.run(world.now + ENDS)

@@ -1,9 +1,11 @@
-"""What must hold in any world: clients, outages, restarts, confirm times, copies and buckets drawn at random."""
+"""What must hold in any world: clients, outages, restarts, reloads, confirm times and copies drawn at random."""
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.simulator.random_worlds import Plan, broken, plans
+from tests.simulator.random_worlds import Loss, Person, Plan, broken, plans
 
 WORLDS = 60  # a second of CPU each
 
@@ -19,4 +21,20 @@ WORLDS = 60  # a second of CPU each
 @given(plan=plans)
 def test_no_promise_is_broken(plan: Plan) -> None:
     """`python -m tests.simulator.random_worlds 'Plan(…)'` runs one again."""
+    assert not (found := broken(plan)), f"{found}; again: python -m tests.simulator.random_worlds '{plan!r}'"
+
+
+@pytest.mark.parametrize("what", ["address", "entry", "issuer", "inline"])
+def test_what_the_registry_lacks_for_a_while_ends_nothing(what: str) -> None:
+    """By name, by `"*"`, and with an address of the event; workers reload at different moments, and one restarts."""
+    refusing = Person(moods=((5.0, "refuses"), (30.0, "fails a third")), max_concurrent=4)
+    plan = Plan(
+        clients=(refusing, Person(moods=((10.0, "throttles"),)), replace(refusing, brought=True)),
+        rate=1.0, workers=2, buckets=4, confirm=0.1, again=None, copies=1, restarts=((25.0, 1, True),),
+        unreadable=None, stars=5, seed=1,
+        losses=(
+            Loss(begins=8.0, ends=20.0, what=what, lag=0.5),
+            Loss(begins=24.0, ends=45.0, what=what, lag=5.0, number=2),
+        ),
+    )  # fmt: skip
     assert not (found := broken(plan)), f"{found}; again: python -m tests.simulator.random_worlds '{plan!r}'"
