@@ -30,7 +30,7 @@ from notifier.model.message import PART_OF, SUSPECT, Kind, Lane, Message, NewerK
 from notifier.model.moment import Clock
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.printable import excerpt
-from notifier.model.registry import CurrentRegistry, Registry
+from notifier.model.registry import ENDLESS, CurrentRegistry, Registry
 from notifier.model.session_ended import SessionEnded
 
 LONGEST_GRACE = 86400.0  # seconds that an event waits for its issuer, or for the list of all clients
@@ -248,9 +248,28 @@ class Intake:
             return Move(sends=(_event_with_id(document),))
         else:
             steps = plan.deliveries(event, registry, self._steady())
+        if registry.grace == ENDLESS and (why := registry.unsure.get(event.iss)) is not None:
+            steps = self._without_skipped(document, steps, why, now)
         if (unheard := plan.unheard(event, registry)) is not None:
             steps = chain((replace(unheard, source=message.source),), steps)
         return Expand(steps=steps, event=event)
+
+    def _without_skipped(
+        self, document: documents.EventDocument, steps: Iterator[Step], why: str, now: float
+    ) -> Iterator[Step]:
+        """Put off the clients to be skipped as an event of their own: the source to be read may have their address."""
+        event, skipped = document.event, set[str]()
+        for step in steps:
+            if isinstance(step, Skipped):
+                skipped.add(step.client_id)
+            else:
+                yield step
+        if skipped:
+            named = ((entry, entry if isinstance(entry, str) else entry.client_id) for entry in event.clients)
+            left = tuple(entry for entry, name in named if name in skipped)
+            never = DeadReason.UNKNOWN_CLIENT, f"{why}; mend it, then replay"
+            later = replace(document, event=replace(event, clients=left))
+            yield from self._put_off_event(later, why, never, LONGEST_GRACE, now).sends
 
     def _event_parts(
         self, document: documents.EventDocument, registry: Registry, *, due: float | None

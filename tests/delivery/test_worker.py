@@ -8,12 +8,13 @@ import pytest
 
 from notifier.delivery import pulls
 from notifier.delivery.facts import Deferred, EventTaken, Unexpected
+from notifier.delivery.plan import Skipped
 from notifier.delivery.selection import GATHER
 from notifier.model.client import FrontChannelClient, FrontChannelWay, Route
 from notifier.model.errors import OurFault
 from notifier.model.message import Lane
 from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
-from notifier.model.registry import Issuer
+from notifier.model.registry import ENDLESS, Issuer
 from notifier.model.request import Request
 from tests.delivery.stage import ISS, OTHER, PATIENCE, Behaviour, Stage, answers, client, running
 
@@ -459,3 +460,29 @@ async def test_clients_that_hang_leave_the_window_to_others() -> None:
         held.set()
         await stage.until(lambda: len(stage.queue.acked) == 3)
     assert not stage.queue.published
+
+
+@pytest.mark.parametrize("address", [None, "https://silent.example/out"])
+async def test_nobody_is_skipped_while_a_registry_source_was_never_read(address: str | None) -> None:
+    """It may have the address that a file lacks. The others are notified; these wait, and then it is decided."""
+    silent = replace(client("silent"), backchannel_logout_uri=None)
+    none = {"client_id": "native", "backchannel_logout_uri": None}
+    async with running(Stage(client("shop"), silent)) as stage:
+        read, queue = stage.registry, ""
+        stage.registry = replace(read, grace=ENDLESS, unsure={ISS: "registry source db was never read"})
+        for look in range(3):
+            came = stage.event("shop", "silent", none, id="e1") if not look else stage.retake(queue)
+            await stage.acked(came)
+            assert stage.told() == ["shop"]
+            queue, sent = stage.queue.published[-1]
+            assert queue == f"delay.{2 ** (look + 1)}s"
+            names = [entry["client_id"] for entry in json.loads(sent.body)["event"]["clients"]]
+            assert names == ["silent", "native"]
+            stage.now += 2.0 ** (look + 1)
+        known = replace(silent, backchannel_logout_uri=address)
+        stage.registry = replace(read, clients={ISS: {"shop": client("shop"), "silent": known}})
+        await stage.acked(stage.retake(queue))
+        assert stage.told() == (["shop"] if address is None else ["shop", "silent"])
+        skipped = [fact.client_id for fact in stage.facts if isinstance(fact, Skipped)]
+        assert skipped == (["silent", "native"] if address is None else ["native"])
+        assert stage.dead() == []

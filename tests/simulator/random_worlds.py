@@ -234,7 +234,8 @@ def _cost(plan: Plan, world: World, waits: int) -> Iterator[str]:
     if waits > chains:
         yield f"{waits} retries wait for one delivery at a time, {chains} are allowed"
     deliveries = world.tally.published.total() * (1 if plan.again is None else 1 + plan.copies)
-    passes, allowed = world.broker.halves_in.total() / 2, 6 * deliveries + 10 * world.now * plan.workers
+    of_each = 8 if plan.losses else 6
+    passes, allowed = world.broker.halves_in.total() / 2, of_each * deliveries + 10 * world.now * plan.workers
     if passes > allowed:
         yield f"{passes:.0f} passes in {world.now:.0f} s, {allowed:.0f} are allowed"
 
