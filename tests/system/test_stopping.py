@@ -1,7 +1,6 @@
 """Stopping in the middle of work: drained, cut short or killed, nothing is lost."""
 
 import asyncio
-import json
 import signal
 import sys
 from collections import Counter
@@ -10,10 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
-from notifier.model.message import Lane
-from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, Hit, Judge, verify_all
 from tests.system.site import ISSUER, Site, client
@@ -193,78 +189,3 @@ async def test_what_asks_for_something_never_ends_it(tmp_path: Path, number: sig
         await running.until_said("consuming")
         assert await running.stop() == 0
         await asking
-
-
-PACE = 2.0  # attempts a second
-
-
-@pytest.fixture(params=["rabbitmq", "sqlite"])
-def queue_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Each queue."""
-    return f"sqlite:{tmp_path / 'q.db'}" if request.param == "sqlite" else str(request.getfixturevalue("amqp_url"))
-
-
-async def publish_before_start(url: str, prefix: str, count: int) -> None:
-    """Publish so many events for the client `a` while no worker runs."""
-    bodies = [{**event, "clients": ["a"]} for event in events(last=count)]
-    if not url.startswith("sqlite"):
-        async with broker(url, prefix) as rabbit:
-            await rabbit.publish_all(bodies)
-        return
-    queue = SqliteQueue(SqliteOptions(path=Path(url.removeprefix("sqlite:"))))
-    await queue.open()
-    for body in bodies:
-        await queue.send_event(Lane.EVENTS, json.dumps(body).encode(), message_id=None)
-    await queue.close()
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_limits_hold_after_restarts(tmp_path: Path, queue_url: str, prefix: str, number: signal.Signals) -> None:
-    """A client of two a second, one at a time, gets no more from workers that end with hundreds prefetched."""
-    calling = most = 0
-
-    async def judge(_hit: Hit) -> int:
-        nonlocal calling, most
-        calling += 1
-        most = max(most, calling)
-        await asyncio.sleep(0.05)
-        calling -= 1
-        return 200
-
-    async with Clients(judge) as clients:
-        site = Site(tmp_path, queue_url, prefix)
-        site.write_clients([client("a", clients.url("a"), per_second=PACE, max_concurrent=1)])
-        await publish_before_start(queue_url, prefix, 600)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        for _ in range(3):
-            async with worker(site, ready=False) as running:
-                await running.until_said("consuming")
-                await asyncio.sleep(0.15)
-                await running.stop(number)
-        async with worker(site):
-            await clients.until(lambda: len(clients.hits) >= 3 + 10 * PACE)
-        seconds = loop.time() - began
-        assert len(clients.hits) <= PACE * seconds + 4  # one attempt at each start
-        assert most == 1
-
-
-@pytest.mark.full
-async def test_a_pause_holds_after_restarts(tmp_path: Path, queue_url: str, prefix: str) -> None:
-    """Workers are killed with hundreds prefetched; once the client has asked for five minutes, it is left alone."""
-    async with Clients(lambda _hit: web.Response(status=503, headers={"Retry-After": "300"})) as clients:
-        site = Site(tmp_path, queue_url, prefix)
-        site.config["delivery"]["retry"]["max_delay"] = "1h"
-        site.write()
-        site.write_clients([client("a", clients.url("a"))])
-        await publish_before_start(queue_url, prefix, 600)
-        for _ in range(3):
-            async with worker(site, ready=False) as running:
-                await running.until_said("consuming")
-                await asyncio.sleep(0.15)
-                await running.stop(signal.SIGKILL)
-        async with worker(site) as running:
-            await running.until_said("deferral")
-            await asyncio.sleep(5)
-        assert len(clients.hits) <= 4  # one at each start
