@@ -38,7 +38,7 @@ def answer_okta(request: web.Request, proof: Proof) -> web.Response:
 
 
 def answer_websub(request: web.Request, subscription: Subscription) -> web.Response:
-    """Return the challenge if we want what the hub verifies, else refuse by 404 (WebSub §5.3).
+    """Return the challenge if the hub verifies a wanted change, else refuse it with 404 (WebSub §5.3).
 
     No proof is sent with the request, and anybody who can reach the hub causes it. Events of the hub need the proof.
     """

@@ -270,7 +270,7 @@ class SourceRoutes:
             structlog.get_logger().warning("source_refused", source=source, status=status, reason=_reason(answer))
 
     def _log_confirmed(self, source: str, request: web.Request) -> None:
-        """Log what was confirmed to a WebSub hub, once a minute: whoever asks has proved nothing."""
+        """Log a confirmed verification request of a WebSub hub, once a minute: it comes without a proof."""
         mode = request.query["hub.mode"]
         if self._is_due(source, mode):
             log = structlog.get_logger().bind(source=source, origin="WebSub hub")

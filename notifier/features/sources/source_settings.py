@@ -136,7 +136,7 @@ class SourceHttpSettings(Section):
     websub: WebsubSettings | None = None
     """Confirm the verification requests of a WebSub hub for this subscription.
 
-    Preset `wso2` without it: any subscription is confirmed, and the end of none."""
+    Preset `wso2` without it: each new subscription is confirmed, and no unsubscription."""
 
     @property
     def signed(self) -> bool:

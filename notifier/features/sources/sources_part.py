@@ -120,7 +120,7 @@ def _any_subscription(settings: Settings) -> Iterator[Mistake]:
     for name, source in settings.sources.items():
         if source.preset == "wso2" and source.http is not None and source.http.websub is None:
             text = (
-                "a subscription with any topic is confirmed to whoever asks, and the end of none: write"
+                "a subscription with any topic is confirmed, without a proof: write"
                 " websub: {topic: …} with the topic of your webhook (the log shows it as sender_allowed)"
             )
             yield Mistake(f"sources.{name}.http", text)

@@ -142,7 +142,7 @@ def _engine(url: str, deadline: Deadline) -> sa.Engine:
 
 
 def _judge_alike(dialect: sa.Dialect, _record: object, _words: object, options: dict[str, Any]) -> None:
-    """Have PyMySQL, the one driver that verifies by Python, judge certificates as all other connections do."""
+    """Set the verification flags of PyMySQL's context. The other drivers do not use Python's TLS."""
     if dialect.driver == "pymysql" and isinstance(options.get("ssl"), dict):
         assert dialect.dbapi is not None
         options["ssl"] = dialect.dbapi.connect(defer_connect=True, ssl=options["ssl"]).ctx

@@ -1,13 +1,13 @@
-"""Resolves names by aiodns, within the time that its caller has, by the name servers that resolv.conf has now.
+"""Resolves names by aiodns within the caller's deadline, with the name servers that resolv.conf lists at that moment.
 
-c-ares asks one name server after another. How long it waits for each follows from the answers that it has had: after
-fast ones 0.25 s, then twice that, three times in all. An answer to an earlier question counts as none. So a name server
-that has to ask others for 3 s was given up after 1.4 s. Once nothing has come for HEDGE_AFTER seconds, each name server
-is asked by a channel of its own as well, which meets slow answers alone and waits up to 5 s for the first. The first
-answer wins, and the caller's deadline ends the rest. A name server that is dead costs HEDGE_AFTER seconds.
+c-ares queries one name server after another. Its timeouts follow from earlier answers: after fast ones 0.25 s, doubled
+at each of three tries, and an answer to an earlier try is dropped. A recursive name server that needs 3 s therefore
+failed after 1.4 s. If no answer has come within HEDGE_AFTER seconds, each name server is also queried on a separate
+channel, which sees slow answers only and waits 5 s at its first try. The first answer wins, and the caller's deadline
+ends the others. A dead name server costs HEDGE_AFTER seconds.
 
-c-ares reads resolv.conf when a channel is made, and not reliably again: it watches the folder of the name, not that of
-the file that a link leads to. So channels are made anew when the file has changed, and after no server was reachable.
+c-ares reads resolv.conf when a channel is made. Later it watches the folder of that name only, not that of a link's
+target. New channels are made when the file has changed, and after no name server was reachable.
 """
 
 import asyncio
@@ -102,20 +102,20 @@ class _Channels:
         self._patient: list[aiohttp.AsyncResolver] | None = None
 
     def patient(self) -> list[aiohttp.AsyncResolver]:
-        """Return one for each name server."""
+        """Return one channel for each name server."""
         if self._patient is None:
             made = (_channel([server], timeout=FIRST_WAIT, tries=TRIES) for server in self._servers)
             self._patient = [channel for channel in made if channel is not None]
         return self._patient
 
     async def close(self) -> None:
-        """Cancel what is under way."""
+        """Cancel all pending queries."""
         for each in (self.shared, *(self._patient or ())):
             await each.close()
 
 
 def _channel(servers: list[str], **options: Any) -> aiohttp.AsyncResolver | None:
-    """A channel that asks these; None if there is none, or c-ares cannot read one of them."""
+    """Return a channel for these name servers; None if there are none, or c-ares cannot read one of them."""
     try:
         return aiohttp.AsyncResolver(nameservers=servers, **options) if servers else None
     except AresError:
@@ -123,7 +123,7 @@ def _channel(servers: list[str], **options: Any) -> aiohttp.AsyncResolver | None
 
 
 def _state(path: Path) -> object:
-    """What differs once the file has changed, also below a link; None if there is none."""
+    """Return a value that differs after the file, or the target of the link, has changed; None if it does not exist."""
     try:
         seen = os.stat(path)  # noqa: PTH116  one call
     except OSError:
@@ -140,6 +140,6 @@ def _servers(path: Path) -> Iterator[str]:
 
 
 def _code(error: BaseException) -> object:
-    """The code of c-ares, None if there is none."""
+    """Return the error code of c-ares, None for another error."""
     cause = error.__cause__
     return cause.args[0] if cause is not None and cause.args else None

@@ -3,7 +3,7 @@
 Certificates are judged the same on all versions of Python. Since 3.13 `create_default_context` refuses a private
 authority's certificates without key usage or authority key identifier (VERIFY_X509_STRICT), and accepts an intermediate
 certificate as the end of a chain (VERIFY_X509_PARTIAL_CHAIN); before, it does neither. Here the first is always off,
-and the second always on: whoever is named in `ca_file` is trusted.
+and the second always on: each certificate in `ca_file` is trusted.
 
 The empty password makes an encrypted key an error. Without it OpenSSL would ask for a password on the terminal.
 """
@@ -24,7 +24,7 @@ _BEGIN = b"-----BEGIN "
 
 
 def judge_alike(context: ssl.SSLContext) -> None:
-    """Have the context judge certificates as all do, whatever the version of Python has set."""
+    """Set the verification flags of a context that differ between versions of Python."""
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
 

@@ -20,7 +20,7 @@ class WriteAudit(Protocol):
 
 
 def given(_subject: str) -> str:
-    """Stand for a `sub` or `sid` where no lasting key hashes it."""
+    """Return the placeholder of a `sub` or `sid` where no configured key hashes it."""
     return "[given]"
 
 

@@ -99,7 +99,7 @@ def _tls_context(tls: TlsFiles | None, url: URL) -> ssl.SSLContext | None:
 
 
 def _context_of(url: URL) -> ssl.SSLContext:
-    """The context that aiormq would make of the options in the URL, but for how certificates are judged."""
+    """Return the context that aiormq makes from the URL's options, with the verification flags of all contexts."""
     query = url.query
     data = query.get("cadata")
     context = ssl.create_default_context(
