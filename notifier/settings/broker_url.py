@@ -30,7 +30,8 @@ def broker_mistake(url: str, *, tls: bool) -> str | None:
     if re.search("[,;]", authority.partition("@")[2] if "@" in authority else authority):
         return "names several hosts in one URL; give a list with a URL for each: [amqp://A, amqp://B]"
     user, _, _ = authority.rpartition("@")
-    if "#" in rest or "[" in user or ("@" not in authority and "@" in rest):
+    path = rest[len(authority) :].partition("?")[0]
+    if "#" in rest or "[" in user or "@" in path or ("@" not in authority and "@" in rest):
         return (
             "has @, /, ?, # or [ in a user name, password or virtual host; write %40, %2F, %3F, %23 or %5B,"
             " or give the password in password_file"

@@ -132,6 +132,8 @@ def _secret(value: object, info: ValidationInfo) -> object:
 def _proxy(value: str) -> str:
     if not names_host(value, "http", "https"):
         text = "must be the URL of a proxy, such as http://proxy.example.com:3128"
+        if "@" in value and "@" not in re.split("[/?#]", value.partition("://")[2])[0]:
+            text = "has @, /, ? or # in a user name or password; write %40, %2F, %3F or %23"
         raise ValueError(stray_character(value) or text)
     if urlsplit(value).password == "":
         raise ValueError("has an empty password; remove the colon, or give the password")

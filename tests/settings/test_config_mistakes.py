@@ -1,5 +1,6 @@
 """What an operator is told of a wrong configuration: every mistake at once, each by the path of its key."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,11 @@ shutdwn_grace: 20s
             ("registry: {file: 'notifier.yaml '}", "registry.file", "ends with a blank; remove it"),
             ("registry: {cache: ''}", "registry.cache", "must not be empty"),
             (
+                "registry: {defaults: {'https://a': {proxy: 'http://u:p#s@proxy:3128'}}}",
+                'registry.defaults["https://a"].proxy',
+                "has @, /, ? or # in a user name or password; write %40",
+            ),
+            (
                 "issuers: {'https://u:p@a': {keys: [{file: notifier.yaml}]}}",
                 'issuers["https://u:[password]@a"]',
                 "must hold no user and password",
@@ -183,6 +189,12 @@ shutdwn_grace: 20s
         assert mistakes(tmp_path) == {str(tmp_path): "cannot be read: Is a directory"}
         (tmp_path / "latin.yaml").write_bytes(b"queue: \xe9")
         assert "is not UTF-8 text (byte 7)" in mistakes(tmp_path / "latin.yaml").values()
+        for content, says in (
+            ("queue: {}".encode("utf-16"), "is UTF-16; write it as plain UTF-8"),
+            (gzip.compress(b"queue: {}"), "is compressed with gzip; write it as plain UTF-8"),
+        ):
+            (tmp_path / "coded.yaml").write_bytes(content)
+            assert says in mistakes(tmp_path / "coded.yaml").values()
 
     @pytest.mark.parametrize("text", ['{"queue": {"prefix": "a", "prefix": "b"}}', '{"queue": '])
     def test_wrong_json(self, tmp_path: Path, text: str) -> None:
@@ -218,6 +230,8 @@ shutdwn_grace: 20s
             ("amqp://u:hunter1@a|amqp://u:hunter2@b", "give a list"),
             ("amqp://u:hunter1@a,u:hunter2@b", "give a list"),
             ("amqp://u:hunter1@a,b:5672/", "give a list"),
+            ("amqp://u:hunter1@a/v,u:hunter2@b/v", "write %40, %2F, %3F, %23 or %5B"),
+            ("amqp://u:hunter1@a、amqp://u:hunter2@b", "write %40, %2F, %3F, %23 or %5B"),
             ('["amqp://u:hunter1@a","amqp://u:hunter1@b;amqp://u:hunter2@c"]', "give a list"),
             ("amqp://u:hunter2#@h", "write %40, %2F, %3F, %23 or %5B"),
             ("amqp://u:hunter2/x@h", "write %40, %2F, %3F, %23 or %5B"),

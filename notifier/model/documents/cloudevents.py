@@ -21,7 +21,7 @@ from notifier.model.errors import MalformedEvent, Mistake
 from notifier.model.message import Message
 from notifier.model.moment import read_moment
 from notifier.model.printable import excerpt
-from notifier.model.validation import kind_of
+from notifier.model.validation import kind_of, other_coding
 
 ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
 TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
@@ -110,24 +110,9 @@ def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
     return value
 
 
-_OTHER_CODINGS = (
-    (b"\x1f\x8b", "compressed with gzip: publish it uncompressed"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd: publish it uncompressed"),
-    (b"\x78\x01", "compressed with deflate: publish it uncompressed"),
-    (b"\x78\x5e", "compressed with deflate: publish it uncompressed"),
-    (b"\x78\x9c", "compressed with deflate: publish it uncompressed"),
-    (b"\x78\xda", "compressed with deflate: publish it uncompressed"),
-    (b"\xff\xfe", "UTF-16: publish it as UTF-8"),
-    (b"\xfe\xff", "UTF-16: publish it as UTF-8"),
-    (b"{\x00", "UTF-16: publish it as UTF-8"),
-    (b"\x00{", "UTF-16: publish it as UTF-8"),
-)
-
-
 def _why_no_json(body: bytes, error: str) -> str:
-    for beginning, coding in _OTHER_CODINGS:
-        if body.startswith(beginning):
-            return f"the body is {coding}"
+    if (coding := other_coding(body)) is not None:
+        return f"the body is {coding}: publish it as plain UTF-8"
     try:
         body.decode()
     except UnicodeDecodeError as broken:
