@@ -11,7 +11,7 @@ from itertools import islice
 from typing import get_type_hints
 
 from notifier.model.documents.event_members import EntryDocument, EventBody
-from notifier.model.printable import excerpt
+from notifier.model.printable import excerpt, stray_character
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
@@ -82,7 +82,8 @@ def unknown_clients(event: SessionEnded, registry: Registry, *, heard: bool) -> 
             entry.no_address or (heard and entry.backchannel_logout_uri is not None)
         )
         if not has_address and registry.resolve(event.iss, name, None) is None:
-            unknown.append(excerpt(name))
+            stray = stray_character(name)
+            unknown.append(excerpt(name) if stray is None else f"{excerpt(name.strip())} (it {stray})")
     if unknown:
         more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         noun = "client" if len(unknown) == 1 else "clients"

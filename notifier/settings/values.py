@@ -38,6 +38,8 @@ _ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 
 def plain_name(name: str) -> str:
     """The name that another system has for somebody, without what is copied along."""
+    if not name:
+        raise ValueError("must not be empty")
     if (stray := stray_character(name)) is not None:
         raise ValueError(stray)
     return name

@@ -112,6 +112,7 @@ async def test_202_with_the_id_means_taken(api: Api) -> None:
         ({"ended_at": 1764147600000, "reason": 5}, "ended_at cannot be read and is left out; it must be an RFC 3339"),
         ({"reason": 5}, "reason cannot be read and is left out; it must be a text"),
         ({"clients": ["shop", "shpo"]}, "the registry has no client shpo; the logout waits for its registration"),
+        ({"clients": ["shop "]}, "the registry has no client shop (it ends with a blank; remove it)"),
         ({"clients": ["a", "b", "c", "d"]}, "no clients a, b, c and 1 more"),
         ({"sessionId": "the same", "tenant": "t", "clients": ["shop"]}, ""),
         ({"clients": [{"client_id": "none", "backchannel_logout_uri": None}, "shop"]}, ""),

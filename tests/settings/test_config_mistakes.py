@@ -135,6 +135,12 @@ shutdwn_grace: 20s
             ("api: {listen: 'id.internal:8080'}", "api", "tokens_file is required"),
             ("api: {tls: {cert_file: notifier.yaml}}", "api.tls.key_file", "is required"),
             ("api: {listen: '127.0.0.1:9464'}", "", "each needs its own"),
+            ("queue: {url: 'amqp://h', username: ''}", "queue.username", "must not be empty"),
+            (
+                "issuers: {'https://a': {keys: [{file: notifier.yaml}], publishers: ['']}}",
+                'issuers["https://a"].publishers[0]',
+                "must not be empty",
+            ),
             ("queue: {url: 'amqp://h', username: ' idp'}", "queue.username", "begins with a blank"),
             (
                 "issuers: {'https://a': {keys: [{file: notifier.yaml}], publishers: [“idp”]}}",
