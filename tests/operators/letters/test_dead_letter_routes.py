@@ -51,7 +51,10 @@ TOKENS = (
 REGISTRY = Registry(
     issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER)},
     clients={
-        ISS: {"shop": Client(iss=ISS, client_id="shop", backchannel_logout_uri=None)},
+        ISS: {
+            "shop": Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example/out"),
+            "silent": Client(iss=ISS, client_id="silent", backchannel_logout_uri=None),
+        },
         OTHER: {"wiki": Client(iss=OTHER, client_id="wiki", backchannel_logout_uri=None)},
     },
 )
@@ -133,7 +136,12 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 async def test_what_an_unknown_name_may_mean(api: Api) -> None:
     """In groups and of one letter; a token hears of no issuer that it does not cover."""
-    meant = {"Shop": "did you mean shop?", "shop": "it is registered now: replay it", "wiki": f"issuer {OTHER}"}
+    meant = {
+        "Shop": "did you mean shop?",
+        "shop": "it is registered now: replay it",
+        "silent": "it is registered without an address",
+        "wiki": f"issuer {OTHER}",
+    }
     unknown = DeadReason.UNKNOWN_CLIENT
     await bury(api.queue, *(letter(f"u-{name}", client_id=name, reason=unknown) for name in meant))
     await bury(api.queue, bury_delivery(replace(DELIVERY, id="u-o", iss=OTHER, client_id="shop"), unknown, "", 1000.0))
