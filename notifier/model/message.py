@@ -249,7 +249,8 @@ class QueueStatus:
     """The state of the connection to the queue. `problem` says what is wrong; None if nothing is.
 
     `bindings` are those of the sources. One that is missing stops nothing else, so it is no problem of the queue. Nor
-    is an override: nobody but the broker's operator can end it.
+    is an override: nobody but the broker's operator can end it. `visited`: how many dead letters there are, while a
+    visit holds some of them, so that the broker does not count these as ready; else 0.
     """
 
     connected: bool
@@ -258,6 +259,7 @@ class QueueStatus:
     problem: str | None = None
     bindings: tuple[BindingState, ...] = ()
     overrides: tuple[PolicyOverride, ...] = ()
+    visited: int = 0
 
 
 @frozen

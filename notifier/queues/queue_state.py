@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from notifier.model.message import BindingState, Depth, PolicyOverride
+from notifier.model.message import DEAD, BindingState, Depth, PolicyOverride
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,3 +85,11 @@ def release_of(version: str) -> tuple[int, int]:
     """The release of a broker that says this version: its first two numbers; (0, 0) if it says none."""
     numbers = re.match(r"(\d{1,9})\.(\d{1,9})", version)
     return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+
+
+def with_visited(depths: Mapping[str, Depth], visited: int) -> Mapping[str, Depth]:
+    """The depths with as many dead letters as a visit announces, if that is more than the broker counts as ready."""
+    dead = depths.get(DEAD)
+    if dead is None or dead.ready >= visited:
+        return depths
+    return {**depths, DEAD: Depth(ready=visited, consumers=dead.consumers)}

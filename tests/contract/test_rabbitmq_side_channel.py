@@ -7,13 +7,20 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
+from notifier.model.message import DEAD
+from notifier.operators.letters.letter_filter import LetterFilter, read_summary
+from notifier.queues.passes import reader_of
 from notifier.queues.rabbitmq import replies, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import NamedWorkers, until_answered
-from tests.contract.queues import PATIENCE, outgoing
+from tests.contract.letters import bury, letter
+from tests.contract.queues import PATIENCE, outgoing, ready
 from tests.support.rabbit_options import rabbit_options
+from tests.system.waiting import until
+
+ALL = LetterFilter()
 
 
 @pytest.fixture
@@ -161,3 +168,23 @@ async def test_a_message_of_a_kind_that_a_release_does_not_know_has_no_effect(
         await until_answered(options, {b"worker"})
     assert await asyncio.wait_for(workers.heard_news.get(), PATIENCE) == (b"worker", b"\xff")
     assert (workers.heard.empty(), log) == (True, [])
+
+
+async def test_dead_letters_that_a_visit_holds_are_counted(options: RabbitOptions, workers: NamedWorkers) -> None:
+    """By workers, while another process lists or discards; and not any more once it has given them back."""
+    worker = await workers.start(options, b"worker")
+    await until_answered(options, {b"worker"})
+    await bury(worker, *(letter(f"d-{number}") for number in range(20)))
+
+    async def counted() -> int:
+        return (await worker.depths())[DEAD].ready
+
+    async with RabbitQueue(options).dead_letters().visit(reader_of(read_summary, ALL.matches, whole=False)) as visit:
+        seen = [*await visit.page(), *await visit.page()]
+        assert len(seen) == 20
+        await until(counted, lambda count: count == 20)
+        assert worker.status().visited == 20
+        await visit.remove([found.message for found in seen[:5]])
+        await until(counted, lambda count: count == 15)
+    await until(lambda: asyncio.sleep(0, worker.status().visited), lambda count: count == 0)
+    await ready(worker, DEAD, 15)

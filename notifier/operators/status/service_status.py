@@ -16,6 +16,7 @@ from notifier.model.frozen import frozen, replace
 from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merged
 from notifier.operators.status.client_state import ClientState, both
+from notifier.queues.queue_state import with_visited
 from notifier.tokens.first_day import Seen, SeenKey, seen_by_all
 
 
@@ -31,7 +32,7 @@ class LaneState:
 class WorkerState:
     """The state of one worker. `rates` are per second, over the last minute; `held` is by queue.
 
-    `consuming`: it takes messages; None if its release does not say. `problem`: why not.
+    `visited`: see QueueStatus. `consuming`: it takes messages; None if its release does not say. `problem`: why not.
     """
 
     worker: str
@@ -48,6 +49,7 @@ class WorkerState:
     bindings_missing: Sequence[BindingState] = ()
     troubles: Sequence[Trouble] = ()
     keys: Sequence[SeenKey] = ()
+    visited: int = 0
     consuming: bool | None = None
     problem: str = ""
 
@@ -122,7 +124,7 @@ def status_of(
         merged[key] = client if key not in merged else both(merged[key], client)
     return ServiceStatus(
         at=now,
-        depths=depths,
+        depths=with_visited(depths, max((worker.visited for worker in workers), default=0)),
         oldest=since,
         workers=workers,
         seen=depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0,

@@ -1,18 +1,27 @@
-"""Opens visits to the dead letters on RabbitMQ (see `visit`), each over a connection of its own, one at a time."""
+"""Opens visits to the dead letters on RabbitMQ (see `visit`), each over a dedicated connection, one at a time.
 
-from collections.abc import AsyncIterator
+The broker counts what a visit holds no longer as ready. So a visit announces to the workers how many dead letters there
+are, over another connection: one that publishes stands still during an alarm.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from notifier.model.errors import QueueError
 from notifier.model.message import DEAD
 from notifier.queues.passes import Reader
-from notifier.queues.rabbitmq.connection import channel_of, connect, finish
+from notifier.queues.rabbitmq.connection import asking, channel_of, connect, connected, finish
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.side_channel import announce_visit
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
 from notifier.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 
 S = TypeVar("S")
+ANNOUNCED_AFTER = 0.3  # seconds: shorter visits are not noticed
+ANNOUNCED_EVERY = 0.5
+LAST_WORD = 1.0  # seconds for the announcement of the end
 
 
 class RabbitDeadLetters:
@@ -32,9 +41,11 @@ class RabbitDeadLetters:
         connection = await connect(self._options, "dead letters")
         try:
             await hold_alone(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
-            async with channel_of(connection) as channel:
+            totals: list[Callable[[], int]] = []
+            async with _announced(self._options, totals), channel_of(connection) as channel:
                 queue = f"{self._options.prefix}.{DEAD}"
                 visit = RabbitVisit(channel, queue, self._publish, read, origin=DEAD, what="the dead letters")
+                totals.append(lambda: visit.total)
                 try:
                     await visit.begin()
                     yield visit
@@ -47,3 +58,36 @@ class RabbitDeadLetters:
                 await visit.forget()
         finally:
             await finish(connection.close())
+
+
+@asynccontextmanager
+async def _announced(options: RabbitOptions, totals: Sequence[Callable[[], int]]) -> AsyncIterator[None]:
+    """Announce the visit to the workers, at best effort, until it has given back what it held."""
+    ended = asyncio.Event()
+    announcing = asyncio.create_task(_announce(options, totals, ended))
+    try:
+        yield
+    finally:
+        ended.set()
+        await asyncio.wait({announcing}, timeout=LAST_WORD)
+        announcing.cancel()
+
+
+async def _announce(options: RabbitOptions, totals: Sequence[Callable[[], int]], ended: asyncio.Event) -> None:
+    if await _ends(ended, ANNOUNCED_AFTER):
+        return
+    with suppress(QueueError):
+        async with connected(options, "visit") as connection, channel_of(connection) as channel:
+            while not ended.is_set():
+                async with asking("cannot announce the visit"):
+                    await announce_visit(channel, options, sum(total() for total in totals))
+                await _ends(ended, ANNOUNCED_EVERY)
+            async with asking("cannot announce the end of the visit"):
+                await announce_visit(channel, options, 0)
+
+
+async def _ends(ended: asyncio.Event, within: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await ended.wait()
+    return ended.is_set()

@@ -15,7 +15,7 @@ from notifier.model.backoff import Rounding
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import SOURCE, Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.queues.queue_port import EncodeNotice, Inbox
-from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
+from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers, with_visited
 from notifier.queues.rabbitmq.acks import AckTag
 from notifier.queues.rabbitmq.administration import depths_at, depths_of, workers_at
 from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
@@ -248,6 +248,7 @@ class RabbitQueue:
             problem=next((str(problem) for problem in problems if problem is not None), None),
             bindings=self._bindings.states,
             overrides=self._policies.overrides,
+            visited=self.side_channel.visited,
         )
 
     def consumers(self) -> int:
@@ -256,7 +257,8 @@ class RabbitQueue:
 
     async def depths(self) -> Mapping[str, Depth]:
         """What waits, by queue name without prefix, and in all buckets as `parked`. Raises QueueUnavailable."""
-        return await depths_of(self._consuming_connection(), self._options)
+        depths = await depths_of(self._consuming_connection(), self._options)
+        return with_visited(depths, self.side_channel.visited)
 
     async def look_around(self, within: float) -> QueueOverview:
         """What waits, and the states of the workers that answer in time. Raises QueueError.

@@ -11,6 +11,7 @@ tells nor hears news.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -41,8 +42,11 @@ QUESTION = "notifier.question"  # the AMQP `type` of a message that asks workers
 REQUEST = "notifier.request"  # the `type` of one that asks them to do something; its body says what
 NEWS = "notifier.news"  # the `type` of one that tells them what another worker saw; `app_id` is who tells
 PRESENCE = "notifier.presence"  # the `type` of one by which a worker announces itself to all
+VISIT = "notifier.visit"  # the `type` of one that says how many dead letters there are, while a visit holds some
+VISITED_FOR = 3.0  # seconds for which that counts: a visit that is killed announces no end
 TELL_EVERY = 0.02  # seconds between two of these
 STALE = 3000  # milliseconds, after which they are of no use
+MAX_DIGITS = 12
 AT_ONCE = 8  # requests that a worker carries out at a time; it does not hear more
 MADE_UP = "amq."  # begins each name that the broker makes up, and that a publisher may forge
 BLOCKED_EVERY = 0.05  # seconds between two looks whether the broker blocks
@@ -64,6 +68,7 @@ class RabbitSideChannel:
         self._doing: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._outbox = Outbox()
+        self._visited, self._visited_until = 0, 0.0
         self._cancelled = asyncio.Event()  # the broker took our queue away
         self._may_declare = self._may_tell = True
         self._logged_reason = ""
@@ -92,6 +97,11 @@ class RabbitSideChannel:
     def share_presence(self, following: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Announce this worker to all, itself included, and give `heard` what all announce. Both never raise."""
         self._shared[PRESENCE] = following, heard
+
+    @property
+    def visited(self) -> int:
+        """How many dead letters there are, if a visit has announced it just now; else 0."""
+        return self._visited if time.monotonic() < self._visited_until else 0
 
     @property
     def dropped(self) -> int:
@@ -209,6 +219,10 @@ class RabbitSideChannel:
         elif (shared := self._shared.get(properties.message_type or "")) is not None:
             if properties.message_type == PRESENCE or properties.app_id != self.address:
                 shared[1](delivered.body)
+        elif properties.message_type == VISIT:
+            if delivered.body.isdigit() and len(delivered.body) < MAX_DIGITS:
+                self._visited = int(delivered.body)
+                self._visited_until = time.monotonic() + VISITED_FOR
         elif properties.correlation_id:
             self._heard(properties.correlation_id, delivered.body)
 
@@ -223,6 +237,12 @@ class RabbitSideChannel:
                     self._connection, self._exchange, within=within, enough=enough, request=request
                 )
         return []
+
+
+async def announce_visit(channel: aiormq.Channel, options: RabbitOptions, dead_letters: int) -> None:
+    """Announce to all workers how many dead letters there are; 0 ends it. Raises what aiormq does."""
+    properties = commands.Basic.Properties(message_type=VISIT, delivery_mode=TRANSIENT, expiration=str(STALE))
+    await channel.basic_publish(str(dead_letters).encode(), exchange=f"{options.prefix}.workers", properties=properties)
 
 
 async def ask_workers(

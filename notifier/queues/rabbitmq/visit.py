@@ -116,6 +116,7 @@ class RabbitVisit(Generic[S]):
         self._publish = publish
         self._left = 0
         self._runs = 0
+        self._held = 0  # taken in earlier runs, and not removed
         self._length = FIRST_RUN
         self._acks = AckLedger()  # its tags count from 1, as those of a visit do
         self._on_their_way = 0  # commands of acks, at most, that the queue may not have heard
@@ -126,6 +127,11 @@ class RabbitVisit(Generic[S]):
     def left(self) -> int:
         """How many messages are still to be seen."""
         return self._left
+
+    @property
+    def total(self) -> int:
+        """How many of the messages that were there at the beginning are still there: to be seen, or held here."""
+        return self._left + self._held
 
     @property
     def given_back(self) -> bool:
@@ -158,6 +164,7 @@ class RabbitVisit(Generic[S]):
         self._runs += 1
         run = await self._take(count, self._runs, read)
         self._left = max(0, self._left - run.count)
+        self._held += run.count
         return run
 
     async def _take(self, count: int, name: int, read: Reader[S] | None) -> "_Run[S]":
@@ -247,6 +254,7 @@ class RabbitVisit(Generic[S]):
 
     async def _ack(self, messages: Sequence[Message]) -> None:
         """Ack these in few frames: the broker's channel sends one on as one command for each run that it touches."""
+        self._held -= len(messages)
         for message in messages:
             assert isinstance(message.tag, int), "a message of this visit"
             self._acks.settle(message.tag)

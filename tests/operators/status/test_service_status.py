@@ -215,6 +215,14 @@ def test_a_client_that_is_only_put_off_is_not_well() -> None:
     assert {each.client_id: each.state for each in all_of(health, [], [])[0]}["unsigned"] == "fails"
 
 
+def test_dead_letters_that_a_visit_holds_are_counted() -> None:
+    """The broker counts only those that nobody holds; a queue that has more by now counts."""
+    for ready, visited, count in ((2, 680, 680), (700, 680, 700), (2, 0, 2)):
+        depths = {"dead": Depth(ready=ready, consumers=0)}
+        status = status_of(depths, [worker("a", visited=visited), worker("b")], now=0.0)
+        assert status.depths["dead"].ready == count
+
+
 def test_a_client_waits_for_what_its_last_attempt_met() -> None:
     """Once a key is repaired its deliveries are attempted: what they meet counts, and no longer the key."""
     waiting = {"waits_for": "signing", "deferred_at": 100.0, "delayed": 30}
