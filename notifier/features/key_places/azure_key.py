@@ -15,7 +15,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import aiohttp
 from azure.core import exceptions as refusals
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity.aio import DefaultAzureCredential
 from azure.keyvault.keys import KeyVaultKey
 from azure.keyvault.keys.aio import KeyClient
@@ -25,8 +27,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, S
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
 from notifier.features.key_places.cloud_key_settings import AzureKeySettings
-from notifier.model.client import Algorithm
+from notifier.model.client import Algorithm, TlsFiles
 from notifier.model.outcome import read_retry_after
+from notifier.network.http.pem_files import connecting_context
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.key_place import PlaceFault, PublicHalf
 from notifier.tokens.signature import SignatureResult
@@ -39,12 +42,19 @@ _Answer = TypeVar("_Answer")
 class AzureKey:
     """One version of a key. `further`: arguments for Microsoft's clients, beside those that are always given."""
 
-    def __init__(self, settings: AzureKeySettings, further: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        settings: AzureKeySettings,
+        further: Mapping[str, Any] = MappingProxyType({}),
+        files: TlsFiles = TlsFiles(),  # noqa: B008  it is frozen
+    ) -> None:
         self._settings = settings
+        self._files = files
         self._further = {"retry_total": 0, **further}
         self._credential: DefaultAzureCredential | None = None
         self._keys: KeyClient | None = None
         self._signer: CryptographyClient | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises PlaceFault."""
@@ -54,7 +64,9 @@ class AzureKey:
         if "sign" not in (vault_key.key_operations or ()):
             raise _wrong(f"the key {self._settings.key} may not be used to sign: its key_ops lack it")
         if self._signer is None:  # the version stays, and so does the client
-            self._signer = CryptographyClient(vault_key, self._logged_in(), **self._further)
+            self._signer = CryptographyClient(
+                vault_key, self._logged_in(), transport=self._transport(), **self._further
+            )
         made_at, latest = vault_key.properties.created_on, newest.properties.version or version
         return PublicHalf(
             key=_public_key(vault_key),
@@ -78,20 +90,36 @@ class AzureKey:
     async def close(self) -> None:
         """Close its connections."""
         opened = (self._signer, self._keys, self._credential)
+        session, self._session = self._session, None
         self._signer = self._keys = self._credential = None
         for client in opened:
             if client is not None:
                 await client.close()
+        if session is not None:
+            await session.close()
 
     def _opened(self) -> KeyClient:
         if self._keys is None:
-            self._keys = KeyClient(self._settings.vault_url, self._logged_in(), **self._further)
+            self._keys = KeyClient(
+                self._settings.vault_url, self._logged_in(), transport=self._transport(), **self._further
+            )
         return self._keys
 
     def _logged_in(self) -> DefaultAzureCredential:
         if self._credential is None:
-            self._credential = DefaultAzureCredential(**self._further)
+            self._credential = DefaultAzureCredential(transport=self._transport(), **self._further)
         return self._credential
+
+    def _transport(self) -> AioHttpTransport:
+        """Return Microsoft's transport over a session that judges certificates as all connections do."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=connecting_context(self._files)),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=True,
+                auto_decompress=False,
+            )
+        return AioHttpTransport(session=self._session, session_owner=False)
 
     async def _ask(self, request: Callable[[], Awaitable[_Answer]]) -> _Answer:
         try:

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from notifier.features.key_places.azure_key import AzureKey
 from notifier.features.key_places.cloud_key_settings import AzureKeySettings
-from notifier.model.client import Algorithm
+from notifier.model.client import Algorithm, TlsFiles
 from notifier.tokens.jws import verifies
 from notifier.tokens.key_place import PlaceFault
 from notifier.tokens.signature import SignatureResult
@@ -40,8 +40,8 @@ async def vault(issuer: Authority, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 def place(vault: AzureStandIn, issuer: Authority, name: str, version: int = 0) -> AzureKey:
     """The key as a place. The stand-in is at no address of Azure's, and has a certificate of ours."""
     settings = {"vault_url": vault.address, "key": name, "version": VERSIONS[version]}
-    further = {"verify_challenge_resource": False, "connection_verify": str(issuer.ca_file)}
-    return AzureKey(AzureKeySettings.model_validate(settings), further)
+    further = {"verify_challenge_resource": False}
+    return AzureKey(AzureKeySettings.model_validate(settings), further, TlsFiles(ca_file=issuer.ca_file))
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ async def test_an_address_that_the_vault_does_not_know_as_its_own_is_a_mistake(
 ) -> None:
     """Such as a name of ours for it: Microsoft's client gives it no token."""
     settings = {"vault_url": vault.address, "key": "logout", "version": VERSIONS[0]}
-    key = AzureKey(AzureKeySettings.model_validate(settings), {"connection_verify": str(issuer.ca_file)})
+    key = AzureKey(AzureKeySettings.model_validate(settings), files=TlsFiles(ca_file=issuer.ca_file))
     await wrong(key, rf"^{vault.address}: .*'vault.azure.net' does not match the requested domain")
 
 
 async def test_a_vault_that_nobody_can_reach_is_away(vault: AzureStandIn, issuer: Authority) -> None:
     """Nothing listens there."""
     settings = {"vault_url": "https://127.0.0.1:9", "key": "logout", "version": VERSIONS[0]}
-    key = AzureKey(AzureKeySettings.model_validate(settings), {"connection_verify": str(issuer.ca_file)})
+    key = AzureKey(AzureKeySettings.model_validate(settings), files=TlsFiles(ca_file=issuer.ca_file))
     with pytest.raises(PlaceFault) as found:
         await key.sign(Algorithm.ES256, MESSAGE)
     assert found.value.result is SignatureResult.AWAY
