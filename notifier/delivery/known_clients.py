@@ -17,6 +17,7 @@ from notifier.model.client import Client, ClientKey
 
 KEPT = 1800.0  # seconds that a client not heard of is remembered
 MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
+ASSUMED_WORKERS = 4  # share a client's limits while their number is not known, in the second after a start
 ROUNDING = 1e-6  # seconds by which a token may come early, so that one token is not a hair less
 LOOKS = 64  # clients looked at, at a time, for one to be forgotten
 
@@ -37,7 +38,7 @@ class KnownClients:
     @property
     def workers(self) -> int:
         """How many workers there are, this one included."""
-        return max(1, self._peers.count())
+        return self._peers.count() or ASSUMED_WORKERS
 
     def get(self, key: ClientKey) -> Known | None:
         """Return what is known of this client."""

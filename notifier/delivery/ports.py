@@ -20,7 +20,7 @@ class Peers(Protocol):
     """The workers that share the queue."""
 
     def count(self) -> int:
-        """Return how many there are, this one included. They share the clients' limits."""
+        """Return how many there are, this one included; 0 while that is not known. They share the clients' limits."""
 
     def tell(self, news: News) -> None:
         """Tell the others, at best effort: what cannot go soon is dropped. Never raises, never waits."""

@@ -238,7 +238,7 @@ class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
         """The state: is the queue connected and consumed, and what is wrong?"""
 
     def consumers(self) -> int:
-        """How many workers share the queue, at least 1."""
+        """How many workers share the queue; 0 while that is not known."""
 
     async def depths(self) -> Mapping[str, Depth]:
         """What waits in each queue, by its name without prefix. Raises QueueUnavailable."""

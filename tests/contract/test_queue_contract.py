@@ -15,7 +15,7 @@ from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.sqlite import SqliteQueue
-from tests.contract.queues import PATIENCE, Inbox, Place, consuming, dead, delay, names, outgoing, ready
+from tests.contract.queues import PATIENCE, Inbox, Place, consuming, dead, delay, eventually, names, outgoing, ready
 
 SHOP = ("https://id.example.com", "shop")
 ONE_BY_ONE = {Lane.EVENTS: 1, Lane.RETRIES: 1, Lane.BULK: 1}
@@ -209,7 +209,7 @@ async def test_depths_count_the_ready(place: Place) -> None:
         DEAD: 1,
     }
     assert depths["events"].consumers == 1
-    assert queue.consumers() == 1
+    await eventually(lambda: queue.consumers() == 1)
     await queue.close()
     visitor = await place.open()
     await ready(visitor, Lane.EVENTS, 3)

@@ -177,6 +177,14 @@ def test_limits_are_shared_by_the_workers() -> None:
     assert paced.ask("shop") == Go()
 
 
+def test_limits_are_shared_before_the_number_of_workers_is_known() -> None:
+    """Several may have started together: each takes a quarter at first."""
+    desk = Desk(workers=0, per_second=2.0)
+    desk.now += 1.4
+    assert desk.ask("shop") == Wait()
+    assert Desk(proven=("shop",), workers=0).as_many_as_run("shop") == 32 // 4
+
+
 def test_a_worker_that_starts_has_no_burst() -> None:
     """A second's worth of tokens is there after a second: the worker before it may just have spent them."""
     desk = Desk(per_second=20.0)

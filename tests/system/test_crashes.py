@@ -76,6 +76,20 @@ async def test_limits_hold_after_restarts(tmp_path: Path, queue_url: str, prefix
         assert most == 1
 
 
+async def test_workers_that_start_together_share_a_rate(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """Three are there at once, and none knows how many they are: the client gets two a second from the beginning."""
+    async with Clients() as clients:
+        site = Site(tmp_path, amqp_url, prefix)
+        site.write_clients([client("a", clients.url("a"), per_second=PACE)])
+        await publish_before_start(amqp_url, prefix, [["a"]] * 600)
+        loop = asyncio.get_running_loop()
+        async with worker(site, ready=False), worker(site, ready=False), worker(site, ready=False):
+            await clients.until(lambda: len(clients.hits) >= 1)
+            began = loop.time()
+            await clients.until(lambda: len(clients.hits) >= 15)
+            assert loop.time() - began >= (15 - 4) / PACE
+
+
 async def test_a_pause_holds_after_restarts(tmp_path: Path, queue_url: str, prefix: str) -> None:
     """Workers are killed with hundreds prefetched; once the client has asked for five minutes, it is left alone."""
     async with Clients(lambda _hit: web.Response(status=503, headers={"Retry-After": "300"})) as clients:

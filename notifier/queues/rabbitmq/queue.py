@@ -252,7 +252,7 @@ class RabbitQueue:
         )
 
     def consumers(self) -> int:
-        """How many workers consume `events`, as seen within the last 15 s while connected; at least 1."""
+        """How many workers consume `events`, as seen within the last 15 s while connected; 0 while unknown."""
         return self._watch.consumers
 
     async def depths(self) -> Mapping[str, Depth]:

@@ -15,7 +15,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
 WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
-LOOK_AGAIN_AFTER = 1.0  # seconds from the first look to the second: workers that start together count one another
+LOOK_AGAIN_AFTER = 1.0  # seconds from the first look to the second, which counts workers that started together
 MEND_AT_MOST_EVERY = 0.5
 HOPELESS_EVERY = 5.0  # after a failed mend: an operator must act first
 
@@ -24,7 +24,7 @@ class TopologyWatch:
     """Watches the topology over the connection that it is given. `mend_soon` asks for a look at once.
 
     `problem` says what cannot be mended, `settling` which queues are too new to be used. `consumers`: how many workers
-    consume `events`, which share the clients' limits.
+    consume `events`, which share the clients' limits; 0 until the second look, a second after the start.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
@@ -39,7 +39,8 @@ class TopologyWatch:
         self.settling = Settling()
         self.mend_soon = asyncio.Event()
         self.problem: str | None = None
-        self.consumers = 1
+        self.consumers = 0
+        self._has_looked = False
 
     async def establish(self, connection: Connection) -> None:
         """Declare or verify everything, once the broker is known to keep messages that expire. Raises QueueError."""
@@ -102,6 +103,7 @@ class TopologyWatch:
             depths = await depths_at(connection, self._looked_at)
         except QueueUnavailable:
             return True
-        if Lane.EVENTS in depths:
+        if Lane.EVENTS in depths and self._has_looked:  # at the first look others may be starting as well
             self.consumers = max(1, depths[Lane.EVENTS].consumers)
+        self._has_looked = True
         return len(depths) == len(self._looked_at) and self.problem is None
