@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiormq.connection
 import pytest
+from structlog.testing import capture_logs
 from yarl import URL
 
 from notifier.model.client import TlsFiles
@@ -231,15 +232,25 @@ async def test_closing_while_connecting_fails(proxy: Proxy, options: RabbitOptio
     gc.collect()  # aiormq may leave a coroutine that it never began, whose warning is to come here or not at all
 
 
-async def test_what_nobody_expects_ends_one_connection_alone(options: RabbitOptions) -> None:
-    """A worker whose link had ended would never consume again, and be no use to anybody."""
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (KeyError("a library's own fault"), "queue_connection_broken"),
+        (Exception(), "queue_not_connected"),
+        (ExceptionGroup("", [StopAsyncIteration()]), "queue_not_connected"),
+    ],
+)
+async def test_what_nobody_expects_ends_one_connection_alone(
+    options: RabbitOptions, error: Exception, event: str
+) -> None:
+    """A worker whose link had ended would never consume again. A stream that ended is a loss, logged without frames."""
     served, again = 0, asyncio.Event()
 
     async def serve(link: Link, _: Connection) -> None:
         nonlocal served
         served += 1
         if served == 1:
-            raise KeyError("a library's own fault")
+            raise error
         link.stand()
         again.set()
         await asyncio.Event().wait()
@@ -247,8 +258,11 @@ async def test_what_nobody_expects_ends_one_connection_alone(options: RabbitOpti
     link = Link(options, "look", serve)
     running = asyncio.create_task(link.run())
     try:
-        await asyncio.wait_for(again.wait(), PATIENCE)
+        with capture_logs() as logs:
+            await asyncio.wait_for(again.wait(), PATIENCE)
         assert link.failure is None
+        assert event in [line["event"] for line in logs]
+        assert ("exception" in logs[0]) == (event == "queue_connection_broken")
     finally:
         running.cancel()
         await asyncio.wait({running})

@@ -17,6 +17,8 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 15.0
 SETTLED_AFTER = 5.0  # a connection that stood so long was a good one: the next pause is short again
 
+STREAM_ENDED = (Exception, StopAsyncIteration)  # by which aiormq ends, without a reason, as after a suspension
+
 Serve = Callable[["Link", Connection], Awaitable[None]]
 """Uses a connection until cancelled. Calls `link.stand()` once it is of use. What it raises ends the connection."""
 
@@ -65,9 +67,12 @@ class Link:
                 self._note(error)
             except Exception as error:  # noqa: BLE001  around one connection: whatever ends it, the next is made
                 first = _first(error)
-                where = "".join(traceback.format_tb(first.__traceback__))
-                self._log.error("queue_connection_broken", error=type(first).__name__, exception=where)
-                self._note(QueueError(f"unexpected {type(first).__name__}"))
+                if type(first) in STREAM_ENDED:
+                    self._note(QueueUnavailable("the connection was lost"))
+                else:
+                    where = "".join(traceback.format_tb(first.__traceback__))
+                    self._log.error("queue_connection_broken", error=type(first).__name__, exception=where)
+                    self._note(QueueError(f"unexpected {type(first).__name__}"))
             finally:
                 stood, self.connection = self.standing.is_set(), None
                 self.standing.clear()

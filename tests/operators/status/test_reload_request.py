@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.registry_refresh import SourceState
+from notifier.model.errors import QueueUnavailable
 from notifier.operators.status.reload_request import RELOAD, Reload, ReloadResult, Reloads, WorkerReload, act_of
 from notifier.operators.status.worker_requests import RequestHandler, WorkerRequest
 
@@ -86,3 +87,14 @@ def test_taken_means_by_every_worker_and_in_every_part() -> None:
         assert not reloads.taken
     [shown] = Reloads(seen=1, workers=[stale]).document()["workers"]["each"]
     assert (shown["taken"], shown["problems"]) == (False, ["registry source keycloak: held back: 3 of 7 clients"])
+
+
+async def test_a_queue_that_is_unreachable_is_no_fault_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """As for a request that waited while the worker was suspended: it is answered, and logged by the connection."""
+
+    async def act(_request: WorkerRequest) -> Mapping[str, Any]:
+        raise QueueUnavailable("not connected")
+
+    answer = json.loads(await RequestHandler("vm:1", {"act": act}).carry_out(asked("act")))["answers"]
+    assert answer["problem"] == "the queue is unreachable: not connected"
+    assert "request_failed" not in "".join(capsys.readouterr())
