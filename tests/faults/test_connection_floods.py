@@ -12,7 +12,7 @@ from tests.system.site import Site
 from tests.system.worker_process import WorkerProcess, worker
 
 ROOM = 64.0  # MiB that a worker may grow
-SECONDS = 3.0  # of each flood
+SECONDS = 2.0  # of each flood
 PATH = {"ops": "/livez", "api": "/v1/openapi.json", "web": "/none"}
 
 

@@ -36,8 +36,9 @@ _TLS_HELD = 64 * 1024  # bytes that a TLS connection may hold, undecrypted, whil
 LINGER = 2.0  # seconds for the rest of a request that was refused, so that the answer is read before the reset
 PIECES_DROPPED = 16  # at most in that time
 _LINES = 12  # of chunked bodies passed on at a time, 10 µs each; then it is the turn of other connections
-_SHORT = 128  # bytes passed on of a body with more lines than that
-_UNWANTED = 16 * 1024  # bytes passed on of such a body after its answer; then the connection is closed
+_PIECE_COST = 4  # what a piece costs besides, as lines
+_SHORT = 64  # bytes passed on of a body with more lines than that
+_UNWANTED = 8 * 1024  # bytes passed on of such a body after its answer; then the connection is closed
 _LOGGED_EVERY = 60.0  # seconds
 
 _END = b"\r\n\r\n"
@@ -223,7 +224,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             self.handler.data_received(piece)
             if self._content is not None and self._is_broken():
                 self._stop()
-            elif (lines := lines + piece.count(b"\n")) > _LINES:
+            elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > _LINES:
                 if self._content is not None and not self._answering and self._passed > self._most:
                     self._stop()
                 self._advance_soon()

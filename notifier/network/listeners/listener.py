@@ -8,6 +8,7 @@ a request is bounded by `bounded_connection`.
 import asyncio
 import errno
 import logging
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 CONNECTIONS = 1000  # at a time
 BACKLOG = 1024  # connections that the kernel queues; with asyncio's default of 100, others would wait for a second
 HEADERS = 64
+RECEIVED = 32 * 1024  # bytes that the kernel holds of each connection (it doubles that), so that a read is no larger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,8 @@ async def listen(  # noqa: PLR0913  each has its default
         await runner.cleanup()
         what = _EXPLANATIONS.get(error.errno or 0, f"cannot be listened on: {error.strerror or type(error).__name__}")
         raise ConfigurationError([Mistake(key, f"{host}:{port} {what}")]) from error
+    for listening in server.sockets:  # the sockets of connections inherit it
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
     real = int(server.sockets[0].getsockname()[1])
     return Listener(host=host, port=real, tls=tls is not None, runner=runner, server=server)
 
