@@ -14,7 +14,8 @@ from notifier.model.reply import ReplyTo
 class ClientEntry:
     """One entry of `clients`. Members other than `client_id` override the registry, if that is allowed.
 
-    `no_address`: the event says that the client has none. Unless the registry knows one, it is skipped, never unknown.
+    `no_address`: the event says that the client has none. Unless the registry has one, or had one less than
+    `registry.grace` ago, it is skipped and never unknown.
     The front-channel members are for the page of a sign-out alone, and only where the registry has no such client.
     """
 
