@@ -33,5 +33,5 @@ async def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(tm
         )
     )
     tls = TlsFiles(ca_file=ca.ca_file, cert_file=cert_file, key_file=key_file)
-    with pytest.raises(QueueError, match=r"queue\.tls: .*key\.pem: cannot be used as certificate and key"):
+    with pytest.raises(QueueError, match=r"queue\.tls: .*key\.pem is encrypted; store it decrypted"):
         await connect(RabbitOptions(urls=(URL,), tls=tls), "test")
