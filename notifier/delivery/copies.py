@@ -2,9 +2,9 @@
 
 - The delivery is in flight: the copy waits until it ends.
 - The delivery was made: the copy is done.
-- This worker put the delivery off, and the retry is durable and cannot have come back yet, or no other worker can have
-  fetched it from its bucket: the retry stands for a copy that waited, and for a minute at most for a copy in an event.
-  The retry itself has another stage, and is attempted.
+- This worker put the delivery off, and the retry is durable and cannot have come back to another worker yet: the retry
+  stands for a copy that waited, and for a minute at most for a copy in an event. The retry itself has another stage,
+  and is attempted.
 - In all other cases the copy is attempted. So one worker tells nobody twice, and whoever sends an event again after its
   dead letter gets another attempt.
 
@@ -25,9 +25,12 @@ REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB
 LONGEST_STANDING = 60.0  # seconds for which a retry stands for its delivery at most
 
 
-def stands_for(wait: float) -> float:
-    """Return for how many seconds a retry that is due after `wait` stands for its delivery: its first delay at most."""
-    return min(LONGEST_STANDING, deferral_wait(wait))
+def stands_for(wait: float, *, alone: bool = False) -> float:
+    """Return for how many seconds a retry that is due after `wait` stands for its delivery: its first delay at most.
+
+    `alone`: no other worker can get it, so it stands until it is back.
+    """
+    return LONGEST_STANDING if alone else min(LONGEST_STANDING, deferral_wait(wait))
 
 
 class Copies(Generic[Holder]):

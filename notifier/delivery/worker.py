@@ -345,9 +345,8 @@ class Worker:
             case Done():
                 return math.inf
             case RetryAt(due=due) | Defer(due=due):
-                if _parks(verdict) and self.gate.clients.workers == 1:  # nobody else can fetch it
-                    due = verdict.until
-                return self._tools.steady() + stands_for(due - self._tools.clock())
+                alone = self.gate.clients.workers == 1
+                return self._tools.steady() + stands_for(due - self._tools.clock(), alone=alone)
             case Dead():
                 return None
 

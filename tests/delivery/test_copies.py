@@ -117,6 +117,7 @@ async def put_off(stage: Stage) -> None:
 async def test_an_event_sent_again_is_done_while_its_retry_waits() -> None:
     """And attempted later: another worker may have given the retry up."""
     async with running(Stage(client("shop"))) as stage:
+        stage.others.size = 2
         await put_off(stage)
         stage.now += HOP - 0.1
         await stage.acked(stage.event("shop", id="e"))
