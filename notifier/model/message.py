@@ -250,7 +250,8 @@ class QueueStatus:
 
     `bindings` are those of the sources. One that is missing stops nothing else, so it is no problem of the queue. Nor
     is an override: nobody but the broker's operator can end it. `visited`: how many dead letters there are, while a
-    visit holds some of them, so that the broker does not count these as ready; else 0.
+    visit holds some of them, so that the broker does not count these as ready; else 0. `moved_on`: how many messages
+    were stuck in delay queues and moved on.
     """
 
     connected: bool
@@ -260,6 +261,7 @@ class QueueStatus:
     bindings: tuple[BindingState, ...] = ()
     overrides: tuple[PolicyOverride, ...] = ()
     visited: int = 0
+    moved_on: int = 0
 
 
 @frozen

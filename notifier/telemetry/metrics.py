@@ -268,6 +268,8 @@ class Metrics:
         overridden = {override.key for override in status.overrides}
         series = {str(key): key in overridden for key in PolicyKey}
         yield labelled(GaugeMetricFamily, "queue_policy_overrides", text, ("key",), series)
+        text = "Messages moved out of delay queues in which the broker's clock held them up."
+        yield plain_counter("delays_moved_total", text, status.moved_on)
         left_out = sum(map(len, self._registry().faults.values()))
         yield gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
         text = "What registry sources said of clients, may not say, and was left away."

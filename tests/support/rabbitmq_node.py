@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.apt_programs import program
 from tests.support.rabbitmq_installation import Installation, RabbitmqMissing, find_installation
 
 __all__ = ["RabbitmqMissing", "RabbitmqNode", "rabbitmq_node"]
@@ -183,6 +184,17 @@ class RabbitmqNode:
     def thaw(self) -> None:
         """Go on, as if nothing had been."""
         self._signal(signal.SIGCONT)
+
+    def set_back(self, seconds: int) -> None:
+        """Have its wall clock so far behind from its next start on, by libfaketime. Its monotonic clock stays true."""
+        library = Path(program("faketime", "faketime")).resolve().parents[1].glob("lib/*/faketime/libfaketimeMT.so.1")
+        shutil.copy(next(library), self._home / "libfaketime.so")
+        self._environment |= {
+            "LD_PRELOAD": str(self._installation.seen(self._home) / "libfaketime.so"),
+            "FAKETIME": f"-{seconds}",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
 
     def certify(self, certificate: Path) -> None:
         """Show another certificate from now on."""

@@ -100,8 +100,10 @@ class Forwarder:
         available: Callable[[], Awaitable[None]],
         ack: Callable[[Message], None],
         clock: Clock,
+        came: Callable[[Message], None] = lambda _: None,
     ) -> None:
         self._inbox = inbox
+        self._came = came
         self._publish = publish
         self._available = available
         self._ack = ack
@@ -110,6 +112,8 @@ class Forwarder:
 
     def take(self, message: Message) -> None:
         """Forward the message, or put it into the inbox. One that is worn out must be buried, due or not."""
+        if message.lane is Lane.RETRIES:
+            self._came(message)
         waits = message.lane is Lane.RETRIES and not message.worn_out
         following = next_pass(message, self._clock()) if waits else None
         if following is None:

@@ -28,6 +28,7 @@ from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.overdue import OverdueDelays
 from notifier.queues.rabbitmq.policy_watch import PolicyWatch
 from notifier.queues.rabbitmq.publishing import BLOCKED, NOBODY_ANSWERS, Publishing
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel, ask_workers
@@ -47,6 +48,7 @@ class RabbitQueue:
         self._options = options
         self._clock = clock
         self._forwarder: Forwarder | None = None
+        self._overdue = OverdueDelays(self._waiting_at_once, clock)
         self._watch = TopologyWatch(options)
         self._bindings = SourceBindings(options)
         self._policies = PolicyWatch(options)
@@ -111,7 +113,9 @@ class RabbitQueue:
 
     async def consume(self, inbox: Inbox) -> None:
         """Give messages of all lanes to `inbox` from now on, through every loss of connection or queue."""
-        forwarder = self._forwarder = Forwarder(inbox, self._publish_patiently, self.available, self.ack, self._clock)
+        forwarder = self._forwarder = Forwarder(
+            inbox, self._publish_patiently, self.available, self.ack, self._clock, self._overdue.came
+        )
         for lane in self._lanes:
             await lane.start(forwarder)
         self._policies.begin()
@@ -130,6 +134,7 @@ class RabbitQueue:
             tasks.create_task(self._bucket_reader.serve(connection))
             tasks.create_task(self._bindings.run(connection))
             tasks.create_task(self._policies.run())
+            tasks.create_task(self._overdue.run())
             for lane in self._lanes:
                 tasks.create_task(lane.run(connection))
 
@@ -165,6 +170,7 @@ class RabbitQueue:
 
     async def _publish_patiently(self, queue: str, message: Outgoing) -> None:
         await self._publishing.publish(self._as_publish(queue, message, patient=True))
+        self._overdue.put(queue)
 
     def _as_publish(self, queue: str, message: Outgoing, *, patient: bool) -> Publish:
         self._watch.settling.check(self._name(queue))
@@ -249,6 +255,7 @@ class RabbitQueue:
             bindings=self._bindings.states,
             overrides=self._policies.overrides,
             visited=self.side_channel.visited,
+            moved_on=self._overdue.moved,
         )
 
     def consumers(self) -> int:
@@ -310,6 +317,9 @@ class RabbitQueue:
     def waiting(self) -> RabbitWaiting:
         """All that waits, over a connection of its own. To make something due needs this queue open."""
         return RabbitWaiting(self._options, self.publish, self._park)
+
+    def _waiting_at_once(self) -> RabbitWaiting:
+        return RabbitWaiting(self._options, self.publish, self._park, busy_for=0.0)
 
     def feed_target(self, encode: EncodeNotice) -> RabbitFeedTarget:
         """The target of the feed: an exchange, over its own connection."""

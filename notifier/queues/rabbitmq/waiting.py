@@ -47,14 +47,23 @@ class RabbitWaiting:
 
     @asynccontextmanager
     async def visit(
-        self, read: Reader[S], *, clients: Collection[tuple[str, str]] | None = None, parked: bool = True
+        self,
+        read: Reader[S],
+        *,
+        clients: Collection[tuple[str, str]] | None = None,
+        parked: bool = True,
+        only: str | None = None,
     ) -> AsyncIterator["RabbitWalk[S]"]:
-        """Open one walk over what waits now. Raises QueueError if the queue is away or another walk is under way."""
+        """Open one walk over what waits now (`only`: in this queue).
+
+        Raises QueueError if the queue is away or another walk is under way.
+        """
         options = self._options
         connection = await connect(options, "waiting")
         try:
             await hold_alone(connection, f"{options.prefix}.waiting.visitor", self._busy_for, WHAT)
-            names = {name: f"{options.prefix}.{name}" for name in self._names(clients, parked=parked)}
+            chosen = self._names(clients, parked=parked) if only is None else (only,)
+            names = {name: f"{options.prefix}.{name}" for name in chosen}
             depths = await depths_at(connection, names)
             waiting = {name: depths[name].ready for name in names if name in depths and depths[name].ready}
             walk = RabbitWalk(connection, options.prefix, waiting, self._publish, self._park, read)

@@ -1,0 +1,123 @@
+"""Moves on what is stuck in delay queues because the broker's clock was set back.
+
+The expiry of a quorum queue follows the wall clock of its node, and only the message at the head expires. After a
+restart with the clock an hour back, a message that was written before stays an hour longer, and all behind it (measured
+on 3.10.8 and 4.0.5). This worker notes by a steady clock when something that it published should have left each delay
+queue. If that is OVERDUE seconds late, and nothing came out of the queue meanwhile, it goes through the queue and moves
+to `retries` what its document says is overdue.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+
+import structlog
+from pydantic_core import from_json
+
+from notifier.model.errors import QueueError
+from notifier.model.frozen import replace
+from notifier.model.message import PARKED, Kind, Lane, Message, Outgoing, Transfer
+from notifier.model.moment import Clock
+from notifier.queues.passes import Found
+from notifier.queues.rabbitmq.connection import ending
+from notifier.queues.rabbitmq.delays import DELAY_QUEUES
+from notifier.queues.rabbitmq.waiting import RabbitWaiting
+
+OVERDUE = 30.0  # seconds
+LOOK_EVERY = 5.0
+LONGEST_PAUSE = 1024.0  # seconds between two looks that found nothing to move
+HELP = "notifier explain NotifierDelaysStuck"
+_SCHEDULE = re.compile(rb'"schedule":(\{[^{}]{1,200}\})\}$')
+
+
+class OverdueDelays:
+    """What this worker expects from each delay queue. `moved` counts the messages that were moved."""
+
+    def __init__(self, waiting: Callable[[], RabbitWaiting], clock: Clock, steady: Clock = time.monotonic) -> None:
+        self._waiting = waiting
+        self._clock = clock
+        self._steady = steady
+        self._first: dict[str, float] = {}  # when the first that is noted should have left the queue
+        self._last: dict[str, float] = {}
+        self._pause: dict[str, float] = {}
+        self._log = structlog.get_logger(__name__)
+        self.moved = 0
+
+    def put(self, queue: str) -> None:
+        """Note that a message was published to this queue. Others than delay queues do not count."""
+        if (hop := DELAY_QUEUES.get(queue)) is not None:
+            self._last[queue] = leaves = self._steady() + hop
+            self._first.setdefault(queue, leaves)
+
+    def came(self, message: Message) -> None:
+        """Note that a message came, perhaps out of a delay queue."""
+        deaths = message.headers.get("x-death")
+        newest = deaths[0] if isinstance(deaths, list) and deaths else None
+        queue = str(newest.get("queue")) if isinstance(newest, dict) else ""
+        before, _, hop = queue.rpartition(".delay.")
+        name = f"delay.{hop}"
+        if name not in self._first or f".{PARKED}-" in before:
+            return
+        self._pause.pop(name, None)
+        if (last := self._last[name]) > self._steady():
+            self._first[name] = last
+        else:
+            del self._first[name], self._last[name]
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled."""
+        while not ending():
+            await asyncio.sleep(LOOK_EVERY)
+            for queue in self.missed():
+                await self._look(queue)
+
+    def missed(self) -> list[str]:
+        """Return the delay queues that should have been left by now, and out of which nothing came."""
+        return [queue for queue, leaves in self._first.items() if self._steady() > leaves + OVERDUE]
+
+    async def _look(self, queue: str) -> None:
+        """Move what is overdue in this queue. Never raises."""
+        moved = left = 0
+        try:
+            async with self._waiting().visit(self.read, parked=False, only=queue) as walk:
+                while page := await walk.page():
+                    overdue = [found.message for found in page if found.summary]
+                    left += len(page) - len(overdue)
+                    if overdue:
+                        moved += len((await walk.move([_transfer(message) for message in overdue])).done)
+        except QueueError as error:
+            left += 1
+            self._log.info("delays_not_looked_at", queue=queue, reason=str(error))
+        self.moved += moved
+        if moved:
+            self._log.warning("delays_stuck", queue=queue, moved=moved, help=HELP)
+        if not moved and not left:
+            self._first.pop(queue, None)
+            return
+        pause = 0.0 if moved else min(LONGEST_PAUSE, 2 * self._pause.get(queue, OVERDUE))
+        self._pause[queue] = pause
+        self._first[queue] = self._steady() + pause - OVERDUE + LOOK_EVERY
+        self._last.setdefault(queue, self._first[queue])
+
+    def read(self, message: Message) -> Found[bool]:
+        """Return the message, whole if it is overdue."""
+        overdue = message.kind in (Kind.EVENT, Kind.DELIVERY) and _due(message.body) + OVERDUE < self._clock()
+        return Found(message=message if overdue else replace(message, body=b""), summary=overdue or None)
+
+
+def _due(body: bytes) -> float:
+    """Return when the message is due; never, if its document does not say."""
+    try:
+        found = _SCHEDULE.search(body, max(0, len(body) - 250))
+        return float("inf") if found is None else float(from_json(found[1])["due"])
+    except (ValueError, TypeError, KeyError):
+        return float("inf")
+
+
+def _transfer(message: Message) -> Transfer:
+    assert message.kind is not None
+    outgoing = Outgoing(
+        kind=message.kind, body=message.body, message_id=message.message_id or "", headers=message.lasting_headers
+    )
+    return Transfer(letter=message, queue=Lane.RETRIES, outgoing=outgoing)

@@ -1,0 +1,49 @@
+"""A broker whose wall clock was set back: quorum queues expire by it, and only at their head."""
+
+import asyncio
+import time
+
+import pytest
+
+from notifier.model.documents.documents import dump_delivery, load_delivery
+from notifier.model.message import Kind, Lane, Outgoing
+from notifier.queues.rabbitmq.overdue import OVERDUE
+from notifier.queues.rabbitmq.queue import RabbitQueue
+from tests.contract.queues import Inbox, eventually
+from tests.model.documents.test_documents import DELIVERY
+from tests.support.rabbit_options import rabbit_options
+from tests.support.rabbitmq_node import RabbitmqNode
+from tests.system.waiting import until
+
+pytestmark = pytest.mark.full  # a node of its own, and a minute of waiting
+
+HOUR = 3600
+WAIT = 8.0  # seconds
+
+
+@pytest.mark.timeout(400)
+async def test_what_is_stuck_behind_a_clock_that_was_set_back_is_moved_on(module_node: RabbitmqNode) -> None:
+    """Restarted an hour back, a delay queue would hold its messages for an hour. What is 30 s overdue is moved."""
+    queue, inbox = RabbitQueue(rabbit_options(module_node.url, "notifier")), Inbox()
+
+    async def taken() -> bool:
+        return not inbox.empty()
+
+    await queue.open()
+    await queue.ready()
+    await queue.consume(inbox)
+    await eventually(lambda: queue.status().consuming)
+    due = time.time() + WAIT
+    message = Outgoing(kind=Kind.DELIVERY, body=dump_delivery(DELIVERY, due=due), message_id=DELIVERY.id)
+    await queue.publish_later(message, due=due)
+    module_node.set_back(HOUR)
+    await asyncio.to_thread(module_node.kill)
+    await asyncio.to_thread(module_node.start)
+    began = time.monotonic()
+    await until(taken, bool, 150)
+    came = await inbox.next()
+    assert (came.lane, load_delivery(came.body)) == (Lane.RETRIES, DELIVERY)
+    assert time.monotonic() - began > OVERDUE / 2
+    await eventually(lambda: queue.status().moved_on == 1)
+    queue.ack(came)
+    await queue.close()

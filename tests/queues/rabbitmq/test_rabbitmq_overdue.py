@@ -1,0 +1,83 @@
+"""What a worker expects from delay queues: by a steady clock, and no longer than it takes to see that a queue moves."""
+
+from typing import Any
+
+from notifier.model.documents.documents import dump_delivery
+from notifier.model.message import Kind, Lane, Message
+from notifier.queues.rabbitmq.overdue import OVERDUE, OverdueDelays
+from notifier.queues.rabbitmq.waiting import RabbitWaiting
+from tests.model.documents.test_documents import DELIVERY
+
+HOP = 8.0
+
+
+class Clocks:
+    """A steady clock and a wall clock."""
+
+    steady = 1000.0
+    wall = 1_800_000_000.0
+
+
+def watch(clocks: Clocks) -> OverdueDelays:
+    """One that may not look."""
+
+    def no_waiting() -> RabbitWaiting:
+        raise AssertionError("nothing is overdue")
+
+    return OverdueDelays(no_waiting, lambda: clocks.wall, lambda: clocks.steady)
+
+
+def out_of(queue: str) -> Message:
+    """What comes out of this queue (full name)."""
+    headers: dict[str, Any] = {"x-death": [{"queue": queue, "reason": "expired", "exchange": ""}]}
+    return Message(lane=Lane.RETRIES, body=b"", tag=1, headers=headers)
+
+
+def test_what_has_not_left_its_queue_in_time_is_missed() -> None:
+    """Half a minute after its time, whatever the wall clock says meanwhile."""
+    clocks = Clocks()
+    overdue = watch(clocks)
+    overdue.put("delay.8s")
+    overdue.put("retries")
+    clocks.wall += 3600
+    clocks.steady += HOP + OVERDUE
+    assert overdue.missed() == []
+    clocks.steady += 0.1
+    assert overdue.missed() == ["delay.8s"]
+
+
+def test_a_queue_that_moves_is_not_looked_at() -> None:
+    """What came out of it, and what came out of a bucket or of another queue, are told apart by its name."""
+    clocks = Clocks()
+    overdue = watch(clocks)
+    overdue.put("delay.8s")
+    clocks.steady += 1.0
+    overdue.put("delay.8s")
+    clocks.steady += HOP - 0.5
+    overdue.came(out_of("a.b.delay.8s"))
+    clocks.steady += OVERDUE + 0.4
+    assert overdue.missed() == []  # the second is expected now
+    clocks.steady += 0.2
+    for other in ("notifier.parked-07.delay.8s", "notifier.delay.4s"):
+        overdue.came(out_of(other))
+    assert overdue.missed() == ["delay.8s"]
+    overdue.came(out_of("notifier.delay.8s"))
+    assert overdue.missed() == []
+
+
+def test_only_what_its_document_says_is_overdue_is_moved() -> None:
+    """A message of another kind, or of a later release, is left to the broker."""
+    clocks = Clocks()
+    overdue = watch(clocks)
+
+    def meant(kind: Kind | None, body: bytes) -> bool:
+        return overdue.read(Message(lane=Lane.RETRIES, body=body, tag=1, kind=kind)).summary is not None
+
+    late = clocks.wall - OVERDUE
+    assert meant(Kind.DELIVERY, dump_delivery(DELIVERY, due=late - 1))
+    assert not meant(Kind.DELIVERY, dump_delivery(DELIVERY, due=late + 1))
+    hops = dump_delivery(DELIVERY, due=late - 1)[:-2] + b',"hops":[4,2]}}'
+    assert meant(Kind.DELIVERY, hops)
+    for body in (dump_delivery(DELIVERY), b"", b'{"schedule":{"due":"x"}}', b'{"schedule":{}}'):
+        assert not meant(Kind.DELIVERY, body)
+    assert not meant(Kind.SOURCED, dump_delivery(DELIVERY, due=late - 1))
