@@ -10,7 +10,7 @@ to `retries` what its document says is overdue.
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 from pydantic_core import from_json
@@ -34,8 +34,15 @@ _SCHEDULE = re.compile(rb'"schedule":(\{[^{}]{1,200}\})\}$')
 class OverdueDelays:
     """What this worker expects from each delay queue. `moved` counts the messages that were moved."""
 
-    def __init__(self, waiting: Callable[[], RabbitWaiting], clock: Clock, steady: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        waiting: Callable[[], RabbitWaiting],
+        is_empty: Callable[[str], Awaitable[bool]],
+        clock: Clock,
+        steady: Clock = time.monotonic,
+    ) -> None:
         self._waiting = waiting
+        self._is_empty = is_empty
         self._clock = clock
         self._steady = steady
         self._first: dict[str, float] = {}  # when the first that is noted should have left the queue
@@ -80,6 +87,9 @@ class OverdueDelays:
         """Move what is overdue in this queue. Never raises."""
         moved = left = 0
         try:
+            if await self._is_empty(queue):  # another worker got it
+                self._first.pop(queue, None)
+                return
             async with self._waiting().visit(self.read, parked=False, only=queue) as walk:
                 while page := await walk.page():
                     overdue = [found.message for found in page if found.summary]

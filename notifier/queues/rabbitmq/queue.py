@@ -48,7 +48,7 @@ class RabbitQueue:
         self._options = options
         self._clock = clock
         self._forwarder: Forwarder | None = None
-        self._overdue = OverdueDelays(self._waiting_at_once, clock)
+        self._overdue = OverdueDelays(self._waiting_at_once, self._is_empty, clock)
         self._watch = TopologyWatch(options)
         self._bindings = SourceBindings(options)
         self._policies = PolicyWatch(options)
@@ -317,6 +317,10 @@ class RabbitQueue:
     def waiting(self) -> RabbitWaiting:
         """All that waits, over a connection of its own. To make something due needs this queue open."""
         return RabbitWaiting(self._options, self.publish, self._park)
+
+    async def _is_empty(self, queue: str) -> bool:
+        depths = await depths_at(self._consuming_connection(), {queue: self._name(queue)})
+        return queue in depths and not depths[queue].ready
 
     def _waiting_at_once(self) -> RabbitWaiting:
         return RabbitWaiting(self._options, self.publish, self._park, busy_for=0.0)

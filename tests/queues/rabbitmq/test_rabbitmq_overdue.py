@@ -24,7 +24,10 @@ def watch(clocks: Clocks) -> OverdueDelays:
     def no_waiting() -> RabbitWaiting:
         raise AssertionError("nothing is overdue")
 
-    return OverdueDelays(no_waiting, lambda: clocks.wall, lambda: clocks.steady)
+    async def is_empty(queue: str) -> bool:
+        raise AssertionError(queue)
+
+    return OverdueDelays(no_waiting, is_empty, lambda: clocks.wall, lambda: clocks.steady)
 
 
 def out_of(queue: str) -> Message:
