@@ -43,7 +43,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs
     """Each key by its setting, before any place is asked, as `run` and a reload do. A key in Vault needs none."""
     site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
     for name in ("module.so", "pin"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("1234")
     site.config["issuers"][ISSUER]["keys"] += [{place: of} for place, of in KEYS.items()]
     site.write()
     words = [sys.executable, "-S", "-m", "notifier", *command, "-c", str(site.file)]
