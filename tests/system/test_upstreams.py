@@ -114,7 +114,7 @@ async def test_what_nobody_could_resolve_is_a_dead_letter_that_can_be_replayed(t
     async def sessions(request: web.BaseRequest) -> web.Response:
         asked = json.loads(await request.read())
         assert (asked["sid"], request.headers["X-Key"]) == ("raw-sid-88", "k1")
-        answers.append(500 if len(answers) < 1 else 200)
+        answers.append(500 if len(answers) < 2 else 200)
         known = [{"sub": "alice", "sid": "local-1", "clients": ["shop"]}]
         return web.json_response({"sessions": known}, status=answers[-1])
 
