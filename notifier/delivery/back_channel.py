@@ -62,7 +62,7 @@ class BackChannel:
         self._encrypter = NoEncrypter() if encrypter is None else encrypter
 
     def of(self, client: Client) -> "BackChannel":  # noqa: ARG002
-        """Return this channel: there is one for all clients."""
+        """Return this channel, which serves all clients."""
         return self
 
     def uri(self, client: Client) -> str:

@@ -180,7 +180,7 @@ Observe = TypeVar("Observe", bound=Callable[..., None])
 
 
 def only(*kinds: type[Any]) -> Callable[[Observe], Observe]:
-    """Mark an observer that has a use for these facts only: it is told no others. Each delivery tells three."""
+    """Mark an observer that handles these fact types only. `Observers` does not call it for any other."""
 
     def mark(observe: Observe) -> Observe:
         observe.only = kinds  # type: ignore[attr-defined]

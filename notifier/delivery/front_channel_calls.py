@@ -25,7 +25,7 @@ class FrontChannel:
         self._clock = clock
 
     def of(self, client: Client) -> "FrontChannel":  # noqa: ARG002
-        """Return this channel: there is one for all clients."""
+        """Return this channel, which serves all clients."""
         return self
 
     def uri(self, client: Client) -> str:

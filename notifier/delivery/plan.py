@@ -275,7 +275,7 @@ def _ignored(event: SessionEnded, entry: ClientEntry) -> Inline | None:
     return replace(inline, vouched=True) if inline is not None and event.vouched else inline
 
 
-_NAME_ALONE = ClientEntry(client_id="")  # for all that an entry says beside its name, if it is no more than that
+_NAME_ALONE = ClientEntry(client_id="")  # the members of an entry that has a name only
 
 
 def _delivery(

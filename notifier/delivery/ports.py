@@ -66,7 +66,7 @@ class Channel(Protocol):
     """A way to tell a client of a delivery: what it is sent, and what its answer means."""
 
     def of(self, client: Client) -> "Channel":
-        """Return the channel that tells this client: itself, unless it is made of several."""
+        """Return the channel of this client: itself, unless it combines several."""
 
     def uri(self, client: Client) -> str:
         """Return the address to which the client is sent something."""

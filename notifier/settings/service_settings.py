@@ -360,5 +360,5 @@ class Settings(Section):
 
 @lru_cache(64)
 def _policy(**members: Any) -> EgressPolicy:
-    """One object for equal settings, after a reload too: whoever looks something up by it need not compare networks."""
+    """Return one object for equal settings, after a reload too, so that a lookup by it compares no networks."""
     return EgressPolicy(**members)

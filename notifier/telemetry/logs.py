@@ -163,7 +163,7 @@ class LogObserver:
         self._log = structlog.get_logger().bind()
         self._brief = not self._log.is_enabled_for(logging.DEBUG)
 
-    @only(  # the line of an attempt, or `UpstreamRecord`, says the others
+    @only(  # the line of an attempt, or `UpstreamRecord`, covers the others
         Attempted, Buried, Deferred, EventTaken, Skipped, Unheard, Unexpected,
         ClientFailing, ClientRecovered, ClientServed,
     )  # fmt: skip

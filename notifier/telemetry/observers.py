@@ -1,4 +1,4 @@
-"""Tells each fact to every observer of it. One that fails is logged, and stops neither the others nor the worker."""
+"""Passes each fact to the observers that handle it. A failing observer is logged and stops nothing else."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -18,7 +18,7 @@ class Observers:
         }
 
     def observe(self, fact: Fact) -> None:
-        """Tell a fact to its observers. Never raises."""
+        """Pass a fact to its observers. Never raises."""
         for observe in self._of[type(fact)]:
             try:
                 observe(fact)

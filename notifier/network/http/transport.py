@@ -30,7 +30,7 @@ from notifier.network.http.connections import KEEP_ALIVE, Exchange, GuardedConne
 from notifier.network.http.faults import read_fault, read_timeout, refused_by_proxy, with_day
 from notifier.network.http.name_resolver import NameResolver
 
-MOST_WAYS = 4096  # addresses of which is remembered how they are reached
+MOST_WAYS = 4096  # addresses whose routes are cached
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
@@ -41,7 +41,7 @@ _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"noti
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """What all requests to one address by one route share. `denied`: why none may be made."""
+    """The part that all requests to one address by one route share. `denied`: why none is allowed."""
 
     route: Route
     denied: str | None

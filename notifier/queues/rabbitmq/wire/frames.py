@@ -44,7 +44,7 @@ def read_leanly() -> None:
 
 
 class LeanReceiver(FrameReceiver):
-    """Reads what has come in one step, and takes frame after frame out of it."""
+    """Parses frames out of everything received so far."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         super().__init__(reader)
@@ -74,7 +74,7 @@ class LeanReceiver(FrameReceiver):
             raise InvalidFrameError(str(error)) from error
 
     async def _read_on(self) -> None:
-        """Keep what comes next behind what is left."""
+        """Append the next received bytes to the unparsed rest."""
         left = self._read[self._at :]
         if not left and self.reader.at_eof():
             del self.reader
