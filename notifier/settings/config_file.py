@@ -116,7 +116,9 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _place_queue(document: dict[str, Any]) -> None:
     """Put the embedded queue beside the configuration if it names no queue."""
-    queue = document.get("queue") or {}
+    queue = document.get("queue")
+    if queue is None:
+        queue = {}
     if isinstance(queue, dict) and queue.get("url") is None:
         document["queue"] = {**queue, "url": f"{SQLITE}{QUEUE_FILE}"}
 

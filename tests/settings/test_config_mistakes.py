@@ -76,6 +76,8 @@ shutdwn_grace: 20s
             ("registry: {defaults: {timeout: 3s, retry: {base: 1s}}}", "registry.defaults", "timeout and retry below"),
             ("issuers: {keys: [{file: x}]}", "issuers", '{"https://id.example.com": {keys: …}}'),
             ("queue: none", "queue", "must be a mapping"),
+            ("queue: ''", "queue", "must be a mapping"),
+            ("queue: []", "queue", "must be a mapping"),
             ("queue: {username: 5}", "queue.username", "put it in quotes"),
             ("queue: {url: 'http://x'}", "queue.url", "must be sqlite:PATH, amqp://HOST"),
             ("queue: {url: 'sqlite:'}", "queue.url", "must be sqlite:PATH"),

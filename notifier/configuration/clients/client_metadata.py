@@ -51,6 +51,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 _NO_OPTIONS = ClientOptions()
 _NO_PRESET = Preset(why="")
 _KNOWN = frozenset(ClientMetadata.model_fields)
+_BELOW_NOTIFIER = frozenset(ClientOptions.model_fields) - {"audience"}  # a member of Hydra's clients
 
 
 class RegistryBuilder:
@@ -125,6 +126,9 @@ class RegistryBuilder:
                 if near is not None:
                     text = f"there is no such member; did you mean {near}?"
                     self.mistakes.append(Mistake(path_of([str(name)], path), text))
+            for name in sorted(name for name in raw.keys() & _BELOW_NOTIFIER if raw[name] is not None):
+                text = f"has no effect here; write notifier: {{{name}: …}}"
+                self.warnings.append(Mistake(path_of([name], path), text))
         try:
             metadata = ClientMetadata.model_validate(raw, context=context)
         except ValidationError as error:

@@ -74,7 +74,7 @@ def pem_mistake(raw: bytes) -> str | None:
             return "is DER, not PEM; convert it: openssl x509 (or pkey) -inform der -in FILE -out FILE.pem"
         return "is base64 of the file that is meant; decode it once: base64 -d" if _is_coded_twice(raw) else None
     if b"\\n" in raw:
-        return r"has \n written out in place of line breaks; write line breaks: printf '%b' \"$(cat FILE)\""
+        return r'has \n written out in place of line breaks; write line breaks: printf %b "$(cat FILE)"'
     if b"\n" not in raw.strip() and b"\r" not in raw.strip():
         return "has lost its line breaks; copy it again with them"
     if re.search(rb"(?m)^[ \t]+-----BEGIN ", raw):

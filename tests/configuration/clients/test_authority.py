@@ -468,3 +468,14 @@ def test_a_client_id_with_what_was_copied_along_is_warned(tmp_path: Path) -> Non
         "clients.yaml[1].client_id: ends with a blank; remove it",
         "clients.yaml[2].client_id: begins with the quotation mark “, as part of the value; remove it",
     ]
+
+
+def test_settings_beside_notifier_are_warned(tmp_path: Path) -> None:
+    """They have no effect there. `audience` is a member of Hydra's clients."""
+    beside = {"preset": "quarkus", "tls": {"ca_file": "ca.pem"}, "timeout": None, "audience": ["shop"]}
+    settings(tmp_path, json.dumps([row("shop") | beside]))
+    (tmp_path / "key.pem").write_bytes(pem("RS256"))
+    assert [str(each) for each in load(tmp_path / "notifier.json", {}, FEATURES).warnings] == [
+        "clients.yaml[0].preset: has no effect here; write notifier: {preset: …}",
+        "clients.yaml[0].tls: has no effect here; write notifier: {tls: …}",
+    ]
