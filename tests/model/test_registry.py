@@ -1,15 +1,18 @@
 """The registry's snapshot: how a client is resolved, and what is judged of a whole registry."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
+from types import MappingProxyType
 
 import pytest
 
 from notifier.configuration.clients.registry_checks import find_unsignable, too_much_lost, with_losses
+from notifier.delivery.plan import by_client_id, deliveries
 from notifier.model.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
-from notifier.model.delivery import Inline
+from notifier.model.delivery import Delivery, Inline
 from notifier.model.registry import InlineRule, Issuer, Registry
+from notifier.model.session_ended import ClientEntry, SessionEnded
 
 ONE = "https://id.example.com"
 TWO = "https://login.example.org"
@@ -22,14 +25,17 @@ ROUTE = Route(
 )
 SHOP = Client(iss=ONE, client_id="shop", backchannel_logout_uri=URI, route=ROUTE, timeout=3.0)
 TEMPLATE = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False, timeout=9.0)
+NO_ALIASES: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
-def registry_of(clients: Iterable[Client], *, inline: InlineRule = "allow") -> Registry:
+def registry_of(
+    clients: Iterable[Client], *, inline: InlineRule = "allow", aliases: Mapping[str, Mapping[str, str]] = NO_ALIASES
+) -> Registry:
     """A registry of these clients."""
     by_issuer: dict[str, dict[str, Client]] = {}
     for client in clients:
         by_issuer.setdefault(client.iss, {})[client.client_id] = client
-    return Registry(clients=by_issuer, unregistered=TEMPLATE, inline=inline)
+    return Registry(clients=by_issuer, unregistered=TEMPLATE, inline=inline, aliases=aliases)
 
 
 def numbered(count: int, iss: str = ONE) -> list[Client]:
@@ -199,6 +205,22 @@ class TestLosses:
         assert not later.has_just_lost(ONE, "shop", 400.0)
         assert with_losses(later, after, 400.0)[0].lost_at == {}
         assert with_losses(later, before, 399.0)[0].lost_at == {}
+
+    def test_of_a_client_with_aliases(self) -> None:
+        """An event with an alias is planned as before: a null address skips nobody, and the delivery's id stays."""
+        names = {"uuid": "shop", "of-another": "c0"}
+        before = registry_of([SHOP, *numbered(2)], aliases={ONE: names})
+        noted, _ = with_losses(before, registry_of(numbered(2)), 100.0)
+        assert noted.aliases == {ONE: {"uuid": "shop"}}
+        event = SessionEnded(id="e", id_given=True, iss=ONE, sub="ann", sid=None, clients=(
+            ClientEntry(client_id="uuid", no_address=True), "uuid",
+        ))  # fmt: skip
+        planned = [[*deliveries(by_client_id(event, by), by, 399.9)] for by in (before, noted)]
+        assert planned[0] == planned[1]
+        assert all(isinstance(delivery, Delivery) for delivery in planned[0])
+        taken = registry_of(numbered(2), aliases={ONE: {"uuid": "c1"}})
+        assert with_losses(noted, taken, 200.0)[0].aliases == {ONE: {"uuid": "c1"}}
+        assert with_losses(noted, registry_of(numbered(2)), 400.0)[0].aliases == {}
 
     def test_that_are_none(self) -> None:
         """A client that never had an address, has another, or waits for a pause to end."""

@@ -89,7 +89,8 @@ def lost_clients(
 def with_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry, Sequence[Client]]:
     """Return `new` with what it has lost of late, and the clients that lose their address by it, as `old` has them.
 
-    What is older than `registry.grace` is left out. `steady`: see `Registry.lost_at`.
+    What is older than `registry.grace` is left out. A lost client keeps its aliases: events still have them.
+    `steady`: see `Registry.lost_at`.
     """
     lost = [client for iss in old.clients for client in _lost_of(old.clients_of(iss), new.clients_of(iss))]
     narrower = _counts_from_fewer(old, new)
@@ -103,7 +104,11 @@ def with_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry, 
     for client in lost:
         lost_at.setdefault(client.iss, {})[client.client_id] = steady
     narrowed_at = steady if narrower else old.narrowed_at
-    return replace(new, lost_at=lost_at, narrowed_at=narrowed_at), lost
+    aliases = dict(new.aliases)
+    for iss, moments in lost_at.items():
+        if kept := {name: own_id for name, own_id in old.aliases.get(iss, {}).items() if own_id in moments}:
+            aliases[iss] = {**kept, **new.aliases.get(iss, {})}
+    return replace(new, aliases=aliases, lost_at=lost_at, narrowed_at=narrowed_at), lost
 
 
 def _lost_of(before: Mapping[str, Client], after: Mapping[str, Client]) -> Iterator[Client]:
