@@ -1,5 +1,6 @@
 """Reads clients files, and makes the registry of them and of the answers of other registry sources."""
 
+import dataclasses
 import gc
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from notifier.configuration.clients.aliases import aliases_of
 from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import SourceAnswer
@@ -137,6 +139,7 @@ def read_registry(
 def _of_one_file(needs: Needs, layer: Layer) -> Layered:
     """The registry of one file. Its rows are freed as they are read: nothing will need them again."""
     builder = RegistryBuilder(needs.settings, needs.unsure)
+    named = aliases_of([layer], tuple(needs.settings.issuers), lambda: None)
     rows = layer.rows
     assert isinstance(rows, list)
     context = dict(layer.context)
@@ -145,7 +148,8 @@ def _of_one_file(needs: Needs, layer: Layer) -> Layered:
             raw.setdefault("issuer", layer.issuer)
         builder.add(raw, layer.path(index), context)
         rows[index] = None  # to free all of them at the end would be one long step that holds up the event loop
-    return Layered(registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings)
+    registry = dataclasses.replace(builder.registry(), aliases=named.aliases, taken_aliases=named.taken_aliases)
+    return Layered(registry=registry, mistakes=builder.mistakes, warnings=builder.warnings)
 
 
 def _read(source: RegistrySourceSettings, files: set[Path]) -> Layer:

@@ -29,6 +29,16 @@ class TestClients:
         assert [found.clients_of(iss)["a"].pairwise for iss in (ONE, TWO)] == [False, True]
         assert all(client.key == (iss, name) for iss in (ONE, TWO) for name, client in found.clients_of(iss).items())
 
+    def test_aliases(self, tmp_path: Path) -> None:
+        """Aliases of a file count without further sources, too. A `client_id` is never the alias of another client."""
+        text = """
+- {client_id: shop, aliases: [4a1d, mail]}
+- {client_id: mail, aliases: [4a1d, 9f]}
+"""
+        found = registry(tmp_path, text)
+        assert found.aliases == {ONE: {"4a1d": "mail", "9f": "mail"}}
+        assert found.taken_aliases.count == 2
+
     def test_other_metadata_is_ignored(self, tmp_path: Path) -> None:
         """Members of the standard's metadata that have nothing to do with logout tokens are passed over."""
         text = """
