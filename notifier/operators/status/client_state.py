@@ -8,10 +8,11 @@ from typing import Literal
 from notifier.delivery.verdict import OF_CLIENT
 from notifier.model.client import ClientKey
 from notifier.model.moment import earliest, latest
-from notifier.model.outcome import Cause
+from notifier.model.outcome import Cause, Reason
 from notifier.operators.status.health_observer import ClientRecord, HealthObserver
 
 REPORTED = 500  # clients of one worker
+_OF_ATTEMPTS = frozenset(map(str, Reason))  # no delivery waits for another reason, which is that of a dead letter
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class ClientState(ClientRecord):
             return ""
         if max(self.last_success or 0.0, self.last_failure or 0.0) > (self.deferred_at or 0.0):
             if self.troubled and self.waits_for != Cause.RETRY_AFTER:
-                return self.reason
+                return self.reason if self.reason in _OF_ATTEMPTS else self.waits_for
             return self.waits_for if self.waits_for in OF_CLIENT else ""
         return self.waits_for
 

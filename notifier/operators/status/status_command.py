@@ -208,7 +208,7 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     if shown:
         rows = shown if every_client else shown[:ROWS]
         parts.append(_clients(rows, status.at))
-        parts += [Text(line) for line in _failures(rows)]
+        parts += [Text(joined(line, columns(sys.stdout, WIDTH))) for line in _failures(rows)]
     parts.append(Text(_others(status, len(shown), every_client=every_client)))
     return Group(*parts)
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -117,6 +118,30 @@ def test_a_document_with_an_odd_member_is_read_or_refused() -> None:
     assert read > 100
 
 
+def asked(body: bytes, cwd: Path, **settings: str) -> tuple[CompletedProcess[str], str]:
+    """`notifier status --from` a server that answers so, and where that is."""
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        where = f"http://127.0.0.1:{server.server_port}"
+        done = notifier("status", "--from", where, cwd=cwd, settings=settings)
+        server.shutdown()
+        serving.join()
+    return done, where
+
+
 @pytest.mark.parametrize(
     ("path", "odd"),
     [
@@ -133,25 +158,7 @@ def test_a_document_with_an_odd_member_is_read_or_refused() -> None:
 def test_a_server_that_lies_is_told(tmp_path: Path, path: tuple[str | int, ...], odd: object) -> None:
     """As one that is no worker; it is no fault of the command's own."""
     body = json.dumps(with_member(whole(), path, odd)).replace("Infinity", "1e400").encode()
-
-    class Liar(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
-        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        serving.start()
-        where = f"http://127.0.0.1:{server.server_port}"
-        done = notifier("status", "--from", where, cwd=tmp_path)
-        server.shutdown()
-        serving.join()
+    done, where = asked(body, tmp_path)
     assert (done.returncode, done.stderr) == (1, f"notifier: {where} answered no status that this release knows\n")
 
 
@@ -170,3 +177,11 @@ def test_an_address_without_a_worker_is_told(tmp_path: Path) -> None:
     done = notifier("status", "--from", "http://a.example", "--token-file", "token", cwd=tmp_path)
     assert done.returncode == 2
     assert "https" in done.stderr
+
+
+def test_a_command_in_what_a_client_met_is_on_one_line(tmp_path: Path) -> None:
+    """It can be copied, whatever the width."""
+    met = f"{'the registry has no address for it any more; ' * 2}`notifier clients show` says where it comes from"
+    body = json.dumps(with_member(whole(), ("clients", 0, "text"), met)).encode()
+    for width in range(60, 120, 4):
+        assert "`notifier clients show`" in asked(body, tmp_path, COLUMNS=str(width))[0].stdout

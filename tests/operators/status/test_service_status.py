@@ -238,6 +238,13 @@ def test_a_client_waits_for_what_its_last_attempt_met() -> None:
     assert both(stands("shop", **waiting), elsewhere).cause == "server_error"
 
 
+def test_no_client_waits_for_what_a_dead_letter_lacked() -> None:
+    """A dead letter without an attempt says nothing of the deliveries that wait."""
+    assert stands("shop", last_failure=101.0, reason="no_sub", delayed=1).cause == ""
+    waiting = {"waits_for": "signing", "deferred_at": 100.0, "delayed": 30}
+    assert stands("shop", **waiting, last_failure=101.0, reason="no_sid").cause == "signing"
+
+
 def buried(health: HealthObserver, client_id: str, reason: DeadReason) -> None:
     """A dead letter without an attempt."""
     delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
