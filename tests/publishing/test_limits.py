@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
 from notifier.model.api_token import ApiToken
@@ -232,6 +233,12 @@ async def test_where_all_have_a_request_under_way_a_newcomer_is_told_to_come_aga
                     return told.status
 
             await until(post, lambda status: status == 202)  # the listener hears of the ends in its own time
+
+
+def test_a_newcomer_is_told_to_come_again_on_uvloop() -> None:
+    """The worker's loop, whose transports are of no class of asyncio."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test_where_all_have_a_request_under_way_a_newcomer_is_told_to_come_again())
 
 
 def _json(bearer: str | None = None) -> dict[str, str]:

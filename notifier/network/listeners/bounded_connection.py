@@ -21,6 +21,7 @@ aiohttp's list of parsed messages shows a broken body at once; without it, it is
 import asyncio
 import re
 import time
+from collections.abc import MutableMapping
 from typing import Any, cast
 
 import structlog
@@ -87,7 +88,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         budget: ConnectionBudget,
         buffer: memoryview,
         unread_seconds: float,
-        connections: "dict[web.RequestHandler, BoundedConnection]",
+        connections: MutableMapping[web.RequestHandler, Any],
     ) -> None:
         """`buffer`: what is read at a time; connections share it, since each read is taken out at once."""
         self.handler = handler

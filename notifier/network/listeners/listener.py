@@ -6,12 +6,14 @@ a request is bounded by `bounded_connection`.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -97,16 +99,9 @@ async def listen(  # noqa: PLR0913  each has its default
     app.on_response_prepare.append(_anonymous)
     await runner.setup()
     assert runner.server is not None
-    acceptor = _Acceptor(runner.server, budget or ConnectionBudget(), connections, deadlines.answer)
+    acceptor = _Acceptor(runner.server, budget or ConnectionBudget(), connections, deadlines.answer, tls)
     try:
-        server = await asyncio.get_running_loop().create_server(
-            acceptor,
-            host,
-            port,
-            backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
-        )
+        server = await asyncio.get_running_loop().create_server(acceptor, host, port, backlog=BACKLOG)
     except OSError as error:
         await runner.cleanup()
         what = _EXPLANATIONS.get(error.errno or 0, f"cannot be listened on: {error.strerror or type(error).__name__}")
@@ -121,28 +116,37 @@ class _Acceptor:
     """Accepts every connection. Beyond `most`, it closes the oldest ones: idle ones at once, others after their answer.
 
     So silent connections never keep others out. If all of them have a request under way, the newcomer is told to come
-    again, and closed. Connections accepted in one pass of the loop, at most BACKLOG, count at the next one.
+    again, and closed. Connections accepted in one pass of the loop, at most BACKLOG, count at the next one. With TLS
+    a connection counts from before its handshake, in which it holds 50 KiB.
     """
 
-    def __init__(self, server: web.Server, budget: ConnectionBudget, most: int, unread_seconds: float) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        budget: ConnectionBudget,
+        most: int,
+        unread_seconds: float,
+        tls: ssl.SSLContext | None,
+    ) -> None:
         self._server = server
         self._budget = budget
         self._most = most
         self._unread_seconds = unread_seconds
         self._buffer = memoryview(bytearray(PIECE))
-        self._connections: dict[web.RequestHandler, BoundedConnection] = {}  # oldest first
+        self._tls = tls
+        self._connections: dict[web.RequestHandler, BoundedConnection | _Handshake] = {}  # oldest first
         self._answer = server.request_handler
         server.request_handler = self._answer_one
 
     async def _answer_one(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, and note when it is under way."""
         connection = self._connections.get(request.protocol)
-        if connection is not None:
+        if isinstance(connection, BoundedConnection):
             connection.on_request(request)
         try:
             return await self._answer(request)
         finally:
-            if connection is not None:
+            if isinstance(connection, BoundedConnection):
                 connection.on_answer()
 
     def __call__(self) -> asyncio.BaseProtocol:
@@ -150,22 +154,79 @@ class _Acceptor:
         beyond = len(self._connections) + 1 - self._most
         if beyond > 0:
             if sum(connection.busy for connection in self._connections.values()) >= self._most:
-                return _Full()
+                return _Full(secure=self._tls is not None)
             for connection in list(self._connections.values())[:beyond]:
                 connection.end()
-        return BoundedConnection(self._server(), self._budget, self._buffer, self._unread_seconds, self._connections)
+        handler = self._server()
+        made = BoundedConnection(handler, self._budget, self._buffer, self._unread_seconds, self._connections)
+        return made if self._tls is None else _Handshake(made, self._tls, self._connections)
+
+
+class _Handshake(asyncio.Protocol):
+    """Holds the place of a TLS connection until its handshake is done, and can end it.
+
+    asyncio's server starts the handshake itself, and shows the connection after it only. So the server accepts the
+    connection without TLS, and its socket is taken over.
+    """
+
+    busy = False
+
+    def __init__(
+        self,
+        connection: BoundedConnection,
+        context: ssl.SSLContext,
+        connections: "dict[web.RequestHandler, BoundedConnection | _Handshake]",
+    ) -> None:
+        self._connection = connection
+        self._context = context
+        self._connections = connections
+        self._socket: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        stream = cast("asyncio.Transport", transport)
+        try:
+            self._socket = stream.get_extra_info("socket").dup()  # it does not block
+        except OSError:  # too many open files
+            return
+        finally:
+            stream.abort()  # which closes this descriptor, not the connection
+        self._connections[self._connection.handler] = self
+        self._task = asyncio.get_running_loop().create_task(self._shake(self._socket))
+
+    def end(self) -> None:
+        """Close the connection at once."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    async def _shake(self, taken: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._connection, taken, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+            )
+        except OSError:
+            return  # a handshake that failed, or was ended
+        finally:
+            if self._connections.get(self._connection.handler) is self:  # else the connection has taken the place
+                del self._connections[self._connection.handler]
 
 
 class _Full(asyncio.Protocol):
-    """Refuses a connection before anything is read, because there are too many."""
+    """Refuses a connection before anything is read, because there are too many. With TLS there is no answer."""
+
+    def __init__(self, *, secure: bool) -> None:
+        self._secure = secure
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-        transport.close()
+        stream = cast("asyncio.Transport", transport)  # uvloop's is of no class of asyncio
+        if not self._secure:
+            stream.write(
+                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+        stream.close()
 
 
 _EXPLANATIONS: Mapping[int, str] = {

@@ -1,17 +1,19 @@
 """TLS of the API's listener: certificates renewed under it, and clients that must show one."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 from aiohttp import web
 from cryptography import x509
 
 from notifier.model.errors import ConfigurationError
-from notifier.network.listeners.listener import Listener, listen
+from notifier.network.listeners.listener import CONNECTIONS, HANDSHAKE_TIMEOUT, Listener, listen
 from notifier.network.listeners.listener_context import ListenerContext
 from notifier.settings.policies import ListenerTls
 from tests.support.certificates import Authority, authority
@@ -25,13 +27,14 @@ def ca(tmp_path: Path) -> Authority:
 
 
 @asynccontextmanager
-async def served(files: ListenerTls) -> AsyncIterator[Listener]:
+async def served(files: ListenerTls, connections: int = CONNECTIONS) -> AsyncIterator[Listener]:
     async def well(_request: web.Request) -> web.Response:
         return web.Response(text="well")
 
     app = web.Application()
     app.add_routes([web.get("/", well)])
-    listener = await listen(app, "127.0.0.1", 0, key="api.listen", tls=ListenerContext(files, "api").context, grace=1)
+    context = ListenerContext(files, "api").context
+    listener = await listen(app, "127.0.0.1", 0, key="api.listen", tls=context, grace=1, connections=connections)
     yield listener
     await listener.close()
 
@@ -93,3 +96,22 @@ def test_what_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
         ListenerContext(ListenerTls(cert_file=file, key_file=file), "api")
     assert "api.tls" in str(error.value)
     assert "no.pem" in str(error.value)
+
+
+async def test_silent_connections_are_limited_before_their_handshake(ca: Authority) -> None:
+    """The oldest are closed, and a newcomer is served."""
+    file = ca.issue("127.0.0.1")
+    async with served(ListenerTls(cert_file=file, key_file=file), connections=3) as listener:
+        silent = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(6)]
+        assert await ask(listener, ca)
+        for reader, _ in silent[:3]:
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), HANDSHAKE_TIMEOUT / 2) == b""
+        for _, writer in silent:
+            writer.close()
+
+
+def test_silent_connections_are_limited_on_uvloop(ca: Authority) -> None:
+    """The worker's loop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test_silent_connections_are_limited_before_their_handshake(ca))
