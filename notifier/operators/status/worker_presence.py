@@ -11,7 +11,7 @@ differs.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
@@ -113,8 +113,10 @@ class WorkerPresence:
         if name == self._name:
             self._begin_round(now)
         elif presence["leaving"]:
-            if self._others.pop(name, None) is not None and len(self._stopped) < MAX_WORKERS:
+            if self._others.pop(name, None) is not None:
                 self._stopped[_host(name)] += 1
+                if len(self._stopped) > MAX_WORKERS:  # of pods, no host comes back
+                    del self._stopped[next(iter(self._stopped))]
         else:
             self._see(name, presence["at"] - self._clock(), now)
 
@@ -128,36 +130,42 @@ class WorkerPresence:
     def _see(self, name: str, offset: float, now: float) -> None:
         other = self._others.get(name)
         if other is None:
-            if len(self._others) >= MAX_WORKERS:
+            if len(self._others) >= MAX_WORKERS and not self._forget_silent(now):
                 return
-            replaces = self._stopped[host := _host(name)] > 0
-            self._stopped[host] -= replaces
+            replaces = (host := _host(name)) in self._stopped
+            if replaces:
+                self._stopped[host] -= 1
+                if not self._stopped[host]:
+                    del self._stopped[host]
             other = _Other(first_seen=now, last_seen=now, last_at=0.0, round=0, replaces=replaces)
             self._others[name] = other
             self._soon.set()  # so that a worker that has just started sees this one
         other.last_seen, other.last_at, other.round = now, self._clock(), self._round
         other.clocks.append(offset)
 
+    def _forget_silent(self, now: float) -> bool:
+        """Forget the worker that has been silent longest; False if none is."""
+        name, oldest = min(self._others.items(), key=lambda item: item[1].last_seen)
+        if self._is_silent(oldest, now):
+            del self._others[name]
+        return name not in self._others
+
+    def _is_silent(self, other: _Other, now: float) -> bool:
+        return self._round - other.round >= MISSED_ROUNDS and now - other.last_seen >= SILENT_SECONDS
+
     def vanished(self) -> list[tuple[str, float]]:
         """Return the workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
         now = self._steady()
-        silent = {
-            name: other
-            for name, other in self._others.items()
-            if self._round - other.round >= MISSED_ROUNDS and now - other.last_seen >= SILENT_SECONDS
-        }
+        silent = {name: other for name, other in self._others.items() if self._is_silent(other, now)}
+        started: dict[str, list[_Other]] = {}  # by host: those that may replace another one
+        if silent:
+            for name, other in self._others.items():
+                if not other.replaces:
+                    started.setdefault(_host(name), []).append(other)
         for name, other in list(silent.items()):
-            if now - other.last_seen > KEPT_SECONDS or self._take_replacement(name, other):
+            if now - other.last_seen > KEPT_SECONDS or _take_replacement(other, started.get(_host(name), ())):
                 del self._others[name], silent[name]
         return [(name, other.last_at) for name, other in silent.items()]
-
-    def _take_replacement(self, name: str, silent: _Other) -> bool:
-        """Return True if another worker was started on the same host since. It replaces this one and no other."""
-        for other_name, other in self._others.items():
-            if not other.replaces and other.first_seen > silent.last_seen and _host(other_name) == _host(name):
-                other.replaces = True
-                return True
-        return False
 
     @property
     def clock_offset(self) -> float:
@@ -178,6 +186,15 @@ class WorkerPresence:
             direction = "ahead of" if offset > 0 else "behind"
             text = f"the clock of {self._name} is {in_words(abs(offset))} {direction} those of the other workers"
             yield Trouble(kind=TroubleKind.CLOCK, text=text, subject=self._name)
+
+
+def _take_replacement(silent: _Other, others: Iterable[_Other]) -> bool:
+    """Return True if another worker of the host was started since. It replaces this one and no other."""
+    for other in others:
+        if not other.replaces and other.first_seen > silent.last_seen:
+            other.replaces = True
+            return True
+    return False
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:

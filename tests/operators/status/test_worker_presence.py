@@ -183,6 +183,36 @@ def test_made_up_workers_cost_bounded_memory() -> None:
     assert len(group.vanished()) == MAX_WORKERS
 
 
+def test_a_running_worker_takes_the_place_of_one_that_vanished() -> None:
+    """It is watched too, however many pods were killed within the hour."""
+    group = Group("a:1")
+    group.rounds(10)
+    for number in range(MAX_WORKERS):
+        document = {"v": 1, "worker": f"pod-{number}:1", "at": 1e9, "leaving": False}
+        group.workers["a:1"].presence.on_announcement(json.dumps(document).encode())
+    group.rounds(60)
+    group.start("b:1")
+    group.rounds(30)
+    assert len(group.vanished()) == MAX_WORKERS - 1
+    group.rounds(60, "b:1")
+    assert "b:1" in group.vanished()
+
+
+async def test_a_stop_is_remembered_after_many_pods_were_replaced() -> None:
+    """Their hosts do not come back, and cost bounded memory."""
+    group = Group("a:1", "b:1", "b:2")
+    group.rounds(30)
+    for number in range(MAX_WORKERS + 1):
+        for leaving in (False, True):
+            document = {"v": 1, "worker": f"pod-{number}:1", "at": 1e9, "leaving": leaving}
+            group.workers["a:1"].presence.on_announcement(json.dumps(document).encode())
+    await group.stop("b:2")
+    group.rounds(20, "b:1")
+    group.start("b:3")
+    group.rounds(60, "b:1")
+    assert group.vanished() == ["b:1"]
+
+
 async def test_the_stop_is_announced_at_once() -> None:
     """Once, and `leave` returns when it was sent; where nothing is announced it does not wait."""
     presence = WorkerPresence("a:1", lambda: 1e9, lambda: 0.0)
