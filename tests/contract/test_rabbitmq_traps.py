@@ -5,6 +5,7 @@ Each trap was met on a real broker, 3.10 or 4.x. An administrator (another conne
 
 import asyncio
 import hashlib
+from contextlib import suppress
 
 import aio_pika
 import pytest
@@ -13,7 +14,9 @@ from yarl import URL
 
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Kind, Lane, Outgoing, Whole
+from notifier.queues.rabbitmq.connection import connected
 from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.rabbitmq.topology_watch import LOOK_AGAIN_AFTER, TopologyWatch
 from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
 from tests.contract.queues import (
     PATIENCE,
@@ -245,3 +248,17 @@ async def test_workers_count_each_other(worker: OpenWorker) -> None:
         await worker(Inbox())
     third = await worker()
     await eventually(lambda: third.consumers() == 2)
+
+
+async def test_a_new_connection_counts_no_fewer_workers(worker: OpenWorker, amqp_url: str, prefix: str) -> None:
+    """After a restart of the broker the others return later: each worker keeps to its share until they may be back."""
+    other, _ = [await worker(Inbox()) for _ in range(2)]
+    options = rabbit_options(amqp_url, prefix)
+    watch = TopologyWatch(options)
+    async with connected(options, "test") as connection:
+        for _ in range(2):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * LOOK_AGAIN_AFTER):
+                    await watch.run(connection)
+            assert watch.consumers == 2
+            await other.close()

@@ -24,7 +24,8 @@ class TopologyWatch:
     """Watches the topology over the connection that it is given. `mend_soon` asks for a look at once.
 
     `problem` says what cannot be mended, `settling` which queues are too new to be used. `consumers`: how many workers
-    consume `events`, which share the clients' limits; 0 until the second look, a second after the start.
+    consume `events`, which share the clients' limits; 0 until the second look, a second after the start. It does not
+    fall in the first seconds of a connection: after a restart of the broker the other workers may return later.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
@@ -41,6 +42,7 @@ class TopologyWatch:
         self.problem: str | None = None
         self.consumers = 0
         self._has_looked = False
+        self._counts_fewer_at = 0.0  # by the loop's clock
 
     async def establish(self, connection: Connection) -> None:
         """Declare or verify everything, once the broker is known to keep messages that expire. Raises QueueError."""
@@ -77,6 +79,7 @@ class TopologyWatch:
     async def run(self, connection: Connection) -> None:
         """Watch over this connection, until cancelled."""
         self._connection, look_again = connection, LOOK_AGAIN_AFTER
+        self._counts_fewer_at = asyncio.get_running_loop().time() + WATCH_EVERY
         try:
             while not ending():
                 if not await self._look(connection):
@@ -104,6 +107,7 @@ class TopologyWatch:
         except QueueUnavailable:
             return True
         if Lane.EVENTS in depths and self._has_looked:  # at the first look others may be starting as well
-            self.consumers = max(1, depths[Lane.EVENTS].consumers)
+            least = self.consumers if asyncio.get_running_loop().time() < self._counts_fewer_at else 1
+            self.consumers = max(1, least, depths[Lane.EVENTS].consumers)
         self._has_looked = True
         return len(depths) == len(self._looked_at) and self.problem is None
