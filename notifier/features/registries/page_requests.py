@@ -50,7 +50,8 @@ class PageLimit:
             why = "it changes faster than it can be read, or a proxy answers for it with the same page"
             raise EndlessList(f"its list never ends: {MOST_IN_VAIN} pages in a row have no new client; {why}")
         if self._pages >= MOST_PAGES:
-            raise EndlessList(f"its list never ends: more than {MOST_PAGES:,} pages")
+            why = f"more than {MOST_PAGES:,} pages; if they are real, put more clients on each page"
+            raise EndlessList(f"its list never ends: {why}")
 
 
 async def ask(
