@@ -213,8 +213,8 @@ def keys_of_two(settings: Settings, keys: KeyRing) -> Iterator[Mistake]:
         for identity, called in named.items():
             if (owner := owners.setdefault(identity, iss)) != iss:
                 text = (
-                    f"{called} is that of {owner}, too: whoever checks the key and not the issuer takes the tokens of"
-                    " both; make one for each, by `notifier keys generate` or in its place"
+                    f"{called} is that of {owner}, too: a receiver that checks the key and not the issuer accepts the"
+                    " tokens of both; make a key for each, by `notifier keys generate` or in the HSM or key service"
                 )
                 yield Mistake(f'issuers["{iss}"].keys', text)
 

@@ -204,8 +204,8 @@ def test_check_warns_of_issuers_with_one_key(made: Path, tmp_path: Path) -> None
     done = notifier("check", "-c", "n.yaml", cwd=tmp_path)
     assert done.returncode == 0
     assert f'warning: issuers["{OTHER}"].keys: the key ' in done.stdout
-    assert f" is that of {ISS}, too: whoever checks the key and not the issuer takes" in done.stdout
-    assert "too: whoever" not in notifier("check", "-c", "n.yaml", cwd=made).stdout
+    assert f" is that of {ISS}, too: a receiver that checks the key and not the issuer accepts" in done.stdout
+    assert "too: a receiver" not in notifier("check", "-c", "n.yaml", cwd=made).stdout
     (tmp_path / "copy.pem").write_bytes((made / "k.pem").read_bytes())
     write(tmp_path, {"issuers": {ISS: key, OTHER: {"keys": [{"file": "copy.pem", "kid": "another"}]}}})
     done = notifier("check", "-c", "n.yaml", cwd=tmp_path)

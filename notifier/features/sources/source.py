@@ -248,7 +248,7 @@ class _Reading:
         if isinstance(value, bool):
             return value
         fields = ", ".join(sorted(when.fields))
-        why = f"; the document has none of the members that decide, among {fields}" if value is None else ""
+        why = f"; a member that decides is missing or of another type, among {fields}" if value is None else ""
         raise MalformedEvent([Mistake(path, f"must give true or false, not {kind_of(value)}{why}")])
 
     def _wrong_type(self, document: Unwrapped, iss: str) -> list[Mistake]:
