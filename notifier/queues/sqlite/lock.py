@@ -5,8 +5,10 @@ is configured with, so that one is locked too. The lock file holds the pid of th
 worker gets, and the device and inode of its queue file. It is never deleted: a lock on a deleted file keeps nobody out.
 """
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -58,7 +60,7 @@ class WorkerLock:
 
 def _locked(lock_file: Path, path: Path, file: FileId) -> int:
     try:
-        fd = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = _opened(lock_file, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         if lock_file != next(_lock_files(path)):
             raise
@@ -73,6 +75,15 @@ def _locked(lock_file: Path, path: Path, file: FileId) -> int:
     with suppress(OSError):  # on a full disk: the lock is what counts
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid():<{_PID_WIDTH}}\n{file[0]} {file[1]}\n".encode(), 0)
+    return fd
+
+
+def _opened(lock_file: Path, flags: int) -> int:
+    """Open a regular file only: another user may have put a link or a FIFO there, if the folder allows it."""
+    fd = os.open(lock_file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file")
     return fd
 
 
@@ -114,7 +125,7 @@ def moved(path: Path, here: FileId | None, who: str) -> str:
 def _holder(lock_file: Path) -> str | None:
     """Return what the worker wrote that holds this lock; None if none holds it."""
     try:
-        fd = os.open(lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _opened(lock_file, os.O_RDONLY)
     except OSError:
         return None
     try:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import os
 import resource
 import signal
 import sqlite3
@@ -19,6 +20,7 @@ from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import DEAD, Kind, Lane
 from notifier.model.outcome import DeadReason
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.queues.sqlite.lock import WorkerLock, worker_at
 from tests.contract.queues import PATIENCE, Inbox, Place, dead, delay, names, outgoing, ready
 
 Child = asyncio.subprocess.Process
@@ -412,3 +414,19 @@ async def test_who_writes_an_event_into_the_file_is_vouched_for(place: Place) ->
     await queue.publish(Lane.EVENTS, outgoing("ours"))
     found = {message.message_id: message.vouched for message in await inbox.some(2)}
     assert found == {"theirs": True, "ours": False}
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO"])
+def test_a_lock_file_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+    """Another user of the folder may have put it there: nothing is written through a link, and no FIFO blocks."""
+    file, victim = tmp_path / "queue.db", tmp_path / "victim"
+    victim.write_text("precious")
+    lock_file = tmp_path / "queue.db.lock"
+    if kind == "link":
+        lock_file.symlink_to(victim)
+    else:
+        os.mkfifo(lock_file)
+    assert not worker_at(file)
+    with pytest.raises(QueueUnavailable, match=r"cannot open the lock file .*queue\.db\.lock"):
+        WorkerLock(file, (0, 0))
+    assert victim.read_text() == "precious"
