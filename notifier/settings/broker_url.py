@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 from notifier.model.printable import stray_character
 from notifier.settings.values import names_host
 
-_SEVERAL = re.compile(r"(?i)\S\s*[,;|\s]\s*(sqlite|amqps?):")
+_SEVERAL = re.compile(r"(?i)[,;|\s](sqlite|amqps?):")
 _OPTIONS = ("auth", "heartbeat", "timeout", "name")
 """What aiormq reads of the query, besides `_OWN_TLS`. It ignores all else."""
 _OWN_TLS = frozenset(("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"))
@@ -19,7 +19,7 @@ def broker_mistake(url: str, *, tls: bool) -> str | None:
     """Return what is wrong with one URL of `queue.url`, None if it can be used. `tls`: `queue.tls` is given."""
     if not url.strip():
         return "must not be empty; give sqlite:PATH or amqp://HOST, or leave it out for a file beside the configuration"
-    if _SEVERAL.search(url):
+    if _SEVERAL.search(url.strip()):
         return "holds several URLs in one text; give a list: [amqp://A, amqp://B]"
     if (stray := stray_character(url)) is not None:
         return stray

@@ -41,6 +41,7 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
 _LENGTH = re.compile(rb"\nContent-Length:[ \t]*([0-9]{1,15})[ \t]*\r?\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\nTransfer-Encoding:", re.IGNORECASE)
+LONGEST_VALUE = 100  # bytes of a header of a broken response
 _BODILESS = (101, 204, 304)  # of 101, what follows is of another protocol
 _FINAL = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
 
@@ -123,11 +124,12 @@ class WatchedConnection(ResponseHandler):
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
 
     def header(self, name: bytes) -> str | None:
-        """The header of a response that is broken elsewhere, if it was read."""
+        """Return a header, by its name in small letters, of a response that is broken elsewhere; None if not read."""
         end = _HEAD_END.search(self.head, self._answer)
-        line = re.compile(rb"\n" + name + rb":[ \t]*([^\r\n]{1,100})", re.IGNORECASE)
-        match = line.search(self.head, self._answer, len(self.head) if end is None else end.end())
-        return None if match is None else match[1].decode("latin-1")
+        lines = self.head[self._answer : None if end is None else end.start()].split(b"\n")[1:]
+        fields = (line.partition(b":") for line in lines)
+        value = next((value.strip() for field, _, value in fields if field.lower() == name), b"")
+        return value[:LONGEST_VALUE].decode("latin-1") or None
 
     def close(self) -> None:
         """Called by aiohttp. Closes in order, if the peer cooperates."""

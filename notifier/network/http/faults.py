@@ -25,7 +25,7 @@ def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: 
     status = exchange.connection.status
     if status is not None and (exchange.connection.head_too_large or isinstance(error, aiohttp.ClientResponseError)):
         # A response came. Of its unusable headers, only the pause counts.
-        retry_after, date = exchange.connection.header(b"Retry-After"), exchange.connection.header(b"Date")
+        retry_after, date = exchange.connection.header(b"retry-after"), exchange.connection.header(b"date")
         return Answer(status=status, text="", retry_after=retry_after, date=date)
     if exchange.reused and not exchange.connection.head:
         return StaleConnection()
