@@ -151,7 +151,7 @@ class Gate:
         match known.state_at(now):
             case State.DOWN | State.PAUSED:
                 return False
-            case State.NEW if not known.running:  # one stands in line for the slot of its first try
+            case State.NEW if not known.running and known.tokens(now + self._patience()) >= 1:  # one, for its first try
                 return not known.waiting and self._fill() < CROWDED
             case State.NEW if ticket.pulled:  # its first try says soon whether it bears more
                 return False
@@ -285,7 +285,7 @@ class Gate:
     def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Defer]]:
         for key, known in list(self._busy.items()):
             stopped = known.state_at(now) in (State.DOWN, State.PAUSED)
-            stays = known.state is State.NEW and not known.running and not stopped
+            stays = known.state is State.NEW and not known.running and not stopped and known.tokens(now + patience) >= 1
             while (
                 most and known.waiting > stays and (stopped or known.waiting * self._waits.pace(known, now) > patience)
             ):

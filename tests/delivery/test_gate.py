@@ -185,6 +185,12 @@ def test_limits_are_shared_before_the_number_of_workers_is_known() -> None:
     assert Desk(proven=("shop",), workers=0).as_many_as_run("shop") == 32 // 4
 
 
+def test_a_first_attempt_far_away_is_not_waited_for_in_memory() -> None:
+    """At a low rate its turn is minutes away in a worker that starts: nobody would see that it expires meanwhile."""
+    desk = Desk(workers=4, per_second=0.01)
+    assert desk.put_off("shop").cause is Cause.RATE
+
+
 def test_a_worker_that_starts_has_no_burst() -> None:
     """A second's worth of tokens is there after a second: the worker before it may just have spent them."""
     desk = Desk(per_second=20.0)
