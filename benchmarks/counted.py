@@ -30,7 +30,7 @@ from notifier.feature import Feature, Running
 from notifier.service.service import Service
 from tests.simulator.virtual_time import VirtualLoop
 
-RECORD = Path(__file__).with_name("results") / "counted.json"
+RECORD = Path(__file__).with_name("counted.json")
 WARM, FEW, MANY = 600, 20, 100  # deliveries
 MAX_GROWTH = 1.02
 PERIOD_SECONDS = 60.0  # each round begins with one

@@ -18,6 +18,7 @@ from tests.fuzz import grammar
 from tests.fuzz.conftest import many
 from tests.model.documents.test_event_schema import IN_DISGUISE, MOMENTS, NO_MOMENTS, NO_URIS, URIS
 
+INFORMATIONAL = ("ended_at", "reason")
 EVENT: dict[str, Any] = {"id": "e", "iss": "https://id.example.com", "sub": "ann", "clients": ["shop"]}
 
 
@@ -32,11 +33,12 @@ def of_service(event: object) -> list[str]:
 
 
 def of_package(event: dict[str, Any]) -> list[str]:
-    """The places of all that the package finds wrong."""
+    """The places of all that the package finds wrong, without those that the service drops and delivers."""
     try:
         checked_json(event)
     except EventMistake as mistake:
-        return [text.partition(": ")[0] if ": " in text else "" for text in mistake.mistakes]
+        found = [text.partition(": ")[0] if ": " in text else "" for text in mistake.mistakes]
+        return [place for place in found if place not in INFORMATIONAL]
     return []
 
 

@@ -136,8 +136,12 @@ class Rig:
 
         `patience` is for the next one. `others`: how many were accepted of sessions that are not the publisher's.
         """
-        alive = sum(map(len, self.publisher.confirmed.values())) - len(self.to_die) + others
-        while (before := len(self.clients.accepted)) < alive:
+        owed = {
+            (event, name) for event, named in self.publisher.confirmed.items() for name in named
+        } - self.to_die.keys()
+        alive, accepted = len(owed) + others, self.clients.accepted
+        # Events whose confirm was lost are delivered, too, and are not owed.
+        while (before := len(accepted)) < alive or any((f"/{name}", event) not in accepted for event, name in owed):
             await self.clients.until(lambda before=before: len(self.clients.accepted) > before, patience)  # type: ignore[misc]
         await self._until_buried(patience)
 

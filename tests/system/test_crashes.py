@@ -137,6 +137,7 @@ async def test_clients_that_hang_hold_up_no_other(tmp_path: Path, queue_url: str
             over.set()
 
 
+@pytest.mark.alone
 async def test_few_clients_of_an_event_are_told_twice(tmp_path: Path, queue_url: str, prefix: str) -> None:
     """The worker is killed at half of 5,000 clients that answer within a tenth of a second."""
     names = [f"c{number}" for number in range(5000)]

@@ -135,7 +135,7 @@ async def test_no_command_writes_what_a_terminal_obeys(seen: Seen) -> None:
     event = {"iss": ISSUER, "id": NAME, "sub": NAME, "clients": [NAME, REFUSES]}
     (seen.site.folder / "event.json").write_text(json.dumps(event))
     assert "[red]fuses" in await seen.on_a_terminal("publish", "--wait", "5s", "event.json")
-    (seen.site.folder / "bad.json").write_text(json.dumps(event | {"ended_at": BAD, "clients": BAD, BAD: BAD}))
+    (seen.site.folder / "bad.json").write_text(json.dumps(event | {"not_after": BAD, "clients": BAD, BAD: BAD}))
     assert "2 mistakes" in await seen.on_a_terminal("publish", "bad.json")
     for words in (("dead-letters", "replay", "--all"), ("status", "--json"), ("topology", "show"), ("check",)):
         await seen.on_a_terminal(*words)
