@@ -21,6 +21,7 @@ aiohttp's list of parsed messages shows a broken body at once; without it, it is
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import MutableMapping
 from typing import Any, cast
 
@@ -41,6 +42,7 @@ _PIECE_COST = 4  # what a piece costs besides, as lines
 _SHORT = 64  # bytes passed on of a body with more lines than that
 _UNWANTED = 8 * 1024  # bytes passed on of such a body after its answer; then the connection is closed
 _LOGGED_EVERY = 60.0  # seconds
+TURNS = 2  # connections that pass on a further piece or request in one pass of the loop
 
 _END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]* [^ \r\n]+ HTTP/1\.[01]\r\n")
@@ -49,7 +51,10 @@ _TOO_LARGE = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: clos
 
 
 class ConnectionBudget:
-    """Counts the bytes that connections hold. Beyond `most`, it closes the largest holders."""
+    """Counts the bytes that connections hold, and shares the time between them.
+
+    Beyond `most` bytes, it closes the largest holders.
+    """
 
     def __init__(self, most: int = BUDGET) -> None:
         self._most = most
@@ -57,6 +62,22 @@ class ConnectionBudget:
         self._held: dict[BoundedConnection, int] = {}
         self._closed = 0
         self._logged_at = float("-inf")
+        self._waiting: deque[BoundedConnection] = deque()  # for their turn
+        self._turn: asyncio.Handle | None = None
+
+    def advance_soon(self, connection: "BoundedConnection") -> None:
+        """Let the connection pass on its next piece in its turn. A few have theirs in each pass of the loop.
+
+        So the passes are short, in which new connections are accepted: uvloop accepts one in each.
+        """
+        self._waiting.append(connection)
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._advance_some)
+
+    def _advance_some(self) -> None:
+        for _ in range(min(TURNS, len(self._waiting))):
+            self._waiting.popleft().advance()
+        self._turn = asyncio.get_running_loop().call_soon(self._advance_some) if self._waiting else None
 
     def hold(self, connection: "BoundedConnection", count: int) -> None:
         """Note how many bytes the connection holds now."""
@@ -110,7 +131,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._broken = False
         self._refused = 0  # pieces that are still read, and dropped, after a refusal
         self._full = False  # aiohttp wants no more now
-        self._soon: asyncio.Handle | None = None
+        self._waits = False  # for its turn
         self._reading = True
         self._unread: asyncio.TimerHandle | None = None
 
@@ -141,7 +162,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             return
         if self._left is None and request.content_length is not None:
             self._left = max(0, request.content_length - self._passed)
-        self._advance()
+        self.advance()
 
     def on_answer(self) -> None:
         """Note that the answer was made. It is written before the next request is read."""
@@ -186,7 +207,11 @@ class BoundedConnection(asyncio.BufferedProtocol):
                 self.abort()
         elif self._transport is not None:
             self._held += self._buffer[:nbytes]
-            self._advance()
+            if self._waits or self._content is not None:
+                self._advance_soon()
+                self._count()
+            else:  # the first request, or the first after a pause
+                self.advance()
 
     def pause_writing(self) -> None:
         """Called by asyncio: the peer does not read as fast as answers are written."""
@@ -212,12 +237,13 @@ class BoundedConnection(asyncio.BufferedProtocol):
 
     def _advance_soon(self) -> None:
         """Pass more on after the other connections had their turn."""
-        if self._soon is None:
-            self._soon = asyncio.get_running_loop().call_soon(self._advance)
+        if not self._waits:
+            self._waits = True
+            self._budget.advance_soon(self)
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
         """Pass on what aiohttp may have now."""
-        self._soon = None
+        self._waits = False
         if self._transport is None:
             return
         lines = 0
