@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from notifier.delivery.plan import PART
+from notifier.model.defaults import MAX_IN_FLIGHT
 from notifier.model.message import Lane
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.system.broker import broker
@@ -157,4 +159,5 @@ async def test_few_clients_of_an_event_are_told_twice(tmp_path: Path, queue_url:
             await clients.until(lambda: len({hit.path for hit in clients.hits}) == 5000, patience=120)
             await clients.until(lambda: len(clients.accepted) == 5000)
         twice = sum(count > 1 for count in Counter(hit.path for hit in clients.hits).values())
-        assert twice <= 700
+        # 512 in flight touch seven parts of 100; the acks of others may not have left the worker.
+        assert twice <= MAX_IN_FLIGHT + 3 * PART
