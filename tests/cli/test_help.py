@@ -25,18 +25,22 @@ COMMANDS = (
     "dead-letters export", "log-id",
 )  # fmt: skip
 OF_FEATURES = {"sources": ("sources list", "sources try"), "capacity": (), "report": (), "collect": ()}
+OF_WORKERS = {"aio_pika", "aiohttp", "uvloop", "yaml"}
+HEAVY = {*OF_WORKERS, "cryptography", "jwt", "markdown_it", "pydantic", "pygments", "rich", "sqlite3", "structlog"}
 NAMES = [each.name for each in LISTED if each.name in OF_FEATURES]
 BY_FEATURES = [words for name in NAMES for words in (name, *OF_FEATURES[name])]
 
 
 @pytest.mark.parametrize("words", ["", *COMMANDS, *BY_FEATURES])
 def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
-    """In 80 columns, on stdout, without colours where nobody looks at a terminal."""
+    """On stdout, in 80 columns; an example is a line as it is typed, so that it can be copied."""
     done = notifier(*words.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "Examples" in done.stdout
     assert f"notifier {words}".strip() in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    text, _, examples = done.stdout.partition("\nExamples:\n")
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(line.startswith("  ") for line in examples.splitlines())
     assert "\x1b" not in done.stdout
     assert not [mark for mark in ("`", "](", "[/", "[bold", "bool", "…]") if mark in done.stdout]
     assert not done.stderr
@@ -59,7 +63,7 @@ def test_every_example_of_the_help_can_be_typed() -> None:
     top = typer.Context(root, info_name="notifier")
     found = {context.command_path: (command, context) for command, context in leaves(root, top)}
     shown = [root.epilog or "", *(leaf.epilog or "" for leaf, _ in found.values())]
-    lines = [line.strip().replace("\\[", "[") for text in shown for line in text.splitlines() if "[dim]" not in line]
+    lines = [line for text in shown for line in text.splitlines() if not line.startswith("#")]
     typed = 0
     for words in (words for line in lines for words in commands_of(line)):
         name = next(name for name in (" ".join(words[:3]), " ".join(words[:2])) if name in found)
@@ -90,14 +94,15 @@ def test_the_line_of_a_command_begins_its_help(named: LazyCommand) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "own"), [("--help", set()), ("explain --help", {"notifier.operators.doctor.explain_command"})]
+    ("words", "own", "heavy"),
+    [("--help", set(), HEAVY), ("explain --help", {"notifier.operators.doctor.explain_command"}, OF_WORKERS)],
 )
-def test_a_command_imports_no_other(words: str, own: set[str], tmp_path: Path) -> None:
-    """And the help of all imports none, nor a library that a worker needs."""
+def test_a_command_imports_no_other(words: str, own: set[str], heavy: set[str], tmp_path: Path) -> None:
+    """And the help of all imports none, nor a library that a worker or a table needs."""
     code = "import sys\nfrom notifier.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
     run = [sys.executable, "-c", code, *words.split()]
     done = subprocess.run(run, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=30, check=True)
-    assert not {"aio_pika", "aiohttp", "uvloop", "yaml"} & {*done.stderr.split()}
+    assert not heavy & {*done.stderr.split()}
     imported = {word for word in done.stderr.split() if word.endswith("_command")}
     assert imported - {"notifier.operators.terminal.lazy_command"} == own
 

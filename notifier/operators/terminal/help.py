@@ -1,6 +1,7 @@
-"""Turns functions into commands. A docstring is the help, with words of code in bold and examples at its end.
+"""Turns functions into commands. A docstring is the help, with examples at its end.
 
-Paragraphs flow, whatever the width. An example is a line, `# what it is for`, and the line to type.
+Paragraphs flow, whatever the width. An example is a line, `# what it is for`, and the line to type. typer lays the help
+out without rich, the import of which takes longer than all else that `--help` does.
 """
 
 import inspect
@@ -10,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import typer
-from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -33,23 +33,24 @@ def command_group(app: typer.Typer) -> Callable[[F], F]:
 
 
 def as_help(text: str) -> str:
-    """Return the text with words of code in bold instead of in backticks, for rich."""
-    return _CODE.sub(r"[bold]\1[/]", escape(text))
+    """Return the text without the backticks around words of code."""
+    return _CODE.sub(r"\1", text)
 
 
 def _help_of(function: Callable[..., None]) -> dict[str, Any]:
     text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\n\nExamples:\n")
     flowing = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
-    lines = [f"  {_styled(line)}" for line in textwrap.dedent(examples).splitlines()]
-    return {"help": as_help(flowing), "epilog": "\n".join(["[bold]Examples[/]", *lines])}
+    shown = as_help(flowing)
+    return {"help": shown, "short_help": shown.split("\n\n")[0], "epilog": textwrap.dedent(examples)}
 
 
-def _styled(line: str) -> str:
-    return f"[dim]{escape(line)}[/]" if line.startswith("#") else escape(line)
+class _PlainHelp:
+    """Shows a flag without a type, since typer would say that it takes a bool, and an example on lines of its own."""
 
+    epilog: str | None
 
-class _PlainFlags:
-    """Shows a flag without a type: typer would say that it takes a bool."""
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more | {"rich_markup_mode": None})
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Of typer: what its help shows, too."""
@@ -59,10 +60,16 @@ class _PlainFlags:
                 param.metavar = ""
         return params
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Of typer, which would let the lines flow."""
+        del ctx
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  {line}\n" for line in (self.epilog or "").splitlines()))
 
-class Command(_PlainFlags, TyperCommand):
+
+class Command(_PlainHelp, TyperCommand):
     """A command."""
 
 
-class CommandGroup(_PlainFlags, TyperGroup):
+class CommandGroup(_PlainHelp, TyperGroup):
     """A group of commands."""
