@@ -239,7 +239,7 @@ def built_service(
     def queue_in_memory(*arguments: Any) -> Queue:
         if sqlite:
             return build_queue(*arguments)
-        with mock.patch("notifier.queues.building.RabbitQueue", CountedQueue):
+        with mock.patch("notifier.queues.rabbitmq.queue.RabbitQueue", CountedQueue):
             return build_queue(*arguments)
 
     async def connect(_connector: object, make: Callable[[], asyncio.Protocol], *_: object, **__: object) -> Any:

@@ -235,11 +235,12 @@ def _mistakes_at_start(settings: Settings) -> list[Mistake]:
     A client's TLS files concern only its deliveries.
     """
     from notifier.network.http.aiohttp_hooks import demand_aiohttp  # noqa: PLC0415  only a start needs these libraries
-    from notifier.queues.rabbitmq.wire.aiormq_hooks import install  # noqa: PLC0415
 
     mistakes: list[Mistake] = []
     checks: list[Callable[[], object]] = [demand_aiohttp]
     if settings.queue.sqlite_file is None:
+        from notifier.queues.rabbitmq.wire.aiormq_hooks import install  # noqa: PLC0415
+
         checks.append(install)
     checks += [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
     if settings.api is not None and settings.api.tls is not None:

@@ -1,0 +1,32 @@
+"""A worker imports what it uses: what it does not use would take memory for as long as it runs."""
+
+import sys
+from pathlib import Path
+
+from tests.system.site import Site
+from tests.system.worker_process import worker
+
+CODE = """\
+import atexit, json, sys
+from notifier.cli import main
+names = lambda: [name for name, module in sys.modules.items() if module is not None]
+atexit.register(lambda: print(json.dumps({"event": "imported", "names": names()}), file=sys.stderr))
+main()
+"""
+OF_TERMINALS = {"rich", "pygments", "markdown_it"}
+OF_QUEUES = {
+    "amqp": {"aio_pika", "aiormq", "pamqp", "notifier.queues.rabbitmq"},
+    "sqlite": {"sqlite3", "notifier.queues.sqlite"},
+}
+
+
+async def test_a_worker_imports_one_queue_and_nothing_of_terminals(tmp_path: Path, place: tuple[str, str]) -> None:
+    """Though structlog draws tracebacks by rich where it finds it, and the commands draw tables."""
+    url, prefix = place
+    used, *others = sorted(OF_QUEUES, key=lambda scheme: not url.startswith(scheme))
+    async with worker(Site(tmp_path, url, prefix), command=[sys.executable, "-c", CODE]) as running:
+        assert await running.stop() == 0
+    [line] = running.said("imported")
+    imported = set(line["names"])
+    assert OF_QUEUES[used] <= imported
+    assert not imported & OF_TERMINALS.union(*(OF_QUEUES[other] for other in others))
