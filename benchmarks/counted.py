@@ -25,7 +25,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from benchmarks.counted_service import ISSUER, Answers, answer, built_service, deliver, deliver_rows, fill, frames
-from notifier.delivery.facts import only
+from notifier.delivery.facts import FactHandlers
 from notifier.feature import Feature, Running
 from notifier.service.service import Service
 from tests.simulator.virtual_time import VirtualLoop
@@ -86,11 +86,6 @@ def down_for_a_while() -> Answers:
     return lambda _request, now: FAILED if (now + 1e-3) % PERIOD_SECONDS < 4 else OK
 
 
-@only()
-def ignore(_fact: object) -> None:
-    """Observe nothing."""
-
-
 CASES = {
     "one-client": Case(),
     "ten-clients": Case(fan_out=10),
@@ -99,7 +94,7 @@ CASES = {
     "sqlite": Case(sqlite=True),
     "source": Case(source="own"),
     "2000-clients": Case(clients=2000, warm=2000),
-    "idle-feature": Case(features=(Feature(name="idle", run=lambda _: Running(observe=ignore)),)),
+    "idle-feature": Case(features=(Feature(name="idle", run=lambda _: Running(observe=FactHandlers({}))),)),
 }
 
 

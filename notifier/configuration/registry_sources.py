@@ -10,7 +10,7 @@ from notifier.configuration.clients.reading import SourceReading
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
 from notifier.configuration.configured_feature import reader_by
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.delivery.facts import Deferred, Fact, only
+from notifier.delivery.facts import Deferred, FactHandlers
 from notifier.model.outcome import Cause
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.telemetry.audit import write_audit
@@ -25,6 +25,8 @@ class RegistrySources:
         self._readings: dict[str, tuple[RegistrySourceSettings, SourceReading]] = {}
         self._asked_refresh: asyncio.Task[object] | None = None
         self.refresh = RegistryRefresh(self._take, clock=time.time, steady=time.monotonic, jitter=random.random)
+        self.observe = FactHandlers({Deferred: self._deferred})
+        """Reads the sources again if a delivery's client is unknown."""
         self.sync()
 
     def sync(self) -> None:
@@ -63,10 +65,8 @@ class RegistrySources:
             write_audit("registry_source_dropped", who=who, source=name)
         return problem
 
-    @only(Deferred)
-    def observe(self, fact: Fact) -> None:
-        """Look at the sources again if nobody knows a delivery's client."""
-        if isinstance(fact, Deferred) and fact.cause is Cause.UNKNOWN:
+    def _deferred(self, fact: Deferred) -> None:
+        if fact.cause is Cause.UNKNOWN:
             self.refresh.unknown(fact.iss)
 
     async def _take(self, name: str, answer: SourceAnswer | None, accepted_by: str | None) -> AnswerResult:

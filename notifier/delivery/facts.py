@@ -1,7 +1,7 @@
 """The facts that the pipeline tells its observers. Metrics, logs, replies and the feed are made of nothing else."""
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.delivery import Delivery
@@ -176,14 +176,14 @@ Fact = (
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""
 
-Observe = TypeVar("Observe", bound=Callable[..., None])
 
+class FactHandlers:
+    """An observer with one handler for each type of fact that it handles. `Observers` calls the handlers directly."""
 
-def only(*kinds: type[Any]) -> Callable[[Observe], Observe]:
-    """Mark an observer that handles these fact types only. `Observers` does not call it for any other."""
+    def __init__(self, handlers: Mapping[type[Any], Callable[[Any], object]]) -> None:
+        self.handlers = handlers
 
-    def mark(observe: Observe) -> Observe:
-        observe.only = kinds  # type: ignore[attr-defined]
-        return observe
-
-    return mark
+    def __call__(self, fact: Fact) -> None:
+        """Pass the fact to the handler of its type, if there is one."""
+        if (handle := self.handlers.get(type(fact))) is not None:
+            handle(fact)

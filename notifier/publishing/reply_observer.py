@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled, only
+from notifier.delivery.facts import Buried, Deferred, EventTaken, Fact, FactHandlers, LogoutDelivered, RetryScheduled
 from notifier.delivery.notices import notice_of
 from notifier.delivery.plan import Skipped
 from notifier.model.moment import Clock
+from notifier.model.reply import ReplyTo
 from notifier.publishing.notice_wait import WaitingRequests
 from notifier.publishing.reply_document import dump_reply, load_reply
 from notifier.queues.queue_port import SideChannel
@@ -19,19 +20,29 @@ class Replies:
     ) -> None:
         self._side_channel = side_channel
         self.waiting = WaitingRequests(side_channel.address, clock=clock, new_id=new_id)
+        self.observe = FactHandlers(
+            {
+                LogoutDelivered: self._of_delivery,
+                RetryScheduled: self._of_delivery,
+                EventTaken: self._of_event,
+                Deferred: self._of_event,
+                Buried: self._of_event,
+                Skipped: self._of_event,
+            }
+        )
+        """Replies if the publisher requested it and the fact tells a fate."""
         side_channel.listen(state, self._heard)
 
-    @only(LogoutDelivered, RetryScheduled, EventTaken, Deferred, Buried, Skipped)
-    def observe(self, fact: Fact) -> None:
-        """Reply if the publisher asked and the fact tells a fate."""
-        match fact:
-            case LogoutDelivered() | RetryScheduled():
-                asked = fact.delivery.reply_to
-            case EventTaken() | Deferred() | Buried() | Skipped():
-                asked = fact.reply_to
-            case _:
-                return
-        if asked is None or (notice := notice_of(fact)) is None:
+    def _of_delivery(self, fact: LogoutDelivered | RetryScheduled) -> None:
+        if (asked := fact.delivery.reply_to) is not None:
+            self._reply(asked, fact)
+
+    def _of_event(self, fact: EventTaken | Deferred | Buried | Skipped) -> None:
+        if (asked := fact.reply_to) is not None:
+            self._reply(asked, fact)
+
+    def _reply(self, asked: ReplyTo, fact: Fact) -> None:
+        if (notice := notice_of(fact)) is None:
             return
         if not self.waiting.heard(asked.correlation_id, notice):
             self._side_channel.reply(asked.to, asked.correlation_id, dump_reply(notice))

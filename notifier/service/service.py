@@ -147,7 +147,13 @@ class Service:
         for feature in self._features:
             self.metrics.add(feature.families)
         self._refused_events = RefusedEvents(time.time)
-        all_observers = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
+        all_observers: list[Observer] = [
+            self.metrics.observe,
+            logs.observe,
+            self._health.observe,
+            self._replies.observe,
+            *observers,
+        ]
         all_observers += [self._registry.observe, retries.observe, replays.observe, self._refused_events.observe]
         all_observers += [feature.observe for feature in self._features if feature.observe is not None]
         all_observers += [] if tracing is None else [tracing.observe]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, time
-from typing import Final, assert_never
+from typing import Final
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -18,19 +18,15 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.registry import Collector
 
 from notifier.delivery.facts import (
-    AlreadyDelivered,
     Attempted,
     Buried,
-    ClientFailing,
-    ClientRecovered,
     ClientServed,
     Deferred,
     EventTaken,
-    Fact,
+    FactHandlers,
     LogoutDelivered,
     RetryScheduled,
     Unexpected,
-    UpstreamLookedUp,
 )
 from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.client import Client
@@ -109,6 +105,21 @@ class Metrics:
         self._version = version
         self._page = _registry(partial(self._families, exemplars=False))
         self._open_page = _registry(partial(self._families, exemplars=True))
+        self.observe = FactHandlers(  # `circuit_state` is read at the scrape
+            {
+                Attempted: self._attempted,
+                LogoutDelivered: self._delivered,
+                EventTaken: self._event_taken,
+                RetryScheduled: lambda fact: self._clients.of(*fact.delivery.key).retry(),
+                Deferred: self._deferred,
+                Skipped: lambda fact: self._clients.of(fact.iss, fact.client_id).skipped(),
+                Unheard: self._count_unheard,
+                Buried: self._buried,
+                Unexpected: self._unexpected,
+                ClientServed: lambda fact: self._recoveries.add(fact.seconds),
+            }
+        )
+        """Counts a fact."""
 
     def watch(self, sources: Sources) -> None:
         """Take the gauges from these sources from now on."""
@@ -126,38 +137,25 @@ class Metrics:
         """Set what the broker says of each queue (names without prefix)."""
         self._waiting.set_depths(depths)
 
-    def observe(self, fact: Fact) -> None:
-        """Count a fact. Never waits."""
-        match fact:
-            case Attempted():
-                self._attempted(fact)
-            case LogoutDelivered(delivery=delivery):
-                self._clients.of(delivery.iss, delivery.client_id).delivered(fact.propagation)
-            case EventTaken():
-                self._event_taken(fact)
-            case RetryScheduled(delivery=delivery):
-                self._clients.of(delivery.iss, delivery.client_id).retry()
-            case Deferred():
-                self._clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).deferred(fact.cause)
-            case Skipped():
-                self._clients.of(fact.iss, fact.client_id).skipped()
-            case Unheard():
-                self._unheard += 1
-            case Buried():
-                self._clients.of(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
-            case Unexpected():
-                self._own_faults += 1
-            case ClientServed(seconds=seconds):
-                self._recoveries.add(seconds)
-            case AlreadyDelivered() | ClientFailing() | ClientRecovered() | UpstreamLookedUp():
-                pass  # `circuit_state` is read at the scrape; the log and the counters of upstreams tell the rest
-            case _:
-                assert_never(fact)
-
     def count_surplus(self, client: Client) -> None:
         """Count a connection that was closed since the client sent more than its answer."""
         label = self._clients.label(client.iss, client.client_id)
         self._surplus[label] = self._surplus.get(label, 0) + 1
+
+    def _delivered(self, fact: LogoutDelivered) -> None:
+        self._clients.of(*fact.delivery.key).delivered(fact.propagation)
+
+    def _deferred(self, fact: Deferred) -> None:
+        self._clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).deferred(fact.cause)
+
+    def _buried(self, fact: Buried) -> None:
+        self._clients.of(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
+
+    def _count_unheard(self, _: Unheard) -> None:
+        self._unheard += 1
+
+    def _unexpected(self, _: Unexpected) -> None:
+        self._own_faults += 1
 
     def _event_taken(self, fact: EventTaken) -> None:
         self._events[fact.result] += 1

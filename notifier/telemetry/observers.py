@@ -1,26 +1,30 @@
 """Passes each fact to the observers that handle it. A failing observer is logged and stops nothing else."""
 
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 import structlog
 
-from notifier.delivery.facts import Fact, Observer
+from notifier.delivery.facts import Fact, FactHandlers, Observer
 
 
 class Observers:
-    """The observers, in the order in which they are told."""
+    """The observers, in the order in which they receive a fact."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._of = {
-            kind: tuple(observe for observe in observers if kind in getattr(observe, "only", (kind,)))
+            kind: tuple(handler for observer in observers if (handler := _handler_of(observer, kind)) is not None)
             for kind in get_args(Fact)
         }
 
     def observe(self, fact: Fact) -> None:
         """Pass a fact to its observers. Never raises."""
-        for observe in self._of[type(fact)]:
+        for handle in self._of[type(fact)]:
             try:
-                observe(fact)
+                handle(fact)
             except Exception:  # noqa: BLE001  an observer must not stop a logout
                 structlog.get_logger().error("observer_failed", fact=type(fact).__name__)
+
+
+def _handler_of(observer: Observer, kind: type[Fact]) -> Callable[[Any], object] | None:
+    return observer.handlers.get(kind) if isinstance(observer, FactHandlers) else observer

@@ -4,18 +4,30 @@ import io
 import json
 import logging
 import re
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 import structlog
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered, Unexpected
+from notifier.delivery.facts import (
+    AlreadyDelivered,
+    Attempted,
+    Buried,
+    Deferred,
+    EventTaken,
+    Fact,
+    LogoutDelivered,
+    Unexpected,
+    UpstreamLookedUp,
+)
 from notifier.delivery.plan import Skipped, Unheard
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.model.redaction import redact
+from notifier.model.registry import Registry
 from notifier.telemetry.console_log import console_renderer
 from notifier.telemetry.logs import LogObserver, SubjectHash, Subjects, clip, configure
+from notifier.telemetry.metrics import Metrics
 
 ISS = "https://id.example.com"
 SUB, SID = "raw-sub-77", "raw-sid-88"
@@ -123,6 +135,13 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
     assert told[0]["reason"] == "refused"
     assert told[2]["error"] == "no key is due"
     assert told[5]["result"] == "malformed"
+
+
+def test_each_fact_is_counted_or_logged() -> None:
+    """But for what replays alone count, and what upstreams count and log themselves."""
+    counted = Metrics(lambda: Registry(issuers={}, clients={}), version="1").observe.handlers
+    logged = LogObserver(hashing=SubjectHash(KEY)).observe.handlers
+    assert set(get_args(Fact)) - {*counted, *logged} == {AlreadyDelivered, UpstreamLookedUp}
 
 
 def test_members_that_were_dropped_are_a_warning() -> None:

@@ -16,10 +16,9 @@ from notifier.delivery.facts import (
     ClientFailing,
     ClientRecovered,
     Deferred,
-    Fact,
+    FactHandlers,
     LogoutDelivered,
     RetryScheduled,
-    only,
 )
 from notifier.model import outcome
 from notifier.model.client import ClientKey
@@ -99,30 +98,35 @@ class Recent:
         self._well: deque[Happening] = deque(maxlen=WELL)
         self.last = int(self._began * NUMBERS)
         """The number of the newest row. A worker that follows one of the same name goes on from its numbers."""
+        self.observe = FactHandlers(
+            {
+                Attempted: self._attempted,
+                LogoutDelivered: lambda _: self._count(_DELIVERED),
+                RetryScheduled: lambda _: self._count(_RETRIED),
+                Deferred: self._deferred,
+                Buried: self._buried,
+                ClientFailing: self._failing,
+                ClientRecovered: self._recovered,
+            }
+        )
+        """Notes a fact."""
 
     # ── what happens ──
 
-    @only(Attempted, LogoutDelivered, RetryScheduled, Deferred, Buried, ClientFailing, ClientRecovered)
-    def observe(self, fact: Fact) -> None:
-        """Note a fact. Never waits."""
-        match fact:
-            case Attempted():
-                self._attempted(fact)
-            case LogoutDelivered():
-                self._step()[_DELIVERED] += 1
-            case RetryScheduled():
-                self._step()[_RETRIED] += 1
-            case Deferred():
-                self._step()[_DEFERRED] += 1
-                if fact.first:
-                    cause, text = fact.cause.value, fact.text[:TEXT]
-                    self._note("put_off", fact.iss, fact.client_id, event_id=fact.event_id, reason=cause, text=text)
-            case Buried():
-                self._buried(fact)
-            case ClientFailing():
-                self._note("down", fact.iss, fact.client_id, next_due=fact.next_try)
-            case ClientRecovered():
-                self._note("recovered", fact.iss, fact.client_id, seconds=fact.outage)
+    def _count(self, series: int) -> None:
+        self._step()[series] += 1
+
+    def _deferred(self, fact: Deferred) -> None:
+        self._count(_DEFERRED)
+        if fact.first:
+            cause, text = fact.cause.value, fact.text[:TEXT]
+            self._note("put_off", fact.iss, fact.client_id, event_id=fact.event_id, reason=cause, text=text)
+
+    def _failing(self, fact: ClientFailing) -> None:
+        self._note("down", fact.iss, fact.client_id, next_due=fact.next_try)
+
+    def _recovered(self, fact: ClientRecovered) -> None:
+        self._note("recovered", fact.iss, fact.client_id, seconds=fact.outage)
 
     def _step(self) -> list[int]:
         """The counts of now."""

@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
-from notifier.delivery.facts import Fact, UpstreamLookedUp, only
+from notifier.delivery.facts import FactHandlers, UpstreamLookedUp
 from notifier.features.upstreams.upstream_token import UpstreamResult
 from notifier.telemetry.families import labelled
 
@@ -25,6 +25,8 @@ class UpstreamRecord:
         self._look_ups: dict[tuple[str, str], int] = {}
         self._logged_at: dict[tuple[str, str], float] = {}
         self._logged_as_off: set[str] = set()
+        self.observe = FactHandlers({UpstreamLookedUp: self._looked_up})
+        """Counts a look-up, and logs it if no session ended, or if nobody could tell which are meant."""
 
     def know(self, upstreams: Iterable[str]) -> None:
         """Begin the series of these upstreams."""
@@ -48,11 +50,7 @@ class UpstreamRecord:
                 help="notifier explain NotifierUpstreamRefused",
             )  # fmt: skip
 
-    @only(UpstreamLookedUp)
-    def observe(self, fact: Fact) -> None:
-        """Count a fact, and log it if no session ended, or if nobody could tell which are meant."""
-        if not isinstance(fact, UpstreamLookedUp):
-            return
+    def _looked_up(self, fact: UpstreamLookedUp) -> None:
         key = (fact.upstream, fact.result)
         self._look_ups[key] = self._look_ups.get(key, 0) + 1
         if fact.result == "no_session":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, only
+from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered
 from notifier.delivery.gate import Standing
 from notifier.delivery.worker import Worker
 from notifier.model import outcome
@@ -88,7 +88,6 @@ class RetryAccounts:
         self._steady = steady
         self._accounts: dict[ClientKey, tuple[float, RetryAccount]] = {}
 
-    @only(Attempted, LogoutDelivered, Buried, Deferred)
     def observe(self, fact: Fact) -> None:
         """Count the fact, if its client was asked for. Never waits."""
         if not self._accounts:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
-from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled, only
+from notifier.delivery.facts import Attempted, Buried, Deferred, FactHandlers, LogoutDelivered, RetryScheduled
 from notifier.delivery.life import LifeOf
 from notifier.model import outcome
 from notifier.model.delivery import Delivery
@@ -75,28 +75,17 @@ class HealthObserver:
         self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=SAMPLES)
         self.clients: dict[tuple[str, str], ClientRecord] = {}
         self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
+        self.observe = FactHandlers(
+            {
+                Attempted: self._attempted,
+                LogoutDelivered: self._delivered,
+                RetryScheduled: self._retry_scheduled,
+                Deferred: self._deferred,
+                Buried: self._buried,
+            }
+        )
+        """Counts a fact."""
         self.sample()
-
-    @only(Attempted, LogoutDelivered, RetryScheduled, Deferred, Buried)
-    def observe(self, fact: Fact) -> None:
-        """Count one fact. Never waits."""
-        match fact:
-            case Attempted():
-                self._attempted(fact)
-            case LogoutDelivered(delivery=delivery):
-                self.counts["delivered"] += 1
-                record = self._record(delivery.key)
-                record.delivered += 1
-                self._ended(record, delivery)
-            case RetryScheduled(delivery=delivery, due=due):
-                self.counts["retried"] += 1
-                self._put_off(delivery.key, due, delivery)
-            case Deferred():
-                self.counts["deferred"] += 1
-                if fact.client_id:
-                    self._deferred(fact)
-            case Buried():
-                self._buried(fact)
 
     def sample(self) -> None:
         """Remember how much is done by now."""
@@ -157,7 +146,20 @@ class HealthObserver:
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
             record.text = _shown(fact.outcome.text, fact.delivery)[:TEXT]
 
+    def _delivered(self, fact: LogoutDelivered) -> None:
+        self.counts["delivered"] += 1
+        record = self._record(fact.delivery.key)
+        record.delivered += 1
+        self._ended(record, fact.delivery)
+
+    def _retry_scheduled(self, fact: RetryScheduled) -> None:
+        self.counts["retried"] += 1
+        self._put_off(fact.delivery.key, fact.due, fact.delivery)
+
     def _deferred(self, fact: Deferred) -> None:
+        self.counts["deferred"] += 1
+        if not fact.client_id:
+            return
         unknown = fact.cause is outcome.Cause.UNKNOWN
         record = self._put_off((fact.iss, fact.client_id), fact.due, fact.delivery, unknown=unknown)
         record.waits_for, record.deferred_at = fact.cause.value, self._clock()

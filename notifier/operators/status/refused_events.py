@@ -6,7 +6,7 @@ An issuer that nobody knows may be made up, so the counts are bounded: those bey
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from notifier.delivery.facts import Buried, Fact, only
+from notifier.delivery.facts import Buried, FactHandlers
 from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
 from notifier.model.trouble import Trouble, TroubleKind
@@ -29,11 +29,11 @@ class RefusedEvents:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._refusals: dict[tuple[str, DeadReason], _Refusals] = {}
+        self.observe = FactHandlers({Buried: self._buried})
+        """Counts an event that became a dead letter."""
 
-    @only(Buried)
-    def observe(self, fact: Fact) -> None:
-        """Count an event that became a dead letter."""
-        if not isinstance(fact, Buried) or fact.client_id:
+    def _buried(self, fact: Buried) -> None:
+        if fact.client_id:
             return
         now, key = self._clock(), (fact.iss, fact.reason)
         if key not in self._refusals and len(self._refusals) >= MAX_COUNTS:
