@@ -1,6 +1,6 @@
 """Makes one attempt: checks egress, has the channel make a push, sends it under one deadline and judges the outcome."""
 
-from notifier.delivery.facts import Attempted, Observer
+from notifier.delivery.facts import Attempted, LogoutDelivered, Observer
 from notifier.delivery.known_client import Mark, mark_of
 from notifier.delivery.ports import Channel, Transport
 from notifier.delivery.verdict import (
@@ -80,9 +80,10 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Judgement
     if isinstance(outcome, Dead):
         return Judgement(delivery=delivery, verdict=outcome)
     now, seconds = tools.clock(), tools.steady() - began
-    fact = _attempted(delivery, client, jti, outcome, now, seconds)
     if isinstance(outcome, Delivered):  # the usual end: no history is written, which would take 8 µs
-        return Judgement(delivery=delivery, verdict=DONE, mark=Mark.ALIVE, fact=fact)
+        success = _delivered(delivery, client, jti, outcome, now, seconds)
+        return Judgement(delivery=delivery, verdict=DONE, mark=Mark.ALIVE, fact=success)
+    fact = _attempted(delivery, client, jti, outcome, now, seconds)
     if (our_fault := tools.channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
         result = defer_for(our_fault, delivery, client, tools)
         return replace(result, mark=mark_of(outcome), fact=fact)
@@ -108,7 +109,22 @@ def _attempted(delivery: Delivery, client: Client, jti: str, outcome: Outcome, a
         outcome=outcome,
         seconds=seconds,
         at=at,
-        next_due=None,
+    )
+
+
+def _delivered(
+    delivery: Delivery, client: Client, jti: str, outcome: Outcome, at: float, seconds: float
+) -> LogoutDelivered:
+    ended = delivery.ended_at
+    return LogoutDelivered(
+        delivery=delivery,
+        number=delivery.attempts + 1,
+        jti=jti,
+        alg=client.token.alg,
+        outcome=outcome,
+        seconds=seconds,
+        at=at,
+        propagation=None if ended is None else max(0.0, at - ended),
     )
 
 

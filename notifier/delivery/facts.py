@@ -41,7 +41,10 @@ class AlreadyDelivered:
 
 @frozen
 class Attempted:
-    """An attempt was made. `delivery` is as it was before; `next_due` (epoch seconds) is set if another follows."""
+    """An attempt was made. One that succeeded is a `LogoutDelivered`.
+
+    `delivery` is as it was before; `next_due` (epoch seconds) is set if another follows.
+    """
 
     delivery: Delivery
     number: int
@@ -50,7 +53,17 @@ class Attempted:
     outcome: Outcome
     seconds: float
     at: float
-    next_due: float | None
+    next_due: float | None = None
+
+
+@frozen
+class LogoutDelivered(Attempted):
+    """An attempt succeeded: the client took the token, and the delivery is done.
+
+    `propagation` is in seconds from `ended_at`, None if that is unknown.
+    """
+
+    propagation: float | None
 
 
 @frozen
@@ -82,17 +95,6 @@ class Deferred:
     first: bool = False
     hint: str = ""
     hint_for_publisher: bool = False
-
-
-@frozen
-class LogoutDelivered:
-    """A client took the token. `propagation` is in seconds from `ended_at`, None if that is unknown.
-
-    `delivery` is as before the attempt.
-    """
-
-    delivery: Delivery
-    propagation: float | None
 
 
 @frozen

@@ -11,7 +11,7 @@ from itertools import islice
 from types import MappingProxyType
 
 from notifier.delivery import facts
-from notifier.delivery.verdict import Dead, Defer, Done, RetryAt, Verdict, WaitsAs
+from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.model.backoff import SOON, Rounding, deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
@@ -50,17 +50,13 @@ class Settlement:
         self._clock = clock
         self._observe = observe
 
-    async def settle(self, delivery: Delivery, verdict: Verdict, message: Message) -> bool:
+    async def settle(self, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: Message) -> bool:
         """Return True once the fate is durable; False if a deferral is due before the queue has taken it.
 
         A deferral keeps the crashes of the delivery's `message`. An attempt that ended resets them.
         """
         now = self._clock()
         match verdict:
-            case Done():
-                ended = delivery.ended_at
-                propagation = None if ended is None else max(0.0, now - ended)
-                self._observe(facts.LogoutDelivered(delivery=delivery, propagation=propagation))
             case RetryAt():
                 await self.send(self._later(delivery, verdict, now, due=verdict.due, rounding=verdict.rounding))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))

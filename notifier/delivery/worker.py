@@ -262,23 +262,26 @@ class Worker:
         """
         while True:
             judged = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
-            stands_until = self._stands_until(judged.verdict)  # as of now: the retry may be back before its confirm
-            since = 0.0 if judged.verdict is DONE else self._tools.steady()
-            durable = await self._settlement.settle(judged.delivery, judged.verdict, held.message)
-            self._making_room = False
-            if durable:
+            verdict = judged.verdict
+            stands_until = self._stands_until(verdict)  # as of now: the retry may be back before its confirm
+            if isinstance(verdict, Done):  # nearly always
                 break
+            since = self._tools.steady()
+            if await self._settlement.settle(judged.delivery, verdict, held.message):
+                break
+            self._making_room = False
             begun = not_taken(begun, judged.delivery, self._tools.steady() - since)
             admitted = self._admit(held, begun)
+        self._making_room = False
         for holder, copy in self.ledger.settle_delivery(held, begun, stands_until=stands_until):
             self._begin(holder, copy)
-        if judged.verdict is DONE:
-            return  # nearly always
-        if _parks(judged.verdict):
+        if isinstance(verdict, Done):
+            return
+        if _parks(verdict):
             self.parked.add(begun.key)
             self.gate.parked(begun.key)
-        elif isinstance(judged.verdict, RetryAt | Defer):
-            self.delayed.put_off(begun.key, judged.verdict)
+        elif isinstance(verdict, RetryAt | Defer):
+            self.delayed.put_off(begun.key, verdict)
 
     def _admit(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> Ticket | Judgement:
         """Return its ticket if it is attempted, now or after a wait in memory; else what becomes of it."""

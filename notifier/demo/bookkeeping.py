@@ -48,12 +48,12 @@ class DemoTally:
         match fact:
             case Attempted(delivery=delivery):
                 self._attempts[delivery.client_id] += 1
+                if isinstance(fact, LogoutDelivered):
+                    self._delivered.add((delivery.event_id, delivery.client_id))
             case RetryScheduled(delivery=delivery):
                 self._waiting.add((delivery.event_id, delivery.client_id))
             case Deferred():
                 self._waiting.add((fact.event_id, fact.client_id))
-            case LogoutDelivered(delivery=delivery):
-                self._delivered.add((delivery.event_id, delivery.client_id))
             case Buried() | Skipped():
                 self._dead.add((fact.event_id, fact.client_id))
             case _:

@@ -27,6 +27,7 @@ from notifier.delivery.facts import (
     Deferred,
     EventTaken,
     FactHandlers,
+    LogoutDelivered,
     Unexpected,
 )
 from notifier.delivery.plan import Skipped, Unheard
@@ -150,6 +151,7 @@ class LogObserver:
         self.observe = FactHandlers(  # the line of an attempt, or `UpstreamRecord`, covers the others
             {
                 Attempted: self._attempted,
+                LogoutDelivered: self._attempted,
                 Buried: self._buried,
                 Deferred: self._deferred,
                 EventTaken: self._event_taken,

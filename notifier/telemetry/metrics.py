@@ -108,7 +108,7 @@ class Metrics:
         self.observe = FactHandlers(  # `circuit_state` is read at the scrape
             {
                 Attempted: self._attempted,
-                LogoutDelivered: self._delivered,
+                LogoutDelivered: self._attempted,
                 EventTaken: self._event_taken,
                 RetryScheduled: lambda fact: self._clients.of(*fact.delivery.key).retry(),
                 Deferred: self._deferred,
@@ -142,9 +142,6 @@ class Metrics:
         label = self._clients.label(client.iss, client.client_id)
         self._surplus[label] = self._surplus.get(label, 0) + 1
 
-    def _delivered(self, fact: LogoutDelivered) -> None:
-        self._clients.of(*fact.delivery.key).delivered(fact.propagation)
-
     def _deferred(self, fact: Deferred) -> None:
         self._clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).deferred(fact.cause)
 
@@ -168,7 +165,10 @@ class Metrics:
 
     def _attempted(self, fact: Attempted) -> None:
         iss, client_id = fact.delivery.key
-        self._clients.of(iss, client_id).attempted(fact.outcome.reason)
+        numbers = self._clients.of(iss, client_id)
+        numbers.attempted(fact.outcome.reason)
+        if isinstance(fact, LogoutDelivered):
+            numbers.delivered(fact.propagation)
         self._attempt_seconds.add(fact)
         if fact.jti:  # no token is made for an attempt that egress denies
             key = (self._clients.iss(iss), fact.alg)

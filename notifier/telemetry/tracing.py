@@ -34,7 +34,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
-from notifier.delivery.facts import Attempted, EventTaken, Fact
+from notifier.delivery.facts import Attempted, EventTaken, FactHandlers, LogoutDelivered
 from notifier.delivery.ports import Encrypter, Signer, Transport
 from notifier.model import outcome
 from notifier.model.client import Algorithm, Client, Encryption
@@ -76,6 +76,10 @@ class Tracing:
         tracer = self._provider.get_tracer("notifier", version)
         self._tracer = tracer if isinstance(tracer, Tracer) else None  # None: OTEL_SDK_DISABLED
         self._written: OrderedDict[int, None] = OrderedDict()
+        self.observe = FactHandlers(
+            {Attempted: self._attempted, LogoutDelivered: self._attempted, EventTaken: self._event_taken}
+        )
+        """Writes the span of a fact that has one."""
 
     def signer(self, signer: Signer) -> Signer:
         """Return the same, timed."""
@@ -89,22 +93,15 @@ class Tracing:
         """The same, timed."""
         return _TimedTransport(transport)
 
-    def observe(self, fact: Fact) -> None:
-        """Write the span of a fact that has one."""
-        if isinstance(fact, Attempted):
-            steps = _STEPS.get()
-            _STEPS.set(())
-            self._attempted(fact, steps)
-        elif isinstance(fact, EventTaken) and fact.arrived is not None:
-            self._event_taken(fact, fact.arrived)
-
     async def close(self) -> None:
         """Send what waits, for CLOSE_WITHIN at most: a collector that is away must not delay the end."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         await asyncio.to_thread(ending.join, CLOSE_WITHIN)
 
-    def _event_taken(self, fact: EventTaken, arrived: float) -> None:
+    def _event_taken(self, fact: EventTaken) -> None:
+        if fact.arrived is None:
+            return
         place = _span_ids(fact.trace, fact.iss, fact.event_id)
         if self._tracer is None or place.span_id in self._written or not self._sampled(place):
             return
@@ -122,12 +119,14 @@ class Tracing:
                 "notifier.result": fact.result,
                 "notifier.deliveries": fact.deliveries,
             },
-            start_time=int(arrived * NS),
+            start_time=int(fact.arrived * NS),
         )
         self._ids.forget()
         span.end()
 
-    def _attempted(self, fact: Attempted, steps: tuple[_Step, ...]) -> None:
+    def _attempted(self, fact: Attempted) -> None:
+        steps = _STEPS.get()
+        _STEPS.set(())
         delivery, met = fact.delivery, fact.outcome
         place = _span_ids(delivery.trace, delivery.iss, delivery.event_id)
         if self._tracer is None or not self._sampled(place):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from notifier.delivery.facts import Buried, LogoutDelivered, Observer
+from notifier.delivery.facts import Buried, Observer
 from notifier.demo.story import Pace, RunningService, Start, play
 from notifier.demo.token_check import LOGOUT_EVENT
 from notifier.model.client import Algorithm
@@ -23,6 +23,7 @@ from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.outcome import DeadReason
 from notifier.tokens.key_files import KeySource, load_keys
 from notifier.tokens.key_ring import KeyRing
+from tests.support.outcome_facts import delivered
 
 QUICK = Pace(events=4, every=0.0, slow=0.0, limit=10.0)
 Mint = Callable[[dict[str, object]], dict[str, object]]
@@ -58,7 +59,7 @@ class Courier:
     async def _deliver(self, event: Mapping[str, Any], client_id: str) -> None:
         for _ in range(4):
             if await self._post(event, client_id) == 204:
-                self._observe(LogoutDelivered(delivery=_delivery(event, client_id), propagation=None))
+                self._observe(delivered(_delivery(event, client_id)))
                 return
         given_up = DeadLetter(
             id=f"{event['id']}/{client_id}",

@@ -11,6 +11,7 @@
 - `told`: the client has accepted a delivery that came out of its bucket, which is not acked yet.
 """
 
+import math
 import os
 import signal
 import sys
@@ -18,12 +19,14 @@ import sys
 from notifier.cli import main
 from notifier.delivery import gate, pulls
 from notifier.delivery import worker as pipeline
+from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.settlement import Settlement
-from notifier.delivery.verdict import Defer, Done, RetryAt, Verdict, WaitsAs
+from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.model.delivery import Delivery
 from notifier.model.message import Message
 
 _settle = Settlement.settle
+_settle_delivery = Ledger.settle_delivery
 _take_parked = vars(pipeline.Worker)["_take_parked"]
 
 
@@ -44,19 +47,25 @@ def die_at(step: str, count: int) -> None:
         fetched.add(message.message_id)
         return bool(_take_parked(self, message))
 
-    async def settle(self: Settlement, delivery: Delivery, verdict: Verdict, message: Message) -> bool:
+    async def settle(self: Settlement, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: Message) -> bool:
         durable = await _settle(self, delivery, verdict, message)
         match verdict:
             case RetryAt(waits_as=WaitsAs.PARKED) | Defer(waits_as=WaitsAs.PARKED):
                 comes_to("parked")
             case RetryAt(waits_as=WaitsAs.TRAVELLER) | Defer(waits_as=WaitsAs.TRAVELLER):
                 comes_to("travels")
-            case Done() if delivery.id in fetched:
-                comes_to("told")
         return durable
+
+    def settle_delivery(
+        self: Ledger, held: HeldMessage, begun: Delivery, *, stands_until: float | None
+    ) -> list[tuple[HeldMessage, Delivery]]:
+        if stands_until == math.inf and begun.id in fetched:
+            comes_to("told")
+        return _settle_delivery(self, held, begun, stands_until=stands_until)
 
     pipeline.Worker._take_parked = take_parked  # type: ignore[method-assign]
     Settlement.settle = settle  # type: ignore[method-assign]
+    Ledger.settle_delivery = settle_delivery  # type: ignore[method-assign]
 
 
 def change(name: str, value: str) -> None:

@@ -53,6 +53,7 @@ from notifier.settings.tokens_file import TokenEntry, load_tokens
 from notifier.telemetry.logs import LogObserver, SubjectHash
 from notifier.tokens.key_files import generate_key
 from tests.support.lane_looks import at_broker
+from tests.support.outcome_facts import attempted
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.command import notifier as run_notifier
@@ -309,10 +310,7 @@ def delivery() -> Delivery:
 def test_the_log_line_that_is_printed_is_what_is_logged() -> None:
     """The same members in the same order."""
     (line,) = [json.loads(block) for block in blocks(METRICS, "json") if '"event":"attempt"' in block]
-    fact = facts.Attempted(
-        delivery=delivery(), number=1, jti="j", alg="RS256", outcome=Delivered(status=204), seconds=0.1, at=0.0,
-        next_due=None,
-    )  # fmt: skip
+    fact = attempted(delivery(), Delivered(status=204))
     with structlog.testing.capture_logs() as written_lines:
         LogObserver(hashing=SubjectHash(b"key"), logger=structlog.get_logger()).observe(fact)
     ours = {"event", "level", "log_level", "time"}

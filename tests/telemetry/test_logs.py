@@ -16,7 +16,6 @@ from notifier.delivery.facts import (
     Deferred,
     EventTaken,
     Fact,
-    LogoutDelivered,
     Unexpected,
     UpstreamLookedUp,
 )
@@ -28,6 +27,7 @@ from notifier.model.registry import Registry
 from notifier.telemetry.console_log import console_renderer
 from notifier.telemetry.logs import LogObserver, SubjectHash, Subjects, clip, configure
 from notifier.telemetry.metrics import Metrics
+from tests.support.outcome_facts import attempted
 
 ISS = "https://id.example.com"
 SUB, SID = "raw-sub-77", "raw-sid-88"
@@ -49,8 +49,7 @@ def attempt(met: Delivered | Refused | Failed, **more: Any) -> Attempted:
         sid=SID,
         publisher="idp",
     )
-    given: dict[str, Any] = {"number": 2, "jti": "jti-1", "alg": "RS256", "seconds": 0.0123, "next_due": None, **more}
-    return Attempted(delivery=delivery, outcome=met, at=1000.0, **given)
+    return attempted(delivery, met, **{"number": 2, "jti": "jti-1", "seconds": 0.0123, **more})
 
 
 def captured(level: str = "info", log_format: Literal["json", "console"] = "json") -> io.StringIO:
@@ -121,7 +120,7 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
         EventTaken(result="accepted", event_id="evt-1", iss=ISS, publisher="idp", deliveries=1, dated=True),
         EventTaken(result="malformed", event_id="", iss="", publisher=None, deliveries=0, dated=False),
         Skipped(**who),
-        LogoutDelivered(delivery=attempt(Delivered(status=200)).delivery, propagation=1.0),
+        attempt(Delivered(status=200)),
     )
     assert [(line["event"], line["level"]) for line in told] == [
         ("dead_letter", "warning"),
@@ -131,6 +130,7 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
         ("event", "debug"),
         ("event", "warning"),
         ("skipped", "debug"),
+        ("attempt", "info"),
     ]
     assert told[0]["reason"] == "refused"
     assert told[2]["error"] == "no key is due"

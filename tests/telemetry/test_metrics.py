@@ -14,7 +14,6 @@ from notifier.delivery.facts import (
     ClientServed,
     Deferred,
     EventTaken,
-    LogoutDelivered,
     RetryScheduled,
     Unexpected,
 )
@@ -25,6 +24,7 @@ from notifier.model.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.model.registry import InlineRule, Issuer, Registry
 from notifier.telemetry.metrics import Metrics, Sources
+from tests.support.outcome_facts import attempted, delivered
 
 ISS = "https://id.example.com"
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -59,16 +59,7 @@ def delivery(client_id: str, iss: str = ISS) -> Delivery:
 
 
 def attempt(client_id: str, met: Delivered | Refused | Failed, *, jti: str = "j", iss: str = ISS) -> Attempted:
-    return Attempted(
-        delivery=delivery(client_id, iss),
-        number=1,
-        jti=jti,
-        alg="RS256",
-        outcome=met,
-        seconds=0.02,
-        at=1000.0,
-        next_due=None,
-    )
+    return attempted(delivery(client_id, iss), met, jti=jti)
 
 
 async def scrape(subject: Metrics) -> Samples:
@@ -115,7 +106,7 @@ async def test_a_client_s_series_begin_together_at_zero() -> None:
     for cause in Cause:
         assert value(samples, "deferrals_total", iss=ISS, client_id="shop", cause=cause) == 0
     for fate in ("delivered", "dead", "skipped"):
-        assert value(samples, "deliveries_settled_total", iss=ISS, client_id="shop", fate=fate) == 0
+        assert value(samples, "deliveries_settled_total", iss=ISS, client_id="shop", fate=fate) == (fate == "delivered")
     assert value(samples, "retries_scheduled_total", iss=ISS, client_id="shop") == 0
     assert value(samples, "circuit_state", iss=ISS, client_id="shop") == 0
     bounds = [labels for name, labels in samples if name == "notifier_propagation_seconds_bucket"]
@@ -135,8 +126,8 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
         attempt("shop", Refused(reason=Reason.EGRESS_DENIED), jti=""),
         RetryScheduled(delivery=delivery("shop"), due=1.0),
         Deferred(iss=ISS, client_id="shop", event_id="e", cause=Cause.SLOT, due=1.0),
-        LogoutDelivered(delivery=delivery("shop"), propagation=0.7),
-        LogoutDelivered(delivery=delivery("shop"), propagation=None),
+        delivered(delivery("shop"), propagation=0.7),
+        delivered(delivery("shop"), propagation=None),
         Skipped(iss=ISS, client_id="shop", event_id="e"),
         Unheard(iss=ISS, event_id="e", publisher=None, clients=3, members={}, denied=False),
         Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=""),
@@ -149,10 +140,11 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
     assert value(samples, "events_undated_total") == 1
     assert value(samples, "attempts_total", **shop, reason="timeout") == 1
     assert value(samples, "attempts_total", **shop, reason="egress_denied") == 1
-    assert value(samples, "attempt_seconds_count") == 2
+    assert value(samples, "attempt_seconds_count") == 4
     assert value(samples, "attempt_seconds_bucket", le="0.01") == 0
-    assert value(samples, "attempt_seconds_bucket", le="0.025") == 2
-    assert value(samples, "tokens_minted_total", iss=ISS, alg="RS256") == 1
+    assert value(samples, "attempt_seconds_bucket", le="0.025") == 4
+    assert value(samples, "attempts_total", **shop, reason="delivered") == 2
+    assert value(samples, "tokens_minted_total", iss=ISS, alg="RS256") == 3
     assert value(samples, "retries_scheduled_total", **shop) == 1
     assert value(samples, "events_unheard_total") == 1
     assert value(samples, "event_members_unread_total", member="ended_at") == 0

@@ -20,7 +20,6 @@ from notifier.delivery.facts import (
     LogoutDelivered,
     RetryScheduled,
 )
-from notifier.model import outcome
 from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import frozen
@@ -101,7 +100,7 @@ class Recent:
         self.observe = FactHandlers(
             {
                 Attempted: self._attempted,
-                LogoutDelivered: lambda _: self._count(_DELIVERED),
+                LogoutDelivered: self._attempted,
                 RetryScheduled: lambda _: self._count(_RETRIED),
                 Deferred: self._deferred,
                 Buried: self._buried,
@@ -133,10 +132,10 @@ class Recent:
         return _counts(self._steps, int(self._clock()) // STEP, STEPS, len(SERIES))
 
     def _attempted(self, fact: Attempted) -> None:
-        delivery, well = fact.delivery, isinstance(fact.outcome, outcome.Delivered)
+        delivery, well = fact.delivery, isinstance(fact, LogoutDelivered)
         counts = self._step()
         counts[_ATTEMPTS] += 1
-        counts[_FAILED] += not well
+        counts[_DELIVERED if well else _FAILED] += 1
         self.last += 1
         row = Happening(
             number=self.last,

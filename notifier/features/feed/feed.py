@@ -25,16 +25,16 @@ from notifier.delivery.facts import (
 )
 from notifier.delivery.notices import notice_of
 from notifier.delivery.plan import Skipped
-from notifier.model import outcome
 from notifier.model.delivery import Delivery
 from notifier.model.errors import QueueError
 from notifier.model.fate import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice
 from notifier.model.moment import Clock
+from notifier.model.outcome import Reason
 from notifier.queues.queue_port import FeedTarget
 from notifier.telemetry.families import plain_counter
 
 ROOM = 1024 * 1024  # bytes, estimated, that may wait
-UNDER_WAY = 8192  # attempts whose settlement is still to come; the worker's window holds far fewer
+UNDER_WAY = 8192  # failed attempts whose settlement is still to come; the worker's window holds far fewer
 FLUSH_WITHIN = 2.0  # seconds at the end of a drain; what is left then is dropped
 OVERHEAD = 400  # bytes of a notice beside the texts in it
 
@@ -62,17 +62,17 @@ class Feed:
     def observe(self, fact: Fact) -> None:
         """Put the notice of a fact into the buffer. Never waits."""
         match fact:
-            case Attempted():
-                self._attempted(fact)
-            case Deferred(delivery=Delivery(id=id_)):
-                self._under_way.pop(id_, None)  # a fault of ours: the attempt does not count
             case LogoutDelivered() | Skipped() if not self._everything:
                 pass
-            case (
-                LogoutDelivered(delivery=delivery)
-                | RetryScheduled(delivery=delivery)
-                | Buried(delivery=Delivery() as delivery)
-            ):
+            case LogoutDelivered():
+                self._put(self._noticed(fact, fact))
+            case Attempted() if fact.outcome.reason is not Reason.PROXY:  # else a deferral follows, which has no notice
+                if len(self._under_way) >= UNDER_WAY:
+                    del self._under_way[next(iter(self._under_way))]
+                self._under_way[fact.delivery.id] = fact
+            case Deferred(delivery=Delivery(id=id_)):
+                self._under_way.pop(id_, None)  # a fault of ours: the attempt does not count
+            case RetryScheduled(delivery=delivery) | Buried(delivery=Delivery() as delivery):
                 self._put(self._noticed(fact, self._under_way.pop(delivery.id, None)))
             case Buried() | Skipped():
                 self._put(self._noticed(fact, None))
@@ -80,15 +80,6 @@ class Feed:
                 state = ClientChange.FAILING if isinstance(fact, ClientFailing) else ClientChange.RECOVERED
                 id_, at = self._new_id(), self._clock()
                 self._put(ClientNotice(id=id_, at=at, state=state, iss=fact.iss, client_id=fact.client_id))
-
-    def _attempted(self, fact: Attempted) -> None:
-        if fact.outcome.reason is outcome.Reason.PROXY:
-            return  # a deferral follows, and the feed tells of none
-        if isinstance(fact.outcome, outcome.Delivered) and not self._everything:
-            return
-        if len(self._under_way) >= UNDER_WAY:
-            del self._under_way[next(iter(self._under_way))]
-        self._under_way[fact.delivery.id] = fact
 
     def _noticed(self, fact: Fact, attempt: Attempted | None) -> Notice | None:
         last = None

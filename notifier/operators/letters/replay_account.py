@@ -114,7 +114,7 @@ class ReplayAccounts:
         if not self._replays:
             return
         match fact:
-            case AlreadyDelivered() | Attempted() | LogoutDelivered():
+            case AlreadyDelivered() | Attempted():
                 delivery_id, event_id = fact.delivery.id, fact.delivery.event_id
             case Buried() | Deferred():
                 delivery_id, event_id = "" if fact.delivery is None else fact.delivery.id, fact.event_id

@@ -8,7 +8,6 @@ from typing import Any
 from notifier.delivery.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered
 from notifier.delivery.gate import Standing
 from notifier.delivery.worker import Worker
-from notifier.model import outcome
 from notifier.model.client import ClientKey
 from notifier.model.moment import Clock, earliest, latest
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
@@ -50,8 +49,6 @@ class RetryAccount:
         match fact:
             case LogoutDelivered():
                 self.delivered += 1
-            case Attempted(outcome=outcome.Delivered()):
-                return
             case Attempted():
                 self.failed[fact.outcome.reason.value] += 1
                 status = "" if fact.outcome.status is None else str(fact.outcome.status)
@@ -93,7 +90,7 @@ class RetryAccounts:
         if not self._accounts:
             return
         match fact:
-            case Attempted() | LogoutDelivered():
+            case Attempted():
                 key = fact.delivery.key
             case Buried() | Deferred():
                 key = (fact.iss, fact.client_id or "")

@@ -78,7 +78,7 @@ class HealthObserver:
         self.observe = FactHandlers(
             {
                 Attempted: self._attempted,
-                LogoutDelivered: self._delivered,
+                LogoutDelivered: self._attempted,
                 RetryScheduled: self._retry_scheduled,
                 Deferred: self._deferred,
                 Buried: self._buried,
@@ -137,20 +137,17 @@ class HealthObserver:
     def _attempted(self, fact: Attempted) -> None:
         self.counts["attempts"] += 1
         record = self._record(fact.delivery.key)
-        if isinstance(fact.outcome, outcome.Delivered):
+        if isinstance(fact, LogoutDelivered):
+            self.counts["delivered"] += 1
+            record.delivered += 1
             record.last_success, record.failing_since = fact.at, None
+            self._ended(record, fact.delivery)
         else:
             record.last_failure = fact.at
             tried_since = max(record.last_success or 0.0, fact.delivery.first_attempt_at or fact.at)
             record.failing_since = earliest(record.failing_since, tried_since)
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
             record.text = _shown(fact.outcome.text, fact.delivery)[:TEXT]
-
-    def _delivered(self, fact: LogoutDelivered) -> None:
-        self.counts["delivered"] += 1
-        record = self._record(fact.delivery.key)
-        record.delivered += 1
-        self._ended(record, fact.delivery)
 
     def _retry_scheduled(self, fact: RetryScheduled) -> None:
         self.counts["retried"] += 1

@@ -7,6 +7,7 @@ from notifier.delivery import facts
 from notifier.features.console.recent import ANSWERS, AT_ONCE, CLIENTS, STEP, STEPS, TROUBLE, Recent, merged_steps
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason
+from tests.support.outcome_facts import attempted
 
 ISS, OTHER = "https://id.example.com", "https://other.example.com"
 NOW = 1_800_000_000.0
@@ -33,10 +34,7 @@ class Told:
             sid=f"session-{number}",
         )
         outcome = outcome or Failed(reason=Reason.SERVER_ERROR, status=503, text=f"no user-{number} here")
-        attempted = facts.Attempted(
-            delivery=delivery, number=1, jti="j", alg="ES256", outcome=outcome, seconds=0.1, at=self.now, next_due=None
-        )
-        self.recent.observe(attempted)
+        self.recent.observe(attempted(delivery, outcome, at=self.now))
         return delivery
 
 

@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from notifier.delivery.facts import Attempted
-from notifier.model.client import Algorithm
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Reason
 from notifier.operators.doctor.runbook import runbook, sections
 from notifier.telemetry.logs import LogObserver, SubjectHash, configure
+from tests.support.outcome_facts import attempted
 
 ROOT = Path(__file__).parents[3]
 RULES = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())
@@ -52,15 +52,12 @@ GREPS = {
 }
 
 
-def attempted() -> Attempted:
+def attempt() -> Attempted:
     """A delivery of event `evt-1` to the client `shop`."""
     delivery = Delivery(
         id="d", event_id="evt-1", id_given=True, iss="https://id.example.com", client_id="shop", sub="u", sid="s"
     )
-    met = Delivered(status=204)
-    return Attempted(
-        delivery=delivery, outcome=met, at=1.0, number=1, jti="j", alg=Algorithm.RS256, seconds=0.1, next_due=None
-    )
+    return attempted(delivery, Delivered(status=204))
 
 
 @pytest.mark.usefixtures("logging_restored")
@@ -69,5 +66,5 @@ def test_what_is_grepped_for_is_found(file: str, pattern: str) -> None:
     """Each pattern that a document gives finds the line of an attempt, as a worker writes it."""
     stream = io.StringIO()
     configure("info", "json", stream=stream)
-    LogObserver(subject="hash", hashing=SubjectHash(b"k" * 32)).observe(attempted())
+    LogObserver(subject="hash", hashing=SubjectHash(b"k" * 32)).observe(attempt())
     assert pattern in stream.getvalue(), file

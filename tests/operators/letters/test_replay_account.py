@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken, LogoutDelivered
+from notifier.delivery.facts import AlreadyDelivered, Attempted, Buried, Deferred, EventTaken
 from notifier.delivery.plan import Skipped
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.operators.letters.replay_account import MOST, ReplayAccount, ReplayAccounts, question_of, requests_of
 from notifier.operators.status.worker_requests import WorkerAnswer
 from tests.contract.letters import DELIVERY, ISS
+from tests.support.outcome_facts import delivered
 
 
 def taken(event_id: str, deliveries: int) -> EventTaken:
@@ -39,8 +40,8 @@ async def test_letters_that_are_followed_count_and_nothing_else() -> None:
         Attempted(delivery=two, number=1, jti="j", alg="ES256", outcome=failed, seconds=1, at=0, next_due=9)
     )
     for _ in range(2):
-        accounts.observe(LogoutDelivered(delivery=one, propagation=None))
-    accounts.observe(LogoutDelivered(delivery=replace(DELIVERY, id="other"), propagation=None))
+        accounts.observe(delivered(one))
+    accounts.observe(delivered(replace(DELIVERY, id="other")))
     accounts.observe(Deferred(iss=ISS, client_id="shop", event_id="e-1", cause=Cause.CIRCUIT, due=9, delivery=two))
     accounts.observe(buried("d-3"))
     accounts.observe(buried("of-the-event", "e-9"))
@@ -65,7 +66,7 @@ async def test_what_its_worker_had_delivered_waits_no_more() -> None:
         await accounts.act(request)
     for _ in range(2):
         accounts.observe(AlreadyDelivered(delivery=replace(DELIVERY, id="d-1")))
-    accounts.observe(LogoutDelivered(delivery=replace(DELIVERY, id="new", event_id="e-9"), propagation=None))
+    accounts.observe(delivered(replace(DELIVERY, id="new", event_id="e-9")))
     accounts.observe(replace(taken("e-9", 3), copies=2))
     known = await account(accounts)
     assert (known.fates.delivered, known.waiting(1, 1), known.heard) == (2, 0, 2)
@@ -79,7 +80,7 @@ async def test_a_bounded_number_of_replays_is_followed() -> None:
         for request in requests_of(f"r{number}", "sre", [f"d-{number}"], []):
             await accounts.act(request)
     for number in range(MOST + 1):
-        accounts.observe(LogoutDelivered(delivery=replace(DELIVERY, id=f"d-{number}"), propagation=None))
+        accounts.observe(delivered(replace(DELIVERY, id=f"d-{number}")))
     assert [(await account(accounts, f"r{number}")).fates.delivered for number in (0, 1, MOST)] == [0, 1, 1]
     now = 3601.0
     assert (await account(accounts, "r1")).fates.delivered == 0

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.facts import Buried, Deferred, Fact, LogoutDelivered
+from notifier.delivery.facts import Buried, Deferred, Fact
 from notifier.delivery.notices import notice_of
 from notifier.delivery.verdict import NO_SUCH_CLIENT
 from notifier.model.client import Client
@@ -15,6 +15,7 @@ from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import TroubleKind
 from notifier.operators.status.deferral_watch import KEPT, PER_ISSUER, SEARCHES, DeferralWatch
+from tests.support.outcome_facts import delivered
 
 ISS = "https://id.example.com"
 
@@ -51,7 +52,7 @@ class Told:
     def delivered(self, client_id: str) -> None:
         """A client was told."""
         delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
-        self.watch.observe(LogoutDelivered(delivery=delivery, propagation=None))
+        self.watch.observe(delivered(delivery))
 
     def buried(self, client_id: str) -> None:
         """It was given up."""

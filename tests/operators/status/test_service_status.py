@@ -17,6 +17,7 @@ from notifier.operators.status.health_observer import KEPT, UNREGISTERED, Health
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
 from tests.delivery.stage import ISS, Stage, client, running
+from tests.support.outcome_facts import delivered
 
 NOW = 1_800_000_000.0
 
@@ -144,7 +145,7 @@ async def test_when_what_waits_is_given_up_is_known() -> None:
     assert (told("shop").expires_without_sid, told("shop").expires_with_sid) == (NOW + 570, NOW - 20 + 86_400)
     assert told("shop").expires == NOW + 570
     assert health.clients_expiring() == {"yes": 0, "no": 1}
-    health.observe(facts.LogoutDelivered(delivery=first, propagation=None))
+    health.observe(delivered(first))
     assert told("shop").expires == NOW - 20 + 86_400
     put_off("nobody", NOW, None)
     assert told("nobody").expires is None
@@ -176,7 +177,7 @@ def test_of_very_many_clients_those_in_trouble_are_remembered() -> None:
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     failed(health, "down", NOW)
     for number in range(2 * KEPT):
-        health.observe(facts.LogoutDelivered(delivery=_of(f"c{number}"), propagation=None))
+        health.observe(delivered(_of(f"c{number}")))
     assert len(health.clients) == KEPT
     assert health.clients[ISS, "down"].last_failure == NOW
     assert (ISS, "c0") not in health.clients
