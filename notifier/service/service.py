@@ -122,8 +122,9 @@ class Service:
             steady=time.monotonic,
         )
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
-        retries = RetryAccounts(lambda: self.worker, time.monotonic)
-        replays = replay_account.ReplayAccounts(time.monotonic)
+        all_observers = Observers()
+        self._retries = RetryAccounts(lambda: self.worker, time.monotonic, all_observers)
+        self._replays = replay_account.ReplayAccounts(time.monotonic, all_observers)
         self._jobs = jobs.Jobs(self.queue, time.time, time.monotonic)
         sources = ApiSources(
             registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, waiting=self._replies.waiting
@@ -147,18 +148,19 @@ class Service:
         for feature in self._features:
             self.metrics.add(feature.families)
         self._refused_events = RefusedEvents(time.time)
-        all_observers: list[Observer] = [
+        all_observers.add(
             self.metrics.observe,
             logs.observe,
             self._health.observe,
             self._replies.observe,
             *observers,
-        ]
-        all_observers += [self._registry.observe, retries.observe, replays.observe, self._refused_events.observe]
-        all_observers += [feature.observe for feature in self._features if feature.observe is not None]
-        all_observers += [] if tracing is None else [tracing.observe]
+            self._registry.observe,
+            self._refused_events.observe,
+            *(feature.observe for feature in self._features if feature.observe is not None),
+            *(() if tracing is None else (tracing.observe,)),
+        )
         self._freed = Freed(live, lambda: self.worker, self.queue)
-        self._deferrals = DeferralWatch(Observers(all_observers).observe, live.registry, time.time, self._freed.over)
+        self._deferrals = DeferralWatch(all_observers.observe, live.registry, time.time, self._freed.over)
         self._observe = self._deferrals.observe
         self._transport = HttpTransport(on_surplus=(self.metrics.count_surplus, logs.log_surplus))
         self._client_keys = ClientKeyReader()
@@ -169,9 +171,9 @@ class Service:
         live.places.tell = self.metrics.signatures.count
         self._signers = SignerWatch(live, self.metrics.signatures.know, self._deferrals.can_sign)
         self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload, self._signers.silent)
-        acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
+        acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: self._retries.act}
         acts |= {
-            replay_account.FOLLOW: replays.act,
+            replay_account.FOLLOW: self._replays.act,
             **dict.fromkeys((jobs.ASK, jobs.END, jobs.LIST), self._jobs.act),
         }
         for feature in self._features:
@@ -381,6 +383,8 @@ class Service:
             self._health.sample()
             if look % FORGET_EVERY == 0:
                 self._health.forget(self._live.now.registry)
+                self._retries.forget()
+                self._replays.forget()
             self._tell_blocked(self.queue.status())
             await asyncio.sleep(DEPTHS_EVERY)
 

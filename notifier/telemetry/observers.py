@@ -1,6 +1,6 @@
 """Passes each fact to the observers that handle it. A failing observer is logged and stops nothing else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, get_args
 
 import structlog
@@ -11,9 +11,24 @@ from notifier.delivery.facts import Fact, FactHandlers, Observer
 class Observers:
     """The observers, in the order in which they receive a fact."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self) -> None:
+        self._observers: dict[Observer, None] = {}
+        self._of: dict[type[Fact], tuple[Callable[[Any], object], ...]] = {}
+        self.add()
+
+    def add(self, *observers: Observer) -> None:
+        """Pass facts to these observers too."""
+        self._observers |= dict.fromkeys(observers)
+        self._sort()
+
+    def remove(self, observer: Observer) -> None:
+        """Pass no more facts to this observer."""
+        self._observers.pop(observer, None)
+        self._sort()
+
+    def _sort(self) -> None:
         self._of = {
-            kind: tuple(handler for observer in observers if (handler := _handler_of(observer, kind)) is not None)
+            kind: tuple(handler for each in self._observers if (handler := _handler_of(each, kind)) is not None)
             for kind in get_args(Fact)
         }
 

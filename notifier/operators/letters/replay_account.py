@@ -11,6 +11,7 @@ from notifier.delivery.plan import Skipped
 from notifier.model.moment import Clock
 from notifier.operators.letters.retry_request import RetryAccount
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
+from notifier.telemetry.observers import Observers
 
 FOLLOW = "follow_replay"
 KEPT = 3600.0  # seconds that a replay is followed after somebody has asked for it last
@@ -103,16 +104,15 @@ class _Followed:
 
 
 class ReplayAccounts:
-    """The replays that one worker follows: an observer, and what carries out requests."""
+    """The replays of one worker: one of the `observers` while it follows any, and what carries out requests."""
 
-    def __init__(self, steady: Clock) -> None:
+    def __init__(self, steady: Clock, observers: Observers) -> None:
         self._steady = steady
+        self._observers = observers
         self._replays: dict[str, _Followed] = {}
 
     def observe(self, fact: Fact) -> None:
         """Count the fact, if it is of a letter that is followed. Never waits."""
-        if not self._replays:
-            return
         match fact:
             case AlreadyDelivered() | Attempted():
                 delivery_id, event_id = fact.delivery.id, fact.delivery.event_id
@@ -126,10 +126,17 @@ class ReplayAccounts:
             if replay.note(fact, delivery_id, event_id):
                 return
 
+    def forget(self) -> None:
+        """Forget the replays that nobody has asked for lately. Call it now and then."""
+        now = self._steady()
+        self._replays = {id_: replay for id_, replay in self._replays.items() if now - replay.asked_at < KEPT}
+        if not self._replays:
+            self._observers.remove(self.observe)
+
     async def act(self, request: WorkerRequest) -> Members:
         """Follow the letters that the request names, and tell what became of those of its replay by now."""
         now, id_ = self._steady(), str(request.members["id"])
-        self._replays = {other: replay for other, replay in self._replays.items() if now - replay.asked_at < KEPT}
+        self.forget()
         deliveries, events = (_names(request.members.get(name)) for name in ("deliveries", "events"))
         if id_ not in self._replays:
             if not (deliveries or events):
@@ -137,6 +144,7 @@ class ReplayAccounts:
             if len(self._replays) >= MOST:
                 del self._replays[next(iter(self._replays))]
             self._replays[id_] = _Followed(now)
+            self._observers.add(self.observe)
         replay = self._replays[id_]
         replay.asked_at = now
         replay.deliveries |= dict.fromkeys(deliveries, False)

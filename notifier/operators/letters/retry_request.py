@@ -11,6 +11,7 @@ from notifier.delivery.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.moment import Clock, earliest, latest
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
+from notifier.telemetry.observers import Observers
 
 RETRY = "retry"
 KEPT = 3600.0  # seconds that an account is kept after somebody has asked for it last
@@ -78,17 +79,16 @@ class RetryAccount:
 
 
 class RetryAccounts:
-    """The accounts of one worker: an observer, and what carries out requests."""
+    """The accounts of one worker: one of the `observers` while there are any, and what carries out requests."""
 
-    def __init__(self, worker: Callable[[], Worker], steady: Clock) -> None:
+    def __init__(self, worker: Callable[[], Worker], steady: Clock, observers: Observers) -> None:
         self._worker = worker
         self._steady = steady
+        self._observers = observers
         self._accounts: dict[ClientKey, tuple[float, RetryAccount]] = {}
 
     def observe(self, fact: Fact) -> None:
         """Count the fact, if its client was asked for. Never waits."""
-        if not self._accounts:
-            return
         match fact:
             case Attempted():
                 key = fact.delivery.key
@@ -113,11 +113,19 @@ class RetryAccounts:
         account.stands(self._worker().gate.standing(key))
         return account.document()
 
+    def forget(self) -> None:
+        """Forget the accounts that nobody has asked for lately. Call it now and then."""
+        now = self._steady()
+        self._accounts = {key: entry for key, entry in self._accounts.items() if now - entry[0] < KEPT}
+        if not self._accounts:
+            self._observers.remove(self.observe)
+
     def _begin(self, key: ClientKey, *, force: bool, now: float) -> None:
-        self._accounts = {other_key: entry for other_key, entry in self._accounts.items() if now - entry[0] < KEPT}
+        self.forget()
         if len(self._accounts) >= MOST:
             del self._accounts[next(iter(self._accounts))]
         self._accounts[key] = (now, RetryAccount())
+        self._observers.add(self.observe)
         self._worker().gate.try_now(key, force=force)
 
 

@@ -7,6 +7,7 @@ from notifier.delivery.plan import Skipped
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.operators.letters.replay_account import MOST, ReplayAccount, ReplayAccounts, question_of, requests_of
 from notifier.operators.status.worker_requests import WorkerAnswer
+from notifier.telemetry.observers import Observers
 from tests.contract.letters import DELIVERY, ISS
 from tests.support.outcome_facts import delivered
 
@@ -30,7 +31,7 @@ async def account(accounts: ReplayAccounts, id_: str = "r") -> ReplayAccount:
 
 async def test_letters_that_are_followed_count_and_nothing_else() -> None:
     """Each comes to its end once, whatever copies of it do."""
-    accounts = ReplayAccounts(lambda: 0.0)
+    accounts = ReplayAccounts(lambda: 0.0, Observers())
     for request in requests_of("r", "sre", ["d-1", "d-2", "d-3"], ["e-9"]):
         await accounts.act(request)
     assert (await account(accounts)).waiting(3, 1) == 4
@@ -61,7 +62,7 @@ async def test_letters_that_are_followed_count_and_nothing_else() -> None:
 
 async def test_what_its_worker_had_delivered_waits_no_more() -> None:
     """A letter, and clients of an event: the broker gave them up although they had been told."""
-    accounts = ReplayAccounts(lambda: 0.0)
+    accounts = ReplayAccounts(lambda: 0.0, Observers())
     for request in requests_of("r", "sre", ["d-1"], ["e-9"]):
         await accounts.act(request)
     for _ in range(2):
@@ -75,12 +76,14 @@ async def test_what_its_worker_had_delivered_waits_no_more() -> None:
 async def test_a_bounded_number_of_replays_is_followed() -> None:
     """The eldest is forgotten, and each an hour after somebody asked for it."""
     now = 0.0
-    accounts = ReplayAccounts(lambda: now)
+    observers = Observers()
+    accounts = ReplayAccounts(lambda: now, observers)
     for number in range(MOST + 1):
         for request in requests_of(f"r{number}", "sre", [f"d-{number}"], []):
             await accounts.act(request)
     for number in range(MOST + 1):
-        accounts.observe(delivered(replace(DELIVERY, id=f"d-{number}")))
+        observers.observe(delivered(replace(DELIVERY, id=f"d-{number}")))
     assert [(await account(accounts, f"r{number}")).fates.delivered for number in (0, 1, MOST)] == [0, 1, 1]
     now = 3601.0
+    accounts.forget()
     assert (await account(accounts, "r1")).fates.delivered == 0
