@@ -229,6 +229,12 @@ class KnownClient(Generic[TicketT]):
             self.next_try, self.covered_until = min(self.next_try, now), -math.inf
 
     def _succeed(self, now: float) -> Change | None:
+        self.cap = min(self.limit, self.cap + 1)
+        if self.state is State.UP:  # nearly always
+            if self.credit < FULL:
+                self.credit = min(FULL, self.credit + EARN)
+            self.failing_since, self.well = None, now
+            return None
         recovers, short = self.state is State.DOWN, False
         only_firsts = now - self.mixed > MEMORY
         if recovers and self.failing_since is not None:
@@ -240,12 +246,8 @@ class KnownClient(Generic[TicketT]):
         # Half of it at once: each delivery may fail at first, and what waited is served before those come again.
         # After a short one less: it may be overloaded.
         # But more and more if nothing but first attempts failed: they say nothing of the others.
-        if self.state is State.UP:
-            self.credit = max(self.credit, min(FULL, self.credit + EARN))
-        else:
-            self.grace = min(MOST_GRACE, 2 * self.grace) if only_firsts else EARN if short else FULL // 2
-            self.credit = self.grace
-        self.cap = min(self.limit, self.cap + 1)
+        self.grace = min(MOST_GRACE, 2 * self.grace) if only_firsts else EARN if short else FULL // 2
+        self.credit = self.grace
         self.state, self.failing_since, self.well = State.UP, None, now
         if recovers:
             self.recovered, self.line = now, -math.inf
@@ -289,11 +291,11 @@ class KnownClient(Generic[TicketT]):
 
     def side_at(self, now: float) -> Side:
         """Return `SLOW` if its attempts take long, or if it is silent for longer than usual."""
-        if not self.running:
-            return Side.SLOW if self.hold > SLOW else Side.QUICK
-        if self.hold > SLOW or self.silence(now) > min(SLOW, max(SILENT, TIMES * self.hold)):
+        if self.hold > SLOW:
             return Side.SLOW
-        return Side.QUICK
+        if not self.running or now - self.ended <= SILENT:
+            return Side.QUICK
+        return Side.SLOW if self.silence(now) > min(SLOW, max(SILENT, TIMES * self.hold)) else Side.QUICK
 
     def tokens(self, now: float) -> int:
         """Return how many attempts its rate, and the pace that it bears, allow at once."""

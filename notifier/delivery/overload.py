@@ -38,6 +38,7 @@ from enum import Enum
 SAMPLE = 24  # attempts that tell something …
 FEW = SAMPLE // 3  # … or so many, after some seconds, or of a pace that is kept
 MANY = 4 * SAMPLE  # … and so many tell it in half a second
+SHORTEST_SAMPLE = 0.5  # seconds, at a client without a pace
 LONGEST_SAMPLE, LONGEST_TRIAL = 2.0, 4.0  # seconds after which few are enough
 TOO_MANY = 0.2  # of a sample fail
 UNDER_WAY = 0.25  # seconds from the beginning of a trial: what fails before began before, here or at another worker
@@ -87,14 +88,17 @@ class Overload:
 
     def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
         """Note an attempt that ended, at a client that may have so many `at_a_time`."""
-        counts = not failed or now >= self._since
-        self._ended += counts
-        self._failed += counts and failed
-        self._braked += counts and braked
-        self._well = 0 if failed else self._well + 1
-        self._failed_at = now if failed else self._failed_at
         seconds = now - self._since
-        if not counts or not self._says_enough(seconds):
+        if failed:
+            self._well, self._failed_at = 0, now
+            if seconds < 0:
+                return
+            self._failed += 1
+            self._braked += braked
+        else:
+            self._well += 1
+        self._ended += 1
+        if (self.state is Pacing.FREE and seconds < SHORTEST_SAMPLE) or not self._says_enough(seconds):
             return
         if not self.spacing and at_a_time > 2 * self._at_a_time:
             self._begin(now)  # it has only begun: the sample says nothing of its full pace
@@ -113,7 +117,7 @@ class Overload:
             return True  # it does not bear its full pace
         if self.state is Pacing.TRIAL and not failed and ended >= FEW and self._share > HALF:
             return True  # no luck
-        if seconds < (0.5 if ended >= MANY else 1.0):
+        if seconds < (SHORTEST_SAMPLE if ended >= MANY else 1.0):
             return False
         if self.state is Pacing.TRIAL:  # of a client that is broken, a short one looks like help now and then
             few_are_enough = seconds >= LONGEST_TRIAL and (ended >= FEW or failed > 0)
