@@ -30,7 +30,7 @@ class Replies:
                 Skipped: self._of_event,
             }
         )
-        """Replies if the publisher requested it and the fact tells a fate."""
+        """Replies if the publisher requested it and the fact has a notice."""
         side_channel.listen(state, self._heard)
 
     def _of_delivery(self, fact: LogoutDelivered | RetryScheduled) -> None:

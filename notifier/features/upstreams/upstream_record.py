@@ -26,7 +26,7 @@ class UpstreamRecord:
         self._logged_at: dict[tuple[str, str], float] = {}
         self._logged_as_off: set[str] = set()
         self.observe = FactHandlers({UpstreamLookedUp: self._looked_up})
-        """Counts a look-up, and logs it if no session ended, or if nobody could tell which are meant."""
+        """Counts a look-up, and logs it if it found no session or failed."""
 
     def know(self, upstreams: Iterable[str]) -> None:
         """Begin the series of these upstreams."""
