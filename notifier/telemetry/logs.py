@@ -145,6 +145,8 @@ class LogObserver:
     ) -> None:
         self._subject = subject
         self._hash = hashing or SubjectHash()
+        shown: dict[Subjects, Callable[[str], str] | None] = {"hash": self._hash.log_id, "raw": clip, "omit": None}
+        self._shown = shown[subject]
         self._log: FilteringBoundLogger = structlog.get_logger().bind() if logger is None else logger
         self._quick = quick_writer() if logger is None else None
         self._brief = not self._log.is_enabled_for(logging.DEBUG)  # saves 40 µs for each line that is not written
@@ -251,10 +253,11 @@ class LogObserver:
     def _subjects(self, delivery: Delivery) -> dict[str, str]:
         """Return `sub` and `sid` in the form that the log may show."""
         names: dict[str, str] = {}
-        if self._subject != "omit":
-            for name, value in (("sub", delivery.sub), ("sid", delivery.sid)):
-                if value is not None:
-                    names[name] = clip(value) if self._subject == "raw" else self._hash.log_id(value)
+        if (shown := self._shown) is not None:
+            if delivery.sub is not None:
+                names["sub"] = shown(delivery.sub)
+            if delivery.sid is not None:
+                names["sid"] = shown(delivery.sid)
         return names
 
     def _without_subject(self, text: str, delivery: Delivery) -> str:
