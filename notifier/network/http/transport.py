@@ -10,6 +10,7 @@ import resource
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -69,6 +70,33 @@ class _Pool:
     heads: requests.Heads
     last_used: float
     in_use: int = 0
+
+
+class Deadline:
+    """Ends what a task awaits inside with TimeoutError after so many seconds. `when` is by the loop's clock.
+
+    `asyncio.timeout` takes three times as long: 7 µs for each request.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
+        self._task, self._cancelling, self._passed = task, task.cancelling(), False
+        self.when = loop.time() + seconds
+        self._timer = loop.call_at(self.when, self._pass)
+
+    def _pass(self) -> None:
+        self._passed = True
+        self._task.cancel()
+
+    def __enter__(self) -> None:
+        """The time counts from the making."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._timer.cancel()
+        if self._passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error  # nobody else has cancelled the task
 
 
 class HttpTransport:
@@ -135,9 +163,9 @@ class HttpTransport:
         pool = self._pools.get(way.policy) or await self._new_pool(way.policy)
         pool.in_use += 1
         context = current_exchange.set(exchange)
-        deadline = asyncio.timeout(request.timeout)
+        deadline = Deadline(request.timeout)
         try:
-            async with deadline:
+            with deadline:
                 if proxy is None:
                     head = pool.heads.of(way.origin, route, tls)
                     response = await requests.exchange(pool.connector, head, way.target, request.body)
@@ -149,7 +177,7 @@ class HttpTransport:
             return read_timeout(request.timeout, exchange, proxy)
         except (aiohttp.ClientError, OSError) as error:
             fault = read_fault(error, exchange, proxy)
-            return fault if proxy is not None else await with_day(fault, error, exchange, request.uri, deadline.when())
+            return fault if proxy is not None else await with_day(fault, error, exchange, request.uri, deadline.when)
         finally:
             current_exchange.reset(context)
             pool.in_use -= 1
