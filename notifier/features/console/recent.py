@@ -43,7 +43,10 @@ What = Literal["delivered", "failed", "put_off", "dead", "down", "recovered"]
 
 @frozen
 class Happening:
-    """One thing that happened. `number` counts those of this worker. `of`: the delivery's `sub` and `sid`."""
+    """One thing that happened. `number` counts those of this worker. `of`: the delivery's `sub` and `sid`.
+
+    `at`: when the attempt ended, as in traces; else when the worker observed it.
+    """
 
     number: int
     at: float
