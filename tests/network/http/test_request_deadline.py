@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import uvloop
 
-from notifier.network.http.transport import Deadline
+from notifier.network.http.transport import RequestDeadline
 
 SOON = 0.001  # seconds
 
 
 @asynccontextmanager
 async def own(seconds: float) -> AsyncIterator[None]:
-    with Deadline(seconds):
+    with RequestDeadline(seconds):
         yield
 
 
