@@ -23,7 +23,7 @@ from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Peers
 from notifier.delivery.slots import Slots, most_of_lane
 from notifier.delivery.ticket import Known, Ticket
-from notifier.delivery.verdict import Defer, Done
+from notifier.delivery.verdict import Defer, Done, RetryAt
 from notifier.delivery.waits import Waits
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import ClientKey
@@ -36,6 +36,7 @@ LEAST_WAIT = 0.1  # the share of `SLOT_WAIT` that is left of it if memory is ful
 CROWDED = 0.5  # of memory in use: nothing is fetched
 OFF = 16  # deliveries put out of memory at a time: more would hold up the others
 FRESH = 4.0  # seconds after which a fresh delivery may try a client that is down; a second a worker if that is more
+PROBE_FAILURES = 4  # of a delivery as a probe, after which another delivery is the probe
 OVERDUE = 60.0  # seconds after its rest that a traveller may be late: it waits behind others, or at another worker
 
 
@@ -248,6 +249,41 @@ class Gate:
         known.fetched -= ticket.pulled
         return ticket
 
+    # ── rotation of probes ──
+
+    def rotation_seconds(self, ticket: Ticket, result: Judgement) -> float:
+        """Return for how long `after_failure` waits for another probe: 0 unless this one failed for the fourth time.
+
+        The probe's message stays unacked until the next probe is durable (`probe_sent`), so that one is always out.
+        """
+        known, now = self.clients[ticket.client.key], self._tools.steady()
+        if (
+            not isinstance(result.verdict, RetryAt)
+            or result.delivery.attempts % PROBE_FAILURES
+            or not known.parked
+            or known.replaced is not None
+            or known.state_at(now) not in (State.DOWN, State.PAUSED)
+            or self._waits.leaving
+        ):
+            return 0.0
+        ticket.relieved = known.covered(now) and not self._waits.is_only_probe(known, ticket.delivery)
+        if ticket.relieved:
+            return 0.0
+        known.replaced = ticket
+        self.wishes[known.key] = None
+        return max(known.next_try, known.paused_until) - now
+
+    def probe_sent(self, key: ClientKey) -> None:
+        """Note that a probe of the client is durable in a delay queue."""
+        if (known := self.clients.get(key)) is not None and known.replaced is not None:
+            known.replaced.relieved = True
+            self._end_rotation(known)
+
+    def _end_rotation(self, known: Known) -> None:
+        ticket, known.replaced = known.replaced, None
+        if ticket is not None and ticket.turn is not None and not ticket.turn.done():
+            ticket.call_up()
+
     # ── where it waits ──
 
     def after_failure(self, ticket: Ticket, result: Judgement) -> Judgement:
@@ -260,6 +296,8 @@ class Gate:
         if isinstance(result.verdict, Done) and not known.parked:
             return result  # nearly always
         now = self._tools.steady()
+        if known.replaced is ticket:
+            known.replaced = None
         after = self._waits.after_failure(known, ticket, result, now)
         if isinstance(after.verdict, Defer) and ticket.delivery.leash is not None:  # a fault of ours keeps it
             known.travels(now + deferral_wait(after.verdict.due - self._tools.clock()))
@@ -302,6 +340,7 @@ class Gate:
         self._waits.leaving, now = True, self._tools.steady()
         for known in self.clients:
             known.pulling = False
+            self._end_rotation(known)
             self._look_after(known, now)
 
     def abandon(self) -> None:
@@ -318,7 +357,7 @@ class Gate:
         """See to it that somebody looks at what is parked for the client: this worker, or a traveller on its way."""
         if not known.parked or known.pulling:
             return
-        tried = bool(known.running or known.waiting) or (known.covered(now) and not known.relief)
+        tried = bool(known.running or known.waiting) or known.covered(now)
         if known.state_at(now) is not State.UP and tried:
             return
         if self._waits.leaving:
@@ -349,7 +388,7 @@ class Gate:
             )
         if known.running:
             return 0
-        return 1 if state is State.NEW or known.relief or not known.covered(now) else None
+        return 1 if state is State.NEW or not known.covered(now) else None
 
     def parked(self, key: ClientKey) -> None:
         """Note that a delivery is durable in the client's bucket."""
@@ -360,18 +399,14 @@ class Gate:
             known.parked = True
             self._look_after(known, self._tools.steady())
 
-    def fetched(self, keys: Iterable[ClientKey]) -> None:
-        """Note that some deliveries of these clients were fetched. A tired traveller that found no relief goes on."""
-        for key in keys:
-            if (known := self.clients.get(key)) is not None:
-                known.relief = False
-
     def pulls(self, key: ClientKey, *, pulling: bool, empty: bool = False) -> None:
         """Note whether a pass goes through the client's bucket. `empty`: nothing of the client is left in it."""
         known, now = self.clients.get(key), self._tools.steady()
         if known is None:
             return
         known.pulling = pulling
+        if not pulling and not known.covered(now):
+            self._end_rotation(known)  # nothing of the client is in the bucket
         if empty and known.state_at(now) is State.UP and key not in self.wishes:
             known.parked = False
             if known.recovered is not None:

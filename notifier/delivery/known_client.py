@@ -161,7 +161,7 @@ class KnownClient(Generic[TicketT]):
     parked: bool = False  # something may wait in its bucket
     pulling: bool = False  # this worker goes through its bucket
     covered_until: float = -math.inf  # before that, a traveller that this worker sent cannot have come back
-    relief: bool = False  # the next one out of its bucket is to take the traveller's place
+    replaced: TicketT | None = None  # its last probe, until a parked delivery is the next one
     recovered: float | None = None  # when it recovered, while what was parked before is being delivered
 
     # ── its state ──
@@ -329,7 +329,7 @@ class KnownClient(Generic[TicketT]):
     @property
     def idle(self) -> bool:
         """True if no delivery for it is in memory or on its way here."""
-        return not self.running and not self.waiting and not self.pulling
+        return not self.running and not self.waiting and not self.pulling and self.replaced is None
 
     def push(self, lane: Lane, ticket: TicketT) -> None:
         """Have it wait in memory."""

@@ -141,7 +141,6 @@ class Pulls:
                 self._rests_until = max(self._clock(), self._rests_until) + in_vain / (
                     AT_THE_START if bucket_pass.of_all else IN_VAIN
                 )
-            self._gate.fetched(bucket_pass.clients)
         except QueueUnavailable:  # others go on meanwhile: perhaps it is this bucket alone
             if not bucket_pass.failures:
                 self.lost()

@@ -17,6 +17,7 @@ class Ticket:
 
     `pulled`: this worker took it out of its bucket, since its client can be called. `turn` is set if it waits in
     memory: its result is a deferral, or None if the delivery goes. `last`: its failure took the client down.
+    `relieved`: after its fourth failure another delivery became the probe (True) or did not (False).
     """
 
     held: HeldMessage
@@ -25,6 +26,7 @@ class Ticket:
     pulled: bool = False
     turn: "asyncio.Future[Defer | None] | None" = None
     last: bool = False
+    relieved: bool | None = None
 
     def call_up(self, later: "Defer | None" = None) -> None:
         """End its wait in memory, unless the process ends and has cancelled it."""

@@ -19,6 +19,7 @@ from notifier.delivery.slots import Slots
 from notifier.delivery.ticket import Known, Ticket
 from notifier.delivery.verdict import Defer, RetryAt, WaitsAs, retry, uncharged, waits_until
 from notifier.model.backoff import EARLY, LATE, SOON, Rounding
+from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause
@@ -26,7 +27,6 @@ from notifier.model.outcome import Cause
 SHORT_LIVED = 60.0  # seconds: a delivery that may wait no longer is not parked, or it would expire unseen
 LEAST_LINE, MOST_LINE = 1.0, 64.0  # seconds at once that a delivery waits in line, however young or old it is …
 LONGEST_LINE = 1024.0  # … or, where a registered rate says when its turn is, until then, for so long at most
-TIRED = 4  # attempts after which a traveller lets another delivery of its client take its place
 SAME = 0.1  # seconds by which the clocks may have drifted apart since a traveller was sent
 BUSY_TRY = 2.0  # seconds that a traveller waits for the end of another try, or for a slot
 
@@ -61,8 +61,7 @@ class Waits:
 
         A traveller that comes early travels on: an operator or a reload had it come, and no other one is out.
         """
-        leash = ticket.delivery.leash
-        tried = tried or (leash is not None and leash - self._clients.ahead() > known.covered_until - SAME)
+        tried = tried or self.is_only_probe(known, ticket.delivery)
         age = 0.0 if ticket.delivery.first_taken_at is None else self._tools.clock() - ticket.delivery.first_taken_at
         state = known.state_at(now)
         if state is State.NEW and ticket.pulled and (known.running or known.waiting):
@@ -75,6 +74,11 @@ class Waits:
             cause = Cause.CIRCUIT if state is State.DOWN else Cause.RETRY_AFTER
             later = self._away(known, now, cause, tried=tried)
         return self._defer(known, ticket, later)
+
+    def is_only_probe(self, known: Known, delivery: Delivery) -> bool:
+        """Return True if the delivery is the client's probe, and this worker has sent no other one since."""
+        leash = delivery.leash
+        return leash is not None and leash - self._clients.ahead() > known.covered_until - SAME
 
     def _in_line(self, known: Known, ticket: Ticket, now: float, age: float, cause: Cause) -> Later:
         """Let it wait for its turn. Far from that it looks again, and soon if the client may bear more by then.
@@ -100,9 +104,6 @@ class Waits:
         """Let it wait for a client that is down or paused: in the bucket, or as the client's traveller."""
         paused = now < known.paused_until
         opens = known.paused_until if paused else known.next_try
-        if known.covered(now) and known.relief:  # the tired one's turn would come at the end of the rest
-            known.relief, known.next_try = False, now + whole_pass(max(SHORTEST, (opens - now) / 2))
-            return Later(due=known.next_try, cause=cause, waits_as=WaitsAs.TRAVELLER)
         if known.covered(now) and not tried:
             return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
         wait = max(SHORTEST, opens - now) if opens > now else BUSY_TRY
@@ -148,7 +149,7 @@ class Waits:
             return result
         if result.asked and result.pause is None:
             return result  # the client said when this delivery is to come again
-        up = known.state_at(now) in (State.NEW, State.UP)
+        up = ticket.relieved is None and known.state_at(now) in (State.NEW, State.UP)
         paced = result.mark is Mark.BRAKED and known.overload.spacing > 0  # it may come again at that pace
         before_at = None if before.charged_at is None else before.charged_at - self._clients.ahead()
         if up and not paced and (before_at is None or before_at < known.well):
@@ -161,9 +162,8 @@ class Waits:
             )
             return replace(result, delivery=after, verdict=verdict)
         waits = Ticket(held=ticket.held, delivery=after, client=client)
-        defer = self.put(known, waits, now, tried=ticket.last or before.leash is not None)
+        tried = not ticket.relieved and (ticket.last or before.leash is not None)
+        defer = self.put(known, waits, now, tried=tried)
         leash = defer.due if defer.waits_as is WaitsAs.TRAVELLER else None
-        if leash is not None and after.attempts % TIRED == 0 and known.parked:
-            known.relief = True
         verdict = RetryAt(due=defer.due, rounding=defer.rounding, waits_as=defer.waits_as, until=defer.until)
         return replace(result, delivery=replace(waits.delivery, leash=leash), verdict=verdict)

@@ -275,13 +275,15 @@ class Worker:
         self._making_room = False
         for holder, copy in self.ledger.settle_delivery(held, begun, stands_until=stands_until):
             self._begin(holder, copy)
-        if isinstance(verdict, Done):
-            return
-        if _parks(verdict):
+        if not isinstance(verdict, RetryAt | Defer):
+            return  # nearly always: the client is notified
+        if verdict.waits_as is WaitsAs.PARKED:
             self.parked.add(begun.key)
             self.gate.parked(begun.key)
-        elif isinstance(verdict, RetryAt | Defer):
-            self.delayed.put_off(begun.key, verdict)
+            return
+        self.delayed.put_off(begun.key, verdict)
+        if verdict.waits_as is WaitsAs.TRAVELLER:
+            self.gate.probe_sent(begun.key)
 
     def _admit(self, held: HeldMessage, delivery: Delivery, *, pulled: bool = False) -> Ticket | Judgement:
         """Return its ticket if it is attempted, now or after a wait in memory; else what becomes of it."""
@@ -330,6 +332,10 @@ class Worker:
             ended = Judgement(delivery=ticket.delivery, verdict=DONE) if judged is None else judged
             for following in self.gate.ended(ticket, ended):
                 following.call_up()
+        if ended.verdict is not DONE and (seconds := self.gate.rotation_seconds(ticket, ended)) > 0:
+            ticket.turn = asyncio.get_running_loop().create_future()
+            self._pump()
+            await asyncio.wait((ticket.turn,), timeout=seconds / 2)
         judged = self.gate.after_failure(ticket, ended)
         if (attempted := judged.complete_fact()) is not None:
             self._tools.observe(attempted)

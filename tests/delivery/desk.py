@@ -1,6 +1,7 @@
 """A gate, its clock, and the tickets that run, by client: what may go, and where does the rest wait?"""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from notifier.delivery.attempt import Judgement, Tools
@@ -50,6 +51,8 @@ class Desk:
             peers=others,
         )
         self.running: dict[str, list[Ticket]] = {}
+        self.rotates = False  # the last attempt that ended waited for another probe …
+        self.rotate: Callable[[], object] = lambda: None  # … which this sends, if anything
         self._numbers = itertools.count()
         for name in proven:
             self.prove(name)
@@ -115,6 +118,9 @@ class Desk:
             )
         for begun in self.gate.ended(ticket, result):
             self._begins(begun)
+        self.rotates = self.gate.rotation_seconds(ticket, result) > 0
+        if self.rotates:
+            self.rotate()
         return self.gate.after_failure(ticket, result)
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:

@@ -6,12 +6,12 @@ import pytest
 
 from notifier.delivery import known_clients
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
-from notifier.delivery.gate import FRESH, OVERDUE, Go, Wait
+from notifier.delivery.gate import FRESH, OVERDUE, PROBE_FAILURES, Go, Wait
 from notifier.delivery.known_client import News
 from notifier.delivery.slots import TRIED
 from notifier.delivery.ticket import Ticket
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
-from notifier.delivery.waits import MOST_LINE, SHORT_LIVED, TIRED
+from notifier.delivery.waits import MOST_LINE, SHORT_LIVED
 from notifier.model.client import RetryPolicy
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Failed, Reason
@@ -325,30 +325,83 @@ def test_what_has_little_time_left_is_not_parked() -> None:
         assert (short.waits_as, short.due - now) == (WaitsAs.DELAYED, wait)
 
 
-def test_a_tired_traveller_lets_another_try() -> None:
-    """In the middle of the rest, so that attempts are shared among those that wait."""
+def test_after_four_failures_a_parked_delivery_is_the_probe() -> None:
+    """The former probe is parked once the other one is durable, and comes back with all others after the outage."""
     desk = resting()
     desk.now += 1
-    tired, _ = desk.fails("shop", leash=desk.wall(), attempts=TIRED - 1)
-    assert tired.waits_as is WaitsAs.TRAVELLER
-    assert desk.gate.wishes.keys() == {desk.key("shop")}
-    assert desk.gate.wanted(desk.key("shop")) == 1
-    relief = desk.put_off("shop", pulled=True, first_taken_at=desk.wall() - 5)
-    assert (relief.waits_as, relief.due) == (WaitsAs.TRAVELLER, desk.wall() + 1)
-    assert desk.gate.wanted(desk.key("shop")) is None
-    alone = Desk()
-    alone.fails("shop", attempts=TIRED - 1)
-    assert not alone.gate.wishes
+    key = desk.key("shop")
+
+    def rotate() -> None:
+        assert (set(desk.gate.wishes), desk.gate.wanted(key)) == ({key}, 1)
+        probe = desk.put_off("shop", pulled=True, first_taken_at=desk.wall() - 5)
+        assert (probe.waits_as, probe.due) == (WaitsAs.TRAVELLER, desk.wall() + 1)
+        desk.gate.probe_sent(key)
+
+    desk.rotate = rotate
+    former, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
+    assert (desk.rotates, former.waits_as, delivery.leash) == (True, WaitsAs.PARKED, None)
+    assert desk.gate.wanted(key) is None
 
 
-def test_a_tired_traveller_that_finds_no_relief_goes_on() -> None:
-    """The bucket was empty, or it held deliveries of others."""
+@pytest.mark.parametrize("end_of_pass", [True, False])
+def test_a_probe_stays_the_probe_if_no_other_is_durable(end_of_pass: bool) -> None:
+    """The bucket has nothing else of the client, or the queue does not confirm what was fetched."""
     desk = resting()
     desk.now += 1
-    desk.fails("shop", leash=desk.wall(), attempts=TIRED - 1)
-    desk.gate.fetched([desk.key("shop")])
-    assert desk.gate.wanted(desk.key("shop")) is None
+
+    def rotate() -> None:
+        if end_of_pass:
+            desk.gate.pulls(desk.key("shop"), pulling=False, empty=True)
+        else:
+            desk.put_off("shop", pulled=True)
+
+    desk.rotate = rotate
+    probe, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
+    assert (desk.rotates, probe.waits_as, delivery.leash) == (True, WaitsAs.TRAVELLER, probe.due)
     assert desk.put_off("shop").waits_as is WaitsAs.PARKED
+
+
+def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
+    """Two were in flight as the client went down, so both are probes."""
+    desk = resting()
+    desk.now += 1
+    assert desk.ask("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1) == Go()
+    assert desk.put_off("shop", leash=desk.wall()).waits_as is WaitsAs.TRAVELLER
+    verdict = desk.end("shop", Failed(reason=Reason.TIMEOUT)).verdict
+    assert isinstance(verdict, RetryAt)
+    assert (desk.rotates, verdict.waits_as) == (False, WaitsAs.PARKED)
+
+
+def test_a_client_that_recovers_meanwhile_has_its_former_probe_at_once() -> None:
+    """Another worker saw it recover. The failure is not charged to the delivery's backoff."""
+    desk = resting()
+    desk.now += 3
+    desk.rotate = lambda: desk.gate.heard(News(key=desk.key("shop"), up=True))
+    verdict, delivery = desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)
+    assert (desk.rotates, verdict.waits_as, delivery.backoffs) == (True, WaitsAs.DELAYED, 0)
+    assert verdict.due - desk.wall() < 1
+
+
+def test_a_probe_is_not_replaced_before_its_fourth_failure_or_if_nothing_is_parked() -> None:
+    """As far as this worker knows."""
+    desk = resting()
+    desk.now += 1
+    desk.fails("shop", attempts=PROBE_FAILURES - 2, leash=desk.wall())
+    assert (desk.rotates, set(desk.gate.wishes)) == (False, set())
+    alone = Desk()
+    alone.fails("shop", attempts=PROBE_FAILURES - 1)
+    assert (alone.rotates, set(alone.gate.wishes)) == (False, set())
+
+
+def test_a_worker_that_stops_replaces_no_probe() -> None:
+    """It looks after no bucket any more. A probe that waits for another goes on."""
+    desk = resting()
+    desk.now += 1
+    desk.rotate = desk.gate.leave
+    assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.TRAVELLER
+    desk.now += 1
+    assert desk.fails("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1)[0].waits_as is WaitsAs.TRAVELLER
+    assert not desk.rotates
 
 
 def test_a_traveller_that_ends_is_followed_by_another() -> None:

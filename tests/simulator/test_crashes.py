@@ -161,3 +161,21 @@ def test_an_event_of_thousands_is_acked_part_by_part() -> None:
         world.die()
         assert world.run_until_done(60).left == 0
         assert told_twice(world) <= 700
+
+
+def test_a_worker_may_die_at_any_moment_while_probes_take_turns() -> None:
+    """Outside of the bucket the broker holds at least one delivery of a client that is down: another worker's probe."""
+    with World([client("x")], {"x": lambda now, _chance: (0.01, Answer(status=503 if now < 40 else 200))}) as world:
+        world.stream(5, 10, lambda _chance: ["x"])
+        world.run(3)
+        fewest, parked = 1, 0
+        while world.now < 20 and fewest:
+            world.run(world.now + 0.001)
+            broker = world.broker
+            in_bucket = sum(map(len, broker.parked_in.values()))
+            fetched = sum(tag.bucket is not None for consumer in broker.consumers for tag in consumer.held)
+            fewest = min(fewest, broker.waits.total() - in_bucket - fetched)
+            parked = max(parked, in_bucket)
+        assert (fewest, parked > 20) == (1, True)
+        assert world.run(80).left == 0
+        assert world.tally.failed["x"] <= 5

@@ -116,7 +116,7 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             assert (told_by_api["waited"], told_by_api["delivered"], told_by_api["waiting"]) == (4, 4, 0)
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert done.returncode == 1
-            # Its next try may be in hand, and one that takes the place of a tired one.
+            # The next probe may be in hand, and the one that replaces it.
             assert re.match("[2-4] deliveries waited for shop\n0 delivered\n", done.stdout), done.stdout
             assert "failed again\n  server_error: " in done.stdout
             answers.by_path["shop"] = 200
