@@ -17,7 +17,7 @@ PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rabbitmq4 test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit vendor clean python
+.PHONY: help demo test test-all test-rabbitmq4 test-hooks-off test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit vendor clean python
 .PHONY: bench bench-check bench-counted bench-latency bench-growth bench-scale bench-plot bench-isolation
 .PHONY: chart chart-check publishers conformance
 .DELETE_ON_ERROR:
@@ -50,12 +50,17 @@ test-all: $(DEV)/.made ## run every test but those of the parts below, with all 
 	@failed=; \
 		$(PYTEST) -m 'not alone' $(NO_PARTS) $(ALONGSIDE) || failed=1; \
 		$(PYTEST) -m alone $(NO_PARTS) || failed=1; \
+		$(MAKE) --no-print-directory test-hooks-off ARGS= || failed=1; \
 		if $(DEV)/bin/python -m tests.support.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
 		[ -z "$$failed" ]
 
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
 	@$(ON_4) $(PYTEST) $(if $(ARGS),$(ARGS),-m "not alone" tests/contract tests/faults $(NO_PARTS) $(ELSEWHERE) $(ALONGSIDE))
+
+test-hooks-off: $(DEV)/.made ## run the queue's contract and the HTTP transport's tests by the libraries' public ways; 3 min
+	@NOTIFIER_TEST_HOOKS=off $(PYTEST) $(if $(ARGS),$(ARGS),-m "not alone" -k "not sqlite" tests/contract tests/network/http \
+		--ignore tests/network/http/test_http_hooks.py $(ALONGSIDE))
 
 test-changed: $(DEV)/.made ## run the parts that have changed since they last passed whole: tools/parts.toml lists them
 	@$(DEV)/bin/python -m tools.parts changed

@@ -47,7 +47,12 @@ OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lead the run, or ask who leads it."""
+    """Lead the run, or ask who leads it. With NOTIFIER_TEST_HOOKS=off no hook into a library fits."""
+    if os.environ.get("NOTIFIER_TEST_HOOKS") == "off":
+        from tests.support.library_changes import all_hooks_off  # noqa: PLC0415  few runs need it
+
+        all_hooks_off()
+        os.environ["PYTHONPATH"] = f"{ROOT}/support/without_hooks{os.pathsep}{ROOT.parent}"
     led = getattr(config, "workerinput", None)
     servers = {"rabbitmq": rabbitmq_node, "keycloak": _keycloak}
     config.stash[SHARED] = SharedServers(servers) if led is None else AskedServers(led["shared"])

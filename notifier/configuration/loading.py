@@ -16,6 +16,7 @@ from notifier.configuration.clients.layers import Layered, Needs
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.configured_feature import ConfiguredFeature, Part, key_kinds_of
 from notifier.configuration.inline_speakers import senders_by_token, unheard_addresses, unnamed_speakers
+from notifier.configuration.library_examinations import examinations
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, Mistake, OurFault
@@ -234,14 +235,8 @@ def _mistakes_at_start(settings: Settings) -> list[Mistake]:
 
     A client's TLS files concern only its deliveries.
     """
-    from notifier.network.http.aiohttp_hooks import demand_aiohttp  # noqa: PLC0415  only a start needs these libraries
-
     mistakes: list[Mistake] = []
-    checks: list[Callable[[], object]] = [demand_aiohttp]
-    if settings.queue.sqlite_file is None:
-        from notifier.queues.rabbitmq.wire.aiormq_hooks import install  # noqa: PLC0415
-
-        checks.append(install)
+    checks: list[Callable[[], object]] = [*examinations(settings)]
     checks += [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
     if settings.api is not None and settings.api.tls is not None:
         checks.append(partial(ListenerContext, settings.api.tls, "api"))

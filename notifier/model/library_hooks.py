@@ -1,8 +1,9 @@
-"""Refuses a library whose insides are not as notifier uses them, once before the first use.
+"""Examines the internals of libraries that notifier uses, once before the first use.
 
-`pyproject.toml` allows each such library up to the newest version that was tried. A newer one can still be installed,
-by `pip install --upgrade`, say. If its insides differ, a worker does not start, and says which version to install.
-The examinations are in `queues/rabbitmq/wire/aiormq_hooks.py` and `network/http/aiohttp_hooks.py`.
+Where a public way exists, a hook is only faster: if its examination fails, the public way is used, and the log, the
+doctor and a metric show it. Where none exists, the library is required to be as expected: a worker does not start, and
+names the versions that work. The examinations are in `queues/rabbitmq/wire/aiormq_hooks.py` and
+`network/http/aiohttp_hooks.py`.
 """
 
 import asyncio
@@ -13,19 +14,37 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from notifier.model.errors import ConfigurationError, Mistake
+from notifier.model.frozen import frozen
 
 T = TypeVar("T")
 
 
 class HookChanged(Exception):  # noqa: N818  a finding, not an error
-    """The insides differ; the text says how."""
+    """The internals differ; the text describes the difference."""
 
 
-def demand(library: str, newest: str, examine: Callable[[], None]) -> None:
-    """Raise ConfigurationError if `examine` raises anything. It gets a running loop, in a thread of its own.
+@frozen
+class Hook:
+    """A faster way past a library's public one.
 
-    `newest`: the newest version that was tried.
+    `tried`: the versions with which the hook works. `cost`: what the public way costs. `difference` from the expected
+    internals is None while the hook is in use.
     """
+
+    name: str
+    library: str
+    tried: str
+    cost: str
+    difference: str | None
+
+    @property
+    def reason(self) -> str:
+        """Why the hook is off, including the installed version and the versions that work."""
+        return f"{self.library} {version(self.library)} has other internals than {self.tried} ({self.difference})"
+
+
+def difference(examine: Callable[[], None]) -> str | None:
+    """Return what `examine` raises, None if nothing. It gets a running loop, in its own thread."""
 
     async def in_loop() -> None:
         examine()
@@ -33,10 +52,16 @@ def demand(library: str, newest: str, examine: Callable[[], None]) -> None:
     try:
         with ThreadPoolExecutor(max_workers=1) as thread:  # here a loop may run already
             thread.submit(lambda: asyncio.run(in_loop())).result()
-    except Exception as error:
-        why = str(error) if isinstance(error, HookChanged) else f"{type(error).__name__}: {error}"
-        differs = f"{version(library)} differs inside from the versions that this release was tried with"
-        raise ConfigurationError([Mistake(library, f"{differs}; install {newest} ({why[:300]})")]) from error
+    except Exception as error:  # noqa: BLE001  whatever an unknown version raises
+        return (str(error) if isinstance(error, HookChanged) else f"{type(error).__name__}: {error}")[:300]
+    return None
+
+
+def demand(library: str, tried: str, examine: Callable[[], None]) -> None:
+    """Raise ConfigurationError if `examine` raises anything. `tried`: the versions that work."""
+    if (found := difference(examine)) is not None:
+        text = f"{version(library)} has other internals than notifier needs; install one of {tried} ({found})"
+        raise ConfigurationError([Mistake(library, text)])
 
 
 def expect(actual: object, wanted: object, what: str) -> None:

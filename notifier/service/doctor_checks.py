@@ -12,6 +12,7 @@ from yarl import URL
 
 from notifier.configuration.clients.answers import ReadNow
 from notifier.configuration.clients.layer import Layer
+from notifier.configuration.library_examinations import ADVICE, library_hooks
 from notifier.configuration.loading import Loaded
 from notifier.configuration.provenance import served_of
 from notifier.configuration.secret_files import exposed, secrets_of
@@ -34,7 +35,7 @@ from notifier.operators.doctor.doctor_client_keys import examine_keys, judge_jwk
 from notifier.operators.doctor.doctor_clients import Server, examine_server, judge_registry, servers_of
 from notifier.operators.doctor.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operators.doctor.doctor_queue import examine_queue
-from notifier.operators.doctor.doctor_self import AREAS, judge_certificate
+from notifier.operators.doctor.doctor_self import AREAS, judge_certificate, judge_hooks
 from notifier.operators.doctor.doctor_workers import Met, judge_workers
 from notifier.operators.status.own_state import look_from_outside
 from notifier.operators.status.service_status import ServiceStatus, seen_keys
@@ -113,12 +114,16 @@ class _Checks:
         yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
         yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_WITHIN, run=registry_sources)
         yield Check(area=Area.WORKER, subject="workers", within=2 * ASK_WITHIN, run=self.asked.findings)
+        yield Check(area=Area.WORKER, subject="libraries", within=FILE_WITHIN, run=self._libraries)
         yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
         yield Check(area=Area.LISTENER, subject="api.tokens_file", within=FILE_WITHIN, run=self._tokens)
         if self._settings.queue.sqlite_file is not None:
             yield self._queue(str(self._settings.queue.sqlite_file), FILE_WITHIN)
         for (use, name), certificate in presented(self._settings, self._loaded.registry).items():
             yield _certificate(use, name, certificate)
+
+    async def _libraries(self) -> Sequence[Finding]:
+        return list(judge_hooks(library_hooks(self._settings), ADVICE))
 
     async def _tokens(self) -> Sequence[Finding]:
         told = ((each.path, *each.text.split(": ", 1)) for each in expiring(self._loaded.tokens or (), time.time()))

@@ -75,6 +75,7 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     _import_structlog()
     from notifier.configuration.clients.answers import HeldAnswers
     from notifier.configuration.configured_feature import key_kinds_of
+    from notifier.configuration.library_examinations import log_hooks
     from notifier.configuration.live_configuration import LiveConfiguration
     from notifier.configuration.loading import load
     from notifier.features import FEATURES
@@ -88,6 +89,7 @@ def _made(config: Path | None) -> tuple[Service, Settings, bool]:
     loaded = load(config, os.environ, FEATURES, starting=True, answer_of=answers.cached, places=places)
     as_json = logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
+    log_hooks(loaded.settings)
     _tell_queue_file(loaded.settings.queue.sqlite_file)
     _make_subject_key(loaded.settings)
     answers.log_unusable()

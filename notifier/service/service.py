@@ -22,6 +22,7 @@ import structlog
 from aiohttp import web
 
 from notifier import __version__
+from notifier.configuration.library_examinations import library_hooks
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.registry_sources import RegistrySources
 from notifier.configuration.signer_watch import SignerWatch
@@ -249,6 +250,7 @@ class Service:
             workers_vanished=lambda: len(self._presence.vanished()),
             clock_offset=lambda: self._presence.clock_offset,
             certificates=lambda: self._self_watch.certificates,
+            library_hooks=lambda: {hook.name: hook.difference is None for hook in library_hooks(self._settings)},
             registry_sources=lambda: (
                 (source.name, source.up, source.age, source.changed) for source in self._registry.refresh.states()
             ),

@@ -71,6 +71,7 @@ class Sources:
     clock_offset: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
     registry_sources: Callable[[], Iterable[tuple[str, bool, float, bool]]] = tuple
+    library_hooks: Callable[[], Mapping[str, bool]] = dict
 
 
 class Metrics:
@@ -278,6 +279,8 @@ class Metrics:
         ends = {(use, file): moment for use, file, moment in sources.certificates()}
         text = "When a certificate that we present runs out."
         yield labelled(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
+        text = "0 while a hook into a library is not in use."
+        yield labelled(GaugeMetricFamily, "library_hooks", text, ("hook",), sources.library_hooks())
         yield labelled(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {self._version: 1})
 
 

@@ -220,6 +220,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
             ready=lambda: True,
             loop_lag=lambda: 0.25,
             certificates=lambda: [("api", "/t.pem", 1_900_000_000.0)],
+            library_hooks=lambda: {"frames": False, "requests": True},
         )
     )
     subject.set_depths({"events": Depth(ready=5, consumers=2), "dead": Depth(ready=9, consumers=0)})
@@ -230,6 +231,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     assert value(samples, "ready") == 1
     assert value(samples, "loop_lag_seconds") == 0.25
     assert value(samples, "certificate_expiry_timestamp_seconds", use="api", file="/t.pem") == 1_900_000_000
+    assert [value(samples, "library_hooks", hook=hook) for hook in ("frames", "requests")] == [0, 1]
     assert value(samples, "config_last_reload_success") == 0
     assert value(samples, "signing_key_published", iss=ISS, kid="k1") == 1
     assert value(samples, "signing_key_published", iss=ISS, kid="k2") == 0

@@ -1,7 +1,7 @@
-"""Checks the insides of aiohttp that requests use, and makes sessions.
+"""Examines the internals of aiohttp that requests use, and makes sessions.
 
-There are two hooks. The connector's factory of protocols (`connections`) makes outcomes exact. Requests are written
-past aiohttp's session (`requests`), for speed.
+The connector's factory of protocols (`connections`) makes outcomes exact, and is required. Requests are written past
+aiohttp's session (`requests`) for speed only: if the examination fails, `ClientSession.request` sends them.
 """
 
 import asyncio
@@ -15,20 +15,23 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from notifier.model.client import EgressPolicy
-from notifier.model.library_hooks import HookChanged, demand, expect, expect_use, step
+from notifier.model.library_hooks import Hook, HookChanged, demand, difference, expect, expect_use, step
 from notifier.network.http.answer_text import BODY_LIMIT
 from notifier.network.http.connections import GuardedConnector, OpenConnections, WatchedConnection
 from notifier.network.http.requests import NO_TIMEOUT
 
-TRIED = "3.14.5"  # the newest version that was tried; pyproject.toml ends there
+TRIED = "3.13.0 to 3.14.5"
+COST = "a request takes up to a quarter more CPU"
 _NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 
 
 @cache
-def demand_aiohttp() -> None:
-    """Raise ConfigurationError if connections cannot be watched, or requests not be written on them."""
-    demand("aiohttp", TRIED, _look)
+def examine_aiohttp() -> Mapping[str, Hook]:
+    """Return the hook `requests` by its name. Raises ConfigurationError if connections cannot be watched."""
+    demand("aiohttp", TRIED, _look_at_connections)
+    found = difference(_look_at_requests)
+    return {"requests": Hook(name="requests", library="aiohttp", tried=TRIED, cost=COST, difference=found)}
 
 
 def new_session(
@@ -39,7 +42,7 @@ def new_session(
     **limits: Any,
 ) -> tuple[aiohttp.ClientSession, GuardedConnector]:
     """Return a session under one egress policy, and its connector. `limits` are the connector's."""
-    demand_aiohttp()
+    examine_aiohttp()
     connector = GuardedConnector(policy, resolver, open_connections, **limits)
     session = aiohttp.ClientSession(
         connector=connector,
@@ -53,23 +56,23 @@ def new_session(
     return session, connector
 
 
-def _look() -> None:
-    connector = aiohttp.TCPConnector
+def _look_at_connections() -> None:
     expect_use(aiohttp.BaseConnector.__init__, "_factory")
-    expect_use(connector, "_factory", "_wrap_create_connection")
-    expect_use(aiohttp.BaseConnector.connect, "_get", "_create_connection", "connection_key")
-    _expect_arguments(aiohttp.BaseConnector.connect, "self", "req", "traces", "timeout")
-    _look_at_requests()
-    _look_at_answers()
-
-
-def _expect_arguments(function: Any, *names: str) -> None:
-    """Raise HookChanged if the function takes other arguments."""
-    code = function.__code__
-    expect(code.co_varnames[: code.co_argcount], names, f"the arguments of {function.__qualname__}")
+    expect_use(aiohttp.TCPConnector, "_factory")
+    watched, wire, counted = _watched()
+    expect((watched.transport, watched.should_close), (wire, False), "a connection")
+    watched.data_received(_ANSWER)
+    expect((watched.status, watched.header(b"retry-after")), (200, "7"), "the head of an answer")
+    expect((watched.exception(), watched._payload), (None, None), "an answer that nobody reads")  # noqa: SLF001
+    watched.force_close()
+    expect([watched.should_close], [True], "a connection that is not kept")
+    _look_at_end(watched, wire, counted)
 
 
 def _look_at_requests() -> None:
+    expect_use(aiohttp.BaseConnector.connect, "_get", "_create_connection", "connection_key")
+    code = aiohttp.BaseConnector.connect.__code__
+    expect(code.co_varnames[: code.co_argcount], ("self", "req", "traces", "timeout"), "the arguments of connect")
     request = aiohttp.ClientRequest(
         "POST",
         URL("https://client.example:8443/x", encoded=True),
@@ -83,6 +86,7 @@ def _look_at_requests() -> None:
     expect((key.host, key.port, key.is_ssl, key.ssl), ("client.example", 8443, True, True), "a connection's key")
     expect((request.headers["Host"], request.headers["A"]), ("client.example:8443", "b"), "a request's headers")
     expect(request.request_info.method, "POST", "a request's method")
+    _look_at_answers()
 
 
 class _Wire(asyncio.Transport):
@@ -103,15 +107,20 @@ class _Wire(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
 
-def _look_at_answers() -> None:
+def _watched() -> tuple[WatchedConnection, _Wire, OpenConnections]:
+    """Return a connection whose first request is about to be written."""
     counted, wire = OpenConnections(1), _Wire()
     watched = WatchedConnection(asyncio.get_running_loop(), counted, 10_000)
     if not isinstance(watched, ResponseHandler):
         raise HookChanged("a connection is no ResponseHandler")
     watched.connection_made(wire)
     watched.begin()
+    return watched, wire, counted
+
+
+def _look_at_answers() -> None:
+    watched, wire, counted = _watched()
     watched.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=1000)
-    expect(watched.transport, wire, "the transport of a connection")
     watched.data_received(_ANSWER)
     message, content = step(watched.read())
     expect((message.code, message.headers["Retry-After"], watched.status), (200, "7", 200), "an answer")
@@ -120,6 +129,10 @@ def _look_at_answers() -> None:
     watched.data_received(_NO_CONTENT + _ANSWER)
     message, content = step(watched.read())
     expect((message.code, content.at_eof(), watched.should_close), (204, True, True), "an answer with more behind it")
+    _look_at_end(watched, wire, counted)
+
+
+def _look_at_end(watched: WatchedConnection, wire: _Wire, counted: OpenConnections) -> None:
     watched.abort()
     expect((wire.closing, counted.count), (True, 1), "a connection that was given up")
     watched.connection_lost(None)

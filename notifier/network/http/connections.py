@@ -291,16 +291,11 @@ class GuardedConnector(aiohttp.TCPConnector):
         current_exchange.get().reached = True
         return WatchedConnection(asyncio.get_running_loop(), self._open_connections, self._wire_limit)
 
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
-    ) -> aiohttp.connector.Connection:
+    async def connect(self, *asked: Any, **more: Any) -> aiohttp.connector.Connection:
         """Called by aiohttp. A connection from the pool, or a new one."""
         exchange = current_exchange.get()
         while True:
-            connection = await super().connect(req, traces, timeout)
+            connection = await super().connect(*asked, **more)
             watched = connection.protocol
             assert isinstance(watched, WatchedConnection)
             if not watched.uses or not (exchange.new_connection or watched.should_close):

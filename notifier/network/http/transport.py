@@ -24,7 +24,7 @@ from notifier.model.errors import OurFault
 from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
 from notifier.model.request import Request
 from notifier.network.http import requests
-from notifier.network.http.aiohttp_hooks import new_session
+from notifier.network.http.aiohttp_hooks import examine_aiohttp, new_session
 from notifier.network.http.answer_text import TEXT_LIMIT, answer_text
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.connections import KEEP_ALIVE, Exchange, GuardedConnector, OpenConnections, current_exchange
@@ -42,7 +42,10 @@ _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"noti
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """The part that all requests to one address by one route share. `denied`: why none is allowed."""
+    """The part that all requests to one address by one route share. `denied`: why none is allowed.
+
+    Without an `origin`, aiohttp's session sends them.
+    """
 
     route: Route
     denied: str | None
@@ -53,10 +56,11 @@ class _Way:
     target: str
 
 
-def _way_of(uri: str, route: Route) -> _Way:
+def _way_of(uri: str, route: Route, *, past_session: bool) -> _Way:
     denied = check_uri(uri, route.egress)
     proxy = None if route.proxy is None else URL(route.proxy)
-    origin, target = ("", "") if denied is not None or proxy is not None else requests.split(uri)
+    direct = past_session and denied is None and proxy is None
+    origin, target = requests.split(uri) if direct else ("", "")
     policy = None if proxy is not None else route.egress
     return _Way(route, denied, uri[:5].lower() == "https", proxy, policy, origin, target)
 
@@ -119,6 +123,7 @@ class HttpTransport:
         self._given_resolver = resolver
         self._kept_for = kept_for
         self._session_idle = session_idle
+        self._past_session = False  # see `requests`
         self._resolver: AbstractResolver | None = None
         self._tls = TlsContexts()
         self._open_connections = OpenConnections(_half_of_open_files() if keep is None else keep, on_surplus)
@@ -132,6 +137,7 @@ class HttpTransport:
 
     async def open(self) -> None:
         """Prepare the transport. Call it before the first `post`."""
+        self._past_session = examine_aiohttp()["requests"].difference is None
         self._resolver = self._given_resolver or NameResolver()
 
     async def close(self) -> None:
@@ -166,11 +172,11 @@ class HttpTransport:
         deadline = RequestDeadline(request.timeout)
         try:
             with deadline:
-                if proxy is None:
+                if way.origin:
                     head = pool.heads.of(way.origin, route, tls)
                     response = await requests.exchange(pool.connector, head, way.target, request.body)
                 else:
-                    if tls is None and proxy.scheme == "https":
+                    if tls is None and proxy is not None and proxy.scheme == "https":
                         tls = await self._tls.context(TlsFiles())  # of the proxy
                     response = await _by_session(request, pool.session, proxy, tls)
         except TimeoutError:
@@ -193,7 +199,7 @@ class HttpTransport:
         )
 
     def _find_way(self, request: Request) -> _Way:
-        way = _way_of(request.uri, request.route)
+        way = _way_of(request.uri, request.route, past_session=self._past_session)
         if request.body is not None:
             if len(self._ways) >= MOST_WAYS:
                 del self._ways[next(iter(self._ways))]
@@ -240,6 +246,8 @@ async def _by_session(
     request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None
 ) -> requests.Response:
     url = URL(request.uri, encoded=True)  # the query goes out byte for byte (B4)
+    if request.uri.endswith("?") and not url.raw_query_string:
+        url = url.with_path(f"{url.raw_path}?", encoded=True)  # yarl would drop it
     response = await session.request(
         "GET" if request.body is None else "POST",
         url,
@@ -256,6 +264,8 @@ async def _by_session(
         return requests.Response(status=response.status, headers=response.headers, body=answered)
     finally:
         response.close()  # has no effect if the response was read to its end: such a connection is kept
+        if response.status == 101 and (connection := current_exchange.get().connection) is not None:
+            connection.abort()  # what follows is another protocol's
 
 
 def _headers(request: Request) -> CIMultiDict[str]:

@@ -30,8 +30,8 @@ from notifier.queues.rabbitmq.connection import (
     reason_of,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.wire.aiormq_hooks import callback_of
 from notifier.queues.rabbitmq.wire.decoding import to_message
-from notifier.queues.rabbitmq.wire.frames import hand_over
 
 RPC_TIMEOUT = 5.0
 UNANSWERED = f"the broker did not answer within {RPC_TIMEOUT:.0f} s; a quorum queue needs most of its nodes"
@@ -156,9 +156,8 @@ class LaneConsumer:
                 tag = AckTag(acks, delivered.delivery_tag or 0)
                 inbox.take(to_message(lane, delivered, tag, keep=self._keep, source=source))
 
-            hand_over(channel, take)
             async with bounded(RPC_TIMEOUT):
-                consumer = await channel.basic_consume(self._queue, _handed_over)
+                consumer = await channel.basic_consume(self._queue, callback_of(channel, take))
             self._consumer_tag, self.problem = consumer.consumer_tag, None
 
     async def _until_gone(self, channel: aiormq.Channel) -> str:
@@ -175,7 +174,3 @@ class LaneConsumer:
 
     def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
         self._cancelled.set()
-
-
-async def _handed_over(_: aiormq.abc.DeliveredMessage) -> None:
-    """aiormq wants a consumer, and never calls it: `hand_over` stands before it."""

@@ -16,11 +16,20 @@ from aiormq.exceptions import ChannelClosed
 from notifier.model.errors import QueueUnavailable
 from notifier.model.fate import FeedNotice
 from notifier.queues.queue_port import EncodeNotice
-from notifier.queues.rabbitmq.connection import Connection, bounded, ending, is_blocked, open_channel, reason_of
+from notifier.queues.rabbitmq.connection import (
+    Connection,
+    asking,
+    bounded,
+    ending,
+    is_blocked,
+    open_channel,
+    reason_of,
+)
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.topology import OUTCOMES
-from notifier.queues.rabbitmq.wire.publish import Publish, frames_of
+from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
+from notifier.queues.rabbitmq.wire.publish import Publish, frames_of, publish_singly
 
 PACE = 0.1  # seconds between two looks at whether the broker takes messages again
 AGAIN = 2.0  # seconds until a channel that the broker closed is opened again: the exchange is missing, or forbidden
@@ -85,6 +94,11 @@ class RabbitFeedTarget:
         channel = self._ready
         if channel is None:
             raise QueueUnavailable("not connected")
+        if not is_installed("confirms"):
+            async with asking("the connection was lost", None):
+                for notice in batch:
+                    await publish_singly(self._publish_of(notice), channel, None)
+            return
         payload = b"".join([frames_of(self._publish_of(notice), channel) for notice in batch])
         # Wait until the connection has taken it: then a broker that reads slowly fills the buffer of the feed.
         written: asyncio.Future[object] = asyncio.get_running_loop().create_future()

@@ -14,15 +14,27 @@ import structlog
 from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 
 from notifier.model.errors import QueueUnavailable
-from notifier.queues.rabbitmq.connection import Connection, asking, ending, is_blocked, open_channel, reason_of, user_of
+from notifier.queues.rabbitmq.connection import (
+    LOST,
+    Connection,
+    asking,
+    ending,
+    is_blocked,
+    named_losses,
+    open_channel,
+    reason_of,
+    user_of,
+)
+from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
-from notifier.queues.rabbitmq.wire.publish import DIRECT, Publish
+from notifier.queues.rabbitmq.wire.publish import DIRECT, Publish, publish_singly
 
 IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
 CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
 LOOK_EVERY = 1.0  # seconds between two looks for publishes without a confirm
 PACE = 0.1  # seconds between two tries of one caller, on average
 TOLD_FOR = 15.0  # seconds for which the status shows a refusal: one that lasts is met ten times a second
+_UNCONFIRMED = "connection lost before the confirm"
 BLOCKED = "the broker blocks publishing: memory or disk alarm"
 NOBODY_ANSWERS = (
     "the broker takes no message (a memory or disk alarm), so that no worker can answer; logouts go on, and failed ones"
@@ -69,10 +81,11 @@ class Publishing:
     async def _use(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
         """Publish on this channel until it is gone."""
         writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
+        singly = not is_installed("confirms")
         writing = asyncio.create_task(writes.run())
-        self._channel, self._writes = channel, writes
+        self._channel, self._writes = channel, None if singly else writes
         closing = channel.closing
-        reason = "connection lost before the confirm"
+        reason = _UNCONFIRMED
         try:
             opened()
             while not closing.done():
@@ -132,13 +145,13 @@ class Publishing:
             ended.set_result(None)
 
     async def _send(self, publish: Publish) -> None:
-        channel, writes = self._channel, self._writes
-        if channel is None or channel.is_closed or writes is None:
+        channel = self._channel
+        if channel is None or channel.is_closed:
             raise QueueUnavailable("not connected")
         if self.blocked:
             raise QueueUnavailable(BLOCKED)
         try:
-            await writes.write(publish)
+            await self._confirmed(channel, publish)
         except PublishError as returned:
             self._mend_soon.set()
             raise QueueUnavailable(f"no queue takes {_where(publish)}: {reason_of(returned)}") from returned
@@ -146,8 +159,20 @@ class Publishing:
             raise QueueUnavailable(f"the broker refused it (nack) for {_where(publish)}") from refused
         except TimeoutError as late:
             raise QueueUnavailable(self._unconfirmed()) from late
-        finally:
-            writes.forget(publish.message_id)
+        except LOST as lost:
+            raise QueueUnavailable(f"{_UNCONFIRMED}: {reason_of(lost)}") from lost
+
+    async def _confirmed(self, channel: aiormq.Channel, publish: Publish) -> None:
+        if (writes := self._writes) is not None:
+            try:
+                await writes.write(publish)
+            finally:
+                writes.forget(publish.message_id)
+        elif (error := getattr(channel, "_close_exception", None)) is not None:  # `is_closed` follows some steps later
+            raise QueueUnavailable(f"{_UNCONFIRMED}: {reason_of(error)}")
+        else:
+            with named_losses():
+                await publish_singly(publish, channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
 
     def _unconfirmed(self) -> str:
         why = f": {BLOCKED}" if self.blocked else ""

@@ -41,8 +41,8 @@ from notifier.queues.passes import Found, Reader
 from notifier.queues.rabbitmq.acks import AckLedger
 from notifier.queues.rabbitmq.connection import asking
 from notifier.queues.rabbitmq.delays import first_pass
+from notifier.queues.rabbitmq.wire.aiormq_hooks import callback_of
 from notifier.queues.rabbitmq.wire.decoding import to_message
-from notifier.queues.rabbitmq.wire.frames import hand_over
 
 FIRST_RUN, LONGEST_RUN = 8, 5000  # messages; longer where there would be more than RUNS
 LONGEST_WHOLE = 500  # messages that are kept whole: 64 MiB of the largest that workers write
@@ -112,6 +112,7 @@ class RabbitVisit(Generic[S]):
         self._what = what
         self._shared = shared
         self._channel = channel
+        self._callback = callback_of(channel, self._on_message)
         self._queue = queue
         self._publish = publish
         self._left = 0
@@ -140,7 +141,6 @@ class RabbitVisit(Generic[S]):
 
     async def begin(self) -> None:
         """Learn how many there are now. What is added later is left to the next visit."""
-        hand_over(self._channel, self._on_message)
         self._left = await self._ready()
 
     def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
@@ -280,11 +280,7 @@ class RabbitVisit(Generic[S]):
     async def _consume(self, run: "_Run[S]", count: int, tag: str) -> None:
         self._run = run
         await self._channel.basic_qos(prefetch_count=count)
-        await self._channel.basic_consume(self._queue, _not_called, consumer_tag=tag)
-
-
-async def _not_called(_delivered: aiormq.abc.DeliveredMessage) -> None:
-    """Stand in for the callback of a consumer: `hand_over` takes all messages of the channel."""
+        await self._channel.basic_consume(self._queue, self._callback, consumer_tag=tag)
 
 
 def _on_its_way(transfer: Transfer) -> tuple[str, Outgoing]:

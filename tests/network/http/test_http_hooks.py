@@ -1,40 +1,50 @@
-"""An aiohttp that is inside another than the versions tried is refused, before anything is sent by it."""
+"""An aiohttp with other internals: requests go by its session, and without watched connections nothing is sent."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import aiohttp
 import pytest
 
 from notifier.model.errors import ConfigurationError
-from notifier.network.http.aiohttp_hooks import TRIED, demand_aiohttp
+from notifier.model.outcome import Answer
+from notifier.network.http.aiohttp_hooks import TRIED, examine_aiohttp
 from notifier.network.http.transport import HttpTransport
-from tests.network.http.http_requests import request
+from tests.network.http.http_requests import opened, request
+from tests.support.library_changes import connecting, watching
 from tests.support.receivers import scripted
 
 
 @pytest.fixture(autouse=True)
 def first_look() -> Iterator[None]:
-    """Nothing was looked at so far, and nothing of this is remembered."""
-    demand_aiohttp.cache_clear()
+    """Nothing was examined so far, and nothing of this is remembered."""
+    examine_aiohttp.cache_clear()
     yield
-    demand_aiohttp.cache_clear()
+    examine_aiohttp.cache_clear()
 
 
 def test_the_version_that_is_shipped_fits() -> None:
     """Here, without a loop."""
-    demand_aiohttp()
+    assert examine_aiohttp()["requests"].difference is None
 
 
-async def test_another_inside_is_refused(transport: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connector that is asked in another way. It is said what is installed and what to install; nothing is sent."""
-    original = aiohttp.BaseConnector.connect
+async def test_without_the_hook_the_session_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is answered, and the hook has the installed version and those with which it works."""
+    connecting(monkeypatch.setattr)
+    hook = examine_aiohttp()["requests"]
+    assert hook.reason.startswith(f"aiohttp {aiohttp.__version__} has other internals than {TRIED} (")
+    async with scripted() as receiver, opened() as transport:
+        assert isinstance(await transport.post(request(receiver.url)), Answer)
+        assert receiver.connections == 1
 
-    async def connect(self: aiohttp.BaseConnector, *words: Any, **more: Any) -> Any:
-        return await original(self, *words, **more)
 
-    monkeypatch.setattr(aiohttp.BaseConnector, "connect", connect)
+async def test_connections_that_cannot_be_watched_are_refused(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the installed version and the versions that work; nothing is sent."""
+    watching(monkeypatch.setattr)
+    examine_aiohttp.cache_clear()
     async with scripted() as receiver:
-        with pytest.raises(ConfigurationError, match=rf"^aiohttp: {aiohttp.__version__} differs .* install {TRIED} \("):
+        wanted = rf"^aiohttp: {aiohttp.__version__} has other internals .* install one of {TRIED} \("
+        with pytest.raises(ConfigurationError, match=wanted):
             await transport.post(request(receiver.url))
         assert receiver.connections == 0

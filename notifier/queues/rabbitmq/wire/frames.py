@@ -5,20 +5,18 @@ puts a message together and starts a task with it. Here all frames that have com
 consumer are put together where their frames are read, and are handed over at once. All other frames go aiormq's way.
 
 Both hook into aiormq: into the name by which its connection finds the receiver, and into `frames.put` of its channels.
-`aiormq_hooks` looks whether they fit.
+`aiormq_hooks` examines whether they fit.
 """
 
 import asyncio
 import struct
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Self
 
 import aiormq
-import aiormq.connection
 import structlog
 from aiormq.abc import DeliveredMessage
-from aiormq.connection import FrameReceiver
 from aiormq.exceptions import AMQPConnectionError, InvalidFrameError, ProtocolSyntaxError
 from pamqp import commands
 from pamqp import frame as pamqp_frame
@@ -38,18 +36,17 @@ _WITH_CONTENT = (commands.Basic.Deliver, commands.Basic.GetOk)
 _Delivery = commands.Basic.Deliver | commands.Basic.GetOk | commands.Basic.GetEmpty
 
 
-def read_leanly() -> None:
-    """Have aiormq's connections read by `LeanReceiver`, for the process. Calling again changes nothing."""
-    aiormq.connection.FrameReceiver = LeanReceiver  # type: ignore[misc]
-
-
-class LeanReceiver(FrameReceiver):
-    """Parses frames out of everything received so far."""
+class LeanReceiver:
+    """Parses frames out of everything received so far. An asynchronous iterator, as aiormq's own receiver is."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
-        super().__init__(reader)
+        self.reader = reader
+        self.started = False
         self._read = b""
         self._at = 0  # where in it the next frame begins
+
+    def __aiter__(self) -> Self:
+        return self
 
     async def get_frame(self) -> Any:
         """Return what aiormq's own would: (weight, channel number, frame). Raises the same errors."""
@@ -72,6 +69,8 @@ class LeanReceiver(FrameReceiver):
             return pamqp_frame.unmarshal(data[at:end])
         except PAMQPException as error:
             raise InvalidFrameError(str(error)) from error
+
+    __anext__ = get_frame
 
     async def _read_on(self) -> None:
         """Append the next received bytes to the unparsed rest."""
@@ -168,5 +167,10 @@ class _Gathering:
         message = DeliveredMessage(delivery=delivery, header=header, body=body, channel=self._channel)
         try:
             self._take(message)
-        except Exception as error:  # noqa: BLE001  around one message: it stays unacked, and the others go on
-            structlog.get_logger(__name__).error("message_not_taken", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001  see `not_taken`
+            not_taken(error)
+
+
+def not_taken(error: Exception) -> None:
+    """Log that a message could not be taken. It stays unacked, and the others go on."""
+    structlog.get_logger(__name__).error("message_not_taken", error=type(error).__name__)

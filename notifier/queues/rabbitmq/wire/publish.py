@@ -44,7 +44,36 @@ def frames_of(publish: Publish, channel: aiormq.Channel, *, replies: bool = Fals
     Raises TypeError for an id or type of more than 255 bytes.
     """
     body, most = publish.body, channel.max_content_size
-    properties = commands.Basic.Properties(
+    properties = properties_of(publish, replies=replies)
+    method = commands.Basic.Publish(
+        exchange=publish.exchange, routing_key=publish.routing_key, mandatory=publish.mandatory
+    )
+    header = ContentHeader(properties=properties, body_size=len(body))
+    pieces = (ContentBody(body[at : at + most]) for at in range(0, len(body), most))
+    return ChannelFrame.marshall(channel.number, [method, header, *pieces]).payload
+
+
+async def publish_singly(
+    publish: Publish, channel: aiormq.Channel, within: float | None, *, replies: bool = False
+) -> None:
+    """Publish by aiormq's public method. It returns once the message is confirmed, or written.
+
+    Raises what aiormq does, TimeoutError, TypeError for an id or type of more than 255 bytes.
+    """
+    await channel.basic_publish(
+        publish.body,
+        exchange=publish.exchange,
+        routing_key=publish.routing_key,
+        properties=properties_of(publish, replies=replies),
+        mandatory=publish.mandatory,
+        timeout=within,
+        wait=not channel.publisher_confirms,
+    )
+
+
+def properties_of(publish: Publish, *, replies: bool = False) -> commands.Basic.Properties:
+    """Return the properties of this message. With `replies`, they request replies by direct reply-to."""
+    return commands.Basic.Properties(
         content_type=publish.content_type,
         headers=dict(publish.headers) or None,
         delivery_mode=_PERSISTENT,
@@ -55,9 +84,3 @@ def frames_of(publish: Publish, channel: aiormq.Channel, *, replies: bool = Fals
         reply_to=DIRECT if replies else None,
         user_id=publish.user_id,
     )
-    method = commands.Basic.Publish(
-        exchange=publish.exchange, routing_key=publish.routing_key, mandatory=publish.mandatory
-    )
-    header = ContentHeader(properties=properties, body_size=len(body))
-    pieces = (ContentBody(body[at : at + most]) for at in range(0, len(body), most))
-    return ChannelFrame.marshall(channel.number, [method, header, *pieces]).payload

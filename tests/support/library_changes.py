@@ -1,19 +1,25 @@
-"""What an update of aiormq or pamqp may change inside, in ways that leave the library itself working."""
+"""What an update of aiohttp, aiormq or pamqp may change inside, in ways that leave the library itself working.
+
+With NOTIFIER_TEST_HOOKS=off, all tests of a run, and the processes that they start, use libraries whose internals no
+faster way fits: everything goes the libraries' public ways.
+"""
 
 import asyncio
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import aiohttp
 import aiormq.connection
-import pytest
 from aiormq.connection import FrameReceiver
 from pamqp import decode
 
-Change = Callable[[pytest.MonkeyPatch], None]
+Put = Callable[[Any, str, Any], None]
+"""`setattr`, or that of a monkeypatch."""
+Change = Callable[[Put], None]
 
 
-def _wrapped(monkeypatch: pytest.MonkeyPatch, of: type, name: str) -> None:
+def _wrapped(put: Put, of: type, name: str) -> None:
     """The same, told in other words: what it names is not seen from outside any more."""
     original = vars(of)[name]
 
@@ -23,10 +29,10 @@ def _wrapped(monkeypatch: pytest.MonkeyPatch, of: type, name: str) -> None:
     def at_once(*words: Any, **more: Any) -> Any:
         return original(*words, **more)
 
-    monkeypatch.setattr(of, name, later if asyncio.iscoroutinefunction(original) else at_once)
+    put(of, name, later if asyncio.iscoroutinefunction(original) else at_once)
 
 
-def reading(monkeypatch: pytest.MonkeyPatch) -> None:
+def reading(put: Put) -> None:
     """The weight of a frame is counted in another way."""
     original = FrameReceiver.get_frame
 
@@ -34,20 +40,20 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> None:
         weight, channel, frame = await original(self)
         return weight + 1, channel, frame
 
-    monkeypatch.setattr(FrameReceiver, "get_frame", get_frame)
+    put(FrameReceiver, "get_frame", get_frame)
 
 
-def handing_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def handing_over(put: Put) -> None:
     """Connections give their channels what they read in another way."""
-    _wrapped(monkeypatch, aiormq.connection.Connection, "_Connection__reader")
+    _wrapped(put, aiormq.connection.Connection, "_Connection__reader")
 
 
-def writing(monkeypatch: pytest.MonkeyPatch) -> None:
+def writing(put: Put) -> None:
     """Publishes are entered in other books."""
-    _wrapped(monkeypatch, aiormq.Channel, "basic_publish")
+    _wrapped(put, aiormq.Channel, "basic_publish")
 
 
-def blocking(monkeypatch: pytest.MonkeyPatch) -> None:
+def blocking(put: Put) -> None:
     """`ready` gives way to others first, so that one step of it tells nothing."""
     original = aiormq.connection.Connection.ready
 
@@ -55,10 +61,20 @@ def blocking(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(0)
         await original(self)
 
-    monkeypatch.setattr(aiormq.connection.Connection, "ready", later)
+    put(aiormq.connection.Connection, "ready", later)
 
 
-def decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def connecting(put: Put) -> None:
+    """The connector gets its arguments in another way."""
+    _wrapped(put, aiohttp.BaseConnector, "connect")
+
+
+def watching(put: Put) -> None:
+    """The connector makes its protocols elsewhere."""
+    _wrapped(put, aiohttp.BaseConnector, "__init__")
+
+
+def decoding(put: Put) -> None:
     """pamqp looks its decoders up elsewhere."""
     tables = {"METHODS": dict(decode.METHODS), "TABLE_MAPPING": dict(decode.TABLE_MAPPING)}
     tables["METHODS"] |= {name: getattr(decode, of) for name, of in _STRICT.items()}  # type: ignore[operator]
@@ -67,10 +83,18 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("by_type", "embedded_value", "field_table", "field_array"):
         function = getattr(decode, name)
         elsewhere[name] = FunctionType(function.__code__, elsewhere, name, function.__defaults__)
-    monkeypatch.setattr(decode, "by_type", elsewhere["by_type"])
+    put(decode, "by_type", elsewhere["by_type"])
 
 
 _STRICT = {"timestamp": "timestamp", "shortstr": "short_str", "table": "field_table"}
-OF_AIORMQ: tuple[Change, ...] = (reading, handing_over, writing, blocking)
-CHANGES: dict[Change, str] = {**dict.fromkeys(OF_AIORMQ, "aiormq"), decoding: "pamqp"}
-"""The library of each change."""
+HOOKS: dict[str, Change] = {
+    "frames": reading, "messages": handing_over, "confirms": writing, "alarms": blocking, "requests": connecting,
+}  # fmt: skip
+"""The change by which each hook does not fit."""
+
+
+def all_hooks_off(put: Put = setattr) -> None:
+    """Change all libraries in this process, but keep alarms: without that hook a blocked publish lasts 10 s."""
+    for hook, change in HOOKS.items():
+        if hook != "alarms":
+            change(put)
