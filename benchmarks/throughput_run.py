@@ -271,7 +271,8 @@ class Bench:
                 async def count() -> int:
                     if self._case.failing:
                         metrics = await worker.metrics()
-                        return int(metrics.get("retries_scheduled_total", 0) + metrics.get("deferrals_total", 0))
+                        written = ("retries_scheduled_total", "deferrals_total{")
+                    return int(sum(count for name, count in metrics.items() if name.startswith(written)))
                     return await self._receiver.count(session) - before
 
                 every = LOOK_EVERY_METRICS if self._case.failing else LOOK_EVERY

@@ -1,9 +1,9 @@
-"""Writes the publishes of a channel together and confirms each, at half the cost of aiormq's `basic_publish`.
+"""Writes the publishes of a channel together and confirms each, at a third of the cost of aiormq's `basic_publish`.
 
-aiormq takes a lock, three context managers and four callbacks for each publish, 90 µs in all. Here a publish gets its
-number and its frames at once, without a wait, so that both keep their order. One task writes all frames that have
-gathered. A patient message waits a moment for others: alone it costs a write, a read of its confirm and one or two
-rounds of the loop.
+aiormq takes a lock, three context managers, four callbacks and a write to the socket for each publish: 145 µs, of which
+50 remain here. A delivery that fails costs 235 µs in all. Here a publish gets its number and its frames at once,
+without a wait, so that both keep their order. One task writes all frames that have gathered. A patient message waits a
+moment for others: alone it costs a write, a read of its confirm and one or two rounds of the loop.
 
 aiormq reads confirms and returns. So each publish is entered in its books of the channel (`confirmations`,
 `message_id_delivery_tag`), and nobody else may publish on the channel.
