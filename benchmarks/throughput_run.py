@@ -272,7 +272,7 @@ class Bench:
                     if self._case.failing:
                         metrics = await worker.metrics()
                         written = ("retries_scheduled_total", "deferrals_total{")
-                    return int(sum(count for name, count in metrics.items() if name.startswith(written)))
+                        return int(sum(value for name, value in metrics.items() if name.startswith(written)))
                     return await self._receiver.count(session) - before
 
                 every = LOOK_EVERY_METRICS if self._case.failing else LOOK_EVERY

@@ -71,6 +71,7 @@ def _look_at_connections() -> None:
 
 def _look_at_requests() -> None:
     expect_use(aiohttp.BaseConnector.connect, "_get", "_create_connection", "connection_key")
+    expect([issubclass(aiohttp.http_exceptions.HttpProcessingError, Exception)], [True], "an error of the parser")
     code = aiohttp.BaseConnector.connect.__code__
     expect(code.co_varnames[: code.co_argcount], ("self", "req", "traces", "timeout"), "the arguments of connect")
     request = aiohttp.ClientRequest(

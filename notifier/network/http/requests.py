@@ -14,7 +14,6 @@ from typing import Protocol
 from weakref import WeakSet
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -46,7 +45,7 @@ class _Request(aiohttp.ClientRequest):
     """A request that is made once, and with it the connector's key for its connections."""
 
     @cached_property
-    def connection_key(self) -> aiohttp.client_reqrep.ConnectionKey:
+    def connection_key(self) -> "aiohttp.client_reqrep.ConnectionKey":
         return super().connection_key
 
 
@@ -145,7 +144,7 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
             message, content = await protocol.read()
         body_of_answer = b"" if content.at_eof() else await read_body(content)
         whole = content.is_eof() and message.code != 101  # after which it is another protocol's
-    except HttpProcessingError as broken:
+    except aiohttp.http_exceptions.HttpProcessingError as broken:
         raise aiohttp.ClientResponseError(
             head.request.request_info, (), status=broken.code, message=broken.message
         ) from broken

@@ -7,10 +7,14 @@ from itertools import count
 
 import pytest
 
+from notifier.model.errors import QueueUnavailable
 from notifier.queues.rabbitmq.connection import connect, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.publishing import Publishing
+from notifier.queues.rabbitmq.wire.aiormq_hooks import install
 from notifier.queues.rabbitmq.wire.confirmed_writes import ENOUGH, Confirmation, ConfirmedWrites
 from notifier.queues.rabbitmq.wire.publish import Publish
+from tests.support.library_changes import HOOKS
 
 
 @asynccontextmanager
@@ -109,3 +113,36 @@ async def test_a_channel_that_the_broker_closes_leaves_its_connection_standing(a
             assert (await other.queue_declare(exclusive=True)).queue
     finally:
         await connection.close()
+
+
+async def test_publishing_by_the_public_way_leaves_the_connection_standing_too(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a channel that the broker closes: publishes under way fail, each once, and later ones go by a new channel."""
+    HOOKS["confirms"](monkeypatch.setattr)
+    install.cache_clear()
+    connection = await connect(RabbitOptions(urls=(amqp_url,)), "test")
+    publishing = Publishing(asyncio.Event())
+    opened = asyncio.Semaphore(0)
+    serving = asyncio.create_task(publishing.serve(connection, opened.release))
+    try:
+        async with asyncio.timeout(30):
+            await opened.acquire()
+            refused = [asyncio.create_task(publishing.publish(message("first", exchange="no-such-exchange")))]
+            while publishing.refusal is None:
+                refused.append(asyncio.create_task(publishing.publish(message(f"m{len(refused)}"))))
+                await asyncio.sleep(0)
+            ends = await asyncio.gather(*refused, return_exceptions=True)
+            assert {type(end) for end in ends} == {QueueUnavailable}
+            await opened.acquire()
+            queue = (await (await open_channel(connection)).queue_declare(exclusive=True)).queue
+            await publishing.publish(message("last", queue or ""))
+    finally:
+        serving.cancel()
+        await connection.close()
+        monkeypatch.undo()
+        install.cache_clear()
+
+
+def message(message_id: str, queue: str = "no-such-queue", *, exchange: str = "") -> Publish:
+    return Publish(exchange=exchange, routing_key=queue, body=b"", message_id=message_id, content_type="text/plain")
