@@ -42,8 +42,9 @@ Pages of these origins may be above it.
 class Given:
     """What a worker gives each of its features.
 
-    `observe` takes facts. `requests` take events as `POST /v1/events` does. `label` gives the name under which a client
-    counts. `page` is the page of the feature that makes pages.
+    `observe` takes facts, and `add_observer` has them passed to one more observer. `requests` take events as `POST
+    /v1/events` does. `label` gives the name under which a client counts. `page` is the page of the feature that makes
+    pages.
 
     `name` is that of the worker in `notifier status`. `state` is what it says of itself, with these clients; `states`
     says it with all that are in trouble, so many in each part. `depths` is what waited in the queues a moment ago.
@@ -55,6 +56,7 @@ class Given:
     queue: Queue
     requests: EventRequests
     observe: Observer
+    add_observer: Callable[[Observer], None]
     label: Callable[[str, str], Label]
     page: Page
     name: str

@@ -136,6 +136,7 @@ class Service:
             queue=self.queue,
             requests=self._requests,
             observe=lambda fact: self._observe(fact),  # noqa: PLW0108  it is made below
+            add_observer=all_observers.add,
             label=self.metrics.label,
             page=self._page,
             name=name,

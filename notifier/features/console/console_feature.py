@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from notifier.configuration.loading import Loaded
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.operators.doctor.doctor import Check
+    from notifier.operators.status.worker_requests import Members, WorkerRequest
 
 
 def _run(given: Given) -> Running:
@@ -30,13 +31,12 @@ def _run(given: Given) -> Running:
     from notifier.telemetry.logs import subject_hash
 
     settings = given.live.now.settings
-    if settings.api is not None and not settings.api.console.enabled:
+    if settings.api is None:
+        return Running() if settings.queue.sqlite_file is not None else _of_others(given)
+    if not settings.api.console.enabled:
         return Running()
     recent = Recent(time.time)
     own = OwnPart(given, recent).act
-    acts = {NAME: own}
-    if settings.api is None:  # the consoles of others speak for this worker too
-        return Running(observe=recent.observe, acts=acts)
     authorization, workers = Authorization(given.live.tokens), AllWorkers(given, own)
     doctor = Doctor(given.live.path)
     oidc = settings.api.console.oidc
@@ -58,10 +58,29 @@ def _run(given: Given) -> Running:
             *console_files(),
         ],
         observe=recent.observe,
-        acts=acts,
+        acts={NAME: own},
         judge=None if signed_in is None else signed_in.judge,
         within=closing(),
     )
+
+
+def _of_others(given: Given) -> Running:
+    """Answer the consoles of other workers. The worker keeps nothing before the first of them asks."""
+    import time
+
+    from notifier.features.console.all_workers import NAME, OwnPart
+    from notifier.features.console.recent import Recent
+
+    parts: list[OwnPart] = []
+
+    async def act(request: WorkerRequest) -> Members:
+        if not parts:
+            recent = Recent(time.time)
+            given.add_observer(recent.observe)
+            parts.append(OwnPart(given, recent))
+        return await parts[0].act(request)
+
+    return Running(acts={NAME: act})
 
 
 def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:

@@ -1,14 +1,16 @@
 """What a worker remembers for the console: counts of every five seconds, last answers of clients, the newest facts.
 
-All of it is bounded, and is lost with the worker: nothing depends on it. What is kept of a fact is what its row shows,
-and its user and session, to be found by; these are never shown.
+All of it is bounded, in rows and in bytes, and is lost with the worker: nothing depends on it. What is kept of a fact
+is what its row shows, and hashes of its user and session, to be found by.
 """
 
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from sys import getsizeof
+from typing import Any, Literal, NamedTuple
 
 from notifier.delivery.facts import (
     Attempted,
@@ -22,7 +24,6 @@ from notifier.delivery.facts import (
 )
 from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import frozen
 from notifier.model.moment import Clock, rendered
 from notifier.model.redaction import redact, without_subject
 
@@ -32,20 +33,22 @@ MINUTES = 60  # of a client
 ANSWERS = 20  # of a client
 CLIENTS = 2000  # of which answers and minutes are kept
 TROUBLE, WELL = 2000, 5000  # rows of what went wrong, and of what went well
+TROUBLE_BYTES, WELL_BYTES, CLIENT_BYTES = 2 * 2**20, 4 * 2**20, 8 * 2**20  # at most, where names are long
 AT_ONCE = 200  # rows of one answer
 NUMBERS = 100_000  # rows of a second at most
 TEXT = 200  # characters
 SERIES = ("attempts", "delivered", "failed", "retried", "deferred", "dead")
-_ATTEMPTS, _DELIVERED, _FAILED, _RETRIED, _DEFERRED, _DEAD = range(len(SERIES))
+_, _DELIVERED, _FAILED, _RETRIED, _DEFERRED, _DEAD = range(len(SERIES))
+_ROW, _CLIENT = 450, 1600  # bytes of a row without its texts, and of a client with its minutes
 
 What = Literal["delivered", "failed", "put_off", "dead", "down", "recovered"]
 
 
-@frozen
-class Happening:
-    """One thing that happened. `number` counts those of this worker. `of`: the delivery's `sub` and `sid`.
+class Happening(NamedTuple):
+    """One thing that happened. `number` counts those of this worker.
 
     `at`: when the attempt ended, as in traces; else when the worker observed it.
+    `size`: the bytes that it takes at most. `sub`, `sid`: hashes of the delivery's.
     """
 
     number: int
@@ -53,6 +56,7 @@ class Happening:
     kind: What
     iss: str
     client_id: str
+    size: int
     event_id: str = ""
     reason: str = ""
     status: int | None = None
@@ -60,7 +64,8 @@ class Happening:
     attempt: int | None = None
     next_due: float | None = None
     text: str = ""
-    of: tuple[str | None, ...] = ()
+    sub: int | None = None
+    sid: int | None = None
 
     def document(self) -> dict[str, Any]:
         """As the API shows it."""
@@ -80,12 +85,39 @@ class Happening:
         }
 
 
+class _Ring:
+    """The newest rows: so many, and of so many bytes, once trimmed. `dropped`: older ones are gone."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.rows: deque[Happening] = deque()
+        self.bytes = 0
+        self.most, self.most_bytes = most, most_bytes
+        self.dropped = False
+
+    def trim(self) -> None:
+        """Drop the oldest rows while there is too much."""
+        while len(self.rows) > self.most or self.bytes > self.most_bytes:
+            self.dropped = True
+            self.bytes -= self.rows.popleft().size
+
+
 @dataclass(slots=True)
 class _Kept:
-    """What is kept of one client. `minutes`: what was delivered and what failed, by minute of the epoch."""
+    """What is kept of one client, whose rows share its names.
 
-    answers: deque[Happening] = field(default_factory=lambda: deque(maxlen=ANSWERS))
-    minutes: OrderedDict[int, list[int]] = field(default_factory=OrderedDict)
+    `minutes` has three numbers for each minute: that of the epoch, what was delivered, what failed. `row_bytes`: those
+    of a row without its other texts.
+    """
+
+    iss: str
+    client_id: str
+    row_bytes: int
+    answers: list[Happening] = field(default_factory=list)
+    minutes: "array[int]" = field(default_factory=lambda: array("I"))
+
+    def bytes(self) -> int:
+        """Those of the client and its answers."""
+        return _CLIENT + self.row_bytes + sum(row.size for row in self.answers)
 
 
 class Recent:
@@ -95,9 +127,10 @@ class Recent:
         self._clock = clock
         self._began = clock()
         self._steps: OrderedDict[int, list[int]] = OrderedDict()
+        self._step_now, self._minute, self._counts_now = -1, 0, [0]
         self._clients: OrderedDict[ClientKey, _Kept] = OrderedDict()
-        self._trouble: deque[Happening] = deque(maxlen=TROUBLE)
-        self._well: deque[Happening] = deque(maxlen=WELL)
+        self._client_bytes = 0
+        self._trouble, self._well = _Ring(TROUBLE, TROUBLE_BYTES), _Ring(WELL, WELL_BYTES)
         self.last = int(self._began * NUMBERS)
         """The number of the newest row. A worker that follows one of the same name goes on from its numbers."""
         self.observe = FactHandlers(
@@ -132,67 +165,93 @@ class Recent:
 
     def _step(self) -> list[int]:
         """The counts of now."""
-        return _counts(self._steps, int(self._clock()) // STEP, STEPS, len(SERIES))
+        now = int(self._clock()) // STEP
+        if now != self._step_now:
+            self._step_now, self._minute = now, now * STEP // 60
+            self._counts_now = self._steps.setdefault(now, [0] * len(SERIES))
+            if len(self._steps) > STEPS:
+                self._steps.popitem(last=False)
+        return self._counts_now
 
     def _attempted(self, fact: Attempted) -> None:
-        delivery, well = fact.delivery, isinstance(fact, LogoutDelivered)
+        delivery, met = fact.delivery, fact.outcome
         counts = self._step()
-        counts[_ATTEMPTS] += 1
-        counts[_DELIVERED if well else _FAILED] += 1
-        self.last += 1
+        key = (delivery.iss, delivery.client_id)
+        if (kept := self._clients.get(key)) is None:
+            kept = self._new(key)
+        self._clients.move_to_end(key)
+        event_id, minutes, answers = delivery.event_id, kept.minutes, kept.answers
+        if not minutes or minutes[-3] != self._minute:
+            minutes.extend((self._minute, 0, 0))
+            del minutes[: -3 * MINUTES]
+        kind: What
+        if isinstance(fact, LogoutDelivered):
+            kind, reason, text, ring = "delivered", "", "", self._well
+            size = kept.row_bytes + getsizeof(event_id)
+            counts[_DELIVERED] += 1
+            minutes[-2] += 1
+        else:
+            kind, reason, text, ring = "failed", met.reason.value, _shown(met.text, delivery), self._trouble
+            size = kept.row_bytes + getsizeof(event_id) + getsizeof(text)
+            counts[_FAILED] += 1
+            minutes[-1] += 1
+        self.last = number = self.last + 1
         row = Happening(
-            number=self.last,
-            at=fact.at,
-            kind="delivered" if well else "failed",
-            iss=delivery.iss,
-            client_id=delivery.client_id,
-            event_id=delivery.event_id,
-            reason="" if well else fact.outcome.reason.value,
-            status=fact.outcome.status,
-            seconds=fact.seconds,
-            attempt=fact.number,
-            next_due=fact.next_due,
-            text="" if well else _shown(fact.outcome.text, delivery),
-            of=(delivery.sub, delivery.sid),
-        )
-        (self._well if well else self._trouble).append(row)
-        kept = self._kept(delivery.key)
-        kept.answers.append(row)
-        _counts(kept.minutes, int(fact.at) // 60, MINUTES, 2)[not well] += 1
+            number, fact.at, kind, kept.iss, kept.client_id, size, event_id, reason, met.status, fact.seconds,
+            fact.number, fact.next_due, text, hash(delivery.sub), hash(delivery.sid),
+        )  # fmt: skip
+        ring.rows.append(row)
+        ring.bytes += size
+        if ring.bytes > ring.most_bytes or len(ring.rows) > ring.most:
+            ring.trim()
+        answers.append(row)
+        if len(answers) > ANSWERS:
+            size -= answers.pop(0).size
+        self._client_bytes += size
+        while self._client_bytes > CLIENT_BYTES:
+            self._shorten(kept)
+
+    def _shorten(self, kept: _Kept) -> None:
+        """Forget the oldest answer of a client, or if it has no other the client not called for longest."""
+        if len(kept.answers) > 1:
+            self._client_bytes -= kept.answers.pop(0).size
+        else:
+            self._client_bytes -= self._clients.popitem(last=False)[1].bytes()
 
     def _buried(self, fact: Buried) -> None:
         self._step()[_DEAD] += 1
-        delivery = fact.delivery
-        self._note(
-            "dead",
-            fact.iss,
-            fact.client_id,
-            event_id=fact.event_id,
-            reason=fact.reason.value,
-            text=fact.text[:TEXT] if delivery is None else _shown(fact.text, delivery),
-            of=() if delivery is None else (delivery.sub, delivery.sid),
-        )
+        text, whose, delivery = fact.text[:TEXT], dict[str, int](), fact.delivery
+        if delivery is not None:
+            text, whose = _shown(fact.text, delivery), {"sub": hash(delivery.sub), "sid": hash(delivery.sid)}
+        why = fact.reason.value
+        self._note("dead", fact.iss, fact.client_id, event_id=fact.event_id, reason=why, text=text, **whose)
 
-    def _kept(self, key: ClientKey) -> _Kept:
-        kept = self._clients.get(key)
-        if kept is None:
-            kept = self._clients[key] = _Kept()
-            if len(self._clients) > CLIENTS:
-                self._clients.popitem(last=False)
-        else:
-            self._clients.move_to_end(key)
+    def _new(self, key: ClientKey) -> _Kept:
+        kept = self._clients[key] = _Kept(*key, _ROW + getsizeof(key[0]) + getsizeof(key[1]))
+        self._client_bytes += kept.bytes()
+        if len(self._clients) > CLIENTS:
+            self._shorten(kept)
         return kept
 
-    def _note(self, kind: What, iss: str, client_id: str, **members: Any) -> None:
+    def _note(
+        self, kind: What, iss: str, client_id: str, *, event_id: str = "", text: str = "", **members: Any
+    ) -> None:
         self.last += 1
-        row = Happening(number=self.last, at=self._clock(), kind=kind, iss=iss, client_id=client_id, **members)
-        self._trouble.append(row)
+        size = _ROW + sum(map(getsizeof, (iss, client_id, event_id, text)))
+        row = Happening(self.last, self._clock(), kind, iss, client_id, size, event_id, text=text, **members)
+        self._trouble.rows.append(row)
+        self._trouble.bytes += size
+        self._trouble.trim()
 
     # ── what is asked ──
 
     def steps(self, since: int) -> list[list[int]]:
         """The counts, each after its step, from this step on."""
-        return [[step, *counts] for step, counts in self._steps.items() if step >= since]
+        return [
+            [step, delivered + failed, delivered, failed, *others]
+            for step, (_, delivered, failed, *others) in self._steps.items()
+            if step >= since
+        ]
 
     def answers(self, key: ClientKey) -> Iterable[Happening]:
         """The last answers of a client, the oldest first."""
@@ -201,23 +260,24 @@ class Recent:
     def minutes(self, key: ClientKey) -> list[list[int]]:
         """The minutes of a client, each with what was delivered and what failed."""
         kept = self._clients.get(key)
-        return [] if kept is None else [[minute, *counts] for minute, counts in kept.minutes.items()]
+        return [] if kept is None else [kept.minutes[at : at + 3].tolist() for at in range(0, len(kept.minutes), 3)]
 
     def after(self, number: int, *, well: bool, issuers: Collection[str] | None) -> list[Happening]:
         """The newest rows after this one, in order. `well`: with deliveries. `issuers`: of these; None: of all."""
         rings = (self._trouble, self._well) if well else (self._trouble,)
-        newest = (islice(_newer(ring, number, issuers), AT_ONCE) for ring in rings)
+        newest = (islice(_newer(ring.rows, number, issuers), AT_ONCE) for ring in rings)
         return sorted((row for rows in newest for row in rows), key=lambda row: row.number)
 
     def found(
         self, *, event_id: str | None, subject: str | None, issuers: Collection[str] | None
     ) -> Sequence[Happening]:
         """The newest rows of an event, or of a user or session."""
+        whose = hash(subject)
         rows = [
             row
             for ring in (self._trouble, self._well)
-            for row in ring
-            if (row.event_id == event_id if subject is None else subject in row.of)
+            for row in ring.rows
+            if (row.event_id == event_id if subject is None else whose in (row.sub, row.sid))
             and (issuers is None or row.iss in issuers)
         ]
         return sorted(rows, key=lambda row: row.number)[-AT_ONCE:]
@@ -225,19 +285,8 @@ class Recent:
     @property
     def since(self) -> float:
         """From when on it remembers everything."""
-        return max(
-            (ring[0].at for ring in (self._trouble, self._well) if len(ring) == ring.maxlen), default=self._began
-        )
-
-
-def _counts(kept: OrderedDict[int, list[int]], now: int, most: int, width: int) -> list[int]:
-    """The counts of now, a new list if need be; so many are kept."""
-    counts = kept.get(now)
-    if counts is None:
-        counts = kept[now] = [0] * width
-        if len(kept) > most:
-            kept.popitem(last=False)
-    return counts
+        rings = (self._trouble, self._well)
+        return max((ring.rows[0].at for ring in rings if ring.dropped and ring.rows), default=self._began)
 
 
 def _newer(ring: Sequence[Happening], number: int, issuers: Collection[str] | None) -> Iterator[Happening]:

@@ -213,7 +213,8 @@ async def test_the_console_speaks_for_workers_without_one(
             else:
                 site.config["api"]["console"] = {"enabled": False}
             site.write()
-            async with worker(site):
+            async with worker(site):  # it remembers what happens once the console has asked it
+                await until(lambda: got(one, "overview"), lambda said: said["workers"]["answered"] == 2)
                 for number in range(20):
                     assert (await one.post(event(number, "shop", "wiki")))[0] == 202
                 seen = await until(

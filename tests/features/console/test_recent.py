@@ -1,12 +1,37 @@
 """What a worker remembers for the console: bounded, and found by user, session or event."""
 
+import tracemalloc
 from collections.abc import Iterator
 from itertools import count
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
 
 from notifier.delivery import facts
-from notifier.features.console.recent import ANSWERS, AT_ONCE, CLIENTS, STEP, STEPS, TROUBLE, Recent, merged_steps
+from notifier.features.console.all_workers import NAME
+from notifier.features.console.console_feature import CONSOLE
+from notifier.features.console.recent import (
+    ANSWERS,
+    AT_ONCE,
+    CLIENT_BYTES,
+    CLIENTS,
+    STEP,
+    STEPS,
+    TROUBLE,
+    TROUBLE_BYTES,
+    WELL_BYTES,
+    Recent,
+    merged_steps,
+)
 from notifier.model.delivery import Delivery
+from notifier.model.documents.cloudevents import ID_BYTES, TEXT_LENGTH
+from notifier.model.egress import URI_LENGTH
+from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason
+from notifier.operators.status.worker_requests import WorkerRequest
+from notifier.settings.service_settings import Settings
+from notifier.telemetry.observers import Observers
 from tests.support.outcome_facts import attempted
 
 ISS, OTHER = "https://id.example.com", "https://other.example.com"
@@ -21,7 +46,9 @@ class Told:
         self.recent = Recent(lambda: self.now)
         self._ids: Iterator[int] = count()
 
-    def attempted(self, client_id: str = "shop", outcome: Outcome | None = None, iss: str = ISS) -> Delivery:
+    def attempted(
+        self, client_id: str = "shop", outcome: Outcome | None = None, iss: str = ISS, **more: str
+    ) -> Delivery:
         """An attempt for a user and a session of its own."""
         number = next(self._ids)
         delivery = Delivery(
@@ -33,6 +60,7 @@ class Told:
             sub=f"user-{number}",
             sid=f"session-{number}",
         )
+        delivery = replace(delivery, **more)
         outcome = outcome or Failed(reason=Reason.SERVER_ERROR, status=503, text=f"no user-{number} here")
         self.recent.observe(attempted(delivery, outcome, at=self.now))
         return delivery
@@ -70,6 +98,60 @@ def test_all_of_it_is_bounded() -> None:
     assert recent.since > NOW, "it says from when on it remembers everything"
 
 
+def test_the_longest_names_take_no_more_bytes() -> None:
+    """Of events, clients, issuers and users, and of answers, in characters of four bytes."""
+    told, wide = Told(), "\N{GRINNING FACE}"
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(2_000):
+        told.now += STEP
+        event_id, name = f"{number:015}".ljust(ID_BYTES, "e"), f"{number:04}".ljust(TEXT_LENGTH, wide)
+        outcome = Delivered(status=200) if number % 2 else Failed(reason=Reason.TIMEOUT, text="")
+        iss = f"{ISS}/{number % 7}".ljust(URI_LENGTH, "i")
+        told.attempted(name, outcome, iss, event_id=event_id, sub=name, sid=name)
+        deferred = _deferred(iss, name, event_id)
+        told.recent.observe(replace(deferred, first=True, text=name))
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 2**20 < after - before < TROUBLE_BYTES + WELL_BYTES + CLIENT_BYTES
+    assert len(told.recent.after(0, well=False, issuers=None)) == AT_ONCE
+
+
+def test_no_client_is_forgotten_for_the_answers_of_others() -> None:
+    """Where thousands are called all the time, each keeps fewer answers, and its minutes."""
+    told = Told()
+    for _ in range(ANSWERS + 1):
+        for number in range(CLIENTS):
+            told.attempted(f"client-{number}", Failed(reason=Reason.TIMEOUT, text="x" * 200))
+    for key in ((ISS, f"client-{number}") for number in range(CLIENTS)):
+        assert 0 < len(list(told.recent.answers(key))) < ANSWERS
+        assert [failed for _, _, failed in told.recent.minutes(key)] == [ANSWERS + 1]
+
+
+OFF = {"listen": "127.0.0.1:0", "console": {"enabled": False}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "others_ask"),
+    [
+        ({"queue": {"url": "sqlite:q.db"}}, False),
+        ({"queue": {"url": "amqp://mq/"}, "api": OFF}, False),
+        ({"queue": {"url": "amqp://mq/"}}, True),
+    ],
+    ids=["no-api", "off", "of-others"],
+)
+async def test_without_a_console_nothing_is_kept(settings: dict[str, Any], others_ask: bool) -> None:
+    """The console of another worker may ask one on RabbitMQ without `api`, which keeps rows from then on."""
+    live, observers = SimpleNamespace(now=SimpleNamespace(settings=Settings.model_validate(settings))), Observers()
+    running = CONSOLE.run(cast("Any", SimpleNamespace(live=live, name="w", add_observer=observers.add)))
+    assert running.observe is None
+    assert (NAME in running.acts) is others_ask
+    asked = WorkerRequest(name=NAME, who="eyes", members={"after": {}})
+    for rows in (0, 1) if others_ask else ():
+        observers.observe(facts.ClientFailing(iss=ISS, client_id="shop", next_try=NOW))
+        assert len((await running.acts[NAME](asked))["rows"]) == rows
+
+
 def test_what_happened_after_an_answer_is_told_once() -> None:
     """Deliveries only if they are wanted, and nothing of other issuers."""
     told = Told()
@@ -82,9 +164,9 @@ def test_what_happened_after_an_answer_is_told_once() -> None:
     assert not recent.after(recent.last, well=True, issuers=None)
     recent.observe(facts.ClientFailing(iss=ISS, client_id="shop", next_try=NOW + 1))
     recent.observe(facts.ClientRecovered(iss=ISS, client_id="shop", outage=4.5))
-    deferred = facts.Deferred(iss=ISS, client_id="shop", event_id="e", cause=Cause.SIGNING, due=NOW + 2)
+    deferred = _deferred(ISS, "shop", "e")
     recent.observe(deferred)  # not the first of its kind: nothing new
-    recent.observe(_first(deferred))
+    recent.observe(replace(deferred, first=True))
     buried = facts.Buried(iss=ISS, client_id="", event_id="e", reason=DeadReason.MALFORMED_EVENT, text="no JSON")
     recent.observe(buried)
     assert [row.kind for row in recent.after(last, well=True, issuers=None)] == [
@@ -107,10 +189,8 @@ def test_a_worker_that_follows_one_of_its_name_goes_on_from_its_numbers() -> Non
     assert [row.event_id for row in told.recent.after(after, well=True, issuers=None)] == ["e3"]
 
 
-def _first(deferred: facts.Deferred) -> facts.Deferred:
-    return facts.Deferred(
-        iss=deferred.iss, client_id=deferred.client_id, event_id="e", cause=deferred.cause, due=NOW, first=True
-    )
+def _deferred(iss: str, client_id: str, event_id: str) -> facts.Deferred:
+    return facts.Deferred(iss=iss, client_id=client_id, event_id=event_id, cause=Cause.SIGNING, due=NOW + 2)
 
 
 def test_counts_of_workers_are_summed_up() -> None:
