@@ -180,7 +180,10 @@ Observer = Callable[[Fact], None]
 
 
 class FactHandlers:
-    """An observer with one handler for each type of fact that it handles. `Observers` calls the handlers directly."""
+    """An observer with one handler for each type of fact that it handles. `Observers` calls the handlers directly.
+
+    Types are compared exactly: a handler of `Attempted` does not receive a `LogoutDelivered`.
+    """
 
     def __init__(self, handlers: Mapping[type[Any], Callable[[Any], object]]) -> None:
         self.handlers = handlers
