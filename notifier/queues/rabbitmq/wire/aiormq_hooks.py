@@ -61,8 +61,9 @@ def install() -> Mapping[str, Hook]:
         )
     ]
     by_name = {hook.name: hook for hook in hooks}
-    receiver = LeanReceiver if by_name["frames"].difference is None else _PLAIN_RECEIVER
-    aiormq.connection.FrameReceiver = receiver  # type: ignore[assignment,misc]
+    if _PLAIN_RECEIVER is not None:
+        receiver = LeanReceiver if by_name["frames"].difference is None else _PLAIN_RECEIVER
+        aiormq.connection.FrameReceiver = receiver  # type: ignore[assignment,misc]
     return by_name
 
 
