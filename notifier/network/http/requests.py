@@ -141,6 +141,7 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
             transport.write(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), head.until_length, len(body), body))
         message, content = await protocol.read()
         while message.code < 200 and message.code != 101:  # informational (RFC 9110 §15.2)
+            refuse_below_100(message.code, head.request.request_info)
             message, content = await protocol.read()
         body_of_answer = b"" if content.at_eof() else await read_body(content)
         whole = content.is_eof() and message.code != 101  # after which it is another protocol's
@@ -156,6 +157,12 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
                 connection.protocol.abort()  # no goodbyes with one that hangs
             connection.close()
     return Response(status=message.code, headers=message.headers, body=body_of_answer)
+
+
+def refuse_below_100(status: int, of: aiohttp.RequestInfo) -> None:
+    """Raise aiohttp.ClientResponseError for a status below 100: the answer is not HTTP (RFC 9110 §15)."""
+    if status < 100:
+        raise aiohttp.ClientResponseError(of, (), status=status, message="a status below 100")
 
 
 async def read_body(content: _Content) -> bytes:

@@ -259,12 +259,13 @@ async def _by_session(
         server_hostname=None if tls is None else (url.raw_host or "").rstrip("."),  # certificates have no final dot
     )
     try:
+        requests.refuse_below_100(response.status, response.request_info)
         refused = proxy is not None and response.status == 407
         answered = b"" if refused else await requests.read_body(response.content)
         return requests.Response(status=response.status, headers=response.headers, body=answered)
     finally:
         response.close()  # has no effect if the response was read to its end: such a connection is kept
-        if response.status == 101 and (connection := current_exchange.get().connection) is not None:
+        if response.status < 200 and (connection := current_exchange.get().connection) is not None:
             connection.abort()  # what follows is another protocol's
 
 

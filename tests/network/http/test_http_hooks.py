@@ -6,10 +6,11 @@ import aiohttp
 import pytest
 
 from notifier.model.errors import ConfigurationError
-from notifier.model.outcome import Answer
+from notifier.model.outcome import Answer, Reason
 from notifier.network.http.aiohttp_hooks import TRIED, examine_aiohttp
 from notifier.network.http.transport import HttpTransport
-from tests.network.http.http_requests import opened, request
+from tests.network.http.http_requests import broken, opened, request
+from tests.support import behaviours as do
 from tests.support.library_changes import connecting, watching
 from tests.support.receivers import scripted
 
@@ -35,6 +36,21 @@ async def test_without_the_hook_the_session_sends(monkeypatch: pytest.MonkeyPatc
     async with scripted() as receiver, opened() as transport:
         assert isinstance(await transport.post(request(receiver.url)), Answer)
         assert receiver.connections == 1
+
+
+@pytest.mark.parametrize("hook", ["on", "off"])
+@pytest.mark.parametrize("status", [b"000", b"099"])
+async def test_a_status_below_100_is_no_answer(hook: str, status: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either way it is not HTTP, so that the logout is tried again, and the connection is not used again."""
+    if hook == "off":
+        connecting(monkeypatch.setattr)
+    line = do.raw(b"HTTP/1.1 %b Low\r\nContent-Length: 0\r\n\r\n" % status)
+    async with scripted(line, do.answer(200)) as receiver, opened() as transport:
+        assert (examine_aiohttp()["requests"].difference is None) == (hook == "on")
+        wire = await transport.post(request(receiver.url, within=2))
+        assert (*broken(wire), wire.text) == (Reason.DISCONNECTED, True, "the answer is not HTTP/1.1")  # type: ignore[union-attr]
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        assert receiver.connections == 2
 
 
 async def test_connections_that_cannot_be_watched_are_refused(
