@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
+from sys import getsizeof
 from typing import Any
 
 import structlog
@@ -24,23 +25,30 @@ def operating_user() -> str:
 
 
 KEPT = 20  # lines of one action of one person: to do harmless things often must not hide what else was done
+KEPT_BYTES = 16_384  # of these lines; beyond it fewer, but the newest
 KINDS = 100  # actions of people; of more, that which was done last so long ago goes
 
 _EVERY_LEVEL = structlog.make_filtering_bound_logger(logging.NOTSET)
 
 
-_lately: OrderedDict[tuple[object, str], deque[Mapping[str, Any]]] = OrderedDict()
+_lately: OrderedDict[tuple[object, str], deque[tuple[int, Mapping[str, Any]]]] = OrderedDict()
+"""Each line with its bytes."""
 
 
 def lately() -> Sequence[Mapping[str, Any]]:
     """Return the newest lines of this process, the oldest first, each with `at` (epoch seconds) and `action`."""
-    return sorted(chain.from_iterable(_lately.values()), key=lambda line: float(line["at"]))
+    lines = (line for _, line in chain.from_iterable(_lately.values()))
+    return sorted(lines, key=lambda line: float(line["at"]))
 
 
 def write_audit(action: str, **members: object) -> None:
     """Write one line, marked `audit`, with the usual processors. It must hold no `sub` or `sid`."""
     kind = members.get("who"), action
-    _lately.setdefault(kind, deque(maxlen=KEPT)).append({"at": time.time(), "action": action, **members})
+    line = {"at": time.time(), "action": action, **members}
+    lines = _lately.setdefault(kind, deque(maxlen=KEPT))
+    lines.append((getsizeof(repr(line)), line))
+    while len(lines) > 1 and sum(size for size, _ in lines) > KEPT_BYTES:
+        lines.popleft()
     _lately.move_to_end(kind)
     if len(_lately) > KINDS:
         _lately.popitem(last=False)

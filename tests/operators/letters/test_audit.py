@@ -10,7 +10,7 @@ from notifier.operators.letters.letter_filter import LetterFilter, LetterSummary
 from notifier.operators.letters.repair_audit import RepairAudit
 from notifier.operators.letters.visits import RepairResult
 from notifier.settings.service_settings import LogSettings, QueueSettings, Settings
-from notifier.telemetry.audit import KEPT, KINDS, lately, write_audit
+from notifier.telemetry.audit import KEPT, KEPT_BYTES, KINDS, lately, write_audit
 from notifier.telemetry.log_level import LogLevel
 from notifier.telemetry.log_level_routes import LEVELS
 from notifier.telemetry.logs import SubjectHash, configure, set_level, subject_id
@@ -102,3 +102,12 @@ def test_a_subject_is_its_hash_where_logs_have_a_key(log: dict[str, str], shown:
 
     RepairAudit(write, subject_id(settings)).looked("sre", LetterFilter(subject="raw-sub-77"))
     assert lines == [{"dead_letters_looked_for": {"subject": shown}}]
+
+
+def test_long_lines_are_fewer_lines() -> None:
+    """What names of clients take is bounded, and the newest line is there, however long it is."""
+    for length in (KEPT_BYTES // 4,) * KEPT + (4 * KEPT_BYTES,):
+        write_audit("retried", who="verbose", client_id="c" * length)
+        lines = [line for line in lately() if line.get("who") == "verbose"]
+        assert len(lines[-1]["client_id"]) == length
+        assert len(lines) == 1 or sum(len(line["client_id"]) for line in lines) < KEPT_BYTES
