@@ -105,7 +105,7 @@ class _Ring:
 class _Kept:
     """What is kept of one client, whose rows share its names.
 
-    `minutes` has three numbers for each minute: that of the epoch, what was delivered, what failed. `row_bytes`: those
+    `minutes` has three numbers for each minute: that of the epoch, deliveries, failures. `row_bytes`: those
     of a row without its other texts.
     """
 

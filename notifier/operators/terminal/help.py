@@ -45,7 +45,7 @@ def _help_of(function: Callable[..., None]) -> dict[str, Any]:
 
 
 class _PlainHelp:
-    """Shows a flag without a type, since typer would say that it takes a bool, and an example on lines of its own."""
+    """Shows a flag without a type, where typer would show a bool, and an example on its own lines."""
 
     epilog: str | None
 
