@@ -46,7 +46,7 @@ ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys forgeries \
 test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 3 min
 	@$(PYTEST) $(if $(ARGS),$(ARGS),-m 'not full' $(NO_PARTS) $(ALONGSIDE))
 
-test-all: $(DEV)/.made ## run every test but those of the parts below, with all faults, then on RabbitMQ 4.x; 15 min
+test-all: $(DEV)/.made ## run every test but those of the parts below, with all faults, then without hooks into libraries and on RabbitMQ 4.x; 18 min
 	@failed=; \
 		$(PYTEST) -m 'not alone' $(NO_PARTS) $(ALONGSIDE) || failed=1; \
 		$(PYTEST) -m alone $(NO_PARTS) || failed=1; \
