@@ -18,15 +18,19 @@ OF_QUEUES = {
     "amqp": {"aio_pika", "aiormq", "pamqp", "notifier.queues.rabbitmq"},
     "sqlite": {"sqlite3", "notifier.queues.sqlite"},
 }
+OF_THE_CONSOLE = {"notifier.features.console.recent", "notifier.features.console.console_routes"}
 
 
 async def test_a_worker_imports_one_queue_and_nothing_of_terminals(tmp_path: Path, place: tuple[str, str]) -> None:
-    """Though structlog draws tracebacks by rich where it finds it, and the commands draw tables."""
+    """Nor the console where it is off. structlog uses rich where it finds it, and the commands draw tables by it."""
     url, prefix = place
     used, *others = sorted(OF_QUEUES, key=lambda scheme: not url.startswith(scheme))
-    async with worker(Site(tmp_path, url, prefix), command=[sys.executable, "-c", CODE]) as running:
+    site = Site(tmp_path, url, prefix)
+    del site.config["api"]
+    site.write()
+    async with worker(site, command=[sys.executable, "-c", CODE]) as running:
         assert await running.stop() == 0
     [line] = running.said("imported")
     imported = set(line["names"])
     assert OF_QUEUES[used] <= imported
-    assert not imported & OF_TERMINALS.union(*(OF_QUEUES[other] for other in others))
+    assert not imported & OF_TERMINALS.union(OF_THE_CONSOLE, *(OF_QUEUES[other] for other in others))

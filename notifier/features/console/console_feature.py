@@ -10,12 +10,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from notifier.configuration.loading import Loaded
+    from notifier.features.console.all_workers import OwnPart
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.operators.doctor.doctor import Check
     from notifier.operators.status.worker_requests import Members, WorkerRequest
 
 
 def _run(given: Given) -> Running:
+    settings = given.live.now.settings
+    if settings.api is None:
+        return Running() if settings.queue.sqlite_file is not None else _of_others(given)
+    if not settings.api.console.enabled:
+        return Running()
     import time
     from contextlib import asynccontextmanager
 
@@ -30,11 +36,6 @@ def _run(given: Given) -> Running:
     from notifier.network.listeners.authorization import Authorization
     from notifier.telemetry.logs import subject_hash
 
-    settings = given.live.now.settings
-    if settings.api is None:
-        return Running() if settings.queue.sqlite_file is not None else _of_others(given)
-    if not settings.api.console.enabled:
-        return Running()
     recent = Recent(time.time)
     own = OwnPart(given, recent).act
     authorization, workers = Authorization(given.live.tokens), AllWorkers(given, own)
@@ -66,21 +67,21 @@ def _run(given: Given) -> Running:
 
 def _of_others(given: Given) -> Running:
     """Answer the consoles of other workers. The worker keeps nothing before the first of them asks."""
-    import time
-
-    from notifier.features.console.all_workers import NAME, OwnPart
-    from notifier.features.console.recent import Recent
-
     parts: list[OwnPart] = []
 
     async def act(request: WorkerRequest) -> Members:
         if not parts:
+            import time
+
+            from notifier.features.console.all_workers import OwnPart
+            from notifier.features.console.recent import Recent
+
             recent = Recent(time.time)
             given.add_observer(recent.observe)
             parts.append(OwnPart(given, recent))
         return await parts[0].act(request)
 
-    return Running(acts={NAME: act})
+    return Running(acts={CONSOLE.name: act})
 
 
 def _checks(loaded: Loaded, reader: DocumentReader) -> Iterable[Check]:
