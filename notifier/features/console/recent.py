@@ -33,7 +33,7 @@ MINUTES = 60  # of a client
 ANSWERS = 20  # of a client
 CLIENTS = 2000  # of which answers and minutes are kept
 TROUBLE, WELL = 2000, 5000  # rows of what went wrong, and of what went well
-TROUBLE_BYTES, WELL_BYTES, CLIENT_BYTES = 2 * 2**20, 4 * 2**20, 8 * 2**20  # at most, where names are long
+TROUBLE_BYTES, WELL_BYTES, CLIENT_BYTES = 3 * 2**20, 4 * 2**20, 8 * 2**20  # at most, where names are long
 AT_ONCE = 200  # rows of one answer
 NUMBERS = 100_000  # rows of a second at most
 TEXT = 200  # characters
@@ -187,12 +187,12 @@ class Recent:
         kind: What
         if isinstance(fact, LogoutDelivered):
             kind, reason, text, ring = "delivered", "", "", self._well
-            size = kept.row_bytes + getsizeof(event_id)
+            size = kept.row_bytes + _size(event_id)
             counts[_DELIVERED] += 1
             minutes[-2] += 1
         else:
             kind, reason, text, ring = "failed", met.reason.value, _shown(met.text, delivery), self._trouble
-            size = kept.row_bytes + getsizeof(event_id) + getsizeof(text)
+            size = kept.row_bytes + _size(event_id) + _size(text)
             counts[_FAILED] += 1
             minutes[-1] += 1
         self.last = number = self.last + 1
@@ -227,7 +227,7 @@ class Recent:
         self._note("dead", fact.iss, fact.client_id, event_id=fact.event_id, reason=why, text=text, **whose)
 
     def _new(self, key: ClientKey) -> _Kept:
-        kept = self._clients[key] = _Kept(*key, _ROW + getsizeof(key[0]) + getsizeof(key[1]))
+        kept = self._clients[key] = _Kept(*key, _ROW + _size(key[0]) + _size(key[1]))
         self._client_bytes += kept.bytes()
         if len(self._clients) > CLIENTS:
             self._shorten(kept)
@@ -237,7 +237,7 @@ class Recent:
         self, kind: What, iss: str, client_id: str, *, event_id: str = "", text: str = "", **members: Any
     ) -> None:
         self.last += 1
-        size = _ROW + sum(map(getsizeof, (iss, client_id, event_id, text)))
+        size = _ROW + sum(map(_size, (iss, client_id, event_id, text)))
         row = Happening(self.last, self._clock(), kind, iss, client_id, size, event_id, text=text, **members)
         self._trouble.rows.append(row)
         self._trouble.bytes += size
@@ -287,6 +287,11 @@ class Recent:
         """From when on it remembers everything."""
         rings = (self._trouble, self._well)
         return max((ring.rows[0].at for ring in rings if ring.dropped and ring.rows), default=self._began)
+
+
+def _size(text: str) -> int:
+    """The bytes that a text takes at most: Python keeps its UTF-8 form with it once a C function has read it."""
+    return getsizeof(text) if text.isascii() else getsizeof(text) + 4 * len(text)
 
 
 def _newer(ring: Sequence[Happening], number: int, issuers: Collection[str] | None) -> Iterator[Happening]:

@@ -26,6 +26,7 @@ from notifier.features.console.recent import (
 )
 from notifier.model.delivery import Delivery
 from notifier.model.documents.cloudevents import ID_BYTES, TEXT_LENGTH
+from notifier.model.documents.documents import dump_delivery
 from notifier.model.egress import URI_LENGTH
 from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason
@@ -115,6 +116,25 @@ def test_the_longest_names_take_no_more_bytes() -> None:
     tracemalloc.stop()
     assert 2**20 < after - before < TROUBLE_BYTES + WELL_BYTES + CLIENT_BYTES
     assert len(told.recent.after(0, well=False, issuers=None)) == AT_ONCE
+
+
+def test_names_that_were_written_as_json_take_no_more_bytes() -> None:
+    """As those of a delivery that is tried again are: each text then has its UTF-8 form beside it."""
+    told, wide = Told(), "\N{GRINNING FACE}"
+    names = (f"{number:04}".ljust(TEXT_LENGTH, wide) for number in count())
+    event_ids = (f"{number:03}".ljust(ID_BYTES // 4, wide) for number in count())
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for outcome in [Delivered(status=200)] * 1000 + [Failed(reason=Reason.TIMEOUT, text="")] * 1000:
+        delivery = told.attempted(next(names), outcome, event_id=next(event_ids))
+        dump_delivery(delivery)
+    for _ in range(500):
+        delivery = replace(delivery, client_id=next(names), event_id=next(event_ids))
+        told.recent.observe(replace(_deferred(ISS, delivery.client_id, delivery.event_id), first=True))
+        dump_delivery(delivery)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < TROUBLE_BYTES + WELL_BYTES + CLIENT_BYTES
 
 
 def test_no_client_is_forgotten_for_the_answers_of_others() -> None:
