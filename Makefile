@@ -46,11 +46,10 @@ ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys forgeries \
 test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 3 min
 	@$(PYTEST) $(if $(ARGS),$(ARGS),-m 'not full' $(NO_PARTS) $(ALONGSIDE))
 
-test-all: $(DEV)/.made ## run every test but those of the parts below, with all faults, then without hooks into libraries and on RabbitMQ 4.x; 18 min
+test-all: $(DEV)/.made ## run every test but those of the parts below, with all faults, and on RabbitMQ 4.x; 15 min
 	@failed=; \
 		$(PYTEST) -m 'not alone' $(NO_PARTS) $(ALONGSIDE) || failed=1; \
 		$(PYTEST) -m alone $(NO_PARTS) || failed=1; \
-		$(MAKE) --no-print-directory test-hooks-off ARGS= || failed=1; \
 		if $(DEV)/bin/python -m tests.support.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
 		[ -z "$$failed" ]

@@ -1,4 +1,4 @@
-"""The contract and the HTTP transport's tests, with the newest versions of the index that `pyproject.toml` allows.
+"""The contract and the HTTP transport's tests, with the newest versions that `pyproject.toml` allows, and without hooks.
 
 They are installed into a folder that stands before the environment. Which hooks are in use is printed and not judged:
 the tests must pass by the public ways too. Left out where no package index answers, unless
@@ -47,8 +47,10 @@ def newest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.timeout(SECONDS)
-def test_the_contract_and_the_transport_pass(newest: dict[str, str]) -> None:
-    """By the hooks that fit, and the public ways for the rest."""
+@pytest.mark.parametrize("hooks", ["on", "off"])
+def test_the_contract_and_the_transport_pass(newest: dict[str, str], hooks: str) -> None:
+    """By the hooks that fit and the public ways for the rest; and by the public ways alone."""
+    newest = {**newest, "NOTIFIER_TEST_HOOKS": hooks}
     look = subprocess.run(
         [sys.executable, "-c", LOOK], env=newest, cwd=ROOT, capture_output=True, text=True, check=True
     )
